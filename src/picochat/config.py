@@ -1,0 +1,241 @@
+"""Every knob, in the order in which data meets it. Nothing here acts; nothing elsewhere holds a setting.
+
+A run's configuration is one frozen `RunConfig`. Its values come, each overriding the one before, from the defaults below,
+the scale, the pack, and the command line (a flag, or `--set section.key=value`; both for one key is refused). `run.json`
+records every value with its origin. None means off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+from pydantic import Field, PositiveInt, ValidationError, model_validator
+
+from picochat.core.errors import Problem, WrongUsage, did_you_mean
+from picochat.core.records import Record
+
+Device = Literal["cpu", "cuda"]
+Precision = Literal["float32", "bf16"]
+MatmulPrecision = Literal["highest", "high", "medium"]
+AttentionBackend = Literal["auto", "flash", "cudnn", "efficient", "math", "fa3"]
+GateProfile = Literal["research", "first_release", "skill_release"]
+Share = Field(ge=0.0, le=1.0)
+
+
+class DataConfig(Record):
+    """Which documents of the pack are read, and which of them are held out."""
+
+    min_chars: int = Field(default=1, ge=1, description="shorter documents are dropped and counted")
+    drop_near_duplicates: bool = Field(
+        default=False, description="drop all but the first document of each near-duplicate cluster"
+    )
+    near_duplicate_jaccard: float = Field(
+        default=0.8, gt=0, lt=1, description="word 5-shingle similarity that makes a near-duplicate"
+    )
+    held_out_share: float = Field(default=0.01, gt=0, le=0.2, description="share of documents that are never trained on")
+    held_out_bytes: PositiveInt = Field(
+        default=8_000_000, description="enough held-out text; a larger corpus holds out a smaller share"
+    )
+
+
+class TokenizerConfig(Record):
+    vocab_size: int = Field(default=8192, ge=320, le=65536, description="specials and 256 bytes included; ids fit 16 bits")
+    train_bytes: PositiveInt = Field(
+        default=200_000_000, description="text that the tokenizer is trained on, a seeded sample of documents"
+    )
+
+
+class ShardsConfig(Record):
+    shard_tokens: PositiveInt = Field(default=100_000_000, description="tokens in one .bin file")
+
+
+class ModelConfig(Record):
+    """The block of docs/tour.md: parallel residual, one RMSNorm, grouped heads with QK-norm, RoPE, SwiGLU, tied embeddings."""
+
+    context: PositiveInt = Field(default=512, description="tokens a position can look back on")
+    layers: PositiveInt = 16
+    width: PositiveInt = 768
+    heads: PositiveInt = Field(default=12, description="query heads")
+    kv_heads: PositiveInt = Field(default=4, description="key and value heads, shared by groups of query heads")
+    head_width: PositiveInt = 64
+    mlp_width: PositiveInt = Field(default=2048, description="SwiGLU width")
+    rope_theta: float = Field(default=10_000.0, gt=1)
+    norm_eps: float = Field(default=1e-6, gt=0, description="the same in every norm, in training and in the export")
+    init_std: float = Field(default=0.02, gt=0)
+    centred: bool = Field(
+        default=True, description="project writes to the stream to mean zero, so that stock classes load the weights"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelConfig:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        if self.head_width % 2:
+            raise ValueError(f"head_width ({self.head_width}) must be even, for RoPE")
+        return self
+
+
+class TrainConfig(Record):
+    """One stage of training. Base and SFT are the same loop with different values of this."""
+
+    steps: PositiveInt
+    sequences_per_step: PositiveInt = Field(default=128, description="what one optimizer step sees, however it is cut")
+    micro_batch: PositiveInt | None = Field(
+        default=None, description="sequences of one forward-backward; None: all of a step's"
+    )
+    matrix_optimizer: Literal["muon", "adamw"] = "muon"
+    muon_lr: float = Field(default=0.02, gt=0, description="peak, for the matrices of the blocks")
+    muon_momentum: float = Field(default=0.95, ge=0, lt=1)
+    adamw_lr: float = Field(default=0.004, gt=0, description="peak, for embedding and gains, and for all with AdamW alone")
+    adamw_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adamw_beta2: float = Field(default=0.95, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled, on matrices of the blocks only")
+    warmup_steps: int = Field(default=0, ge=0)
+    decay_share: float = Field(
+        default=0.6, ge=0, le=1, description="last share of the steps, over which the rate falls linearly"
+    )
+    final_lr_share: float = Field(default=0.0, ge=0, le=1, description="of the peak, at the last step")
+    grad_clip: float | None = Field(default=None, gt=0, description="largest global gradient norm")
+    eval_every: PositiveInt | None = Field(
+        default=None, description="steps between held-out evaluations; None: only at the end"
+    )
+    spike_factor: float = Field(default=2.0, gt=1, description="a loss above this many times its running mean is a spike")
+
+
+class EvalConfig(Record):
+    max_new_tokens: PositiveInt = Field(default=64, description="longest reply that is generated")
+    batch_rows: PositiveInt = Field(default=64, description="rows that are generated together")
+    ngram_train_tokens: PositiveInt = Field(
+        default=50_000_000, description="shard tokens that the 5-gram baseline is counted on"
+    )
+    memorization_samples: PositiveInt = Field(default=64, description="training prefixes that the model is asked to continue")
+
+
+class HonestyConfig(Record):
+    """Sizes of the contamination scan, in words of normalized text."""
+
+    hit_words: PositiveInt = Field(default=13, description="one shared run of this many words is a hit")
+    coverage_words: PositiveInt = Field(default=8, description="runs counted for the coverage share")
+
+
+class GateConfig(Record):
+    profile: GateProfile = "research"
+    target_tokens_per_parameter: float = Field(default=20.0, gt=0)
+    gpu_hour_usd: float | None = Field(default=None, gt=0, description="price that the forecast uses")
+    budget_usd: float | None = Field(default=None, gt=0, description="the forecast warns above it")
+
+
+class RuntimeConfig(Record):
+    """How the numbers are computed. All of it can change the last bits, so all of it enters the keys of trained stages."""
+
+    device: Device = "cpu"
+    precision: Precision = "float32"
+    matmul_precision: MatmulPrecision = "high"
+    attention_backend: AttentionBackend = "auto"
+    compile: bool = False
+    threads: PositiveInt | None = Field(default=None, description="CPU threads of torch; None: one for each usable core")
+
+
+class HostConfig(Record):
+    """What changes no result: how often to save, how many processes to use."""
+
+    checkpoint_minutes: float = Field(default=5.0, gt=0)
+    workers: PositiveInt | None = Field(default=None, description="processes for data work; None: one for each usable core")
+
+
+class RunConfig(Record):
+    scale: str
+    seed: int = Field(default=42, ge=0)
+    data: DataConfig = DataConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    shards: ShardsConfig = ShardsConfig()
+    model: ModelConfig = ModelConfig()
+    base: TrainConfig
+    sft: TrainConfig
+    evals: EvalConfig = EvalConfig()
+    honesty: HonestyConfig = HonestyConfig()
+    gate: GateConfig = GateConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    host: HostConfig = HostConfig()
+
+
+class ResolvedConfig(Record):
+    """A configuration and where each of its values came from: default, scale, flag or set."""
+
+    config: RunConfig
+    origins: dict[str, str]
+
+
+def parameter_count(model: ModelConfig, vocab_size: int) -> int:
+    """Trained numbers, the tied embedding once, norm gains included."""
+    attention = 2 * model.width * model.head_width * (model.heads + model.kv_heads)
+    block = attention + 3 * model.width * model.mlp_width + model.width + 2 * model.head_width
+    return vocab_size * model.width + model.layers * block + model.width
+
+
+def flops_per_token(model: ModelConfig, vocab_size: int) -> int:
+    """Forward and backward, non-causal convention: 6 N + 12 L T (heads x head width). The head is counted, the lookup is not."""
+    gains = model.layers * (model.width + 2 * model.head_width) + model.width
+    matrices = parameter_count(model, vocab_size) - gains
+    return 6 * matrices + 12 * model.layers * model.context * model.heads * model.head_width
+
+
+def step_tokens(train: TrainConfig, model: ModelConfig) -> int:
+    return train.sequences_per_step * model.context
+
+
+def is_long_run(config: RunConfig) -> bool:
+    """5,000 base steps or more: the checks of a release profile then block."""
+    return config.base.steps >= 5_000
+
+
+def flatten(config: RunConfig) -> dict[str, object]:
+    """`section.key` -> value, in the order of this file."""
+    flat: dict[str, object] = {}
+    for section, value in config.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            flat.update({f"{section}.{key}": item for key, item in cast("dict[str, object]", value).items()})
+        else:
+            flat[section] = value
+    return flat
+
+
+def resolve(scale: RunConfig, flags: Mapping[str, object], settings: Mapping[str, str]) -> ResolvedConfig:
+    """The scale's configuration with flags (`section.key` -> value, None: not given) and `--set` texts laid over it.
+
+    Raises WrongUsage for unknown keys, wrong values and keys that were given both ways, all at once.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    known = flatten(scale)
+    problems = [Problem(f"{key}: unknown setting{did_you_mean(key, known)}") for key in settings if key not in known]
+    problems += [Problem(f"{key}: given both as a flag and by --set") for key in settings if key in given]
+    if problems:
+        raise WrongUsage("the settings cannot be used", problems=problems, fix="picochat scales --keys lists every setting")
+    overrides = {**given, **{key: _json_or_text(text) for key, text in settings.items()}}
+    tree = scale.model_dump(mode="json")
+    for key, value in overrides.items():
+        section, _, name = key.rpartition(".")
+        (tree[section] if section else tree)[name] = value
+    try:
+        config = RunConfig.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise WrongUsage("the settings cannot be used", problems=[_problem(item) for item in error.errors()]) from None
+    defaults = flatten(RunConfig(scale=scale.scale, base=TrainConfig(steps=1), sft=TrainConfig(steps=1)))
+    origins = {key: "default" if known[key] == defaults[key] else "scale" for key in known}
+    origins.update(dict.fromkeys(given, "flag"))
+    origins.update(dict.fromkeys(settings, "set"))
+    return ResolvedConfig(config=config, origins=origins)
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _problem(error: Any) -> Problem:
+    location = ".".join(str(part) for part in error["loc"])
+    return Problem(f"{location}: {error['msg']}, found {error['input']!r}"[:200])

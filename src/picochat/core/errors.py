@@ -1,0 +1,84 @@
+"""Every error that picochat raises on purpose, and the exit code that each one becomes.
+
+    PicochatError            1   the base; never raised itself
+    |-- HostProblem          1   the machine said no: disk full, no permission, out of memory
+    |-- WrongUsage           2   flags that contradict, a scale that does not exist, a folder in use
+    |-- HonestNo             3   preflight, gate, verification or export said no, with reasons
+    |-- BadInput             4   a file, a pack or a checkpoint that cannot be used
+    |-- HubProblem           5   the network or the Hub
+    `-- Interrupted    130/143   SIGINT or SIGTERM, after the work was saved
+
+Library code raises; only `cli/` prints and exits. An error carries every problem of the thing it speaks of, not only the
+first, and each problem can carry its remedy: a command to paste or a sentence that says what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, with the value that was found, and what mends it."""
+
+    what: str
+    fix: str | None = None
+
+
+class PicochatError(Exception):
+    """Something that picochat foresaw. `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, fix: str | None = None, problems: Iterable[Problem] = ()) -> None:
+        super().__init__(what)
+        self.what = what
+        self.fix = fix
+        self.problems = tuple(problems)
+
+    def lines(self) -> list[str]:
+        """The message as printed: what, each problem below it, then the remedy."""
+        lines = [f"{self.what} (exit {self.exit_code})"]
+        for problem in self.problems:
+            lines.append(f"    {problem.what}")
+            if problem.fix:
+                lines.append(f"        fix: {problem.fix}")
+        if self.fix:
+            lines.append(f"fix: {self.fix}")
+        return lines
+
+
+class HostProblem(PicochatError):
+    exit_code = 1
+
+
+class WrongUsage(PicochatError):
+    exit_code = 2
+
+
+class HonestNo(PicochatError):
+    exit_code = 3
+
+
+class BadInput(PicochatError):
+    exit_code = 4
+
+
+class HubProblem(PicochatError):
+    exit_code = 5
+
+
+class Interrupted(PicochatError):
+    """A signal stopped the work after it was saved. SIGINT exits 130, SIGTERM 143."""
+
+    def __init__(self, signal_number: int, what: str, *, fix: str | None = None) -> None:
+        super().__init__(what, fix=fix)
+        self.exit_code = 128 + signal_number
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`, did you mean X?` where one known word is close, else an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f", did you mean {close[0]}?" if close else ""

@@ -1,0 +1,245 @@
+"""Artifacts: folders that are either absent or whole, each with a manifest that chains digests back to its inputs.
+
+`publish` gives a hidden draft folder on the same disk. On a clean exit its files are synced and hashed, `manifest.json` is
+written last, and one rename makes the artifact appear. On an error or a kill nothing appears. A folder that already
+stands there is set aside under a new name, never overwritten.
+
+Two classes of files: `files` follow from the inputs alone and enter the artifact's digest; `observations` (timings, live
+metrics, host measurements) are hashed too, so that nobody can change them unseen, but do not enter the digest: the same
+run on the same machine gives the same digests. Does not protect against someone who rewrites manifest and files alike:
+for that, publish the digest, or sign the bundle.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from picochat.core.errors import BadInput, WrongUsage
+from picochat.core.records import Record, canonical_json, digest_bytes, digest_file, digest_json, pretty_json, read_record
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+class FileDigest(Record):
+    sha256: str
+    bytes: int
+
+
+class Manifest(Record):
+    """What an artifact is, what it was made from, and what is in it."""
+
+    schema_version: int
+    kind: str
+    key: str
+    inputs: dict[str, str]
+    files: dict[str, FileDigest]
+    observations: dict[str, FileDigest]
+    facts: dict[str, Any]
+
+    def digest(self) -> str:
+        """sha256 over kind, inputs' digests, files and facts: equal for equal work, whatever the clock said."""
+        return digest_json(self.model_dump(mode="json", include={"kind", "inputs", "files", "facts"}))
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A published folder. To hold one is to know that it is complete."""
+
+    place: Path
+    manifest: Manifest
+    digest: str
+
+    @property
+    def kind(self) -> str:
+        return self.manifest.kind
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return self.manifest.facts
+
+    def path(self, name: str) -> Path:
+        return self.place / name
+
+
+@dataclass
+class Draft:
+    """The hidden folder that becomes the artifact. `workspace` outlives a kill: resumable work goes there."""
+
+    folder: Path
+    workspace: Path
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    observed: set[str] = field(default_factory=set[str])
+    artifact: Artifact | None = None
+
+    def path(self, name: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def observation(self, name: str) -> Path:
+        """A path whose file depends on clock or host: hashed, but outside the artifact's digest."""
+        self.observed.add(name)
+        return self.path(name)
+
+
+def artifact_key(config: object, inputs: Mapping[str, str], version: int) -> str:
+    """What decides whether a published artifact still stands: its config section, its inputs, the stage's version."""
+    return digest_json({"config": config, "inputs": dict(inputs), "version": version})
+
+
+@contextmanager
+def publish(place: Path, kind: str, key: str, inputs: Mapping[str, str]) -> Generator[Draft, None, None]:
+    """Make the artifact `place` from what the caller writes into the draft. See the head of this file."""
+    folder = place.with_name(f".{place.name}.draft")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    draft = Draft(folder, _workspace(place, key))
+    try:
+        yield draft
+        draft.artifact = _finish(draft, place, kind, key, inputs)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(draft.workspace, ignore_errors=True)
+
+
+def _workspace(place: Path, key: str) -> Path:
+    """The folder for resumable work towards `key`. Work towards another key is set aside, not resumed."""
+    workspace = place.with_name(f"{place.name}.work")
+    marker = workspace / "key"
+    if workspace.exists() and (not marker.exists() or marker.read_text() != key):
+        set_aside(workspace)
+    workspace.mkdir(parents=True, exist_ok=True)
+    marker.write_text(key)
+    return workspace
+
+
+def _finish(draft: Draft, place: Path, kind: str, key: str, inputs: Mapping[str, str]) -> Artifact:
+    names = sorted(str(path.relative_to(draft.folder)) for path in draft.folder.rglob("*") if path.is_file())
+    digests = {name: _sync_and_digest(draft.folder / name) for name in names}
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        kind=kind,
+        key=key,
+        inputs=dict(inputs),
+        files={name: digest for name, digest in digests.items() if name not in draft.observed},
+        observations={name: digest for name, digest in digests.items() if name in draft.observed},
+        facts=draft.facts,
+    )
+    (draft.folder / MANIFEST).write_bytes(pretty_json(manifest))
+    _sync_and_digest(draft.folder / MANIFEST)
+    if place.exists():
+        set_aside(place)
+    os.rename(draft.folder, place)
+    _sync_folder(place.parent)
+    return open_artifact(place, kind)
+
+
+def _sync_and_digest(path: Path) -> FileDigest:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+    return FileDigest(sha256=digest_file(path), bytes=path.stat().st_size)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def set_aside(place: Path) -> Path:
+    """Rename `place` to `<name>.superseded-N`, the first N that is free. Nothing is deleted."""
+    number = 1
+    while (target := place.with_name(f"{place.name}.superseded-{number}")).exists():
+        number += 1
+    os.rename(place, target)
+    return target
+
+
+def open_artifact(place: Path, kind: str, *, made_by: str | None = None) -> Artifact:
+    """The published artifact at `place`. Raises BadInput where it is absent or of another kind; reads no payload."""
+    if not (place / MANIFEST).exists():
+        raise BadInput(f"{kind} {place} is missing or incomplete", fix=made_by)
+    manifest = read_record(Manifest, place / MANIFEST, "manifest")
+    if manifest.kind != kind:
+        raise BadInput(f"{place} holds a {manifest.kind}, a {kind} is needed", fix=made_by)
+    return Artifact(place, manifest, manifest.digest())
+
+
+def find_artifact(place: Path, kind: str, key: str) -> Artifact | None:
+    """The artifact at `place` where it stands and was made from just this key, else None."""
+    if not (place / MANIFEST).exists():
+        return None
+    artifact = open_artifact(place, kind)
+    return artifact if artifact.manifest.key == key else None
+
+
+def changed_files(place: Path, manifest: Manifest) -> list[str]:
+    """Names of files whose bytes differ from the manifest, that are absent, or that nobody listed."""
+    expected = {**manifest.files, **manifest.observations}
+    found = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()} - {MANIFEST}
+    changed = sorted(found - set(expected))
+    for name, digest in expected.items():
+        if name not in found or digest_file(place / name) != digest.sha256:
+            changed.append(name)
+    return changed
+
+
+def adopt(artifact: Artifact, place: Path) -> Artifact:
+    """The same artifact at another place, by hard links where the disk allows, else by copy. Costs no second download."""
+    existing = find_artifact(place, artifact.kind, artifact.manifest.key)
+    if existing is not None and existing.digest == artifact.digest:
+        return existing
+    if place.exists():
+        set_aside(place)
+    folder = place.with_name(f".{place.name}.draft")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(artifact.place, folder, copy_function=link_or_copy)
+    os.rename(folder, place)
+    _sync_folder(place.parent)
+    return open_artifact(place, artifact.kind)
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return str(target)
+
+
+@contextmanager
+def exclusive(place: Path, holder: str) -> Generator[None, None, None]:
+    """Hold `place` for this process alone; raises WrongUsage at once where another process holds it.
+
+    The kernel drops the lock with the process, so a kill leaves nothing to clean up.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            raise WrongUsage(
+                f"{holder} is in use by another process ({stream.read().strip() or 'unknown'})",
+                fix="wait for it to end, or choose another --out-dir",
+            ) from None
+        stream.truncate(0)
+        stream.write(f"pid {os.getpid()}")
+        stream.flush()
+        yield
+
+
+def digest_of_digests(digests: Mapping[str, str]) -> str:
+    """One digest for a set of named artifacts."""
+    return digest_bytes(canonical_json(dict(digests)))

@@ -1,0 +1,184 @@
+"""JSON in and out: one canonical form, digests over it, and typed records that refuse what they do not know.
+
+The canonical form (sorted keys, no spaces, UTF-8, no NaN) is what digests are taken of, so two machines agree on them.
+Does not handle weights (safetensors) or token shards (raw integers).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from picochat.core.errors import BadInput, Problem, did_you_mean
+
+READ_BLOCK_BYTES = 1 << 20
+
+
+class Record(BaseModel):
+    """A frozen value with known fields. Unknown keys and wrong types are errors, in code as in files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+
+R = TypeVar("R", bound=Record)
+
+
+def canonical_json(value: object) -> bytes:
+    """The one byte string of a JSON value: sorted keys, no spaces, UTF-8. Raises ValueError for NaN and infinity."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def pretty_json(value: object) -> bytes:
+    """The same value for people: indented, sorted, ending in a newline."""
+    return (json.dumps(plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def plain(value: object) -> Any:
+    """Records, tuples and paths as the dicts, lists and strings that JSON knows."""
+    if isinstance(value, BaseModel):
+        return plain(value.model_dump(mode="json"))
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in cast("dict[object, object]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in cast("list[object]", value)]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def finite_or_none(number: float | None) -> float | None:
+    """The number where it is finite, else None: NaN cannot be written as JSON, and None counts as unmeasured."""
+    return number if number is not None and math.isfinite(number) else None
+
+
+def digest_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_json(value: object) -> str:
+    return digest_bytes(canonical_json(value))
+
+
+def digest_file(path: Path) -> str:
+    """sha256 of a file's bytes, read in blocks."""
+    hasher = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(READ_BLOCK_BYTES):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file that is either absent, old or whole: temporary name, sync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    write_atomic(path, pretty_json(value))
+
+
+def read_json(path: Path, what: str = "file") -> Any:
+    """The JSON value of a file. Raises BadInput with line and column where it is absent or is not JSON."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise BadInput(f"{what} {path} does not exist") from None
+    except IsADirectoryError:
+        raise BadInput(f"{what} {path} is a folder, not a file") from None
+    except PermissionError:
+        raise BadInput(f"{what} {path} may not be read", fix=f"chmod u+r {path}") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{what} {path} is not UTF-8 text (byte {error.start})") from None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise BadInput(f"{what} {path} is not valid JSON: {error.msg} at {where}") from None
+
+
+def parse_record(model: type[R], value: object, where: str, *, fix: str | None = None) -> R:
+    """`value` (as JSON gives it) as a record. Raises BadInput that lists every wrong field, with "did you mean"."""
+    try:
+        return model.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        problems = [Problem(_describe(item, model)) for item in error.errors()]
+        raise BadInput(f"{where} is not usable", problems=problems, fix=fix) from None
+
+
+def read_record(model: type[R], path: Path, what: str = "file", *, fix: str | None = None) -> R:
+    return parse_record(model, read_json(path, what), f"{what} {path}", fix=fix)
+
+
+def _describe(error: Any, model: type[BaseModel]) -> str:
+    location = ".".join(str(part) for part in error["loc"]) or "(whole value)"
+    if error["type"] == "extra_forbidden":
+        return f"{location}: unknown key{did_you_mean(str(error['loc'][-1]), _known_keys(model))}"
+    if error["type"] == "missing":
+        return f"{location}: is missing"
+    found = json.dumps(error["input"], ensure_ascii=False, default=str)
+    return f"{location}: {error['msg'][0].lower()}{error['msg'][1:]}, found {found[:80]}"
+
+
+def _known_keys(model: type[BaseModel]) -> set[str]:
+    """Field names and aliases of a record and of the records inside it."""
+    known: set[str] = set()
+    for name, field in model.model_fields.items():
+        known.add(name)
+        if field.alias:
+            known.add(field.alias)
+        for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, BaseModel) and inner is not model:
+                known |= _known_keys(inner)
+    return known
+
+
+def write_jsonl(path: Path, rows: Iterable[object]) -> int:
+    """One canonical JSON object a line, published atomically. Returns the number of rows."""
+    lines = [canonical_json(row) + b"\n" for row in rows]
+    write_atomic(path, b"".join(lines))
+    return len(lines)
+
+
+def read_jsonl(path: Path, what: str = "file") -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, object) for each non-empty line. Raises BadInput that names the line."""
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError:
+        raise BadInput(f"{what} {path} does not exist") from None
+    except IsADirectoryError:
+        raise BadInput(f"{what} {path} is a folder, not a file") from None
+    except PermissionError:
+        raise BadInput(f"{what} {path} may not be read", fix=f"chmod u+r {path}") from None
+    with stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError:
+                raise BadInput(f"{what} {path}, line {number}: not UTF-8 text") from None
+            except json.JSONDecodeError as error:
+                raise BadInput(f"{what} {path}, line {number}: not valid JSON ({error.msg})") from None
+            if not isinstance(value, dict):
+                raise BadInput(f"{what} {path}, line {number}: a JSON object is needed, found {type(value).__name__}")
+            yield number, value

@@ -1,0 +1,317 @@
+"""Everything a run makes: each artifact's place, its files, and the facts that its manifest states.
+
+The only file that joins run paths. An artifact is a folder published as a whole (`core/publish.py`); its facts are one of
+the records below, so that the gate, the summary and the card read typed values and nothing else. None in a fact means
+that it was not measured, which the gate never takes for a pass. The names in `FRONT_PAGES` are those that people and
+scripts look for in the run folder itself: copies of published files, which verification compares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import Field
+
+from picochat.core.errors import BadInput
+from picochat.core.publish import Artifact, open_artifact
+from picochat.core.records import Record, parse_record, write_atomic
+
+# ---- facts, in the order of the stages -------------------------------------------------------------------------------
+
+
+class SourceFacts(Record):
+    """One source of the recipe. `pinned`: an exact revision (or the files' digests, for local files) is on record."""
+
+    label: str
+    kind: Literal["hub", "files"]
+    documents: int
+    text_bytes: int
+    pinned: bool
+    licence: str | None
+    import_report: bool
+
+
+class CorpusFacts(Record):
+    """Counts are of documents read from the sources; kept = read - dropped; train + held out = kept."""
+
+    documents_read: int
+    documents: int
+    train_documents: int
+    held_out_documents: int
+    characters: int
+    text_bytes: int
+    train_text_bytes: int
+    held_out_text_bytes: int
+    exact_duplicates: int = Field(description="documents dropped because the same text came before")
+    near_duplicates: int = Field(description="documents in near-duplicate clusters, beyond the first of each")
+    dropped: dict[str, int] = Field(description="reason -> documents")
+    held_out_share: float
+    sources: list[SourceFacts]
+
+
+class RowsFacts(Record):
+    """The SFT and eval rows, by skill (identity, refusal, choice, math, spelling)."""
+
+    sft_train_rows: int
+    sft_held_out_rows: int
+    eval_rows: int
+    sft_by_skill: dict[str, int]
+    eval_by_skill: dict[str, int]
+    eval_items_by_skill: dict[str, int] = Field(description="independent items: number pairs, words, facts, prompt groups")
+    repeated_sft_prompts: int = Field(description="SFT rows whose prompt stood before")
+    eval_rows_without_rule: int = Field(description="eval rows that no reply could fail")
+    shared_items: int = Field(description="eval items that the SFT rows contain")
+
+
+class TokenizerFacts(Record):
+    vocab_size: int
+    merges: int
+    trained_on_bytes: int
+
+
+class ShardsFacts(Record):
+    train_tokens: int
+    held_out_tokens: int
+    train_documents: int
+    held_out_documents: int
+    train_text_bytes: int
+    held_out_text_bytes: int
+    roundtrip_documents: int = Field(description="sampled documents that were encoded, decoded and compared")
+    roundtrip_failures: int
+
+
+class ConversationsFacts(Record):
+    """The SFT rows as tokens: ids and loss masks."""
+
+    rows: int
+    tokens: int
+    target_tokens: int
+    longest_row_tokens: int
+    rows_over_context: int
+
+
+class HonestyFacts(Record):
+    """What the contamination scan saw. Lists of row ids are sorted."""
+
+    corpus_text_bytes: int
+    scanned_text_bytes: int
+    scanned_documents: int
+    eval_rows: int
+    sft_exact_prompts: int = Field(description="eval prompts that stand in the SFT rows")
+    sft_largest_coverage: float = Field(description="largest share of an eval prompt's 8-grams, template apart, in one SFT row")
+    corpus_dirty_by_skill: dict[str, int] = Field(description="eval rows found in the corpus")
+    eval_by_skill: dict[str, int]
+    external_rows: dict[str, int]
+    external_dirty: dict[str, int]
+    dirty_eval_rows: list[str]
+
+
+class HostFacts(Record):
+    """What was measured on this device with real steps of this scale. Observations: never part of a digest."""
+
+    device_name: str
+    attention_backend: str = Field(description="the backend that `auto` took, or the one that was asked for")
+    attention_error: float | None = Field(
+        description="largest relative error of the backend against float32 math, both directions"
+    )
+    attention_problem: str | None
+    tokens_per_second: float | None
+    mfu: float | None = Field(description="non-causal convention; None where the device's peak is not known")
+    peak_memory_bytes: int | None
+    free_memory_share: float | None = Field(description="device memory left free at the peak of a real step")
+    free_disk_bytes: int
+    compile_s: float | None
+    measured_steps: int
+
+
+class FindingRecord(Record):
+    """One row of a verdict table: what was measured, against which bound, and what mends it."""
+
+    name: str
+    status: Literal["pass", "warn", "block", "unmeasured"]
+    measured: float | None
+    unit: str
+    bound: str
+    message: str
+    fix: str | None
+    on_host: bool = Field(default=False, description="depends on the machine, so it stays out of digests")
+
+
+class PreflightFacts(Record):
+    """The verdict of what can be known before training, host measurements left out: those are in preflight.json."""
+
+    status: Literal["ready", "warn", "blocked"]
+    profile: str
+    findings: list[FindingRecord]
+
+
+class TrainFacts(Record):
+    """One trained checkpoint. Losses are in nats per token."""
+
+    stage: Literal["base", "sft"]
+    steps: int
+    planned_steps: int
+    tokens: int
+    parameters: int
+    first_loss: float
+    final_loss: float | None
+    losses_finite: bool
+    spikes: int
+    scored_step: int = Field(description="the step whose weights this checkpoint holds")
+    held_out_loss: float | None = Field(description="at the scored step, over the whole held-out set of the stage")
+    held_out_bits_per_byte: float | None
+    largest_centre_error: float | None = Field(description="largest |mean| over all projected groups")
+
+
+class Rate(Record):
+    """Passed of counted, with the 95% Wilson interval. All None where nothing was counted."""
+
+    passed: int
+    count: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+
+class SkillScore(Record):
+    """One skill on the eval rows. `clean` leaves out rows that the honesty scan found dirty."""
+
+    all: Rate
+    clean: Rate
+    base: Rate = Field(description="the base model, before SFT, on the same rows")
+    chance: float
+    stages: dict[str, Rate]
+
+
+class ScoresFacts(Record):
+    """A pure function of the kept replies and likelihoods (`replies.jsonl`), so that anyone can compute it again."""
+
+    base_bits_per_byte: float | None
+    sft_bits_per_byte: float | None
+    ngram_bits_per_byte: float | None
+    skills: dict[str, SkillScore]
+    sft_fit: Rate
+    sft_held_out_fit: Rate
+    refusal: Rate = Field(description="unsafe or unanswerable prompts that were refused")
+    over_refusal: Rate = Field(description="benign look-alikes that were answered")
+    prompt_echo: Rate
+    unsupported_claims: Rate
+    memorized: Rate = Field(description="sampled training prefixes continued word for word for 50 tokens")
+    scored_checkpoint: str = Field(description="digest of the SFT checkpoint that gave the replies")
+
+
+class ParityFacts(Record):
+    """The export against the model, both in float32 on the same weights."""
+
+    reader: str | None = Field(description="library and version that read the export back; None where it is not installed")
+    largest_relative_difference: float | None
+    greedy_tokens_equal: bool | None
+
+
+class GateFacts(Record):
+    status: Literal["approved", "warn", "blocked"]
+    profile: str
+    findings: list[FindingRecord]
+    weakest_skill: str | None
+
+
+# ---- places ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one artifact lies in the run folder, what it holds, and the record of its facts."""
+
+    kind: str
+    folder: str
+    facts: type[Record] | None
+    files: str
+
+
+PLACES: tuple[Place, ...] = (
+    #     kind             folder               facts               files
+    Place("corpus",        "corpus",            CorpusFacts,        "pack.json recipe.json sources.json dropped.jsonl near_duplicates.jsonl"),
+    Place("rows",          "rows",              RowsFacts,          "sft_train.jsonl sft_held_out.jsonl eval.jsonl"),
+    Place("tokenizer",     "tokenizer",         TokenizerFacts,     "tokenizer.json chat_template.jinja"),
+    Place("shards",        "base/token_shards", ShardsFacts,        "train-NNNNN.bin held_out-NNNNN.bin, a .json beside each"),
+    Place("conversations", "sft/conversations", ConversationsFacts, "train.npz held_out.npz"),
+    Place("honesty",       "honesty",           HonestyFacts,       "report.json report.md hits.jsonl"),
+    Place("host",          "host",              None,               "host.json"),
+    Place("preflight",     "preflight",         PreflightFacts,     "preflight.json preflight.md"),
+    Place("base",          "base/checkpoint",   TrainFacts,         "model.safetensors model.json curve.jsonl metrics.jsonl"),
+    Place("sft",           "sft/checkpoint",    TrainFacts,         "model.safetensors model.json curve.jsonl metrics.jsonl"),
+    Place("scores",        "eval",              ScoresFacts,        "replies.jsonl report.json report.md"),
+    Place("parity",        "parity",            ParityFacts,        "export_report.json"),
+    Place("gate",          "gate",              GateFacts,          "gate.json gate.md"),
+    Place("summary",       "summary",           None,               "summary.json summary.md report.html loss.svg gate.svg"),
+)  # fmt: skip
+
+FRONT_PAGES: tuple[tuple[str, str, str], ...] = (
+    # name in the run folder, kind, file of the artifact
+    ("tokenizer.json", "tokenizer", "tokenizer.json"),
+    ("preflight.json", "preflight", "preflight.json"),
+    ("preflight.md", "preflight", "preflight.md"),
+    ("gate.json", "gate", "gate.json"),
+    ("gate.md", "gate", "gate.md"),
+    ("summary.json", "summary", "summary.json"),
+    ("summary.md", "summary", "summary.md"),
+    ("report.html", "summary", "report.html"),
+)
+
+F = TypeVar("F", bound=Record)
+
+
+class RunDir:
+    """The paths of one run folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "run.json"
+        self.machine = root / "machine.json"
+        self.lock = root / ".lock"
+
+    def place(self, kind: str) -> Path:
+        return self.root / place_of(kind).folder
+
+    def has(self, kind: str) -> bool:
+        return (self.place(kind) / "manifest.json").exists()
+
+    def artifact(self, kind: str) -> Artifact:
+        """The published artifact, or BadInput that names the command that makes it."""
+        return open_artifact(self.place(kind), kind, made_by=f"picochat run tiny --out-dir {self.root} ... makes it")
+
+    def metrics(self, stage: Literal["base", "sft"]) -> Path:
+        """The live journal of a stage in training; when it is done, the published copy."""
+        live = self.place(stage).with_name("checkpoint.work") / "metrics.jsonl"
+        return live if live.exists() else self.place(stage) / "metrics.jsonl"
+
+    def write_front_pages(self) -> None:
+        for name, kind, file in FRONT_PAGES:
+            if self.has(kind):
+                write_atomic(self.root / name, (self.place(kind) / file).read_bytes())
+
+
+def place_of(kind: str) -> Place:
+    return next(place for place in PLACES if place.kind == kind)
+
+
+def facts_of(artifact: Artifact, model: type[F]) -> F:
+    """The artifact's facts as their record. Raises BadInput where a manifest states other facts than this version knows."""
+    return parse_record(model, artifact.facts, f"facts of {artifact.kind} {artifact.place}")
+
+
+def run_of(checkpoint: Path) -> RunDir | None:
+    """The run folder that a checkpoint path such as RUN/sft/checkpoint lies in, or None."""
+    root = checkpoint.resolve().parent.parent
+    return RunDir(root) if (root / "run.json").exists() else None
+
+
+def require_run(root: Path) -> RunDir:
+    """The run at `root`, or BadInput where no run was started there."""
+    if not root.is_dir():
+        raise BadInput(f"run folder {root} does not exist", fix="picochat run tiny --out-dir ... makes one")
+    if not (root / "run.json").exists():
+        raise BadInput(f"{root} is not a run folder: it has no run.json", fix="name the --out-dir of a `picochat run tiny`")
+    return RunDir(root)
