@@ -23,7 +23,7 @@ CENTRE_TOLERANCE = 1e-6
 def centred_views(model: GPT) -> Iterator[tuple[str, Tensor, int]]:
     """(name, view of the weight, dimension whose mean is zero) for each projected weight."""
     yield "embedding.weight", model.embedding.weight.data, 1
-    for index, block in enumerate(model.blocks):
+    for index, block in enumerate(model.each_block()):
         prefix = f"blocks.{index}"
         yield f"{prefix}.attention.out.weight", block.attention.out.weight.data, 0
         yield f"{prefix}.mlp.down.weight", block.mlp.down.weight.data, 0

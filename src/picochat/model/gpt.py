@@ -10,6 +10,7 @@ Shape suffixes: B rows, T positions, S cached positions, C width, H query heads,
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -167,6 +168,11 @@ class GPT(nn.Module):
         """Summed cross-entropy in nats, reduced in float32, over the targets that are not IGNORED_TARGET."""
         logits = self(ids_BT, dtype)
         return F.cross_entropy(logits.float().flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORED_TARGET, reduction="sum")
+
+    def each_block(self) -> Iterator[Block]:
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            yield block
 
     def _positions(self, length: int, cache: Cache | None) -> Positions:
         if cache is None:

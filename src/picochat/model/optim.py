@@ -79,7 +79,7 @@ class Optimizer:
             eps=1e-10,
             fused=True,
         )
-        self._names = {parameter: name for name, parameter in model.named_parameters()}
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
 
     def step(self, lr_share: float) -> Tensor:
         """Apply the gradients at `lr_share` of the peak rates. Returns the global gradient norm, before clipping."""
