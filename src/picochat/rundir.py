@@ -270,6 +270,7 @@ class RunDir:
         self.root = root
         self.config = root / "run.json"
         self.machine = root / "machine.json"
+        self.timings = root / "timings.jsonl"
         self.lock = root / ".lock"
 
     def place(self, kind: str) -> Path:

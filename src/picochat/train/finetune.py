@@ -39,25 +39,25 @@ def finetune(
     draft: Draft,
 ) -> None:
     """Train the base checkpoint on the SFT rows and leave the chat model's checkpoint in the draft."""
-    words = Tokenizer.load(tokenizer.path("tokenizer.json"))
+    vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
     train, held_out = open_conversations(conversations, "train"), open_conversations(conversations, "held_out")
     if len(train) == 0:
         raise BadInput("the pack has no SFT rows that fit the context", fix="picochat data task-pack --dataset-pack ...")
     info = load_model(base.place)[1]
     compute = open_compute(runtime, info.model)
     gpt, info = load_model(base.place, compute.device)
-    check_tokenizer(info, words.digest, base.place)
+    check_tokenizer(info, vocabulary.digest, base.place)
     job = Job(
         stage="sft",
         config=sft,
-        batch_of=lambda step: padded_batch(train, rows_of_step(step, sft.sequences_per_step, len(train), seed), words.pad),
+        batch_of=lambda step: padded_batch(train, rows_of_step(step, sft.sequences_per_step, len(train), seed), vocabulary.pad),
         evaluate=lambda model: HeldOut(
-            loss=_mean(*summed_loss(model, _all_rows(held_out, words.pad), compute)), bits_per_byte=None
+            loss=_mean(*summed_loss(model, _all_rows(held_out, vocabulary.pad), compute)), bits_per_byte=None
         ),
     )
     outcome = Trainer(gpt, job, compute, host, draft.workspace).train()
     done = CheckpointInfo(
-        model=info.model, vocab_size=info.vocab_size, tokenizer_digest=words.digest, stage="sft", step=sft.steps
+        model=info.model, vocab_size=info.vocab_size, tokenizer_digest=vocabulary.digest, stage="sft", step=sft.steps
     )
     write_checkpoint(gpt, done, outcome, sft, parameter_count(info.model, info.vocab_size), draft)
 

@@ -41,9 +41,9 @@ def pretrain(
             f"the corpus has {len(tokens.train)} training tokens, fewer than one row of {model.context}",
             fix="import more rows, or a smaller --set model.context=...",
         )
-    words = Tokenizer.load(tokenizer.path("tokenizer.json"))
+    vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
     compute = open_compute(runtime, model)
-    gpt = GPT(model, words.vocab_size)
+    gpt = GPT(model, vocabulary.vocab_size)
     initialise(gpt, seed)
     if model.centred:
         centre_(gpt)
@@ -53,13 +53,13 @@ def pretrain(
         stage="base",
         config=base,
         batch_of=lambda step: base_batch(tokens, step, base.sequences_per_step, model.context, seed),
-        evaluate=lambda trained: held_out_of_stream(trained, tokens.held_out, text_bytes, words.bos, compute),
+        evaluate=lambda trained: held_out_of_stream(trained, tokens.held_out, text_bytes, vocabulary.bos, compute),
     )
     outcome = Trainer(gpt, job, compute, host, draft.workspace).train()
     info = CheckpointInfo(
-        model=model, vocab_size=words.vocab_size, tokenizer_digest=words.digest, stage="base", step=base.steps
+        model=model, vocab_size=vocabulary.vocab_size, tokenizer_digest=vocabulary.digest, stage="base", step=base.steps
     )
-    write_checkpoint(gpt, info, outcome, base, parameter_count(model, words.vocab_size), draft)
+    write_checkpoint(gpt, info, outcome, base, parameter_count(model, vocabulary.vocab_size), draft)
 
 
 def base_batch(tokens: TokenShards, step: int, rows_per_step: int, context: int, seed: int) -> Batch:
