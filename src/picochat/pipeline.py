@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from picochat.config import ResolvedConfig, RunConfig
-from picochat.core.journal import Journal
+from picochat.config import ResolvedConfig, RunConfig, resolve
+from picochat.core.errors import WrongUsage
+from picochat.core.journal import Journal, read_journal
 from picochat.core.machine import machine_record
 from picochat.core.progress import duration, say
 from picochat.core.publish import Artifact, adopt, artifact_key, exclusive, find_artifact, publish
 from picochat.core.records import write_json
-from picochat.data.pack import LoadedPack
+from picochat.data.pack import LoadedPack, load_pack
+from picochat.gate.decide import gate_lines, preflight_lines, read_verdict
 from picochat.rundir import RunDir
+from picochat.scales import find_scale
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,90 @@ def cache_folder() -> Path:
     if home := os.environ.get("PICOCHAT_HOME"):
         return Path(home)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "picochat"
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What the user asked for. `flags`: setting -> value or None; `settings`: texts of the form section.key=value."""
+
+    out_dir: Path
+    dataset_pack: Path
+    scale: str
+    flags: dict[str, object]
+    settings: list[str]
+    preflight_only: bool
+    train_anyway: bool
+
+
+@dataclass(frozen=True)
+class RunVerdict:
+    """What to print, and the exit code: 3 where the preflight or the gate blocked."""
+
+    lines: list[str]
+    exit_code: int
+
+
+def run_pack(request: RunRequest) -> RunVerdict:
+    """Run a pack at a scale: the preflight, and unless it blocks or is all that was asked, everything after it."""
+    resolved = resolve(find_scale(request.scale).config, request.flags, parse_settings(request.settings))
+    pack = load_pack(request.dataset_pack)
+    run = RunDir(request.out_dir)
+    check_device(resolved.config)
+    run_stages(run, resolved, pack, last="preflight")
+    status = read_verdict(run.place("preflight") / "preflight.json")
+    lines = preflight_lines(run)
+    if request.preflight_only:
+        return RunVerdict([*lines, f"preflight {status}: {run.root / 'preflight.md'}"], 3 if status == "blocked" else 0)
+    if status == "blocked" and not request.train_anyway:
+        hint = "nothing was trained. Mend what blocks, or pass --train-anyway to train without hope of approval"
+        return RunVerdict([*lines, f"preflight blocked: {hint}"], 3)
+    say(f"preflight {status}: {run.root / 'preflight.md'}")
+    run_stages(run, resolved, pack, last=STAGES[-1].kind)
+    verdict = read_verdict(run.place("gate") / "gate.json")
+    where = [
+        f"{name}: {run.root / file}"
+        for name, file in (("summary", "summary.md"), ("report", "report.html"), ("gate", "gate.md"))
+    ]
+    return RunVerdict([*gate_lines(run), *where, f"release gate: {verdict}"], 3 if verdict == "blocked" else 0)
+
+
+def parse_settings(texts: list[str]) -> dict[str, str]:
+    """`section.key=value` texts as a mapping. Raises WrongUsage for a text without `=` and for a key given twice."""
+    settings: dict[str, str] = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise WrongUsage(
+                f"--set {text}: no setting and value", fix="--set section.key=value, such as --set base.muon_lr=0.01"
+            )
+        if key.strip() in settings:
+            raise WrongUsage(f"--set {key.strip()} is given twice")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+def check_device(config: RunConfig) -> None:
+    """Refuse a device that is not here before any data is read."""
+    from picochat.model.compute import find_device
+
+    find_device(config.runtime)
+
+
+def status_lines(run: RunDir) -> list[str]:
+    """One line an artifact: made with its digest and facts' verdict, in the making, or missing."""
+    lines: list[str] = []
+    for stage in STAGES:
+        place = run.place(stage.kind)
+        if run.has(stage.kind):
+            lines.append(f"{stage.kind:14} made     {run.artifact(stage.kind).digest[:12]}  {place}")
+        elif place.with_name(f"{place.name}.work").exists():
+            rows = read_journal(run.metrics(stage.kind)) if stage.kind in ("base", "sft") else []
+            lines.append(
+                f"{stage.kind:14} begun    " + (f"step {rows[-1]['step']}, loss {rows[-1]['loss']:.3f}" if rows else "")
+            )
+        else:
+            lines.append(f"{stage.kind:14} missing")
+    return lines
 
 
 def run_stages(run: RunDir, resolved: ResolvedConfig, pack: LoadedPack, *, last: str) -> dict[str, Artifact]:

@@ -57,7 +57,7 @@ def open_compute(runtime: RuntimeConfig, model: ModelConfig) -> Compute:
 
     Raises WrongUsage where the device or the precision cannot be had here, HostProblem where no backend passes.
     """
-    device = _device(runtime)
+    device = find_device(runtime)
     torch.set_float32_matmul_precision(runtime.matmul_precision)
     if device.type == "cpu":
         torch.set_num_threads(runtime.threads or usable_cores())
@@ -77,7 +77,8 @@ def open_compute(runtime: RuntimeConfig, model: ModelConfig) -> Compute:
     )
 
 
-def _device(runtime: RuntimeConfig) -> torch.device:
+def find_device(runtime: RuntimeConfig) -> torch.device:
+    """The device that was asked for, or WrongUsage where it is not here."""
     if runtime.device == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():

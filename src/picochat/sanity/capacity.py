@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -115,9 +116,10 @@ def _free_share(device: torch.device) -> float | None:
         cached = torch.cuda.memory_reserved() - torch.cuda.max_memory_reserved()
         return max(0.0, (free + cached) / total)
     try:
-        lines = dict(line.split(":", 1) for line in open("/proc/meminfo", encoding="ascii").read().splitlines())
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:
         return None
+    lines = dict(line.split(":", 1) for line in text.splitlines())
     return int(lines["MemAvailable"].split()[0]) / int(lines["MemTotal"].split()[0])
 
 
