@@ -28,7 +28,9 @@ def commands_of(text: str) -> list[list[str]]:
 ALL = [(document, words) for document in DOCUMENTS for words in commands_of((ROOT / document).read_text(encoding="utf-8"))]
 
 
-@pytest.mark.parametrize(("document", "words"), ALL, ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else value)
+@pytest.mark.parametrize(
+    ("document", "words"), ALL, ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else value
+)
 def test_documented_command_parses(document: str, words: list[str]) -> None:
     command = get_command(app)
     context = command.make_context("picochat", list(words), resilient_parsing=False)
@@ -43,6 +45,15 @@ def test_documented_command_parses(document: str, words: list[str]) -> None:
 def test_the_runbook_has_every_command_of_the_path() -> None:
     runbook = [words for document, words in ALL if document == "docs/runbook.md"]
     named = {tuple(words[:2]) for words in runbook}
-    assert named == {("sanity", "preh100"), ("data", "hf-import"), ("data", "preview"), ("data", "task-pack"), ("run", "tiny"), ("run", "bundle"), ("run", "verify"), ("export", "hf")}
+    assert named == {
+        ("sanity", "preh100"),
+        ("data", "hf-import"),
+        ("data", "preview"),
+        ("data", "task-pack"),
+        ("run", "tiny"),
+        ("run", "bundle"),
+        ("run", "verify"),
+        ("export", "hf"),
+    }
     assert sum(words[:2] == ["run", "tiny"] for words in runbook) == 3
     assert any("--push-to-hub" in words for words in runbook)
