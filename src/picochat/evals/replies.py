@@ -18,7 +18,7 @@ from picochat.model.gpt import GPT
 from picochat.model.sampling import continuation_log_likelihoods, greedy_replies
 from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import choice_candidates
-from picochat.tokens.chat_format import prompt_ids
+from picochat.tokens.chat_format import Message, render_prompt
 from picochat.tokens.tokenizer import Tokenizer
 
 LIKELIHOOD_DIGITS = 6
@@ -55,8 +55,8 @@ def ask_all(
 
 def row_prompt(row: EvalRow, tokenizer: Tokenizer) -> list[int]:
     """The row as a conversation that waits for the assistant."""
-    system = [{"role": "system", "content": row.system}] if row.system else []
-    return prompt_ids([*system, {"role": "user", "content": row.user}], tokenizer)
+    system = [Message(role="system", content=row.system)] if row.system else []
+    return render_prompt(tokenizer, [*system, Message(role="user", content=row.user)])
 
 
 def _generate(

@@ -17,7 +17,7 @@ from picochat.core.progress import say
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import parse_record, read_jsonl, read_record, write_atomic, write_json, write_jsonl
 from picochat.evals.ngram import ngram_bits_per_byte
-from picochat.evals.replies_record import Asked, Measured, Memorization
+from picochat.evals.record import Asked, Measured, Memorization
 from picochat.evals.scores import judge, scores_of
 from picochat.rundir import HonestyFacts, Rate, ScoresFacts, ShardsFacts, facts_of
 from picochat.skills.rows import EvalRow, SftRow, as_eval_row, read_published_rows

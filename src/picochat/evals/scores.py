@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from picochat.core.records import Record
 from picochat.evals.intervals import rate
-from picochat.evals.replies_record import Asked, Measured, Memorization
+from picochat.evals.record import Asked, Measured, Memorization
 from picochat.rundir import Rate, ScoresFacts, SkillScore
 from picochat.skills.pack import SKILLS
 from picochat.skills.rows import EvalRow
