@@ -185,6 +185,14 @@ class SkillScore(Record):
     stages: dict[str, Rate]
 
 
+class ExternalScore(Record):
+    """One external benchmark. `clean` leaves out rows that the honesty scan found in the corpus."""
+
+    all: Rate
+    clean: Rate
+    chance: float
+
+
 class ScoresFacts(Record):
     """A pure function of the kept replies and likelihoods (`replies.jsonl`), so that anyone can compute it again."""
 
@@ -200,6 +208,7 @@ class ScoresFacts(Record):
     unsupported_claims: Rate
     memorized: Rate = Field(description="sampled training prefixes continued word for word for 50 tokens")
     scored_checkpoint: str = Field(description="digest of the SFT checkpoint that gave the replies")
+    external: dict[str, ExternalScore] = Field(default={}, description="external benchmarks by name; empty: none was run")
 
 
 class ParityFacts(Record):
