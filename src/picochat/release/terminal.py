@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 
 from picochat.core.journal import read_journal
 from picochat.core.records import read_jsonl
@@ -63,7 +64,7 @@ def text_chart(points: Sequence[tuple[float, float]]) -> list[str]:
 
 
 def _interpolated(points: Sequence[tuple[float, float]], x: float) -> float:
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if x0 <= x <= x1:
             return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
     return points[-1][1]
