@@ -68,11 +68,10 @@ def measure(sft: Artifact, root: Path, shards: Artifact) -> Artifact:
     return open_artifact(root / "parity", "parity")
 
 
-def test_the_stage_measures_on_held_out_tokens_and_gives_the_same_facts_twice(tmp_path: Path) -> None:
+def test_the_stage_measures_on_held_out_tokens(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     sft = make_checkpoint(tmp_path / "sft")
-    shards = make_shards(tmp_path / "shards", 1_000)
-    first = measure(sft, tmp_path / "one", shards)
+    first = measure(sft, tmp_path, make_shards(tmp_path / "shards", 1_000))
     facts = facts_of(first, ParityFacts)
     assert facts.reader is not None
     assert facts.reader.startswith("transformers ")
@@ -82,7 +81,6 @@ def test_the_stage_measures_on_held_out_tokens_and_gives_the_same_facts_twice(tm
     report = read_json(first.path("export_report.json"))
     assert report["problem"] is None
     assert report["parity"]["token_source"] == "held-out text"
-    assert measure(sft, tmp_path / "two", shards).digest == first.digest
 
 
 def test_weights_that_no_stock_class_holds_are_unmeasured_with_the_reason(tmp_path: Path) -> None:
