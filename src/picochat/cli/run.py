@@ -112,3 +112,13 @@ def status(run_dir: Annotated[Path, typer.Option(help="the run folder")]) -> Non
 
     for line in status_lines(require_run(run_dir)):
         typer.echo(line)
+
+
+@app.command("show")
+def show(run_dir: Annotated[Path, typer.Option(help="the run folder")]) -> None:
+    """A finished run on one screen: verdict, curve, skills, replies."""
+    from picochat.release.terminal import show_lines
+    from picochat.rundir import require_run
+
+    for line in show_lines(require_run(run_dir)):
+        typer.echo(line)

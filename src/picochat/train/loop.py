@@ -107,13 +107,14 @@ class Trainer:
         self._wait_s = 0.0
         self._signal: int | None = None
         self._tokens_seen = 0
+        self.quiet = False
 
     def train(self) -> Outcome:
         """Resume where the workspace stands, train to the last step, evaluate, and leave the model in place."""
         self._resume()
         held_out: HeldOut | None = None
         last_saved = time.monotonic()
-        with Progress(self.job.stage, self.job.config.steps, "steps") as progress, self._signals():
+        with Progress(self.job.stage, self.job.config.steps, "steps", quiet=self.quiet) as progress, self._signals():
             progress.start_at(self.at.step)
             while self.at.step < self.job.config.steps:
                 self._step()
@@ -127,9 +128,9 @@ class Trainer:
                     last_saved = time.monotonic()
                 self._stop_if_signalled()
                 if evaluate:
-                    held_out = self._evaluate(progress)
+                    held_out = self._evaluate()
             if held_out is None:
-                held_out = self._evaluate(progress)
+                held_out = self._evaluate()
         return Outcome(self.at.record(), held_out, self.curve.path, self.metrics.path)
 
     def _step(self) -> None:
@@ -207,7 +208,7 @@ class Trainer:
         every = self.job.config.eval_every
         return self.at.step == self.job.config.steps or (every is not None and self.at.step % every == 0)
 
-    def _evaluate(self, progress: Progress) -> HeldOut:
+    def _evaluate(self) -> HeldOut:
         self.model.eval()
         with torch.no_grad():
             held_out = self.job.evaluate(self.model)
@@ -223,6 +224,8 @@ class Trainer:
                 "held_out_bits_per_byte": held_out.bits_per_byte,
             }
         )
+        if self.quiet:
+            return held_out
         bits = f", {held_out.bits_per_byte:.4f} bits per byte" if held_out.bits_per_byte is not None else ""
         say(f"{self.job.stage}: step {self.at.step}: held-out loss {held_out.loss:.4f}{bits}")
         self._report_started = time.monotonic()
@@ -247,11 +250,10 @@ class Trainer:
         watch = SpikeWatch(self.job.config.spike_factor, record.spike_mean, record.spike_seen, record.spikes)
         self.at = Progressed(record.step, record.first_loss, record.last_loss, watch)
         self._tokens_seen = rows[-1]["tokens"] if rows else 0
-        say(f"{self.job.stage}: resumed after step {step} of {self.job.config.steps}")
+        if not self.quiet:
+            say(f"{self.job.stage}: resumed after step {step} of {self.job.config.steps}")
         if self._evaluates_now() and step < self.job.config.steps:
-            with Progress(self.job.stage, self.job.config.steps, "steps") as progress:
-                progress.start_at(step)
-                self._evaluate(progress)
+            self._evaluate()
 
     def _signals(self) -> _SignalGuard:
         return _SignalGuard(self)
