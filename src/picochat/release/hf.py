@@ -238,7 +238,6 @@ def card_subject(request: ExportRequest, source: Source, flavor: Flavor, stored_
         context=info.model.context,
         vocab_size=info.vocab_size,
         architecture=flavor.architecture,
-        loads_in=flavor.loads_in,
         dtype=request.dtype,
         parameters=parameter_count(info.model, info.vocab_size),
         stored_numbers=stored_numbers,

@@ -195,6 +195,8 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     """What the client raises, as HubProblem with a remedy. `from None`: the client's own text may quote request headers."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    # the client changed its HTTP library between releases; its own error is built on that library's, whichever it is
+    connection_error = HfHubHTTPError.__bases__[0]
     try:
         yield
     except HfHubHTTPError as error:
@@ -202,7 +204,7 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         raise HubProblem(f"the Hub refused {repo_id}: {_meaning(status)}", fix=_remedy(status)) from None
     except HFValidationError as error:
         raise WrongUsage(f"--repo-id {repo_id!r} cannot be used: {error}", fix="OWNER/NAME, 96 characters at most") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, connection_error) as error:
         raise HubProblem(
             f"the Hub could not be reached or gave an odd answer ({type(error).__name__})",
             fix="check the network, then push again",

@@ -31,13 +31,12 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class Flavor:
-    """A stock class that can hold the block. `loads_in`: where the class was seen to load, for the card."""
+    """A stock class that can hold the block."""
 
     name: str
     architecture: str
     tensors: Callable[[Tensors, ModelConfig], dict[str, Tensor]]
     settings: Callable[[ModelConfig], dict[str, object]]
-    loads_in: str
 
 
 def stablelm_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
@@ -118,9 +117,9 @@ def cohere_settings(model: ModelConfig) -> dict[str, object]:
 
 
 FLAVORS: tuple[Flavor, ...] = (
-    #      name        architecture             tensors           settings           loads in
-    Flavor("stablelm", "StableLmForCausalLM",   stablelm_tensors, stablelm_settings, "transformers 4.57 and 5"),
-    Flavor("cohere",   "CohereForCausalLM",     cohere_tensors,   cohere_settings,   "transformers 4.57 and 5"),
+    #      name        architecture             tensors           settings
+    Flavor("stablelm", "StableLmForCausalLM",   stablelm_tensors, stablelm_settings),
+    Flavor("cohere",   "CohereForCausalLM",     cohere_tensors,   cohere_settings),
 )  # fmt: skip
 
 
