@@ -41,11 +41,11 @@ def test_wrong_backend_fails_alone() -> None:
 def test_broken_host_arithmetic_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A norm that is 5% off stands for a kernel that is wrong: forward still runs, gradients and cache disagree."""
     right = torch.nn.functional.rms_norm
-    calls = {"n": 0}
 
-    def wrong(*arguments: object) -> torch.Tensor:
-        calls["n"] += 1
-        return right(*arguments) * (1.05 if calls["n"] % 7 == 0 else 1.0)  # type: ignore[arg-type]
+    def wrong(x: torch.Tensor, *rest: object) -> torch.Tensor:
+        # Wrong in float32 alone, and by another amount for a single position, as a kernel for short rows might be.
+        factor = 1.0 if x.dtype == torch.float64 else 1.05 if x.shape[1] == 1 else 1.02
+        return right(x, *rest) * factor  # type: ignore[arg-type]
 
     monkeypatch.setattr(torch.nn.functional, "rms_norm", wrong)
     failed = [test.name for test in SANITY[2:4] if test.run(make_context()).status == "fail"]
