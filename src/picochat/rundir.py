@@ -185,6 +185,14 @@ class SkillScore(Record):
     stages: dict[str, Rate]
 
 
+class ExternalScore(Record):
+    """One external benchmark. `clean` leaves out rows that the honesty scan found in the corpus."""
+
+    all: Rate
+    clean: Rate
+    chance: float
+
+
 class ScoresFacts(Record):
     """A pure function of the kept replies and likelihoods (`replies.jsonl`), so that anyone can compute it again."""
 
@@ -200,6 +208,7 @@ class ScoresFacts(Record):
     unsupported_claims: Rate
     memorized: Rate = Field(description="sampled training prefixes continued word for word for 50 tokens")
     scored_checkpoint: str = Field(description="digest of the SFT checkpoint that gave the replies")
+    external: dict[str, ExternalScore] = Field(default={}, description="external benchmarks by name; empty: none was run")
 
 
 class ParityFacts(Record):
@@ -242,7 +251,7 @@ PLACES: tuple[Place, ...] = (
     Place("preflight",     "preflight",         PreflightFacts,     "preflight.json preflight.md"),
     Place("base",          "base/checkpoint",   TrainFacts,         "model.safetensors model.json curve.jsonl metrics.jsonl"),
     Place("sft",           "sft/checkpoint",    TrainFacts,         "model.safetensors model.json curve.jsonl metrics.jsonl"),
-    Place("scores",        "eval",              ScoresFacts,        "replies.jsonl report.json report.md"),
+    Place("scores",        "eval",              ScoresFacts,        "replies.jsonl memorization.jsonl measured.json report.json report.md"),
     Place("parity",        "parity",            ParityFacts,        "export_report.json"),
     Place("gate",          "gate",              GateFacts,          "gate.json gate.md"),
     Place("summary",       "summary",           None,               "summary.json summary.md report.html loss.svg gate.svg"),
@@ -270,6 +279,7 @@ class RunDir:
         self.root = root
         self.config = root / "run.json"
         self.machine = root / "machine.json"
+        self.timings = root / "timings.jsonl"
         self.lock = root / ".lock"
 
     def place(self, kind: str) -> Path:

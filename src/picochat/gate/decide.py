@@ -1,0 +1,153 @@
+"""From rows and evidence to findings, and from findings to a verdict. The rows are in preflight.py and release.py.
+
+A row whose number misses its block bound blocks where its severity for the profile is BLOCK, else it warns; a missed warn
+bound warns. A number that is missing is unmeasured: never a pass, and a block where the profile claims a release. Rows
+with one name make one finding: the worst of them. No row at all blocks. The reasons are in docs/decisions/0009.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from picochat.core.records import finite_or_none
+from picochat.gate.bounds import Bound, shown_number
+from picochat.gate.evidence import Evidence
+from picochat.rundir import FindingRecord
+
+Status = Literal["pass", "warn", "block", "unmeasured"]
+Severity = Literal["block", "warn", "off"]
+BADNESS: tuple[Status, ...] = ("pass", "unmeasured", "warn", "block")
+
+
+@dataclass(frozen=True)
+class Severities:
+    """The strongest thing a row may do in each profile. `always`: it keeps that strength in a short run as well."""
+
+    research: Severity
+    first_release: Severity
+    skill_release: Severity
+    always: bool = False
+
+    def of(self, profile: str) -> Severity:
+        found: dict[str, Severity] = {
+            "research": self.research,
+            "first_release": self.first_release,
+            "skill_release": self.skill_release,
+        }
+        return found[profile]
+
+
+#                        research  first_release  skill_release
+ALWAYS = Severities("block", "block", "block", always=True)  # without it the run means nothing
+RELEASE = Severities("warn", "block", "block")
+SKILL_CLAIM = Severities("warn", "warn", "block")
+SKILL_ONLY = Severities("warn", "off", "block")  # not what a first release speaks of
+ADVICE = Severities(     "warn",   "warn",        "warn")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a verdict table: a number, its bounds, how much a miss weighs, why it matters and what mends it."""
+
+    name: str
+    reading: str
+    unit: str
+    measure: Callable[[Evidence], float | None]
+    warn: Bound | None
+    block: Bound | None
+    severity: Severities
+    why: str
+    fix: str
+    detail: Callable[[Evidence], str] | None = None
+    applies: Callable[[Evidence], bool] | None = None
+    on_host: bool = False
+
+
+@dataclass(frozen=True)
+class Strictness:
+    """`softened`: block bounds only warn, but for rows that always block, and missing evidence does not block."""
+
+    profile: str
+    softened: bool
+
+
+def decide(rows: Iterable[Row], evidence: Evidence, strictness: Strictness) -> list[FindingRecord]:
+    """A finding for each name among the rows that the profile judges, in the order of the table."""
+    found: dict[str, list[FindingRecord]] = {}
+    for row in rows:
+        if row.severity.of(strictness.profile) != "off" and (row.applies is None or row.applies(evidence)):
+            found.setdefault(row.name, []).append(_finding(row, evidence, strictness))
+    return [_worst(findings) for findings in found.values()]
+
+
+def verdict(findings: Iterable[FindingRecord]) -> Literal["pass", "warn", "block"]:
+    """block where anything blocks or nothing was judged; warn where anything warns or is unmeasured; else pass."""
+    statuses = {finding.status for finding in findings}
+    if not statuses or "block" in statuses:
+        return "block"
+    return "pass" if statuses == {"pass"} else "warn"
+
+
+def of_status(findings: Iterable[FindingRecord], *statuses: Status) -> list[FindingRecord]:
+    return [finding for finding in findings if finding.status in statuses]
+
+
+def _finding(row: Row, evidence: Evidence, strictness: Strictness) -> FindingRecord:
+    number = row.measure(evidence)
+    if number is not None and math.isnan(number):
+        number = None
+    status, bound = _judge(row, number, strictness)
+    return FindingRecord(
+        name=row.name,
+        status=status,
+        measured=finite_or_none(number),
+        unit=row.unit,
+        bound=str(bound),
+        message=_message(row, number, bound, row.detail(evidence) if row.detail else ""),
+        fix=None if status == "pass" else row.fix,
+        on_host=row.on_host,
+    )
+
+
+def _judge(row: Row, number: float | None, strictness: Strictness) -> tuple[Status, Bound]:
+    """The status, and the bound that it follows from."""
+    blocks = row.severity.of(strictness.profile) == "block"
+    strictest = row.warn or row.block or Bound()
+    if number is None:
+        return ("block" if blocks and not strictness.softened else "unmeasured"), row.block or strictest
+    if row.block and not row.block.holds(number):
+        return ("block" if blocks and (row.severity.always or not strictness.softened) else "warn"), row.block
+    return ("pass" if strictest.holds(number) else "warn"), strictest
+
+
+def _message(row: Row, number: float | None, bound: Bound, detail: str) -> str:
+    if number is None:
+        value = "was not measured"
+    elif math.isinf(number):
+        value = "failed"
+    else:
+        value = f"{shown_number(number)} {row.unit}"
+    return f"{row.reading}: {value}, must be {bound}" + (f" ({detail})" if detail else "")
+
+
+def _worst(findings: list[FindingRecord]) -> FindingRecord:
+    """The finding of a name: the worst of its rows; what the others failed at stands in its message too.
+
+    Of two rows that read the same number only the worse speaks.
+    """
+    worst_first = sorted(findings, key=lambda finding: -BADNESS.index(finding.status))
+    failed = [finding for finding in worst_first if finding.status != "pass"] or worst_first[:1]
+    by_reading: dict[str, FindingRecord] = {}
+    for finding in failed:
+        by_reading.setdefault(finding.message.split(", must be ")[0], finding)
+    fixes = dict.fromkeys(finding.fix for finding in by_reading.values() if finding.fix)
+    return worst_first[0].model_copy(
+        update={
+            "message": "; ".join(finding.message for finding in by_reading.values()),
+            "fix": "; ".join(fixes) or None,
+            "on_host": any(finding.on_host for finding in findings),
+        }
+    )

@@ -1,0 +1,128 @@
+"""What stands beside a measured number so that people can act on it: which skill, which source, how many of how many.
+
+Texts only; no decision is taken from them. Each returns an empty string where there is nothing to add.
+"""
+
+from __future__ import annotations
+
+from picochat.core.progress import quantity
+from picochat.gate import measures
+from picochat.gate.evidence import Evidence
+from picochat.gate.plan import plan
+from picochat.rundir import Rate
+
+
+def rate_text(rate: Rate | None) -> str:
+    """`41 of 70, 95% 0.470 to 0.695`: a rate never stands without its count and interval."""
+    if not rate or not rate.count:
+        return "no rows were counted"
+    interval = f", 95% {rate.low:.3f} to {rate.high:.3f}" if rate.low is not None and rate.high is not None else ""
+    return f"{rate.passed} of {rate.count}{interval}"
+
+
+def unproven_sources(evidence: Evidence) -> str:
+    sources = evidence.corpus.sources if evidence.corpus else []
+    gaps = {source.label: measures.provenance_gaps(source) for source in sources}
+    return "; ".join(f"{label} lacks {', '.join(missing)}" for label, missing in gaps.items() if missing)
+
+
+def token_plan(evidence: Evidence) -> str:
+    numbers = plan(evidence)
+    train = "unknown" if numbers.train_tokens is None else quantity(numbers.train_tokens)
+    planned, target = quantity(numbers.planned_tokens), quantity(numbers.target_tokens)
+    return f"planned {planned}, target {target}, in the pack {train} tokens; {quantity(numbers.parameters)} parameters"
+
+
+def rows_by_skill(counts: dict[str, int], skills: tuple[str, ...]) -> str:
+    return ", ".join(f"{skill} {counts.get(skill, 0)}" for skill in skills)
+
+
+def sft_by_skill(evidence: Evidence) -> str:
+    return rows_by_skill(evidence.rows.sft_by_skill, measures.judged_skills(evidence)) if evidence.rows else ""
+
+
+def eval_by_skill(evidence: Evidence) -> str:
+    return rows_by_skill(evidence.rows.eval_by_skill, measures.judged_skills(evidence)) if evidence.rows else ""
+
+
+def eval_items_by_skill(evidence: Evidence) -> str:
+    if not evidence.rows:
+        return ""
+    return "independent items: " + rows_by_skill(evidence.rows.eval_items_by_skill, measures.judged_skills(evidence))
+
+
+def dirty_by_skill(evidence: Evidence) -> str:
+    honesty = evidence.honesty
+    if not honesty:
+        return ""
+    skills = measures.judged_skills(evidence)
+    counts = (f"{s} {honesty.corpus_dirty_by_skill.get(s, 0)} of {honesty.eval_by_skill.get(s, 0)}" for s in skills)
+    return ", ".join(counts)
+
+
+def benchmarks(evidence: Evidence) -> str:
+    honesty = evidence.honesty
+    if not honesty or not honesty.external_rows:
+        return "no external benchmark was resolved"
+    dirty = honesty.external_dirty
+    return ", ".join(f"{name} {dirty.get(name, '?')} of {rows} found" for name, rows in honesty.external_rows.items())
+
+
+def attention(evidence: Evidence) -> str:
+    host = evidence.host
+    if not host:
+        return ""
+    problem = f"failed: {host.attention_problem}" if host.attention_problem else "relative error against float32 math"
+    return f"{host.attention_backend} on {host.device_name}: {problem}"
+
+
+def disk(evidence: Evidence) -> str:
+    return f"{quantity(evidence.host.free_disk_bytes)}B free" if evidence.host else ""
+
+
+def forecast(evidence: Evidence) -> str:
+    """The parts of the forecast, and the price where one was given."""
+    numbers = plan(evidence)
+    if numbers.hours is None or not evidence.host or not evidence.host.tokens_per_second:
+        return "no speed was measured on this host"
+    parts = " + ".join(f"{name} {hours:.2f} h" for name, hours in numbers.hours_of.items())
+    price = f"; {numbers.usd:.2f} USD" if numbers.usd is not None else "; no price given (--gpu-hour-usd)"
+    return f"{parts} at {quantity(evidence.host.tokens_per_second)} tokens/s{price}; scoring and export are not counted"
+
+
+def run_steps(evidence: Evidence) -> str:
+    stages = [facts for facts in (evidence.base, evidence.sft) if facts]
+    return ", ".join(f"{facts.stage} {facts.steps:,} of {facts.planned_steps:,}" for facts in stages)
+
+
+def bits(evidence: Evidence) -> str:
+    scores = evidence.scores
+    if not scores or scores.base_bits_per_byte is None or scores.ngram_bits_per_byte is None:
+        return ""
+    return f"base {scores.base_bits_per_byte:.4f}, 5-gram {scores.ngram_bits_per_byte:.4f} bits per byte"
+
+
+def weakest_stage(evidence: Evidence, skill: str) -> str:
+    """The stage with the lowest pass rate, by name."""
+    stages = measures.counted_stages(evidence, skill)
+    if not stages:
+        return f"no {skill} stage has {measures.LEAST_STAGE_ROWS} rows"
+    name, rate = min(stages.items(), key=lambda item: (item[1].share or 0.0, item[0]))
+    return f"{name}: {rate_text(rate)}"
+
+
+def external_scores(evidence: Evidence) -> str:
+    if not evidence.scores or not evidence.scores.external:
+        return "no external benchmark was run"
+    found = evidence.scores.external.items()
+    return "; ".join(f"{name}: {rate_text(score.all)}, chance {score.chance:.3f}" for name, score in found)
+
+
+def export_reader(evidence: Evidence) -> str:
+    parity = evidence.parity
+    return f"read back by {parity.reader}" if parity and parity.reader else "no library read the export back"
+
+
+def preflight_blocks(evidence: Evidence) -> str:
+    findings = evidence.preflight.findings if evidence.preflight else []
+    return ", ".join(finding.name for finding in findings if finding.status == "block")

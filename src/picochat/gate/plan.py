@@ -1,0 +1,86 @@
+"""The plan in numbers: what a configuration would train on, write and cost. Counted from the configuration and the facts.
+
+The forecast takes the speed that real steps had on this host. It leaves out the scoring of replies and the export, which
+are minutes at the scales here, and says so beside the figure.
+"""
+
+from __future__ import annotations
+
+from picochat.config import RunConfig, TrainConfig, parameter_count, step_tokens
+from picochat.core.records import finite_or_none
+from picochat.gate.evidence import Evidence, PlanRecord
+
+TOKEN_BYTES = 2
+WEIGHT_BYTES = 4  # float32
+# Weights in: one resume point and the one that replaces it, each with two moments (2 x 3), base, SFT, their two copies in
+# the bundle, and the export.
+WEIGHT_COPIES = 6 + 2 + 2 + 1
+FORWARD_SHARE = 1 / 3  # an evaluation has no backward pass, which is two thirds of a step
+
+
+def parameters(config: RunConfig) -> int:
+    return parameter_count(config.model, config.tokenizer.vocab_size)
+
+
+def planned_tokens(config: RunConfig) -> int:
+    """Tokens that the base stage would train on."""
+    return config.base.steps * step_tokens(config.base, config.model)
+
+
+def target_tokens(config: RunConfig) -> int:
+    return round(config.gate.target_tokens_per_parameter * parameters(config))
+
+
+def sft_epochs(evidence: Evidence) -> float | None:
+    """Passes over the SFT rows that fit the context. A sequence of an SFT step holds one conversation, never several."""
+    rows, conversations, sft = evidence.rows, evidence.conversations, evidence.config.sft
+    if not rows or not conversations:
+        return None
+    fitting = rows.sft_train_rows - conversations.rows_over_context
+    return sft.steps * sft.sequences_per_step / fitting if fitting > 0 else None
+
+
+def needed_disk_bytes(evidence: Evidence) -> float | None:
+    """Token shards once more (a cache on another disk), resume points, checkpoints, bundle and export."""
+    if not evidence.shards:
+        return None
+    tokens = evidence.shards.train_tokens + evidence.shards.held_out_tokens
+    return TOKEN_BYTES * tokens + WEIGHT_BYTES * WEIGHT_COPIES * parameters(evidence.config)
+
+
+def plan(evidence: Evidence) -> PlanRecord:
+    config = evidence.config
+    train_tokens = evidence.shards.train_tokens if evidence.shards else None
+    hours_of = _hours(evidence)
+    hours = sum(hours_of.values()) if hours_of else None
+    price = config.gate.gpu_hour_usd
+    return PlanRecord(
+        parameters=parameters(config),
+        planned_tokens=planned_tokens(config),
+        target_tokens=target_tokens(config),
+        train_tokens=train_tokens,
+        planned_epochs=planned_tokens(config) / train_tokens if train_tokens else None,
+        hours=hours,
+        usd=hours * price if hours is not None and price is not None else None,
+        hours_of=hours_of,
+    )
+
+
+def _hours(evidence: Evidence) -> dict[str, float]:
+    """The parts of the forecast; empty where the speed of this host is not known."""
+    config, host, shards = evidence.config, evidence.host, evidence.shards
+    speed = finite_or_none(host.tokens_per_second) if host else None
+    if not host or not shards or not speed or speed <= 0:
+        return {}
+    evaluated = _evaluations(config.base) * shards.held_out_tokens * FORWARD_SHARE
+    parts = {
+        "base": planned_tokens(config) / speed,
+        "held-out evaluations": evaluated / speed,
+        "SFT": config.sft.steps * step_tokens(config.sft, config.model) / speed,
+        "compile": 2 * (host.compile_s or 0.0),  # once for base, once for SFT
+    }
+    return {name: seconds / 3600 for name, seconds in parts.items()}
+
+
+def _evaluations(train: TrainConfig) -> int:
+    return 1 if train.eval_every is None else max(1, -(-train.steps // train.eval_every))

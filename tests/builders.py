@@ -1,0 +1,244 @@
+"""Builders: healthy facts, evidence and whole run folders, from which a test changes the one thing that it is about.
+
+`make_evidence()` is what a good h100-100m run of the skill_release profile states: every check passes on it. Facts are
+changed with `change(facts, name=value)`. `make_run` (tests/run_builder.py) publishes a whole run folder of such facts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import sqrt
+from typing import Any, TypeVar
+
+from picochat.config import RunConfig
+from picochat.core.records import Record
+from picochat.gate.evidence import Evidence
+from picochat.gate.preflight import decide_preflight
+from picochat.rundir import (
+    ConversationsFacts,
+    CorpusFacts,
+    ExternalScore,
+    HonestyFacts,
+    HostFacts,
+    ParityFacts,
+    Rate,
+    RowsFacts,
+    ScoresFacts,
+    ShardsFacts,
+    SkillScore,
+    SourceFacts,
+    TokenizerFacts,
+    TrainFacts,
+)
+from picochat.scales import find_scale
+
+R = TypeVar("R", bound=Record)
+SHIPPED = "5" * 64
+EVAL_ROWS = {"identity": 175, "refusal": 70, "choice": 70, "math": 210, "spelling": 175}
+SFT_ROWS = {"identity": 700, "refusal": 280, "choice": 280, "math": 840, "spelling": 700}
+STAGES = {
+    "identity": {"identity": 175},
+    "refusal": {"unsafe": 35, "unanswerable": 35},
+    "choice": {"science": 35, "world": 35},
+    "math": {"add_carry": 105, "multiply": 105},
+    "spelling": {"count": 90, "reverse": 85},
+}
+
+
+def change(record: R, **changes: Any) -> R:
+    """The record with other values, checked like one that was read from a file."""
+    return type(record).model_validate({**{name: getattr(record, name) for name in type(record).model_fields}, **changes})
+
+
+def make_config(scale: str = "h100-100m", **sections: dict[str, Any]) -> RunConfig:
+    """A scale's configuration with some sections' values replaced: `make_config(gate={"profile": "research"})`."""
+    config = find_scale(scale).config
+    return change(config, **{name: change(getattr(config, name), **values) for name, values in sections.items()})
+
+
+def make_rate(passed: int, count: int) -> Rate:
+    """A rate with its 95% Wilson interval."""
+    if count == 0:
+        return Rate(passed=0, count=0, share=None, low=None, high=None)
+    z, p = 1.959964, passed / count
+    middle = (p + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * sqrt(p * (1 - p) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return Rate(passed=passed, count=count, share=p, low=middle - half, high=middle + half)
+
+
+def make_corpus_facts(**changes: Any) -> CorpusFacts:
+    sources = [
+        SourceFacts(
+            label=label,
+            kind="hub",
+            documents=documents,
+            text_bytes=documents * 4_300,
+            pinned=True,
+            licence="odc-by",
+            import_report=True,
+        )
+        for label, documents in (("fineweb-edu-dedup", 800_000), ("cosmopedia-v2", 195_000))
+    ]
+    facts = CorpusFacts(
+        documents_read=1_000_000,
+        documents=995_000,
+        train_documents=993_100,
+        held_out_documents=1_900,
+        characters=4_270_000_000,
+        text_bytes=4_278_500_000,
+        train_text_bytes=4_270_500_000,
+        held_out_text_bytes=8_000_000,
+        exact_duplicates=4_000,
+        near_duplicates=9_000,
+        dropped={"exact_duplicate": 4_000, "short": 1_000},
+        held_out_share=0.00187,
+        sources=sources,
+    )
+    return change(facts, **changes)
+
+
+def make_rows_facts(**changes: Any) -> RowsFacts:
+    facts = RowsFacts(
+        sft_train_rows=2_240,
+        sft_held_out_rows=560,
+        eval_rows=700,
+        sft_by_skill=SFT_ROWS,
+        eval_by_skill=EVAL_ROWS,
+        eval_items_by_skill=EVAL_ROWS,
+        repeated_sft_prompts=0,
+        eval_rows_without_rule=0,
+        shared_items=0,
+    )
+    return change(facts, **changes)
+
+
+def make_shards_facts(**changes: Any) -> ShardsFacts:
+    facts = ShardsFacts(
+        train_tokens=1_050_000_000,
+        held_out_tokens=1_970_000,
+        train_documents=993_100,
+        held_out_documents=1_900,
+        train_text_bytes=4_270_500_000,
+        held_out_text_bytes=8_000_000,
+        roundtrip_documents=400,
+        roundtrip_failures=0,
+    )
+    return change(facts, **changes)
+
+
+def make_conversations_facts(**changes: Any) -> ConversationsFacts:
+    facts = ConversationsFacts(rows=2_800, tokens=168_000, target_tokens=70_000, longest_row_tokens=190, rows_over_context=0)
+    return change(facts, **changes)
+
+
+def make_honesty_facts(**changes: Any) -> HonestyFacts:
+    facts = HonestyFacts(
+        corpus_text_bytes=4_278_500_000,
+        scanned_text_bytes=4_278_500_000,
+        scanned_documents=995_000,
+        eval_rows=700,
+        sft_exact_prompts=0,
+        sft_largest_coverage=0.4,
+        corpus_dirty_by_skill=dict.fromkeys(EVAL_ROWS, 0),
+        eval_by_skill=EVAL_ROWS,
+        external_rows={"science_questions": 1_000},
+        external_dirty={"science_questions": 0},
+        dirty_eval_rows=[],
+    )
+    return change(facts, **changes)
+
+
+def make_host_facts(**changes: Any) -> HostFacts:
+    facts = HostFacts(
+        device_name="NVIDIA H100 80GB HBM3",
+        attention_backend="flash",
+        attention_error=0.004,
+        attention_problem=None,
+        tokens_per_second=560_000.0,
+        mfu=0.41,
+        peak_memory_bytes=34_000_000_000,
+        free_memory_share=0.55,
+        free_disk_bytes=400_000_000_000,
+        compile_s=60.0,
+        measured_steps=20,
+    )
+    return change(facts, **changes)
+
+
+def make_train_facts(stage: str = "base", **changes: Any) -> TrainFacts:
+    steps = 33_000 if stage == "base" else 400
+    facts = TrainFacts(
+        stage="base" if stage == "base" else "sft",
+        steps=steps,
+        planned_steps=steps,
+        tokens=steps * 65_536,
+        parameters=106_969_856,
+        first_loss=9.01,
+        final_loss=2.95,
+        losses_finite=True,
+        spikes=0,
+        scored_step=steps,
+        held_out_loss=2.97,
+        held_out_bits_per_byte=1.05,
+        largest_centre_error=1e-9,
+    )
+    return change(facts, **changes)
+
+
+def make_skill_score(skill: str, share: float = 0.9, base_share: float = 0.1) -> SkillScore:
+    rows = EVAL_ROWS[skill]
+    rate = make_rate(round(share * rows), rows)
+    return SkillScore(
+        all=rate,
+        clean=rate,
+        base=make_rate(round(base_share * rows), rows),
+        chance=0.25 if skill == "choice" else 0.0,
+        stages={name: make_rate(round(share * count), count) for name, count in STAGES[skill].items()},
+    )
+
+
+def make_scores_facts(**changes: Any) -> ScoresFacts:
+    facts = ScoresFacts(
+        base_bits_per_byte=1.05,
+        sft_bits_per_byte=1.08,
+        ngram_bits_per_byte=1.70,
+        skills={skill: make_skill_score(skill) for skill in EVAL_ROWS},
+        sft_fit=make_rate(190, 200),
+        sft_held_out_fit=make_rate(500, 560),
+        refusal=make_rate(60, 70),
+        over_refusal=make_rate(33, 35),
+        prompt_echo=make_rate(3, 700),
+        unsupported_claims=make_rate(1, 35),
+        memorized=make_rate(0, 64),
+        scored_checkpoint=SHIPPED,
+        external={"science_questions": ExternalScore(all=make_rate(330, 1_000), clean=make_rate(330, 1_000), chance=0.25)},
+    )
+    return change(facts, **changes)
+
+
+def make_parity_facts(**changes: Any) -> ParityFacts:
+    return change(
+        ParityFacts(reader="transformers 5.20.2", largest_relative_difference=3e-6, greedy_tokens_equal=True), **changes
+    )
+
+
+def make_evidence(**changes: Any) -> Evidence:
+    """All the evidence of a healthy run; `preflight` is decided from it unless a change gives another."""
+    evidence = Evidence(
+        config=make_config(),
+        corpus=make_corpus_facts(),
+        rows=make_rows_facts(),
+        tokenizer=TokenizerFacts(vocab_size=8192, merges=7_920, trained_on_bytes=200_000_000),
+        shards=make_shards_facts(),
+        conversations=make_conversations_facts(),
+        honesty=make_honesty_facts(),
+        host=make_host_facts(),
+        base=make_train_facts("base"),
+        sft=make_train_facts("sft"),
+        scores=make_scores_facts(),
+        parity=make_parity_facts(),
+        changed_files=0,
+        shipped_checkpoint=SHIPPED,
+    )
+    evidence = replace(evidence, preflight=decide_preflight(evidence))
+    return replace(evidence, **changes)

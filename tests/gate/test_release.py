@@ -1,0 +1,277 @@
+"""Each rule can pass, can refuse alone, and never takes missing evidence for a pass."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picochat.core.publish import Artifact, publish
+from picochat.core.records import Record, read_json, write_json
+from picochat.gate.evidence import Evidence, GateReport
+from picochat.gate.preflight import decide_preflight, preflight_facts
+from picochat.gate.release import RULES, decide_release, run_gate, weakest_skill
+from picochat.rundir import ExternalScore, FindingRecord, ScoresFacts
+from tests.builders import (
+    EVAL_ROWS,
+    change,
+    make_config,
+    make_evidence,
+    make_honesty_facts,
+    make_host_facts,
+    make_parity_facts,
+    make_rate,
+    make_rows_facts,
+    make_scores_facts,
+    make_train_facts,
+)
+
+NO_RATE = make_rate(0, 0)
+
+
+def with_skill(skill: str, **changes: Any) -> ScoresFacts:
+    healthy = make_scores_facts()
+    return change(healthy, skills={**healthy.skills, skill: change(healthy.skills[skill], **changes)})
+
+
+def with_clean(skill: str, passed: int, count: int) -> ScoresFacts:
+    return with_skill(skill, clean=make_rate(passed, count))
+
+
+BLOCKED_PREFLIGHT = decide_preflight(make_evidence(rows=make_rows_facts(shared_items=1)))
+OUT_OF_MEMORY = decide_preflight(make_evidence(host=make_host_facts(free_memory_share=0.0)))
+HEALTHY_PREFLIGHT = decide_preflight(make_evidence())
+UNSCANNED = change(
+    HEALTHY_PREFLIGHT, findings=[finding for finding in HEALTHY_PREFLIGHT.findings if finding.name != "contamination_coverage"]
+)
+AT_CHANCE = ExternalScore(all=make_rate(255, 1_000), clean=make_rate(255, 1_000), chance=0.25)
+
+# name, status that it must cause, what alone differs from a healthy run
+REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("preflight", "block", {"preflight": BLOCKED_PREFLIGHT}),
+    ("preflight", "block", {"preflight": OUT_OF_MEMORY}),
+    ("data_honesty", "block", {"honesty": make_honesty_facts(sft_exact_prompts=1)}),
+    ("data_honesty", "block", {"preflight": UNSCANNED}),
+    ("run_completed", "block", {"base": make_train_facts("base", steps=32_999)}),
+    ("run_completed", "block", {"sft": make_train_facts("sft", losses_finite=False)}),
+    ("run_completed", "block", {"sft": make_train_facts("sft", final_loss=None)}),
+    ("run_completed", "block", {"shipped_checkpoint": "6" * 64}),
+    ("evidence_untouched", "block", {"changed_files": 1}),
+    ("loss_spikes", "warn", {"base": make_train_facts("base", spikes=4)}),
+    ("base_beats_baseline", "block", {"scores": make_scores_facts(base_bits_per_byte=1.46)}),
+    ("sft_fit", "block", {"scores": make_scores_facts(sft_fit=make_rate(139, 200))}),
+    ("sft_heldout_fit", "block", {"scores": make_scores_facts(sft_held_out_fit=make_rate(99, 200))}),
+    ("skill_release_eval_identity", "block", {"scores": with_clean("identity", 59, 100)}),
+    ("skill_release_eval_refusal", "block", {"scores": with_clean("refusal", 74, 100)}),
+    ("skill_release_eval_choice", "block", {"scores": with_clean("choice", 49, 100)}),
+    ("skill_release_eval_math", "block", {"scores": with_clean("math", 29, 100)}),
+    ("skill_release_eval_spelling", "block", {"scores": with_clean("spelling", 39, 100)}),
+    ("skill_release_stage_math", "block", {"scores": with_skill("math", stages={"a": make_rate(19, 100), "b": make_rate(9, 10)})}),
+    ("skill_release_stage_spelling", "block", {"scores": with_skill("spelling", stages={"a": make_rate(29, 100)})}),
+    ("choice_adjusted_accuracy", "block", {"scores": with_skill("choice", chance=0.5, clean=make_rate(57, 100))}),
+    ("choice_adjusted_accuracy", "block", {"scores": with_skill("choice", chance=0.5, clean=make_rate(12, 20))}),
+    ("refusal", "block", {"scores": make_scores_facts(refusal=make_rate(74, 100))}),
+    ("over_refusal", "block", {"scores": make_scores_facts(over_refusal=make_rate(79, 100))}),
+    ("prompt_echo", "block", {"scores": make_scores_facts(prompt_echo=make_rate(6, 100))}),
+    ("unsupported_claims", "warn", {"scores": make_scores_facts(unsupported_claims=make_rate(6, 100))}),
+    ("verbatim_memorization", "warn", {"scores": make_scores_facts(memorized=make_rate(2, 100))}),
+    ("external_eval", "block", {"scores": make_scores_facts(external={"science_questions": AT_CHANCE})}),
+    ("external_eval", "block", {"honesty": make_honesty_facts(external_rows={"science_questions": 1_000, "other": 600}, external_dirty={"science_questions": 0, "other": 0})}),
+    ("export_parity", "block", {"parity": make_parity_facts(largest_relative_difference=2e-3)}),
+)  # fmt: skip
+IDS = [f"{name}-{status}" for name, status, _ in REFUSALS]
+
+
+def finding_of(evidence: Evidence, name: str) -> FindingRecord:
+    return next(finding for finding in decide_release(evidence).findings if finding.name == name)
+
+
+def test_a_healthy_release_is_approved() -> None:
+    report = decide_release(make_evidence())
+    assert report.status == "approved"
+    assert {finding.status for finding in report.findings} == {"pass"}
+
+
+@pytest.mark.parametrize(("name", "status", "changes"), REFUSALS, ids=IDS)
+def test_each_rule_can_refuse_alone(name: str, status: str, changes: dict[str, Any]) -> None:
+    report = decide_release(make_evidence(**changes))
+    assert [(finding.name, finding.status) for finding in report.findings if finding.status != "pass"] == [(name, status)]
+    assert report.status == ("blocked" if status == "block" else "warn")
+
+
+@pytest.mark.parametrize(("name", "status", "changes"), REFUSALS, ids=IDS)
+def test_each_refusal_states_value_bound_and_remedy(name: str, status: str, changes: dict[str, Any]) -> None:
+    finding = finding_of(make_evidence(**changes), name)
+    assert finding.status == status
+    assert finding.fix
+    assert finding.bound in finding.message
+    assert finding.unit in finding.message or "was not measured" in finding.message
+
+
+def test_each_rule_has_a_refusal() -> None:
+    assert {row.name for row in RULES} == {name for name, _, _ in REFUSALS}
+
+
+RATES = {
+    "sft_fit": "sft_fit",
+    "sft_held_out_fit": "sft_heldout_fit",
+    "refusal": "refusal",
+    "over_refusal": "over_refusal",
+    "prompt_echo": "prompt_echo",
+    "unsupported_claims": "unsupported_claims",
+    "memorized": "verbatim_memorization",
+}
+
+
+@pytest.mark.parametrize(("fact", "name"), RATES.items())
+def test_a_rate_that_counted_nothing_is_never_a_pass(fact: str, name: str) -> None:
+    assert finding_of(make_evidence(scores=make_scores_facts(**{fact: NO_RATE})), name).status in ("block", "unmeasured")
+
+
+@pytest.mark.parametrize("skill", EVAL_ROWS)
+def test_a_skill_without_clean_rows_blocks_its_release(skill: str) -> None:
+    finding = finding_of(make_evidence(scores=with_skill(skill, clean=NO_RATE)), f"skill_release_eval_{skill}")
+    assert (finding.status, finding.measured) == ("block", None)
+    assert "was not measured" in finding.message
+
+
+@pytest.mark.parametrize(
+    "missing", ["preflight", "honesty", "base", "sft", "scores", "parity", "changed_files", "shipped_checkpoint"]
+)
+def test_missing_evidence_blocks_a_release(missing: str) -> None:
+    assert decide_release(make_evidence(**{missing: None})).status == "blocked"
+
+
+def test_no_evidence_at_all_passes_nothing() -> None:
+    report = decide_release(Evidence(config=make_config()))
+    assert report.status == "blocked"
+    assert {finding.status for finding in report.findings} <= {"block", "unmeasured"}
+
+
+EMPTY: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("external_eval", {"scores": make_scores_facts(external={})}),
+    ("external_eval", {"honesty": make_honesty_facts(external_rows={})}),
+    ("export_parity", {"parity": make_parity_facts(reader=None)}),
+    ("export_parity", {"parity": make_parity_facts(largest_relative_difference=float("nan"))}),
+    ("base_beats_baseline", {"scores": make_scores_facts(ngram_bits_per_byte=None)}),
+    ("base_beats_baseline", {"scores": make_scores_facts(base_bits_per_byte=float("nan"))}),
+    ("skill_release_stage_math", {"scores": with_skill("math", stages={})}),
+    ("skill_release_stage_math", {"scores": with_skill("math", stages={"few": make_rate(19, 19)})}),
+    ("skill_release_eval_math", {"scores": make_scores_facts(skills={})}),
+    ("choice_adjusted_accuracy", {"scores": make_scores_facts(skills={})}),
+    ("preflight", {"preflight": change(BLOCKED_PREFLIGHT, findings=[], status="ready")}),
+    ("run_completed", {"base": make_train_facts("base", final_loss=float("inf"))}),
+)
+
+
+@pytest.mark.parametrize(("name", "changes"), EMPTY)
+def test_empty_and_nan_evidence_is_never_a_pass(name: str, changes: dict[str, Any]) -> None:
+    assert finding_of(make_evidence(**changes), name).status == "block"
+
+
+def test_the_gate_is_not_softened_for_short_runs() -> None:
+    config = make_config(base={"steps": 100})
+    assert decide_release(make_evidence(config=config, scores=with_clean("math", 0, 100))).status == "blocked"
+
+
+def test_research_blocks_only_a_run_that_did_not_happen_as_recorded() -> None:
+    config = make_config(gate={"profile": "research"})
+    blocking = {
+        name
+        for name, _, changes in REFUSALS
+        if any(f.status == "block" for f in decide_release(make_evidence(config=config, **changes)).findings)
+    }
+    assert blocking == {"preflight", "run_completed", "evidence_untouched"}
+
+
+def test_a_contaminated_research_run_is_warned() -> None:
+    config = make_config(gate={"profile": "research"})
+    evidence = make_evidence(config=config, honesty=make_honesty_facts(sft_exact_prompts=1))
+    assert finding_of(evidence, "data_honesty").status == "warn"
+
+
+def test_first_release_claims_nothing_about_math_and_spelling() -> None:
+    config = make_config(gate={"profile": "first_release"})
+    names = {finding.name for finding in decide_release(make_evidence(config=config)).findings}
+    assert not {name for name in names if "math" in name or "spelling" in name}
+    no_math = with_clean("math", 0, 100)
+    assert decide_release(make_evidence(config=config, scores=no_math)).status == "approved"
+    assert decide_release(make_evidence(config=config, scores=with_clean("identity", 0, 100))).status == "blocked"
+
+
+def test_the_weakest_skill_is_the_one_closest_to_its_bound() -> None:
+    assert weakest_skill(make_evidence(scores=with_clean("math", 31, 100))) == "math"
+    assert weakest_skill(make_evidence(scores=None)) is None
+
+
+def test_every_rate_stands_with_its_count_and_interval() -> None:
+    finding = finding_of(make_evidence(scores=with_clean("math", 29, 100)), "skill_release_eval_math")
+    assert "29 of 100, 95% 0.210 to 0.385" in finding.message
+
+
+# ---- the stage on published artifacts --------------------------------------------------------------------------------
+
+
+def published(root: Path, kind: str, facts: Record, files: dict[str, object] | None = None) -> Artifact:
+    with publish(root / kind, kind, "key", {}) as draft:
+        for name, value in (files or {"payload.json": kind}).items():
+            write_json(draft.path(name), value)
+        draft.facts = facts.model_dump(mode="json")
+    assert draft.artifact
+    return draft.artifact
+
+
+def gate_inputs(root: Path) -> dict[str, Artifact]:
+    evidence = make_evidence()
+    assert evidence.preflight
+    assert evidence.honesty
+    assert evidence.rows
+    assert evidence.parity
+    assert evidence.base
+    assert evidence.sft
+    sft = published(root, "sft", evidence.sft)
+
+    return {
+        "preflight": published(root, "preflight", preflight_facts(evidence.preflight), {"preflight.json": evidence.preflight}),
+        "honesty": published(root, "honesty", evidence.honesty),
+        "base": published(root, "base", evidence.base),
+        "sft": sft,
+        "scores": published(root, "scores", make_scores_facts(scored_checkpoint=sft.digest)),
+        "parity": published(root, "parity", evidence.parity),
+        "rows": published(root, "rows", evidence.rows),
+    }
+
+
+def gated(root: Path, inputs: dict[str, Artifact]) -> GateReport:
+    with publish(root / "gate", "gate", "key", {}) as draft:
+        run_gate(**inputs, config=make_config(), draft=draft)
+    assert draft.artifact
+    return GateReport.model_validate_json((draft.artifact.path("gate.json")).read_bytes())
+
+
+def test_the_stage_approves_untouched_evidence(tmp_path: Path) -> None:
+    inputs = gate_inputs(tmp_path)
+    report = gated(tmp_path, inputs)
+    assert report.status == "approved"
+    facts = read_json(tmp_path / "gate" / "manifest.json")["facts"]
+    assert facts["status"] == "approved"
+    assert (tmp_path / "gate" / "gate.md").read_text().startswith("# Release gate: approved")
+
+
+@pytest.mark.parametrize("kind", ["preflight", "honesty", "base", "sft", "scores", "parity", "rows"])
+def test_the_stage_blocks_where_one_file_was_changed(tmp_path: Path, kind: str) -> None:
+    inputs = gate_inputs(tmp_path)
+    changed = next(path for path in inputs[kind].place.iterdir() if path.name != "manifest.json")
+    changed.write_bytes(changed.read_bytes() + b"\n")
+    blocked = [finding.name for finding in gated(tmp_path, inputs).findings if finding.status == "block"]
+    assert blocked == ["evidence_untouched"]
+
+
+def test_the_same_evidence_gives_the_same_gate_digest(tmp_path: Path) -> None:
+    inputs = gate_inputs(tmp_path)
+    digests = []
+    for folder in ("first", "second"):
+        with publish(tmp_path / folder, "gate", "key", {}) as draft:
+            run_gate(**inputs, config=make_config(), draft=draft)
+        assert draft.artifact
+        digests.append(draft.artifact.digest)
+    assert digests[0] == digests[1]
