@@ -106,6 +106,9 @@ class TrainConfig(Record):
 
 class EvalConfig(Record):
     max_new_tokens: PositiveInt = Field(default=64, description="longest reply that is generated")
+    fit_rows: PositiveInt = Field(
+        default=100, description="SFT rows of each side, trained and held out, that are asked their own question"
+    )
     batch_rows: PositiveInt = Field(default=64, description="rows that are generated together")
     ngram_train_tokens: PositiveInt = Field(
         default=50_000_000, description="shard tokens that the 5-gram baseline is counted on"

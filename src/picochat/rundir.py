@@ -251,7 +251,7 @@ PLACES: tuple[Place, ...] = (
     Place("preflight",     "preflight",         PreflightFacts,     "preflight.json preflight.md"),
     Place("base",          "base/checkpoint",   TrainFacts,         "model.safetensors model.json curve.jsonl metrics.jsonl"),
     Place("sft",           "sft/checkpoint",    TrainFacts,         "model.safetensors model.json curve.jsonl metrics.jsonl"),
-    Place("scores",        "eval",              ScoresFacts,        "replies.jsonl report.json report.md"),
+    Place("scores",        "eval",              ScoresFacts,        "replies.jsonl memorization.jsonl measured.json report.json report.md"),
     Place("parity",        "parity",            ParityFacts,        "export_report.json"),
     Place("gate",          "gate",              GateFacts,          "gate.json gate.md"),
     Place("summary",       "summary",           None,               "summary.json summary.md report.html loss.svg gate.svg"),
@@ -279,6 +279,7 @@ class RunDir:
         self.root = root
         self.config = root / "run.json"
         self.machine = root / "machine.json"
+        self.timings = root / "timings.jsonl"
         self.lock = root / ".lock"
 
     def place(self, kind: str) -> Path:

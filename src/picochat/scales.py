@@ -1,14 +1,29 @@
 """The scales: whole configurations by name, each for one kind of machine. Data, nothing else.
 
 `tiny` is the demo, `h100-100m` the runbook's. Where a value was chosen by measurement, docs/experiments.md has the figures.
+Costs shown by `picochat scales` are estimates from the assumptions named below; `run tiny --preflight-only` measures.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from picochat.config import EvalConfig, GateConfig, ModelConfig, RunConfig, RuntimeConfig, TokenizerConfig, TrainConfig
+from picochat.config import (
+    EvalConfig,
+    GateConfig,
+    ModelConfig,
+    RunConfig,
+    RuntimeConfig,
+    TokenizerConfig,
+    TrainConfig,
+    flatten,
+    flops_per_token,
+    parameter_count,
+    step_tokens,
+)
 from picochat.core.errors import WrongUsage, did_you_mean
+from picochat.core.progress import duration, quantity
+from picochat.core.records import Record
 
 
 @dataclass(frozen=True)
@@ -112,3 +127,80 @@ def find_scale(name: str) -> Scale:
             return scale
     names = [scale.name for scale in SCALES]
     raise WrongUsage(f"there is no scale {name!r}{did_you_mean(name, names)}", fix=f"one of: {', '.join(names)}")
+
+
+# ---- what a scale costs, by calculation -----------------------------------------------------------------------------------
+
+ASSUMED_GPU_FLOPS = 0.40 * 989e12
+"""40% of an H100's dense bf16 peak, the rate that compiled PyTorch reaches at these widths in published logs."""
+ASSUMED_CPU_FLOPS = 50e9
+"""What two cores without bf16 units sustain on these shapes."""
+ACTIVATION_BYTES_PER_TOKEN_LAYER_WIDTH = 34
+"""bf16 activations kept for the backward pass, per token, layer and unit of width, with fused attention (estimate)."""
+
+
+class ScaleCost(Record):
+    """An estimate. `memory_bytes`: one micro-batch with weights, gradients and optimizer state, on one device."""
+
+    name: str
+    purpose: str
+    parameters: int
+    base_steps: int
+    step_tokens: int
+    base_tokens: int
+    tokens_per_parameter: float
+    memory_bytes: int
+    base_hours: float
+
+
+def cost_of(scale: Scale) -> ScaleCost:
+    config = scale.config
+    parameters = parameter_count(config.model, config.tokenizer.vocab_size)
+    tokens = config.base.steps * step_tokens(config.base, config.model)
+    flops = tokens * flops_per_token(config.model, config.tokenizer.vocab_size)
+    rate = ASSUMED_GPU_FLOPS * scale.gpus if scale.gpus else ASSUMED_CPU_FLOPS
+    return ScaleCost(
+        name=scale.name,
+        purpose=scale.purpose,
+        parameters=parameters,
+        base_steps=config.base.steps,
+        step_tokens=step_tokens(config.base, config.model),
+        base_tokens=tokens,
+        tokens_per_parameter=tokens / parameters,
+        memory_bytes=_memory_bytes(scale, parameters),
+        base_hours=flops / rate / 3600,
+    )
+
+
+def _memory_bytes(scale: Scale, parameters: int) -> int:
+    """Weights, gradients and two moments in float32, plus the activations and logits of one device's micro-batch."""
+    config = scale.config
+    rows = config.base.micro_batch or config.base.sequences_per_step // max(1, scale.gpus)
+    tokens = rows * config.model.context
+    wide = 1 if scale.gpus else 2
+    activations = ACTIVATION_BYTES_PER_TOKEN_LAYER_WIDTH * config.model.layers * config.model.width * tokens * wide
+    return 16 * parameters + activations + 6 * config.tokenizer.vocab_size * tokens
+
+
+def scales_lines() -> list[str]:
+    """The table of `picochat scales`."""
+    header = f"{'scale':15} {'parameters':>12} {'base tokens':>12} {'per param':>9} {'memory':>8} {'base time':>9}  purpose"
+    rows = [header]
+    for cost in map(cost_of, SCALES):
+        rows.append(
+            f"{cost.name:15} {cost.parameters:>12,} {quantity(cost.base_tokens):>12} {cost.tokens_per_parameter:>9.1f} "
+            f"{quantity(cost.memory_bytes / 1e9) + 'G':>8} {duration(3600 * cost.base_hours):>9}  {cost.purpose}"
+        )
+    rows.append("")
+    rows.append(
+        "Memory and time are estimates: 40% of an H100's peak for each GPU, 50 GFLOP/s for a CPU. The preflight measures."
+    )
+    return rows
+
+
+def keys_lines() -> list[str]:
+    """Every setting with its value at each scale, for `--set section.key=value`."""
+    flat = [flatten(scale.config) for scale in SCALES]
+    lines = [f"{'setting':32} " + " ".join(f"{scale.name:>15}" for scale in SCALES)]
+    lines += [f"{key:32} " + " ".join(f"{values[key]!s:>15}" for values in flat) for key in flat[0]]
+    return lines

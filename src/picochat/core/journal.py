@@ -6,12 +6,11 @@ Readers ignore a torn last line. Who writes it does not know who reads it. Holds
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from picochat.core.records import canonical_json
+from picochat.core.records import canonical_json, write_atomic
 
 
 class Journal:
@@ -27,10 +26,11 @@ class Journal:
 
     def truncate_after(self, step: int) -> None:
         """Keep the rows whose `step` is at most `step`, and cut a torn tail."""
-        rows = [row for row in read_journal(self.path) if int(row.get("step", 0)) <= step]
-        temporary = self.path.with_name(f".{self.path.name}.cut")
-        temporary.write_bytes(b"".join(canonical_json(row) + b"\n" for row in rows))
-        os.replace(temporary, self.path)
+        self.replace([row for row in read_journal(self.path) if int(row.get("step", 0)) <= step])
+
+    def replace(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Let the journal hold just these rows; a kill leaves the old ones or the new ones."""
+        write_atomic(self.path, b"".join(canonical_json(dict(row)) + b"\n" for row in rows))
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:

@@ -56,7 +56,9 @@ def animated(stream: TextIO) -> bool:
 class Progress:
     """Counts units of work against an optional total. Use as a context manager; call `advance`."""
 
-    def __init__(self, label: str, total: float | None, unit: str, *, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, label: str, total: float | None, unit: str, *, stream: TextIO | None = None, quiet: bool = False
+    ) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done = 0.0
         self.note = ""
@@ -66,6 +68,7 @@ class Progress:
         self._counted_from = 0.0
         self._last_line = -1e9
         self._width = 0
+        self._quiet = quiet
 
     def __enter__(self) -> Progress:
         return self
@@ -92,6 +95,8 @@ class Progress:
         return time.monotonic() - self._started
 
     def _show(self, *, final: bool) -> None:
+        if self._quiet:
+            return
         self._last_line = time.monotonic()
         line = self._line(final)
         if self._animated:

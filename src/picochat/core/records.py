@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from picochat.core.errors import BadInput, Problem, did_you_mean
+from picochat.core.errors import BadInput, PicochatError, Problem, did_you_mean
 
 READ_BLOCK_BYTES = 1 << 20
 
@@ -116,27 +116,29 @@ def read_json(path: Path, what: str = "file") -> Any:
         raise BadInput(f"{what} {path} is not valid JSON: {error.msg} at {where}") from None
 
 
-def parse_record(model: type[R], value: object, where: str, *, fix: str | None = None) -> R:
-    """`value` (as JSON gives it) as a record. Raises BadInput that lists every wrong field, with "did you mean"."""
+def parse_record(
+    model: type[R], value: object, where: str, *, fix: str | None = None, error: type[PicochatError] = BadInput
+) -> R:
+    """`value` (as JSON gives it) as a record. Raises `error` that lists every wrong field, with "did you mean"."""
     try:
         return model.model_validate_json(json.dumps(value))
-    except ValidationError as error:
-        problems = [Problem(_describe(item, model)) for item in error.errors()]
-        raise BadInput(f"{where} is not usable", problems=problems, fix=fix) from None
+    except ValidationError as invalid:
+        problems = [Problem(_describe(item, model)) for item in invalid.errors()]
+        raise error(f"{where} is not usable", problems=problems, fix=fix) from None
 
 
 def read_record(model: type[R], path: Path, what: str = "file", *, fix: str | None = None) -> R:
     return parse_record(model, read_json(path, what), f"{what} {path}", fix=fix)
 
 
-def _describe(error: Any, model: type[BaseModel]) -> str:
-    location = ".".join(str(part) for part in error["loc"]) or "(whole value)"
-    if error["type"] == "extra_forbidden":
-        return f"{location}: unknown key{did_you_mean(str(error['loc'][-1]), _known_keys(model))}"
-    if error["type"] == "missing":
+def _describe(item: Any, model: type[BaseModel]) -> str:
+    location = ".".join(str(part) for part in item["loc"]) or "(whole value)"
+    if item["type"] == "extra_forbidden":
+        return f"{location}: unknown key{did_you_mean(str(item['loc'][-1]), _known_keys(model))}"
+    if item["type"] == "missing":
         return f"{location}: is missing"
-    found = json.dumps(error["input"], ensure_ascii=False, default=str)
-    return f"{location}: {error['msg'][0].lower()}{error['msg'][1:]}, found {found[:80]}"
+    found = json.dumps(item["input"], ensure_ascii=False, default=str)
+    return f"{location}: {item['msg'][0].lower()}{item['msg'][1:]}, found {found[:80]}"
 
 
 def _known_keys(model: type[BaseModel]) -> set[str]:

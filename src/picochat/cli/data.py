@@ -1,0 +1,116 @@
+"""`picochat data ...`: import rows, look at a pack, make its SFT and eval rows. Flags in, one call each, lines out."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Public text in: import it, preview a pack, make SFT and eval rows.")
+
+
+class SampleChoice(str, Enum):
+    spread = "spread"
+    head = "head"
+
+
+class AnswerStyle(str, Enum):
+    direct = "direct"
+    scratchpad = "scratchpad"
+
+
+@app.command("hf-import")
+def hf_import(
+    dataset: Annotated[str, typer.Option(help="OWNER/NAME on the Hub, or a local file or folder laid out like a dataset.")],
+    out: Annotated[str, typer.Option(help="Text file for the first documents, to look at; reports lie beside it.")],
+    config: Annotated[str | None, typer.Option(help="Config (subset) of the dataset.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the config.")] = "train",
+    text_column: Annotated[str, typer.Option(help="Column that holds the text.")] = "text",
+    documents_dir: Annotated[
+        str | None, typer.Option(help="Folder for the documents. [default: documents beside --out]")
+    ] = None,
+    report: Annotated[str | None, typer.Option(help="Report file. [default: hf_import_report.json beside --out]")] = None,
+    max_rows: Annotated[int, typer.Option(help="Rows to inspect.")] = 1000,
+    min_chars: Annotated[int, typer.Option(help="Shorter texts are skipped and counted.")] = 20,
+    document_shard_rows: Annotated[int, typer.Option(help="Documents in one shard file.")] = 1000,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit. [default: main, pinned to its commit]")] = None,
+    sample: Annotated[
+        SampleChoice, typer.Option(help="spread: over all files by the seed; head: the first rows.")
+    ] = SampleChoice.spread,
+    seed: Annotated[int, typer.Option(help="Order of a spread sample.")] = 42,
+    connections: Annotated[int, typer.Option(min=1, max=64, help="Files read at the same time; changes no result.")] = 8,
+    force: Annotated[bool, typer.Option("--force", help="Set another import aside and begin again.")] = False,
+) -> None:
+    """Import rows of a dataset as documents, with a report of where each came from. A repeated command goes on or is done."""
+    from picochat.data.hf_import import ImportRequest, import_dataset
+
+    request = ImportRequest(
+        dataset=dataset,
+        out=out,
+        config=config,
+        split=split,
+        text_column=text_column,
+        documents_dir=documents_dir,
+        report=report,
+        max_rows=max_rows,
+        min_chars=min_chars,
+        document_shard_rows=document_shard_rows,
+        revision=revision,
+        sample=sample.value,
+        seed=seed,
+    )
+    import_dataset(request, force=force, connections=connections)
+
+
+@app.command("preview")
+def preview(
+    dataset_pack: Annotated[Path, typer.Option("--dataset-pack", "--pack", help="dataset_pack.json of the pack.")],
+    scale: Annotated[str, typer.Option(help="Scale to measure the pack against.")] = "h100-100m",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """What a pack holds, and whether it is enough for a scale. Writes nothing."""
+    from picochat.core.records import pretty_json
+    from picochat.data.pack import load_pack
+    from picochat.data.preview import preview_pack, render_preview
+    from picochat.scales import find_scale
+
+    found = preview_pack(load_pack(dataset_pack), find_scale(scale))
+    typer.echo(pretty_json(found).decode() if as_json else render_preview(found), nl=False)
+
+
+@app.command("task-pack")
+def task_pack(
+    dataset_pack: Annotated[Path, typer.Option("--dataset-pack", "--pack", help="dataset_pack.json of the pack.")],
+    out_dir: Annotated[Path | None, typer.Option(help="Folder for the rows. [default: the pack's]")] = None,
+    chat_out: Annotated[Path | None, typer.Option(help="File of the SFT rows.")] = None,
+    eval_out: Annotated[Path | None, typer.Option(help="File of the eval rows.")] = None,
+    sft_rows: Annotated[int, typer.Option(help="SFT rows.")] = 1600,
+    eval_rows: Annotated[int, typer.Option(help="Eval rows.")] = 320,
+    profile: Annotated[str, typer.Option(help="Mix of the skills.")] = "release_skills",
+    skill_answer_style: Annotated[AnswerStyle, typer.Option(help="How worked answers are written.")] = AnswerStyle.scratchpad,
+    source: Annotated[str, typer.Option(help="Where items come from; only offline is there.")] = "offline",
+    seed: Annotated[int, typer.Option(help="Seed of the rows.")] = 42,
+    force: Annotated[bool, typer.Option("--force", help="Replace rows that stand there.")] = False,
+    promote: Annotated[bool, typer.Option("--promote/--no-promote", help="Write the rows' names into the pack.")] = True,
+) -> None:
+    """Make SFT and eval rows of the five skills, and name them in the pack."""
+    from picochat.skills.pack import make_task_pack
+
+    report = make_task_pack(
+        dataset_pack,
+        out_dir or dataset_pack.parent,
+        chat_out=chat_out,
+        eval_out=eval_out,
+        sft_rows=sft_rows,
+        eval_rows=eval_rows,
+        profile=profile,
+        answer_style=skill_answer_style.value,
+        source=source,
+        seed=seed,
+        force=force,
+        promote=promote,
+    )
+    for line in report.lines():
+        typer.echo(line, err=True)

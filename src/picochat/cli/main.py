@@ -1,0 +1,95 @@
+"""The command line: groups of commands, and the one place where errors become messages and exit codes.
+
+Nothing heavy is imported here or in the modules of the groups: `picochat --help` needs neither torch nor pydantic.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from picochat.cli import data, export, run, sanity, scales
+from picochat.core.errors import BadInput, HostProblem, Interrupted, PicochatError
+
+HELP = """A bounded slice of public text becomes a small chat model, with evidence that a stranger can check.
+
+The path: data hf-import, data preview, data task-pack, run tiny --preflight-only, run tiny, run bundle, export hf.
+
+Exit codes: 0 done. 1 unexpected error. 2 wrong usage. 3 an honest no (preflight, gate, verification or export said no).
+4 bad input. 5 network or Hub. 130 and 143 interrupted; the same command goes on. In a pipe, `set -o pipefail` keeps them.
+"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(data.app, name="data", help="import text, look at it, make skill rows")
+app.add_typer(run.app, name="run", help="preflight, train, bundle, verify")
+app.add_typer(export.app, name="export", help="a folder that any tool loads")
+app.add_typer(sanity.app, name="sanity", help="does this host train right, and how fast")
+app.command("scales", help="the presets, with parameters, tokens and memory")(scales.scales)
+
+
+def main() -> None:
+    """Run the command of sys.argv and exit with its code."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command line. Foreseen errors are printed to stderr and give their exit code; bugs keep their traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(arguments, prog_name="picochat", standalone_mode=False)
+    except PicochatError as error:
+        return _say(error)
+    except KeyboardInterrupt:
+        return _say(Interrupted(signal.SIGINT, "interrupted; what was finished is kept", fix="the same command goes on"))
+    except OSError as error:
+        return _say(_host_problem(error))
+    except Exception as error:
+        code = _usage_exit(error)
+        if code is None:
+            raise
+    return int(code or 0)
+
+
+def _say(error: PicochatError) -> int:
+    for line in error.lines():
+        print(line, file=sys.stderr)
+    return error.exit_code
+
+
+def _usage_exit(error: Exception) -> int | None:
+    """The exit code of the command-line library's own errors (unknown flag, missing value), shown; None for anything else."""
+    if type(error).__name__ == "Abort":
+        return 130
+    show = getattr(error, "show", None)
+    if show is None:
+        return None
+    show()
+    return 2
+
+
+def _host_problem(error: OSError) -> PicochatError:
+    """A full disk, a missing permission and the like, as one sentence with the remedy."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return HostProblem(
+            f"the disk is full{where}; what was finished is kept", fix="free some space, then the same command goes on"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return BadInput(
+            f"no permission to write or read there{where}", fix="choose another folder, or change its owner or mode"
+        )
+    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
+        return BadInput(f"a path cannot be used: {error.strerror}{where}", fix="choose another path")
+    return HostProblem(f"the system said: {error.strerror or error}{where}")
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number, "terminated; what was finished is kept", fix="the same command goes on")
+
+
+if __name__ == "__main__":
+    main()

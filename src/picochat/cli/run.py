@@ -1,0 +1,124 @@
+"""`picochat run`: the run itself, its bundle, its verification, its state. No logic: flags in, functions called, lines out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command("tiny")
+def tiny(
+    out_dir: Annotated[Path, typer.Option(help="the run folder; the same command goes on where it stopped")],
+    dataset_pack: Annotated[Path, typer.Option(help="dataset_pack.json")],
+    scale: Annotated[str, typer.Option(help="a preset; `picochat scales` lists them")] = "tiny",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the scale's")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bf16")] = None,
+    matmul_precision: Annotated[str | None, typer.Option(help="highest, high or medium")] = None,
+    attn_backend: Annotated[str | None, typer.Option(help="auto, flash, cudnn, efficient, math or fa3")] = None,
+    torch_compile: Annotated[bool | None, typer.Option("--torch-compile/--no-torch-compile", help="compile the step")] = None,
+    long_run_gate_profile: Annotated[str | None, typer.Option(help="research, first_release or skill_release")] = None,
+    base_steps: Annotated[int | None, typer.Option(help="steps of the base stage")] = None,
+    sft_steps: Annotated[int | None, typer.Option(help="steps of the SFT stage")] = None,
+    seed: Annotated[int | None, typer.Option(help="of weights, data order and splits")] = None,
+    gpu_hour_usd: Annotated[float | None, typer.Option(help="price of a GPU hour, for the forecast")] = None,
+    budget_usd: Annotated[float | None, typer.Option(help="the forecast warns above it")] = None,
+    checkpoint_minutes: Annotated[float | None, typer.Option(help="time between saved training states")] = None,
+    preflight_only: Annotated[bool, typer.Option(help="stop after the preflight; exit 3 where it blocks")] = False,
+    train_anyway: Annotated[bool, typer.Option(help="train although the preflight blocks; the gate will not approve")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="any other setting")] = None,
+) -> None:
+    """Turn a pack into a chat model with a verdict. `tiny` is only the name: --scale decides the size."""
+    from picochat.pipeline import RunRequest, run_pack
+
+    flags: dict[str, object] = {
+        "runtime.device": device,
+        "runtime.precision": precision,
+        "runtime.matmul_precision": matmul_precision,
+        "runtime.attention_backend": attn_backend,
+        "runtime.compile": torch_compile,
+        "gate.profile": long_run_gate_profile,
+        "gate.gpu_hour_usd": gpu_hour_usd,
+        "gate.budget_usd": budget_usd,
+        "base.steps": base_steps,
+        "sft.steps": sft_steps,
+        "seed": seed,
+        "host.checkpoint_minutes": checkpoint_minutes,
+    }
+    verdict = run_pack(
+        RunRequest(
+            out_dir=out_dir,
+            dataset_pack=dataset_pack,
+            scale=scale,
+            flags=flags,
+            settings=set_ or [],
+            preflight_only=preflight_only,
+            train_anyway=train_anyway,
+        )
+    )
+    for line in verdict.lines:
+        typer.echo(line)
+    raise typer.Exit(verdict.exit_code)
+
+
+@app.command("bundle")
+def bundle(
+    run_dir: Annotated[Path, typer.Option(help="the run folder")],
+    out: Annotated[Path | None, typer.Option(help="the .tgz; default: <run>-bundle.tgz")] = None,
+    logs_dir: Annotated[Path | None, typer.Option(help="logs to include")] = None,
+    strict: Annotated[bool, typer.Option(help="refuse an incomplete run, naming what is missing")] = False,
+    include_weights: Annotated[bool, typer.Option(help="the scored checkpoint and the base checkpoint")] = True,
+    include_token_shards: Annotated[bool, typer.Option(help="the encoded corpus, large")] = False,
+) -> None:
+    """Put a run's evidence into one reproducible .tgz. A blocked verdict is evidence too."""
+    from picochat.release.bundle import make_bundle
+    from picochat.rundir import require_run
+
+    run = require_run(run_dir)
+    target = out or Path(f"{run_dir.name}-bundle.tgz")
+    report = make_bundle(
+        run, target, logs_dir, strict, include_weights=include_weights, include_token_shards=include_token_shards
+    )
+    for line in report.lines():
+        typer.echo(line)
+
+
+@app.command("verify")
+def verify(
+    path: Annotated[Path, typer.Argument(help="a bundle, or a run folder")],
+    as_json: Annotated[bool, typer.Option("--json", help="one object instead of lines")] = False,
+) -> None:
+    """Check a bundle without network or GPU: digests, the chain between artifacts, and the claims, computed again."""
+    from picochat.core.records import canonical_json
+    from picochat.release.verify import verify_bundle
+
+    report = verify_bundle(path)
+    if as_json:
+        typer.echo(canonical_json(report.to_json()).decode())
+    else:
+        for line in report.lines():
+            typer.echo(line)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command("status")
+def status(run_dir: Annotated[Path, typer.Option(help="the run folder")]) -> None:
+    """What a run has made, what it is doing, and what is missing."""
+    from picochat.pipeline import status_lines
+    from picochat.rundir import require_run
+
+    for line in status_lines(require_run(run_dir)):
+        typer.echo(line)
+
+
+@app.command("show")
+def show(run_dir: Annotated[Path, typer.Option(help="the run folder")]) -> None:
+    """A finished run on one screen: verdict, curve, skills, replies."""
+    from picochat.release.terminal import show_lines
+    from picochat.rundir import require_run
+
+    for line in show_lines(require_run(run_dir)):
+        typer.echo(line)

@@ -1,0 +1,247 @@
+"""What an import publishes: `hf_import_report.json` and `.md`, the readable head of the text, and the documents.
+
+The report is a function of the data and the request: the same import anywhere gives the same bytes. Paths in it are
+relative to its own folder.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from picochat.core.progress import quantity, say
+from picochat.core.records import Record, digest_json, write_atomic, write_json
+from picochat.data.documents import MANIFEST_NAME, DocumentsManifest, Provenance, documents_manifest, read_source_file
+from picochat.data.import_work import ImportWork, RowPreview
+from picochat.data.origin import Origin
+
+if TYPE_CHECKING:
+    from picochat.data.hf_import import ImportPlaces, ImportRequest
+
+HEAD_BYTES = 1_000_000
+
+
+class ImportedFile(Record):
+    """One data file of the split that rows came from. `row_ranges` are [first, after the last], counted from 0 in the file."""
+
+    name: str
+    bytes: int
+    digest: str
+    rows_inspected: int
+    row_ranges: list[tuple[int, int]]
+
+
+class DocumentFile(Record):
+    path: str
+    num_documents: int
+    num_characters: int
+    text_bytes: int
+    sha256: str
+
+
+class ImportReport(Record):
+    """`rows_seen` = `rows_written` + `rows_skipped`; `skip_reasons` sums to `rows_skipped`. Licence None: the card states none."""
+
+    schema_version: int
+    request: str
+    kind: Literal["hub", "files"]
+    dataset: str
+    config_name: str | None
+    split: str
+    text_column: str
+    revision: str
+    revision_asked: str | None
+    licence: str | None
+    sample: Literal["spread", "head"]
+    seed: int
+    max_rows: int
+    min_chars: int
+    document_shard_rows: int
+    out_path: str
+    documents_dir: str
+    rows_seen: int
+    rows_written: int
+    rows_skipped: int
+    skip_reasons: dict[str, int]
+    characters_written: int
+    text_bytes_written: int
+    data_files_in_split: int
+    data_files: list[ImportedFile]
+    document_files_written: int
+    document_files: list[DocumentFile]
+    rows_reported: int
+    rows_omitted: int
+    rows: list[RowPreview]
+
+    def lines(self) -> list[str]:
+        """The import in a few lines for people."""
+        skipped = ", ".join(f"{count:,} {reason}" for reason, count in self.skip_reasons.items()) or "none"
+        return [
+            f"{self.dataset} {self.config_name or ''} {self.split} at {self.revision[:12]}, licence {self.licence or 'not stated'}",
+            f"rows inspected {self.rows_seen:,}, kept {self.rows_written:,}; skipped: {skipped}",
+            f"{quantity(self.text_bytes_written)}B of text in {self.document_files_written} shards: {self.documents_dir}",
+            f"rows came from {len(self.data_files)} of {self.data_files_in_split} files",
+        ]
+
+
+def publish_import(
+    request: ImportRequest, places: ImportPlaces, origin: Origin, work: ImportWork, observed: dict[str, object]
+) -> ImportReport:
+    """Write report, head and observation, then let the documents appear by one rename: they are the sign of completeness."""
+    files = _imported_files(origin, work)
+    revision = origin.revision or f"files:{digest_json({file.name: file.digest for file in files})}"
+    manifest = documents_manifest(work.state.shards, _provenance(request, places, origin, revision))
+    report = _report(request, places, origin, revision, files, work, manifest)
+    write_json(work.documents / MANIFEST_NAME, manifest)
+    write_atomic(places.out, _head(work, manifest, os.path.relpath(places.documents, places.out.parent)))
+    write_json(places.report, report)
+    write_atomic(places.report.with_suffix(".md"), render_report(report).encode())
+    write_json(places.observed, observed)
+    places.documents.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(work.documents, places.documents)
+    for line in report.lines():
+        say(line)
+    if report.licence is None:
+        say("the card states no licence: say where the text comes from before you publish anything made of it")
+    return report
+
+
+def render_report(report: ImportReport) -> str:
+    """The report as Markdown."""
+    rows = [
+        ("dataset", report.dataset),
+        ("config, split", f"{report.config_name or '(none)'}, {report.split}"),
+        ("revision", report.revision),
+        ("licence", report.licence or "not stated"),
+        ("sample", f"{report.sample}, seed {report.seed}, at most {report.max_rows:,} rows"),
+        ("rows inspected", f"{report.rows_seen:,}"),
+        ("documents written", f"{report.rows_written:,}"),
+        ("text", f"{report.characters_written:,} characters, {report.text_bytes_written:,} bytes"),
+        ("documents", f"{report.documents_dir} ({report.document_files_written} shards)"),
+        *((f"skipped: {reason}", f"{count:,}") for reason, count in report.skip_reasons.items()),
+    ]
+    files = [f"| {file.name} | {file.rows_inspected:,} | {file.digest} |" for file in report.data_files]
+    return "\n".join(
+        [
+            f"# Import of {report.dataset}",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {name} | {value} |" for name, value in rows),
+            "",
+            f"## Files: {len(report.data_files)} of {report.data_files_in_split}",
+            "",
+            "| file | rows inspected | digest |",
+            "|---|---|---|",
+            *files,
+            "",
+        ]
+    )
+
+
+def _imported_files(origin: Origin, work: ImportWork) -> list[ImportedFile]:
+    files: list[ImportedFile] = []
+    for index, ranges in groupby(work.state.ranges, key=lambda each: each[0]):
+        spans = [(start, stop) for _, start, stop in ranges]
+        files.append(
+            ImportedFile(
+                name=origin.files[index].name,
+                bytes=origin.files[index].bytes,
+                digest=origin.digest_of(index),
+                rows_inspected=sum(stop - start for start, stop in spans),
+                row_ranges=spans,
+            )
+        )
+    return files
+
+
+def _provenance(request: ImportRequest, places: ImportPlaces, origin: Origin, revision: str) -> Provenance:
+    return Provenance(
+        kind=origin.kind,
+        dataset=origin.dataset,
+        config=request.config,
+        split=request.split,
+        revision=revision,
+        licence=origin.licence,
+        report=os.path.relpath(places.report, places.documents),
+        request=request.digest(),
+    )
+
+
+def _report(
+    request: ImportRequest,
+    places: ImportPlaces,
+    origin: Origin,
+    revision: str,
+    files: list[ImportedFile],
+    work: ImportWork,
+    manifest: DocumentsManifest,
+) -> ImportReport:
+    state = work.state
+    beside = places.report.parent
+    documents_dir = Path(os.path.relpath(places.documents, beside)).as_posix()
+    return ImportReport(
+        schema_version=1,
+        request=request.digest(),
+        kind=origin.kind,
+        dataset=origin.dataset,
+        config_name=request.config,
+        split=request.split,
+        text_column=request.text_column,
+        revision=revision,
+        revision_asked=request.revision,
+        licence=origin.licence,
+        sample=request.sample,
+        seed=request.seed,
+        max_rows=request.max_rows,
+        min_chars=request.min_chars,
+        document_shard_rows=request.document_shard_rows,
+        out_path=Path(os.path.relpath(places.out, beside)).as_posix(),
+        documents_dir=documents_dir,
+        rows_seen=state.rows_seen,
+        rows_written=manifest.documents,
+        rows_skipped=sum(state.skipped.values()),
+        skip_reasons=dict(sorted(state.skipped.items())),
+        characters_written=manifest.characters,
+        text_bytes_written=manifest.text_bytes,
+        data_files_in_split=len(origin.files),
+        data_files=files,
+        document_files_written=len(manifest.shards),
+        document_files=[
+            DocumentFile(
+                path=f"{documents_dir}/{shard.name}",
+                num_documents=shard.documents,
+                num_characters=shard.characters,
+                text_bytes=shard.text_bytes,
+                sha256=shard.sha256,
+            )
+            for shard in manifest.shards
+        ],
+        rows_reported=len(state.previews),
+        rows_omitted=state.rows_seen - len(state.previews),
+        rows=state.previews,
+    )
+
+
+def _head(work: ImportWork, manifest: DocumentsManifest, documents_dir: str) -> bytes:
+    """The first documents as plain text, at most HEAD_BYTES, under a line that says so. Why: docs/decisions/0003."""
+    texts: list[bytes] = []
+    size = 0
+    for shard in manifest.shards:
+        for row in read_source_file(work.documents, shard.name):
+            data = row.text.strip().encode()
+            if texts and size + len(data) > HEAD_BYTES:
+                return _with_header(texts, manifest, documents_dir)
+            texts.append(data[:HEAD_BYTES].decode(errors="ignore").encode())
+            size += len(data)
+    return _with_header(texts, manifest, documents_dir)
+
+
+def _with_header(texts: list[bytes], manifest: DocumentsManifest, documents_dir: str) -> bytes:
+    header = (
+        f"[picochat: the first {len(texts):,} of {manifest.documents:,} documents, to look at. "
+        f"All of them are in {documents_dir}/, which is what packs read.]"
+    )
+    return b"\n\n".join([header.encode(), *texts]) + b"\n"

@@ -1,0 +1,140 @@
+"""Where an import reads from, behind one face: a dataset of the Hub, or a local file or folder laid out like one.
+
+An origin is a pinned list of files of one split, each of which opens as a seekable stream. Reads no rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from picochat.core.errors import BadInput, HubProblem
+from picochat.core.records import digest_file, digest_json
+from picochat.data.hub import CONVERTED_REVISION, Hub, HubDataset, HubFile, Traffic, UnknownRevision
+from picochat.data.layout import NO_CARD, Card, read_card, split_files
+from picochat.data.rows import format_of
+
+
+@dataclass(frozen=True)
+class OriginFile:
+    """One data file. `digest` is what the Hub states; None for a local file, whose digest is taken when it was read."""
+
+    name: str
+    bytes: int
+    digest: str | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The files of one split. `pin` is what a resumed import must find again; the revisions are None for local files.
+
+    `card_revision` differs from `revision` where the rows come from the Hub's own parquet copy, which has no card.
+    """
+
+    kind: Literal["hub", "files"]
+    dataset: str
+    revision: str | None
+    card_revision: str | None
+    licence: str | None
+    files: tuple[OriginFile, ...]
+    pin: str
+    open_file: Callable[[int], BinaryIO]
+    digest_of: Callable[[int], str]
+    traffic: Traffic
+    stop: Callable[[], None]
+
+
+def open_origin(
+    dataset: str, config: str | None, split: str, revision: str | None, *, pinned: tuple[str, str] | None = None
+) -> Origin:
+    """The split's files, at `revision` for the Hub. A path that exists, or is written as one, is read locally.
+
+    pinned: (revision, card_revision) that an earlier, interrupted import had resolved.
+    Raises BadInput for local trouble, HubProblem for the Hub's; both list the configs and splits that exist.
+    """
+    if not is_local(dataset):
+        return _open_hub(dataset, config, split, revision, pinned)
+    if revision is not None:
+        raise BadInput(f"--revision {revision} was given, but {dataset} is a local path", fix="leave --revision out")
+    return _open_local(Path(dataset).expanduser(), config, split)
+
+
+def is_local(dataset: str) -> bool:
+    """Whether `--dataset` names a path: it exists, or it is written as one (`./x`, `/x`, `~/x`, `x.jsonl`)."""
+    return dataset.startswith((".", "/", "~")) or format_of(dataset) is not None or os.path.exists(dataset)
+
+
+def _open_hub(id: str, config: str | None, split: str, revision: str | None, pinned: tuple[str, str] | None) -> Origin:
+    hub = Hub()
+    described = hub.dataset(id, pinned[1] if pinned else revision)
+    dataset = _dataset_with_rows(hub, described, revision, pinned)
+    where = f"dataset {id} at {dataset.revision[:12]}"
+    card = described.card if dataset is described else Card(licence=described.card.licence, configs=())
+    names = split_files([file.name for file in dataset.files], card, config, split, where, HubProblem)
+    by_name = {file.name: file for file in dataset.files}
+    chosen = [by_name[name] for name in names]
+    return Origin(
+        kind="hub",
+        dataset=id,
+        revision=dataset.revision,
+        card_revision=described.revision,
+        licence=card.licence,
+        files=tuple(OriginFile(file.name, file.bytes, file.digest) for file in chosen),
+        pin=dataset.revision,
+        open_file=_hub_opener(hub, dataset, chosen),
+        digest_of=lambda index: chosen[index].digest,
+        traffic=hub.traffic,
+        stop=hub.stop,
+    )
+
+
+def _dataset_with_rows(hub: Hub, described: HubDataset, revision: str | None, pinned: tuple[str, str] | None) -> HubDataset:
+    """The dataset itself, or the Hub's parquet copy of it where it holds only formats that picochat does not read."""
+    if pinned is not None:
+        return described if pinned[0] == described.revision else hub.dataset(described.id, pinned[0])
+    if revision is not None or any(format_of(file.name) in ("parquet", "jsonl") for file in described.files):
+        return described
+    try:
+        return hub.dataset(described.id, CONVERTED_REVISION)
+    except UnknownRevision:
+        return described  # no copy either: what is said about the files that exist helps more
+
+
+def _hub_opener(hub: Hub, dataset: HubDataset, files: list[HubFile]) -> Callable[[int], Any]:
+    return lambda index: hub.open(dataset, files[index])
+
+
+def _open_local(path: Path, config: str | None, split: str) -> Origin:
+    if not path.exists():
+        raise BadInput(f"--dataset {path} does not exist", fix="check the path, or give OWNER/NAME of the Hub")
+    folder, names, card = _local_listing(path, config, split)
+    sizes = [(folder / name).stat() for name in names]
+    listing = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in zip(names, sizes, strict=True)]
+    return Origin(
+        kind="files",
+        dataset=path.resolve().name,
+        revision=None,
+        card_revision=None,
+        licence=card.licence,
+        files=tuple(OriginFile(name, stat.st_size, None) for name, stat in zip(names, sizes, strict=True)),
+        pin=digest_json(listing),
+        open_file=lambda index: (folder / names[index]).open("rb"),
+        digest_of=lambda index: f"sha256:{digest_file(folder / names[index])}",
+        traffic=Traffic(),
+        stop=lambda: None,
+    )
+
+
+def _local_listing(path: Path, config: str | None, split: str) -> tuple[Path, list[str], Card]:
+    if path.is_file():
+        if format_of(path.name) is None:
+            raise BadInput(f"--dataset {path}: its ending says nothing that picochat reads")
+        return path.parent, [path.name], NO_CARD
+    readme = path / "README.md"
+    card = read_card(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else NO_CARD
+    relative = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
+    visible = [file.as_posix() for file in relative if not any(part.startswith(".") for part in file.parts)]
+    return path, split_files(visible, card, config, split, f"folder {path}", BadInput), card

@@ -1,0 +1,203 @@
+"""The scores stage: both models are asked every eval row, the SFT rows their own question, and all replies are kept.
+
+`replies.jsonl` and `memorization.jsonl` hold what was said, `measured.json` what needs the models, `report.json` and
+`report.md` what follows from these by evals/scores.py. Importing this module needs no torch, so that `run verify` does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from picochat.config import EvalConfig, RuntimeConfig
+from picochat.core.progress import say
+from picochat.core.publish import Artifact, Draft
+from picochat.core.records import parse_record, read_jsonl, read_record, write_atomic, write_json, write_jsonl
+from picochat.evals.ngram import ngram_bits_per_byte
+from picochat.evals.record import Asked, Measured, Memorization
+from picochat.evals.scores import judge, scores_of
+from picochat.rundir import HonestyFacts, Rate, ScoresFacts, ShardsFacts, facts_of
+from picochat.skills.rows import EvalRow, SftRow, as_eval_row, read_published_rows
+from picochat.tokens.shards import TokenShards, open_shards
+from picochat.tokens.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from picochat.model.compute import Compute
+    from picochat.model.gpt import GPT
+
+MEMORIZED_TOKENS = 50
+PREFIX_TOKENS = 50
+
+
+def score_run(
+    base: Artifact,
+    sft: Artifact,
+    rows: Artifact,
+    shards: Artifact,
+    tokenizer: Artifact,
+    honesty: Artifact,
+    evals: EvalConfig,
+    runtime: RuntimeConfig,
+    seed: int,
+    draft: Draft,
+) -> None:
+    """Ask, measure, write everything down, and state the scores that follow."""
+    from picochat.model.compute import open_compute
+    from picochat.model.weights import check_tokenizer, load_model, read_info
+
+    vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
+    compute = open_compute(runtime, read_info(sft.place).model)
+    base_model, _ = load_model(base.place, compute.device)
+    chat_model, info = load_model(sft.place, compute.device)
+    check_tokenizer(info, vocabulary.digest, sft.place)
+    tokens = open_shards(shards)
+    asked = _ask(base_model, chat_model, questions(rows, evals.fit_rows), vocabulary, evals, compute)
+    memorization = _recall(chat_model, tokens, evals.memorization_samples, seed, compute)
+    measured = _measure(base_model, chat_model, tokens, shards, vocabulary, evals, compute)
+    write_jsonl(draft.path("replies.jsonl"), asked)
+    write_jsonl(draft.path("memorization.jsonl"), memorization)
+    write_json(draft.path("measured.json"), measured)
+    by_id = {row.id: row for _, row in questions(rows, evals.fit_rows)}
+    facts = scores_of(by_id, asked, memorization, measured, dirty_rows(honesty), sft.digest)
+    write_json(draft.path("report.json"), facts)
+    write_atomic(draft.path("report.md"), report_page(facts, by_id, asked).encode())
+    draft.facts = facts.model_dump(mode="json")
+
+
+def recompute_scores(scores: Artifact, rows: Artifact, honesty: Artifact) -> ScoresFacts:
+    """The scores that follow from a published artifact's files, whatever its report and manifest state."""
+    asked = [parse_record(Asked, value, f"replies.jsonl, line {n}") for n, value in read_jsonl(scores.path("replies.jsonl"))]
+    recalled = [
+        parse_record(Memorization, value, "memorization.jsonl") for _, value in read_jsonl(scores.path("memorization.jsonl"))
+    ]
+    measured = read_record(Measured, scores.path("measured.json"))
+    by_id = {row.id: row for _, row in questions(rows, None)}
+    return scores_of(by_id, asked, recalled, measured, dirty_rows(honesty), scores.manifest.inputs["sft"])
+
+
+def questions(rows: Artifact, fit_rows: int | None) -> list[tuple[str, EvalRow]]:
+    """(set, row) of every question: all eval rows, and of each SFT side the `fit_rows` that come first by hash (None: all)."""
+    found: list[tuple[str, EvalRow]] = [("eval", row) for row in read_published_rows(rows.path("eval.jsonl"), EvalRow)]
+    for name in ("sft_train", "sft_held_out"):
+        sft = [as_eval_row(row) for row in read_published_rows(rows.path(f"{name}.jsonl"), SftRow)]
+        sft.sort(key=lambda row: hashlib.sha256(row.id.encode()).digest())
+        found += [(name, row) for row in sft[:fit_rows]]
+    return found
+
+
+def dirty_rows(honesty: Artifact) -> set[str]:
+    return set(facts_of(honesty, HonestyFacts).dirty_eval_rows)
+
+
+def _ask(
+    base: GPT, chat: GPT, questions: Sequence[tuple[str, EvalRow]], vocabulary: Tokenizer, evals: EvalConfig, compute: Compute
+) -> list[Asked]:
+    from picochat.evals.replies import ask_all
+
+    said = ask_all(chat, [row for _, row in questions], vocabulary, evals, compute.dtype, "chat model")
+    base_rows = [row for name, row in questions if name == "eval"]
+    base_said = ask_all(base, base_rows, vocabulary, evals, compute.dtype, "base model, the same questions")
+    asked: list[Asked] = []
+    for name, row in questions:
+        mine, other = said[row.id], base_said.get(row.id)
+        asked.append(
+            Asked.model_validate(
+                {
+                    "id": row.id,
+                    "set": name,
+                    "skill": row.skill,
+                    "stage": row.curriculum_stage,
+                    "prompt": row.user,
+                    "expected": row.reference_answer,
+                    "reply": mine.text,
+                    "log_likelihoods": mine.log_likelihoods,
+                    "base_reply": other.text if other else None,
+                    "base_log_likelihoods": other.log_likelihoods if other else None,
+                }
+            )
+        )
+    return asked
+
+
+def _recall(model: GPT, tokens: TokenShards, samples: int, seed: int, compute: Compute) -> list[Memorization]:
+    """Seeded prefixes of training text, continued greedily for as many tokens as count as memorized."""
+    from picochat.model.sampling import greedy_replies
+
+    span = PREFIX_TOKENS + MEMORIZED_TOKENS
+    if len(tokens.train) <= span or span > model.config.context:
+        return []
+    starts = np.random.default_rng([seed, 50]).integers(0, len(tokens.train) - span, samples).tolist()
+    texts = [tokens.train.slice(start, start + span).astype(int).tolist() for start in starts]
+    replies = greedy_replies(
+        model, [text[:PREFIX_TOKENS] for text in texts], end=-1, max_new_tokens=MEMORIZED_TOKENS, dtype=compute.dtype
+    )
+    return [
+        Memorization(position=start, expected=text[PREFIX_TOKENS:], continued=reply)
+        for start, text, reply in zip(starts, texts, replies, strict=True)
+    ]
+
+
+def _measure(
+    base: GPT, chat: GPT, tokens: TokenShards, shards: Artifact, vocabulary: Tokenizer, evals: EvalConfig, compute: Compute
+) -> Measured:
+    from picochat.train.held_out import held_out_of_stream
+
+    text_bytes = facts_of(shards, ShardsFacts).held_out_text_bytes
+    count = min(len(tokens.train), evals.ngram_train_tokens)
+    say(f"5-gram baseline on {count:,} training tokens")
+    ngram = ngram_bits_per_byte(
+        tokens.train.slice(0, count),
+        tokens.held_out.slice(0, len(tokens.held_out)),
+        vocab_size=vocabulary.vocab_size,
+        held_out_text_bytes=text_bytes,
+        bos_id=vocabulary.bos,
+    )
+    return Measured(
+        base_bits_per_byte=held_out_of_stream(base, tokens.held_out, text_bytes, vocabulary.bos, compute).bits_per_byte,
+        sft_bits_per_byte=held_out_of_stream(chat, tokens.held_out, text_bytes, vocabulary.bos, compute).bits_per_byte,
+        ngram_bits_per_byte=ngram,
+        ngram_train_tokens=count,
+    )
+
+
+def report_page(facts: ScoresFacts, rows: dict[str, EvalRow], asked: Iterable[Asked]) -> str:
+    """report.md: the rates with their intervals, then every reply that failed and why, a few for each skill."""
+    lines = [
+        "# Scores",
+        "",
+        "| skill | passed | 95% interval | clean rows only | base model | chance |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, skill in facts.skills.items():
+        cells = [
+            name,
+            rate_text(skill.all),
+            interval_text(skill.all),
+            rate_text(skill.clean),
+            rate_text(skill.base),
+            f"{skill.chance:.2f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    others = ("sft_fit", "sft_held_out_fit", "refusal", "over_refusal", "prompt_echo", "unsupported_claims", "memorized")
+    lines += ["", "| measure | rate | 95% interval |", "|---|---|---|"]
+    lines += [f"| {name} | {rate_text(getattr(facts, name))} | {interval_text(getattr(facts, name))} |" for name in others]
+    lines += ["", "## Replies that failed", ""]
+    shown: dict[str, int] = {}
+    for item in asked:
+        judged = judge(rows[item.id], item)
+        if item.set == "eval" and not judged.passed and shown.setdefault(item.skill, 0) < 5:
+            shown[item.skill] += 1
+            lines += [f"- **{item.id}** ({judged.reason})", f"  - asked: {item.prompt!r}", f"  - expected: {item.expected!r}"]
+            lines.append(f"  - said: {item.reply!r}")
+    return "\n".join(lines) + "\n"
+
+
+def rate_text(found: Rate) -> str:
+    return "not measured" if found.share is None else f"{found.passed}/{found.count} = {found.share:.2f}"
+
+
+def interval_text(found: Rate) -> str:
+    return "" if found.low is None or found.high is None else f"{found.low:.2f} to {found.high:.2f}"

@@ -1,0 +1,209 @@
+"""The model: a decoder of parallel blocks that stock classes elsewhere can load (see model/centred.py and release/hf.py).
+
+Block: `n = RMSNorm(x)`; `y = x + Attention(n) + MLP(n)`. Attention has grouped heads, RMSNorm on each query and key head
+before RoPE (half-split rotation), and no biases; the MLP is SwiGLU; the embedding is also the head. Weights are float32
+masters; the forward pass computes in the dtype it is asked for and casts each weight where it is used.
+
+Shape suffixes: B rows, T positions, S cached positions, C width, H query heads, K key-value heads, D head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from picochat.config import ModelConfig
+
+IGNORED_TARGET = -100
+
+
+class Linear(nn.Linear):
+    """A matrix without bias, cast to the dtype of its input."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class Norm(nn.Module):
+    """RMSNorm over the last dimension, with a gain."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+
+
+@dataclass
+class Cache:
+    """Keys and values of the positions seen so far, one (B, K, S, D) pair a layer, and which of them are real.
+
+    Rows are padded on the left, so that the newest position of every row is the last. `offset_B` is the number of padding
+    positions before a row's first token: its token at cache index s has position s - offset.
+    """
+
+    valid_BS: Tensor
+    offset_B: Tensor
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    def append(self, layer: int, key_BKTD: Tensor, value_BKTD: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values of the layer, the new ones included."""
+        if layer == len(self.keys):
+            self.keys.append(key_BKTD)
+            self.values.append(value_BKTD)
+        else:
+            self.keys[layer] = torch.cat((self.keys[layer], key_BKTD), dim=2)
+            self.values[layer] = torch.cat((self.values[layer], value_BKTD), dim=2)
+        return self.keys[layer], self.values[layer]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What attention needs to know of where it stands: rotation tables, a mask where causality is not enough, the cache."""
+
+    cos: Tensor
+    sin: Tensor
+    mask_B1TS: Tensor | None
+    cache: Cache | None
+
+
+def rotate(x_BHTD: Tensor, at: Positions) -> Tensor:
+    """RoPE, half-split: the first half of a head is paired with the second."""
+    first, second = x_BHTD.chunk(2, dim=-1)
+    cos, sin = at.cos.to(x_BHTD.dtype), at.sin.to(x_BHTD.dtype)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_width = config.heads, config.kv_heads, config.head_width
+        self.layer = layer
+        self.query = Linear(config.width, config.heads * config.head_width)
+        self.key = Linear(config.width, config.kv_heads * config.head_width)
+        self.value = Linear(config.width, config.kv_heads * config.head_width)
+        self.out = Linear(config.heads * config.head_width, config.width)
+        self.query_norm = Norm(config.head_width, config.norm_eps)
+        self.key_norm = Norm(config.head_width, config.norm_eps)
+
+    def forward(self, n_BTC: Tensor, at: Positions) -> Tensor:
+        q_BHTD = rotate(self.query_norm(self._split(self.query(n_BTC))).transpose(1, 2), at)
+        k_BKTD = rotate(self.key_norm(self._split(self.key(n_BTC))).transpose(1, 2), at)
+        v_BKTD = self._split(self.value(n_BTC)).transpose(1, 2)
+        if at.cache is not None:
+            k_BKTD, v_BKTD = at.cache.append(self.layer, k_BKTD, v_BKTD)
+        y_BHTD = attend(q_BHTD, k_BKTD, v_BKTD, at.mask_B1TS)
+        return self.out(y_BHTD.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.head_width))
+
+
+def attend(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_B1TS: Tensor | None) -> Tensor:
+    """Causal attention, or attention where the mask is true. Query heads share key heads in groups of neighbours."""
+    causal = mask_B1TS is None
+    return F.scaled_dot_product_attention(q_BHTD, k_BKSD, v_BKSD, attn_mask=mask_B1TS, is_causal=causal, enable_gqa=True)
+
+
+class Mlp(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate = Linear(config.width, config.mlp_width)
+        self.up = Linear(config.width, config.mlp_width)
+        self.down = Linear(config.mlp_width, config.width)
+
+    def forward(self, n_BTC: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(n_BTC)) * self.up(n_BTC))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.norm = Norm(config.width, config.norm_eps)
+        self.attention = Attention(config, layer)
+        self.mlp = Mlp(config)
+
+    def forward(self, x_BTC: Tensor, at: Positions) -> Tensor:
+        n_BTC = self.norm(x_BTC)
+        return x_BTC + self.attention(n_BTC, at) + self.mlp(n_BTC)
+
+
+class GPT(nn.Module):
+    """`model(ids_BT)` gives logits (B, T, V). Sources: docs/tour.md for the block, docs/decisions for each choice."""
+
+    cos_TD: Tensor
+    sin_TD: Tensor
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size = vocab_size
+        self.embedding = nn.Embedding(vocab_size, config.width)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = Norm(config.width, config.norm_eps)
+        cos, sin = rope_tables(config)
+        self.register_buffer("cos_TD", cos, persistent=False)
+        self.register_buffer("sin_TD", sin, persistent=False)
+
+    def forward(self, ids_BT: Tensor, dtype: torch.dtype = torch.float32, cache: Cache | None = None) -> Tensor:
+        """Logits in `dtype`. With a cache, `ids_BT` are the next positions; the caller extends `cache.valid_BS` first."""
+        at = self._positions(ids_BT.shape[1], cache)
+        x_BTC = self.embedding(ids_BT).to(dtype)
+        for block in self.blocks:
+            x_BTC = block(x_BTC, at)
+        return F.linear(self.norm(x_BTC), self.embedding.weight.to(dtype))
+
+    def loss_sum(self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Summed cross-entropy in nats, reduced in float32, over the targets that are not IGNORED_TARGET."""
+        logits = self(ids_BT, dtype)
+        return F.cross_entropy(logits.float().flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORED_TARGET, reduction="sum")
+
+    def each_block(self) -> Iterator[Block]:
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            yield block
+
+    def _positions(self, length: int, cache: Cache | None) -> Positions:
+        if cache is None:
+            return Positions(self.cos_TD[:length], self.sin_TD[:length], None, None)
+        total = cache.valid_BS.shape[1]
+        index_T = torch.arange(total - length, total, device=cache.valid_BS.device)
+        position_BT = (index_T[None, :] - cache.offset_B[:, None]).clamp(min=0)
+        index_S = torch.arange(total, device=index_T.device)
+        causal_TS = index_S[None, :] <= index_T[:, None]
+        # A padding position looks at itself alone: a row without any key would be NaN.
+        itself_TS = index_S[None, :] == index_T[:, None]
+        mask_BTS = (causal_TS[None] & cache.valid_BS[:, None, :]) | itself_TS[None]
+        return Positions(self.cos_TD[position_BT][:, None], self.sin_TD[position_BT][:, None], mask_BTS[:, None], cache)
+
+
+def rope_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (context, D/2) of RoPE, Su et al. 2021 (arXiv 2104.09864)."""
+    frequencies = config.rope_theta ** -(torch.arange(0, config.head_width, 2, dtype=torch.float64) / config.head_width)
+    angles = torch.outer(torch.arange(config.context, dtype=torch.float64), frequencies)
+    return angles.cos().float(), angles.sin().float()
+
+
+@torch.no_grad()
+def initialise(model: GPT, seed: int) -> None:
+    """Normal weights from `seed`, the same on every device. Writes to the stream are smaller, by sqrt(2 layers).
+
+    Why not zero: with a tied head a stream that holds the embedding alone predicts the token it has just read.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    write_std = model.config.init_std / math.sqrt(2 * model.config.layers)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2:
+            std = write_std if name.endswith(("attention.out.weight", "mlp.down.weight")) else model.config.init_std
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)

@@ -1,0 +1,236 @@
+"""The run as one table: which artifact each stage makes, by which function, from what.
+
+A stage whose artifact already stands and was made from the same things is kept; otherwise it runs, resumes its own half-done
+work, and sets an older artifact aside. Stages are named by import string, so that reading the table needs no torch. Stages
+marked `shared` live in the cache and are linked into each run: preflight, dry run and full run of one pack tokenize once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from picochat.config import ResolvedConfig, RunConfig, resolve
+from picochat.core.errors import WrongUsage
+from picochat.core.journal import Journal, read_journal
+from picochat.core.machine import machine_record
+from picochat.core.progress import duration, say
+from picochat.core.publish import Artifact, adopt, artifact_key, exclusive, find_artifact, publish
+from picochat.core.records import read_record, write_json
+from picochat.data.pack import LoadedPack, load_pack
+from picochat.gate.evidence import GateReport, PreflightReport
+from picochat.gate.render import gate_lines, preflight_lines
+from picochat.rundir import RunDir
+from picochat.scales import find_scale
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row: the artifact's kind, the function that makes it, and what the function is given by these names.
+
+    `needs`: artifacts. `settings`: sections of the config; also `seed`, `config` (all of it), `pack` and `run`.
+    `version`: raise it when the function makes something else from the same input.
+    """
+
+    kind: str
+    by: str
+    needs: tuple[str, ...]
+    settings: tuple[str, ...]
+    version: int
+    shared: bool = False
+
+
+STAGES: tuple[Stage, ...] = (
+    #     kind             by                                             needs                                                        settings
+    Stage("corpus",        "picochat.data.corpus:build_corpus",           (),                                                          ("pack", "data", "host"), 1, shared=True),
+    Stage("rows",          "picochat.skills.rows:prepare_rows",           (),                                                          ("pack", "seed"), 1),
+    Stage("tokenizer",     "picochat.tokens.tokenizer:train_tokenizer",   ("corpus",),                                                 ("tokenizer", "seed"), 1, shared=True),
+    Stage("shards",        "picochat.tokens.shards:write_shards",         ("corpus", "tokenizer"),                                     ("shards", "host", "seed"), 1, shared=True),
+    Stage("conversations", "picochat.tokens.chat_format:encode_conversations", ("rows", "tokenizer"),                                  ("model",), 1),
+    Stage("honesty",       "picochat.honesty.scan:scan_run",              ("corpus", "rows"),                                          ("honesty", "host"), 1, shared=True),
+    Stage("host",          "picochat.sanity.host:measure_host",           ("shards", "tokenizer"),                                     ("model", "base", "runtime"), 1),
+    Stage("preflight",     "picochat.gate.preflight:run_preflight",       ("corpus", "rows", "tokenizer", "shards", "conversations", "honesty", "host"), ("config",), 1),
+    Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed"), 1),
+    Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed"), 1),
+    Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "shards", "tokenizer", "honesty"),   ("evals", "runtime", "seed"), 1),
+    Stage("parity",        "picochat.release.parity:measure_parity",      ("sft", "tokenizer", "shards"),                              (), 1),
+    Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows"), ("config",), 1),
+    Stage("summary",       "picochat.release.summary:write_summary",      ("gate",),                                                   ("run", "config"), 1),
+)  # fmt: skip
+
+
+def stage_function(stage: Stage) -> Callable[..., None]:
+    module, _, name = stage.by.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def cache_folder() -> Path:
+    """Where shared artifacts live: $PICOCHAT_HOME, else $XDG_CACHE_HOME/picochat, else ~/.cache/picochat."""
+    if home := os.environ.get("PICOCHAT_HOME"):
+        return Path(home)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "picochat"
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What the user asked for. `flags`: setting -> value or None; `settings`: texts of the form section.key=value."""
+
+    out_dir: Path
+    dataset_pack: Path
+    scale: str
+    flags: dict[str, object]
+    settings: list[str]
+    preflight_only: bool
+    train_anyway: bool
+
+
+@dataclass(frozen=True)
+class RunVerdict:
+    """What to print, and the exit code: 3 where the preflight or the gate blocked."""
+
+    lines: list[str]
+    exit_code: int
+
+
+def run_pack(request: RunRequest) -> RunVerdict:
+    """Run a pack at a scale: the preflight, and unless it blocks or is all that was asked, everything after it."""
+    resolved = resolve(find_scale(request.scale).config, request.flags, parse_settings(request.settings))
+    pack = load_pack(request.dataset_pack)
+    run = RunDir(request.out_dir)
+    check_device(resolved.config)
+    run_stages(run, resolved, pack, last="preflight")
+    preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")
+    status, lines = preflight.status, preflight_lines(preflight)
+    if request.preflight_only:
+        return RunVerdict([*lines, f"preflight {status}: {run.root / 'preflight.md'}"], 3 if status == "blocked" else 0)
+    if status == "blocked" and not request.train_anyway:
+        hint = "nothing was trained. Mend what blocks, or pass --train-anyway to train without hope of approval"
+        return RunVerdict([*lines, f"preflight blocked: {hint}"], 3)
+    say(f"preflight {status}: {run.root / 'preflight.md'}")
+    run_stages(run, resolved, pack, last=STAGES[-1].kind)
+    gate = read_record(GateReport, run.place("gate") / "gate.json")
+    where = [
+        f"{name}: {run.root / file}"
+        for name, file in (("summary", "summary.md"), ("report", "report.html"), ("gate", "gate.md"))
+    ]
+    return RunVerdict([*gate_lines(gate), *where, f"release gate: {gate.status}"], 3 if gate.status == "blocked" else 0)
+
+
+def parse_settings(texts: list[str]) -> dict[str, str]:
+    """`section.key=value` texts as a mapping. Raises WrongUsage for a text without `=` and for a key given twice."""
+    settings: dict[str, str] = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise WrongUsage(
+                f"--set {text}: no setting and value", fix="--set section.key=value, such as --set base.muon_lr=0.01"
+            )
+        if key.strip() in settings:
+            raise WrongUsage(f"--set {key.strip()} is given twice")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+def check_device(config: RunConfig) -> None:
+    """Refuse a device that is not here before any data is read."""
+    from picochat.model.compute import find_device
+
+    find_device(config.runtime)
+
+
+def status_lines(run: RunDir) -> list[str]:
+    """One line an artifact: made with its digest and facts' verdict, in the making, or missing."""
+    lines: list[str] = []
+    for stage in STAGES:
+        place = run.place(stage.kind)
+        if run.has(stage.kind):
+            lines.append(f"{stage.kind:14} made     {run.artifact(stage.kind).digest[:12]}  {place}")
+        elif place.with_name(f"{place.name}.work").exists():
+            rows = read_journal(run.metrics(stage.kind)) if stage.kind in ("base", "sft") else []
+            lines.append(
+                f"{stage.kind:14} begun    " + (f"step {rows[-1]['step']}, loss {rows[-1]['loss']:.3f}" if rows else "")
+            )
+        else:
+            lines.append(f"{stage.kind:14} missing")
+    return lines
+
+
+def run_stages(run: RunDir, resolved: ResolvedConfig, pack: LoadedPack, *, last: str) -> dict[str, Artifact]:
+    """Make every artifact up to `last`, in the order of the table. Returns them by kind. Holds the run folder meanwhile."""
+    run.root.mkdir(parents=True, exist_ok=True)
+    made: dict[str, Artifact] = {}
+    with exclusive(run.lock, f"run folder {run.root}"):
+        write_json(run.config, resolved)
+        write_json(run.machine, machine_record())
+        timings = Journal(run.timings)
+        for stage in STAGES:
+            started = time.monotonic()
+            artifact, kept = _make(stage, run, resolved.config, pack, made)
+            made[stage.kind] = artifact
+            seconds = time.monotonic() - started
+            say(
+                f"{'kept' if kept else 'made'} {stage.kind} {artifact.digest[:12]}"
+                + ("" if kept else f" in {duration(seconds)}")
+            )
+            if not kept:
+                timings.append({"stage": stage.kind, "seconds": seconds, "time": time.time()})
+            run.write_front_pages()
+            if stage.kind == last:
+                break
+    return made
+
+
+def _make(stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: dict[str, Artifact]) -> tuple[Artifact, bool]:
+    """(artifact, whether it already stood)."""
+    inputs = {need: made[need].digest for need in stage.needs}
+    if "pack" in stage.settings:
+        inputs["pack"] = pack.content_digest()
+    given = {name: _setting(name, run, config, pack) for name in stage.settings}
+    key = artifact_key(_keyed(stage, config, pack), inputs, stage.version)
+    place = run.place(stage.kind)
+    standing = find_artifact(place, stage.kind, key)
+    if standing is not None:
+        return standing, True
+    arguments = {**{need: made[need] for need in stage.needs}, **given}
+    if not stage.shared:
+        return _publish(stage, place, key, inputs, arguments), False
+    shared = cache_folder() / stage.kind / key[:32]
+    with exclusive(shared.with_suffix(".lock"), f"the shared {stage.kind}"):
+        artifact = find_artifact(shared, stage.kind, key)
+        kept = artifact is not None
+        if artifact is None:
+            artifact = _publish(stage, shared, key, inputs, arguments)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return adopt(artifact, place), kept
+
+
+def _publish(stage: Stage, place: Path, key: str, inputs: dict[str, str], arguments: dict[str, Any]) -> Artifact:
+    say(f"making {stage.kind}")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with publish(place, stage.kind, key, inputs) as draft:
+        stage_function(stage)(**arguments, draft=draft)
+    assert draft.artifact is not None
+    return draft.artifact
+
+
+def _setting(name: str, run: RunDir, config: RunConfig, pack: LoadedPack) -> Any:
+    return {"pack": pack, "run": run, "config": config}.get(name) or getattr(config, name)
+
+
+def _keyed(stage: Stage, config: RunConfig, pack: LoadedPack) -> dict[str, object]:
+    """The values that decide whether an artifact still stands. How many processes, how often to save: those do not."""
+    keyed: dict[str, object] = {}
+    for name in stage.settings:
+        if name == "config":
+            keyed[name] = config.model_dump(mode="json", exclude={"host"})
+        elif name == "pack":
+            keyed[name] = str(pack.path.resolve()) if stage.kind == "corpus" else None
+        elif name not in ("host", "run"):
+            value = getattr(config, name)
+            keyed[name] = value if isinstance(value, int) else value.model_dump(mode="json")
+    return keyed

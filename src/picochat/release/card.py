@@ -1,0 +1,219 @@
+"""The model card: front matter for the Hub and a page for people, both rendered from the run's facts.
+
+Every figure on the card is a fact of a manifest, so the card cannot say more than the evidence does: change a fact and the
+card changes. What was not measured is written as "not measured", never left out. Words that are the publisher's own
+(the two summaries) stand apart and are marked as such. Reads no files; the template is card.md.jinja.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from picochat.core.progress import quantity
+from picochat.release.evidence import RunEvidence, attached_places
+from picochat.release.export_record import ParityReport
+from picochat.rundir import Rate, ScoresFacts, SourceFacts
+
+TEMPLATE = "card.md.jinja"
+TAGS = ("picochat", "text-generation", "conversational", "small-language-model")
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is exported, apart from the run's facts. `scored`: these very weights gave the run's scores."""
+
+    model_name: str
+    repo_id: str | None
+    licence: str
+    dataset_summary: str
+    eval_summary: str
+    stage: str
+    step: int
+    context: int
+    vocab_size: int
+    architecture: str
+    dtype: str
+    parameters: int
+    stored_numbers: int
+    checkpoint_digest: str
+    tokenizer_digest: str
+    end_token: str
+    scored: bool
+    parity: ParityReport
+
+
+@dataclass(frozen=True)
+class Score:
+    """One rate as the card shows it. `base` and `chance` are None where the row has no such comparison."""
+
+    name: str
+    rate: Rate
+    clean: Rate | None = None
+    base: Rate | None = None
+    chance: float | None = None
+
+
+def render_card(subject: Subject, evidence: RunEvidence | None) -> str:
+    """README.md of the export. `evidence` is None for a checkpoint that lies in no run folder."""
+    scores = evidence.scores if evidence and subject.scored else None
+    gate = evidence.gate if evidence and subject.scored else None
+    page = (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            subject=subject,
+            evidence=evidence,
+            scores=scores,
+            gate=gate,
+            notices=list(notices(subject, evidence)),
+            rates=list(score_rows(scores)) if scores else [],
+            sources=evidence.corpus.sources if evidence and evidence.corpus else [],
+            provenance={item.label: item for item in evidence.provenance} if evidence else {},
+            attributions=list(attributions(evidence)),
+            settings=recipe(evidence) if evidence else [],
+            attached=attached_places(evidence.digests, subject.scored) if evidence else [],
+        )
+    )
+    return f"---\n{front_matter(subject, evidence, scores)}---\n{page}"
+
+
+def notices(subject: Subject, evidence: RunEvidence | None) -> Iterator[str]:
+    """What a reader must know first, one plain sentence each. Nothing but the verdict where the gate approved."""
+    if evidence is None:
+        yield "No evidence is attached: this checkpoint lies in no run folder, so nothing here was measured by its release gate."
+    elif not subject.scored:
+        yield "These weights are not the ones that were scored: no score and no verdict of the run applies to them."
+    elif evidence.gate is None:
+        yield "The release gate has not judged this model: take nothing here for a claim about its quality."
+    elif evidence.gate.status == "blocked":
+        yield f"The release gate **blocked** this model: {_names(evidence, 'block', 'unmeasured')}."
+    elif evidence.gate.status == "warn":
+        yield f"The release gate did not fully approve this model: it warns of {_names(evidence, 'warn')}."
+    else:
+        yield f"The release gate approved this model under the profile `{evidence.gate.profile}`."
+
+
+def _names(evidence: RunEvidence, *statuses: str) -> str:
+    findings = evidence.gate.findings if evidence.gate else []
+    return ", ".join(f"`{finding.name}`" for finding in findings if finding.status in statuses) or "no rule by name"
+
+
+def score_rows(scores: ScoresFacts) -> Iterator[Score]:
+    """Every rate of the scores: each skill, its stages, then behaviour."""
+    for skill, score in scores.skills.items():
+        yield Score(skill, score.all, score.clean, score.base, score.chance)
+        for stage, rate in score.stages.items():
+            yield Score(f"{skill}: {stage}", rate)
+    yield Score("refused, of prompts that should be refused", scores.refusal)
+    yield Score("answered, of harmless prompts that look alike", scores.over_refusal)
+    yield Score("SFT rows that were trained on, answered", scores.sft_fit)
+    yield Score("SFT rows held out, answered", scores.sft_held_out_fit)
+    yield Score("replies that repeat the prompt or a role", scores.prompt_echo)
+    yield Score("unanswerable prompts answered as fact", scores.unsupported_claims)
+    yield Score("training prefixes continued word for word", scores.memorized)
+
+
+def attributions(evidence: RunEvidence | None) -> Iterator[str]:
+    """One sentence a source: what the licences of the data ask for, whatever licence the model has."""
+    if evidence is None or evidence.corpus is None:
+        return
+    provenance = {item.label: item for item in evidence.provenance}
+    for source in evidence.corpus.sources:
+        origin = provenance.get(source.label)
+        name = f"[{origin.dataset}](/datasets/{origin.dataset})" if origin and origin.dataset else source.label
+        part = f" ({origin.config})" if origin and origin.config else ""
+        yield f"Trained on text from {name}{part}, made available under {_licence(source)}."
+
+
+def _licence(source: SourceFacts) -> str:
+    return f"the licence {source.licence}" if source.licence else "a licence that is not on record"
+
+
+def recipe(evidence: RunEvidence) -> list[tuple[str, str]]:
+    """(setting, value) of the sections that decide what the weights become."""
+    config = evidence.config
+    rows = [("scale", config.scale), ("seed", str(config.seed))]
+    for section in ("data", "tokenizer", "model", "base", "sft", "runtime"):
+        values: dict[str, Any] = getattr(config, section).model_dump(mode="json")
+        rows += [(f"{section}.{key}", "off" if value is None else json.dumps(value)) for key, value in values.items()]
+    return rows
+
+
+def front_matter(subject: Subject, evidence: RunEvidence | None, scores: ScoresFacts | None) -> str:
+    """The YAML that the Hub reads. Values are written as JSON, which every YAML reader takes."""
+    fields: dict[str, object] = {
+        "license": subject.licence,
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": list(TAGS),
+    }
+    datasets = sorted({item.dataset for item in evidence.provenance if item.dataset}) if evidence else []
+    if datasets:
+        fields["datasets"] = datasets
+    if scores:
+        fields["model-index"] = [{"name": subject.model_name, "results": [_results(scores)]}]
+    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in fields.items())
+
+
+def _results(scores: ScoresFacts) -> dict[str, object]:
+    """The skills as one result set. The name is our own: these are no leaderboard's tasks."""
+    metrics = [
+        {"type": "pass_rate", "name": f"{skill} ({score.all.passed} of {score.all.count})", "value": score.all.share}
+        for skill, score in scores.skills.items()
+        if score.all.share is not None
+    ]
+    return {
+        "task": {"type": "text-generation"},
+        "dataset": {"type": "picochat-skills", "name": "picochat-skills"},
+        "metrics": metrics,
+    }
+
+
+# ---- how values are written ------------------------------------------------------------------------------------------
+
+
+def share(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{value:.3f}"
+
+
+def rate(value: Rate | None) -> str:
+    """`0.614 (43 of 70; 0.497 to 0.720)`."""
+    if value is None:
+        return ""
+    if value.share is None:
+        return f"{NOT_MEASURED} ({value.passed} of {value.count})"
+    return f"{value.share:.3f} ({value.passed} of {value.count}; {share(value.low)} to {share(value.high)})"
+
+
+def number(value: float | None) -> str:
+    """All digits that identify a number: integers in full, others with six."""
+    if value is None:
+        return NOT_MEASURED
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def cell(value: object) -> str:
+    """Text that stays inside one cell of a Markdown table."""
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown, not HTML: the Hub cleans what it renders
+    )
+    environment.filters.update(share=share, rate=rate, number=number, cell=cell, quantity=quantity)
+    return environment

@@ -1,0 +1,83 @@
+"""`export_report.json`: what an exported folder is, what it was compared with, and the digest of every other file in it.
+
+By this file a later export knows an earlier one, and a push knows that nothing changed since. No torch here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from picochat.core.errors import BadInput
+from picochat.core.publish import FileDigest
+from picochat.core.records import Record, digest_file, read_record
+
+EXPORT_RECORD = "export_report.json"
+SCHEMA_VERSION = 1
+
+
+class ParityReport(Record):
+    """What was compared and how far it lies apart. Differences are rounded up to two digits (see parity.round_up)."""
+
+    reader: str
+    model_class: str
+    dtype: str
+    token_source: str
+    tokens_compared: int
+    best_token_differs: int
+    largest_logit: float
+    largest_difference: float
+    largest_relative_difference: float
+    bound: float
+    greedy_tokens: int
+    greedy_tokens_equal: bool
+    greedy_largest_shortfall: float
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+    texts_compared: int
+    texts_equal: bool
+    chat_equal: bool
+    end_id: int
+
+
+class ExportRecord(Record):
+    """An export. `commit`: of the code that trained it. `scored`: these weights gave the run's scores. `verdict`: the gate's on them, None where it gave none."""
+
+    schema_version: int
+    kind: Literal["export hf"]
+    commit: str | None
+    model_name: str
+    licence: str
+    flavor: str
+    dtype: str
+    checkpoint_digest: str
+    tokenizer_digest: str
+    parameters: int
+    stored_numbers: int
+    scored: bool
+    verdict: str | None
+    parity: ParityReport
+    files: dict[str, FileDigest]
+
+
+def digest_files(folder: Path) -> dict[str, FileDigest]:
+    """Name -> digest of every file in the folder but the record itself, sorted."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    names.pop(EXPORT_RECORD, None)
+    return {name: FileDigest(sha256=digest_file(path), bytes=path.stat().st_size) for name, path in names.items()}
+
+
+def read_export_record(folder: Path) -> ExportRecord:
+    """The record of an exported folder. Raises BadInput where there is none."""
+    if not (folder / EXPORT_RECORD).exists():
+        raise BadInput(
+            f"{folder} is not an export: it has no {EXPORT_RECORD}", fix="picochat export hf --out-dir ... makes one"
+        )
+    return read_record(ExportRecord, folder / EXPORT_RECORD, "export record")
+
+
+def changed_since_export(folder: Path, record: ExportRecord) -> list[str]:
+    """Names of files that differ from the record, are missing, or were added."""
+    found = digest_files(folder)
+    return sorted(name for name in found.keys() | record.files.keys() if found.get(name) != record.files.get(name))

@@ -1,0 +1,328 @@
+"""A checkpoint becomes a folder that any tool loads, with its card and its evidence, or nothing.
+
+`export_hf` refuses what must not go out (damaged, uncentred, made with another tokenizer, not the one that was scored),
+writes the folder under a hidden name, has a stranger's reader load it and compares the logits, and only then lets it
+appear by one rename. An export with the same content is left as it stands; another one is set aside, never overwritten.
+The same checkpoint, flags and versions give the same bytes. Needs no network; pushing is release/push.py's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from picochat.config import parameter_count
+from picochat.core.errors import BadInput, HonestNo, Problem, WrongUsage, did_you_mean
+from picochat.core.progress import say
+from picochat.core.publish import Artifact, changed_files, exclusive, open_artifact, set_aside
+from picochat.core.records import write_json
+from picochat.model.centred import CENTRE_TOLERANCE, largest_centre_error
+from picochat.model.gpt import GPT
+from picochat.model.weights import CheckpointInfo, load_model, read_info
+from picochat.release.card import Subject, render_card
+from picochat.release.evidence import RunEvidence, attach_evidence, missing_evidence, read_evidence
+from picochat.release.export_record import (
+    EXPORT_RECORD,
+    SCHEMA_VERSION,
+    ExportRecord,
+    ParityReport,
+    changed_since_export,
+    digest_files,
+    read_export_record,
+)
+from picochat.release.licence_text import licence_text
+from picochat.release.model_folder import DTYPES, TokenizerFiles, read_tokenizer, round_weights_, write_model_folder
+from picochat.release.parity import compare, expected_of, misses, require_reader
+from picochat.release.push import PushReport, PushTarget, push_folder, require_target
+from picochat.release.stock_classes import Flavor, find_flavor, require_stock_shape
+from picochat.rundir import RunDir, run_of
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What the user asked for. `dtype`: of the stored weights. `push`: where to publish the folder, None to keep it here."""
+
+    checkpoint: Path
+    tokenizer: Path
+    out_dir: Path
+    model_name: str
+    licence: str = "unknown"
+    dataset_summary: str = ""
+    eval_summary: str = ""
+    dtype: str = "float32"
+    flavor: str = "stablelm"
+    allow_unscored: bool = False
+    push: PushTarget | None = None
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What stands now. `kept`: an export with the same content was there. `set_aside`: where an older one went."""
+
+    place: Path
+    record: ExportRecord
+    kept: bool
+    set_aside: Path | None
+    pushed: PushReport | None
+
+    def lines(self) -> list[str]:
+        parity = self.record.parity
+        size_mb = sum(file.bytes for file in self.record.files.values()) / 1e6
+        lines = [
+            f"{'already there' if self.kept else 'exported'}: {self.place} ({len(self.record.files)} files, {size_mb:.1f} MB)",
+            f"read back by {parity.reader}: logits within {parity.largest_relative_difference:.2g} of the largest "
+            f"(at most {parity.bound:g}), {parity.greedy_tokens} greedy tokens {'equal' if parity.greedy_tokens_equal else 'tied'}",
+            f"verdict on these weights: {self.record.verdict or 'none'}",
+        ]
+        if self.set_aside:
+            lines.append(f"the earlier export is now {self.set_aside}")
+        return lines + (self.pushed.lines() if self.pushed else [])
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that may be exported, with what belongs to it. `run`: the run folder that it lies in, if any."""
+
+    artifact: Artifact
+    model: GPT
+    info: CheckpointInfo
+    tokenizer: TokenizerFiles
+    run: RunDir | None
+    evidence: RunEvidence | None
+    scored: bool
+
+
+def export_hf(request: ExportRequest) -> ExportReport:
+    """The exported folder at `request.out_dir`, pushed where asked.
+
+    Raises WrongUsage (flags, folder in use), BadInput (a checkpoint or tokenizer that cannot be used), HonestNo (not the
+    scored checkpoint, or the folder computes something else), HubProblem (push). On any of them no new folder appears.
+    """
+    flavor = find_flavor(request.flavor)
+    require_dtype(request.dtype)
+    token = require_target(request.push) if request.push else None
+    require_reader()
+    require_free(request.out_dir)
+    source = open_source(request)
+    if request.push:
+        require_evidence(source)
+    lock = request.out_dir.with_name(f".{request.out_dir.name}.lock")
+    with exclusive(lock, f"export folder {request.out_dir}"), hidden_folder(request.out_dir) as folder:
+        record = write_export(folder, request, source, flavor)
+        kept = same_export(request.out_dir, record)
+        older = None if kept else publish_folder(folder, request.out_dir)
+    pushed = None
+    if request.push and token:
+        message = request.push.message or f"Publish {request.model_name}"
+        pushed = push_folder(request.out_dir, request.push.repo_id, request.push.private, token, message)
+    return ExportReport(request.out_dir, record, kept, older, pushed)
+
+
+# ---- what may be exported --------------------------------------------------------------------------------------------
+
+
+def require_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise WrongUsage(f"--dtype {dtype!r} cannot be stored{did_you_mean(dtype, DTYPES)}", fix=f"one of: {', '.join(DTYPES)}")
+
+
+def open_source(request: ExportRequest) -> Source:
+    """The checkpoint, once nothing speaks against it. Raises BadInput or HonestNo with every objection."""
+    info = read_info(request.checkpoint)
+    artifact = open_artifact(request.checkpoint, info.stage, made_by="name a folder such as RUN/sft/checkpoint")
+    require_stock_shape(info.model)
+    tokenizer = read_tokenizer(request.tokenizer)
+    changed = changed_files(artifact.place, artifact.manifest)
+    problems = [Problem(f"{name} differs from the checkpoint's manifest", "restore it, or train again") for name in changed]
+    if tokenizer.digest != info.tokenizer_digest:
+        what = f"tokenizer {request.tokenizer} ({tokenizer.digest[:12]}) is not the one of the training ({info.tokenizer_digest[:12]})"
+        problems.append(Problem(what, "name the tokenizer.json of the run that made the checkpoint"))
+    if problems:
+        raise BadInput(f"checkpoint {request.checkpoint} cannot be exported", problems=problems)
+    model, _ = load_model(request.checkpoint)
+    require_centred(model, request.checkpoint)
+    run = run_of(request.checkpoint)
+    evidence = read_evidence(run) if run else None
+    scored = evidence is not None and evidence.scores is not None and evidence.scores.scored_checkpoint == artifact.digest
+    if evidence is not None and not scored and not request.allow_unscored:
+        raise not_scored(request.checkpoint, artifact, evidence)
+    return Source(artifact, model.eval(), info, tokenizer, run, evidence, scored)
+
+
+def require_centred(model: GPT, checkpoint: Path) -> None:
+    """Raises BadInput where a norm would see a mean: no stock class computes what such weights compute."""
+    error = largest_centre_error(model)
+    if not error <= CENTRE_TOLERANCE:
+        raise BadInput(
+            f"the weights of {checkpoint} are not centred: largest |mean| {error:.1e}, at most {CENTRE_TOLERANCE:g} is allowed",
+            fix="train with model.centred = true",
+        )
+
+
+def not_scored(checkpoint: Path, artifact: Artifact, evidence: RunEvidence) -> HonestNo:
+    scored = evidence.scores.scored_checkpoint[:12] if evidence.scores else "none"
+    return HonestNo(
+        f"{checkpoint} ({artifact.digest[:12]}) is not the checkpoint that the run's scores speak of ({scored})",
+        fix="export RUN/sft/checkpoint of a finished run, or pass --allow-unscored: the card then shows no score",
+    )
+
+
+def require_evidence(source: Source) -> None:
+    """Raises BadInput, before any work, where a push would be refused at its end for want of evidence."""
+    missing = missing_evidence(source.run)
+    if missing or not source.scored:
+        problems = [Problem(f"the run has no {kind}", "finish it: picochat run tiny --out-dir ...") for kind in missing]
+        if not source.scored:
+            problems.append(Problem("these weights were not scored", "export the run's sft/checkpoint"))
+        raise BadInput("only a model with its whole evidence is pushed", problems=problems)
+
+
+# ---- what is written -------------------------------------------------------------------------------------------------
+
+
+def write_export(folder: Path, request: ExportRequest, source: Source, flavor: Flavor) -> ExportRecord:
+    """Fill `folder` and compare it with the model. Raises HonestNo, naming the figure, where it computes something else."""
+    say(f"writing {request.model_name} as {flavor.architecture} in {request.dtype} ...")
+    round_weights_(source.model, request.dtype)
+    stored_numbers = write_model_folder(
+        folder, source.model, source.info, source.tokenizer, flavor, request.dtype, weight_notes(source)
+    )
+    say("reading it back with transformers ...")
+    expected = expected_of(source.info, source.tokenizer, held_out_shards(source.run))
+    parity = compare(source.model, folder, request.dtype, expected)
+    if problems := misses(parity, expected):
+        raise HonestNo("the export does not compute what the model computes, so nothing was published", problems=problems)
+    if source.run:
+        attach_evidence(source.run, folder, source.scored)
+    card = render_card(card_subject(request, source, flavor, stored_numbers, parity), source.evidence)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "LICENSE").write_text(licence_text(request.licence, request.model_name), encoding="utf-8")
+    record = export_record(folder, request, source, stored_numbers, parity)
+    write_json(folder / EXPORT_RECORD, record)
+    return record
+
+
+def weight_notes(source: Source) -> dict[str, str]:
+    """What the weights file says of itself. No path and no clock: equal work gives equal bytes."""
+    notes = {
+        "checkpoint": source.artifact.digest,
+        "tokenizer": source.tokenizer.digest,
+        "parameters": str(parameter_count(source.info.model, source.info.vocab_size)),
+    }
+    if source.evidence and source.evidence.commit:
+        notes["commit"] = source.evidence.commit
+    return notes
+
+
+def held_out_shards(run: RunDir | None) -> Artifact | None:
+    """The run's token shards, None where they did not travel with it (a bundle leaves them out)."""
+    if run is None or not run.has("shards") or not any(run.place("shards").glob("held_out-*.bin")):
+        return None
+    return run.artifact("shards")
+
+
+def card_subject(request: ExportRequest, source: Source, flavor: Flavor, stored_numbers: int, parity: ParityReport) -> Subject:
+    info = source.info
+    return Subject(
+        model_name=request.model_name,
+        repo_id=request.push.repo_id if request.push else None,
+        licence=request.licence,
+        dataset_summary=request.dataset_summary,
+        eval_summary=request.eval_summary,
+        stage=info.stage,
+        step=info.step,
+        context=info.model.context,
+        vocab_size=info.vocab_size,
+        architecture=flavor.architecture,
+        dtype=request.dtype,
+        parameters=parameter_count(info.model, info.vocab_size),
+        stored_numbers=stored_numbers,
+        checkpoint_digest=source.artifact.digest,
+        tokenizer_digest=source.tokenizer.digest,
+        end_token=source.tokenizer.spelling[source.tokenizer.ids.end],
+        scored=source.scored,
+        parity=parity,
+    )
+
+
+def export_record(
+    folder: Path, request: ExportRequest, source: Source, stored_numbers: int, parity: ParityReport
+) -> ExportRecord:
+    gate = source.evidence.gate if source.evidence and source.scored else None
+    return ExportRecord(
+        schema_version=SCHEMA_VERSION,
+        kind="export hf",
+        commit=source.evidence.commit if source.evidence else None,
+        model_name=request.model_name,
+        licence=request.licence,
+        flavor=request.flavor,
+        dtype=request.dtype,
+        checkpoint_digest=source.artifact.digest,
+        tokenizer_digest=source.tokenizer.digest,
+        parameters=parameter_count(source.info.model, source.info.vocab_size),
+        stored_numbers=stored_numbers,
+        scored=source.scored,
+        verdict=gate.status if gate else None,
+        parity=parity,
+        files=digest_files(folder),
+    )
+
+
+# ---- how it appears --------------------------------------------------------------------------------------------------
+
+
+def require_free(place: Path) -> None:
+    """Raises WrongUsage where something else than an earlier export stands at `place`."""
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        return
+    if not place.is_dir() or not (place / EXPORT_RECORD).exists():
+        raise WrongUsage(f"{place} exists and is not an earlier export", fix="choose another --out-dir, or move it away")
+
+
+@contextmanager
+def hidden_folder(place: Path) -> Iterator[Path]:
+    """A hidden folder on the same disk as `place`. Whatever is not renamed away is gone afterwards."""
+    folder = place.with_name(f".{place.name}.draft")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def same_export(place: Path, record: ExportRecord) -> bool:
+    """Whether an intact export with just this content stands at `place`."""
+    if not (place / EXPORT_RECORD).exists():
+        return False
+    try:
+        return read_export_record(place) == record and not changed_since_export(place, record)
+    except BadInput:  # an export of another version: to be set aside, not to be understood
+        return False
+
+
+def publish_folder(folder: Path, place: Path) -> Path | None:
+    """Make `folder` appear as `place` by one rename. Returns where an earlier export went."""
+    for path in folder.rglob("*"):
+        _sync(path)
+    older = None
+    if place.exists():
+        if any(place.iterdir()):
+            older = set_aside(place)
+        else:
+            place.rmdir()
+    os.rename(folder, place)
+    _sync(place.parent)
+    return older
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,232 @@
+"""An exported folder becomes one commit on the Hub, or none.
+
+Promises: exactly one commit, on top of the state that was looked at; files that the folder lacks go with it; what the Hub
+then holds is compared with the folder, digest by digest. Refuses before the first request: without the run's evidence, a
+folder that changed since it was exported, a malformed name, a missing token, a token inside a file. The token is handed to
+the client and never printed. A blocked verdict may be published: the card says so (docs/decisions/0012).
+Does not sign anything, and does not touch other branches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from picochat.core.errors import BadInput, HubProblem, Problem, WrongUsage
+from picochat.core.progress import say
+from picochat.core.records import READ_BLOCK_BYTES, digest_file
+from picochat.release.evidence import REPORTS, attached
+from picochat.release.export_record import changed_since_export, read_export_record
+from picochat.rundir import place_of
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+ANY_TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
+LONGEST_TOKEN_BYTES = 256
+KEPT_ON_HUB = (".gitattributes",)
+CLIENT_FIX = "pip install 'picochat[hf]'"
+
+
+@dataclass(frozen=True)
+class PushTarget:
+    """Where to publish. `token_variable`: the environment variable that holds the token."""
+
+    repo_id: str
+    private: bool = False
+    token_variable: str = "HF_TOKEN"
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class PushReport:
+    """What the Hub holds now. `commit` is its head; `deleted` are files that only the Hub had."""
+
+    repo_id: str
+    commit: str
+    files: int
+    deleted: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        gone = f", {len(self.deleted)} stale deleted" if self.deleted else ""
+        return [f"pushed {self.files} files to {self.repo_id} in one commit {self.commit}{gone}; read back: equal"]
+
+
+def push_target(push: bool, repo_id: str | None, private: bool, token_variable: str, message: str | None) -> PushTarget | None:
+    """The target that the flags name, or None where nothing is to be pushed. Raises WrongUsage for half of a wish."""
+    if push and repo_id:
+        return PushTarget(repo_id, private, token_variable, message)
+    if push:
+        raise WrongUsage("--push-to-hub needs a place", fix="--repo-id OWNER/NAME")
+    if repo_id or private or message:
+        raise WrongUsage("--repo-id, --private and --commit-message are for a push", fix="add --push-to-hub, or leave them out")
+    return None
+
+
+def require_target(target: PushTarget) -> str:
+    """The token, once the target can be used. Raises WrongUsage with everything that is wrong about it."""
+    problems: list[Problem] = []
+    if (
+        not REPO_ID.fullmatch(target.repo_id)
+        or ".." in target.repo_id
+        or "--" in target.repo_id
+        or target.repo_id.endswith(".git")
+    ):
+        problems.append(
+            Problem(f"--repo-id {target.repo_id!r} is not of the form OWNER/NAME", "for example --repo-id me/my-model")
+        )
+    token = os.environ.get(target.token_variable, "").strip()
+    if not token:
+        problems.append(Problem(f"there is no token in {target.token_variable}", f"export {target.token_variable}=..."))
+    if problems:
+        raise WrongUsage("the model cannot be pushed", problems=problems)
+    return token
+
+
+def push_folder(folder: Path, repo_id: str, private: bool, token: str, message: str) -> PushReport:
+    """Publish an exported folder as one commit of the model repository `repo_id`.
+
+    Raises BadInput for a folder that may not be published, HubProblem for what the network or the Hub answers.
+    """
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise BadInput("the Hub's client is not installed", fix=CLIENT_FIX) from None
+    require_publishable(folder, token)
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
+    with hub_errors(repo_id):
+        return _push(api, folder, repo_id, private, message)
+
+
+def require_publishable(folder: Path, token: str) -> None:
+    """Raises BadInput with every reason why the folder may not be published."""
+    record = read_export_record(folder)
+    names = sorted(_files(folder))
+    problems = [Problem(f"{name} changed since the export", "export again") for name in changed_since_export(folder, record)]
+    problems += [
+        Problem(f"{name} holds an access token", "take it out of the run, and export again")
+        for name in names
+        if holds_token(folder / name, token)
+    ]
+    if not record.scored:
+        problems.append(Problem("these weights were not scored", "export the run's sft/checkpoint, without --allow-unscored"))
+    for kind in REPORTS:
+        if not attached(folder, kind):
+            fix = "finish the run (picochat run tiny --out-dir ...), then export again"
+            problems.append(Problem(f"the evidence is incomplete: {place_of(kind).folder} ({kind}) is missing", fix))
+    if problems:
+        raise BadInput(f"{folder} may not be published", problems=problems)
+
+
+def holds_token(path: Path, token: str) -> bool:
+    """Whether the file holds this token, or anything shaped like one of the Hub's. Reads in blocks that overlap."""
+    needle, tail = token.encode(), b""
+    with path.open("rb") as stream:
+        while block := stream.read(READ_BLOCK_BYTES):
+            window = tail + block
+            if needle in window or ANY_TOKEN.search(window):
+                return True
+            tail = window[-LONGEST_TOKEN_BYTES:]
+    return False
+
+
+def _push(api: HfApi, folder: Path, repo_id: str, private: bool, message: str) -> PushReport:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    names = sorted(_files(folder))
+    api.create_repo(repo_id, private=private or None, exist_ok=True)
+    head = api.model_info(repo_id)
+    if private and not head.private:
+        raise WrongUsage(
+            f"{repo_id} is public, and --private was asked for", fix="make it private on the Hub, or leave --private out"
+        )
+    remote = _remote_files(api, repo_id, head.sha)
+    stale = sorted(set(remote) - set(names) - set(KEPT_ON_HUB))
+    say(f"pushing {len(names)} files to {repo_id} ...")
+    operations: list[Any] = [CommitOperationAdd(name, str(folder / name)) for name in names]
+    operations += [CommitOperationDelete(name) for name in stale]
+    # parent_commit: where somebody else commits in between, the Hub refuses rather than mixes
+    commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head.sha)
+    _compare(folder, names, _remote_files(api, repo_id, commit.oid), repo_id)
+    return PushReport(repo_id, commit.oid, len(names), tuple(stale))
+
+
+def _files(folder: Path) -> Iterator[str]:
+    return (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, str]:
+    """Name -> digest as the Hub states it: sha256 for large files, git's blob digest for the others."""
+    from huggingface_hub.hf_api import RepoFile
+
+    tree = api.list_repo_tree(repo_id, recursive=True, revision=revision)
+    return {item.path: item.lfs.sha256 if item.lfs else item.blob_id for item in tree if isinstance(item, RepoFile)}
+
+
+def _compare(folder: Path, names: list[str], remote: dict[str, str], repo_id: str) -> None:
+    wrong = [name for name in names if remote.get(name) not in (digest_file(folder / name), git_blob_digest(folder / name))]
+    wrong += sorted(set(remote) - set(names) - set(KEPT_ON_HUB))
+    if wrong:
+        raise HubProblem(
+            f"{repo_id} does not hold what was pushed",
+            problems=[Problem(f"{name}: {'differs' if name in remote else 'is missing'}") for name in wrong],
+            fix="push again; where a .gitignore on the Hub hides files, delete it there first",
+        )
+
+
+def git_blob_digest(path: Path) -> str:
+    """sha1 over `blob SIZE NUL CONTENT`: how git, and so the Hub, names a file."""
+    hasher = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as stream:
+        while block := stream.read(READ_BLOCK_BYTES):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+@contextmanager
+def hub_errors(repo_id: str) -> Iterator[None]:
+    """What the client raises, as HubProblem with a remedy. `from None`: the client's own text may quote request headers."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    # the client changed its HTTP library between releases; its own error is built on that library's, whichever it is
+    connection_error = HfHubHTTPError.__bases__[0]
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        raise HubProblem(f"the Hub refused {repo_id}: {_meaning(status)}", fix=_remedy(status)) from None
+    except HFValidationError as error:
+        raise WrongUsage(f"--repo-id {repo_id!r} cannot be used: {error}", fix="OWNER/NAME, 96 characters at most") from None
+    except (OSError, ValueError, connection_error) as error:
+        raise HubProblem(
+            f"the Hub could not be reached or gave an odd answer ({type(error).__name__})",
+            fix="check the network, then push again",
+        ) from None
+
+
+ANSWERS: tuple[tuple[int, str, str], ...] = (
+    # status, meaning, remedy
+    (400, "it does not accept the request (a licence or a card that it does not know?)", "check --license against the Hub's list of licences"),
+    (401, "the token is not valid", "make a token that may write, then export HF_TOKEN=..."),
+    (403, "the token may not write there", "use a token with write access to that owner, or another --repo-id"),
+    (404, "there is no such owner or repository, or the token may not see it", "check --repo-id"),
+    (409, "somebody else is changing the repository", "push again"),
+    (412, "somebody else committed in between", "look at the repository, then push again"),
+    (429, "too many requests", "wait some minutes, then push again"),
+)  # fmt: skip
+
+
+def _meaning(status: int) -> str:
+    known = {code: meaning for code, meaning, _ in ANSWERS}
+    return f"{known.get(status, 'it is not well')} (status {status or 'unknown'})"
+
+
+def _remedy(status: int) -> str:
+    return {code: remedy for code, _, remedy in ANSWERS}.get(status, "wait, then push again")

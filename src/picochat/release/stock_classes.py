@@ -1,0 +1,170 @@
+"""Our weights under the names of stock classes elsewhere: the tensors and the config.json of each flavor.
+
+The block (one norm for attention and MLP, QK-norm before RoPE) exists elsewhere with LayerNorm alone. Centred weights
+make RMSNorm and LayerNorm one function (model/centred.py), so these are plain renamings. Where a stock class wants more
+numbers than we have, it gets zeros (biases) or copies (gains per head). Does not check that the result computes the same:
+release/parity.py does, on the written folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from picochat.config import ModelConfig
+from picochat.core.errors import BadInput, WrongUsage, did_you_mean
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """The special tokens that a config names. `end` ends a reply, or a document where the model is a base model."""
+
+    bos: int
+    end: int
+    pad: int
+
+
+@dataclass(frozen=True)
+class Flavor:
+    """A stock class that can hold the block."""
+
+    name: str
+    architecture: str
+    tensors: Callable[[Tensors, ModelConfig], dict[str, Tensor]]
+    settings: Callable[[ModelConfig], dict[str, object]]
+
+
+def stablelm_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
+    """StableLM: half-split RoPE as ours; block and last norm carry a bias (zero); one copy of the QK gains a head."""
+    theirs = {"model.embed_tokens.weight": ours["embedding.weight"]}
+    theirs.update(_norm_with_zero_bias("model.norm", ours["norm.weight"]))
+    for layer in range(model.layers):
+        old, new = f"blocks.{layer}", f"model.layers.{layer}"
+        theirs.update(_norm_with_zero_bias(f"{new}.input_layernorm", ours[f"{old}.norm.weight"]))
+        theirs.update({f"{new}.{name}": ours[f"{old}.{key}"] for key, name in MATRICES})
+        for side, heads in (("query", model.heads), ("key", model.kv_heads)):
+            gain_D = ours[f"{old}.attention.{side}_norm.weight"]
+            for head in range(heads):
+                theirs[f"{new}.self_attn.{side[0]}_layernorm.norms.{head}.weight"] = gain_D.clone()
+    return theirs
+
+
+def cohere_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
+    """Cohere: norms without bias; RoPE pairs neighbours, so the rows inside each query and key head are interleaved."""
+    theirs = {"model.embed_tokens.weight": ours["embedding.weight"], "model.norm.weight": ours["norm.weight"]}
+    for layer in range(model.layers):
+        old, new = f"blocks.{layer}", f"model.layers.{layer}"
+        theirs[f"{new}.input_layernorm.weight"] = ours[f"{old}.norm.weight"]
+        theirs.update({f"{new}.{name}": ours[f"{old}.{key}"] for key, name in MATRICES})
+        for side, heads in (("query", model.heads), ("key", model.kv_heads)):
+            matrix = f"{new}.self_attn.{side[0]}_proj.weight"
+            theirs[matrix] = interleave(theirs[matrix], model.head_width)
+            gain_D = interleave(ours[f"{old}.attention.{side}_norm.weight"], model.head_width)
+            theirs[f"{new}.self_attn.{side[0]}_norm.weight"] = gain_D.repeat(heads, 1)
+    return theirs
+
+
+MATRICES: tuple[tuple[str, str], ...] = (
+    # ours below blocks.L, theirs below model.layers.L
+    ("attention.query.weight", "self_attn.q_proj.weight"),
+    ("attention.key.weight", "self_attn.k_proj.weight"),
+    ("attention.value.weight", "self_attn.v_proj.weight"),
+    ("attention.out.weight", "self_attn.o_proj.weight"),
+    ("mlp.gate.weight", "mlp.gate_proj.weight"),
+    ("mlp.up.weight", "mlp.up_proj.weight"),
+    ("mlp.down.weight", "mlp.down_proj.weight"),
+)
+
+
+def interleave(rows: Tensor, head_width: int) -> Tensor:
+    """Rows of each head in the order 0, D/2, 1, D/2+1, ...: half-split RoPE pairs become neighbours."""
+    order_D = torch.arange(head_width).view(2, head_width // 2).T.reshape(-1)
+    return rows.unflatten(0, (-1, head_width))[:, order_D].flatten(0, 1).contiguous()
+
+
+def _norm_with_zero_bias(name: str, gain: Tensor) -> dict[str, Tensor]:
+    return {f"{name}.weight": gain, f"{name}.bias": torch.zeros_like(gain)}
+
+
+def stablelm_settings(model: ModelConfig) -> dict[str, object]:
+    # transformers 4 reads the rotary keys at the top, 5 those inside rope_parameters; without the factor both take 0.25
+    return {
+        "model_type": "stablelm",
+        "use_parallel_residual": True,
+        "qk_layernorm": True,
+        "use_qkv_bias": False,
+        "hidden_dropout": 0.0,
+        "partial_rotary_factor": 1.0,
+        "rope_theta": model.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta, "partial_rotary_factor": 1.0},
+    }
+
+
+def cohere_settings(model: ModelConfig) -> dict[str, object]:
+    return {
+        "model_type": "cohere",
+        "use_qk_norm": True,
+        "attention_bias": False,
+        "logit_scale": 1.0,
+        "rope_theta": model.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta},
+    }
+
+
+FLAVORS: tuple[Flavor, ...] = (
+    #      name        architecture             tensors           settings
+    Flavor("stablelm", "StableLmForCausalLM",   stablelm_tensors, stablelm_settings),
+    Flavor("cohere",   "CohereForCausalLM",     cohere_tensors,   cohere_settings),
+)  # fmt: skip
+
+
+def find_flavor(name: str) -> Flavor:
+    """The flavor of that name. Raises WrongUsage that lists the names."""
+    for flavor in FLAVORS:
+        if flavor.name == name:
+            return flavor
+    names = [flavor.name for flavor in FLAVORS]
+    raise WrongUsage(f"there is no export flavor {name!r}{did_you_mean(name, names)}", fix=f"one of: {', '.join(names)}")
+
+
+def require_stock_shape(model: ModelConfig) -> None:
+    """Raises BadInput where the heads do not fill the width: the stock classes derive the head width from it."""
+    if model.heads * model.head_width != model.width:
+        raise BadInput(
+            f"{model.heads} heads of {model.head_width} do not make the width {model.width}: no stock class holds that shape",
+            fix="train with model.heads x model.head_width = model.width",
+        )
+
+
+def stock_config(
+    flavor: Flavor, model: ModelConfig, vocab_size: int, ids: TokenIds, dtype: str, version: str
+) -> dict[str, object]:
+    """config.json. Keys that transformers renamed from 4 to 5 stand under both names. `dtype`: float32 or bfloat16."""
+    return {
+        "architectures": [flavor.architecture],
+        "vocab_size": vocab_size,
+        "hidden_size": model.width,
+        "intermediate_size": model.mlp_width,
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "num_key_value_heads": model.kv_heads,
+        "hidden_act": "silu",
+        "max_position_embeddings": model.context,
+        "layer_norm_eps": model.norm_eps,
+        "tie_word_embeddings": True,
+        "attention_dropout": 0.0,
+        "initializer_range": model.init_std,
+        "use_cache": True,
+        "bos_token_id": ids.bos,
+        "eos_token_id": ids.end,
+        "pad_token_id": ids.pad,
+        "dtype": dtype,
+        "torch_dtype": dtype,
+        "transformers_version": version,
+        **flavor.settings(model),
+    }

@@ -1,0 +1,261 @@
+"""The task pack: SFT and eval rows of the five skills by profile, written beside the dataset pack and promoted into it.
+
+The same arguments give the same bytes. Rows come from tables and rules of this project alone; nothing is downloaded.
+Promises independent eval items, and refuses to ask for more rows than there are. Does not know the model that will learn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from picochat.core.errors import BadInput, Problem, WrongUsage, did_you_mean
+from picochat.core.records import canonical_json, digest_bytes, write_atomic
+from picochat.honesty.normalize import normalized_text
+from picochat.skills import arithmetic, choice, identity, refusal, spelling
+from picochat.skills.question import AnswerStyle, Question, Split, seeded, share_rows
+from picochat.skills.rows import EvalRow, SftRow, count_shared_items, eval_row, row_json, sft_row
+
+STYLES = ("direct", "scratchpad")
+SOURCES = ("offline",)
+FEWEST_SFT_ROWS = 32
+FEWEST_EVAL_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Skill:
+    """`chance`: the pass rate of a reply that knows nothing. `stages`: the parts that are also scored alone."""
+
+    name: str
+    make: Callable[[int, Split, int, AnswerStyle], list[Question]]
+    chance: float
+    stages: tuple[str, ...]
+
+
+SKILLS: tuple[Skill, ...] = (
+    #     name        makes its questions  chance  stages
+    Skill("math",     arithmetic.make,     0.0,    tuple(arithmetic.STAGES)),
+    Skill("spelling", spelling.make,       0.0,    tuple(spelling.STAGES)),
+    Skill("identity", identity.make,       0.0,    tuple(identity.STAGES)),
+    Skill("choice",   choice.make,         0.25,   choice.STAGES),
+    Skill("refusal",  refusal.make,        0.0,    tuple(refusal.STAGES)),
+)  # fmt: skip
+
+PROFILES: dict[str, dict[str, float]] = {
+    "release_skills": {"math": 0.30, "spelling": 0.25, "identity": 0.25, "choice": 0.10, "refusal": 0.10},
+    "release_behavior": {"identity": 0.85, "refusal": 0.15},
+    "behavior": {"choice": 0.25, "math": 0.25, "spelling": 0.20, "identity": 0.20, "refusal": 0.10},
+    "weak_skills": {"math": 0.36, "spelling": 0.28, "choice": 0.16, "identity": 0.12, "refusal": 0.08},
+    "full": {"choice": 0.34, "math": 0.24, "spelling": 0.20, "identity": 0.08, "refusal": 0.14},
+}
+
+
+@dataclass(frozen=True)
+class SkillCount:
+    """What one skill gave: rows, distinct items, and stages with their eval rows."""
+
+    skill: str
+    sft_rows: int
+    sft_items: int
+    eval_rows: int
+    eval_items: int
+    eval_stages: dict[str, int]
+
+
+@dataclass(frozen=True)
+class TaskPackReport:
+    profile: str
+    counts: tuple[SkillCount, ...]
+    repeated_prompts: int
+    shared_items: int
+    chat: Path
+    eval: Path
+    page: Path
+    promoted: bool
+
+    def lines(self) -> list[str]:
+        """A small table, then where the files are."""
+        return [
+            *table_lines(self.counts),
+            f"SFT prompts that stand twice: {self.repeated_prompts}; eval items that the SFT rows contain: {self.shared_items}",
+            f"SFT rows   {self.chat}",
+            f"eval rows  {self.eval}",
+            f"about them {self.page}",
+            "the pack now names these rows" if self.promoted else "the pack was left as it is (--no-promote)",
+        ]
+
+
+def make_task_pack(
+    pack_path: Path,
+    out_dir: Path,
+    *,
+    chat_out: Path | None,
+    eval_out: Path | None,
+    sft_rows: int,
+    eval_rows: int,
+    profile: str,
+    answer_style: str,
+    source: str,
+    seed: int,
+    force: bool,
+    promote: bool,
+) -> TaskPackReport:
+    """Write the SFT rows, the eval rows and a page about them; name them in the pack where `promote`.
+
+    Raises WrongUsage for arguments that cannot be met and for different rows that are already there without `force`.
+    """
+    _check(pack_path, sft_rows, eval_rows, profile, answer_style, source)
+    style = cast("AnswerStyle", answer_style)
+    sft, evals = make_rows(profile, sft_rows, eval_rows, style, seed)
+    chat = chat_out or out_dir / f"chat_task_mixture_{profile}.jsonl"
+    eval_path = eval_out or out_dir / f"eval_task_mixture_{profile}.jsonl"
+    page = out_dir / f"task_mixture_{profile}.md"
+    counts = count_skills(sft, evals)
+    files = {chat: _jsonl(sft), eval_path: _jsonl(evals)}
+    text = page_text(profile, style, seed, counts, sft, evals, [digest_bytes(data) for data in files.values()])
+    files[page] = text.encode()
+    _refuse_overwriting(files, force)
+    for path, data in files.items():
+        write_atomic(path, data)
+    if promote:
+        from picochat.data.pack import promote as promote_rows
+
+        promote_rows(pack_path, chat, eval_path)
+    repeated = len(sft) - len({normalized_text(row.user) for row in sft})
+    return TaskPackReport(profile, counts, repeated, count_shared_items(sft, evals), chat, eval_path, page, promote)
+
+
+def make_rows(profile: str, sft_rows: int, eval_rows: int, style: AnswerStyle, seed: int) -> tuple[list[SftRow], list[EvalRow]]:
+    """The rows of a profile, skills mixed. Raises WrongUsage that lists every stage that has too few items."""
+    sft = [sft_row(question, number, style) for number, question in _questions(profile, sft_rows, "sft", style, seed)]
+    evals = [eval_row(question, number, style) for number, question in _questions(profile, eval_rows, "eval", style, seed)]
+    return sft, evals
+
+
+def _questions(profile: str, count: int, split: Split, style: AnswerStyle, seed: int) -> list[tuple[int, Question]]:
+    problems: list[Problem] = []
+    questions: list[tuple[int, Question]] = []
+    rows = share_rows(count, PROFILES[profile])
+    for skill in SKILLS:
+        try:
+            questions += enumerate(skill.make(rows.get(skill.name, 0), split, seed, style))
+        except WrongUsage as error:
+            problems += [Problem(f"{skill.name}, {problem.what}") for problem in error.problems]
+    if problems:
+        flag = "--sft-rows" if split == "sft" else "--eval-rows"
+        raise WrongUsage(
+            f"profile {profile} cannot give {count} {split} rows without repeating itself",
+            problems=problems,
+            fix=f"a smaller {flag}",
+        )
+    seeded("mixture", split, seed).shuffle(questions)
+    return questions
+
+
+def _check(pack_path: Path, sft_rows: int, eval_rows: int, profile: str, answer_style: str, source: str) -> None:
+    problems: list[Problem] = []
+    for value, name, known in (
+        (profile, "profile", tuple(PROFILES)),
+        (answer_style, "skill-answer-style", STYLES),
+        (source, "source", SOURCES),
+    ):
+        if value not in known:
+            hint = did_you_mean(value, known)
+            problems.append(Problem(f"--{name} {value}: unknown{hint}", fix=f"one of: {', '.join(known)}"))
+    for value, name, fewest in ((sft_rows, "sft-rows", FEWEST_SFT_ROWS), (eval_rows, "eval-rows", FEWEST_EVAL_ROWS)):
+        if value < fewest:
+            problems.append(Problem(f"--{name} {value}: at least {fewest} are needed"))
+    if problems:
+        raise WrongUsage("the task pack cannot be made", problems=problems)
+    if not pack_path.is_file():
+        raise BadInput(f"dataset pack {pack_path} does not exist", fix="name the dataset_pack.json with --dataset-pack")
+
+
+def _jsonl(rows: Sequence[SftRow] | Sequence[EvalRow]) -> bytes:
+    return b"".join(canonical_json(row_json(row)) + b"\n" for row in rows)
+
+
+def _refuse_overwriting(files: dict[Path, bytes], force: bool) -> None:
+    """Equal files and empty files may stand there; others only with `force`."""
+    differing = [path for path, data in files.items() if path.exists() and path.read_bytes() not in (b"", data)]
+    if differing and not force:
+        problems = [Problem(f"{path} holds something else") for path in differing]
+        raise WrongUsage("files that are there would be lost", problems=problems, fix="--force replaces them")
+
+
+# ---- the page ---------------------------------------------------------------------------------------------------------
+
+
+def count_skills(sft: Sequence[SftRow], evals: Sequence[EvalRow]) -> tuple[SkillCount, ...]:
+    counts: list[SkillCount] = []
+    for skill in SKILLS:
+        trained = [row for row in sft if row.skill == skill.name]
+        asked = [row for row in evals if row.skill == skill.name]
+        if not trained and not asked:
+            continue
+        stages = Counter(row.curriculum_stage for row in asked)
+        counts.append(
+            SkillCount(
+                skill.name,
+                len(trained),
+                len({row.item for row in trained}),
+                len(asked),
+                len({row.item for row in asked}),
+                {stage: stages[stage] for stage in skill.stages},
+            )
+        )
+    return tuple(counts)
+
+
+def table_lines(counts: Sequence[SkillCount]) -> list[str]:
+    lines = [f"{'skill':<10}{'SFT rows':>10}{'items':>8}{'eval rows':>11}{'items':>8}"]
+    for row in counts:
+        lines.append(f"{row.skill:<10}{row.sft_rows:>10}{row.sft_items:>8}{row.eval_rows:>11}{row.eval_items:>8}")
+    return lines
+
+
+def page_text(
+    profile: str,
+    style: AnswerStyle,
+    seed: int,
+    counts: Sequence[SkillCount],
+    sft: Sequence[SftRow],
+    evals: Sequence[EvalRow],
+    digests: Sequence[str],
+) -> str:
+    """The page about the rows: how many of what, digests, and one example of each skill."""
+    lines = [
+        f"# Task mixture {profile}",
+        "",
+        f"Seed {seed}, answer style {style}, source offline. {len(sft)} SFT rows, {len(evals)} eval rows.",
+        f"SFT rows sha256 {digests[0]}",
+        f"Eval rows sha256 {digests[1]}",
+        "",
+        "| skill | SFT rows | SFT items | eval rows | eval items | eval rows of each stage |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in counts:
+        stages = ", ".join(f"{stage} {rows}" for stage, rows in row.eval_stages.items())
+        lines.append(f"| {row.skill} | {row.sft_rows} | {row.sft_items} | {row.eval_rows} | {row.eval_items} | {stages} |")
+    lines += [
+        "",
+        "An item is what the eval rows must not share with the SFT rows: a number pair, a word, a fact, a topic, a phrasing.",
+        f"Eval items that the SFT rows contain: {count_shared_items(sft, evals)}.",
+        "",
+    ]
+    for row in counts:
+        trained = next((entry for entry in sft if entry.skill == row.skill), None)
+        asked = next((entry for entry in evals if entry.skill == row.skill), None)
+        lines += [f"## {row.skill}", ""]
+        if trained is not None:
+            lines += ["SFT:", "", *_quoted(trained.user), ">", *_quoted(trained.assistant), ""]
+        if asked is not None:
+            lines += ["Eval:", "", *_quoted(asked.user), ""]
+    return "\n".join(lines)
+
+
+def _quoted(text: str) -> list[str]:
+    return [f"> {line}  " for line in text.splitlines()]

@@ -1,0 +1,392 @@
+"""SFT and eval rows: what they may hold, how they are read from files, and the stage that freezes them for a run.
+
+Rows of other makers are accepted in the known fields; an unknown key is refused, because a rule that nobody reads would
+be a rule that nobody fails. Keys that begin with `mixture_` are tags and kept as such. Does not judge replies
+(`scoring.py`) and does not look for contamination by wording (`honesty/`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+
+from pydantic import AliasChoices, Field, model_validator
+
+from picochat.core.errors import BadInput, Problem
+from picochat.core.publish import Draft
+from picochat.core.records import Record, parse_record, read_jsonl, write_jsonl
+from picochat.honesty.normalize import normalized_text
+from picochat.rundir import RowsFacts
+from picochat.skills.question import LONGEST_REPLY_WORDS, Question, hash_share
+from picochat.skills.scoring import can_fail
+
+if TYPE_CHECKING:
+    from picochat.data.pack import LoadedPack
+
+HELD_OUT_SFT_SHARE = 0.1
+MOST_PROBLEMS_SHOWN = 20
+REMEDY = "picochat data task-pack --dataset-pack {pack} --profile release_skills --force"
+SkillName = Literal["identity", "refusal", "choice", "math", "spelling", "other"]
+SKILL_OF_PREFIX: tuple[tuple[str, SkillName], ...] = (
+    # category begins with, skill
+    ("identity", "identity"),
+    ("refusal", "refusal"),
+    ("bench_choice", "choice"),
+    ("choice", "choice"),
+    ("bench_math", "math"),
+    ("math", "math"),
+    ("bench_spelling", "spelling"),
+    ("spelling", "spelling"),
+)
+Tag = str | int | float | bool | None
+
+
+def skill_of(category: str) -> SkillName:
+    """The skill of a category such as bench_math_addition; `other` where it is none of the five."""
+    for prefix, skill in SKILL_OF_PREFIX:
+        if category == prefix or category.startswith(prefix + "_"):
+            return skill
+    return "other"
+
+
+def _complete(value: Any) -> Any:
+    """The row with `mixture_*` keys moved into `tags`, and with the skill that its category says."""
+    if not isinstance(value, dict):
+        return value
+    row = cast("dict[str, Any]", value)
+    tags = {key: item for key, item in row.items() if key.startswith("mixture_")}
+    kept = {key: item for key, item in row.items() if key not in tags}
+    if tags and isinstance(kept.get("tags", {}), dict):
+        kept["tags"] = {**kept.get("tags", {}), **tags}
+    category = kept.get("category", "chat")
+    return {"skill": skill_of(category) if isinstance(category, str) else "other", **kept}
+
+
+class SftRow(Record):
+    """One example: what the user says and what the model shall answer. `fit_*`: the rule its own reply is checked by."""
+
+    id: str
+    user: str = Field(min_length=1, pattern=r"\S")
+    assistant: str = Field(min_length=1, pattern=r"\S")
+    system: str | None = None
+    category: str = "chat"
+    skill: SkillName = Field(default="other", description="follows from the category unless it is given")
+    group: str | None = Field(default=None, validation_alias=AliasChoices("group", "group_id", "template"))
+    item: str | None = Field(default=None, description="what must not be asked in eval as well: a pair, a word, a fact")
+    answerable: bool = True
+    curriculum_stage: str | None = None
+    answer_style: Literal["direct", "scratchpad"] | None = None
+    expected_final_answer: str | None = None
+    choice_labels: list[str] = Field(default=[])
+    choice_options: list[str] = Field(default=[])
+    correct_choice: str | None = None
+    fit_must_include: list[str] = Field(default=[])
+    fit_must_include_any: list[list[str]] = Field(default=[])
+    fit_must_not_include: list[str] = Field(default=[])
+    fit_reference_answer: str | None = None
+    fit_normalized_answer: str | None = None
+    fit_normalized_answer_required: bool = True
+    fit_max_words: int | None = None
+    tags: dict[str, Tag] = Field(default={})
+
+    _completed = model_validator(mode="before")(_complete)
+
+
+class EvalRow(Record):
+    """One question and the rule that decides about a reply."""
+
+    id: str
+    user: str = Field(min_length=1, pattern=r"\S")
+    system: str | None = None
+    category: str = "chat"
+    skill: SkillName = Field(default="other", description="follows from the category unless it is given")
+    group: str | None = Field(default=None, validation_alias=AliasChoices("group", "group_id", "template"))
+    item: str | None = None
+    answerable: bool = True
+    curriculum_stage: str | None = None
+    answer_style: Literal["direct", "scratchpad"] | None = None
+    must_include: list[str] = Field(default=[])
+    must_include_any: list[list[str]] = Field(default=[], description="of each group the reply holds at least one")
+    must_not_include: list[str] = Field(default=[])
+    required_entities: list[str] = Field(default=[])
+    expected: str | None = None
+    reference_answer: str | None = Field(default=None, description="a reply that passes; nothing is scored against it")
+    normalized_answer: str | None = None
+    normalized_answers: list[str] = Field(default=[])
+    normalized_answer_required: bool = True
+    final_answer: str | None = None
+    aliases: list[str] = Field(default=[])
+    choice_labels: list[str] = Field(default=[])
+    choice_options: list[str] = Field(default=[])
+    correct_choice: str | None = None
+    min_words: int | None = None
+    max_words: int | None = None
+    min_chars: int | None = None
+    max_chars: int | None = None
+    split: str | None = None
+    level: str | int | None = None
+    robustness_variant: str | None = None
+    require_corpus_support: Literal[False] = Field(
+        default=False, description="not supported: no reply is looked up in the corpus"
+    )
+    tags: dict[str, Tag] = Field(default={})
+
+    _completed = model_validator(mode="before")(_complete)
+
+    @model_validator(mode="after")
+    def _choice_is_whole(self) -> EvalRow:
+        if self.correct_choice is not None and self.correct_choice not in self.choice_labels:
+            raise ValueError(f"correct_choice {self.correct_choice!r} is none of choice_labels {self.choice_labels}")
+        if self.choice_options and len(self.choice_options) != len(self.choice_labels):
+            raise ValueError(f"{len(self.choice_options)} choice_options for {len(self.choice_labels)} choice_labels")
+        return self
+
+
+Row = TypeVar("Row", SftRow, EvalRow)
+
+
+class HasRows(Protocol):
+    """What the stage needs of a pack."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def chat_path(self) -> Path | None: ...
+    @property
+    def eval_path(self) -> Path | None: ...
+
+
+# ---- from questions ---------------------------------------------------------------------------------------------------
+
+
+def sft_row(question: Question, number: int, answer_style: Literal["direct", "scratchpad"]) -> SftRow:
+    scored = question.final_answer is not None
+    return SftRow(
+        id=f"sft-{skill_of(question.category)}-{number:05d}",
+        user=question.prompt,
+        assistant=question.reply,
+        category=question.category,
+        item=question.item,
+        answerable=question.answerable,
+        curriculum_stage=question.stage,
+        answer_style=answer_style if scored else None,
+        expected_final_answer=question.final_answer,
+        choice_labels=list("ABCD"[: len(question.options)]),
+        choice_options=list(question.options),
+        correct_choice=question.correct_choice,
+        fit_must_include_any=[list(group) for group in question.must_include_any],
+    )
+
+
+def eval_row(question: Question, number: int, answer_style: Literal["direct", "scratchpad"]) -> EvalRow:
+    row = sft_row(question, number, answer_style)
+    return as_eval_row(row).model_copy(update={"id": f"eval-{row.skill}-{number:05d}", "split": "eval"})
+
+
+def as_eval_row(row: SftRow) -> EvalRow:
+    """The eval row that asks an SFT row's own question, for the fit on trained and held-out rows."""
+    answer = row.expected_final_answer or row.fit_normalized_answer
+    return EvalRow(
+        id=row.id,
+        user=row.user,
+        system=row.system,
+        category=row.category,
+        group=row.group,
+        item=row.item,
+        answerable=row.answerable,
+        curriculum_stage=row.curriculum_stage,
+        answer_style=row.answer_style,
+        must_include=row.fit_must_include,
+        must_include_any=row.fit_must_include_any,
+        must_not_include=row.fit_must_not_include,
+        reference_answer=row.fit_reference_answer or row.assistant,
+        normalized_answers=[answer] if answer is not None else [],
+        normalized_answer_required=row.fit_normalized_answer_required,
+        choice_labels=row.choice_labels,
+        choice_options=row.choice_options,
+        correct_choice=row.correct_choice,
+        max_words=row.fit_max_words or (LONGEST_REPLY_WORDS if row.answer_style == "scratchpad" else None),
+        tags=row.tags,
+    )
+
+
+# ---- from files -------------------------------------------------------------------------------------------------------
+
+
+def read_sft_rows(path: Path) -> list[SftRow]:
+    """The SFT rows of a .jsonl file; rows without an id get one from their line.
+
+    Raises BadInput with every problem (the first 20 shown) and its line, and for a file without rows.
+    """
+    return _read_rows(path, SftRow, "SFT rows", "sft")
+
+
+def read_eval_rows(path: Path) -> list[EvalRow]:
+    """The eval rows of a .jsonl file. Errors as in `read_sft_rows`."""
+    return _read_rows(path, EvalRow, "eval rows", "eval")
+
+
+def _read_rows(path: Path, model: type[Row], what: str, prefix: str) -> list[Row]:
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    line_of: dict[str, int] = {}
+    for number, line in _lines(path, what):
+        row = _row(line, number, model, prefix, problems)
+        if row is None:
+            continue
+        if row.id in line_of:
+            problems.append(Problem(f"line {number}: id {row.id!r} stands on line {line_of[row.id]} already"))
+        line_of.setdefault(row.id, number)
+        rows.append(row)
+    if problems:
+        raise BadInput(
+            f"{what} {path} are not usable: {_count(problems)}", problems=_first(problems), fix=REMEDY.format(pack="PACK")
+        )
+    if not rows:
+        raise BadInput(f"{what} {path}: the file has no rows", fix=REMEDY.format(pack="PACK"))
+    return rows
+
+
+def _lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
+    """(line number, bytes) of the lines that are not blank."""
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError:
+        raise BadInput(f"{what} {path}: the file does not exist", fix=REMEDY.format(pack="PACK")) from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise BadInput(f"{what} {path}: {error.strerror}", fix="name a file that can be read") from None
+    with stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield number, line
+
+
+def _row(line: bytes, number: int, model: type[Row], prefix: str, problems: list[Problem]) -> Row | None:
+    """The row of a line, or None with what is wrong with it added to `problems`."""
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        problems.append(Problem(f"line {number}: not UTF-8 text"))
+        return None
+    except json.JSONDecodeError as error:
+        problems.append(Problem(f"line {number}: not valid JSON ({error.msg})"))
+        return None
+    if not isinstance(value, dict):
+        problems.append(Problem(f"line {number}: a JSON object is needed, found {type(value).__name__}"))
+        return None
+    try:
+        return parse_record(model, {"id": f"{prefix}-line-{number}", **value}, f"line {number}")
+    except BadInput as error:
+        problems += [Problem(f"line {number}: {problem.what}") for problem in error.problems]
+        return None
+
+
+def _count(problems: Sequence[Problem]) -> str:
+    return f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+
+
+def _first(problems: Sequence[Problem]) -> list[Problem]:
+    more = len(problems) - MOST_PROBLEMS_SHOWN
+    rest = [Problem(f"... and {more} more")] if more > 0 else []
+    return [*problems[:MOST_PROBLEMS_SHOWN], *rest]
+
+
+def row_json(row: SftRow | EvalRow) -> dict[str, Any]:
+    """The row as it is written: only what differs from the defaults, and always the fields that everyone reads."""
+    always = {name: getattr(row, name) for name in ("id", "user", "category", "skill", "answerable")}
+    return {**json.loads(row.model_dump_json(exclude_defaults=True)), **always}
+
+
+# ---- the stage --------------------------------------------------------------------------------------------------------
+
+
+def prepare_rows(pack: LoadedPack | HasRows, seed: int, draft: Draft) -> None:
+    """The pack's rows, checked and split: sft_train.jsonl, sft_held_out.jsonl, eval.jsonl, and their facts.
+
+    About 10% of the SFT rows are held out, by hash of their item, so that rows on one item stay on one side.
+    Raises BadInput where the pack names no rows or they cannot be used; problems of both files come together.
+    """
+    sft, evals = _read_both(pack)
+    train, held_out = split_sft_rows(sft, seed)
+    for name, rows in (("sft_train", train), ("sft_held_out", held_out), ("eval", evals)):
+        write_jsonl(draft.path(f"{name}.jsonl"), (row_json(row) for row in rows))
+    draft.facts = RowsFacts(
+        sft_train_rows=len(train),
+        sft_held_out_rows=len(held_out),
+        eval_rows=len(evals),
+        sft_by_skill=_by_skill(sft),
+        eval_by_skill=_by_skill(evals),
+        eval_items_by_skill=_items_by_skill(evals),
+        repeated_sft_prompts=len(sft) - len({normalized_text(row.user) for row in sft}),
+        eval_rows_without_rule=sum(not can_fail(row) for row in evals),
+        shared_items=count_shared_items(sft, evals),
+    ).model_dump(mode="json")
+
+
+def _read_both(pack: LoadedPack | HasRows) -> tuple[list[SftRow], list[EvalRow]]:
+    problems: list[Problem] = []
+    sft: list[SftRow] = []
+    evals: list[EvalRow] = []
+    try:
+        sft = read_sft_rows(_required(pack.chat_path, "chat"))
+    except BadInput as error:
+        problems += [Problem(error.what), *error.problems]
+    try:
+        evals = read_eval_rows(_required(pack.eval_path, "eval"))
+    except BadInput as error:
+        problems += [Problem(error.what), *error.problems]
+    if problems:
+        raise BadInput(f"the rows of pack {pack.path} are not usable", problems=problems, fix=REMEDY.format(pack=pack.path))
+    return sft, evals
+
+
+def _required(path: Path | None, key: str) -> Path:
+    if path is None:
+        raise BadInput(f"{key}: the pack names no file", fix=REMEDY.format(pack="PACK"))
+    return path
+
+
+def split_sft_rows(rows: Sequence[SftRow], seed: int) -> tuple[list[SftRow], list[SftRow]]:
+    """(train, held out): the side follows from seed and item (else group, else prompt), in the order of the file."""
+    train: list[SftRow] = []
+    held_out: list[SftRow] = []
+    for row in rows:
+        key = row.item or row.group or normalized_text(row.user)
+        (held_out if hash_share(f"sft held out {seed} {key}") < HELD_OUT_SFT_SHARE else train).append(row)
+    return train, held_out
+
+
+def count_shared_items(sft: Iterable[SftRow], evals: Iterable[EvalRow]) -> int:
+    """Eval items that the SFT rows contain: the same item, or the same prompt after normalization."""
+    items: set[str] = set()
+    prompts: set[str] = set()
+    for row in sft:
+        prompts.add(normalized_text(row.user))
+        if row.item:
+            items.add(row.item)
+    return len({_item_key(row) for row in evals if row.item in items or normalized_text(row.user) in prompts})
+
+
+def _item_key(row: EvalRow) -> str:
+    return row.item or row.group or normalized_text(row.user)
+
+
+def _by_skill(rows: Iterable[SftRow | EvalRow]) -> dict[str, int]:
+    return _sorted(Counter(row.skill for row in rows))
+
+
+def _items_by_skill(rows: Iterable[EvalRow]) -> dict[str, int]:
+    return _sorted(Counter(skill for skill, _ in {(row.skill, _item_key(row)) for row in rows}))
+
+
+def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
+
+
+def read_published_rows(path: Path, model: type[Row]) -> Iterator[Row]:
+    """The rows of a published `rows` artifact, one by one; they were checked when they were written."""
+    for number, value in read_jsonl(path, "rows"):
+        yield parse_record(model, value, f"{path}, line {number}")

@@ -1,0 +1,186 @@
+"""The skill "spelling": counting the letters of a word, its first and last letter, its letters in order and in reverse.
+
+An item is a word, real or made up of syllables; a held-out word is in no SFT row of this skill. Letters are answered with
+a space between them, so that each is a token of its own. Only the letters a to z.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from picochat.skills.question import AnswerStyle, Question, Split, draw, seeded, share_rows, side_of, with_final_answer
+from picochat.skills.words import WORDS
+
+HELD_OUT_SHARE = 0.3
+STAGES: dict[str, float] = {"count": 0.24, "first": 0.22, "last": 0.22, "spaced": 0.16, "reverse": 0.16}
+PSEUDO_WORDS = 400
+PSEUDO_WORD_SHARE = 0.2
+ONSETS = (
+    "b",
+    "bl",
+    "br",
+    "c",
+    "cl",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pl",
+    "pr",
+    "r",
+    "s",
+    "sk",
+    "sp",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "w",
+    "z",
+)
+VOWELS = ("a", "e", "i", "o", "u")
+CODAS = ("", "n", "r", "l", "m", "t", "s")
+
+WORDINGS: dict[Split, dict[str, tuple[str, ...]]] = {
+    "sft": {
+        "count": (
+            "How many letters are in the word {word}?",
+            "Count the letters of {word}.",
+            "How long is the word {word}?",
+            "How many letters does {word} have?",
+        ),
+        "first": (
+            "What is the first letter of {word}?",
+            "Which letter does {word} start with?",
+            "Give the first letter of {word}.",
+            "How does {word} begin?",
+        ),
+        "last": (
+            "What is the last letter of {word}?",
+            "Which letter does {word} end with?",
+            "Give the last letter of {word}.",
+            "How does {word} end?",
+        ),
+        "spaced": (
+            "Spell the word {word}.",
+            "Write {word} with spaces between the letters.",
+            "Spell {word} letter by letter.",
+            "Put a space between the letters of {word}.",
+        ),
+        "reverse": (
+            "Spell {word} backwards.",
+            "Write the letters of {word} in reverse.",
+            "Reverse the word {word}, with spaces.",
+            "Give the letters of {word} from last to first.",
+        ),
+    },
+    "eval": {
+        "count": (
+            "Please tell me how many letters {word} has.",
+            "What is the number of letters in {word}?",
+            "I want to know how many letters make up {word}.",
+        ),
+        "first": (
+            "Please tell me which letter comes first in {word}.",
+            "The word {word} starts with what letter?",
+            "I want to know the first letter in {word}.",
+        ),
+        "last": (
+            "Please tell me which letter comes last in {word}.",
+            "The word {word} ends with what letter?",
+            "I want to know the last letter in {word}.",
+        ),
+        "spaced": (
+            "Please spell {word} with a space after each letter.",
+            "How do you spell {word}, letter by letter?",
+            "I want the letters of {word} with spaces.",
+        ),
+        "reverse": (
+            "Please spell {word} backwards with a space after each letter.",
+            "How do you spell {word} backwards, letter by letter?",
+            "I want the letters of {word} in reverse, with spaces.",
+        ),
+    },
+}
+
+
+def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list[Question]:
+    """`count` questions over the stages; in eval no word is asked twice. Raises WrongUsage where words run out."""
+    questions: list[Question] = []
+    words = _words(split, seed)
+    start = 0
+    for stage, rows in share_rows(count, STAGES).items():
+        # Each stage begins where the one before ended, so that stages share no word until the words run out.
+        turned = words[start:] + words[:start] if split == "sft" else words[start:]
+        usable = [word for word in turned if word[0] != word[-1]]
+        taken = usable[:rows] if split == "eval" or rows <= len(usable) else usable
+        wordings = WORDINGS[split][stage]
+        questions += draw(
+            rows,
+            stage,
+            split,
+            taken,
+            len(wordings),
+            seed,
+            lambda word, n, s=stage, w=wordings: _ask(word, s, w[n], answer_style),
+        )
+        start = (words.index(taken[-1]) + 1) % len(words) if taken else start
+    return questions
+
+
+def _words(split: Split, seed: int) -> list[str]:
+    """The words of one side, shuffled: one made-up word to four real ones, for as long as both last."""
+    rng = seeded("spelling words", split, seed)
+    real = [word for word in WORDS if side_of(f"spelling:{word}", HELD_OUT_SHARE) == split]
+    made = [word for word in pseudo_words() if side_of(f"spelling:{word}", HELD_OUT_SHARE) == split]
+    rng.shuffle(real)
+    rng.shuffle(made)
+    mixed: list[str] = []
+    every = round(1 / PSEUDO_WORD_SHARE)
+    while real or made:
+        source = made if made and (len(mixed) % every == every - 1 or not real) else real
+        mixed.append(source.pop())
+    return mixed
+
+
+@lru_cache
+def pseudo_words() -> tuple[str, ...]:
+    """Made-up words of two or three syllables that are no word of the list; the same for every seed."""
+    rng = seeded("pseudo words")
+    known, found = set(WORDS), dict[str, None]()
+    while len(found) < PSEUDO_WORDS:
+        syllables = [rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.choice((2, 2, 3)))]
+        word = "".join(syllables) + rng.choice(CODAS)
+        if 4 <= len(word) <= 8 and word not in known:
+            found[word] = None
+    return tuple(found)
+
+
+def _ask(word: str, stage: str, wording: str, style: AnswerStyle) -> Question:
+    answer = final_answer(word, stage)
+    reply = with_final_answer(working(word, stage), answer, style)
+    return Question(f"spelling:{word}", f"bench_spelling_{stage}", stage, wording.format(word=word), reply, final_answer=answer)
+
+
+def final_answer(word: str, stage: str) -> str:
+    if stage == "count":
+        return str(len(word))
+    if stage in ("first", "last"):
+        return word[0] if stage == "first" else word[-1]
+    return " ".join(word if stage == "spaced" else reversed(word))
+
+
+def working(word: str, stage: str) -> str:
+    """The word letter by letter: numbered where letters are counted, with commas elsewhere."""
+    if stage == "count":
+        return ", ".join(f"{letter} {n}" for n, letter in enumerate(word, start=1)) + "."
+    return ", ".join(word) + "."

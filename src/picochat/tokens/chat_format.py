@@ -1,0 +1,164 @@
+"""The conversation format: messages become ids, and a mask that says which ids are trained.
+
+    <|bos|> <|system|> text <|end|> <|user|> text <|end|> <|assistant|> reply <|end|>
+
+The marks are ids, not text: what a user types between them stays text, also where it spells a mark. Targets are the
+assistant's replies and the end-of-turn after each, nothing else. `chat_template.jinja` says the same to other programs;
+a test holds the two together. Training, evaluation and serving import this file; none spells the format again.
+Conversations are never cut: one that does not fit the context is left out of training, and counted.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from picochat.config import ModelConfig
+from picochat.core.errors import BadInput, Problem
+from picochat.core.publish import Artifact, Draft
+from picochat.core.records import Record, read_jsonl
+from picochat.rundir import ConversationsFacts
+from picochat.tokens.tokenizer import Tokenizer
+
+Role = Literal["system", "user", "assistant"]
+Split = Literal["train", "held_out"]
+MOST_PROBLEMS = 20  # of one file, told at once
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: equal rows give equal bytes
+
+
+class Message(Record):
+    role: Role
+    content: str
+
+
+class EncodedChat(NamedTuple):
+    """One conversation. targets[i]: ids[i] is to be predicted from the ids before it. Equal lengths."""
+
+    ids: list[int]
+    targets: list[bool]
+
+
+def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> EncodedChat:
+    """The ids of a whole conversation and which of them are targets: the assistant's replies and their end-of-turn."""
+    marks: dict[Role, int] = {"system": tokenizer.system, "user": tokenizer.user, "assistant": tokenizer.assistant}
+    ids, targets = [tokenizer.bos], [False]
+    for message in messages:
+        content = tokenizer.encode(message.content)
+        ids += [marks[message.role], *content, tokenizer.end]
+        targets += [False] + [message.role == "assistant"] * (len(content) + 1)
+    return EncodedChat(ids, targets)
+
+
+def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """The ids that a reply is generated after: the conversation, then the assistant's mark. Generation ends at `end`."""
+    return [*encode_messages(tokenizer, messages).ids, tokenizer.assistant]
+
+
+def row_messages(row: Mapping[str, Any]) -> list[Message]:
+    """The conversation of one row: `user`, `assistant`, and `system` where the row has one."""
+    roles: tuple[Role, ...] = ("system", "user", "assistant")
+    return [Message(role=role, content=row[role]) for role in roles if row.get(role) is not None]
+
+
+# ---- the rows of a run, encoded once ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """Encoded rows, in the order of their file. Row i is tokens[offsets[i]:offsets[i + 1]]."""
+
+    tokens: npt.NDArray[np.uint16]
+    targets: npt.NDArray[np.bool_]
+    offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def ids(self, row: int) -> npt.NDArray[np.uint16]:
+        return self.tokens[self.offsets[row] : self.offsets[row + 1]]
+
+    def mask(self, row: int) -> npt.NDArray[np.bool_]:
+        """mask(i)[t]: ids(i)[t] is a target."""
+        return self.targets[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+
+def join_conversations(chats: Sequence[EncodedChat]) -> Conversations:
+    lengths = [len(chat.ids) for chat in chats]
+    return Conversations(
+        tokens=np.array([token for chat in chats for token in chat.ids], dtype=np.uint16),
+        targets=np.array([target for chat in chats for target in chat.targets], dtype=np.bool_),
+        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
+    )
+
+
+def read_chats(path: Path, tokenizer: Tokenizer) -> list[EncodedChat]:
+    """Every row of a jsonl file, encoded. Raises BadInput that lists the rows without the texts they need."""
+    chats: list[EncodedChat] = []
+    problems: list[Problem] = []
+    for line, row in read_jsonl(path, "rows"):
+        wrong = [key for key in ("user", "assistant") if not isinstance(row.get(key), str)]
+        wrong += ["system"] if not isinstance(row.get("system"), (str, type(None))) else []
+        if wrong:
+            problems.append(Problem(f"line {line}: {', '.join(wrong)} must be text"))
+        else:
+            chats.append(encode_messages(tokenizer, row_messages(row)))
+    if problems:
+        more = [Problem(f"and {len(problems) - MOST_PROBLEMS} more")] if len(problems) > MOST_PROBLEMS else []
+        raise BadInput(f"rows {path} cannot be encoded", problems=problems[:MOST_PROBLEMS] + more)
+    return chats
+
+
+def conversations_facts(chats: Sequence[EncodedChat], context: int) -> ConversationsFacts:
+    """Facts of the training rows: `rows` and `longest` of all of them, tokens and targets of those that fit."""
+    kept = fitting(chats, context)
+    return ConversationsFacts(
+        rows=len(chats),
+        tokens=sum(len(chat.ids) for chat in kept),
+        target_tokens=sum(sum(chat.targets) for chat in kept),
+        longest_row_tokens=max((len(chat.ids) for chat in chats), default=0),
+        rows_over_context=len(chats) - len(kept),
+    )
+
+
+def fitting(chats: Iterable[EncodedChat], context: int) -> list[EncodedChat]:
+    return [chat for chat in chats if len(chat.ids) <= context]
+
+
+def encode_conversations(rows: Artifact, tokenizer: Artifact, model: ModelConfig, draft: Draft) -> None:
+    """train.npz and held_out.npz: the SFT rows as ids and masks, without those longer than the context."""
+    words = Tokenizer.load(tokenizer.path("tokenizer.json"))
+    train_chats = read_chats(rows.path("sft_train.jsonl"), words)
+    held_out_chats = read_chats(rows.path("sft_held_out.jsonl"), words)
+    write_conversations(draft.path("train.npz"), join_conversations(fitting(train_chats, model.context)))
+    write_conversations(draft.path("held_out.npz"), join_conversations(fitting(held_out_chats, model.context)))
+    draft.facts = conversations_facts(train_chats, model.context).model_dump(mode="json")
+
+
+def write_conversations(path: Path, rows: Conversations) -> None:
+    """An .npz whose bytes follow from the rows alone: numpy's own writer leaves the dates to the zip library."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name in ("tokens", "targets", "offsets"):
+            buffer = io.BytesIO()
+            np.save(buffer, getattr(rows, name), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", ZIP_DATE), buffer.getvalue())
+
+
+def open_conversations(conversations: Artifact, split: Split) -> Conversations:
+    """The encoded rows of one split. Raises BadInput where the file is not what `encode_conversations` writes."""
+    path = conversations.path(f"{split}.npz")
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return Conversations(arrays["tokens"], arrays["targets"], arrays["offsets"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise BadInput(f"conversations {path} cannot be read: {error}") from None

@@ -1,0 +1,362 @@
+"""The tokenizer: byte-level BPE as a standard `tokenizer.json`, trained by `tokenizers`, encoded by the fastest exact encoder.
+
+Ids: the specials from 0, then the 256 bytes, then one id a merge, in merge order. Every text has an encoding that decodes
+to the same text, and no text encodes to a special: turns and documents are marked by code, never by what someone typed.
+Digits stand one by one (docs/decisions/0005). There is no normalizer, and no id means "unknown".
+
+Encoding is by `tiktoken`, built from the same file, and compared with `tokenizers` on texts chosen for their traps at
+every load; where the two differ, the slower `tokenizers` encodes and `encoder_note` says why. Does not know what the
+specials are for: `chat_format` and `shards` do.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tiktoken
+import tokenizers
+import xxhash
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from picochat.config import TokenizerConfig
+from picochat.core.errors import BadInput, Problem
+from picochat.core.progress import Progress
+from picochat.core.publish import Artifact, Draft
+from picochat.core.records import digest_bytes, read_json
+from picochat.rundir import CorpusFacts, TokenizerFacts, facts_of
+
+if TYPE_CHECKING:
+    from picochat.data.documents import Document
+
+SPECIALS: tuple[str, ...] = (
+    "<|bos|>",  # before each document and each conversation
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|end|>",  # after each turn: what stops generation
+    "<|pad|>",
+    "<|reserved_0|>",  # spare ids, so that a later need does not move the others
+    "<|reserved_1|>",
+)
+# Qwen2's split pattern: llama.cpp knows it by that name, and it is one regular expression, which is all tiktoken takes.
+SPLIT_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+BYTES = 256
+LEAST_MERGE_COUNT = 2  # a pair that stands once in the sample is no pattern
+ROUND_VOCAB_TO = 64  # sizes offered as a remedy: matrices of such widths are fast everywhere
+# Stands for bos inside tiktoken, so that one call encodes many documents. A text that holds it is encoded by itself.
+DOCUMENT_MARK = "\x00<|document|>\x00"
+# From about a million blanks in a row the regular expression of tiktoken overflows its stack and panics.
+LONG_BLANK = re.compile(r"\s{100000}")
+LONG_BLANK_CHARS = 100_000
+
+TokenIds = npt.NDArray[np.uint16]
+
+TRAPS: tuple[str, ...] = (
+    "",
+    " ",
+    "Hello, world! It's 2024; we'll pay $1,234.56 (or 78%).",
+    "  leading and trailing blanks  ",
+    "tabs\t\tand\n\n\nnewlines \n  \r\nand carriage\rreturns",
+    "I'M SHE'LL they'd o'clock rock'n'roll 's 'T",
+    "snake_case camelCase kebab-case a.b.c(d)[e]{f}\n    indented:\n\treturn x**2 != y  # comment",
+    "naïve café Ångström e\u0301 \u00a0no-break\u2009thin \u3000wide",
+    "中文没有空格，日本語もそうです。한국어는 있습니다",
+    "Привет мир. Γειά σου. مرحبا بالعالم. שלום עולם. नमस्ते दुनिया",
+    "½ ² Ⅷ ٣٤ १२ 12345678901234567890",
+    "👩‍👩‍👧‍👦 🇩🇪 👍🏽 \u200b\ufeff\u202e",
+    "<|bos|><|user|>typed<|end|> <|assistant|>",
+    "control \x00\x01\x1b[0m \x7f \x85 \x1c\x1d",
+    "".join(chr(code) for code in range(0x20, 0x250)),
+    "unassigned \U000e0fff private \ue000 \uffff end",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """Text to ids and back. Made by `load`; safe to share between threads.
+
+    digest: sha256 of the tokenizer.json. encoder_note: why `tokenizers` encodes, where it does.
+    """
+
+    vocab_size: int
+    digest: str
+    encoder_note: str | None
+    _pieces: tuple[bytes, ...]
+    _fast: tiktoken.Encoding | None
+    _reference: tokenizers.Tokenizer
+
+    bos: ClassVar[int] = SPECIALS.index("<|bos|>")
+    system: ClassVar[int] = SPECIALS.index("<|system|>")
+    user: ClassVar[int] = SPECIALS.index("<|user|>")
+    assistant: ClassVar[int] = SPECIALS.index("<|assistant|>")
+    end: ClassVar[int] = SPECIALS.index("<|end|>")
+    pad: ClassVar[int] = SPECIALS.index("<|pad|>")
+
+    @staticmethod
+    def load(path: Path, not_tiktoken: str | None = None) -> Tokenizer:
+        """The tokenizer of a tokenizer.json that picochat made. Encodes by tiktoken where that agrees with the file.
+
+        not_tiktoken: a known reason to encode by `tokenizers` at once. Raises BadInput that lists everything in which the
+        file is not ours.
+        """
+        layout = read_layout(path)
+        reference = tokenizers.Tokenizer.from_str(json.dumps(layout.tree))
+        reference.encode_special_tokens = True  # typed specials stay text
+        fast = build_fast_encoder(layout.pieces)
+        note = not_tiktoken or first_disagreement(fast, reference, TRAPS)
+        return Tokenizer(len(layout.pieces), layout.digest, note, layout.pieces, None if note else fast, reference)
+
+    @property
+    def encoder(self) -> Literal["tiktoken", "tokenizers"]:
+        return "tokenizers" if self._fast is None else "tiktoken"
+
+    @cached_property
+    def token_bytes(self) -> npt.NDArray[np.int32]:
+        """(V,) bytes of raw text that each id stands for; specials stand for none."""
+        counts = np.array([len(piece) for piece in self._pieces], dtype=np.int32)
+        counts[: len(SPECIALS)] = 0
+        return counts
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`; never a special. Lone surrogates, which no text file can hold, become U+FFFD."""
+        text = without_surrogates(text)
+        if self._fast is None or needs_reference(text):
+            return self.encode_by_reference(text)
+        return self._fast.encode_ordinary(text)
+
+    def encode_many(self, texts: Iterable[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def encode_by_reference(self, text: str) -> list[int]:
+        """The ids as `tokenizers` gives them: slower, and what every other encoder is compared with."""
+        return self._reference.encode(without_surrogates(text), add_special_tokens=False).ids
+
+    def encode_documents(self, texts: Sequence[str]) -> TokenIds:
+        """One stream: bos, ids, bos, ids, ... The documents start where bos stands, since text cannot yield it.
+
+        With tiktoken this is one call that holds no interpreter lock, so threads encode at the speed of all cores.
+        """
+        clean = [without_surrogates(text) for text in texts]
+        if self._fast is None:
+            return self._join([encoding.ids for encoding in self._reference.encode_batch_fast(clean, add_special_tokens=False)])
+        if any(DOCUMENT_MARK in text or needs_reference(text) for text in clean):
+            return self._join([self.encode(text) for text in clean])
+        marked = "".join(DOCUMENT_MARK + text for text in clean)
+        ids = self._fast.encode_to_numpy(marked, allowed_special={DOCUMENT_MARK}, disallowed_special=())
+        return ids.astype(np.uint16)
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of the ids; specials have none."""
+        return b"".join(self._pieces[token] for token in ids if token >= len(SPECIALS))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the ids; specials are skipped, and bytes that are no UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def _join(self, documents: Sequence[Sequence[int]]) -> TokenIds:
+        parts = [np.array([self.bos, *ids], dtype=np.uint16) for ids in documents]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint16)
+
+
+def needs_reference(text: str) -> bool:
+    """Whether tiktoken cannot take the text: a run of blanks that its regular expression does not survive."""
+    return len(text) >= LONG_BLANK_CHARS and LONG_BLANK.search(text) is not None
+
+
+def without_surrogates(text: str) -> str:
+    """The text as UTF-8 can hold it: halves of a pair joined, lone halves replaced by U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def build_fast_encoder(pieces: Sequence[bytes]) -> tiktoken.Encoding:
+    """tiktoken over the same ids. It merges the pair with the lowest id first, and ids are in merge order: the same rule."""
+    ranks = {piece: token for token, piece in enumerate(pieces) if token >= len(SPECIALS)}
+    return tiktoken.Encoding(
+        "picochat", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={DOCUMENT_MARK: Tokenizer.bos}
+    )
+
+
+def first_disagreement(fast: tiktoken.Encoding, reference: tokenizers.Tokenizer, texts: Iterable[str]) -> str | None:
+    """The first text on which the two encoders give other ids, said for people; None where they agree on all."""
+    for text in texts:
+        ours, theirs = fast.encode_ordinary(text), reference.encode(text, add_special_tokens=False).ids
+        if ours != theirs:
+            return f"tiktoken gives {len(ours)} ids, tokenizers {len(theirs)} other ids, for {text[:40]!r}"
+    return None
+
+
+# ---- reading the file ------------------------------------------------------------------------------------------------
+
+
+class Layout(NamedTuple):
+    """A tokenizer.json that was found to be ours. pieces[id]: the bytes of an id (a special: its spelling)."""
+
+    tree: dict[str, Any]
+    pieces: tuple[bytes, ...]
+    digest: str
+
+
+def read_layout(path: Path) -> Layout:
+    """The checked parts of the file. Raises BadInput with every difference from what `train` writes."""
+    tree = read_json(path, "tokenizer")
+    problems = list(_layout_problems(tree)) if isinstance(tree, dict) else [Problem("the file is not a JSON object")]
+    if problems:
+        raise BadInput(
+            f"tokenizer {path} is not one that picochat made",
+            problems=problems,
+            fix="name the tokenizer.json of a picochat run",
+        )
+    letters = byte_letters()
+    vocab: dict[str, int] = tree["model"]["vocab"]
+    pieces = [b""] * len(vocab)
+    for spelling, token in vocab.items():
+        special = token < len(SPECIALS)
+        pieces[token] = spelling.encode() if special else bytes(letters[letter] for letter in spelling)
+    return Layout(tree, tuple(pieces), digest_bytes(path.read_bytes()))
+
+
+def _layout_problems(tree: dict[str, Any]) -> Iterator[Problem]:
+    ours = json.loads(untrained().to_str())
+    for key in ("normalizer", "pre_tokenizer", "decoder", "post_processor", "truncation", "padding"):
+        if tree.get(key) != ours[key]:
+            yield Problem(f"{key}: found {json.dumps(tree.get(key))[:80]}, picochat writes {json.dumps(ours[key])[:80]}")
+    added = tree.get("added_tokens")
+    named = {item.get("content"): item.get("id") for item in added if isinstance(item, dict)} if isinstance(added, list) else {}
+    if named != {spelling: token for token, spelling in enumerate(SPECIALS)}:
+        yield Problem(f"added_tokens: found {sorted(map(str, named))[:12]}, needed {list(SPECIALS)} with ids from 0")
+    model = tree.get("model")
+    if not isinstance(model, dict) or model.get("type") != "BPE":
+        yield Problem("model: a BPE model is needed")
+        return
+    if any(model.get(key) for key in ("dropout", "unk_token", "byte_fallback", "ignore_merges", "continuing_subword_prefix")):
+        yield Problem("model: dropout, unk_token, byte_fallback, ignore_merges and prefixes must be off")
+    yield from _vocabulary_problems(model.get("vocab"), model.get("merges"))
+
+
+def _vocabulary_problems(vocab: Any, merges: Any) -> Iterator[Problem]:
+    if not isinstance(vocab, dict) or not isinstance(merges, list) or not all(type(token) is int for token in vocab.values()):
+        yield Problem("model: vocab (spelling -> id) or merges are missing")
+        return
+    first_merge = len(SPECIALS) + BYTES
+    spelled = sorted(vocab, key=lambda spelling: vocab[spelling])
+    if [vocab[spelling] for spelling in spelled] != list(range(len(vocab))) or len(vocab) > 1 << 16:
+        yield Problem(f"model.vocab: {len(vocab)} entries whose ids are not 0 to {len(vocab) - 1}, at most 65535")
+    if tuple(spelled[: len(SPECIALS)]) != SPECIALS:
+        yield Problem("model.vocab: the specials do not have the first ids")
+    if set(spelled[len(SPECIALS) : first_merge]) != set(byte_letters()):
+        yield Problem("model.vocab: the 256 bytes do not follow the specials")
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in merges):
+        yield Problem("model.merges: pairs are needed")
+    elif ["".join(pair) for pair in merges] != spelled[first_merge:]:
+        # tiktoken ranks by id: only then do both encoders merge in the same order
+        yield Problem("model.merges: not in the order of their ids")
+
+
+def byte_letters() -> dict[str, int]:
+    """The letter that stands for each byte in a byte-level vocabulary -> the byte.
+
+    The layout is GPT-2's: printable Latin-1 stands for itself, the others take the code points from 256 upward, in order.
+    """
+    itself = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(BYTES) if byte not in itself]
+    letters = {chr(byte): byte for byte in itself}
+    letters.update({chr(BYTES + number): byte for number, byte in enumerate(others)})
+    return letters
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def untrained() -> tokenizers.Tokenizer:
+    """A tokenizer of our kind without merges: the split pattern, bytes, no normalizer, no post-processor."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def train(texts: Iterable[str], vocab_size: int) -> bytes:
+    """The tokenizer.json of the texts; equal texts give equal bytes, whatever the number of threads.
+
+    Raises BadInput where the texts hold fewer than `vocab_size` pieces, with the sizes that they could fill.
+    """
+    tokenizer = untrained()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=LEAST_MERGE_COUNT,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((without_surrogates(text) for text in texts), trainer)
+    found = tokenizer.get_vocab_size()
+    if found < vocab_size:
+        merges, needed = (size - len(SPECIALS) - BYTES for size in (found, vocab_size))
+        raise BadInput(f"the text has {merges} merges, a vocabulary of {vocab_size} needs {needed}", fix=_smaller(found))
+    return (tokenizer.to_str(pretty=False) + "\n").encode()
+
+
+def _smaller(found: int) -> str:
+    offered = found // ROUND_VOCAB_TO * ROUND_VOCAB_TO
+    return f"--set tokenizer.vocab_size={offered}, or more text" if offered > len(SPECIALS) + BYTES else "import more text"
+
+
+def in_sample(document_id: str, share: float, seed: int, purpose: str) -> bool:
+    """Whether a document belongs to the seeded sample of about `share` of all, judged by its id alone.
+
+    So the sample does not depend on the order or number of the others; samples of two purposes are independent.
+    """
+    return xxhash.xxh64_intdigest(f"{purpose}:{seed}:{document_id}".encode()) < share * 2.0**64
+
+
+def sample_texts(documents: Iterable[Document], share: float, seed: int) -> Iterator[str]:
+    """The texts of the seeded sample that the tokenizer is trained on."""
+    return (document.text for document in documents if in_sample(document.id, share, seed, "tokenizer"))
+
+
+def _counted(texts: Iterable[str], progress: Progress) -> Iterator[str]:
+    for text in texts:
+        yield text
+        progress.advance(len(text.encode("utf-8", "replace")))
+
+
+def chat_template() -> str:
+    """The Jinja template that stock readers render conversations with; `{% generation %}` marks what is trained."""
+    return Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
+
+
+def write_tokenizer(documents: Iterable[Document], text_bytes: int, config: TokenizerConfig, seed: int, draft: Draft) -> None:
+    """`train_tokenizer` over a stream of documents that hold `text_bytes` in all."""
+    share = min(1.0, config.train_bytes / max(1, text_bytes))
+    with Progress("tokenizer", share * text_bytes, "bytes") as progress:
+        data = train(_counted(sample_texts(documents, share, seed), progress), config.vocab_size)
+    draft.path("tokenizer.json").write_bytes(data)
+    draft.path("chat_template.jinja").write_text(chat_template(), encoding="utf-8")
+    merges = config.vocab_size - len(SPECIALS) - BYTES
+    facts = TokenizerFacts(vocab_size=config.vocab_size, merges=merges, trained_on_bytes=round(progress.done))
+    draft.facts = facts.model_dump(mode="json")
+
+
+def train_tokenizer(corpus: Artifact, tokenizer: TokenizerConfig, seed: int, draft: Draft) -> None:
+    """tokenizer.json and chat_template.jinja, from a seeded sample of about `train_bytes` of the training documents."""
+    from picochat.data.corpus import read_split
+
+    text_bytes = facts_of(corpus, CorpusFacts).train_text_bytes
+    write_tokenizer(read_split(corpus, "train"), text_bytes, tokenizer, seed, draft)

@@ -1,0 +1,84 @@
+"""The SFT stage: the base model learns to answer, with loss on the assistant's tokens only.
+
+One conversation is one row, padded on the right: causal attention and ignored targets keep padding and neighbours out, so
+nothing bleeds. Rows of a step follow from seed and step, every conversation once per epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from picochat.config import HostConfig, RuntimeConfig, TrainConfig, parameter_count
+from picochat.core.errors import BadInput
+from picochat.core.publish import Artifact, Draft
+from picochat.model.compute import open_compute
+from picochat.model.gpt import IGNORED_TARGET
+from picochat.model.weights import CheckpointInfo, check_tokenizer, load_model
+from picochat.tokens.batches import rows_of_step
+from picochat.tokens.chat_format import Conversations, open_conversations
+from picochat.tokens.tokenizer import Tokenizer
+from picochat.train.held_out import summed_loss
+from picochat.train.loop import Batch, HeldOut, Job, Trainer
+from picochat.train.publish import write_checkpoint
+
+PAD_TO_MULTIPLE = 32
+"""Few different shapes, so that a compiled step is compiled few times."""
+ROWS_PER_FORWARD = 64
+
+
+def finetune(
+    base: Artifact,
+    conversations: Artifact,
+    tokenizer: Artifact,
+    sft: TrainConfig,
+    runtime: RuntimeConfig,
+    host: HostConfig,
+    seed: int,
+    draft: Draft,
+) -> None:
+    """Train the base checkpoint on the SFT rows and leave the chat model's checkpoint in the draft."""
+    vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
+    train, held_out = open_conversations(conversations, "train"), open_conversations(conversations, "held_out")
+    if len(train) == 0:
+        raise BadInput("the pack has no SFT rows that fit the context", fix="picochat data task-pack --dataset-pack ...")
+    info = load_model(base.place)[1]
+    compute = open_compute(runtime, info.model)
+    gpt, info = load_model(base.place, compute.device)
+    check_tokenizer(info, vocabulary.digest, base.place)
+    job = Job(
+        stage="sft",
+        config=sft,
+        batch_of=lambda step: padded_batch(train, rows_of_step(step, sft.sequences_per_step, len(train), seed), vocabulary.pad),
+        evaluate=lambda model: HeldOut(
+            loss=_mean(*summed_loss(model, _all_rows(held_out, vocabulary.pad), compute)), bits_per_byte=None
+        ),
+    )
+    outcome = Trainer(gpt, job, compute, host, draft.workspace).train()
+    done = CheckpointInfo(
+        model=info.model, vocab_size=info.vocab_size, tokenizer_digest=vocabulary.digest, stage="sft", step=sft.steps
+    )
+    write_checkpoint(gpt, done, outcome, sft, parameter_count(info.model, info.vocab_size), draft)
+
+
+def padded_batch(rows: Conversations, indices: Sequence[int] | np.ndarray, pad: int) -> Batch:
+    """The conversations as one block (B, T), T the longest rounded up; targets only where the mask says so."""
+    longest = max(len(rows.ids(int(i))) for i in indices) - 1
+    length = -(-longest // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE
+    ids_BT = np.full((len(indices), length), pad, dtype=np.int64)
+    targets_BT = np.full((len(indices), length), IGNORED_TARGET, dtype=np.int64)
+    for row, index in enumerate(indices):
+        ids, mask = rows.ids(int(index)).astype(np.int64), rows.mask(int(index))
+        ids_BT[row, : len(ids) - 1] = ids[:-1]
+        targets_BT[row, : len(ids) - 1] = np.where(mask[1:], ids[1:], IGNORED_TARGET)
+    return Batch(ids_BT, targets_BT)
+
+
+def _all_rows(rows: Conversations, pad: int) -> Iterator[Batch]:
+    for start in range(0, len(rows), ROWS_PER_FORWARD):
+        yield padded_batch(rows, range(start, min(len(rows), start + ROWS_PER_FORWARD)), pad)
+
+
+def _mean(nats: float, targets: int) -> float:
+    return nats / max(1, targets)

@@ -1,0 +1,44 @@
+"""What a trained stage publishes: weights, their record, the curve, and the facts that the gate reads.
+
+The curve holds what follows from seed and data; the metrics hold what the clock and the host decide, and are therefore an
+observation, outside the artifact's digest.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+
+from picochat.config import TrainConfig
+from picochat.core.journal import read_journal
+from picochat.core.publish import Draft
+from picochat.model.centred import largest_centre_error
+from picochat.model.gpt import GPT
+from picochat.model.weights import CheckpointInfo, save_model
+from picochat.rundir import TrainFacts
+from picochat.train.loop import Outcome
+
+
+def write_checkpoint(
+    model: GPT, info: CheckpointInfo, outcome: Outcome, config: TrainConfig, parameters: int, draft: Draft
+) -> None:
+    save_model(model, info, draft.folder)
+    shutil.copyfile(outcome.curve, draft.path("curve.jsonl"))
+    shutil.copyfile(outcome.metrics, draft.observation("metrics.jsonl"))
+    curve = read_journal(outcome.curve)
+    losses = [row["loss"] for row in curve if row["loss"] is not None]
+    draft.facts = TrainFacts(
+        stage=info.stage,
+        steps=outcome.state.step,
+        planned_steps=config.steps,
+        tokens=max(row["tokens"] for row in curve),
+        parameters=parameters,
+        first_loss=losses[0],
+        final_loss=losses[-1],
+        losses_finite=len(losses) == config.steps and all(math.isfinite(loss) for loss in losses),
+        spikes=outcome.state.spikes,
+        scored_step=info.step,
+        held_out_loss=outcome.held_out.loss,
+        held_out_bits_per_byte=outcome.held_out.bits_per_byte,
+        largest_centre_error=largest_centre_error(model) if info.model.centred else None,
+    ).model_dump(mode="json")

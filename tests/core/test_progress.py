@@ -1,0 +1,25 @@
+"""Progress is plain lines in a pipe, the first at once, with rate and time left."""
+
+import io
+
+from picochat.core.progress import Progress, duration, quantity, track
+
+
+def test_first_line_comes_with_the_first_unit_and_last_says_what_it_took() -> None:
+    stream = io.StringIO()
+    with Progress("encode", 10, "MB", stream=stream) as progress:
+        for _ in range(10):
+            progress.advance(1)
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("encode: 1/10 MB 10%")
+    assert lines[-1].startswith("encode: 10/10 MB 100%") and "took 0s" in lines[-1]
+    assert "\r" not in stream.getvalue()
+
+
+def test_items_pass_through() -> None:
+    assert list(track([1, 2, 3], "x", 3, "items")) == [1, 2, 3]
+
+
+def test_durations_and_quantities_read_well() -> None:
+    assert [duration(s) for s in (0, 59, 60, 3725)] == ["0s", "59s", "1m 00s", "1h 02m"]
+    assert [quantity(n) for n in (0.5, 999, 12_345, 106_969_856, 2.16e9)] == ["0.5", "999", "12.3k", "107M", "2.16B"]

@@ -1,0 +1,150 @@
+"""Artifacts are absent or whole; digests leave out what the clock decides; nothing is overwritten."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from picochat.core.errors import BadInput, WrongUsage
+from picochat.core.publish import adopt, artifact_key, changed_files, exclusive, find_artifact, open_artifact, publish
+
+
+def make(place: Path, text: str = "x", *, observed: str = "now", key: str = "k"):
+    with publish(place, "thing", key, {"input": "d"}) as draft:
+        draft.path("sub/a.txt").write_text(text)
+        draft.observation("clock.txt").write_text(observed)
+        draft.facts = {"n": 1}
+    assert draft.artifact is not None
+    return draft.artifact
+
+
+def test_artifact_appears_whole_with_digests(tmp_path: Path) -> None:
+    artifact = make(tmp_path / "a")
+    assert set(artifact.manifest.files) == {"sub/a.txt"}
+    assert set(artifact.manifest.observations) == {"clock.txt"}
+    assert changed_files(artifact.place, artifact.manifest) == []
+    assert not list(tmp_path.glob(".*")) and not list(tmp_path.glob("*.work"))
+
+
+def test_digest_ignores_observations_and_nothing_else(tmp_path: Path) -> None:
+    first = make(tmp_path / "a", observed="monday")
+    assert make(tmp_path / "b", observed="tuesday").digest == first.digest
+    assert make(tmp_path / "c", text="y").digest != first.digest
+
+
+def test_error_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), publish(tmp_path / "a", "thing", "k", {}) as draft:
+        draft.path("a.txt").write_text("x")
+        raise RuntimeError
+    assert not (tmp_path / "a").exists() and not (tmp_path / ".a.draft").exists()
+
+
+def test_workspace_survives_an_error_and_is_dropped_for_another_key(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), publish(tmp_path / "a", "thing", "k", {}) as draft:
+        (draft.workspace / "half").write_text("done")
+        raise RuntimeError
+    with publish(tmp_path / "a", "thing", "k", {}) as draft:
+        assert (draft.workspace / "half").read_text() == "done"
+        draft.path("a.txt").write_text("x")
+    with pytest.raises(RuntimeError), publish(tmp_path / "b", "thing", "k", {}) as draft:
+        (draft.workspace / "half").write_text("done")
+        raise RuntimeError
+    with publish(tmp_path / "b", "thing", "other", {}) as draft:
+        assert not (draft.workspace / "half").exists()
+    assert (tmp_path / "b.work.superseded-1" / "half").exists()
+
+
+def test_older_artifact_is_set_aside_not_overwritten(tmp_path: Path) -> None:
+    make(tmp_path / "a", "old", key="1")
+    make(tmp_path / "a", "new", key="2")
+    assert (tmp_path / "a.superseded-1" / "sub" / "a.txt").read_text() == "old"
+    assert find_artifact(tmp_path / "a", "thing", "1") is None
+    assert find_artifact(tmp_path / "a", "thing", "2") is not None
+
+
+@pytest.mark.parametrize("tamper", ["change", "remove", "add"])
+def test_changed_files_are_named(tmp_path: Path, tamper: str) -> None:
+    artifact = make(tmp_path / "a")
+    if tamper == "change":
+        artifact.path("sub/a.txt").write_text("z")
+    elif tamper == "remove":
+        artifact.path("sub/a.txt").unlink()
+    else:
+        artifact.path("sub/b.txt").write_text("z")
+    expected = "sub/b.txt" if tamper == "add" else "sub/a.txt"
+    assert changed_files(artifact.place, artifact.manifest) == [expected]
+
+
+def test_missing_or_other_kind_names_the_remedy(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    with pytest.raises(BadInput) as missing:
+        open_artifact(tmp_path / "none", "thing", made_by="make it")
+    assert missing.value.fix == "make it"
+    with pytest.raises(BadInput, match="holds a thing, a shard is needed"):
+        open_artifact(tmp_path / "a", "shard")
+
+
+def test_adopted_artifact_is_the_same(tmp_path: Path) -> None:
+    artifact = make(tmp_path / "cache")
+    adopted = adopt(artifact, tmp_path / "run" / "a") if (tmp_path / "run").mkdir() is None else artifact
+    assert adopted.digest == artifact.digest
+    assert changed_files(adopted.place, adopted.manifest) == []
+    assert adopt(artifact, tmp_path / "run" / "a").place == adopted.place
+
+
+def test_key_follows_config_inputs_and_version() -> None:
+    keys = {
+        artifact_key({"a": 1}, {"x": "1"}, 1),
+        artifact_key({"a": 2}, {"x": "1"}, 1),
+        artifact_key({"a": 1}, {"x": "2"}, 1),
+        artifact_key({"a": 1}, {"x": "1"}, 2),
+    }
+    assert len(keys) == 4
+
+
+def test_folder_in_use_is_refused_and_a_kill_frees_it(tmp_path: Path) -> None:
+    code = (
+        "import sys,time; from pathlib import Path; from picochat.core.publish import exclusive\n"
+        "with exclusive(Path(sys.argv[1]),'folder'): print('held',flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with (
+        pytest.raises(WrongUsage, match=f"in use by another process \\(pid {holder.pid}\\)"),
+        exclusive(tmp_path / "lock", "folder"),
+    ):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
+    with exclusive(tmp_path / "lock", "folder"):
+        pass
+
+
+def test_kill_at_any_moment_leaves_absent_or_whole(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from picochat.core.publish import publish\n"
+        "print('ready',flush=True)\n"
+        "with publish(Path(sys.argv[1]),'thing','k',{}) as d:\n"
+        "    for i in range(200): d.path(f'{i}.txt').write_text('x'*1000)\n"
+    )
+    for number in range(6):
+        place = tmp_path / str(number) / "a"
+        child = subprocess.Popen([sys.executable, "-c", code, str(place)], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(0.004 * number)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        if place.exists():
+            artifact = open_artifact(place, "thing")
+            assert changed_files(place, artifact.manifest) == [] and len(artifact.manifest.files) == 200
+        with publish(place, "thing", "k", {}) as draft:
+            draft.path("a.txt").write_text("again")
+        assert json.loads((place / "manifest.json").read_text())["kind"] == "thing"

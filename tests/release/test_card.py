@@ -1,0 +1,220 @@
+"""The card says what the facts say: no more, no less, and nothing that the facts do not say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picochat.core.records import Record, parse_record
+from picochat.release.card import Subject, render_card
+from picochat.release.evidence import RunEvidence, read_evidence
+from picochat.release.export_record import ParityReport
+from picochat.rundir import Rate
+from tests.release.export_builders import RunFacts, corpus_facts, gate_facts, make_run, shards_facts
+
+NOT_SHOWN = {
+    "corpus": {"train_documents", "characters", "text_bytes", "train_text_bytes", "held_out_text_bytes", "dropped.duplicate",
+               "held_out_share", "sources.*.pinned", "sources.*.import_report"},
+    "rows": {"sft_by_skill.math", "eval_by_skill.math", "eval_items_by_skill.math", "repeated_sft_prompts",
+             "eval_rows_without_rule", "shared_items"},
+    "shards": {"train_documents", "held_out_documents", "train_text_bytes", "held_out_text_bytes", "roundtrip_documents",
+               "roundtrip_failures"},
+    "honesty": {"scanned_documents", "sft_largest_coverage", "eval_by_skill.math", "dirty_eval_rows.*"},
+    "preflight": {"findings.*.message", "findings.*.on_host"},
+    "gate": {"findings.*.on_host"},
+    "base": {"stage", "parameters", "losses_finite", "scored_step", "held_out_bits_per_byte", "largest_centre_error"},
+    "sft": {"stage", "parameters", "losses_finite", "scored_step", "held_out_bits_per_byte", "largest_centre_error"},
+    "scores": set[str](),
+}  # fmt: skip
+"""Facts that the card leaves to the attached evidence. Everything else must change the card when it changes."""
+
+
+def parity() -> ParityReport:
+    return ParityReport(
+        reader="transformers 9.8.7", model_class="StableLmForCausalLM", dtype="float32", token_source="held-out text",
+        tokens_compared=512, best_token_differs=0, largest_logit=6.0, largest_difference=8.5e-6,
+        largest_relative_difference=1.5e-6, bound=1e-4, greedy_tokens=32, greedy_tokens_equal=True,
+        greedy_largest_shortfall=0.0, missing_keys=[], unexpected_keys=[], texts_compared=5, texts_equal=True,
+        chat_equal=True, end_id=4,
+    )  # fmt: skip
+
+
+def subject(**changes: Any) -> Subject:
+    values: dict[str, Any] = {
+        "model_name": "pico-test", "repo_id": None, "licence": "mit", "dataset_summary": "", "eval_summary": "",
+        "stage": "sft", "step": 90, "context": 64, "vocab_size": 400, "architecture": "StableLmForCausalLM",
+        "dtype": "float32", "parameters": 106_969_856, "stored_numbers": 106_997_248, "checkpoint_digest": "c" * 64,
+        "tokenizer_digest": "d" * 64, "end_token": "<|end|>", "scored": True, "parity": parity(),
+    }  # fmt: skip
+    return Subject(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> RunEvidence:
+    facts = read_evidence(make_run(tmp_path_factory.mktemp("card") / "run"))
+    assert facts.preflight is not None
+    # the card names the checks that did not pass, so none passes here
+    findings = [finding.model_copy(update={"status": "warn"}) for finding in facts.preflight.findings]
+    return replace(facts, shards=shards_facts(), preflight=facts.preflight.model_copy(update={"findings": findings}))
+
+
+def front_matter(card: str) -> dict[str, Any]:
+    """The YAML between the two fences. Its values are written as JSON, so the standard library reads them."""
+    lines = card.split("---\n")[1].splitlines()
+    return {line.partition(": ")[0]: json.loads(line.partition(": ")[2]) for line in lines}
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, list[str | int]]]:
+    """(path with * for list positions, path as keys) of every number, text and truth value."""
+    if isinstance(value, dict):
+        items: list[tuple[str | int, Any]] = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    else:
+        yield path, []
+        return
+    for key, item in items:
+        step = "*" if isinstance(key, int) else key
+        for name, keys in leaves(item, f"{path}.{step}" if path else step):
+            yield name, [key, *keys]
+
+
+def changed(record: Record, keys: list[str | int]) -> Record | None:
+    """The record with one leaf changed, or None where no other value is allowed there."""
+    tree = record.model_dump(mode="json")
+    holder: Any = tree
+    for key in keys[:-1]:
+        holder = holder[key]
+    old = holder[keys[-1]]
+    others = {
+        "approved": "blocked",
+        "warn": "block",
+        "pass": "block",
+        "base": "sft",
+        "sft": "base",
+        "hub": "files",
+        "files": "hub",
+    }
+    if isinstance(old, bool):
+        new: Any = not old
+    elif isinstance(old, (int, float)):
+        new = old + 1
+    elif old is None:
+        return None
+    else:
+        new = others.get(old, old + "-other")
+    if keys == ["status"] and old == "warn":
+        new = "blocked"
+    holder[keys[-1]] = new
+    return parse_record(type(record), tree, "changed record")
+
+
+@pytest.mark.parametrize("section", sorted(NOT_SHOWN))
+def test_changing_a_fact_changes_the_card(evidence: RunEvidence, section: str) -> None:
+    before = render_card(subject(), evidence)
+    record = getattr(evidence, section)
+    silent = set()
+    for name, keys in leaves(record.model_dump(mode="json")):
+        other = changed(record, keys)
+        if other is not None and render_card(subject(), replace(evidence, **{section: other})) == before:
+            silent.add(name)
+    assert silent == NOT_SHOWN[section]
+
+
+def test_each_rate_stands_with_its_count_and_interval(evidence: RunEvidence) -> None:
+    card = render_card(subject(), evidence)
+    assert evidence.scores is not None
+    for score in evidence.scores.skills.values():
+        for rate in (score.all, score.clean, score.base, *score.stages.values()):
+            assert f"{rate.share:.3f} ({rate.passed} of {rate.count}; {rate.low:.3f} to {rate.high:.3f})" in card
+
+
+def test_results_for_the_hub_equal_the_scores(evidence: RunEvidence) -> None:
+    index = front_matter(render_card(subject(), evidence))["model-index"]
+    metrics = index[0]["results"][0]["metrics"]
+    assert evidence.scores is not None
+    assert [metric["value"] for metric in metrics] == [score.all.share for score in evidence.scores.skills.values()]
+
+
+def test_a_rate_that_nothing_was_counted_for_is_not_measured(evidence: RunEvidence) -> None:
+    nothing = Rate(passed=0, count=0, share=None, low=None, high=None)
+    assert evidence.scores is not None
+    scores = evidence.scores.model_copy(update={"refusal": nothing, "ngram_bits_per_byte": None})
+    card = render_card(subject(), replace(evidence, scores=scores))
+    assert "| refused, of prompts that should be refused | not measured (0 of 0) |" in card
+    assert "| 5-gram model of the same tokens | not measured |" in card
+
+
+@pytest.mark.parametrize(("status", "words"), [("blocked", "**blocked** this model"), ("warn", "did not fully approve")])
+def test_a_model_that_was_not_approved_says_so_at_the_top(evidence: RunEvidence, status: str, words: str) -> None:
+    card = render_card(subject(), replace(evidence, gate=gate_facts(status)))
+    notice = card.split("# pico-test\n")[1].lstrip().splitlines()[0]
+    assert notice.startswith("> ")
+    assert words in notice
+    assert "`skill_release_eval_math`" in notice
+
+
+def test_unmeasured_rules_are_named_among_what_blocks(evidence: RunEvidence) -> None:
+    gate = gate_facts("blocked")
+    findings = [item.model_copy(update={"status": "unmeasured", "measured": None}) for item in gate.findings]
+    card = render_card(subject(), replace(evidence, gate=gate.model_copy(update={"findings": findings})))
+    assert "`run_completed`, `refusal`, `skill_release_eval_math`" in card
+    assert "| run_completed | unmeasured | not measured share |" in card
+
+
+def test_without_a_run_the_card_says_that_no_evidence_is_attached() -> None:
+    card = render_card(subject(scored=False), None)
+    assert "> No evidence is attached" in card
+    assert "There are no scores" in card
+    assert "model-index" not in front_matter(card)
+
+
+def test_weights_that_were_not_scored_show_no_score_and_no_verdict(evidence: RunEvidence) -> None:
+    card = render_card(subject(scored=False), evidence)
+    assert "not the ones that were scored" in card
+    assert "43 of 70" not in card
+    assert "approved" not in card
+    assert "evidence/eval" not in card
+    assert "model-index" not in front_matter(card)
+
+
+def test_every_source_is_attributed_with_its_licence(evidence: RunEvidence) -> None:
+    card = render_card(subject(licence="mit"), evidence)
+    assert "[someone/some-corpus](/datasets/someone/some-corpus) (plain), made available under the licence odc-by." in card
+    assert "wiki, made available under the licence cc-by-sa-4.0." in card
+    assert "0123abcd" * 5 in card
+    unknown = render_card(subject(), replace(evidence, corpus=corpus_facts(licence=None)))
+    assert "made available under a licence that is not on record." in unknown
+
+
+def test_the_card_gives_both_parameter_counts(evidence: RunEvidence) -> None:
+    card = render_card(subject(), evidence)
+    assert "106,969,856 parameters" in card
+    assert "106,997,248 numbers in float32, 27,392 more" in card
+
+
+def test_the_hub_reads_the_front_matter_and_the_results(evidence: RunEvidence) -> None:
+    repocard = pytest.importorskip("huggingface_hub.repocard_data")
+    fields = front_matter(render_card(subject(licence="apache-2.0"), evidence))
+    assert fields["license"] == "apache-2.0"
+    assert fields["datasets"] == ["someone/some-corpus"]
+    name, results = repocard.model_index_to_eval_results(fields["model-index"])
+    assert name == "pico-test"
+    assert {result.dataset_name for result in results} == {"picochat-skills"}
+
+
+def test_text_from_the_facts_cannot_break_a_table(evidence: RunEvidence) -> None:
+    gate = gate_facts("blocked")
+    findings = [item.model_copy(update={"message": "one | two\nthree"}) for item in gate.findings]
+    card = render_card(subject(), replace(evidence, gate=gate.model_copy(update={"findings": findings})))
+    assert "one \\| two three |" in card
+
+
+def test_a_run_that_was_never_judged_claims_nothing(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", RunFacts(leave_out=("gate", "summary")))
+    assert "has not judged this model" in render_card(subject(), read_evidence(run))

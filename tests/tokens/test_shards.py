@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from picochat.core.errors import BadInput
+from picochat.core.publish import publish
+from picochat.rundir import ShardsFacts, facts_of
+from picochat.tokens.shards import (
+    EncodersDisagree,
+    ShardSidecar,
+    TokenShards,
+    batches_of,
+    encode_batch,
+    finished_shards,
+    open_shards,
+    write_all,
+)
+from picochat.tokens.tokenizer import Tokenizer, build_fast_encoder, read_layout
+from tests.tokens.builders import (
+    VOCAB_SIZE,
+    Written,
+    make_job,
+    manual_texts,
+    publish_shards,
+    short_documents,
+    write_tokenizer_file,
+)
+
+DOCUMENTS = short_documents(1_500)
+TRAIN, HELD_OUT = DOCUMENTS[:1_400], DOCUMENTS[1_400:]
+
+
+def stream_of(tokenizer: Tokenizer, documents: Sequence[Written]) -> list[int]:
+    """The oracle: what a stream of these documents must be."""
+    return [token for document in documents for token in [tokenizer.bos, *tokenizer.encode_by_reference(document.text)]]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -> TokenShards:
+    return open_shards(publish_shards(tmp_path_factory.mktemp("run") / "shards", make_job(tokenizer_file, TRAIN, HELD_OUT)))
+
+
+def test_each_split_is_its_documents_in_order_with_bos_before_each(shards: TokenShards, tokenizer: Tokenizer) -> None:
+    for stream, documents in ((shards.train, TRAIN), (shards.held_out, HELD_OUT)):
+        assert stream.slice(0, len(stream)).tolist() == stream_of(tokenizer, documents)
+        assert stream.text_bytes == sum(len(document.text.encode()) for document in documents)
+
+
+def test_the_bytes_do_not_depend_on_the_workers(tmp_path: Path, tokenizer_file: Path) -> None:
+    digests = {
+        publish_shards(tmp_path / str(workers), make_job(tokenizer_file, TRAIN, HELD_OUT, workers=workers)).digest
+        for workers in (1, 2, 5)
+    }
+    assert len(digests) == 1
+
+
+def test_a_shard_holds_whole_documents_and_closes_when_it_is_full(tmp_path: Path, tokenizer_file: Path) -> None:
+    artifact = publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN, shard_tokens=2_000))
+    names = sorted(name for name in artifact.manifest.files if name.endswith(".bin"))
+    assert len(names) > 10
+    for name in names:
+        tokens = np.fromfile(artifact.path(name), dtype="<u2")
+        sidecar = ShardSidecar.model_validate_json(artifact.path(name.replace(".bin", ".json")).read_bytes())
+        assert tokens[0] == Tokenizer.bos
+        assert len(tokens) == sidecar.tokens
+        assert sidecar.sha256 == artifact.manifest.files[name].sha256
+        last_document = len(tokens) - np.flatnonzero(tokens == Tokenizer.bos)[-1]
+        assert len(tokens) - last_document < 2_000
+        assert len(tokens) >= 2_000 or name == names[-1]
+
+
+def test_starts_are_where_bos_stands(shards: TokenShards) -> None:
+    tokens = shards.train.slice(0, len(shards.train))
+    assert shards.train.document_starts().tolist() == np.flatnonzero(tokens == Tokenizer.bos).tolist()
+    assert len(shards.train.document_starts()) == len(TRAIN)
+
+
+def test_facts_count_what_is_there(tmp_path: Path, tokenizer_file: Path, tokenizer: Tokenizer) -> None:
+    facts = facts_of(publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN, HELD_OUT)), ShardsFacts)
+    assert facts.train_tokens == len(stream_of(tokenizer, TRAIN))
+    assert facts.held_out_tokens == len(stream_of(tokenizer, HELD_OUT))
+    assert (facts.train_documents, facts.held_out_documents) == (1_400, 100)
+    assert 200 <= facts.roundtrip_documents < 600
+    assert facts.roundtrip_failures == 0
+
+
+def test_a_small_corpus_is_compared_whole(tmp_path: Path, tokenizer_file: Path) -> None:
+    facts = facts_of(publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN[:90], HELD_OUT[:9])), ShardsFacts)
+    assert facts.roundtrip_documents == 99
+
+
+def test_a_document_that_does_not_come_back_is_counted(tmp_path: Path, tokenizer_file: Path) -> None:
+    broken = [*TRAIN[:9], Written("broken", "half a pair: \ud800")]
+    job = make_job(tokenizer_file, broken)
+    whole = sum(len(document.text.encode()) for document in TRAIN[:9]) + len("half a pair: \ufffd".encode())
+    job = dataclasses.replace(job, counts=job.counts.model_copy(update={"train_text_bytes": whole}))
+    assert facts_of(publish_shards(tmp_path / "shards", job), ShardsFacts).roundtrip_failures == 1
+
+
+def test_a_split_may_be_empty(tmp_path: Path, tokenizer_file: Path) -> None:
+    opened = open_shards(publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN[:9])))
+    assert len(opened.held_out) == 0
+    assert opened.held_out.row_count(8) == 0
+    assert opened.held_out.slice(0, 0).tolist() == []
+    assert opened.held_out.document_starts().tolist() == []
+    assert opened.held_out.rows([], 8).shape == (0, 9)
+
+
+# ---- interruptions and differences -----------------------------------------------------------------------------------
+
+
+def test_a_killed_job_resumes_to_the_same_bytes(tmp_path: Path, tokenizer_file: Path) -> None:
+    job = make_job(tokenizer_file, TRAIN, HELD_OUT, shard_tokens=3_000)
+    whole = publish_shards(tmp_path / "whole", job)
+    place = tmp_path / "resumed"
+
+    def killed(split: str) -> Iterator[Written]:
+        yield from TRAIN[:1_000]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publish_shards(place, dataclasses.replace(job, documents=killed))
+    assert not place.exists()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("encode")]
+    finished = sum(shard.documents for shard in finished_shards(place.with_name("resumed.work"), "train"))
+    assert finished > 300
+
+    def passed_over(split: str) -> Iterator[Written]:
+        """The same stream, with other texts where nothing should be encoded again."""
+        for number, document in enumerate(TRAIN if split == "train" else HELD_OUT):
+            yield Written(document.id, "encoded again") if split == "train" and number < finished else document
+
+    assert publish_shards(place, dataclasses.replace(job, documents=passed_over)).digest == whole.digest
+    assert not place.with_name("resumed.work").exists()
+
+
+def test_where_encoders_differ_tokenizers_encodes_and_the_reason_is_kept(
+    tmp_path: Path, tokenizer_file: Path, tokenizer: Tokenizer
+) -> None:
+    other = write_tokenizer_file(tmp_path, VOCAB_SIZE, texts=[" ".join(text.split()[::-1]) for text in manual_texts()[:9]])
+    # Stands for a tiktoken that splits some text as no trap shows: it has the merges of another text.
+    pieces = read_layout(other).pieces
+    differing = dataclasses.replace(tokenizer, _fast=build_fast_encoder(pieces), _pieces=pieces)
+    with pytest.raises(EncodersDisagree):
+        encode_batch(differing, TRAIN[:50], lambda _: True)
+    job = make_job(
+        tokenizer_file, TRAIN, HELD_OUT, load=lambda reason: Tokenizer.load(tokenizer_file, reason) if reason else differing
+    )
+    artifact = publish_shards(tmp_path / "shards", job)
+    seen = json.loads(artifact.path("encoding.json").read_text())
+    assert seen["encoder"] == "tokenizers"
+    assert "different ids" in seen["encoder_note"]
+    assert artifact.digest == publish_shards(tmp_path / "plain", make_job(tokenizer_file, TRAIN, HELD_OUT)).digest
+
+
+def test_a_corpus_that_gives_less_than_it_states_is_refused(tmp_path: Path, tokenizer_file: Path) -> None:
+    job = make_job(tokenizer_file, TRAIN, HELD_OUT)
+    with pytest.raises(BadInput, match="held_out_documents 99 of 100"):
+        publish_shards(
+            tmp_path / "shards", dataclasses.replace(job, documents=lambda split: TRAIN if split == "train" else HELD_OUT[1:])
+        )
+    assert not (tmp_path / "shards").exists()
+
+
+def test_a_cut_shard_is_refused(tmp_path: Path, tokenizer_file: Path) -> None:
+    artifact = publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN[:50]))
+    path = artifact.path("train-00000.bin")
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[:-2])
+    with pytest.raises(BadInput, match=r"does not hold the \d+ tokens"):
+        open_shards(artifact)
+
+
+def test_the_pace_stays_out_of_the_digest(tmp_path: Path, tokenizer_file: Path) -> None:
+    with publish(tmp_path / "shards", "shards", "key", {}) as draft:
+        write_all(make_job(tokenizer_file, TRAIN[:50]), draft)
+    assert draft.artifact is not None
+    assert list(draft.artifact.manifest.observations) == ["encoding.json"]
+
+
+def test_batches_keep_the_order_and_are_bounded() -> None:
+    documents = [Written(str(number), "x" * size) for number, size in enumerate([9, 50, 1, 100, 0, 5])]
+    groups = list(batches_of(documents, 50))
+    assert [document for group in groups for document in group] == documents
+    assert all(len(group) == 1 or sum(len(document.text) for document in group) <= 50 for group in groups)
+    assert list(batches_of([], 50)) == []
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+@given(data=st.data())
+def test_any_slice_is_that_of_the_joined_shards(shards: TokenShards, tokenizer: Tokenizer, data: st.DataObject) -> None:
+    stream = shards.train
+    assert len(stream.parts) > 3
+    start = data.draw(st.integers(0, len(stream)))
+    stop = data.draw(st.integers(start, len(stream)))
+    assert np.array_equal(stream.slice(start, stop), np.concatenate(stream.parts)[start:stop])
+
+
+def test_slices_outside_the_stream_are_refused(shards: TokenShards) -> None:
+    for start, stop in ((-1, 3), (5, 4), (0, len(shards.train) + 1)):
+        with pytest.raises(IndexError):
+            shards.train.slice(start, stop)
+
+
+def test_a_row_has_its_context_and_the_target_of_its_last_token(shards: TokenShards) -> None:
+    rows = shards.train.rows(np.arange(shards.train.row_count(64)), 64)
+    tokens = np.concatenate(shards.train.parts)
+    assert rows.dtype == np.int64
+    assert rows.shape == ((len(tokens) - 1) // 64, 65)
+    assert np.array_equal(rows[:, 1:].ravel(), tokens[1 : 1 + rows[:, 1:].size])
+    assert np.array_equal(rows[1:, 0], rows[:-1, -1])
+    assert len(tokens) - 1 - rows[:, 1:].size < 64

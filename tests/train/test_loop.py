@@ -1,0 +1,154 @@
+"""The loop: resumed equals uninterrupted, kills cost nothing, micro-batches do not matter, trouble is said."""
+
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from picochat.config import HostConfig, ModelConfig, RuntimeConfig, TrainConfig
+from picochat.core.errors import HonestNo, Interrupted
+from picochat.core.journal import read_journal
+from picochat.model.centred import centre_
+from picochat.model.compute import Compute, open_compute
+from picochat.model.gpt import GPT, initialise
+from picochat.train.checkpoint import saved_steps
+from picochat.train.loop import Batch, HeldOut, Job, Outcome, Trainer
+from picochat.train.schedule import lr_share
+from picochat.train.spikes import SpikeWatch
+
+CONFIG = ModelConfig(context=16, layers=2, width=32, heads=2, kv_heads=1, head_width=16, mlp_width=48)
+ROWS = np.random.default_rng(0).integers(0, 61, (64, 17))
+
+
+def make_model() -> GPT:
+    model = GPT(CONFIG, 61)
+    initialise(model, 0)
+    centre_(model)
+    return model
+
+
+def batch_of(step: int) -> Batch:
+    block = ROWS[(np.arange(8) + 8 * step) % 64]
+    return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
+
+
+def evaluate(model: GPT) -> HeldOut:
+    ids = torch.from_numpy(ROWS[:4])
+    return HeldOut(float(model.loss_sum(ids[:, :-1], ids[:, 1:])) / 64, 1.0)
+
+
+def train(workspace: Path, *, batches=batch_of, host: HostConfig | None = None, **settings: object) -> tuple[GPT, Outcome]:
+    config = TrainConfig.model_validate({"steps": 12, "sequences_per_step": 8, "eval_every": 4, "muon_lr": 0.01, **settings})
+    compute: Compute = open_compute(RuntimeConfig(threads=1), CONFIG)
+    model = make_model()
+    outcome = Trainer(model, Job("base", config, batches, evaluate), compute, host or HostConfig(), workspace).train()
+    return model, outcome
+
+
+def stop_at(step: int, number: int = signal.SIGTERM):
+    def batches(at: int) -> Batch:
+        if at == step:
+            os.kill(os.getpid(), number)
+        return batch_of(at)
+
+    return batches
+
+
+def test_resumed_training_equals_uninterrupted(tmp_path: Path) -> None:
+    straight, outcome = train(tmp_path / "a")
+    for step, number in ((2, signal.SIGTERM), (3, signal.SIGINT), (7, signal.SIGTERM), (11, signal.SIGTERM)):
+        with pytest.raises(Interrupted) as stopped:
+            train(tmp_path / "b", batches=stop_at(step, number))
+        assert stopped.value.exit_code == 128 + number
+    resumed, again = train(tmp_path / "b")
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+    assert outcome.curve.read_bytes() == again.curve.read_bytes()
+    assert outcome.state == again.state
+
+
+def test_training_learns_and_its_curve_is_complete(tmp_path: Path) -> None:
+    _, outcome = train(tmp_path, steps=40, eval_every=20)
+    rows = read_journal(outcome.curve)
+    losses = [row["loss"] for row in rows if row["loss"] is not None]
+    assert len(losses) == 40 and losses[-1] < losses[0] - 0.3
+    assert [row["step"] for row in rows if row["held_out_loss"] is not None] == [20, 40]
+    assert [row["tokens"] for row in rows if row["loss"] is not None] == [128 * (n + 1) for n in range(40)]
+    metrics = read_journal(outcome.metrics)
+    assert metrics[-1]["step"] == 40 and metrics[-1]["tokens_per_second"] > 0 and 0 <= metrics[-1]["data_wait_share"] < 1
+
+
+def test_step_does_not_depend_on_the_micro_batch(tmp_path: Path) -> None:
+    whole, _ = train(tmp_path / "a", steps=3)
+    cut, _ = train(tmp_path / "b", steps=3, micro_batch=3)
+    worst = max(float((a - b).detach().abs().max()) for a, b in zip(whole.parameters(), cut.parameters(), strict=True))
+    assert 0 <= worst < 1e-4
+
+
+def test_killed_training_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    """SIGKILL at several moments of a child process, then a run to the end."""
+    code = textwrap.dedent(
+        """
+        import sys; from pathlib import Path
+        sys.path.insert(0, sys.argv[2])
+        from tests.train.test_loop import train
+        from picochat.config import HostConfig
+        train(Path(sys.argv[1]), steps=200, eval_every=10, host=HostConfig(checkpoint_minutes=0.001))
+        """
+    )
+    root = str(Path(__file__).parents[2])
+    for number in range(3):
+        child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "b"), root], stderr=subprocess.PIPE, text=True)
+        assert child.stderr is not None
+        for line in child.stderr:
+            if f"step {10 * (2 * number + 2)}:" in line:
+                break
+        child.kill()
+        child.wait()
+        child.stderr.close()
+        assert saved_steps(tmp_path / "b")
+    straight, _ = train(tmp_path / "a", steps=200, eval_every=10)
+    resumed, _ = train(tmp_path / "b", steps=200, eval_every=10)
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+
+
+def test_state_is_saved_before_each_evaluation(tmp_path: Path) -> None:
+    def failing(model: GPT) -> HeldOut:
+        raise RuntimeError("evaluation crashed")
+
+    config = TrainConfig(steps=8, sequences_per_step=8, eval_every=4)
+    trainer = Trainer(
+        make_model(), Job("base", config, batch_of, failing), open_compute(RuntimeConfig(), CONFIG), HostConfig(), tmp_path
+    )
+    with pytest.raises(RuntimeError, match="evaluation crashed"):
+        trainer.train()
+    assert [path.name for path in saved_steps(tmp_path)] == ["step-0000004"]
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_state_before(tmp_path: Path) -> None:
+    with pytest.raises(HonestNo, match="is not finite") as error:
+        train(tmp_path, muon_lr=1e30, adamw_lr=1e30, steps=100)
+    assert error.value.exit_code == 3 and "muon_lr" in (error.value.fix or "")
+
+
+def test_spikes_are_counted_against_the_running_mean() -> None:
+    watch = SpikeWatch(2.0)
+    assert not any(watch.is_spike(loss) for loss in [9.0, 30.0] + [4.0] * 60)
+    assert watch.is_spike(9.0) and watch.spikes == 1
+    assert not watch.is_spike(4.0)
+
+
+def test_rate_warms_up_holds_and_falls_to_the_final_share() -> None:
+    config = TrainConfig(steps=100, warmup_steps=10, decay_share=0.5, final_lr_share=0.1)
+    shares = [lr_share(step, config) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1) and shares[9] == 1.0 and shares[49] == 1.0
+    assert all(a >= b for a, b in itertools.pairwise(shares))
+    assert shares[99] == pytest.approx(0.1 + 0.9 * (1 / 50))
+    assert all(math.isfinite(share) and share > 0 for share in shares)
