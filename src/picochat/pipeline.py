@@ -21,9 +21,10 @@ from picochat.core.journal import Journal, read_journal
 from picochat.core.machine import machine_record
 from picochat.core.progress import duration, say
 from picochat.core.publish import Artifact, adopt, artifact_key, exclusive, find_artifact, publish
-from picochat.core.records import write_json
+from picochat.core.records import read_record, write_json
 from picochat.data.pack import LoadedPack, load_pack
-from picochat.gate.decide import gate_lines, preflight_lines, read_verdict
+from picochat.gate.evidence import GateReport, PreflightReport
+from picochat.gate.render import gate_lines, preflight_lines
 from picochat.rundir import RunDir
 from picochat.scales import find_scale
 
@@ -103,8 +104,8 @@ def run_pack(request: RunRequest) -> RunVerdict:
     run = RunDir(request.out_dir)
     check_device(resolved.config)
     run_stages(run, resolved, pack, last="preflight")
-    status = read_verdict(run.place("preflight") / "preflight.json")
-    lines = preflight_lines(run)
+    preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")
+    status, lines = preflight.status, preflight_lines(preflight)
     if request.preflight_only:
         return RunVerdict([*lines, f"preflight {status}: {run.root / 'preflight.md'}"], 3 if status == "blocked" else 0)
     if status == "blocked" and not request.train_anyway:
@@ -112,12 +113,12 @@ def run_pack(request: RunRequest) -> RunVerdict:
         return RunVerdict([*lines, f"preflight blocked: {hint}"], 3)
     say(f"preflight {status}: {run.root / 'preflight.md'}")
     run_stages(run, resolved, pack, last=STAGES[-1].kind)
-    verdict = read_verdict(run.place("gate") / "gate.json")
+    gate = read_record(GateReport, run.place("gate") / "gate.json")
     where = [
         f"{name}: {run.root / file}"
         for name, file in (("summary", "summary.md"), ("report", "report.html"), ("gate", "gate.md"))
     ]
-    return RunVerdict([*gate_lines(run), *where, f"release gate: {verdict}"], 3 if verdict == "blocked" else 0)
+    return RunVerdict([*gate_lines(gate), *where, f"release gate: {gate.status}"], 3 if gate.status == "blocked" else 0)
 
 
 def parse_settings(texts: list[str]) -> dict[str, str]:

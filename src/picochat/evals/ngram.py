@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from picochat.core.errors import BadInput
 
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.signedinteger]
 Floats = npt.NDArray[np.float64]
+POSITION = np.int32  # of tokens and n-grams: two thousand million of either are far more than fit in memory
 
 ABSENT = -1
 # Used where an order has too few n-grams of small counts to estimate its discounts.
@@ -49,19 +50,19 @@ def ngram_bits_per_byte(
 
 def ngram_nats(train: npt.ArrayLike, held_out: npt.ArrayLike, vocab_size: int, bos_id: int, order: int = 5) -> Floats:
     """Minus log probability, in nats, of each held-out token that is not bos, in order."""
-    seen, new = np.asarray(train, dtype=np.int64), np.asarray(held_out, dtype=np.int64)
+    seen, new = np.asarray(train, dtype=POSITION), np.asarray(held_out, dtype=POSITION)
     if not np.any(seen != bos_id):
         raise BadInput("the 5-gram baseline needs training text", fix="import more text")
     scored = np.flatnonzero(new != bos_id)
     if not len(scored):
         return np.zeros(0)
-    seen_depths, new_depths = depths(seen, bos_id), depths(new, bos_id)
+    seen_depths, new_depths = depths(seen, bos_id, order), depths(new, bos_id, order)
     probability = np.full(len(scored), 1.0 / (vocab_size - 1))
-    # Order 1: a token is its own number, and every context is the empty one, numbered 0.
+    # Length 1: a token is its own number, and every context is the empty one, numbered 0.
     grams = Grams(
         seen, new, count=vocab_size, occurrences=np.bincount(seen, minlength=vocab_size), first=_any_position(seen, vocab_size)
     )
-    prefixes = Prefixes(of_gram=np.zeros(vocab_size, dtype=np.int64), count=1, of_position=np.zeros(len(new), dtype=np.int64))
+    prefixes = Prefixes(of_gram=np.zeros(vocab_size, dtype=POSITION), count=1, of_position=np.zeros(len(new), dtype=POSITION))
     for length in range(1, order + 1):
         longer = longer_grams(grams, seen, new, seen_depths, new_depths, vocab_size, length + 1) if length < order else None
         counts = adjusted_counts(grams, seen, bos_id, length, longer)
@@ -95,16 +96,16 @@ class Prefixes(NamedTuple):
     of_position: Ints
 
 
-def depths(tokens: Ints, bos_id: int) -> Ints:
-    """How many tokens of the same document, its bos included, stand before each position."""
-    positions = np.arange(len(tokens))
-    starts = np.where(tokens == bos_id, positions, 0)
-    return positions - np.maximum.accumulate(starts) if len(tokens) else positions
+def depths(tokens: Ints, bos_id: int, most: int) -> Ints:
+    """How many tokens of the same document, its bos included, stand before each position; `most` stands for more."""
+    positions = np.arange(len(tokens), dtype=POSITION)
+    starts = np.maximum.accumulate(np.where(tokens == bos_id, positions, POSITION(0)))
+    return np.minimum(positions - starts, most).astype(np.int8)
 
 
 def _any_position(tokens: Ints, vocab_size: int) -> Ints:
-    positions = np.zeros(vocab_size, dtype=np.int64)
-    positions[tokens] = np.arange(len(tokens))
+    positions = np.zeros(vocab_size, dtype=POSITION)
+    positions[tokens] = np.arange(len(tokens), dtype=POSITION)
     return positions
 
 
@@ -112,27 +113,33 @@ def longer_grams(
     grams: Grams, seen: Ints, new: Ints, seen_depths: Ints, new_depths: Ints, vocab_size: int, length: int
 ) -> Grams:
     """The n-grams of `length`, from those one shorter: key = number of the prefix x vocabulary + last token."""
-    ends = np.flatnonzero(seen_depths >= length - 1)
-    keys = grams.at_seen[ends - 1] * vocab_size + seen[ends]
-    by_key = np.argsort(keys)
-    keys = keys[by_key]
-    changes = np.concatenate([[True], keys[1:] != keys[:-1]]) if len(keys) else np.zeros(0, dtype=np.bool_)
-    at_seen = np.full(len(seen), ABSENT, dtype=np.int64)
-    at_seen[ends[by_key]] = np.cumsum(changes) - 1
+    ends = np.flatnonzero(seen_depths >= length - 1).astype(POSITION)
+    keys = _keys(grams.at_seen, seen, ends, vocab_size)
+    by_key = np.argsort(keys).astype(POSITION)
+    keys, ends = keys[by_key], ends[by_key]
+    changes = np.ones(len(keys), dtype=np.bool_)
+    np.not_equal(keys[1:], keys[:-1], out=changes[1:])
+    at_seen = np.full(len(seen), ABSENT, dtype=POSITION)
+    at_seen[ends] = np.cumsum(changes, dtype=POSITION) - 1
     heads = np.flatnonzero(changes)
-    occurrences = np.diff(np.append(heads, len(keys)))
     at_new = _find(grams, new, new_depths, keys[heads], vocab_size, length)
-    return Grams(at_seen, at_new, len(heads), occurrences, ends[by_key[heads]])
+    occurrences = np.diff(heads, append=len(keys)).astype(POSITION)
+    return Grams(at_seen, at_new, len(heads), occurrences, ends[heads])
+
+
+def _keys(numbers: Ints, tokens: Ints, ends: Ints, vocab_size: int) -> npt.NDArray[np.int64]:
+    """What tells two n-grams apart: the number of the n-gram one shorter that ends one earlier, and the last token."""
+    return numbers[ends - 1].astype(np.int64) * vocab_size + tokens[ends]
 
 
 def _find(grams: Grams, new: Ints, new_depths: Ints, keys: Ints, vocab_size: int, length: int) -> Ints:
     """The number of the known n-gram that ends at each held-out position, or ABSENT."""
-    found = np.full(len(new), ABSENT, dtype=np.int64)
+    found = np.full(len(new), ABSENT, dtype=POSITION)
     ends = np.flatnonzero(new_depths >= length - 1)
     ends = ends[grams.at_new[ends - 1] != ABSENT]
     if not len(keys) or not len(ends):
         return found
-    wanted = grams.at_new[ends - 1] * vocab_size + new[ends]
+    wanted = _keys(grams.at_new, new, ends, vocab_size)
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     known = keys[at] == wanted
     found[ends[known]] = at[known]

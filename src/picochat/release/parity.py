@@ -110,6 +110,11 @@ def _measure(sft: Artifact, tokenizer: TokenizerFiles, shards: Artifact) -> Pari
     require_reader()
     require_stock_shape(read_info(sft.place).model)
     model, info = load_model(sft.place)
+    return compare_export(model, info, tokenizer, shards)
+
+
+def compare_export(model: GPT, info: CheckpointInfo, tokenizer: TokenizerFiles, shards: Artifact | None) -> ParityReport:
+    """A float32 export of `model` into a temporary folder, read back and compared."""
     with tempfile.TemporaryDirectory(prefix="picochat-parity-") as name:
         write_model_folder(Path(name), model, info, tokenizer, find_flavor("stablelm"), "float32", notes={})
         return compare(model, Path(name), "float32", expected_of(info, tokenizer, shards))

@@ -7,6 +7,7 @@ A test that cannot run here is `skipped` with its reason and never counted as pa
 from __future__ import annotations
 
 import math
+import pydoc_data.topics
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,9 +25,13 @@ from picochat.core.records import Record
 from picochat.model.centred import centre_, largest_centre_error
 from picochat.model.compute import LARGEST_ATTENTION_ERROR, Compute
 from picochat.model.gpt import GPT, Cache, initialise
+from picochat.model.weights import CheckpointInfo
+from picochat.release.model_folder import TokenizerFiles, read_tokenizer
 from picochat.sanity.capacity import measure_capacity
 from picochat.scales import Scale
 from picochat.tokens.batches import rows_of_step
+from picochat.tokens.tokenizer import chat_template
+from picochat.tokens.tokenizer import train as train_tokenizer_on
 from picochat.train.loop import Batch, HeldOut, Job, Trainer
 
 SMALL = ModelConfig(context=64, layers=2, width=128, heads=4, kv_heads=2, head_width=32, mlp_width=256)
@@ -98,7 +103,7 @@ def attention_backend(context: Context) -> SanityResult:
 def initial_loss(context: Context) -> SanityResult:
     model = small_model(0, context.compute.device)
     block = random_rows(8, 1).to(context.compute.device)
-    loss = float(model.loss_sum(block[:, :-1], block[:, 1:], context.compute.dtype)) / (8 * SMALL.context)
+    loss = model.loss_sum(block[:, :-1], block[:, 1:], context.compute.dtype).item() / (8 * SMALL.context)
     return at_most("initial_loss", abs(loss - math.log(VOCAB)), 0.5, f"|loss - ln V| of an untrained model; loss {loss:.3f}")
 
 
@@ -224,19 +229,26 @@ def torch_compile(context: Context) -> SanityResult:
 
 
 def export_parity(context: Context) -> SanityResult:
-    """The export of a small model, read back by transformers, gives the same logits."""
-    try:
-        import transformers  # noqa: F401
-    except ImportError:
-        return skipped("export_parity", "transformers is not installed; pip install 'picochat[hf]'")
-    from picochat.release.parity import logits_difference
+    """The export of a small model and its tokenizer, read back by transformers, gives the same logits and ids."""
+    from picochat.release.parity import BOUNDS, compare_export, reader_installed
 
+    if not reader_installed():
+        return skipped("export_parity", "transformers is not installed; pip install 'picochat[hf]'")
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = _small_tokenizer(Path(folder))
+        info = CheckpointInfo(model=SMALL, vocab_size=VOCAB, tokenizer_digest=tokenizer.digest, stage="sft", step=0)
+        report = compare_export(small_model(0, torch.device("cpu")), info, tokenizer, None)
+    error = report.largest_relative_difference if report.texts_equal and report.chat_equal else math.inf
     return at_most(
-        "export_parity",
-        logits_difference(small_model(0, torch.device("cpu"))),
-        1e-3,
-        "largest relative logit difference of the export",
+        "export_parity", error, BOUNDS["float32"], f"largest relative logit difference, read back by {report.reader}"
     )
+
+
+def _small_tokenizer(folder: Path) -> TokenizerFiles:
+    """A tokenizer of VOCAB entries, trained on help texts that Python ships."""
+    (folder / "tokenizer.json").write_bytes(train_tokenizer_on(list(pydoc_data.topics.topics.values())[:20], VOCAB))
+    (folder / "chat_template.jinja").write_text(chat_template(), encoding="utf-8")
+    return read_tokenizer(folder / "tokenizer.json")
 
 
 def scale_capacity(context: Context) -> SanityResult:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 HELD_OUT_SFT_SHARE = 0.1
 MOST_PROBLEMS_SHOWN = 20
-REMEDY = "picochat data task-pack --dataset-pack PACK --profile release_skills --force"
+REMEDY = "picochat data task-pack --dataset-pack {pack} --profile release_skills --force"
 SkillName = Literal["identity", "refusal", "choice", "math", "spelling", "other"]
 SKILL_OF_PREFIX: tuple[tuple[str, SkillName], ...] = (
     # category begins with, skill
@@ -152,6 +152,8 @@ class HasRows(Protocol):
     """What the stage needs of a pack."""
 
     @property
+    def path(self) -> Path: ...
+    @property
     def chat_path(self) -> Path | None: ...
     @property
     def eval_path(self) -> Path | None: ...
@@ -228,9 +230,9 @@ def read_eval_rows(path: Path) -> list[EvalRow]:
 
 
 def _read_rows(path: Path, model: type[Row], what: str, prefix: str) -> list[Row]:
-    rows: list[Row] = Field(default=[])
-    problems: list[Problem] = Field(default=[])
-    line_of: dict[str, int] = Field(default={})
+    rows: list[Row] = []
+    problems: list[Problem] = []
+    line_of: dict[str, int] = {}
     for number, line in _lines(path, what):
         row = _row(line, number, model, prefix, problems)
         if row is None:
@@ -240,9 +242,11 @@ def _read_rows(path: Path, model: type[Row], what: str, prefix: str) -> list[Row
         line_of.setdefault(row.id, number)
         rows.append(row)
     if problems:
-        raise BadInput(f"{what} {path} are not usable: {_count(problems)}", problems=_first(problems), fix=REMEDY)
+        raise BadInput(
+            f"{what} {path} are not usable: {_count(problems)}", problems=_first(problems), fix=REMEDY.format(pack="PACK")
+        )
     if not rows:
-        raise BadInput(f"{what} {path}: the file has no rows", fix=REMEDY)
+        raise BadInput(f"{what} {path}: the file has no rows", fix=REMEDY.format(pack="PACK"))
     return rows
 
 
@@ -251,7 +255,7 @@ def _lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
     try:
         stream = path.open("rb")
     except FileNotFoundError:
-        raise BadInput(f"{what} {path}: the file does not exist", fix=REMEDY) from None
+        raise BadInput(f"{what} {path}: the file does not exist", fix=REMEDY.format(pack="PACK")) from None
     except (IsADirectoryError, PermissionError) as error:
         raise BadInput(f"{what} {path}: {error.strerror}", fix="name a file that can be read") from None
     with stream:
@@ -323,9 +327,9 @@ def prepare_rows(pack: LoadedPack | HasRows, seed: int, draft: Draft) -> None:
 
 
 def _read_both(pack: LoadedPack | HasRows) -> tuple[list[SftRow], list[EvalRow]]:
-    problems: list[Problem] = Field(default=[])
-    sft: list[SftRow] = Field(default=[])
-    evals: list[EvalRow] = Field(default=[])
+    problems: list[Problem] = []
+    sft: list[SftRow] = []
+    evals: list[EvalRow] = []
     try:
         sft = read_sft_rows(_required(pack.chat_path, "chat"))
     except BadInput as error:
@@ -335,20 +339,20 @@ def _read_both(pack: LoadedPack | HasRows) -> tuple[list[SftRow], list[EvalRow]]
     except BadInput as error:
         problems += [Problem(error.what), *error.problems]
     if problems:
-        raise BadInput("the pack's rows are not usable", problems=problems, fix=REMEDY)
+        raise BadInput(f"the rows of pack {pack.path} are not usable", problems=problems, fix=REMEDY.format(pack=pack.path))
     return sft, evals
 
 
 def _required(path: Path | None, key: str) -> Path:
     if path is None:
-        raise BadInput(f"{key}: the pack names no file", fix=REMEDY)
+        raise BadInput(f"{key}: the pack names no file", fix=REMEDY.format(pack="PACK"))
     return path
 
 
 def split_sft_rows(rows: Sequence[SftRow], seed: int) -> tuple[list[SftRow], list[SftRow]]:
     """(train, held out): the side follows from seed and item (else group, else prompt), in the order of the file."""
-    train: list[SftRow] = Field(default=[])
-    held_out: list[SftRow] = Field(default=[])
+    train: list[SftRow] = []
+    held_out: list[SftRow] = []
     for row in rows:
         key = row.item or row.group or normalized_text(row.user)
         (held_out if hash_share(f"sft held out {seed} {key}") < HELD_OUT_SFT_SHARE else train).append(row)

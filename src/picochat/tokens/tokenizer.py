@@ -337,13 +337,18 @@ def _counted(texts: Iterable[str], progress: Progress) -> Iterator[str]:
         progress.advance(len(text.encode("utf-8", "replace")))
 
 
+def chat_template() -> str:
+    """The Jinja template that stock readers render conversations with; `{% generation %}` marks what is trained."""
+    return Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
+
+
 def write_tokenizer(documents: Iterable[Document], text_bytes: int, config: TokenizerConfig, seed: int, draft: Draft) -> None:
     """`train_tokenizer` over a stream of documents that hold `text_bytes` in all."""
     share = min(1.0, config.train_bytes / max(1, text_bytes))
     with Progress("tokenizer", share * text_bytes, "bytes") as progress:
         data = train(_counted(sample_texts(documents, share, seed), progress), config.vocab_size)
     draft.path("tokenizer.json").write_bytes(data)
-    draft.path("chat_template.jinja").write_bytes(Path(__file__).with_name("chat_template.jinja").read_bytes())
+    draft.path("chat_template.jinja").write_text(chat_template(), encoding="utf-8")
     merges = config.vocab_size - len(SPECIALS) - BYTES
     facts = TokenizerFacts(vocab_size=config.vocab_size, merges=merges, trained_on_bytes=round(progress.done))
     draft.facts = facts.model_dump(mode="json")

@@ -1,0 +1,239 @@
+"""Packs and recipes: which sources make a corpus, and which rows go with it.
+
+`dataset_pack.json` names a corpus (a path, or a recipe of sources) and the SFT and eval rows; paths in it are relative to
+its own folder. Loading checks the pack, the recipe and every source at once. Reads no document: `corpus` does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import AliasChoices, Field, field_validator, model_validator
+
+from picochat.core.errors import BadInput, Problem, did_you_mean
+from picochat.core.records import Record, digest_file, digest_json, read_json, read_record, write_json
+from picochat.data.documents import DocumentsManifest, SourceFile, file_path, list_source_files, read_manifest
+
+ALIASES = ("chat_input", "eval_input")
+TASK_PACK = "picochat data task-pack --dataset-pack"
+
+
+class PackCorpus(Record):
+    """Where the corpus is: one file or folder (`input`), or a recipe of several."""
+
+    input: str | None = None
+    recipe: str | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> PackCorpus:
+        if (self.input is None) == (self.recipe is None):
+            raise ValueError('give exactly one of "input" and "recipe"')
+        return self
+
+
+class DatasetPack(Record):
+    """`dataset_pack.json`. `chat` and `eval` may be absent or empty until a run needs them."""
+
+    name: str | None = None
+    description: str = ""
+    corpus: PackCorpus
+    chat: str | None = Field(default=None, validation_alias=AliasChoices("chat", "chat_input"))
+    eval: str | None = Field(default=None, validation_alias=AliasChoices("eval", "eval_input"))
+
+    @field_validator("corpus", mode="before")
+    @classmethod
+    def _path_is_input(cls, value: object) -> object:
+        return {"input": value} if isinstance(value, str) else value
+
+
+class RecipeSource(Record):
+    """One source. `weight` 2.5 reads each document two or three times, 0.25 a quarter of them, by hash of the id."""
+
+    path: str
+    label: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
+    include: list[str] | None = None
+    exclude: list[str] = Field(default_factory=list)
+    reason: str | None = None
+    weight: float = Field(default=1.0, gt=0, le=100)
+    min_chars: int | None = Field(default=None, ge=1)
+
+
+class CorpusRecipe(Record):
+    """`corpus_recipe.json`."""
+
+    name: str | None = None
+    description: str = ""
+    sources: list[RecipeSource] = Field(min_length=1)
+    exclude: list[str] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LoadedSource:
+    """A source that exists, with the files that are read of it. `manifest` where it is a folder of imported documents."""
+
+    label: str
+    path: Path
+    files: tuple[SourceFile, ...]
+    manifest: DocumentsManifest | None
+    weight: float
+    min_chars: int | None
+    recipe: RecipeSource
+
+    def report_path(self) -> Path | None:
+        """The import report that the documents name, where it still stands."""
+        provenance = self.manifest.provenance if self.manifest else None
+        path = self.path / provenance.report if provenance and provenance.report else None
+        return path if path is not None and path.is_file() else None
+
+
+@dataclass(frozen=True)
+class LoadedPack:
+    """A pack whose files all exist, paths resolved."""
+
+    path: Path
+    name: str
+    pack: DatasetPack
+    recipe: CorpusRecipe
+    sources: tuple[LoadedSource, ...]
+    chat_path: Path | None
+    eval_path: Path | None
+
+    def content_digest(self) -> str:
+        """Equal for equal text and equal treatment of it, wherever pack and sources lie together; SFT and eval rows do not enter.
+
+        Reads files whose digest nobody stated (about 1 s per GB).
+        """
+        sources = [_source_content(source) for source in self.sources]
+        return digest_json({"pack": self.portable_pack(), "recipe": self.portable_recipe(), "sources": sources})
+
+    def portable_pack(self) -> dict[str, object]:
+        """The pack without its SFT and eval rows, and an absolute path by its name alone: the same on every machine."""
+        corpus = {kind: _portable(path) for kind, path in self.pack.corpus.model_dump(mode="json").items()}
+        return {"name": self.name, "description": self.pack.description, "corpus": corpus}
+
+    def portable_recipe(self) -> dict[str, object]:
+        """The recipe with every label written out, and absolute paths by their names alone."""
+        recipe = self.recipe.model_dump(mode="json")
+        for item, source in zip(recipe["sources"], self.sources, strict=True):
+            item |= {"label": source.label, "path": _portable(item["path"])}
+        return recipe
+
+
+def load_pack(path: Path) -> LoadedPack:
+    """The pack at `path`. Raises BadInput with every problem of pack, recipe and sources, each with its remedy."""
+    if path.is_dir() and (path / "dataset_pack.json").is_file():
+        path = path / "dataset_pack.json"
+    pack = read_record(DatasetPack, path, "pack")
+    problems: list[Problem] = []
+    recipe, folder = _load_recipe(path, pack)
+    sources = _load_sources(recipe, folder, problems)
+    chat_path = _rows_path(path, "chat", pack.chat, problems)
+    eval_path = _rows_path(path, "eval", pack.eval, problems)
+    if problems:
+        raise BadInput(f"pack {path} is not usable", problems=problems)
+    return LoadedPack(path, pack.name or path.stem, pack, recipe, tuple(sources), chat_path, eval_path)
+
+
+def promote(pack_path: Path, chat: Path, eval: Path) -> None:
+    """Name these SFT and eval rows in the pack, relative to its folder; nothing else of the file's content changes."""
+    read_record(DatasetPack, pack_path, "pack")
+    value = cast("dict[str, Any]", read_json(pack_path, "pack"))
+    promoted = {key: item for key, item in value.items() if key not in ALIASES}
+    for key, rows in (("chat", chat), ("eval", eval)):
+        promoted[key] = Path(os.path.relpath(rows, pack_path.parent)).as_posix()
+    write_json(pack_path, promoted)
+
+
+def source_digests(source: LoadedSource) -> dict[str, str]:
+    """File name -> sha256, as the documents' manifest states it, else read from the file."""
+    return {file.name: file.sha256 or digest_file(file_path(source.path, file.name)) for file in source.files}
+
+
+def _portable(path: str | None) -> str | None:
+    return Path(path).name if path is not None and Path(path).expanduser().is_absolute() else path
+
+
+def _source_content(source: LoadedSource) -> Mapping[str, object]:
+    return {
+        "label": source.label,
+        "weight": source.weight,
+        "min_chars": source.min_chars,
+        "files": source_digests(source),
+    }
+
+
+def _load_recipe(path: Path, pack: DatasetPack) -> tuple[CorpusRecipe, Path]:
+    """The recipe and the folder that its paths are relative to; a plain input is a recipe of one source."""
+    if pack.corpus.recipe is not None:
+        recipe_path = path.parent / pack.corpus.recipe
+        return read_record(CorpusRecipe, recipe_path, f"recipe of pack {path},"), recipe_path.parent
+    assert pack.corpus.input is not None
+    return CorpusRecipe(sources=[RecipeSource(path=pack.corpus.input)]), path.parent
+
+
+def _load_sources(recipe: CorpusRecipe, folder: Path, problems: list[Problem]) -> list[LoadedSource]:
+    sources: list[LoadedSource] = []
+    labels: set[str] = set()
+    for number, item in enumerate(recipe.sources):
+        where = f"sources.{number} ({item.label or item.path})"
+        source = _load_source(item, recipe.exclude, folder, where, problems)
+        if source is None:
+            continue
+        if source.label in labels:
+            problems.append(Problem(f"{where}: the label {source.label!r} is taken", "give each source its own label"))
+        labels.add(source.label)
+        sources.append(source)
+    return sources
+
+
+def _load_source(
+    item: RecipeSource, exclude: list[str], folder: Path, where: str, problems: list[Problem]
+) -> LoadedSource | None:
+    path = Path(os.path.normpath(folder / Path(item.path).expanduser()))
+    try:
+        files = list_source_files(path, include=item.include, exclude=[*exclude, *item.exclude])
+        manifest = read_manifest(path) if path.is_dir() else None
+    except BadInput as error:
+        problems.append(Problem(f"{where}: {error.what}", error.fix or _remedy_for_absent(path)))
+        problems.extend(error.problems)
+        return None
+    if not files:
+        problems.append(Problem(f"{where}: {path} holds no document file", "import into it, or change include and exclude"))
+        return None
+    label = item.label or _label_of(path)
+    return LoadedSource(label, path, tuple(files), manifest, item.weight, item.min_chars, item)
+
+
+def _remedy_for_absent(path: Path) -> str:
+    if path.exists():
+        return "see the message"
+    siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = did_you_mean(path.name, siblings)
+    work = path.with_name(f"{path.name}.work")
+    if work.exists():
+        return f"its import was interrupted: repeat the `picochat data hf-import` command that writes {path}"
+    return f"picochat data hf-import --documents-dir {path} ... makes it{hint}"
+
+
+def _label_of(path: Path) -> str:
+    """A source's own name: its folder or file; `documents` says nothing, so then the folder above."""
+    name = path.parent.name if path.name == "documents" else path.name
+    plain = "".join(
+        character if character.isascii() and (character.isalnum() or character in "._-") else "-" for character in name
+    )
+    return plain.lstrip("._-")[:80] or "source"
+
+
+def _rows_path(path: Path, key: str, name: str | None, problems: list[Problem]) -> Path | None:
+    if name is None:
+        return None
+    rows = Path(os.path.normpath(path.parent / Path(name).expanduser()))
+    if not rows.is_file():
+        state = "is a folder" if rows.is_dir() else "does not exist"
+        problems.append(Problem(f"{key}: {rows} {state}", f"{TASK_PACK} {path} makes it, or: touch {rows}"))
+        return None
+    return rows

@@ -1,0 +1,85 @@
+"""Scores follow from replies alone, and say what they count."""
+
+import pytest
+
+from picochat.evals.record import Asked, Measured, Memorization
+from picochat.evals.scores import judge, scores_of
+from picochat.skills.pack import make_rows
+from picochat.skills.rows import EvalRow, as_eval_row
+
+SFT, EVALS = make_rows("release_skills", 200, 120, "scratchpad", 1)
+ROWS = {row.id: row for row in EVALS}
+MEASURED = Measured(base_bits_per_byte=1.0, sft_bits_per_byte=1.1, ngram_bits_per_byte=2.0, ngram_train_tokens=5)
+
+
+def make_asked(row: EvalRow, reply: str | None = None, **changes: object) -> Asked:
+    likelihoods = None
+    if row.choice_labels:
+        likelihoods = [-1.0 if label == row.correct_choice else -2.0 for label in row.choice_labels]
+    values = {
+        "id": row.id,
+        "set": "eval",
+        "skill": row.skill,
+        "stage": row.curriculum_stage,
+        "prompt": row.user,
+        "expected": row.reference_answer,
+        "reply": row.reference_answer if reply is None else reply,
+        "log_likelihoods": likelihoods,
+        "base_reply": "",
+        "base_log_likelihoods": None if likelihoods is None else [-1.0] * len(likelihoods),
+        **changes,
+    }
+    return Asked.model_validate(values)
+
+
+def scored(asked: list[Asked], dirty: set[str] | None = None):
+    return scores_of(ROWS, asked, [], MEASURED, dirty or set(), "digest")
+
+
+def test_right_replies_score_full_and_empty_ones_nothing() -> None:
+    full = scored([make_asked(row) for row in EVALS])
+    assert {name: skill.all.share for name, skill in full.skills.items()} == dict.fromkeys(full.skills, 1.0)
+    assert all(skill.base.share == 0.0 for skill in full.skills.values())
+    assert full.refusal.share == 1.0 and full.over_refusal.share == 1.0 and full.unsupported_claims.share == 0.0
+    none = scored([make_asked(row, "", log_likelihoods=[-1.0] * 4 if row.choice_labels else None) for row in EVALS])
+    assert all(skill.all.passed == 0 for skill in none.skills.values())
+
+
+def test_counts_add_up_and_dirty_rows_leave_the_clean_rate() -> None:
+    dirty = {row.id for row in EVALS if row.skill == "math"} - {next(row.id for row in EVALS if row.skill == "math")}
+    facts = scored([make_asked(row) for row in EVALS], dirty)
+    assert sum(skill.all.count for skill in facts.skills.values()) == len(EVALS)
+    assert facts.skills["math"].clean.count == 1 and facts.skills["math"].all.count == len(dirty) + 1
+    assert facts.skills["spelling"].clean == facts.skills["spelling"].all
+
+
+def test_choice_is_judged_by_likelihood_not_by_text() -> None:
+    row = next(row for row in EVALS if row.choice_labels)
+    wrong = [-1.0 if label != row.correct_choice else -2.0 for label in row.choice_labels]
+    assert judge(row, make_asked(row)).passed
+    assert not judge(row, make_asked(row, log_likelihoods=wrong)).passed
+
+
+def test_nothing_asked_is_unmeasured_not_zero() -> None:
+    facts = scored([])
+    assert facts.sft_fit.share is None and facts.skills["math"].all.share is None and facts.memorized.share is None
+
+
+def test_fit_is_counted_on_the_rows_own_questions() -> None:
+    rows = [as_eval_row(row) for row in SFT[:20]]
+    ROWS.update({row.id: row for row in rows})
+    asked = [make_asked(row, set="sft_train") for row in rows[:15]] + [
+        make_asked(row, "no", set="sft_held_out", log_likelihoods=None) for row in rows[15:]
+    ]
+    facts = scored(asked)
+    assert (facts.sft_fit.passed, facts.sft_fit.count, facts.sft_held_out_fit.count) == (15, 15, 5)
+    assert facts.sft_held_out_fit.passed == 0
+
+
+def test_memorization_wants_every_token() -> None:
+    recalled = [
+        Memorization(position=0, expected=[1, 2, 3], continued=[1, 2, 3]),
+        Memorization(position=9, expected=[1, 2, 3], continued=[1, 2]),
+    ]
+    facts = scores_of(ROWS, [], recalled, MEASURED, set(), "d")
+    assert facts.memorized.share == pytest.approx(0.5)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from picochat.config import HonestyConfig
+from picochat.honesty.report import report_page
+from picochat.honesty.scan import ScanFound, item_of_row, scan_rows, scan_texts
+
+CONFIG = HonestyConfig()
+LONG = (
+    "Only one option is right. Which of these rivers is by far the longest in the world?\nA. Rhine\nB. Nile\nC. Thames\nD. Po"
+)
+SHORT = "Please tell me how many letters garden has."
+EVALS: list[dict[str, Any]] = [
+    {"id": "long", "user": LONG, "skill": "choice", "correct_choice": "B"},
+    {"id": "short", "user": SHORT, "skill": "spelling", "normalized_answers": ["6"]},
+    {"id": "who", "user": "Who are you?", "skill": "identity", "reference_answer": "I am Picochat."},
+]
+
+
+def filler(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    rng = random.Random(seed)
+    words = ["river", "the", "of", "garden", "tell", "long", "world", "letters", "option", "has", "how", "many", "Rhine", "me"]
+    return [(f"doc-{n}", " ".join(rng.choices(words, k=80))) for n in range(count)]
+
+
+def scan(documents: list[tuple[str, str]], sft: list[dict[str, Any]] | None = None, workers: int = 1) -> ScanFound:
+    total = sum(len(text.encode()) for _, text in documents)
+    return scan_rows(EVALS, sft or [], documents, CONFIG, workers=workers, corpus_bytes=total)
+
+
+PLANTED: tuple[tuple[str, str, str], ...] = (
+    ("exact", "long", LONG),
+    ("case", "long", LONG.upper()),
+    ("punctuation", "long", LONG.replace(" ", " -- ").replace(".", " ;")),
+    ("line breaks", "long", LONG.replace(" ", "\n\n")),
+    ("partial, 13 words", "long", "which of these rivers is by far the longest in the world a"),
+    ("exact, short", "short", SHORT),
+    ("case, short", "short", SHORT.title()),
+    ("punctuation, short", "short", SHORT.replace(" ", "... ")),
+    ("line breaks, short", "short", SHORT.replace(" ", "\r\n")),
+    ("generic prompt with its answer", "who", "Who are you?\n- I am Picochat, said the machine."),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("how", "row", "text"), PLANTED)
+def test_planted_contamination_is_found_with_its_coordinates(how: str, row: str, text: str) -> None:
+    before = "Some words in front – a few. "
+    documents = [*filler(20), ("planted", before + text + "\nAnd some after."), *filler(20, seed=1)]
+    found = scan(documents)
+    assert found.facts.dirty_eval_rows == [row], how
+    hit = found.hits[0]
+    assert (hit.document, hit.row, hit.where) == ("planted", row, "corpus")
+    planted = dict(documents)["planted"]
+    assert planted[hit.offset :].lower().startswith(hit.words.split()[0])
+    assert found.facts.corpus_dirty_by_skill == {
+        skill: int(skill == next(entry["skill"] for entry in EVALS if entry["id"] == row))
+        for skill in ("choice", "identity", "spelling")
+    }
+
+
+def test_clean_text_and_plain_english_are_not_contamination() -> None:
+    found = scan([*filler(50), ("story", "Who are you? she asked. Twelve of these rivers is by far the longest in the world.")])
+    assert found.facts.dirty_eval_rows == []
+    assert found.hits == []
+    assert found.facts.scanned_text_bytes == found.facts.corpus_text_bytes
+    assert found.facts.scanned_documents == 51
+
+
+def test_coverage_without_one_long_run_makes_a_row_dirty() -> None:
+    words = item_of_row(EVALS[0]).prompt
+    text = " ".join(words[:12]) + " x " + " ".join(words[5:17]) + " y " + " ".join(words[10:22]) + " z " + " ".join(words[14:])
+    found = scan([("patchwork", text)])
+    assert found.facts.dirty_eval_rows == ["long"]
+    assert {hit.rule for hit in found.hits} == {"coverage of 8 words"}
+
+
+def test_sft_rows_are_scanned_for_whole_prompts_and_for_coverage() -> None:
+    sft = [
+        {"id": "s1", "user": "PLEASE tell me: how many letters garden has", "assistant": "6"},
+        {"id": "s2", "user": "Twice: which of these rivers is by far the longest in the world", "assistant": "?"},
+    ]
+    found = scan(filler(3), sft)
+    assert found.facts.sft_exact_prompts == 1
+    assert 0.1 < found.facts.sft_largest_coverage <= 1.0
+    assert found.facts.dirty_eval_rows == ["short"]
+    assert {hit.where for hit in found.hits} == {"sft"}
+    assert found.facts.corpus_dirty_by_skill == {"choice": 0, "identity": 0, "spelling": 0}
+
+
+def test_a_generic_prompt_counts_as_exact_in_the_sft_rows_all_the_same() -> None:
+    found = scan([], [{"id": "s1", "user": "who are you", "assistant": "Me."}])
+    assert found.facts.sft_exact_prompts == 1
+    assert found.facts.dirty_eval_rows == ["who"]
+
+
+def test_all_hits_are_counted_and_only_the_first_are_kept() -> None:
+    found = scan([(f"d{n}", SHORT) for n in range(70)])
+    assert found.report["corpus_documents_holding"] == {"short": 70}
+    assert [hit.document for hit in found.hits] == [f"d{n}" for n in range(20)]
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers() -> None:
+    documents = [(name, text * 50) for name, text in filler(460)]
+    documents[5] = ("early", "x. " + SHORT)
+    documents[455] = ("late", "y. " + LONG)
+    items = [item_of_row(row) for row in EVALS]
+    one = scan_texts(items, iter(documents), CONFIG, workers=1)
+    two = scan_texts(items, iter(documents), CONFIG, workers=2)
+    assert one.text_bytes > 8_000_000
+    assert one == two
+    assert {hit.document for hit in one.hits} == {"early", "late"}
+
+
+def test_options_that_the_prompt_does_not_show_are_looked_for_as_well() -> None:
+    row = {"id": "x", "user": "Which is it?", "choice_options": ["red wine", "blue sky"], "skill": "choice"}
+    assert item_of_row(row).prompt == ("which", "is", "it", "red", "wine", "blue", "sky")
+
+
+def test_the_page_says_what_was_found_and_what_cannot_be_seen() -> None:
+    found = scan([("planted", SHORT), *filler(5)])
+    page = report_page(found.facts, found.report)
+    assert "| short | 1 | 0 |" in page
+    assert "Scanned 6 documents" in page
+    assert "(100.0%)" in page
+    for word in ("paraphrase", "translation", "synonyms"):
+        assert word in page

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from picochat.skills import arithmetic
+
+EQUATION = re.compile(r"(\d+(?: [+x-] \d+)+) = (\d+)")
+
+
+def test_every_final_answer_is_what_the_numbers_of_the_item_give() -> None:
+    for question in arithmetic.make(300, "sft", 3, "direct") + arithmetic.make(200, "eval", 3, "direct"):
+        _, operation, a, b = question.item.split(":")
+        expected = {"add": int(a) + int(b), "subtract": int(a) - int(b), "multiply": int(a) * int(b)}[operation]
+        assert question.final_answer == question.reply == str(expected)
+        assert {a, b} <= set(re.findall(r"\d+", question.prompt))
+
+
+def test_every_statement_of_every_working_is_true() -> None:
+    checked = 0
+    for question in arithmetic.make(840, "sft", 5, "scratchpad"):
+        for left, right in EQUATION.findall(question.reply):
+            numbers = [int(number) for number in re.findall(r"\d+", left)]
+            total = numbers[0]
+            for sign, number in zip(re.findall(r"[+-]", left), numbers[1:], strict=True):
+                total += number if sign == "+" else -number
+            assert total == int(right), question.reply
+            checked += 1
+        for place, value in (
+            re.findall(r"(\d+): (\d+)", question.reply.split("Count by ")[-1]) if "Count by" in question.reply else []
+        ):
+            base = int(question.reply.split("Count by ")[1].split(".")[0])
+            assert int(value) == int(place) * base
+            checked += 1
+    assert checked > 1000
+
+
+@pytest.mark.parametrize(
+    ("operation", "a", "b", "shown"),
+    [
+        ("add", 7, 8, "8 + 7 = 15."),
+        ("add", 47, 38, "Ones: 7 + 8 = 15, carry 1. Tens: 4 + 3 + 1 = 8."),
+        ("add", 13, 4, "Ones: 3 + 4 = 7. Tens: 1."),
+        ("subtract", 53, 28, "Ones: 13 - 8 = 5, borrow 1. Tens: 5 - 2 - 1 = 2."),
+        ("subtract", 58, 23, "Ones: 8 - 3 = 5. Tens: 5 - 2 = 3."),
+        ("subtract", 9, 4, "9 - 4 = 5."),
+        ("multiply", 3, 17, "Count by 17. 1: 17, 2: 34, 3: 51."),
+    ],
+)
+def test_working_is_column_by_column(operation: str, a: int, b: int, shown: str) -> None:
+    assert arithmetic.working(operation, a, b) == shown
+
+
+def test_no_sft_row_states_a_held_out_sum_even_inside_its_working() -> None:
+    held_out = {question.item for question in arithmetic.make(250, "eval", 1, "scratchpad")}
+    names = {"+": "add", "-": "subtract", "x": "multiply"}
+    stated: Counter[str] = Counter()
+    for question in arithmetic.make(3000, "sft", 2, "scratchpad"):
+        for a, sign, b in re.findall(r"(\d+) ([+x-]) (\d+)", question.prompt + "\n" + question.reply):
+            larger, smaller = (a, b) if sign == "-" else sorted((a, b), key=int, reverse=True)
+            stated[f"math:{names[sign]}:{larger}:{smaller}"] += 1
+    assert stated.keys().isdisjoint(held_out)
+    assert len(stated) > 500
+
+
+def test_every_stage_asks_what_its_name_says() -> None:
+    for question in arithmetic.make(500, "sft", 9, "scratchpad"):
+        a, b = (int(number) for number in question.item.split(":")[2:])
+        assert (", carry 1" in question.reply) <= (question.stage in ("add_carry", "add_single"))
+        if question.stage == "add_carry":
+            assert a % 10 + b % 10 >= 10
+        if question.stage == "subtract_borrow":
+            assert a % 10 < b % 10
+            assert ", borrow 1" in question.reply
+        if question.stage == "removal_story":
+            assert question.prompt.endswith("?")
+            assert question.category == "bench_math_removal"

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections import Counter
+
+from picochat.skills import choice
+from picochat.skills.facts import RELATIONS
+
+
+def test_there_are_at_least_250_distinct_facts() -> None:
+    items = [fact.item for fact in choice.all_facts()]
+    assert len(items) == len(set(items)) >= 250
+
+
+def test_every_relation_has_enough_answers_for_four_options() -> None:
+    for relation in RELATIONS:
+        assert len({answer for _, answer in relation.facts()}) >= 5, relation.name
+
+
+def test_the_right_label_stands_at_the_right_option_and_labels_are_balanced() -> None:
+    answers = {fact.item: fact.answer for fact in choice.all_facts()}
+    questions = choice.make(100, "eval", 42, "scratchpad")
+    for question in questions:
+        label = question.correct_choice
+        assert label is not None
+        assert question.options["ABCD".index(label)] == answers[question.item]
+        assert len(set(question.options)) == 4
+        assert f"{label}. {answers[question.item]}" in question.prompt.splitlines()
+        assert question.reply == f"{answers[question.item]} ({label})"
+    assert Counter(question.correct_choice for question in questions) == dict.fromkeys("ABCD", 25)
+
+
+def test_wrong_options_come_from_the_same_relation() -> None:
+    facts = {fact.item: fact for fact in choice.all_facts()}
+    for question in choice.make(300, "sft", 1, "direct"):
+        known = {answer for _, answer in facts[question.item].relation.facts()}
+        assert set(question.options) <= known
+
+
+def test_eval_wordings_are_not_those_of_sft() -> None:
+    for relation in RELATIONS:
+        assert set(relation.sft_wordings).isdisjoint(relation.eval_wordings)
+    assert set(choice.FRAMES["sft"]).isdisjoint(choice.FRAMES["eval"])

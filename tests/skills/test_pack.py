@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picochat.core.errors import BadInput, WrongUsage
+from picochat.honesty.normalize import normalized_text, words_of
+from picochat.skills.pack import PROFILES, SKILLS, TaskPackReport, count_skills, make_rows, make_task_pack
+from picochat.skills.rows import read_eval_rows, read_sft_rows
+from tests.skills.rows_builder import release_rows
+
+
+def make(folder: Path, **changes: Any) -> TaskPackReport:
+    pack = folder / "dataset_pack.json"
+    if not pack.exists():
+        pack.write_text(json.dumps({"name": "p", "corpus": "corpus.txt", "chat": "chat.jsonl", "eval": "eval.jsonl"}))
+        for name in ("corpus.txt", "chat.jsonl", "eval.jsonl"):
+            (folder / name).touch()
+    arguments: dict[str, Any] = {
+        "chat_out": None,
+        "eval_out": None,
+        "sft_rows": 100,
+        "eval_rows": 40,
+        "profile": "release_skills",
+        "answer_style": "scratchpad",
+        "source": "offline",
+        "seed": 42,
+        "force": False,
+        "promote": False,
+    }
+    return make_task_pack(pack, folder, **{**arguments, **changes})
+
+
+@pytest.mark.parametrize("seed", [1, 42, 1234])
+def test_sft_and_eval_share_no_item_and_no_prompt_even_across_seeds(seed: int) -> None:
+    sft, _ = release_rows(2800, 240, seed=seed)
+    items, prompts = {row.item for row in sft}, {normalized_text(row.user) for row in sft}
+    for other in (seed, seed + 1):
+        _, evals = release_rows(100, 700, seed=other)
+        assert items.isdisjoint(row.item for row in evals)
+        assert prompts.isdisjoint(normalized_text(row.user) for row in evals)
+
+
+def test_the_runbooks_numbers_give_enough_independent_rows_of_each_skill() -> None:
+    sft, evals = release_rows(2800, 700)
+    counts = {count.skill: count for count in count_skills(sft, evals)}
+    assert {name: count.eval_rows for name, count in counts.items()} == {
+        "math": 210, "spelling": 175, "identity": 175, "choice": 70, "refusal": 70,
+    }  # fmt: skip
+    assert all(count.eval_items == count.eval_rows for count in counts.values())
+    assert len({normalized_text(row.user) for row in sft}) == 2800
+    assert all(len(row.user) + len(row.assistant) <= 400 for row in sft)
+    small = count_skills(*release_rows(100, 240))
+    assert all(count.eval_rows >= 24 for count in small)
+
+
+def test_every_eval_prompt_is_long_enough_to_be_looked_for_as_a_whole() -> None:
+    _, evals = release_rows(100, 700)
+    assert all(len(words_of(row.user)) >= 6 for row in evals)
+
+
+def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
+    report = make(tmp_path)
+    code = (
+        "from picochat.skills.pack import make_rows, _jsonl\n"
+        "import sys\n"
+        "sft, evals = make_rows('release_skills', 100, 40, 'scratchpad', 42)\n"
+        "sys.stdout.buffer.write(_jsonl(sft) + _jsonl(evals))"
+    )
+    env = {"PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path)}
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=env).stdout
+    assert report.chat.read_bytes() + report.eval.read_bytes() == again
+    assert make_rows("release_skills", 100, 40, "scratchpad", 43) != make_rows("release_skills", 100, 40, "scratchpad", 42)
+
+
+def test_files_are_where_the_runbook_expects_them_and_can_be_read(tmp_path: Path) -> None:
+    report = make(tmp_path)
+    names = [
+        "chat_task_mixture_release_skills.jsonl",
+        "eval_task_mixture_release_skills.jsonl",
+        "task_mixture_release_skills.md",
+    ]
+    assert [path.name for path in (report.chat, report.eval, report.page)] == names
+    assert len(read_sft_rows(report.chat)) == 100
+    assert len(read_eval_rows(report.eval)) == 40
+    page = report.page.read_text()
+    assert str(tmp_path) not in page
+    assert "| math | 30 | 30 | 12 | 12 |" in page
+    assert any(line.startswith("math") for line in report.lines())
+
+
+def test_different_rows_are_not_overwritten_without_force(tmp_path: Path) -> None:
+    report = make(tmp_path)
+    make(tmp_path)
+    before = report.chat.read_bytes()
+    with pytest.raises(WrongUsage) as error:
+        make(tmp_path, seed=7)
+    assert len(error.value.problems) == 3
+    assert report.chat.read_bytes() == before
+    make(tmp_path, seed=7, force=True)
+    assert report.chat.read_bytes() != before
+
+
+def test_empty_files_may_be_filled(tmp_path: Path) -> None:
+    (tmp_path / "chat.jsonl").touch()
+    report = make(tmp_path, chat_out=tmp_path / "chat.jsonl", eval_out=tmp_path / "eval.jsonl")
+    assert report.chat == tmp_path / "chat.jsonl"
+    assert len(read_sft_rows(report.chat)) == 100
+
+
+def test_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(WrongUsage) as error:
+        make(tmp_path, profile="release_skill", answer_style="long", source="hf", sft_rows=3)
+    text = "\n".join(error.value.lines())
+    assert "did you mean release_skills?" in text
+    assert "--skill-answer-style long" in text
+    assert "--source hf" in text
+    assert "--sft-rows 3" in text
+
+
+def test_more_eval_rows_than_items_are_refused_with_every_stage_that_is_short(tmp_path: Path) -> None:
+    with pytest.raises(WrongUsage) as error:
+        make(tmp_path, eval_rows=5000)
+    text = "\n".join(error.value.lines())
+    assert "identity, open:" in text
+    assert "choice, choice:" in text
+    assert "a smaller --eval-rows" in text
+    assert not list(tmp_path.glob("*task_mixture*"))
+
+
+def test_a_missing_pack_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadInput):
+        make_task_pack(
+            tmp_path / "none.json", tmp_path, chat_out=None, eval_out=None, sft_rows=100, eval_rows=40,
+            profile="release_skills", answer_style="direct", source="offline", seed=1, force=False, promote=False,
+        )  # fmt: skip
+
+
+def test_promotion_names_the_rows_in_the_pack_and_changes_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("picochat.data.pack", reason="the data package is not merged here")
+    report = make(tmp_path, promote=True)
+    pack = json.loads((tmp_path / "dataset_pack.json").read_text())
+    assert pack == {"name": "p", "corpus": "corpus.txt", "chat": report.chat.name, "eval": report.eval.name}
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_every_profile_gives_its_rows(profile: str) -> None:
+    sft, evals = make_rows(profile, 200, 60, "direct", 3)
+    assert (len(sft), len(evals)) == (200, 60)
+    assert {row.skill for row in sft} == set(PROFILES[profile])
+
+
+def test_profiles_weigh_known_skills_and_add_up_to_one() -> None:
+    for weights in PROFILES.values():
+        assert set(weights) <= {skill.name for skill in SKILLS}
+        assert abs(sum(weights.values()) - 1) < 1e-9
+
+
+def test_skills_import_no_torch() -> None:
+    code = "import sys, picochat.skills.pack, picochat.honesty.scan; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0

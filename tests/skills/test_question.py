@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from picochat.core.errors import WrongUsage
+from picochat.skills.question import Question, draw, share_rows, side_of
+
+
+def ask(item: int, wording: int) -> Question:
+    return Question(f"item {item}", "math", "add", f"{item} in wording {wording}?", "reply")
+
+
+@given(st.integers(0, 5000), st.lists(st.integers(1, 50), min_size=1, max_size=8))
+def test_shares_add_up_and_differ_from_the_weights_by_less_than_one_row(count: int, weights: list[int]) -> None:
+    named = {str(number): float(weight) for number, weight in enumerate(weights)}
+    rows = share_rows(count, named)
+    assert sum(rows.values()) == count
+    for name, weight in named.items():
+        assert abs(rows[name] - count * weight / sum(weights)) < 1
+
+
+def test_an_eval_item_is_asked_once_and_an_sft_item_again_only_in_another_wording() -> None:
+    asked = draw(3, "add", "eval", range(3), 4, 1, ask)
+    assert len({question.item for question in asked}) == 3
+    with pytest.raises(WrongUsage) as error:
+        draw(4, "add", "eval", range(3), 4, 1, ask)
+    assert "4 eval rows are asked for, 3 independent ones exist" in error.value.problems[0].what
+    trained = draw(12, "add", "sft", range(3), 4, 1, ask)
+    assert len({question.prompt for question in trained}) == 12
+    with pytest.raises(WrongUsage):
+        draw(13, "add", "sft", range(3), 4, 1, ask)
+
+
+def test_all_items_come_before_any_comes_again() -> None:
+    first = draw(5, "add", "sft", range(5), 2, 7, ask)
+    assert {question.item for question in first} == {f"item {n}" for n in range(5)}
+
+
+def test_the_side_of_an_item_follows_from_the_item_and_holds_out_about_the_share() -> None:
+    sides = [side_of(f"word {n}", 0.3) for n in range(4000)]
+    assert sides == [side_of(f"word {n}", 0.3) for n in range(4000)]
+    assert 0.27 < sides.count("eval") / len(sides) < 0.33

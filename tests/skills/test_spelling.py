@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from picochat.skills import spelling
+from picochat.skills.words import WORDS
+
+
+def test_the_list_holds_at_least_600_distinct_plain_words() -> None:
+    assert len(WORDS) == len(set(WORDS)) >= 600
+    assert all(word.isascii() and word.isalpha() and word.islower() and 3 <= len(word) <= 8 for word in WORDS)
+
+
+def test_made_up_words_are_no_words_of_the_list() -> None:
+    made = spelling.pseudo_words()
+    assert len(made) == len(set(made)) == spelling.PSEUDO_WORDS
+    assert set(made).isdisjoint(WORDS)
+
+
+@pytest.mark.parametrize(
+    ("stage", "answer", "shown"),
+    [
+        ("count", "6", "g 1, a 2, r 3, d 4, e 5, n 6."),
+        ("first", "g", "g, a, r, d, e, n."),
+        ("last", "n", "g, a, r, d, e, n."),
+        ("spaced", "g a r d e n", "g, a, r, d, e, n."),
+        ("reverse", "n e d r a g", "g, a, r, d, e, n."),
+    ],
+)
+def test_answers_and_workings_spell_the_word(stage: str, answer: str, shown: str) -> None:
+    assert spelling.final_answer("garden", stage) == answer
+    assert spelling.working("garden", stage) == shown
+
+
+def test_no_eval_word_is_asked_twice_and_made_up_words_are_about_a_fifth() -> None:
+    questions = spelling.make(175, "eval", 4, "scratchpad")
+    assert len({question.item for question in questions}) == 175
+    made = sum(question.item.split(":")[1] in spelling.pseudo_words() for question in questions)
+    assert 0.15 < made / 175 < 0.25
+
+
+def test_a_first_or_last_letter_cannot_be_right_by_taking_the_other() -> None:
+    for question in spelling.make(400, "sft", 4, "direct"):
+        word = question.item.split(":")[1]
+        assert word[0] != word[-1]
