@@ -39,10 +39,11 @@ class FakeRepo:
 
 @dataclass
 class Fault:
-    """What happens to a request instead of, or during, its answer."""
+    """What happens to a request instead of, or during, its answer: to `times` requests, after the first `after` that fit."""
 
     method: str = "GET"
     path: str = ""
+    after: int = 0
     times: int = 1
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -107,9 +108,13 @@ class FakeHub:
     def take_fault(self, method: str, path: str) -> Fault | None:
         with self.lock:
             for fault in self.faults:
-                if fault.times > 0 and fault.method == method and re.search(fault.path, path):
-                    fault.times -= 1
-                    return fault
+                if fault.times <= 0 or fault.method != method or not re.search(fault.path, path):
+                    continue
+                if fault.after > 0:
+                    fault.after -= 1
+                    continue
+                fault.times -= 1
+                return fault
         return None
 
 

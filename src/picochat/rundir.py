@@ -244,7 +244,7 @@ PLACES: tuple[Place, ...] = (
     Place("corpus",        "corpus",            CorpusFacts,        "pack.json recipe.json sources.json dropped.jsonl near_duplicates.jsonl"),
     Place("rows",          "rows",              RowsFacts,          "sft_train.jsonl sft_held_out.jsonl eval.jsonl"),
     Place("tokenizer",     "tokenizer",         TokenizerFacts,     "tokenizer.json chat_template.jinja"),
-    Place("shards",        "base/token_shards", ShardsFacts,        "train-NNNNN.bin held_out-NNNNN.bin, a .json beside each"),
+    Place("shards",        "base/token_shards", ShardsFacts,        "train-NNNNN.bin held_out-NNNNN.bin, a .starts and a .json beside each; encoding.json"),
     Place("conversations", "sft/conversations", ConversationsFacts, "train.npz held_out.npz"),
     Place("honesty",       "honesty",           HonestyFacts,       "report.json report.md hits.jsonl"),
     Place("host",          "host",              None,               "host.json"),

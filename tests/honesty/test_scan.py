@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from picochat.config import HonestyConfig
+from picochat.config import DataConfig, HonestyConfig, HostConfig
+from picochat.core.publish import Artifact, publish
+from picochat.core.records import read_jsonl
+from picochat.data.corpus import build_corpus
+from picochat.data.pack import load_pack
 from picochat.honesty.report import report_page
-from picochat.honesty.scan import ScanFound, item_of_row, scan_rows, scan_texts
+from picochat.honesty.scan import ScanFound, item_of_row, scan_rows, scan_run, scan_texts
+from picochat.rundir import CorpusFacts, HonestyFacts, facts_of
+from picochat.skills.rows import prepare_rows
 
 CONFIG = HonestyConfig()
 LONG = (
@@ -128,3 +136,47 @@ def test_the_page_says_what_was_found_and_what_cannot_be_seen() -> None:
     assert "(100.0%)" in page
     for word in ("paraphrase", "translation", "synonyms"):
         assert word in page
+
+
+def published(folder: Path) -> tuple[Artifact, Artifact]:
+    """A corpus of 300 documents and the rows above, published; one document holds an eval prompt."""
+    documents = [{"id": name, "text": text} for name, text in filler(299, seed=3)]
+    documents.append({"id": "leak", "text": "Some words. " + SHORT})
+    folder.mkdir()
+    for name, rows in (
+        ("documents", documents),
+        ("chat", [{"user": "Hi", "assistant": "Hello"}]),
+        ("eval", [{**row, "category": row["skill"]} for row in EVALS if row["id"] != "long"]),
+    ):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "dataset_pack.json").write_text(
+        json.dumps({"name": "p", "corpus": {"input": "documents.jsonl"}, "chat": "chat.jsonl", "eval": "eval.jsonl"})
+    )
+    pack = load_pack(folder / "dataset_pack.json")
+    with publish(folder / "corpus", "corpus", "key", {}) as corpus:
+        build_corpus(pack, DataConfig(held_out_share=0.2), HostConfig(workers=1), corpus)
+    with publish(folder / "rows", "rows", "key", {}) as rows:
+        prepare_rows(pack, 42, rows)
+    assert corpus.artifact
+    assert rows.artifact
+    return corpus.artifact, rows.artifact
+
+
+def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path) -> None:
+    corpus, rows = published(tmp_path / "pack")
+    digests: list[str] = []
+    for name in ("first", "second"):
+        with publish(tmp_path / name, "honesty", "key", {}) as draft:
+            scan_run(corpus, rows, CONFIG, HostConfig(workers=1), draft)
+        assert draft.artifact
+        digests.append(draft.artifact.digest)
+    assert digests[0] == digests[1]
+    assert draft.artifact
+    facts = facts_of(draft.artifact, HonestyFacts)
+    corpus_facts = facts_of(corpus, CorpusFacts)
+    assert corpus_facts.held_out_documents > 0
+    assert facts.scanned_documents == corpus_facts.documents == 300
+    assert facts.scanned_text_bytes == facts.corpus_text_bytes == corpus_facts.text_bytes
+    assert facts.dirty_eval_rows == ["short"]
+    hits = [row for _, row in read_jsonl(draft.artifact.path("hits.jsonl"))]
+    assert [(hit["document"], hit["offset"]) for hit in hits] == [("documents.jsonl:leak", 12)]

@@ -20,6 +20,7 @@ from picochat.model.weights import CheckpointInfo, save_model
 from picochat.release.hf import ExportRequest
 from picochat.rundir import (
     CorpusFacts,
+    ExternalScore,
     FindingRecord,
     GateFacts,
     HonestyFacts,
@@ -247,4 +248,5 @@ def scores_facts(scored_checkpoint: str) -> ScoresFacts:
         sft_fit=rate(200, 251, 0.742, 0.842), sft_held_out_fit=rate(17, 29, 0.407, 0.745), refusal=rate(35, 40, 0.739, 0.945),
         over_refusal=rate(36, 41, 0.745, 0.947), prompt_echo=rate(1, 71, 0.002, 0.076), unsupported_claims=rate(2, 39, 0.014, 0.169),
         memorized=rate(0, 64, 0.0, 0.057), scored_checkpoint=scored_checkpoint,
+        external={"riddles": ExternalScore(all=rate(300, 501, 0.555, 0.641), clean=rate(299, 500, 0.554, 0.640), chance=0.251)},
     )  # fmt: skip

@@ -21,6 +21,7 @@ from picochat.release.export_record import EXPORT_RECORD, digest_files, read_exp
 from picochat.release.hf import export_hf
 from picochat.release.parity import logits, random_tokens
 from picochat.release.push import PushTarget, holds_token, push_target, require_publishable, require_target
+from picochat.rundir import RunDir
 from tests.fake_hub_write import FakeHub, fake_hub
 from tests.release.export_builders import MODEL, TOKEN, VOCAB_SIZE, RunFacts, gate_facts, make_run, request_of
 
@@ -53,7 +54,7 @@ print(tokenizer.chat_template is not None)
 @dataclass(frozen=True)
 class Exported:
     folder: Path
-    checkpoint: Path
+    run: RunDir
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     root = tmp_path_factory.mktemp("push")
     run = make_run(root / "run", RunFacts(gate=gate_facts("blocked")))
     export_hf(request_of(run, root / "out"))
-    return Exported(root / "out", run.place("sft"))
+    return Exported(root / "out", run)
 
 
 @pytest.fixture
@@ -100,12 +101,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_push_is_one_commit_that_a_stranger_can_load(hub: FakeHub, exported: Exported, tmp_path: Path) -> None:
-    done = push(hub, exported.folder, tmp_path / "home")
+def test_the_runbooks_push_is_one_commit_that_a_stranger_can_load(hub: FakeHub, exported: Exported, tmp_path: Path) -> None:
+    run, out = exported.run, tmp_path / "out"
+    flags = (
+        f"--checkpoint {run.place('sft')} --tokenizer {run.root}/tokenizer.json --out-dir {out} --model-name pico --license mit"
+    )
+    words = ["--dataset-summary", "A corpus.", "--eval-summary", "See the evidence.", "--push-to-hub", "--repo-id", REPO]
+    done = subprocess.run(
+        [sys.executable, "-m", "picochat.cli.main", "export", "hf", *flags.split(), *words],
+        env={**environment(hub, tmp_path / "home"), "HF_TOKEN": TOKEN}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert hub.count("/commit/") == 1
     held = hub.repos[REPO].files()
-    assert {name: data for name, data in held.items() if name != ".gitattributes"} == contents(exported.folder)
+    assert {name: data for name, data in held.items() if name != ".gitattributes"} == contents(out)
+    assert f'name = "{REPO}"'.encode() in held["README.md"]
     assert hub.repos[REPO].head in done.stdout
     assert TOKEN not in done.stdout + done.stderr
     assert not any(TOKEN.encode() in data for data in held.values())
@@ -114,7 +124,7 @@ def test_a_push_is_one_commit_that_a_stranger_can_load(hub: FakeHub, exported: E
     command = [sys.executable, "-c", LOAD, REPO, str(tmp_path / "ids.npy"), str(tmp_path / "logits.npy")]
     loaded = subprocess.run(command, env=environment(hub, tmp_path / "other"), capture_output=True, text=True, timeout=120)
     assert loaded.returncode == 0, loaded.stderr
-    model, _ = load_model(exported.checkpoint)
+    model, _ = load_model(run.place("sft"))
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), logits(model, ids_BT), atol=1e-4)
 
 

@@ -142,7 +142,6 @@ def test_a_missing_pack_is_bad_input(tmp_path: Path) -> None:
 
 
 def test_promotion_names_the_rows_in_the_pack_and_changes_nothing_else(tmp_path: Path) -> None:
-    pytest.importorskip("picochat.data.pack", reason="the data package is not merged here")
     report = make(tmp_path, promote=True)
     pack = json.loads((tmp_path / "dataset_pack.json").read_text())
     assert pack == {"name": "p", "corpus": "corpus.txt", "chat": report.chat.name, "eval": report.eval.name}

@@ -22,6 +22,7 @@ T = TypeVar("T")
 PUBLIC_ENDPOINT = "https://huggingface.co"
 CONVERTED_REVISION = "refs/convert/parquet"
 ATTEMPTS = 8
+FIRST_ATTEMPTS = 4  # for the very first question: a Hub that cannot be reached at all is said within seconds
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 60.0
 TIMEOUT_S = 30.0  # without a byte; a healthy read of any size goes on
@@ -89,7 +90,9 @@ class Hub:
     def dataset(self, id: str, revision: str | None) -> HubDataset:
         """The dataset at `revision` (None: main), resolved to its commit once. Raises HubProblem."""
         asked = revision or "main"
-        commit = self._call(lambda: self._api.dataset_info(id, revision=asked, timeout=TIMEOUT_S), id, asked).sha
+        commit = self._call(
+            lambda: self._api.dataset_info(id, revision=asked, timeout=TIMEOUT_S), id, asked, attempts=FIRST_ATTEMPTS
+        ).sha
         if not commit:
             raise HubProblem(f"the Hub states no commit for dataset {id} at {asked}")
         entries = self._call(
@@ -143,19 +146,21 @@ class Hub:
         data = self.read_range(HubDataset(id, commit, commit, NO_CARD, files), readme, 0, readme.bytes)
         return read_card(data.decode("utf-8", errors="replace"))
 
-    def _call(self, request: Callable[[], T], id: str, revision: str, file: str | None = None) -> T:
+    def _call(
+        self, request: Callable[[], T], id: str, revision: str, file: str | None = None, *, attempts: int = ATTEMPTS
+    ) -> T:
         """What `request` gives, tried again while the fault may pass, with HubProblem for every fault that stays."""
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(1, attempts + 1):
             try:
                 return request()
             except PicochatError:
                 raise
             except (self._errors.HfHubHTTPError, self._client_errors.TransportError) as error:
                 pause = self._pause_s(error, attempt)
-                if pause is None or attempt == ATTEMPTS:
+                if pause is None or attempt == attempts:
                     raise self._problem(error, id, revision, file) from None
                 self._count(retries=1)
-                say(f"the Hub: {_short(error)}; trying again in {pause:.1f}s ({attempt} of {ATTEMPTS - 1})")
+                say(f"the Hub: {_short(error)}; trying again in {pause:.1f}s ({attempt} of {attempts - 1})")
                 if self._stopped.wait(pause):
                     raise HubProblem("the import was stopped") from None
             except Exception as error:

@@ -104,9 +104,9 @@ class _Sample:
         return sum(len(text.encode()) for text in self.texts)
 
 
-def preview_pack(pack: LoadedPack, scale: Scale) -> Preview:
+def preview_pack(pack: LoadedPack, scale: Scale, sample_bytes: int = SAMPLE_BYTES) -> Preview:
     """Reads a bounded sample of every source and measures it. Raises BadInput where a file is broken."""
-    share = SAMPLE_BYTES // len(pack.sources)
+    share = sample_bytes // len(pack.sources)
     samples = [_sample_source(source, share, scale.config.data) for source in pack.sources]
     say(f"measuring a sample of {quantity(sum(sample.text_bytes for sample in samples))}B")
     rates, tokens_basis = _bytes_per_token(samples, scale.config.tokenizer.vocab_size)

@@ -107,11 +107,13 @@ def _names(evidence: RunEvidence, *statuses: str) -> str:
 
 
 def score_rows(scores: ScoresFacts) -> Iterator[Score]:
-    """Every rate of the scores: each skill, its stages, then behaviour."""
+    """Every rate of the scores: each skill, its stages, external benchmarks, then behaviour."""
     for skill, score in scores.skills.items():
         yield Score(skill, score.all, score.clean, score.base, score.chance)
         for stage, rate in score.stages.items():
             yield Score(f"{skill}: {stage}", rate)
+    for name, benchmark in scores.external.items():
+        yield Score(f"external: {name}", benchmark.all, benchmark.clean, None, benchmark.chance)
     yield Score("refused, of prompts that should be refused", scores.refusal)
     yield Score("answered, of harmless prompts that look alike", scores.over_refusal)
     yield Score("SFT rows that were trained on, answered", scores.sft_fit)

@@ -204,7 +204,7 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         raise HubProblem(f"the Hub refused {repo_id}: {_meaning(status)}", fix=_remedy(status)) from None
     except HFValidationError as error:
         raise WrongUsage(f"--repo-id {repo_id!r} cannot be used: {error}", fix="OWNER/NAME, 96 characters at most") from None
-    except (OSError, ValueError, connection_error) as error:
+    except (OSError, ValueError, connection_error) as error:  # pyright: ignore[reportGeneralTypeIssues]
         raise HubProblem(
             f"the Hub could not be reached or gave an odd answer ({type(error).__name__})",
             fix="check the network, then push again",

@@ -1,7 +1,8 @@
 """The skill "math": adding, taking away and multiplying small whole numbers, in words and as a short story.
 
 An item is an operation with its number pair. The digit tables (7 + 8, 15 - 8) are taught whole, as in school, and are
-never asked in eval; so no SFT prompt and no SFT working states a held-out sum. Numbers stay below 300. No fractions, no
+never asked in eval; so no SFT prompt and no SFT working states a held-out sum as such (a product's counting list passes
+through smaller multiples: docs/decisions/0007). Numbers stay below 160. No fractions, no
 negative numbers, no division.
 """
 
@@ -146,7 +147,7 @@ def _pool(stage: str) -> tuple[Sum, ...]:
     if stage == "removal_story":
         return tuple(Sum("subtract", a, b) for a in range(40, 80) for b in range(2, 10))
     if stage == "multiply_small":
-        return tuple(Sum("multiply", a, b) for a in range(2, 31) for b in range(2, 10) if a >= b)
+        return tuple(Sum("multiply", a, b) for a in range(2, 31) for b in range(2, 10) if a >= b and a * b <= 150)
     if stage in ("add_carry", "add_no_carry"):
         carries = stage == "add_carry"
         pairs = ((a, b) for a in tens for b in range(10, a + 1) if a + b < 100)
@@ -189,10 +190,13 @@ def _question(entry: Sum, category: str, stage: str, prompt: str, shown: str, st
 
 
 def working(operation: str, a: int, b: int) -> str:
-    """The steps, column by column, or counted up; every statement in it is true."""
+    """The steps, column by column, or counted up (`2:34` is twice 17); every statement in it is true.
+
+    Kept under 60 tokens, so that a reply with its working fits what the evaluator generates.
+    """
     if operation == "multiply":
         base, times = max(a, b), min(a, b)
-        return f"Count by {base}. " + ", ".join(f"{n}: {n * base}" for n in range(1, times + 1)) + "."
+        return " ".join(f"{n}:{n * base}" for n in range(1, times + 1))
     if operation == "add":
         a, b = max(a, b), min(a, b)
         return _add_working(a, b)

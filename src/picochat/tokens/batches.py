@@ -1,13 +1,15 @@
 """The order of the training rows: a pseudo-random permutation of each epoch, computed from seed and epoch, never stored.
 
-A cipher over the row number (a Feistel network, walked until it falls inside the range) is a bijection of any size in a
-few bytes of memory, so each row stands once in each epoch, and a resume needs the step number alone. The order is good for
-training and no secret: it has no cryptographic strength. Knows nothing of tokens; `shards` cuts the rows.
+A cipher over the row number (a Feistel network on a rectangle hardly larger than the range, walked until it falls inside:
+Black and Rogaway 2002) is a bijection of any size in a few bytes of memory, so each row stands once in each epoch, and a
+resume needs the step number alone. The order is good for training and no secret: it has no cryptographic strength. Knows
+nothing of tokens; `shards` cuts the rows.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 ORDER_VERSION = 1  # part of every key: another way to permute is another order, and must say so
-ROUNDS = 8  # four give a bijection that looks random; small ranges mix few bits a round, so twice that
+ROUNDS = 8  # four give a bijection that looks random; small ranges mix little in each, so twice that
 
 Indices = npt.NDArray[np.int64]
 
@@ -35,23 +37,25 @@ class Permutation:
         """The row at each position of the epoch; positions in [0, size), any shape."""
         start = np.asarray(positions, dtype=np.int64)
         assert not start.size or (int(start.min()) >= 0 and int(start.max()) < self.size), "positions are inside the epoch"
-        half_bits = max(1, ((self.size - 1).bit_length() + 1) // 2)
+        height = math.isqrt(self.size - 1) + 1
+        width = -(-self.size // height)
         keys = round_keys(self.seed, self.epoch)
-        walked = encipher(start.ravel().astype(np.uint64), half_bits, keys)
-        # The cipher permutes 4^half_bits numbers, at most 4 * size of them: the walk along a cycle is inside again after a
-        # few steps, and two positions never meet, since each number follows one other alone.
+        walked = encipher(start.ravel().astype(np.uint64), height, width, keys)
+        # The rectangle has fewer than `height` numbers outside the range, so few walk on, and along its cycle each comes
+        # inside again. Two positions never meet, since each number follows one other alone.
         while len(outside := np.flatnonzero(walked >= self.size)):
-            walked[outside] = encipher(walked[outside], half_bits, keys)
+            walked[outside] = encipher(walked[outside], height, width, keys)
         return walked.astype(np.int64).reshape(start.shape)
 
 
-def encipher(numbers: npt.NDArray[np.uint64], half_bits: int, keys: tuple[int, ...]) -> npt.NDArray[np.uint64]:
-    """A bijection of 0 .. 4^half_bits - 1: each round swaps the halves and adds a mix of one to the other."""
-    mask, shift = np.uint64((1 << half_bits) - 1), np.uint64(half_bits)
-    left, right = numbers >> shift, numbers & mask
-    for key in keys:
-        left, right = right, left ^ (mix(right + np.uint64(key)) & mask)
-    return (left << shift) | right
+def encipher(numbers: npt.NDArray[np.uint64], height: int, width: int, keys: tuple[int, ...]) -> npt.NDArray[np.uint64]:
+    """A bijection of 0 .. height * width - 1: each round adds a mix of one coordinate to the other, by turns."""
+    sides = np.uint64(height), np.uint64(width)
+    row, column = numbers // sides[1], numbers % sides[1]
+    for row_key, column_key in zip(keys[::2], keys[1::2], strict=True):
+        row = (row + mix(column + np.uint64(row_key)) % sides[0]) % sides[0]
+        column = (column + mix(row + np.uint64(column_key)) % sides[1]) % sides[1]
+    return row * sides[1] + column
 
 
 def mix(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

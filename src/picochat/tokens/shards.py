@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -318,7 +318,7 @@ def write_shards(
     corpus: Artifact, tokenizer: Artifact, shards: ShardsConfig, host: HostConfig, seed: int, draft: Draft
 ) -> None:
     """Both splits of the corpus as token shards; see the head of this file. The observation encoding.json has the pace."""
-    from picochat.data.corpus import read_split
+    from picochat.data.corpus import read_split  # here: who only encodes does not load the readers of data files
 
     job = ShardsJob(
         documents=lambda split: read_split(corpus, split),
@@ -336,26 +336,24 @@ def write_shards(
 
 @dataclass(frozen=True, eq=False)
 class TokenStream:
-    """All shards of a split as one stream, read from disk as needed. bounds[i]: where shard i begins, and the end."""
+    """All shards of a split as one stream, read from disk as needed. bounds[i]: where shard i begins; the last, the end."""
 
     parts: tuple[npt.NDArray[np.uint16], ...]
-    bounds: npt.NDArray[np.int64]
+    bounds: tuple[int, ...]
     text_bytes: int
     starts_files: tuple[Path, ...]
 
     def __len__(self) -> int:
-        return int(self.bounds[-1])
+        return self.bounds[-1]
 
     def slice(self, start: int, stop: int) -> npt.NDArray[np.uint16]:
         """Tokens [start, stop), which may lie in several shards. Raises IndexError outside the stream."""
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"tokens {start} to {stop} of a stream of {len(self)}")
-        first = int(np.searchsorted(self.bounds, start, side="right")) - 1
         pieces: list[npt.NDArray[np.uint16]] = []
-        while start < stop:
-            begin, end = int(self.bounds[first]), int(self.bounds[first + 1])
-            pieces.append(self.parts[first][start - begin : min(stop, end) - begin])
-            start, first = min(stop, end), first + 1
+        for part, begin, end in zip(self.parts, self.bounds, self.bounds[1:], strict=False):
+            if begin < stop and start < end:
+                pieces.append(part[max(start, begin) - begin : min(stop, end) - begin])
         return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.uint16)
 
     def row_count(self, context: int) -> int:
@@ -364,8 +362,13 @@ class TokenStream:
 
     def rows(self, indices: npt.ArrayLike, context: int) -> npt.NDArray[np.int64]:
         """(n, context + 1): row i is tokens[i * context : i * context + context + 1]."""
-        rows = [self.slice(row * context, row * context + context + 1) for row in np.asarray(indices).tolist()]
-        return np.stack(rows).astype(np.int64) if rows else np.zeros((0, context + 1), dtype=np.int64)
+        starts = np.asarray(indices, dtype=np.int64) * context
+        owners = np.searchsorted(self.bounds, starts, side="right") - 1
+        rows = np.empty((len(starts), context + 1), dtype=np.int64)
+        for number, (start, owner) in enumerate(zip(starts.tolist(), owners.tolist(), strict=True)):
+            inside = self.parts[owner][start - self.bounds[owner] : start - self.bounds[owner] + context + 1]
+            rows[number] = inside if len(inside) == context + 1 else self.slice(start, start + context + 1)
+        return rows
 
     def document_starts(self) -> npt.NDArray[np.int64]:
         """Where each document's bos stands in the stream; 8 bytes of memory a document."""
@@ -393,11 +396,12 @@ def _open_split(shards: Artifact, split: Split) -> TokenStream:
         sidecar = read_record(ShardSidecar, shards.path(f"{name}.json"), "shard")
         if not path.exists() or path.stat().st_size != TOKEN_BYTES * sidecar.tokens:
             raise BadInput(f"shard {path} does not hold the {sidecar.tokens} tokens that {name}.json states")
-        parts.append(np.memmap(path, dtype="<u2", mode="r"))
+        # a plain array over the map: slicing np.memmap itself costs ten times as much
+        parts.append(np.memmap(path, dtype="<u2", mode="r").view(np.ndarray))
         sidecars.append(sidecar)
     return TokenStream(
         parts=tuple(parts),
-        bounds=np.cumsum([0, *(sidecar.tokens for sidecar in sidecars)], dtype=np.int64),
+        bounds=(0, *accumulate(sidecar.tokens for sidecar in sidecars)),
         text_bytes=sum(sidecar.text_bytes for sidecar in sidecars),
         starts_files=tuple(shards.path(f"{name}.starts") for name in names),
     )

@@ -1,0 +1,54 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from picochat.cli.data import app
+from picochat.core.errors import WrongUsage
+from tests.data.builders import make_pack, prose
+
+RUNBOOK_FLAGS = ("--dataset", "--config", "--split", "--text-column", "--out", "--documents-dir", "--report")
+
+
+def _run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_import_command_takes_the_flags_of_the_runbook(tmp_path: Path) -> None:
+    rows = "".join(json.dumps({"text": prose(number)}) + "\n" for number in range(30))
+    (tmp_path / "train.jsonl").write_text(rows)
+    values = (str(tmp_path / "train.jsonl"), "", "train", "text", "corpus.txt", "deep/documents", "import_report.json")
+    arguments: list[str] = []
+    for flag, value in zip(RUNBOOK_FLAGS, values, strict=True):
+        if flag in ("--out", "--documents-dir", "--report"):
+            value = str(tmp_path / "out" / value)
+        arguments += [flag, value] if value else []
+    _run("hf-import", *arguments, "--max-rows", "20", "--min-chars", "10", "--document-shard-rows", "5")
+    assert (tmp_path / "out" / "deep" / "documents" / "shard-000003.jsonl.zst").is_file()
+    assert (tmp_path / "out" / "import_report.json").is_file()
+    assert (tmp_path / "out" / "import_report.md").is_file()
+    assert (tmp_path / "out" / "corpus.txt").is_file()
+
+
+@pytest.mark.parametrize("flag", ["--dataset-pack", "--pack"])
+def test_preview_prints_a_screen_or_one_json_object(flag: str, tmp_path: Path) -> None:
+    pack = str(make_pack(tmp_path, {"web": [(str(number), prose(number)) for number in range(50)]}))
+    assert "h100-100m" in _run("preview", flag, pack)
+    assert json.loads(_run("preview", flag, pack, "--scale", "tiny", "--json"))["schema_version"] == 1
+
+
+def test_unknown_scale_is_wrong_usage(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": [("1", prose(1))]})
+    with pytest.raises(WrongUsage, match="there is no scale"):
+        _run("preview", "--pack", str(pack), "--scale", "tinny")
+
+
+def test_help_imports_neither_torch_nor_the_hub_nor_arrow() -> None:
+    code = "import sys, picochat.cli.data\nprint([m for m in ('torch', 'huggingface_hub', 'pyarrow', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

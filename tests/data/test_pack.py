@@ -1,0 +1,138 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from picochat.core.errors import BadInput
+from picochat.data.pack import load_pack, promote
+from tests.data.builders import make_pack, prose, write
+
+
+def _documents(first: int = 0, count: int = 10) -> list[tuple[str, str]]:
+    return [(str(number), prose(number)) for number in range(first, first + count)]
+
+
+def _problems(path: Path) -> str:
+    with pytest.raises(BadInput) as caught:
+        load_pack(path)
+    return "\n".join(caught.value.lines())
+
+
+def test_runbook_pack_and_recipe_load_as_written(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"fineweb-edu-dedup": _documents(), "cosmopedia-v2": _documents(50)})
+    write(
+        pack,
+        {
+            "name": "smollm-100m-public-v1",
+            "description": "Bounded SmolLM-Corpus pack for the Picochat 100M public proof run.",
+            "corpus": {"recipe": "corpus_recipe.json"},
+            "chat": "chat.jsonl",
+            "eval": "eval.jsonl",
+        },
+    )
+    recipe = json.loads((pack.parent / "corpus_recipe.json").read_text())
+    write(pack.parent / "corpus_recipe.json", {**recipe, "exclude": ["**/.DS_Store", "**/.git/**", "**/__pycache__/**"]})
+    (pack.parent / "eval.jsonl").touch()
+    loaded = load_pack(pack)
+    assert [source.label for source in loaded.sources] == ["fineweb-edu-dedup", "cosmopedia-v2"]
+    assert loaded.name == "smollm-100m-public-v1"
+    assert (loaded.chat_path, loaded.eval_path) == (pack.parent / "chat.jsonl", pack.parent / "eval.jsonl")
+    assert load_pack(pack.parent).path == pack
+
+
+@pytest.mark.parametrize("corpus", ["text.txt", {"input": "text.txt"}])
+def test_corpus_may_be_one_path_and_rows_may_have_their_old_names(corpus: object, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("some text")
+    (tmp_path / "rows.jsonl").touch()
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": corpus, "chat_input": "rows.jsonl", "eval_input": "rows.jsonl"})
+    loaded = load_pack(pack)
+    assert (loaded.name, loaded.sources[0].label) == ("dataset_pack", "text.txt")
+    assert loaded.chat_path == loaded.eval_path == tmp_path / "rows.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("pack", "says"),
+    [
+        ({"corups": {"input": "t.txt"}}, "corups: unknown key, did you mean corpus?"),
+        ({}, "corpus: is missing"),
+        ({"corpus": {}}, 'exactly one of "input" and "recipe"'),
+        ({"corpus": {"input": "t.txt", "recipe": "r.json"}}, 'exactly one of "input" and "recipe"'),
+        ({"corpus": 5}, "found 5"),
+        ({"corpus": "t.txt", "name": 3}, "name: input should be a valid string, found 3"),
+        ({"corpus": "absent.txt"}, "does not exist"),
+        ({"corpus": "t.txt", "chat": "absent.jsonl"}, "picochat data task-pack --dataset-pack"),
+        ({"corpus": "t.txt", "eval": "."}, "is a folder"),
+        ({"corpus": {"recipe": "absent.json"}}, "recipe of pack"),
+        ([], "dataset_pack.json is not usable"),
+    ],
+)
+def test_wrong_pack_is_refused_with_what_is_wrong(pack: object, says: str, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("text")
+    assert says in _problems(write(tmp_path / "dataset_pack.json", pack))
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ({"path": "docs", "weigth": 2}, "did you mean weight?"),
+        ({"path": "docs", "weight": 0}, "weight"),
+        ({"path": "docs", "label": "has space"}, "label"),
+        ({"label": "x"}, "path: is missing"),
+        ({"path": "dcos"}, "did you mean docs?"),
+        ({"path": "docs", "include": ["*.md"]}, "holds no document file"),
+        ({"path": "image.png"}, "its ending says nothing"),
+    ],
+)
+def test_wrong_source_is_refused_with_what_is_wrong(source: dict[str, object], says: str, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text("text")
+    (tmp_path / "image.png").write_bytes(b"x")
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": {"recipe": "r.json"}})
+    write(tmp_path / "r.json", {"sources": [source]})
+    assert says in _problems(pack)
+
+
+def test_all_problems_of_pack_and_sources_come_at_once(tmp_path: Path) -> None:
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": {"recipe": "r.json"}, "chat": "c.jsonl", "eval": "e.jsonl"})
+    (tmp_path / "two.work").mkdir()
+    (tmp_path / "three.txt").write_text("text")
+    sources = [{"path": "one"}, {"path": "two"}, {"path": "three.txt"}, {"path": "three.txt"}]
+    write(tmp_path / "r.json", {"sources": sources})
+    found = _problems(pack)
+    for part in ("one does not exist", "its import was interrupted", "the label 'three.txt' is taken", "c.jsonl", "e.jsonl"):
+        assert part in found
+
+
+def test_recipe_without_sources_is_refused(tmp_path: Path) -> None:
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": {"recipe": "r.json"}})
+    write(tmp_path / "r.json", {"sources": []})
+    assert "sources" in _problems(pack)
+
+
+def test_content_digest_follows_text_and_treatment_not_place_or_rows(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path / "here", {"web": _documents(), "books": _documents(50)})
+    digest = load_pack(pack).content_digest()
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    moved = tmp_path / "there" / "pack" / "dataset_pack.json"
+    (moved.parent / "chat.jsonl").write_text('{"user": "x"}\n')
+    assert load_pack(moved).content_digest() == digest
+    recipe = json.loads((moved.parent / "corpus_recipe.json").read_text())
+    recipe["sources"][0]["weight"] = 2.0
+    write(moved.parent / "corpus_recipe.json", recipe)
+    assert load_pack(moved).content_digest() != digest
+    other = make_pack(tmp_path / "other", {"web": _documents(), "books": _documents(51)})
+    assert load_pack(other).content_digest() != digest
+
+
+def test_promotion_changes_chat_and_eval_alone(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": _documents()})
+    before = json.loads(pack.read_text())
+    write(pack, {**{key: value for key, value in before.items() if key != "chat"}, "chat_input": "chat.jsonl"})
+    (pack.parent / "new").mkdir()
+    for name in ("sft.jsonl", "eval.jsonl"):
+        (pack.parent / "new" / name).touch()
+    promote(pack, pack.parent / "new" / "sft.jsonl", pack.parent / "new" / "eval.jsonl")
+    after = json.loads(pack.read_text())
+    assert after == {**before, "chat": "new/sft.jsonl", "eval": "new/eval.jsonl"}
+    assert load_pack(pack).eval_path == pack.parent / "new" / "eval.jsonl"
