@@ -40,6 +40,13 @@ def quantity(number: float) -> str:
     return f"{number:.3g}"
 
 
+def byte_quantity(count: float) -> str:
+    """`950 B`, `12.3 kB`, `4.28 GB`: decimal units."""
+    text = quantity(count)
+    digits, suffix = (text[:-1], text[-1]) if text[-1].isalpha() else (text, "")
+    return f"{digits} {'G' if suffix == 'B' else suffix}B"
+
+
 def animated(stream: TextIO) -> bool:
     """Whether a line may be rewritten in place: a real terminal, and nobody asked for plain output."""
     plain = os.environ.get("TERM") == "dumb" or "CI" in os.environ

@@ -5,7 +5,7 @@ Texts only; no decision is taken from them. Each returns an empty string where t
 
 from __future__ import annotations
 
-from picochat.core.progress import quantity
+from picochat.core.progress import byte_quantity, quantity
 from picochat.gate import measures
 from picochat.gate.evidence import Evidence
 from picochat.gate.plan import plan
@@ -77,7 +77,7 @@ def attention(evidence: Evidence) -> str:
 
 
 def disk(evidence: Evidence) -> str:
-    return f"{quantity(evidence.host.free_disk_bytes)}B free" if evidence.host else ""
+    return f"{byte_quantity(evidence.host.free_disk_bytes)} free" if evidence.host else ""
 
 
 def forecast(evidence: Evidence) -> str:

@@ -118,9 +118,10 @@ def findings_table(findings: Iterable[FindingRecord]) -> list[str]:
 
 
 def cell(text: str) -> str:
-    """Text that stays within one cell of a Markdown table, whatever it holds."""
-    safe = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return " ".join(safe.split())
+    """Text that stays within one cell of a Markdown table and makes no link, image or tag, whatever it holds."""
+    for special in ("\\", "|", "[", "`", "*"):
+        text = text.replace(special, f"\\{special}")
+    return " ".join(text.replace("<", "&lt;").split())
 
 
 def _remedy_list(findings: Iterable[FindingRecord]) -> list[str]:

@@ -1,0 +1,237 @@
+"""Small charts as SVG text: lines with axes, bars with intervals, a verdict table. No library, no script, no font file.
+
+The same values give the same bytes: coordinates are rounded to a tenth. Each chart brings its own background and follows
+the reader's light or dark setting, so it reads alike in a README, in the HTML report and alone. Not for interactive use,
+and not for more than a few hundred points a line: see `thin`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from picochat.core.progress import quantity
+
+Point = tuple[float, float]
+
+WIDTH = 760
+LINE_HEIGHT = 388
+LEFT, RIGHT, TOP, BOTTOM = 64, 20, 84, 52
+BAR_HEIGHT = 30
+ROW_HEIGHT = 24
+CHARACTER = 7.3  # width of a 12px monospaced character, rounded up
+STYLE = """<style>
+.pc-bg{fill:#fff;stroke:#d1d9e0}.pc-ink{fill:#1f2328}.pc-mute{fill:#59636e}.pc-grid{stroke:#e4e8ec}.pc-axis{stroke:#818b98}
+.pc-s0{stroke:#0969da}.pc-s1{stroke:#bc4c00}.pc-s2{stroke:#1a7f37}.pc-s3{stroke:#8250df}.pc-bar{fill:#54aeff}
+.pc-pass{fill:#1a7f37}.pc-warn{fill:#9a6700}.pc-block{fill:#cf222e}.pc-unmeasured{fill:#8250df}
+.pc text{font:12px ui-sans-serif,system-ui,sans-serif}.pc .pc-title{font-size:15px;font-weight:600}
+.pc .pc-mono{font-family:ui-monospace,Menlo,Consolas,monospace}.pc polyline{fill:none;stroke-width:2;stroke-linejoin:round}
+@media (prefers-color-scheme:dark){.pc-bg{fill:#0d1117;stroke:#3d444d}.pc-ink{fill:#f0f6fc}.pc-mute{fill:#9198a1}
+.pc-grid{stroke:#21262d}.pc-axis{stroke:#656c76}.pc-s0{stroke:#58a6ff}.pc-s1{stroke:#ffa657}.pc-s2{stroke:#3fb950}
+.pc-s3{stroke:#bc8cff}.pc-bar{fill:#1f6feb}.pc-pass{fill:#3fb950}.pc-warn{fill:#d29922}.pc-block{fill:#ff7b72}
+.pc-unmeasured{fill:#bc8cff}}
+</style>"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart. `dots`: mark each point, for lines of few measurements."""
+
+    label: str
+    points: Sequence[Point]
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A share with its interval. `marks` are other shares to compare with, by the position of their name in the legend."""
+
+    label: str
+    value: float | None
+    low: float | None
+    high: float | None
+    text: str
+    marks: Sequence[float | None] = ()
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    status: str
+    name: str
+    measured: str
+    bound: str
+
+
+def thin(points: Sequence[Point], limit: int = 300) -> list[Point]:
+    """At most `limit` points: means of equal runs of neighbours, the last point as it is. Short lines are not changed."""
+    if len(points) <= limit:
+        return list(points)
+    size = -(-(len(points) - 1) // (limit - 1))
+    runs = [points[start : start + size] for start in range(0, len(points) - 1, size)]
+    means = [(sum(x for x, _ in run) / len(run), sum(y for _, y in run) / len(run)) for run in runs]
+    return [*means, points[-1]]
+
+
+def line_chart(
+    title: str, lines: Sequence[Line], x_label: str, y_label: str, references: Sequence[tuple[str, float]] = ()
+) -> str:
+    """Lines over shared axes, with a legend and dashed reference lines (label, y). Says so where there is nothing to draw."""
+    lines = [Line(line.label, [p for p in line.points if all(map(math.isfinite, p))], line.dots) for line in lines]
+    xs = [x for line in lines for x, _ in line.points]
+    ys = [y for line in lines for _, y in line.points] + [y for _, y in references]
+    if not xs:
+        return _document(title, 90, [_text(LEFT, 66, "nothing was measured", "pc-mute")])
+    x_ticks, y_ticks = nice_ticks(min(xs), max(xs)), nice_ticks(min(ys), max(ys))
+    x_ticks = [tick for tick in x_ticks if tick <= max(xs)] or x_ticks[:1]
+    x_at = _scale([x_ticks[0], max(*xs, x_ticks[0] + 1e-9)], LEFT, WIDTH - RIGHT)
+    y_at = _scale(y_ticks, LINE_HEIGHT - BOTTOM, TOP)
+    body = _axes(x_ticks, y_ticks, x_at, y_at, x_label, y_label)
+    for label, y in references:
+        body += _reference(label, y_at(y))
+    for number, line in enumerate(lines):
+        body += _polyline(line, number % 4, x_at, y_at)
+    return _document(title, LINE_HEIGHT, [*body, *_legend([line.label for line in lines])])
+
+
+def nice_ticks(low: float, high: float, about: int = 6) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) that enclose low and high."""
+    low, high = min(low, high), max(low, high)
+    size = max(abs(low), abs(high), 1.0)
+    if high - low < 1e-9 * size:
+        low, high = low - size / 2, high + size / 2
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def bar_chart(title: str, bars: Sequence[Bar], marks: Sequence[str] = ()) -> str:
+    """Horizontal bars from 0 to 1 with interval whiskers; `marks` names the ticks drawn on each bar."""
+    if not bars:
+        return _document(title, 90, [_text(LEFT, 66, "nothing was measured", "pc-mute")])
+    label_width = 24 + CHARACTER * max(len(bar.label) for bar in bars)
+    text_width = CHARACTER * max(len(bar.text) for bar in bars)
+    bottom = TOP + BAR_HEIGHT * len(bars)
+    at = _scale([0.0, 1.0], label_width, WIDTH - RIGHT - text_width - 8)
+    body: list[str] = []
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        body.append(_rule(at(tick), TOP - 8, at(tick), bottom, "pc-grid"))
+        body.append(_text(at(tick), bottom + 18, f"{tick:.0%}", "pc-mute", "middle"))
+    for number, bar in enumerate(bars):
+        body += _bar(bar, TOP + BAR_HEIGHT * number, at)
+    return _document(title, bottom + 32, [*body, *_legend(marks, first=1)])
+
+
+def verdict_table(title: str, rows: Sequence[VerdictRow], summary: str = "") -> str:
+    """A table of status, name, measured value and bound, one line each."""
+    names = 40 + CHARACTER * max((len(row.name) for row in rows), default=0)
+    values = names + 20 + CHARACTER * max((len(row.measured) for row in rows), default=0)
+    body = [_text(16, 48, summary, "pc-mute")] if summary else []
+    for number, row in enumerate(rows):
+        y = TOP + ROW_HEIGHT * number
+        status = row.status if row.status in ("pass", "warn", "block") else "unmeasured"
+        body.append(_rule(16, y + 8, WIDTH - 16, y + 8, "pc-grid"))
+        body.append(f'<circle class="pc-{status}" cx="24" cy="{_n(y - 4)}" r="5"><title>{status}</title></circle>')
+        body.append(_text(40, y, row.name, "pc-ink pc-mono"))
+        body.append(_text(names + 8, y, row.measured, f"pc-{status} pc-mono"))
+        body.append(_text(values + 8, y, row.bound, "pc-mute pc-mono"))
+    width = max(WIDTH, round(values + 24 + CHARACTER * max((len(row.bound) for row in rows), default=0)))
+    return _document(title, TOP + ROW_HEIGHT * len(rows), body, width)
+
+
+def _document(title: str, height: float, body: Sequence[str], width: int = WIDTH) -> str:
+    size = f'width="{width}" height="{_n(height)}" viewBox="0 0 {width} {_n(height)}"'
+    head = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="pc" role="img" {size}>',
+        f"<title>{escape(title)}</title>",
+        STYLE,
+        f'<rect class="pc-bg" x="0.5" y="0.5" width="{width - 1}" height="{_n(height - 1)}" rx="6"/>',
+        _text(16, 26, title, "pc-ink pc-title"),
+    ]
+    return "\n".join([*head, *body, "</svg>"]) + "\n"
+
+
+def _scale(ticks: Sequence[float], start: float, end: float) -> Callable[[float], float]:
+    low, high = ticks[0], ticks[-1]
+    return lambda value: start + (value - low) / (high - low) * (end - start)
+
+
+def _axes(
+    x_ticks: Sequence[float],
+    y_ticks: Sequence[float],
+    x_at: Callable[[float], float],
+    y_at: Callable[[float], float],
+    x_label: str,
+    y_label: str,
+) -> list[str]:
+    floor = LINE_HEIGHT - BOTTOM
+    parts: list[str] = []
+    for tick in y_ticks:
+        parts.append(_rule(LEFT, y_at(tick), WIDTH - RIGHT, y_at(tick), "pc-grid"))
+        parts.append(_text(LEFT - 8, y_at(tick) + 4, quantity(tick), "pc-mute", "end"))
+    for tick in x_ticks:
+        parts.append(_rule(x_at(tick), floor, x_at(tick), floor + 5, "pc-axis"))
+        parts.append(_text(x_at(tick), floor + 20, quantity(tick), "pc-mute", "middle"))
+    parts.append(_rule(LEFT, floor, WIDTH - RIGHT, floor, "pc-axis"))
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, LINE_HEIGHT - 12, x_label, "pc-mute", "middle"))
+    parts.append(_text(16, TOP - 12, y_label, "pc-mute"))
+    return parts
+
+
+def _reference(label: str, y: float) -> list[str]:
+    dash = f'<line class="pc-axis" stroke-dasharray="5 4" x1="{LEFT}" y1="{_n(y)}" x2="{WIDTH - RIGHT}" y2="{_n(y)}"/>'
+    return [dash, _text(WIDTH - RIGHT - 6, y - 6, label, "pc-mute", "end")]
+
+
+def _polyline(line: Line, colour: int, x_at: Callable[[float], float], y_at: Callable[[float], float]) -> list[str]:
+    places = [(x_at(x), y_at(y)) for x, y in line.points]
+    joined = " ".join(f"{_n(x)},{_n(y)}" for x, y in places)
+    parts = [f'<polyline class="pc-s{colour}" points="{joined}"/>'] if places else []
+    if line.dots:
+        parts += [f'<circle class="pc-s{colour}" fill="none" cx="{_n(x)}" cy="{_n(y)}" r="3"/>' for x, y in places]
+    return parts
+
+
+def _legend(labels: Sequence[str], first: int = 0) -> list[str]:
+    parts: list[str] = []
+    x = 16.0
+    for number, label in enumerate(labels):
+        parts.append(
+            f'<line class="pc-s{(number + first) % 4}" stroke-width="3" x1="{_n(x)}" y1="44" x2="{_n(x + 18)}" y2="44"/>'
+        )
+        parts.append(_text(x + 24, 48, label, "pc-mute"))
+        x += 44 + CHARACTER * len(label)
+    return parts
+
+
+def _bar(bar: Bar, y: float, at: Callable[[float], float]) -> list[str]:
+    middle = y + BAR_HEIGHT / 2 - 4
+    parts = [_text(16, middle + 4, bar.label, "pc-ink")]
+    if bar.value is not None:
+        size = f'width="{_n(max(0.0, at(bar.value) - at(0)))}" height="14"'
+        parts.append(f'<rect class="pc-bar" x="{_n(at(0))}" y="{_n(middle - 7)}" {size} rx="2"/>')
+    if bar.low is not None and bar.high is not None:
+        parts.append(_rule(at(bar.low), middle, at(bar.high), middle, "pc-axis", 2))
+        parts += [_rule(at(end), middle - 5, at(end), middle + 5, "pc-axis", 2) for end in (bar.low, bar.high)]
+    for number, mark in enumerate(bar.marks):
+        if mark is not None:
+            parts.append(_rule(at(mark), middle - 10, at(mark), middle + 10, f"pc-s{(number + 1) % 4}", 3))
+    return [*parts, _text(at(1) + 12, middle + 4, bar.text, "pc-mute")]
+
+
+def _rule(x1: float, y1: float, x2: float, y2: float, style: str, width: int = 1) -> str:
+    return f'<line class="{style}" stroke-width="{width}" x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}"/>'
+
+
+def _text(x: float, y: float, text: str, style: str, anchor: str = "start") -> str:
+    side = "" if anchor == "start" else f' text-anchor="{anchor}"'
+    return f'<text class="{style}" x="{_n(x)}" y="{_n(y)}"{side}>{escape(text)}</text>'
+
+
+def _n(number: float) -> str:
+    """A coordinate to a tenth, without a trailing zero or a negative zero."""
+    text = f"{number:.1f}".removesuffix(".0")
+    return "0" if text in ("-0", "") else text

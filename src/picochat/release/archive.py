@@ -1,0 +1,219 @@
+"""Archives that say nothing but their content: the same members give the same bytes, and reading one harms nothing.
+
+Writing: sorted names, fixed times and owners, gzip without name or time. Files that do not compress (weights, tokens) are
+stored in gzip members of their own, since packing 430 MB of float32 costs half a minute and saves 7%. Reading: a stream,
+one pass, every member hashed, nothing written outside the folder and nothing that is not needed; links, devices, absolute
+paths, `..`, doubled names and sizes beyond the limits are refused.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+from picochat.core.errors import BadInput, HostProblem
+from picochat.core.progress import Progress, byte_quantity
+from picochat.core.publish import FileDigest
+from picochat.core.records import READ_BLOCK_BYTES, digest_bytes
+
+PACKED_LEVEL, STORED_LEVEL = 6, 0
+STORED_SUFFIXES = (".safetensors", ".bin")
+LARGEST_FILES = 100_000
+LARGEST_BYTES = 64 << 30  # a 1B model's bundle is 10 GB
+
+LONGEST_TAIL_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of an archive, from disk or from memory, with the digest that it had when it was chosen."""
+
+    name: str
+    source: Path | bytes
+    digest: FileDigest
+
+    @staticmethod
+    def of_bytes(name: str, data: bytes) -> Member:
+        return Member(name, data, FileDigest(sha256=digest_bytes(data), bytes=len(data)))
+
+    def open(self) -> IO[bytes]:
+        return io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source.open("rb")
+
+
+class _GzipMembers(io.RawIOBase):
+    """A file of gzip members: `level` starts a new one. `tell` counts unpacked bytes, which is what a tar writer asks for."""
+
+    def __init__(self, raw: IO[bytes], epoch: int) -> None:
+        super().__init__()
+        self._raw, self._epoch = raw, epoch
+        self._current: gzip.GzipFile | None = None
+        self._level: int | None = None
+        self._written = 0
+
+    def level(self, level: int) -> None:
+        if level != self._level:
+            self.finish()
+            self._current = gzip.GzipFile("", "wb", level, self._raw, self._epoch)
+            self._level = level
+
+    def finish(self) -> None:
+        if self._current is not None:
+            self._current.close()
+        self._current, self._level = None, None
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._written
+
+    def write(self, data: object) -> int:
+        assert self._current is not None, "level() comes first"
+        count = self._current.write(cast("bytes", data))
+        self._written += count
+        return count
+
+
+def write_archive(out: Path, folder: str, members: Sequence[Member]) -> str:
+    """Write the members below `folder` as a .tgz that appears whole or not at all; returns its sha256.
+
+    Raises HostProblem where a file changed since its digest was taken.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or 0)
+    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as raw:
+            _write_members(raw, folder, members, epoch)
+            raw.flush()
+            os.fsync(raw.fileno())
+        os.chmod(temporary, 0o644)
+        sha256 = _digest(temporary)
+        os.replace(temporary, out)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return sha256
+
+
+def _write_members(raw: IO[bytes], folder: str, members: Sequence[Member], epoch: int) -> None:
+    total = sum(member.digest.bytes for member in members)
+    packed = _GzipMembers(raw, epoch)
+    packed.level(PACKED_LEVEL)
+    with (
+        Progress("bundle", total, "B") as progress,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for member in members:
+            packed.level(STORED_LEVEL if member.name.endswith(STORED_SUFFIXES) else PACKED_LEVEL)
+            info = tarfile.TarInfo(f"{folder}/{member.name}")
+            info.size, info.mtime, info.mode = member.digest.bytes, epoch, 0o644
+            with member.open() as stream:
+                reader = _HashingReader(stream)
+                archive.addfile(info, cast("IO[bytes]", reader))
+                if reader.read(1) or reader.sha256.hexdigest() != member.digest.sha256:
+                    raise HostProblem(f"{member.source} changed while it was bundled", fix="wait until the run has ended")
+            progress.advance(member.digest.bytes, note=member.name)
+        packed.level(PACKED_LEVEL)
+    packed.finish()
+
+
+class _HashingReader:
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.sha256 = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.sha256.update(data)
+        return data
+
+
+def _digest(path: Path) -> str:
+    hasher = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(READ_BLOCK_BYTES):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An archive that was read: the folder with its files, and the digest of every member, by its name in the folder."""
+
+    root: Path
+    digests: dict[str, FileDigest]
+
+
+def read_archive(
+    path: Path, into: Path, *, skip: tuple[str, ...] = STORED_SUFFIXES, limit_bytes: int = LARGEST_BYTES
+) -> Opened:
+    """Unpack a .tgz of one folder below `into`, hashing all of it. Files with a `skip` suffix are hashed, not written.
+
+    Raises BadInput for anything that is not a plain archive of plain files in one folder, or that is larger than the limits.
+    """
+    try:
+        with gzip.open(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            opened = _read_members(path, archive, into, skip, limit_bytes)
+            if len(stream.read(LONGEST_TAIL_BYTES)) == LONGEST_TAIL_BYTES:  # to its end, so that gzip compares its checksum
+                raise BadInput(f"{path} goes on after its last file")
+            return opened
+    except FileNotFoundError:
+        raise BadInput(f"bundle {path} does not exist") from None
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+        raise BadInput(f"{path} is not a whole .tgz archive ({error})", fix="fetch or make the bundle again") from None
+
+
+def _read_members(path: Path, archive: tarfile.TarFile, into: Path, skip: tuple[str, ...], limit_bytes: int) -> Opened:
+    digests: dict[str, FileDigest] = {}
+    folder: str | None = None
+    left = limit_bytes
+    with Progress("reading the bundle", None, "B") as progress:
+        for info in archive:
+            top, name = _safe_name(path, info)
+            if folder not in (None, top) or name in digests:
+                raise BadInput(f"{path}: {info.name!r} is outside the bundle's folder or stands there twice")
+            folder, left = top, left - info.size
+            if left < 0 or len(digests) >= LARGEST_FILES:
+                raise BadInput(f"{path} unpacks to more than {byte_quantity(limit_bytes)} or {LARGEST_FILES:,} files")
+            stream = archive.extractfile(info)
+            assert stream is not None, "plain files have content"
+            digests[name] = _copy(stream, None if name.endswith(skip) else into / name)
+            progress.advance(info.size)
+    if folder is None:
+        raise BadInput(f"{path} is an empty archive", fix="make the bundle again: picochat run bundle ...")
+    return Opened(into, digests)
+
+
+def _safe_name(path: Path, info: tarfile.TarInfo) -> tuple[str, str]:
+    """(top folder, name below it) of a plain file; BadInput for every other kind of member."""
+    if not info.isreg():
+        raise BadInput(f"{path}: {info.name!r} is not a plain file")
+    folder, _, name = info.name.partition("/")
+    parts = PurePosixPath(name).parts
+    unsafe = "\\" in info.name or "\0" in info.name or ".." in (folder, *parts) or folder in ("", ".")
+    if unsafe or not name or name.startswith("/") or "/".join(parts) != name:
+        raise BadInput(f"{path}: {info.name!r} is not a safe path inside one folder")
+    return folder, name
+
+
+def _copy(stream: IO[bytes], target: Path | None) -> FileDigest:
+    hasher, size = hashlib.sha256(), 0
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") if target else open(os.devnull, "wb") as output:
+        while block := stream.read(READ_BLOCK_BYTES):
+            hasher.update(block)
+            size += len(block)
+            output.write(block)
+    return FileDigest(sha256=hasher.hexdigest(), bytes=size)

@@ -1,0 +1,100 @@
+"""Whether the files of a run are what its manifests say, and whether its artifacts were made from one another.
+
+Works on digests, so that it serves a run folder and a bundle alike; big files need not be on disk. Says nothing about
+whether the claims follow from the files: that is verify.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from picochat.config import ResolvedConfig
+from picochat.core.errors import PicochatError, Problem
+from picochat.core.publish import MANIFEST, Artifact, FileDigest
+from picochat.core.records import digest_file, digest_json, plain, read_record
+from picochat.rundir import FRONT_PAGES, PLACES, Place, RunDir
+
+Found = Mapping[str, FileDigest]
+ALTERED = "its bytes differ from the manifest"
+
+
+def digest_tree(root: Path) -> dict[str, FileDigest]:
+    """Every file of the run that counts as evidence, by its path from `root`: artifacts, front pages, run and machine."""
+    names = [name for name in ("run.json", "machine.json", *(page[0] for page in FRONT_PAGES)) if (root / name).is_file()]
+    for place in PLACES:
+        folder = root / place.folder
+        if (folder / MANIFEST).is_file():
+            names += [path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return {name: digest_of(root / name) for name in sorted(set(names))}
+
+
+def digest_of(path: Path) -> FileDigest:
+    return FileDigest(sha256=digest_file(path), bytes=path.stat().st_size)
+
+
+def artifacts_of(run: RunDir) -> tuple[dict[str, Artifact], list[Problem]]:
+    """The artifacts that are there, by kind, and what is wrong with manifests that cannot be read."""
+    found: dict[str, Artifact] = {}
+    problems: list[Problem] = []
+    for place in PLACES:
+        if run.has(place.kind):
+            try:
+                found[place.kind] = run.artifact(place.kind)
+            except PicochatError as error:
+                problems.append(Problem("; ".join([error.what, *(problem.what for problem in error.problems)])))
+    return found, problems
+
+
+def manifest_problems(place: Place, artifact: Artifact, found: Found, left_out: Mapping[str, object]) -> list[Problem]:
+    """Files of one artifact that changed, are missing, or were added. `left_out`: paths whose absence is declared."""
+    prefix = f"{place.folder}/"
+    # base/checkpoint and base/token_shards are siblings, but no artifact may lie inside another
+    present = {name.removeprefix(prefix): digest for name, digest in found.items() if name.startswith(prefix)}
+    listed = {**artifact.manifest.files, **artifact.manifest.observations}
+    problems = [
+        Problem(f"{prefix}{name}: {place.kind} has no such file") for name in sorted(set(present) - {*listed, MANIFEST})
+    ]
+    for name, digest in sorted(listed.items()):
+        if name not in present:
+            if f"{prefix}{name}" not in left_out:
+                problems.append(Problem(f"{prefix}{name}: is missing"))
+        elif present[name].sha256 != digest.sha256 or present[name].bytes != digest.bytes:
+            problems.append(Problem(f"{prefix}{name}: {ALTERED}"))
+    return problems
+
+
+def chain_problems(artifacts: Mapping[str, Artifact]) -> list[Problem]:
+    """Artifacts that state an input which is not the artifact at hand, or that lack an input which is a stage of the run."""
+    problems: list[Problem] = []
+    for kind, artifact in artifacts.items():
+        for name, digest in sorted(artifact.manifest.inputs.items()):
+            if name in artifacts and artifacts[name].digest != digest:
+                problems.append(
+                    Problem(f"{kind}: was made from another {name} ({digest[:12]}, not {artifacts[name].digest[:12]})")
+                )
+    scores, sft = artifacts.get("scores"), artifacts.get("sft")
+    if scores and sft and scores.facts.get("scored_checkpoint") != sft.digest:
+        problems.append(Problem("scores: are of another checkpoint than the one that ships"))
+    return problems
+
+
+def front_page_problems(found: Found) -> list[Problem]:
+    """Front pages that are missing or differ from the published file that they copy."""
+    problems: list[Problem] = []
+    folders = {place.kind: place.folder for place in PLACES}
+    for name, kind, file in FRONT_PAGES:
+        original = found.get(f"{folders[kind]}/{file}")
+        if original and name not in found:
+            problems.append(Problem(f"{name}: the copy of {folders[kind]}/{file} is missing"))
+        elif original and found[name].sha256 != original.sha256:
+            problems.append(Problem(f"{name}: differs from {folders[kind]}/{file}"))
+        elif name in found and not original:
+            problems.append(Problem(f"{name}: there is no {folders[kind]}/{file} that it could be a copy of"))
+    return problems
+
+
+def evidence_digest(run: RunDir, artifacts: Mapping[str, Artifact]) -> str:
+    """One digest of the configuration's values and of every artifact: equal for equal work on the same machine."""
+    config = read_record(ResolvedConfig, run.config, "configuration").config
+    return digest_json({"config": plain(config), "artifacts": {kind: found.digest for kind, found in artifacts.items()}})

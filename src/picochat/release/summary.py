@@ -1,0 +1,220 @@
+"""The summary of a run: what it claims, rendered from the artifacts' facts and from nothing else.
+
+`claims` is pure over the published artifacts and run.json, so that anyone can make it again from a bundle and compare.
+Clock and machine are not claims: they stand in the pages (`observed`), which are observations. A run that is not finished
+gives a summary of what is there; what is missing is null, never a guess.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from picochat.config import ResolvedConfig, RunConfig
+from picochat.core.errors import BadInput
+from picochat.core.journal import read_journal
+from picochat.core.machine import MachineRecord
+from picochat.core.publish import Draft
+from picochat.core.records import Record, canonical_json, plain, pretty_json, read_jsonl, read_record, write_atomic
+from picochat.gate.evidence import PreflightReport
+from picochat.gate.measures import SKILLS
+from picochat.release.report import gate_chart, html_page, loss_chart, markdown_page
+from picochat.rundir import (
+    PLACES,
+    ConversationsFacts,
+    CorpusFacts,
+    FindingRecord,
+    GateFacts,
+    HonestyFacts,
+    HostFacts,
+    ParityFacts,
+    PreflightFacts,
+    RowsFacts,
+    RunDir,
+    ScoresFacts,
+    ShardsFacts,
+    TokenizerFacts,
+    TrainFacts,
+    facts_of,
+)
+
+SUMMARY_SCHEMA_VERSION = 1
+SAMPLED_REPLIES = 4  # of each skill
+REPLY_KEYS = ("id", "skill", "stage", "prompt", "expected", "reply", "base_reply", "passed", "base_passed", "reason")
+F = TypeVar("F", bound=Record)
+
+
+class StageSpeed(Record):
+    """How fast the training steps of a stage were. MFU counts attention as non-causal."""
+
+    hours: float
+    tokens_per_second: float
+    mfu: float | None
+
+
+def write_summary(run: RunDir, config: RunConfig, draft: Draft) -> None:
+    """summary.json (claims), summary.md, report.html, loss.svg and gate.svg. Raises BadInput where run.json differs."""
+    if canonical_json(config) != canonical_json(_config(run)):
+        raise BadInput(f"{run.config} states another configuration than this run has", fix="choose another --out-dir")
+    for name, data in rendered(run).items():
+        path = draft.observation(name) if name in ("summary.md", "report.html") else draft.path(name)
+        write_atomic(path, data)
+
+
+def rendered(run: RunDir) -> dict[str, bytes]:
+    """Every file of the summary, by name. The same run folder gives the same bytes."""
+    claimed, seen = claims(run), observed(run)
+    curves = {stage: read_journal(run.place(stage) / "curve.jsonl") for stage in ("base", "sft")}
+    loss, gate = loss_chart(claimed, curves["base"]), gate_chart(claimed)
+    return {
+        "summary.json": pretty_json(claimed),
+        "summary.md": markdown_page(claimed, seen).encode(),
+        "report.html": html_page(claimed, seen, curves).encode(),
+        "loss.svg": loss.encode(),
+        "gate.svg": gate.encode(),
+    }
+
+
+def claims(run: RunDir) -> dict[str, Any]:
+    """What the run claims: verdict, model, data, training, skills, contamination, a sample of replies, digests."""
+    config = _config(run)
+    scores = _facts(run, "scores", ScoresFacts)
+    claimed = {
+        "schema_version": SUMMARY_SCHEMA_VERSION,
+        "scale": config.scale,
+        "seed": config.seed,
+        "profile": config.gate.profile,
+        "verdict": _verdict(_facts(run, "gate", GateFacts)),
+        "preflight": _preflight(_facts(run, "preflight", PreflightFacts)),
+        "model": {**plain(config.model), "vocab_size": config.tokenizer.vocab_size},
+        "data": _data(run),
+        "training": {stage: _facts(run, stage, TrainFacts) for stage in ("base", "sft")},
+        "held_out_curve": _held_out_curve(run),
+        "scores": scores,
+        "skills": list(_skills_in_order(scores)),
+        "contamination": _contamination(_facts(run, "honesty", HonestyFacts)),
+        "export": _facts(run, "parity", ParityFacts),
+        "replies": sample_replies(run),
+        "artifacts": {place.kind: run.artifact(place.kind).digest for place in PLACES if _counts(run, place.kind)},
+    }
+    return plain(claimed)
+
+
+def observed(run: RunDir) -> dict[str, Any]:
+    """What clock and machine said: time, speed, cost, host. Not part of any claim."""
+    config = _config(run)
+    stages = {stage: stage_speed(read_journal(run.place(stage) / "metrics.jsonl")) for stage in ("base", "sft")}
+    hours = [speed.hours for speed in stages.values() if speed]
+    price = config.gate.gpu_hour_usd
+    host, preflight = run.place("host") / "host.json", run.place("preflight") / "preflight.json"
+    seen = {
+        "stages": stages,
+        "training_hours": sum(hours) if hours else None,
+        "training_usd": sum(hours) * price if hours and price is not None else None,
+        "gpu_hour_usd": price,
+        "machine": read_record(MachineRecord, run.machine, "machine record") if run.machine.exists() else None,
+        "host": read_record(HostFacts, host, "host measurements") if host.exists() else None,
+        "preflight": read_record(PreflightReport, preflight, "preflight report") if preflight.exists() else None,
+    }
+    return plain(seen)
+
+
+def stage_speed(rows: list[dict[str, Any]]) -> StageSpeed | None:
+    """Hours of training steps, mean tokens/s and MFU from a metrics journal; None where it states no speed.
+
+    Each row's speed is taken for the tokens since the row before. Evaluations and checkpoints between rows do not count.
+    """
+    seconds = tokens = weighted_mfu = mfu_tokens = 0.0
+    before = 0
+    for row in rows:
+        count, speed, mfu = row.get("tokens", 0) - before, row.get("tokens_per_second"), row.get("mfu")
+        before = max(before, row.get("tokens", 0))
+        if not speed or count <= 0:
+            continue
+        seconds, tokens = seconds + count / speed, tokens + count
+        if mfu is not None:
+            weighted_mfu, mfu_tokens = weighted_mfu + mfu * count, mfu_tokens + count
+    if not tokens:
+        return None
+    mfu = weighted_mfu / mfu_tokens if mfu_tokens else None
+    return StageSpeed(hours=seconds / 3600, tokens_per_second=tokens / seconds, mfu=mfu)
+
+
+def sample_replies(run: RunDir) -> list[dict[str, Any]]:
+    """Some replies of each skill for reading: the first that failed and the first that passed, in order of their ids."""
+    path = run.place("scores") / "replies.jsonl"
+    if not path.exists():
+        return []
+    chosen: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    for _, row in read_jsonl(path, "replies"):
+        kept = chosen.setdefault((str(row.get("skill")), bool(row.get("passed"))), [])
+        kept.append({key: row.get(key) for key in REPLY_KEYS})
+        kept.sort(key=lambda reply: str(reply["id"]))
+        del kept[SAMPLED_REPLIES // 2 :]
+    return [reply for key in sorted(chosen) for reply in chosen[key]]
+
+
+def _config(run: RunDir) -> RunConfig:
+    return read_record(ResolvedConfig, run.config, "configuration").config
+
+
+def _facts(run: RunDir, kind: str, model: type[F]) -> F | None:
+    return facts_of(run.artifact(kind), model) if run.has(kind) else None
+
+
+def _counts(run: RunDir, kind: str) -> bool:
+    """The summary does not speak of itself, and the host artifact holds observations alone."""
+    return run.has(kind) and kind not in ("summary", "host")
+
+
+def _verdict(gate: GateFacts | None) -> dict[str, Any]:
+    findings = gate.findings if gate else []
+    return {
+        "status": gate.status if gate else "unfinished",
+        "weakest_skill": gate.weakest_skill if gate else None,
+        "blocking": _names(findings, "block"),
+        "warning": _names(findings, "warn"),
+        "unmeasured": _names(findings, "unmeasured"),
+        "findings": findings,
+    }
+
+
+def _preflight(preflight: PreflightFacts | None) -> dict[str, Any]:
+    findings = preflight.findings if preflight else []
+    return {
+        "status": preflight.status if preflight else "unfinished",
+        "blocking": _names(findings, "block"),
+        "warning": _names(findings, "warn"),
+        "unmeasured": _names(findings, "unmeasured"),
+    }
+
+
+def _names(findings: list[FindingRecord], status: str) -> list[str]:
+    return [finding.name for finding in findings if finding.status == status]
+
+
+def _data(run: RunDir) -> dict[str, Any]:
+    return {
+        "corpus": _facts(run, "corpus", CorpusFacts),
+        "rows": _facts(run, "rows", RowsFacts),
+        "tokenizer": _facts(run, "tokenizer", TokenizerFacts),
+        "shards": _facts(run, "shards", ShardsFacts),
+        "conversations": _facts(run, "conversations", ConversationsFacts),
+    }
+
+
+def _held_out_curve(run: RunDir) -> list[dict[str, float]]:
+    rows = read_journal(run.place("base") / "curve.jsonl")
+    keys = ("step", "tokens", "held_out_bits_per_byte")
+    return [{key: row[key] for key in keys} for row in rows if row.get("held_out_bits_per_byte") is not None]
+
+
+def _skills_in_order(scores: ScoresFacts | None) -> list[str]:
+    found = scores.skills if scores else {}
+    return [skill for skill in SKILLS if skill in found] + sorted(set(found) - set(SKILLS))
+
+
+def _contamination(honesty: HonestyFacts | None) -> dict[str, Any] | None:
+    """The scan's counts; which rows are dirty is in honesty/."""
+    if honesty is None:
+        return None
+    return {**plain(honesty.model_dump(exclude={"dirty_eval_rows"})), "dirty_eval_rows": len(honesty.dirty_eval_rows)}

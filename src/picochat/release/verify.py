@@ -1,0 +1,317 @@
+"""Check a bundle or a run folder offline: its digests, its chain, and its claims, which are computed again.
+
+Replies give the scores again, facts give both verdicts again, and the artifacts give every page of the summary again. What
+this cannot see: whether the replies came from those weights (that needs the model, see `picochat eval`), and a bundle that
+was made up as a whole, consistently. For that, compare the evidence digest with one that was published elsewhere.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from picochat.config import ResolvedConfig
+from picochat.core.errors import BadInput, HonestNo, PicochatError, Problem
+from picochat.core.machine import MachineRecord
+from picochat.core.publish import Artifact, FileDigest
+from picochat.core.records import canonical_json, plain, pretty_json, read_record
+from picochat.gate.evidence import gate_evidence, preflight_evidence
+from picochat.gate.preflight import decide_preflight, preflight_facts
+from picochat.gate.release import decide_release, gate_facts
+from picochat.gate.render import gate_page, preflight_page
+from picochat.release.archive import read_archive
+from picochat.release.bundle import (
+    CONTENTS,
+    SUMS,
+    ArtifactEntry,
+    BundleContents,
+    missing_evidence,
+    reason_to_leave_out,
+    verdict_of,
+)
+from picochat.release.integrity import (
+    Found,
+    artifacts_of,
+    chain_problems,
+    digest_tree,
+    evidence_digest,
+    front_page_problems,
+    manifest_problems,
+)
+from picochat.release.summary import rendered
+from picochat.rundir import FRONT_PAGES, PLACES, GateFacts, PreflightFacts, RunDir, ScoresFacts, facts_of
+
+Recompute = Callable[[Artifact, Artifact, Artifact], ScoresFacts]
+PREFLIGHT_INPUTS = ("corpus", "rows", "tokenizer", "shards", "conversations", "honesty", "host")
+GATE_INPUTS = ("preflight", "honesty", "base", "sft", "scores", "parity", "rows")
+
+
+@dataclass(frozen=True)
+class VerifyCheck:
+    """One kind of check: how many things it compared, and what differed."""
+
+    name: str
+    compared: int
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    path: Path
+    verdict: str
+    evidence_digest: str
+    missing: tuple[str, ...]
+    left_out: tuple[str, ...]
+    checks: tuple[VerifyCheck, ...]
+
+    def lines(self) -> list[str]:
+        """What was compared and what the bundle claims, for the terminal."""
+        lines = [f"{self.path}: nothing differs; the run's verdict is {self.verdict}"]
+        lines += [f"    {check.name}: {check.compared} compared" for check in self.checks]
+        lines += [f"    the run itself lacked: {what}" for what in self.missing]
+        lines += [f"    left out of the bundle: {name}" for name in self.left_out]
+        return [*lines, f"evidence digest {self.evidence_digest}"]
+
+
+def verify_bundle(path: Path, *, recompute_scores: Recompute | None = None) -> VerifyReport:
+    """The report of a bundle (.tgz) or run folder in which nothing differs.
+
+    Raises HonestNo that lists every file and claim that differs, and BadInput for what is no bundle at all.
+    recompute_scores: how scores follow from replies; the evaluator's own unless given.
+    """
+    if path.is_dir():
+        return _verify(path, RunDir(path), digest_tree(path), None, recompute_scores)
+    if not path.exists():
+        raise BadInput(f"bundle {path} does not exist", fix="picochat run bundle --run-dir ... --out ... makes one")
+    with tempfile.TemporaryDirectory(prefix="picochat-verify-") as folder:
+        opened = read_archive(path, Path(folder))
+        if CONTENTS not in opened.digests:
+            raise BadInput(f"{path} is no evidence bundle: it has no {CONTENTS}", fix="picochat run bundle ... makes one")
+        contents = read_record(BundleContents, opened.root / CONTENTS, "bundle contents")
+        return _verify(path, RunDir(opened.root), opened.digests, contents, recompute_scores)
+
+
+def _verify(
+    path: Path, run: RunDir, found: Found, contents: BundleContents | None, recompute: Recompute | None
+) -> VerifyReport:
+    if "run.json" not in found:
+        raise BadInput(
+            f"{path} holds no run: it has no run.json", fix="name a bundle or the --out-dir of a `picochat run tiny`"
+        )
+    artifacts, unreadable = artifacts_of(run)
+    checks = [VerifyCheck("checksums", len(found), tuple(_sum_problems(run, found)))] if contents else []
+    checks.append(_check_records(run, found))
+    checks.append(_check_manifests(artifacts, unreadable, found, contents))
+    checks.append(VerifyCheck("chain of inputs", _count_inputs(artifacts), tuple(chain_problems(artifacts))))
+    checks.append(VerifyCheck("front pages", _count_pages(found), tuple(front_page_problems(found))))
+    checks += [VerifyCheck("contents", len(artifacts), tuple(_contents_problems(run, artifacts, contents)))] if contents else []
+    checks += _check_claims(run, artifacts, recompute)
+    problems = [problem for check in checks for problem in check.problems]
+    if problems:
+        raise HonestNo(f"{path} does not hold what it claims: {len(problems)} differences", problems=problems, fix=DIFFERS_FIX)
+    missing, left_out = (tuple(contents.missing), tuple(contents.left_out)) if contents else ((), ())
+    return VerifyReport(path, verdict_of(artifacts), evidence_digest(run, artifacts), missing, left_out, tuple(checks))
+
+
+DIFFERS_FIX = (
+    "do not rely on it; ask its maker for the bundle again (pages are compared as this version of picochat renders them)"
+)
+
+
+def _sum_problems(run: RunDir, found: Found) -> list[Problem]:
+    """SHA256SUMS against every file of the bundle but itself."""
+    if SUMS not in found:
+        return [Problem(f"{SUMS}: is missing")]
+    stated: dict[str, str] = {}
+    for line in (run.root / SUMS).read_text("utf-8", "replace").splitlines():
+        digest, _, name = line.partition("  ")
+        stated[name] = digest
+    names = sorted(set(stated) | set(found) - {SUMS})
+    return [problem for name in names for problem in _sum_problem(name, stated.get(name), found.get(name))]
+
+
+def _sum_problem(name: str, stated: str | None, found: FileDigest | None) -> list[Problem]:
+    if found is None:
+        return [Problem(f"{name}: {SUMS} lists it, the bundle lacks it")]
+    if stated is None:
+        return [Problem(f"{name}: is not listed in {SUMS}")]
+    return [] if stated == found.sha256 else [Problem(f"{name}: its bytes differ from {SUMS}")]
+
+
+def _check_records(run: RunDir, found: Found) -> VerifyCheck:
+    """run.json and machine.json are what their records say."""
+    problems = _problems_of(lambda: read_record(ResolvedConfig, run.config, "configuration"))
+    if "machine.json" in found:
+        problems += _problems_of(lambda: read_record(MachineRecord, run.machine, "machine record"))
+    return VerifyCheck("records", 2, tuple(problems))
+
+
+def _check_manifests(
+    artifacts: Mapping[str, Artifact], unreadable: list[Problem], found: Found, contents: BundleContents | None
+) -> VerifyCheck:
+    """Every listed file as its manifest states it; facts that this version knows; nothing that nobody listed."""
+    left_out = contents.left_out if contents else {}
+    problems = list(unreadable)
+    for place in PLACES:
+        artifact = artifacts.get(place.kind)
+        if artifact is None:
+            continue
+        problems += manifest_problems(place, artifact, found, left_out)
+        problems += _left_out_problems(place.folder, artifact, left_out)
+        if place.facts is not None:
+            facts = place.facts
+            problems += _problems_of(lambda artifact=artifact, facts=facts: facts_of(artifact, facts))
+    count = sum(len(found.manifest.files) + len(found.manifest.observations) for found in artifacts.values())
+    return VerifyCheck("manifests", count, tuple(problems))
+
+
+def _left_out_problems(folder: str, artifact: Artifact, left_out: Mapping[str, object]) -> list[Problem]:
+    """What a bundle says it left out must be something that may stay out, and carry the digest of the manifest."""
+    problems: list[Problem] = []
+    for name, digest in {**artifact.manifest.files, **artifact.manifest.observations}.items():
+        entry = left_out.get(f"{folder}/{name}")
+        if entry is not None and not reason_to_leave_out(
+            artifact.kind, name, include_weights=False, include_token_shards=False
+        ):
+            problems.append(Problem(f"{folder}/{name}: was left out, and is evidence that may not be"))
+        if entry is not None and getattr(entry, "sha256", None) != digest.sha256:
+            problems.append(Problem(f"{folder}/{name}: {CONTENTS} and the manifest state different digests"))
+    return problems
+
+
+def _count_pages(found: Found) -> int:
+    return sum(name in found for name, _, _ in FRONT_PAGES)
+
+
+def _count_inputs(artifacts: Mapping[str, Artifact]) -> int:
+    return sum(len(artifact.manifest.inputs) for artifact in artifacts.values())
+
+
+def _contents_problems(run: RunDir, artifacts: dict[str, Artifact], contents: BundleContents) -> list[Problem]:
+    """bundle.json against the artifacts: their digests, what is missing, the evidence digest, the verdict."""
+    folders = {place.kind: place.folder for place in PLACES}
+    here = {kind: ArtifactEntry(folder=folders[kind], digest=artifact.digest) for kind, artifact in artifacts.items()}
+    kinds = sorted(set(here) | set(contents.artifacts))
+    problems = [
+        Problem(f"{kind}: {CONTENTS} states another digest") for kind in kinds if here.get(kind) != contents.artifacts.get(kind)
+    ]
+    try:
+        logs = run.root / "logs"
+        lacking = missing_evidence(run, artifacts, logs if logs.is_dir() else None, run.root)
+        problems += [Problem(f"{p.what}; {CONTENTS} does not say so") for p in lacking if p.what not in contents.missing]
+        if contents.strict and contents.missing:
+            problems.append(Problem(f"{CONTENTS}: calls itself strict, yet lacks evidence"))
+        if evidence_digest(run, artifacts) != contents.evidence_digest:
+            problems.append(Problem(f"{CONTENTS}: states another evidence digest than its artifacts give"))
+        if verdict_of(artifacts) != contents.verdict:
+            problems.append(
+                Problem(f"{CONTENTS}: states the verdict {contents.verdict}, the artifacts say {verdict_of(artifacts)}")
+            )
+    except PicochatError:
+        pass  # what cannot be read is named by the checks of records and manifests
+    return problems
+
+
+# ---- the claims, computed again --------------------------------------------------------------------------------------
+
+
+def _check_claims(run: RunDir, artifacts: dict[str, Artifact], recompute: Recompute | None) -> list[VerifyCheck]:
+    steps: list[tuple[str, tuple[str, ...], Callable[[], list[Problem]]]] = [
+        ("scores from replies", ("scores", "rows", "honesty"), lambda: _scores_problems(artifacts, recompute)),
+        ("preflight verdict", ("preflight", *PREFLIGHT_INPUTS), lambda: _preflight_problems(run, artifacts)),
+        ("gate verdict", ("gate", *GATE_INPUTS), lambda: _gate_problems(run, artifacts)),
+        ("summary", ("summary",), lambda: _summary_problems(run, artifacts)),
+    ]
+    checks: list[VerifyCheck] = []
+    for name, needed, compare in steps:
+        if needed[0] not in artifacts:
+            continue  # a run that stopped before makes no such claim
+        lacking = [kind for kind in needed if kind not in artifacts]
+        if lacking:
+            checks.append(VerifyCheck(name, 0, (Problem(f"{name}: cannot be computed again without {', '.join(lacking)}"),)))
+        else:
+            checks.append(VerifyCheck(name, 1, tuple(_compared(name, compare))))
+    return checks
+
+
+def _compared(name: str, compare: Callable[[], list[Problem]]) -> list[Problem]:
+    """The differences that a comparison finds; evidence that cannot even be read is one."""
+    try:
+        return compare()
+    except PicochatError as error:
+        details = "; ".join([error.what, *(problem.what for problem in error.problems)])
+        return [Problem(f"{name}: cannot be computed again: {details}")]
+    except (KeyError, TypeError, ValueError, ArithmeticError, OSError) as error:
+        return [Problem(f"{name}: cannot be computed again: {type(error).__name__} {error}")]
+
+
+def _scores_problems(artifacts: Mapping[str, Artifact], recompute: Recompute | None) -> list[Problem]:
+    if recompute is None:
+        from picochat.evals.report import recompute_scores  # pyright: ignore[reportMissingImports]
+
+        recompute = recompute_scores
+    again = recompute(artifacts["scores"], artifacts["rows"], artifacts["honesty"])
+    return _differences("scores", plain(facts_of(artifacts["scores"], ScoresFacts)), plain(again), "the replies give")
+
+
+def _preflight_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
+    config = read_record(ResolvedConfig, run.config, "configuration").config
+    report = decide_preflight(preflight_evidence(**{kind: artifacts[kind] for kind in PREFLIGHT_INPUTS}, config=config))
+    stated = plain(facts_of(artifacts["preflight"], PreflightFacts))
+    problems = _differences("preflight", stated, plain(preflight_facts(report)), "the facts give")
+    pages = {"preflight.json": pretty_json(report), "preflight.md": preflight_page(report).encode()}
+    return problems + _page_problems("preflight", artifacts["preflight"], pages)
+
+
+def _gate_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
+    """The verdict again. The number of changed files is the one that the gate counted: what changed since is counted above."""
+    config = read_record(ResolvedConfig, run.config, "configuration").config
+    evidence = gate_evidence(**{kind: artifacts[kind] for kind in GATE_INPUTS}, config=config)
+    stated = facts_of(artifacts["gate"], GateFacts)
+    changed = next((finding.measured for finding in stated.findings if finding.name == "evidence_untouched"), None)
+    evidence = replace(evidence, changed_files=int(changed) if changed is not None else None)
+    report = decide_release(evidence)
+    problems = _differences("gate", plain(stated), plain(gate_facts(report)), "the facts give")
+    pages = {"gate.json": pretty_json(report), "gate.md": gate_page(report).encode()}
+    return problems + _page_problems("gate", artifacts["gate"], pages)
+
+
+def _summary_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
+    return _page_problems("summary", artifacts["summary"], rendered(run))
+
+
+def _page_problems(kind: str, artifact: Artifact, pages: Mapping[str, bytes]) -> list[Problem]:
+    problems: list[Problem] = []
+    for name, data in pages.items():
+        path = artifact.path(name)
+        if not path.exists() or path.read_bytes() != data:
+            problems.append(Problem(f"{kind}/{name}: differs from what the evidence gives"))
+    return problems
+
+
+def _differences(where: str, stated: object, again: object, source: str) -> list[Problem]:
+    """Each value that differs, by its path, with both values."""
+    if isinstance(stated, dict) and isinstance(again, dict):
+        keys = sorted(set(stated) | set(again))
+        return [p for key in keys for p in _differences(f"{where}.{key}", stated.get(key), again.get(key), source)]
+    if isinstance(stated, list) and isinstance(again, list) and len(stated) == len(again):
+        pairs = enumerate(zip(stated, again, strict=True))
+        return [p for index, (one, other) in pairs for p in _differences(f"{where}[{index}]", one, other, source)]
+    if canonical_json(stated) == canonical_json(again):
+        return []
+    return [Problem(f"{where}: states {_short(stated)}, {source} {_short(again)}")]
+
+
+def _short(value: object) -> str:
+    text = canonical_json(value).decode()
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _problems_of(action: Callable[[], object]) -> list[Problem]:
+    try:
+        action()
+    except PicochatError as error:
+        return [Problem("; ".join([error.what, *(problem.what for problem in error.problems)]))]
+    return []

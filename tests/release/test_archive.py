@@ -1,0 +1,132 @@
+import gzip
+import io
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from picochat.core.errors import BadInput, HostProblem
+from picochat.release.archive import Member, read_archive, write_archive
+from picochat.release.integrity import digest_of
+
+FILES = {"a.json": b'{"a": 1}\n', "deep/er/b.txt": b"text\n" * 1_000, "model.safetensors": bytes(range(256)) * 500}
+
+
+def members(root: Path) -> list[Member]:
+    for name, data in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return [Member(name, root / name, digest_of(root / name)) for name in sorted(FILES)]
+
+
+def archive_of(path: Path, *infos: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for info, data in infos:
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def plain_file(name: str, data: bytes = b"x") -> tuple[tarfile.TarInfo, bytes]:
+    return tarfile.TarInfo(name), data
+
+
+def test_what_is_written_is_read_back_with_its_digests(tmp_path: Path) -> None:
+    chosen = members(tmp_path / "in")
+    write_archive(tmp_path / "x.tgz", "run", chosen)
+    opened = read_archive(tmp_path / "x.tgz", tmp_path / "out")
+    assert opened.digests == {member.name: member.digest for member in chosen}
+    assert (tmp_path / "out" / "deep/er/b.txt").read_bytes() == FILES["deep/er/b.txt"]
+
+
+def test_weights_are_hashed_but_not_written(tmp_path: Path) -> None:
+    write_archive(tmp_path / "x.tgz", "run", members(tmp_path / "in"))
+    opened = read_archive(tmp_path / "x.tgz", tmp_path / "out")
+    assert "model.safetensors" in opened.digests
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_the_same_members_give_the_same_bytes_whatever_their_times(tmp_path: Path) -> None:
+    first = write_archive(tmp_path / "x.tgz", "run", members(tmp_path / "in"))
+    os.utime(tmp_path / "in" / "a.json", (1, 1))
+    os.chmod(tmp_path / "in" / "a.json", 0o600)
+    assert write_archive(tmp_path / "y.tgz", "run", members(tmp_path / "in")) == first
+    assert (tmp_path / "x.tgz").read_bytes() == (tmp_path / "y.tgz").read_bytes()
+
+
+def test_plain_tar_reads_it_with_neutral_owners_and_times(tmp_path: Path) -> None:
+    write_archive(tmp_path / "x.tgz", "run", members(tmp_path / "in"))
+    listing = subprocess.run(["tar", "-tvzf", str(tmp_path / "x.tgz")], capture_output=True, text=True, check=True).stdout
+    assert len(listing.splitlines()) == len(FILES)
+    assert all(line.startswith("-rw-r--r-- 0/0") and "1970-01-01" in line for line in listing.splitlines())
+
+
+def test_a_file_that_changes_while_it_is_bundled_leaves_no_archive(tmp_path: Path) -> None:
+    chosen = members(tmp_path / "in")
+    (tmp_path / "in" / "a.json").write_bytes(b'{"a": 2}\n')
+    with pytest.raises(HostProblem, match="changed while"):
+        write_archive(tmp_path / "x.tgz", "run", chosen)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+LINK = tarfile.TarInfo("run/link")
+LINK.type, LINK.linkname = tarfile.SYMTYPE, "/etc/passwd"
+HARD = tarfile.TarInfo("run/hard")
+HARD.type, HARD.linkname = tarfile.LNKTYPE, "../outside"
+DEVICE = tarfile.TarInfo("run/device")
+DEVICE.type = tarfile.CHRTYPE
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        [plain_file("run/../outside")],
+        [plain_file("/absolute/file")],
+        [plain_file("run//double")],
+        [plain_file("run/./dot")],
+        [plain_file("top-level-file")],
+        [plain_file("../run/file")],
+        [plain_file("run\\..\\file")],
+        [plain_file("run/a"), plain_file("other/a")],
+        [plain_file("run/a"), plain_file("run/a")],
+        [(LINK, b"")],
+        [(HARD, b"")],
+        [(DEVICE, b"")],
+        [],
+    ],
+)
+def test_hostile_archives_are_refused_and_write_nothing_outside(
+    tmp_path: Path, hostile: list[tuple[tarfile.TarInfo, bytes]]
+) -> None:
+    path = archive_of(tmp_path / "bad.tgz", *hostile)
+    with pytest.raises(BadInput):
+        read_archive(path, tmp_path / "into" / "deep")
+    assert {item.name for item in tmp_path.iterdir()} <= {"bad.tgz", "into"}
+    assert {item.name for item in (tmp_path / "into").rglob("*") if item.is_file()} <= {"a"}
+
+
+def test_an_archive_larger_than_the_limit_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = archive_of(tmp_path / "big.tgz", plain_file("run/big", bytes(5_000_000)))
+    with pytest.raises(BadInput, match="unpacks to more"):
+        read_archive(path, tmp_path / "into", limit_bytes=1_000_000)
+    assert not (tmp_path / "into" / "big").exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "tail"])
+def test_damaged_archives_are_named_and_not_a_traceback(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "x.tgz"
+    write_archive(path, "run", members(tmp_path / "in"))
+    whole = path.read_bytes()
+    bytes_of = {"empty": b"", "text": b"no archive", "cut": whole[: len(whole) // 2], "tail": whole[:-6]}
+    path.write_bytes(bytes_of[damage])
+    with pytest.raises(BadInput):
+        read_archive(path, tmp_path / "out")
+
+
+def test_bytes_after_the_end_are_not_read_without_limit(tmp_path: Path) -> None:
+    path = archive_of(tmp_path / "x.tgz", plain_file("run/a"))
+    path.write_bytes(path.read_bytes() + gzip.compress(bytes(3_000_000)))
+    with pytest.raises(BadInput, match="goes on"):
+        read_archive(path, tmp_path / "out")

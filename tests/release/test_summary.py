@@ -1,0 +1,195 @@
+import copy
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from picochat.config import RunConfig
+from picochat.core.errors import BadInput
+from picochat.core.publish import publish
+from picochat.core.records import read_json, write_json
+from picochat.release.report import html_page, markdown_page
+from picochat.release.summary import claims, observed, rendered, stage_speed, write_summary
+from picochat.rundir import RunDir
+from tests.builders import change, make_config, make_rows_facts, make_scores_facts
+from tests.run_builder import make_run
+
+NOTHING: dict[str, list[dict[str, Any]]] = {"base": [], "sft": []}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    return make_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+def numbers_in(value: object) -> list[float]:
+    if isinstance(value, dict):
+        return [number for item in value.values() for number in numbers_in(item)]
+    if isinstance(value, list):
+        return [number for item in value for number in numbers_in(item)]
+    return [value] if isinstance(value, float) else []
+
+
+def test_the_verdict_comes_first(run: RunDir) -> None:
+    pages = rendered(run)
+    assert pages["summary.md"].decode().splitlines()[0] == "# h100-100m: approved"
+    html = pages["report.html"].decode()
+    assert html.index("<h1>h100-100m: approved</h1>") < html.index("<h2>")
+    assert json.loads(pages["summary.json"])["verdict"]["status"] == "approved"
+
+
+def test_a_blocked_run_says_so_first_and_names_rule_value_bound_and_remedy(tmp_path: Path) -> None:
+    blocked = make_run(tmp_path / "run", facts={"rows": make_rows_facts(shared_items=2)})
+    pages = rendered(blocked)
+    text = pages["summary.md"].decode()
+    assert text.startswith("# h100-100m: blocked\n\nThe release gate blocked this model")
+    assert "**preflight** (block): checks of this run's preflight that block: 1 checks, must be = 0 (eval_independence)" in text
+    assert "    fix: mend what preflight.md names" in text
+    assert 'class="verdict blocked"' in pages["report.html"].decode()
+
+
+def test_the_same_run_gives_the_same_bytes(run: RunDir) -> None:
+    assert rendered(run) == rendered(run)
+    for name, data in rendered(run).items():
+        assert (run.place("summary") / name).read_bytes() == data
+
+
+def test_equal_work_claims_the_same_whatever_clock_and_machine_said(tmp_path: Path, run: RunDir) -> None:
+    other = make_run(tmp_path / "elsewhere")
+    write_json(other.machine, {**read_json(other.machine), "cpu": "another processor"})
+    (other.place("base") / "metrics.jsonl").write_text("")
+    assert claims(other) == claims(run)
+    assert observed(other) != observed(run)
+    assert run.artifact("summary").digest == other.artifact("summary").digest
+
+
+def test_claims_state_no_clock_no_machine_and_no_path(run: RunDir) -> None:
+    text = json.dumps(claims(run))
+    for word in ("processor", "tokens_per_second", "hours", str(run.root), "H100 80GB"):
+        assert word not in text
+
+
+def test_each_score_of_the_page_is_the_facts_score(run: RunDir) -> None:
+    scores = claims(run)["scores"]
+    page = rendered(run)["summary.md"].decode()
+    for skill, score in scores["skills"].items():
+        clean = score["clean"]
+        expected = f"| {skill} | {clean['share']:.3f} ({clean['passed']} of {clean['count']}, 95% {clean['low']:.3f} to {clean['high']:.3f}) |"
+        assert expected in page
+    assert f"5-gram model {scores['ngram_bits_per_byte']:.4f} bits per byte" in page
+
+
+def test_a_changed_fact_changes_every_page(tmp_path: Path, run: RunDir) -> None:
+    stated = make_scores_facts(scored_checkpoint=run.artifact("sft").digest, ngram_bits_per_byte=1.61)
+    other = make_run(tmp_path / "run", facts={"scores": stated})
+    before, after = rendered(run), rendered(other)
+    for name in ("summary.json", "summary.md", "report.html", "loss.svg"):
+        assert before[name] != after[name], name
+
+
+def test_unmeasured_facts_are_never_shown_as_numbers(tmp_path: Path) -> None:
+    stated = make_scores_facts(ngram_bits_per_byte=None, base_bits_per_byte=None)
+    run = make_run(tmp_path / "run", facts={"scores": stated})
+    page = rendered(run)["summary.md"].decode()
+    assert "base model not measured, after SFT 1.0800, 5-gram model not measured bits per byte" in page
+
+
+@pytest.mark.parametrize("until", ["corpus", "shards", "preflight", "base", "scores"])
+def test_an_unfinished_run_is_summed_up_as_unfinished(tmp_path: Path, until: str) -> None:
+    run = make_run(tmp_path / "run", until=until)
+    pages = rendered(run)
+    assert pages["summary.md"].decode().splitlines()[0] == "# h100-100m: unfinished"
+    assert json.loads(pages["summary.json"])["verdict"]["findings"] == []
+
+
+class Strict(HTMLParser):
+    """Counts tags, and refuses what would run or fetch something."""
+
+    VOID = frozenset({"meta", "br", "link", "img"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.forbidden: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("script", "link", "img", "iframe", "object") or any(
+            n.startswith("on") or n in ("src", "href") for n, _ in attrs
+        ):
+            self.forbidden.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_neither_runs_nor_fetches_anything(run: RunDir) -> None:
+    parser = Strict()
+    html = rendered(run)["report.html"].decode()
+    parser.feed(html)
+    assert parser.open == []
+    assert parser.forbidden == []
+    assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", html)
+
+
+def test_what_a_model_wrote_is_shown_and_not_interpreted(run: RunDir) -> None:
+    assert "<script>alert(1)</script>" in json.dumps(claims(run)["replies"])
+    pages = rendered(run)
+    assert b"<script>" not in pages["report.html"]
+    assert b"&lt;script&gt;alert(1)" in pages["report.html"]
+    assert b"<script>" not in pages["summary.md"]
+    assert b"&lt;script>alert(1)&lt;/script> \\| no |" in pages["summary.md"]
+
+
+def test_replies_are_sampled_from_every_skill_failing_first(run: RunDir) -> None:
+    replies = claims(run)["replies"]
+    assert {reply["skill"] for reply in replies} == {"identity", "refusal", "choice", "math", "spelling"}
+    assert len(replies) == 20
+    assert [reply["passed"] for reply in replies[:4]] == [False, False, True, True]
+
+
+def test_charts_are_svg_with_the_baseline_in(run: RunDir) -> None:
+    pages = rendered(run)
+    loss = pages["loss.svg"].decode()
+    ElementTree.fromstring(loss)
+    ElementTree.fromstring(pages["gate.svg"].decode())
+    assert "5-gram model 1.700" in loss
+    assert "held-out text" in loss
+    assert pages["gate.svg"].decode().count("<circle") == 23
+
+
+def test_time_is_tokens_over_measured_speed() -> None:
+    rows = [{"tokens": 100, "tokens_per_second": 10.0, "mfu": 0.2}, {"tokens": 400, "tokens_per_second": 100.0, "mfu": 0.4}]
+    speed = stage_speed(rows)
+    assert speed
+    assert (speed.hours, speed.tokens_per_second, speed.mfu) == pytest.approx((13 / 3600, 400 / 13, 0.35))
+    assert stage_speed([]) is None
+    assert stage_speed([{"step": 1, "tokens": 5, "loss": 3.0}]) is None
+
+
+def test_cost_needs_a_price(tmp_path: Path) -> None:
+    priced = make_run(tmp_path / "priced", until="sft", config=make_config(gate={"gpu_hour_usd": 3.0}))
+    seen = observed(priced)
+    assert seen["training_usd"] == pytest.approx(3.0 * seen["training_hours"])
+    assert observed(make_run(tmp_path / "free", until="sft"))["training_usd"] is None
+
+
+def test_another_configuration_than_the_runs_is_refused(tmp_path: Path, run: RunDir) -> None:
+    other: RunConfig = change(make_config(), seed=7)
+    with pytest.raises(BadInput, match="another configuration"), publish(tmp_path / "s", "summary", "key", {}) as draft:
+        write_summary(run, other, draft)
+
+
+def test_pages_come_from_the_claims_that_they_are_given(run: RunDir) -> None:
+    claimed, seen = claims(run), observed(run)
+    forged = copy.deepcopy(claimed)
+    forged["verdict"]["status"] = "blocked"
+    assert markdown_page(forged, seen).startswith("# h100-100m: blocked")
+    assert "h100-100m: blocked" in html_page(forged, seen, NOTHING)
+    assert numbers_in(claimed)

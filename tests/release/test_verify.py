@@ -1,0 +1,312 @@
+"""What was changed is found: one byte in each kind of file, and claims that were changed together with their digests."""
+
+import hashlib
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picochat.core.errors import BadInput, HonestNo
+from picochat.core.publish import Manifest
+from picochat.core.records import digest_bytes, pretty_json, write_json
+from picochat.release.bundle import make_bundle
+from picochat.release.verify import VerifyReport, verify_bundle
+from picochat.rundir import PLACES, RunDir, place_of
+from tests.builders import make_host_facts, make_rows_facts
+from tests.run_builder import count_replies, make_run
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("evidence")
+    (root / "logs").mkdir()
+    (root / "logs" / "train.log").write_text("step 1\n")
+    return make_bundle(make_run(root / "run"), root / "run.tgz", root / "logs", strict=True, include_token_shards=True).path
+
+
+def verified(path: Path) -> VerifyReport:
+    return verify_bundle(path, recompute_scores=count_replies)
+
+
+def differences(path: Path) -> list[str]:
+    with pytest.raises(HonestNo) as refusal:
+        verified(path)
+    assert refusal.value.exit_code == 3
+    return [problem.what for problem in refusal.value.problems]
+
+
+def unpacked(bundle: Path, folder: Path) -> Path:
+    with tarfile.open(bundle) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "run"
+
+
+def packed(root: Path) -> Path:
+    """A bundle of the unpacked files as they are now."""
+    path = root.parent / "again.tgz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for file in sorted(root.rglob("*")):
+            if file.is_file():
+                archive.add(file, f"run/{file.relative_to(root)}")
+    return path
+
+
+def rewrite_sums(root: Path) -> None:
+    """SHA256SUMS over the files as they are now: what someone who changes a file would do next."""
+    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file() and p.name != "SHA256SUMS")
+    lines = [f"{hashlib.sha256((root / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    (root / "SHA256SUMS").write_text("".join(lines))
+
+
+def rewrite_manifest(root: Path, kind: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change an artifact's manifest, and set the digests of its files to what they are now."""
+    folder = root / place_of(kind).folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    for table in (manifest["files"], manifest["observations"]):
+        for name in table:
+            if (folder / name).exists():
+                data = (folder / name).read_bytes()
+                table[name] = {"sha256": digest_bytes(data), "bytes": len(data)}
+    (folder / "manifest.json").write_bytes(pretty_json(manifest))
+
+
+def forge_everything(root: Path) -> None:
+    """Make digests, chain, front pages, bundle.json and SHA256SUMS agree with the files as they are now."""
+    digests: dict[str, str] = {}
+    for place in PLACES:
+
+        def relink(manifest: dict[str, Any]) -> None:
+            manifest["inputs"] = {name: digests.get(name, digest) for name, digest in manifest["inputs"].items()}
+
+        rewrite_manifest(root, place.kind, relink)
+        digests[place.kind] = Manifest.model_validate_json((root / place.folder / "manifest.json").read_bytes()).digest()
+    RunDir(root).write_front_pages()
+    contents = json.loads((root / "bundle.json").read_text())
+    for kind, entry in contents["artifacts"].items():
+        entry["digest"] = digests[kind]
+    from picochat.release.integrity import artifacts_of, evidence_digest
+
+    contents["evidence_digest"] = evidence_digest(RunDir(root), artifacts_of(RunDir(root))[0])
+    write_json(root / "bundle.json", contents)
+    rewrite_sums(root)
+
+
+def test_an_untouched_bundle_verifies_and_says_what_was_compared(bundle: Path) -> None:
+    report = verified(bundle)
+    assert report.verdict == "approved"
+    assert {check.name for check in report.checks} >= {
+        "checksums",
+        "manifests",
+        "chain of inputs",
+        "scores from replies",
+        "summary",
+    }
+    assert all(check.compared > 0 for check in report.checks)
+    assert "nothing differs" in report.lines()[0]
+
+
+def test_a_run_folder_verifies_as_well(tmp_path: Path) -> None:
+    assert verified(make_run(tmp_path / "run").root).verdict == "approved"
+
+
+def test_repacked_without_changes_it_still_verifies(bundle: Path, tmp_path: Path) -> None:
+    assert verified(packed(unpacked(bundle, tmp_path))).evidence_digest == verified(bundle).evidence_digest
+
+
+def flip(path: Path) -> bytes:
+    """Change one bit in the middle of a file; returns what it held."""
+    whole = path.read_bytes()
+    place = len(whole) // 2
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    return whole
+
+
+def test_one_flipped_byte_in_any_file_is_found_and_the_file_is_named(bundle: Path, tmp_path: Path) -> None:
+    root = unpacked(bundle, tmp_path)
+    records = ("SHA256SUMS", "bundle.json", "run.json")  # the next test has these
+    files = sorted(path for path in root.rglob("*") if path.is_file() and path.name not in records)
+    wholes = {file: flip(file) for file in files}
+    found = differences(packed(root))
+    for file in files:
+        assert f"{file.relative_to(root).as_posix()}: its bytes differ from SHA256SUMS" in found
+    for file, whole in wholes.items():
+        file.write_bytes(whole)
+    for file in (file for file in files if file.name in ("manifest.json", "replies.jsonl", "machine.json", "train.log")):
+        whole = flip(file)
+        assert f"{file.relative_to(root).as_posix()}: its bytes differ from SHA256SUMS" in differences(packed(root))
+        file.write_bytes(whole)
+    assert verified(packed(root))
+
+
+@pytest.mark.parametrize("name", ["SHA256SUMS", "bundle.json", "run.json"])
+def test_one_flipped_byte_in_the_bundles_own_records_is_refused(bundle: Path, tmp_path: Path, name: str) -> None:
+    root = unpacked(bundle, tmp_path)
+    flip(root / name)
+    with pytest.raises((HonestNo, BadInput)):
+        verified(packed(root))
+
+
+def test_one_flipped_byte_in_any_file_of_a_run_folder_is_found(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    files = [file for place in PLACES for file in sorted(run.place(place.kind).rglob("*")) if file.name != "manifest.json"]
+    files = [file for file in files if file.is_file()]
+    wholes = {file: flip(file) for file in files if file.suffix not in (".json", ".jsonl")}
+    found = differences(run.root)
+    for file in wholes:
+        assert f"{file.relative_to(run.root).as_posix()}: its bytes differ from the manifest" in found
+    for file, whole in wholes.items():
+        file.write_bytes(whole)
+    for file in (file for file in files if file.suffix in (".json", ".jsonl")):
+        whole = flip(file)
+        assert any(what.startswith(file.relative_to(run.root).as_posix()) for what in differences(run.root)), file
+        file.write_bytes(whole)
+
+
+def test_a_removed_and_an_added_file_are_found(bundle: Path, tmp_path: Path) -> None:
+    root = unpacked(bundle, tmp_path)
+    (root / "rows" / "eval.jsonl").unlink()
+    (root / "honesty" / "extra.txt").write_text("x")
+    found = differences(packed(root))
+    assert "rows/eval.jsonl: is missing" in found
+    assert "honesty/extra.txt: honesty has no such file" in found
+
+
+def test_a_changed_file_with_changed_checksums_is_found_by_its_manifest(bundle: Path, tmp_path: Path) -> None:
+    root = unpacked(bundle, tmp_path)
+    with (root / "eval" / "replies.jsonl").open("a") as stream:
+        stream.write("{}\n")
+    rewrite_sums(root)
+    assert any(what.startswith("eval/replies.jsonl: its bytes differ from the manifest") for what in differences(packed(root)))
+
+
+def test_a_changed_artifact_with_its_manifest_is_found_by_the_chain(bundle: Path, tmp_path: Path) -> None:
+    root = unpacked(bundle, tmp_path)
+    with (root / "rows" / "eval.jsonl").open("a") as stream:
+        stream.write("{}\n")
+    rewrite_manifest(root, "rows", lambda manifest: None)
+    rewrite_sums(root)
+    assert any("was made from another rows" in what for what in differences(packed(root)))
+
+
+def raise_math(manifest: dict[str, Any]) -> None:
+    manifest["facts"]["skills"]["math"]["clean"]["passed"] += 5
+
+
+def lower_baseline(manifest: dict[str, Any]) -> None:
+    finding = next(f for f in manifest["facts"]["findings"] if f["name"] == "sft_fit")
+    finding["measured"] = 0.99
+
+
+def relax_preflight(manifest: dict[str, Any]) -> None:
+    finding = next(f for f in manifest["facts"]["findings"] if f["name"] == "documents")
+    finding["bound"] = ">= 1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "expected"),
+    [
+        ("scores", raise_math, "scores.skills.math.clean.passed: states 193, the replies give 188"),
+        ("gate", lower_baseline, "gate.findings[6].measured: states 0.99, the facts give 0.95"),
+        ("preflight", relax_preflight, "preflight.findings[0].bound"),
+    ],
+)
+def test_a_claim_that_was_forged_with_every_digest_is_found_by_computing_it_again(
+    bundle: Path, tmp_path: Path, kind: str, change: Callable[[dict[str, Any]], None], expected: str
+) -> None:
+    root = unpacked(bundle, tmp_path)
+    rewrite_manifest(root, kind, change)
+    forge_everything(root)
+    found = differences(packed(root))
+    assert any(what.startswith(expected) for what in found), found
+
+
+@pytest.mark.parametrize(
+    "name", ["summary/summary.md", "summary/report.html", "summary/gate.svg", "gate/gate.md", "preflight/preflight.json"]
+)
+def test_a_page_that_was_forged_with_every_digest_is_found_by_rendering_it_again(
+    bundle: Path, tmp_path: Path, name: str
+) -> None:
+    root = unpacked(bundle, tmp_path)
+    text = (root / name).read_text()
+    forged = text.replace("pass", "Pass", 1)
+    assert forged != text
+    (root / name).write_text(forged)
+    forge_everything(root)
+    assert any(
+        what.startswith(f"{name}: differs from what the evidence gives") or name.split("/")[0] in what
+        for what in differences(packed(root))
+    )
+
+
+def test_forging_every_digest_without_a_change_verifies(bundle: Path, tmp_path: Path) -> None:
+    """The forger of these tests is complete: what they find is the claim, not a digest that was forgotten."""
+    root = unpacked(bundle, tmp_path)
+    forge_everything(root)
+    assert verified(packed(root))
+
+
+def test_a_raised_verdict_in_bundle_json_is_found(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", facts={"rows": make_rows_facts(shared_items=1)})
+    path = make_bundle(run, tmp_path / "b.tgz", None, strict=False).path
+    root = unpacked(path, tmp_path / "x")
+    contents = json.loads((root / "bundle.json").read_text())
+    write_json(root / "bundle.json", {**contents, "verdict": "approved", "missing": []})
+    rewrite_sums(root)
+    found = differences(packed(root))
+    assert any("states the verdict approved, the artifacts say blocked" in what for what in found)
+    assert any("logs/: no log was given; bundle.json does not say so" in what for what in found)
+
+
+def test_evidence_that_may_not_stay_out_is_missed(bundle: Path, tmp_path: Path) -> None:
+    root = unpacked(bundle, tmp_path)
+    data = (root / "honesty" / "hits.jsonl").read_bytes()
+    (root / "honesty" / "hits.jsonl").unlink()
+    contents = json.loads((root / "bundle.json").read_text())
+    contents["left_out"]["honesty/hits.jsonl"] = {"sha256": digest_bytes(data), "reason": "large"}
+    write_json(root / "bundle.json", contents)
+    rewrite_sums(root)
+    assert any("may not be" in what for what in differences(packed(root)))
+
+
+def test_a_blocked_and_an_unfinished_run_verify_as_what_they_are(tmp_path: Path) -> None:
+    blocked = make_run(tmp_path / "blocked", facts={"rows": make_rows_facts(shared_items=1)})
+    assert verified(blocked.root).verdict == "blocked"
+    stopped = make_run(tmp_path / "stopped", until="preflight", facts={"host": make_host_facts(tokens_per_second=None)})
+    report = verified(make_bundle(stopped, tmp_path / "s.tgz", None, strict=False).path)
+    assert report.verdict == "unfinished"
+    assert report.missing
+
+
+def test_bundles_without_weights_verify_and_say_so(tmp_path: Path) -> None:
+    path = make_bundle(make_run(tmp_path / "run"), tmp_path / "b.tgz", None, strict=False, include_weights=False).path
+    assert "sft/checkpoint/model.safetensors" in verified(path).left_out
+
+
+def test_scores_that_cannot_be_computed_again_are_a_difference(bundle: Path) -> None:
+    def broken(*_: object) -> Any:
+        raise KeyError("passed")
+
+    with pytest.raises(HonestNo) as refusal:
+        verify_bundle(bundle, recompute_scores=broken)
+    assert "cannot be computed again" in refusal.value.problems[0].what
+
+
+@pytest.mark.parametrize("wrong", ["missing", "text", "folder", "other archive"])
+def test_what_is_no_bundle_is_bad_input(tmp_path: Path, wrong: str) -> None:
+    path = tmp_path / "x.tgz"
+    if wrong == "text":
+        path.write_text("hello")
+    elif wrong == "folder":
+        path.mkdir()
+    elif wrong == "other archive":
+        (tmp_path / "a").write_text("a")
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(tmp_path / "a", "run/a")
+    with pytest.raises(BadInput):
+        verified(path)
+    shutil.rmtree(tmp_path)
