@@ -33,7 +33,8 @@ from picochat.scales import find_scale
 class Stage:
     """One row: the artifact's kind, the function that makes it, and what the function is given by these names.
 
-    `needs`: artifacts. `settings`: sections of the config; also `seed`, `config` (all of it), `pack` and `run`.
+    `needs`: artifacts. `settings`: sections of the config; also `seed`, `config` (all of it), `pack` and `run`. A function that
+    is given `run` reads its artifacts there, and is not given them one by one.
     `version`: raise it when the function makes something else from the same input.
     """
 
@@ -60,7 +61,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "shards", "tokenizer", "honesty"),   ("evals", "runtime", "seed"), 1),
     Stage("parity",        "picochat.release.parity:measure_parity",      ("sft", "tokenizer", "shards"),                              (), 1),
     Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows"), ("config",), 1),
-    Stage("summary",       "picochat.release.summary:write_summary",      ("gate",),                                                   ("run", "config"), 1),
+    Stage("summary",       "picochat.release.summary:write_summary",      ("corpus", "rows", "tokenizer", "shards", "honesty", "preflight", "base", "sft", "scores", "parity", "gate"), ("run", "config"), 1),
 )  # fmt: skip
 
 
@@ -196,7 +197,7 @@ def _make(stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: 
     standing = find_artifact(place, stage.kind, key)
     if standing is not None:
         return standing, True
-    arguments = {**{need: made[need] for need in stage.needs}, **given}
+    arguments = given if "run" in stage.settings else {**{need: made[need] for need in stage.needs}, **given}
     if not stage.shared:
         return _publish(stage, place, key, inputs, arguments), False
     shared = cache_folder() / stage.kind / key[:32]

@@ -241,7 +241,7 @@ class Place:
 
 PLACES: tuple[Place, ...] = (
     #     kind             folder               facts               files
-    Place("corpus",        "corpus",            CorpusFacts,        "pack.json recipe.json sources.json dropped.jsonl near_duplicates.jsonl"),
+    Place("corpus",        "corpus",            CorpusFacts,        "pack.json recipe.json sources.json import_reports/LABEL.json dropped.jsonl near_duplicates.jsonl location.json"),
     Place("rows",          "rows",              RowsFacts,          "sft_train.jsonl sft_held_out.jsonl eval.jsonl"),
     Place("tokenizer",     "tokenizer",         TokenizerFacts,     "tokenizer.json chat_template.jinja"),
     Place("shards",        "base/token_shards", ShardsFacts,        "train-NNNNN.bin held_out-NNNNN.bin, a .starts and a .json beside each; encoding.json"),

@@ -11,9 +11,11 @@ from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, changed_files
 from picochat.core.records import read_jsonl
 from picochat.data.corpus import id_share, read_split, weight_copies
+from picochat.data.hf_import import import_dataset
 from picochat.data.pack import load_pack
 from picochat.rundir import CorpusFacts, facts_of
-from tests.data.builders import make_corpus, make_pack, parquet_bytes, prose, write
+from tests.data.builders import make_corpus, make_pack, parquet_bytes, parquet_files, prose, request, serving, write
+from tests.fake_hub import FakeHub
 
 Pairs = list[tuple[str, str]]
 
@@ -86,6 +88,8 @@ def test_near_duplicates_share_a_split_and_are_dropped_only_on_request(tmp_path:
     near = facts_of(kept, CorpusFacts).near_duplicates
     assert near >= 0.9 * len(copies)
     held_out = set(_ids(kept, "held_out"))
+    held_out_bytes = sum(len(document.text.encode()) for document in read_split(kept, "held_out"))
+    assert facts_of(kept, CorpusFacts).held_out_text_bytes == held_out_bytes
     clusters = [row["documents"] for _, row in read_jsonl(kept.path("near_duplicates.jsonl"))]
     assert all(len(held_out & set(cluster)) in (0, len(cluster)) for cluster in clusters)
     assert any(held_out & set(cluster) for cluster in clusters)
@@ -193,11 +197,18 @@ def test_pack_without_a_usable_document_is_refused_with_the_reasons(tmp_path: Pa
     assert "5 documents: below_min_chars" in "\n".join(caught.value.lines())
 
 
-def test_published_corpus_is_whole_and_names_its_import_report(tmp_path: Path) -> None:
-    corpus = make_corpus(make_pack(tmp_path, {"web": _documents(count=20)}), tmp_path / "corpus")
-    assert changed_files(corpus.place, corpus.manifest) == []
-    expected = {"pack.json", "recipe.json", "sources.json", "dropped.jsonl", "near_duplicates.jsonl"}
+def test_corpus_of_an_import_carries_its_report_and_licence(tmp_path: Path) -> None:
+    with serving(FakeHub()) as hub:
+        commit = hub.add_dataset("owner/name", parquet_files())
+        import_dataset(request(tmp_path / "web"))
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": "web/documents"})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    (source,) = facts_of(corpus, CorpusFacts).sources
+    assert (source.label, source.kind, source.licence, source.import_report) == ("web", "hub", "odc-by", True)
+    expected = {"pack.json", "recipe.json", "sources.json", "dropped.jsonl", "near_duplicates.jsonl", "import_reports/web.json"}
     assert set(corpus.manifest.files) == expected
+    assert changed_files(corpus.place, corpus.manifest) == []
+    assert json.loads(corpus.path("sources.json").read_text())["sources"][0]["provenance"]["revision"] == commit
 
 
 def test_parquet_and_text_sources_mix(tmp_path: Path) -> None:

@@ -114,6 +114,10 @@ def test_interrupted_import_ends_in_the_bytes_of_an_undisturbed_one(tmp_path: Pa
     assert folder_bytes(tmp_path / "killed") == folder_bytes(tmp_path / "calm")
 
 
+def folder_bytes_below(files: dict[str, bytes], prefix: str) -> dict[str, bytes]:
+    return {name.removeprefix(prefix): data for name, data in files.items() if name.startswith(prefix)}
+
+
 def _wait_for(condition: object, timeout_s: float = 20.0) -> None:
     assert callable(condition)
     for _ in range(int(timeout_s / 0.05)):
@@ -163,6 +167,9 @@ def test_repeated_command_does_nothing_and_another_request_is_refused(
         with pytest.raises(WrongUsage, match="holds something else"):
             _import(tmp_path, max_rows=300)
         assert folder_bytes(tmp_path) == before
+        with pytest.raises(HubProblem):
+            import_dataset(request(tmp_path, config="nothing"), force=True)
+        assert folder_bytes(tmp_path / "documents") == folder_bytes_below(before, "documents/")
         import_dataset(request(tmp_path, max_rows=300), force=True)
     assert (tmp_path / "documents.superseded-1" / "documents.json").exists()
 

@@ -1,6 +1,5 @@
 """The loop: resumed equals uninterrupted, kills cost nothing, micro-batches do not matter, trouble is said."""
 
-import itertools
 import math
 import os
 import signal
@@ -149,6 +148,6 @@ def test_rate_warms_up_holds_and_falls_to_the_final_share() -> None:
     config = TrainConfig(steps=100, warmup_steps=10, decay_share=0.5, final_lr_share=0.1)
     shares = [lr_share(step, config) for step in range(100)]
     assert shares[0] == pytest.approx(0.1) and shares[9] == 1.0 and shares[49] == 1.0
-    assert all(a >= b for a, b in itertools.pairwise(shares))
+    assert shares[10:] == sorted(shares[10:], reverse=True)
     assert shares[99] == pytest.approx(0.1 + 0.9 * (1 / 50))
     assert all(math.isfinite(share) and share > 0 for share in shares)

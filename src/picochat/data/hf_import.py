@@ -18,7 +18,7 @@ from typing import Literal
 
 from picochat.core.errors import BadInput, Problem, WrongUsage
 from picochat.core.progress import Progress, quantity, say
-from picochat.core.publish import exclusive, set_aside
+from picochat.core.publish import exclusive
 from picochat.core.records import Record, digest_json, read_json, read_record, write_json
 from picochat.data.documents import MANIFEST_NAME, read_manifest
 from picochat.data.import_report import ImportReport, publish_import
@@ -91,7 +91,7 @@ def import_dataset(request: ImportRequest, *, force: bool = False, connections: 
     if finished is not None and not force:
         say(f"{places.documents} holds this import already: {finished.rows_written:,} documents; nothing to do")
         return finished
-    _make_room(places, force)
+    _require_room(places, force)
     places.work.mkdir(parents=True, exist_ok=True)
     with exclusive(places.work / "lock", str(places.documents)):
         origin = _pinned_origin(request, places, force)
@@ -190,19 +190,13 @@ def _same_local_files(request: ImportRequest, report: ImportReport) -> bool:
     )
 
 
-def _make_room(places: ImportPlaces, force: bool) -> None:
-    """Nothing at the documents' place, or a refusal. What stands there is set aside under --force, never deleted."""
-    if not places.documents.exists():
-        return
-    if not any(places.documents.iterdir()):
-        places.documents.rmdir()
-        return
-    if not force:
+def _require_room(places: ImportPlaces, force: bool) -> None:
+    """Refuses early where another import stands. Under --force it stands until the new one is complete, then is set aside."""
+    if not force and places.documents.exists() and any(places.documents.iterdir()):
         raise WrongUsage(
             f"{places.documents} holds something else than this import",
             fix="--force sets it aside under another name, or give another --documents-dir",
         )
-    say(f"the old {places.documents} is now {set_aside(places.documents)}")
 
 
 def _pinned_origin(request: ImportRequest, places: ImportPlaces, force: bool) -> Origin:

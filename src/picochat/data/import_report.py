@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from picochat.core.progress import quantity, say
+from picochat.core.publish import set_aside
 from picochat.core.records import Record, digest_json, write_atomic, write_json
 from picochat.data.documents import MANIFEST_NAME, DocumentsManifest, Provenance, documents_manifest, read_source_file
 from picochat.data.import_work import ImportWork, RowPreview
@@ -99,13 +100,22 @@ def publish_import(
     write_json(places.report, report)
     write_atomic(places.report.with_suffix(".md"), render_report(report).encode())
     write_json(places.observed, observed)
-    places.documents.parent.mkdir(parents=True, exist_ok=True)
+    _make_room(places.documents)
     os.rename(work.documents, places.documents)
     for line in report.lines():
         say(line)
     if report.licence is None:
         say("the card states no licence: say where the text comes from before you publish anything made of it")
     return report
+
+
+def _make_room(documents: Path) -> None:
+    """Nothing at the documents' place. What stands there is set aside, never deleted; an empty folder goes."""
+    documents.parent.mkdir(parents=True, exist_ok=True)
+    if documents.exists() and not any(documents.iterdir()):
+        documents.rmdir()
+    elif documents.exists():
+        say(f"the old {documents} is now {set_aside(documents)}")
 
 
 def render_report(report: ImportReport) -> str:

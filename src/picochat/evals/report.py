@@ -21,6 +21,7 @@ from picochat.evals.record import Asked, Measured, Memorization
 from picochat.evals.scores import judge, scores_of
 from picochat.rundir import HonestyFacts, Rate, ScoresFacts, ShardsFacts, facts_of
 from picochat.skills.rows import EvalRow, SftRow, as_eval_row, read_published_rows
+from picochat.skills.scoring import can_fail
 from picochat.tokens.shards import TokenShards, open_shards
 from picochat.tokens.tokenizer import Tokenizer
 
@@ -79,10 +80,14 @@ def recompute_scores(scores: Artifact, rows: Artifact, honesty: Artifact) -> Sco
 
 
 def questions(rows: Artifact, fit_rows: int | None) -> list[tuple[str, EvalRow]]:
-    """(set, row) of every question: all eval rows, and of each SFT side the `fit_rows` that come first by hash (None: all)."""
+    """(set, row) of every question: all eval rows, and of each SFT side the `fit_rows` that come first by hash (None: all).
+
+    SFT rows without a rule that a reply could fail are not asked: they would always pass.
+    """
     found: list[tuple[str, EvalRow]] = [("eval", row) for row in read_published_rows(rows.path("eval.jsonl"), EvalRow)]
     for name in ("sft_train", "sft_held_out"):
         sft = [as_eval_row(row) for row in read_published_rows(rows.path(f"{name}.jsonl"), SftRow)]
+        sft = [row for row in sft if can_fail(row)]
         sft.sort(key=lambda row: hashlib.sha256(row.id.encode()).digest())
         found += [(name, row) for row in sft[:fit_rows]]
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -228,7 +228,7 @@ def _batches(stream: Iterator[Text], size_bytes: int, most: int | None = None) -
 
 def _scan_batches(
     index: Index, batches: Iterable[list[Text]], workers: int, sample_batches: int, where: str
-) -> Iterator[Tally]:
+) -> Generator[Tally, None, None]:
     """The tallies in the order of the batches: in this process where the corpus is one sample, else on all workers."""
     stream = iter(batches)
     head = [batch for _, batch in zip(range(sample_batches + 1), stream, strict=False)]

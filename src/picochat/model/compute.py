@@ -63,7 +63,8 @@ def open_compute(runtime: RuntimeConfig, model: ModelConfig) -> Compute:
         torch.set_num_threads(runtime.threads or usable_cores())
         # The same bits each time are part of the promise; on a GPU they cost speed and are asked for in checks only.
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes every buffer once more
+        # A debugging aid that writes every new buffer once more; its module is not in torch's type stubs.
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
     dtype = DTYPES[runtime.precision]
     candidates = AUTO_ORDER if runtime.attention_backend == "auto" else (runtime.attention_backend,)
     problems: list[str] = []

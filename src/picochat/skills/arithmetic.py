@@ -2,8 +2,7 @@
 
 An item is an operation with its number pair. The digit tables (7 + 8, 15 - 8) are taught whole, as in school, and are
 never asked in eval; so no SFT prompt and no SFT working states a held-out sum as such (a product's counting list passes
-through smaller multiples: docs/decisions/0007). Numbers stay below 160. No fractions, no
-negative numbers, no division.
+through smaller multiples: docs/decisions/0007). Numbers stay below 160. No fractions, no negative numbers, no division.
 """
 
 from __future__ import annotations
