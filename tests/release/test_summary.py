@@ -10,6 +10,7 @@ import pytest
 
 from picochat.config import RunConfig
 from picochat.core.errors import BadInput
+from picochat.core.journal import read_journal
 from picochat.core.publish import publish
 from picochat.core.records import read_json, write_json
 from picochat.release.report import html_page, markdown_page
@@ -190,10 +191,13 @@ def test_cost_needs_a_price(tmp_path: Path) -> None:
 
 def test_time_is_the_clock_of_each_stage_and_at_least_its_steps(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", until="sft")
-    steps = observed(run)["hours_of"]["base"]
+    steps = stage_speed(read_journal(run.place("base") / "metrics.jsonl"))
+    assert steps
     rows = [{"stage": "tokenizer", "seconds": 36.0}, {"stage": "base", "seconds": 1.0}, {"stage": "sft", "seconds": 7200.0}]
     run.timings.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert observed(run)["hours_of"] == {"tokenizer": 0.01, "base": steps, "sft": 2.0}
+    spent = {row["stage"]: row["hours"] for row in observed(run)["hours_of"]}
+    assert spent == {"tokenizer": 0.01, "base": steps.hours, "sft": 2.0}
+    assert observed(run)["hours"] == pytest.approx(sum(spent.values()))
 
 
 def test_pages_stay_as_they_were_when_a_later_command_changes_the_runs_records(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from picochat.core.errors import BadInput
+from picochat.core.errors import BadInput, HonestNo
 from picochat.core.publish import Manifest
 from picochat.core.records import digest_bytes, pretty_json, write_json
 from picochat.release.bundle import make_bundle
-from picochat.release.verify import VerifyReport, verify_bundle
+from picochat.release.verify import VerifyReport, inspect_bundle, verify_bundle
 from picochat.rundir import PLACES, RunDir, place_of
 from tests.builders import make_host_facts, make_rows_facts
 from tests.run_builder import make_run
@@ -30,7 +30,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def differences(path: Path) -> list[str]:
-    report = verify_bundle(path)
+    report = inspect_bundle(path)
     assert report.exit_code == 3, report.lines()
     return [problem.what for problem in report.problems]
 
@@ -154,9 +154,21 @@ def test_one_flipped_byte_in_the_bundles_own_records_is_refused(bundle: Path, tm
 
 def exit_code_of(path: Path) -> int:
     try:
-        return verify_bundle(path).exit_code
+        return inspect_bundle(path).exit_code
     except BadInput as refusal:
         return refusal.exit_code
+
+
+def test_a_difference_is_an_honest_no_that_lists_all_of_them(bundle: Path, tmp_path: Path) -> None:
+    root = unpacked(bundle, tmp_path)
+    flip(root / "rows" / "eval.jsonl")
+    flip(root / "logs" / "train.log")
+    with pytest.raises(HonestNo) as refusal:
+        verify_bundle(packed(root))
+    assert refusal.value.exit_code == 3
+    whats = [problem.what for problem in refusal.value.problems]
+    assert "logs/train.log: its bytes differ from SHA256SUMS" in whats
+    assert "rows/eval.jsonl: its bytes differ from the manifest" in whats
 
 
 def test_one_flipped_byte_in_any_file_of_a_run_folder_is_found(tmp_path: Path) -> None:
@@ -294,7 +306,7 @@ def test_scores_that_cannot_be_computed_again_are_a_difference(bundle: Path) -> 
     def broken(*_: object) -> Any:
         raise KeyError("passed")
 
-    report = verify_bundle(bundle, recompute_scores=broken)
+    report = inspect_bundle(bundle, recompute_scores=broken)
     assert report.exit_code == 3
     assert "cannot be computed again: KeyError" in report.problems[0].what
 
@@ -317,7 +329,7 @@ def test_what_is_no_bundle_is_bad_input(tmp_path: Path, wrong: str) -> None:
 def test_the_report_is_one_json_object_with_every_difference(bundle: Path, tmp_path: Path) -> None:
     root = unpacked(bundle, tmp_path)
     flip(root / "eval" / "report.md")
-    whole, broken = verified(bundle).to_json(), verify_bundle(packed(root)).to_json()
+    whole, broken = verified(bundle).to_json(), inspect_bundle(packed(root)).to_json()
     assert (whole["holds"], broken["holds"]) == (True, False)
     assert json.loads(json.dumps(broken)) == broken
     assert "eval/report.md" in json.dumps(broken)

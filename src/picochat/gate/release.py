@@ -22,6 +22,7 @@ from picochat.rundir import GateFacts, Rate
 
 SFT_FIX = "look at the failing rows in eval/replies.jsonl; more or other SFT: --sft-steps N, or picochat data task-pack ... --sft-rows N"
 STATUS: dict[str, Literal["approved", "warn", "blocked"]] = {"pass": "approved", "warn": "warn", "block": "blocked"}
+STAGE_FIX = SFT_FIX + "; where a stage has too few rows: --eval-rows 700"
 SCORE_AGAIN = "move the run folder's eval/ away and run the same command again: it scores what stands"
 RUN_AGAIN = "run the same command again: it goes on where it stopped"
 
@@ -113,9 +114,9 @@ RULES: tuple[Row, ...] = (
     Row("skill_release_eval_spelling", "spelling, clean pass rate", "of clean rows", partial(_clean_share, "spelling"), None, at_least(0.40), SKILL_ONLY,
         "the claim names this skill", SFT_FIX, partial(_clean_text, "spelling")),
     Row("skill_release_stage_math", "lowest pass rate of a math stage with 20 rows or more", "of rows", partial(_weakest_stage, "math"), None, at_least(0.20), SKILL_ONLY,
-        "an average can hide a stage that never works", SFT_FIX, partial(_weakest_stage_text, "math")),
+        "an average can hide a stage that never works", STAGE_FIX, partial(_weakest_stage_text, "math")),
     Row("skill_release_stage_spelling", "lowest pass rate of a spelling stage with 20 rows or more", "of rows", partial(_weakest_stage, "spelling"), None, at_least(0.30), SKILL_ONLY,
-        "an average can hide a stage that never works", SFT_FIX, partial(_weakest_stage_text, "spelling")),
+        "an average can hide a stage that never works", STAGE_FIX, partial(_weakest_stage_text, "spelling")),
     Row("choice_adjusted_accuracy", "choice, (accuracy - chance) / (1 - chance)", "above chance", measures.choice_over_chance, None, at_least(0.15), RELEASE,
         "guessing is not a skill", SFT_FIX, partial(_clean_text, "choice")),
     Row("choice_adjusted_accuracy", "choice, the same at the 95% lower end of the accuracy", "above chance", measures.choice_over_chance_lower_95, None, above(0), RELEASE,

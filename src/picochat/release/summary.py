@@ -126,7 +126,7 @@ def observed(run: RunDir) -> dict[str, Any]:
     host, preflight = run.place("host") / "host.json", run.place("preflight") / "preflight.json"
     seen = {
         "stages": speeds,
-        "hours_of": hours_of,
+        "hours_of": [{"stage": stage, "hours": spent} for stage, spent in hours_of.items()],
         "hours": hours,
         "usd": hours * price if hours is not None and price is not None else None,
         "gpu_hour_usd": price,

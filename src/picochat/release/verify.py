@@ -110,10 +110,19 @@ class VerifyReport:
 
 
 def verify_bundle(path: Path, *, recompute_scores: Recompute = recompute_scores) -> VerifyReport:
-    """The report on a bundle (.tgz) or run folder, with every file and claim that differs; its exit code is 3 where any does.
+    """The report of a bundle (.tgz) or run folder in which nothing differs.
 
-    Raises BadInput for what is no bundle at all. recompute_scores: how scores follow from replies.
+    Raises HonestNo that lists every file and claim that differs, and BadInput for what is no bundle at all.
     """
+    report = inspect_bundle(path, recompute_scores=recompute_scores)
+    if report.problems:
+        count = len(report.problems)
+        raise HonestNo(f"{path} does not hold what it claims: {count} differences", problems=report.problems, fix=DIFFERS_FIX)
+    return report
+
+
+def inspect_bundle(path: Path, *, recompute_scores: Recompute = recompute_scores) -> VerifyReport:
+    """The same comparison as a report, whatever it finds. recompute_scores: how scores follow from replies."""
     if path.is_dir():
         return _verify(path, RunDir(path), digest_tree(path), None, recompute_scores)
     if not path.exists():
