@@ -107,6 +107,12 @@ def test_hostile_archives_are_refused_and_write_nothing_outside(
     assert {item.name for item in (tmp_path / "into").rglob("*") if item.is_file()} <= {"a"}
 
 
+def test_folders_of_an_archive_packed_by_hand_are_passed_over(tmp_path: Path) -> None:
+    members(tmp_path / "run")
+    subprocess.run(["tar", "-czf", str(tmp_path / "x.tgz"), "-C", str(tmp_path), "run"], check=True)
+    assert set(read_archive(tmp_path / "x.tgz", tmp_path / "out").digests) == set(FILES)
+
+
 def test_an_archive_larger_than_the_limit_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     path = archive_of(tmp_path / "big.tgz", plain_file("run/big", bytes(5_000_000)))
     with pytest.raises(BadInput, match="unpacks to more"):

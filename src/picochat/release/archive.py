@@ -179,13 +179,17 @@ def _read_members(path: Path, archive: tarfile.TarFile, into: Path, skip: tuple[
     folder: str | None = None
     left = limit_bytes
     with Progress("reading the bundle", None, "B") as progress:
-        for info in archive:
+        for number, info in enumerate(archive):
+            if number >= LARGEST_FILES:
+                raise BadInput(f"{path} holds more than {LARGEST_FILES:,} files")
+            if info.isdir():
+                continue  # archives packed by hand have them; folders are made for the files in them
             top, name = _safe_name(path, info)
             if folder not in (None, top) or name in digests:
                 raise BadInput(f"{path}: {info.name!r} is outside the bundle's folder or stands there twice")
             folder, left = top, left - info.size
-            if left < 0 or len(digests) >= LARGEST_FILES:
-                raise BadInput(f"{path} unpacks to more than {byte_quantity(limit_bytes)} or {LARGEST_FILES:,} files")
+            if left < 0:
+                raise BadInput(f"{path} unpacks to more than {byte_quantity(limit_bytes)}")
             stream = archive.extractfile(info)
             assert stream is not None, "plain files have content"
             digests[name] = _copy(stream, None if name.endswith(skip) else into / name)
