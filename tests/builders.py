@@ -7,11 +7,11 @@ changed with `change(facts, name=value)`. `make_run` (tests/run_builder.py) publ
 from __future__ import annotations
 
 from dataclasses import replace
-from math import sqrt
 from typing import Any, TypeVar
 
 from picochat.config import RunConfig
 from picochat.core.records import Record
+from picochat.evals.intervals import rate
 from picochat.gate.evidence import Evidence
 from picochat.gate.preflight import decide_preflight
 from picochat.rundir import (
@@ -57,13 +57,7 @@ def make_config(scale: str = "h100-100m", **sections: dict[str, Any]) -> RunConf
 
 
 def make_rate(passed: int, count: int) -> Rate:
-    """A rate with its 95% Wilson interval."""
-    if count == 0:
-        return Rate(passed=0, count=0, share=None, low=None, high=None)
-    z, p = 1.959964, passed / count
-    middle = (p + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * sqrt(p * (1 - p) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return Rate(passed=passed, count=count, share=p, low=middle - half, high=middle + half)
+    return rate(passed, count)
 
 
 def make_corpus_facts(**changes: Any) -> CorpusFacts:

@@ -1,34 +1,41 @@
 """`make_run`: a whole run folder as the stages publish it, without training: real artifacts, manifests, verdicts and pages.
 
 Facts are the healthy ones of builders.py. Weights and shards are a few bytes; everything that decides is real: the
-preflight, the gate and the summary are made by their own stages. `count_replies` computes the scores of such a run again.
+preflight, the gate and the summary are made by their own stages, and the scores follow from real rows and kept replies.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from picochat.config import ResolvedConfig, RunConfig, flatten
+from picochat.core.journal import Journal
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Artifact, Draft, publish
-from picochat.core.records import Record, read_jsonl, write_json, write_jsonl
+from picochat.core.records import Record, canonical_json, write_json, write_jsonl
+from picochat.evals.record import Asked, Measured, Memorization
+from picochat.evals.report import questions
+from picochat.evals.scores import scores_of
 from picochat.gate.preflight import run_preflight
 from picochat.gate.release import run_gate
+from picochat.release.bundle import PLACEHOLDER
 from picochat.release.summary import write_summary
-from picochat.rundir import PLACES, RunDir, ScoresFacts, SkillScore, TokenizerFacts, facts_of, place_of
+from picochat.rundir import PLACES, RunDir, ScoresFacts, TokenizerFacts, place_of
+from picochat.skills.pack import make_rows
+from picochat.skills.rows import EvalRow, SftRow, as_eval_row, row_json
 from tests.builders import (
-    STAGES,
-    change,
     make_config,
     make_conversations_facts,
     make_corpus_facts,
     make_honesty_facts,
     make_host_facts,
     make_parity_facts,
-    make_rate,
     make_rows_facts,
     make_scores_facts,
     make_shards_facts,
@@ -51,30 +58,49 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "gate": ("preflight", "honesty", "base", "sft", "scores", "parity", "rows"),
     "summary": ("gate",),
 }
-CHANCE = {"choice": 0.25}
-FAILING = 10  # of each stage's rows, every tenth fails
+FAILING = 10  # each tenth reply to a question that has an answer fails
+HOSTILE = "<script>alert(1)</script> | [no](x)"
 
 
 def make_run(
     root: Path, *, until: str = "summary", config: RunConfig | None = None, facts: Mapping[str, Record] | None = None
 ) -> RunDir:
-    """A run folder with every artifact up to `until`. `facts`: other facts than the healthy ones, by kind."""
-    run = RunDir(root)
-    resolved = config or make_config()
+    """An approved first release with every artifact up to `until`. `facts`: other facts than the healthy ones, by kind."""
+    resolved = config or make_config(gate={"profile": "first_release"})
+    shutil.copytree(_built(until, resolved, dict(facts or {})), root)
+    return RunDir(root)
+
+
+BUILT: dict[tuple[str, bytes, bytes], Path] = {}
+
+
+def _built(until: str, config: RunConfig, facts: dict[str, Record]) -> Path:
+    """A run folder of these values, built once in a process: tests copy it, and change their copy."""
+    name = (until, canonical_json(config), canonical_json(facts))
+    if name not in BUILT:
+        folder = Path(tempfile.mkdtemp(prefix="picochat-test-run-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        _build(RunDir(folder / "run"), until, config, facts)
+        BUILT[name] = folder / "run"
+    return BUILT[name]
+
+
+def _build(run: RunDir, until: str, resolved: RunConfig, facts: dict[str, Record]) -> None:
     write_json(run.config, ResolvedConfig(config=resolved, origins=dict.fromkeys(flatten(resolved), "scale")))
     write_json(run.machine, make_machine())
     artifacts: dict[str, Artifact] = {}
+    timings = Journal(run.timings)
     for place in PLACES:
+        timings.append({"stage": place.kind, "seconds": 36.0, "time": 1.0})
         inputs = {kind: artifacts[kind] for kind in INPUTS[place.kind]}
         digests = {kind: artifact.digest for kind, artifact in inputs.items()}
         with publish(run.place(place.kind), place.kind, f"key of {place.kind}", digests) as draft:
-            _fill(place.kind, draft, inputs, artifacts, run, resolved, dict(facts or {}))
+            _fill(place.kind, draft, inputs, artifacts, run, resolved, facts)
         assert draft.artifact
         artifacts[place.kind] = draft.artifact
         if place.kind == until:
             break
     run.write_front_pages()
-    return run
 
 
 def make_machine() -> MachineRecord:
@@ -90,49 +116,39 @@ def make_machine() -> MachineRecord:
     )
 
 
-def count_replies(scores: Artifact, rows: Artifact, honesty: Artifact) -> ScoresFacts:
-    """The scores again from replies.jsonl: a stand-in for the evaluator's own function, over this builder's rows."""
-    stated = facts_of(scores, ScoresFacts)
-    replies = [row for _, row in read_jsonl(scores.path("replies.jsonl"))]
-    skills = {skill: _count_skill([row for row in replies if row["skill"] == skill], skill) for skill in STAGES}
-    return change(stated, skills=skills)
+@lru_cache
+def make_row_files() -> tuple[tuple[SftRow, ...], tuple[EvalRow, ...]]:
+    """Real SFT and eval rows of all skills."""
+    sft, evals = make_rows("release_skills", 320, 700, "scratchpad", 42)
+    return tuple(sft), tuple(evals)
 
 
-def _count_skill(rows: list[dict[str, Any]], skill: str) -> SkillScore:
-    rate = make_rate(sum(row["passed"] for row in rows), len(rows))
-    stages = sorted({row["stage"] for row in rows})
-    return SkillScore(
-        all=rate,
-        clean=rate,
-        base=make_rate(sum(row["base_passed"] for row in rows), len(rows)),
-        chance=CHANCE.get(skill, 0.0),
-        stages={stage: _stage_rate([row for row in rows if row["stage"] == stage]) for stage in stages},
-    )
+@lru_cache
+def make_replies() -> tuple[Asked, ...]:
+    """What was said to every eval row and some SFT rows: the reference answer, but each tenth reply is a hostile text."""
+    sft, evals = make_row_files()
+    asked = [_ask("eval", row, number) for number, row in enumerate(evals)]
+    asked += [_ask("sft_train", as_eval_row(row), number) for number, row in enumerate(sft[:40])]
+    return tuple(asked + [_ask("sft_held_out", as_eval_row(row), number) for number, row in enumerate(sft[-40:])])
 
 
-def _stage_rate(rows: list[dict[str, Any]]) -> Any:
-    return make_rate(sum(row["passed"] for row in rows), len(rows))
-
-
-def make_replies() -> list[dict[str, Any]]:
-    """One row for each eval row, one in ten failing."""
-    return [
+def _ask(kind: str, row: EvalRow, number: int) -> Asked:
+    fails = number % FAILING == 0 and row.answerable
+    likelihoods = [-1.0 if (label == row.correct_choice) != fails else -2.0 for label in row.choice_labels]
+    return Asked.model_validate(
         {
-            "id": f"{skill}-{stage}-{number:03d}",
-            "skill": skill,
-            "stage": stage,
-            "prompt": f"question {number} of {stage}",
-            "expected": f"answer {number}",
-            "reply": f"answer {number}" if number % FAILING else "<script>alert(1)</script> | no",
-            "base_reply": "the the the",
-            "passed": bool(number % FAILING),
-            "base_passed": number % FAILING == 1,
-            "reason": "" if number % FAILING else "another answer",
+            "id": row.id,
+            "set": kind,
+            "skill": row.skill,
+            "stage": row.curriculum_stage,
+            "prompt": row.user,
+            "expected": row.reference_answer,
+            "reply": HOSTILE if fails else row.reference_answer,
+            "log_likelihoods": likelihoods or None,
+            "base_reply": "the the the" if kind == "eval" else None,
+            "base_log_likelihoods": [-1.0 for _ in likelihoods] or None if kind == "eval" else None,
         }
-        for skill, stages in STAGES.items()
-        for stage, count in stages.items()
-        for number in range(count)
-    ]
+    )
 
 
 def _fill(
@@ -162,18 +178,32 @@ def _fill(
 
 
 def _fill_scores(draft: Draft, artifacts: dict[str, Artifact], facts: dict[str, Record]) -> None:
+    """The files of an evaluation and the scores that follow from them; `facts` changes what is measured, not counted."""
+    stated = facts.get("scores") or make_scores_facts()
+    assert isinstance(stated, ScoresFacts)
+    bits = ("base_bits_per_byte", "sft_bits_per_byte", "ngram_bits_per_byte")
+    measured = Measured.model_validate({**{name: getattr(stated, name) for name in bits}, "ngram_train_tokens": 1_000})
+    memorized = [Memorization(position=number, expected=[1, 2], continued=[2, 1]) for number in range(64)]
     write_jsonl(draft.path("replies.jsonl"), make_replies())
-    write_json(draft.path("report.json"), {})
+    write_jsonl(draft.path("memorization.jsonl"), memorized)
+    write_json(draft.path("measured.json"), measured)
+    rows = {row.id: row for _, row in questions(artifacts["rows"], None)}
+    scores = scores_of(rows, make_replies(), memorized, measured, (), artifacts["sft"].digest)
+    write_json(draft.path("report.json"), scores)
     draft.path("report.md").write_text("# Scores\n")
-    stated = facts.get("scores") or make_scores_facts(scored_checkpoint=artifacts["sft"].digest)
-    skills = {skill: _count_skill([row for row in make_replies() if row["skill"] == skill], skill) for skill in STAGES}
-    draft.facts = change(stated, skills=skills).model_dump(mode="json")
+    draft.facts = scores.model_dump(mode="json")
+
+
+def _fill_rows(kind: str, draft: Draft) -> None:
+    sft, evals = make_row_files()
+    for name, rows in (("sft_train", sft[:-40]), ("sft_held_out", sft[-40:]), ("eval", evals)):
+        write_jsonl(draft.path(f"{name}.jsonl"), (row_json(row) for row in rows))
 
 
 def _fill_plain(kind: str, draft: Draft) -> None:
     """The files that the place promises, each with a line that names it."""
     for name in place_of(kind).files.split():
-        if kind != "host" and "." in name:
+        if kind != "host" and "." in name and not PLACEHOLDER.search(name):
             draft.path(name.rstrip(",")).write_text(json.dumps({"file": name}) + "\n")
 
 
@@ -187,7 +217,9 @@ def _fill_corpus(kind: str, draft: Draft) -> None:
 def _fill_shards(kind: str, draft: Draft) -> None:
     for split in ("train", "held_out"):
         draft.path(f"{split}-00000.bin").write_bytes(bytes(64))
+        draft.path(f"{split}-00000.starts").write_bytes(bytes(8))
         write_json(draft.path(f"{split}-00000.json"), {"tokens": 32})
+    write_json(draft.path("encoding.json"), {"documents": 2})
 
 
 def _fill_checkpoint(kind: str, draft: Draft) -> None:
@@ -211,6 +243,7 @@ def _fill_checkpoint(kind: str, draft: Draft) -> None:
 
 WRITERS: dict[str, Callable[[str, Draft], None]] = {
     "corpus": _fill_corpus,
+    "rows": _fill_rows,
     "shards": _fill_shards,
     "base": _fill_checkpoint,
     "sft": _fill_checkpoint,

@@ -254,7 +254,7 @@ PLACES: tuple[Place, ...] = (
     Place("scores",        "eval",              ScoresFacts,        "replies.jsonl memorization.jsonl measured.json report.json report.md"),
     Place("parity",        "parity",            ParityFacts,        "export_report.json"),
     Place("gate",          "gate",              GateFacts,          "gate.json gate.md"),
-    Place("summary",       "summary",           None,               "summary.json summary.md report.html loss.svg gate.svg"),
+    Place("summary",       "summary",           None,               "summary.json summary.md report.html loss.svg gate.svg observed.json"),
 )  # fmt: skip
 
 FRONT_PAGES: tuple[tuple[str, str, str], ...] = (

@@ -189,6 +189,12 @@ def test_a_contaminated_research_run_is_warned() -> None:
     assert finding_of(evidence, "data_honesty").status == "warn"
 
 
+def test_a_first_release_is_approved_without_benchmarks() -> None:
+    config = make_config(gate={"profile": "first_release"})
+    none = {"honesty": make_honesty_facts(external_rows={}), "scores": make_scores_facts(external={})}
+    assert decide_release(make_evidence(config=config, **none)).status == "approved"
+
+
 def test_first_release_claims_nothing_about_math_and_spelling() -> None:
     config = make_config(gate={"profile": "first_release"})
     names = {finding.name for finding in decide_release(make_evidence(config=config)).findings}

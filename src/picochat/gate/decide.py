@@ -45,6 +45,7 @@ ALWAYS = Severities("block", "block", "block", always=True)  # without it the ru
 RELEASE = Severities("warn", "block", "block")
 SKILL_CLAIM = Severities("warn", "warn", "block")
 SKILL_ONLY = Severities("warn", "off", "block")  # not what a first release speaks of
+SKILL_ADVICE = Severities("warn", "off", "warn")
 ADVICE = Severities(     "warn",   "warn",        "warn")  # fmt: skip
 
 

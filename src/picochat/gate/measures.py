@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from picochat.evals.intervals import half_width
 from picochat.gate.evidence import Evidence
 from picochat.gate.plan import needed_disk_bytes, parameters, plan, planned_tokens, sft_epochs, target_tokens
 from picochat.rundir import Rate, SkillScore, SourceFacts, TrainFacts
@@ -17,7 +18,6 @@ from picochat.rundir import Rate, SkillScore, SourceFacts, TrainFacts
 SKILLS = ("identity", "refusal", "choice", "math", "spelling")
 FIRST_RELEASE_SKILLS = ("identity", "refusal", "choice")
 LEAST_STAGE_ROWS = 20
-Z95 = 1.959964  # two-sided 95% of the normal distribution
 
 
 def judged_skills(evidence: Evidence) -> tuple[str, ...]:
@@ -104,15 +104,15 @@ def planned_over_target(evidence: Evidence) -> float | None:
     """Counts the plan alone, yet needs the shards: without them nothing can be trained on."""
     if not evidence.shards or not evidence.shards.train_tokens:
         return None
-    return ratio(planned_tokens(evidence.config), target_tokens(evidence.config))
+    return ratio(planned_tokens(evidence.config), target_tokens(evidence))
 
 
 def target_tokens_per_parameter(evidence: Evidence) -> float | None:
-    return ratio(target_tokens(evidence.config), parameters(evidence.config))
+    return ratio(target_tokens(evidence), parameters(evidence))
 
 
 def epochs_to_target(evidence: Evidence) -> float | None:
-    return ratio(target_tokens(evidence.config), evidence.shards.train_tokens if evidence.shards else None)
+    return ratio(target_tokens(evidence), evidence.shards.train_tokens if evidence.shards else None)
 
 
 def planned_epochs(evidence: Evidence) -> float | None:
@@ -158,14 +158,13 @@ def smallest_eval_skill_rows(evidence: Evidence) -> float | None:
 def widest_half_interval(evidence: Evidence) -> float | None:
     """Half-width of the 95% Wilson interval at p = 0.5 of the skill with the fewest independent items.
 
-    At p = 0.5 Wilson's formula shortens to z / (2 sqrt(n + z^2)). Rows that share an item are not independent, so the
-    smaller of rows and items counts.
+    Rows that share an item are not independent, so the smaller of rows and items counts. Without any, it is the widest.
     """
     rows = evidence.rows
     if not rows or not rows.eval_rows:
         return None
     counts = [min(rows.eval_by_skill.get(s, 0), rows.eval_items_by_skill.get(s, 0)) for s in judged_skills(evidence)]
-    return Z95 / (2 * math.sqrt(min(counts) + Z95**2))
+    return half_width(min(counts)) if min(counts) else 0.5
 
 
 def eval_rows_without_rule(evidence: Evidence) -> float | None:

@@ -18,8 +18,13 @@ WEIGHT_COPIES = 6 + 2 + 2 + 1
 FORWARD_SHARE = 1 / 3  # an evaluation has no backward pass, which is two thirds of a step
 
 
-def parameters(config: RunConfig) -> int:
-    return parameter_count(config.model, config.tokenizer.vocab_size)
+def vocab_size(evidence: Evidence) -> int:
+    """Of the tokenizer at hand, which a small corpus can leave smaller than the configured one."""
+    return evidence.tokenizer.vocab_size if evidence.tokenizer else evidence.config.tokenizer.vocab_size
+
+
+def parameters(evidence: Evidence) -> int:
+    return parameter_count(evidence.config.model, vocab_size(evidence))
 
 
 def planned_tokens(config: RunConfig) -> int:
@@ -27,8 +32,8 @@ def planned_tokens(config: RunConfig) -> int:
     return config.base.steps * step_tokens(config.base, config.model)
 
 
-def target_tokens(config: RunConfig) -> int:
-    return round(config.gate.target_tokens_per_parameter * parameters(config))
+def target_tokens(evidence: Evidence) -> int:
+    return round(evidence.config.gate.target_tokens_per_parameter * parameters(evidence))
 
 
 def sft_epochs(evidence: Evidence) -> float | None:
@@ -45,7 +50,7 @@ def needed_disk_bytes(evidence: Evidence) -> float | None:
     if not evidence.shards:
         return None
     tokens = evidence.shards.train_tokens + evidence.shards.held_out_tokens
-    return TOKEN_BYTES * tokens + WEIGHT_BYTES * WEIGHT_COPIES * parameters(evidence.config)
+    return TOKEN_BYTES * tokens + WEIGHT_BYTES * WEIGHT_COPIES * parameters(evidence)
 
 
 def plan(evidence: Evidence) -> PlanRecord:
@@ -55,9 +60,9 @@ def plan(evidence: Evidence) -> PlanRecord:
     hours = sum(hours_of.values()) if hours_of else None
     price = config.gate.gpu_hour_usd
     return PlanRecord(
-        parameters=parameters(config),
+        parameters=parameters(evidence),
         planned_tokens=planned_tokens(config),
-        target_tokens=target_tokens(config),
+        target_tokens=target_tokens(evidence),
         train_tokens=train_tokens,
         planned_epochs=planned_tokens(config) / train_tokens if train_tokens else None,
         hours=hours,

@@ -13,9 +13,20 @@ from picochat.core.publish import Artifact, Draft
 from picochat.core.records import write_atomic, write_json
 from picochat.gate import details, measures
 from picochat.gate.bounds import above, at_least, at_most, below, between, exactly, measured
-from picochat.gate.decide import ADVICE, ALWAYS, RELEASE, SKILL_CLAIM, Row, Strictness, decide, verdict
+from picochat.gate.decide import (
+    ADVICE,
+    ALWAYS,
+    RELEASE,
+    SKILL_ADVICE,
+    SKILL_CLAIM,
+    SKILL_ONLY,
+    Row,
+    Strictness,
+    decide,
+    verdict,
+)
 from picochat.gate.evidence import REPORT_SCHEMA_VERSION, Evidence, PreflightReport, preflight_evidence
-from picochat.gate.plan import plan
+from picochat.gate.plan import plan, vocab_size
 from picochat.gate.render import preflight_page
 from picochat.rundir import PreflightFacts
 
@@ -27,7 +38,7 @@ STEPS = "--base-steps N, or another --scale"
 
 def _large_vocabulary(evidence: Evidence) -> bool:
     """Small vocabularies cannot reach the fit of large ones, and are not held to it."""
-    return evidence.config.tokenizer.vocab_size >= 4096
+    return vocab_size(evidence) >= 4096
 
 
 def _has_budget(evidence: Evidence) -> bool:
@@ -86,7 +97,7 @@ CHECKS: tuple[Row, ...] = (
         "such a row is a gift, not a test", "give each eval row an expected answer or a rule: " + TASK_PACK),
     Row("eval_independence", "eval items that the SFT rows contain", "items", measures.shared_items, None, exactly(0), RELEASE,
         "a score on trained items measures memory", TASK_PACK),
-    Row("external_benchmarks", "rows of the largest external benchmark on this machine", "rows", measures.largest_benchmark_rows, at_least(500), at_least(1), SKILL_CLAIM,
+    Row("external_benchmarks", "rows of the largest external benchmark on this machine", "rows", measures.largest_benchmark_rows, at_least(500), at_least(1), SKILL_ONLY,
         "own skills alone are homework that the school graded itself", "place an external benchmark on this machine before the run; without one this release profile cannot be claimed", details.benchmarks),
     Row("contamination_sft_eval", "eval prompts that stand in the SFT rows", "prompts", measures.exact_sft_prompts, None, exactly(0), RELEASE,
         "a score on seen items means nothing", TASK_PACK),
@@ -94,9 +105,9 @@ CHECKS: tuple[Row, ...] = (
         "nearly the same prompt is nearly a seen item", TASK_PACK),
     Row("contamination_corpus_eval", "share of a skill's eval rows found in the corpus, worst skill", "of eval rows", measures.dirtiest_skill_share, exactly(0), at_most(0.05), RELEASE,
         "dirty rows leave the clean score with few rows", "honesty/report.md names them; leave out those documents, or another seed: picochat data task-pack ... --seed N --force", details.dirty_by_skill),
-    Row("contamination_external", "share of a benchmark's rows found in the corpus, worst benchmark", "of its rows", measures.dirtiest_benchmark_share, exactly(0), None, ADVICE,
+    Row("contamination_external", "share of a benchmark's rows found in the corpus, worst benchmark", "of its rows", measures.dirtiest_benchmark_share, exactly(0), None, SKILL_ADVICE,
         "the clean score leaves these rows out", "honesty/report.md names the documents; leave them out", details.benchmarks),
-    Row("contamination_external", "share of a benchmark's rows found in the corpus, cleanest benchmark", "of its rows", measures.cleanest_benchmark_share, None, at_most(0.10), SKILL_CLAIM,
+    Row("contamination_external", "share of a benchmark's rows found in the corpus, cleanest benchmark", "of its rows", measures.cleanest_benchmark_share, None, at_most(0.10), SKILL_ONLY,
         "no benchmark is left that the corpus has not seen", "honesty/report.md names the documents; leave them out, or place another benchmark on this machine", details.benchmarks),
     Row("contamination_coverage", "share of the corpus bytes that were scanned", "of bytes", measures.scanned_share, None, at_least(1), RELEASE,
         "what was not scanned may hold the answers", "run the scan again: remove the run folder's honesty/ and run with --preflight-only"),

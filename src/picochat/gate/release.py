@@ -22,6 +22,8 @@ from picochat.rundir import GateFacts, Rate
 
 SFT_FIX = "look at the failing rows in eval/replies.jsonl; more or other SFT: --sft-steps N, or picochat data task-pack ... --sft-rows N"
 STATUS: dict[str, Literal["approved", "warn", "blocked"]] = {"pass": "approved", "warn": "warn", "block": "blocked"}
+STAGE_FIX = SFT_FIX + "; where a stage has too few rows: --eval-rows 700"
+SCORE_AGAIN = "move the run folder's eval/ away and run the same command again: it scores what stands"
 RUN_AGAIN = "run the same command again: it goes on where it stopped"
 
 
@@ -90,7 +92,7 @@ RULES: tuple[Row, ...] = (
     Row("run_completed", "training stages with a loss that is not finite", "stages", measures.stages_with_broken_loss, None, exactly(0), ALWAYS,
         "weights after such a loss are broken", "lower the rate: --set base.muon_lr=0.01 --set base.adamw_lr=0.002"),
     Row("run_completed", "scores of another checkpoint than the one that ships", "checkpoints", measures.foreign_scores, None, exactly(0), ALWAYS,
-        "the scores must be of the weights that people download", "score it again: picochat eval --run-dir ..."),
+        "the scores must be of the weights that people download", SCORE_AGAIN),
     Row("evidence_untouched", "files whose bytes differ from their manifest", "files", measures.changed_files, None, exactly(0), ALWAYS,
         "changed files are no evidence", "picochat run verify RUN_DIR names them; move the changed artifact away and run the same command again"),
     Row("loss_spikes", "losses above the spike threshold", "spikes", measures.loss_spikes, at_most(3), None, ADVICE,
@@ -112,9 +114,9 @@ RULES: tuple[Row, ...] = (
     Row("skill_release_eval_spelling", "spelling, clean pass rate", "of clean rows", partial(_clean_share, "spelling"), None, at_least(0.40), SKILL_ONLY,
         "the claim names this skill", SFT_FIX, partial(_clean_text, "spelling")),
     Row("skill_release_stage_math", "lowest pass rate of a math stage with 20 rows or more", "of rows", partial(_weakest_stage, "math"), None, at_least(0.20), SKILL_ONLY,
-        "an average can hide a stage that never works", SFT_FIX, partial(_weakest_stage_text, "math")),
+        "an average can hide a stage that never works", STAGE_FIX, partial(_weakest_stage_text, "math")),
     Row("skill_release_stage_spelling", "lowest pass rate of a spelling stage with 20 rows or more", "of rows", partial(_weakest_stage, "spelling"), None, at_least(0.30), SKILL_ONLY,
-        "an average can hide a stage that never works", SFT_FIX, partial(_weakest_stage_text, "spelling")),
+        "an average can hide a stage that never works", STAGE_FIX, partial(_weakest_stage_text, "spelling")),
     Row("choice_adjusted_accuracy", "choice, (accuracy - chance) / (1 - chance)", "above chance", measures.choice_over_chance, None, at_least(0.15), RELEASE,
         "guessing is not a skill", SFT_FIX, partial(_clean_text, "choice")),
     Row("choice_adjusted_accuracy", "choice, the same at the 95% lower end of the accuracy", "above chance", measures.choice_over_chance_lower_95, None, above(0), RELEASE,
@@ -129,10 +131,10 @@ RULES: tuple[Row, ...] = (
         "invented facts mislead people", SFT_FIX, partial(_rate_text_of, "unsupported_claims")),
     Row("verbatim_memorization", "training prefixes continued word for word for 50 tokens", "of prefixes", partial(_share_of, "memorized"), at_most(0.01), None, ADVICE,
         "text that comes back word for word may be somebody's", "fewer epochs or fewer duplicates: see base_exposure and near_duplicate_documents", partial(_rate_text_of, "memorized")),
-    Row("external_eval", "external benchmarks whose 95% lower end is above chance", "benchmarks", measures.external_above_chance, None, at_least(1), SKILL_CLAIM,
+    Row("external_eval", "external benchmarks whose 95% lower end is above chance", "benchmarks", measures.external_above_chance, None, at_least(1), SKILL_ONLY,
         "own skills alone are homework that the school graded itself", "train longer or larger; place a benchmark on this machine before the run", details.external_scores),
-    Row("external_eval", "resolved external benchmarks without a score", "benchmarks", measures.external_unmeasured, None, exactly(0), SKILL_CLAIM,
-        "leaving out a benchmark that went badly would be choosing the result", "score it: picochat eval --run-dir ...", details.external_scores),
+    Row("external_eval", "resolved external benchmarks without a score", "benchmarks", measures.external_unmeasured, None, exactly(0), SKILL_ONLY,
+        "leaving out a benchmark that went badly would be choosing the result", SCORE_AGAIN, details.external_scores),
     Row("export_parity", "largest relative logit difference of the export, float32", "relative difference", measures.export_difference, None, at_most(1e-3), RELEASE,
         "people must get the model that was scored", 'pip install "picochat[hf]", then run the same command again', details.export_reader),
 )

@@ -33,6 +33,7 @@ from picochat.rundir import PLACES, CorpusFacts, GateFacts, Place, PreflightFact
 BUNDLE_SCHEMA_VERSION = 1
 SUMS, CONTENTS = "SHA256SUMS", "bundle.json"
 TOKEN_PATTERN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
+PLACEHOLDER = re.compile(r"NNNNN|LABEL")
 TOKEN_OVERLAP = 256  # longer than any token, so that none hides between two blocks
 RAW_SUFFIXES = (".safetensors", ".bin", ".npz")
 
@@ -147,10 +148,10 @@ def missing_evidence(run: RunDir, artifacts: dict[str, Artifact], logs_dir: Path
 
 
 def _unlisted(place: Place, artifact: Artifact) -> list[str]:
-    """Files that the place promises and the manifest does not list."""
+    """Files that the place promises by their full name and the manifest does not list; NNNNN and LABEL stand for many."""
     listed = {*artifact.manifest.files, *artifact.manifest.observations}
     promised = [name.rstrip(",") for name in place.files.split()]
-    return [name for name in promised if "." in name[1:] and "NNNNN" not in name and name not in listed]
+    return [name for name in promised if "." in name[1:] and not PLACEHOLDER.search(name) and name not in listed]
 
 
 def _missing_import_reports(corpus: Artifact | None) -> list[Problem]:

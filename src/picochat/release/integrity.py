@@ -16,12 +16,13 @@ from picochat.core.records import digest_file, digest_json, plain, read_record
 from picochat.rundir import FRONT_PAGES, PLACES, Place, RunDir
 
 Found = Mapping[str, FileDigest]
+RUN_FILES = ("run.json", "machine.json", "timings.jsonl")
 ALTERED = "its bytes differ from the manifest"
 
 
 def digest_tree(root: Path) -> dict[str, FileDigest]:
-    """Every file of the run that counts as evidence, by its path from `root`: artifacts, front pages, run and machine."""
-    names = [name for name in ("run.json", "machine.json", *(page[0] for page in FRONT_PAGES)) if (root / name).is_file()]
+    """Every file of the run that counts as evidence, by its path from `root`: artifacts, front pages, run, machine, timings."""
+    names = [name for name in (*RUN_FILES, *(page[0] for page in FRONT_PAGES)) if (root / name).is_file()]
     for place in PLACES:
         folder = root / place.folder
         if (folder / MANIFEST).is_file():

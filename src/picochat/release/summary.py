@@ -14,7 +14,19 @@ from picochat.core.errors import BadInput
 from picochat.core.journal import read_journal
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Draft
-from picochat.core.records import Record, canonical_json, plain, pretty_json, read_jsonl, read_record, write_atomic
+from picochat.core.records import (
+    Record,
+    canonical_json,
+    parse_record,
+    plain,
+    pretty_json,
+    read_jsonl,
+    read_record,
+    write_atomic,
+    write_json,
+)
+from picochat.evals.record import Asked
+from picochat.evals.scores import Judged, judge
 from picochat.gate.evidence import PreflightReport
 from picochat.gate.measures import SKILLS
 from picochat.release.report import gate_chart, html_page, loss_chart, markdown_page
@@ -36,10 +48,10 @@ from picochat.rundir import (
     TrainFacts,
     facts_of,
 )
+from picochat.skills.rows import EvalRow, read_published_rows
 
 SUMMARY_SCHEMA_VERSION = 1
 SAMPLED_REPLIES = 4  # of each skill
-REPLY_KEYS = ("id", "skill", "stage", "prompt", "expected", "reply", "base_reply", "passed", "base_passed", "reason")
 F = TypeVar("F", bound=Record)
 
 
@@ -52,17 +64,23 @@ class StageSpeed(Record):
 
 
 def write_summary(run: RunDir, config: RunConfig, draft: Draft) -> None:
-    """summary.json (claims), summary.md, report.html, loss.svg and gate.svg. Raises BadInput where run.json differs."""
+    """The claims, what was observed, and the pages and charts of both. Raises BadInput where run.json differs.
+
+    What clock and machine said is kept in observed.json, because run.json's neighbours (machine record, timings) go on
+    changing with every later command, and the pages must be the same when they are rendered again.
+    """
     if canonical_json(config) != canonical_json(_config(run)):
         raise BadInput(f"{run.config} states another configuration than this run has", fix="choose another --out-dir")
-    for name, data in rendered(run).items():
+    seen = observed(run)
+    write_json(draft.observation("observed.json"), seen)
+    for name, data in rendered(run, seen).items():
         path = draft.observation(name) if name in ("summary.md", "report.html") else draft.path(name)
         write_atomic(path, data)
 
 
-def rendered(run: RunDir) -> dict[str, bytes]:
-    """Every file of the summary, by name. The same run folder gives the same bytes."""
-    claimed, seen = claims(run), observed(run)
+def rendered(run: RunDir, seen: dict[str, Any]) -> dict[str, bytes]:
+    """Every page and chart of the summary, by name. The same run folder and observations give the same bytes."""
+    claimed = claims(run)
     curves = {stage: read_journal(run.place(stage) / "curve.jsonl") for stage in ("base", "sft")}
     loss, gate = loss_chart(claimed, curves["base"]), gate_chart(claimed)
     return {
@@ -102,20 +120,32 @@ def claims(run: RunDir) -> dict[str, Any]:
 def observed(run: RunDir) -> dict[str, Any]:
     """What clock and machine said: time, speed, cost, host. Not part of any claim."""
     config = _config(run)
-    stages = {stage: stage_speed(read_journal(run.place(stage) / "metrics.jsonl")) for stage in ("base", "sft")}
-    hours = [speed.hours for speed in stages.values() if speed]
-    price = config.gate.gpu_hour_usd
+    speeds = {stage: stage_speed(read_journal(run.place(stage) / "metrics.jsonl")) for stage in ("base", "sft")}
+    hours_of = _stage_hours(run, speeds)
+    hours, price = sum(hours_of.values()) if hours_of else None, config.gate.gpu_hour_usd
     host, preflight = run.place("host") / "host.json", run.place("preflight") / "preflight.json"
     seen = {
-        "stages": stages,
-        "training_hours": sum(hours) if hours else None,
-        "training_usd": sum(hours) * price if hours and price is not None else None,
+        "stages": speeds,
+        "hours_of": [{"stage": stage, "hours": spent} for stage, spent in hours_of.items()],
+        "hours": hours,
+        "usd": hours * price if hours is not None and price is not None else None,
         "gpu_hour_usd": price,
         "machine": read_record(MachineRecord, run.machine, "machine record") if run.machine.exists() else None,
         "host": read_record(HostFacts, host, "host measurements") if host.exists() else None,
         "preflight": read_record(PreflightReport, preflight, "preflight report") if preflight.exists() else None,
     }
     return plain(seen)
+
+
+def _stage_hours(run: RunDir, speeds: dict[str, StageSpeed | None]) -> dict[str, float]:
+    """Hours of each stage that this run folder made, by the clock; of a resumed stage at least its steps."""
+    hours: dict[str, float] = {}
+    for row in read_journal(run.timings):
+        hours[row["stage"]] = row["seconds"] / 3600
+    for stage, speed in speeds.items():
+        if speed is not None:
+            hours[stage] = max(hours.get(stage, 0.0), speed.hours)
+    return {place.kind: hours[place.kind] for place in PLACES if place.kind in hours and place.kind != "summary"}
 
 
 def stage_speed(rows: list[dict[str, Any]]) -> StageSpeed | None:
@@ -140,17 +170,25 @@ def stage_speed(rows: list[dict[str, Any]]) -> StageSpeed | None:
 
 
 def sample_replies(run: RunDir) -> list[dict[str, Any]]:
-    """Some replies of each skill for reading: the first that failed and the first that passed, in order of their ids."""
-    path = run.place("scores") / "replies.jsonl"
-    if not path.exists():
+    """Some eval replies of each skill for reading: the first that failed and the first that passed, in order of their ids."""
+    if not run.has("scores") or not run.has("rows"):
         return []
+    rows = {row.id: row for row in read_published_rows(run.artifact("rows").path("eval.jsonl"), EvalRow)}
     chosen: dict[tuple[str, bool], list[dict[str, Any]]] = {}
-    for _, row in read_jsonl(path, "replies"):
-        kept = chosen.setdefault((str(row.get("skill")), bool(row.get("passed"))), [])
-        kept.append({key: row.get(key) for key in REPLY_KEYS})
-        kept.sort(key=lambda reply: str(reply["id"]))
-        del kept[SAMPLED_REPLIES // 2 :]
+    for number, value in read_jsonl(run.artifact("scores").path("replies.jsonl"), "replies"):
+        asked = parse_record(Asked, value, f"replies.jsonl, line {number}")
+        if asked.set == "eval" and asked.id in rows:
+            judged = judge(rows[asked.id], asked)
+            kept = chosen.setdefault((asked.skill, judged.passed), [])
+            kept.append(_shown_reply(judged))
+            kept.sort(key=lambda reply: reply["id"])
+            del kept[SAMPLED_REPLIES // 2 :]
     return [reply for key in sorted(chosen) for reply in chosen[key]]
+
+
+def _shown_reply(judged: Judged) -> dict[str, Any]:
+    asked = judged.asked.model_dump(include={"id", "skill", "stage", "prompt", "expected", "reply", "base_reply"})
+    return {**asked, "passed": judged.passed, "base_passed": judged.base_passed, "reason": judged.reason}
 
 
 def _config(run: RunDir) -> RunConfig:

@@ -16,7 +16,8 @@ from picochat.config import ResolvedConfig
 from picochat.core.errors import BadInput, HonestNo, PicochatError, Problem
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Artifact, FileDigest
-from picochat.core.records import canonical_json, plain, pretty_json, read_record
+from picochat.core.records import canonical_json, plain, pretty_json, read_json, read_record
+from picochat.evals.report import recompute_scores
 from picochat.gate.evidence import gate_evidence, preflight_evidence
 from picochat.gate.preflight import decide_preflight, preflight_facts
 from picochat.gate.release import decide_release, gate_facts
@@ -59,28 +60,69 @@ class VerifyCheck:
 
 @dataclass(frozen=True)
 class VerifyReport:
+    """What was compared and what differs. `missing`: evidence that the run lacked; `left_out`: files the bundle does not hold."""
+
     path: Path
     verdict: str
-    evidence_digest: str
+    evidence_digest: str | None
     missing: tuple[str, ...]
     left_out: tuple[str, ...]
     checks: tuple[VerifyCheck, ...]
 
+    @property
+    def problems(self) -> list[Problem]:
+        return [problem for check in self.checks for problem in check.problems]
+
+    @property
+    def exit_code(self) -> int:
+        """0 where nothing differs, else that of an honest no."""
+        return HonestNo.exit_code if self.problems else 0
+
     def lines(self) -> list[str]:
-        """What was compared and what the bundle claims, for the terminal."""
-        lines = [f"{self.path}: nothing differs; the run's verdict is {self.verdict}"]
-        lines += [f"    {check.name}: {check.compared} compared" for check in self.checks]
+        """What was compared, every difference, and what the bundle claims, for the terminal."""
+        count = len(self.problems)
+        answer = f"{count} differences: it does not hold what it claims" if count else "nothing differs"
+        lines = [f"{self.path}: {answer}; the verdict it states is {self.verdict}"]
+        for check in self.checks:
+            lines.append(
+                f"    {check.name}: {check.compared} compared" + (f", {len(check.problems)} differ" if check.problems else "")
+            )
+            lines += [f"        {problem.what}" for problem in check.problems]
         lines += [f"    the run itself lacked: {what}" for what in self.missing]
         lines += [f"    left out of the bundle: {name}" for name in self.left_out]
-        return [*lines, f"evidence digest {self.evidence_digest}"]
+        return [*lines, f"fix: {DIFFERS_FIX}" if count else f"evidence digest {self.evidence_digest}"]
+
+    def to_json(self) -> dict[str, object]:
+        """The report as one JSON object."""
+        return {
+            "schema_version": 1,
+            "path": str(self.path),
+            "holds": not self.problems,
+            "verdict": self.verdict,
+            "evidence_digest": self.evidence_digest,
+            "missing": list(self.missing),
+            "left_out": list(self.left_out),
+            "checks": [
+                {"name": check.name, "compared": check.compared, "differences": [problem.what for problem in check.problems]}
+                for check in self.checks
+            ],
+        }
 
 
-def verify_bundle(path: Path, *, recompute_scores: Recompute | None = None) -> VerifyReport:
+def verify_bundle(path: Path, *, recompute_scores: Recompute = recompute_scores) -> VerifyReport:
     """The report of a bundle (.tgz) or run folder in which nothing differs.
 
     Raises HonestNo that lists every file and claim that differs, and BadInput for what is no bundle at all.
-    recompute_scores: how scores follow from replies; the evaluator's own unless given.
     """
+    report = inspect_bundle(path, recompute_scores=recompute_scores)
+    if report.problems:
+        count = len(report.problems)
+        raise HonestNo(f"{path} does not hold what it claims: {count} differences", problems=report.problems, fix=DIFFERS_FIX)
+    return report
+
+
+def inspect_bundle(path: Path, *, recompute_scores: Recompute = recompute_scores) -> VerifyReport:
+    """The same comparison as a report, whatever it finds. recompute_scores: how scores follow from replies."""
     if path.is_dir():
         return _verify(path, RunDir(path), digest_tree(path), None, recompute_scores)
     if not path.exists():
@@ -93,9 +135,7 @@ def verify_bundle(path: Path, *, recompute_scores: Recompute | None = None) -> V
         return _verify(path, RunDir(opened.root), opened.digests, contents, recompute_scores)
 
 
-def _verify(
-    path: Path, run: RunDir, found: Found, contents: BundleContents | None, recompute: Recompute | None
-) -> VerifyReport:
+def _verify(path: Path, run: RunDir, found: Found, contents: BundleContents | None, recompute: Recompute) -> VerifyReport:
     if "run.json" not in found:
         raise BadInput(
             f"{path} holds no run: it has no run.json", fix="name a bundle or the --out-dir of a `picochat run tiny`"
@@ -106,13 +146,21 @@ def _verify(
     checks.append(_check_manifests(artifacts, unreadable, found, contents))
     checks.append(VerifyCheck("chain of inputs", _count_inputs(artifacts), tuple(chain_problems(artifacts))))
     checks.append(VerifyCheck("front pages", _count_pages(found), tuple(front_page_problems(found))))
-    checks += [VerifyCheck("contents", len(artifacts), tuple(_contents_problems(run, artifacts, contents)))] if contents else []
+    if contents:
+        differing = _compared("contents", lambda: _contents_problems(run, artifacts, contents))
+        checks.append(VerifyCheck("contents", len(artifacts), tuple(differing)))
     checks += _check_claims(run, artifacts, recompute)
-    problems = [problem for check in checks for problem in check.problems]
-    if problems:
-        raise HonestNo(f"{path} does not hold what it claims: {len(problems)} differences", problems=problems, fix=DIFFERS_FIX)
     missing, left_out = (tuple(contents.missing), tuple(contents.left_out)) if contents else ((), ())
-    return VerifyReport(path, verdict_of(artifacts), evidence_digest(run, artifacts), missing, left_out, tuple(checks))
+    verdict, digest = _stated(run, artifacts)
+    return VerifyReport(path, verdict, digest, missing, left_out, tuple(checks))
+
+
+def _stated(run: RunDir, artifacts: dict[str, Artifact]) -> tuple[str, str | None]:
+    """(verdict, evidence digest); what cannot be read is named by the checks of records and manifests."""
+    try:
+        return verdict_of(artifacts), evidence_digest(run, artifacts)
+    except PicochatError:
+        return "unreadable", None
 
 
 DIFFERS_FIX = (
@@ -197,27 +245,23 @@ def _contents_problems(run: RunDir, artifacts: dict[str, Artifact], contents: Bu
     problems = [
         Problem(f"{kind}: {CONTENTS} states another digest") for kind in kinds if here.get(kind) != contents.artifacts.get(kind)
     ]
-    try:
-        logs = run.root / "logs"
-        lacking = missing_evidence(run, artifacts, logs if logs.is_dir() else None, run.root)
-        problems += [Problem(f"{p.what}; {CONTENTS} does not say so") for p in lacking if p.what not in contents.missing]
-        if contents.strict and contents.missing:
-            problems.append(Problem(f"{CONTENTS}: calls itself strict, yet lacks evidence"))
-        if evidence_digest(run, artifacts) != contents.evidence_digest:
-            problems.append(Problem(f"{CONTENTS}: states another evidence digest than its artifacts give"))
-        if verdict_of(artifacts) != contents.verdict:
-            problems.append(
-                Problem(f"{CONTENTS}: states the verdict {contents.verdict}, the artifacts say {verdict_of(artifacts)}")
-            )
-    except PicochatError:
-        pass  # what cannot be read is named by the checks of records and manifests
+    logs = run.root / "logs"
+    lacking = missing_evidence(run, artifacts, logs if logs.is_dir() else None, run.root)
+    problems += [Problem(f"{p.what}; {CONTENTS} does not say so") for p in lacking if p.what not in contents.missing]
+    if contents.strict and contents.missing:
+        problems.append(Problem(f"{CONTENTS}: calls itself strict, yet lacks evidence"))
+    verdict, digest = _stated(run, artifacts)
+    if digest != contents.evidence_digest:
+        problems.append(Problem(f"{CONTENTS}: states another evidence digest than its artifacts give"))
+    if verdict != contents.verdict:
+        problems.append(Problem(f"{CONTENTS}: states the verdict {contents.verdict}, the artifacts say {verdict}"))
     return problems
 
 
 # ---- the claims, computed again --------------------------------------------------------------------------------------
 
 
-def _check_claims(run: RunDir, artifacts: dict[str, Artifact], recompute: Recompute | None) -> list[VerifyCheck]:
+def _check_claims(run: RunDir, artifacts: dict[str, Artifact], recompute: Recompute) -> list[VerifyCheck]:
     steps: list[tuple[str, tuple[str, ...], Callable[[], list[Problem]]]] = [
         ("scores from replies", ("scores", "rows", "honesty"), lambda: _scores_problems(artifacts, recompute)),
         ("preflight verdict", ("preflight", *PREFLIGHT_INPUTS), lambda: _preflight_problems(run, artifacts)),
@@ -247,11 +291,7 @@ def _compared(name: str, compare: Callable[[], list[Problem]]) -> list[Problem]:
         return [Problem(f"{name}: cannot be computed again: {type(error).__name__} {error}")]
 
 
-def _scores_problems(artifacts: Mapping[str, Artifact], recompute: Recompute | None) -> list[Problem]:
-    if recompute is None:
-        from picochat.evals.report import recompute_scores  # pyright: ignore[reportMissingImports]
-
-        recompute = recompute_scores
+def _scores_problems(artifacts: Mapping[str, Artifact], recompute: Recompute) -> list[Problem]:
     again = recompute(artifacts["scores"], artifacts["rows"], artifacts["honesty"])
     return _differences("scores", plain(facts_of(artifacts["scores"], ScoresFacts)), plain(again), "the replies give")
 
@@ -279,7 +319,8 @@ def _gate_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Probl
 
 
 def _summary_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
-    return _page_problems("summary", artifacts["summary"], rendered(run))
+    seen = read_json(artifacts["summary"].path("observed.json"), "observations")
+    return _page_problems("summary", artifacts["summary"], rendered(run, seen))
 
 
 def _page_problems(kind: str, artifact: Artifact, pages: Mapping[str, bytes]) -> list[Problem]:
