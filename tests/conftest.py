@@ -1,7 +1,6 @@
 """What all tests share: one torch thread for each worker, a private cache, and no Hub but a loopback one."""
 
 import os
-from collections.abc import Generator
 from pathlib import Path
 
 # Two workers with two threads each on two cores wait for each other at every barrier. Set before torch is imported.
@@ -12,8 +11,8 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Generator[Path, None, None]:
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Shared artifacts of one test are not seen by another, nor by the person who runs the tests."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("PICOCHAT_HOME", str(folder))
-    yield folder
+    return folder
