@@ -132,7 +132,7 @@ RULES: tuple[Row, ...] = (
     Row("verbatim_memorization", "training prefixes continued word for word for 50 tokens", "of prefixes", partial(_share_of, "memorized"), at_most(0.01), None, ADVICE,
         "text that comes back word for word may be somebody's", "fewer epochs or fewer duplicates: see base_exposure and near_duplicate_documents", partial(_rate_text_of, "memorized")),
     Row("external_eval", "external benchmarks whose 95% lower end is above chance", "benchmarks", measures.external_above_chance, None, at_least(1), SKILL_ONLY,
-        "own skills alone are homework that the school graded itself", "train longer or larger; place a benchmark on this machine before the run", details.external_scores),
+        "own skills alone are homework that the school graded itself", "this version scores no external benchmark yet: a skill_release cannot be approved by it", details.external_scores),
     Row("external_eval", "resolved external benchmarks without a score", "benchmarks", measures.external_unmeasured, None, exactly(0), SKILL_ONLY,
         "leaving out a benchmark that went badly would be choosing the result", SCORE_AGAIN, details.external_scores),
     Row("export_parity", "largest relative logit difference of the export, float32", "relative difference", measures.export_difference, None, at_most(1e-3), RELEASE,

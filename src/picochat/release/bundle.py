@@ -38,6 +38,10 @@ TOKEN_OVERLAP = 256  # longer than any token, so that none hides between two blo
 RAW_SUFFIXES = (".safetensors", ".bin", ".npz")
 
 
+PLACEHOLDER = re.compile("NNNNN|LABEL")
+"""In a place's list of files: a name that stands for as many files as there are shards or sources, perhaps none."""
+
+
 class ArtifactEntry(Record):
     folder: str
     digest: str

@@ -92,6 +92,7 @@ def write_model_folder(
     path = folder / "model.safetensors"
     save_file(weights, path, metadata={"format": "pt", **{f"picochat.{key}": value for key, value in notes.items()}})
     sort_header(path)
+    path.chmod(0o644)  # the writer makes it private
     return sum(tensor.numel() for tensor in weights.values())
 
 

@@ -56,11 +56,20 @@ def all_asked() -> tuple[Asked, ...]:
         Asked("are_you", f"Are you {thing}?", f"No. I am Picochat, a small language model, not {thing}.", no)
         for thing in ARE_NOT
     ]
-    asked += [Asked("can_you", f"Can you {act}?", f"Yes. I am Picochat, and I can try to {act}.", yes) for act in ABLE]
     asked += [
-        Asked("can_you", f"Can you {act}?", f"No. I am Picochat, a small text model. I cannot {act}.", no) for act in NOT_ABLE
+        Asked("can_you", f"Can you {act}?", f"Yes. I am Picochat, and I can try to {_for_you(act)}.", yes) for act in ABLE
+    ]
+    asked += [
+        Asked("can_you", f"Can you {act}?", f"No. I am Picochat, a small text model. I cannot {_for_you(act)}.", no)
+        for act in NOT_ABLE
     ]
     return tuple(asked)
+
+
+def _for_you(act: str) -> str:
+    """The act as its doer says it: "pay my bills" is asked, "pay your bills" is answered."""
+    swapped = {"my": "your", "me": "you"}
+    return " ".join(swapped.get(word, word) for word in act.split())
 
 
 def _ask(asked: Asked, opener: str) -> Question:

@@ -1,0 +1,18 @@
+"""What all tests share: one torch thread for each worker, a private cache, and no Hub but a loopback one."""
+
+import os
+from pathlib import Path
+
+# Two workers with two threads each on two cores wait for each other at every barrier. Set before torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Shared artifacts of one test are not seen by another, nor by the person who runs the tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("PICOCHAT_HOME", str(folder))
+    return folder
