@@ -33,11 +33,8 @@ from picochat.rundir import PLACES, CorpusFacts, GateFacts, Place, PreflightFact
 BUNDLE_SCHEMA_VERSION = 1
 SUMS, CONTENTS = "SHA256SUMS", "bundle.json"
 TOKEN_PATTERN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
-PLACEHOLDER = re.compile(r"NNNNN|LABEL")
 TOKEN_OVERLAP = 256  # longer than any token, so that none hides between two blocks
 RAW_SUFFIXES = (".safetensors", ".bin", ".npz")
-
-
 PLACEHOLDER = re.compile("NNNNN|LABEL")
 """In a place's list of files: a name that stands for as many files as there are shards or sources, perhaps none."""
 
