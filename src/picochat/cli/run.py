@@ -92,17 +92,15 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="one object instead of lines")] = False,
 ) -> None:
     """Check a bundle without network or GPU: digests, the chain between artifacts, the claims computed again. Exit 3: it differs."""
-    from dataclasses import asdict
-
     from picochat.core.records import canonical_json
-    from picochat.release.verify import verify_bundle
+    from picochat.release.verify import inspect_bundle, verify_bundle
 
-    report = verify_bundle(path)
     if as_json:
-        typer.echo(canonical_json({"schema_version": 1, **asdict(report)}).decode())
-    else:
-        for line in report.lines():
-            typer.echo(line)
+        inspected = inspect_bundle(path)
+        typer.echo(canonical_json(inspected.to_json()).decode())
+        raise typer.Exit(inspected.exit_code)
+    for line in verify_bundle(path).lines():
+        typer.echo(line)
 
 
 @app.command("status")
