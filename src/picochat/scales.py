@@ -46,9 +46,11 @@ SCALES: tuple[Scale, ...] = (
         config=RunConfig(
             scale="tiny",
             tokenizer=TokenizerConfig(vocab_size=2048),
-            model=ModelConfig(context=256, layers=4, width=192, heads=3, kv_heads=1, mlp_width=512),
-            base=TrainConfig(steps=300, sequences_per_step=8, warmup_steps=20, eval_every=50),
-            sft=TrainConfig(steps=100, sequences_per_step=16, warmup_steps=5, muon_lr=0.005, adamw_lr=0.001, eval_every=25),
+            model=ModelConfig(context=256, layers=2, width=256, heads=4, kv_heads=2, mlp_width=768),
+            base=TrainConfig(
+                steps=400, sequences_per_step=8, warmup_steps=20, muon_lr=0.03, adamw_lr=0.015, decay_share=0.8, eval_every=50
+            ),
+            sft=TrainConfig(steps=130, sequences_per_step=24, warmup_steps=5, adamw_lr=0.005, eval_every=26),
         ),
     ),
     Scale(
@@ -59,8 +61,8 @@ SCALES: tuple[Scale, ...] = (
             scale="small",
             tokenizer=TokenizerConfig(vocab_size=4096),
             model=ModelConfig(context=256, layers=6, width=256, heads=4, kv_heads=2, mlp_width=640),
-            base=TrainConfig(steps=2_000, sequences_per_step=16, warmup_steps=40, eval_every=200),
-            sft=TrainConfig(steps=400, sequences_per_step=16, warmup_steps=10, muon_lr=0.005, adamw_lr=0.001, eval_every=50),
+            base=TrainConfig(steps=1_200, sequences_per_step=16, warmup_steps=40, eval_every=100),
+            sft=TrainConfig(steps=400, sequences_per_step=16, warmup_steps=10, adamw_lr=0.005, eval_every=50),
         ),
     ),
     Scale(
@@ -110,7 +112,7 @@ SCALES: tuple[Scale, ...] = (
             scale="h200-1b-ddp8",
             tokenizer=TokenizerConfig(vocab_size=32_768, train_bytes=1_000_000_000),
             model=ModelConfig(context=2048, layers=24, width=2048, heads=16, kv_heads=4, head_width=128, mlp_width=5_632),
-            base=TrainConfig(steps=21_400, sequences_per_step=512, warmup_steps=200, eval_every=1_070),
+            base=TrainConfig(steps=21_400, sequences_per_step=512, micro_batch=8, warmup_steps=200, eval_every=1_070),
             sft=TrainConfig(steps=400, sequences_per_step=32, warmup_steps=20, muon_lr=0.005, adamw_lr=0.001, eval_every=50),
             evals=EvalConfig(batch_rows=256),
             gate=GateConfig(profile="skill_release"),

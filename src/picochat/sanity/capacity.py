@@ -20,7 +20,7 @@ from picochat.model.gpt import GPT, initialise
 from picochat.model.optim import Optimizer
 
 WARM_UP_STEPS = 3
-CPU_BUDGET_S = 8.0
+CPU_BUDGET_S = 4.0
 CPU_SEQUENCES = 8
 """On a CPU one step of a GPU's scale can take minutes: fewer sequences measure the same rate."""
 

@@ -1,0 +1,247 @@
+"""Bad input of every kind: one message with its remedy, the right exit code, no traceback, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import pydoc_data.topics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from picochat.cli.main import run_command
+from picochat.core.records import write_jsonl
+from picochat.skills.pack import make_rows
+from picochat.skills.rows import row_json
+
+SMALL = ["--set", "tokenizer.vocab_size=600", "--base-steps", "1", "--sft-steps", "1"]
+TEXTS = list(pydoc_data.topics.topics.values())
+
+
+def make_pack(folder: Path) -> Path:
+    """A pack that works: help texts of Python as documents, 60 SFT rows, 40 eval rows."""
+    (folder / "text").mkdir(parents=True)
+    for number, text in enumerate(TEXTS):
+        (folder / "text" / f"{number:03d}.txt").write_text(text, encoding="utf-8")
+    sft, evals = make_rows("release_skills", 60, 40, "scratchpad", 1)
+    write_jsonl(folder / "chat.jsonl", map(row_json, sft))
+    write_jsonl(folder / "eval.jsonl", map(row_json, evals))
+    (folder / "recipe.json").write_text('{"name": "r", "sources": [{"path": "text", "label": "help"}]}')
+    (folder / "pack.json").write_text(
+        '{"name": "p", "corpus": {"recipe": "recipe.json"}, "chat": "chat.jsonl", "eval": "eval.jsonl"}'
+    )
+    return folder / "pack.json"
+
+
+def preflight(pack: Path, *more: str) -> list[str]:
+    out = pack.parent.parent / "run"
+    return ["run", "tiny", "--out-dir", str(out), "--dataset-pack", str(pack), "--preflight-only", *SMALL, *more]
+
+
+def edit(name: str, content: bytes, *more: str) -> Callable[[Path], list[str]]:
+    """A case: the pack with one file replaced, then its preflight."""
+
+    def case(pack: Path) -> list[str]:
+        (pack.parent / name).write_bytes(content)
+        return preflight(pack, *more)
+
+    return case
+
+
+def no_text(pack: Path) -> list[str]:
+    for path in (pack.parent / "text").iterdir():
+        path.write_text("  \n")
+    return preflight(pack)
+
+
+def little_text(pack: Path) -> list[str]:
+    for path in list((pack.parent / "text").iterdir())[2:]:
+        path.unlink()
+    return preflight(pack, "--set", "data.held_out_share=0.2")
+
+
+def out_is_a_file(pack: Path) -> list[str]:
+    (pack.parent.parent / "run").write_text("mine")
+    return preflight(pack)
+
+
+def out_below_a_file(pack: Path) -> list[str]:
+    return ["run", "tiny", "--out-dir", str(pack / "run"), "--dataset-pack", str(pack), "--preflight-only", *SMALL]
+
+
+def random_bundle(pack: Path) -> list[str]:
+    (pack.parent / "x.tgz").write_bytes(os.urandom(5000))
+    return ["run", "verify", str(pack.parent / "x.tgz")]
+
+
+def unfinished_bundle(pack: Path) -> list[str]:
+    run = pack.parent.parent / "begun"
+    run.mkdir()
+    run_json = subprocess.run(
+        [sys.executable, "-c", "from picochat.config import *; from picochat.scales import find_scale; from picochat.core.records import *; import sys; sys.stdout.buffer.write(canonical_json(resolve(find_scale('tiny').config, {}, {})))"],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    (run / "run.json").write_bytes(run_json.stdout)
+    return ["run", "bundle", "--run-dir", str(run), "--out", str(pack.parent / "b.tgz"), "--strict"]
+
+
+def jsonl_without_text(pack: Path) -> list[str]:
+    source = pack.parent / "rows.jsonl"
+    source.write_text('{"body": "x"}\n')
+    return imported(pack, str(source))
+
+
+def imported(pack: Path, dataset: str, *more: str) -> list[str]:
+    out = pack.parent.parent / "import"
+    return [
+        "data",
+        "hf-import",
+        "--dataset",
+        dataset,
+        "--out",
+        str(out / "corpus.txt"),
+        "--documents-dir",
+        str(out / "documents"),
+        *more,
+    ]
+
+
+def task_pack(pack: Path, *more: str) -> list[str]:
+    return ["data", "task-pack", "--dataset-pack", str(pack), *more]
+
+
+def export(pack: Path, *more: str) -> list[str]:
+    return ["export", "hf", "--out-dir", str(pack.parent / "out"), *more]
+
+
+CASES: list[tuple[str, int, Callable[[Path], list[str]], str]] = [
+    # what, exit code, the command after the damage, a part of the message
+    ("missing pack", 4, lambda p: preflight(p.with_name("none.json")), "does not exist"),
+    ("pack is a folder", 4, lambda p: preflight(p.parent), "is a folder"),
+    ("broken JSON", 4, edit("pack.json", b'{"name": "p",'), "line 1"),
+    ("wrong types", 4, edit("pack.json", b'{"name": 3, "corpus": []}'), "name"),
+    ("unknown key", 4, edit("pack.json", b'{"name": "p", "corups": {"recipe": "recipe.json"}}'), "did you mean corpus?"),
+    ("pack is not UTF-8", 4, edit("pack.json", b"\xff\xfe{"), "UTF-8"),
+    ("recipe without sources", 4, edit("recipe.json", b'{"name": "r", "sources": []}'), "sources"),
+    ("source is missing", 4, edit("recipe.json", b'{"name": "r", "sources": [{"path": "nowhere", "label": "x"}]}'), "nowhere"),
+    ("recipe key misspelt", 4, edit("recipe.json", b'{"name": "r", "sources": [{"path": "text", "lable": "x"}]}'), "did you mean label?"),
+    ("no SFT rows", 4, edit("chat.jsonl", b""), "no rows"),
+    ("no eval rows", 4, edit("eval.jsonl", b"\n"), "no rows"),
+    ("broken row", 4, edit("chat.jsonl", b'{"user": "a", "assistant": "b"}\n{"user": '), "line 2"),
+    ("unknown key in a row", 4, edit("eval.jsonl", b'{"user": "a", "must_inclde": ["b"]}'), "did you mean must_include?"),
+    ("row of wrong type", 4, edit("chat.jsonl", b'{"user": 5, "assistant": "b"}'), "user"),
+    ("rows are not UTF-8", 4, edit("chat.jsonl", b'{"user": "\xff"}'), "UTF-8"),
+    ("corpus has no text", 4, no_text, "text"),
+    ("corpus is too small for the vocabulary", 4, little_text, "vocab_size"),
+    ("unknown scale", 2, lambda p: preflight(p, "--scale", "h100-100"), "did you mean h100-100m?"),
+    ("unknown setting", 2, lambda p: preflight(p, "--set", "base.stpes=3"), "did you mean base.steps?"),
+    ("setting without value", 2, lambda p: preflight(p, "--set", "base.muon_lr"), "section.key=value"),
+    ("setting given twice", 2, lambda p: preflight(p, "--set", "base.steps=3"), "both as a flag and by --set"),
+    ("setting out of range", 2, lambda p: preflight(p, "--set", "data.held_out_share=2"), "held_out_share"),
+    ("heads do not divide", 2, lambda p: preflight(p, "--set", "model.kv_heads=2"), "must be a multiple"),
+    ("unknown device", 2, lambda p: preflight(p, "--device", "gpu"), "cpu"),
+    ("unknown flag", 2, lambda p: preflight(p, "--bas-steps", "3"), "--base-steps"),
+    ("out-dir is a file", 4, out_is_a_file, "path"),
+    ("out-dir below a file", 4, out_below_a_file, "path"),
+    ("not a bundle", 4, random_bundle, "bundle"),
+    ("missing bundle", 4, lambda p: ["run", "verify", str(p.parent / "none.tgz")], "does not exist"),
+    ("incomplete run", 4, unfinished_bundle, "is missing"),
+    ("not a run folder", 4, lambda p: ["run", "status", "--run-dir", str(p.parent)], "not a run folder"),
+    ("missing dataset", 5, lambda p: imported(p, str(p.parent / "none" / "x")), "none"),
+    ("no text column", 4, jsonl_without_text, "text"),
+    ("unknown profile", 2, lambda p: task_pack(p, "--profile", "release_skill"), "did you mean release_skills?"),
+    ("too few rows", 2, lambda p: task_pack(p, "--sft-rows", "3"), "sft"),
+    ("too many rows", 2, lambda p: task_pack(p, "--eval-rows", "50000"), "not enough"),
+    ("missing checkpoint", 4, lambda p: export(p, "--checkpoint", str(p.parent / "none"), "--tokenizer", str(p)), "none"),
+    ("sanity of an unknown backend", 2, lambda p: ["sanity", "preh100", "--attn-backend", "flsh", "--out-dir", str(p.parent)], "attention_backend"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "code", "case", "said"), CASES, ids=[case[0] for case in CASES])
+def test_bad_input_is_one_message(
+    what: str, code: int, case: Callable[[Path], list[str]], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = make_pack(tmp_path / "pack")
+    command = case(pack)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    found = run_command(command)
+    message = capsys.readouterr().err
+    assert found == code, message
+    assert said.lower() in message.lower(), message
+    assert "Traceback" not in message
+    assert {path: path.read_bytes() for path in before if path.exists()} == before, "a file was lost or changed"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_absent_cuda_is_said_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack = make_pack(tmp_path / "pack")
+    assert run_command(preflight(pack, "--device", "cuda")) == 2
+    message = capsys.readouterr().err
+    assert "no CUDA device" in message and "fix: --device cpu" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack = make_pack(tmp_path / "pack")
+    (tmp_path / "run").mkdir()
+    code = "import sys,time;from pathlib import Path;from picochat.core.publish import exclusive\nwith exclusive(Path(sys.argv[1]),'x'): print(1,flush=True);time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run" / ".lock")], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline()
+        assert run_command(preflight(pack)) == 2
+        assert f"in use by another process (pid {holder.pid})" in capsys.readouterr().err
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_full_disk_is_said_and_the_same_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real, small file system: it fills while the corpus is tokenized; with room, the same command ends well."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    pack = make_pack(tmp_path / "pack")
+    command = ["run", "tiny", "--out-dir", str(disk / "run"), "--dataset-pack", str(pack), "--preflight-only", *SMALL]
+    old_home = os.environ["PICOCHAT_HOME"]
+    os.environ["PICOCHAT_HOME"] = str(disk / "cache")
+    try:
+        assert run_command(command) == 1
+        message = capsys.readouterr().err
+        assert "the disk is full" in message and "fix: free some space" in message and "Traceback" not in message
+        subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+        assert run_command(command) == 0
+        assert json.loads((disk / "run" / "preflight.json").read_text())["status"] in ("ready", "warn")
+    finally:
+        os.environ["PICOCHAT_HOME"] = old_home
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_export_of_another_tokenizers_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from picochat.tokens.tokenizer import chat_template, train
+    from tests.release.export_builders import make_checkpoint
+
+    checkpoint = make_checkpoint(tmp_path / "checkpoint").place
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "tokenizer.json").write_bytes(train(TEXTS[:10], 500))
+    (tmp_path / "other" / "chat_template.jinja").write_text(chat_template())
+    command = export(
+        tmp_path / "pack.json", "--checkpoint", str(checkpoint), "--tokenizer", str(tmp_path / "other" / "tokenizer.json")
+    )
+    assert run_command(command) == 4
+    assert "another tokenizer" in capsys.readouterr().err
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from picochat.cli.main import run_command; run_command(['--help'])\n"
+        "print([m for m in ('torch','transformers','numpy','pyarrow','pydantic','tokenizers') if m in sys.modules], file=sys.stderr)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stderr.strip() == "[]"
+    assert "Exit codes" in found.stdout
