@@ -48,7 +48,7 @@ def test_origins_tell_default_scale_flag_and_set() -> None:
         ({"base.steps": 3}, {"base.steps": "4"}, "base.steps: given both as a flag and by --set"),
         ({"base.steps": 0}, {}, "base.steps: Input should be greater than 0"),
         ({"runtime.device": "gpu"}, {}, "runtime.device: Input should be 'cpu' or 'cuda'"),
-        ({}, {"model.kv_heads": "2"}, "heads (3) must be a multiple of kv_heads (2)"),
+        ({}, {"model.kv_heads": "3"}, "heads (4) must be a multiple of kv_heads (3)"),
         ({}, {"base.muon_lr": "fast"}, "base.muon_lr: Input should be a valid number"),
     ],
 )
