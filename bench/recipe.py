@@ -1,0 +1,101 @@
+"""One recipe's held-out bits per byte after a fixed number of training tokens. One JSON line; run it for each candidate.
+
+    python bench/recipe.py --scale tiny --tokens 300000 --source demo/out/source --set base.muon_lr=0.04 [--seed 1] [--quick]
+
+The whole schedule, its decay included, is fitted to the tokens, so that short runs choose recipes fairly. Documents are held
+out by a hash of their text, one in fifty; the tokenizer never sees them. The time is that of the training alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from picochat.config import HostConfig, resolve
+from picochat.model.centred import centre_
+from picochat.model.compute import open_compute
+from picochat.model.gpt import GPT, IGNORED_TARGET, initialise
+from picochat.pipeline import parse_settings
+from picochat.scales import find_scale
+from picochat.tokens.batches import rows_of_step
+from picochat.tokens.tokenizer import Tokenizer, train
+from picochat.train.held_out import summed_loss
+from picochat.train.loop import Batch, HeldOut, Job, Trainer
+
+QUICK_TOKENS = 20_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", default="tiny")
+    parser.add_argument("--tokens", type=int, default=300_000)
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--source", type=Path, default=Path("demo/out/source"))
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--quick", action="store_true")
+    flags = parser.parse_args()
+    config = resolve(find_scale(flags.scale).config, {"seed": flags.seed}, parse_settings(flags.settings)).config
+    step_tokens = config.base.sequences_per_step * config.model.context
+    steps = max(10, (QUICK_TOKENS if flags.quick else flags.tokens) // step_tokens)
+    base = config.base.model_copy(update={"steps": steps, "warmup_steps": max(5, steps // 20), "eval_every": None})
+    documents = [text for file in sorted(flags.source.rglob("*.parquet")) for text in pq.read_table(file)["text"].to_pylist()]
+    held = [text for text in documents if hashlib.sha256(text.encode()).digest()[0] < 5]
+    trained = [text for text in documents if hashlib.sha256(text.encode()).digest()[0] >= 5]
+    if not trained:
+        sys.exit(f"no parquet files below {flags.source}: python demo/fetch_corpus.py {flags.source}")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tokenizer.json").write_bytes(train(trained, config.tokenizer.vocab_size))
+        tokenizer = Tokenizer.load(Path(folder) / "tokenizer.json")
+        tokens, held_tokens = stream(trained, tokenizer), stream(held, tokenizer)
+        compute = open_compute(config.runtime, config.model)
+        model = GPT(config.model, tokenizer.vocab_size)
+        initialise(model, config.seed)
+        centre_(model)
+        context, row_count = config.model.context, (len(tokens) - 1) // config.model.context
+
+        def batch_of(step: int) -> Batch:
+            starts = rows_of_step(step, base.sequences_per_step, row_count, config.seed)[:, None] * context
+            return batch_at(tokens, starts, context)
+
+        def evaluate(gpt: GPT) -> HeldOut:
+            starts = np.arange((len(held_tokens) - 1) // context)[:, None] * context
+            batches = (batch_at(held_tokens, starts[i : i + 32], context, tokenizer.bos) for i in range(0, len(starts), 32))
+            nats, targets = summed_loss(gpt, batches, compute)
+            text_bytes = sum(len(text.encode()) for text in held) * starts.size * context / len(held_tokens)
+            return HeldOut(nats / targets, nats / np.log(2) / text_bytes)
+
+        started = time.monotonic()
+        trainer = Trainer(
+            model, Job("base", base, batch_of, evaluate), compute, HostConfig(checkpoint_minutes=1e6), Path(folder) / "work"
+        )
+        outcome = trainer.train()
+        seconds = time.monotonic() - started
+    row = {"figure": "recipe", "scale": flags.scale, "set": flags.settings, "seed": flags.seed, "tokens": steps * step_tokens}
+    row |= {
+        "steps": steps,
+        "held_out_bits_per_byte": round(outcome.held_out.bits_per_byte or 0, 4),
+        "seconds": round(seconds, 1),
+    }
+    print(json.dumps({**row, "command": " ".join(["python", *sys.argv])}))
+
+
+def stream(texts: list[str], tokenizer: Tokenizer) -> np.ndarray:
+    return np.concatenate([np.array([tokenizer.bos, *ids], dtype=np.int64) for ids in tokenizer.encode_many(texts)])
+
+
+def batch_at(tokens: np.ndarray, starts: np.ndarray, context: int, ignored: int | None = None) -> Batch:
+    block = tokens[starts + np.arange(context + 1)]
+    targets = block[:, 1:] if ignored is None else np.where(block[:, 1:] == ignored, IGNORED_TARGET, block[:, 1:])
+    return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(targets))
+
+
+if __name__ == "__main__":
+    main()
