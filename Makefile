@@ -36,6 +36,7 @@ docs: $(STAMP)
 	$(BIN)/python -m picochat.cli.pages --write docs
 
 bench: $(STAMP)
+	$(BIN)/python demo/fetch_corpus.py demo/out/source
 	for script in bench/*.py; do $(BIN)/python $$script --quick || exit 1; done
 
 clean:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pydoc_data.topics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,40 +13,7 @@ import pytest
 import torch
 
 from picochat.cli.main import run_command
-from picochat.core.records import write_jsonl
-from picochat.skills.pack import make_rows
-from picochat.skills.rows import row_json
-
-SHAPE = {
-    "tokenizer.vocab_size": 600,
-    "model.layers": 1,
-    "model.width": 64,
-    "model.heads": 2,
-    "model.kv_heads": 1,
-    "model.mlp_width": 64,
-}
-SMALL = [word for key, value in SHAPE.items() for word in ("--set", f"{key}={value}")] + [
-    "--base-steps",
-    "1",
-    "--sft-steps",
-    "1",
-]
-TEXTS = list(pydoc_data.topics.topics.values())
-
-
-def make_pack(folder: Path) -> Path:
-    """A pack that works: help texts of Python as documents, 60 SFT rows, 40 eval rows."""
-    (folder / "text").mkdir(parents=True)
-    for number, text in enumerate(TEXTS):
-        (folder / "text" / f"{number:03d}.txt").write_text(text, encoding="utf-8")
-    sft, evals = make_rows("release_skills", 60, 40, "scratchpad", 1)
-    write_jsonl(folder / "chat.jsonl", map(row_json, sft))
-    write_jsonl(folder / "eval.jsonl", map(row_json, evals))
-    (folder / "recipe.json").write_text('{"name": "r", "sources": [{"path": "text", "label": "help"}]}')
-    (folder / "pack.json").write_text(
-        '{"name": "p", "corpus": {"recipe": "recipe.json"}, "chat": "chat.jsonl", "eval": "eval.jsonl"}'
-    )
-    return folder / "pack.json"
+from tests.small_pack import SMALL, TEXTS, make_pack
 
 
 def preflight(pack: Path, *more: str) -> list[str]:

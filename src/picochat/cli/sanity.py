@@ -18,8 +18,8 @@ def _group() -> None:
 @app.command("preh100")
 def preh100(
     out_dir: Annotated[Path, typer.Option(help="where preh100_sanity.json and .md go")] = Path("runs/preh100-sanity"),
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    precision: Annotated[str, typer.Option(help="float32 or bf16")] = "float32",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where torch sees it")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bf16; default: bf16 on cuda")] = None,
     matmul_precision: Annotated[str, typer.Option(help="highest, high or medium")] = "high",
     attn_backend: Annotated[str, typer.Option(help="auto, flash, cudnn, efficient, math or fa3")] = "auto",
     include_compile: Annotated[bool, typer.Option(help="also compare compiled with eager")] = False,
@@ -33,13 +33,15 @@ def preh100(
     from picochat.config import RuntimeConfig
     from picochat.core.errors import WrongUsage
     from picochat.core.records import parse_record
+    from picochat.model.compute import detected_device
     from picochat.sanity.report import SanityRequest, sanity
 
+    device = device or detected_device()
     runtime = parse_record(
         RuntimeConfig,
         {
             "device": device,
-            "precision": precision,
+            "precision": precision or ("bf16" if device == "cuda" else "float32"),
             "matmul_precision": matmul_precision,
             "attention_backend": attn_backend,
             "compile": include_compile,

@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -97,16 +97,24 @@ def write_json(path: Path, value: object) -> None:
     write_atomic(path, pretty_json(value))
 
 
-def read_json(path: Path, what: str = "file") -> Any:
-    """The JSON value of a file. Raises BadInput with line and column where it is absent or is not JSON."""
+def open_input(path: Path, what: str) -> BinaryIO:
+    """The open file, or BadInput that says why it cannot be read."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        return path.open("rb")
     except FileNotFoundError:
         raise BadInput(f"{what} {path} does not exist") from None
     except IsADirectoryError:
         raise BadInput(f"{what} {path} is a folder, not a file") from None
     except PermissionError:
         raise BadInput(f"{what} {path} may not be read", fix=f"chmod u+r {path}") from None
+
+
+def read_json(path: Path, what: str = "file") -> Any:
+    """The JSON value of a file. Raises BadInput with line and column where it is absent or is not JSON."""
+    with open_input(path, what) as stream:
+        data = stream.read()
+    try:
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadInput(f"{what} {path} is not UTF-8 text (byte {error.start})") from None
     try:
@@ -163,15 +171,7 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> int:
 
 def read_jsonl(path: Path, what: str = "file") -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number from 1, object) for each non-empty line. Raises BadInput that names the line."""
-    try:
-        stream = path.open("rb")
-    except FileNotFoundError:
-        raise BadInput(f"{what} {path} does not exist") from None
-    except IsADirectoryError:
-        raise BadInput(f"{what} {path} is a folder, not a file") from None
-    except PermissionError:
-        raise BadInput(f"{what} {path} may not be read", fix=f"chmod u+r {path}") from None
-    with stream:
+    with open_input(path, what) as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from picochat.config import ModelConfig, RuntimeConfig
 from picochat.core.errors import HostProblem, WrongUsage
 from picochat.core.machine import usable_cores
+from picochat.core.progress import say
 
 BACKENDS: dict[str, SDPBackend] = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -77,6 +79,13 @@ def open_compute(runtime: RuntimeConfig, model: ModelConfig) -> Compute:
         "no attention backend works here: " + "; ".join(problems),
         fix="--attn-backend math runs everywhere; --attn-backend auto takes the first that passes",
     )
+
+
+def detected_device() -> Literal["cpu", "cuda"]:
+    """What this machine has, said aloud where nobody chose."""
+    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    say(f"no --device was given: {device}")
+    return device
 
 
 def find_device(runtime: RuntimeConfig) -> torch.device:

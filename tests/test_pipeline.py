@@ -1,0 +1,202 @@
+"""The whole run, small, on real text: a second run and a killed run end with the same evidence; stages are what the table says."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from picochat.cli.main import run_command
+from picochat.config import RunConfig
+from picochat.core.records import read_json
+from picochat.pipeline import STAGES, stage_function
+from picochat.release.verify import inspect_bundle, verify_bundle
+from picochat.rundir import PLACES, RunDir
+from tests.small_pack import SMALL, make_pack
+
+STEPS = [
+    "--set",
+    "base.eval_every=4",
+    "--set",
+    "sft.sequences_per_step=8",
+    "--set",
+    "evals.max_new_tokens=8",
+    "--set",
+    "evals.fit_rows=5",
+]
+
+
+def command(out: Path, pack: Path, *more: str) -> list[str]:
+    shape = [word for word in SMALL if word not in ("--base-steps", "--sft-steps", "1")]
+    return [
+        "run",
+        "tiny",
+        "--out-dir",
+        str(out),
+        "--dataset-pack",
+        str(pack),
+        *shape,
+        *STEPS,
+        "--base-steps",
+        "12",
+        "--sft-steps",
+        "6",
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pack, a finished run and its strict bundle."""
+    root = tmp_path_factory.mktemp("pipeline")
+    os.environ["PICOCHAT_HOME"] = str(root / "cache")
+    pack = make_pack(root / "pack")
+    assert run_command(command(root / "run", pack, "--long-run-gate-profile", "skill_release")) == 3
+    (root / "logs").mkdir()
+    (root / "logs" / "train.log").write_text("a log\n")
+    bundle = [
+        "run",
+        "bundle",
+        "--run-dir",
+        str(root / "run"),
+        "--out",
+        str(root / "run.tgz"),
+        "--logs-dir",
+        str(root / "logs"),
+        "--strict",
+    ]
+    assert run_command(bundle) == 0
+    return root
+
+
+def evidence_digest(path: Path) -> str:
+    return verify_bundle(path).evidence_digest
+
+
+def test_finished_run_is_verified_from_its_bundle_and_from_its_folder(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["run", "verify", str(finished / "run.tgz")]) == 0
+    assert "verdict it states is blocked" in capsys.readouterr().out
+    assert evidence_digest(finished / "run.tgz") == evidence_digest(finished / "run")
+
+
+def test_front_pages_and_screens_of_a_finished_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {
+        "tokenizer.json",
+        "preflight.json",
+        "preflight.md",
+        "gate.json",
+        "gate.md",
+        "summary.json",
+        "summary.md",
+        "report.html",
+    }
+    assert names <= {path.name for path in (finished / "run").iterdir()}
+    assert run_command(["run", "show", "--run-dir", str(finished / "run")]) == 0
+    shown = capsys.readouterr().out
+    assert "verdict: blocked" in shown and "held-out bits per byte" in shown and "expected" in shown
+    assert run_command(["run", "status", "--run-dir", str(finished / "run")]) == 0
+    assert capsys.readouterr().out.count(" made ") == len(STAGES)
+
+
+def test_same_command_again_makes_nothing_and_says_the_same(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "run" / "timings.jsonl").read_bytes()
+    assert (
+        run_command(command(finished / "run", finished / "pack" / "pack.json", "--long-run-gate-profile", "skill_release")) == 3
+    )
+    assert (finished / "run" / "timings.jsonl").read_bytes() == before
+    assert "made " not in capsys.readouterr().err
+
+
+def test_second_run_elsewhere_gives_the_same_evidence(finished: Path, tmp_path: Path) -> None:
+    """Another place, an empty cache, other process counts: the same digests."""
+    pack = make_pack(tmp_path / "pack")
+    more = ["--long-run-gate-profile", "skill_release"]
+    assert run_command(command(tmp_path / "run", pack, *more)) == 3
+    assert evidence_digest(tmp_path / "run") == evidence_digest(finished / "run")
+    first, second = (RunDir(root / "run") for root in (finished, tmp_path))
+    for place in PLACES:
+        assert first.artifact(place.kind).digest == second.artifact(place.kind).digest, place.kind
+
+
+def test_killed_run_ends_with_the_same_evidence(finished: Path, tmp_path: Path) -> None:
+    """SIGKILL at random moments over the whole run, then the same command to its end."""
+    pack = make_pack(tmp_path / "pack")
+    line = [
+        sys.executable,
+        "-m",
+        "picochat.cli.main",
+        *command(tmp_path / "run", pack, "--long-run-gate-profile", "skill_release"),
+    ]
+    environment = {**os.environ, "PICOCHAT_HOME": str(tmp_path / "cache")}
+    chance = random.Random(7)
+    for _ in range(6):
+        child = subprocess.Popen(
+            line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(chance.uniform(1.0, 6.0))
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    ended = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 3, ended.stderr
+    assert evidence_digest(tmp_path / "run") == evidence_digest(finished / "run")
+
+
+def test_edited_evidence_is_found(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    replies = tmp_path / "run" / "eval" / "replies.jsonl"
+    rows = [json.loads(line) for line in replies.read_text().splitlines()]
+    for row in rows:
+        row["reply"] = row["expected"] or row["reply"]
+    replies.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = inspect_bundle(tmp_path / "run")
+    assert report.exit_code == 3
+    assert any("replies.jsonl" in line for line in report.lines())
+
+
+def test_preflight_and_full_run_share_what_they_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack = make_pack(tmp_path / "pack")
+    assert run_command(command(tmp_path / "run", pack, "--preflight-only")) == 0
+    host = (tmp_path / "run" / "host" / "host.json").read_bytes()
+    capsys.readouterr()
+    run_command(command(tmp_path / "run", pack))
+    said = capsys.readouterr().err
+    assert "made base" in said and not any(
+        f"made {kind}" in said for kind in ("corpus", "tokenizer", "shards", "host", "preflight")
+    )
+    assert (tmp_path / "run" / "host" / "host.json").read_bytes() == host
+
+
+def test_changed_setting_sets_the_older_artifact_aside(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path / "pack")
+    assert run_command(command(tmp_path / "run", pack, "--preflight-only")) == 0
+    assert run_command(command(tmp_path / "run", pack, "--preflight-only", "--seed", "7")) == 0
+    assert (tmp_path / "run" / "tokenizer.superseded-1" / "tokenizer.json").exists()
+    assert read_json(tmp_path / "run" / "run.json")["origins"]["seed"] == "flag"
+
+
+def test_each_stage_function_takes_what_its_row_says() -> None:
+    config = RunConfig.model_fields
+    for stage in STAGES:
+        parameters = set(inspect.signature(stage_function(stage)).parameters) - {"draft"}
+        given = set(stage.settings) if "run" in stage.settings else {*stage.needs, *stage.settings}
+        assert parameters == given, stage.kind
+        assert all(name in config or name in ("pack", "run", "config") for name in stage.settings), stage.kind
+
+
+def test_stages_and_places_name_the_same_kinds_in_the_same_order() -> None:
+    assert [stage.kind for stage in STAGES] == [place.kind for place in PLACES]
+    seen: set[str] = set()
+    for stage in STAGES:
+        assert seen >= set(stage.needs), stage.kind
+        seen.add(stage.kind)
