@@ -60,7 +60,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed"), 1),
     Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "shards", "tokenizer", "honesty"),   ("evals", "runtime", "seed"), 1),
     Stage("parity",        "picochat.release.parity:measure_parity",      ("sft", "tokenizer", "shards"),                              (), 1),
-    Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows"), ("config",), 1),
+    Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows"), ("config",), 2),
     Stage("summary",       "picochat.release.summary:write_summary",      ("corpus", "rows", "tokenizer", "shards", "honesty", "preflight", "base", "sft", "scores", "parity", "gate"), ("run", "config"), 1),
 )  # fmt: skip
 

@@ -42,7 +42,10 @@ def _contamination_blocks(evidence: Evidence) -> list[str]:
     profile = evidence.config.gate.profile
     rows = [row for row in CHECKS if row.name.startswith("contamination_") and row.name != "contamination_coverage"]
     strictness = Strictness("first_release" if profile == "research" else profile, softened=False)
-    blocks = [finding.name for finding in of_status(decide(rows, evidence, strictness), "block")]
+    blocks = [
+        finding.name + (" was not measured" if finding.measured is None else "")
+        for finding in of_status(decide(rows, evidence, strictness), "block")
+    ]
     judged = evidence.preflight.findings if evidence.preflight else []
     scanned_all = any(finding.name == "contamination_coverage" and finding.status == "pass" for finding in judged)
     return blocks if scanned_all else [*blocks, "contamination_coverage"]
@@ -85,7 +88,7 @@ def _weakest_stage_text(skill: str, evidence: Evidence) -> str:
 RULES: tuple[Row, ...] = (
     Row("preflight", "checks of this run's preflight that block", "checks", measures.blocking_preflight_checks, None, exactly(0), ALWAYS,
         "a run that should not have started proves nothing", "mend what preflight.md names, then run again with --preflight-only", details.preflight_blocks),
-    Row("data_honesty", "contamination checks that block", "checks", blocked_contamination, None, exactly(0), RELEASE,
+    Row("data_honesty", "contamination checks that block or are missing", "checks", blocked_contamination, None, exactly(0), RELEASE,
         "a score on seen items means nothing", "honesty/report.md names the rows and the documents", _contamination_names),
     Row("run_completed", "planned steps that were not done", "steps", measures.missing_steps, None, exactly(0), ALWAYS,
         "a run that was cut short is another run", RUN_AGAIN, details.run_steps),
