@@ -47,3 +47,11 @@ def test_every_layer_is_in_the_import_contract() -> None:
     for path in PACKAGE.iterdir():
         if path.name not in HIDDEN and path.suffix in ("", ".py"):
             assert f'"picochat.{path.stem}"' in contract, path.name
+
+
+def test_readme_shows_the_scales_as_they_are() -> None:
+    from picochat.scales import scales_lines
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for line in scales_lines()[:7]:
+        assert line.rstrip() in readme, line
