@@ -26,7 +26,7 @@ from picochat.data.pack import LoadedPack, load_pack
 from picochat.gate.evidence import GateReport, PreflightReport
 from picochat.gate.render import gate_lines, preflight_lines
 from picochat.rundir import RunDir
-from picochat.scales import find_scale
+from picochat.scales import Scale, find_scale
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,9 @@ class RunVerdict:
 
 def run_pack(request: RunRequest) -> RunVerdict:
     """Run a pack at a scale: the preflight, and unless it blocks or is all that was asked, everything after it."""
-    resolved = resolve(find_scale(request.scale).config, request.flags, parse_settings(request.settings))
+    scale = find_scale(request.scale)
+    refuse_several_gpus(scale)
+    resolved = resolve(scale.config, request.flags, parse_settings(request.settings))
     pack = load_pack(request.dataset_pack)
     run = RunDir(request.out_dir)
     check_device(resolved.config)
@@ -135,6 +137,15 @@ def parse_settings(texts: list[str]) -> dict[str, str]:
             raise WrongUsage(f"--set {key.strip()} is given twice")
         settings[key.strip()] = value.strip()
     return settings
+
+
+def refuse_several_gpus(scale: Scale) -> None:
+    """One process on one device is all that trains here: a scale made for more must not quietly run on one."""
+    if scale.gpus > 1:
+        raise WrongUsage(
+            f"scale {scale.name} is made for {scale.gpus} GPUs, and training on several is not there yet",
+            fix="--scale h100-100m trains the same 100M model on one GPU",
+        )
 
 
 def check_device(config: RunConfig) -> None:

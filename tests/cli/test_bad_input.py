@@ -130,6 +130,7 @@ CASES: list[tuple[str, int, Callable[[Path], list[str]], str]] = [
     ("corpus has no text", 4, no_text, "text"),
     ("corpus is too small for the vocabulary", 4, little_text, "vocab_size"),
     ("unknown scale", 2, lambda p: preflight(p, "--scale", "h100-100"), "did you mean h100-100m?"),
+    ("a scale for several GPUs", 2, lambda p: preflight(p, "--scale", "h100-100m-ddp8"), "made for 8 GPUs"),
     ("unknown setting", 2, lambda p: preflight(p, "--set", "base.stpes=3"), "did you mean base.steps?"),
     ("setting without value", 2, lambda p: preflight(p, "--set", "base.muon_lr"), "section.key=value"),
     ("setting given twice", 2, lambda p: preflight(p, "--set", "base.steps=3"), "both as a flag and by --set"),
