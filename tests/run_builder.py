@@ -24,6 +24,7 @@ from picochat.evals.report import questions
 from picochat.evals.scores import scores_of
 from picochat.gate.preflight import run_preflight
 from picochat.gate.release import run_gate
+from picochat.pipeline import STAGES
 from picochat.release.bundle import PLACEHOLDER
 from picochat.release.summary import write_summary
 from picochat.rundir import PLACES, RunDir, ScoresFacts, TokenizerFacts, place_of
@@ -42,22 +43,6 @@ from tests.builders import (
     make_train_facts,
 )
 
-INPUTS: dict[str, tuple[str, ...]] = {
-    "corpus": (),
-    "rows": (),
-    "tokenizer": ("corpus",),
-    "shards": ("corpus", "tokenizer"),
-    "conversations": ("rows", "tokenizer"),
-    "honesty": ("corpus", "rows"),
-    "host": (),
-    "preflight": ("corpus", "rows", "tokenizer", "shards", "conversations", "honesty", "host"),
-    "base": ("shards", "tokenizer"),
-    "sft": ("base", "conversations", "tokenizer"),
-    "scores": ("base", "sft", "rows", "honesty", "shards", "tokenizer"),
-    "parity": ("sft", "tokenizer"),
-    "gate": ("preflight", "honesty", "base", "sft", "scores", "parity", "rows"),
-    "summary": ("gate",),
-}
 FAILING = 10  # each tenth reply to a question that has an answer fails
 HOSTILE = "<script>alert(1)</script> | [no](x)"
 
@@ -90,9 +75,9 @@ def _build(run: RunDir, until: str, resolved: RunConfig, facts: dict[str, Record
     write_json(run.machine, make_machine())
     artifacts: dict[str, Artifact] = {}
     timings = Journal(run.timings)
-    for place in PLACES:
+    for place, stage in zip(PLACES, STAGES, strict=True):
         timings.append({"stage": place.kind, "seconds": 36.0, "time": 1.0})
-        inputs = {kind: artifacts[kind] for kind in INPUTS[place.kind]}
+        inputs = {kind: artifacts[kind] for kind in stage.needs}
         digests = {kind: artifact.digest for kind, artifact in inputs.items()}
         with publish(run.place(place.kind), place.kind, f"key of {place.kind}", digests) as draft:
             _fill(place.kind, draft, inputs, artifacts, run, resolved, facts)

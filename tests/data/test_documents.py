@@ -18,6 +18,7 @@ from picochat.data.documents import (
     read_source_file,
     write_documents,
 )
+from picochat.data.rows import FORMATS, format_of
 from tests.data.builders import folder_bytes, parquet_bytes, prose
 
 
@@ -72,13 +73,17 @@ def test_shard_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 def test_every_known_format_gives_the_same_texts(tmp_path: Path) -> None:
     texts = [prose(number) for number in range(4)]
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
-    (tmp_path / "a.parquet").write_bytes(parquet_bytes(texts, group_rows=2))
-    (tmp_path / "b.jsonl").write_bytes(lines)
-    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(lines))
     frames = zstandard.ZstdCompressor()
-    (tmp_path / "d.jsonl.zst").write_bytes(frames.compress(lines[:100]) + frames.compress(lines[100:]))
-    for name in ("a.parquet", "b.jsonl", "c.jsonl.gz", "d.jsonl.zst"):
-        assert [row.text for row in read_source_file(tmp_path, name)] == texts, name
+    files = {
+        ".parquet": parquet_bytes(texts, group_rows=2),
+        ".jsonl": lines,
+        ".jsonl.gz": gzip.compress(lines),
+        ".jsonl.zst": frames.compress(lines[:100]) + frames.compress(lines[100:]),
+    }
+    for ending, kind in FORMATS:
+        (tmp_path / f"a{ending}").write_bytes(texts[0].encode() if kind == "text" else files[ending])
+        expected = texts[:1] if kind == "text" else texts
+        assert [row.text for row in read_source_file(tmp_path, f"a{ending}")] == expected, ending
 
 
 def test_ids_come_from_the_record_else_from_file_and_row(tmp_path: Path) -> None:
@@ -116,28 +121,33 @@ def test_each_unusable_row_has_its_own_reason(line: str, problem: str | None, tm
     assert _problems(tmp_path, "a.jsonl") == [problem]
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "says"),
-    [
-        ("a.jsonl", b'{"text": "ok"}\n{"text": \n', "line 2: not valid JSON"),
-        ("a.jsonl", b'{"text": "ok"}\n["x"]\n', "line 2: a JSON object is needed, found list"),
-        ("a.jsonl", b'{"text": "\xff"}\n', "line 1: not UTF-8"),
-        ("a.txt", b"caf\xe9", "not UTF-8 text (byte 3)"),
-        ("a.txt", b"PK\0\0", "NUL characters"),
-        ("a.parquet", b"PAR1 not really", "not a readable parquet file"),
-        ("a.parquet", parquet_bytes(["x"], column="body"), "has no column 'text'"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 50)[:-9], "damaged or cut off"),
-        ("a.jsonl.zst", zstandard.ZstdCompressor().compress(b'{"text": "x"}\n' * 50)[:-3], "damaged or cut off"),
-        ("a.jsonl.zst", b"not zstd at all", "damaged or cut off"),
-        ("a.csv", b"text\nx\n", "its ending says nothing"),
-    ],
+# name, bytes, what is said of it
+BROKEN: tuple[tuple[str, bytes, str], ...] = (
+    ("a.jsonl", b'{"text": "ok"}\n{"text": \n', "line 2: not valid JSON"),
+    ("a.jsonl", b'{"text": "ok"}\n["x"]\n', "line 2: a JSON object is needed, found list"),
+    ("a.jsonl", b'{"text": "\xff"}\n', "line 1: not UTF-8"),
+    ("a.txt", b"caf\xe9", "not UTF-8 text (byte 3)"),
+    ("a.txt", b"PK\0\0", "NUL characters"),
+    ("a.parquet", b"PAR1 not really", "not a readable parquet file"),
+    ("a.parquet", parquet_bytes(["x"], column="body"), "has no column 'text'"),
+    ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 50)[:-9], "damaged or cut off"),
+    ("a.jsonl.zst", zstandard.ZstdCompressor().compress(b'{"text": "x"}\n' * 50)[:-3], "damaged or cut off"),
+    ("a.jsonl.zst", b"not zstd at all", "damaged or cut off"),
+    ("a.csv", b"text\nx\n", "its ending says nothing"),
 )
+
+
+@pytest.mark.parametrize(("name", "data", "says"), BROKEN)
 def test_broken_file_is_named_with_the_place_of_the_fault(name: str, data: bytes, says: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(BadInput) as caught:
         list(read_source_file(tmp_path, name))
     assert says in caught.value.what
     assert name in caught.value.what
+
+
+def test_each_format_has_a_broken_file() -> None:
+    assert {kind for _, kind in FORMATS} <= {format_of(name) for name, _, _ in BROKEN}
 
 
 def test_shard_that_is_missing_or_cut_is_refused_before_anything_is_read(tmp_path: Path) -> None:

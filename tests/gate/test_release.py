@@ -107,8 +107,9 @@ def test_each_refusal_states_value_bound_and_remedy(name: str, status: str, chan
     assert finding.unit in finding.message or "was not measured" in finding.message
 
 
-def test_each_rule_has_a_refusal() -> None:
-    assert {row.name for row in RULES} == {name for name, _, _ in REFUSALS}
+def test_each_rule_has_a_refusal_for_each_of_its_bounds() -> None:
+    wanted = {(row.name, "warn") for row in RULES if row.warn} | {(row.name, "block") for row in RULES if row.block}
+    assert wanted == {(name, status) for name, status, _ in REFUSALS}
 
 
 RATES = {

@@ -1,6 +1,6 @@
 import io
 
-from picochat.gate.preflight import decide_preflight
+from picochat.gate.preflight import CHECKS, decide_preflight
 from picochat.gate.release import decide_release
 from picochat.gate.render import finding_lines, gate_lines, gate_page, preflight_lines, preflight_page, print_verdict
 from tests.builders import make_evidence, make_honesty_facts, make_host_facts, make_rows_facts
@@ -17,7 +17,8 @@ def blocked_lines() -> list[str]:
 
 def test_a_blocked_check_is_shown_with_its_value_bound_and_remedy() -> None:
     lines = blocked_lines()
-    assert lines[0].startswith("preflight: blocked (profile skill_release, long run; 28 pass, 0 warn, 1 block")
+    passing = len({row.name for row in CHECKS}) - 1
+    assert lines[0].startswith(f"preflight: blocked (profile skill_release, long run; {passing} pass, 0 warn, 1 block")
     assert "BLOCK eval_independence: eval items that the SFT rows contain: 3 items, must be = 0" in lines
     assert any(line.startswith("    fix: picochat data task-pack") for line in lines)
 

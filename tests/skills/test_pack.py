@@ -10,8 +10,10 @@ import pytest
 
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.honesty.normalize import normalized_text, words_of
-from picochat.skills.pack import PROFILES, SKILLS, TaskPackReport, count_skills, make_rows, make_task_pack
-from picochat.skills.rows import read_eval_rows, read_sft_rows
+from picochat.skills import rows as skill_rows
+from picochat.skills.pack import PROFILES, SKILLS, Skill, TaskPackReport, count_skills, make_rows, make_task_pack
+from picochat.skills.rows import as_eval_row, read_eval_rows, read_sft_rows
+from picochat.skills.scoring import score_reply
 from tests.skills.rows_builder import release_rows
 
 
@@ -145,6 +147,18 @@ def test_promotion_names_the_rows_in_the_pack_and_changes_nothing_else(tmp_path:
     report = make(tmp_path, promote=True)
     pack = json.loads((tmp_path / "dataset_pack.json").read_text())
     assert pack == {"name": "p", "corpus": "corpus.txt", "chat": report.chat.name, "eval": report.eval.name}
+
+
+@pytest.mark.parametrize("skill", SKILLS, ids=[skill.name for skill in SKILLS])
+def test_every_skill_keeps_its_sides_apart_and_passes_its_own_rules(skill: Skill) -> None:
+    sft = [skill_rows.sft_row(q, n, "scratchpad") for n, q in enumerate(skill.make(40, "sft", 5, "scratchpad"))]
+    evals = [skill_rows.eval_row(q, n, "scratchpad") for n, q in enumerate(skill.make(20, "eval", 6, "scratchpad"))]
+    assert {row.item for row in sft}.isdisjoint({row.item for row in evals})
+    assert len({normalized_text(row.user) for row in (*sft, *evals)}) == 60
+    for row in [*map(as_eval_row, sft), *evals]:
+        assert row.skill == skill.name and row.curriculum_stage in skill.stages
+        assert score_reply(row, row.reference_answer or "").passed, row
+        assert skill_rows.can_fail(row) and not score_reply(row, row.user).passed, row
 
 
 @pytest.mark.parametrize("profile", sorted(PROFILES))

@@ -95,7 +95,7 @@ def _dataset_with_rows(hub: Hub, described: HubDataset, revision: str | None, pi
     """The dataset itself, or the Hub's parquet copy of it where it holds only formats that picochat does not read."""
     if pinned is not None:
         return described if pinned[0] == described.revision else hub.dataset(described.id, pinned[0])
-    if revision is not None or any(format_of(file.name) in ("parquet", "jsonl") for file in described.files):
+    if revision is not None or any(format_of(file.name) not in (None, "text") for file in described.files):
         return described
     try:
         return hub.dataset(described.id, CONVERTED_REVISION)
