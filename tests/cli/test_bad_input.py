@@ -237,3 +237,53 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stderr.strip() == "[]"
     assert "Exit codes" in found.stdout
+
+
+def test_damaged_cache_is_made_again(tmp_path: Path, private_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run that filled the cache shares its bytes by hard links; another run must neither fail nor use what is broken."""
+    pack = make_pack(tmp_path / "a" / "pack")
+    assert run_command(preflight(pack)) == 0
+    for path in private_cache.glob("shards/*/train-00000.bin"):
+        os.truncate(path, 1000)
+    for path in private_cache.glob("tokenizer/*/manifest.json"):
+        path.write_text("{")
+    capsys.readouterr()
+    again = preflight(pack)
+    again[again.index("--out-dir") + 1] = str(tmp_path / "b")
+    assert run_command(again) == 0
+    said = capsys.readouterr().err
+    assert "kept corpus" in said and "made tokenizer" in said and "made shards" in said and said.count("is damaged") == 2
+    shards = tmp_path / "a" / "run" / "base" / "token_shards"
+    (tmp_path / "a" / "run" / "tokenizer" / "manifest.json").write_bytes(
+        (tmp_path / "b" / "tokenizer" / "manifest.json").read_bytes()
+    )
+    (tmp_path / "a" / "run" / "host" / "manifest.json").unlink()
+    assert run_command(preflight(pack)) == 4
+    assert f"fix: move {shards} away" in capsys.readouterr().err
+
+
+def test_folder_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack = make_pack(tmp_path / "x" / "pack")
+    (tmp_path / "x" / "run" / "eval").mkdir(parents=True)
+    (tmp_path / "x" / "run" / "tokenizer.json").write_text("mine")
+    assert run_command(preflight(pack)) == 2
+    assert "holds what a run would replace: eval, tokenizer.json" in capsys.readouterr().err
+    assert (tmp_path / "x" / "run" / "tokenizer.json").read_text() == "mine"
+    assert sorted(path.name for path in (tmp_path / "x" / "run").iterdir()) == ["eval", "tokenizer.json"]
+
+
+def test_interrupt_outside_training_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("picochat.data.preview.preview_pack", interrupt)
+    assert run_command(["data", "preview", "--dataset-pack", str(make_pack(tmp_path / "pack"))]) == 130
+    assert "interrupted; what was finished is kept (exit 130)" in capsys.readouterr().err
+
+
+def test_sanity_knows_a_bad_place_before_it_tests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert run_command(["sanity", "preh100", "--out-dir", str(tmp_path / "file"), "--device", "cpu"]) == 4
+    assert "pass" not in capsys.readouterr().err

@@ -41,10 +41,12 @@ def run_command(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(arguments, prog_name="picochat", standalone_mode=False)
+        if code == 130:  # what the library makes of a KeyboardInterrupt inside a command, without a word
+            return _say(_interrupted())
     except PicochatError as error:
         return _say(error)
     except KeyboardInterrupt:
-        return _say(Interrupted(signal.SIGINT, "interrupted; what was finished is kept", fix="the same command goes on"))
+        return _say(_interrupted())
     except OSError as error:
         return _say(_host_problem(error))
     except Exception as error:
@@ -63,12 +65,16 @@ def _say(error: PicochatError) -> int:
 def _usage_exit(error: Exception) -> int | None:
     """The exit code of the command-line library's own errors (unknown flag, missing value), shown; None for anything else."""
     if type(error).__name__ == "Abort":
-        return 130
+        return _say(_interrupted())
     show = getattr(error, "show", None)
     if show is None:
         return None
     show()
     return 2
+
+
+def _interrupted() -> Interrupted:
+    return Interrupted(signal.SIGINT, "interrupted; what was finished is kept", fix="the same command goes on")
 
 
 def _host_problem(error: OSError) -> PicochatError:
