@@ -20,7 +20,7 @@ from picochat.core.errors import WrongUsage
 from picochat.core.journal import Journal, read_journal
 from picochat.core.machine import machine_record
 from picochat.core.progress import duration, say
-from picochat.core.publish import Artifact, adopt, artifact_key, exclusive, find_artifact, publish
+from picochat.core.publish import Artifact, adopt, artifact_key, exclusive, find_artifact, find_whole_artifact, publish
 from picochat.core.records import read_record, write_json
 from picochat.data.pack import LoadedPack, load_pack
 from picochat.gate.evidence import GateReport, PreflightReport
@@ -163,6 +163,7 @@ def status_lines(run: RunDir) -> list[str]:
 
 def run_stages(run: RunDir, resolved: ResolvedConfig, pack: LoadedPack, *, last: str) -> dict[str, Artifact]:
     """Make every artifact up to `last`, in the order of the table. Returns them by kind. Holds the run folder meanwhile."""
+    run.require_own()
     run.root.mkdir(parents=True, exist_ok=True)
     made: dict[str, Artifact] = {}
     with exclusive(run.lock, f"run folder {run.root}"):
@@ -201,8 +202,8 @@ def _make(stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: 
     if not stage.shared:
         return _publish(stage, place, key, inputs, arguments), False
     shared = cache_folder() / stage.kind / key[:32]
-    with exclusive(shared.with_suffix(".lock"), f"the shared {stage.kind}"):
-        artifact = find_artifact(shared, stage.kind, key)
+    with exclusive(shared.with_suffix(".lock"), f"the shared {stage.kind}", wait=True):
+        artifact = find_whole_artifact(shared, stage.kind, key)
         kept = artifact is not None
         if artifact is None:
             artifact = _publish(stage, shared, key, inputs, arguments)

@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 
 from pydantic import Field
 
-from picochat.core.errors import BadInput
+from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.publish import Artifact, open_artifact
 from picochat.core.records import Record, parse_record, write_atomic
 
@@ -296,6 +296,24 @@ class RunDir:
         """The live journal of a stage in training; when it is done, the published copy."""
         live = self.place(stage).with_name("checkpoint.work") / "metrics.jsonl"
         return live if live.exists() else self.place(stage) / "metrics.jsonl"
+
+    def require_own(self) -> None:
+        """Raises WrongUsage where no run was started here and files of somebody else stand where a run would write."""
+        if self.config.exists():
+            return
+        folders = (place.folder.split("/")[0] for place in PLACES)
+        ours = dict.fromkeys((*folders, *(name for name, _, _ in FRONT_PAGES), self.machine.name, self.timings.name))
+        taken = [name for name in ours if (self.root / name).exists()]
+        if taken:
+            raise WrongUsage(
+                f"{self.root} is no run folder (it has no run.json) and holds what a run would replace: {', '.join(taken)}",
+                fix="choose another --out-dir, or move these away",
+            )
+
+    def place_around(self, path: Path) -> Path | None:
+        """The artifact's folder that `path` lies in, or is; None elsewhere. A file added there would spoil the evidence."""
+        places = (self.root / place.folder for place in PLACES)
+        return next((place for place in places if path.resolve().is_relative_to(place.resolve())), None)
 
     def write_front_pages(self) -> None:
         for name, kind, file in FRONT_PAGES:

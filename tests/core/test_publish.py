@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from picochat.core.errors import BadInput, WrongUsage
-from picochat.core.publish import adopt, artifact_key, changed_files, exclusive, find_artifact, open_artifact, publish
+from picochat.core.publish import (
+    adopt,
+    artifact_key,
+    changed_files,
+    exclusive,
+    find_artifact,
+    find_whole_artifact,
+    open_artifact,
+    publish,
+)
 
 
 def make(place: Path, text: str = "x", *, observed: str = "now", key: str = "k"):
@@ -124,6 +133,29 @@ def test_folder_in_use_is_refused_and_a_kill_frees_it(tmp_path: Path) -> None:
     holder.stdout.close()
     with exclusive(tmp_path / "lock", "folder"):
         pass
+
+
+def test_one_who_may_wait_gets_the_folder_when_the_other_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = (
+        "import sys,time; from pathlib import Path; from picochat.core.publish import exclusive\n"
+        "with exclusive(Path(sys.argv[1]),'folder'): print('held',flush=True); time.sleep(0.5)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with exclusive(tmp_path / "lock", "folder", wait=True):
+            assert holder.wait(5) == 0
+    assert "waiting for it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "content"), [("sub/a.txt", "tampered"), ("manifest.json", "{")])
+def test_damaged_artifact_is_set_aside_where_it_can_be_made_again(tmp_path: Path, name: str, content: str) -> None:
+    made = make(tmp_path / "thing")
+    assert find_whole_artifact(tmp_path / "thing", made.kind, "k") == made
+    assert find_whole_artifact(tmp_path / "thing", made.kind, "other") is None
+    assert (tmp_path / "thing" / name).exists()
+    (tmp_path / "thing" / name).write_text(content)
+    assert find_whole_artifact(tmp_path / "thing", made.kind, "k") is None
+    assert (tmp_path / "thing.superseded-1" / name).read_text() == content
 
 
 def test_kill_at_any_moment_leaves_absent_or_whole(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from picochat.core.errors import BadInput, WrongUsage
+from picochat.core.progress import say
 from picochat.core.records import Record, canonical_json, digest_bytes, digest_file, digest_json, pretty_json, read_record
 
 MANIFEST = "manifest.json"
@@ -170,10 +171,15 @@ def open_artifact(place: Path, kind: str, *, made_by: str | None = None) -> Arti
     """The published artifact at `place`. Raises BadInput where it is absent or of another kind; reads no payload."""
     if not (place / MANIFEST).exists():
         raise BadInput(f"{kind} {place} is missing or incomplete", fix=made_by)
-    manifest = read_record(Manifest, place / MANIFEST, "manifest")
+    manifest = read_record(Manifest, place / MANIFEST, "manifest", fix=remake(place))
     if manifest.kind != kind:
         raise BadInput(f"{place} holds a {manifest.kind}, a {kind} is needed", fix=made_by)
     return Artifact(place, manifest, manifest.digest())
+
+
+def remake(place: Path) -> str:
+    """The remedy for an artifact whose files were damaged after it was published."""
+    return f"move {place} away; the command that made it makes it again"
 
 
 def find_artifact(place: Path, kind: str, key: str) -> Artifact | None:
@@ -182,6 +188,19 @@ def find_artifact(place: Path, kind: str, key: str) -> Artifact | None:
         return None
     artifact = open_artifact(place, kind)
     return artifact if artifact.manifest.key == key else None
+
+
+def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:
+    """As `find_artifact`, with every file hashed. One that is damaged is set aside, to be made again, and None is returned."""
+    try:
+        artifact = find_artifact(place, kind, key)
+        changed = changed_files(place, artifact.manifest) if artifact else []
+    except BadInput:
+        artifact, changed = None, [MANIFEST]
+    if not changed:
+        return artifact
+    say(f"{kind} {place} is damaged ({', '.join(changed[:3])}); it is now {set_aside(place).name}")
+    return None
 
 
 def changed_files(place: Path, manifest: Manifest) -> list[str]:
@@ -219,8 +238,8 @@ def link_or_copy(source: str | Path, target: str | Path) -> str:
 
 
 @contextmanager
-def exclusive(place: Path, holder: str) -> Generator[None, None, None]:
-    """Hold `place` for this process alone; raises WrongUsage at once where another process holds it.
+def exclusive(place: Path, holder: str, *, wait: bool = False) -> Generator[None, None, None]:
+    """Hold `place` for this process alone. Where another process holds it: wait for that to end, or raise WrongUsage at once.
 
     The kernel drops the lock with the process, so a kill leaves nothing to clean up.
     """
@@ -230,10 +249,11 @@ def exclusive(place: Path, holder: str) -> Generator[None, None, None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.seek(0)
-            raise WrongUsage(
-                f"{holder} is in use by another process ({stream.read().strip() or 'unknown'})",
-                fix="wait for it to end, or choose another --out-dir",
-            ) from None
+            busy = f"{holder} is in use by another process ({stream.read().strip() or 'unknown'})"
+            if not wait:
+                raise WrongUsage(busy, fix="wait for it to end, or choose another --out-dir") from None
+            say(f"{busy}; waiting for it")
+            fcntl.flock(stream, fcntl.LOCK_EX)
         stream.truncate(0)
         stream.write(f"pid {os.getpid()}")
         stream.flush()

@@ -109,19 +109,19 @@ def open_input(path: Path, what: str) -> BinaryIO:
         raise BadInput(f"{what} {path} may not be read", fix=f"chmod u+r {path}") from None
 
 
-def read_json(path: Path, what: str = "file") -> Any:
+def read_json(path: Path, what: str = "file", *, fix: str | None = None) -> Any:
     """The JSON value of a file. Raises BadInput with line and column where it is absent or is not JSON."""
     with open_input(path, what) as stream:
         data = stream.read()
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadInput(f"{what} {path} is not UTF-8 text (byte {error.start})") from None
+        raise BadInput(f"{what} {path} is not UTF-8 text (byte {error.start})", fix=fix) from None
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise BadInput(f"{what} {path} is not valid JSON: {error.msg} at {where}") from None
+        raise BadInput(f"{what} {path} is not valid JSON: {error.msg} at {where}", fix=fix) from None
 
 
 def parse_record(
@@ -136,7 +136,7 @@ def parse_record(
 
 
 def read_record(model: type[R], path: Path, what: str = "file", *, fix: str | None = None) -> R:
-    return parse_record(model, read_json(path, what), f"{what} {path}", fix=fix)
+    return parse_record(model, read_json(path, what, fix=fix), f"{what} {path}", fix=fix)
 
 
 def _describe(item: Any, model: type[BaseModel]) -> str:

@@ -183,9 +183,8 @@ def _check_places(run: RunDir, out: Path, logs_dir: Path | None) -> None:
         raise BadInput(f"{run.root} is not a run folder: it has no run.json", fix="name the --out-dir of a `picochat run tiny`")
     if out.is_dir():
         raise WrongUsage(f"--out {out} is a folder", fix=f"--out {out / 'evidence.tgz'}")
-    inside = [place.folder for place in PLACES if out.resolve().is_relative_to((run.root / place.folder).resolve())]
-    if inside:
-        raise WrongUsage(f"--out {out} lies inside the artifact {inside[0]}/", fix=f"--out {run.root.name}.tgz")
+    if inside := run.place_around(out):
+        raise WrongUsage(f"--out {out} lies inside the artifact {inside}/", fix=f"--out {run.root.name}.tgz")
     if logs_dir is not None and not logs_dir.is_dir():
         raise BadInput(f"logs folder {logs_dir} does not exist", fix="name the folder of the logs, or leave --logs-dir out")
 

@@ -29,7 +29,7 @@ from picochat.config import HostConfig, ShardsConfig
 from picochat.core.errors import BadInput
 from picochat.core.machine import usable_cores
 from picochat.core.progress import Progress, say
-from picochat.core.publish import Artifact, Draft, link_or_copy
+from picochat.core.publish import Artifact, Draft, link_or_copy, remake
 from picochat.core.records import Record, read_record, write_atomic, write_json
 from picochat.rundir import CorpusFacts, ShardsFacts, facts_of
 from picochat.tokens.tokenizer import Tokenizer, in_sample, without_surrogates
@@ -395,7 +395,9 @@ def _open_split(shards: Artifact, split: Split) -> TokenStream:
         path = shards.path(f"{name}.bin")
         sidecar = read_record(ShardSidecar, shards.path(f"{name}.json"), "shard")
         if not path.exists() or path.stat().st_size != TOKEN_BYTES * sidecar.tokens:
-            raise BadInput(f"shard {path} does not hold the {sidecar.tokens} tokens that {name}.json states")
+            raise BadInput(
+                f"shard {path} does not hold the {sidecar.tokens} tokens that {name}.json states", fix=remake(shards.place)
+            )
         # a plain array over the map: slicing np.memmap itself costs ten times as much
         parts.append(np.memmap(path, dtype="<u2", mode="r").view(np.ndarray))
         sidecars.append(sidecar)
