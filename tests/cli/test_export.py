@@ -45,3 +45,9 @@ def test_each_refusal_has_its_exit_code_and_leaves_nothing(
 def test_a_folder_that_is_no_checkpoint_is_bad_input(run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export(run, tmp_path / "out", checkpoint="honesty") == 4
     assert "is not a checkpoint" in capsys.readouterr().err
+
+
+def test_export_into_the_evidence_is_refused(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export(run, run.place("sft") / "model", "--allow-unscored") == 2
+    assert "lies inside the artifact" in capsys.readouterr().err
+    assert not (run.place("sft") / "model").exists()

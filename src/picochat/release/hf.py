@@ -107,6 +107,7 @@ def export_hf(request: ExportRequest) -> ExportReport:
     token = require_target(request.push) if request.push else None
     require_reader()
     require_free(request.out_dir)
+    require_outside(request.out_dir, run_of(request.checkpoint))
     source = open_source(request)
     if request.push:
         require_evidence(source)
@@ -281,6 +282,12 @@ def require_free(place: Path) -> None:
         return
     if not place.is_dir() or not (place / EXPORT_RECORD).exists():
         raise WrongUsage(f"{place} exists and is not an earlier export", fix="choose another --out-dir, or move it away")
+
+
+def require_outside(place: Path, run: RunDir | None) -> None:
+    """Raises WrongUsage where `place` lies inside an artifact of the run: its digests would no longer hold."""
+    if run and (inside := run.place_around(place)):
+        raise WrongUsage(f"{place} lies inside the artifact {inside}/", fix="choose another --out-dir")
 
 
 @contextmanager
