@@ -303,6 +303,7 @@ def test_offline_mode_and_an_unreachable_hub_are_said_plainly(tmp_path: Path, mo
         ({"document_shard_rows": 0}, WrongUsage, "--document-shard-rows"),
         ({"min_chars": -1}, WrongUsage, "--min-chars"),
         ({"documents_dir": "SAME"}, WrongUsage, "three different paths"),
+        ({"out": "FOLDER"}, WrongUsage, "is a folder; it names a text file"),
         ({"dataset": "LOCAL", "revision": "v1"}, BadInput, "local path"),
         ({"dataset": "LOCAL", "min_chars": 10_000}, BadInput, "no document came out of 3 rows"),
         ({"dataset": "LOCAL", "text_column": "body"}, BadInput, "3 rows: missing_text_column"),
@@ -315,7 +316,12 @@ def test_wrong_request_is_refused_with_its_remedy(
     (tmp_path / "empty").mkdir()
     local = tmp_path / "local.jsonl"
     local.write_text(_lines([{"text": prose(number)} for number in range(3)]))
-    paths = {"SAME": str(tmp_path / "refused" / "corpus.txt"), "LOCAL": str(local), "EMPTY": str(tmp_path / "empty")}
+    paths = {
+        "SAME": str(tmp_path / "refused" / "corpus.txt"),
+        "FOLDER": f"{tmp_path}/refused/",
+        "LOCAL": str(local),
+        "EMPTY": str(tmp_path / "empty"),
+    }
     given = {key: paths.get(value, value) if isinstance(value, str) else value for key, value in changes.items()}
     problem = _refused(tmp_path, **{"config": None, "dataset": str(local), **given})
     assert isinstance(problem, kind)

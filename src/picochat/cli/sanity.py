@@ -46,7 +46,7 @@ def preh100(
             "attention_backend": attn_backend,
             "compile": include_compile,
         },
-        "the flags",
+        "the command line",
         error=WrongUsage,
     )
     request = SanityRequest(out_dir, runtime, include_compile, capacity_scale, capacity_batch_size, capacity_min_free_fraction)

@@ -158,7 +158,7 @@ def _require_sound(request: ImportRequest) -> None:
     ]
     if len({places.out, places.documents, places.report}) < 3:
         problems.append(Problem("--out, --documents-dir and --report must be three different paths"))
-    if places.out.is_dir():
+    if places.out.is_dir() or request.out.endswith("/"):
         problems.append(Problem(f"--out {places.out} is a folder; it names a text file"))
     if places.documents.is_file():
         problems.append(Problem(f"--documents-dir {places.documents} is a file; it names a folder"))

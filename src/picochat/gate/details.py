@@ -120,7 +120,7 @@ def external_scores(evidence: Evidence) -> str:
 
 def export_reader(evidence: Evidence) -> str:
     parity = evidence.parity
-    return f"read back by {parity.reader}" if parity and parity.reader else "no library read the export back"
+    return f"read back by {parity.reader}" if parity and parity.reader else "the export was not read back"
 
 
 def preflight_blocks(evidence: Evidence) -> str:

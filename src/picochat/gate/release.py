@@ -136,7 +136,7 @@ RULES: tuple[Row, ...] = (
     Row("external_eval", "resolved external benchmarks without a score", "benchmarks", measures.external_unmeasured, None, exactly(0), SKILL_ONLY,
         "leaving out a benchmark that went badly would be choosing the result", SCORE_AGAIN, details.external_scores),
     Row("export_parity", "largest relative logit difference of the export, float32", "relative difference", measures.export_difference, None, at_most(1e-3), RELEASE,
-        "people must get the model that was scored", 'pip install "picochat[hf]", then run the same command again', details.export_reader),
+        "people must get the model that was scored", 'parity/export_report.json says why; where transformers is not installed: pip install "picochat[hf]", move parity/ away, and run the same command again', details.export_reader),
 )
 # fmt: on
 

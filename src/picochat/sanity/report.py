@@ -48,6 +48,7 @@ def sanity(request: SanityRequest) -> SanityReport:
     context = Context(
         compute, request.runtime, request.include_compile, scale, request.capacity_sequences, request.min_free_share
     )
+    request.out_dir.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known before the tests
     results = run_sanity(context, lambda result: say(line_of(result)))
     report = SanityReport(results, request.out_dir)
     _write(report, request)
