@@ -185,6 +185,17 @@ def test_changed_setting_sets_the_older_artifact_aside(tmp_path: Path) -> None:
     assert read_json(tmp_path / "run" / "run.json")["origins"]["seed"] == "flag"
 
 
+def test_new_rows_in_the_pack_are_read_and_leave_the_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack = make_pack(tmp_path / "pack")
+    assert run_command(command(tmp_path / "run", pack, "--preflight-only")) == 0
+    rows = (pack.parent / "eval.jsonl").read_text().splitlines()
+    (pack.parent / "eval.jsonl").write_text("\n".join(rows[:-1]) + "\n")
+    capsys.readouterr()
+    assert run_command(command(tmp_path / "run", pack, "--preflight-only")) == 0
+    said = capsys.readouterr().err
+    assert "made rows" in said and "made honesty" in said and "kept corpus" in said and "kept shards" in said
+
+
 def test_each_stage_function_takes_what_its_row_says() -> None:
     config = RunConfig.model_fields
     for stage in STAGES:

@@ -202,7 +202,8 @@ def _make(stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: 
     """(artifact, whether it already stood)."""
     inputs = {need: made[need].digest for need in stage.needs}
     if "pack" in stage.settings:
-        inputs["pack"] = pack.content_digest()
+        # Two stages read a pack: one its rows, the other its text. New rows must not remake the corpus, nor new text the rows.
+        inputs["pack"] = pack.rows_digest() if stage.kind == "rows" else pack.content_digest()
     given = {name: _setting(name, run, config, pack) for name in stage.settings}
     key = artifact_key(_keyed(stage, config, pack), inputs, stage.version)
     place = run.place(stage.kind)

@@ -23,7 +23,7 @@ from typing import Any
 
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.progress import say
-from picochat.core.records import Record, canonical_json, digest_bytes, digest_file, digest_json, pretty_json, read_record
+from picochat.core.records import Record, digest_file, digest_json, pretty_json, read_record
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -258,8 +258,3 @@ def exclusive(place: Path, holder: str, *, wait: bool = False) -> Generator[None
         stream.write(f"pid {os.getpid()}")
         stream.flush()
         yield
-
-
-def digest_of_digests(digests: Mapping[str, str]) -> str:
-    """One digest for a set of named artifacts."""
-    return digest_bytes(canonical_json(dict(digests)))

@@ -110,6 +110,11 @@ class LoadedPack:
         sources = [_source_content(source) for source in self.sources]
         return digest_json({"pack": self.portable_pack(), "recipe": self.portable_recipe(), "sources": sources})
 
+    def rows_digest(self) -> str:
+        """Equal for equal SFT and eval rows; a file that is not there counts as None."""
+        paths = {"chat": self.chat_path, "eval": self.eval_path}
+        return digest_json({key: digest_file(path) if path and path.is_file() else None for key, path in paths.items()})
+
     def portable_pack(self) -> dict[str, object]:
         """The pack without its SFT and eval rows, and an absolute path by its name alone: the same on every machine."""
         corpus = {kind: _portable(path) for kind, path in self.pack.corpus.model_dump(mode="json").items()}
