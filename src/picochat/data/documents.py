@@ -246,7 +246,7 @@ def file_path(source: Path, name: str) -> Path:
     return source if source.is_file() else source / name
 
 
-def read_source_file(source: Path, name: str) -> Iterator[ReadRow]:
+def read_source_file(source: Path, name: str, text_column: str = "text") -> Iterator[ReadRow]:
     """Every row of one file of a source, in order, usable or not.
 
     Ids: the record's own `id`, else `<file>#<row>` counted from 0; for txt and md the file's path. Raises BadInput that
@@ -259,7 +259,7 @@ def read_source_file(source: Path, name: str) -> Iterator[ReadRow]:
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
     with stream:
-        for row in read_rows(stream, str(path), id_column="id"):
+        for row in read_rows(stream, str(path), text_column, id_column="id"):
             problem = text_problem(row.text)
             id = row.id or (name if whole_file else f"{name}#{row.number}")
             yield ReadRow(id, row.text if problem is None and isinstance(row.text, str) else "", problem)

@@ -60,6 +60,7 @@ class RecipeSource(Record):
     reason: str | None = None
     weight: float = Field(default=1.0, gt=0, le=100)
     min_chars: int | None = Field(default=None, ge=1)
+    text_column: str = "text"
 
 
 class CorpusRecipe(Record):
@@ -81,6 +82,7 @@ class LoadedSource:
     manifest: DocumentsManifest | None
     weight: float
     min_chars: int | None
+    text_column: str
     recipe: RecipeSource
 
     def report_path(self) -> Path | None:
@@ -167,6 +169,7 @@ def _source_content(source: LoadedSource) -> Mapping[str, object]:
         "label": source.label,
         "weight": source.weight,
         "min_chars": source.min_chars,
+        "text_column": source.text_column,
         "files": source_digests(source),
     }
 
@@ -210,7 +213,7 @@ def _load_source(
         problems.append(Problem(f"{where}: {path} holds no document file", "import into it, or change include and exclude"))
         return None
     label = item.label or _label_of(path)
-    return LoadedSource(label, path, tuple(files), manifest, item.weight, item.min_chars, item)
+    return LoadedSource(label, path, tuple(files), manifest, item.weight, item.min_chars, item.text_column, item)
 
 
 def _remedy_for_absent(path: Path) -> str:
