@@ -39,7 +39,7 @@ def test_import_command_takes_the_flags_of_the_runbook(tmp_path: Path) -> None:
 def test_preview_prints_a_screen_or_one_json_object(flag: str, tmp_path: Path) -> None:
     pack = str(make_pack(tmp_path, {"web": [(str(number), prose(number)) for number in range(50)]}))
     assert "h100-100m" in _run("preview", flag, pack)
-    assert json.loads(_run("preview", flag, pack, "--scale", "tiny", "--json"))["schema_version"] == 1
+    assert json.loads(_run("preview", flag, pack, "--scale", "tiny", "--json"))["schema_version"] == 2
 
 
 def test_unknown_scale_is_wrong_usage(tmp_path: Path) -> None:

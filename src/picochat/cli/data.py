@@ -73,7 +73,8 @@ def preview(
     """What a pack holds, and whether it is enough for a scale. Writes nothing."""
     from picochat.core.records import pretty_json
     from picochat.data.pack import load_pack
-    from picochat.data.preview import preview_pack, render_preview
+    from picochat.data.preview import preview_pack
+    from picochat.data.preview_terminal import render_preview
     from picochat.scales import find_scale
 
     found = preview_pack(load_pack(dataset_pack), find_scale(scale))
