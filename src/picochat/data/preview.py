@@ -79,8 +79,8 @@ def preview_pack(
     return Preview(
         schema_version=SCHEMA_VERSION,
         pack=str(pack.path),
-        name=pack.name,
-        description=pack.pack.description,
+        name=visible(pack.name),
+        description=visible(pack.pack.description),
         full=full,
         documents=sum(source.documents for source in sources),
         text_bytes=sum(source.text_bytes for source in sources),
@@ -147,7 +147,7 @@ def _describe(
         text_bytes=text_bytes,
         looked_at_documents=tally.documents,
         looked_at_bytes=tally.text_bytes,
-        mean_characters=sum(tally.lengths) / tally.documents if tally.documents else 0.0,
+        mean_characters=_mean_characters(source, tally),
         percentiles=length_percentiles(tally.lengths),
         lengths=length_histogram(tally.lengths),
         unusable_rows=dict(sorted(tally.unusable.items())),
@@ -163,6 +163,14 @@ def _describe(
         ],
         shown=[_shown(sample, place) for place in sample.chosen(SHOWN_DOCUMENTS, seed)],
     )
+
+
+def _mean_characters(source: LoadedSource, tally: SourceTally) -> float:
+    """As the manifest states it where all of it is read, else of the texts looked at."""
+    manifest = source.manifest
+    if manifest and manifest.documents and len(source.files) == len(manifest.shards) and not tally.unusable:
+        return manifest.characters / manifest.documents
+    return sum(tally.lengths) / tally.documents if tally.documents else 0.0
 
 
 def _origin(source: LoadedSource) -> str:
@@ -186,6 +194,7 @@ def _shown(sample: SourceSample, place: int) -> ShownDocument:
         id=visible(f"{sample.source.label}:{sample.ids[place]}"),
         characters=len(text),
         text=visible(text[:SHOWN_CHARACTERS]),
+        whole=len(text) <= SHOWN_CHARACTERS,
     )
 
 
@@ -201,7 +210,7 @@ def _languages(samples: Sequence[SourceSample]) -> tuple[list[LanguageMix | None
 
 def _basis(samples: Sequence[SourceSample], reads_all: bool) -> str:
     if reads_all or all(sample.complete for sample in samples):
-        return "all of the text was read"
+        return "all of the text was read; tokens and languages come from a sample of it"
     files = sum(len(set(sample.file_numbers)) for sample in samples)
     text_bytes = byte_quantity(sum(sum(sample.text_bytes) for sample in samples))
     return f"a sample of {text_bytes} from {files:,} files was read; --full reads all"

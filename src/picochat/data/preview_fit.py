@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +45,8 @@ class Bound(NamedTuple):
     def text(self) -> str:
         """`warns unless 0.25 to 4; blocks unless <= 16`."""
         ranges = (("warns", self.least_warn, self.most_warn), ("blocks", self.least_block, self.most_block))
-        return "; ".join(f"{word} unless {text}" for word, least, most in ranges if (text := _range_text(least, most)))
+        shown = percent_text if self.unit == "of documents" else number_text
+        return "; ".join(f"{word} unless {text}" for word, least, most in ranges if (text := _range_text(least, most, shown)))
 
 
 # fmt: off
@@ -174,10 +175,18 @@ def _outside(value: float, least: float | None, most: float | None) -> bool:
     return (least is not None and value < least) or (most is not None and value > most)
 
 
-def _range_text(least: float | None, most: float | None) -> str:
+def number_text(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1_000 else f"{number:g}"
+
+
+def percent_text(share: float) -> str:
+    return f"{100 * share:g}%"
+
+
+def _range_text(least: float | None, most: float | None, shown: Callable[[float], str]) -> str:
     if least is not None and most is not None:
-        return f"{least:g} to {most:g}"
-    return f">= {least:,g}" if least is not None else f"<= {most:,g}" if most is not None else ""
+        return f"{shown(least)} to {shown(most)}"
+    return f">= {shown(least)}" if least is not None else f"<= {shown(most)}" if most is not None else ""
 
 
 def _verdict(
@@ -209,7 +218,7 @@ def _growing(sources: Sequence[SourcePreview], loaded: Sequence[LoadedSource]) -
 
 def _missing_documents(source: SourcePreview, planned: int, target: int, train: Interval) -> int:
     a_document = source.tokens.value / source.documents if source.tokens and source.documents else 0.0
-    return max(0, math.ceil((max(planned, target) / EPOCHS_WARN - train.low) / a_document)) if a_document else 0
+    return round_up((max(planned, target) / EPOCHS_WARN - train.low) / a_document) if a_document else 0
 
 
 def _advice(

@@ -42,11 +42,12 @@ class RepeatedLine(Record):
 
 
 class ShownDocument(Record):
-    """The beginning of one document; `characters` is the length of the whole."""
+    """The beginning of one document, or all of it (`whole`); `characters` is the length of all."""
 
     id: str
     characters: int
     text: str
+    whole: bool
 
 
 class LanguageMix(Record):

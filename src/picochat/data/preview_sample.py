@@ -2,7 +2,7 @@
 
 A small pack (WHOLE_BYTES) is read as a whole. Of a larger one every source gives a share of the budget, from up to
 SAMPLE_FILES files that lie evenly over it, and of a parquet file from up to SAMPLE_GROUPS row groups; of other files the
-beginning. Holds the texts it took, so at most some 100 MB. Not for statistics of rare things: a sample sees a pair of
+beginning. Holds the texts it took, so at most some 200 MB. Not for statistics of rare things: a sample sees a pair of
 duplicates only where it holds both.
 """
 
@@ -27,7 +27,7 @@ WHOLE_BYTES = 50_000_000
 SAMPLE_FILES = 24  # of one source
 SAMPLE_GROUPS = 8  # of one parquet file
 NEARLY_ALL = 1 - 1e-9
-EXPANSION = 2  # text that a pack counted as whole may hold for each byte of its files, before reading stops
+EXPANSION = 4  # text that a pack counted as whole may hold for each byte of its files, before reading stops
 
 T = TypeVar("T")
 
@@ -61,9 +61,9 @@ def read_sample(
     sources: Sequence[LoadedSource], data: DataConfig, sample_bytes: int = SAMPLE_BYTES, whole_bytes: int = WHOLE_BYTES
 ) -> list[SourceSample]:
     """A sample of every source, or all of them where they hold at most `whole_bytes`. Raises BadInput where a file is broken."""
-    sizes = [_known_bytes(source) for source in sources]
+    sizes = [sum(_text_sizes(source)) for source in sources]
     whole = sum(sizes) <= whole_bytes
-    budgets = [max(size, 1) * EXPANSION for size in sizes] if whole else share_budget(sizes, sample_bytes)
+    budgets = [size * EXPANSION for size in sizes] if whole else share_budget(sizes, sample_bytes)
     samples: list[SourceSample] = []
     with Progress("read text" if whole else "read sample", sum(sizes if whole else budgets) / 1e6, "MB") as progress:
         for source, budget in zip(sources, budgets, strict=True):
@@ -76,7 +76,7 @@ def share_budget(sizes: Sequence[int], total: int) -> list[int]:
     budgets = [0] * len(sizes)
     left = total
     for rank, index in enumerate(sorted(range(len(sizes)), key=lambda number: sizes[number])):
-        budgets[index] = min(max(sizes[index], 1), left // (len(sizes) - rank))
+        budgets[index] = min(sizes[index], left // (len(sizes) - rank))
         left -= budgets[index]
     return budgets
 
@@ -94,26 +94,28 @@ def usable(row_text: object, min_chars: int) -> tuple[str, str | None]:
     return (row_text, None) if len(row_text) >= min_chars else ("", "below_min_chars")
 
 
-def _known_bytes(source: LoadedSource) -> int:
-    """Text bytes where the manifest states them, else the size of the files."""
-    listed = {file.name for file in source.files}
-    if source.manifest is not None:
-        return sum(shard.text_bytes for shard in source.manifest.shards if shard.name in listed)
-    return sum(file.bytes for file in source.files)
+def _text_sizes(source: LoadedSource) -> list[int]:
+    """Of each file: text bytes where the manifest states them, else its own."""
+    stated = {shard.name: shard.text_bytes for shard in source.manifest.shards} if source.manifest else {}
+    return [max(1, stated.get(file.name, file.bytes)) for file in source.files]
 
 
 def _read_source(source: LoadedSource, budget: int, data: DataConfig, progress: Progress) -> SourceSample:
     sample = SourceSample(source, least_characters(source, data))
-    whole = _known_bytes(source) <= budget
-    chosen = list(source.files) if whole else _evenly(source.files, SAMPLE_FILES)
+    sizes = _text_sizes(source)
+    whole = sum(sizes) <= budget
+    numbers = list(range(len(sizes))) if whole else _evenly(range(len(sizes)), SAMPLE_FILES)
+    chosen_bytes = sum(sizes[number] for number in numbers)
     sample.complete = whole
-    left = budget
-    for number, file in enumerate(chosen):
-        # What a short file leaves over goes to those after it.
-        taken, read_all = _read_file(sample, number, file, left if whole else left // (len(chosen) - number), whole)
-        left -= taken
+    taken = passed = 0
+    for number in numbers:
+        # The same share of every file, not the same bytes: else short documents would be over-represented.
+        passed += sizes[number]
+        until = budget if whole else budget * passed // chosen_bytes
+        part, read_all = _read_file(sample, number, source.files[number], until - taken, whole)
+        taken += part
         sample.complete = sample.complete and read_all
-        progress.advance(taken / 1e6, f"{len(sample.texts):,} documents of {source.label}")
+        progress.advance(part / 1e6, f"{len(sample.texts):,} documents of {source.label}")
     return sample
 
 

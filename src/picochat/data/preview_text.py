@@ -65,8 +65,9 @@ def bin_edges(most: int) -> list[int]:
     return edges
 
 
+@lru_cache(maxsize=1)
 def load_identifier() -> Identify | None:
-    """A function from text to (language code, confidence from 0 to 1); None where `py3langid` is not installed."""
+    """A function from text to (language code, confidence from 0 to 1); None where `py3langid` is not installed. Loaded once: it takes a second."""
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier  # pyright: ignore[reportMissingImports]
     except ImportError:
