@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_jsonl
 from picochat.data.corpus import build_corpus
 from picochat.data.pack import load_pack
-from picochat.honesty.ngrams import build_index
 from picochat.honesty.report import report_page
 from picochat.honesty.scan import ScanFound, item_of_row, scan_rows, scan_run, scan_texts
 from picochat.rundir import CorpusFacts, HonestyFacts, facts_of

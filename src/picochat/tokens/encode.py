@@ -90,6 +90,7 @@ def read_part(folder: Path, part: int, split: Split) -> EncodedBatch:
 
 
 def _encode_part(job: EncodeJob, tokenizer: Tokenizer, folder: Path, part: int) -> int:
+    encoded: dict[Split, EncodedBatch]
     if _part_path(folder, part).exists():
         encoded = {split: read_part(folder, part, split) for split in SPLITS}
     else:
