@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 from picochat.core.errors import BadInput
 from picochat.core.records import Record, read_record, write_json
 from picochat.data.globs import matches_any
+from picochat.data.row_batch import Wanted
 from picochat.data.rows import ENDINGS, format_of, read_batches, text_problem
 from picochat.data.shard_writer import DEFAULT_SHARD_DOCUMENTS, DocumentShard, ShardWriter
 
@@ -146,24 +147,31 @@ def file_path(source: Path, name: str) -> Path:
     return source if source.is_file() else source / name
 
 
-def read_source_file(source: Path, name: str, text_column: str = "text") -> Iterator[ReadRow]:
+def read_source_file(source: Path, name: str, text_column: str = "text", *, wanted: Wanted | None = None) -> Iterator[ReadRow]:
     """Every row of one file of a source, in order, usable or not. `text_column`: of parquet and JSON lines.
 
+    wanted: one flag for each row of the file; only those rows come, and the others cost little.
     Ids: the record's own `id`, else `<file>#<row>` counted from 0; for txt and md the file's path. Raises BadInput that
     names file and line where the file itself is broken.
     """
     path = file_path(source, name)
     whole_file = format_of(name) == "text"
+    left = None if wanted is None else sum(wanted)
     try:
         stream = path.open("rb")
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
     with stream:
-        for batch in read_batches(stream, str(path), text_column, id_column="id"):
+        for batch in read_batches(stream, str(path), text_column, id_column="id", wanted=wanted):
             for row in batch.rows():
+                if wanted is not None and not wanted[row.number]:
+                    continue
                 problem = text_problem(row.text)
                 id = row.id or (name if whole_file else f"{name}#{row.number}")
                 yield ReadRow(id, row.text if problem is None and isinstance(row.text, str) else "", problem)
+                left = None if left is None else left - 1
+            if left == 0:
+                return
 
 
 def read_documents(path: Path, source_label: str) -> Iterator[Document]:
