@@ -213,11 +213,15 @@ def _growing(sources: Sequence[SourcePreview], loaded: Sequence[LoadedSource]) -
     reports = [_report(source) for source in loaded]
     open_ones = [n for n, report in enumerate(reports) if report is not None and report.rows_seen >= report.max_rows]
     candidates = open_ones or range(len(sources))
-    return max(candidates, key=lambda number: sources[number].tokens.value if sources[number].tokens else 0.0)  # type: ignore[union-attr]
+    return max(candidates, key=lambda number: _token_count(sources[number]))
+
+
+def _token_count(source: SourcePreview) -> float:
+    return source.tokens.value if source.tokens else 0.0
 
 
 def _missing_documents(source: SourcePreview, planned: int, target: int, train: Interval) -> int:
-    a_document = source.tokens.value / source.documents if source.tokens and source.documents else 0.0
+    a_document = _token_count(source) / source.documents if source.documents else 0.0
     return round_up((max(planned, target) / EPOCHS_WARN - train.low) / a_document) if a_document else 0
 
 

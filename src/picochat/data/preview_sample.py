@@ -60,7 +60,7 @@ class SourceSample:
 def read_sample(
     sources: Sequence[LoadedSource], data: DataConfig, sample_bytes: int = SAMPLE_BYTES, whole_bytes: int = WHOLE_BYTES
 ) -> list[SourceSample]:
-    """A sample of every source, or all of them where they hold at most `whole_bytes`. Raises BadInput where a file is broken."""
+    """A sample of every source, or all of each where they hold at most `whole_bytes`. Raises BadInput for a broken file."""
     sizes = [sum(_text_sizes(source)) for source in sources]
     whole = sum(sizes) <= whole_bytes
     budgets = [size * EXPANSION for size in sizes] if whole else share_budget(sizes, sample_bytes)
@@ -179,6 +179,26 @@ def _take(sample: SourceSample, number: int, name: str, rows: Iterator[Row], bud
         sample.file_numbers.append(number)
         taken += size
     return taken, count, True
+
+
+def parquet_totals(source: LoadedSource) -> tuple[int, int] | None:
+    """(rows, about how many text bytes) of a source of parquet files, as their footers state them; None for other sources.
+
+    The bytes are the column's before compression, without the four that state each text's length. Texts that repeat in a
+    row group may count once, where the writer kept a dictionary.
+    """
+    if not all(format_of(file.name) == "parquet" for file in source.files):
+        return None
+    rows = column_bytes = 0
+    for file in source.files:
+        path = file_path(source.path, file.name)
+        with path.open("rb") as stream:
+            metadata = parquet_metadata(stream, str(path))
+        rows += metadata.num_rows
+        for group in range(metadata.num_row_groups):
+            chunks = (metadata.row_group(group).column(number) for number in range(metadata.num_columns))
+            column_bytes += sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == text_column(source))
+    return rows, max(0, column_bytes - 4 * rows)
 
 
 def text_column(source: LoadedSource) -> str:
