@@ -83,6 +83,7 @@ class RecipeSource(Record):
         ge=1,
         description="shorter documents of this source are dropped and counted; data.min_chars if that is more",
     )
+    text_column: str = Field(default="text", description="the column or key that holds the text, in parquet and JSON lines")
 
 
 class CorpusRecipe(Record):
@@ -104,6 +105,7 @@ class LoadedSource:
     manifest: DocumentsManifest | None
     weight: float
     min_chars: int | None
+    text_column: str
     recipe: RecipeSource
 
     def report_path(self) -> Path | None:
@@ -190,6 +192,7 @@ def _source_content(source: LoadedSource) -> Mapping[str, object]:
         "label": source.label,
         "weight": source.weight,
         "min_chars": source.min_chars,
+        "text_column": source.text_column,
         "files": source_digests(source),
     }
 
@@ -233,7 +236,7 @@ def _load_source(
         problems.append(Problem(f"{where}: {path} holds no document file", "import into it, or change include and exclude"))
         return None
     label = item.label or _label_of(path)
-    return LoadedSource(label, path, tuple(files), manifest, item.weight, item.min_chars, item)
+    return LoadedSource(label, path, tuple(files), manifest, item.weight, item.min_chars, item.text_column, item)
 
 
 def _remedy_for_absent(path: Path) -> str:
