@@ -20,7 +20,8 @@ from picochat.core.errors import BadInput
 from picochat.core.progress import Progress
 from picochat.data.documents import SourceFile, file_path
 from picochat.data.pack import LoadedSource
-from picochat.data.rows import Row, format_of, parquet_metadata, read_row_group, read_rows, text_problem
+from picochat.data.parquet_rows import parquet_metadata, read_row_group
+from picochat.data.rows import Row, format_of, read_rows, text_problem
 
 SAMPLE_BYTES = 20_000_000
 WHOLE_BYTES = 50_000_000
@@ -134,7 +135,7 @@ def _read_file(sample: SourceSample, number: int, file: SourceFile, budget: int,
         if format_of(file.name) == "parquet":
             taken, share = _read_parquet(sample, number, stream, path, file, budget, whole)
         else:
-            rows = read_rows(stream, str(path), text_column(sample.source), id_column="id")
+            rows = read_rows(stream, str(path), sample.source.text_column, id_column="id")
             taken, _, ended = _take(sample, number, file.name, rows, budget)
             share = 1.0 if ended else min(stream.tell() / max(1, file.bytes), NEARLY_ALL)
     sample.file_bytes += file.bytes * share
@@ -151,9 +152,10 @@ def _read_parquet(
     taken = rows_read = 0
     for place, group in enumerate(groups):
         first_row = sum(sizes[:group])
-        rows = read_row_group(
-            stream, str(path), text_column(sample.source), group, metadata, first_row=first_row, id_column="id", whole=False
+        batches = read_row_group(
+            stream, str(path), sample.source.text_column, group, metadata, first_row=first_row, id_column="id", whole=False
         )
+        rows = (row for batch in batches for row in batch.rows())
         left = budget - taken
         part, count, _ = _take(sample, number, file.name, rows, left if whole else left // (len(groups) - place))
         taken += part
@@ -197,10 +199,5 @@ def parquet_totals(source: LoadedSource) -> tuple[int, int] | None:
         rows += metadata.num_rows
         for group in range(metadata.num_row_groups):
             chunks = (metadata.row_group(group).column(number) for number in range(metadata.num_columns))
-            column_bytes += sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == text_column(source))
+            column_bytes += sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == source.text_column)
     return rows, max(0, column_bytes - 4 * rows)
-
-
-def text_column(source: LoadedSource) -> str:
-    """The column or key that holds the text."""
-    return getattr(source, "text_column", None) or "text"
