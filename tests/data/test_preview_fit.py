@@ -150,7 +150,7 @@ def test_the_advised_import_is_a_command_that_runs(tmp_path: Path) -> None:
     assert advice.rows_now == 300
     needed = (PLANNED / 4 - 2e8) / 1_000
     assert needed < advice.max_rows < 1.2 * needed + 1_000
-    command = shlex.split(advice.command.replace("PATH-OF-data", str(tmp_path / "data")))
+    command = shlex.split(advice.command)
     assert command[:3] == ["picochat", "data", "hf-import"]
     before = pack.sources[0].manifest
     result = CliRunner().invoke(app, command[2:], catch_exceptions=False)

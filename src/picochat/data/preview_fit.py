@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from picochat.config import parameter_count, step_tokens
-from picochat.core.records import read_record
+from picochat.core.records import read_json, read_record
 from picochat.data.import_report import ImportReport
 from picochat.data.pack import LoadedSource
 from picochat.data.preview_record import Duplicates, Forecast, ImportAdvice, Interval, ScaleFit, SourcePreview, Status
@@ -265,7 +265,7 @@ def _command(source: LoadedSource, report: ImportReport, max_rows: int) -> str:
     assert report_path is not None
     out = Path(os.path.normpath(report_path.parent / report.out_path))
     flags: list[tuple[str, str | None]] = [
-        ("--dataset", report.dataset if report.kind == "hub" else f"PATH-OF-{report.dataset}"),
+        ("--dataset", _dataset(report, report_path)),
         ("--config", report.config_name),
         ("--split", report.split),
         ("--text-column", report.text_column),
@@ -281,6 +281,14 @@ def _command(source: LoadedSource, report: ImportReport, max_rows: int) -> str:
     ]
     given = [f"{flag} {shlex.quote(value)}" for flag, value in flags if value is not None]
     return " ".join(["picochat data hf-import", *given, "--force"])
+
+
+def _dataset(report: ImportReport, report_path: Path) -> str:
+    """The dataset as the command names it: of local files their place, which only the import's observation states."""
+    observed = report_path.with_name(f"{report_path.stem}.observed.json")
+    if report.kind == "hub" or not observed.is_file():
+        return report.dataset
+    return str(read_json(observed, "import observation").get("dataset", report.dataset))
 
 
 def _report(source: LoadedSource) -> ImportReport | None:
