@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from picochat.config import parameter_count, step_tokens
+from picochat.config import is_long_run, parameter_count, step_tokens
 from picochat.core.records import read_json, read_record
 from picochat.data.import_report import ImportReport
 from picochat.data.pack import LoadedSource
@@ -36,6 +36,7 @@ class Bound(NamedTuple):
     most_warn: float | None
     least_block: float | None
     most_block: float | None
+    always: bool = False  # blocks in every profile, and in short runs as well
 
     def status(self, value: float) -> Status:
         if _outside(value, self.least_block, self.most_block):
@@ -52,7 +53,7 @@ class Bound(NamedTuple):
 # fmt: off
 BOUNDS: tuple[Bound, ...] = (
     #     check                       unit                warns below, above     blocks below, above
-    Bound("documents",                "documents",        100, None,             1, None),
+    Bound("documents",                "documents",        100, None,             1, None, True),
     Bound("duplicate_documents",      "of documents",     None, 0.03,            None, 0.10),
     Bound("near_duplicate_documents", "of documents",     None, 0.05,            None, 0.15),
     Bound("held_out_tokens",          "tokens",           1_000_000, None,       100_000, None),
@@ -87,18 +88,22 @@ def fit_scale(
         "base_exposure": epochs,
     }
     bounds = [each._replace(least_warn=None) if _lenient(each, config.tokenizer.vocab_size) else each for each in BOUNDS]
-    forecasts = [_forecast(bound, measured[bound.check]) for bound in bounds]
+    # As the preflight: only a long run of a release profile is blocked, but for what makes any run meaningless.
+    blocks = config.gate.profile != "research" and is_long_run(config)
+    forecasts = [_forecast(bound, measured[bound.check], blocks) for bound in bounds]
+    status = _worst([forecast.status for forecast in forecasts if forecast.check in ("corpus_model_fit", "base_exposure")])
     advice = _advice(sources, loaded, planned, target, train)
     return ScaleFit(
         scale=scale.name,
+        profile=config.gate.profile,
         parameters=parameters,
         planned_tokens=planned,
         target_tokens=target,
         train_tokens=train,
         epochs=epochs,
         unread_share=max(0.0, 1 - epochs.value) if epochs else None,
-        verdict=_verdict(sources, loaded, planned, target, train),
-        status=_worst([forecast.status for forecast in forecasts if forecast.check in ("corpus_model_fit", "base_exposure")]),
+        verdict=_verdict(sources, loaded, planned, target, train, status),
+        status=status,
         advice=advice,
         forecasts=forecasts,
     )
@@ -157,13 +162,15 @@ def _lenient(bound: Bound, vocab_size: int) -> bool:
     return bound.check == "tokenizer_fit" and vocab_size < SMALL_VOCABULARY
 
 
-def _forecast(bound: Bound, measured: Interval | None) -> Forecast:
+def _forecast(bound: Bound, measured: Interval | None, blocks: bool) -> Forecast:
     sampled = bound.check in ("duplicate_documents", "near_duplicate_documents") and measured and measured.high > measured.low
     if measured is None or (sampled and bound.status(measured.low) == "pass"):
         status: Status = "unmeasured"
     else:
         ends = (measured.value,) if sampled else (measured.low, measured.value, measured.high)
         status = _worst([bound.status(end) for end in ends])
+    if status == "block" and not (blocks or bound.always):
+        status = "warn"
     return Forecast(check=bound.check, status=status, measured=measured, unit=bound.unit, bound=bound.text())
 
 
@@ -190,22 +197,30 @@ def _range_text(least: float | None, most: float | None, shown: Callable[[float]
 
 
 def _verdict(
-    sources: Sequence[SourcePreview], loaded: Sequence[LoadedSource], planned: int, target: int, train: Interval | None
+    sources: Sequence[SourcePreview],
+    loaded: Sequence[LoadedSource],
+    planned: int,
+    target: int,
+    train: Interval | None,
+    status: Status,
 ) -> str:
     """One sentence: enough, too small or too large, and what to change."""
     epochs = inverse(planned, train)
     if train is None or epochs is None:
         return "unmeasured: the sample holds too little text"
-    most = max(planned, target) / train.low
     if epochs.value < EPOCHS_LEAST:
         return f"too large: {1 - epochs.value:.0%} of the text would never be read; preflight will warn"
-    if most <= EPOCHS_WARN:
-        unread = max(0.0, 1 - epochs.value)
-        return f"enough; {unread:.0%} of the text would never be read" if unread >= 0.005 else "enough"
+    unread = max(0.0, 1 - epochs.value)
+    enough = f"; {unread:.0%} of the text would never be read" if unread >= 0.005 else ""
+    if max(planned, target) / train.low <= EPOCHS_WARN:
+        return f"enough{enough}"
     growing = _growing(sources, loaded)
     rows = _missing_documents(sources[growing], planned, target, train)
-    word = "too small: preflight will block" if most > EPOCHS_BLOCK else "small: preflight will warn"
-    return f"{word}; about {rows:,} more documents like {sources[growing].label}'s make it {EPOCHS_WARN:.0f} epochs"
+    remedy = f"about {rows:,} more documents like {sources[growing].label}'s make it {EPOCHS_WARN:.0f} epochs"
+    will = f"preflight will {status}"
+    if epochs.high <= EPOCHS_WARN:
+        return f"enough for the plan{enough}; but {target / train.value:.3g} epochs to the target tokens: {will}; {remedy}"
+    return f"{'too small' if max(planned, target) / train.low > EPOCHS_BLOCK else 'small'}: {will}; {remedy}"
 
 
 def _growing(sources: Sequence[SourcePreview], loaded: Sequence[LoadedSource]) -> int:
