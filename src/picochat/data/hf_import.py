@@ -21,6 +21,7 @@ from picochat.core.progress import Progress, quantity, say
 from picochat.core.publish import exclusive
 from picochat.core.records import Record, digest_json, read_json, read_record, write_json
 from picochat.data.documents import MANIFEST_NAME, read_manifest
+from picochat.data.hub_requests import Patience
 from picochat.data.import_report import ImportReport, publish_import
 from picochat.data.import_work import ImportWork
 from picochat.data.origin import Origin, is_local, open_origin
@@ -81,8 +82,16 @@ def import_places(request: ImportRequest) -> ImportPlaces:
     return ImportPlaces(out, documents, report)
 
 
-def import_dataset(request: ImportRequest, *, force: bool = False, connections: int = DEFAULT_CONNECTIONS) -> ImportReport:
+def import_dataset(
+    request: ImportRequest,
+    *,
+    force: bool = False,
+    connections: int = DEFAULT_CONNECTIONS,
+    patience: Patience | None = None,
+) -> ImportReport:
     """The report of a complete import: made now, finished from an interrupted one, or found complete.
+
+    connections: files read at the same time. patience: with a slow or failing Hub. Neither changes the result.
 
     Raises WrongUsage for a request that contradicts itself or for places that hold another import (`force` sets that
     aside), BadInput for local data, HubProblem for the Hub.
@@ -96,7 +105,7 @@ def import_dataset(request: ImportRequest, *, force: bool = False, connections: 
     _require_room(places, force)
     places.work.mkdir(parents=True, exist_ok=True)
     with exclusive(places.work / "lock", str(places.documents)):
-        origin = _pinned_origin(request, places, force)
+        origin = _pinned_origin(request, places, force, patience)
         report = _import_rows(request, places, origin, connections)
     shutil.rmtree(places.work)
     return report
@@ -214,7 +223,7 @@ def _require_room(places: ImportPlaces, force: bool) -> None:
         )
 
 
-def _pinned_origin(request: ImportRequest, places: ImportPlaces, force: bool) -> Origin:
+def _pinned_origin(request: ImportRequest, places: ImportPlaces, force: bool, patience: Patience | None) -> Origin:
     """The origin at the revision that the interrupted import had pinned, or at the one of now."""
     pin_path = places.work / "pin.json"
     pin = read_json(pin_path) if pin_path.exists() else None
@@ -227,7 +236,7 @@ def _pinned_origin(request: ImportRequest, places: ImportPlaces, force: bool) ->
         _clear(places.work)
         pin = None
     pinned = (pin["revision"], pin["card_revision"]) if pin is not None and pin["revision"] else None
-    origin = open_origin(request.dataset, request.config, request.split, request.revision, pinned=pinned)
+    origin = open_origin(request.dataset, request.config, request.split, request.revision, pinned=pinned, patience=patience)
     if pin is not None and pin["pin"] != origin.pin:
         raise WrongUsage(f"the files of {request.dataset} changed since this import began", fix="--force begins again")
     revisions = {"revision": origin.revision, "card_revision": origin.card_revision}

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, Literal
 
 from picochat.core.errors import BadInput, HubProblem
 from picochat.core.records import digest_file, digest_json
-from picochat.data.hub import CONVERTED_REVISION, Hub, HubDataset, HubFile, Traffic, UnknownRevision
+from picochat.data.hub import CONVERTED_REVISION, Hub, HubDataset, HubFile
+from picochat.data.hub_requests import Patience, Traffic, UnknownRevision
 from picochat.data.layout import NO_CARD, Card, read_card, split_files
 from picochat.data.rows import format_of
 
@@ -48,15 +49,21 @@ class Origin:
 
 
 def open_origin(
-    dataset: str, config: str | None, split: str, revision: str | None, *, pinned: tuple[str, str] | None = None
+    dataset: str,
+    config: str | None,
+    split: str,
+    revision: str | None,
+    *,
+    pinned: tuple[str, str] | None = None,
+    patience: Patience | None = None,
 ) -> Origin:
     """The split's files, at `revision` for the Hub. A path that exists, or is written as one, is read locally.
 
-    pinned: (revision, card_revision) that an earlier, interrupted import had resolved.
+    pinned: (revision, card_revision) that an earlier, interrupted import had resolved. patience: with the Hub.
     Raises BadInput for local trouble, HubProblem for the Hub's; both list the configs and splits that exist.
     """
     if not is_local(dataset):
-        return _open_hub(dataset, config, split, revision, pinned)
+        return _open_hub(Hub(patience or Patience()), dataset, config, split, revision, pinned)
     if revision is not None:
         raise BadInput(f"--revision {revision} was given, but {dataset} is a local path", fix="leave --revision out")
     return _open_local(Path(dataset).expanduser(), config, split)
@@ -67,8 +74,9 @@ def is_local(dataset: str) -> bool:
     return dataset.startswith((".", "/", "~")) or format_of(dataset) is not None or os.path.exists(dataset)
 
 
-def _open_hub(id: str, config: str | None, split: str, revision: str | None, pinned: tuple[str, str] | None) -> Origin:
-    hub = Hub()
+def _open_hub(
+    hub: Hub, id: str, config: str | None, split: str, revision: str | None, pinned: tuple[str, str] | None
+) -> Origin:
     described = hub.dataset(id, pinned[1] if pinned else revision)
     dataset = _dataset_with_rows(hub, described, revision, pinned)
     where = f"dataset {id} at {dataset.revision[:12]}"
