@@ -2,7 +2,6 @@ import email.utils
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,12 +37,12 @@ FAULTS: list[tuple[str, dict[str, object]]] = [
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, bytes]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("calm")
     with serving(FakeHub()) as hub:
         hub.add_dataset("owner/name", parquet_files())
         import_dataset(request(folder))
-    yield folder_bytes(folder)
+    return folder_bytes(folder)
 
 
 @pytest.mark.parametrize(("what", "fault"), FAULTS, ids=[what for what, _ in FAULTS])
