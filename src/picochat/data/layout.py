@@ -54,7 +54,10 @@ def read_card(readme: str) -> Card:
     try:
         front = yaml.safe_load(found.group(1))
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # also a date that is none, or endless nesting
-        raise BadInput(f"the dataset card's front matter is not valid YAML ({(str(error).splitlines() or ['?'])[0]})") from None
+        raise BadInput(
+            f"the dataset card's front matter is not valid YAML ({(str(error).splitlines() or ['?'])[0]})",
+            fix="mend README.md; of a dataset that is not yours, import a local copy without its README.md",
+        ) from None
     if not isinstance(front, dict):
         return NO_CARD
     configs = front.get("configs") or []
