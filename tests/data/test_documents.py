@@ -11,7 +11,6 @@ from picochat.core.errors import BadInput
 from picochat.core.records import digest_file
 from picochat.data.documents import (
     Document,
-    ShardWriter,
     list_source_files,
     read_documents,
     read_manifest,
@@ -19,6 +18,7 @@ from picochat.data.documents import (
     write_documents,
 )
 from picochat.data.rows import FORMATS, format_of
+from picochat.data.shard_writer import ShardWriter
 from tests.data.builders import folder_bytes, parquet_bytes, prose
 
 
@@ -59,14 +59,14 @@ def test_manifest_states_the_digest_of_every_shard(tmp_path: Path) -> None:
 
 
 def test_shard_appears_only_when_it_is_complete(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, 3)
-    writer.add("a", "text")
-    assert not list(tmp_path.glob("*.zst"))
-    writer.add("b", "text")
-    writer.add("c", "text")
-    assert [path.name for path in tmp_path.glob("*.zst")] == ["shard-000000.jsonl.zst"]
-    writer.add("d", "text")
-    writer.discard()
+    with ShardWriter(tmp_path, 3) as writer:
+        assert [writer.add(name, "text") for name in "ab"] == [None, None]
+        assert not list(tmp_path.glob("*.zst"))
+        coming = writer.add("c", "text")
+        assert coming is not None
+        assert coming.result().documents == 3
+        assert [path.name for path in tmp_path.glob("*.zst")] == ["shard-000000.jsonl.zst"]
+        writer.add("d", "text")
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -1,7 +1,7 @@
 """`picochat data hf-import`: rows of a dataset become documents, with a report of where every one came from.
 
 The revision is resolved once and pinned. Work lies in `<documents-dir>.work` until it is complete: after a kill or a lost
-connection the same command goes on after the last committed rows, and ends with the same bytes. Then the report, the
+connection the same command goes on after the last complete shard, and ends with the same bytes. Then the report, the
 readable head of the text (`--out`, decision 0003) and, by one rename, the documents appear. Duration, traffic and
 absolute places are written apart (`*.observed.json`), because they differ between runs that import the same.
 Does not detect near-duplicates: that is the corpus's work.
@@ -24,9 +24,11 @@ from picochat.data.documents import MANIFEST_NAME, read_manifest
 from picochat.data.import_report import ImportReport, publish_import
 from picochat.data.import_work import ImportWork
 from picochat.data.origin import Origin, is_local, open_origin
-from picochat.data.visits import OriginReader, Plan, visited_in_order
+from picochat.data.origin_reader import OriginReader
+from picochat.data.read_ahead import read_in_order
+from picochat.data.visits import Plan
 
-IMPORT_VERSION = 1  # raise it when the same request would give other documents
+IMPORT_VERSION = 2  # raise it when the same request would give other documents
 DEFAULT_CONNECTIONS = 8
 
 
@@ -106,31 +108,22 @@ def _import_rows(request: ImportRequest, places: ImportPlaces, origin: Origin, c
         f"{(origin.revision or 'local files')[:12]}: {len(origin.files)} files, licence {origin.licence or 'not stated'}"
     )
     plan = Plan(tuple(file.name for file in origin.files), request.max_rows, request.sample, request.seed)
-    reader = OriginReader(origin, request.text_column, places.work / "footers")
-    work = ImportWork(places.work, request.min_chars, request.document_shard_rows, plan.names)
-    plan.exhausted.update(work.state.exhausted)
-    rows_before = work.state.rows_seen
-    if rows_before:
-        say(f"going on after {rows_before:,} rows that an earlier process imported")
-    with Progress("import", request.max_rows, "rows") as progress:
-        progress.start_at(rows_before)
-        with visited_in_order(
-            reader,
+    with ImportWork(places.work, request.document_shard_rows, plan.names) as work:
+        plan.exhausted.update(work.state.exhausted)
+        rows_before = work.state.rows_seen
+        if rows_before:
+            say(f"going on after {rows_before:,} rows that an earlier process imported")
+        elapsed_s = _take_rows(
+            request,
+            origin,
             plan,
-            connections=connections,
-            after=work.state.last_key,
-            rows_wanted=request.max_rows - rows_before,
-        ) as visits:
-            for visited in visits:
-                rows = visited.rows[: request.max_rows - work.rows_seen]
-                work.take(visited, rows)
-                progress.advance(len(rows), f"{quantity(work.text_bytes)}B of text")
-                if work.rows_seen == request.max_rows:
-                    break
+            work,
+            OriginReader(origin, request.text_column, request.min_chars, places.work / "footers"),
+            connections,
+        )
         work.finish()
-        elapsed_s = progress.elapsed_s()
     _require_documents(request, work)
-    observed = {
+    observed: dict[str, object] = {
         "schema_version": 1,
         "elapsed_s": round(elapsed_s, 3),
         "rows_by_this_process": work.state.rows_seen - rows_before,
@@ -142,7 +135,29 @@ def _import_rows(request: ImportRequest, places: ImportPlaces, origin: Origin, c
         "documents_dir": str(places.documents.resolve()),
         "dataset": str(Path(request.dataset).expanduser().resolve()) if origin.kind == "files" else request.dataset,
     }
-    return publish_import(request, places, origin, work, observed)
+    return publish_import(request, places, origin, work.state, work.documents, observed)
+
+
+def _take_rows(
+    request: ImportRequest, origin: Origin, plan: Plan, work: ImportWork, reader: OriginReader, connections: int
+) -> float:
+    """Let `work` take the rows that it lacks; returns the seconds that took."""
+    rows_before = work.rows_seen
+    with Progress("import", request.max_rows, "rows") as progress:
+        progress.start_at(rows_before)
+        with read_in_order(
+            reader,
+            plan,
+            connections=connections,
+            after=work.state.position,
+            rows_wanted=request.max_rows - rows_before,
+        ) as parts:
+            for part in parts:
+                rows = work.take(part, request.max_rows - work.rows_seen)
+                progress.advance(rows, f"{quantity(work.text_bytes)}B of text")
+                if work.rows_seen == request.max_rows:
+                    break
+        return progress.elapsed_s()
 
 
 def _require_sound(request: ImportRequest) -> None:

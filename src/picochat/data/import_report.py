@@ -7,15 +7,16 @@ relative to its own folder.
 from __future__ import annotations
 
 import os
-from itertools import groupby
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from picochat.core.machine import usable_cores
 from picochat.core.progress import quantity, say
 from picochat.core.publish import set_aside
 from picochat.core.records import Record, digest_json, write_atomic, write_json
 from picochat.data.documents import MANIFEST_NAME, DocumentsManifest, Provenance, documents_manifest, read_source_file
-from picochat.data.import_work import ImportWork, RowPreview
+from picochat.data.import_work import ImportState, RowPreview
 from picochat.data.origin import Origin
 
 if TYPE_CHECKING:
@@ -88,20 +89,25 @@ class ImportReport(Record):
 
 
 def publish_import(
-    request: ImportRequest, places: ImportPlaces, origin: Origin, work: ImportWork, observed: dict[str, object]
+    request: ImportRequest,
+    places: ImportPlaces,
+    origin: Origin,
+    state: ImportState,
+    documents: Path,
+    observed: dict[str, object],
 ) -> ImportReport:
     """Write report, head and observation, then let the documents appear by one rename: they are the sign of completeness."""
-    files = _imported_files(origin, work)
+    files = _imported_files(origin, state)
     revision = origin.revision or f"files:{digest_json({file.name: file.digest for file in files})}"
-    manifest = documents_manifest(work.state.shards, _provenance(request, places, origin, revision))
-    report = _report(request, places, origin, revision, files, work, manifest)
-    write_json(work.documents / MANIFEST_NAME, manifest)
-    write_atomic(places.out, _head(work, manifest, os.path.relpath(places.documents, places.out.parent)))
+    manifest = documents_manifest(state.shards, _provenance(request, places, origin, revision))
+    report = _report(request, places, origin, revision, files, state, manifest)
+    write_json(documents / MANIFEST_NAME, manifest)
+    write_atomic(places.out, _head(documents, manifest, os.path.relpath(places.documents, places.out.parent)))
     write_json(places.report, report)
     write_atomic(places.report.with_suffix(".md"), render_report(report).encode())
     write_json(places.observed, observed)
     _make_room(places.documents)
-    os.rename(work.documents, places.documents)
+    os.rename(documents, places.documents)
     for line in report.lines():
         say(line)
     if report.licence is None:
@@ -151,20 +157,19 @@ def render_report(report: ImportReport) -> str:
     )
 
 
-def _imported_files(origin: Origin, work: ImportWork) -> list[ImportedFile]:
-    files: list[ImportedFile] = []
-    for index, ranges in groupby(work.state.ranges, key=lambda each: each[0]):
-        spans = [(start, stop) for _, start, stop in ranges]
-        files.append(
+def _imported_files(origin: Origin, state: ImportState) -> list[ImportedFile]:
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        digests = pool.map(origin.digest_of, sorted(state.ranges))
+        return [
             ImportedFile(
-                name=origin.files[index].name,
-                bytes=origin.files[index].bytes,
-                digest=origin.digest_of(index),
-                rows_inspected=sum(stop - start for start, stop in spans),
-                row_ranges=spans,
+                name=origin.files[file].name,
+                bytes=origin.files[file].bytes,
+                digest=digest,
+                rows_inspected=sum(stop - start for start, stop in ranges),
+                row_ranges=ranges,
             )
-        )
-    return files
+            for (file, ranges), digest in zip(sorted(state.ranges.items()), digests, strict=True)
+        ]
 
 
 def _provenance(request: ImportRequest, places: ImportPlaces, origin: Origin, revision: str) -> Provenance:
@@ -186,10 +191,9 @@ def _report(
     origin: Origin,
     revision: str,
     files: list[ImportedFile],
-    work: ImportWork,
+    state: ImportState,
     manifest: DocumentsManifest,
 ) -> ImportReport:
-    state = work.state
     beside = places.report.parent
     documents_dir = Path(os.path.relpath(places.documents, beside)).as_posix()
     return ImportReport(
@@ -235,12 +239,12 @@ def _report(
     )
 
 
-def _head(work: ImportWork, manifest: DocumentsManifest, documents_dir: str) -> bytes:
+def _head(documents: Path, manifest: DocumentsManifest, documents_dir: str) -> bytes:
     """The first documents as plain text, at most HEAD_BYTES, under a line that says so. Why: docs/decisions/0003."""
     texts: list[bytes] = []
     size = 0
     for shard in manifest.shards:
-        for row in read_source_file(work.documents, shard.name):
+        for row in read_source_file(documents, shard.name):
             data = row.text.strip().encode()
             if texts and size + len(data) > HEAD_BYTES:
                 return _with_header(texts, manifest, documents_dir)

@@ -1,27 +1,31 @@
-"""An import in progress: complete shards, the documents that are not in one yet, and a journal that says what counts.
+"""An import in progress: complete shards, and a journal that says what counts.
 
-Rows are committed in groups: first shards and pending documents reach the disk, then one journal row states them. After a
-kill the last whole journal row is the truth; whatever it does not name is thrown away and made again, byte for byte the
-same. Memory holds one 16-byte digest for each document (about 100 MB for a million), to drop repeated texts.
+A shard and the journal row that states it are one step: which rows went into it, which were skipped and why, and where the
+import stood after its last document. After a kill the journal is the truth; a shard that it does not name is made again,
+byte for byte the same. Memory does not grow with the rows: the digests that tell repeated texts lie on disk.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from bisect import bisect
+from collections import Counter, deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 
-import xxhash
-
+from picochat.core.errors import BadInput
 from picochat.core.journal import Journal, read_journal
-from picochat.core.records import Record, parse_record, write_atomic
-from picochat.data.documents import DocumentShard, ShardWriter, document_line, read_source_file
-from picochat.data.rows import Row, text_problem
-from picochat.data.visits import Visited
+from picochat.core.records import Record, parse_record
+from picochat.data.judged import JudgedRows, shown
+from picochat.data.read_ahead import Part, Position
+from picochat.data.seen_texts import DIGEST_BYTES, SeenTexts
+from picochat.data.shard_writer import DocumentShard, ShardWriter
 
-COMMIT_ROWS = 1000
 PREVIEWS = 200
-PREVIEW_CHARACTERS = 160
+RESTORE_DIGESTS = 1 << 16
 
 
 class RowPreview(Record):
@@ -36,182 +40,215 @@ class RowPreview(Record):
 
 
 class Commit(Record):
-    """What one journal row adds: rows taken from which files, documents kept, rows skipped and why, shards completed."""
+    """What one journal row adds: the rows taken up to the end of a shard, or up to the end of the import (shard None)."""
 
     step: int
-    last_key: tuple[int, int]
+    position: Position
     ranges: list[tuple[int, int, int]]
     skipped: dict[str, int]
     previews: list[RowPreview]
     exhausted: list[int]
-    shards: list[DocumentShard]
-    pending: list[str]
+    shard: DocumentShard | None
 
 
 @dataclass
 class ImportState:
-    """The sum of all commits."""
+    """The sum of all commits. `ranges`: file -> [first row, row after the last], sorted, joined where they touch."""
 
     steps: int = 0
-    last_key: tuple[int, int] | None = None
-    ranges: list[tuple[int, int, int]] = field(default_factory=list)
+    position: Position | None = None
+    rows_seen: int = 0
+    text_bytes: int = 0
+    ranges: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     previews: list[RowPreview] = field(default_factory=list)
     exhausted: set[int] = field(default_factory=set)
     shards: list[DocumentShard] = field(default_factory=list)
-    pending: list[str] = field(default_factory=list)
 
     @property
-    def rows_seen(self) -> int:
-        return sum(stop - start for _, start, stop in self.ranges)
+    def documents(self) -> int:
+        return sum(shard.documents for shard in self.shards)
 
     def add(self, commit: Commit) -> None:
         self.steps = commit.step
-        self.last_key = commit.last_key
-        self.ranges = merged_ranges(self.ranges, commit.ranges)
+        self.position = commit.position
+        for file, start, stop in commit.ranges:
+            self.rows_seen += stop - start
+            add_range(self.ranges.setdefault(file, []), start, stop)
         for reason, count in commit.skipped.items():
             self.skipped[reason] = self.skipped.get(reason, 0) + count
         self.previews += commit.previews
         self.exhausted |= set(commit.exhausted)
-        self.shards += commit.shards
-        self.pending = commit.pending
+        if commit.shard is not None:
+            self.shards.append(commit.shard)
+            self.text_bytes += commit.shard.text_bytes
+
+
+@dataclass
+class _Increment:
+    """What was taken since the last commit was cut."""
+
+    ranges: list[tuple[int, int, int]] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    previews: list[RowPreview] = field(default_factory=list)
+    exhausted: list[int] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    position: Position = field(default_factory=lambda: Position((0, 0), 0))
 
 
 class ImportWork:
-    """Takes visited rows in order and keeps their documents. `state` is what was committed; `finish` commits the rest."""
+    """Takes rows in order and keeps their documents. `state` is what was committed; `finish` commits the rest.
 
-    def __init__(self, folder: Path, min_chars: int, shard_documents: int, names: tuple[str, ...]) -> None:
-        self.folder, self.min_chars, self.names = folder, min_chars, names
+    Use as a context manager. `rows_seen` and `text_bytes` count what was taken, committed or not.
+    """
+
+    def __init__(self, folder: Path, shard_documents: int, names: tuple[str, ...]) -> None:
+        self.folder, self.names = folder, names
         self.documents = folder / "documents"
         self.state = ImportState()
         self._journal = Journal(folder / "journal.jsonl")
         for row in read_journal(self._journal.path):
-            self.state.add(parse_record(Commit, row, str(self._journal.path)))
+            self.state.add(parse_record(Commit, row, str(self._journal.path), fix="--force begins again"))
         self._journal.truncate_after(self.state.steps)
-        self._seen: set[bytes] = set()
+        self.rows_seen, self.text_bytes = self.state.rows_seen, self.state.text_bytes
         self._drop_uncommitted()
+        self._seen = SeenTexts(folder)
+        self._restore_digests()
+        self._digests = (folder / "digests.bin").open("ab")
         self._writer = ShardWriter(self.documents, shard_documents, first_shard=len(self.state.shards))
-        self.rows_seen = self.state.rows_seen
-        self.text_bytes = sum(shard.text_bytes for shard in self.state.shards)
-        self._restore()
-        self._clear_increment()
+        self._since = _Increment()
+        self._coming: deque[tuple[_Increment, Future[DocumentShard]]] = deque()
 
-    def take(self, visited: Visited, rows: list[Row]) -> None:
-        """Keep the documents among `rows`, the first rows of the visit."""
-        if rows:
-            self._ranges.append((visited.visit.file, rows[0].number, rows[-1].number + 1))
-        for row in rows:
-            self._take_row(f"{self.names[visited.visit.file]}#{row.number}", row.text)
-        if visited.exhausted:
-            self._exhausted.append(visited.visit.file)
-        self._last_key = visited.visit.key
-        if self._uncommitted >= COMMIT_ROWS:
-            self._commit()
+    def __enter__(self) -> ImportWork:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._writer.__exit__(kind, error, trace)
+        self._digests.close()
+        self._seen.close()
+
+    def take(self, part: Part, most_rows: int) -> int:
+        """Keep the documents among the part's first `most_rows` rows; returns how many rows that were."""
+        if part.exhausted:
+            self._since.exhausted.append(part.visit.file)
+        if part.rows is None:
+            return 0
+        first = part.stop - len(part.rows)
+        rows = part.rows.head(most_rows)
+        problems = self._problems(rows)
+        begin = 0
+        for position, problem in enumerate(problems):
+            if problem is None:
+                self._since.digests.append(rows.digests[position])
+                shard = self._writer.add_line(rows.lines[position], rows.characters[position], rows.text_bytes[position])
+                self.text_bytes += rows.text_bytes[position]
+                if shard is not None:
+                    self._note(rows, problems, begin, position + 1, part.visit.key, first)
+                    self._cut(shard)
+                    begin = position + 1
+        self._note(rows, problems, begin, len(rows), part.visit.key, first)
+        self._settle(wait=False)
+        return len(rows)
 
     def finish(self) -> None:
         """Complete the last shard and commit everything."""
-        self._writer.close()
-        self._tail.clear()
-        self._commit()
+        shard = self._writer.complete()
+        if shard is not None:
+            self._cut(shard)
+        self._settle(wait=True)
+        if self._since.ranges or self._since.exhausted:
+            self._commit(self._since, None)
 
-    def _take_row(self, id: str, text: object) -> None:
-        reason = text_problem(text)
-        if reason is None:
-            assert isinstance(text, str)
-            reason = self._keep(id, text)
-        if reason is not None:
-            self._skipped[reason] = self._skipped.get(reason, 0) + 1
-        if self.rows_seen < PREVIEWS:
-            self._previews.append(_preview(self.rows_seen, id, text, reason))
-        self.rows_seen += 1
-        self._uncommitted += 1
+    def _problems(self, rows: JudgedRows) -> list[str | None]:
+        """Why each row becomes no document, repeated texts included."""
+        good = [position for position, problem in enumerate(rows.problems) if problem is None]
+        fresh = self._seen.add([rows.digests[position] for position in good])
+        problems = list(rows.problems)
+        for position, new in zip(good, fresh, strict=True):
+            if not new:
+                problems[position] = "duplicate_text"
+        return problems
 
-    def _keep(self, id: str, text: str) -> str | None:
-        """None where the text became a document, else why it did not."""
-        if len(text) < self.min_chars:
-            return "below_min_chars"
-        data = text.encode()
-        digest = xxhash.xxh3_128_digest(data)
-        if digest in self._seen:
-            return "duplicate_text"
-        self._seen.add(digest)
-        self._writer.add(id, text)
-        self.text_bytes += len(data)
-        if self._writer.pending:
-            self._tail.append((id, text))
-        else:
-            self._tail.clear()
-        return None
+    def _note(
+        self, rows: JudgedRows, problems: list[str | None], start: int, stop: int, key: tuple[int, int], first: int
+    ) -> None:
+        """Account for the rows at positions start to stop."""
+        if start == stop:
+            return
+        since = self._since
+        since.ranges.append((rows.file, rows.first + start, rows.first + stop))
+        since.skipped.update(problem for problem in problems[start:stop] if problem is not None)
+        for position in range(start, min(stop, start + PREVIEWS - self.rows_seen)):
+            since.previews.append(self._preview(rows, position, problems[position], self.rows_seen + position - start))
+        since.position = Position(key, first + stop)
+        self.rows_seen += stop - start
 
-    def _commit(self) -> None:
-        """Documents first, then the journal row that makes them count, then the removal of what no longer does."""
-        step = self.state.steps + 1
-        completed = self._writer.shards[self._shards_committed :]
-        pending = [] if completed else list(self.state.pending)
-        if self._tail:
-            pending.append(f"pending-{step:08d}.jsonl")
-            write_atomic(self.folder / pending[-1], b"".join(document_line(id, text) for id, text in self._tail))
+    def _preview(self, rows: JudgedRows, position: int, problem: str | None, index: int) -> RowPreview:
+        characters, text = rows.heads.get(position) or (rows.characters[position], "")
+        if not text and rows.lines[position]:
+            text = shown(json.loads(rows.lines[position])["text"])
+        return RowPreview(
+            index=index,
+            id=f"{self.names[rows.file]}#{rows.first + position}",
+            included=problem is None,
+            reason=problem,
+            num_characters=characters,
+            preview=text,
+        )
+
+    def _cut(self, shard: Future[DocumentShard]) -> None:
+        """A shard is full: what was taken so far is committed as soon as it stands."""
+        self._coming.append((self._since, shard))
+        self._since = _Increment()
+
+    def _settle(self, *, wait: bool) -> None:
+        while self._coming and (wait or self._coming[0][1].done()):
+            increment, shard = self._coming.popleft()
+            self._commit(increment, shard.result())
+
+    def _commit(self, increment: _Increment, shard: DocumentShard | None) -> None:
+        """The shard stands and its digests are written: the journal row makes them count."""
+        self._digests.write(b"".join(increment.digests))
+        self._digests.flush()
         commit = Commit(
-            step=step,
-            last_key=self._last_key or self.state.last_key or (0, 0),
-            ranges=merged_ranges([], self._ranges),
-            skipped=self._skipped,
-            previews=self._previews,
-            exhausted=self._exhausted,
-            shards=completed,
-            pending=pending,
+            step=self.state.steps + 1,
+            position=increment.position,
+            ranges=increment.ranges,
+            skipped=dict(increment.skipped),
+            previews=increment.previews,
+            exhausted=increment.exhausted,
+            shard=shard,
         )
         self._journal.append(commit.model_dump(mode="json"))
-        for name in set(self.state.pending) - set(pending):
-            (self.folder / name).unlink()
         self.state.add(commit)
-        self._clear_increment()
-
-    def _clear_increment(self) -> None:
-        self._shards_committed = len(self._writer.shards)
-        self._tail: list[tuple[str, str]] = []
-        self._ranges: list[tuple[int, int, int]] = []
-        self._skipped: dict[str, int] = {}
-        self._previews: list[RowPreview] = []
-        self._exhausted: list[int] = []
-        self._last_key: tuple[int, int] | None = None
-        self._uncommitted = 0
 
     def _drop_uncommitted(self) -> None:
-        """Remove shards and pending files that no journal row names."""
-        known = {shard.name for shard in self.state.shards} | set(self.state.pending)
-        documents = self.documents.iterdir() if self.documents.exists() else ()
-        for path in (*documents, *self.folder.glob("pending-*")):
+        """Remove shards that no journal row names."""
+        known = {shard.name for shard in self.state.shards}
+        for path in self.documents.iterdir() if self.documents.exists() else ():
             if path.name not in known:
                 path.unlink()
 
-    def _restore(self) -> None:
-        """Read the committed documents again: their digests, and the texts of the shard that was not complete."""
-        for shard in self.state.shards:
-            for row in read_source_file(self.documents, shard.name):
-                self._seen.add(xxhash.xxh3_128_digest(row.text.encode()))
-        for name in self.state.pending:
-            for line in (self.folder / name).read_bytes().splitlines():
-                document = json.loads(line)
-                data = document["text"].encode()
-                self._seen.add(xxhash.xxh3_128_digest(data))
-                self._writer.add(document["id"], document["text"])
-                self.text_bytes += len(data)
+    def _restore_digests(self) -> None:
+        """Learn the digests of the committed documents again; what lies behind them in the file is cut off."""
+        path = self.folder / "digests.bin"
+        path.touch()
+        wanted = self.state.documents * DIGEST_BYTES
+        if path.stat().st_size < wanted:
+            raise BadInput(f"{self.folder} holds a damaged unfinished import", fix="--force begins again")
+        os.truncate(path, wanted)
+        with path.open("rb") as stream:
+            while block := stream.read(RESTORE_DIGESTS * DIGEST_BYTES):
+                self._seen.add([block[at : at + DIGEST_BYTES] for at in range(0, len(block), DIGEST_BYTES)])
 
 
-def merged_ranges(ranges: list[tuple[int, int, int]], more: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """(file, first row, row after the last), sorted, with ranges that touch joined."""
-    joined: list[tuple[int, int, int]] = []
-    for file, start, stop in sorted([*ranges, *more]):
-        if joined and joined[-1][0] == file and joined[-1][2] == start:
-            joined[-1] = (file, joined[-1][1], stop)
-        else:
-            joined.append((file, start, stop))
-    return joined
-
-
-def _preview(index: int, id: str, text: object, reason: str | None) -> RowPreview:
-    usable = text if isinstance(text, str) else ""
-    shown = " ".join(usable[: 2 * PREVIEW_CHARACTERS].split())[:PREVIEW_CHARACTERS]
-    shown = shown.encode("utf-8", errors="replace").decode()
-    return RowPreview(index=index, id=id, included=reason is None, reason=reason, num_characters=len(usable), preview=shown)
+def add_range(ranges: list[tuple[int, int]], start: int, stop: int) -> None:
+    """Put rows start to stop into sorted ranges, joined with those that they touch."""
+    at = bisect(ranges, (start, stop))
+    ranges.insert(at, (start, stop))
+    if at + 1 < len(ranges) and ranges[at + 1][0] == stop:
+        stop = ranges.pop(at + 1)[1]
+    if at > 0 and ranges[at - 1][1] == start:
+        start = ranges.pop(at - 1)[0]
+        at -= 1
+    ranges[at] = (start, stop)

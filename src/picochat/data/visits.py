@@ -1,4 +1,4 @@
-"""Which rows an import inspects, in which order, and the reading of them ahead of time over several connections.
+"""Which rows an import inspects, and in which order.
 
 A visit is a slice of one row group (parquet) or of one file (JSON lines, text). `spread` goes round over all files in a
 seeded order and takes one slice of each in turn, row groups in a seeded order too, so that the first rows are already a
@@ -9,25 +9,14 @@ fair sample of the split. `head` takes files and rows as they stand. The order d
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count, islice
-from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
-
-import pyarrow.parquet as pq
-
-from picochat.data.origin import Origin
-from picochat.data.rows import Row, format_of, parquet_metadata, read_row_group, read_rows
+from itertools import count
+from typing import Literal, NamedTuple
 
 Sample = Literal["spread", "head"]
 SMALLEST_SLICE_ROWS = 100  # of a big row group: below that, the cost of opening it is not worth the spread
-LARGEST_SLICE_ROWS = 10_000  # what one visit may hold in memory
-OPEN_READERS = 64
+LARGEST_SLICE_ROWS = 10_000  # a larger visit would only make a resumed import read more again
 
 
 class Visit(NamedTuple):
@@ -38,14 +27,6 @@ class Visit(NamedTuple):
     group: int | None
     start: int
     rows: int
-
-
-class Visited(NamedTuple):
-    """What a visit found. `exhausted`: the file, which has no row groups, has no row after these."""
-
-    visit: Visit
-    rows: list[Row]
-    exhausted: bool
 
 
 RowCounts = Callable[[int], "tuple[int, ...] | None"]
@@ -125,168 +106,3 @@ def _slices(
 def _lot(seed: int, *parts: object) -> bytes:
     """A lot that a name draws: the same on every machine and in every version of Python and numpy."""
     return hashlib.sha256("\0".join(map(str, (seed, *parts))).encode()).digest()
-
-
-@dataclass
-class _Reader:
-    """A row iterator in the middle of a row group or file, kept open for its next slice."""
-
-    stream: BinaryIO
-    rows: Iterator[Row]
-    position: int = 0
-
-
-@dataclass
-class OriginReader:
-    """Reads visits of an origin, from several threads. Footers of parquet files are kept on disk: a file is visited often."""
-
-    origin: Origin
-    text_column: str
-    footers: Path
-    _counts: dict[int, tuple[int, ...] | None] = field(default_factory=dict)
-    _coming: dict[int, Future[tuple[int, ...] | None]] = field(default_factory=dict)
-    _open: dict[tuple[int, int | None], _Reader] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def row_counts(self, file: int) -> tuple[int, ...] | None:
-        """Rows of each row group; None where the format has none."""
-        if file not in self._counts:
-            coming = self._coming.pop(file, None)
-            self._counts[file] = coming.result() if coming else self._read_counts(file)
-        return self._counts[file]
-
-    def fetch_early(self, files: list[int], pool: ThreadPoolExecutor) -> None:
-        """Begin to read the row counts of files that will be asked for."""
-        for file in files:
-            self._coming[file] = pool.submit(self._read_counts, file)
-
-    def first_row(self, file: int, group: int | None) -> int:
-        """The number in the file of a row group's first row."""
-        counts = self.row_counts(file) or ()
-        return sum(counts[: group or 0])
-
-    def read(self, visit: Visit) -> Visited:
-        """The visit's rows, numbered in their file. Two slices of one row group must not be read at the same time."""
-        with self._lock:
-            reader = self._open.pop((visit.file, visit.group), None)
-        if reader is None or reader.position != visit.start:
-            reader = self._start(visit)
-        rows = list(islice(reader.rows, visit.rows))
-        reader.position += len(rows)
-        exhausted = visit.group is None and len(rows) < visit.rows
-        if self._has_more(visit, exhausted):
-            self._keep(visit, reader)
-        else:
-            reader.stream.close()
-        return Visited(visit, rows, exhausted)
-
-    def close(self) -> None:
-        for reader in self._open.values():
-            reader.stream.close()
-        self._open.clear()
-
-    def _read_counts(self, file: int) -> tuple[int, ...] | None:
-        name = self.origin.files[file].name
-        if format_of(name) != "parquet":
-            return None
-        path = self._footer_path(file)
-        if not path.exists():
-            with self.origin.open_file(file) as stream:
-                metadata = parquet_metadata(stream, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".part")
-            metadata.write_metadata_file(str(temporary))
-            temporary.rename(path)
-        metadata = pq.read_metadata(str(path))
-        return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
-
-    def _start(self, visit: Visit) -> _Reader:
-        name = self.origin.files[visit.file].name
-        counts = self.row_counts(visit.file)
-        stream = self.origin.open_file(visit.file)
-        if visit.group is None or counts is None:
-            rows = read_rows(stream, name, self.text_column)
-        else:
-            metadata = pq.read_metadata(str(self._footer_path(visit.file)))
-            rows = read_row_group(
-                stream,
-                name,
-                self.text_column,
-                visit.group,
-                metadata,
-                first_row=self.first_row(visit.file, visit.group),
-                whole=visit.rows == counts[visit.group],
-            )
-        passed = sum(1 for _ in islice(rows, visit.start))
-        return _Reader(stream, rows, passed)
-
-    def _has_more(self, visit: Visit, exhausted: bool) -> bool:
-        counts = self.row_counts(visit.file)
-        if visit.group is None or counts is None:
-            return not exhausted
-        return visit.start + visit.rows < counts[visit.group]
-
-    def _keep(self, visit: Visit, reader: _Reader) -> None:
-        with self._lock:
-            self._open[(visit.file, visit.group)] = reader
-            if len(self._open) > OPEN_READERS:
-                oldest = next(iter(self._open))
-                self._open.pop(oldest).stream.close()
-
-    def _footer_path(self, file: int) -> Path:
-        return self.footers / f"{file:06d}.parquet"
-
-
-@contextmanager
-def visited_in_order(
-    reader: OriginReader, plan: Plan, *, connections: int, after: tuple[int, int] | None, rows_wanted: int
-) -> Generator[Iterator[Visited], None, None]:
-    """What the visits after `after` find, in the order of the plan, read ahead by `connections` threads.
-
-    rows_wanted: how many rows the caller still takes, so that counted rows are not fetched in vain.
-    """
-    pool = ThreadPoolExecutor(max_workers=connections, thread_name_prefix="import")
-    footer_pool = ThreadPoolExecutor(max_workers=connections, thread_name_prefix="footers")
-    try:
-        reader.fetch_early(plan.files_surely_visited(), footer_pool)
-        yield _read_ahead(reader, plan, pool, connections, after, rows_wanted)
-    finally:
-        reader.origin.stop()
-        for each in (footer_pool, pool):
-            each.shutdown(wait=True, cancel_futures=True)
-        reader.close()
-
-
-def _read_ahead(
-    reader: OriginReader,
-    plan: Plan,
-    pool: ThreadPoolExecutor,
-    connections: int,
-    after: tuple[int, int] | None,
-    rows_wanted: int,
-) -> Iterator[Visited]:
-    visits = plan.visits(reader.row_counts)
-    in_flight: deque[tuple[Visit, Future[Visited]]] = deque()
-    waiting: Visit | None = None
-    rows_coming = 0
-    while True:
-        while len(in_flight) < connections + 1 and rows_coming < rows_wanted:
-            waiting = waiting or next(visits, None)
-            if waiting is None:
-                break
-            if (after is not None and waiting.key <= after) or waiting.file in plan.exhausted:
-                waiting = None
-                continue
-            if any((visit.file, visit.group) == (waiting.file, waiting.group) for visit, _ in in_flight):
-                break  # its reader is in use: one row group is read by one thread at a time
-            in_flight.append((waiting, pool.submit(reader.read, waiting)))
-            rows_coming += waiting.rows
-            waiting = None
-        if not in_flight:
-            return
-        visit, future = in_flight.popleft()
-        found = future.result()
-        rows_coming -= visit.rows - len(found.rows)
-        if found.exhausted:
-            plan.exhausted.add(visit.file)
-        yield found
