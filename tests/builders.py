@@ -85,6 +85,7 @@ def make_corpus_facts(**changes: Any) -> CorpusFacts:
         exact_duplicates=4_000,
         near_duplicates=9_000,
         dropped={"exact_duplicate": 4_000, "short": 1_000},
+        duplicates=[],
         held_out_share=0.00187,
         sources=sources,
     )

@@ -43,7 +43,7 @@ class DataConfig(Record):
 class TokenizerConfig(Record):
     vocab_size: int = Field(default=8192, ge=320, le=65536, description="specials and 256 bytes included; ids fit 16 bits")
     train_bytes: PositiveInt = Field(
-        default=200_000_000, description="text that the tokenizer is trained on, a seeded sample of documents"
+        default=60_000_000, description="text that the tokenizer is trained on, a seeded sample of documents"
     )
 
 

@@ -33,6 +33,15 @@ class SourceFacts(Record):
     import_report: bool
 
 
+class DuplicatePair(Record):
+    """Documents of `source` that repeat one of source `of` (which may be the same), exactly or nearly."""
+
+    source: str
+    of: str
+    exact: int
+    near: int
+
+
 class CorpusFacts(Record):
     """Counts are of documents read from the sources; kept = read - dropped; train + held out = kept."""
 
@@ -47,6 +56,7 @@ class CorpusFacts(Record):
     exact_duplicates: int = Field(description="documents dropped because the same text came before")
     near_duplicates: int = Field(description="documents in near-duplicate clusters, beyond the first of each")
     dropped: dict[str, int] = Field(description="reason -> documents")
+    duplicates: list[DuplicatePair] = Field(description="which source repeats which; sums to the two counts above")
     held_out_share: float
     sources: list[SourceFacts]
 
@@ -241,7 +251,7 @@ class Place:
 
 PLACES: tuple[Place, ...] = (
     #     kind             folder               facts               files
-    Place("corpus",        "corpus",            CorpusFacts,        "pack.json recipe.json sources.json import_reports/LABEL.json dropped.jsonl near_duplicates.jsonl location.json"),
+    Place("corpus",        "corpus",            CorpusFacts,        "pack.json recipe.json sources.json import_reports/LABEL.json fates.u8 dropped.jsonl near_duplicates.jsonl location.json"),
     Place("rows",          "rows",              RowsFacts,          "sft_train.jsonl sft_held_out.jsonl eval.jsonl"),
     Place("tokenizer",     "tokenizer",         TokenizerFacts,     "tokenizer.json chat_template.jinja"),
     Place("shards",        "base/token_shards", ShardsFacts,        "train-NNNNN.bin held_out-NNNNN.bin, a .starts and a .json beside each; encoding.json"),

@@ -39,7 +39,7 @@ def test_import_command_takes_the_flags_of_the_runbook(tmp_path: Path) -> None:
 def test_preview_prints_a_screen_or_one_json_object(flag: str, tmp_path: Path) -> None:
     pack = str(make_pack(tmp_path, {"web": [(str(number), prose(number)) for number in range(50)]}))
     assert "h100-100m" in _run("preview", flag, pack)
-    assert json.loads(_run("preview", flag, pack, "--scale", "tiny", "--json"))["schema_version"] == 1
+    assert json.loads(_run("preview", flag, pack, "--scale", "tiny", "--json"))["schema_version"] == 2
 
 
 def test_unknown_scale_is_wrong_usage(tmp_path: Path) -> None:
@@ -52,3 +52,21 @@ def test_help_imports_neither_torch_nor_the_hub_nor_arrow() -> None:
     code = "import sys, picochat.cli.data\nprint([m for m in ('torch', 'huggingface_hub', 'pyarrow', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_preview_writes_its_page_beside_the_pack_unless_told_otherwise(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": [(str(number), prose(number)) for number in range(50)]})
+    page = pack.parent / "preview.html"
+    _run("preview", "--pack", str(pack), "--scale", "tiny", "--no-html")
+    _run("preview", "--pack", str(pack), "--scale", "tiny", "--json")
+    assert not page.exists()
+    _run("preview", "--pack", str(pack), "--scale", "tiny", "--full")
+    assert page.is_file()
+    _run("preview", "--pack", str(pack), "--scale", "tiny", "--json", "--html", str(tmp_path / "new" / "page.html"))
+    assert (tmp_path / "new" / "page.html").read_bytes() == page.read_bytes()
+
+
+def test_a_page_and_no_page_contradict(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": [("1", prose(1))]})
+    with pytest.raises(WrongUsage, match="contradict"):
+        _run("preview", "--pack", str(pack), "--html", "x.html", "--no-html")

@@ -2,17 +2,21 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picochat.config import DataConfig
+from picochat.config import DataConfig, HostConfig
 from picochat.core.errors import BadInput
-from picochat.core.publish import Artifact, changed_files
+from picochat.core.publish import Artifact, changed_files, publish
 from picochat.core.records import read_jsonl
-from picochat.data.corpus import id_share, read_split, weight_copies
+from picochat.data.corpus import build_corpus
+from picochat.data.corpus_reader import DROPPED, HELD_OUT, read_split
+from picochat.data.corpus_scan import scan_group, scan_tasks
 from picochat.data.hf_import import import_dataset
 from picochat.data.pack import load_pack
+from picochat.data.split import id_share, weight_copies
 from picochat.rundir import CorpusFacts, facts_of
 from tests.data.builders import make_corpus, make_pack, parquet_bytes, parquet_files, prose, request, serving, write
 from tests.fake_hub import FakeHub
@@ -120,6 +124,60 @@ def test_weight_copies_are_the_whole_part_or_one_more(id: str, weight: float) ->
     assert 0 <= id_share(id) < 1
 
 
+def test_duplicates_are_told_by_which_source_repeats_which(tmp_path: Path) -> None:
+    web, books = _documents(0, 40), [*_documents(30, 20), ("again", prose(49)), ("near", _near(7))]
+    pack = make_pack(tmp_path, {"web": [*web, ("long", prose(7, words=80))], "books": books})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    facts = facts_of(corpus, CorpusFacts)
+    found = {(pair.source, pair.of): (pair.exact, pair.near) for pair in facts.duplicates}
+    assert found == {("books", "web"): (10, 1), ("books", "books"): (1, 0)}
+    of = {row["id"]: row["of"] for _, row in read_jsonl(corpus.path("dropped.jsonl"))}
+    assert of["books:again"] == "books:49"
+    assert of["books:30"] == "web:30"
+
+
+def test_each_row_has_one_fate_and_the_fates_give_the_counts(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": [*_documents(), ("same", prose(3))]}, web={"weight": 1.5})
+    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.1))
+    fates = np.fromfile(corpus.path("fates.u8"), dtype=np.uint8)
+    facts = facts_of(corpus, CorpusFacts)
+    assert len(fates) == 301
+    assert set(fates.tolist()) == {DROPPED, 1, 2, HELD_OUT}
+    assert (fates == HELD_OUT).sum() == facts.held_out_documents
+    assert fates[fates != HELD_OUT].sum() == facts.train_documents
+    assert fates[300] == DROPPED
+
+
+def test_scan_that_was_killed_goes_on_with_the_groups_that_stand(tmp_path: Path) -> None:
+    sources = {name: _documents(first, 30) for name, first in (("a", 0), ("b", 100), ("c", 200))}
+    pack = load_pack(make_pack(tmp_path, sources))
+    expected = make_corpus(pack, tmp_path / "undisturbed").digest
+    tasks = scan_tasks(pack, 1)
+    workspace = tmp_path / "corpus.work" / "scan"
+    workspace.mkdir(parents=True)
+    (tmp_path / "corpus.work" / "key").write_text("key")
+    scan_group(tasks[1], workspace)  # as another process, or machine, left it
+    stood = (workspace / "group-000001.json").stat().st_mtime_ns
+    (workspace / "group-000000-00000.npz").write_bytes(b"cut off by the kill")
+    seen: list[int] = []
+    with publish(tmp_path / "corpus", "corpus", "key", {}) as draft:
+        build_corpus(pack, DataConfig(), HostConfig(workers=1), draft)
+        seen.append((draft.workspace / "scan" / "group-000001.json").stat().st_mtime_ns)
+    assert draft.artifact is not None
+    assert draft.artifact.digest == expected
+    assert seen == [stood]
+
+
+def test_text_column_of_a_source_is_the_recipes_to_say(tmp_path: Path) -> None:
+    folder = tmp_path / "stories"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"story": prose(number)}) + "\n" for number in range(20)))
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": {"recipe": "r.json"}})
+    write(tmp_path / "r.json", {"sources": [{"path": "stories", "text_column": "story"}]})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    assert {d.text for split in ("train", "held_out") for d in read_split(corpus, split)} == {prose(n) for n in range(20)}
+
+
 def test_every_dropped_row_is_listed_with_its_reason(tmp_path: Path) -> None:
     folder = tmp_path / "text"
     folder.mkdir()
@@ -165,12 +223,13 @@ def test_source_that_changed_or_went_away_is_refused(tmp_path: Path) -> None:
     pack = write(tmp_path / "dataset_pack.json", {"corpus": "text"})
     corpus = make_corpus(pack, tmp_path / "corpus")
     assert len(_ids(corpus, "train")) == 19
-    (folder / "07.txt").write_text(prose(7).upper())
+    name = _ids(corpus, "train")[7].removeprefix("text:")
+    (folder / name).write_text((folder / name).read_text().upper())
     with pytest.raises(BadInput, match="has changed since the corpus was built"):
         _ids(corpus, "train")
-    os.unlink(folder / "07.txt")
+    os.unlink(folder / name)
     with pytest.raises(BadInput, match="is gone"):
-        _ids(corpus, "held_out")
+        _ids(corpus, "train")
 
 
 def test_documents_that_differ_from_their_manifest_are_refused(tmp_path: Path) -> None:
@@ -205,7 +264,15 @@ def test_corpus_of_an_import_carries_its_report_and_licence(tmp_path: Path) -> N
     corpus = make_corpus(pack, tmp_path / "corpus")
     (source,) = facts_of(corpus, CorpusFacts).sources
     assert (source.label, source.kind, source.licence, source.import_report) == ("web", "hub", "odc-by", True)
-    expected = {"pack.json", "recipe.json", "sources.json", "dropped.jsonl", "near_duplicates.jsonl", "import_reports/web.json"}
+    expected = {
+        "pack.json",
+        "recipe.json",
+        "sources.json",
+        "fates.u8",
+        "dropped.jsonl",
+        "near_duplicates.jsonl",
+        "import_reports/web.json",
+    }
     assert set(corpus.manifest.files) == expected
     assert changed_files(corpus.place, corpus.manifest) == []
     assert json.loads(corpus.path("sources.json").read_text())["sources"][0]["provenance"]["revision"] == commit

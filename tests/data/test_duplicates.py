@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picochat.data.duplicates import NO_SHINGLE, band_rows, near_duplicate_clusters, signatures
+from picochat.data.duplicates import band_rows, near_duplicate_clusters
+from picochat.data.minhash import ABSENT, signatures
 
 VOCABULARY = [f"word{number}" for number in range(3000)]
 
@@ -82,7 +83,7 @@ def test_signature_does_not_depend_on_the_other_texts() -> None:
 
 
 def test_texts_of_fewer_than_five_words_take_no_part() -> None:
-    assert (signatures(["one two three four", "", "..."]) == NO_SHINGLE).all()
+    assert (signatures(["one two three four", "", "..."]) == ABSENT).all()
     assert near_duplicate_clusters(["one two three four"] * 3 + [""] * 3, 0.5) == []
     assert near_duplicate_clusters([], 0.5) == []
 

@@ -179,7 +179,7 @@ def corpus_facts(licence: str | None = "odc-by") -> CorpusFacts:
     return CorpusFacts(
         documents_read=1_011, documents=1_003, train_documents=993, held_out_documents=10, characters=119_000, text_bytes=120_004,
         train_text_bytes=118_000, held_out_text_bytes=2_004, exact_duplicates=8, near_duplicates=5, dropped={"duplicate": 8},
-        held_out_share=0.01, sources=[web, wiki],
+        duplicates=[], held_out_share=0.01, sources=[web, wiki],
     )  # fmt: skip
 
 

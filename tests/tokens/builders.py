@@ -58,6 +58,7 @@ def make_counts(train_documents: Sequence[Written], held_out: Sequence[Written])
         exact_duplicates=0,
         near_duplicates=0,
         dropped={},
+        duplicates=[],
         held_out_share=0.1,
         sources=[],
     )

@@ -68,16 +68,29 @@ def hf_import(
 def preview(
     dataset_pack: Annotated[Path, typer.Option("--dataset-pack", "--pack", help="dataset_pack.json of the pack.")],
     scale: Annotated[str, typer.Option(help="Scale to measure the pack against.")] = "h100-100m",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read all of a large pack: exact counts, duplicates of all documents.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="File of the page. [default: preview.html beside the pack]")] = None,
+    no_html: Annotated[bool, typer.Option("--no-html", help="Write no page.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text; no page unless --html.")] = False,
 ) -> None:
-    """What a pack holds, and whether it is enough for a scale. Writes nothing."""
+    """What a pack holds, and whether it is enough for a scale: on the terminal, and as a page with pictures."""
+    from picochat.core.errors import WrongUsage
     from picochat.core.records import pretty_json
     from picochat.data.pack import load_pack
-    from picochat.data.preview import preview_pack, render_preview
+    from picochat.data.preview import preview_pack
+    from picochat.data.preview_page import publish_page
+    from picochat.data.preview_terminal import render_preview
     from picochat.scales import find_scale
 
-    found = preview_pack(load_pack(dataset_pack), find_scale(scale))
+    if html is not None and no_html:
+        raise WrongUsage("--html and --no-html contradict each other", fix="give one of them")
+    pack = load_pack(dataset_pack)
+    found = preview_pack(pack, find_scale(scale), full=full)
     typer.echo(pretty_json(found).decode() if as_json else render_preview(found), nl=False)
+    if html is not None or not (no_html or as_json):
+        publish_page(found, pack, html)
 
 
 @app.command("task-pack")

@@ -1,4 +1,6 @@
-"""The generated pages under docs/: checks.md, config.md, artifacts.md. Each is made from the code that it describes.
+"""The generated pages under docs/: checks.md, config.md, artifacts.md and the JSON Schemas of the files that people write.
+
+Each is made from the code that it describes.
 
     python -m picochat.cli.pages --write docs     write them
     python -m picochat.cli.pages --check docs     exit 1, naming each page that differs from the code
@@ -20,6 +22,7 @@ from pydantic.fields import FieldInfo
 from picochat.config import RunConfig, flatten
 from picochat.core.progress import say
 from picochat.core.records import write_atomic
+from picochat.data.pack_schema import corpus_recipe_schema, dataset_pack_schema
 from picochat.gate.pages import checks_page
 from picochat.gate.render import cell
 from picochat.rundir import FRONT_PAGES, PLACES
@@ -147,6 +150,8 @@ PAGES: tuple[tuple[str, Callable[[], str]], ...] = (
     ("checks.md", checks_page),
     ("config.md", config_page),
     ("artifacts.md", artifacts_page),
+    ("schemas/dataset_pack.schema.json", dataset_pack_schema),
+    ("schemas/corpus_recipe.schema.json", corpus_recipe_schema),
 )
 
 

@@ -1,223 +1,114 @@
 """The corpus: which documents of a pack are read, which are dropped and why, and which are held out.
 
-Nothing is copied. The artifact states every source file with its digest, the ids that are dropped and the share that is
-held out; `read_split` streams the sources again and refuses where one has changed. A held-out document is chosen by the
-hash of its id, so a larger import keeps the old ones out; near-duplicates go where the first of their cluster goes, so no
-held-out text has a near copy in training. Ids are `<label>:<id of the source>`.
+Nothing is copied. The artifact states every source file with its digest, and for each of its rows what becomes of it;
+`corpus_reader` streams the sources again. A held-out document is chosen by the hash of its id, so a larger import keeps the
+old ones out; near-duplicates go where the first of their cluster goes, so no held-out text has a near copy in training.
+Ids are `<label>:<id of the source>`.
 
 A weight w reads a training document floor(w) times and once more by the hash of its id; held-out documents are read once.
-Memory: some 800 bytes a document (512 of them its near-duplicate signature), so 0.8 GB for a million; texts only stream.
+Memory: about ten bytes a document beside a fixed amount. What else must be known of all documents lies on disk meanwhile,
+some 600 bytes each (docs/decisions/0015).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from picochat.config import DataConfig, HostConfig
 from picochat.core.errors import BadInput, Problem
-from picochat.core.progress import Progress
-from picochat.core.publish import Artifact, Draft
-from picochat.core.records import Record, digest_file, read_json, read_jsonl, read_record, write_json, write_jsonl
-from picochat.data.corpus_scan import FileScan, scan_files
-from picochat.data.documents import Document, Provenance, file_path, ignored_files, read_source_file
-from picochat.data.duplicates import PERMUTATIONS, Signatures, cluster_signatures
-from picochat.data.pack import LoadedPack, LoadedSource, source_digests
-from picochat.rundir import CorpusFacts, SourceFacts, facts_of
-
-Split = Literal["train", "held_out"]
-
-
-class CorpusFile(Record):
-    """One source file. `name` is relative to its source."""
-
-    name: str
-    bytes: int
-    sha256: str
+from picochat.core.progress import Progress, say
+from picochat.core.publish import Draft
+from picochat.core.records import write_json, write_jsonl
+from picochat.data.corpus_reader import DROPPED, HELD_OUT, CorpusFile, CorpusSource, CorpusSources
+from picochat.data.corpus_rows import Fates, PlacedChunk, Repeats, RowTable
+from picochat.data.corpus_scan import ScanListing, ScanTask, scan_groups, scan_tasks
+from picochat.data.documents import file_path, ignored_files
+from picochat.data.duplicates import connect, members_of_clusters
+from picochat.data.pack import LoadedPack, LoadedSource
+from picochat.rundir import CorpusFacts, DuplicatePair, SourceFacts
 
 
-class CorpusSource(Record):
-    """One source in `sources.json`. `ignored`: ending -> files that are not read because their kind is not known."""
+class Drop(NamedTuple):
+    """A row that is not read, why, and the row that it repeats, if it does."""
 
-    label: str
-    weight: float
-    min_chars: int
-    provenance: Provenance | None
-    import_report: str | None
-    ignored: dict[str, int]
-    files: list[CorpusFile]
+    row: int
+    reason: str
+    of: int | None
 
 
-class CorpusSources(Record):
-    schema_version: int
+class Outcome(NamedTuple):
+    """What becomes of every row, and how it came to that."""
+
+    table: RowTable
+    fates: Fates
+    exact: Repeats
+    near: Repeats
     held_out_share: float
-    sources: list[CorpusSource]
-
-
-@dataclass
-class _Tally:
-    """The documents of all sources in order, as parallel columns, and what was dropped."""
-
-    ids: list[str]
-    owners: list[int]
-    characters: list[int]
-    text_bytes: list[int]
-    copies: list[int]
-    dropped: list[tuple[str, str]]
 
 
 def build_corpus(pack: LoadedPack, data: DataConfig, host: HostConfig, draft: Draft) -> None:
     """Reads every source once and writes what `read_split` needs. Raises BadInput for broken files and repeated ids."""
     sources = [_describe(source, data, draft) for source in pack.sources]
-    tally = _Tally([], [], [], [], [], [])
-    signatures = _read_sources(pack, sources, host, tally)
-    _require_unique_ids(tally)
-    clusters = cluster_signatures(signatures, data.near_duplicate_jaccard)
-    near = {member: cluster[0] for cluster in clusters for member in cluster[1:]}
-    copies = np.array(tally.copies, dtype=np.int64)
-    if data.drop_near_duplicates:
-        copies[list(near)] = 0
-        tally.dropped += [(tally.ids[member], "near_duplicate") for member in near]
-    if not copies.any():
-        raise BadInput(f"pack {pack.path} has no document left", problems=_drop_problems(tally), fix="see --set data.min_chars")
-    shares = np.array([id_share(tally.ids[near.get(index, index)]) for index in range(len(tally.ids))])
-    text_bytes = int((np.array(tally.text_bytes, dtype=np.int64) * copies).sum())
-    share = held_out_share(text_bytes, shares[copies > 0], data)
-    held_out = (shares < share) & (copies > 0)
-    copies[held_out] = 1
-    _write_files(pack, draft, sources, share, tally, clusters)
-    draft.facts = _facts(pack, sources, tally, copies, held_out, near, share).model_dump(mode="json")
+    with RowTable(draft.workspace / "scan") as table:
+        _scan(pack, sources, data, host, table)
+        _require_unique_ids(table, draft.workspace / "ids")
+        outcome = _decide(table, pack, data, draft.workspace)
+        dropped = _write_files(pack, sources, outcome, draft)
+        draft.facts = _facts(pack, sources, outcome, dropped).model_dump(mode="json")
 
 
-def read_split(corpus: Artifact, split: Split) -> Iterator[Document]:
-    """The documents of a split, in the order of sources, files and rows; a repeated one (weight) follows itself as `<id>~2`.
-
-    Raises BadInput where a source file is gone or differs from what the corpus was built from.
-    """
-    reader = SplitReader(corpus)
-    for number in range(len(reader.files)):
-        yield from reader.read(number, split)
-
-
-class SplitReader:
-    """Reads a corpus file by file, for who reads several at a time. `files` is the order that `read_split` follows."""
-
-    def __init__(self, corpus: Artifact) -> None:
-        listing = read_record(CorpusSources, corpus.path("sources.json"), "corpus sources")
-        places = read_json(corpus.path("location.json"), "corpus location")["sources"]
-        self.files = [(source, Path(places[source.label]), file) for source in listing.sources for file in source.files]
-        self._share = facts_of(corpus, CorpusFacts).held_out_share
-        self._dropped = {row["id"] for _, row in read_jsonl(corpus.path("dropped.jsonl"))}
-        clusters = (row["documents"] for _, row in read_jsonl(corpus.path("near_duplicates.jsonl")))
-        self._first = {id: cluster[0] for cluster in clusters for id in cluster[1:]}
-
-    def read(self, number: int, split: Split) -> Iterator[Document]:
-        """The documents of one file that belong to the split."""
-        source, place, file = self.files[number]
-        _require_unchanged(source, place, file)
-        for row in read_source_file(place, file.name):
-            id = f"{source.label}:{row.id}"
-            if row.problem is not None or id in self._dropped:
-                continue
-            held_out = id_share(self._first.get(id, id)) < self._share
-            if held_out != (split == "held_out"):
-                continue
-            yield Document(id, row.text, source.label)
-            for copy in range(2, weight_copies(id, source.weight) + 1 if split == "train" else 0):
-                yield Document(f"{id}~{copy}", row.text, source.label)
-
-
-def id_share(id: str, purpose: str = "split") -> float:
-    """A number in [0, 1) that follows from the id alone: sha256, its first 52 bits."""
-    digest = hashlib.sha256(f"{purpose}\0{id}".encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> 12) / (1 << 52)
-
-
-def weight_copies(id: str, weight: float) -> int:
-    """How often a document is read at this weight: its whole part, and once more for the fraction of ids that draw it."""
-    whole = int(weight)
-    return whole + (id_share(id, "weight") < weight - whole)
-
-
-def held_out_share(text_bytes: int, shares: np.ndarray, data: DataConfig) -> float:
-    """The share of documents held out: the configured one, or less where the corpus is so large that less is enough.
-
-    A corpus so small that no document would fall under it holds out the one with the smallest number.
-    """
-    share = min(data.held_out_share, data.held_out_bytes / text_bytes)
-    smallest = float(shares.min())
-    if smallest >= share and len(np.unique(shares)) > 1:
-        return float(np.nextafter(smallest, 1.0))
-    return share
+# ---- what is there ---------------------------------------------------------------------------------------------------
 
 
 def _describe(source: LoadedSource, data: DataConfig, draft: Draft) -> CorpusSource:
-    """The source as `sources.json` states it; its import report is copied into the artifact."""
+    """The source as `sources.json` states it, but for what the scan will find; its import report is copied into the artifact."""
     report = source.report_path()
     if report is not None:
         draft.path(f"import_reports/{source.label}.json").write_bytes(report.read_bytes())
-    digests = source_digests(source)
     return CorpusSource(
         label=source.label,
         weight=source.weight,
         min_chars=max(data.min_chars, source.min_chars or 1),
+        text_column=source.text_column,
         provenance=source.manifest.provenance if source.manifest else None,
         import_report=f"import_reports/{source.label}.json" if report else None,
         ignored=ignored_files(source.path),
-        files=[CorpusFile(name=file.name, bytes=file.bytes, sha256=digests[file.name]) for file in source.files],
+        files=[],
     )
 
 
-def _read_sources(pack: LoadedPack, sources: list[CorpusSource], host: HostConfig, tally: _Tally) -> Signatures:
-    """Fills the tally, first occurrence of a text first, and gives the kept documents' signatures."""
-    seen: set[bytes] = set()
-    signatures: list[Signatures] = []
-    wanted = [(owner, place.path, file) for owner, place in enumerate(pack.sources) for file in sources[owner].files]
-    total_bytes = sum(file.bytes for _, _, file in wanted)
-    tasks = [(sources[owner].label, path, file.name, sources[owner].min_chars) for owner, path, file in wanted]
-    with Progress("read corpus", total_bytes / 1e6, "MB") as progress:
-        for (owner, path, file), scan in zip(wanted, scan_files(tasks, host.workers, total_bytes), strict=True):
-            if scan.sha256 != file.sha256:
-                where = file_path(path, file.name)
-                raise BadInput(f"{where} differs from its digest in documents.json", fix="import it again with --force")
-            kept = _take_scan(scan, owner, sources[owner].weight, seen, tally)
-            signatures.append(scan.signatures[kept])
-            progress.advance(file.bytes / 1e6, f"{len(tally.ids):,} documents")
-    return np.concatenate(signatures) if signatures else np.zeros((0, PERMUTATIONS), dtype=np.uint32)
+def _scan(pack: LoadedPack, sources: list[CorpusSource], data: DataConfig, host: HostConfig, table: RowTable) -> None:
+    """Every row goes into `table`; `sources` get the files as they were found."""
+    tasks = scan_tasks(pack, data.min_chars)
+    owners = {source.label: number for number, source in enumerate(pack.sources)}
+    with Progress("read corpus", sum(task.file_bytes for task in tasks) / 1e6, "MB") as progress:
+        for task, listing in zip(tasks, scan_groups(tasks, table.folder, host.workers), strict=True):
+            owner = owners[task.label]
+            _take_files(pack.sources[owner], sources[owner], task, listing)
+            table.add(owner, task, listing)
+            progress.advance(task.file_bytes / 1e6, f"{table.total:,} documents")
+    table.flush()
 
 
-def _take_scan(scan: FileScan, owner: int, weight: float, seen: set[bytes], tally: _Tally) -> list[int]:
-    """Positions of the scan's documents that stay. Weight draws first, so a text it leaves out drops no other."""
-    kept: list[int] = []
-    tally.dropped += scan.dropped
-    for index, digest in enumerate(scan.digests):
-        id = scan.ids[index]
-        copies = weight_copies(id, weight)
-        reason = "weight" if copies == 0 else "duplicate_text" if digest in seen else None
-        if reason is not None:
-            tally.dropped.append((id, reason))
-            continue
-        seen.add(digest)
-        kept.append(index)
-        tally.ids.append(id)
-        tally.owners.append(owner)
-        tally.characters.append(scan.characters[index])
-        tally.text_bytes.append(scan.text_bytes[index])
-        tally.copies.append(copies)
-    return kept
+def _take_files(source: LoadedSource, described: CorpusSource, task: ScanTask, listing: ScanListing) -> None:
+    """List the files that were read. Where a digest was stated before, it must be the one that was read."""
+    for found in listing.files:
+        stated = source.files[len(described.files)]
+        if stated.sha256 is not None and stated.sha256 != found.sha256:
+            where = file_path(task.source, found.name)
+            raise BadInput(f"{where} differs from its digest in documents.json", fix="import it again with --force")
+        described.files.append(CorpusFile(name=found.name, bytes=stated.bytes, sha256=found.sha256, rows=found.rows))
 
 
-def _require_unique_ids(tally: _Tally) -> None:
-    """Dropping and splitting go by id, so an id that two texts share would mix them up."""
-    ids = sorted([*tally.ids, *(id for id, _ in tally.dropped)])
-    repeated = sorted({one for one, other in pairwise(ids) if one == other})
+def _require_unique_ids(table: RowTable, scratch: Path) -> None:
+    """Splitting and weighing go by id, and so does every list of documents: an id that two rows share would mix them up."""
+    repeated = table.repeated_ids(scratch)
     if repeated:
         raise BadInput(
             f"{len(repeated):,} document ids stand for more than one row, the first: {repeated[0]}",
@@ -225,79 +116,175 @@ def _require_unique_ids(tally: _Tally) -> None:
         )
 
 
-def _drop_problems(tally: _Tally) -> list[Problem]:
-    return [Problem(f"{count:,} documents: {reason}") for reason, count in _drop_counts(tally).items()]
+# ---- what becomes of it ----------------------------------------------------------------------------------------------
 
 
-def _drop_counts(tally: _Tally) -> dict[str, int]:
-    return dict(sorted(Counter(reason for _, reason in tally.dropped).items()))
+def _decide(table: RowTable, pack: LoadedPack, data: DataConfig, workspace: Path) -> Outcome:
+    """Weight draws first, so that a text it leaves out drops no other; then equal texts, then near ones, then the split."""
+    fates = table.copies()
+    exact = table.repeated_texts(fates, workspace / "digests")
+    fates[exact.rows] = DROPPED
+    say(f"comparing {np.count_nonzero(fates):,} documents for near-duplicates")
+    blocks = table.signature_blocks(fates)
+    parents = connect(blocks, table.total, table.signatures, data.near_duplicate_jaccard, workspace / "bands")
+    near = Repeats(*members_of_clusters(parents))
+    if data.drop_near_duplicates:
+        fates[near.rows] = DROPPED
+    if not fates.any():
+        counts = Counter(drop.reason for drop in _drops(Outcome(table, fates, exact, near, 0.0)))
+        problems = [Problem(f"{count:,} documents: {reason}") for reason, count in sorted(counts.items())]
+        raise BadInput(f"pack {pack.path} has no document left", problems=problems, fix="see --set data.min_chars")
+    return Outcome(table, fates, exact, near, _hold_out(table, fates, near, data))
 
 
-def _write_files(
-    pack: LoadedPack, draft: Draft, sources: list[CorpusSource], share: float, tally: _Tally, clusters: list[list[int]]
-) -> None:
+def _hold_out(table: RowTable, fates: Fates, near: Repeats, data: DataConfig) -> float:
+    """Mark the held-out documents. Returns the share: the configured one, or less where the corpus is so large that less is enough.
+
+    A corpus so small that no document would fall under it holds out the one with the smallest number.
+    """
+    text_bytes, smallest, largest = 0, 1.0, 0.0
+    for placed, shares in _split_shares(table, near):
+        here = placed.of(fates)
+        text_bytes += int((placed.chunk.column("text_bytes").astype(np.int64) * here).sum())
+        kept = shares[here != DROPPED]
+        smallest, largest = min(smallest, kept.min(initial=1.0)), max(largest, kept.max(initial=0.0))
+    share = min(data.held_out_share, data.held_out_bytes / text_bytes)
+    if smallest >= share and smallest < largest:
+        share = float(np.nextafter(smallest, 1.0))
+    for placed, shares in _split_shares(table, near):
+        here = placed.of(fates)
+        here[(shares < share) & (here != DROPPED)] = HELD_OUT
+    return share
+
+
+def _split_shares(table: RowTable, near: Repeats) -> Iterator[tuple[PlacedChunk, npt.NDArray[np.float64]]]:
+    """Each chunk with the numbers that decide its split: a near-duplicate has that of its cluster's first."""
+    firsts = np.unique(near.firsts)
+    of_first = np.zeros(len(firsts))
+    for placed in table.chunks:
+        shares = placed.chunk.column("share")
+        bounds = [placed.first, placed.first + placed.chunk.rows]
+        start, stop = np.searchsorted(firsts, bounds)
+        of_first[start:stop] = shares[firsts[start:stop] - placed.first]
+        start, stop = np.searchsorted(near.rows, bounds)
+        shares[near.rows[start:stop] - placed.first] = of_first[np.searchsorted(firsts, near.firsts[start:stop])]
+        yield placed, shares
+
+
+# ---- what is written -------------------------------------------------------------------------------------------------
+
+
+def _drops(outcome: Outcome) -> Iterator[Drop]:
+    """Every row that is not read, in order."""
+    for placed in outcome.table.chunks:
+        local = np.flatnonzero(placed.of(outcome.fates) == DROPPED)
+        problems, copies = placed.chunk.column("problem")[local], placed.chunk.column("copies")[local]
+        texts, nears = (_of_chunk(repeats, placed) for repeats in (outcome.exact, outcome.near))
+        for row, problem, wanted in zip((local + placed.first).tolist(), problems.tolist(), copies.tolist(), strict=True):
+            if problem:
+                yield Drop(row, placed.chunk.reasons[problem - 1], None)
+            elif not wanted:
+                yield Drop(row, "weight", None)
+            elif row in texts:
+                yield Drop(row, "duplicate_text", texts[row])
+            else:
+                yield Drop(row, "near_duplicate", nears[row])
+
+
+def _of_chunk(repeats: Repeats, placed: PlacedChunk) -> dict[int, int]:
+    start, stop = np.searchsorted(repeats.rows, [placed.first, placed.first + placed.chunk.rows])
+    return dict(zip(repeats.rows[start:stop].tolist(), repeats.firsts[start:stop].tolist(), strict=True))
+
+
+def _write_files(pack: LoadedPack, sources: list[CorpusSource], outcome: Outcome, draft: Draft) -> Counter[str]:
+    """All files of the artifact. Returns how many rows were dropped, by reason."""
+    table = outcome.table
+    listing = CorpusSources(schema_version=2, held_out_share=outcome.held_out_share, sources=sources)
     write_json(draft.path("pack.json"), pack.portable_pack())
     write_json(draft.path("recipe.json"), pack.portable_recipe())
-    write_json(draft.path("sources.json"), CorpusSources(schema_version=1, held_out_share=share, sources=sources))
-    write_jsonl(draft.path("dropped.jsonl"), ({"id": id, "reason": reason} for id, reason in sorted(tally.dropped)))
-    rows = ({"documents": [tally.ids[member] for member in cluster]} for cluster in clusters)
-    write_jsonl(draft.path("near_duplicates.jsonl"), rows)
+    write_json(draft.path("sources.json"), listing)
+    outcome.fates.tofile(draft.path("fates.u8"))
+    dropped: Counter[str] = Counter()
+    write_jsonl(draft.path("dropped.jsonl"), _drop_rows(outcome, dropped))
+    write_jsonl(draft.path("near_duplicates.jsonl"), _cluster_rows(table, outcome.near))
     locations = {source.label: str(source.path.resolve()) for source in pack.sources}
     write_json(draft.observation("location.json"), {"pack": str(pack.path.resolve()), "sources": locations})
+    return dropped
 
 
-def _facts(
-    pack: LoadedPack,
-    sources: list[CorpusSource],
-    tally: _Tally,
-    copies: np.ndarray,
-    held_out: np.ndarray,
-    near: dict[int, int],
-    share: float,
-) -> CorpusFacts:
-    text_bytes = np.array(tally.text_bytes, dtype=np.int64) * copies
-    characters = np.array(tally.characters, dtype=np.int64) * copies
-    owners = np.array(tally.owners, dtype=np.int64)
-    reasons = _drop_counts(tally)
-    held_out_documents = int(copies[held_out].sum())
-    documents = int(copies.sum())
+def _drop_rows(outcome: Outcome, dropped: Counter[str]) -> Iterator[dict[str, str]]:
+    """The rows of dropped.jsonl, counted on the way. What weight leaves out follows from id and weight, and is only counted."""
+    for drop in _drops(outcome):
+        dropped[drop.reason] += 1
+        if drop.reason == "weight":
+            continue
+        row = {"id": outcome.table.id(drop.row), "reason": drop.reason}
+        yield row if drop.of is None else {**row, "of": outcome.table.id(drop.of)}
+
+
+def _cluster_rows(table: RowTable, near: Repeats) -> Iterator[dict[str, list[str]]]:
+    """The rows of near_duplicates.jsonl: the ids of each cluster, clusters in the order of their first documents."""
+    order = np.lexsort((near.rows, near.firsts))
+    firsts, begins = np.unique(near.firsts[order], return_index=True)
+    for first, members in zip(firsts.tolist(), np.split(near.rows[order], begins[1:]), strict=bool(len(firsts))):
+        yield {"documents": [table.id(row) for row in (first, *members.tolist())]}
+
+
+def _facts(pack: LoadedPack, sources: list[CorpusSource], outcome: Outcome, dropped: Counter[str]) -> CorpusFacts:
+    totals = np.zeros((len(sources), 3), dtype=np.int64)
+    held_out = np.zeros(2, dtype=np.int64)
+    for placed in outcome.table.chunks:
+        fates = placed.of(outcome.fates)
+        copies = np.where(fates == HELD_OUT, 1, fates.astype(np.int64))
+        sizes = np.stack([np.ones(len(fates)), placed.chunk.column("text_bytes"), placed.chunk.column("characters")])
+        totals[placed.owner] += (sizes.astype(np.int64) * copies).sum(axis=1)
+        held_out += sizes[:2, fates == HELD_OUT].sum(axis=1).astype(np.int64)
+    documents, text_bytes, characters = totals.sum(axis=0).tolist()
+    held_out_documents, held_out_text_bytes = held_out.tolist()
     return CorpusFacts(
-        documents_read=documents + len(tally.dropped),
+        documents_read=documents + sum(dropped.values()),
         documents=documents,
         train_documents=documents - held_out_documents,
         held_out_documents=held_out_documents,
-        characters=int(characters.sum()),
-        text_bytes=int(text_bytes.sum()),
-        train_text_bytes=int(text_bytes[~held_out].sum()),
-        held_out_text_bytes=int(text_bytes[held_out].sum()),
-        exact_duplicates=reasons.get("duplicate_text", 0),
-        near_duplicates=len(near),
-        dropped=reasons,
-        held_out_share=share,
-        sources=[
-            _source_facts(source, loaded, int(copies[owners == number].sum()), int(text_bytes[owners == number].sum()))
-            for number, (source, loaded) in enumerate(zip(sources, pack.sources, strict=True))
-        ],
+        characters=characters,
+        text_bytes=text_bytes,
+        train_text_bytes=text_bytes - held_out_text_bytes,
+        held_out_text_bytes=held_out_text_bytes,
+        exact_duplicates=len(outcome.exact.rows),
+        near_duplicates=len(outcome.near.rows),
+        dropped=dict(sorted(dropped.items())),
+        duplicates=_duplicate_pairs(pack, outcome),
+        held_out_share=outcome.held_out_share,
+        sources=[_source_facts(*each) for each in zip(sources, totals.tolist(), strict=True)],
     )
 
 
-def _source_facts(source: CorpusSource, loaded: LoadedSource, documents: int, text_bytes: int) -> SourceFacts:
+def _duplicate_pairs(pack: LoadedPack, outcome: Outcome) -> list[DuplicatePair]:
+    """Which source repeats which, in the order of the sources."""
+    labels = [source.label for source in pack.sources]
+    counts = [_owner_counts(outcome.table, repeats, len(labels)) for repeats in (outcome.exact, outcome.near)]
+    return [
+        DuplicatePair(source=label, of=other, exact=int(counts[0][i, j]), near=int(counts[1][i, j]))
+        for i, label in enumerate(labels)
+        for j, other in enumerate(labels)
+        if counts[0][i, j] or counts[1][i, j]
+    ]
+
+
+def _owner_counts(table: RowTable, repeats: Repeats, sources: int) -> npt.NDArray[np.int64]:
+    """(sources, sources) how many rows of the one repeat a row of the other."""
+    pairs = table.owners(repeats.rows) * sources + table.owners(repeats.firsts)
+    return np.bincount(pairs, minlength=sources * sources).reshape(sources, sources)
+
+
+def _source_facts(source: CorpusSource, totals: list[int]) -> SourceFacts:
     provenance = source.provenance
     return SourceFacts(
         label=source.label,
         kind="hub" if provenance and provenance.kind == "hub" else "files",
-        documents=documents,
-        text_bytes=text_bytes,
+        documents=totals[0],
+        text_bytes=totals[1],
         pinned=True,  # every file's digest is in sources.json, and a Hub import has its commit in the provenance
         licence=provenance.licence if provenance else None,
         import_report=source.import_report is not None,
     )
-
-
-def _require_unchanged(source: CorpusSource, place: Path, file: CorpusFile) -> None:
-    path = file_path(place, file.name)
-    fix = "put the file back, or run again: a changed source makes a new corpus"
-    if not path.is_file():
-        raise BadInput(f"source {source.label}: {path} is gone", fix=fix)
-    if path.stat().st_size != file.bytes or digest_file(path) != file.sha256:
-        raise BadInput(f"source {source.label}: {path} has changed since the corpus was built", fix=fix)

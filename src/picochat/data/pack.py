@@ -25,8 +25,8 @@ TASK_PACK = "picochat data task-pack --dataset-pack"
 class PackCorpus(Record):
     """Where the corpus is: one file or folder (`input`), or a recipe of several."""
 
-    input: str | None = None
-    recipe: str | None = None
+    input: str | None = Field(default=None, description="one file or folder of documents, relative to the pack's folder")
+    recipe: str | None = Field(default=None, description="a corpus_recipe.json, relative to the pack's folder")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> PackCorpus:
@@ -38,11 +38,19 @@ class PackCorpus(Record):
 class DatasetPack(Record):
     """`dataset_pack.json`. `chat` and `eval` may be absent or empty until a run needs them."""
 
-    name: str | None = None
-    description: str = ""
-    corpus: PackCorpus
-    chat: str | None = Field(default=None, validation_alias=AliasChoices("chat", "chat_input"))
-    eval: str | None = Field(default=None, validation_alias=AliasChoices("eval", "eval_input"))
+    name: str | None = Field(default=None, description="name of the pack; without one, the file's name without its ending")
+    description: str = Field(default="", description="what the pack is for, in a sentence")
+    corpus: PackCorpus = Field(description="the text to train on: a path, or an object with one of `input` and `recipe`")
+    chat: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("chat", "chat_input"),
+        description="SFT rows (JSON lines), relative to the pack's folder; `picochat data task-pack` makes them",
+    )
+    eval: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("eval", "eval_input"),
+        description="eval rows (JSON lines), relative to the pack's folder; `picochat data task-pack` makes them",
+    )
 
     @field_validator("corpus", mode="before")
     @classmethod
@@ -53,22 +61,38 @@ class DatasetPack(Record):
 class RecipeSource(Record):
     """One source. `weight` 2.5 reads each document two or three times, 0.25 a quarter of them, by hash of the id."""
 
-    path: str
-    label: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
-    include: list[str] | None = None
-    exclude: list[str] = Field(default_factory=list)
-    reason: str | None = None
-    weight: float = Field(default=1.0, gt=0, le=100)
-    min_chars: int | None = Field(default=None, ge=1)
+    path: str = Field(description="a file, or a folder that is walked in sorted order; relative to the recipe's folder")
+    label: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$",
+        description="the source's name in reports and document ids, unique in the recipe; without one, the folder's name",
+    )
+    include: list[str] | None = Field(
+        default=None, description="globs of the files to read, relative to `path`; without them, every file of a known kind"
+    )
+    exclude: list[str] = Field(default_factory=list, description="globs of files to leave out; they win over `include`")
+    reason: str | None = Field(default=None, description="why the source is in the recipe, for those who read it")
+    weight: float = Field(
+        default=1.0,
+        gt=0,
+        le=100,
+        description="how often a document is trained on in one pass: 2.5 is two or three times, 0.25 a quarter of the documents",
+    )
+    min_chars: int | None = Field(
+        default=None,
+        ge=1,
+        description="shorter documents of this source are dropped and counted; data.min_chars if that is more",
+    )
+    text_column: str = Field(default="text", description="the column or key that holds the text, in parquet and JSON lines")
 
 
 class CorpusRecipe(Record):
     """`corpus_recipe.json`."""
 
-    name: str | None = None
-    description: str = ""
-    sources: list[RecipeSource] = Field(min_length=1)
-    exclude: list[str] = Field(default_factory=list)
+    name: str | None = Field(default=None, description="name of the recipe")
+    description: str = Field(default="", description="what the corpus is, in a sentence")
+    sources: list[RecipeSource] = Field(min_length=1, description="where the documents come from, read in this order")
+    exclude: list[str] = Field(default_factory=list, description="globs of files to leave out of every source")
 
 
 @dataclass(frozen=True)
@@ -81,6 +105,7 @@ class LoadedSource:
     manifest: DocumentsManifest | None
     weight: float
     min_chars: int | None
+    text_column: str
     recipe: RecipeSource
 
     def report_path(self) -> Path | None:
@@ -167,6 +192,7 @@ def _source_content(source: LoadedSource) -> Mapping[str, object]:
         "label": source.label,
         "weight": source.weight,
         "min_chars": source.min_chars,
+        "text_column": source.text_column,
         "files": source_digests(source),
     }
 
@@ -210,7 +236,7 @@ def _load_source(
         problems.append(Problem(f"{where}: {path} holds no document file", "import into it, or change include and exclude"))
         return None
     label = item.label or _label_of(path)
-    return LoadedSource(label, path, tuple(files), manifest, item.weight, item.min_chars, item)
+    return LoadedSource(label, path, tuple(files), manifest, item.weight, item.min_chars, item.text_column, item)
 
 
 def _remedy_for_absent(path: Path) -> str:

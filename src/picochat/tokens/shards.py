@@ -318,7 +318,7 @@ def write_shards(
     corpus: Artifact, tokenizer: Artifact, shards: ShardsConfig, host: HostConfig, seed: int, draft: Draft
 ) -> None:
     """Both splits of the corpus as token shards; see the head of this file. The observation encoding.json has the pace."""
-    from picochat.data.corpus import read_split  # here: who only encodes does not load the readers of data files
+    from picochat.data.corpus_reader import read_split  # here: who only encodes does not load the readers of data files
 
     job = ShardsJob(
         documents=lambda split: read_split(corpus, split),

@@ -356,7 +356,7 @@ def write_tokenizer(documents: Iterable[Document], text_bytes: int, config: Toke
 
 def train_tokenizer(corpus: Artifact, tokenizer: TokenizerConfig, seed: int, draft: Draft) -> None:
     """tokenizer.json and chat_template.jinja, from a seeded sample of about `train_bytes` of the training documents."""
-    from picochat.data.corpus import read_split  # here: who only encodes does not load the readers of data files
+    from picochat.data.corpus_reader import read_split  # here: who only encodes does not load the readers of data files
 
     text_bytes = facts_of(corpus, CorpusFacts).train_text_bytes
     write_tokenizer(read_split(corpus, "train"), text_bytes, tokenizer, seed, draft)

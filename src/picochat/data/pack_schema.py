@@ -1,0 +1,48 @@
+"""JSON Schemas of `dataset_pack.json` and `corpus_recipe.json`, made from the records that read them.
+
+An editor completes and checks the files with them; a file that its schema takes is one that `load_pack` parses, and the
+reverse, as a test tries. Whether paths exist and labels differ, only loading says.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from picochat.core.records import Record
+from picochat.data.pack import CorpusRecipe, DatasetPack, PackCorpus
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+OLD_NAMES = (("chat_input", "chat"), ("eval_input", "eval"))
+
+
+def dataset_pack_schema() -> str:
+    """The schema of a pack, as JSON text."""
+    schema = _schema(DatasetPack, "dataset_pack.json")
+    properties = schema["properties"]
+    about = properties["corpus"].pop("description")
+    # A bare path is short for {"input": path}, and of the two ways just one is given.
+    corpus = schema["$defs"][PackCorpus.__name__]
+    corpus["oneOf"] = [_given("input", "recipe"), _given("recipe", "input")]
+    properties["corpus"] = {"description": about, "anyOf": [{"type": "string"}, {"$ref": f"#/$defs/{PackCorpus.__name__}"}]}
+    for old, new in OLD_NAMES:
+        properties[old] = {**properties[new], "description": f"the older name of `{new}`", "deprecated": True}
+    schema["allOf"] = [{"not": {"required": [old, new]}} for old, new in OLD_NAMES]
+    return _text(schema)
+
+
+def corpus_recipe_schema() -> str:
+    """The schema of a recipe, as JSON text."""
+    return _text(_schema(CorpusRecipe, "corpus_recipe.json"))
+
+
+def _schema(model: type[Record], name: str) -> dict[str, Any]:
+    return {"$schema": DIALECT, "$comment": "made by `make docs`; do not edit", **model.model_json_schema(), "title": name}
+
+
+def _given(key: str, other: str) -> dict[str, Any]:
+    return {"required": [key], "properties": {key: {"type": "string"}, other: {"type": "null"}}}
+
+
+def _text(schema: dict[str, Any]) -> str:
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,201 @@
+"""What a preview says, as typed records: the facts that the terminal, the page and `--json` show. Nothing here measures.
+
+Every number carries its basis: `exact` and `complete` where all was read, else an interval or a sentence that says what the
+number was taken from. Optional values are None where they were not measured, never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from picochat.core.records import Record
+
+SCHEMA_VERSION = 2
+Status = Literal["pass", "warn", "block", "unmeasured"]
+
+
+class Interval(Record):
+    """A value with the 95% interval of its sampling error. `low` = `high` = `value` where everything was counted."""
+
+    value: float
+    low: float
+    high: float
+
+
+class LengthBin(Record):
+    """Documents of at least `from_characters` and fewer than `to_characters`."""
+
+    from_characters: int
+    to_characters: int
+    documents: int
+
+
+class RepeatedLine(Record):
+    """A line and how many documents hold it: at least `documents`, at most `documents_at_most`."""
+
+    line: str
+    documents: int
+    documents_at_most: int
+    share: float = Field(description="of the documents looked at")
+
+
+class ShownDocument(Record):
+    """The beginning of one document, or all of it (`whole`); `characters` is the length of all."""
+
+    id: str
+    characters: int
+    text: str
+    whole: bool
+
+
+class LanguageMix(Record):
+    """Shares of the documents looked at. `too_short` and `unsure` ones are in no language."""
+
+    documents: int
+    shares: dict[str, float] = Field(description="language code (ISO 639) -> share, largest first")
+    too_short: float
+    unsure: float
+
+
+class SourcePreview(Record):
+    """One source. `exact`: documents and text_bytes were counted, not scaled up. Lengths are in characters."""
+
+    label: str
+    origin: str
+    licence: str | None
+    files: int
+    weight: float
+    exact: bool
+    documents: int
+    text_bytes: int
+    looked_at_documents: int
+    looked_at_bytes: int
+    mean_characters: float
+    percentiles: dict[str, float]
+    lengths: list[LengthBin]
+    unusable_rows: dict[str, int]
+    skipped_at_import: dict[str, int]
+    ascii_letter_share: float | None
+    scripts: dict[str, float] = Field(description="script -> share of the letters, largest first")
+    characters: dict[str, float] = Field(description="kind of character -> share of the characters")
+    languages: LanguageMix | None
+    bytes_per_token: Interval | None
+    tokens: Interval | None = Field(description="with the weight, and one more for each document: the one that opens it")
+    repeated_lines: list[RepeatedLine]
+    shown: list[ShownDocument]
+
+
+class DuplicatePairCount(Record):
+    """Documents of `source` that repeat an earlier one of `of`: the same text, or nearly."""
+
+    source: str
+    of: str
+    exact: int
+    near: int
+
+
+class ClusterText(Record):
+    """One document of a cluster, shown from character `first_character` on."""
+
+    id: str
+    source: str
+    text: str
+    first_character: int
+    characters: int
+
+
+class DuplicateCluster(Record):
+    """Documents with the same or nearly the same text; the first two are shown, of equal ones the first."""
+
+    kind: Literal["exact", "near"]
+    documents: int
+    texts: list[ClusterText]
+
+
+class Duplicates(Record):
+    """`complete`: every document was compared with every other. Otherwise the shares are those of a sample, and far too low."""
+
+    complete: bool
+    basis: str
+    documents: int
+    exact: int
+    near: int
+    exact_share: float | None
+    near_share: float | None = Field(
+        description="of the different texts, those beyond the first of each near-duplicate cluster"
+    )
+    pairs: list[DuplicatePairCount]
+    clusters: list[DuplicateCluster]
+
+
+class Forecast(Record):
+    """What one check of the preflight will say in a release profile, from what was measured here."""
+
+    check: str
+    status: Status
+    measured: Interval | None
+    unit: str
+    bound: str
+
+
+class ImportAdvice(Record):
+    """How many rows the import of one source should ask for instead, and how to say so."""
+
+    source: str
+    rows_now: int
+    max_rows: int
+    command: str
+
+
+class ScaleFit(Record):
+    """What the pack means for a scale. `epochs`: planned tokens over the tokens of the training split; None: unmeasured."""
+
+    scale: str
+    parameters: int
+    planned_tokens: int
+    target_tokens: int
+    train_tokens: Interval | None
+    epochs: Interval | None
+    unread_share: float | None = Field(description="of the training text that the plan never reads")
+    verdict: str
+    status: Status
+    advice: list[ImportAdvice]
+    forecasts: list[Forecast]
+
+
+class ConversationPart(Record):
+    role: str
+    text: str
+    trained: bool = Field(description="whether the loss counts this text: only what the assistant says")
+
+
+class RowsPreview(Record):
+    """Rows of an SFT or eval file. `conversations`: some of them, spread over the file; only SFT rows are shown."""
+
+    state: str
+    rows: int
+    conversations: list[list[ConversationPart]]
+    unreadable: int
+
+
+class Preview(Record):
+    """Everything that `data preview` shows."""
+
+    schema_version: int
+    pack: str
+    name: str
+    description: str
+    full: bool
+    documents: int
+    text_bytes: int
+    basis: str
+    tokens_basis: str
+    languages_basis: str
+    lines_basis: str
+    duplicates: Duplicates
+    sft: RowsPreview
+    eval: RowsPreview
+    sources: list[SourcePreview]
+    fit: ScaleFit
