@@ -3,13 +3,13 @@
     python bench/duplicates.py --source FOLDER --documents 20000 [--pairs 300] [--quick]
     pip install datasketch        # the peer; without it its figures are null
 
-Ours: `signatures` and `cluster_signatures` of data/duplicates.py, on one core. Peer: for each document a `MinHash` of 128
+Ours: `near_duplicate_clusters` of data/duplicates.py, on one core, its bands on disk as the corpus has them. Peer: for each document a `MinHash` of 128
 permutations over the same five-word shingles (`update_batch`), then `MinHashLSH(threshold=0.8)`: query, insert, as its users
 write it. Both times begin with the texts, so cutting words is within them.
 
-Planted pairs: a real document (its first 1,500 words) and a copy with some words replaced, drawn until the exact Jaccard similarity of the two sets of
-shingles is within 0.01 of 0.70, 0.75 ... 0.95. A pair counts as found where it is in one cluster (ours) or where the query of the
-copy gives the document (peer). At 0.8 and above a miss is a false negative, below 0.8 a find is a false positive. Both decide by
+Planted pairs: a real document (its first 1,500 words) and a copy with words replaced until the exact Jaccard similarity of
+the two sets of shingles is within 0.01 of 0.70, 0.75 ... 0.95. A pair counts as found where it is in one cluster (ours) or
+where the query of the copy gives the document (peer). At 0.8 and above a miss is a false negative, below 0.8 a find is a false positive. Both decide by
 estimates of 128 permutations (standard error 0.035 at 0.8), so near the threshold about half are "wrong" by definition.
 
 Figures: `duplicates_documents_per_second`; `duplicates_false_negative_share` over pairs of 0.80 and more, and
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def shingles(text: str) -> set[bytes]:
-    """All runs of five words, as data/duplicates.py defines words: written again, so that the two check each other."""
+    """All runs of five words, as data/minhash.py defines words: written again, so that the two check each other."""
     words = WORD.findall(text.lower().encode("utf-8", "replace"))
     return {b" ".join(words[start : start + SHINGLE_WORDS]) for start in range(len(words) - SHINGLE_WORDS + 1)}
 
@@ -131,13 +131,13 @@ def planted(text: str, aimed_at: float, vocabulary: Sequence[str], draw: random.
 
 
 def by_picochat(texts: Sequence[str], pairs: Sequence[Pair]) -> Found:
-    from picochat.data.duplicates import cluster_signatures, signatures
+    from picochat.data.duplicates import near_duplicate_clusters
 
     started = time.monotonic()
-    cluster_signatures(signatures(texts), THRESHOLD)
+    near_duplicate_clusters(texts, THRESHOLD)
     seconds = time.monotonic() - started
     # Each pair by itself: chains over other documents, which clusters also follow, would hide what a single comparison does.
-    found = [bool(cluster_signatures(signatures([pair.text, pair.copy]), THRESHOLD)) for pair in pairs]
+    found = [bool(near_duplicate_clusters([pair.text, pair.copy], THRESHOLD)) for pair in pairs]
     return Found(len(texts) / seconds, found, peak_mb())
 
 

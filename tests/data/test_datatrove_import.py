@@ -46,7 +46,9 @@ def test_three_tasks_of_the_local_executor_give_the_digests_of_one_process(tmp_p
 
 
 def test_a_missing_extra_is_one_message_with_the_command_that_brings_it() -> None:
-    done = subprocess.run([sys.executable, "-c", WITHOUT], env={"PYTHONPATH": str(SHARE)}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT], env={"PYTHONPATH": str(SHARE)}, capture_output=True, text=True, check=True
+    )
     assert "needs datatrove" in done.stdout
     assert "pip install 'picochat[datatrove]'" in done.stdout
     assert done.stderr == ""
@@ -54,5 +56,7 @@ def test_a_missing_extra_is_one_message_with_the_command_that_brings_it() -> Non
 
 def test_importing_datasets_on_one_machine_loads_no_datatrove() -> None:
     code = "import sys, picochat.data.hf_import, picochat.data.datatrove_ranks; print('datatrove' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(SHARE)}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(SHARE)}, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "False\n"

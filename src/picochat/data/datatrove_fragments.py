@@ -18,6 +18,7 @@ import numpy.typing as npt
 import zstandard
 
 from picochat.data.judged import JudgedRows, shown
+from picochat.data.seen_texts import DIGEST_BYTES
 
 ZSTD_LEVEL = 1  # read once, soon, and thrown away
 Ints = npt.NDArray[np.int64]
@@ -55,7 +56,7 @@ class Fragment:
             lines=[b'{"text":"","at":[%d,%d]}' % (visit, position) for position in range(len(self))],
             characters=self.characters.tolist(),
             text_bytes=self.text_bytes.tolist(),
-            digests=[digests[at : at + 16] for at in range(0, len(digests), 16)],
+            digests=[digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)],
             heads=self.heads,
         )
 
@@ -68,9 +69,11 @@ def line_reference(line: bytes) -> tuple[int, int]:
 
 def write_fragment(folder: Path, visit: int, batches: Iterator[JudgedRows], shown_rows: int) -> int:
     """Writes a visit's batches; returns its rows. shown_rows: as many of the first keep what a report shows of a row."""
-    columns: dict[str, list[npt.NDArray[np.generic]]] = {
-        name: [] for name in ("problems", "characters", "text_bytes", "line_bytes", "digests")
-    }
+    problems: list[int] = []
+    characters: list[int] = []
+    text_bytes: list[int] = []
+    line_bytes: list[int] = []
+    digests = bytearray()
     reasons: list[str | None] = [None]
     heads: dict[str, tuple[int, str]] = {}
     first: int | None = None
@@ -84,11 +87,11 @@ def write_fragment(folder: Path, visit: int, batches: Iterator[JudgedRows], show
             heads |= {str(rows + at): _head(batch, at) for at in range(min(len(batch), shown_rows - rows))}
             reasons += [reason for reason in dict.fromkeys(batch.problems) if reason not in reasons]
             lines = [b"" if problem else line for problem, line in zip(batch.problems, batch.lines, strict=True)]
-            columns["problems"].append(np.array([reasons.index(problem) for problem in batch.problems], dtype=np.uint8))
-            columns["characters"].append(np.array(batch.characters, dtype=np.int64))
-            columns["text_bytes"].append(np.array(batch.text_bytes, dtype=np.int64))
-            columns["line_bytes"].append(np.array([len(line) for line in lines], dtype=np.int64))
-            columns["digests"].append(np.frombuffer(b"".join(batch.digests), dtype=np.uint8).reshape(-1, 16))
+            problems += [reasons.index(problem) for problem in batch.problems]
+            characters += batch.characters
+            text_bytes += batch.text_bytes
+            line_bytes += map(len, lines)
+            digests += b"".join(batch.digests)
             frame = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compress(b"".join(lines))
             stream.write(frame)
             frames.append((len(batch), len(frame)))
@@ -97,10 +100,19 @@ def write_fragment(folder: Path, visit: int, batches: Iterator[JudgedRows], show
         os.fsync(stream.fileno())
     os.replace(partial, folder / f"{visit:06d}.lines")
     about = json.dumps({"first": first or 0, "reasons": reasons, "heads": heads}).encode()
-    whole = {name: np.concatenate(parts) if parts else np.zeros(0, np.int64) for name, parts in columns.items()}
     sizes = np.array(frames, dtype=np.int64).reshape(-1, 2)
     with partial.open("wb") as stream:
-        np.savez(stream, about=np.frombuffer(about, dtype=np.uint8), frame_rows=sizes[:, 0], frame_bytes=sizes[:, 1], **whole)
+        np.savez(
+            stream,
+            about=np.frombuffer(about, dtype=np.uint8),
+            problems=np.array(problems, dtype=np.uint8),
+            characters=np.array(characters, dtype=np.int64),
+            text_bytes=np.array(text_bytes, dtype=np.int64),
+            line_bytes=np.array(line_bytes, dtype=np.int64),
+            digests=np.frombuffer(bytes(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES),
+            frame_rows=sizes[:, 0],
+            frame_bytes=sizes[:, 1],
+        )
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, columns_path(folder, visit))
