@@ -20,7 +20,8 @@ from picochat.core.errors import BadInput
 from picochat.core.progress import Progress
 from picochat.data.documents import SourceFile, file_path
 from picochat.data.pack import LoadedSource
-from picochat.data.rows import Row, format_of, parquet_metadata, read_row_group, read_rows, text_problem
+from picochat.data.parquet_rows import parquet_metadata, read_row_group
+from picochat.data.rows import Row, format_of, read_rows, text_problem
 
 SAMPLE_BYTES = 20_000_000
 WHOLE_BYTES = 50_000_000
@@ -151,9 +152,9 @@ def _read_parquet(
     taken = rows_read = 0
     for place, group in enumerate(groups):
         first_row = sum(sizes[:group])
-        rows = read_row_group(
-            stream, str(path), text_column(sample.source), group, metadata, first_row=first_row, id_column="id", whole=False
-        )
+        column = text_column(sample.source)
+        batches = read_row_group(stream, str(path), column, group, metadata, first_row=first_row, id_column="id", whole=False)
+        rows = (row for batch in batches for row in batch.rows())
         left = budget - taken
         part, count, _ = _take(sample, number, file.name, rows, left if whole else left // (len(groups) - place))
         taken += part
