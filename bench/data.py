@@ -36,7 +36,7 @@ from harness.text import Made, find_documents, take_bytes, write_dataset
 HARNESS = Path(__file__).parent / "harness"
 MIN_CHARS = 200
 DATASET = "bench/text"
-QUICK_MEGABYTES = "1,6"
+QUICK_MEGABYTES = "1,3"
 SEED = 42
 
 

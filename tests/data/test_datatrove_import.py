@@ -27,7 +27,8 @@ except BadInput as error:
 
 @needs_datatrove
 def test_three_tasks_of_the_local_executor_give_the_digests_of_one_process(tmp_path: Path) -> None:
-    from picochat.data.datatrove_import import import_pipeline, run_locally
+    from picochat.data.datatrove_import import import_pipeline
+    from picochat.data.datatrove_stages import run_locally
 
     with serving(FakeHub()) as hub:
         hub.add_dataset("owner/name", parquet_files())

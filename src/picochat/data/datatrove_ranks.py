@@ -7,7 +7,7 @@
     publish   one rank    report, readable head, and by one rename the documents
 
 The result is that of `import_dataset`, byte for byte. Every step may be repeated: what stands is not made again, so a rank
-that was killed is started again, and nothing else. Only parquet: the visits must be known before anybody reads, and only its
+that was killed is started again, and nothing else. A step for one rank asserts that it is alone. Only parquet: the visits must be known before anybody reads, and only its
 footers say how many rows there are. Does not start ranks, and does not notice that one is missing before the next step.
 """
 
@@ -104,11 +104,12 @@ class Shared:
         return self.root / "traffic" / f"{rank:06d}.json"
 
 
-def pin(request: ImportRequest) -> int:
+def pin(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
     """Pins the revision and writes down all visits; returns their number, 0 where the import is complete already.
 
     Raises WrongUsage for a request that cannot be, for places that hold another import, and for files that are no parquet.
     """
+    assert ranks == 1, f"one rank pins, not {ranks}"
     require_sound(request)
     shared = Shared(import_places(request))
     if finished_import(request, shared.places) is not None:
@@ -155,11 +156,12 @@ def read(request: ImportRequest, rank: int, ranks: int) -> int:
     return rows
 
 
-def decide(request: ImportRequest) -> int:
+def decide(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
     """Decides what becomes of every row, as one process would that met them in order; returns the documents kept.
 
     Raises BadInput where a visit was not read. Memory: the columns of one visit, and what tells repeated texts (`SeenTexts`).
     """
+    assert ranks == 1, f"one rank decides, not {ranks}"
     shared = Shared(import_places(request))
     pinned = _pinned_visits(request, shared)
     if pinned is None:
@@ -202,8 +204,9 @@ def write(request: ImportRequest, rank: int, ranks: int) -> int:
     return written
 
 
-def publish(request: ImportRequest) -> int:
+def publish(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
     """Report, head and, by one rename, the documents; returns their number. Raises BadInput where a shard was not written."""
+    assert ranks == 1, f"one rank publishes, not {ranks}"
     shared = Shared(import_places(request))
     finished = finished_import(request, shared.places)
     if finished is None:
