@@ -46,6 +46,24 @@ def test_three_tasks_of_the_local_executor_give_the_digests_of_one_process(tmp_p
     assert (tmp_path / "logs/read/stats.json").is_file()
 
 
+@needs_datatrove
+def test_stages_that_were_sent_elsewhere_do_the_same_work(tmp_path: Path) -> None:
+    import dill
+
+    from picochat.data.datatrove_import import import_pipeline
+
+    with serving(FakeHub()) as hub:
+        hub.add_dataset("owner/name", parquet_files())
+        import_dataset(request(tmp_path / "alone"))
+        stages = dill.loads(dill.dumps(import_pipeline(request(tmp_path / "ranks"), tasks=2)))
+        for stage in stages:
+            for rank in range(stage.tasks):
+                for step in stage.pipeline:
+                    step.run(None, rank, stage.tasks)
+    assert str(stages[0].pipeline[0]) == "PICOCHAT: pin"
+    assert folder_bytes(tmp_path / "ranks") == folder_bytes(tmp_path / "alone")
+
+
 def test_a_missing_extra_is_one_message_with_the_command_that_brings_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT], env={"PYTHONPATH": str(SHARE)}, capture_output=True, text=True, check=True

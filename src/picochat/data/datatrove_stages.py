@@ -34,8 +34,8 @@ class RankStep(PipelineStep):
     type = "PICOCHAT"
 
     def __init__(self, name: str, counted: str, work: Work) -> None:
-        super().__init__()
         self.name, self.counted, self.work = name, counted, work
+        super().__init__()  # reads the name
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         with self.track_time(unit="task"):
