@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -69,54 +72,74 @@ def line_reference(line: bytes) -> tuple[int, int]:
 
 def write_fragment(folder: Path, visit: int, batches: Iterator[JudgedRows], shown_rows: int) -> int:
     """Writes a visit's batches; returns its rows. shown_rows: as many of the first keep what a report shows of a row."""
-    problems: list[int] = []
-    characters: list[int] = []
-    text_bytes: list[int] = []
-    line_bytes: list[int] = []
-    digests = bytearray()
-    reasons: list[str | None] = [None]
-    heads: dict[str, tuple[int, str]] = {}
-    first: int | None = None
-    frames: list[tuple[int, int]] = []
-    rows = 0
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{visit:06d}.{os.getpid()}.part"
-    with partial.open("wb") as stream:
+    columns = _Columns()
+    with _appearing(lines_path(folder, visit)) as stream:
         for batch in batches:
-            first = batch.first if first is None else first
-            heads |= {str(rows + at): _head(batch, at) for at in range(min(len(batch), shown_rows - rows))}
-            reasons += [reason for reason in dict.fromkeys(batch.problems) if reason not in reasons]
             lines = [b"" if problem else line for problem, line in zip(batch.problems, batch.lines, strict=True)]
-            problems += [reasons.index(problem) for problem in batch.problems]
-            characters += batch.characters
-            text_bytes += batch.text_bytes
-            line_bytes += map(len, lines)
-            digests += b"".join(batch.digests)
             frame = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compress(b"".join(lines))
             stream.write(frame)
-            frames.append((len(batch), len(frame)))
-            rows += len(batch)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, folder / f"{visit:06d}.lines")
-    about = json.dumps({"first": first or 0, "reasons": reasons, "heads": heads}).encode()
-    sizes = np.array(frames, dtype=np.int64).reshape(-1, 2)
-    with partial.open("wb") as stream:
+            columns.take(batch, [len(line) for line in lines], len(frame), shown_rows)
+    with _appearing(columns_path(folder, visit)) as stream:
+        columns.save(stream)
+    return len(columns.problems)
+
+
+@dataclass
+class _Columns:
+    """The columns of a visit in the making."""
+
+    first: int | None = None
+    reasons: list[str | None] = field(default_factory=lambda: [None])
+    heads: dict[str, tuple[int, str]] = field(default_factory=dict)
+    problems: list[int] = field(default_factory=list)
+    characters: list[int] = field(default_factory=list)
+    text_bytes: list[int] = field(default_factory=list)
+    line_bytes: list[int] = field(default_factory=list)
+    digests: bytearray = field(default_factory=bytearray)
+    frames: list[tuple[int, int]] = field(default_factory=list)
+
+    def take(self, batch: JudgedRows, line_bytes: list[int], frame_bytes: int, shown_rows: int) -> None:
+        self.first = batch.first if self.first is None else self.first
+        before = len(self.problems)
+        self.heads |= {str(before + at): _head(batch, at) for at in range(min(len(batch), shown_rows - before))}
+        self.reasons += [reason for reason in dict.fromkeys(batch.problems) if reason not in self.reasons]
+        self.problems += [self.reasons.index(problem) for problem in batch.problems]
+        self.characters += batch.characters
+        self.text_bytes += batch.text_bytes
+        self.line_bytes += line_bytes
+        self.digests += b"".join(batch.digests)
+        self.frames.append((len(batch), frame_bytes))
+
+    def save(self, stream: BinaryIO) -> None:
+        about = json.dumps({"first": self.first or 0, "reasons": self.reasons, "heads": self.heads}).encode()
+        frames = np.array(self.frames, dtype=np.int64).reshape(-1, 2)
         np.savez(
             stream,
             about=np.frombuffer(about, dtype=np.uint8),
-            problems=np.array(problems, dtype=np.uint8),
-            characters=np.array(characters, dtype=np.int64),
-            text_bytes=np.array(text_bytes, dtype=np.int64),
-            line_bytes=np.array(line_bytes, dtype=np.int64),
-            digests=np.frombuffer(bytes(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES),
-            frame_rows=sizes[:, 0],
-            frame_bytes=sizes[:, 1],
+            problems=np.array(self.problems, dtype=np.uint8),
+            characters=np.array(self.characters, dtype=np.int64),
+            text_bytes=np.array(self.text_bytes, dtype=np.int64),
+            line_bytes=np.array(self.line_bytes, dtype=np.int64),
+            digests=np.frombuffer(bytes(self.digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES),
+            frame_rows=frames[:, 0],
+            frame_bytes=frames[:, 1],
         )
+
+
+@contextmanager
+def _appearing(path: Path) -> Generator[BinaryIO, None, None]:
+    """A stream whose file appears whole, under its name, when the block ends without an error."""
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    with partial.open("wb") as stream:
+        yield stream
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(partial, columns_path(folder, visit))
-    return rows
+    os.replace(partial, path)
+
+
+def lines_path(folder: Path, visit: int) -> Path:
+    return folder / f"{visit:06d}.lines"
 
 
 def columns_path(folder: Path, visit: int) -> Path:
@@ -138,7 +161,7 @@ def read_lines(folder: Path, visit: int, positions: npt.NDArray[np.integer]) -> 
     frame_stops = np.cumsum(fragment.frame_rows)
     frame_offsets = np.concatenate(([0], np.cumsum(fragment.frame_bytes)))
     line_stops = np.cumsum(fragment.line_bytes)
-    with (folder / f"{visit:06d}.lines").open("rb") as stream:
+    with lines_path(folder, visit).open("rb") as stream:
         held, text, text_start = -1, b"", 0
         for position in positions.tolist():
             frame = int(np.searchsorted(frame_stops, position, side="right"))

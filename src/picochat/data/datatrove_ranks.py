@@ -193,7 +193,7 @@ def write(request: ImportRequest, rank: int, ranks: int) -> int:
         return 0
     if not shared.kept.exists():
         raise BadInput(f"{shared.kept} is missing: nothing was decided", fix="run the decide step first")
-    kept = np.fromfile(shared.kept, dtype="<i4").reshape(-1, 2)
+    kept = np.memmap(shared.kept, dtype="<i4", mode="r").reshape(-1, 2)
     size = request.document_shard_rows
     numbers = [number for number in range(rank, -(-len(kept) // size), ranks) if not shared.shard_record(number).exists()]
     written = 0
