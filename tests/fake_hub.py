@@ -13,13 +13,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
+TREE_PAGE_ENTRIES = 50
 LARGE_BYTES = 1000  # files above it are stated with their sha256, as the real Hub does for large ones
 
 
@@ -39,16 +42,25 @@ class FakeRepo:
 
 @dataclass
 class Fault:
-    """What happens to a request instead of, or during, its answer: to `times` requests, after the first `after` that fit."""
+    """What happens to a request instead of, or during, its answer: to `times` requests, after the first `after` that fit.
+
+    every: of those that fit only each n-th. drop: the connection closes without an answer. headers replace those of the
+    answer. drip_s: the body comes a byte at a time, that far apart. hold: nothing comes until it is set. act: runs first.
+    """
 
     method: str = "GET"
     path: str = ""
     after: int = 0
     times: int = 1
+    every: int = 1
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     cut_after_bytes: int | None = None
+    drop: bool = False
+    drip_s: float | None = None
     hold: threading.Event | None = None
+    act: Callable[[], object] | None = None
+    fitted: int = 0
 
 
 @dataclass
@@ -67,13 +79,14 @@ class FakeHub:
         self.requests: list[Seen] = []
         self.faults: list[Fault] = []
         self.held = threading.Semaphore(0)
+        self.serves_ranges = True
         self.lock = threading.Lock()
         hub = self
 
         class Handler(_Handler):
             fake = hub
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -110,17 +123,25 @@ class FakeHub:
             for fault in self.faults:
                 if fault.times <= 0 or fault.method != method or not re.search(fault.path, path):
                     continue
-                if fault.after > 0:
-                    fault.after -= 1
+                fault.fitted += 1
+                if fault.fitted <= fault.after or (fault.fitted - fault.after) % fault.every:
                     continue
                 fault.times -= 1
                 return fault
         return None
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed or lost its patience is no error of the server."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 class _Handler(BaseHTTPRequestHandler):
     fake: FakeHub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes: the second would wait 40 ms for the first's receipt
 
     def do_GET(self) -> None:
         self._serve("GET")
@@ -142,9 +163,14 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.fake.requests.append(Seen(method, path, self.headers.get("Range"), "Authorization" in self.headers))
         self.fault = self.fake.take_fault(method, path)
+        if self.fault and self.fault.act is not None:
+            self.fault.act()
         if self.fault and self.fault.hold is not None:
             self.fake.held.release()
             self.fault.hold.wait(60)
+        if self.fault and self.fault.drop:
+            self.close_connection = True
+            return None
         if self.fault and self.fault.status is not None:
             return self.answer(self.fault.status, b"{}", self.fault.headers)
         for row_method, pattern, handler in ROUTES:
@@ -155,10 +181,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: int, data: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+        changed = self.fault.headers if self.fault else {}
+        for name, value in {"Content-Length": str(len(data)), **(headers or {}), **changed}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
+            return
+        if self.fault and self.fault.drip_s is not None:
+            self.drip(data, self.fault.drip_s)
             return
         cut = self.fault.cut_after_bytes if self.fault else None
         self.wfile.write(data if cut is None else data[:cut])
@@ -166,8 +196,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
 
-    def answer_json(self, value: object) -> None:
-        self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def drip(self, data: bytes, pause_s: float) -> None:
+        """A byte at a time, until the client has enough of it."""
+        self.close_connection = True
+        for at in range(len(data)):
+            try:
+                self.wfile.write(data[at : at + 1])
+                self.wfile.flush()
+            except OSError:
+                return
+            time.sleep(pause_s)
+
+    def answer_json(self, value: object, headers: dict[str, str] | None = None) -> None:
+        self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
 
     def refuse(self, status: int, code: str, message: str) -> None:
         self.answer(status, b"{}", {"X-Error-Code": code, "X-Error-Message": message})
@@ -201,7 +242,11 @@ def _tree(handler: _Handler, kind: str, id: str, revision: str) -> None:
     found = handler.repo_at(f"{kind}/{id}", revision)
     if found:
         repo, commit = found
-        handler.answer_json([_tree_entry(name, data) for name, data in sorted(repo.files[commit].items())])
+        entries = [_tree_entry(name, data) for name, data in sorted(repo.files[commit].items())]
+        first = int(parse_qs(urlsplit(handler.path).query).get("cursor", ["0"])[0])
+        after = first + TREE_PAGE_ENTRIES
+        url = f"https://elsewhere.invalid/api/{kind}/{id}/tree/{revision}?recursive=true&cursor={after}"
+        handler.answer_json(entries[first:after], {"Link": f'<{url}>; rel="next"'} if after < len(entries) else {})
 
 
 def _tree_entry(name: str, data: bytes) -> dict[str, Any]:
@@ -221,7 +266,7 @@ def _resolve(handler: _Handler, id: str, revision: str, file: str, kind: str = "
         return handler.refuse(404, "EntryNotFound", f"{file} is not in the repository")
     headers = {"ETag": f'"{_sha256(data)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
     span = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
-    if span is None:
+    if span is None or not handler.fake.serves_ranges:
         return handler.answer(200, data, headers)
     start, stop = int(span[1]), min(len(data), int(span[2]) + 1 if span[2] else len(data))
     handler.answer(206, data[start:stop], {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"})

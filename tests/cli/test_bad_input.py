@@ -276,7 +276,7 @@ def test_folder_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.Ca
 def test_interrupt_outside_training_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("picochat.data.preview.preview_pack", interrupt)

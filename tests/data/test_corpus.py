@@ -156,7 +156,7 @@ def test_scan_that_was_killed_goes_on_with_the_groups_that_stand(tmp_path: Path)
     workspace = tmp_path / "corpus.work" / "scan"
     workspace.mkdir(parents=True)
     (tmp_path / "corpus.work" / "key").write_text("key")
-    scan_group(tasks[1], workspace)  # as another process, or machine, left it
+    scan_group(workspace, tasks[1])  # as another process, or machine, left it
     stood = (workspace / "group-000001.json").stat().st_mtime_ns
     (workspace / "group-000000-00000.npz").write_bytes(b"cut off by the kill")
     seen: list[int] = []

@@ -136,3 +136,34 @@ def test_promotion_changes_chat_and_eval_alone(tmp_path: Path) -> None:
     after = json.loads(pack.read_text())
     assert after == {**before, "chat": "new/sft.jsonl", "eval": "new/eval.jsonl"}
     assert load_pack(pack).eval_path == pack.parent / "new" / "eval.jsonl"
+
+
+def test_everything_wrong_with_a_recipe_is_named_with_file_field_value_and_remedy(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("text")
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": {"recipe": "r.json"}})
+    wrong = {"path": "t.txt", "label": "has space", "weight": "2", "incldue": ["a"], "min_chars": 0, "exclude": "x"}
+    write(tmp_path / "r.json", {"sources": [wrong, {"path": 5, "weight": 0}], "nmae": "x", "exclude": [1]})
+    found = _problems(pack)
+    assert str(tmp_path / "r.json") in found
+    for part in (
+        "sources.0.label: string should match pattern",
+        'found "has space"',
+        'sources.0.weight: input should be a valid number, found "2"',
+        "sources.0.incldue: unknown key, did you mean include?",
+        "sources.0.min_chars: input should be greater than or equal to 1, found 0",
+        'sources.0.exclude: input should be a valid array, found "x"',
+        "sources.1.path: input should be a valid string, found 5",
+        "sources.1.weight: input should be greater than 0, found 0",
+        "nmae: unknown key, did you mean name?",
+        "exclude.0: input should be a valid string, found 1",
+        "fix: keys of a recipe: name, description, sources, exclude; of a source: path, label, include",
+    ):
+        assert part in found, part
+
+
+def test_a_wrong_pack_names_the_keys_there_are(tmp_path: Path) -> None:
+    found = _problems(write(tmp_path / "dataset_pack.json", {"corpora": "t.txt", "chat": 5}))
+    assert str(tmp_path / "dataset_pack.json") in found
+    assert "chat: input should be a valid string, found 5" in found
+    assert "corpora: unknown key, did you mean corpus?" in found
+    assert "fix: keys of a pack: name, description, corpus, chat, eval; of its corpus: input, recipe" in found

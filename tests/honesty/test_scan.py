@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,8 @@ from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_jsonl
 from picochat.data.corpus import build_corpus
 from picochat.data.pack import load_pack
-from picochat.honesty.ngrams import build_index
 from picochat.honesty.report import report_page
-from picochat.honesty.scan import ScanFound, _scan_batches, item_of_row, scan_rows, scan_run, scan_texts
+from picochat.honesty.scan import ScanFound, item_of_row, scan_rows, scan_run, scan_texts
 from picochat.rundir import CorpusFacts, HonestyFacts, facts_of
 from picochat.skills.rows import prepare_rows
 
@@ -123,21 +121,6 @@ def test_the_result_does_not_depend_on_the_number_of_workers() -> None:
     assert one.text_bytes > 8_000_000
     assert one == two
     assert {hit.document for hit in one.hits} == {"early", "late"}
-
-
-def test_only_a_few_batches_are_in_flight_so_that_memory_stays_flat() -> None:
-    taken: list[int] = []
-
-    def batches() -> Iterator[list[tuple[str, str]]]:
-        for number in range(60):
-            taken.append(number)
-            yield [(str(number), SHORT)]
-
-    index = build_index([item_of_row(row) for row in EVALS], CONFIG, {})
-    tallies = _scan_batches(index, batches(), workers=2, sample_batches=0, where="corpus")
-    assert next(tallies).dirty_documents == {"short": 1}
-    assert len(taken) <= 6
-    tallies.close()
 
 
 def test_options_that_the_prompt_does_not_show_are_looked_for_as_well() -> None:

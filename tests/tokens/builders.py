@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import NamedTuple
 
 from picochat.core.publish import Artifact, Draft, publish
+from picochat.data.corpus_reader import Split
+from picochat.data.documents import Document
 from picochat.rundir import CorpusFacts
-from picochat.tokens.shards import ShardsJob, Split, write_all
+from picochat.tokens.encode import DocumentSource, EncodeJob
+from picochat.tokens.shards import ShardsJob, write_all
 from picochat.tokens.tokenizer import Tokenizer, train
 
 VOCAB_SIZE = 512
@@ -64,21 +69,45 @@ def make_counts(train_documents: Sequence[Written], held_out: Sequence[Written])
     )
 
 
+@dataclass(frozen=True)
+class Listed:
+    """Documents in memory, `part_documents` in a part; the held-out ones lie behind the others."""
+
+    train: Sequence[Written]
+    held_out: Sequence[Written] = ()
+    part_documents: int = 100
+
+    @property
+    def parts(self) -> int:
+        return -(-(len(self.train) + len(self.held_out)) // self.part_documents)
+
+    def read(self, part: int) -> Iterator[tuple[Split, Document]]:
+        labelled: list[tuple[Split, Written]] = [("train", document) for document in self.train]
+        labelled += [("held_out", document) for document in self.held_out]
+        for split, document in labelled[part * self.part_documents :][: self.part_documents]:
+            yield split, Document(*document)
+
+
 def make_job(
-    tokenizer_file: Path, train_documents: Sequence[Written], held_out: Sequence[Written] = (), **changes: object
+    tokenizer_file: Path,
+    train_documents: Sequence[Written],
+    held_out: Sequence[Written] = (),
+    *,
+    source: DocumentSource | None = None,
+    load: Callable[[str | None], Tokenizer] | None = None,
+    shard_tokens: int = 10_000,
+    workers: int = 1,
 ) -> ShardsJob:
-    """A job over documents in memory; `changes` replace its fields."""
-    by_split: dict[Split, Sequence[Written]] = {"train": train_documents, "held_out": held_out}
-    fields: dict[str, object] = {
-        "documents": lambda split: iter(by_split[split]),
-        "counts": make_counts(train_documents, held_out),
-        "load": lambda reason: Tokenizer.load(tokenizer_file, reason),
-        "shard_tokens": 10_000,
-        "workers": 2,
-        "seed": 42,
-        "batch_chars": 5_000,  # so that small corpora have many batches
-    }
-    return ShardsJob(**{**fields, **changes})  # type: ignore[arg-type]
+    """A job over these documents. source, load: what stands for reading them, and for the tokenizer."""
+    counts = make_counts(train_documents, held_out)
+    encode = EncodeJob(
+        source=source or Listed(train_documents, held_out),
+        load=load or partial(Tokenizer.load, tokenizer_file),
+        documents=counts.documents,
+        seed=42,
+        batch_chars=5_000,  # so that small parts have several batches
+    )
+    return ShardsJob(encode, counts, shard_tokens, workers)
 
 
 def publish_shards(place: Path, job: ShardsJob) -> Artifact:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,22 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from picochat.config import DataConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import publish
+from picochat.data.corpus_reader import Split, read_split
+from picochat.data.documents import Document
 from picochat.rundir import ShardsFacts, facts_of
-from picochat.tokens.shards import (
-    EncodersDisagree,
-    ShardSidecar,
-    TokenShards,
-    batches_of,
-    encode_batch,
-    finished_shards,
-    open_shards,
-    write_all,
-)
+from picochat.tokens.encode import CorpusParts, EncodersDisagree, batches_of, encode_batch, row_runs
+from picochat.tokens.shards import ShardSidecar, ShardsJob, TokenShards, open_shards, write_all
 from picochat.tokens.tokenizer import Tokenizer, build_fast_encoder, read_layout
+from tests.data.builders import make_corpus, make_pack
 from tests.tokens.builders import (
     VOCAB_SIZE,
+    Listed,
     Written,
     make_job,
     manual_texts,
@@ -55,10 +51,16 @@ def test_each_split_is_its_documents_in_order_with_bos_before_each(shards: Token
         assert stream.text_bytes == sum(len(document.text.encode()) for document in documents)
 
 
-def test_the_bytes_do_not_depend_on_the_workers(tmp_path: Path, tokenizer_file: Path) -> None:
+def test_the_bytes_depend_neither_on_the_workers_nor_on_the_parts(
+    tmp_path: Path, tokenizer_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("picochat.tokens.shards.PARALLEL_BYTES", 0)
     digests = {
-        publish_shards(tmp_path / str(workers), make_job(tokenizer_file, TRAIN, HELD_OUT, workers=workers)).digest
-        for workers in (1, 2, 5)
+        publish_shards(
+            tmp_path / f"{workers}-{size}",
+            make_job(tokenizer_file, TRAIN, HELD_OUT, source=Listed(TRAIN, HELD_OUT, size), workers=workers),
+        ).digest
+        for workers, size in ((1, 100), (2, 100), (1, 1), (1, 7_777))
     }
     assert len(digests) == 1
 
@@ -118,28 +120,37 @@ def test_a_split_may_be_empty(tmp_path: Path, tokenizer_file: Path) -> None:
 # ---- interruptions and differences -----------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class Interrupted(Listed):
+    """A source that a Ctrl-C cuts off at a part."""
+
+    def read(self, part: int) -> Iterator[tuple[Split, Document]]:
+        if part == 9:
+            raise KeyboardInterrupt
+        return super().read(part)
+
+
+@dataclasses.dataclass(frozen=True)
+class PassedOver(Listed):
+    """The same source, which has other texts where nothing should be encoded again."""
+
+    def read(self, part: int) -> Iterator[tuple[Split, Document]]:
+        for split, document in super().read(part):
+            yield split, dataclasses.replace(document, text="encoded again") if part < 9 else document
+
+
 def test_a_killed_job_resumes_to_the_same_bytes(tmp_path: Path, tokenizer_file: Path) -> None:
     job = make_job(tokenizer_file, TRAIN, HELD_OUT, shard_tokens=3_000)
     whole = publish_shards(tmp_path / "whole", job)
     place = tmp_path / "resumed"
 
-    def killed(split: str) -> Iterator[Written]:
-        yield from TRAIN[:1_000]
-        raise KeyboardInterrupt
+    def reading(source: Listed) -> ShardsJob:
+        return dataclasses.replace(job, encode=dataclasses.replace(job.encode, source=source))
 
     with pytest.raises(KeyboardInterrupt):
-        publish_shards(place, dataclasses.replace(job, documents=killed))
+        publish_shards(place, reading(Interrupted(TRAIN, HELD_OUT)))
     assert not place.exists()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("encode")]
-    finished = sum(shard.documents for shard in finished_shards(place.with_name("resumed.work"), "train"))
-    assert finished > 300
-
-    def passed_over(split: str) -> Iterator[Written]:
-        """The same stream, with other texts where nothing should be encoded again."""
-        for number, document in enumerate(TRAIN if split == "train" else HELD_OUT):
-            yield Written(document.id, "encoded again") if split == "train" and number < finished else document
-
-    assert publish_shards(place, dataclasses.replace(job, documents=passed_over)).digest == whole.digest
+    assert publish_shards(place, reading(PassedOver(TRAIN, HELD_OUT))).digest == whole.digest
     assert not place.with_name("resumed.work").exists()
 
 
@@ -166,7 +177,8 @@ def test_a_corpus_that_gives_less_than_it_states_is_refused(tmp_path: Path, toke
     job = make_job(tokenizer_file, TRAIN, HELD_OUT)
     with pytest.raises(BadInput, match="held_out_documents 99 of 100"):
         publish_shards(
-            tmp_path / "shards", dataclasses.replace(job, documents=lambda split: TRAIN if split == "train" else HELD_OUT[1:])
+            tmp_path / "shards",
+            dataclasses.replace(job, encode=dataclasses.replace(job.encode, source=Listed(TRAIN, HELD_OUT[1:]))),
         )
     assert not (tmp_path / "shards").exists()
 
@@ -194,6 +206,27 @@ def test_batches_keep_the_order_and_are_bounded() -> None:
     assert [document for group in groups for document in group] == documents
     assert all(len(group) == 1 or sum(len(document.text) for document in group) <= 50 for group in groups)
     assert list(batches_of([], 50)) == []
+
+
+@given(sizes=st.lists(st.integers(0, 40), max_size=12), run=st.integers(1, 50))
+def test_runs_hold_every_row_once_in_order(sizes: list[int], run: int) -> None:
+    runs = row_runs(sizes, run)
+    rows = [(file, row) for each in runs for file, start, stop in each for row in range(start, stop)]
+    assert rows == [(file, row) for file, size in enumerate(sizes) for row in range(size)]
+    assert all(sum(stop - start for _, start, stop in each) == run for each in runs[:-1])
+
+
+def test_parts_of_a_corpus_are_its_two_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("picochat.tokens.encode.PART_TEXT_BYTES", 3_000)
+    texts = {"web": manual_texts()[:12], "books": [document.text for document in short_documents(130)]}
+    sources = {label: [(str(n), text) for n, text in enumerate(found)] for label, found in texts.items()}
+    pack = make_pack(tmp_path, sources, books={"weight": 1.5})
+    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.1))
+    source = CorpusParts(corpus)
+    assert source.parts > 5
+    found = [each for part in range(source.parts) for each in source.read(part)]
+    for split in ("train", "held_out"):
+        assert [document for of, document in found if of == split] == list(read_split(corpus, split))
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

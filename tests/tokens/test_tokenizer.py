@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from picochat.config import TokenizerConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import publish
-from picochat.rundir import TokenizerFacts, facts_of
+from picochat.rundir import CorpusFacts, TokenizerFacts, facts_of
 from picochat.tokens.tokenizer import (
     DOCUMENT_MARK,
     SPECIALS,
@@ -28,9 +28,10 @@ from picochat.tokens.tokenizer import (
     in_sample,
     read_layout,
     train,
-    write_tokenizer,
+    train_tokenizer,
 )
-from tests.tokens.builders import VOCAB_SIZE, Written, manual_texts, published, write_tokenizer_file
+from tests.data.builders import make_corpus, make_pack
+from tests.tokens.builders import VOCAB_SIZE, manual_texts, published, write_tokenizer_file
 
 MARKS = [*SPECIALS, DOCUMENT_MARK, "".join(SPECIALS), f"a{DOCUMENT_MARK}b"]
 
@@ -229,16 +230,18 @@ def test_the_sample_is_judged_by_the_id_alone() -> None:
 
 
 def test_the_stage_trains_on_about_the_bytes_asked_for(tmp_path: Path) -> None:
-    documents = [Written(str(number), text) for number, text in enumerate(manual_texts())]
-    whole = sum(len(document.text.encode()) for document in documents)
+    parts = [part for text in manual_texts() for part in text.split("\n\n") if part]
+    pack = make_pack(tmp_path, {"manual": [(str(number), text) for number, text in enumerate(dict.fromkeys(parts))]})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    whole = facts_of(corpus, CorpusFacts).train_text_bytes
     facts = []
     for number, share in enumerate((0.5, 2.0)):
         config = TokenizerConfig(vocab_size=320, train_bytes=round(share * whole))
         with publish(tmp_path / str(number), "tokenizer", "key", {}) as draft:
-            write_tokenizer(documents, whole, config, 42, draft)
+            train_tokenizer(corpus, config, 42, draft)
         artifact = published(draft)
         facts.append(facts_of(artifact, TokenizerFacts))
         assert Tokenizer.load(artifact.path("tokenizer.json")).vocab_size == 320
         assert "generation" in artifact.path("chat_template.jinja").read_text()
-    assert 0.2 * whole < facts[0].trained_on_bytes < 0.8 * whole
+    assert 0.4 * whole < facts[0].trained_on_bytes < 0.6 * whole
     assert facts[1] == TokenizerFacts(vocab_size=320, merges=56, trained_on_bytes=whole)

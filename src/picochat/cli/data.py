@@ -41,10 +41,16 @@ def hf_import(
     ] = SampleChoice.spread,
     seed: Annotated[int, typer.Option(help="Order of a spread sample.")] = 42,
     connections: Annotated[int, typer.Option(min=1, max=64, help="Files read at the same time; changes no result.")] = 8,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds without a byte after which a request is made again.")] = 30.0,
     force: Annotated[bool, typer.Option("--force", help="Set another import aside and begin again.")] = False,
 ) -> None:
-    """Import rows of a dataset as documents, with a report of where each came from. A repeated command goes on or is done."""
+    """Import rows of a dataset as documents, with a report of where each came from. A repeated command goes on or is done.
+
+    Reads parquet, jsonl(.gz, .zst), txt and md. Skipped and counted: repeated texts, and texts of more than 20 million
+    characters. HF_TOKEN and HF_ENDPOINT are honoured.
+    """
     from picochat.data.hf_import import ImportRequest, import_dataset
+    from picochat.data.hub_requests import Patience
 
     request = ImportRequest(
         dataset=dataset,
@@ -61,7 +67,7 @@ def hf_import(
         sample=sample.value,
         seed=seed,
     )
-    import_dataset(request, force=force, connections=connections)
+    import_dataset(request, force=force, connections=connections, patience=Patience(timeout_s=timeout))
 
 
 @app.command("preview")

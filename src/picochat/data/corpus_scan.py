@@ -9,11 +9,9 @@ Takes no decision that needs a second document: `corpus` does.
 
 from __future__ import annotations
 
-import multiprocessing
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import xxhash
 
 from picochat.core.machine import usable_cores
 from picochat.core.records import Record, digest_file, read_record, write_json
+from picochat.core.workers import in_order
 from picochat.data.documents import file_path, read_source_file
 from picochat.data.minhash import ABSENT, PLACES, Signatures, signatures
 from picochat.data.pack import LoadedPack
@@ -105,26 +104,15 @@ def scan_groups(tasks: Sequence[ScanTask], folder: Path, workers: int | None) ->
     """The listing of each group, in order, scanned into `folder` where it does not stand there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [task for task in tasks if not _listing_path(folder, task).exists()]
-    processes = min(workers or usable_cores(), len(missing))
-    if processes < 2 or sum(task.file_bytes for task in missing) < PARALLEL_BYTES:
-        yield from (scan_group(task, folder) for task in tasks)
-        return
-    # Not fork: the caller may hold threads of torch or of the Hub's client.
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting: deque[Future[ScanListing]] = deque()
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(scan_group, task, folder))
-                if len(waiting) > 2 * processes:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    large = sum(task.file_bytes for task in missing) >= PARALLEL_BYTES
+    return in_order(partial(_scanner, folder), tasks, (workers or usable_cores()) if large else 1)
 
 
-def scan_group(task: ScanTask, folder: Path) -> ScanListing:
+def _scanner(folder: Path) -> Callable[[ScanTask], ScanListing]:
+    return partial(scan_group, folder)
+
+
+def scan_group(folder: Path, task: ScanTask) -> ScanListing:
     """Scan the files of one group; what stands from before is kept. Raises BadInput where a file is broken."""
     listing_path = _listing_path(folder, task)
     if listing_path.exists():

@@ -17,7 +17,9 @@ from typing import Literal, NamedTuple
 
 from picochat.core.errors import BadInput
 from picochat.core.records import Record, read_record, write_json
+from picochat.data.folders import list_folder
 from picochat.data.globs import matches_any
+from picochat.data.row_batch import Wanted
 from picochat.data.rows import ENDINGS, format_of, read_batches, text_problem
 from picochat.data.shard_writer import DEFAULT_SHARD_DOCUMENTS, DocumentShard, ShardWriter
 
@@ -116,28 +118,35 @@ def list_source_files(path: Path, *, include: list[str] | None = None, exclude: 
     """The files of a source that hold documents, in sorted order (shards in theirs). Hidden files never count.
 
     A folder with documents.json is what that says, digests included. Raises BadInput for a source that is absent, for a
-    shard that is missing or of another size, and for a single file of an unknown kind.
+    shard that is missing or of another size, for pipes and dead links among the files, and for a single file of an unknown kind.
     """
     if path.is_file():
         if format_of(path.name) is None:
             raise BadInput(f"{path}: its ending says nothing that picochat reads", fix=f"known endings: {ENDINGS}")
         return [SourceFile(path.name, path.stat().st_size, None)]
     if not path.is_dir():
-        raise BadInput(f"source {path} does not exist")
+        raise BadInput(f"source {path} {'is neither a file nor a folder' if path.exists() else 'does not exist'}")
     manifest = read_manifest(path)
-    files = _shard_files(path, manifest) if manifest else _walked_files(path)
-    chosen = [file for file in files if include is None or matches_any(file.name, include)]
-    return [file for file in chosen if not matches_any(file.name, exclude or [])]
+
+    def chosen(name: str) -> bool:
+        return (include is None or matches_any(name, include)) and not matches_any(name, exclude or [])
+
+    if manifest is not None:
+        return [file for file in _shard_files(path, manifest) if chosen(file.name)]
+    listing = list_folder(path)
+    listing.require_usable(path, [name for name in listing.unusable if chosen(name)])
+    names = [name for name in listing.files if format_of(name) is not None and chosen(name)]
+    return [SourceFile(name, (path / name).stat().st_size, None) for name in names]
 
 
 def ignored_files(path: Path) -> dict[str, int]:
     """Ending -> files of a source folder that are not read because picochat does not know their kind."""
     counts: dict[str, int] = {}
     if path.is_dir() and not (path / MANIFEST_NAME).exists():
-        for name in _visible_names(path):
-            if format_of(name) is None:
-                ending = Path(name).suffix.lower() or "(none)"
-                counts[ending] = counts.get(ending, 0) + 1
+        listing = list_folder(path)
+        endings = [Path(name).suffix.lower() or "(none)" for name in listing.files if format_of(name) is None]
+        for ending in [*endings, *("(linked folder)" for _ in listing.linked_folders)]:
+            counts[ending] = counts.get(ending, 0) + 1
     return dict(sorted(counts.items()))
 
 
@@ -146,24 +155,31 @@ def file_path(source: Path, name: str) -> Path:
     return source if source.is_file() else source / name
 
 
-def read_source_file(source: Path, name: str, text_column: str = "text") -> Iterator[ReadRow]:
+def read_source_file(source: Path, name: str, text_column: str = "text", *, wanted: Wanted | None = None) -> Iterator[ReadRow]:
     """Every row of one file of a source, in order, usable or not. `text_column`: of parquet and JSON lines.
 
+    wanted: one flag for each row of the file; only those rows come, and the others cost little.
     Ids: the record's own `id`, else `<file>#<row>` counted from 0; for txt and md the file's path. Raises BadInput that
     names file and line where the file itself is broken.
     """
     path = file_path(source, name)
     whole_file = format_of(name) == "text"
+    left = None if wanted is None else sum(wanted)
     try:
         stream = path.open("rb")
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
     with stream:
-        for batch in read_batches(stream, str(path), text_column, id_column="id"):
+        for batch in read_batches(stream, str(path), text_column, id_column="id", wanted=wanted):
             for row in batch.rows():
+                if wanted is not None and not wanted[row.number]:
+                    continue
                 problem = text_problem(row.text)
                 id = row.id or (name if whole_file else f"{name}#{row.number}")
                 yield ReadRow(id, row.text if problem is None and isinstance(row.text, str) else "", problem)
+                left = None if left is None else left - 1
+            if left == 0:
+                return
 
 
 def read_documents(path: Path, source_label: str) -> Iterator[Document]:
@@ -184,13 +200,3 @@ def _shard_files(folder: Path, manifest: DocumentsManifest) -> list[SourceFile]:
                 fix="import the source again with --force",
             )
     return [SourceFile(shard.name, shard.bytes, shard.sha256) for shard in manifest.shards]
-
-
-def _walked_files(folder: Path) -> list[SourceFile]:
-    names = [name for name in _visible_names(folder) if format_of(name) is not None]
-    return [SourceFile(name, (folder / name).stat().st_size, None) for name in names]
-
-
-def _visible_names(folder: Path) -> list[str]:
-    relative = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return sorted(path.as_posix() for path in relative if not any(part.startswith(".") for part in path.parts))

@@ -16,11 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
+
 from picochat.core.errors import BadInput, Problem, WrongUsage
-from picochat.core.progress import Progress, quantity, say
+from picochat.core.machine import usable_cores
+from picochat.core.progress import Progress, duration, quantity, say
 from picochat.core.publish import exclusive
 from picochat.core.records import Record, digest_json, read_json, read_record, write_json
 from picochat.data.documents import MANIFEST_NAME, read_manifest
+from picochat.data.hub_requests import Patience
 from picochat.data.import_report import ImportReport, publish_import
 from picochat.data.import_work import ImportState, ImportWork
 from picochat.data.origin import Origin, is_local, open_origin
@@ -81,8 +85,16 @@ def import_places(request: ImportRequest) -> ImportPlaces:
     return ImportPlaces(out, documents, report)
 
 
-def import_dataset(request: ImportRequest, *, force: bool = False, connections: int = DEFAULT_CONNECTIONS) -> ImportReport:
+def import_dataset(
+    request: ImportRequest,
+    *,
+    force: bool = False,
+    connections: int = DEFAULT_CONNECTIONS,
+    patience: Patience | None = None,
+) -> ImportReport:
     """The report of a complete import: made now, finished from an interrupted one, or found complete.
+
+    connections: files read at the same time. patience: with a slow or failing Hub. Neither changes the result.
 
     Raises WrongUsage for a request that contradicts itself or for places that hold another import (`force` sets that
     aside), BadInput for local data, HubProblem for the Hub.
@@ -96,59 +108,57 @@ def import_dataset(request: ImportRequest, *, force: bool = False, connections: 
     require_room(places, force)
     places.work.mkdir(parents=True, exist_ok=True)
     with exclusive(places.work / "lock", str(places.documents)):
-        origin = pinned_origin(request, places, force)
+        origin = pinned_origin(request, places, force, patience)
         report = _import_rows(request, places, origin, connections)
     shutil.rmtree(places.work)
     return report
 
 
 def _import_rows(request: ImportRequest, places: ImportPlaces, origin: Origin, connections: int) -> ImportReport:
+    # Arrow's own pool keeps what it freed; with many threads that is memory that nobody uses.
+    pa.set_memory_pool(pa.system_memory_pool())
     say(
         f"importing up to {request.max_rows:,} rows of {origin.dataset} ({request.split}) at "
         f"{(origin.revision or 'local files')[:12]}: {len(origin.files)} files, licence {origin.licence or 'not stated'}"
     )
     plan = Plan(tuple(file.name for file in origin.files), request.max_rows, request.sample, request.seed)
+    threads = connections if origin.kind == "hub" else min(connections, usable_cores() + 1)
     with ImportWork(places.work, request.document_shard_rows, plan.names) as work:
         plan.exhausted.update(work.state.exhausted)
         rows_before = work.state.rows_seen
         if rows_before:
             say(f"going on after {rows_before:,} rows that an earlier process imported")
-        elapsed_s = _take_rows(
-            request,
-            origin,
-            plan,
-            work,
-            OriginReader(origin, request.text_column, request.min_chars, places.work / "footers"),
-            connections,
-        )
-        work.finish()
+        elapsed_s = _take_rows(request, places, origin, plan, work, threads)
     require_documents(request, work.state)
     observed: dict[str, object] = {
         "schema_version": 1,
         "elapsed_s": round(elapsed_s, 3),
         "rows_by_this_process": work.state.rows_seen - rows_before,
         "resumed": rows_before > 0,
-        "connections": connections,
+        "connections": threads,
         "bytes_fetched": origin.traffic.bytes,
         "requests": origin.traffic.requests,
         "retries": origin.traffic.retries,
         "documents_dir": str(places.documents.resolve()),
         "dataset": str(Path(request.dataset).expanduser().resolve()) if origin.kind == "files" else request.dataset,
     }
-    return publish_import(request, places, origin, work.state, work.documents, observed)
+    report = publish_import(request, places, origin, work.state, work.documents, observed)
+    _say_what_is_next(report, places, elapsed_s)
+    return report
 
 
 def _take_rows(
-    request: ImportRequest, origin: Origin, plan: Plan, work: ImportWork, reader: OriginReader, connections: int
+    request: ImportRequest, places: ImportPlaces, origin: Origin, plan: Plan, work: ImportWork, threads: int
 ) -> float:
-    """Let `work` take the rows that it lacks; returns the seconds that took."""
+    """Let `work` take and commit the rows that it lacks; returns the seconds that took."""
     rows_before = work.rows_seen
+    reader = OriginReader(origin, request.text_column, request.min_chars, places.work / "footers")
     with Progress("import", request.max_rows, "rows") as progress:
         progress.start_at(rows_before)
         with read_in_order(
             reader,
             plan,
-            connections=connections,
+            connections=threads,
             after=work.state.position,
             rows_wanted=request.max_rows - rows_before,
         ) as parts:
@@ -157,7 +167,15 @@ def _take_rows(
                 progress.advance(rows, f"{quantity(work.text_bytes)}B of text")
                 if work.rows_seen == request.max_rows:
                     break
+        work.finish()
         return progress.elapsed_s()
+
+
+def _say_what_is_next(report: ImportReport, places: ImportPlaces, elapsed_s: float) -> None:
+    say(f"took {duration(elapsed_s)}: {quantity(report.text_bytes_written / max(elapsed_s, 0.001))}B of text a second")
+    say(f"documents  {places.documents}")
+    say(f"report     {places.report} and {places.report.with_suffix('.md').name}; to look at: {places.out}")
+    say(f'next: name {places.documents} in "sources" of a pack\'s recipe, then: picochat data preview --dataset-pack PACK')
 
 
 def require_sound(request: ImportRequest) -> None:
@@ -215,7 +233,9 @@ def require_room(places: ImportPlaces, force: bool) -> None:
         )
 
 
-def pinned_origin(request: ImportRequest, places: ImportPlaces, force: bool) -> Origin:
+def pinned_origin(
+    request: ImportRequest, places: ImportPlaces, force: bool, patience: Patience | None = None
+) -> Origin:
     """The origin at the revision that the interrupted import had pinned, or at the one of now."""
     pin_path = places.work / "pin.json"
     pin = read_json(pin_path) if pin_path.exists() else None
@@ -228,7 +248,7 @@ def pinned_origin(request: ImportRequest, places: ImportPlaces, force: bool) -> 
         _clear(places.work)
         pin = None
     pinned = (pin["revision"], pin["card_revision"]) if pin is not None and pin["revision"] else None
-    origin = open_origin(request.dataset, request.config, request.split, request.revision, pinned=pinned)
+    origin = open_origin(request.dataset, request.config, request.split, request.revision, pinned=pinned, patience=patience)
     if pin is not None and pin["pin"] != origin.pin:
         raise WrongUsage(f"the files of {request.dataset} changed since this import began", fix="--force begins again")
     revisions = {"revision": origin.revision, "card_revision": origin.card_revision}

@@ -18,11 +18,13 @@ from picochat.core.records import Record, digest_json, write_atomic, write_json
 from picochat.data.documents import MANIFEST_NAME, DocumentsManifest, Provenance, documents_manifest, read_source_file
 from picochat.data.import_work import ImportState, RowPreview
 from picochat.data.origin import Origin
+from picochat.data.usable import LONGEST_DOCUMENT_CHARACTERS
 
 if TYPE_CHECKING:
     from picochat.data.hf_import import ImportPlaces, ImportRequest
 
 HEAD_BYTES = 1_000_000
+RANGES_SHOWN = 4  # in the .md; the .json has all
 
 
 class ImportedFile(Record):
@@ -61,6 +63,7 @@ class ImportReport(Record):
     max_rows: int
     min_chars: int
     document_shard_rows: int
+    longest_document_characters: int
     out_path: str
     documents_dir: str
     rows_seen: int
@@ -83,7 +86,7 @@ class ImportReport(Record):
         return [
             f"{self.dataset} {self.config_name or ''} {self.split} at {self.revision[:12]}, licence {self.licence or 'not stated'}",
             f"rows inspected {self.rows_seen:,}, kept {self.rows_written:,}; skipped: {skipped}",
-            f"{quantity(self.text_bytes_written)}B of text in {self.document_files_written} shards: {self.documents_dir}",
+            f"{quantity(self.text_bytes_written)}B of text in {self.document_files_written} shards",
             f"rows came from {len(self.data_files)} of {self.data_files_in_split} files",
         ]
 
@@ -131,6 +134,8 @@ def render_report(report: ImportReport) -> str:
         ("config, split", f"{report.config_name or '(none)'}, {report.split}"),
         ("revision", report.revision),
         ("licence", report.licence or "not stated"),
+        ("asked for", f"column {report.text_column}, texts of at least {report.min_chars:,} characters"),
+        ("longest document", f"{report.longest_document_characters:,} characters; longer ones are skipped"),
         ("sample", f"{report.sample}, seed {report.seed}, at most {report.max_rows:,} rows"),
         ("rows inspected", f"{report.rows_seen:,}"),
         ("documents written", f"{report.rows_written:,}"),
@@ -138,7 +143,10 @@ def render_report(report: ImportReport) -> str:
         ("documents", f"{report.documents_dir} ({report.document_files_written} shards)"),
         *((f"skipped: {reason}", f"{count:,}") for reason, count in report.skip_reasons.items()),
     ]
-    files = [f"| {file.name} | {file.rows_inspected:,} | {file.digest} |" for file in report.data_files]
+    files = [
+        f"| {_cell(file.name)} | {file.rows_inspected:,} | {_ranges(file.row_ranges)} | {file.digest} |"
+        for file in report.data_files
+    ]
     return "\n".join(
         [
             f"# Import of {report.dataset}",
@@ -149,12 +157,24 @@ def render_report(report: ImportReport) -> str:
             "",
             f"## Files: {len(report.data_files)} of {report.data_files_in_split}",
             "",
-            "| file | rows inspected | digest |",
-            "|---|---|---|",
+            "Row ranges: the first row and the one after the last, counted from 0 in the file.",
+            "",
+            "| file | rows inspected | row ranges | digest |",
+            "|---|---|---|---|",
             *files,
             "",
         ]
     )
+
+
+def _cell(text: str) -> str:
+    """A file's name may hold anything; a cell of a table may not."""
+    return text.replace("|", "\\|").replace("\n", " ").replace("\r", " ")
+
+
+def _ranges(ranges: list[tuple[int, int]]) -> str:
+    shown = ", ".join(f"{start:,}-{stop:,}" for start, stop in ranges[:RANGES_SHOWN])
+    return shown if len(ranges) <= RANGES_SHOWN else f"{shown} and {len(ranges) - RANGES_SHOWN:,} more"
 
 
 def _imported_files(origin: Origin, state: ImportState) -> list[ImportedFile]:
@@ -212,6 +232,7 @@ def _report(
         max_rows=request.max_rows,
         min_chars=request.min_chars,
         document_shard_rows=request.document_shard_rows,
+        longest_document_characters=LONGEST_DOCUMENT_CHARACTERS,
         out_path=Path(os.path.relpath(places.out, beside)).as_posix(),
         documents_dir=documents_dir,
         rows_seen=state.rows_seen,

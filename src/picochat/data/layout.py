@@ -53,8 +53,11 @@ def read_card(readme: str) -> Card:
         raise BadInput("the dataset card cannot be read: PyYAML is not installed", fix="pip install 'picochat[hf]'") from None
     try:
         front = yaml.safe_load(found.group(1))
-    except yaml.YAMLError as error:
-        raise BadInput(f"the dataset card's front matter is not valid YAML ({str(error).splitlines()[0]})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also a date that is none, or endless nesting
+        raise BadInput(
+            f"the dataset card's front matter is not valid YAML ({(str(error).splitlines() or ['?'])[0]})",
+            fix="mend README.md; of a dataset that is not yours, import a local copy without its README.md",
+        ) from None
     if not isinstance(front, dict):
         return NO_CARD
     configs = front.get("configs") or []
@@ -131,14 +134,14 @@ def _named(data: list[str]) -> dict[str, dict[str, list[str]]]:
 
 
 def _by_split(files: Iterable[str], folder: str) -> dict[str, list[str]]:
-    """Files by the split word in their names below `folder`; where no name has one, all are train."""
+    """Files by the split word in their names below `folder`; those without one are train, unless others are named so."""
     splits: dict[str, list[str]] = {}
     for path in files:
         below = path.removeprefix(f"{folder}/") if folder else path
         splits.setdefault(_split_word(below) or "", []).append(path)
     unnamed = splits.pop("", [])
-    if unnamed and not splits:
-        splits["train"] = unnamed
+    if unnamed:
+        splits.setdefault("train", unnamed)
     return splits
 
 

@@ -13,12 +13,12 @@ from typing import Any, BinaryIO, Protocol
 import pyarrow as pa
 
 from picochat.core.errors import BadInput
-from picochat.data.row_batch import RowBatch, usable_id
+from picochat.data.row_batch import RowBatch, Wanted, usable_id
 from picochat.data.usable import LONGEST_LINE_BYTES, MISSING, TOO_LONG
 
 READ_BLOCK_BYTES = 4 << 20
 MOST_EXPANSION = 500  # text compresses 3 to 30 times, the same line over and over some 200 times, a bomb 1,000 times and more
-EXPANSION_COUNTS_FROM_BYTES = 64_000_000
+EXPANSION_COUNTS_FROM_BYTES = 16_000_000
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -28,9 +28,17 @@ class _Readable(Protocol):
 
 
 def read_json_lines(
-    stream: BinaryIO, name: str, text_column: str, id_column: str | None, block_bytes: int = READ_BLOCK_BYTES
+    stream: BinaryIO,
+    name: str,
+    text_column: str,
+    id_column: str | None,
+    block_bytes: int = READ_BLOCK_BYTES,
+    wanted: Wanted | None = None,
 ) -> Iterator[RowBatch]:
-    """The objects of a JSON lines file, the lines of a block at a time. Blank lines are no rows. Raises BadInput that names the line."""
+    """The objects of a JSON lines file, the lines of a block at a time. Blank lines are no rows. Raises BadInput that names the line.
+
+    wanted: lines of other rows are not parsed, and stand as MISSING.
+    """
     line_number = number = 0
     for lines in _lines(_blocks(stream, name, block_bytes)):
         texts: list[object] = []
@@ -40,7 +48,12 @@ def read_json_lines(
             if line is None:
                 texts.append(TOO_LONG)
                 ids.append(None)
-            elif not line.isspace() and line:
+            elif not line or line.isspace():
+                continue
+            elif wanted is not None and not wanted[number + len(texts)]:
+                texts.append(MISSING)
+                ids.append(None)
+            else:
                 value = _parse_line(line, name, line_number)
                 texts.append(value.get(text_column, MISSING))
                 ids.append(usable_id(value.get(id_column)) if id_column else None)

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from picochat.core.errors import BadInput, HubProblem
+from picochat.core.progress import say
 from picochat.core.records import digest_file, digest_json
-from picochat.data.hub import CONVERTED_REVISION, Hub, HubDataset, HubFile, Traffic, UnknownRevision
+from picochat.data.folders import list_folder
+from picochat.data.hub import CONVERTED_REVISION, MOST_CARD_BYTES, Hub, HubDataset, HubFile
+from picochat.data.hub_requests import Patience, Traffic, UnknownRevision
 from picochat.data.layout import NO_CARD, Card, read_card, split_files
-from picochat.data.rows import format_of
+from picochat.data.rows import ENDINGS, format_of
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,21 @@ class Origin:
 
 
 def open_origin(
-    dataset: str, config: str | None, split: str, revision: str | None, *, pinned: tuple[str, str] | None = None
+    dataset: str,
+    config: str | None,
+    split: str,
+    revision: str | None,
+    *,
+    pinned: tuple[str, str] | None = None,
+    patience: Patience | None = None,
 ) -> Origin:
     """The split's files, at `revision` for the Hub. A path that exists, or is written as one, is read locally.
 
-    pinned: (revision, card_revision) that an earlier, interrupted import had resolved.
+    pinned: (revision, card_revision) that an earlier, interrupted import had resolved. patience: with the Hub.
     Raises BadInput for local trouble, HubProblem for the Hub's; both list the configs and splits that exist.
     """
     if not is_local(dataset):
-        return _open_hub(dataset, config, split, revision, pinned)
+        return _open_hub(Hub(patience or Patience()), dataset, config, split, revision, pinned)
     if revision is not None:
         raise BadInput(f"--revision {revision} was given, but {dataset} is a local path", fix="leave --revision out")
     return _open_local(Path(dataset).expanduser(), config, split)
@@ -67,8 +76,9 @@ def is_local(dataset: str) -> bool:
     return dataset.startswith((".", "/", "~")) or format_of(dataset) is not None or os.path.exists(dataset)
 
 
-def _open_hub(id: str, config: str | None, split: str, revision: str | None, pinned: tuple[str, str] | None) -> Origin:
-    hub = Hub()
+def _open_hub(
+    hub: Hub, id: str, config: str | None, split: str, revision: str | None, pinned: tuple[str, str] | None
+) -> Origin:
     described = hub.dataset(id, pinned[1] if pinned else revision)
     dataset = _dataset_with_rows(hub, described, revision, pinned)
     where = f"dataset {id} at {dataset.revision[:12]}"
@@ -108,33 +118,54 @@ def _hub_opener(hub: Hub, dataset: HubDataset, files: list[HubFile]) -> Callable
 
 
 def _open_local(path: Path, config: str | None, split: str) -> Origin:
-    if not path.exists():
+    if not os.path.lexists(path):
         raise BadInput(f"--dataset {path} does not exist", fix="check the path, or give OWNER/NAME of the Hub")
     folder, names, card = _local_listing(path, config, split)
-    sizes = [(folder / name).stat() for name in names]
-    listing = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in zip(names, sizes, strict=True)]
+    marks = [_mark(folder / name) for name in names]
     return Origin(
         kind="files",
         dataset=path.resolve().name,
         revision=None,
         card_revision=None,
         licence=card.licence,
-        files=tuple(OriginFile(name, stat.st_size, None) for name, stat in zip(names, sizes, strict=True)),
-        pin=digest_json(listing),
+        files=tuple(OriginFile(name, size, None) for name, (size, _) in zip(names, marks, strict=True)),
+        pin=digest_json([[name, *mark] for name, mark in zip(names, marks, strict=True)]),
         open_file=lambda index: (folder / names[index]).open("rb"),
-        digest_of=lambda index: f"sha256:{digest_file(folder / names[index])}",
+        digest_of=lambda index: _digest_of_unchanged(folder / names[index], marks[index]),
         traffic=Traffic(),
         stop=lambda: None,
     )
 
 
+def _mark(path: Path) -> tuple[int, int]:
+    """Size and time of change, by which a file that was changed in the meantime is told."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _digest_of_unchanged(path: Path, mark: tuple[int, int]) -> str:
+    digest = digest_file(path)
+    if _mark(path) != mark:
+        raise BadInput(f"{path} changed while it was imported", fix="--force begins again")
+    return f"sha256:{digest}"
+
+
 def _local_listing(path: Path, config: str | None, split: str) -> tuple[Path, list[str], Card]:
     if path.is_file():
         if format_of(path.name) is None:
-            raise BadInput(f"--dataset {path}: its ending says nothing that picochat reads")
+            raise BadInput(f"--dataset {path}: its ending says nothing that picochat reads", fix=f"known endings: {ENDINGS}")
         return path.parent, [path.name], NO_CARD
+    if not path.is_dir():
+        raise BadInput(
+            f"--dataset {path} is neither a file nor a folder", fix="give a file, a folder, or OWNER/NAME of the Hub"
+        )
+    listing = list_folder(path)
+    listing.require_usable(path)
+    if listing.linked_folders:
+        say(f"not followed, being links to folders: {', '.join(listing.linked_folders[:5])}")
     readme = path / "README.md"
-    card = read_card(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else NO_CARD
-    relative = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-    visible = [file.as_posix() for file in relative if not any(part.startswith(".") for part in file.parts)]
-    return path, split_files(visible, card, config, split, f"folder {path}", BadInput), card
+    card = NO_CARD
+    if "README.md" in listing.files:
+        with readme.open("rb") as stream:
+            card = read_card(stream.read(MOST_CARD_BYTES).decode("utf-8", errors="replace"))
+    return path, split_files(listing.files, card, config, split, f"folder {path}", BadInput), card

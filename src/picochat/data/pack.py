@@ -95,6 +95,10 @@ class CorpusRecipe(Record):
     exclude: list[str] = Field(default_factory=list, description="globs of files to leave out of every source")
 
 
+PACK_KEYS = f"keys of a pack: {', '.join(DatasetPack.model_fields)}; of its corpus: {', '.join(PackCorpus.model_fields)}"
+RECIPE_KEYS = f"keys of a recipe: {', '.join(CorpusRecipe.model_fields)}; of a source: {', '.join(RecipeSource.model_fields)}"
+
+
 @dataclass(frozen=True)
 class LoadedSource:
     """A source that exists, with the files that are read of it. `manifest` where it is a folder of imported documents."""
@@ -157,7 +161,7 @@ def load_pack(path: Path) -> LoadedPack:
     """The pack at `path`. Raises BadInput with every problem of pack, recipe and sources, each with its remedy."""
     if path.is_dir() and (path / "dataset_pack.json").is_file():
         path = path / "dataset_pack.json"
-    pack = read_record(DatasetPack, path, "pack")
+    pack = read_record(DatasetPack, path, "pack", fix=PACK_KEYS)
     problems: list[Problem] = []
     recipe, folder = _load_recipe(path, pack)
     sources = _load_sources(recipe, folder, problems)
@@ -201,7 +205,7 @@ def _load_recipe(path: Path, pack: DatasetPack) -> tuple[CorpusRecipe, Path]:
     """The recipe and the folder that its paths are relative to; a plain input is a recipe of one source."""
     if pack.corpus.recipe is not None:
         recipe_path = path.parent / pack.corpus.recipe
-        return read_record(CorpusRecipe, recipe_path, f"recipe of pack {path},"), recipe_path.parent
+        return read_record(CorpusRecipe, recipe_path, f"recipe of pack {path},", fix=RECIPE_KEYS), recipe_path.parent
     assert pack.corpus.input is not None
     return CorpusRecipe(sources=[RecipeSource(path=pack.corpus.input)]), path.parent
 

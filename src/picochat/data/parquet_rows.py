@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from picochat.core.errors import BadInput, did_you_mean
-from picochat.data.row_batch import RowBatch, usable_id
+from picochat.data.row_batch import RowBatch, Wanted, usable_id
 from picochat.data.usable import NOT_UTF8
 
-BATCH_BYTES = 4 << 20
+BATCH_BYTES = 1 << 20
 MOST_BATCH_ROWS = 4096
 WHOLE_COLUMN_BYTES = 32 << 20  # of a row group: what is larger is fetched in pages even where all of it is wanted
 READ_BLOCK_BYTES = 4 << 20
@@ -74,16 +74,21 @@ def read_row_group(
             number += len(texts)
 
 
-def read_all_groups(stream: BinaryIO, name: str, text_column: str, id_column: str | None) -> Iterator[RowBatch]:
+def read_all_groups(
+    stream: BinaryIO, name: str, text_column: str, id_column: str | None, wanted: Wanted | None = None
+) -> Iterator[RowBatch]:
+    """The rows of all row groups, or of those that hold a row which is wanted."""
     metadata = parquet_metadata(stream, name)
     require_text_column(metadata, name, text_column)
     first_row = 0
     for group in range(metadata.num_row_groups):
-        # Pages, not the whole column: some files are one group of a million rows.
-        yield from read_row_group(
-            stream, name, text_column, group, metadata, first_row=first_row, id_column=id_column, whole=False
-        )
-        first_row += metadata.row_group(group).num_rows
+        rows = metadata.row_group(group).num_rows
+        if wanted is None or any(wanted[first_row : first_row + rows]):
+            # Pages, not the whole column: some files are one group of a million rows.
+            yield from read_row_group(
+                stream, name, text_column, group, metadata, first_row=first_row, id_column=id_column, whole=False
+            )
+        first_row += rows
 
 
 @contextmanager

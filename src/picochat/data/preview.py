@@ -32,7 +32,7 @@ from picochat.data.preview_record import (
     ShownDocument,
     SourcePreview,
 )
-from picochat.data.preview_sample import SAMPLE_BYTES, WHOLE_BYTES, SourceSample, read_sample
+from picochat.data.preview_sample import SAMPLE_BYTES, WHOLE_BYTES, SourceSample, parquet_totals, read_sample
 from picochat.data.preview_tally import SourceTally, tally_files, tally_samples
 from picochat.data.preview_text import (
     LANGUAGE_DOCUMENTS,
@@ -111,13 +111,17 @@ def _totals(source: LoadedSource, sample: SourceSample, tally: SourceTally, *, e
     """(documents, text bytes, whether they were counted)."""
     if exact or sample.complete:
         return tally.documents, tally.text_bytes, True
-    read, dropped = tally.documents, sum(sample.unusable.values())
+    dropped = sum(sample.unusable.values())
+    kept = tally.documents / (tally.documents + dropped) if dropped else 1.0
     if source.manifest is not None:
+        # Rows are dropped here only where the recipe asks for longer texts than the import did.
         listed = {file.name for file in source.files}
         shards = [shard for shard in source.manifest.shards if shard.name in listed]
-        kept = read / (read + dropped) if dropped else 1.0  # the recipe asks for longer texts than the import did
         documents, text_bytes = sum(shard.documents for shard in shards), sum(shard.text_bytes for shard in shards)
         return round(documents * kept), round(text_bytes * kept), not dropped
+    stated = parquet_totals(source)
+    if stated is not None:
+        return round(stated[0] * kept), stated[1], False
     factor = sum(file.bytes for file in source.files) / sample.file_bytes if sample.file_bytes else 0.0
     return round(tally.documents * factor), round(tally.text_bytes * factor), False
 

@@ -59,23 +59,15 @@ def sampled_duplicates(samples: Sequence[SourceSample], jaccard: float, document
 def corpus_duplicates(corpus: Artifact) -> tuple[Duplicates, list[tuple[str, list[str]]]]:
     """(counts of the whole corpus without texts, the largest clusters as (kind, ids)): texts are fetched by who reads them."""
     facts = facts_of(corpus, CorpusFacts)
-    counts: PairCounts = {}
     largest: list[list[str]] = []
     for _, row in read_jsonl(corpus.path("near_duplicates.jsonl")):
-        ids: list[str] = row["documents"]
-        for id in ids[1:]:
-            _count_pair(counts, label_of(id), label_of(ids[0]), 1)
-        largest = sorted([*largest, ids], key=lambda each: -len(each))[:SHOWN_CLUSTERS]
+        largest = sorted([*largest, row["documents"]], key=lambda ids: -len(ids))[:SHOWN_CLUSTERS]
     copies: Counter[str] = Counter()
-    example: dict[str, str] = {}
     for _, row in read_jsonl(corpus.path("dropped.jsonl")):
-        if row["reason"] == "duplicate_text" and row.get("of"):
-            _count_pair(counts, label_of(row["id"]), label_of(row["of"]), 0)
+        if row["reason"] == "duplicate_text":
             copies[row["of"]] += 1
-            example.setdefault(row["of"], row["id"])
     most = sorted(copies.items(), key=lambda item: (-item[1], item[0]))[:SHOWN_CLUSTERS]
-    wanted = [("exact", [of, *[example[of]] * count]) for of, count in most] + [("near", ids) for ids in largest]
-    kept = facts.documents_read - sum(facts.dropped.values())
+    wanted = [("exact", [of] * (count + 1)) for of, count in most] + [("near", ids) for ids in largest]
     found = Duplicates(
         complete=True,
         basis="all documents of the pack, compared with each other",
@@ -83,8 +75,10 @@ def corpus_duplicates(corpus: Artifact) -> tuple[Duplicates, list[tuple[str, lis
         exact=facts.exact_duplicates,
         near=facts.near_duplicates,
         exact_share=facts.exact_duplicates / facts.documents_read if facts.documents_read else None,
-        near_share=facts.near_duplicates / kept if kept else None,
-        pairs=_pair_rows(counts),
+        near_share=facts.near_duplicates / facts.documents if facts.documents else None,
+        pairs=[
+            DuplicatePairCount(source=pair.source, of=pair.of, exact=pair.exact, near=pair.near) for pair in facts.duplicates
+        ],
         clusters=[],
     )
     return found, wanted

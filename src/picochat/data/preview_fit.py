@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from picochat.config import parameter_count, step_tokens
-from picochat.core.records import read_record
+from picochat.config import is_long_run, parameter_count, step_tokens
+from picochat.core.records import read_json, read_record
 from picochat.data.import_report import ImportReport
 from picochat.data.pack import LoadedSource
 from picochat.data.preview_record import Duplicates, Forecast, ImportAdvice, Interval, ScaleFit, SourcePreview, Status
@@ -36,6 +36,7 @@ class Bound(NamedTuple):
     most_warn: float | None
     least_block: float | None
     most_block: float | None
+    always: bool = False  # blocks in every profile, and in short runs as well
 
     def status(self, value: float) -> Status:
         if _outside(value, self.least_block, self.most_block):
@@ -52,7 +53,7 @@ class Bound(NamedTuple):
 # fmt: off
 BOUNDS: tuple[Bound, ...] = (
     #     check                       unit                warns below, above     blocks below, above
-    Bound("documents",                "documents",        100, None,             1, None),
+    Bound("documents",                "documents",        100, None,             1, None, True),
     Bound("duplicate_documents",      "of documents",     None, 0.03,            None, 0.10),
     Bound("near_duplicate_documents", "of documents",     None, 0.05,            None, 0.15),
     Bound("held_out_tokens",          "tokens",           1_000_000, None,       100_000, None),
@@ -87,18 +88,22 @@ def fit_scale(
         "base_exposure": epochs,
     }
     bounds = [each._replace(least_warn=None) if _lenient(each, config.tokenizer.vocab_size) else each for each in BOUNDS]
-    forecasts = [_forecast(bound, measured[bound.check]) for bound in bounds]
+    # As the preflight: only a long run of a release profile is blocked, but for what makes any run meaningless.
+    blocks = config.gate.profile != "research" and is_long_run(config)
+    forecasts = [_forecast(bound, measured[bound.check], blocks) for bound in bounds]
+    status = _worst([forecast.status for forecast in forecasts if forecast.check in ("corpus_model_fit", "base_exposure")])
     advice = _advice(sources, loaded, planned, target, train)
     return ScaleFit(
         scale=scale.name,
+        profile=config.gate.profile,
         parameters=parameters,
         planned_tokens=planned,
         target_tokens=target,
         train_tokens=train,
         epochs=epochs,
         unread_share=max(0.0, 1 - epochs.value) if epochs else None,
-        verdict=_verdict(sources, loaded, planned, target, train),
-        status=_worst([forecast.status for forecast in forecasts if forecast.check in ("corpus_model_fit", "base_exposure")]),
+        verdict=_verdict(sources, loaded, planned, target, train, status),
+        status=status,
         advice=advice,
         forecasts=forecasts,
     )
@@ -157,13 +162,15 @@ def _lenient(bound: Bound, vocab_size: int) -> bool:
     return bound.check == "tokenizer_fit" and vocab_size < SMALL_VOCABULARY
 
 
-def _forecast(bound: Bound, measured: Interval | None) -> Forecast:
+def _forecast(bound: Bound, measured: Interval | None, blocks: bool) -> Forecast:
     sampled = bound.check in ("duplicate_documents", "near_duplicate_documents") and measured and measured.high > measured.low
     if measured is None or (sampled and bound.status(measured.low) == "pass"):
         status: Status = "unmeasured"
     else:
         ends = (measured.value,) if sampled else (measured.low, measured.value, measured.high)
         status = _worst([bound.status(end) for end in ends])
+    if status == "block" and not (blocks or bound.always):
+        status = "warn"
     return Forecast(check=bound.check, status=status, measured=measured, unit=bound.unit, bound=bound.text())
 
 
@@ -190,22 +197,30 @@ def _range_text(least: float | None, most: float | None, shown: Callable[[float]
 
 
 def _verdict(
-    sources: Sequence[SourcePreview], loaded: Sequence[LoadedSource], planned: int, target: int, train: Interval | None
+    sources: Sequence[SourcePreview],
+    loaded: Sequence[LoadedSource],
+    planned: int,
+    target: int,
+    train: Interval | None,
+    status: Status,
 ) -> str:
     """One sentence: enough, too small or too large, and what to change."""
     epochs = inverse(planned, train)
     if train is None or epochs is None:
         return "unmeasured: the sample holds too little text"
-    most = max(planned, target) / train.low
     if epochs.value < EPOCHS_LEAST:
         return f"too large: {1 - epochs.value:.0%} of the text would never be read; preflight will warn"
-    if most <= EPOCHS_WARN:
-        unread = max(0.0, 1 - epochs.value)
-        return f"enough; {unread:.0%} of the text would never be read" if unread >= 0.005 else "enough"
+    unread = max(0.0, 1 - epochs.value)
+    enough = f"; {unread:.0%} of the text would never be read" if unread >= 0.005 else ""
+    if max(planned, target) / train.low <= EPOCHS_WARN:
+        return f"enough{enough}"
     growing = _growing(sources, loaded)
     rows = _missing_documents(sources[growing], planned, target, train)
-    word = "too small: preflight will block" if most > EPOCHS_BLOCK else "small: preflight will warn"
-    return f"{word}; about {rows:,} more documents like {sources[growing].label}'s make it {EPOCHS_WARN:.0f} epochs"
+    remedy = f"about {rows:,} more documents like {sources[growing].label}'s make it {EPOCHS_WARN:.0f} epochs"
+    will = f"preflight will {status}"
+    if epochs.high <= EPOCHS_WARN:
+        return f"enough for the plan{enough}; but {target / train.value:.3g} epochs to the target tokens: {will}; {remedy}"
+    return f"{'too small' if max(planned, target) / train.low > EPOCHS_BLOCK else 'small'}: {will}; {remedy}"
 
 
 def _growing(sources: Sequence[SourcePreview], loaded: Sequence[LoadedSource]) -> int:
@@ -213,11 +228,15 @@ def _growing(sources: Sequence[SourcePreview], loaded: Sequence[LoadedSource]) -
     reports = [_report(source) for source in loaded]
     open_ones = [n for n, report in enumerate(reports) if report is not None and report.rows_seen >= report.max_rows]
     candidates = open_ones or range(len(sources))
-    return max(candidates, key=lambda number: sources[number].tokens.value if sources[number].tokens else 0.0)  # type: ignore[union-attr]
+    return max(candidates, key=lambda number: _token_count(sources[number]))
+
+
+def _token_count(source: SourcePreview) -> float:
+    return source.tokens.value if source.tokens else 0.0
 
 
 def _missing_documents(source: SourcePreview, planned: int, target: int, train: Interval) -> int:
-    a_document = source.tokens.value / source.documents if source.tokens and source.documents else 0.0
+    a_document = _token_count(source) / source.documents if source.documents else 0.0
     return round_up((max(planned, target) / EPOCHS_WARN - train.low) / a_document) if a_document else 0
 
 
@@ -261,7 +280,7 @@ def _command(source: LoadedSource, report: ImportReport, max_rows: int) -> str:
     assert report_path is not None
     out = Path(os.path.normpath(report_path.parent / report.out_path))
     flags: list[tuple[str, str | None]] = [
-        ("--dataset", report.dataset if report.kind == "hub" else f"PATH-OF-{report.dataset}"),
+        ("--dataset", _dataset(report, report_path)),
         ("--config", report.config_name),
         ("--split", report.split),
         ("--text-column", report.text_column),
@@ -277,6 +296,14 @@ def _command(source: LoadedSource, report: ImportReport, max_rows: int) -> str:
     ]
     given = [f"{flag} {shlex.quote(value)}" for flag, value in flags if value is not None]
     return " ".join(["picochat data hf-import", *given, "--force"])
+
+
+def _dataset(report: ImportReport, report_path: Path) -> str:
+    """The dataset as the command names it: of local files their place, which only the import's observation states."""
+    observed = report_path.with_name(f"{report_path.stem}.observed.json")
+    if report.kind == "hub" or not observed.is_file():
+        return report.dataset
+    return str(read_json(observed, "import observation").get("dataset", report.dataset))
 
 
 def _report(source: LoadedSource) -> ImportReport | None:

@@ -131,7 +131,7 @@ class Duplicates(Record):
 
 
 class Forecast(Record):
-    """What one check of the preflight will say in a release profile, from what was measured here."""
+    """What one check of the preflight will say in the scale's profile, from what was measured here."""
 
     check: str
     status: Status
@@ -153,6 +153,7 @@ class ScaleFit(Record):
     """What the pack means for a scale. `epochs`: planned tokens over the tokens of the training split; None: unmeasured."""
 
     scale: str
+    profile: str
     parameters: int
     planned_tokens: int
     target_tokens: int

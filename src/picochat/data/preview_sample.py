@@ -61,7 +61,7 @@ class SourceSample:
 def read_sample(
     sources: Sequence[LoadedSource], data: DataConfig, sample_bytes: int = SAMPLE_BYTES, whole_bytes: int = WHOLE_BYTES
 ) -> list[SourceSample]:
-    """A sample of every source, or all of them where they hold at most `whole_bytes`. Raises BadInput where a file is broken."""
+    """A sample of every source, or all of each where they hold at most `whole_bytes`. Raises BadInput for a broken file."""
     sizes = [sum(_text_sizes(source)) for source in sources]
     whole = sum(sizes) <= whole_bytes
     budgets = [size * EXPANSION for size in sizes] if whole else share_budget(sizes, sample_bytes)
@@ -135,7 +135,7 @@ def _read_file(sample: SourceSample, number: int, file: SourceFile, budget: int,
         if format_of(file.name) == "parquet":
             taken, share = _read_parquet(sample, number, stream, path, file, budget, whole)
         else:
-            rows = read_rows(stream, str(path), text_column(sample.source), id_column="id")
+            rows = read_rows(stream, str(path), sample.source.text_column, id_column="id")
             taken, _, ended = _take(sample, number, file.name, rows, budget)
             share = 1.0 if ended else min(stream.tell() / max(1, file.bytes), NEARLY_ALL)
     sample.file_bytes += file.bytes * share
@@ -152,8 +152,9 @@ def _read_parquet(
     taken = rows_read = 0
     for place, group in enumerate(groups):
         first_row = sum(sizes[:group])
-        column = text_column(sample.source)
-        batches = read_row_group(stream, str(path), column, group, metadata, first_row=first_row, id_column="id", whole=False)
+        batches = read_row_group(
+            stream, str(path), sample.source.text_column, group, metadata, first_row=first_row, id_column="id", whole=False
+        )
         rows = (row for batch in batches for row in batch.rows())
         left = budget - taken
         part, count, _ = _take(sample, number, file.name, rows, left if whole else left // (len(groups) - place))
@@ -182,6 +183,21 @@ def _take(sample: SourceSample, number: int, name: str, rows: Iterator[Row], bud
     return taken, count, True
 
 
-def text_column(source: LoadedSource) -> str:
-    """The column or key that holds the text."""
-    return getattr(source, "text_column", None) or "text"
+def parquet_totals(source: LoadedSource) -> tuple[int, int] | None:
+    """(rows, about how many text bytes) of a source of parquet files, as their footers state them; None for other sources.
+
+    The bytes are the column's before compression, without the four that state each text's length. Texts that repeat in a
+    row group may count once, where the writer kept a dictionary.
+    """
+    if not all(format_of(file.name) == "parquet" for file in source.files):
+        return None
+    rows = column_bytes = 0
+    for file in source.files:
+        path = file_path(source.path, file.name)
+        with path.open("rb") as stream:
+            metadata = parquet_metadata(stream, str(path))
+        rows += metadata.num_rows
+        for group in range(metadata.num_row_groups):
+            chunks = (metadata.row_group(group).column(number) for number in range(metadata.num_columns))
+            column_bytes += sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == source.text_column)
+    return rows, max(0, column_bytes - 4 * rows)

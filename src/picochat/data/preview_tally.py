@@ -69,7 +69,7 @@ def tally_files(
 def _tally_file(
     source: LoadedSource, name: str, min_chars: int, tally: SourceTally, wanted: Collection[str], texts: dict[str, str]
 ) -> None:
-    for row in read_source_file(source.path, name):
+    for row in read_source_file(source.path, name, source.text_column):
         problem = row.problem or ("below_min_chars" if len(row.text) < min_chars else None)
         if problem is not None:
             tally.unusable[problem] += 1

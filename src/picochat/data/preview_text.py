@@ -67,7 +67,7 @@ def bin_edges(most: int) -> list[int]:
 
 @lru_cache(maxsize=1)
 def load_identifier() -> Identify | None:
-    """A function from text to (language code, confidence from 0 to 1); None where `py3langid` is not installed. Loaded once: it takes a second."""
+    """A function from text to (language code, confidence); None where `py3langid` is not installed. Kept: loading takes a second."""
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier  # pyright: ignore[reportMissingImports]
     except ImportError:

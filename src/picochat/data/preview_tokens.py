@@ -2,7 +2,8 @@
 
 The tokenizer is trained on nine tenths of the sampled documents, mixed as the pack mixes its sources, and measured on the
 other tenth. The interval is that of sampling (a ratio estimator over files, or over documents where there are few files);
-it says nothing about the other difference: the run trains its tokenizer on more text, which gives slightly fewer tokens.
+it says nothing about the other difference: the run trains its tokenizer on more text, which gives about 1% fewer tokens
+(docs/decisions/0016).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def bytes_per_token(
     trained_bytes = byte_quantity(sum(len(text.encode()) for text in trained))
     basis = (
         f"by a byte-level BPE of {tokenizer.get_vocab_size():,}, trained on {trained_bytes} of this text and measured on other "
-        "documents of it; 95% intervals. The run trains its own on more text and needs slightly fewer tokens"
+        "documents of it; 95% intervals. The run trains its own on more text and needs about 1% fewer tokens"
     )
     return rates, basis
 

@@ -19,7 +19,7 @@ from picochat.data.judged import JudgedRows
 from picochat.data.origin_reader import OriginReader
 from picochat.data.visits import Plan, Visit
 
-READ_AHEAD_BYTES = 48 << 20
+READ_AHEAD_BYTES = 16 << 20
 VISITS_A_CONNECTION = 3  # in flight: while the oldest is slow, the connections go on with later ones
 
 

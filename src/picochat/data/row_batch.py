@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from picochat.data.usable import text_problem
 
 LONGEST_ID_CHARACTERS = 1000
+Wanted = Sequence[bool]  # one flag for each row of a file
 
 
 class Row(NamedTuple):

@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal
 from picochat.core.errors import BadInput
 from picochat.data.line_rows import READ_BLOCK_BYTES, read_json_lines, read_text
 from picochat.data.parquet_rows import parquet_metadata, read_all_groups
-from picochat.data.row_batch import Row, RowBatch
+from picochat.data.row_batch import Row, RowBatch, Wanted
 from picochat.data.usable import text_problem
 
 __all__ = ["ENDINGS", "FORMATS", "Format", "Row", "format_of", "parquet_metadata", "read_batches", "read_rows", "text_problem"]
@@ -55,13 +55,17 @@ def read_batches(
     *,
     id_column: str | None = None,
     block_bytes: int = READ_BLOCK_BYTES,
+    wanted: Wanted | None = None,
 ) -> Iterator[RowBatch]:
-    """The same rows, many at a time; block_bytes: read at once of a file that is no parquet."""
+    """The same rows, many at a time; block_bytes: read at once of a file that is no parquet.
+
+    wanted: one flag for each row of the file; where it is not set, the row may be left unread or missing.
+    """
     kind = format_of(name)
     if kind == "parquet":
-        yield from read_all_groups(stream, name, text_column, id_column)
+        yield from read_all_groups(stream, name, text_column, id_column, wanted)
     elif kind == "jsonl":
-        yield from read_json_lines(stream, name, text_column, id_column, block_bytes)
+        yield from read_json_lines(stream, name, text_column, id_column, block_bytes, wanted)
     elif kind == "text":
         yield read_text(stream, name)
     else:

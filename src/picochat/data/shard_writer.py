@@ -1,8 +1,8 @@
 """Shards of documents, compressed on several threads, with bytes that depend on the documents alone.
 
-A shard is one zstd frame of {"id", "text"} lines. Its lines are handed to a thread some megabytes at a time; the shards are
-compressed at the same time, the pieces of one shard one after the other. A shard appears under its name, whole and synced.
-At most a few pieces wait: who writes faster than the threads compress is held back.
+A shard is one zstd frame of {"id", "text"} lines. A shard of up to PIECE_BYTES is compressed in one call; of a larger one
+the pieces go through one after the other, while other shards are compressed. A shard appears under its name, whole and
+synced. At most a few pieces wait: who writes faster than the threads compress is held back.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from picochat.data.judged import document_line
 
 ZSTD_LEVEL = 3  # on prose, 6 saves 8% of the bytes for 2.6 times the seconds; 1 costs 13% more bytes
 DEFAULT_SHARD_DOCUMENTS = 1000
-PIECE_BYTES = 4 << 20
+PIECE_BYTES = 8 << 20
+MOST_THREADS = 16  # each may hold a piece and its compressed form
 
 
 class DocumentShard(Record):
@@ -45,7 +46,7 @@ class ShardWriter:
 
     def __init__(self, folder: Path, shard_documents: int = DEFAULT_SHARD_DOCUMENTS, *, first_shard: int = 0) -> None:
         self.folder, self.shard_documents = folder, shard_documents
-        threads = usable_cores()
+        threads = min(MOST_THREADS, usable_cores())
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compress")
         self._pieces = threading.Semaphore(threads + 2)
         self._number = first_shard
@@ -82,7 +83,7 @@ class ShardWriter:
             return None
         self._number += 1
         self._pieces.acquire()
-        shard.hand_over(self._pool, self._pieces)
+        shard.hand_over(self._pool, self._pieces, last=True)
         return self._pool.submit(shard.finish)
 
 
@@ -95,7 +96,8 @@ class _OpenShard:
         self._lines: list[bytes] = []
         self._done: Future[None] | None = None
         self._file = self.temporary.open("wb", buffering=0)
-        self._frame = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compressobj()
+        self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
+        self._frame: zstandard.ZstdCompressionObj | None = None
         self._sha256 = hashlib.sha256()
         self._bytes = 0
 
@@ -106,23 +108,28 @@ class _OpenShard:
         self.text_bytes += text_bytes
         self.waiting_bytes += len(line)
 
-    def hand_over(self, pool: ThreadPoolExecutor, pieces: threading.Semaphore) -> None:
+    def hand_over(self, pool: ThreadPoolExecutor, pieces: threading.Semaphore, *, last: bool = False) -> None:
         """Let a thread compress the lines so far. The pool begins its work in order, so an earlier piece is never behind."""
         piece, self._lines, self.waiting_bytes = b"".join(self._lines), [], 0
-        self._done = pool.submit(self._compress, piece, self._done, pieces)
+        self._done = pool.submit(self._compress, piece, self._done, last, pieces)
 
-    def _compress(self, piece: bytes, before: Future[None] | None, pieces: threading.Semaphore) -> None:
+    def _compress(self, piece: bytes, before: Future[None] | None, last: bool, pieces: threading.Semaphore) -> None:
         try:
+            if before is None and last:  # an eighth faster than the same bytes through a stream
+                self._write(self._compressor.compress(piece))
+                return
             if before is not None:
                 before.result()
+            self._frame = self._frame or self._compressor.compressobj()
             self._write(self._frame.compress(piece))
+            if last:
+                self._write(self._frame.flush())
         finally:
             pieces.release()
 
     def finish(self) -> DocumentShard:
         assert self._done is not None
         self._done.result()
-        self._write(self._frame.flush())
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self.temporary, self.path)

@@ -8,13 +8,12 @@ Texts are streamed, over all cores where there is much of them; memory does not 
 
 from __future__ import annotations
 
-import signal
-from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
-from multiprocessing import get_context
 from typing import Any
 
 from picochat.config import HonestyConfig, HostConfig
@@ -22,6 +21,7 @@ from picochat.core.machine import usable_cores
 from picochat.core.progress import Progress
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import Record, read_jsonl, write_atomic, write_json, write_jsonl
+from picochat.core.workers import in_order
 from picochat.honesty.ngrams import Index, Match, ScanItem, Words, build_index, count_words, coverage_of, find_matches
 from picochat.honesty.normalize import words_of, words_with_offsets
 from picochat.honesty.report import report_page
@@ -201,10 +201,15 @@ def scan_texts(
     counts = count_words(words_of(text[:10_000]) for batch in sample for _, text in batch[::10])
     index = build_index(items, config, counts)
     small = [part for batch in sample for part in _batches(iter(batch), BATCH_BYTES)]
-    batches = chain(small, _batches(stream, BATCH_BYTES))
+    beyond = next(_batches(stream, BATCH_BYTES, most=1), None)
+    batches = chain(small, [beyond] if beyond else [], _batches(stream, BATCH_BYTES))
+    processes = workers if beyond else 1  # one sample is scanned before a process has started
     tally = Tally()
-    with Progress("honesty scan", total_bytes, "bytes") as progress:
-        for part in _scan_batches(index, batches, workers, len(small), where):
+    with (
+        Progress("honesty scan", total_bytes, "bytes") as progress,
+        closing(in_order(partial(_scanner, index, where), batches, processes)) as parts,
+    ):
+        for part in parts:
             tally.add(part)
             progress.advance(part.text_bytes, note=f"{len(tally.dirty_documents)} dirty rows")
     return tally
@@ -226,44 +231,11 @@ def _batches(stream: Iterator[Text], size_bytes: int, most: int | None = None) -
             return
 
 
-def _scan_batches(
-    index: Index, batches: Iterable[list[Text]], workers: int, sample_batches: int, where: str
-) -> Generator[Tally, None, None]:
-    """The tallies in the order of the batches: in this process where the corpus is one sample, else on all workers."""
-    stream = iter(batches)
-    head = [batch for _, batch in zip(range(sample_batches + 1), stream, strict=False)]
-    if workers == 1 or len(head) <= sample_batches:
-        yield from (_scan_batch(index, batch, where) for batch in chain(head, stream))
-        return
-    # Spawned, not forked: the parent may hold the threads of torch. A bounded window keeps memory flat.
-    context = get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(index, where))
-    waiting: deque[Future[Tally]] = deque()
-    try:
-        for batch in chain(head, stream):
-            waiting.append(pool.submit(_scan_in_worker, batch))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _scanner(index: Index, where: str) -> Callable[[Sequence[Text]], Tally]:
+    return partial(_scan_batch, index, where)
 
 
-_worker: dict[str, Any] = {}
-
-
-def _start_worker(index: Index, where: str) -> None:
-    """Ctrl-C reaches the whole terminal group: the parent answers for it, the workers stay quiet."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _worker.update(index=index, where=where)
-
-
-def _scan_in_worker(batch: list[Text]) -> Tally:
-    return _scan_batch(_worker["index"], batch, _worker["where"])
-
-
-def _scan_batch(index: Index, batch: Sequence[Text], where: str) -> Tally:
+def _scan_batch(index: Index, where: str, batch: Sequence[Text]) -> Tally:
     tally = Tally()
     for document, text in batch:
         _scan_text(index, document, text, where, tally)

@@ -2,25 +2,20 @@
 
 A shard holds whole documents: it is closed by the first document that reaches `shard_tokens`. Beside NAME.bin stand
 NAME.starts (int64, little-endian: where each document's bos lies in the shard) and NAME.json (counts, sha256, tokenizer).
-Shards are written one by one, so a kill costs at most one, and memory does not grow with the corpus. Every document is
-encoded once and its byte count checked; a seeded sample is decoded and compared in full, and encoded again by `tokenizers`.
-
-Threads, not processes: one call encodes a whole batch outside the interpreter lock, so nothing is copied between processes
-and nothing is left behind by an interrupt (docs/decisions/0006). Does not shuffle: order is `batches`' work.
+Parts of the corpus are encoded by all cores (`encode`) and joined here in their order, so the bytes do not depend on who
+encoded what, and memory does not grow with the corpus. Does not shuffle: order is `batches`' work.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,21 +24,25 @@ from picochat.config import HostConfig, ShardsConfig
 from picochat.core.errors import BadInput
 from picochat.core.machine import usable_cores
 from picochat.core.progress import Progress, say
-from picochat.core.publish import Artifact, Draft, link_or_copy, remake
+from picochat.core.publish import Artifact, Draft, remake
 from picochat.core.records import Record, read_record, write_atomic, write_json
+from picochat.core.workers import in_order
+from picochat.data.corpus_reader import Split
 from picochat.rundir import CorpusFacts, ShardsFacts, facts_of
-from picochat.tokens.tokenizer import Tokenizer, in_sample, without_surrogates
+from picochat.tokens.encode import (
+    SPLITS,
+    CorpusParts,
+    EncodedBatch,
+    EncodeJob,
+    EncodersDisagree,
+    open_encoder,
+    read_part,
+)
+from picochat.tokens.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from picochat.data.documents import Document
-
-Split = Literal["train", "held_out"]
-SPLITS: tuple[Split, ...] = ("train", "held_out")
 TOKEN_BYTES = 2
-BATCH_CHARS = 500_000  # one encoder call: about 50 ms of a core
-BATCHES_AHEAD = 2  # for each worker: enough to keep it busy, little enough to hold in memory
 DIFFERS = "tiktoken-differs.txt"
-SAMPLED_DOCUMENTS = 400  # expected; at least 200 of any corpus that has them
+PARALLEL_BYTES = 20_000_000  # of text: below that, starting processes costs more than it saves
 
 
 class ShardSidecar(Record):
@@ -56,88 +55,6 @@ class ShardSidecar(Record):
     tokenizer: str
     roundtrip_documents: int
     roundtrip_failures: int
-
-
-class EncodersDisagree(Exception):
-    """A sampled document gave other ids in tiktoken than in tokenizers. Handled here, by encoding with the latter."""
-
-
-# ---- encoding --------------------------------------------------------------------------------------------------------
-
-
-class EncodedBatch(NamedTuple):
-    """Whole documents in a row. The arrays after `tokens` have one entry for each document; the last two hold 0 or 1."""
-
-    tokens: npt.NDArray[np.uint16]
-    ends: npt.NDArray[np.int64]
-    text_bytes: npt.NDArray[np.int64]
-    sampled: npt.NDArray[np.int64]
-    failed: npt.NDArray[np.int64]
-
-    def starts(self) -> npt.NDArray[np.int64]:
-        return np.concatenate([[0], self.ends[:-1]]).astype(np.int64)
-
-    def split(self, documents: int) -> tuple[EncodedBatch, EncodedBatch]:
-        """The first `documents` of them, and the rest."""
-        cut = int(self.ends[documents - 1])
-        counts = (self.text_bytes, self.sampled, self.failed)
-        head = EncodedBatch(self.tokens[:cut], self.ends[:documents], *(array[:documents] for array in counts))
-        rest = EncodedBatch(self.tokens[cut:], self.ends[documents:] - cut, *(array[documents:] for array in counts))
-        return head, rest
-
-
-def encode_batch(tokenizer: Tokenizer, documents: Sequence[Document], sampled: Callable[[str], bool]) -> EncodedBatch:
-    """The documents' ids in a row, with the sampled ones decoded and compared.
-
-    Raises EncodersDisagree where a sampled document has other ids by `tokenizers`.
-    """
-    texts = [without_surrogates(document.text) for document in documents]
-    tokens = tokenizer.encode_documents(texts)
-    starts = np.flatnonzero(tokens == tokenizer.bos)
-    ends = np.append(starts[1:], len(tokens))
-    text_bytes = np.array([len(text.encode()) for text in texts], dtype=np.int64)
-    assert len(starts) == len(texts), "bos stands before each document and nowhere else"
-    assert (np.add.reduceat(tokenizer.token_bytes[tokens], starts) == text_bytes).all(), "the encoder lost bytes"
-    chosen = np.array([sampled(document.id) for document in documents], dtype=np.int64)
-    failed = np.zeros(len(texts), dtype=np.int64)
-    for index in np.flatnonzero(chosen).tolist():
-        ids = tokens[starts[index] + 1 : ends[index]].tolist()
-        if tokenizer.encoder == "tiktoken" and ids != tokenizer.encode_by_reference(texts[index]):
-            raise EncodersDisagree(f"document {documents[index].id}: tiktoken and tokenizers give different ids")
-        failed[index] = tokenizer.decode(ids) != documents[index].text
-    return EncodedBatch(tokens, ends.astype(np.int64), text_bytes, chosen, failed)
-
-
-def batches_of(documents: Iterable[Document], batch_chars: int) -> Iterator[list[Document]]:
-    """The documents in groups of at most `batch_chars` characters; a longer one is a group of its own."""
-    group: list[Document] = []
-    chars = 0
-    for document in documents:
-        if group and chars + len(document.text) > batch_chars:
-            yield group
-            group, chars = [], 0
-        group.append(document)
-        chars += len(document.text)
-    if group:
-        yield group
-
-
-def encoded_batches(
-    groups: Iterable[list[Document]], encode: Callable[[list[Document]], EncodedBatch], workers: int
-) -> Generator[EncodedBatch, None, None]:
-    """The groups in their order, encoded by `workers` threads, with few of them in memory."""
-    waiting: deque[Future[EncodedBatch]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="encode") as pool:
-        try:
-            for group in groups:
-                waiting.append(pool.submit(encode, group))
-                if len(waiting) > BATCHES_AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -186,16 +103,16 @@ class ShardWriter:
 
 
 def write_split(
-    folder: Path, split: Split, batches: Iterable[EncodedBatch], tokenizer: Tokenizer, shard_tokens: int, first: int
+    folder: Path, split: Split, batches: Iterable[EncodedBatch], tokenizer: Tokenizer, shard_tokens: int
 ) -> list[ShardSidecar]:
-    """The shards of one split from number `first` on, into `folder`."""
+    """The shards of one split, into `folder`."""
     written: list[ShardSidecar] = []
     writer: ShardWriter | None = None
     try:
         for batch in batches:
             rest = batch
             while len(rest.ends):
-                writer = writer or ShardWriter(folder, shard_name(split, first + len(written)), tokenizer)
+                writer = writer or ShardWriter(folder, shard_name(split, len(written)), tokenizer)
                 closing_document = int(np.searchsorted(rest.ends, shard_tokens - writer.tokens))
                 part, rest = rest.split(min(closing_document + 1, len(rest.ends)))
                 writer.add(part)
@@ -214,68 +131,36 @@ def shard_name(split: Split, number: int) -> str:
     return f"{split}-{number:05d}"
 
 
-def finished_shards(folder: Path, split: Split) -> list[ShardSidecar]:
-    """The shards that an earlier process finished, up to the first gap."""
-    found: list[ShardSidecar] = []
-    while (sidecar := folder / f"{shard_name(split, len(found))}.json").exists():
-        found.append(read_record(ShardSidecar, sidecar, "shard"))
-    return found
-
-
 @dataclass(frozen=True)
 class ShardsJob:
-    """What both splits have in common.
+    """What is encoded, and how it becomes shards. `counts`: what the corpus states, which must be what came."""
 
-    documents(split): a fresh stream of its documents, always in the same order.
-    load(reason): the tokenizer; a reason makes it encode without tiktoken.
-    """
-
-    documents: Callable[[Split], Iterable[Document]]
+    encode: EncodeJob
     counts: CorpusFacts
-    load: Callable[[str | None], Tokenizer]
     shard_tokens: int
     workers: int
-    seed: int
-    batch_chars: int = BATCH_CHARS
-
-    def sampled(self, document_id: str) -> bool:
-        return in_sample(document_id, SAMPLED_DOCUMENTS / max(1, self.counts.documents), self.seed, "round trip")
 
 
-def encode_split(job: ShardsJob, split: Split, tokenizer: Tokenizer, folder: Path) -> list[ShardSidecar]:
-    """All shards of a split, those that stand in `folder` from before included."""
-    done = finished_shards(folder, split)
-    text_bytes = job.counts.train_text_bytes if split == "train" else job.counts.held_out_text_bytes
-    rest = islice(job.documents(split), sum(shard.documents for shard in done), None)
-
-    def encode(documents: list[Document]) -> EncodedBatch:
-        return encode_batch(tokenizer, documents, job.sampled)
-
-    with Progress(f"token shards, {split}", text_bytes, "bytes") as progress:
-        progress.start_at(sum(shard.text_bytes for shard in done))
-
-        def shown(batches: Iterable[EncodedBatch]) -> Iterator[EncodedBatch]:
-            for batch in batches:
-                yield batch
-                progress.advance(int(batch.text_bytes.sum()))
-
-        with closing(encoded_batches(batches_of(rest, job.batch_chars), encode, job.workers)) as batches:
-            return done + write_split(folder, split, shown(batches), tokenizer, job.shard_tokens, len(done))
-
-
-def encode_all(job: ShardsJob, folder: Path) -> tuple[list[ShardSidecar], list[ShardSidecar], Tokenizer]:
-    """The shards of both splits; made once more with `tokenizers` where tiktoken turns out to differ on this corpus."""
+def encode_all(job: ShardsJob, folder: Path) -> str | None:
+    """All parts in `folder`. Returns why tiktoken does not encode, where it turns out to differ from tokenizers on this corpus."""
     differs = folder / DIFFERS  # outlives a kill, so that a resumed job does not mix encoders
-    tokenizer = job.load(differs.read_text() if differs.exists() else None)
+    reason = differs.read_text() if differs.exists() else None
+    parts = range(job.encode.source.parts)
+    processes = job.workers if job.counts.text_bytes >= PARALLEL_BYTES else 1
     try:
-        train, held_out = (encode_split(job, split, tokenizer, folder) for split in SPLITS)
+        with (
+            Progress("encode", job.counts.text_bytes, "bytes") as progress,
+            closing(in_order(partial(open_encoder, job.encode, folder, reason), parts, processes)) as encoded,
+        ):
+            for text_bytes in encoded:
+                progress.advance(text_bytes)
     except EncodersDisagree as error:
         say(f"token shards: {error}; encoding again with tokenizers")
-        for sidecar in folder.glob("*.json"):
-            sidecar.unlink()
+        for path in folder.glob("part-*"):
+            path.unlink()
         write_atomic(differs, str(error).encode())
         return encode_all(job, folder)
-    return train, held_out, tokenizer
+    return reason
 
 
 def shards_facts(train: Sequence[ShardSidecar], held_out: Sequence[ShardSidecar]) -> ShardsFacts:
@@ -301,14 +186,19 @@ def require_whole(facts: ShardsFacts, counts: CorpusFacts) -> None:
 
 
 def write_all(job: ShardsJob, draft: Draft) -> None:
-    """`write_shards` for a job. Shards are made in the workspace, which outlives a kill, and linked into the draft."""
+    """`write_shards` for a job. Parts are made in the workspace, which outlives a kill, and joined in the draft."""
     started = time.monotonic()
-    train, held_out, tokenizer = encode_all(job, draft.workspace)
-    facts = shards_facts(train, held_out)
+    reason = encode_all(job, draft.workspace)
+    tokenizer = job.encode.load(reason)
+    parts = range(job.encode.source.parts)
+    written = {
+        split: write_split(
+            draft.folder, split, (read_part(draft.workspace, part, split) for part in parts), tokenizer, job.shard_tokens
+        )
+        for split in SPLITS
+    }
+    facts = shards_facts(written["train"], written["held_out"])
     require_whole(facts, job.counts)
-    for path in sorted(draft.workspace.iterdir()):
-        if path.suffix in (".bin", ".starts", ".json"):
-            link_or_copy(path, draft.path(path.name))
     seen = {"encoder": tokenizer.encoder, "encoder_note": tokenizer.encoder_note, "workers": job.workers}
     write_json(draft.observation("encoding.json"), {**seen, "wall_s": round(time.monotonic() - started, 3)})
     draft.facts = facts.model_dump(mode="json")
@@ -318,17 +208,10 @@ def write_shards(
     corpus: Artifact, tokenizer: Artifact, shards: ShardsConfig, host: HostConfig, seed: int, draft: Draft
 ) -> None:
     """Both splits of the corpus as token shards; see the head of this file. The observation encoding.json has the pace."""
-    from picochat.data.corpus_reader import read_split  # here: who only encodes does not load the readers of data files
-
-    job = ShardsJob(
-        documents=lambda split: read_split(corpus, split),
-        counts=facts_of(corpus, CorpusFacts),
-        load=lambda reason: Tokenizer.load(tokenizer.path("tokenizer.json"), reason),
-        shard_tokens=shards.shard_tokens,
-        workers=host.workers or usable_cores(),
-        seed=seed,
-    )
-    write_all(job, draft)
+    counts = facts_of(corpus, CorpusFacts)
+    load = partial(Tokenizer.load, tokenizer.path("tokenizer.json"))
+    encode = EncodeJob(CorpusParts(corpus), load, counts.documents, seed)
+    write_all(ShardsJob(encode, counts, shards.shard_tokens, host.workers or usable_cores()), draft)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,6 @@ from picochat.core.progress import Progress
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import digest_bytes, read_json
 from picochat.rundir import CorpusFacts, TokenizerFacts, facts_of
-
-if TYPE_CHECKING:
-    from picochat.data.documents import Document
 
 SPECIALS: tuple[str, ...] = (
     "<|bos|>",  # before each document and each conversation
@@ -326,11 +323,6 @@ def in_sample(document_id: str, share: float, seed: int, purpose: str) -> bool:
     return xxhash.xxh64_intdigest(f"{purpose}:{seed}:{document_id}".encode()) < share * 2.0**64
 
 
-def sample_texts(documents: Iterable[Document], share: float, seed: int) -> Iterator[str]:
-    """The texts of the seeded sample that the tokenizer is trained on."""
-    return (document.text for document in documents if in_sample(document.id, share, seed, "tokenizer"))
-
-
 def _counted(texts: Iterable[str], progress: Progress) -> Iterator[str]:
     for text in texts:
         yield text
@@ -342,21 +334,17 @@ def chat_template() -> str:
     return Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
 
 
-def write_tokenizer(documents: Iterable[Document], text_bytes: int, config: TokenizerConfig, seed: int, draft: Draft) -> None:
-    """`train_tokenizer` over a stream of documents that hold `text_bytes` in all."""
-    share = min(1.0, config.train_bytes / max(1, text_bytes))
-    with Progress("tokenizer", share * text_bytes, "bytes") as progress:
-        data = train(_counted(sample_texts(documents, share, seed), progress), config.vocab_size)
-    draft.path("tokenizer.json").write_bytes(data)
-    draft.path("chat_template.jinja").write_text(chat_template(), encoding="utf-8")
-    merges = config.vocab_size - len(SPECIALS) - BYTES
-    facts = TokenizerFacts(vocab_size=config.vocab_size, merges=merges, trained_on_bytes=round(progress.done))
-    draft.facts = facts.model_dump(mode="json")
-
-
 def train_tokenizer(corpus: Artifact, tokenizer: TokenizerConfig, seed: int, draft: Draft) -> None:
     """tokenizer.json and chat_template.jinja, from a seeded sample of about `train_bytes` of the training documents."""
-    from picochat.data.corpus_reader import read_split  # here: who only encodes does not load the readers of data files
+    from picochat.data.corpus_reader import sample_train  # here: who only encodes does not load the readers of data files
 
     text_bytes = facts_of(corpus, CorpusFacts).train_text_bytes
-    write_tokenizer(read_split(corpus, "train"), text_bytes, tokenizer, seed, draft)
+    share = min(1.0, tokenizer.train_bytes / max(1, text_bytes))
+    with Progress("tokenizer", share * text_bytes, "bytes") as progress:
+        texts = (document.text for document in sample_train(corpus, share, seed))
+        data = train(_counted(texts, progress), tokenizer.vocab_size)
+    draft.path("tokenizer.json").write_bytes(data)
+    draft.path("chat_template.jinja").write_text(chat_template(), encoding="utf-8")
+    merges = tokenizer.vocab_size - len(SPECIALS) - BYTES
+    facts = TokenizerFacts(vocab_size=tokenizer.vocab_size, merges=merges, trained_on_bytes=round(progress.done))
+    draft.facts = facts.model_dump(mode="json")

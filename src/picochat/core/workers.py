@@ -1,0 +1,59 @@
+"""Work over all cores: tasks done by several processes, their results in the order of the tasks.
+
+Processes are spawned, not forked: the caller may hold threads of torch or of a network client. An interrupt reaches the
+whole terminal group; the caller answers for it, the workers stay quiet and end. Few results wait at a time, so memory does
+not grow with the number of tasks.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sized
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+AHEAD = 2  # tasks handed out for each process: enough to keep it busy
+
+_opened: list[Callable[[Any], Any]] = []
+_open: list[Callable[[], Callable[[Any], Any]]] = []
+
+
+def in_order(open_worker: Callable[[], Callable[[T], R]], tasks: Iterable[T], processes: int) -> Generator[R, None, None]:
+    """What the function that `open_worker` gives makes of each task, in their order.
+
+    `open_worker` is called once in each process, to load what all its tasks need; it, tasks and results must be picklable
+    where there are several processes. With one process, or one task, all happens here. An error in a task is raised here.
+    """
+    if isinstance(tasks, Sized):
+        processes = min(processes, len(tasks))
+    if processes < 2:
+        work = open_worker()
+        yield from (work(task) for task in tasks)
+        return
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_start, initargs=(open_worker,))
+    waiting: deque[Future[R]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(_do, task))
+            if len(waiting) > AHEAD * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(open_worker: Callable[[], Callable[[Any], Any]]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _open.append(open_worker)
+
+
+def _do(task: Any) -> Any:
+    """Opens at the first task and not at the start, so that an error on opening is a task's error and keeps its type."""
+    if not _opened:
+        _opened.append(_open[0]())
+    return _opened[0](task)

@@ -1,0 +1,65 @@
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+
+from picochat.core.errors import BadInput, Problem
+from picochat.core.workers import in_order
+
+
+def _adder(number: int) -> Callable[[int], tuple[int, int]]:
+    opened = os.getpid()
+    return lambda task: (task + number, opened)
+
+
+def _refuser() -> Callable[[int], int]:
+    def work(task: int) -> int:
+        if task == 3:
+            raise BadInput("the third", problems=[Problem("is broken", "mend it")], fix="see above")
+        return task
+
+    return work
+
+
+def _cannot_open() -> Callable[[int], int]:
+    raise BadInput("no such tokenizer")
+
+
+def test_results_come_in_the_order_of_the_tasks_from_several_processes() -> None:
+    found = list(in_order(partial(_adder, 10), range(25), 2))
+    assert [result for result, _ in found] == list(range(10, 35))
+    assert os.getpid() not in {opened for _, opened in found}
+
+
+def test_one_process_or_one_task_is_done_here() -> None:
+    assert list(in_order(partial(_adder, 1), range(3), 1)) == [(n + 1, os.getpid()) for n in range(3)]
+    assert list(in_order(partial(_adder, 1), range(1), 8)) == [(1, os.getpid())]
+    assert list(in_order(partial(_adder, 1), [], 8)) == []
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_error_keeps_its_type_its_problems_and_its_remedy(processes: int) -> None:
+    with pytest.raises(BadInput) as caught:
+        list(in_order(_refuser, range(9), processes))
+    assert [problem.fix for problem in caught.value.problems] == ["mend it"]
+    assert caught.value.fix == "see above"
+
+
+def test_an_error_on_opening_is_raised_and_not_a_broken_pool() -> None:
+    with pytest.raises(BadInput, match="no such tokenizer"):
+        list(in_order(_cannot_open, range(4), 2))
+
+
+def test_only_a_few_tasks_are_taken_ahead_so_that_memory_stays_flat() -> None:
+    taken: list[int] = []
+
+    def tasks() -> Iterator[int]:
+        for number in range(60):
+            taken.append(number)
+            yield number
+
+    found = in_order(partial(_adder, 0), tasks(), 2)
+    assert next(found)[0] == 0
+    assert len(taken) <= 6
+    found.close()
