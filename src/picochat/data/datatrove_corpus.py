@@ -27,5 +27,5 @@ def scan_share(dataset_pack: Path, least_chars: int, folder: Path, rank: int, ra
     """Scans every `ranks`-th group from `rank` on, where it does not stand yet; returns the rows of this rank's groups."""
     folder.mkdir(parents=True, exist_ok=True)
     mine = scan_tasks(load_pack(dataset_pack), least_chars)[rank::ranks]
-    listings = [scan_group(task, folder) for task in track(mine, f"scan, rank {rank}", len(mine), "groups")]
+    listings = [scan_group(folder, task) for task in track(mine, f"scan, rank {rank}", len(mine), "groups")]
     return sum(file.rows for listing in listings for file in listing.files)

@@ -233,9 +233,7 @@ def require_room(places: ImportPlaces, force: bool) -> None:
         )
 
 
-def pinned_origin(
-    request: ImportRequest, places: ImportPlaces, force: bool, patience: Patience | None = None
-) -> Origin:
+def pinned_origin(request: ImportRequest, places: ImportPlaces, force: bool, patience: Patience | None = None) -> Origin:
     """The origin at the revision that the interrupted import had pinned, or at the one of now."""
     pin_path = places.work / "pin.json"
     pin = read_json(pin_path) if pin_path.exists() else None
