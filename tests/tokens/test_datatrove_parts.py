@@ -17,7 +17,15 @@ from picochat.tokens.datatrove_parts import encode_pipeline, encode_share
 from picochat.tokens.shards import write_shards
 from picochat.tokens.tokenizer import Tokenizer, build_fast_encoder, read_layout
 from tests.data.builders import make_corpus, make_pack
-from tests.tokens.builders import Listed, make_job, publish_shards, published, short_documents, write_tokenizer_file
+from tests.tokens.builders import (
+    Listed,
+    make_job,
+    manual_texts,
+    publish_shards,
+    published,
+    short_documents,
+    write_tokenizer_file,
+)
 
 DOCUMENTS = short_documents(600)
 TRAIN, HELD_OUT = DOCUMENTS[:550], DOCUMENTS[550:]
