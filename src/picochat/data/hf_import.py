@@ -26,7 +26,7 @@ from picochat.core.records import Record, digest_json, read_json, read_record, w
 from picochat.data.documents import MANIFEST_NAME, read_manifest
 from picochat.data.hub_requests import Patience
 from picochat.data.import_report import ImportReport, publish_import
-from picochat.data.import_work import ImportWork
+from picochat.data.import_work import ImportState, ImportWork
 from picochat.data.origin import Origin, is_local, open_origin
 from picochat.data.origin_reader import OriginReader
 from picochat.data.read_ahead import read_in_order
@@ -99,16 +99,16 @@ def import_dataset(
     Raises WrongUsage for a request that contradicts itself or for places that hold another import (`force` sets that
     aside), BadInput for local data, HubProblem for the Hub.
     """
-    _require_sound(request)
+    require_sound(request)
     places = import_places(request)
-    finished = _finished_import(request, places)
+    finished = finished_import(request, places)
     if finished is not None and not force:
         say(f"{places.documents} holds this import already: {finished.rows_written:,} documents; nothing to do")
         return finished
-    _require_room(places, force)
+    require_room(places, force)
     places.work.mkdir(parents=True, exist_ok=True)
     with exclusive(places.work / "lock", str(places.documents)):
-        origin = _pinned_origin(request, places, force, patience)
+        origin = pinned_origin(request, places, force, patience)
         report = _import_rows(request, places, origin, connections)
     shutil.rmtree(places.work)
     return report
@@ -129,7 +129,7 @@ def _import_rows(request: ImportRequest, places: ImportPlaces, origin: Origin, c
         if rows_before:
             say(f"going on after {rows_before:,} rows that an earlier process imported")
         elapsed_s = _take_rows(request, places, origin, plan, work, threads)
-    _require_documents(request, work)
+    require_documents(request, work.state)
     observed: dict[str, object] = {
         "schema_version": 1,
         "elapsed_s": round(elapsed_s, 3),
@@ -178,7 +178,8 @@ def _say_what_is_next(report: ImportReport, places: ImportPlaces, elapsed_s: flo
     say(f'next: name {places.documents} in "sources" of a pack\'s recipe, then: picochat data preview --dataset-pack PACK')
 
 
-def _require_sound(request: ImportRequest) -> None:
+def require_sound(request: ImportRequest) -> None:
+    """Raises WrongUsage with everything in which the request contradicts itself."""
     places = import_places(request)
     problems = [
         Problem(f"{flag} must be at least {least}, found {value}")
@@ -199,7 +200,7 @@ def _require_sound(request: ImportRequest) -> None:
         raise WrongUsage("the import cannot be started", problems=problems)
 
 
-def _finished_import(request: ImportRequest, places: ImportPlaces) -> ImportReport | None:
+def finished_import(request: ImportRequest, places: ImportPlaces) -> ImportReport | None:
     """The report of a complete import of this request that stands here, else None."""
     if not (places.documents / MANIFEST_NAME).is_file() or not places.report.is_file():
         return None
@@ -223,7 +224,7 @@ def _same_local_files(request: ImportRequest, report: ImportReport) -> bool:
     )
 
 
-def _require_room(places: ImportPlaces, force: bool) -> None:
+def require_room(places: ImportPlaces, force: bool) -> None:
     """Refuses early where another import stands. Under --force it stands until the new one is complete, then is set aside."""
     if not force and places.documents.exists() and any(places.documents.iterdir()):
         raise WrongUsage(
@@ -232,7 +233,7 @@ def _require_room(places: ImportPlaces, force: bool) -> None:
         )
 
 
-def _pinned_origin(request: ImportRequest, places: ImportPlaces, force: bool, patience: Patience | None) -> Origin:
+def pinned_origin(request: ImportRequest, places: ImportPlaces, force: bool, patience: Patience | None = None) -> Origin:
     """The origin at the revision that the interrupted import had pinned, or at the one of now."""
     pin_path = places.work / "pin.json"
     pin = read_json(pin_path) if pin_path.exists() else None
@@ -259,12 +260,13 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else os.unlink(path)
 
 
-def _require_documents(request: ImportRequest, work: ImportWork) -> None:
-    if work.state.shards:
+def require_documents(request: ImportRequest, state: ImportState) -> None:
+    """Raises BadInput, with the reasons and how often each was met, where no row became a document."""
+    if state.shards:
         return
-    reasons = [Problem(f"{count:,} rows: {reason}") for reason, count in _by_count(work.state.skipped.items())]
+    reasons = [Problem(f"{count:,} rows: {reason}") for reason, count in _by_count(state.skipped.items())]
     raise BadInput(
-        f"no document came out of {work.state.rows_seen:,} rows of {request.dataset}",
+        f"no document came out of {state.rows_seen:,} rows of {request.dataset}",
         problems=reasons,
         fix=f"see --text-column (now {request.text_column!r}) and --min-chars (now {request.min_chars}); then --force",
     )

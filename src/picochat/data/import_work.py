@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from picochat.core.errors import BadInput
 from picochat.core.journal import Journal, read_journal
@@ -96,13 +97,24 @@ class _Increment:
     position: Position = field(default_factory=lambda: Position((0, 0), 0))
 
 
+class LineWriter(Protocol):
+    """What an import hands its documents to: `ShardWriter`, or one who only notes which they are."""
+
+    def add_line(self, line: bytes, characters: int, text_bytes: int) -> Future[DocumentShard] | None: ...
+
+    def complete(self) -> Future[DocumentShard] | None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
 class ImportWork:
     """Takes rows in order and keeps their documents. `state` is what was committed; `finish` commits the rest.
 
-    Use as a context manager. `rows_seen` and `text_bytes` count what was taken, committed or not.
+    Use as a context manager. `rows_seen` and `text_bytes` count what was taken, committed or not. `writer`: takes the lines
+    of kept documents; None: a ShardWriter.
     """
 
-    def __init__(self, folder: Path, shard_documents: int, names: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, shard_documents: int, names: tuple[str, ...], writer: LineWriter | None = None) -> None:
         self.folder, self.names = folder, names
         self.documents = folder / "documents"
         self.state = ImportState()
@@ -115,7 +127,7 @@ class ImportWork:
         self._seen = SeenTexts(folder)
         self._restore_digests()
         self._digests = (folder / "digests.bin").open("ab")
-        self._writer = ShardWriter(self.documents, shard_documents, first_shard=len(self.state.shards))
+        self._writer = writer or ShardWriter(self.documents, shard_documents, first_shard=len(self.state.shards))
         self._since = _Increment()
         self._coming: deque[tuple[_Increment, Future[DocumentShard]]] = deque()
 
