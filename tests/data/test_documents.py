@@ -159,3 +159,15 @@ def test_shard_that_is_missing_or_cut_is_refused_before_anything_is_read(tmp_pat
     shard.unlink()
     with pytest.raises(BadInput, match="is missing"):
         list_source_files(tmp_path / "d")
+
+
+def test_documents_are_readable_without_picochat(tmp_path: Path) -> None:
+    """What docs/runbook.md says to somebody who has pandas and not picochat."""
+    import pandas
+
+    texts = [prose(number) for number in range(5)] + ["naïve \u2028 line\nbreaks\r\n and \"quotes\""]
+    write_documents(tmp_path / "documents", ((str(n), text) for n, text in enumerate(texts)), shard_documents=4)
+    shards = sorted((tmp_path / "documents").glob("*.zst"))
+    table = pandas.concat(pandas.read_json(shard, lines=True, dtype={"id": str}) for shard in shards)
+    assert table["text"].tolist() == texts
+    assert table["id"].tolist() == [str(n) for n in range(6)]
