@@ -16,7 +16,7 @@ from picochat.core.errors import BadInput, did_you_mean
 from picochat.data.row_batch import RowBatch, Wanted, usable_id
 from picochat.data.usable import NOT_UTF8
 
-BATCH_BYTES = 1 << 20
+BATCH_BYTES = 256 << 10  # small blocks are reused; large ones fragment the heap
 MOST_BATCH_ROWS = 4096
 WHOLE_COLUMN_BYTES = 32 << 20  # of a row group: what is larger is fetched in pages even where all of it is wanted
 READ_BLOCK_BYTES = 4 << 20

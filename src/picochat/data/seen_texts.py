@@ -20,7 +20,7 @@ FILTER_WORDS = 1 << 21  # 16 MB: one text in a hundred is looked up in vain when
 BITS_PER_TEXT = 4
 DIGEST_BYTES = 16
 UNSORTED_DIGESTS = 1 << 16
-TABLE_CACHE_KB = 16_000
+TABLE_CACHE_KB = 4_000
 
 
 class SeenTexts:
@@ -29,7 +29,7 @@ class SeenTexts:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "seen.sqlite"
         self._path.unlink(missing_ok=True)
-        self._filter = np.zeros(FILTER_WORDS, dtype=np.uint64)
+        self._filter = np.full(FILTER_WORDS, 0, dtype=np.uint64)
         self._unsorted: set[bytes] = set()
         self._table = sqlite3.connect(self._path, isolation_level=None)
         for pragma in (
