@@ -18,7 +18,7 @@ from picochat.data.usable import LONGEST_LINE_BYTES, MISSING, TOO_LONG
 
 READ_BLOCK_BYTES = 4 << 20
 MOST_EXPANSION = 500  # text compresses 3 to 30 times, the same line over and over some 200 times, a bomb 1,000 times and more
-EXPANSION_COUNTS_FROM_BYTES = 16_000_000
+EXPANSION_COUNTS_FROM_BYTES = 1_000_000_000  # seconds of work; a shard of our own may hold a document of one letter
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
