@@ -17,10 +17,13 @@ import pytest
 
 from picochat.cli.main import run_command
 from picochat.config import RunConfig
+from picochat.core.errors import BadInput
 from picochat.core.records import read_json
-from picochat.pipeline import STAGES, stage_function
+from picochat.data.datatrove_corpus import scan_share
+from picochat.pipeline import STAGES, RunRequest, open_request, run_stages, shared_workspace, stage_function
 from picochat.release.verify import inspect_bundle, verify_bundle
 from picochat.rundir import PLACES, RunDir
+from picochat.tokens.datatrove_parts import encode_corpus_share
 from tests.small_pack import SMALL, make_pack
 
 STEPS = [
@@ -211,3 +214,26 @@ def test_stages_and_places_name_the_same_kinds_in_the_same_order() -> None:
     for stage in STAGES:
         assert seen >= set(stage.needs), stage.kind
         seen.add(stage.kind)
+
+
+def test_work_that_another_machine_left_is_found_by_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PICOCHAT_HOME", str(tmp_path / "cache"))
+    request = RunRequest(tmp_path / "run", make_pack(tmp_path / "pack"), "tiny", settings=["tokenizer.vocab_size=512"])
+    run, resolved, pack = open_request(request)
+    scans = shared_workspace(request, "corpus") / "scan"
+    scan_share(request.dataset_pack, resolved.config.data.min_chars, scans, 0, 1)
+    with pytest.raises(BadInput, match="corpus"):
+        shared_workspace(request, "shards")
+    run_stages(run, resolved, pack, last="tokenizer")
+    assert not scans.exists(), "the finished corpus clears its workspace"
+    parts = shared_workspace(request, "shards")
+    seed, places = resolved.config.seed, (run.place("corpus"), run.place("tokenizer"))
+    assert encode_corpus_share(*places, seed, parts, 0, 1) > 0
+    made = {path.name: path.stat().st_ino for path in parts.glob("part-*")}
+    seen: list[dict[str, int]] = []
+    monkeypatch.setattr(
+        "picochat.tokens.shards.require_whole",
+        lambda *_: seen.append({path.name: path.stat().st_ino for path in parts.glob("part-*")}),
+    )
+    run_stages(run, resolved, pack, last="shards")
+    assert seen == [made], "no part was encoded again"

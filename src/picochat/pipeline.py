@@ -10,8 +10,8 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,16 @@ from picochat.core.errors import WrongUsage
 from picochat.core.journal import Journal, read_journal
 from picochat.core.machine import machine_record
 from picochat.core.progress import duration, say
-from picochat.core.publish import Artifact, adopt, artifact_key, exclusive, find_artifact, find_whole_artifact, publish
+from picochat.core.publish import (
+    Artifact,
+    adopt,
+    artifact_key,
+    exclusive,
+    find_artifact,
+    find_whole_artifact,
+    open_workspace,
+    publish,
+)
 from picochat.core.records import read_record, write_json
 from picochat.data.pack import LoadedPack, load_pack
 from picochat.gate.evidence import GateReport, PreflightReport
@@ -84,10 +93,10 @@ class RunRequest:
     out_dir: Path
     dataset_pack: Path
     scale: str
-    flags: dict[str, object]
-    settings: list[str]
-    preflight_only: bool
-    train_anyway: bool
+    flags: dict[str, object] = field(default_factory=dict[str, object])
+    settings: list[str] = field(default_factory=list[str])
+    preflight_only: bool = False
+    train_anyway: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,11 +109,7 @@ class RunVerdict:
 
 def run_pack(request: RunRequest) -> RunVerdict:
     """Run a pack at a scale: the preflight, and unless it blocks or is all that was asked, everything after it."""
-    scale = find_scale(request.scale)
-    refuse_several_gpus(scale)
-    resolved = resolve(scale.config, request.flags, parse_settings(request.settings))
-    pack = load_pack(request.dataset_pack)
-    run = RunDir(request.out_dir)
+    run, resolved, pack = open_request(request)
     check_device(resolved.config)
     run_stages(run, resolved, pack, last="preflight")
     preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")
@@ -122,6 +127,25 @@ def run_pack(request: RunRequest) -> RunVerdict:
         for name, file in (("summary", "summary.md"), ("report", "report.html"), ("gate", "gate.md"))
     ]
     return RunVerdict([*gate_lines(gate), *where, f"release gate: {gate.status}"], 3 if gate.status == "blocked" else 0)
+
+
+def open_request(request: RunRequest) -> tuple[RunDir, ResolvedConfig, LoadedPack]:
+    """The run folder, the settings with their origins, and the pack. Raises WrongUsage or BadInput; writes nothing."""
+    scale = find_scale(request.scale)
+    refuse_several_gpus(scale)
+    resolved = resolve(scale.config, request.flags, parse_settings(request.settings))
+    return RunDir(request.out_dir), resolved, load_pack(request.dataset_pack)
+
+
+def shared_workspace(request: RunRequest, kind: str) -> Path:
+    """Where the shared stage `kind` of this run looks for work that is done already, such as other machines may leave.
+
+    The artifacts that the stage needs must stand in the run folder; BadInput names the one that is missing.
+    """
+    run, resolved, pack = open_request(request)
+    stage = next(stage for stage in STAGES if stage.kind == kind and stage.shared)
+    _, key = _inputs_and_key(stage, resolved.config, pack, {need: run.artifact(need) for need in stage.needs})
+    return open_workspace(shared_place(stage, key), key)
 
 
 def parse_settings(texts: list[str]) -> dict[str, str]:
@@ -200,12 +224,8 @@ def run_stages(run: RunDir, resolved: ResolvedConfig, pack: LoadedPack, *, last:
 
 def _make(stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: dict[str, Artifact]) -> tuple[Artifact, bool]:
     """(artifact, whether it already stood)."""
-    inputs = {need: made[need].digest for need in stage.needs}
-    if "pack" in stage.settings:
-        # Two stages read a pack: one its rows, the other its text. New rows must not remake the corpus, nor new text the rows.
-        inputs["pack"] = pack.rows_digest() if stage.kind == "rows" else pack.content_digest()
+    inputs, key = _inputs_and_key(stage, config, pack, made)
     given = {name: _setting(name, run, config, pack) for name in stage.settings}
-    key = artifact_key(_keyed(stage, config, pack), inputs, stage.version)
     place = run.place(stage.kind)
     standing = find_artifact(place, stage.kind, key)
     if standing is not None:
@@ -213,7 +233,7 @@ def _make(stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: 
     arguments = given if "run" in stage.settings else {**{need: made[need] for need in stage.needs}, **given}
     if not stage.shared:
         return _publish(stage, place, key, inputs, arguments), False
-    shared = cache_folder() / stage.kind / key[:32]
+    shared = shared_place(stage, key)
     with exclusive(shared.with_suffix(".lock"), f"the shared {stage.kind}", wait=True):
         artifact = find_whole_artifact(shared, stage.kind, key)
         kept = artifact is not None
@@ -221,6 +241,22 @@ def _make(stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: 
             artifact = _publish(stage, shared, key, inputs, arguments)
     place.parent.mkdir(parents=True, exist_ok=True)
     return adopt(artifact, place), kept
+
+
+def shared_place(stage: Stage, key: str) -> Path:
+    """Where the cache keeps a shared artifact."""
+    return cache_folder() / stage.kind / key[:32]
+
+
+def _inputs_and_key(
+    stage: Stage, config: RunConfig, pack: LoadedPack, made: Mapping[str, Artifact]
+) -> tuple[dict[str, str], str]:
+    """(digests of what the artifact is made from, the key that decides whether one still stands)."""
+    inputs = {need: made[need].digest for need in stage.needs}
+    if "pack" in stage.settings:
+        # Two stages read a pack: one its rows, the other its text. New rows must not remake the corpus, nor new text the rows.
+        inputs["pack"] = pack.rows_digest() if stage.kind == "rows" else pack.content_digest()
+    return inputs, artifact_key(_keyed(stage, config, pack), inputs, stage.version)
 
 
 def _publish(stage: Stage, place: Path, key: str, inputs: dict[str, str], arguments: dict[str, Any]) -> Artifact:

@@ -165,7 +165,7 @@ def test_documents_are_readable_without_picochat(tmp_path: Path) -> None:
     """What docs/runbook.md says to somebody who has pandas and not picochat."""
     import pandas
 
-    texts = [prose(number) for number in range(5)] + ["naïve \u2028 line\nbreaks\r\n and \"quotes\""]
+    texts = [prose(number) for number in range(5)] + ['naïve \u2028 line\nbreaks\r\n and "quotes"']
     write_documents(tmp_path / "documents", ((str(n), text) for n, text in enumerate(texts)), shard_documents=4)
     shards = sorted((tmp_path / "documents").glob("*.zst"))
     table = pandas.concat(pandas.read_json(shard, lines=True, dtype={"id": str}) for shard in shards)

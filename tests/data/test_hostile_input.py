@@ -80,7 +80,9 @@ def beside_good(make: Callable[[Path], object]) -> Case:
 
 
 def bomb(compress: Callable[[bytes], bytes], piece: bytes, times: int) -> Case:
-    return file("bomb.jsonl.gz" if compress is gzip.compress else "bomb.jsonl.zst", compress(piece) * times)  # many members or frames
+    return file(
+        "bomb.jsonl.gz" if compress is gzip.compress else "bomb.jsonl.zst", compress(piece) * times
+    )  # many members or frames
 
 
 def fifo(folder: Path) -> None:

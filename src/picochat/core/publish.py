@@ -102,7 +102,7 @@ def publish(place: Path, kind: str, key: str, inputs: Mapping[str, str]) -> Gene
     folder = place.with_name(f".{place.name}.draft")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    draft = Draft(folder, _workspace(place, key))
+    draft = Draft(folder, open_workspace(place, key))
     try:
         yield draft
         draft.artifact = _finish(draft, place, kind, key, inputs)
@@ -112,8 +112,8 @@ def publish(place: Path, kind: str, key: str, inputs: Mapping[str, str]) -> Gene
     shutil.rmtree(draft.workspace, ignore_errors=True)
 
 
-def _workspace(place: Path, key: str) -> Path:
-    """The folder for resumable work towards `key`. Work towards another key is set aside, not resumed."""
+def open_workspace(place: Path, key: str) -> Path:
+    """The folder for resumable work towards the artifact `place` of `key`. Work towards another key is set aside, not resumed."""
     workspace = place.with_name(f"{place.name}.work")
     marker = workspace / "key"
     if workspace.exists() and (not marker.exists() or marker.read_text() != key):
