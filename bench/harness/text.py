@@ -1,6 +1,7 @@
 """Real text for a benchmark, in any amount, and as a dataset folder of parquet files.
 
-Documents come from parquet files with a text column; without any, from the help topics that Python itself ships. Where more
+Of a source that holds more than is asked for, a share of the documents is drawn, so that small and large amounts are made of
+the same kinds of text. Documents come from parquet files with a text column; without any, from the help topics that Python itself ships. Where more
 text is asked for than there is, the documents come again with every fourth word exchanged for another of the same document:
 real words at real frequencies, but no run of five words stands, so a copy is neither an exact nor a near-duplicate. How often
 the text was repeated is returned, to be said beside every figure. Memory: one document and one row group of a file.
@@ -24,6 +25,7 @@ LEAST_FILES = 8
 LEAST_CHARACTERS = 200
 FILES_AT_ONCE = 64
 DOCUMENTS_IN_TURN = 32
+SHARE_TO_SPARE = 1.02  # drawn documents differ in size: a little more than asked for, so that one pass is enough
 CHANGED_WORD = 4  # less than the five words of a shingle, so each shingle of a copy holds a changed word
 CARD = "---\nlicense: other\nlicense_name: of-its-source\n---\n# Text for a benchmark\n"
 
@@ -51,19 +53,21 @@ def find_documents(source: Path | None, column: str) -> tuple[str, Callable[[], 
 
 def take_bytes(documents: Callable[[], Iterator[str]], text_bytes: int) -> Iterator[tuple[int, str]]:
     """(which pass over the source, text), from pass 0 on, until the texts hold `text_bytes` bytes."""
+    whole = sum(len(text.encode()) for text in documents() if len(text) >= LEAST_CHARACTERS)
+    if not whole:
+        raise SystemExit(f"the source holds no text of {LEAST_CHARACTERS} characters or more")
+    share = min(1.0, SHARE_TO_SPARE * text_bytes / whole)
+    draw = random.Random("take")
     taken = 0
     for copy in count():
-        before = taken
         for number, text in enumerate(documents()):
-            if len(text) < LEAST_CHARACTERS:
+            if len(text) < LEAST_CHARACTERS or draw.random() >= share:
                 continue
             given = text if copy == 0 else with_changed_words(text, f"{copy} {number}")
             taken += len(given.encode())
             yield copy, given
             if taken >= text_bytes:
                 return
-        if taken == before:
-            raise SystemExit(f"the source holds no text of {LEAST_CHARACTERS} characters or more")
 
 
 def with_changed_words(text: str, seed: str) -> str:

@@ -208,12 +208,15 @@ def test_batches_keep_the_order_and_are_bounded() -> None:
     assert list(batches_of([], 50)) == []
 
 
-@given(sizes=st.lists(st.integers(0, 40), max_size=12), run=st.integers(1, 50))
-def test_runs_hold_every_row_once_in_order(sizes: list[int], run: int) -> None:
-    runs = row_runs(sizes, run)
+@given(files=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3_000)), max_size=12), run_bytes=st.integers(1, 5_000))
+def test_runs_hold_every_row_once_in_order_and_about_as_much_text(files: list[tuple[int, int]], run_bytes: int) -> None:
+    runs = row_runs(files, run_bytes)
     rows = [(file, row) for each in runs for file, start, stop in each for row in range(start, stop)]
-    assert rows == [(file, row) for file, size in enumerate(sizes) for row in range(size)]
-    assert all(sum(stop - start for _, start, stop in each) == run for each in runs[:-1])
+    assert rows == [(file, row) for file, (count, _) in enumerate(files) for row in range(count)]
+    means = [max(1, size // max(1, count)) for count, size in files]
+    for each in runs:
+        held = sum((stop - start) * means[file] for file, start, stop in each)
+        assert held <= max(run_bytes, *means)
 
 
 def test_parts_of_a_corpus_are_its_two_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def _take_files(source: LoadedSource, described: CorpusSource, task: ScanTask, l
         if stated.sha256 is not None and stated.sha256 != found.sha256:
             where = file_path(task.source, found.name)
             raise BadInput(f"{where} differs from its digest in documents.json", fix="import it again with --force")
-        described.files.append(CorpusFile(name=found.name, bytes=stated.bytes, sha256=found.sha256, rows=found.rows))
+        described.files.append(CorpusFile(bytes=stated.bytes, **found.model_dump()))
 
 
 def _require_unique_ids(table: RowTable, scratch: Path) -> None:

@@ -30,12 +30,13 @@ Fates = npt.NDArray[np.uint8]
 
 
 class CorpusFile(Record):
-    """One source file. `name` is relative to its source; `rows` counts usable and other rows."""
+    """One source file. `name` is relative to its source; `rows` counts usable and other rows, `text_bytes` usable text."""
 
     name: str
     bytes: int
     sha256: str
     rows: int
+    text_bytes: int
 
 
 class CorpusSource(Record):

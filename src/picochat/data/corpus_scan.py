@@ -28,7 +28,7 @@ from picochat.data.pack import LoadedPack
 from picochat.data.split import id_share, weight_copies
 
 GROUP_BYTES = 8_000_000  # of source files that one task reads
-PARALLEL_BYTES = 50_000_000  # below that, starting processes costs more than it saves
+PARALLEL_BYTES = 16_000_000  # of source files: below that, starting processes costs more than it saves
 CHUNK_TEXT_BYTES = 8_000_000
 CHUNK_ROWS = 20_000
 
@@ -48,10 +48,11 @@ class ScanTask:
 
 
 class ScannedFile(Record):
-    """One file: how many rows it has, usable or not, and its digest as it was read."""
+    """One file: how many rows it has, usable or not, the bytes of usable text, and its digest as it was read."""
 
     name: str
     rows: int
+    text_bytes: int
     sha256: str
 
 
@@ -118,7 +119,7 @@ def scan_group(folder: Path, task: ScanTask) -> ScanListing:
     if listing_path.exists():
         return read_record(ScanListing, listing_path, "corpus scan")
     writer = _ChunkWriter(folder, task)
-    files = [ScannedFile(name=name, rows=writer.scan(name), sha256=_digest(task, name)) for name in task.files]
+    files = [writer.scan(name) for name in task.files]
     writer.flush()
     listing = ScanListing(files=files, reasons=list(writer.reasons), chunk_rows=writer.chunk_rows)
     write_json(listing_path, listing)
@@ -139,16 +140,18 @@ class _ChunkWriter:
         self._folder, self._task = folder, task
         self._clear()
 
-    def scan(self, name: str) -> int:
-        """The rows of a file, taken in. Returns how many there are."""
-        task, rows = self._task, 0
+    def scan(self, name: str) -> ScannedFile:
+        """The rows of a file, taken in."""
+        task, rows, text_bytes = self._task, 0, 0
         for row in read_source_file(task.source, name, task.text_column):
             rows += 1
             problem = row.problem or ("below_min_chars" if len(row.text) < task.min_chars else None)
-            self._take(f"{task.label}:{row.id}", row.text, problem)
-        return rows
+            text_bytes += self._take(f"{task.label}:{row.id}", row.text, problem)
+        sha256 = digest_file(file_path(task.source, name))
+        return ScannedFile(name=name, rows=rows, text_bytes=text_bytes, sha256=sha256)
 
-    def _take(self, id: str, text: str, problem: str | None) -> None:
+    def _take(self, id: str, text: str, problem: str | None) -> int:
+        """Keep a row. Returns the bytes of its text, 0 where it is not usable."""
         text = text if problem is None else ""
         data = text.encode()
         self._ids.append(id.encode("utf-8", "replace"))
@@ -162,6 +165,7 @@ class _ChunkWriter:
         self._waiting_bytes += len(data)
         if self._waiting_bytes >= CHUNK_TEXT_BYTES or len(self._texts) >= CHUNK_ROWS:
             self.flush()
+        return len(data)
 
     def flush(self) -> None:
         if not self._texts:
@@ -195,10 +199,6 @@ class _ChunkWriter:
         self._digests: list[bytes] = []
         self._texts: list[str] = []
         self._waiting_bytes = 0
-
-
-def _digest(task: ScanTask, name: str) -> str:
-    return digest_file(file_path(task.source, name))
 
 
 def _listing_path(folder: Path, task: ScanTask) -> Path:

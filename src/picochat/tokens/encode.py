@@ -21,7 +21,6 @@ import numpy.typing as npt
 from picochat.core.publish import Artifact
 from picochat.data.corpus_reader import DROPPED, CorpusReader, Split
 from picochat.data.documents import Document
-from picochat.rundir import CorpusFacts, facts_of
 from picochat.tokens.tokenizer import Tokenizer, in_sample, without_surrogates
 
 SPLITS: tuple[Split, ...] = ("train", "held_out")
@@ -161,13 +160,12 @@ def batches_of(documents: Iterable[Document], batch_chars: int) -> Iterator[list
 
 
 class CorpusParts:
-    """A corpus in parts of some PART_TEXT_BYTES: runs of rows of consecutive files, by the mean size of a document."""
+    """A corpus in parts of some PART_TEXT_BYTES: runs of rows of consecutive files, by the mean size of a row of each file."""
 
     def __init__(self, corpus: Artifact) -> None:
-        counts = facts_of(corpus, CorpusFacts)
         self._reader = CorpusReader(corpus)
-        mean_bytes = max(1, counts.text_bytes // max(1, counts.documents))
-        self._parts = row_runs([placed.file.rows for placed in self._reader.files], max(1, PART_TEXT_BYTES // mean_bytes))
+        files = [placed.file for placed in self._reader.files]
+        self._parts = row_runs([(file.rows, file.text_bytes) for file in files], PART_TEXT_BYTES)
 
     @property
     def parts(self) -> int:
@@ -180,18 +178,19 @@ class CorpusParts:
             yield from self._reader.read(number, wanted)
 
 
-def row_runs(file_rows: Sequence[int], run_rows: int) -> list[list[tuple[int, int, int]]]:
-    """Lists of (file, first row, row after the last) that hold `run_rows` rows each, the last one fewer."""
+def row_runs(files: Sequence[tuple[int, int]], run_bytes: int) -> list[list[tuple[int, int, int]]]:
+    """Lists of (file, first row, row after the last) that hold about `run_bytes` each, of files with (rows, bytes)."""
     runs: list[list[tuple[int, int, int]]] = []
     room = 0
-    for number, rows in enumerate(file_rows):
+    for number, (rows, size) in enumerate(files):
+        mean_bytes = max(1, size // max(1, rows))
         start = 0
         while start < rows:
-            if room == 0:
+            if room < mean_bytes:
                 runs.append([])
-                room = run_rows
-            stop = min(rows, start + room)
+                room = max(run_bytes, mean_bytes)
+            stop = min(rows, start + room // mean_bytes)
             runs[-1].append((number, start, stop))
-            room -= stop - start
+            room -= (stop - start) * mean_bytes
             start = stop
     return runs
