@@ -36,8 +36,10 @@ def main() -> None:
         while kills < wanted:
             imports += 1
             kills += import_with_kills(folder / str(imports), min(5, wanted - kills), longest_s, choose)
-            different += folder_bytes(folder / str(imports)) != expected
-            print(f"{kills} kills, {imports} imports, {different} different", file=sys.stderr)
+            found = folder_bytes(folder / str(imports))
+            names = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+            different += bool(names)
+            print(f"{kills} kills, {imports} imports, {different} different {', '.join(names)}", file=sys.stderr)
     command = f"python bench/kill_import.py --kills {wanted} --seed {flags.seed}"
     figures = {"figure": "imports_changed_by_kills", "ours": different, "peer": None, "ratio": None, "unit": "imports"}
     print(json.dumps({**figures, "peak_rss_mb": None, "kills": kills, "imports": imports, "command": command}))

@@ -162,6 +162,25 @@ def test_repeated_command_does_nothing_and_another_request_is_refused(
     assert (tmp_path / "documents.superseded-1" / "documents.json").exists()
 
 
+def test_work_that_a_late_kill_left_behind_is_removed_by_the_next_command(tmp_path: Path) -> None:
+    with serving(FakeHub()) as hub:
+        hub.add_dataset("owner/name", parquet_files())
+        _import(tmp_path)
+        (tmp_path / "documents.work" / "footers").mkdir(parents=True)
+        (tmp_path / "documents.work" / "journal.jsonl").touch()
+        _import(tmp_path)
+    assert not (tmp_path / "documents.work").exists()
+
+
+def test_torn_report_of_a_killed_process_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".corpus.txt.mt56e8pc", ".hf_import_report.json.abcd_123", ".corpus.txt.mine", ".other.txt.mt56e8pc"):
+        (tmp_path / name).touch()
+    with serving(FakeHub()) as hub:
+        hub.add_dataset("owner/name", parquet_files())
+        _import(tmp_path)
+    assert [path.name for path in sorted(tmp_path.glob(".*"))] == [".corpus.txt.mine", ".other.txt.mt56e8pc"]
+
+
 def test_each_skip_reason_is_counted_and_the_first_text_of_a_pair_stays(tmp_path: Path) -> None:
     rows = [{"text": "long enough to stay"}, {"other": 1}, {"text": 5}, {"text": " "}, {"text": "short"}]
     rows += [

@@ -104,6 +104,7 @@ def import_dataset(
     finished = finished_import(request, places)
     if finished is not None and not force:
         say(f"{places.documents} holds this import already: {finished.rows_written:,} documents; nothing to do")
+        _drop_leftover(places)
         return finished
     require_room(places, force)
     places.work.mkdir(parents=True, exist_ok=True)
@@ -231,6 +232,17 @@ def _same_local_files(request: ImportRequest, report: ImportReport) -> bool:
     return all(
         (folder / file.name).is_file() and (folder / file.name).stat().st_size == file.bytes for file in report.data_files
     )
+
+
+def _drop_leftover(places: ImportPlaces) -> None:
+    """Remove the work folder of an import that was killed between the appearance of its documents and its last step."""
+    if not places.work.is_dir() or (places.work / "documents").exists():
+        return
+    try:
+        with exclusive(places.work / "lock", str(places.documents)):
+            shutil.rmtree(places.work)
+    except WrongUsage:
+        return  # another process begins an import there
 
 
 def require_room(places: ImportPlaces, force: bool) -> None:

@@ -6,7 +6,9 @@ relative to its own folder.
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -104,6 +106,7 @@ def publish_import(
     revision = origin.revision or f"files:{digest_json({file.name: file.digest for file in files})}"
     manifest = documents_manifest(state.shards, _provenance(request, places, origin, revision))
     report = _report(request, places, origin, revision, files, state, manifest)
+    _sweep_torn_files(places)
     write_json(documents / MANIFEST_NAME, manifest)
     write_atomic(places.out, _head(documents, manifest, os.path.relpath(places.documents, places.out.parent)))
     write_json(places.report, report)
@@ -116,6 +119,14 @@ def publish_import(
     if report.licence is None:
         say("the card states no licence: say where the text comes from before you publish anything made of it")
     return report
+
+
+def _sweep_torn_files(places: ImportPlaces) -> None:
+    """Remove the hidden files that a kill in the middle of writing a report has left beside it."""
+    for place in (places.out, places.report, places.report.with_suffix(".md"), places.observed):
+        for path in place.parent.glob(f".{glob.escape(place.name)}.*"):
+            if re.fullmatch(r"[a-z0-9_]{8}", path.name.rpartition(".")[2]):
+                path.unlink()
 
 
 def _make_room(documents: Path) -> None:
