@@ -204,7 +204,7 @@ def write_pack(places: Places) -> None:
 
 
 def run_import(places: Places, _: int) -> None:
-    from picochat.data.hf_import import ImportRequest, import_dataset
+    from picochat.data.importing.hf_import import ImportRequest, import_dataset
 
     folder = places.root / "import"
     request = ImportRequest(
@@ -221,7 +221,7 @@ def run_import(places: Places, _: int) -> None:
 def run_corpus(places: Places, _: int) -> None:
     from picochat.config import DataConfig, HostConfig
     from picochat.core.publish import publish
-    from picochat.data.corpus import build_corpus
+    from picochat.data.corpus.build import build_corpus
     from picochat.data.pack import load_pack
 
     with publish(places.artifact("corpus"), "corpus", "bench", {}) as draft:

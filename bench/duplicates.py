@@ -3,7 +3,7 @@
     python bench/duplicates.py --source FOLDER --documents 20000 [--pairs 300] [--quick]
     pip install datasketch        # the peer; without it its figures are null
 
-Ours: `near_duplicate_clusters` of data/duplicates.py, on one core, its bands on disk as the corpus has them. Peer: for each document a `MinHash` of 128
+Ours: `near_duplicate_clusters` of data/corpus/duplicates.py, on one core, its bands on disk as the corpus has them. Peer: for each document a `MinHash` of 128
 permutations over the same five-word shingles (`update_batch`), then `MinHashLSH(threshold=0.8)`: query, insert, as its users
 write it. Both times begin with the texts, so cutting words is within them.
 
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def shingles(text: str) -> set[bytes]:
-    """All runs of five words, as data/minhash.py defines words: written again, so that the two check each other."""
+    """All runs of five words, as data/corpus/minhash.py defines words: written again, so that the two check each other."""
     words = WORD.findall(text.lower().encode("utf-8", "replace"))
     return {b" ".join(words[start : start + SHINGLE_WORDS]) for start in range(len(words) - SHINGLE_WORDS + 1)}
 
@@ -131,7 +131,7 @@ def planted(text: str, aimed_at: float, vocabulary: Sequence[str], draw: random.
 
 
 def by_picochat(texts: Sequence[str], pairs: Sequence[Pair]) -> Found:
-    from picochat.data.duplicates import near_duplicate_clusters
+    from picochat.data.corpus.duplicates import near_duplicate_clusters
 
     started = time.monotonic()
     near_duplicate_clusters(texts, THRESHOLD)

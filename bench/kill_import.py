@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.data.builders import folder_bytes, serving
-from tests.data.killing import calm_import_s, import_with_kills, slow_hub
+from tests.data.importing.killing import calm_import_s, import_with_kills, slow_hub
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from picochat.cli.main import run_command
 from picochat.config import RunConfig
 from picochat.core.errors import BadInput
 from picochat.core.records import read_json
-from picochat.data.datatrove_corpus import scan_share
+from picochat.data.corpus.datatrove import scan_share
 from picochat.pipeline import STAGES, RunRequest, open_request, run_stages, shared_workspace, stage_function
 from picochat.release.verify import inspect_bundle, verify_bundle
 from picochat.rundir import PLACES, RunDir

@@ -57,7 +57,7 @@ class Stage:
 
 STAGES: tuple[Stage, ...] = (
     #     kind             by                                             needs                                                        settings
-    Stage("corpus",        "picochat.data.corpus:build_corpus",           (),                                                          ("pack", "data", "host"), 2, shared=True),
+    Stage("corpus",        "picochat.data.corpus.build:build_corpus",           (),                                                          ("pack", "data", "host"), 2, shared=True),
     Stage("rows",          "picochat.skills.rows:prepare_rows",           (),                                                          ("pack", "seed"), 1),
     Stage("tokenizer",     "picochat.tokens.tokenizer:train_tokenizer",   ("corpus",),                                                 ("tokenizer", "seed"), 2, shared=True),
     Stage("shards",        "picochat.tokens.shards:write_shards",         ("corpus", "tokenizer"),                                     ("shards", "host", "seed"), 1, shared=True),

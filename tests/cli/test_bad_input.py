@@ -279,7 +279,7 @@ def test_interrupt_outside_training_says_so(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("picochat.data.preview.preview_pack", interrupt)
+    monkeypatch.setattr("picochat.data.preview.measure.preview_pack", interrupt)
     assert run_command(["data", "preview", "--dataset-pack", str(make_pack(tmp_path / "pack"))]) == 130
     assert "interrupted; what was finished is kept (exit 130)" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from picochat.data.documents import (
     read_source_file,
     write_documents,
 )
-from picochat.data.rows import FORMATS, format_of
+from picochat.data.formats.rows import FORMATS, format_of
 from picochat.data.shard_writer import ShardWriter
 from tests.data.builders import folder_bytes, parquet_bytes, prose
 

@@ -10,7 +10,7 @@ import pytest
 from picochat.config import DataConfig, HonestyConfig, HostConfig
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_jsonl
-from picochat.data.corpus import build_corpus
+from picochat.data.corpus.build import build_corpus
 from picochat.data.pack import load_pack
 from picochat.honesty.report import report_page
 from picochat.honesty.scan import ScanFound, item_of_row, scan_rows, scan_run, scan_texts

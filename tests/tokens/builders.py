@@ -10,7 +10,7 @@ from pydoc_data.topics import topics
 from typing import NamedTuple
 
 from picochat.core.publish import Artifact, Draft, publish
-from picochat.data.corpus_reader import Split
+from picochat.data.corpus.reader import Split
 from picochat.data.documents import Document
 from picochat.rundir import CorpusFacts
 from picochat.tokens.encode import DocumentSource, EncodeJob

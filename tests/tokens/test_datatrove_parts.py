@@ -10,7 +10,7 @@ pytest.importorskip("datatrove", reason="datatrove is not installed: pip install
 
 from picochat.config import HostConfig, ShardsConfig
 from picochat.core.publish import publish
-from picochat.data.corpus_reader import Split
+from picochat.data.corpus.reader import Split
 from picochat.data.datatrove_stages import run_locally
 from picochat.data.documents import Document
 from picochat.tokens.datatrove_parts import encode_pipeline, encode_share

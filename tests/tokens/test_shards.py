@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from picochat.config import DataConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import publish
-from picochat.data.corpus_reader import Split, read_split
+from picochat.data.corpus.reader import Split, read_split
 from picochat.data.documents import Document
 from picochat.rundir import ShardsFacts, facts_of
 from picochat.tokens.encode import CorpusParts, EncodersDisagree, batches_of, encode_batch, row_runs

@@ -49,8 +49,8 @@ def hf_import(
     Reads parquet, jsonl(.gz, .zst), txt and md. Skipped and counted: repeated texts, and texts of more than 20 million
     characters. HF_TOKEN and HF_ENDPOINT are honoured.
     """
-    from picochat.data.hf_import import ImportRequest, import_dataset
-    from picochat.data.hub_requests import Patience
+    from picochat.data.importing.hf_import import ImportRequest, import_dataset
+    from picochat.data.importing.hub_requests import Patience
 
     request = ImportRequest(
         dataset=dataset,
@@ -85,9 +85,9 @@ def preview(
     from picochat.core.errors import WrongUsage
     from picochat.core.records import pretty_json
     from picochat.data.pack import load_pack
-    from picochat.data.preview import preview_pack
-    from picochat.data.preview_page import publish_page
-    from picochat.data.preview_terminal import render_preview
+    from picochat.data.preview.measure import preview_pack
+    from picochat.data.preview.page import publish_page
+    from picochat.data.preview.terminal import render_preview
     from picochat.scales import find_scale
 
     if html is not None and no_html:

@@ -18,9 +18,9 @@ from typing import Literal, NamedTuple
 from picochat.core.errors import BadInput
 from picochat.core.records import Record, read_record, write_json
 from picochat.data.folders import list_folder
+from picochat.data.formats.row_batch import Wanted
+from picochat.data.formats.rows import ENDINGS, format_of, read_batches, text_problem
 from picochat.data.globs import matches_any
-from picochat.data.row_batch import Wanted
-from picochat.data.rows import ENDINGS, format_of, read_batches, text_problem
 from picochat.data.shard_writer import DEFAULT_SHARD_DOCUMENTS, DocumentShard, ShardWriter
 
 MANIFEST_NAME = "documents.json"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picochat.core.errors import BadInput, Problem
-from picochat.data.rows import format_of
+from picochat.data.formats.rows import format_of
 
 
 @dataclass(frozen=True)

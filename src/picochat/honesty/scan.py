@@ -78,7 +78,7 @@ class Tally:
 
 def scan_run(corpus: Artifact, rows: Artifact, honesty: HonestyConfig, host: HostConfig, draft: Draft) -> None:
     """Scan the whole corpus, held-out documents too, and the SFT rows: hits.jsonl, report.json, report.md, HonestyFacts."""
-    from picochat.data.corpus_reader import read_split
+    from picochat.data.corpus.reader import read_split
 
     corpus_facts = facts_of(corpus, CorpusFacts)
     documents = ((document.id, document.text) for split in ("train", "held_out") for document in read_split(corpus, split))

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from picochat.core.publish import Artifact
-from picochat.data.corpus_reader import DROPPED, CorpusReader, Split
+from picochat.data.corpus.reader import DROPPED, CorpusReader, Split
 from picochat.data.documents import Document
 from picochat.tokens.tokenizer import Tokenizer, in_sample, without_surrogates
 

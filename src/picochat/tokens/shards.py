@@ -27,7 +27,7 @@ from picochat.core.progress import Progress, say
 from picochat.core.publish import Artifact, Draft, remake
 from picochat.core.records import Record, read_record, write_atomic, write_json
 from picochat.core.workers import in_order
-from picochat.data.corpus_reader import Split
+from picochat.data.corpus.reader import Split
 from picochat.rundir import CorpusFacts, ShardsFacts, facts_of
 from picochat.tokens.encode import (
     SPLITS,

@@ -336,7 +336,7 @@ def chat_template() -> str:
 
 def train_tokenizer(corpus: Artifact, tokenizer: TokenizerConfig, seed: int, draft: Draft) -> None:
     """tokenizer.json and chat_template.jinja, from a seeded sample of about `train_bytes` of the training documents."""
-    from picochat.data.corpus_reader import sample_train  # here: who only encodes does not load the readers of data files
+    from picochat.data.corpus.reader import sample_train  # here: who only encodes does not load the readers of data files
 
     text_bytes = facts_of(corpus, CorpusFacts).train_text_bytes
     share = min(1.0, tokenizer.train_bytes / max(1, text_bytes))

@@ -1,0 +1,151 @@
+"""Reading a corpus: what its artifact lists, and the documents of a split, streamed from the sources that it names.
+
+`fates.u8` has one byte for each row of the source files, in their order: 0 dropped, HELD_OUT, else how many times the
+document is read in training. So reading a split needs no ids, no hashes and no memory but one file's bytes. A source that
+has changed since is refused. Decides nothing: `corpus` did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from picochat.core.errors import BadInput
+from picochat.core.publish import Artifact
+from picochat.core.records import Record, digest_file, read_json, read_record
+from picochat.data.corpus.minhash import mixed
+from picochat.data.documents import Document, Provenance, file_path, read_source_file
+
+Split = Literal["train", "held_out"]
+DROPPED = 0
+HELD_OUT = 255
+
+Fates = npt.NDArray[np.uint8]
+
+
+class CorpusFile(Record):
+    """One source file. `name` is relative to its source; `rows` counts usable and other rows, `text_bytes` usable text."""
+
+    name: str
+    bytes: int
+    sha256: str
+    rows: int
+    text_bytes: int
+
+
+class CorpusSource(Record):
+    """One source in `sources.json`. `ignored`: ending -> files that are not read because their kind is not known."""
+
+    label: str
+    weight: float
+    min_chars: int
+    text_column: str
+    provenance: Provenance | None
+    import_report: str | None
+    ignored: dict[str, int]
+    files: list[CorpusFile]
+
+
+class CorpusSources(Record):
+    schema_version: int
+    held_out_share: float
+    sources: list[CorpusSource]
+
+
+@dataclass(frozen=True)
+class PlacedFile:
+    """A file of a corpus, where it lies, and the number of its first row in `fates.u8`."""
+
+    source: CorpusSource
+    place: Path
+    file: CorpusFile
+    first_row: int
+
+
+def read_split(corpus: Artifact, split: Split) -> Iterator[Document]:
+    """The documents of a split, in the order of sources, files and rows; a repeated one (weight) follows itself as `<id>~2`.
+
+    Raises BadInput where a source file is gone or differs from what the corpus was built from.
+    """
+    reader = CorpusReader(corpus)
+    for number in range(len(reader.files)):
+        fates = reader.fates(number)
+        for _, document in reader.read(number, fates == HELD_OUT if split == "held_out" else is_train(fates)):
+            yield document
+
+
+def sample_train(corpus: Artifact, share: float, seed: int) -> Iterator[Document]:
+    """About this share of the training documents, a repeated one once: drawn by seed and place in the corpus, in their order."""
+    reader = CorpusReader(corpus)
+    salt = np.uint64(int.from_bytes(hashlib.sha256(f"sample {seed}".encode()).digest()[:8], "big"))
+    for number, placed in enumerate(reader.files):
+        places = np.arange(placed.first_row, placed.first_row + placed.file.rows, dtype=np.uint64)
+        drawn = (mixed(places ^ salt) >> np.uint64(12)) < np.uint64(int(share * (1 << 52)))
+        for _, document in reader.read(number, is_train(reader.fates(number)) & drawn, copies=False):
+            yield document
+
+
+class CorpusReader:
+    """Reads a corpus file by file, for who reads several at a time. `files` is the order that all readers follow."""
+
+    def __init__(self, corpus: Artifact) -> None:
+        listing = read_record(CorpusSources, corpus.path("sources.json"), "corpus sources")
+        places = read_json(corpus.path("location.json"), "corpus location")["sources"]
+        self.files: list[PlacedFile] = []
+        first_row = 0
+        for source in listing.sources:
+            for file in source.files:
+                self.files.append(PlacedFile(source, Path(places[source.label]), file, first_row))
+                first_row += file.rows
+        self._fates = corpus.path("fates.u8")
+        self._unchanged: set[int] = set()
+
+    def fates(self, number: int) -> Fates:
+        """What becomes of each row of a file."""
+        placed = self.files[number]
+        return np.fromfile(self._fates, dtype=np.uint8, count=placed.file.rows, offset=placed.first_row)
+
+    def read(self, number: int, wanted: npt.NDArray[np.bool_], *, copies: bool = True) -> Iterator[tuple[Split, Document]]:
+        """The rows of one file that are wanted, which no dropped row may be, each as often as it is read (copies: or once).
+
+        Raises BadInput where the file is gone or has changed; a file without wanted rows is not looked at.
+        """
+        if not wanted.any():
+            return
+        placed = self.files[number]
+        self._require_unchanged(number)
+        fates = self.fates(number)[wanted].tolist()
+        label, column = placed.source.label, placed.source.text_column
+        rows = read_source_file(placed.place, placed.file.name, column, wanted=wanted.tolist())
+        for row, fate in zip(rows, fates, strict=True):
+            assert fate != DROPPED and row.problem is None, "a row without a text cannot be asked for"
+            split: Split = "held_out" if fate == HELD_OUT else "train"
+            id = f"{label}:{row.id}"
+            yield split, Document(id, row.text, label)
+            for copy in range(2, fate + 1 if copies and split == "train" else 0):
+                yield split, Document(f"{id}~{copy}", row.text, label)
+
+    def _require_unchanged(self, number: int) -> None:
+        """Looks once at each file: a large one is read in several parts."""
+        if number not in self._unchanged:
+            _require_unchanged(self.files[number])
+            self._unchanged.add(number)
+
+
+def is_train(fates: Fates) -> npt.NDArray[np.bool_]:
+    return (fates != DROPPED) & (fates != HELD_OUT)
+
+
+def _require_unchanged(placed: PlacedFile) -> None:
+    path = file_path(placed.place, placed.file.name)
+    fix = "put the file back, or run again: a changed source makes a new corpus"
+    if not path.is_file():
+        raise BadInput(f"source {placed.source.label}: {path} is gone", fix=fix)
+    if path.stat().st_size != placed.file.bytes or digest_file(path) != placed.file.sha256:
+        raise BadInput(f"source {placed.source.label}: {path} has changed since the corpus was built", fix=fix)

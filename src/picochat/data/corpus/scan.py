@@ -1,0 +1,209 @@
+"""One pass over source files: what the corpus must know of every row, written to disk in chunks that are read one by one.
+
+Files are scanned by several processes, a group of consecutive files at a time. A group's chunks stand when its listing does:
+after a kill, groups that are complete are not scanned again, and groups that another machine completed are taken as they
+are. Order and contents depend on the sources alone. Memory: some 60 MB a process, whatever the sizes of files and sources.
+
+Takes no decision that needs a second document: `corpus` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from picochat.core.machine import usable_cores
+from picochat.core.records import Record, digest_file, read_record, write_json
+from picochat.core.workers import in_order
+from picochat.data.corpus.minhash import ABSENT, PLACES, Signatures, signatures
+from picochat.data.corpus.split import id_share, weight_copies
+from picochat.data.documents import file_path, read_source_file
+from picochat.data.pack import LoadedPack
+
+GROUP_BYTES = 8_000_000  # of source files that one task reads
+PARALLEL_BYTES = 16_000_000  # of source files: below that, starting processes costs more than it saves
+CHUNK_TEXT_BYTES = 8_000_000
+CHUNK_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class ScanTask:
+    """A group of consecutive files of one source. `number` orders the groups of a corpus and names their chunks."""
+
+    number: int
+    label: str
+    source: Path
+    files: tuple[str, ...]
+    file_bytes: int
+    text_column: str
+    min_chars: int
+    weight: float
+
+
+class ScannedFile(Record):
+    """One file: how many rows it has, usable or not, the bytes of usable text, and its digest as it was read."""
+
+    name: str
+    rows: int
+    text_bytes: int
+    sha256: str
+
+
+class ScanListing(Record):
+    """What a group holds. `reasons`: why rows are unusable, by code from 1; a code of 0 is a usable row."""
+
+    files: list[ScannedFile]
+    reasons: list[str]
+    chunk_rows: list[int]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of one group, in order, as columns. Columns are read when asked for, and are small."""
+
+    path: Path
+    rows: int
+    reasons: tuple[str, ...]
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """One of: problem, copies (u1), characters, text_bytes (u4), digest ((rows, 2) u8), share (f8), id_hash (u8),
+        id_ends (i8), ids (the UTF-8 of all ids in a row). Read anew each time."""
+        with np.load(self.path.with_suffix(".npz")) as stored:
+            return stored[name]
+
+    def signatures(self, numbers: npt.NDArray[np.int64] | None = None) -> Signatures:
+        """The sketches of the rows with these numbers, or of all."""
+        mapped = np.memmap(self.path.with_suffix(".signatures"), dtype="<u2", mode="r", shape=(self.rows, PLACES))
+        return np.array(mapped if numbers is None else mapped[numbers])
+
+
+def scan_tasks(pack: LoadedPack, least_chars: int) -> list[ScanTask]:
+    """The groups of files, of about GROUP_BYTES each, that the corpus of a pack is scanned in, in order."""
+    tasks: list[ScanTask] = []
+    for source in pack.sources:
+        min_chars = max(least_chars, source.min_chars or 1)
+        group: list[str] = []
+        size = 0
+        for position, file in enumerate(source.files, start=1):
+            group.append(file.name)
+            size += file.bytes
+            if size >= GROUP_BYTES or position == len(source.files):
+                shared = (source.label, source.path, tuple(group), size, source.text_column, min_chars, source.weight)
+                tasks.append(ScanTask(len(tasks), *shared))
+                group, size = [], 0
+    return tasks
+
+
+def scan_groups(tasks: Sequence[ScanTask], folder: Path, workers: int | None) -> Iterator[ScanListing]:
+    """The listing of each group, in order, scanned into `folder` where it does not stand there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [task for task in tasks if not _listing_path(folder, task).exists()]
+    large = sum(task.file_bytes for task in missing) >= PARALLEL_BYTES
+    return in_order(partial(_scanner, folder), tasks, (workers or usable_cores()) if large else 1)
+
+
+def _scanner(folder: Path) -> Callable[[ScanTask], ScanListing]:
+    return partial(scan_group, folder)
+
+
+def scan_group(folder: Path, task: ScanTask) -> ScanListing:
+    """Scan the files of one group; what stands from before is kept. Raises BadInput where a file is broken."""
+    listing_path = _listing_path(folder, task)
+    if listing_path.exists():
+        return read_record(ScanListing, listing_path, "corpus scan")
+    writer = _ChunkWriter(folder, task)
+    files = [writer.scan(name) for name in task.files]
+    writer.flush()
+    listing = ScanListing(files=files, reasons=list(writer.reasons), chunk_rows=writer.chunk_rows)
+    write_json(listing_path, listing)
+    return listing
+
+
+def chunks_of(task: ScanTask, listing: ScanListing, folder: Path) -> list[Chunk]:
+    reasons = tuple(listing.reasons)
+    return [Chunk(_chunk_path(folder, task, number), rows, reasons) for number, rows in enumerate(listing.chunk_rows)]
+
+
+class _ChunkWriter:
+    """Collects rows, and writes a chunk whenever enough of them are there."""
+
+    def __init__(self, folder: Path, task: ScanTask) -> None:
+        self.reasons: dict[str, int] = {}
+        self.chunk_rows: list[int] = []
+        self._folder, self._task = folder, task
+        self._clear()
+
+    def scan(self, name: str) -> ScannedFile:
+        """The rows of a file, taken in."""
+        task, rows, text_bytes = self._task, 0, 0
+        for row in read_source_file(task.source, name, task.text_column):
+            rows += 1
+            problem = row.problem or ("below_min_chars" if len(row.text) < task.min_chars else None)
+            text_bytes += self._take(f"{task.label}:{row.id}", row.text, problem)
+        sha256 = digest_file(file_path(task.source, name))
+        return ScannedFile(name=name, rows=rows, text_bytes=text_bytes, sha256=sha256)
+
+    def _take(self, id: str, text: str, problem: str | None) -> int:
+        """Keep a row. Returns the bytes of its text, 0 where it is not usable."""
+        text = text if problem is None else ""
+        data = text.encode()
+        self._ids.append(id.encode("utf-8", "replace"))
+        self._problems.append(self.reasons.setdefault(problem, len(self.reasons) + 1) if problem else 0)
+        self._copies.append(weight_copies(id, self._task.weight))
+        self._shares.append(id_share(id))
+        self._characters.append(len(text))
+        self._sizes.append(len(data))
+        self._digests.append(xxhash.xxh3_128_digest(data))
+        self._texts.append(text)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes >= CHUNK_TEXT_BYTES or len(self._texts) >= CHUNK_ROWS:
+            self.flush()
+        return len(data)
+
+    def flush(self) -> None:
+        if not self._texts:
+            return
+        path = _chunk_path(self._folder, self._task, len(self.chunk_rows))
+        sketches = signatures(self._texts)
+        sketches[np.array(self._problems) != 0] = ABSENT
+        sketches.astype("<u2").tofile(path.with_suffix(".signatures"))
+        np.savez(
+            path.with_suffix(".npz"),
+            problem=np.array(self._problems, dtype=np.uint8),
+            copies=np.array(self._copies, dtype=np.uint8),
+            characters=np.array(self._characters, dtype=np.uint32),
+            text_bytes=np.array(self._sizes, dtype=np.uint32),
+            digest=np.frombuffer(b"".join(self._digests), dtype="<u8").reshape(-1, 2),
+            share=np.array(self._shares, dtype=np.float64),
+            id_hash=np.array([xxhash.xxh3_64_intdigest(id) for id in self._ids], dtype=np.uint64),
+            id_ends=np.cumsum([len(id) for id in self._ids], dtype=np.int64),
+            ids=np.frombuffer(b"".join(self._ids), dtype=np.uint8),
+        )
+        self.chunk_rows.append(len(self._texts))
+        self._clear()
+
+    def _clear(self) -> None:
+        self._ids: list[bytes] = []
+        self._problems: list[int] = []
+        self._copies: list[int] = []
+        self._shares: list[float] = []
+        self._characters: list[int] = []
+        self._sizes: list[int] = []
+        self._digests: list[bytes] = []
+        self._texts: list[str] = []
+        self._waiting_bytes = 0
+
+
+def _listing_path(folder: Path, task: ScanTask) -> Path:
+    return folder / f"group-{task.number:06d}.json"
+
+
+def _chunk_path(folder: Path, task: ScanTask, number: int) -> Path:
+    return folder / f"group-{task.number:06d}-{number:05d}"

@@ -1,0 +1,203 @@
+"""The texts that a preview looks at: all of a small pack, a bounded sample of a large one, spread over files and row groups.
+
+A small pack (WHOLE_BYTES) is read as a whole. Of a larger one every source gives a share of the budget, from up to
+SAMPLE_FILES files that lie evenly over it, and of a parquet file from up to SAMPLE_GROUPS row groups; of other files the
+beginning. Holds the texts it took, so at most some 200 MB. Not for statistics of rare things: a sample sees a pair of
+duplicates only where it holds both.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from picochat.config import DataConfig
+from picochat.core.errors import BadInput
+from picochat.core.progress import Progress
+from picochat.data.documents import SourceFile, file_path
+from picochat.data.formats.parquet_rows import parquet_metadata, read_row_group
+from picochat.data.formats.rows import Row, format_of, read_rows, text_problem
+from picochat.data.pack import LoadedSource
+
+SAMPLE_BYTES = 20_000_000
+WHOLE_BYTES = 50_000_000
+SAMPLE_FILES = 24  # of one source
+SAMPLE_GROUPS = 8  # of one parquet file
+NEARLY_ALL = 1 - 1e-9
+EXPANSION = 4  # text that a pack counted as whole may hold for each byte of its files, before reading stops
+
+T = TypeVar("T")
+
+
+@dataclass
+class SourceSample:
+    """Texts of one source with their ids and the number of the file each came from, and how much of the source that was."""
+
+    source: LoadedSource
+    min_chars: int
+    ids: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    text_bytes: list[int] = field(default_factory=list)
+    file_numbers: list[int] = field(default_factory=list)
+    unusable: Counter[str] = field(default_factory=Counter)
+    file_bytes: float = 0.0
+    complete: bool = False
+
+    def spread(self, count: int) -> list[int]:
+        """At most `count` positions that lie evenly over the texts."""
+        total = len(self.texts)
+        return [number * total // count for number in range(count)] if total > count else list(range(total))
+
+    def chosen(self, count: int, seed: int) -> list[int]:
+        """At most `count` positions at random; the same for the same seed and label."""
+        generator = random.Random(f"{seed} {self.source.label}")
+        return sorted(generator.sample(range(len(self.texts)), min(count, len(self.texts))))
+
+
+def read_sample(
+    sources: Sequence[LoadedSource], data: DataConfig, sample_bytes: int = SAMPLE_BYTES, whole_bytes: int = WHOLE_BYTES
+) -> list[SourceSample]:
+    """A sample of every source, or all of each where they hold at most `whole_bytes`. Raises BadInput for a broken file."""
+    sizes = [sum(_text_sizes(source)) for source in sources]
+    whole = sum(sizes) <= whole_bytes
+    budgets = [size * EXPANSION for size in sizes] if whole else share_budget(sizes, sample_bytes)
+    samples: list[SourceSample] = []
+    with Progress("read text" if whole else "read sample", sum(sizes if whole else budgets) / 1e6, "MB") as progress:
+        for source, budget in zip(sources, budgets, strict=True):
+            samples.append(_read_source(source, budget, data, progress))
+    return samples
+
+
+def share_budget(sizes: Sequence[int], total: int) -> list[int]:
+    """`total` in equal parts; what a small source leaves over goes to the others."""
+    budgets = [0] * len(sizes)
+    left = total
+    for rank, index in enumerate(sorted(range(len(sizes)), key=lambda number: sizes[number])):
+        budgets[index] = min(sizes[index], left // (len(sizes) - rank))
+        left -= budgets[index]
+    return budgets
+
+
+def least_characters(source: LoadedSource, data: DataConfig) -> int:
+    """Shorter documents of this source are dropped: the stricter of the recipe's word and the run's."""
+    return max(data.min_chars, source.min_chars or 1)
+
+
+def usable(row_text: object, min_chars: int) -> tuple[str, str | None]:
+    """(the text, None), or (empty, why it is not read)."""
+    problem = text_problem(row_text)
+    if problem is not None or not isinstance(row_text, str):
+        return "", problem
+    return (row_text, None) if len(row_text) >= min_chars else ("", "below_min_chars")
+
+
+def _text_sizes(source: LoadedSource) -> list[int]:
+    """Of each file: text bytes where the manifest states them, else its own."""
+    stated = {shard.name: shard.text_bytes for shard in source.manifest.shards} if source.manifest else {}
+    return [max(1, stated.get(file.name, file.bytes)) for file in source.files]
+
+
+def _read_source(source: LoadedSource, budget: int, data: DataConfig, progress: Progress) -> SourceSample:
+    sample = SourceSample(source, least_characters(source, data))
+    sizes = _text_sizes(source)
+    whole = sum(sizes) <= budget
+    numbers = list(range(len(sizes))) if whole else _evenly(range(len(sizes)), SAMPLE_FILES)
+    chosen_bytes = sum(sizes[number] for number in numbers)
+    sample.complete = whole
+    taken = passed = 0
+    for number in numbers:
+        # The same share of every file, not the same bytes: else short documents would be over-represented.
+        passed += sizes[number]
+        until = budget if whole else budget * passed // chosen_bytes
+        part, read_all = _read_file(sample, number, source.files[number], until - taken, whole)
+        taken += part
+        sample.complete = sample.complete and read_all
+        progress.advance(part / 1e6, f"{len(sample.texts):,} documents of {source.label}")
+    return sample
+
+
+def _evenly(items: Sequence[T], count: int) -> list[T]:
+    return [items[number * len(items) // count] for number in range(count)] if len(items) > count else list(items)
+
+
+def _read_file(sample: SourceSample, number: int, file: SourceFile, budget: int, whole: bool) -> tuple[int, bool]:
+    """(text bytes taken, whether the whole file was read). Adds how many of the file's bytes that took."""
+    path = file_path(sample.source.path, file.name)
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+    with stream:
+        if format_of(file.name) == "parquet":
+            taken, share = _read_parquet(sample, number, stream, path, file, budget, whole)
+        else:
+            rows = read_rows(stream, str(path), sample.source.text_column, id_column="id")
+            taken, _, ended = _take(sample, number, file.name, rows, budget)
+            share = 1.0 if ended else min(stream.tell() / max(1, file.bytes), NEARLY_ALL)
+    sample.file_bytes += file.bytes * share
+    return taken, share == 1.0
+
+
+def _read_parquet(
+    sample: SourceSample, number: int, stream: BinaryIO, path: Path, file: SourceFile, budget: int, whole: bool
+) -> tuple[int, float]:
+    """(text bytes taken, share of the file's rows that were read): from groups that lie evenly over the file."""
+    metadata = parquet_metadata(stream, str(path))
+    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    groups = list(range(len(sizes))) if whole else _evenly(range(len(sizes)), SAMPLE_GROUPS)
+    taken = rows_read = 0
+    for place, group in enumerate(groups):
+        first_row = sum(sizes[:group])
+        batches = read_row_group(
+            stream, str(path), sample.source.text_column, group, metadata, first_row=first_row, id_column="id", whole=False
+        )
+        rows = (row for batch in batches for row in batch.rows())
+        left = budget - taken
+        part, count, _ = _take(sample, number, file.name, rows, left if whole else left // (len(groups) - place))
+        taken += part
+        rows_read += count
+    return taken, rows_read / metadata.num_rows if metadata.num_rows else 1.0
+
+
+def _take(sample: SourceSample, number: int, name: str, rows: Iterator[Row], budget: int) -> tuple[int, int, bool]:
+    """(text bytes taken, rows read, whether the rows came to their end): usable texts until the budget is reached."""
+    taken = count = 0
+    for row in rows:
+        if taken >= budget:
+            return taken, count, False
+        count += 1
+        text, problem = usable(row.text, sample.min_chars)
+        if problem is not None:
+            sample.unusable[problem] += 1
+            continue
+        size = len(text.encode())
+        sample.ids.append(row.id or (name if format_of(name) == "text" else f"{name}#{row.number}"))
+        sample.texts.append(text)
+        sample.text_bytes.append(size)
+        sample.file_numbers.append(number)
+        taken += size
+    return taken, count, True
+
+
+def parquet_totals(source: LoadedSource) -> tuple[int, int] | None:
+    """(rows, about how many text bytes) of a source of parquet files, as their footers state them; None for other sources.
+
+    The bytes are the column's before compression, without the four that state each text's length. Texts that repeat in a
+    row group may count once, where the writer kept a dictionary.
+    """
+    if not all(format_of(file.name) == "parquet" for file in source.files):
+        return None
+    rows = column_bytes = 0
+    for file in source.files:
+        path = file_path(source.path, file.name)
+        with path.open("rb") as stream:
+            metadata = parquet_metadata(stream, str(path))
+        rows += metadata.num_rows
+        for group in range(metadata.num_row_groups):
+            chunks = (metadata.row_group(group).column(number) for number in range(metadata.num_columns))
+            column_bytes += sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == source.text_column)
+    return rows, max(0, column_bytes - 4 * rows)

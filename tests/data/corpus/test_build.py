@@ -1,0 +1,289 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from picochat.config import DataConfig, HostConfig
+from picochat.core.errors import BadInput
+from picochat.core.publish import Artifact, changed_files, publish
+from picochat.core.records import read_jsonl
+from picochat.data.corpus.build import build_corpus
+from picochat.data.corpus.reader import DROPPED, HELD_OUT, read_split
+from picochat.data.corpus.scan import scan_group, scan_tasks
+from picochat.data.corpus.split import id_share, weight_copies
+from picochat.data.importing.hf_import import import_dataset
+from picochat.data.pack import load_pack
+from picochat.rundir import CorpusFacts, facts_of
+from tests.data.builders import make_corpus, make_pack, parquet_bytes, parquet_files, prose, request, serving, write
+from tests.fake_hub import FakeHub
+
+Pairs = list[tuple[str, str]]
+
+
+def _documents(first: int = 0, count: int = 300) -> Pairs:
+    return [(str(number), prose(number)) for number in range(first, first + count)]
+
+
+def _ids(corpus: Artifact, split: str) -> list[str]:
+    return [document.id for document in read_split(corpus, "train" if split == "train" else "held_out")]
+
+
+def _dropped(corpus: Artifact) -> dict[str, str]:
+    return {row["id"]: row["reason"] for _, row in read_jsonl(corpus.path("dropped.jsonl"))}
+
+
+def test_splits_are_disjoint_and_together_hold_every_document(tmp_path: Path) -> None:
+    corpus = make_corpus(make_pack(tmp_path, {"web": _documents()}), tmp_path / "corpus", DataConfig(held_out_share=0.1))
+    train, held_out = _ids(corpus, "train"), _ids(corpus, "held_out")
+    assert len(train) + len(held_out) == len(set(train) | set(held_out)) == 300
+    assert 10 < len(held_out) < 60
+    facts = facts_of(corpus, CorpusFacts)
+    assert (facts.train_documents, facts.held_out_documents) == (len(train), len(held_out))
+    texts = {split: [d.text for d in read_split(corpus, split)] for split in ("train", "held_out")}  # type: ignore[arg-type]
+    assert facts.train_text_bytes == sum(len(text.encode()) for text in texts["train"])
+    assert facts.held_out_text_bytes == sum(len(text.encode()) for text in texts["held_out"])
+
+
+def test_held_out_documents_stay_held_out_when_the_corpus_grows(tmp_path: Path) -> None:
+    data = DataConfig(held_out_share=0.05)
+    small = make_corpus(make_pack(tmp_path / "small", {"web": _documents(count=300)}), tmp_path / "a", data)
+    large = make_corpus(make_pack(tmp_path / "large", {"web": _documents(count=600)}), tmp_path / "b", data)
+    assert set(_ids(small, "held_out")) < set(_ids(large, "held_out"))
+
+
+def test_large_corpus_holds_out_no_more_than_enough(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": _documents()})
+    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.2, held_out_bytes=3_000))
+    facts = facts_of(corpus, CorpusFacts)
+    assert facts.held_out_share == pytest.approx(3_000 / (facts.text_bytes), rel=1e-9)
+
+
+def test_tiny_corpus_still_holds_out_a_document(tmp_path: Path) -> None:
+    corpus = make_corpus(
+        make_pack(tmp_path, {"web": _documents(count=5)}), tmp_path / "corpus", DataConfig(held_out_share=0.001)
+    )
+    assert len(_ids(corpus, "held_out")) == 1
+    assert len(_ids(corpus, "train")) == 4
+
+
+def test_first_of_equal_texts_stays_whatever_source_the_others_are_in(tmp_path: Path) -> None:
+    web, books = _documents(0, 40), [*_documents(30, 30), ("again", prose(59))]
+    corpus = make_corpus(make_pack(tmp_path, {"web": web, "books": books}), tmp_path / "corpus")
+    facts = facts_of(corpus, CorpusFacts)
+    assert facts.exact_duplicates == 11
+    assert _dropped(corpus) == {**{f"books:{n}": "duplicate_text" for n in range(30, 40)}, "books:again": "duplicate_text"}
+    assert (facts.documents_read, facts.documents) == (71, 60)
+    assert [(source.label, source.documents) for source in facts.sources] == [("web", 40), ("books", 20)]
+
+
+def _near(number: int) -> str:
+    return prose(number, words=80).replace("stone", "stones", 1)
+
+
+def test_near_duplicates_share_a_split_and_are_dropped_only_on_request(tmp_path: Path) -> None:
+    originals = [(str(number), prose(number, words=80)) for number in range(60)]
+    copies = [(f"copy-{number}", _near(number)) for number in range(60) if "stone" in prose(number, words=80)]
+    pack = make_pack(tmp_path, {"web": originals + copies})
+    kept = make_corpus(pack, tmp_path / "kept", DataConfig(held_out_share=0.2))
+    near = facts_of(kept, CorpusFacts).near_duplicates
+    assert near >= 0.9 * len(copies)
+    held_out = set(_ids(kept, "held_out"))
+    held_out_bytes = sum(len(document.text.encode()) for document in read_split(kept, "held_out"))
+    assert facts_of(kept, CorpusFacts).held_out_text_bytes == held_out_bytes
+    clusters = [row["documents"] for _, row in read_jsonl(kept.path("near_duplicates.jsonl"))]
+    assert all(len(held_out & set(cluster)) in (0, len(cluster)) for cluster in clusters)
+    assert any(held_out & set(cluster) for cluster in clusters)
+    dropping = make_corpus(pack, tmp_path / "dropping", DataConfig(held_out_share=0.2, drop_near_duplicates=True))
+    assert facts_of(dropping, CorpusFacts).dropped == {"near_duplicate": near}
+    assert len(_ids(dropping, "train")) + len(_ids(dropping, "held_out")) == 60 + len(copies) - near
+
+
+def test_weight_repeats_and_thins_by_document_and_never_repeats_held_out_text(tmp_path: Path) -> None:
+    sources = {"twice": _documents(0, 200), "half": _documents(1000, 200)}
+    pack = make_pack(tmp_path, sources, twice={"weight": 2.5}, half={"weight": 0.5})
+    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.1))
+    train, held_out = _ids(corpus, "train"), _ids(corpus, "held_out")
+    facts = facts_of(corpus, CorpusFacts)
+    assert (facts.train_documents, facts.held_out_documents) == (len(train), len(held_out))
+    assert facts.documents_read == facts.documents + sum(facts.dropped.values())
+    twice = [id for id in train if id.startswith("twice:")]
+    assert 2.2 < len(twice) / len({id.partition("~")[0] for id in twice}) < 2.8
+    assert 60 < facts.dropped["weight"] < 140
+    assert not any("~" in id for id in held_out)
+    assert len(set(train)) == len(train)
+
+
+@settings(max_examples=50, deadline=None)
+@given(id=st.text("ab:#~é", max_size=20), weight=st.floats(0.01, 20))
+def test_weight_copies_are_the_whole_part_or_one_more(id: str, weight: float) -> None:
+    assert weight_copies(id, weight) in (int(weight), int(weight) + 1)
+    assert 0 <= id_share(id) < 1
+
+
+def test_duplicates_are_told_by_which_source_repeats_which(tmp_path: Path) -> None:
+    web, books = _documents(0, 40), [*_documents(30, 20), ("again", prose(49)), ("near", _near(7))]
+    pack = make_pack(tmp_path, {"web": [*web, ("long", prose(7, words=80))], "books": books})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    facts = facts_of(corpus, CorpusFacts)
+    found = {(pair.source, pair.of): (pair.exact, pair.near) for pair in facts.duplicates}
+    assert found == {("books", "web"): (10, 1), ("books", "books"): (1, 0)}
+    of = {row["id"]: row["of"] for _, row in read_jsonl(corpus.path("dropped.jsonl"))}
+    assert of["books:again"] == "books:49"
+    assert of["books:30"] == "web:30"
+
+
+def test_each_row_has_one_fate_and_the_fates_give_the_counts(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": [*_documents(), ("same", prose(3))]}, web={"weight": 1.5})
+    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.1))
+    fates = np.fromfile(corpus.path("fates.u8"), dtype=np.uint8)
+    facts = facts_of(corpus, CorpusFacts)
+    assert len(fates) == 301
+    assert set(fates.tolist()) == {DROPPED, 1, 2, HELD_OUT}
+    assert (fates == HELD_OUT).sum() == facts.held_out_documents
+    assert fates[fates != HELD_OUT].sum() == facts.train_documents
+    assert fates[300] == DROPPED
+
+
+def test_scan_that_was_killed_goes_on_with_the_groups_that_stand(tmp_path: Path) -> None:
+    sources = {name: _documents(first, 30) for name, first in (("a", 0), ("b", 100), ("c", 200))}
+    pack = load_pack(make_pack(tmp_path, sources))
+    expected = make_corpus(pack, tmp_path / "undisturbed").digest
+    tasks = scan_tasks(pack, 1)
+    workspace = tmp_path / "corpus.work" / "scan"
+    workspace.mkdir(parents=True)
+    (tmp_path / "corpus.work" / "key").write_text("key")
+    scan_group(workspace, tasks[1])  # as another process, or machine, left it
+    stood = (workspace / "group-000001.json").stat().st_mtime_ns
+    (workspace / "group-000000-00000.npz").write_bytes(b"cut off by the kill")
+    seen: list[int] = []
+    with publish(tmp_path / "corpus", "corpus", "key", {}) as draft:
+        build_corpus(pack, DataConfig(), HostConfig(workers=1), draft)
+        seen.append((draft.workspace / "scan" / "group-000001.json").stat().st_mtime_ns)
+    assert draft.artifact is not None
+    assert draft.artifact.digest == expected
+    assert seen == [stood]
+
+
+def test_text_column_of_a_source_is_the_recipes_to_say(tmp_path: Path) -> None:
+    folder = tmp_path / "stories"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"story": prose(number)}) + "\n" for number in range(20)))
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": {"recipe": "r.json"}})
+    write(tmp_path / "r.json", {"sources": [{"path": "stories", "text_column": "story"}]})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    assert {d.text for split in ("train", "held_out") for d in read_split(corpus, split)} == {prose(n) for n in range(20)}
+
+
+def test_every_dropped_row_is_listed_with_its_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    rows = [{"text": prose(1)}, {"text": "tiny"}, {"text": None}, {"body": "x"}, {"text": prose(1)}, {"text": prose(2)}]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "skipped.pdf").write_bytes(b"%PDF")
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": {"recipe": "r.json"}})
+    write(tmp_path / "r.json", {"sources": [{"path": "text", "min_chars": 10}]})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    assert _dropped(corpus) == {
+        "text:rows.jsonl#1": "below_min_chars",
+        "text:rows.jsonl#2": "text_not_string",
+        "text:rows.jsonl#3": "missing_text_column",
+        "text:rows.jsonl#4": "duplicate_text",
+    }
+    source = json.loads(corpus.path("sources.json").read_text())["sources"][0]
+    assert source["ignored"] == {".pdf": 1}
+
+
+def test_same_pack_gives_the_same_digest_wherever_it_lies(tmp_path: Path) -> None:
+    digests: set[str] = set()
+    for name in ("one", "two"):
+        pack = make_pack(tmp_path / name, {"web": _documents(), "books": _documents(1000, 60)})
+        digests.add(make_corpus(pack, tmp_path / name / "corpus").digest)
+    assert len(digests) == 1
+
+
+def test_absolute_places_are_an_observation_only(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": _documents(count=20)})
+    recipe = {"sources": [{"path": str(tmp_path / "sources" / "web" / "documents"), "label": "web"}]}
+    write(pack.parent / "corpus_recipe.json", recipe)
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    assert set(corpus.manifest.observations) == {"location.json"}
+    for name in (*corpus.manifest.files, "manifest.json"):
+        assert str(tmp_path).encode() not in corpus.path(name).read_bytes(), name
+
+
+def test_source_that_changed_or_went_away_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"{number:02d}.txt").write_text(prose(number))
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": "text"})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    assert len(_ids(corpus, "train")) == 19
+    name = _ids(corpus, "train")[7].removeprefix("text:")
+    (folder / name).write_text((folder / name).read_text().upper())
+    with pytest.raises(BadInput, match="has changed since the corpus was built"):
+        _ids(corpus, "train")
+    os.unlink(folder / name)
+    with pytest.raises(BadInput, match="is gone"):
+        _ids(corpus, "train")
+
+
+def test_documents_that_differ_from_their_manifest_are_refused(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": _documents(count=20)})
+    shard = tmp_path / "sources" / "web" / "documents" / "shard-000000.jsonl.zst"
+    damaged = bytearray(shard.read_bytes())
+    damaged[5] ^= 1
+    shard.write_bytes(bytes(damaged))
+    with pytest.raises(BadInput):
+        make_corpus(pack, tmp_path / "corpus")
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_repeated_ids_are_refused_by_name(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": [("same", prose(1)), ("same", prose(2))]})
+    with pytest.raises(BadInput, match="the first: web:same"):
+        make_corpus(pack, tmp_path / "corpus")
+
+
+def test_pack_without_a_usable_document_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": _documents(count=5)})
+    with pytest.raises(BadInput) as caught:
+        make_corpus(pack, tmp_path / "corpus", DataConfig(min_chars=100_000))
+    assert "5 documents: below_min_chars" in "\n".join(caught.value.lines())
+
+
+def test_corpus_of_an_import_carries_its_report_and_licence(tmp_path: Path) -> None:
+    with serving(FakeHub()) as hub:
+        commit = hub.add_dataset("owner/name", parquet_files())
+        import_dataset(request(tmp_path / "web"))
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": "web/documents"})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    (source,) = facts_of(corpus, CorpusFacts).sources
+    assert (source.label, source.kind, source.licence, source.import_report) == ("web", "hub", "odc-by", True)
+    expected = {
+        "pack.json",
+        "recipe.json",
+        "sources.json",
+        "fates.u8",
+        "dropped.jsonl",
+        "near_duplicates.jsonl",
+        "import_reports/web.json",
+    }
+    assert set(corpus.manifest.files) == expected
+    assert changed_files(corpus.place, corpus.manifest) == []
+    assert json.loads(corpus.path("sources.json").read_text())["sources"][0]["provenance"]["revision"] == commit
+
+
+def test_parquet_and_text_sources_mix(tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "a.parquet").write_bytes(parquet_bytes([prose(number) for number in range(30)], group_rows=7))
+    (folder / "b.md").write_text(prose(99))
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": "mixed"})
+    corpus = make_corpus(load_pack(pack), tmp_path / "corpus")
+    ids = _ids(corpus, "train") + _ids(corpus, "held_out")
+    assert set(ids) == {f"mixed:a.parquet#{row}" for row in range(30)} | {"mixed:b.md"}

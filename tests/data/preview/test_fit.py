@@ -1,0 +1,203 @@
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from picochat.cli.data import app
+from picochat.data.importing.hf_import import import_dataset
+from picochat.data.pack import LoadedPack, load_pack
+from picochat.data.preview.fit import BOUNDS, added, exactly, fit_scale, inverse, round_up, scaled
+from picochat.data.preview.record import Duplicates, Interval, ScaleFit, SourcePreview
+from picochat.gate.preflight import CHECKS
+from picochat.scales import find_scale
+from tests.builders import change
+from tests.data.builders import make_pack, parquet_files, prose, request, write
+
+PLANNED = 33_000 * 128 * 512
+NO_DUPLICATES = Duplicates(
+    complete=True, basis="all", documents=1, exact=0, near=0, exact_share=0.0, near_share=0.0, pairs=[], clusters=[]
+)
+
+
+def _source(label: str = "web", tokens: float | None = 3e8, **changes: object) -> SourcePreview:
+    """A source of 1,000 tokens a document at 4 bytes each, the interval one percent wide."""
+    found = Interval(value=tokens, low=tokens * 0.995, high=tokens * 1.005) if tokens else None
+    source = SourcePreview(
+        label=label,
+        origin=label,
+        licence=None,
+        files=1,
+        weight=1.0,
+        exact=True,
+        documents=round((tokens or 0) / 1_000),
+        text_bytes=round((tokens or 0) * 4),
+        looked_at_documents=1,
+        looked_at_bytes=1,
+        mean_characters=1.0,
+        percentiles={},
+        lengths=[],
+        unusable_rows={},
+        skipped_at_import={},
+        ascii_letter_share=1.0,
+        scripts={},
+        characters={},
+        languages=None,
+        bytes_per_token=Interval(value=4.0, low=3.98, high=4.02) if tokens else None,
+        tokens=found,
+        repeated_lines=[],
+        shown=[],
+    )
+    return change(source, **changes)
+
+
+def _imported_pack(folder: Path, *, rows: int = 300, max_rows: int = 300, files: int = 4) -> LoadedPack:
+    """A pack over a local import of `rows` rows at most."""
+    for name, data in parquet_files(files=files, rows=200).items():
+        (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "data" / name).write_bytes(data)
+    out = folder / "web"
+    import_dataset(request(out, str(folder / "data"), max_rows=max_rows))
+    pack = write(folder / "dataset_pack.json", {"corpus": {"recipe": "r.json"}})
+    write(folder / "r.json", {"sources": [{"path": "web/documents", "label": "web"}]})
+    return load_pack(pack)
+
+
+def _fit(pack: LoadedPack, *sources: SourcePreview, duplicates: Duplicates = NO_DUPLICATES) -> ScaleFit:
+    return fit_scale(sources, pack.sources[: len(sources)], duplicates, find_scale("h100-100m"))
+
+
+@pytest.fixture
+def plain_pack(tmp_path: Path) -> LoadedPack:
+    return load_pack(make_pack(tmp_path, {"web": [("1", prose(1))], "books": [("2", prose(2))]}))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "status", "says"),
+    [
+        (5e7, "block", "too small: preflight will block"),
+        (3e8, "warn", "small: preflight will warn"),
+        (1e9, "pass", "enough"),
+        (4e9, "pass", "enough; 46% of the text would never be read"),
+        (2e10, "warn", "too large: 89% of the text would never be read"),
+    ],
+)
+def test_verdict_says_small_enough_or_large(plain_pack: LoadedPack, tokens: float, status: str, says: str) -> None:
+    fit = _fit(plain_pack, _source(tokens=tokens))
+    assert fit.status == status
+    assert fit.verdict.startswith(says)
+    assert fit.planned_tokens == PLANNED
+
+
+@pytest.mark.parametrize(("scale", "status"), [("h100-100m", "block"), ("tiny", "warn")])
+def test_only_a_long_run_of_a_release_profile_is_foreseen_as_blocked(plain_pack: LoadedPack, scale: str, status: str) -> None:
+    fit = fit_scale([_source(tokens=1_000.0)], plain_pack.sources[:1], NO_DUPLICATES, find_scale(scale))
+    assert fit.status == status
+    assert f"preflight will {status}" in fit.verdict
+    assert fit.profile == find_scale(scale).config.gate.profile
+
+
+def test_a_plan_that_is_met_is_told_apart_from_a_target_that_is_not(plain_pack: LoadedPack) -> None:
+    fit = fit_scale([_source(tokens=1.5e6)], plain_pack.sources[:1], NO_DUPLICATES, find_scale("tiny"))
+    assert fit.verdict.startswith("enough for the plan; 45% of the text would never be read; but 28.")
+    assert fit.status == "warn"
+
+
+def test_following_the_advice_makes_four_epochs(plain_pack: LoadedPack) -> None:
+    fit = _fit(plain_pack, _source("web", 2e8), _source("books", 5e7))
+    words = fit.verdict.split()
+    more = int(words[words.index("more") - 1].replace(",", ""))
+    assert "documents like web's" in fit.verdict
+    again = _fit(plain_pack, _source("web", 2e8 + 1_000 * more), _source("books", 5e7))
+    assert again.epochs is not None
+    assert 3.7 < again.epochs.value <= 4.0
+
+
+def test_exact_duplicates_are_no_training_tokens(plain_pack: LoadedPack) -> None:
+    once, half = (_fit(plain_pack, _source(), duplicates=change(NO_DUPLICATES, exact_share=share)) for share in (0.0, 0.5))
+    assert once.train_tokens is not None
+    assert half.train_tokens is not None
+    assert half.train_tokens.value == pytest.approx(once.train_tokens.value / 2)
+
+
+def test_an_unmeasured_source_makes_the_whole_unmeasured(plain_pack: LoadedPack) -> None:
+    fit = _fit(plain_pack, _source(), _source("books", None))
+    assert (fit.epochs, fit.status, fit.advice) == (None, "unmeasured", [])
+    assert fit.verdict.startswith("unmeasured")
+
+
+def test_an_interval_over_a_bound_counts_as_the_worse(plain_pack: LoadedPack) -> None:
+    tokens = PLANNED / 3.9
+    wide = Interval(value=tokens, low=tokens * 0.9, high=tokens * 1.1)
+    fit = _fit(plain_pack, change(_source(tokens=tokens), tokens=wide))
+    forecast = next(each for each in fit.forecasts if each.check == "base_exposure")
+    assert forecast.measured is not None
+    assert forecast.measured.value < 4.0
+    assert forecast.status == "warn"
+
+
+def test_a_sample_forecasts_duplicates_only_where_they_are_too_many_already(plain_pack: LoadedPack) -> None:
+    def status(share: float) -> str:
+        sampled = change(NO_DUPLICATES, complete=False, exact_share=share)
+        fit = _fit(plain_pack, _source(), duplicates=sampled)
+        return next(each.status for each in fit.forecasts if each.check == "duplicate_documents")
+
+    assert [status(0.001), status(0.05), status(0.2)] == ["unmeasured", "warn", "block"]
+
+
+def test_bounds_are_the_preflights() -> None:
+    for bound in BOUNDS:
+        rows = [row for row in CHECKS if row.name == bound.check]
+        warn = next(row.warn for row in rows if row.warn is not None)
+        block = next(row.block for row in rows if row.block is not None)
+        assert (warn.low, warn.high) == (bound.least_warn, bound.most_warn), bound.check
+        assert (block.low, block.high) == (bound.least_block, bound.most_block), bound.check
+        assert not warn.strict
+        assert not block.strict
+
+
+def test_the_advised_import_is_a_command_that_runs(tmp_path: Path) -> None:
+    pack = _imported_pack(tmp_path, max_rows=300)
+    fit = _fit(pack, _source(tokens=2e8))
+    (advice,) = fit.advice
+    assert advice.rows_now == 300
+    needed = (PLANNED / 4 - 2e8) / 1_000
+    assert needed < advice.max_rows < 1.2 * needed + 1_000
+    command = shlex.split(advice.command)
+    assert command[:3] == ["picochat", "data", "hf-import"]
+    before = pack.sources[0].manifest
+    result = CliRunner().invoke(app, command[2:], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    after = load_pack(pack.path).sources[0].manifest
+    assert before is not None
+    assert after is not None
+    assert before.documents < after.documents == 800
+    report = json.loads((tmp_path / "web" / "hf_import_report.json").read_text())
+    assert report["max_rows"] == advice.max_rows
+
+
+def test_a_dataset_without_further_rows_is_not_advised_to_give_more(tmp_path: Path) -> None:
+    web = _imported_pack(tmp_path / "a", max_rows=300).sources[0]
+    spent = _imported_pack(tmp_path / "b", max_rows=5_000).sources[0]
+    fit = fit_scale([_source("web", 1e8), _source("spent", 2e8)], [web, spent], NO_DUPLICATES, find_scale("h100-100m"))
+    assert [advice.source for advice in fit.advice] == ["web"]
+    assert "documents like web's" in fit.verdict
+
+
+def test_a_pack_that_is_too_large_is_advised_fewer_rows_of_every_import(tmp_path: Path) -> None:
+    sources = [_imported_pack(tmp_path / name, max_rows=300).sources[0] for name in ("a", "b")]
+    fit = fit_scale([_source("a", 1e10), _source("b", 1e10)], sources, NO_DUPLICATES, find_scale("h100-100m"))
+    assert [(advice.source, advice.max_rows) for advice in fit.advice] == [("a", 33), ("b", 33)]
+
+
+def test_rounding_keeps_two_digits_and_never_goes_down() -> None:
+    assert [round_up(number) for number in (0.3, 7.2, 812_345, 820_000, 99.5)] == [1, 8, 820_000, 820_000, 100]
+
+
+def test_intervals_add_as_independent_errors_and_invert() -> None:
+    total = added([Interval(value=10, low=7, high=13), Interval(value=20, low=16, high=24)])
+    assert (total.value, total.low, total.high) == (30, 25, 35)
+    assert inverse(100, Interval(value=10, low=5, high=20)) == Interval(value=10, low=5, high=20)
+    assert inverse(100, Interval(value=1, low=0, high=2)) is None
+    assert scaled(exactly(2), 3) == exactly(6)
