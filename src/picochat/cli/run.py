@@ -24,6 +24,10 @@ def tiny(
     base_steps: Annotated[int | None, typer.Option(help="steps of the base stage")] = None,
     sft_steps: Annotated[int | None, typer.Option(help="steps of the SFT stage")] = None,
     seed: Annotated[int | None, typer.Option(help="of weights, data order and splits")] = None,
+    drop_near_duplicates: Annotated[
+        bool | None,
+        typer.Option("--drop-near-duplicates/--keep-near-duplicates", help="all but the first document of each cluster"),
+    ] = None,
     gpu_hour_usd: Annotated[float | None, typer.Option(help="price of a GPU hour, for the forecast")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="the forecast warns above it")] = None,
     checkpoint_minutes: Annotated[float | None, typer.Option(help="time between saved training states")] = None,
@@ -46,6 +50,7 @@ def tiny(
         "base.steps": base_steps,
         "sft.steps": sft_steps,
         "seed": seed,
+        "data.drop_near_duplicates": drop_near_duplicates,
         "host.checkpoint_minutes": checkpoint_minutes,
     }
     verdict = run_pack(
