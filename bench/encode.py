@@ -4,7 +4,7 @@
     (the peer, tokenizers, is a dependency of picochat: nothing to install)
 
 The tokenizer is trained on the first 20 MB of the text, or given. Ours: `Tokenizer.encode_documents` (tiktoken, built from the
-same file) on batches of 500,000 characters, one thread a core, as `tokens/shards.py` calls it. Peers: `encode_batch_fast` and
+same file) on batches of 500,000 characters, one thread a core (`tokens/encode.py` calls it in processes, which also read). Peers: `encode_batch_fast` and
 `encode_batch` with as many threads of their own, on batches ten times as large, so that their threads seldom wait; `.ids` is
 within their time, making arrays of it is not. Each runs over all documents `--rounds` times, and its best time counts. Every
 document's ids are compared with both peers'; one that differs ends the benchmark.
