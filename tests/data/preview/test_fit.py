@@ -157,6 +157,13 @@ def test_bounds_are_the_preflights() -> None:
         assert not block.strict
 
 
+def test_nobody_is_sent_for_rows_that_a_dataset_does_not_have(tmp_path: Path) -> None:
+    pack = _imported_pack(tmp_path, rows=800, max_rows=5_000)  # four files of 200 rows
+    fit = _fit(pack, _source(tokens=2e8))
+    assert fit.advice == []
+    assert "web was imported whole, so they must come from another dataset" in fit.verdict
+
+
 def test_the_advised_import_is_a_command_that_runs(tmp_path: Path) -> None:
     pack = _imported_pack(tmp_path, max_rows=300)
     fit = _fit(pack, _source(tokens=2e8))

@@ -216,7 +216,10 @@ def _verdict(
         return f"enough{enough}"
     growing = _growing(sources, loaded)
     rows = _missing_documents(sources[growing], planned, target, train)
-    remedy = f"about {rows:,} more documents like {sources[growing].label}'s make it {EPOCHS_WARN:.0f} epochs"
+    label = sources[growing].label
+    remedy = f"about {rows:,} more documents like {label}'s make it {EPOCHS_WARN:.0f} epochs"
+    if _is_used_up(loaded[growing]):
+        remedy += f"; {label} was imported whole, so they must come from another dataset"
     will = f"preflight will {status}"
     if epochs.high <= EPOCHS_WARN:
         return f"enough for the plan{enough}; but {target / train.value:.3g} epochs to the target tokens: {will}; {remedy}"
@@ -225,10 +228,15 @@ def _verdict(
 
 def _growing(sources: Sequence[SourcePreview], loaded: Sequence[LoadedSource]) -> int:
     """The source to import more of: the largest whose dataset had more rows to give, else the largest."""
-    reports = [_report(source) for source in loaded]
-    open_ones = [n for n, report in enumerate(reports) if report is not None and report.rows_seen >= report.max_rows]
+    open_ones = [n for n, source in enumerate(loaded) if _report(source) is not None and not _is_used_up(source)]
     candidates = open_ones or range(len(sources))
     return max(candidates, key=lambda number: _token_count(sources[number]))
+
+
+def _is_used_up(source: LoadedSource) -> bool:
+    """Whether an import took every row that its dataset has."""
+    report = _report(source)
+    return report is not None and report.rows_seen < report.max_rows
 
 
 def _token_count(source: SourcePreview) -> float:
@@ -257,9 +265,10 @@ def _advice(
 
 
 def _advised(source: SourcePreview, loaded: LoadedSource, *, more: int = 0, factor: float = 1.0) -> list[ImportAdvice]:
-    """The import with rows for `more` documents, or with `factor` of its rows. Nothing for a source that no import made."""
+    """The import with rows for `more` documents, or with `factor` of its rows. Nothing for a source that no import made, or
+    of which there is no more."""
     report = _report(loaded)
-    if report is None or not report.rows_written:
+    if report is None or not report.rows_written or (more and _is_used_up(loaded)):
         return []
     a_document = report.rows_seen / report.rows_written
     rows = round_up((report.rows_seen + more * a_document) * factor)
