@@ -1,6 +1,10 @@
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +67,40 @@ def test_only_a_few_tasks_are_taken_ahead_so_that_memory_stays_flat() -> None:
     assert next(found)[0] == 0
     assert len(taken) <= 6
     found.close()
+
+
+ORPHANS = """
+import sys, time
+from functools import partial
+from picochat.core.workers import in_order
+from tests.core.test_workers import _adder
+if __name__ == "__main__":
+    found = in_order(partial(_adder, 0), range(1000), 2)
+    print(next(found)[1], next(found)[1], flush=True)
+    time.sleep(60)
+"""
+
+
+def test_workers_end_with_a_caller_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "caller.py"
+    script.write_text(ORPHANS)
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment) as caller:
+        assert caller.stdout is not None
+        workers = {int(number) for number in caller.stdout.readline().split()}
+        assert workers
+        caller.kill()
+    deadline = time.monotonic() + 20
+    while workers and time.monotonic() < deadline:
+        workers = {worker for worker in workers if _is_running(worker)}
+        time.sleep(0.05)
+    assert not workers
+
+
+def _is_running(process: int) -> bool:
+    stat = Path(f"/proc/{process}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -7,11 +7,13 @@ not grow with the number of tasks.
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sized
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import connection, get_context, parent_process
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -49,7 +51,16 @@ def in_order(open_worker: Callable[[], Callable[[T], R]], tasks: Iterable[T], pr
 
 def _start(open_worker: Callable[[], Callable[[Any], Any]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_caller, name="end with caller", daemon=True).start()
     _open.append(open_worker)
+
+
+def _end_with_caller() -> None:
+    """A caller that was killed can tell nobody, and a worker would wait for its next task for ever."""
+    caller = parent_process()
+    if caller is not None:
+        connection.wait([caller.sentinel])
+        os._exit(1)
 
 
 def _do(task: Any) -> Any:
