@@ -193,6 +193,19 @@ def test_a_cut_shard_is_refused(tmp_path: Path, tokenizer_file: Path) -> None:
         open_shards(artifact)
 
 
+def test_a_shard_with_another_digest_is_refused_before_anything_is_built_on_it(tmp_path: Path, tokenizer_file: Path) -> None:
+    artifact = publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN[:50]))
+    path = artifact.path("train-00000.bin")
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.unlink()
+    path.write_bytes(bytes(data))
+    open_shards(artifact)  # looks at sizes alone
+    with pytest.raises(BadInput, match=r"train-00000\.bin has changed since it was written") as caught:
+        open_shards(artifact, check_digests=True)
+    assert caught.value.fix
+
+
 def test_the_pace_stays_out_of_the_digest(tmp_path: Path, tokenizer_file: Path) -> None:
     with publish(tmp_path / "shards", "shards", "key", {}) as draft:
         write_all(make_job(tokenizer_file, TRAIN[:50]), draft)

@@ -25,7 +25,7 @@ from picochat.core.errors import BadInput
 from picochat.core.machine import usable_cores
 from picochat.core.progress import Progress, say
 from picochat.core.publish import Artifact, Draft, remake
-from picochat.core.records import Record, read_record, write_atomic, write_json
+from picochat.core.records import Record, digest_file, read_record, write_atomic, write_json
 from picochat.core.workers import in_order
 from picochat.data.corpus.reader import Split
 from picochat.rundir import CorpusFacts, ShardsFacts, facts_of
@@ -265,12 +265,15 @@ class TokenShards:
     held_out: TokenStream
 
 
-def open_shards(shards: Artifact) -> TokenShards:
-    """Both splits as streams; reads the sidecars, and tokens only when asked. Raises BadInput where a shard is not whole."""
-    return TokenShards(train=_open_split(shards, "train"), held_out=_open_split(shards, "held_out"))
+def open_shards(shards: Artifact, *, check_digests: bool = False) -> TokenShards:
+    """Both splits as streams; reads the sidecars, and tokens only when asked. Raises BadInput where a shard is not whole.
+
+    check_digests: read every shard once and compare (some seconds for gigabytes), for who builds hours of work on them.
+    """
+    return TokenShards(*(_open_split(shards, split, check_digests) for split in SPLITS))
 
 
-def _open_split(shards: Artifact, split: Split) -> TokenStream:
+def _open_split(shards: Artifact, split: Split, check_digests: bool) -> TokenStream:
     names = sorted(name[: -len(".bin")] for name in shards.manifest.files if name.startswith(split) and name.endswith(".bin"))
     parts: list[npt.NDArray[np.uint16]] = []
     sidecars: list[ShardSidecar] = []
@@ -281,6 +284,8 @@ def _open_split(shards: Artifact, split: Split) -> TokenStream:
             raise BadInput(
                 f"shard {path} does not hold the {sidecar.tokens} tokens that {name}.json states", fix=remake(shards.place)
             )
+        if check_digests and digest_file(path) != sidecar.sha256:
+            raise BadInput(f"shard {path} has changed since it was written: its digest is another", fix=remake(shards.place))
         # a plain array over the map: slicing np.memmap itself costs ten times as much
         parts.append(np.memmap(path, dtype="<u2", mode="r").view(np.ndarray))
         sidecars.append(sidecar)

@@ -35,7 +35,7 @@ def pretrain(
     draft: Draft,
 ) -> None:
     """Train the base model and leave its checkpoint in the draft. Raises BadInput where the shards hold no whole row."""
-    tokens = open_shards(shards)
+    tokens = open_shards(shards, check_digests=True)
     if tokens.train.row_count(model.context) == 0:
         raise BadInput(
             f"the corpus has {len(tokens.train)} training tokens, fewer than one row of {model.context}",
