@@ -20,9 +20,20 @@ from picochat.config import RunConfig
 from picochat.core.errors import BadInput
 from picochat.core.records import read_json
 from picochat.data.corpus.datatrove import scan_share
-from picochat.pipeline import STAGES, RunRequest, open_request, run_stages, shared_workspace, stage_function
+from picochat.data.pack import load_pack
+from picochat.data.preview.measure import preview_pack
+from picochat.pipeline import (
+    STAGES,
+    RunRequest,
+    open_request,
+    run_stages,
+    shared_corpus,
+    shared_workspace,
+    stage_function,
+)
 from picochat.release.verify import inspect_bundle, verify_bundle
 from picochat.rundir import PLACES, RunDir
+from picochat.scales import find_scale
 from picochat.tokens.datatrove_parts import encode_corpus_share
 from tests.small_pack import SMALL, make_pack
 
@@ -237,3 +248,19 @@ def test_work_that_another_machine_left_is_found_by_the_run(tmp_path: Path, monk
     )
     run_stages(run, resolved, pack, last="shards")
     assert seen == [made], "no part was encoded again"
+
+
+def test_a_full_preview_leaves_the_corpus_for_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PICOCHAT_HOME", str(tmp_path / "cache"))
+    pack = make_pack(tmp_path / "pack")
+    scale = find_scale("tiny")
+    left = shared_corpus(scale.config, load_pack(pack))
+    found = preview_pack(load_pack(pack), scale, full=True, whole_bytes=1_000, sample_bytes=1_000, corpus=lambda: left)
+    assert found.duplicates.complete
+    capsys.readouterr()
+    run, resolved, loaded = open_request(RunRequest(tmp_path / "run", pack, "tiny"))
+    made = run_stages(run, resolved, loaded, last="corpus")
+    assert made["corpus"].digest == left.digest
+    assert "kept corpus" in capsys.readouterr().err

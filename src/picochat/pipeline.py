@@ -233,14 +233,24 @@ def _make(stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: 
     arguments = given if "run" in stage.settings else {**{need: made[need] for need in stage.needs}, **given}
     if not stage.shared:
         return _publish(stage, place, key, inputs, arguments), False
-    shared = shared_place(stage, key)
-    with exclusive(shared.with_suffix(".lock"), f"the shared {stage.kind}", wait=True):
-        artifact = find_whole_artifact(shared, stage.kind, key)
-        kept = artifact is not None
-        if artifact is None:
-            artifact = _publish(stage, shared, key, inputs, arguments)
+    artifact, kept = _make_shared(stage, key, inputs, arguments)
     place.parent.mkdir(parents=True, exist_ok=True)
     return adopt(artifact, place), kept
+
+
+def shared_corpus(config: RunConfig, pack: LoadedPack) -> Artifact:
+    """The corpus of a pack in the cache, made now where it is not there: a run with these settings finds it made."""
+    stage = next(stage for stage in STAGES if stage.kind == "corpus")
+    inputs, key = _inputs_and_key(stage, config, pack, {})
+    return _make_shared(stage, key, inputs, {"pack": pack, "data": config.data, "host": config.host})[0]
+
+
+def _make_shared(stage: Stage, key: str, inputs: dict[str, str], arguments: dict[str, Any]) -> tuple[Artifact, bool]:
+    """(the artifact in the cache, whether it already stood)."""
+    shared = shared_place(stage, key)
+    with exclusive(shared.with_suffix(".lock"), f"the shared {stage.kind}", wait=True):
+        standing = find_whole_artifact(shared, stage.kind, key)
+        return (standing, True) if standing else (_publish(stage, shared, key, inputs, arguments), False)
 
 
 def shared_place(stage: Stage, key: str) -> Path:

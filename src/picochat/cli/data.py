@@ -88,12 +88,14 @@ def preview(
     from picochat.data.preview.measure import preview_pack
     from picochat.data.preview.page import publish_page
     from picochat.data.preview.terminal import render_preview
+    from picochat.pipeline import shared_corpus
     from picochat.scales import find_scale
 
     if html is not None and no_html:
         raise WrongUsage("--html and --no-html contradict each other", fix="give one of them")
     pack = load_pack(dataset_pack)
-    found = preview_pack(pack, find_scale(scale), full=full)
+    wanted = find_scale(scale)
+    found = preview_pack(pack, wanted, full=full, corpus=lambda: shared_corpus(wanted.config, pack))
     typer.echo(pretty_json(found).decode() if as_json else render_preview(found), nl=False)
     if html is not None or not (no_html or as_json):
         publish_page(found, pack, html)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,14 +59,18 @@ def preview_pack(
     scale: Scale,
     *,
     full: bool = False,
+    corpus: Callable[[], Artifact] | None = None,
     sample_bytes: int = SAMPLE_BYTES,
     whole_bytes: int = WHOLE_BYTES,
 ) -> Preview:
-    """Reads a bounded sample of every source, or all of it, and measures it. Raises BadInput where a file is broken."""
+    """Reads a bounded sample of every source, or all of it, and measures it. Raises BadInput where a file is broken.
+
+    corpus: gives the corpus of the pack where `full` needs it, for who keeps it; without it, one is built and thrown away.
+    """
     samples = read_sample(pack.sources, scale.config.data, sample_bytes, whole_bytes)
     # A pack that was read as a whole needs no second reading.
     reads_all = full and not all(sample.complete for sample in samples)
-    duplicates, tallies = _read_all(pack, scale) if reads_all else (None, tally_samples(samples))
+    duplicates, tallies = _read_all(pack, scale, corpus) if reads_all else (None, tally_samples(samples))
     totals = [_totals(*item, exact=reads_all) for item in zip(pack.sources, samples, tallies, strict=True)]
     if duplicates is None:
         say("looking for duplicates")
@@ -96,13 +100,16 @@ def preview_pack(
     )
 
 
-def _read_all(pack: LoadedPack, scale: Scale) -> tuple[Duplicates, list[SourceTally]]:
+def _read_all(pack: LoadedPack, scale: Scale, corpus: Callable[[], Artifact] | None) -> tuple[Duplicates, list[SourceTally]]:
     """Duplicates of the whole pack, as the corpus stage finds them, and counts of every text."""
     data, host = scale.config.data, scale.config.host
-    with tempfile.TemporaryDirectory(prefix="picochat-preview-") as folder:
-        with publish(Path(folder) / "corpus", "corpus", "preview", {}) as draft:
-            build_corpus(pack, data, host, draft)
-        duplicates, wanted = corpus_duplicates(cast("Artifact", draft.artifact))
+    if corpus is not None:
+        duplicates, wanted = corpus_duplicates(corpus())
+    else:
+        with tempfile.TemporaryDirectory(prefix="picochat-preview-") as folder:
+            with publish(Path(folder) / "corpus", "corpus", "preview", {}) as draft:
+                build_corpus(pack, data, host, draft)
+            duplicates, wanted = corpus_duplicates(cast("Artifact", draft.artifact))
     tallies, texts = tally_files(pack.sources, data, wanted_ids(wanted))
     return duplicates.model_copy(update={"clusters": fetched_clusters(wanted, texts)}), tallies
 
