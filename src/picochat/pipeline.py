@@ -143,7 +143,7 @@ def shared_workspace(request: RunRequest, kind: str) -> Path:
     The artifacts that the stage needs must stand in the run folder; BadInput names the one that is missing.
     """
     run, resolved, pack = open_request(request)
-    stage = next(stage for stage in STAGES if stage.kind == kind and stage.shared)
+    stage = _shared_stage(kind)
     _, key = _inputs_and_key(stage, resolved.config, pack, {need: run.artifact(need) for need in stage.needs})
     return open_workspace(shared_place(stage, key), key)
 
@@ -240,9 +240,13 @@ def _make(stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: 
 
 def shared_corpus(config: RunConfig, pack: LoadedPack) -> Artifact:
     """The corpus of a pack in the cache, made now where it is not there: a run with these settings finds it made."""
-    stage = next(stage for stage in STAGES if stage.kind == "corpus")
+    stage = _shared_stage("corpus")
     inputs, key = _inputs_and_key(stage, config, pack, {})
     return _make_shared(stage, key, inputs, {"pack": pack, "data": config.data, "host": config.host})[0]
+
+
+def _shared_stage(kind: str) -> Stage:
+    return next(stage for stage in STAGES if stage.kind == kind and stage.shared)
 
 
 def _make_shared(stage: Stage, key: str, inputs: dict[str, str], arguments: dict[str, Any]) -> tuple[Artifact, bool]:

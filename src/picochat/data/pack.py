@@ -112,6 +112,10 @@ class LoadedSource:
     text_column: str
     recipe: RecipeSource
 
+    def least_chars(self, least_chars: int) -> int:
+        """Shorter documents of this source are dropped, in a run whose setting is `least_chars`."""
+        return max(least_chars, self.min_chars or 1)
+
     def report_path(self) -> Path | None:
         """The import report that the documents name, where it still stands."""
         provenance = self.manifest.provenance if self.manifest else None

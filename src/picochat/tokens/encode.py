@@ -173,9 +173,9 @@ class CorpusParts:
 
     def read(self, part: int) -> Iterator[tuple[Split, Document]]:
         for number, start, stop in self._parts[part]:
-            wanted = self._reader.fates(number) != DROPPED
-            wanted[:start] = wanted[stop:] = False
-            yield from self._reader.read(number, wanted)
+            fates = self._reader.fates(number)
+            fates[:start] = fates[stop:] = DROPPED
+            yield from self._reader.read(number, fates)
 
 
 def row_runs(files: Sequence[tuple[int, int]], run_bytes: int) -> list[list[tuple[int, int, int]]]:

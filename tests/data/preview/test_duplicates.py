@@ -10,8 +10,8 @@ from picochat.data.preview.duplicates import (
     shown_texts,
     wanted_ids,
 )
-from picochat.data.preview.record import DuplicatePairCount
 from picochat.data.preview.sample import read_sample
+from picochat.rundir import DuplicatePair
 from tests.data.builders import make_corpus, make_pack, prose
 
 LONG = [prose(number, words=60) for number in range(40)]
@@ -30,9 +30,9 @@ def _pack(folder: Path) -> Path:
 
 
 PAIRS = [
-    DuplicatePairCount(source="books", of="books", exact=0, near=1),
-    DuplicatePairCount(source="books", of="web", exact=2, near=0),
-    DuplicatePairCount(source="web", of="web", exact=1, near=1),
+    DuplicatePair(source="books", of="books", exact=0, near=1),
+    DuplicatePair(source="books", of="web", exact=2, near=0),
+    DuplicatePair(source="web", of="web", exact=1, near=1),
 ]
 
 

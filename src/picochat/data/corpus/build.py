@@ -74,7 +74,7 @@ def _describe(source: LoadedSource, data: DataConfig, draft: Draft) -> CorpusSou
     return CorpusSource(
         label=source.label,
         weight=source.weight,
-        min_chars=max(data.min_chars, source.min_chars or 1),
+        min_chars=source.least_chars(data.min_chars),
         text_column=source.text_column,
         provenance=source.manifest.provenance if source.manifest else None,
         import_report=f"import_reports/{source.label}.json" if report else None,

@@ -76,7 +76,8 @@ def read_split(corpus: Artifact, split: Split) -> Iterator[Document]:
     reader = CorpusReader(corpus)
     for number in range(len(reader.files)):
         fates = reader.fates(number)
-        for _, document in reader.read(number, fates == HELD_OUT if split == "held_out" else is_train(fates)):
+        fates[(fates == HELD_OUT) != (split == "held_out")] = DROPPED
+        for _, document in reader.read(number, fates):
             yield document
 
 
@@ -87,7 +88,9 @@ def sample_train(corpus: Artifact, share: float, seed: int) -> Iterator[Document
     for number, placed in enumerate(reader.files):
         places = np.arange(placed.first_row, placed.first_row + placed.file.rows, dtype=np.uint64)
         drawn = (mixed(places ^ salt) >> np.uint64(12)) < np.uint64(int(share * (1 << 52)))
-        for _, document in reader.read(number, is_train(reader.fates(number)) & drawn, copies=False):
+        fates = reader.fates(number)
+        once = drawn & (fates != DROPPED) & (fates != HELD_OUT)
+        for _, document in reader.read(number, once.astype(np.uint8)):
             yield document
 
 
@@ -111,24 +114,24 @@ class CorpusReader:
         placed = self.files[number]
         return np.fromfile(self._fates, dtype=np.uint8, count=placed.file.rows, offset=placed.first_row)
 
-    def read(self, number: int, wanted: npt.NDArray[np.bool_], *, copies: bool = True) -> Iterator[tuple[Split, Document]]:
-        """The rows of one file that are wanted, which no dropped row may be, each as often as it is read (copies: or once).
+    def read(self, number: int, fates: Fates) -> Iterator[tuple[Split, Document]]:
+        """The rows of one file by these fates: those of `fates(number)`, or what the caller made of them to leave rows out.
 
-        Raises BadInput where the file is gone or has changed; a file without wanted rows is not looked at.
+        Raises BadInput where the file is gone or has changed; a file of which nothing is read is not looked at.
         """
+        wanted = fates != DROPPED
         if not wanted.any():
             return
         placed = self.files[number]
         self._require_unchanged(number)
-        fates = self.fates(number)[wanted].tolist()
         label, column = placed.source.label, placed.source.text_column
         rows = read_source_file(placed.place, placed.file.name, column, wanted=wanted.tolist())
-        for row, fate in zip(rows, fates, strict=True):
-            assert fate != DROPPED and row.problem is None, "a row without a text cannot be asked for"
+        for row, fate in zip(rows, fates[wanted].tolist(), strict=True):
+            assert row.problem is None, "a row without a text has no fate but to be dropped"
             split: Split = "held_out" if fate == HELD_OUT else "train"
             id = f"{label}:{row.id}"
             yield split, Document(id, row.text, label)
-            for copy in range(2, fate + 1 if copies and split == "train" else 0):
+            for copy in range(2, fate + 1 if split == "train" else 0):
                 yield split, Document(f"{id}~{copy}", row.text, label)
 
     def _require_unchanged(self, number: int) -> None:
@@ -136,10 +139,6 @@ class CorpusReader:
         if number not in self._unchanged:
             _require_unchanged(self.files[number])
             self._unchanged.add(number)
-
-
-def is_train(fates: Fates) -> npt.NDArray[np.bool_]:
-    return (fates != DROPPED) & (fates != HELD_OUT)
 
 
 def _require_unchanged(placed: PlacedFile) -> None:

@@ -22,7 +22,7 @@ import xxhash
 from picochat.core.machine import usable_cores
 from picochat.core.records import Record, digest_file, read_record, write_json
 from picochat.core.workers import in_order
-from picochat.data.corpus.minhash import ABSENT, PLACES, Signatures, signatures
+from picochat.data.corpus.minhash import PLACES, Signatures, signatures
 from picochat.data.corpus.split import id_share, weight_copies
 from picochat.data.documents import file_path, read_source_file
 from picochat.data.pack import LoadedPack
@@ -88,7 +88,7 @@ def scan_tasks(pack: LoadedPack, least_chars: int) -> list[ScanTask]:
     """The groups of files, of about GROUP_BYTES each, that the corpus of a pack is scanned in, in order."""
     tasks: list[ScanTask] = []
     for source in pack.sources:
-        min_chars = max(least_chars, source.min_chars or 1)
+        min_chars = source.least_chars(least_chars)
         group: list[str] = []
         size = 0
         for position, file in enumerate(source.files, start=1):
@@ -171,9 +171,8 @@ class _ChunkWriter:
         if not self._texts:
             return
         path = _chunk_path(self._folder, self._task, len(self.chunk_rows))
-        sketches = signatures(self._texts)
-        sketches[np.array(self._problems) != 0] = ABSENT
-        sketches.astype("<u2").tofile(path.with_suffix(".signatures"))
+        # a row without a usable text stands here with an empty one, whose sketch is absent
+        signatures(self._texts).astype("<u2").tofile(path.with_suffix(".signatures"))
         np.savez(
             path.with_suffix(".npz"),
             problem=np.array(self._problems, dtype=np.uint8),

@@ -15,10 +15,10 @@ import xxhash
 from picochat.core.publish import Artifact
 from picochat.core.records import read_jsonl
 from picochat.data.corpus.duplicates import near_duplicate_clusters
-from picochat.data.preview.record import ClusterText, DuplicateCluster, DuplicatePairCount, Duplicates
+from picochat.data.preview.record import ClusterText, DuplicateCluster, Duplicates
 from picochat.data.preview.sample import SourceSample
 from picochat.data.preview.text import visible
-from picochat.rundir import CorpusFacts, facts_of
+from picochat.rundir import CorpusFacts, DuplicatePair, facts_of
 
 SHOWN_CLUSTERS = 4  # of each kind
 SHOWN_CHARACTERS = 900
@@ -76,9 +76,7 @@ def corpus_duplicates(corpus: Artifact) -> tuple[Duplicates, list[tuple[str, lis
         near=facts.near_duplicates,
         exact_share=facts.exact_duplicates / facts.documents_read if facts.documents_read else None,
         near_share=facts.near_duplicates / facts.documents if facts.documents else None,
-        pairs=[
-            DuplicatePairCount(source=pair.source, of=pair.of, exact=pair.exact, near=pair.near) for pair in facts.duplicates
-        ],
+        pairs=facts.duplicates,
         clusters=[],
     )
     return found, wanted
@@ -165,7 +163,7 @@ def _documents(samples: Sequence[SourceSample], group: Sequence[Place]) -> list[
 
 def _pairs(
     samples: Sequence[SourceSample], exact: Iterable[Sequence[Place]], near: Iterable[Sequence[Place]]
-) -> list[DuplicatePairCount]:
+) -> list[DuplicatePair]:
     counts: PairCounts = {}
     for kind, groups in enumerate((exact, near)):
         for group in groups:
@@ -179,8 +177,7 @@ def _count_pair(counts: PairCounts, source: str, of: str, kind: int) -> None:
     counts.setdefault((source, of), [0, 0])[kind] += 1
 
 
-def _pair_rows(counts: PairCounts) -> list[DuplicatePairCount]:
+def _pair_rows(counts: PairCounts) -> list[DuplicatePair]:
     return [
-        DuplicatePairCount(source=source, of=of, exact=exact, near=near)
-        for (source, of), (exact, near) in sorted(counts.items())
+        DuplicatePair(source=source, of=of, exact=exact, near=near) for (source, of), (exact, near) in sorted(counts.items())
     ]

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from picochat.core.records import Record
+from picochat.rundir import DuplicatePair
 
 SCHEMA_VERSION = 2
 Status = Literal["pass", "warn", "block", "unmeasured"]
@@ -87,15 +88,6 @@ class SourcePreview(Record):
     shown: list[ShownDocument]
 
 
-class DuplicatePairCount(Record):
-    """Documents of `source` that repeat an earlier one of `of`: the same text, or nearly."""
-
-    source: str
-    of: str
-    exact: int
-    near: int
-
-
 class ClusterText(Record):
     """One document of a cluster, shown from character `first_character` on."""
 
@@ -126,7 +118,7 @@ class Duplicates(Record):
     near_share: float | None = Field(
         description="of the different texts, those beyond the first of each near-duplicate cluster"
     )
-    pairs: list[DuplicatePairCount]
+    pairs: list[DuplicatePair]
     clusters: list[DuplicateCluster]
 
 

@@ -82,11 +82,6 @@ def share_budget(sizes: Sequence[int], total: int) -> list[int]:
     return budgets
 
 
-def least_characters(source: LoadedSource, data: DataConfig) -> int:
-    """Shorter documents of this source are dropped: the stricter of the recipe's word and the run's."""
-    return max(data.min_chars, source.min_chars or 1)
-
-
 def usable(row_text: object, min_chars: int) -> tuple[str, str | None]:
     """(the text, None), or (empty, why it is not read)."""
     problem = text_problem(row_text)
@@ -102,7 +97,7 @@ def _text_sizes(source: LoadedSource) -> list[int]:
 
 
 def _read_source(source: LoadedSource, budget: int, data: DataConfig, progress: Progress) -> SourceSample:
-    sample = SourceSample(source, least_characters(source, data))
+    sample = SourceSample(source, source.least_chars(data.min_chars))
     sizes = _text_sizes(source)
     whole = sum(sizes) <= budget
     numbers = list(range(len(sizes))) if whole else _evenly(range(len(sizes)), SAMPLE_FILES)

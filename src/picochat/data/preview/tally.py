@@ -16,7 +16,7 @@ from picochat.core.progress import Progress
 from picochat.data.documents import read_source_file
 from picochat.data.pack import LoadedSource
 from picochat.data.preview.lines import CAPACITY, LineCounter
-from picochat.data.preview.sample import SourceSample, least_characters
+from picochat.data.preview.sample import SourceSample
 
 
 @dataclass
@@ -61,7 +61,7 @@ def tally_files(
             tally = SourceTally(_line_counter(len(sources)))
             tallies.append(tally)
             for file in source.files:
-                _tally_file(source, file.name, least_characters(source, data), tally, wanted, texts)
+                _tally_file(source, file.name, source.least_chars(data.min_chars), tally, wanted, texts)
                 progress.advance(file.bytes / 1e6, f"{tally.documents:,} documents of {source.label}")
     return tallies, texts
 
