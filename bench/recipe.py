@@ -27,8 +27,10 @@ from picochat.pipeline import parse_settings
 from picochat.scales import find_scale
 from picochat.tokens.batches import rows_of_step
 from picochat.tokens.tokenizer import Tokenizer, train
+from picochat.train.feed import Batch, HostFeed
 from picochat.train.held_out import summed_loss
-from picochat.train.loop import Batch, HeldOut, Job, Trainer
+from picochat.train.live import HeldOut
+from picochat.train.loop import Job, Trainer
 
 QUICK_TOKENS = 20_000
 
@@ -73,9 +75,8 @@ def main() -> None:
             return HeldOut(nats / targets, nats / np.log(2) / text_bytes)
 
         started = time.monotonic()
-        trainer = Trainer(
-            model, Job("base", base, batch_of, evaluate), compute, HostConfig(checkpoint_minutes=1e6), Path(folder) / "work"
-        )
+        job = Job("base", base, HostFeed(batch_of, compute.device, fixed_shape=True), evaluate)
+        trainer = Trainer(model, job, compute, HostConfig(checkpoint_minutes=1e6), Path(folder) / "work")
         outcome = trainer.train()
         seconds = time.monotonic() - started
     row = {"figure": "recipe", "scale": flags.scale, "set": flags.settings, "seed": flags.seed, "tokens": steps * step_tokens}

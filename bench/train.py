@@ -28,7 +28,9 @@ from picochat.model.gpt import GPT, initialise
 from picochat.scales import find_scale
 from picochat.tokens.batches import rows_of_step
 from picochat.tokens.tokenizer import Tokenizer, train
-from picochat.train.loop import Batch, HeldOut, Job, Trainer
+from picochat.train.feed import Batch, HostFeed
+from picochat.train.live import HeldOut
+from picochat.train.loop import Job, Trainer
 
 UNTIMED_REPORTS = 2
 
@@ -66,7 +68,8 @@ def main() -> None:
             block = tokens[starts + np.arange(config.model.context + 1)].astype(np.int64)
             return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
 
-        job = Job("base", base, batch_of, lambda _: HeldOut(0.0, None))
+        feed = HostFeed(batch_of, compute.device, fixed_shape=True)
+        job = Job("base", base, feed, lambda _: HeldOut(0.0, None))
         outcome = Trainer(model, job, compute, HostConfig(checkpoint_minutes=1e6), Path(folder) / "work").train()
         metrics = read_journal(outcome.metrics)
     timed = metrics[UNTIMED_REPORTS:] or metrics

@@ -102,6 +102,9 @@ class TrainConfig(Record):
         default=None, description="steps between held-out evaluations; None: only at the end"
     )
     spike_factor: float = Field(default=2.0, gt=1, description="a loss above this many times its running mean is a spike")
+    spike_rollbacks: int = Field(
+        default=0, ge=0, description="spikes after which training goes back to the state before, and on with later rows"
+    )
 
 
 class EvalConfig(Record):

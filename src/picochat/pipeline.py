@@ -65,8 +65,8 @@ STAGES: tuple[Stage, ...] = (
     Stage("honesty",       "picochat.honesty.scan:scan_run",              ("corpus", "rows"),                                          ("honesty", "host"), 1, shared=True),
     Stage("host",          "picochat.sanity.host:measure_host",           ("shards", "tokenizer"),                                     ("model", "base", "runtime"), 1),
     Stage("preflight",     "picochat.gate.preflight:run_preflight",       ("corpus", "rows", "tokenizer", "shards", "conversations", "honesty", "host"), ("config",), 1),
-    Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed"), 1),
-    Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed"), 1),
+    Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd"), 2),
+    Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed", "gpu_hour_usd"), 2),
     Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "shards", "tokenizer", "honesty"),   ("evals", "runtime", "seed"), 1),
     Stage("parity",        "picochat.release.parity:measure_parity",      ("sft", "tokenizer", "shards"),                              (), 1),
     Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows"), ("config",), 3),
@@ -283,18 +283,20 @@ def _publish(stage: Stage, place: Path, key: str, inputs: dict[str, str], argume
 
 
 def _setting(name: str, run: RunDir, config: RunConfig, pack: LoadedPack) -> Any:
+    if name == "gpu_hour_usd":
+        return config.gate.gpu_hour_usd
     return {"pack": pack, "run": run, "config": config}.get(name) or getattr(config, name)
 
 
 def _keyed(stage: Stage, config: RunConfig, pack: LoadedPack) -> dict[str, object]:
-    """The values that decide whether an artifact still stands. How many processes, how often to save: those do not."""
+    """The values that decide whether an artifact still stands. Processes, how often to save, what an hour costs: those do not."""
     keyed: dict[str, object] = {}
     for name in stage.settings:
         if name == "config":
             keyed[name] = config.model_dump(mode="json", exclude={"host"})
         elif name == "pack":
             keyed[name] = str(pack.path.resolve()) if stage.kind == "corpus" else None
-        elif name not in ("host", "run"):
+        elif name not in ("host", "run", "gpu_hour_usd"):
             value = getattr(config, name)
             keyed[name] = value if isinstance(value, int) else value.model_dump(mode="json")
     return keyed

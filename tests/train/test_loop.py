@@ -19,7 +19,9 @@ from picochat.model.centred import centre_
 from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT, initialise
 from picochat.train.checkpoint import saved_steps
-from picochat.train.loop import Batch, HeldOut, Job, Outcome, Trainer
+from picochat.train.feed import Batch, HostFeed
+from picochat.train.live import HeldOut
+from picochat.train.loop import Job, Outcome, Trainer
 from picochat.train.schedule import lr_share
 from picochat.train.spikes import SpikeWatch
 
@@ -48,7 +50,8 @@ def train(workspace: Path, *, batches=batch_of, host: HostConfig | None = None, 
     config = TrainConfig.model_validate({"steps": 12, "sequences_per_step": 8, "eval_every": 4, "muon_lr": 0.01, **settings})
     compute: Compute = open_compute(RuntimeConfig(threads=1), CONFIG)
     model = make_model()
-    outcome = Trainer(model, Job("base", config, batches, evaluate), compute, host or HostConfig(), workspace).train()
+    feed = HostFeed(batches, compute.device, fixed_shape=True)
+    outcome = Trainer(model, Job("base", config, feed, evaluate), compute, host or HostConfig(), workspace).train()
     return model, outcome
 
 
@@ -123,9 +126,9 @@ def test_state_is_saved_before_each_evaluation(tmp_path: Path) -> None:
         raise RuntimeError("evaluation crashed")
 
     config = TrainConfig(steps=8, sequences_per_step=8, eval_every=4)
-    trainer = Trainer(
-        make_model(), Job("base", config, batch_of, failing), open_compute(RuntimeConfig(), CONFIG), HostConfig(), tmp_path
-    )
+    compute = open_compute(RuntimeConfig(), CONFIG)
+    job = Job("base", config, HostFeed(batch_of, compute.device, fixed_shape=True), failing)
+    trainer = Trainer(make_model(), job, compute, HostConfig(), tmp_path)
     with pytest.raises(RuntimeError, match="evaluation crashed"):
         trainer.train()
     assert [path.name for path in saved_steps(tmp_path)] == ["step-0000004"]
@@ -139,9 +142,9 @@ def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_state_before(tmp_pa
 
 def test_spikes_are_counted_against_the_running_mean() -> None:
     watch = SpikeWatch(2.0)
-    assert not any(watch.is_spike(loss) for loss in [9.0, 30.0] + [4.0] * 60)
-    assert watch.is_spike(9.0) and watch.spikes == 1
-    assert not watch.is_spike(4.0)
+    assert not any(watch.is_spike(step, loss) for step, loss in enumerate([9.0, 30.0] + [4.0] * 60))
+    assert watch.is_spike(70, 9.0) and watch.steps == [70]
+    assert not watch.is_spike(71, 4.0)
 
 
 def test_rate_warms_up_holds_and_falls_to_the_final_share() -> None:

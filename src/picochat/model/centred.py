@@ -9,7 +9,8 @@ forward pass does not change. Cost: one direction of the width, and one of each 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,26 +21,45 @@ CENTRE_TOLERANCE = 1e-6
 """Largest |mean| over a projected group that still counts as centred; one step without the projection gives about 1e-4."""
 
 
-def centred_views(model: GPT) -> Iterator[tuple[str, Tensor, int]]:
-    """(name, view of the weight, dimension whose mean is zero) for each projected weight."""
-    yield "embedding.weight", model.embedding.weight.data, 1
+@dataclass(frozen=True)
+class Projected:
+    """One projected weight. `head_width`: its rows are taken a head at a time; `dimension`: the one whose mean is zero."""
+
+    name: str
+    weight: Tensor
+    head_width: int | None
+    dimension: int
+
+    def view(self) -> Tensor:
+        return self.weight if self.head_width is None else self.weight.unflatten(0, (-1, self.head_width))
+
+
+def projected_weights(model: GPT) -> list[Projected]:
+    """Every weight of `model` that the projection keeps centred."""
+    found = [Projected("embedding.weight", model.embedding.weight, None, 1)]
     for index, block in enumerate(model.each_block()):
-        prefix = f"blocks.{index}"
-        yield f"{prefix}.attention.out.weight", block.attention.out.weight.data, 0
-        yield f"{prefix}.mlp.down.weight", block.mlp.down.weight.data, 0
-        for name, linear in (("query", block.attention.query), ("key", block.attention.key)):
-            heads = linear.weight.data.unflatten(0, (-1, model.config.head_width))
-            yield f"{prefix}.attention.{name}.weight", heads, 1
+        prefix, attention = f"blocks.{index}", block.attention
+        found.append(Projected(f"{prefix}.attention.out.weight", attention.out.weight, None, 0))
+        found.append(Projected(f"{prefix}.mlp.down.weight", block.mlp.down.weight, None, 0))
+        for name, linear in (("query", attention.query), ("key", attention.key)):
+            found.append(Projected(f"{prefix}.attention.{name}.weight", linear.weight, model.config.head_width, 1))
+    return found
 
 
 @torch.no_grad()
+def project_(weights: Sequence[Projected]) -> None:
+    """Project these weights in place. Doing it twice changes nothing beyond rounding."""
+    for projected in weights:
+        view = projected.view()
+        view.sub_(view.mean(dim=projected.dimension, keepdim=True))
+
+
 def centre_(model: GPT) -> None:
-    """Project all weights in place. Doing it twice changes nothing beyond rounding."""
-    for _, view, dimension in centred_views(model):
-        view.sub_(view.mean(dim=dimension, keepdim=True))
+    """Project all weights in place."""
+    project_(projected_weights(model))
 
 
 @torch.no_grad()
 def largest_centre_error(model: GPT) -> float:
     """Largest |mean| over all projected groups, taken in float64."""
-    return max(float(view.double().mean(dim=dimension).abs().max()) for _, view, dimension in centred_views(model))
+    return max(float(p.view().double().mean(dim=p.dimension).abs().max()) for p in projected_weights(model))

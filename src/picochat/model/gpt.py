@@ -2,7 +2,8 @@
 
 Block: `n = RMSNorm(x)`; `y = x + Attention(n) + MLP(n)`. Attention has grouped heads, RMSNorm on each query and key head
 before RoPE (half-split rotation), and no biases; the MLP is SwiGLU; the embedding is also the head. Weights are float32
-masters; the forward pass computes in the dtype it is asked for and casts each weight where it is used.
+masters; the forward pass computes in the dtype it is asked for and casts each weight where it is used. All five matrices that
+read the norm are one product, and the two that write to the stream another, where casting makes a copy of them anyway.
 
 Shape suffixes: B rows, T positions, S cached positions, C width, H query heads, K key-value heads, D head width, V vocabulary.
 """
@@ -10,7 +11,7 @@ Shape suffixes: B rows, T positions, S cached positions, C width, H query heads,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -22,14 +23,22 @@ from picochat.config import ModelConfig
 IGNORED_TARGET = -100
 
 
-class Linear(nn.Linear):
-    """A matrix without bias, cast to the dtype of its input."""
+def read_with(n_BTC: Tensor, matrices: Sequence[nn.Linear]) -> Sequence[Tensor]:
+    """What each matrix makes of `n_BTC`. One product where the weights are cast, which can put them side by side for nothing."""
+    if n_BTC.dtype == matrices[0].weight.dtype:
+        return [F.linear(n_BTC, matrix.weight) for matrix in matrices]
+    joined = torch.cat([matrix.weight.to(n_BTC.dtype) for matrix in matrices])
+    return F.linear(n_BTC, joined).split([matrix.out_features for matrix in matrices], dim=-1)
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x.dtype))
+def write_with(inputs: Sequence[Tensor], matrices: Sequence[nn.Linear]) -> Tensor:
+    """The sum of what each matrix makes of its input; one product where the weights are cast."""
+    dtype = inputs[0].dtype
+    if dtype == matrices[0].weight.dtype:
+        first, *others = (F.linear(x, matrix.weight) for x, matrix in zip(inputs, matrices, strict=True))
+        return sum(others, first)
+    joined = torch.cat([matrix.weight.to(dtype) for matrix in matrices], dim=1)
+    return F.linear(torch.cat(tuple(inputs), dim=-1), joined)
 
 
 class Norm(nn.Module):
@@ -85,26 +94,32 @@ def rotate(x_BHTD: Tensor, at: Positions) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+def unbiased(inputs: int, outputs: int) -> nn.Linear:
+    """A matrix without bias. Its module holds the weight; `read_with` and `write_with` use it."""
+    return nn.Linear(inputs, outputs, bias=False)
+
+
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_width = config.heads, config.kv_heads, config.head_width
         self.layer = layer
-        self.query = Linear(config.width, config.heads * config.head_width)
-        self.key = Linear(config.width, config.kv_heads * config.head_width)
-        self.value = Linear(config.width, config.kv_heads * config.head_width)
-        self.out = Linear(config.heads * config.head_width, config.width)
+        self.query = unbiased(config.width, config.heads * config.head_width)
+        self.key = unbiased(config.width, config.kv_heads * config.head_width)
+        self.value = unbiased(config.width, config.kv_heads * config.head_width)
+        self.out = unbiased(config.heads * config.head_width, config.width)
         self.query_norm = Norm(config.head_width, config.norm_eps)
         self.key_norm = Norm(config.head_width, config.norm_eps)
 
-    def forward(self, n_BTC: Tensor, at: Positions) -> Tensor:
-        q_BHTD = rotate(self.query_norm(self._split(self.query(n_BTC))).transpose(1, 2), at)
-        k_BKTD = rotate(self.key_norm(self._split(self.key(n_BTC))).transpose(1, 2), at)
-        v_BKTD = self._split(self.value(n_BTC)).transpose(1, 2)
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, at: Positions) -> Tensor:
+        """What the heads have read, (B, T, H D), before the output matrix. `query` is (B, T, H D), the others (B, T, K D)."""
+        q_BHTD = rotate(self.query_norm(self._split(query)).transpose(1, 2), at)
+        k_BKTD = rotate(self.key_norm(self._split(key)).transpose(1, 2), at)
+        v_BKTD = self._split(value).transpose(1, 2)
         if at.cache is not None:
             k_BKTD, v_BKTD = at.cache.append(self.layer, k_BKTD, v_BKTD)
         y_BHTD = attend(q_BHTD, k_BKTD, v_BKTD, at.mask_B1TS)
-        return self.out(y_BHTD.transpose(1, 2).flatten(2))
+        return y_BHTD.transpose(1, 2).flatten(2)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_width))
@@ -119,12 +134,13 @@ def attend(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_B1TS: Tensor | N
 class Mlp(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate = Linear(config.width, config.mlp_width)
-        self.up = Linear(config.width, config.mlp_width)
-        self.down = Linear(config.mlp_width, config.width)
+        self.gate = unbiased(config.width, config.mlp_width)
+        self.up = unbiased(config.width, config.mlp_width)
+        self.down = unbiased(config.mlp_width, config.width)
 
-    def forward(self, n_BTC: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(n_BTC)) * self.up(n_BTC))
+    def forward(self, gate: Tensor, up: Tensor) -> Tensor:
+        """The gated activations (B, T, mlp width), before the output matrix."""
+        return F.silu(gate) * up
 
 
 class Block(nn.Module):
@@ -135,8 +151,10 @@ class Block(nn.Module):
         self.mlp = Mlp(config)
 
     def forward(self, x_BTC: Tensor, at: Positions) -> Tensor:
-        n_BTC = self.norm(x_BTC)
-        return x_BTC + self.attention(n_BTC, at) + self.mlp(n_BTC)
+        attention, mlp = self.attention, self.mlp
+        readers = (attention.query, attention.key, attention.value, mlp.gate, mlp.up)
+        query, key, value, gate, up = read_with(self.norm(x_BTC), readers)
+        return x_BTC + write_with((attention(query, key, value, at), mlp(gate, up)), (attention.out, mlp.down))
 
 
 class GPT(nn.Module):

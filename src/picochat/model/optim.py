@@ -8,14 +8,14 @@ far slower on most processors). Does not know the schedule: each step is told it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from picochat.config import TrainConfig
 from picochat.core.errors import BadInput
-from picochat.model.centred import centre_
+from picochat.model.centred import project_, projected_weights
 from picochat.model.gpt import GPT
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -35,43 +35,47 @@ def orthogonalize(update_NOI: Tensor, dtype: torch.dtype) -> Tensor:
     return (x.mT if tall else x).float()
 
 
-class Muon:
-    """Muon over parameters grouped by shape. `momenta` holds one stacked buffer (N, O, I) for each shape."""
+@dataclass(frozen=True)
+class Stack:
+    """All matrices (O, I) of one shape, and their momenta (N, O, I) in one buffer."""
 
-    def __init__(self, parameters: list[nn.Parameter], config: TrainConfig, *, compiled: bool) -> None:
-        self.config = config
-        self.groups: dict[str, list[nn.Parameter]] = {}
-        for parameter in parameters:
-            self.groups.setdefault("x".join(map(str, parameter.shape)), []).append(parameter)
-        self.momenta = {shape: torch.stack([torch.zeros_like(p) for p in group]) for shape, group in self.groups.items()}
-        self._orthogonalize: Callable[[Tensor, torch.dtype], Tensor] = (
-            torch.compile(orthogonalize) if compiled else orthogonalize
-        )
+    name: str
+    parameters: list[nn.Parameter]
+    momentum_NOI: Tensor
 
-    @torch.no_grad()
-    def step(self, lr_share: float) -> None:
-        lr = self.config.muon_lr * lr_share
-        for shape, group in self.groups.items():
-            grad = torch.stack([parameter.grad for parameter in group if parameter.grad is not None])
-            momentum = self.momenta[shape].lerp_(grad, 1 - self.config.muon_momentum)
-            nesterov = torch.lerp(grad, momentum, self.config.muon_momentum)
-            dtype = torch.bfloat16 if grad.is_cuda else torch.float32
-            rows, columns = grad.shape[-2:]
-            update = self._orthogonalize(nesterov, dtype) * max(1.0, rows / columns) ** 0.5
-            for parameter, change in zip(group, update, strict=True):
-                parameter.mul_(1 - lr * self.config.weight_decay)
-                parameter.sub_(change, alpha=lr)
+    def update_(self, lr: Tensor, config: TrainConfig) -> None:
+        """One Muon step. Updates of tall matrices are larger by sqrt(rows / columns), as in the reference."""
+        grad = torch.stack([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        self.momentum_NOI.lerp_(grad, 1 - config.muon_momentum)
+        nesterov = torch.lerp(grad, self.momentum_NOI, config.muon_momentum)
+        rows, columns = grad.shape[-2:]
+        update = orthogonalize(nesterov, torch.bfloat16 if grad.is_cuda else torch.float32)
+        changes = (update * (lr * max(1.0, rows / columns) ** 0.5)).unbind()
+        for parameter, change in zip(self.parameters, changes, strict=True):
+            parameter.mul_(1 - lr * config.weight_decay).sub_(change)
+
+
+def stacks_of(parameters: list[nn.Parameter]) -> list[Stack]:
+    """The matrices grouped by shape, in the order in which shapes first come; momenta at zero."""
+    groups: dict[str, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault("x".join(map(str, parameter.shape)), []).append(parameter)
+    return [Stack(shape, group, torch.stack([torch.zeros_like(p) for p in group])) for shape, group in groups.items()]
 
 
 class Optimizer:
-    """One step over the whole model. `state` and `load_state` give and take named tensors, for checkpoints."""
+    """One step over the whole model. `state` and `load_state` give and take named tensors, for checkpoints.
+
+    compiled: the Muon step of all stacks and the centring are one compiled graph. The rate comes in a tensor, so that its
+    changes recompile nothing.
+    """
 
     def __init__(self, model: GPT, config: TrainConfig, *, compiled: bool = False) -> None:
         self.model, self.config = model, config
         matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("blocks.")]
         rest = [p for name, p in model.named_parameters() if not (p.dim() == 2 and name.startswith("blocks."))]
-        self.muon = Muon(matrices, config, compiled=compiled) if config.matrix_optimizer == "muon" else None
-        decayed = [] if self.muon else [{"params": matrices, "weight_decay": config.weight_decay}]
+        self.stacks = stacks_of(matrices) if config.matrix_optimizer == "muon" else []
+        decayed = [] if self.stacks else [{"params": matrices, "weight_decay": config.weight_decay}]
         self.adamw = torch.optim.AdamW(
             [{"params": rest, "weight_decay": 0.0}, *decayed],
             lr=config.adamw_lr,
@@ -79,25 +83,38 @@ class Optimizer:
             eps=1e-10,
             fused=True,
         )
+        self._projected = projected_weights(model) if model.config.centred else []
+        self._muon_lr = torch.zeros((), device=matrices[0].device)
+        self._finish = (
+            torch.compile(self._muon_and_centre, dynamic=False, fullgraph=True) if compiled else self._muon_and_centre
+        )
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
 
+    @torch.no_grad()
     def step(self, lr_share: float) -> Tensor:
         """Apply the gradients at `lr_share` of the peak rates. Returns the global gradient norm, before clipping."""
-        parameters = list(self.model.parameters())
-        limit = self.config.grad_clip if self.config.grad_clip is not None else float("inf")
-        norm = nn.utils.clip_grad_norm_(parameters, limit) if self.config.grad_clip else total_norm(parameters)
+        norm = self._clipped_norm()
         for group in self.adamw.param_groups:
             group["lr"] = self.config.adamw_lr * lr_share
         self.adamw.step()
-        if self.muon:
-            self.muon.step(lr_share)
-        if self.model.config.centred:
-            centre_(self.model)
+        self._muon_lr.fill_(self.config.muon_lr * lr_share)
+        self._finish()
         self.model.zero_grad(set_to_none=True)
         return norm
 
+    def _clipped_norm(self) -> Tensor:
+        parameters = list(self.model.parameters())
+        if self.config.grad_clip is None:
+            return total_norm(parameters)
+        return nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
+
+    def _muon_and_centre(self) -> None:
+        for stack in self.stacks:
+            stack.update_(self._muon_lr, self.config)
+        project_(self._projected)
+
     def state(self) -> dict[str, Tensor]:
-        tensors = {f"muon.{shape}": momentum for shape, momentum in (self.muon.momenta if self.muon else {}).items()}
+        tensors = {f"muon.{stack.name}": stack.momentum_NOI for stack in self.stacks}
         for parameter, state in self.adamw.state.items():
             tensors.update({f"adamw.{self._names[parameter]}.{key}": value for key, value in state.items()})
         return tensors
@@ -105,9 +122,8 @@ class Optimizer:
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Raises BadInput where the state belongs to another model or optimizer."""
         try:
-            if self.muon:
-                for shape, momentum in self.muon.momenta.items():
-                    momentum.copy_(tensors[f"muon.{shape}"])
+            for stack in self.stacks:
+                stack.momentum_NOI.copy_(tensors[f"muon.{stack.name}"])
             for group in self.adamw.param_groups:
                 for parameter in group["params"]:
                     prefix = f"adamw.{self._names[parameter]}."

@@ -32,7 +32,9 @@ from picochat.scales import Scale
 from picochat.tokens.batches import rows_of_step
 from picochat.tokens.tokenizer import chat_template
 from picochat.tokens.tokenizer import train as train_tokenizer_on
-from picochat.train.loop import Batch, HeldOut, Job, Trainer
+from picochat.train.feed import Batch, HostFeed
+from picochat.train.live import HeldOut
+from picochat.train.loop import Job, Trainer
 
 SMALL = ModelConfig(context=64, layers=2, width=128, heads=4, kv_heads=2, head_width=32, mlp_width=256)
 VOCAB = 512
@@ -174,21 +176,21 @@ def _train(context: Context, workspace: Path, stops: tuple[int, ...]) -> list[to
     weights: list[torch.Tensor] = []
     for stop in stops:
         model = small_model(5, context.compute.device)
-        trainer = Trainer(model, _job(rows, stop), context.compute, HostConfig(), workspace)
-        trainer.quiet = True
-        trainer.train()
+        job = _job(rows, stop, context.compute.device)
+        Trainer(model, job, context.compute, HostConfig(), workspace, quiet=True).train()
         weights = [p.detach().cpu().clone() for p in model.parameters()]
     return weights
 
 
-def _job(rows: np.ndarray, steps: int) -> Job:
+def _job(rows: np.ndarray, steps: int, device: torch.device) -> Job:
     config = TrainConfig(steps=steps, sequences_per_step=8, decay_share=0.0)
 
     def batch_of(step: int) -> Batch:
         block = rows[rows_of_step(step, 8, len(rows), seed=6)]
         return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
 
-    return Job("base", config, batch_of, lambda model: HeldOut(loss=0.0, bits_per_byte=None))
+    feed = HostFeed(batch_of, device, fixed_shape=True)
+    return Job("base", config, feed, lambda model: HeldOut(loss=0.0, bits_per_byte=None))
 
 
 def loader_coverage(context: Context) -> SanityResult:
@@ -203,9 +205,8 @@ def centred_step(context: Context) -> SanityResult:
     """One optimizer step leaves the weights centred."""
     with tempfile.TemporaryDirectory() as folder:
         model = small_model(8, context.compute.device)
-        trainer = Trainer(model, _job(random_rows(64, 9).numpy(), 1), context.compute, HostConfig(), Path(folder))
-        trainer.quiet = True
-        trainer.train()
+        job = _job(random_rows(64, 9).numpy(), 1, context.compute.device)
+        Trainer(model, job, context.compute, HostConfig(), Path(folder), quiet=True).train()
     return at_most("centred_step", largest_centre_error(model), 1e-7, "largest |mean| over the projected groups after a step")
 
 

@@ -19,12 +19,14 @@ from picochat.model.weights import CheckpointInfo, check_tokenizer, load_model
 from picochat.tokens.batches import rows_of_step
 from picochat.tokens.chat_format import Conversations, open_conversations
 from picochat.tokens.tokenizer import Tokenizer
+from picochat.train.feed import Batch, HostFeed
 from picochat.train.held_out import summed_loss
-from picochat.train.loop import Batch, HeldOut, Job, Trainer
+from picochat.train.live import HeldOut
+from picochat.train.loop import Job, Trainer
 from picochat.train.publish import write_checkpoint
 
 PAD_TO_MULTIPLE = 32
-"""Few different shapes, so that a compiled step is compiled few times."""
+"""Few different shapes, so that the memory of one step serves the next."""
 ROWS_PER_FORWARD = 64
 
 
@@ -36,6 +38,7 @@ def finetune(
     runtime: RuntimeConfig,
     host: HostConfig,
     seed: int,
+    gpu_hour_usd: float | None,
     draft: Draft,
 ) -> None:
     """Train the base checkpoint on the SFT rows and leave the chat model's checkpoint in the draft."""
@@ -50,10 +53,15 @@ def finetune(
     job = Job(
         stage="sft",
         config=sft,
-        batch_of=lambda step: padded_batch(train, rows_of_step(step, sft.sequences_per_step, len(train), seed), vocabulary.pad),
+        feed=HostFeed(
+            lambda step: padded_batch(train, rows_of_step(step, sft.sequences_per_step, len(train), seed), vocabulary.pad),
+            compute.device,
+            fixed_shape=False,
+        ),
         evaluate=lambda model: HeldOut(
             loss=_mean(*summed_loss(model, _all_rows(held_out, vocabulary.pad), compute)), bits_per_byte=None
         ),
+        gpu_hour_usd=gpu_hour_usd,
     )
     outcome = Trainer(gpt, job, compute, host, draft.workspace).train()
     done = CheckpointInfo(

@@ -16,7 +16,8 @@ import torch
 from picochat.model.compute import Compute
 from picochat.model.gpt import GPT, IGNORED_TARGET
 from picochat.tokens.shards import TokenStream
-from picochat.train.loop import Batch, HeldOut
+from picochat.train.feed import Batch
+from picochat.train.live import HeldOut
 
 TOKENS_PER_FORWARD = 16_384
 

@@ -1,294 +1,286 @@
-"""The only training loop. Base and SFT differ in their batches and in what is evaluated, not in how they are trained.
+"""The only training loop. Base and SFT differ in their rows and in what is evaluated, not in how they are trained.
 
 Promises: a resumed run equals an uninterrupted one bit for bit on the same CPU machine; the training state is saved before
-every evaluation, every few minutes and on SIGINT or SIGTERM; losses stay on the device between reports, so that a step
-waits for nothing. A loss that is not finite stops the run, and the state before it is kept. Does not choose what is trained
-on (train/pretrain.py, train/finetune.py) nor the rate (train/schedule.py).
+every evaluation, every few minutes and on SIGINT or SIGTERM, and written while training goes on. A loss that is not finite
+stops the run, and the state before it is kept. Does not choose what is trained on (train/pretrain.py, train/finetune.py), how
+a step is computed (train/engine.py), nor the rate (train/schedule.py).
 """
 
 from __future__ import annotations
 
+import gc
 import math
-import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from picochat.config import HostConfig, TrainConfig, flops_per_token
+from picochat.config import HostConfig, TrainConfig
 from picochat.core.errors import HonestNo, Interrupted
-from picochat.core.journal import Journal, read_journal
-from picochat.core.progress import Progress, quantity, say
-from picochat.core.records import finite_or_none
-from picochat.model.compute import Compute, peak_flops
-from picochat.model.gpt import GPT, IGNORED_TARGET
-from picochat.model.optim import Optimizer
-from picochat.train.checkpoint import StateRecord, load_latest_state, save_state
+from picochat.core.progress import Progress, say
+from picochat.model.compute import Compute
+from picochat.model.gpt import GPT
+from picochat.train.checkpoint import (
+    BestSoFar,
+    SavedState,
+    StateRecord,
+    StateWriter,
+    load_latest_state,
+    saved_steps,
+    state_folder,
+)
+from picochat.train.engine import Engine
+from picochat.train.feed import Feed
+from picochat.train.live import HeldOut, LossQueue, Reports, StepResult
 from picochat.train.schedule import lr_share
+from picochat.train.signals import LateSignals
 from picochat.train.spikes import SpikeWatch
 
 REPORT_EVERY_STEPS = 10
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One step's rows: ids (B, T) and targets (B, T), IGNORED_TARGET where nothing is learned."""
-
-    ids_BT: np.ndarray
-    targets_BT: np.ndarray
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The loss on a stage's whole held-out set: nats per target, and bits per byte of raw text where bytes are counted."""
-
-    loss: float
-    bits_per_byte: float | None
-
-
-@dataclass(frozen=True)
 class Job:
-    """What is trained, on what: a stage's name, its settings, the batch of each step, and its held-out evaluation."""
+    """What is trained, on what: a stage's name, its settings, the rows of each step, and its held-out evaluation.
+
+    `gpu_hour_usd`: what an hour of one device costs, for the progress line.
+    """
 
     stage: Literal["base", "sft"]
     config: TrainConfig
-    batch_of: Callable[[int], Batch]
+    feed: Feed
     evaluate: Callable[[GPT], HeldOut]
+    gpu_hour_usd: float | None = None
 
 
 @dataclass
 class Progressed:
-    """What the loop knows at a step; the part that decides later steps is saved with the state."""
+    """What the loop knows at a step; all of it is saved with the state."""
 
+    watch: SpikeWatch
     step: int = 0
+    tokens: int = 0
     first_loss: float | None = None
     last_loss: float | None = None
-    watch: SpikeWatch = field(default_factory=lambda: SpikeWatch(2.0))
+    skipped: int = 0
+    rollbacks: int = 0
+    best: BestSoFar | None = None
 
-    def record(self) -> StateRecord:
+    def record(self, micro_batch: int | None) -> StateRecord:
         return StateRecord(
             step=self.step,
+            tokens=self.tokens,
             spike_mean=self.watch.mean,
             spike_seen=self.watch.seen,
-            spikes=self.watch.spikes,
+            spike_steps=self.watch.steps,
             first_loss=self.first_loss,
             last_loss=self.last_loss,
+            skipped=self.skipped,
+            rollbacks=self.rollbacks,
+            micro_batch=micro_batch,
+            best=self.best,
         )
+
+
+def progressed(record: StateRecord, spike_factor: float) -> Progressed:
+    """What the loop knew when `record` was saved."""
+    watch = SpikeWatch(spike_factor, record.spike_mean, record.spike_seen, list(record.spike_steps))
+    return Progressed(
+        watch=watch,
+        step=record.step,
+        tokens=record.tokens,
+        first_loss=record.first_loss,
+        last_loss=record.last_loss,
+        skipped=record.skipped,
+        rollbacks=record.rollbacks,
+        best=record.best,
+    )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished stage: its counters, the last held-out evaluation, and the two journals it left in the workspace."""
+    """A finished stage: its counters, the last held-out evaluation, the journals in the workspace, the state to replay from."""
 
     state: StateRecord
     held_out: HeldOut
     curve: Path
     metrics: Path
+    replay: Path | None
+
+
+class _GoBack(Exception):
+    """A spike after which the loop returns to the newest state."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+
+def evaluates_after(step: int, config: TrainConfig) -> bool:
+    """Whether the held-out set is evaluated after `step` finished steps."""
+    return step == config.steps or (config.eval_every is not None and step % config.eval_every == 0)
+
+
+def replay_step(config: TrainConfig) -> int | None:
+    """The state that a replay starts from: at the last evaluation before the end, so that it can reach the final weights."""
+    if config.eval_every is None or config.steps <= config.eval_every:
+        return None
+    return (config.steps - 1) // config.eval_every * config.eval_every
 
 
 class Trainer:
     """One stage of training in a workspace that outlives kills. Use `train`."""
 
-    def __init__(self, model: GPT, job: Job, compute: Compute, host: HostConfig, workspace: Path) -> None:
-        self.model, self.job, self.compute, self.host, self.workspace = model, job, compute, host, workspace
-        self.optimizer = Optimizer(model, job.config, compiled=compute.compiled)
-        self.loss_sum = torch.compile(model.loss_sum, dynamic=False) if compute.compiled else model.loss_sum
-        self.curve = Journal(workspace / "curve.jsonl")
-        self.metrics = Journal(workspace / "metrics.jsonl")
-        self.at = Progressed(watch=SpikeWatch(job.config.spike_factor))
-        self._pending: list[tuple[Tensor, Tensor, float, int]] = []
-        self._report_started = time.monotonic()
-        self._wait_s = 0.0
-        self._signal: int | None = None
-        self._tokens_seen = 0
-        self.quiet = False
+    def __init__(
+        self, model: GPT, job: Job, compute: Compute, host: HostConfig, workspace: Path, *, quiet: bool = False
+    ) -> None:
+        self.model, self.job, self.config, self.host, self.workspace = model, job, job.config, host, workspace
+        self.quiet = quiet
+        self.engine = Engine(model, job.config, compute, fixed_shape=job.feed.fixed_shape)
+        self.reports = Reports(workspace, model, compute, job.gpu_hour_usd)
+        self.states = StateWriter(workspace, replay_step(job.config))
+        self.losses = LossQueue()
+        self.at = Progressed(SpikeWatch(job.config.spike_factor))
+        self.signals = LateSignals(lambda: say("stopping after this step; once more stops at once"))
+        self._last_saved = time.monotonic()
 
     def train(self) -> Outcome:
         """Resume where the workspace stands, train to the last step, evaluate, and leave the model in place."""
-        self._resume()
-        held_out: HeldOut | None = None
-        last_saved = time.monotonic()
-        with Progress(self.job.stage, self.job.config.steps, "steps", quiet=self.quiet) as progress, self._signals():
-            progress.start_at(self.at.step)
-            while self.at.step < self.job.config.steps:
-                self._step()
-                progress.advance(1)
-                evaluate = self._evaluates_now()
-                due = time.monotonic() - last_saved > 60 * self.host.checkpoint_minutes
-                if evaluate or due or self._signal is not None or self.at.step % REPORT_EVERY_STEPS == 0:
-                    self._report(progress)
-                if evaluate or due or self._signal is not None:
-                    self._save()
-                    last_saved = time.monotonic()
-                self._stop_if_signalled()
-                if evaluate:
-                    held_out = self._evaluate()
-            if held_out is None:
-                held_out = self._evaluate()
-        return Outcome(self.at.record(), held_out, self.curve.path, self.metrics.path)
+        try:
+            held_out = self._resume()
+            # What stands now stays: the collector need not look through it again in the middle of a step.
+            gc.collect()
+            gc.freeze()
+            with Progress(self.job.stage, self.config.steps, "steps", quiet=self.quiet) as progress, self.signals:
+                progress.start_at(self.at.step)
+                while self.at.step < self.config.steps:
+                    try:
+                        held_out = self._step_and_what_is_due(progress) or held_out
+                    except _GoBack as back:
+                        self._go_back(back.step, progress)
+            self.states.finish()
+        finally:
+            self.states.close()
+            self.job.feed.close()
+            gc.unfreeze()
+        assert held_out is not None, "the last step is evaluated"
+        at = replay_step(self.config)
+        replay = state_folder(self.workspace, at) if at is not None else None
+        return Outcome(self._record(), held_out, self.reports.curve.path, self.reports.metrics.path, replay)
+
+    def _step_and_what_is_due(self, progress: Progress) -> HeldOut | None:
+        """One step; then what is due after it: a report, a saved state, a stop, an evaluation, in this order."""
+        self._step()
+        progress.advance(1)
+        evaluate = evaluates_after(self.at.step, self.config)
+        save = evaluate or self.signals.number is not None or self._minutes_since_save() > self.host.checkpoint_minutes
+        if save or self.at.step % REPORT_EVERY_STEPS == 0:
+            self._report(progress, wait=save)
+        if save:
+            self._save()
+        if self.signals.number is not None:
+            self._stop(self.signals.number)
+        return self._evaluate() if evaluate else None
 
     def _step(self) -> None:
         started = time.monotonic()
-        batch = self.job.batch_of(self.at.step)
-        ids_BT = torch.from_numpy(batch.ids_BT).to(self.compute.device, non_blocking=True)
-        targets_BT = torch.from_numpy(batch.targets_BT).to(self.compute.device, non_blocking=True)
-        targets = max(1, int((batch.targets_BT != IGNORED_TARGET).sum()))
-        self._wait_s += time.monotonic() - started
-        loss = torch.zeros((), device=self.compute.device)
-        rows = self.job.config.micro_batch or len(ids_BT)
-        for start in range(0, len(ids_BT), rows):
-            part = slice(start, start + rows)
-            with self.compute.attention():
-                share = self.loss_sum(ids_BT[part], targets_BT[part], self.compute.dtype) / targets
-            share.backward()
-            loss += share.detach()
-        rate = lr_share(self.at.step, self.job.config)
-        norm = self.optimizer.step(rate)
+        fed = self.job.feed.step(self.at.step + self.at.skipped)
+        self.reports.waited(time.monotonic() - started)
+        share = lr_share(self.at.step, self.config)
+        loss, norm = self.engine.step(fed, share)
         self.at.step += 1
-        self._pending.append((loss, norm, rate, ids_BT.numel()))
+        self.at.tokens += fed.ids_BT.numel()
+        self.losses.add(self.at.step, loss, norm, share, self.at.tokens)
 
-    def _report(self, progress: Progress) -> None:
-        """Fetch the losses since the last report in one transfer; write curve and metrics; check them."""
-        if not self._pending:
-            return
-        values = torch.stack([torch.stack((loss, norm.to(loss))) for loss, norm, _, _ in self._pending]).tolist()
-        first_step = self.at.step - len(self._pending)
-        seconds = time.monotonic() - self._report_started
-        tokens = sum(count for *_, count in self._pending)
-        for offset, ((loss, norm), (_, _, rate, count)) in enumerate(zip(values, self._pending, strict=True)):
-            self._tokens_seen += count
-            self._record_step(first_step + offset + 1, loss, norm, rate)
-        self._record_speed(tokens, seconds, progress)
-        self._pending.clear()
-        self._wait_s = 0.0
-        self._report_started = time.monotonic()
+    def _report(self, progress: Progress, *, wait: bool) -> None:
+        """Write and check the losses that are here; all since the last report where `wait`."""
+        for result in self.losses.fetch(wait=wait):
+            self._check(result)
+            self.at.first_loss = result.loss if self.at.first_loss is None else self.at.first_loss
+            self.at.last_loss = result.loss
+            self.reports.step(result)
+        self.reports.speed(self.at.step, self.at.tokens)
+        progress.note = self.reports.note(self.config.steps - self.at.step)
 
-    def _record_step(self, step: int, loss: float, norm: float, rate: float) -> None:
-        if not math.isfinite(loss):
+    def _check(self, result: StepResult) -> None:
+        if not math.isfinite(result.loss):
             raise HonestNo(
-                f"{self.job.stage}: the loss at step {step} is not finite",
+                f"{self.job.stage}: the loss at step {result.step} is not finite",
                 fix=f"a smaller --set {self.job.stage}.muon_lr=... or {self.job.stage}.adamw_lr=...; the state before it is kept",
             )
-        if self.at.watch.is_spike(loss):
-            say(
-                f"{self.job.stage}: loss spike at step {step}: {loss:.3f} is over {self.at.watch.factor:g} times its running mean"
-            )
-        self.at.first_loss = loss if self.at.first_loss is None else self.at.first_loss
-        self.at.last_loss = loss
-        row = {"step": step, "tokens": self._tokens_seen, "loss": loss, "lr_share": rate, "grad_norm": finite_or_none(norm)}
-        self.curve.append({**row, "held_out_loss": None, "held_out_bits_per_byte": None})
-
-    def _record_speed(self, tokens: int, seconds: float, progress: Progress) -> None:
-        tokens_per_second = tokens / seconds if seconds else 0.0
-        peak = peak_flops(self.compute.device)
-        mfu = tokens_per_second * flops_per_token(self.model.config, self.model.vocab_size) / peak if peak else None
-        cuda = self.compute.device.type == "cuda"
-        self.metrics.append(
-            {
-                "step": self.at.step,
-                "tokens": self._tokens_seen,
-                "loss": self.at.last_loss,
-                "tokens_per_second": tokens_per_second,
-                "mfu": mfu,
-                "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else None,
-                "data_wait_share": self._wait_s / seconds if seconds else 0.0,
-                "time": time.time(),
-            }
-        )
-        share = f", MFU {mfu:.1%}" if mfu is not None else ""
-        progress.note = f"loss {self.at.last_loss:.3f}, {quantity(tokens_per_second)} tokens/s{share}"
-
-    def _evaluates_now(self) -> bool:
-        every = self.job.config.eval_every
-        return self.at.step == self.job.config.steps or (every is not None and self.at.step % every == 0)
+        if not self.at.watch.is_spike(result.step, result.loss):
+            return
+        factor = self.at.watch.factor
+        say(f"{self.job.stage}: loss spike at step {result.step}: {result.loss:.3f} is over {factor:g} times its running mean")
+        if self.at.rollbacks < self.config.spike_rollbacks:
+            self.states.finish()
+            if saved_steps(self.workspace):
+                raise _GoBack(result.step)
 
     def _evaluate(self) -> HeldOut:
+        started = time.monotonic()
         self.model.eval()
         with torch.no_grad():
             held_out = self.job.evaluate(self.model)
         self.model.train()
-        self.curve.append(
-            {
-                "step": self.at.step,
-                "tokens": self._tokens_seen,
-                "loss": None,
-                "lr_share": None,
-                "grad_norm": None,
-                "held_out_loss": held_out.loss,
-                "held_out_bits_per_byte": held_out.bits_per_byte,
-            }
-        )
-        if self.quiet:
-            return held_out
-        bits = f", {held_out.bits_per_byte:.4f} bits per byte" if held_out.bits_per_byte is not None else ""
-        say(f"{self.job.stage}: step {self.at.step}: held-out loss {held_out.loss:.4f}{bits}")
-        self._report_started = time.monotonic()
+        if self.at.best is None or held_out.loss < self.at.best.held_out_loss:
+            self.at.best = BestSoFar(step=self.at.step, held_out_loss=held_out.loss)
+        self.reports.evaluation(self.at.step, self.at.tokens, held_out, time.monotonic() - started)
+        if not self.quiet:
+            bits = f", {held_out.bits_per_byte:.4f} bits per byte" if held_out.bits_per_byte is not None else ""
+            say(f"{self.job.stage}: step {self.at.step}: held-out loss {held_out.loss:.4f}{bits}")
         return held_out
 
     def _save(self) -> None:
-        save_state(self.workspace, self.at.record(), dict(self.model.state_dict()), self.optimizer.state())
+        self.states.save(self._record(), self.model.state_dict(), self.engine.optimizer.state())
+        self._last_saved = time.monotonic()
 
-    def _resume(self) -> None:
-        """Load the newest state and cut the journals back to it. Evaluations at that step are taken again."""
+    def _record(self) -> StateRecord:
+        return self.at.record(self.engine.rows)
+
+    def _minutes_since_save(self) -> float:
+        return (time.monotonic() - self._last_saved) / 60
+
+    def _stop(self, signal_number: int) -> None:
+        self.states.finish()
+        raise Interrupted(
+            signal_number,
+            f"{self.job.stage}: stopped and saved after step {self.at.step} of {self.config.steps}",
+            fix="the same command goes on from here",
+        )
+
+    def _resume(self) -> HeldOut | None:
+        """Load the newest state and cut the journals back to it. An evaluation that is due at that step is taken again."""
         state = load_latest_state(self.workspace)
-        step = state.record.step if state else 0
-        self.curve.truncate_after(step)
-        self.metrics.truncate_after(step)
-        rows = [row for row in read_journal(self.curve.path) if row["loss"] is not None or row["step"] < step]
-        self.curve.replace(rows)
+        if state is not None:
+            self._restore(state)
+        self.reports.cut_back(self.at.step, self.at.tokens)
         if state is None:
-            return
-        self.model.load_state_dict(state.weights)
-        self.optimizer.load_state(state.optimizer)
-        record = state.record
-        watch = SpikeWatch(self.job.config.spike_factor, record.spike_mean, record.spike_seen, record.spikes)
-        self.at = Progressed(record.step, record.first_loss, record.last_loss, watch)
-        self._tokens_seen = rows[-1]["tokens"] if rows else 0
+            return None
         if not self.quiet:
-            say(f"{self.job.stage}: resumed after step {step} of {self.job.config.steps}")
-        if self._evaluates_now() and step < self.job.config.steps:
-            self._evaluate()
+            say(f"{self.job.stage}: resumed after step {self.at.step} of {self.config.steps}")
+        return self._evaluate() if evaluates_after(self.at.step, self.config) else None
 
-    def _signals(self) -> _SignalGuard:
-        return _SignalGuard(self)
+    def _restore(self, state: SavedState) -> None:
+        self.model.load_state_dict(state.weights)
+        self.engine.optimizer.load_state(state.optimizer)
+        self.engine.rows = state.record.micro_batch
+        self.at = progressed(state.record, self.config.spike_factor)
 
-    def note_signal(self, number: int) -> None:
-        self._signal = number
-
-    def _stop_if_signalled(self) -> None:
-        if self._signal is not None:
-            raise Interrupted(
-                self._signal,
-                f"{self.job.stage}: stopped and saved after step {self.at.step} of {self.job.config.steps}",
-                fix="the same command goes on from here",
-            )
-
-
-class _SignalGuard:
-    """While inside, SIGINT and SIGTERM let the step finish and be saved; a second one acts at once."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.previous: dict[int, object] = {}
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self.previous[number] = signal.signal(number, self._handle)
-            except ValueError:  # not the main thread: whoever runs us there handles signals
-                return
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        say("stopping after this step; once more stops at once")
-        self.trainer.note_signal(number)
-        self.__exit__()
+    def _go_back(self, spike_step: int, progress: Progress) -> None:
+        """Return to the newest state, and go on with the rows after those of the spike."""
+        self.states.finish()
+        self.losses.clear()
+        before = self.at
+        state = load_latest_state(self.workspace)
+        assert state is not None, "a spike comes after the first state, see _check"
+        self._restore(state)
+        self.at.skipped += spike_step - self.at.step
+        self.at.rollbacks = before.rollbacks + 1
+        self.at.watch.steps = before.watch.steps
+        self.reports.cut_back(self.at.step, self.at.tokens)
+        progress.start_at(self.at.step)
+        say(f"{self.job.stage}: went back to step {self.at.step}, and on with the rows after the spike")

@@ -6,8 +6,6 @@ once per epoch and a resume needs no data state.
 
 from __future__ import annotations
 
-import numpy as np
-
 from picochat.config import HostConfig, ModelConfig, RuntimeConfig, TrainConfig, parameter_count
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, Draft
@@ -16,11 +14,11 @@ from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, initialise
 from picochat.model.weights import CheckpointInfo
 from picochat.rundir import ShardsFacts, facts_of
-from picochat.tokens.batches import rows_of_step
-from picochat.tokens.shards import TokenShards, open_shards
+from picochat.tokens.shards import open_shards
 from picochat.tokens.tokenizer import Tokenizer
+from picochat.train.feed import feed_of_stream
 from picochat.train.held_out import held_out_of_stream
-from picochat.train.loop import Batch, Job, Trainer
+from picochat.train.loop import Job, Trainer
 from picochat.train.publish import write_checkpoint
 
 
@@ -32,6 +30,7 @@ def pretrain(
     runtime: RuntimeConfig,
     host: HostConfig,
     seed: int,
+    gpu_hour_usd: float | None,
     draft: Draft,
 ) -> None:
     """Train the base model and leave its checkpoint in the draft. Raises BadInput where the shards hold no whole row."""
@@ -52,18 +51,12 @@ def pretrain(
     job = Job(
         stage="base",
         config=base,
-        batch_of=lambda step: base_batch(tokens, step, base.sequences_per_step, model.context, seed),
+        feed=feed_of_stream(tokens.train, model.context, base.sequences_per_step, seed, compute.device),
         evaluate=lambda trained: held_out_of_stream(trained, tokens.held_out, text_bytes, vocabulary.bos, compute),
+        gpu_hour_usd=gpu_hour_usd,
     )
     outcome = Trainer(gpt, job, compute, host, draft.workspace).train()
     info = CheckpointInfo(
         model=model, vocab_size=vocabulary.vocab_size, tokenizer_digest=vocabulary.digest, stage="base", step=base.steps
     )
     write_checkpoint(gpt, info, outcome, base, parameter_count(model, vocabulary.vocab_size), draft)
-
-
-def base_batch(tokens: TokenShards, step: int, rows_per_step: int, context: int, seed: int) -> Batch:
-    """The rows of a step: `context` inputs and the `context` tokens that follow them, BOS targets included."""
-    rows = rows_of_step(step, rows_per_step, tokens.train.row_count(context), seed)
-    block = tokens.train.rows(rows, context).astype(np.int64)
-    return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))

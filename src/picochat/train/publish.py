@@ -36,7 +36,7 @@ def write_checkpoint(
         first_loss=losses[0],
         final_loss=losses[-1],
         losses_finite=len(losses) == config.steps and all(math.isfinite(loss) for loss in losses),
-        spikes=outcome.state.spikes,
+        spikes=len(outcome.state.spike_steps),
         scored_step=info.step,
         held_out_loss=outcome.held_out.loss,
         held_out_bits_per_byte=outcome.held_out.bits_per_byte,

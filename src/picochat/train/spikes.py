@@ -5,7 +5,7 @@ A loss that is not finite is not a spike: it ends the run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 EMA_WEIGHT = 0.05
 """Weight of the newest loss in the running mean: it looks back over about twenty steps."""
@@ -15,16 +15,17 @@ FIRST_STEPS = 20
 
 @dataclass
 class SpikeWatch:
-    """Feed it each step's loss in order. `mean` and `seen` are saved with the training state."""
+    """Feed it each step's loss in order. `steps`: where spikes stood. All of it is saved with the training state."""
 
     factor: float
     mean: float | None = None
     seen: int = 0
-    spikes: int = 0
+    steps: list[int] = field(default_factory=list[int])
 
-    def is_spike(self, loss: float) -> bool:
+    def is_spike(self, step: int, loss: float) -> bool:
         spike = self.seen >= FIRST_STEPS and self.mean is not None and loss > self.factor * self.mean
-        self.spikes += spike
+        if spike:
+            self.steps.append(step)
         self.mean = loss if self.mean is None else (1 - EMA_WEIGHT) * self.mean + EMA_WEIGHT * loss
         self.seen += 1
         return spike
