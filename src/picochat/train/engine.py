@@ -34,17 +34,19 @@ class Engine:
 
     def step(self, fed: Fed, lr_share: float) -> tuple[Tensor, Tensor]:
         """(mean loss in nats per target, global gradient norm before clipping), both scalars on the device."""
-        loss = self._fitting_gradients(fed)
+        loss = self.gradients(fed)
         return loss, self.optimizer.step(lr_share)
 
-    def _fitting_gradients(self, fed: Fed) -> Tensor:
+    def gradients(self, fed: Fed) -> Tensor:
+        """Leave the gradients of the step's mean loss in the model. Returns that loss, on the device."""
         while True:
             try:
-                return self._gradients(fed)
+                return self._gradients_in_parts(fed)
             except torch.OutOfMemoryError:
-                self._halve(len(fed.ids_BT))
+                pass  # its traceback holds the tensors of the step until this block is left
+            self._halve(len(fed.ids_BT))
 
-    def _gradients(self, fed: Fed) -> Tensor:
+    def _gradients_in_parts(self, fed: Fed) -> Tensor:
         count, total = max(1, fed.targets), len(fed.ids_BT)
         rows = self.rows or total
         losses: list[Tensor] = []
