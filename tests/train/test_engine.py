@@ -99,12 +99,12 @@ def test_trouble_in_the_thread_that_makes_rows_is_raised_where_they_are_asked_fo
 # ---- the step --------------------------------------------------------------------------------------------------------
 
 
-def make_engine(rows: int | None = None, **settings: object) -> Engine:
+def make_engine(rows: int | None = None, *, threads: int = 1, **settings: object) -> Engine:
     model = GPT(CONFIG, VOCAB)
     initialise(model, 0)
     centre_(model)
     config = TrainConfig.model_validate({"steps": 10, "micro_batch": rows, **settings})
-    return Engine(model, config, open_compute(RuntimeConfig(threads=1), CONFIG), fixed_shape=True)
+    return Engine(model, config, open_compute(RuntimeConfig(threads=threads), CONFIG), fixed_shape=True)
 
 
 def uneven_rows() -> Fed:
@@ -127,15 +127,30 @@ def exact_gradients(model: GPT, fed: Fed) -> dict[str, Tensor]:
     return {name: p.grad for name, p in wide.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("rows", [None, 1, 3, 8])
-def test_gradients_are_those_of_the_mean_over_all_targets_however_the_rows_are_cut(rows: int | None) -> None:
-    engine, fed = make_engine(rows), uneven_rows()
+def test_gradients_are_those_of_the_mean_over_all_targets_however_the_rows_are_cut(rows: int | None, threads: int) -> None:
+    engine, fed = make_engine(rows, threads=threads), uneven_rows()
     want = exact_gradients(engine.model, fed)
     engine.gradients(fed)
     for name, parameter in engine.model.named_parameters():
         assert parameter.grad is not None
         error = float((parameter.grad.double() - want[name]).norm() / want[name].norm())
         assert error < 3e-6, f"{name}: {error:.1e}"
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_crew_takes_the_step_of_one_thread_and_takes_it_the_same_each_time(optimizer: str) -> None:
+    def weights(threads: int) -> list[Tensor]:
+        engine = make_engine(threads=threads, matrix_optimizer=optimizer, muon_lr=0.01)
+        for _ in range(3):
+            engine.step(uneven_rows(), 1.0)
+        return [parameter.detach() for parameter in engine.model.parameters()]
+
+    alone, crew, again = weights(1), weights(3), weights(3)
+    assert all(torch.equal(a, b) for a, b in zip(crew, again, strict=True))
+    worst = max(float((a - b).abs().max()) for a, b in zip(alone, crew, strict=True))
+    assert 0 < worst < 2e-4, "other sums, the same step"
 
 
 def limited(engine: Engine, most_rows: int) -> Callable[..., Tensor]:

@@ -49,7 +49,7 @@ def machine_record() -> MachineRecord:
         python=sys.version.split()[0],
         cpu=_cpu_name(),
         cores=usable_cores(),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=memory_bytes(),
         gpus=_gpu_lines(),
         versions=_versions(),
         commit=_commit(),
@@ -80,7 +80,7 @@ def _cpu_name() -> str:
     return platform.processor() or "unknown"
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from picochat.config import TrainConfig
 from picochat.core.errors import BadInput
 from picochat.model.centred import project_, projected_weights
+from picochat.model.crew import ALONE, Crew
 from picochat.model.gpt import GPT
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -43,6 +44,11 @@ class Stack:
     parameters: list[nn.Parameter]
     momentum_NOI: Tensor
 
+    def share(self, part: slice) -> Stack:
+        """Some of the matrices, with their part of the momenta."""
+        return Stack(self.name, self.parameters[part], self.momentum_NOI[part])
+
+    @torch.no_grad()
     def update_(self, lr: Tensor, config: TrainConfig) -> None:
         """One Muon step. Updates of tall matrices are larger by sqrt(rows / columns), as in the reference."""
         grad = torch.stack([parameter.grad for parameter in self.parameters if parameter.grad is not None])
@@ -70,8 +76,8 @@ class Optimizer:
     changes recompile nothing.
     """
 
-    def __init__(self, model: GPT, config: TrainConfig, *, compiled: bool = False) -> None:
-        self.model, self.config = model, config
+    def __init__(self, model: GPT, config: TrainConfig, *, compiled: bool = False, crew: Crew = ALONE) -> None:
+        self.model, self.config, self.crew = model, config, crew
         matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("blocks.")]
         rest = [p for name, p in model.named_parameters() if not (p.dim() == 2 and name.startswith("blocks."))]
         self.stacks = stacks_of(matrices) if config.matrix_optimizer == "muon" else []
@@ -109,8 +115,8 @@ class Optimizer:
         return nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
 
     def _muon_and_centre(self) -> None:
-        for stack in self.stacks:
-            stack.update_(self._muon_lr, self.config)
+        shares = [stack.share(part) for stack in self.stacks for part in self.crew.shares(len(stack.parameters))]
+        self.crew.map(lambda share: share.update_(self._muon_lr, self.config), shares)
         project_(self._projected)
 
     def state(self) -> dict[str, Tensor]:

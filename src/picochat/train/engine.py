@@ -8,15 +8,21 @@ Does not know what is trained on, nor the schedule.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from picochat.config import TrainConfig
 from picochat.core.errors import HostProblem
+from picochat.core.machine import memory_bytes
 from picochat.core.progress import say
 from picochat.model.compute import Compute
+from picochat.model.crew import ALONE
 from picochat.model.gpt import GPT
 from picochat.model.optim import Optimizer
 from picochat.train.feed import Fed
+
+
+LARGEST_GRADIENTS_SHARE = 0.25
+"""Share of the machine's memory that the gradients of a whole crew may take."""
 
 
 class Engine:
@@ -27,7 +33,8 @@ class Engine:
     ) -> None:
         self.model, self.compute = model, compute
         self.rows = rows or config.micro_batch
-        self.optimizer = Optimizer(model, config, compiled=compute.compiled)
+        self.optimizer = Optimizer(model, config, compiled=compute.compiled, crew=ALONE if compute.compiled else compute.crew)
+        self._by_crew = compute.crew.size > 1 and not compute.compiled and _room_for(compute.crew.size, model)
         # Rows of changing length would be compiled again for each length: longer than the stage itself takes.
         compiled = compute.compiled and fixed_shape
         self.loss_sum = torch.compile(model.loss_sum, dynamic=False, fullgraph=True) if compiled else model.loss_sum
@@ -47,6 +54,8 @@ class Engine:
             self._halve(len(fed.ids_BT))
 
     def _gradients_in_parts(self, fed: Fed) -> Tensor:
+        if self._by_crew:
+            return self._gradients_by_crew(fed)
         count, total = max(1, fed.targets), len(fed.ids_BT)
         rows = self.rows or total
         losses: list[Tensor] = []
@@ -57,6 +66,34 @@ class Engine:
             share.backward()
             losses.append(share.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _gradients_by_crew(self, fed: Fed) -> Tensor:
+        """Each of the crew takes its share of the rows, and keeps their gradients to itself until all are done."""
+        parameters, crew = list(self.model.parameters()), self.compute.crew
+
+        def work(part: slice) -> tuple[Tensor, list[Tensor]]:
+            own = Fed(fed.ids_BT[part], fed.targets_BT[part], fed.targets)
+            return self._own_gradients(own, parameters)
+
+        with self.compute.attention():
+            done = crew.map(work, crew.shares(len(fed.ids_BT)))
+        for number, parameter in enumerate(parameters):
+            first, *others = (gradients[number] for _, gradients in done)
+            parameter.grad = sum(others, first)
+        return torch.stack([loss for loss, _ in done]).sum()
+
+    def _own_gradients(self, fed: Fed, parameters: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]]:
+        """(loss, gradients) of these rows, nothing left in the model: several threads do this at once."""
+        rows = self.rows or len(fed.ids_BT)
+        losses: list[Tensor] = []
+        summed: list[Tensor] = []
+        for start in range(0, len(fed.ids_BT), rows):
+            part = slice(start, start + rows)
+            share = self.loss_sum(fed.ids_BT[part], fed.targets_BT[part], self.compute.dtype) / max(1, fed.targets)
+            gradients = torch.autograd.grad(share, parameters)
+            summed = [s.add_(g) for s, g in zip(summed, gradients, strict=True)] if summed else list(gradients)
+            losses.append(share.detach())
+        return torch.stack(losses).sum(), summed
 
     def _halve(self, total: int) -> None:
         """A smaller micro-batch, with the half-made gradients gone. Raises HostProblem where one sequence is too many."""
@@ -69,3 +106,10 @@ class Engine:
             )
         self.rows = -(-rows // 2)
         say(f"{rows} sequences at a time do not fit in the device's memory; going on with {self.rows}")
+
+
+def _room_for(copies: int, model: GPT) -> bool:
+    """Whether `copies` of the model's gradients leave enough of the machine's memory to everything else."""
+    gradient_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    machine = memory_bytes()
+    return machine is not None and copies * gradient_bytes <= LARGEST_GRADIENTS_SHARE * machine

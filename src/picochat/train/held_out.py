@@ -38,13 +38,16 @@ def stream_batches(stream: TokenStream, context: int, bos: int) -> Iterator[Batc
 @torch.no_grad()
 def summed_loss(model: GPT, batches: Iterator[Batch], compute: Compute) -> tuple[float, int]:
     """(nats summed over the targets, number of targets)."""
-    nats, targets = 0.0, 0
-    for batch in batches:
+
+    def of_batch(batch: Batch) -> tuple[float, int]:
         ids_BT = torch.from_numpy(batch.ids_BT).to(compute.device)
         targets_BT = torch.from_numpy(batch.targets_BT).to(compute.device)
-        nats += float(model.loss_sum(ids_BT, targets_BT, compute.dtype))
-        targets += int((batch.targets_BT != IGNORED_TARGET).sum())
-    return nats, targets
+        with torch.no_grad():
+            nats = float(model.loss_sum(ids_BT, targets_BT, compute.dtype))
+        return nats, int((batch.targets_BT != IGNORED_TARGET).sum())
+
+    sums = compute.crew.map(of_batch, list(batches))
+    return sum(nats for nats, _ in sums), sum(targets for _, targets in sums)
 
 
 def held_out_of_stream(model: GPT, stream: TokenStream, text_bytes: int, bos: int, compute: Compute) -> HeldOut:
