@@ -7,6 +7,7 @@ Does not help a GPU.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -37,7 +38,7 @@ class Crew:
         """`count` things cut into at most `size` runs of neighbours, whose lengths differ by at most one."""
         shares = min(self.size, count)
         cuts = [count * number // shares for number in range(shares + 1)] if shares else []
-        return [slice(start, stop) for start, stop in zip(cuts, cuts[1:], strict=False)]
+        return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
 
 
 ALONE = Crew(1)

@@ -20,7 +20,6 @@ from picochat.model.gpt import GPT
 from picochat.model.optim import Optimizer
 from picochat.train.feed import Fed
 
-
 LARGEST_GRADIENTS_SHARE = 0.25
 """Share of the machine's memory that the gradients of a whole crew may take."""
 
