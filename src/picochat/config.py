@@ -142,6 +142,12 @@ class RuntimeConfig(Record):
     attention_backend: AttentionBackend = "auto"
     compile: bool = False
     threads: PositiveInt | None = Field(default=None, description="CPU threads of torch; None: one for each usable core")
+    sharding: Literal["replicated", "sharded"] = Field(
+        default="replicated", description="several processes: all weights in each (DDP), or a part of each weight (FSDP2)"
+    )
+    activation_checkpointing: bool = Field(
+        default=False, description="blocks are computed again in the backward pass: less memory, more time, equal gradients"
+    )
 
 
 class HostConfig(Record):

@@ -127,7 +127,10 @@ class HostFacts(Record):
         description="largest relative error of the backend against float32 math, both directions"
     )
     attention_problem: str | None
-    tokens_per_second: float | None
+    devices: int = Field(default=1, description="processes that train together, one device each")
+    tokens_per_second: float | None = Field(
+        description="of all devices: the first one was measured with its share of the rows, and exchanges are not in it"
+    )
     mfu: float | None = Field(description="non-causal convention; None where the device's peak is not known")
     peak_memory_bytes: int | None
     free_memory_share: float | None = Field(description="device memory left free at the peak of a real step")

@@ -155,7 +155,7 @@ def test_crew_takes_the_step_of_one_thread_and_takes_it_the_same_each_time(optim
 
 def limited(engine: Engine, most_rows: int) -> Callable[..., Tensor]:
     """A forward pass with memory for `most_rows` sequences; more of them leave gradients of a part behind, as a real one does."""
-    real = engine.loss_sum
+    real = engine.layout.loss_sum
 
     def loss_sum(ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype) -> Tensor:
         if len(ids_BT) > most_rows:
@@ -169,7 +169,7 @@ def limited(engine: Engine, most_rows: int) -> Callable[..., Tensor]:
 def test_step_that_does_not_fit_is_taken_again_in_smaller_parts(capsys: pytest.CaptureFixture[str]) -> None:
     engine, fed = make_engine(), uneven_rows()
     want = exact_gradients(engine.model, fed)
-    engine.loss_sum = limited(engine, most_rows=3)
+    engine.layout.loss_sum = limited(engine, most_rows=3)
     engine.gradients(fed)
     assert engine.rows == 2 and "8 sequences at a time do not fit" in capsys.readouterr().err
     for name, parameter in engine.model.named_parameters():
@@ -179,7 +179,7 @@ def test_step_that_does_not_fit_is_taken_again_in_smaller_parts(capsys: pytest.C
 
 def test_one_sequence_that_does_not_fit_is_an_error_with_the_remedy() -> None:
     engine = make_engine()
-    engine.loss_sum = limited(engine, most_rows=0)
+    engine.layout.loss_sum = limited(engine, most_rows=0)
     with pytest.raises(HostProblem, match="one sequence does not fit") as error:
         engine.step(uneven_rows(), 1.0)
     assert error.value.fix

@@ -63,6 +63,11 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def process_count() -> int:
+    """Processes that torchrun started for this command, on all machines together; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def free_disk_bytes(folder: Path) -> int:
     """Free bytes on the disk that holds `folder` or its nearest existing parent."""
     while not folder.exists():

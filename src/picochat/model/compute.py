@@ -20,7 +20,7 @@ from picochat.config import ModelConfig, RuntimeConfig
 from picochat.core.errors import HostProblem, WrongUsage
 from picochat.core.machine import usable_cores
 from picochat.core.progress import say
-from picochat.model.crew import ALONE, Crew
+from picochat.model.crew import NO_CREW, Crew
 
 BACKENDS: dict[str, SDPBackend] = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -47,7 +47,7 @@ class Compute:
     backend: str
     attention_error: float | None
     compiled: bool
-    crew: Crew = ALONE
+    crew: Crew = NO_CREW
 
     @contextmanager
     def attention(self) -> Generator[None, None, None]:
@@ -76,7 +76,7 @@ def open_compute(runtime: RuntimeConfig, model: ModelConfig) -> Compute:
     for backend in candidates:
         problem, error = check_attention(backend, device, dtype, model)
         if problem is None:
-            crew = Crew(threads) if device.type == "cpu" else ALONE
+            crew = Crew(threads) if device.type == "cpu" else NO_CREW
             return Compute(device, dtype, backend, error, runtime.compile, crew)
         problems.append(f"{backend}: {problem}")
     raise HostProblem(

@@ -41,7 +41,7 @@ class Crew:
         return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
 
 
-ALONE = Crew(1)
+NO_CREW = Crew(1)
 """No crew: every part is worked on where `map` is called."""
 
 

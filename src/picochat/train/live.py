@@ -20,6 +20,7 @@ from picochat.core.progress import quantity
 from picochat.core.records import finite_or_none
 from picochat.model.compute import Compute, peak_flops
 from picochat.model.gpt import GPT
+from picochat.train.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,13 @@ class _Asked:
 
 
 class LossQueue:
-    """Losses and gradient norms of finished steps, fetched without making the device wait."""
+    """Losses and gradient norms of finished steps, fetched without making the device wait.
 
-    def __init__(self) -> None:
+    Of several processes each adds its share of a loss; what is fetched is summed over all, which therefore fetch together.
+    """
+
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         self._steps: list[tuple[int, float, int]] = []
         self._values: list[Tensor] = []
         self._asked: list[_Asked] = []
@@ -77,6 +82,8 @@ class LossQueue:
         if not self._values:
             return
         values = torch.stack(self._values)
+        if self._ranks.count > 1:
+            values[:, 0] = self._ranks.sum_(values[:, 0].clone())
         ready: torch.cuda.Event | None = None
         if values.is_cuda:
             host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -96,12 +103,13 @@ def _read(asked: _Asked) -> list[StepResult]:
 
 
 class Reports:
-    """Both journals of a stage, its speed, and the note of its progress line."""
+    """Both journals of a stage, its speed, and the note of its progress line. Speed and cost are of all devices together."""
 
-    def __init__(self, workspace: Path, model: GPT, compute: Compute, gpu_hour_usd: float | None) -> None:
+    def __init__(self, workspace: Path, model: GPT, compute: Compute, gpu_hour_usd: float | None, devices: int = 1) -> None:
         self.curve = Journal(workspace / "curve.jsonl")
         self.metrics = Journal(workspace / "metrics.jsonl")
-        self.device, self.gpu_hour_usd = compute.device, gpu_hour_usd
+        self.device, self.devices = compute.device, devices
+        self.hour_usd = gpu_hour_usd * devices if gpu_hour_usd is not None else None
         self.flops_per_token = flops_per_token(model.config, model.vocab_size)
         self.peak_flops = peak_flops(compute.device)
         self.held_out: HeldOut | None = None
@@ -172,8 +180,10 @@ class Reports:
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs over the device's peak, non-causal convention; None where the peak is not known."""
-        return self.tokens_per_second * self.flops_per_token / self.peak_flops if self.peak_flops else None
+        """Model FLOPs over the peak of all devices, non-causal convention; None where the peak is not known."""
+        if not self.peak_flops:
+            return None
+        return self.tokens_per_second * self.flops_per_token / (self.peak_flops * self.devices)
 
     def note(self, steps_left: int) -> str:
         """Loss, speed, held-out bits per byte, and what the rest will cost: for the progress line."""
@@ -183,6 +193,6 @@ class Reports:
             parts.append(f"MFU {self.mfu:.1%}")
         if self.held_out is not None and self.held_out.bits_per_byte is not None:
             parts.append(f"held-out {self.held_out.bits_per_byte:.3f} bits/byte")
-        if self.gpu_hour_usd is not None and self.steps_per_second:
-            parts.append(f"${self.gpu_hour_usd * steps_left / self.steps_per_second / 3600:.2f} to go")
+        if self.hour_usd is not None and self.steps_per_second:
+            parts.append(f"${self.hour_usd * steps_left / self.steps_per_second / 3600:.2f} to go")
         return ", ".join(parts)
