@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -60,6 +61,7 @@ SCHEDULES = (
 def main() -> None:
     flags = parsed()
     names = contenders(flags)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that no contender outlives us
     with tempfile.TemporaryDirectory() as folder:
         task = prepared(flags, Path(folder))
         if flags.loss:
@@ -88,6 +90,7 @@ def parsed() -> argparse.Namespace:
     if flags.quick:
         flags.scale, flags.megabytes, flags.rounds, flags.steps = "tiny", 2.0, 2, 5
         flags.loss_tokens, flags.seeds, flags.only = 20_000, 1, flags.only or ",".join(QUICK)
+        flags.sequences = flags.sequences or 4
     return flags
 
 
@@ -119,7 +122,9 @@ def prepared(flags: argparse.Namespace, folder: Path) -> Task:
     steps = max(10, flags.loss_tokens // (sequences * context)) if flags.loss else STEPS_AHEAD
     stream = stream_of(trained, tokenizer)
     count = (len(stream) - 1) // context
-    order = np.concatenate([rows_of_step(step, sequences, count, flags.seed) for step in range(min(steps, -(-count // sequences)))])
+    order = np.concatenate(
+        [rows_of_step(step, sequences, count, flags.seed) for step in range(min(steps, -(-count // sequences)))]
+    )
     np.save(folder / "rows.npy", rows_at(stream, order, context))
     held_stream = stream_of(held, tokenizer)
     np.save(folder / "held.npy", rows_at(held_stream, np.arange((len(held_stream) - 1) // context), context))
@@ -267,14 +272,22 @@ def compare_loss(task: Task, flags: argparse.Namespace, folder: Path) -> None:
         ],
     )
     for peer, (found, recipe) in best.items():
-        more = {"scale": task.scale, "tokens": task.steps * step_tokens, "seeds": seeds, "recipe": f"{recipe.lr:g} {recipe.schedule}"}
+        more = {
+            "scale": task.scale,
+            "tokens": task.steps * step_tokens,
+            "seeds": seeds,
+            "recipe": f"{recipe.lr:g} {recipe.schedule}",
+        }
         more |= {"ours_by_seed": ours, "peer_by_seed": found}
         figure(f"held_out_loss_beside_{peer}", statistics.mean(ours), statistics.mean(found), "nats per token", None, **more)
 
 
 def trained_loss(task: Task, folder: Path) -> float:
-    name = f"{task.contender}-{task.seed}"
-    facts = started(task, folder, name).finish()
+    runner = started(task, folder, f"{task.contender}-{task.seed}")
+    try:
+        facts = runner.finish()
+    finally:
+        runner.kill()
     say(f"{task.contender} {task.recipe or ''} seed {task.seed}: {facts['held_out_loss']:.4f}, {facts['train_s']:.0f} s")
     return facts["held_out_loss"]
 

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from harness.turns import Speaker
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from harness.turns import Speaker
 from picochat.config import ModelConfig
 
 IGNORED = -100
@@ -211,8 +211,7 @@ def litgpt(task: Task, speaker: Speaker, *, micro_batch: int | None) -> Logits:
     )
     with torch.device("meta"):
         empty = GPT(config)
-    empty.transformer.wte.weight = empty.lm_head.weight
-    speaker.say(parameters=parameters_of(empty))
+    speaker.say(parameters=parameters_of(empty) - task.vocab_size * shape.width)  # setup() ties head and embedding
     recipe = task.recipe or Recipe(1e-3, "cosine to 10%")
     least = {"cosine to 10%": 0.1, "cosine to 0": 0.0}[recipe.schedule] * recipe.lr
     rows_at_once = micro_batch or task.sequences
@@ -255,7 +254,8 @@ def litgpt(task: Task, speaker: Speaker, *, micro_batch: int | None) -> Logits:
             logger_name="csv",
             seed=task.seed,
         )
-        saved = torch.load(Path(folder) / "final" / "lit_model.pth", weights_only=True)
+        # litgpt pickles its data loader beside the weights; the file is a minute old and our own.
+        saved = torch.load(Path(folder) / "final" / "lit_model.pth", weights_only=False)
     model = GPT(config)
     model.load_state_dict(saved["model"])
     return model.eval()

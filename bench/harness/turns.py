@@ -8,6 +8,7 @@ which is why turns have several steps and medians are read. POSIX only; times ar
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import select
@@ -62,7 +63,7 @@ class Runner:
             stamps += [at for at in self._next_stamps() if at >= started]
         self._signal(signal.SIGSTOP)
         stamps = stamps[: steps + 1]
-        return [end - begin for begin, end in zip(stamps, stamps[1:], strict=False)]
+        return [end - begin for begin, end in itertools.pairwise(stamps)]
 
     def finish(self) -> dict[str, Any]:
         """Let it run to its own end, and return what it said."""
