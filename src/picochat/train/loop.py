@@ -12,7 +12,7 @@ import gc
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -35,18 +35,21 @@ from picochat.train.checkpoint import (
 from picochat.train.engine import Engine
 from picochat.train.feed import Feed
 from picochat.train.live import HeldOut, LossQueue, Reports, StepResult
+from picochat.train.pace import StartClock
 from picochat.train.schedule import lr_share
 from picochat.train.signals import LateSignals
+from picochat.train.sinks import Sinks
 from picochat.train.spikes import SpikeWatch
 
-REPORT_EVERY_STEPS = 10
+REPORT_EVERY_STEPS, REPORT_EVERY_SECONDS = 10, 5.0
 
 
 @dataclass(frozen=True)
 class Job:
     """What is trained, on what: a stage's name, its settings, the rows of each step, and its held-out evaluation.
 
-    `gpu_hour_usd`: what an hour of one device costs, for the progress line.
+    `gpu_hour_usd`: what an hour of one device costs, for the progress line. `track`: the folder of trackers; None: no tracker.
+    `clock`: runs since the stage began.
     """
 
     stage: Literal["base", "sft"]
@@ -54,6 +57,8 @@ class Job:
     feed: Feed
     evaluate: Callable[[GPT], HeldOut]
     gpu_hour_usd: float | None = None
+    track: Path | None = None
+    clock: StartClock = field(default_factory=StartClock)
 
 
 @dataclass
@@ -140,7 +145,8 @@ class Trainer:
         self.model, self.job, self.config, self.host, self.workspace = model, job, job.config, host, workspace
         self.quiet = quiet
         self.engine = Engine(model, job.config, compute, fixed_shape=job.feed.fixed_shape)
-        self.reports = Reports(workspace, model, compute, job.gpu_hour_usd)
+        sinks = Sinks(host.track if job.track else None, job.track or workspace, job.stage, workspace)
+        self.reports = Reports(workspace, model, compute, job.config, job.clock, sinks, job.gpu_hour_usd)
         self.states = StateWriter(workspace, replay_step(job.config))
         self.losses = LossQueue()
         self.at = Progressed(SpikeWatch(job.config.spike_factor))
@@ -154,8 +160,12 @@ class Trainer:
             # What stands now stays: the collector need not look through it again in the middle of a step.
             gc.collect()
             gc.freeze()
-            with Progress(self.job.stage, self.config.steps, "steps", quiet=self.quiet) as progress, self.signals:
+            self.job.clock.mark("state")
+            if self.engine.compute.compiled and not self.quiet:
+                say(f"{self.job.stage}: compiling the step (minutes the first time, then from the cache)")
+            with self._progress() as progress, self.signals:
                 progress.start_at(self.at.step)
+                progress.advance(0)
                 while self.at.step < self.config.steps:
                     try:
                         held_out = self._step_and_what_is_due(progress) or held_out
@@ -164,6 +174,7 @@ class Trainer:
             self.states.finish()
         finally:
             self.states.close()
+            self.reports.close()
             self.job.feed.close()
             gc.unfreeze()
         assert held_out is not None, "the last step is evaluated"
@@ -171,14 +182,17 @@ class Trainer:
         replay = state_folder(self.workspace, at) if at is not None else None
         return Outcome(self._record(), held_out, self.reports.curve.path, self.reports.metrics.path, replay)
 
+    def _progress(self) -> Progress:
+        return Progress(self.job.stage, self.config.steps, "steps", quiet=self.quiet, own_pace=False)
+
     def _step_and_what_is_due(self, progress: Progress) -> HeldOut | None:
         """One step; then what is due after it: a report, a saved state, a stop, an evaluation, in this order."""
         self._step()
-        progress.advance(1)
         evaluate = evaluates_after(self.at.step, self.config)
         save = evaluate or self.signals.number is not None or self._minutes_since_save() > self.host.checkpoint_minutes
-        if save or self.at.step % REPORT_EVERY_STEPS == 0:
-            self._report(progress, wait=save)
+        if save or self.reports.is_due(self.at.step, REPORT_EVERY_STEPS, REPORT_EVERY_SECONDS):
+            self._report(progress, wait=save or self.reports.warming_up)
+        progress.advance(1)
         if save:
             self._save()
         if self.signals.number is not None:
@@ -203,7 +217,7 @@ class Trainer:
             self.at.last_loss = result.loss
             self.reports.step(result)
         self.reports.speed(self.at.step, self.at.tokens)
-        progress.note = self.reports.note(self.config.steps - self.at.step)
+        progress.note = self.reports.note()
 
     def _check(self, result: StepResult) -> None:
         if not math.isfinite(result.loss):
@@ -211,10 +225,12 @@ class Trainer:
                 f"{self.job.stage}: the loss at step {result.step} is not finite",
                 fix=f"a smaller --set {self.job.stage}.muon_lr=... or {self.job.stage}.adamw_lr=...; the state before it is kept",
             )
+        mean = self.at.watch.mean
         if not self.at.watch.is_spike(result.step, result.loss):
             return
-        factor = self.at.watch.factor
-        say(f"{self.job.stage}: loss spike at step {result.step}: {result.loss:.3f} is over {factor:g} times its running mean")
+        above = f"{result.loss:.3f} is over {self.at.watch.factor:g} times its running mean of {mean:.3f}"
+        say(f"{self.job.stage}: loss spike at step {result.step}: {above}")
+        self.reports.spike(result.step, result.loss, mean, len(self.at.watch.steps))
         if self.at.rollbacks < self.config.spike_rollbacks:
             self.states.finish()
             if saved_steps(self.workspace):
@@ -235,8 +251,10 @@ class Trainer:
         return held_out
 
     def _save(self) -> None:
+        started = time.monotonic()
         self.states.save(self._record(), self.model.state_dict(), self.engine.optimizer.state())
         self._last_saved = time.monotonic()
+        self.reports.saved(self.at.step, self._last_saved - started)
 
     def _record(self) -> StateRecord:
         return self.at.record(self.engine.rows)
@@ -257,7 +275,7 @@ class Trainer:
         state = load_latest_state(self.workspace)
         if state is not None:
             self._restore(state)
-        self.reports.cut_back(self.at.step, self.at.tokens)
+        self.reports.take_up(self.at.step, self.at.tokens, len(self.at.watch.steps), self.at.rollbacks)
         if state is None:
             return None
         if not self.quiet:
@@ -281,6 +299,7 @@ class Trainer:
         self.at.skipped += spike_step - self.at.step
         self.at.rollbacks = before.rollbacks + 1
         self.at.watch.steps = before.watch.steps
-        self.reports.cut_back(self.at.step, self.at.tokens)
+        self.reports.cut_back(self.at.step, self.at.tokens, len(self.at.watch.steps), self.at.rollbacks)
+        self.reports.rollback(self.at.step, spike_step, self.at.rollbacks)
         progress.start_at(self.at.step)
         say(f"{self.job.stage}: went back to step {self.at.step}, and on with the rows after the spike")
