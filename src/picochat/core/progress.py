@@ -16,11 +16,12 @@ from typing import TextIO, TypeVar
 T = TypeVar("T")
 PLAIN_LINE_EVERY_S = 5.0
 REDRAW_EVERY_S = 0.2
+CLEAR_LINE = "\r\x1b[K"
 
 
 def say(message: str) -> None:
-    """One line to stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """One line to stderr, in the place of a progress line that is being rewritten there."""
+    print(f"{CLEAR_LINE if animated(sys.stderr) else ''}{message}", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

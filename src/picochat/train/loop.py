@@ -191,13 +191,16 @@ class Trainer:
         evaluate = evaluates_after(self.at.step, self.config)
         save = evaluate or self.signals.number is not None or self._minutes_since_save() > self.host.checkpoint_minutes
         if save or self.reports.is_due(self.at.step, REPORT_EVERY_STEPS, REPORT_EVERY_SECONDS):
-            self._report(progress, wait=save or self.reports.warming_up)
+            self._report(wait=save or self.reports.warming_up)
+        progress.note = self.reports.note()
         progress.advance(1)
         if save:
             self._save()
         if self.signals.number is not None:
             self._stop(self.signals.number)
-        return self._evaluate() if evaluate else None
+        held_out = self._evaluate() if evaluate else None
+        progress.note = self.reports.note()
+        return held_out
 
     def _step(self) -> None:
         started = time.monotonic()
@@ -209,7 +212,7 @@ class Trainer:
         self.at.tokens += fed.ids_BT.numel()
         self.losses.add(self.at.step, loss, norm, share, self.at.tokens)
 
-    def _report(self, progress: Progress, *, wait: bool) -> None:
+    def _report(self, *, wait: bool) -> None:
         """Write and check the losses that are here; all since the last report where `wait`."""
         for result in self.losses.fetch(wait=wait):
             self._check(result)
@@ -217,7 +220,6 @@ class Trainer:
             self.at.last_loss = result.loss
             self.reports.step(result)
         self.reports.speed(self.at.step, self.at.tokens)
-        progress.note = self.reports.note()
 
     def _check(self, result: StepResult) -> None:
         if not math.isfinite(result.loss):

@@ -91,7 +91,7 @@ def standing_parts(latest: Mapping[str, Any]) -> list[str]:
     elif "held_out_loss" in found:
         parts.append(f"held-out {found['held_out_loss']:.3f}")
     if "tokens_per_second" in found:
-        parts.append(f"{quantity(found['tokens_per_second'])} tokens/s")
+        parts.append(f"{quantity(found['tokens_per_second'])} tok/s")
     if "mfu" in found:
         parts.append(f"MFU {found['mfu']:.1%}")
     if "seconds_left" in found:

@@ -80,6 +80,7 @@ class _Trackio:
         with contextlib.redirect_stdout(sys.stderr):
             import trackio  # pyright: ignore[reportMissingImports]
 
+            self._trackio: Any = trackio
             self._run: Any = trackio.init(
                 project=PROJECT, name=f"{series.run}-{series.name}", resume="allow", embed=False, auto_log_gpu=False, auto_log_cpu=False
             )  # fmt: skip
@@ -89,7 +90,7 @@ class _Trackio:
 
     def close(self) -> None:
         with contextlib.redirect_stdout(sys.stderr):
-            self._run.finish()
+            self._trackio.finish()  # and not the run's own: the package would finish it once more at exit
 
 
 class _Wandb:
