@@ -21,6 +21,7 @@ Precision = Literal["float32", "bf16"]
 MatmulPrecision = Literal["highest", "high", "medium"]
 AttentionBackend = Literal["auto", "flash", "cudnn", "efficient", "math", "fa3"]
 GateProfile = Literal["research", "first_release", "skill_release"]
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 Share = Field(ge=0.0, le=1.0)
 
 
@@ -155,6 +156,7 @@ class HostConfig(Record):
 
     checkpoint_minutes: float = Field(default=5.0, gt=0)
     workers: PositiveInt | None = Field(default=None, description="processes for data work; None: one for each usable core")
+    track: tuple[Tracker, ...] | None = Field(default=None, description="where the figures of training also go, as a JSON list")
 
 
 class RunConfig(Record):

@@ -40,6 +40,8 @@ from picochat.gate.evidence import GateReport, PreflightReport
 from picochat.gate.render import gate_lines, preflight_lines
 from picochat.rundir import RunDir
 from picochat.scales import Scale, find_scale
+from picochat.train.pace import standing_words
+from picochat.train.sinks import check_trackers
 
 if TYPE_CHECKING:
     from picochat.train.ranks import Ranks
@@ -49,8 +51,8 @@ if TYPE_CHECKING:
 class Stage:
     """One row: the artifact's kind, the function that makes it, and what the function is given by these names.
 
-    `needs`: artifacts. `settings`: sections of the config; also `seed`, `config` (all of it), `pack` and `run`. A function that
-    is given `run` reads its artifacts there, and is not given them one by one.
+    `needs`: artifacts. `settings`: sections of the config; also `seed`, `config` (all of it), `pack`, `run` and `track` (the
+    folder of trackers). A function that is given `run` reads its artifacts there, and is not given them one by one.
     `version`: raise it when the function makes something else from the same input.
     `by_all`: where torchrun started several processes, all of them call the function together; the first one publishes.
     """
@@ -74,8 +76,8 @@ STAGES: tuple[Stage, ...] = (
     Stage("honesty",       "picochat.honesty.scan:scan_run",              ("corpus", "rows"),                                          ("honesty", "host"), 1, shared=True),
     Stage("host",          "picochat.sanity.host:measure_host",           ("shards", "tokenizer"),                                     ("model", "base", "runtime"), 1),
     Stage("preflight",     "picochat.gate.preflight:run_preflight",       ("corpus", "rows", "tokenizer", "shards", "conversations", "honesty", "host"), ("config",), 1),
-    Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd"), 2, by_all=True),
-    Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed", "gpu_hour_usd"), 2, by_all=True),
+    Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd", "track"), 2, by_all=True),
+    Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed", "gpu_hour_usd", "track"), 2, by_all=True),
     Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "shards", "tokenizer", "honesty"),   ("evals", "runtime", "seed"), 1),
     Stage("parity",        "picochat.release.parity:measure_parity",      ("sft", "tokenizer", "shards"),                              (), 1),
     Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows"), ("config",), 3),
@@ -133,6 +135,7 @@ def _run_pack(request: RunRequest) -> RunVerdict:
     run, resolved, pack = open_request(request)
     check_processes(find_scale(request.scale), resolved.config, process_count())
     check_device(resolved.config)
+    check_trackers(resolved.config.host.track)
     run_stages(run, resolved, pack, last="preflight")
     preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")
     status, lines = preflight.status, preflight_lines(preflight)
@@ -221,9 +224,7 @@ def status_lines(run: RunDir) -> list[str]:
             lines.append(f"{stage.kind:14} made     {run.artifact(stage.kind).digest[:12]}  {place}")
         elif place.with_name(f"{place.name}.work").exists():
             rows = read_journal(run.metrics(stage.kind)) if stage.kind in ("base", "sft") else []
-            lines.append(
-                f"{stage.kind:14} begun    " + (f"step {rows[-1]['step']}, loss {rows[-1]['loss']:.3f}" if rows else "")
-            )
+            lines.append(f"{stage.kind:14} begun    {standing_words(rows, time.time())}".rstrip())
         else:
             lines.append(f"{stage.kind:14} missing")
     return lines
@@ -398,7 +399,7 @@ def _unseen(call: Call, ranks: Ranks) -> Problem | None:
 def _setting(name: str, run: RunDir, config: RunConfig, pack: LoadedPack) -> Any:
     if name == "gpu_hour_usd":
         return config.gate.gpu_hour_usd
-    return {"pack": pack, "run": run, "config": config}.get(name) or getattr(config, name)
+    return {"pack": pack, "run": run, "config": config, "track": run.track}.get(name) or getattr(config, name)
 
 
 def _keyed(stage: Stage, config: RunConfig, pack: LoadedPack) -> dict[str, object]:
@@ -409,7 +410,7 @@ def _keyed(stage: Stage, config: RunConfig, pack: LoadedPack) -> dict[str, objec
             keyed[name] = config.model_dump(mode="json", exclude={"host"})
         elif name == "pack":
             keyed[name] = str(pack.path.resolve()) if stage.kind == "corpus" else None
-        elif name not in ("host", "run", "gpu_hour_usd"):
+        elif name not in ("host", "run", "gpu_hour_usd", "track"):
             value = getattr(config, name)
             keyed[name] = value if isinstance(value, int) else value.model_dump(mode="json")
     return keyed

@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -66,6 +67,16 @@ def usable_cores() -> int:
 def process_count() -> int:
     """Processes that torchrun started for this command, on all machines together; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_age_s() -> float | None:
+    """Seconds since this process was started by the system; None where the system does not say (only Linux does)."""
+    try:
+        # The command in parentheses may hold spaces; field 22 of stat(5) is the start in clock ticks since boot.
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def free_disk_bytes(folder: Path) -> int:

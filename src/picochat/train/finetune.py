@@ -7,6 +7,7 @@ nothing bleeds. Rows of a step follow from seed and step, every conversation onc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from picochat.train.held_out import summed_loss
 from picochat.train.layout import whole
 from picochat.train.live import HeldOut
 from picochat.train.loop import Job, Trainer
+from picochat.train.pace import StartClock
 from picochat.train.publish import write_checkpoint
 from picochat.train.ranks import current_ranks, open_shared_compute
 
@@ -40,22 +42,26 @@ def finetune(
     host: HostConfig,
     seed: int,
     gpu_hour_usd: float | None,
+    track: Path,
     draft: Draft,
 ) -> None:
     """Train the base checkpoint on the SFT rows and leave the chat model's checkpoint in the draft.
 
     Of several processes (train/ranks.py) all call this; the first one publishes.
     """
+    clock = StartClock()
     vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
     train, held_out = open_conversations(conversations, "train"), open_conversations(conversations, "held_out")
     if len(train) == 0:
         raise BadInput("the pack has no SFT rows that fit the context", fix="picochat data task-pack --dataset-pack ...")
+    clock.mark("open_data")
     info = load_model(base.place)[1]
     ranks = current_ranks(runtime)
     compute = open_shared_compute(runtime, info.model, ranks)
     gpt, info = load_model(base.place, compute.device)
     check_tokenizer(info, vocabulary.digest, base.place)
     gpt.recompute_blocks(runtime.activation_checkpointing)
+    clock.mark("model")
     job = Job(
         stage="sft",
         config=sft,
@@ -69,6 +75,8 @@ def finetune(
             loss=_mean(*summed_loss(model, _all_rows(held_out, vocabulary.pad), compute, ranks)), bits_per_byte=None
         ),
         gpu_hour_usd=gpu_hour_usd,
+        track=track,
+        clock=clock,
     )
     outcome = Trainer(gpt, job, compute, host, draft.workspace, ranks=ranks).train()
     trained = whole(gpt, ranks)

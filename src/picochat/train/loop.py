@@ -13,7 +13,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -37,22 +37,25 @@ from picochat.train.checkpoint import (
 from picochat.train.engine import Engine
 from picochat.train.feed import Feed
 from picochat.train.live import HeldOut, LossQueue, Reports, StepResult
+from picochat.train.pace import StartClock
 from picochat.train.ranks import ALONE, Ranks
 from picochat.train.schedule import lr_share
 from picochat.train.signals import LateSignals
+from picochat.train.sinks import Sinks
 from picochat.train.spikes import SpikeWatch
 
 if TYPE_CHECKING:
     from picochat.train.sharded_states import ShardedStateWriter
 
-REPORT_EVERY_STEPS = 10
+REPORT_EVERY_STEPS, REPORT_EVERY_SECONDS = 10, 5.0
 
 
 @dataclass(frozen=True)
 class Job:
     """What is trained, on what: a stage's name, its settings, the rows of each step, and its held-out evaluation.
 
-    `gpu_hour_usd`: what an hour of one device costs, for the progress line.
+    `gpu_hour_usd`: what an hour of one device costs, for the progress line. `track`: the folder of trackers; None: no tracker.
+    `clock`: runs since the stage began.
     """
 
     stage: Literal["base", "sft"]
@@ -60,6 +63,8 @@ class Job:
     feed: Feed
     evaluate: Callable[[GPT], HeldOut]
     gpu_hour_usd: float | None = None
+    track: Path | None = None
+    clock: StartClock = field(default_factory=StartClock)
 
 
 @dataclass
@@ -170,7 +175,8 @@ class Trainer:
         # What a follower would report is what the first process reports: it goes to a folder that ends with it.
         self._own = None if ranks.leads else tempfile.TemporaryDirectory()
         reports = Path(self._own.name) if self._own else workspace
-        self.reports = Reports(reports, model, compute, job.gpu_hour_usd, devices=ranks.count)
+        sinks = Sinks(host.track if job.track and ranks.leads else None, job.track or workspace, job.stage, workspace)
+        self.reports = Reports(reports, model, compute, job.config, job.clock, sinks, job.gpu_hour_usd, devices=ranks.count)
         self.states = open_states(workspace, replay_step(job.config), ranks)
         self.losses = LossQueue(ranks)
         self.at = Progressed(SpikeWatch(job.config.spike_factor))
@@ -188,8 +194,12 @@ class Trainer:
             # What stands now stays: the collector need not look through it again in the middle of a step.
             gc.collect()
             gc.freeze()
-            with Progress(self.job.stage, self.config.steps, "steps", quiet=self.quiet) as progress, self.signals:
+            self.job.clock.mark("state")
+            if self.engine.compute.compiled and not self.quiet:
+                say(f"{self.job.stage}: compiling the step (minutes the first time, then from the cache)")
+            with self._progress() as progress, self.signals:
                 progress.start_at(self.at.step)
+                progress.advance(0)
                 while self.at.step < self.config.steps:
                     try:
                         held_out = self._step_and_what_is_due(progress) or held_out
@@ -198,6 +208,7 @@ class Trainer:
             self.states.finish()
         finally:
             self.states.close()
+            self.reports.close()
             self.job.feed.close()
             gc.unfreeze()
         assert held_out is not None, "the last step is evaluated"
@@ -205,21 +216,29 @@ class Trainer:
         replay = state_folder(self.workspace, at) if at is not None else None
         return Outcome(self._record(), held_out, self.reports.curve.path, self.reports.metrics.path, replay)
 
+    def _progress(self) -> Progress:
+        return Progress(self.job.stage, self.config.steps, "steps", quiet=self.quiet, own_pace=False)
+
     def _step_and_what_is_due(self, progress: Progress) -> HeldOut | None:
         """One step; then what is due after it: a report, a saved state, a stop, an evaluation, in this order."""
         self._step()
-        progress.advance(1)
         evaluate = evaluates_after(self.at.step, self.config)
-        minutes_over = self.ranks.leads and self._minutes_since_save() > self.host.checkpoint_minutes
-        signal_number, minutes_over = self.ranks.agree(self.signals.number or 0, int(minutes_over))
-        save = bool(evaluate or signal_number or minutes_over)
-        if save or self.at.step % REPORT_EVERY_STEPS == 0:
-            self._report(progress, wait=save)
+        minutes_over = self._minutes_since_save() > self.host.checkpoint_minutes
+        report = self.reports.is_due(self.at.step, REPORT_EVERY_STEPS, REPORT_EVERY_SECONDS)
+        # What clocks and signals decide, all processes decide together: they exchange losses and states.
+        number, over, report = self.ranks.agree(self.signals.number or 0, minutes_over, report)
+        save = bool(evaluate or number or over)
+        if save or report:
+            self._report(wait=save or self.reports.warming_up)
+        progress.note = self.reports.note()
+        progress.advance(1)
         if save:
             self._save()
-        if signal_number:
-            self._stop(signal_number)
-        return self._evaluate() if evaluate else None
+        if number:
+            self._stop(number)
+        held_out = self._evaluate() if evaluate else None
+        progress.note = self.reports.note()
+        return held_out
 
     def _step(self) -> None:
         started = time.monotonic()
@@ -231,7 +250,7 @@ class Trainer:
         self.at.tokens += fed.ids_BT.numel() * self.ranks.count
         self.losses.add(self.at.step, loss, norm, share, self.at.tokens)
 
-    def _report(self, progress: Progress, *, wait: bool) -> None:
+    def _report(self, *, wait: bool) -> None:
         """Write and check the losses that are here; all since the last report where `wait`."""
         for result in self.losses.fetch(wait=wait):
             self._check(result)
@@ -239,7 +258,6 @@ class Trainer:
             self.at.last_loss = result.loss
             self.reports.step(result)
         self.reports.speed(self.at.step, self.at.tokens)
-        progress.note = self.reports.note(self.config.steps - self.at.step)
 
     def _check(self, result: StepResult) -> None:
         if not math.isfinite(result.loss):
@@ -247,10 +265,12 @@ class Trainer:
                 f"{self.job.stage}: the loss at step {result.step} is not finite",
                 fix=f"a smaller --set {self.job.stage}.muon_lr=... or {self.job.stage}.adamw_lr=...; the state before it is kept",
             )
+        mean = self.at.watch.mean
         if not self.at.watch.is_spike(result.step, result.loss):
             return
-        factor = self.at.watch.factor
-        self._say(f"loss spike at step {result.step}: {result.loss:.3f} is over {factor:g} times its running mean")
+        above = f"{result.loss:.3f} is over {self.at.watch.factor:g} times its running mean of {mean:.3f}"
+        self._say(f"loss spike at step {result.step}: {above}")
+        self.reports.spike(result.step, result.loss, mean, len(self.at.watch.steps))
         if self.at.rollbacks < self.config.spike_rollbacks:
             self.states.finish()
             if self.ranks.from_first(bool(saved_steps(self.workspace))):
@@ -275,9 +295,11 @@ class Trainer:
             say(f"{self.job.stage}: {message}")
 
     def _save(self) -> None:
+        started = time.monotonic()
         if self.ranks.leads or self.ranks.sharded:
             self.states.save(self._record(), self.model.state_dict(), self.engine.optimizer.state())
         self._last_saved = time.monotonic()
+        self.reports.saved(self.at.step, self._last_saved - started)
 
     def _record(self) -> StateRecord:
         return self.at.record(self.engine.rows)
@@ -298,7 +320,7 @@ class Trainer:
         state = self._newest_state()
         if state is not None:
             self._restore(state)
-        self.reports.cut_back(self.at.step, self.at.tokens)
+        self.reports.take_up(self.at.step, self.at.tokens, len(self.at.watch.steps), self.at.rollbacks)
         if state is None:
             return None
         self._say(f"resumed after step {self.at.step} of {self.config.steps}")
@@ -336,6 +358,7 @@ class Trainer:
         self.at.skipped += spike_step - self.at.step
         self.at.rollbacks = before.rollbacks + 1
         self.at.watch.steps = before.watch.steps
-        self.reports.cut_back(self.at.step, self.at.tokens)
+        self.reports.cut_back(self.at.step, self.at.tokens, len(self.at.watch.steps), self.at.rollbacks)
+        self.reports.rollback(self.at.step, spike_step, self.at.rollbacks)
         progress.start_at(self.at.step)
         self._say(f"went back to step {self.at.step}, and on with the rows after the spike")

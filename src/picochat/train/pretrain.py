@@ -6,6 +6,8 @@ once per epoch and a resume needs no data state.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from picochat.config import HostConfig, ModelConfig, RuntimeConfig, TrainConfig, parameter_count
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, Draft
@@ -19,6 +21,7 @@ from picochat.train.feed import feed_of_stream
 from picochat.train.held_out import held_out_of_stream
 from picochat.train.layout import whole
 from picochat.train.loop import Job, Trainer
+from picochat.train.pace import StartClock
 from picochat.train.publish import write_checkpoint
 from picochat.train.ranks import current_ranks, open_shared_compute
 
@@ -32,12 +35,14 @@ def pretrain(
     host: HostConfig,
     seed: int,
     gpu_hour_usd: float | None,
+    track: Path,
     draft: Draft,
 ) -> None:
     """Train the base model and leave its checkpoint in the draft. Raises BadInput where the shards hold no whole row.
 
     Of several processes (train/ranks.py) all call this; the first one publishes.
     """
+    clock = StartClock()
     tokens = open_shards(shards, check_digests=True)
     if tokens.train.row_count(model.context) == 0:
         raise BadInput(
@@ -45,6 +50,7 @@ def pretrain(
             fix="import more rows, or a smaller --set model.context=...",
         )
     vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
+    clock.mark("open_data")
     ranks = current_ranks(runtime)
     compute = open_shared_compute(runtime, model, ranks)
     gpt = GPT(model, vocabulary.vocab_size)
@@ -53,13 +59,18 @@ def pretrain(
         centre_(gpt)
     gpt.recompute_blocks(runtime.activation_checkpointing)
     gpt.to(compute.device)
+    clock.mark("model")
     text_bytes = facts_of(shards, ShardsFacts).held_out_text_bytes
+    feed = feed_of_stream(tokens.train, model.context, base.sequences_per_step, seed, compute.device, ranks)
+    clock.mark("feed")
     job = Job(
         stage="base",
         config=base,
-        feed=feed_of_stream(tokens.train, model.context, base.sequences_per_step, seed, compute.device, ranks),
+        feed=feed,
         evaluate=lambda trained: held_out_of_stream(trained, tokens.held_out, text_bytes, vocabulary.bos, compute, ranks),
         gpu_hour_usd=gpu_hour_usd,
+        track=track,
+        clock=clock,
     )
     outcome = Trainer(gpt, job, compute, host, draft.workspace, ranks=ranks).train()
     trained = whole(gpt, ranks)
