@@ -26,6 +26,9 @@ from picochat.train.ranks import ALONE, Ranks
 LARGEST_GRADIENTS_SHARE = 0.25
 """Share of the machine's memory that the gradients of a whole crew may take."""
 
+CREW_TOKENS = 512
+"""Tokens of one forward-backward of each in a crew: few enough to stay near the core."""
+
 
 class Engine:
     """`rows`: the micro-batch, sequences of one forward-backward. None: all rows of a step, until that proves too many."""
@@ -98,7 +101,7 @@ class Engine:
 
     def _own_gradients(self, fed: Fed, parameters: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]]:
         """(loss, gradients) of these rows, nothing left in the model: several threads do this at once."""
-        rows = self.rows or len(fed.ids_BT)
+        rows = self.rows or max(1, CREW_TOKENS // fed.ids_BT.shape[1])
         losses: list[Tensor] = []
         summed: list[Tensor] = []
         for start in range(0, len(fed.ids_BT), rows):
