@@ -367,7 +367,7 @@ def follow(ranks: Ranks) -> RunVerdict:
 def _take_part(call: Call, ranks: Ranks) -> None:
     from picochat.train.ranks import LostProcess
 
-    problem = _unseen(call, ranks)
+    problem = unseen(call, ranks)
     if any(found is not None for found in ranks.from_all(problem)):
         return
     stage = next(stage for stage in STAGES if stage.kind == call.kind)
@@ -382,7 +382,7 @@ def _take_part(call: Call, ranks: Ranks) -> None:
             raise
 
 
-def _unseen(call: Call, ranks: Ranks) -> Problem | None:
+def unseen(call: Call, ranks: Ranks) -> Problem | None:
     """Why this process cannot take part: an artifact or the workspace that is not there, or is another one."""
     artifacts = [value for value in call.arguments.values() if isinstance(value, Artifact)]
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -117,7 +118,9 @@ def whole_tensors(parts: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         for name, stored in reader.read_metadata().state_dict_metadata.items()
         if isinstance(stored, TensorStorageMetadata)
     }
-    load(tensors, storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # that is what no_dist asks for
+        load(tensors, storage_reader=reader, no_dist=True)
     return _parted(tensors)
 
 
