@@ -125,7 +125,9 @@ def damage_of(folder: Path) -> str | None:
 
 
 def _loaded(folder: Path) -> SavedState:
-    return SavedState(_state_file(folder).state, load_file(folder / WEIGHTS), load_file(folder / OPTIMIZER))
+    # Read, not mapped: a mapped moment would keep its file, and its disk, for as long as training goes on.
+    weights, optimizer = (load_file(folder / name, backend="pread") for name in (WEIGHTS, OPTIMIZER))
+    return SavedState(_state_file(folder).state, weights, optimizer)
 
 
 def _state_file(folder: Path) -> StateFile:
