@@ -22,9 +22,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from picochat.core.publish import open_artifact
 from tests.train.builders import begin_run
 from tests.train.killing import busy_config, train_calmly, train_with_kills
+
+from picochat.core.publish import open_artifact
 
 KILLS_A_STAGE = 5
 

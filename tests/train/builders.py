@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from functools import lru_cache
 from pathlib import Path
 
-from picochat.config import HostConfig, ModelConfig, ResolvedConfig, RunConfig, RuntimeConfig, TokenizerConfig, TrainConfig, flatten
+from picochat.config import (
+    HostConfig,
+    ModelConfig,
+    ResolvedConfig,
+    RunConfig,
+    RuntimeConfig,
+    TokenizerConfig,
+    TrainConfig,
+    flatten,
+)
 from picochat.core.machine import machine_record
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import write_json
@@ -30,24 +43,30 @@ def small_config(**base: object) -> RunConfig:
     )
 
 
-def begin_run(root: Path, config: RunConfig, tokenizer_file: Path | None = None) -> RunDir:
+def begin_run(root: Path, config: RunConfig) -> RunDir:
     """A run folder up to its token shards."""
+    shutil.copytree(_shards_of_the_manual(), root)
     run = RunDir(root)
     write_json(run.config, ResolvedConfig(config=config, origins=dict.fromkeys(flatten(config), "scale")))
     write_json(run.machine, machine_record())
+    return run
+
+
+@lru_cache
+def _shards_of_the_manual() -> Path:
+    """A folder with tokenizer and token shards, made once in a process."""
+    folder = Path(tempfile.mkdtemp(prefix="picochat-test-shards-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    run = RunDir(folder)
     with publish(run.place("tokenizer"), "tokenizer", "key", {}) as draft:
-        file = draft.path("tokenizer.json")
-        if tokenizer_file is None:
-            write_tokenizer_file(file.parent)
-        else:
-            file.write_bytes(tokenizer_file.read_bytes())
+        write_tokenizer_file(draft.folder)
         draft.path("chat_template.jinja").write_text("")
         draft.facts = {"vocab_size": 512, "merges": 200, "trained_on_bytes": 1}
-    (root / "base").mkdir()
-    documents = short_documents(300)
     run.write_front_pages()
+    (folder / "base").mkdir()
+    documents = short_documents(300)
     publish_shards(run.place("shards"), make_job(run.place("tokenizer") / "tokenizer.json", documents[:280], documents[280:]))
-    return run
+    return folder
 
 
 def train_base(run: RunDir, config: RunConfig, host: HostConfig | None = None, place: Path | None = None) -> Artifact:
@@ -55,7 +74,5 @@ def train_base(run: RunDir, config: RunConfig, host: HostConfig | None = None, p
     shards, tokenizer = run.artifact("shards"), run.artifact("tokenizer")
     inputs = {"shards": shards.digest, "tokenizer": tokenizer.digest}
     with publish(place or run.place("base"), "base", "key", inputs) as draft:
-        pretrain(
-            shards, tokenizer, config.model, config.base, config.runtime, host or HostConfig(), config.seed, None, draft
-        )
+        pretrain(shards, tokenizer, config.model, config.base, config.runtime, host or HostConfig(), config.seed, None, draft)
     return published(draft)

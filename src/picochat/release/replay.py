@@ -73,7 +73,7 @@ def inspect_with_replay(path: Path, steps: int, run_dir: Path | None) -> VerifyR
 def replay(path: Path, steps: int, run_dir: Path | None) -> VerifyCheck:
     """Train up to `steps` steps again, and what differs. Stops at the first loss that does."""
     with _opened(path) as stated:
-        parts = find_parts(stated, [stated, RunDir(run_dir)] if run_dir else [stated])
+        parts = find_parts(stated, path, [stated, RunDir(run_dir)] if run_dir else [stated])
         runtime, compute = _compute_here(parts)
         exact = parts.must_be_equal and runtime.device == "cpu"
         return _Comparison(parts, compute, 0.0 if exact else LARGEST_LOSS_DIFFERENCE[runtime.precision], exact).over(steps)
@@ -92,15 +92,15 @@ def _opened(path: Path) -> Generator[RunDir, None, None]:
 # ---- what it needs ---------------------------------------------------------------------------------------------------
 
 
-def find_parts(stated: RunDir, roots: Sequence[RunDir]) -> Parts:
+def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
     """What `stated` claims, and the large parts from the first of `roots` that has them with the digests that it claims.
 
-    Raises BadInput that names every part that is missing or another.
+    path: what `stated` was read from. Raises BadInput that names every part that is missing or another.
     """
     base, shards = stated.artifact("base"), stated.artifact("shards")
     if f"{REPLAY_FOLDER}/{STATE_FILES[0]}" not in base.manifest.files:
         raise BadInput(
-            f"{base.place} kept no state to replay from",
+            f"the run of {path} kept no state to replay from",
             fix="a run keeps one where base.eval_every is set and smaller than base.steps",
         )
     info = weights.read_info(base.place)
@@ -109,7 +109,7 @@ def find_parts(stated: RunDir, roots: Sequence[RunDir]) -> Parts:
     tokens = _place_with(shards, [name for name in shards.manifest.files if not name.endswith(".starts")], roots, problems)
     published = _place_with(base, [weights.WEIGHTS], roots, [])
     if state is None or tokens is None:
-        raise BadInput(f"{stated.root} cannot be replayed from what is here", problems=problems)
+        raise BadInput(f"{path} cannot be replayed with what is here", problems=problems)
     return Parts(
         config=read_record(ResolvedConfig, stated.config, "configuration").config,
         facts=facts_of(base, TrainFacts),
@@ -124,18 +124,18 @@ def find_parts(stated: RunDir, roots: Sequence[RunDir]) -> Parts:
 
 def _place_with(artifact: Artifact, names: Sequence[str], roots: Sequence[RunDir], problems: list[Problem]) -> Path | None:
     """The first folder that holds all these files of the artifact as it states them; None, and why, where there is none."""
-    kept = f"{REPLAY_FOLDER}/" if names[0].startswith(REPLAY_FOLDER) else artifact.kind
+    found = 0
     for root in roots:
         place = root.place(artifact.kind)
         if any(not (place / name).is_file() for name in names):
             continue
-        changed = _changed(place, names, artifact, f"checking {kept}")
+        found += 1
+        changed = _changed(place, names, artifact)
         if changed is None:
             return place
         problems.append(Problem(f"{place / changed} is not the file that the manifest states", fix=ANOTHER_FIX))
-    if not problems:
-        where = " and ".join(str(root.root) for root in roots)
-        problems.append(Problem(f"{artifact.kind} {names[0]} and what belongs to it: not in {where}", fix=MISSING_FIX))
+    if not found:
+        problems.append(Problem(f"{artifact.kind}: {names[0]} and what belongs to it are not here", fix=MISSING_FIX))
     return None
 
 
@@ -146,9 +146,9 @@ MISSING_FIX = (
 ANOTHER_FIX = "--run-dir must name the run that the bundle is of, or one whose artifacts have the same digests"
 
 
-def _changed(place: Path, names: Sequence[str], artifact: Artifact, label: str) -> str | None:
+def _changed(place: Path, names: Sequence[str], artifact: Artifact) -> str | None:
     """The first of the files whose bytes differ from the manifest."""
-    with Progress(label, sum(artifact.manifest.files[name].bytes for name in names), "B") as progress:
+    with Progress(f"checking {artifact.kind}", sum(artifact.manifest.files[name].bytes for name in names), "B") as progress:
         for name in names:
             if digest_file(place / name) != artifact.manifest.files[name].sha256:
                 return name
