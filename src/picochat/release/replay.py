@@ -199,7 +199,8 @@ def trained_again(parts: Parts, compute: Compute) -> Iterator[tuple[int, float, 
     stream = open_shards(parts.shards).train
     feed = feed_of_stream(stream, parts.info.model.context, config.sequences_per_step, parts.config.seed, compute.device)
     engine = Engine(model, config, compute, fixed_shape=feed.fixed_shape, rows=record.micro_batch)
-    engine.optimizer.load_state(parts.state.optimizer)
+    # Copies: the optimizer takes the tensors over and changes them.
+    engine.optimizer.load_state({name: tensor.clone() for name, tensor in parts.state.optimizer.items()})
     try:
         for step in range(record.step, config.steps):
             loss, _ = engine.step(feed.step(step + parts.facts.skipped_steps), lr_share(step, config))

@@ -210,9 +210,14 @@ class StateWriter:
         state = SavedState(record, self._weights.take(weights), self._optimizer.take(optimizer))
         self._writing = self._thread.submit(self._write, state, _copies_made(weights))
 
+    @property
+    def writing(self) -> bool:
+        """Whether a write is under way."""
+        return self._writing is not None and not self._writing.done()
+
     def check(self) -> None:
         """Raise HostProblem where a write has ended badly; never waits."""
-        if self._writing is not None and self._writing.done():
+        if not self.writing:
             self.finish()
 
     def finish(self) -> None:
