@@ -26,6 +26,7 @@ class Engine:
         self, model: GPT, config: TrainConfig, compute: Compute, *, fixed_shape: bool, rows: int | None = None
     ) -> None:
         self.model, self.compute = model, compute
+        model.repeat_heads = compute.repeat_heads
         self.rows = rows or config.micro_batch
         self.optimizer = Optimizer(model, config, compiled=compute.compiled)
         # Rows of changing length would be compiled again for each length: longer than the stage itself takes.

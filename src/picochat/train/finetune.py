@@ -47,7 +47,7 @@ def finetune(
     if len(train) == 0:
         raise BadInput("the pack has no SFT rows that fit the context", fix="picochat data task-pack --dataset-pack ...")
     info = load_model(base.place)[1]
-    compute = open_compute(runtime, info.model)
+    compute = open_compute(runtime, info.model, draft.workspace)
     gpt, info = load_model(base.place, compute.device)
     check_tokenizer(info, vocabulary.digest, base.place)
     job = Job(

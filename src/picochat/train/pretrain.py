@@ -41,7 +41,7 @@ def pretrain(
             fix="import more rows, or a smaller --set model.context=...",
         )
     vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
-    compute = open_compute(runtime, model)
+    compute = open_compute(runtime, model, draft.workspace)
     gpt = GPT(model, vocabulary.vocab_size)
     initialise(gpt, seed)
     if model.centred:
