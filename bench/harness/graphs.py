@@ -13,6 +13,7 @@ import torch
 from functorch.compile import make_boxed_func
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.utils import counters
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 
 from picochat.model.gpt import GPT
@@ -57,8 +58,9 @@ def inspect(model: GPT, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype) 
         return backend(graph, inputs)
 
     torch._dynamo.reset()
+    counters.clear()
     loss = torch.compile(model.loss_sum, dynamic=False, backend=counted)(ids_BT, targets_BT, dtype)
     loss.backward()
-    found.breaks = sum(torch._dynamo.utils.counters["graph_break"].values())
+    found.breaks = sum(counters["graph_break"].values())
     torch._dynamo.reset()
     return found
