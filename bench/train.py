@@ -153,8 +153,8 @@ def run_in_turns(
 
 def waiting(one: Contender, number: int, compute: Compute) -> list[str]:
     """What one more step makes the host wait for; on a CPU a compiled step shows nothing, so the row says eager's."""
-    if compute.device.type == "cpu" and compute.compiled:
-        return ["not looked at: compiled on a CPU"]
+    if compute.device.type == "cpu" and (compute.compiled or compute.crew.size > 1):
+        return ["not looked at: on a CPU neither compiled graphs nor threads show their calls"]
     one.step(number)
     return host_syncs(lambda: one.step(number + 1), compute.device)
 

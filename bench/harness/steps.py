@@ -41,7 +41,7 @@ class Contender:
 class SeparateBlock(Block):
     """The block with one product for each of its matrices."""
 
-    def forward(self, x_BTC: Tensor, at: Positions) -> Tensor:
+    def _write_to(self, x_BTC: Tensor, at: Positions) -> Tensor:
         def product(x: Tensor, matrix: nn.Linear) -> Tensor:
             return F.linear(x, matrix.weight.to(x.dtype))
 
@@ -69,7 +69,8 @@ def picochat_step(
     engine = Engine(model, train, compute, fixed_shape=True)
     if levers.get("autotune") == "on":
         options = {"max_autotune": True, "coordinate_descent_tuning": True}
-        engine.loss_sum = torch.compile(model.loss_sum, dynamic=False, fullgraph=True, options=options)
+        compiled = torch.compile(model.loss_sum, dynamic=False, fullgraph=True, options=options)
+        setattr(engine.layout, "loss_sum", compiled)  # noqa: B010
     name = " ".join(["picochat", train.matrix_optimizer, *(f"{key}={value}" for key, value in levers.items())])
     return Contender(name, lambda n: engine.step(feed.step(n), 1.0)[0], feed.close, lambda: engine.rows)
 

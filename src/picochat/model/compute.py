@@ -21,6 +21,7 @@ from picochat.core.errors import WrongUsage
 from picochat.core.machine import usable_cores
 from picochat.core.progress import say
 from picochat.model.backends import BACKENDS, Choice, Setting, choose, place_of_choice
+from picochat.model.crew import NO_CREW, Crew
 from picochat.rundir import cache_folder
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -32,7 +33,7 @@ PEAK_BF16_FLOPS = (("H100 PCIe", 756e12), ("H100", 989e12), ("H200", 989e12), ("
 @dataclass(frozen=True)
 class Compute:
     """A resolved runtime. `backend` and `repeat_heads`: how attention is computed (model/backends.py); `attention_error`: what
-    its check gave; `choice`: what it was chosen among, where it was chosen here.
+    its check gave; `choice`: what it was chosen among, where it was chosen here. `crew` is of one on a GPU.
     """
 
     device: torch.device
@@ -40,6 +41,7 @@ class Compute:
     backend: str
     attention_error: float | None
     compiled: bool
+    crew: Crew = NO_CREW
     repeat_heads: bool = False
     choice: Choice | None = None
 
@@ -64,7 +66,8 @@ def open_compute(runtime: RuntimeConfig, model: ModelConfig, workspace: Path | N
         places.insert(0, workspace / "attention.json")
     choice = choose(runtime.attention_backend, setting, places)
     chosen = choice.chosen
-    return Compute(device, setting.dtype, chosen.backend, chosen.error, runtime.compile, chosen.repeat_heads, choice)
+    crew = Crew(runtime.threads or usable_cores()) if device.type == "cpu" else NO_CREW
+    return Compute(device, setting.dtype, chosen.backend, chosen.error, runtime.compile, crew, chosen.repeat_heads, choice)
 
 
 def apply_settings(runtime: RuntimeConfig) -> None:

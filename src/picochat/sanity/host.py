@@ -10,7 +10,7 @@ from pathlib import Path
 
 from picochat.config import ModelConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import HostProblem
-from picochat.core.machine import MachineRecord, free_disk_bytes, machine_record
+from picochat.core.machine import MachineRecord, free_disk_bytes, machine_record, process_count
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import finite_or_none, write_json
 from picochat.model.compute import Compute, open_compute
@@ -25,7 +25,11 @@ TIMED_STEPS = 30
 def measure_host(
     shards: Artifact, tokenizer: Artifact, model: ModelConfig, base: TrainConfig, runtime: RuntimeConfig, draft: Draft
 ) -> None:
-    """Write host.json (HostFacts). A backend that does not work is written down, for the preflight to judge."""
+    """Write host.json (HostFacts). A backend that does not work is written down, for the preflight to judge.
+
+    Of several processes the first one measures alone, with its share of a step's rows.
+    """
+    devices = process_count()
     vocab_size = facts_of(tokenizer, TokenizerFacts).vocab_size
     problem: str | None = None
     compute: Compute | None = None
@@ -36,8 +40,9 @@ def measure_host(
         problem = error.what
     stream = open_shards(shards).train
     if compute is not None and stream.row_count(model.context) > 0:
-        capacity = capacity_on(stream, model, vocab_size, base, compute)
-    facts = host_facts(runtime, compute, problem, capacity, draft.folder)
+        own = base.model_copy(update={"sequences_per_step": max(1, base.sequences_per_step // devices)})
+        capacity = capacity_on(stream, model, vocab_size, own, compute)
+    facts = host_facts(runtime, compute, problem, capacity, draft.folder, devices)
     write_json(draft.observation("host.json"), facts)
 
 
@@ -54,26 +59,36 @@ def capacity_on(
 
 
 def host_facts(
-    runtime: RuntimeConfig, compute: Compute | None, problem: str | None, capacity: Capacity | None, folder: Path
+    runtime: RuntimeConfig,
+    compute: Compute | None,
+    problem: str | None,
+    capacity: Capacity | None,
+    folder: Path,
+    devices: int,
 ) -> HostFacts:
-    """What was found, as it is recorded. `folder`: on the disk that the run will fill."""
+    """What was found, as it is recorded. `folder`: on the disk that the run will fill; `devices`: as fast as the one measured."""
     found = capacity or Capacity(0)
+
+    def of_all(rate: float | None) -> float | None:
+        return None if rate is None else rate * devices
+
     return HostFacts(
         device_name=device_name(runtime, machine_record()),
         attention_backend=compute.backend if compute else runtime.attention_backend,
         attention_error=compute.attention_error if compute else None,
         attention_problem=problem,
         attention_ways=[tried.line() for tried in compute.choice.tried] if compute and compute.choice else [],
-        tokens_per_second=found.tokens_per_second,
-        tokens_per_second_low=found.tokens_per_second_low,
-        tokens_per_second_high=found.tokens_per_second_high,
+        devices=devices,
+        tokens_per_second=of_all(found.tokens_per_second),
+        tokens_per_second_low=of_all(found.tokens_per_second_low),
+        tokens_per_second_high=of_all(found.tokens_per_second_high),
         mfu=found.mfu,
         micro_batch=found.micro_batch,
         peak_memory_bytes=found.peak_memory_bytes,
         free_memory_share=found.free_memory_share,
         free_disk_bytes=free_disk_bytes(folder),
         compile_s=found.compile_s if capacity else None,
-        forward_tokens_per_second=found.forward_tokens_per_second,
+        forward_tokens_per_second=of_all(found.forward_tokens_per_second),
         save_s=found.save_s,
         measured_steps=found.steps,
         measured_sequences=found.sequences,

@@ -18,6 +18,7 @@ from picochat.gate.plan import hours_of
 from picochat.model.backends import select_kernel
 from picochat.model.centred import largest_centre_error
 from picochat.model.compute import Compute, apply_settings, open_compute
+from picochat.model.crew import NO_CREW
 from picochat.rundir import HostFacts
 from picochat.sanity.context import ROWS, SMALL, Context, SanityResult, at_most, random_rows, skipped
 from picochat.sanity.host import capacity_on, host_facts
@@ -132,8 +133,8 @@ def centred_step(context: Context) -> SanityResult:
 def no_host_sync(context: Context) -> SanityResult:
     """A step, from its rows to its gradient norm, asks nothing of the device that the host must wait for."""
     compute = context.compute
-    if compute.device.type == "cpu":  # where calls are looked for by name, which a compiled graph does not show
-        compute = replace(compute, compiled=False)
+    if compute.device.type == "cpu":  # where calls are looked for by name, which neither compiled graphs nor threads show
+        compute = replace(compute, compiled=False, crew=NO_CREW)
     feed = _device_feed(context, random_stream(41 * SMALL.context + 3, 512))
     engine = Engine(context.small_model(0), TrainConfig(steps=4, sequences_per_step=ROWS), compute, fixed_shape=True)
     for number in range(2):
@@ -152,7 +153,7 @@ def scale_capacity(context: Context) -> SanityResult:
     stream = random_stream(max(CAPACITY_TOKENS, 2 * config.model.context), vocab_size)
     base = _share_of_one_device(scale, context.capacity_sequences)
     capacity = capacity_on(stream, config.model, vocab_size, base, context.compute, CAPACITY_STEPS)
-    host = host_facts(context.runtime, context.compute, None, capacity, Path())
+    host = host_facts(context.runtime, context.compute, None, capacity, Path(), max(1, scale.gpus))
     free = host.free_memory_share
     status: Literal["pass", "fail"] = "pass" if free is not None and free >= context.min_free_share else "fail"
     fits = host.tokens_per_second is not None
@@ -183,15 +184,14 @@ def _pace(host: HostFacts) -> str:
     mfu = f", MFU {host.mfu:.1%} (non-causal convention)" if host.mfu is not None else ""
     memory = f", peak {host.peak_memory_bytes / 1e9:.1f} GB" if host.peak_memory_bytes else ""
     steps = f"{host.measured_steps} steps of {host.measured_sequences} sequences, {host.micro_batch} at a time"
-    return f"{median} tokens/s on one device ({low} to {high}){mfu}{memory}, {steps}"
+    devices = f"{host.devices} devices, one measured" if host.devices > 1 else "one device"
+    return f"{median} tokens/s on {devices} ({low} to {high}){mfu}{memory}, {steps}"
 
 
 def _forecast(scale: Scale, host: HostFacts, gpu_hour_usd: float | None) -> str:
-    """Hours of the whole run and their parts; several devices are taken to be as many times as fast, less nothing."""
-    gpus = max(1, scale.gpus)
-    pace = host.model_copy(update={"tokens_per_second": (host.tokens_per_second or 0.0) * gpus})
-    parts = hours_of(scale.config, pace, scale.config.data.held_out_bytes / HELD_OUT_BYTES_PER_TOKEN)
+    """Hours of the whole run, with their parts, and what they cost on all devices."""
+    parts = hours_of(scale.config, host, scale.config.data.held_out_bytes / HELD_OUT_BYTES_PER_TOKEN)
     hours = sum(parts.values())
-    price = f" = ${hours * gpus * gpu_hour_usd:.2f}" if gpu_hour_usd is not None else ""
+    price = f" = ${hours * host.devices * gpu_hour_usd:.2f}" if gpu_hour_usd is not None else ""
     told = " + ".join(f"{name} {60 * part:.1f}" for name, part in parts.items())
     return f"forecast {hours:.2f} h{price} ({told} minutes; scoring and export are not counted)"

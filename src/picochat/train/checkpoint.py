@@ -24,6 +24,8 @@ from picochat.core.records import Record, read_record, write_json
 
 KEPT_STATES = 2
 WEIGHTS, OPTIMIZER, RECORD = "weights.safetensors", "optimizer.safetensors", "state.json"
+PARTS = "parts"
+"""In the place of both files: what several processes wrote that each hold a part (train/sharded_states.py)."""
 
 
 class BestSoFar(Record):
@@ -71,8 +73,13 @@ def load_latest_state(workspace: Path) -> SavedState | None:
 
 
 def load_state(folder: Path) -> SavedState:
-    """The state in a folder. Raises BadInput where its record cannot be read."""
+    """The state in a folder, whole, whoever wrote it. Raises BadInput where its record cannot be read."""
     record = read_record(StateRecord, folder / RECORD, "training state")
+    if (folder / PARTS).exists():
+        from picochat.train.sharded_states import whole_tensors
+
+        weights, optimizer = whole_tensors(folder / PARTS)
+        return SavedState(record, weights, optimizer)
     return SavedState(record, load_file(folder / WEIGHTS), load_file(folder / OPTIMIZER))
 
 
@@ -90,6 +97,15 @@ def write_state(workspace: Path, state: SavedState) -> None:
     write_json(folder / RECORD, state.record)
     shutil.rmtree(final, ignore_errors=True)
     os.rename(folder, final)
+
+
+def drop_old_states(workspace: Path, newest: StateRecord, replay_step: int | None) -> None:
+    """Remove all states but those that are kept, see the head of this file."""
+    best = newest.best.step if newest.best else None
+    wanted = {state_folder(workspace, step) for step in (best, replay_step) if step is not None}
+    for old in saved_steps(workspace)[:-KEPT_STATES]:
+        if old not in wanted:
+            shutil.rmtree(old)
 
 
 class StateWriter:
@@ -125,11 +141,7 @@ class StateWriter:
 
     def _write(self, state: SavedState) -> None:
         write_state(self.workspace, state)
-        best = state.record.best.step if state.record.best else None
-        wanted = {state_folder(self.workspace, step) for step in (best, self.replay_step) if step is not None}
-        for old in saved_steps(self.workspace)[:-KEPT_STATES]:
-            if old not in wanted:
-                shutil.rmtree(old)
+        drop_old_states(self.workspace, state.record, self.replay_step)
 
 
 def _host_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
