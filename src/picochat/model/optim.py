@@ -54,7 +54,7 @@ class Stack:
 
     def share(self, part: slice) -> Stack:
         """Some of the matrices, with their part of the momenta."""
-        return Stack(self.name, self.parameters[part], self.momentum_NOI[part], self.shards)
+        return replace(self, parameters=self.parameters[part], momentum_NOI=self.momentum_NOI[part])
 
     @torch.no_grad()
     def update_(self, lr: Tensor, config: TrainConfig) -> None:
