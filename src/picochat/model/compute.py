@@ -79,7 +79,8 @@ def apply_settings(runtime: RuntimeConfig) -> None:
         # What deterministic products need, read when the first one runs. As large as what torch takes on Hopper anyway.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # The same bits each time are part of the promise on a CPU; on a GPU they cost speed and are asked for.
-    torch.use_deterministic_algorithms(runtime.device == "cpu" or runtime.deterministic)
+    # By this name, because `use_deterministic_algorithms` imports the compiler, which takes seconds also where none is used.
+    torch.set_deterministic_debug_mode("error" if runtime.device == "cpu" or runtime.deterministic else "default")
     # A debugging aid that writes every new buffer once more; its module is not in torch's type stubs.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
     if runtime.compile:
@@ -99,7 +100,7 @@ def _set_compiler(runtime: RuntimeConfig) -> None:
         "max_autotune": runtime.max_autotune,
         "coordinate_descent_tuning": runtime.max_autotune,
         # Without it the compiler times some kernels at each start, and may sum in another order than the last time.
-        "deterministic": runtime.deterministic,
+        "deterministic": runtime.deterministic or (runtime.device == "cpu" and not runtime.max_autotune),
     }
     for name, value in settings.items():
         if hasattr(inductor, name):

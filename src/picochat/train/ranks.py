@@ -197,7 +197,7 @@ def require_devices(runtime: RuntimeConfig, ranks: Ranks) -> None:
         )
 
 
-def open_shared_compute(runtime: RuntimeConfig, model: ModelConfig, ranks: Ranks, workspace: Path) -> Compute:
+def open_shared_compute(runtime: RuntimeConfig, model: ModelConfig, ranks: Ranks, workspace: Path | None = None) -> Compute:
     """As `open_compute`: the first process's attention for all, and the cores of a machine shared out."""
     if ranks.count == 1:
         return open_compute(runtime, model, workspace)
