@@ -65,7 +65,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("honesty",       "picochat.honesty.scan:scan_run",              ("corpus", "rows"),                                          ("honesty", "host"), 1, shared=True),
     Stage("host",          "picochat.sanity.host:measure_host",           ("shards", "tokenizer"),                                     ("model", "base", "runtime"), 1),
     Stage("preflight",     "picochat.gate.preflight:run_preflight",       ("corpus", "rows", "tokenizer", "shards", "conversations", "honesty", "host"), ("config",), 1),
-    Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd"), 2),
+    Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd"), 3),
     Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed", "gpu_hour_usd"), 2),
     Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "shards", "tokenizer", "honesty"),   ("evals", "runtime", "seed"), 1),
     Stage("parity",        "picochat.release.parity:measure_parity",      ("sft", "tokenizer", "shards"),                              (), 1),

@@ -65,7 +65,7 @@ def finetune(
     )
     outcome = Trainer(gpt, job, compute, host, draft.workspace).train()
     done = CheckpointInfo(
-        model=info.model, vocab_size=info.vocab_size, tokenizer_digest=vocabulary.digest, stage="sft", step=sft.steps
+        model=info.model, vocab_size=info.vocab_size, tokenizer_digest=vocabulary.digest, stage="sft", step=outcome.scored_step
     )
     write_checkpoint(gpt, done, outcome, sft, parameter_count(info.model, info.vocab_size), draft)
 

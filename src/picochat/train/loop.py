@@ -2,7 +2,8 @@
 
 Promises: a resumed run equals an uninterrupted one bit for bit on the same CPU machine; the training state is saved before
 every evaluation, every few minutes and on SIGINT or SIGTERM, and written while training goes on. A loss that is not finite
-stops the run, and the state before it is kept. Does not choose what is trained on (train/pretrain.py, train/finetune.py), how
+stops the run, and the state before it is kept. What a rollback goes back to follows from the steps alone, never from the
+clock. Does not choose what is trained on (train/pretrain.py, train/finetune.py), how
 a step is computed (train/engine.py), nor the rate (train/schedule.py).
 """
 
@@ -28,8 +29,9 @@ from picochat.train.checkpoint import (
     SavedState,
     StateRecord,
     StateWriter,
+    drop_states_after,
     load_latest_state,
-    saved_steps,
+    load_state,
     state_folder,
 )
 from picochat.train.engine import Engine
@@ -102,9 +104,13 @@ def progressed(record: StateRecord, spike_factor: float) -> Progressed:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished stage: its counters, the last held-out evaluation, the journals in the workspace, the state to replay from."""
+    """A finished stage: its counters, the journals in the workspace, the state to replay from.
+
+    `scored_step`: the step whose weights the model holds, the last or the best; `held_out`: what they were worth.
+    """
 
     state: StateRecord
+    scored_step: int
     held_out: HeldOut
     curve: Path
     metrics: Path
@@ -112,7 +118,7 @@ class Outcome:
 
 
 class _GoBack(Exception):
-    """A spike after which the loop returns to the newest state."""
+    """A spike after which the loop returns to the evaluation before it."""
 
     def __init__(self, step: int) -> None:
         super().__init__()
@@ -124,11 +130,26 @@ def evaluates_after(step: int, config: TrainConfig) -> bool:
     return step == config.steps or (config.eval_every is not None and step % config.eval_every == 0)
 
 
+def evaluation_before(step: int, config: TrainConfig) -> int | None:
+    """The last step before `step` after which the held-out set is evaluated; None where there is none."""
+    if config.eval_every is None or step <= config.eval_every:
+        return None
+    return (step - 1) // config.eval_every * config.eval_every
+
+
 def replay_step(config: TrainConfig) -> int | None:
     """The state that a replay starts from: at the last evaluation before the end, so that it can reach the final weights."""
-    if config.eval_every is None or config.steps <= config.eval_every:
-        return None
-    return (config.steps - 1) // config.eval_every * config.eval_every
+    return evaluation_before(config.steps, config)
+
+
+def kept_steps(record: StateRecord, job: Job) -> set[int]:
+    """Older states that are still needed after `record.step`: the best, the one to replay from, the one to go back to."""
+    steps = {
+        record.best.step if record.best else None,
+        replay_step(job.config) if job.stage == "base" else None,
+        evaluation_before(record.step + 1, job.config) if job.config.spike_rollbacks else None,
+    }
+    return {step for step in steps if step is not None}
 
 
 class Trainer:
@@ -141,7 +162,7 @@ class Trainer:
         self.quiet = quiet
         self.engine = Engine(model, job.config, compute, fixed_shape=job.feed.fixed_shape)
         self.reports = Reports(workspace, model, compute, job.gpu_hour_usd)
-        self.states = StateWriter(workspace, replay_step(job.config))
+        self.states = StateWriter(workspace, lambda record: kept_steps(record, job))
         self.losses = LossQueue()
         self.at = Progressed(SpikeWatch(job.config.spike_factor))
         self.signals = LateSignals(lambda: say("stopping after this step; once more stops at once"))
@@ -160,16 +181,18 @@ class Trainer:
                     try:
                         held_out = self._step_and_what_is_due(progress) or held_out
                     except _GoBack as back:
-                        self._go_back(back.step, progress)
+                        held_out = self._go_back(back.step, progress)
             self.states.finish()
+            assert held_out is not None, "the last step is evaluated"
+            scored_step, held_out = self._chosen_weights(held_out)
         finally:
             self.states.close()
             self.job.feed.close()
             gc.unfreeze()
-        assert held_out is not None, "the last step is evaluated"
-        at = replay_step(self.config)
+        at = replay_step(self.config) if self.job.stage == "base" else None
         replay = state_folder(self.workspace, at) if at is not None else None
-        return Outcome(self._record(), held_out, self.reports.curve.path, self.reports.metrics.path, replay)
+        journals = self.reports.curve.path, self.reports.metrics.path
+        return Outcome(self._record(), scored_step, held_out, *journals, replay)
 
     def _step_and_what_is_due(self, progress: Progress) -> HeldOut | None:
         """One step; then what is due after it: a report, a saved state, a stop, an evaluation, in this order."""
@@ -197,6 +220,7 @@ class Trainer:
 
     def _report(self, progress: Progress, *, wait: bool) -> None:
         """Write and check the losses that are here; all since the last report where `wait`."""
+        self.states.check()
         for result in self.losses.fetch(wait=wait):
             self._check(result)
             self.at.first_loss = result.loss if self.at.first_loss is None else self.at.first_loss
@@ -216,9 +240,9 @@ class Trainer:
         factor = self.at.watch.factor
         say(f"{self.job.stage}: loss spike at step {result.step}: {result.loss:.3f} is over {factor:g} times its running mean")
         if self.at.rollbacks < self.config.spike_rollbacks:
-            self.states.finish()
-            if saved_steps(self.workspace):
+            if evaluation_before(result.step, self.config) is not None:
                 raise _GoBack(result.step)
+            say(f"{self.job.stage}: there was no evaluation before it to go back to; training goes on")
 
     def _evaluate(self) -> HeldOut:
         started = time.monotonic()
@@ -227,7 +251,9 @@ class Trainer:
             held_out = self.job.evaluate(self.model)
         self.model.train()
         if self.at.best is None or held_out.loss < self.at.best.held_out_loss:
-            self.at.best = BestSoFar(step=self.at.step, held_out_loss=held_out.loss)
+            self.at.best = BestSoFar(
+                step=self.at.step, held_out_loss=held_out.loss, held_out_bits_per_byte=held_out.bits_per_byte
+            )
         self.reports.evaluation(self.at.step, self.at.tokens, held_out, time.monotonic() - started)
         if not self.quiet:
             bits = f", {held_out.bits_per_byte:.4f} bits per byte" if held_out.bits_per_byte is not None else ""
@@ -270,17 +296,28 @@ class Trainer:
         self.engine.rows = state.record.micro_batch
         self.at = progressed(state.record, self.config.spike_factor)
 
-    def _go_back(self, spike_step: int, progress: Progress) -> None:
-        """Return to the newest state, and go on with the rows after those of the spike."""
+    def _go_back(self, spike_step: int, progress: Progress) -> HeldOut:
+        """Return to the evaluation before a spike, and go on with the rows after those of the spike."""
         self.states.finish()
         self.losses.clear()
         before = self.at
-        state = load_latest_state(self.workspace)
-        assert state is not None, "a spike comes after the first state, see _check"
-        self._restore(state)
-        self.at.skipped += spike_step - self.at.step
+        target = evaluation_before(spike_step, self.config)
+        assert target is not None, "see _check"
+        drop_states_after(self.workspace, target)
+        self._restore(load_state(state_folder(self.workspace, target)))
+        self.at.skipped = before.skipped + spike_step - target
         self.at.rollbacks = before.rollbacks + 1
         self.at.watch.steps = before.watch.steps
-        self.reports.cut_back(self.at.step, self.at.tokens)
-        progress.start_at(self.at.step)
-        say(f"{self.job.stage}: went back to step {self.at.step}, and on with the rows after the spike")
+        self.reports.cut_back(target, self.at.tokens)
+        progress.start_at(target)
+        say(f"{self.job.stage}: went back to step {target}, and on with the rows after the spike")
+        return self._evaluate()
+
+    def _chosen_weights(self, last: HeldOut) -> tuple[int, HeldOut]:
+        """(step, evaluation) of the weights to publish; loads those of the best evaluation where these are asked for."""
+        best = self.at.best
+        if self.config.publish == "last" or best is None or best.step == self.at.step:
+            return self.at.step, last
+        self.model.load_state_dict(load_state(state_folder(self.workspace, best.step)).weights)
+        say(f"{self.job.stage}: the weights of step {best.step} are published, where the held-out loss was smallest")
+        return best.step, HeldOut(best.held_out_loss, best.held_out_bits_per_byte)

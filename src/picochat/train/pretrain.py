@@ -57,6 +57,10 @@ def pretrain(
     )
     outcome = Trainer(gpt, job, compute, host, draft.workspace).train()
     info = CheckpointInfo(
-        model=model, vocab_size=vocabulary.vocab_size, tokenizer_digest=vocabulary.digest, stage="base", step=base.steps
+        model=model,
+        vocab_size=vocabulary.vocab_size,
+        tokenizer_digest=vocabulary.digest,
+        stage="base",
+        step=outcome.scored_step,
     )
     write_checkpoint(gpt, info, outcome, base, parameter_count(model, vocabulary.vocab_size), draft)
