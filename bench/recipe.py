@@ -60,7 +60,8 @@ def main() -> None:
         compute = open_compute(config.runtime, config.model)
         model = GPT(config.model, tokenizer.vocab_size)
         initialise(model, config.seed)
-        centre_(model)
+        if config.model.centred:
+            centre_(model)
         context, row_count = config.model.context, (len(tokens) - 1) // config.model.context
 
         def batch_of(step: int) -> Batch:

@@ -21,6 +21,7 @@ Precision = Literal["float32", "bf16"]
 MatmulPrecision = Literal["highest", "high", "medium"]
 AttentionBackend = Literal["auto", "flash", "cudnn", "efficient", "math", "fa3"]
 GateProfile = Literal["research", "first_release", "skill_release"]
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 Share = Field(ge=0.0, le=1.0)
 
 
@@ -145,6 +146,12 @@ class RuntimeConfig(Record):
     attention_backend: AttentionBackend = "auto"
     compile: bool = False
     threads: PositiveInt | None = Field(default=None, description="CPU threads of torch; None: one for each usable core")
+    sharding: Literal["replicated", "sharded"] = Field(
+        default="replicated", description="several processes: all weights in each (DDP), or a part of each weight (FSDP2)"
+    )
+    activation_checkpointing: bool = Field(
+        default=False, description="blocks are computed again in the backward pass: less memory, more time, equal gradients"
+    )
 
 
 class HostConfig(Record):
@@ -152,6 +159,7 @@ class HostConfig(Record):
 
     checkpoint_minutes: float = Field(default=5.0, gt=0)
     workers: PositiveInt | None = Field(default=None, description="processes for data work; None: one for each usable core")
+    track: tuple[Tracker, ...] | None = Field(default=None, description="where the figures of training also go, as a JSON list")
 
 
 class RunConfig(Record):

@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import importlib
 import os
+import platform
+import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from picochat.config import ResolvedConfig, RunConfig, resolve
-from picochat.core.errors import WrongUsage
+from picochat.core.errors import BadInput, HonestNo, Interrupted, PicochatError, Problem, WrongUsage
 from picochat.core.journal import Journal, read_journal
-from picochat.core.machine import machine_record
+from picochat.core.machine import machine_record, process_count
 from picochat.core.progress import duration, say
 from picochat.core.publish import (
     Artifact,
+    Draft,
     adopt,
     artifact_key,
     exclusive,
     find_artifact,
     find_whole_artifact,
+    open_artifact,
     open_workspace,
     publish,
 )
@@ -36,15 +40,21 @@ from picochat.gate.evidence import GateReport, PreflightReport
 from picochat.gate.render import gate_lines, preflight_lines
 from picochat.rundir import RunDir
 from picochat.scales import Scale, find_scale
+from picochat.train.pace import standing_words
+from picochat.train.sinks import check_trackers
+
+if TYPE_CHECKING:
+    from picochat.train.ranks import Ranks
 
 
 @dataclass(frozen=True)
 class Stage:
     """One row: the artifact's kind, the function that makes it, and what the function is given by these names.
 
-    `needs`: artifacts. `settings`: sections of the config; also `seed`, `config` (all of it), `pack` and `run`. A function that
-    is given `run` reads its artifacts there, and is not given them one by one.
+    `needs`: artifacts. `settings`: sections of the config; also `seed`, `config` (all of it), `pack`, `run` and `track` (the
+    folder of trackers). A function that is given `run` reads its artifacts there, and is not given them one by one.
     `version`: raise it when the function makes something else from the same input.
+    `by_all`: where torchrun started several processes, all of them call the function together; the first one publishes.
     """
 
     kind: str
@@ -53,6 +63,7 @@ class Stage:
     settings: tuple[str, ...]
     version: int
     shared: bool = False
+    by_all: bool = False
 
 
 STAGES: tuple[Stage, ...] = (
@@ -65,8 +76,8 @@ STAGES: tuple[Stage, ...] = (
     Stage("honesty",       "picochat.honesty.scan:scan_run",              ("corpus", "rows"),                                          ("honesty", "host"), 1, shared=True),
     Stage("host",          "picochat.sanity.host:measure_host",           ("shards", "tokenizer"),                                     ("model", "base", "runtime"), 1),
     Stage("preflight",     "picochat.gate.preflight:run_preflight",       ("corpus", "rows", "tokenizer", "shards", "conversations", "honesty", "host"), ("config",), 1),
-    Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd"), 3),
-    Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed", "gpu_hour_usd"), 2),
+    Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd", "track"), 3, by_all=True),
+    Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed", "gpu_hour_usd", "track"), 2, by_all=True),
     Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "shards", "tokenizer", "honesty"),   ("evals", "runtime", "seed"), 1),
     Stage("parity",        "picochat.release.parity:measure_parity",      ("sft", "tokenizer", "shards"),                              (), 1),
     Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows"), ("config",), 3),
@@ -108,9 +119,23 @@ class RunVerdict:
 
 
 def run_pack(request: RunRequest) -> RunVerdict:
-    """Run a pack at a scale: the preflight, and unless it blocks or is all that was asked, everything after it."""
+    """Run a pack at a scale: the preflight, and unless it blocks or is all that was asked, everything after it.
+
+    Of several processes the first one does; the others take part in the stages that all share, and say nothing.
+    """
+    if process_count() == 1:
+        return _run_pack(request)
+    from picochat.train.ranks import join_ranks
+
+    with join_ranks() as ranks:
+        return _run_pack(request) if ranks.leads else follow(ranks)
+
+
+def _run_pack(request: RunRequest) -> RunVerdict:
     run, resolved, pack = open_request(request)
+    check_processes(find_scale(request.scale), resolved.config, process_count())
     check_device(resolved.config)
+    check_trackers(resolved.config.host.track)
     run_stages(run, resolved, pack, last="preflight")
     preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")
     status, lines = preflight.status, preflight_lines(preflight)
@@ -131,9 +156,7 @@ def run_pack(request: RunRequest) -> RunVerdict:
 
 def open_request(request: RunRequest) -> tuple[RunDir, ResolvedConfig, LoadedPack]:
     """The run folder, the settings with their origins, and the pack. Raises WrongUsage or BadInput; writes nothing."""
-    scale = find_scale(request.scale)
-    refuse_several_gpus(scale)
-    resolved = resolve(scale.config, request.flags, parse_settings(request.settings))
+    resolved = resolve(find_scale(request.scale).config, request.flags, parse_settings(request.settings))
     return RunDir(request.out_dir), resolved, load_pack(request.dataset_pack)
 
 
@@ -163,20 +186,33 @@ def parse_settings(texts: list[str]) -> dict[str, str]:
     return settings
 
 
-def refuse_several_gpus(scale: Scale) -> None:
-    """One process on one device is all that trains here: a scale made for more must not quietly run on one."""
-    if scale.gpus > 1:
+def check_processes(scale: Scale, config: RunConfig, processes: int) -> None:
+    """Raises WrongUsage where one process would train a scale made for several GPUs, or the rows of a step do not share out."""
+    if scale.gpus > 1 and processes == 1:
         raise WrongUsage(
-            f"scale {scale.name} is made for {scale.gpus} GPUs, and training on several is not there yet",
-            fix="--scale h100-100m trains the same 100M model on one GPU",
+            f"scale {scale.name} is made for {scale.gpus} GPUs, and this is one process",
+            fix=f"torchrun --standalone --nproc-per-node {scale.gpus} --no-python picochat run tiny --scale {scale.name} ...",
+        )
+    uneven = [
+        Problem(f"{stage}.sequences_per_step is {train.sequences_per_step}")
+        for stage, train in (("base", config.base), ("sft", config.sft))
+        if train.sequences_per_step % processes
+    ]
+    if uneven:
+        raise WrongUsage(
+            f"{processes} processes cannot share out the rows of a step",
+            problems=uneven,
+            fix="a number of processes that divides them, or --set base.sequences_per_step=... sft.sequences_per_step=...",
         )
 
 
 def check_device(config: RunConfig) -> None:
     """Refuse a device that is not here before any data is read."""
     from picochat.model.compute import find_device
+    from picochat.train.ranks import current_ranks, require_devices
 
     find_device(config.runtime)
+    require_devices(config.runtime, current_ranks())
 
 
 def status_lines(run: RunDir) -> list[str]:
@@ -188,9 +224,7 @@ def status_lines(run: RunDir) -> list[str]:
             lines.append(f"{stage.kind:14} made     {run.artifact(stage.kind).digest[:12]}  {place}")
         elif place.with_name(f"{place.name}.work").exists():
             rows = read_journal(run.metrics(stage.kind)) if stage.kind in ("base", "sft") else []
-            lines.append(
-                f"{stage.kind:14} begun    " + (f"step {rows[-1]['step']}, loss {rows[-1]['loss']:.3f}" if rows else "")
-            )
+            lines.append(f"{stage.kind:14} begun    {standing_words(rows, time.time())}".rstrip())
         else:
             lines.append(f"{stage.kind:14} missing")
     return lines
@@ -277,15 +311,95 @@ def _publish(stage: Stage, place: Path, key: str, inputs: dict[str, str], argume
     say(f"making {stage.kind}")
     place.parent.mkdir(parents=True, exist_ok=True)
     with publish(place, stage.kind, key, inputs) as draft:
+        if stage.by_all and process_count() > 1:
+            _call_all(stage, arguments, draft)
         stage_function(stage)(**arguments, draft=draft)
     assert draft.artifact is not None
     return draft.artifact
 
 
+# ---- several processes ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the first process tells the others to take part in: a stage, what its function is given, and its workspace."""
+
+    kind: str
+    arguments: dict[str, Any]
+    workspace: Path
+
+
+def _call_all(stage: Stage, arguments: dict[str, Any], draft: Draft) -> None:
+    """Let the other processes begin this stage as well. Raises BadInput that names what one of them does not see."""
+    from picochat.train.ranks import current_ranks
+
+    ranks = current_ranks()
+    seen = {
+        name: replace(value, place=value.place.resolve()) if isinstance(value, Artifact) else value
+        for name, value in arguments.items()
+    }
+    with ranks.together():
+        ranks.call(Call(stage.kind, seen, draft.workspace.resolve()))
+        problems = [problem for problem in ranks.from_all(None) if problem is not None]
+    if problems:
+        raise BadInput(
+            f"not every process sees what the stage {stage.kind} needs",
+            problems=problems,
+            fix="put --out-dir on a disk that all machines see under the same path",
+        )
+
+
+def follow(ranks: Ranks) -> RunVerdict:
+    """What a process does that is not the first: it takes part in each stage that it is called to, until that one ends."""
+    from picochat.train.ranks import LostProcess, signals_ignored
+
+    try:
+        with signals_ignored(), ranks.together():
+            while (call := ranks.listen()) is not None:
+                assert isinstance(call, Call)
+                _take_part(call, ranks)
+    except LostProcess:
+        return RunVerdict([], 1)  # the first process, or torchrun in its place, says which one
+    return RunVerdict([], 0)
+
+
+def _take_part(call: Call, ranks: Ranks) -> None:
+    from picochat.train.ranks import LostProcess
+
+    problem = unseen(call, ranks)
+    if any(found is not None for found in ranks.from_all(problem)):
+        return
+    stage = next(stage for stage in STAGES if stage.kind == call.kind)
+    with tempfile.TemporaryDirectory() as own:
+        try:
+            stage_function(stage)(**call.arguments, draft=Draft(Path(own), call.workspace))
+        except (Interrupted, HonestNo):
+            pass  # all processes stop for it at the same step, and the first one says so
+        except PicochatError as error:
+            if not isinstance(error, LostProcess):
+                say(f"process {ranks.rank} on {platform.node()}:")
+            raise
+
+
+def unseen(call: Call, ranks: Ranks) -> Problem | None:
+    """Why this process cannot take part: an artifact or the workspace that is not there, or is another one."""
+    artifacts = [value for value in call.arguments.values() if isinstance(value, Artifact)]
+    try:
+        for artifact in artifacts:
+            if open_artifact(artifact.place, artifact.kind).digest != artifact.digest:
+                return Problem(f"process {ranks.rank} on {platform.node()}: {artifact.place} is another {artifact.kind}")
+    except PicochatError as error:
+        return Problem(f"process {ranks.rank} on {platform.node()}: {error.what}")
+    if not (call.workspace / "key").exists():
+        return Problem(f"process {ranks.rank} on {platform.node()}: {call.workspace} is missing")
+    return None
+
+
 def _setting(name: str, run: RunDir, config: RunConfig, pack: LoadedPack) -> Any:
     if name == "gpu_hour_usd":
         return config.gate.gpu_hour_usd
-    return {"pack": pack, "run": run, "config": config}.get(name) or getattr(config, name)
+    return {"pack": pack, "run": run, "config": config, "track": run.track}.get(name) or getattr(config, name)
 
 
 def _keyed(stage: Stage, config: RunConfig, pack: LoadedPack) -> dict[str, object]:
@@ -296,7 +410,7 @@ def _keyed(stage: Stage, config: RunConfig, pack: LoadedPack) -> dict[str, objec
             keyed[name] = config.model_dump(mode="json", exclude={"host"})
         elif name == "pack":
             keyed[name] = str(pack.path.resolve()) if stage.kind == "corpus" else None
-        elif name not in ("host", "run", "gpu_hour_usd"):
+        elif name not in ("host", "run", "gpu_hour_usd", "track"):
             value = getattr(config, name)
             keyed[name] = value if isinstance(value, int) else value.model_dump(mode="json")
     return keyed

@@ -127,7 +127,10 @@ class HostFacts(Record):
         description="largest relative error of the backend against float32 math, both directions"
     )
     attention_problem: str | None
-    tokens_per_second: float | None
+    devices: int = Field(default=1, description="processes that train together, one device each")
+    tokens_per_second: float | None = Field(
+        description="of all devices: the first one was measured with its share of the rows, and exchanges are not in it"
+    )
     mfu: float | None = Field(description="non-causal convention; None where the device's peak is not known")
     peak_memory_bytes: int | None
     free_memory_share: float | None = Field(description="device memory left free at the peak of a real step")
@@ -174,6 +177,56 @@ class TrainFacts(Record):
     held_out_loss: float | None = Field(description="at the scored step, over the whole held-out set of the stage")
     held_out_bits_per_byte: float | None
     largest_centre_error: float | None = Field(description="largest |mean| over all projected groups")
+
+
+MetricsEvent = Literal["started", "report", "evaluation", "spike", "rollback", "saved", "resumed"]
+
+
+class MetricsRow(Record):
+    """One line of `metrics.jsonl`, what a training stage says while it runs: `event` tells which fields it has. None: absent."""
+
+    event: MetricsEvent
+    step: int = Field(description="finished steps; of started: those that stood when the process took the stage up")
+    time: float = Field(description="seconds since 1970")
+    tokens: int | None = Field(default=None, description="report: trained on since the stage began")
+    loss: float | None = Field(default=None, description="report, spike: of this step, in nats per token")
+    grad_norm: float | None = Field(default=None, description="report: of all gradients of this step, before clipping")
+    muon_lr: float | None = Field(default=None, description="report: the rate of this step for matrices, by Muon")
+    adamw_lr: float | None = Field(default=None, description="report: the rate of this step for what AdamW trains")
+    tokens_per_second: float | None = Field(
+        default=None, description="report: since the report before; held-out evaluations apart"
+    )
+    mfu: float | None = Field(
+        default=None, description="report: share of the device's dense bf16 peak, non-causal convention; absent without a peak"
+    )
+    peak_memory_bytes: int | None = Field(
+        default=None, description="report: the most so far, allocated on the GPU; on a CPU resident in the process"
+    )
+    data_wait_share: float | None = Field(default=None, description="report: of the time, spent waiting for a step's rows")
+    stage_seconds: float | None = Field(
+        default=None, description="report: spent in this stage up to now by all processes, evaluations and states included"
+    )
+    seconds_left: float | None = Field(
+        default=None, description="report: by the rate of the latest reports, without the first steps; evaluations included"
+    )
+    usd_spent: float | None = Field(default=None, description="report: stage_seconds at gate.gpu_hour_usd; absent without one")
+    usd_left: float | None = Field(default=None, description="report: seconds_left at the same price")
+    held_out_loss: float | None = Field(default=None, description="evaluation: nats per target of the held-out set")
+    held_out_bits_per_byte: float | None = Field(default=None, description="evaluation: of raw text, where bytes are counted")
+    seconds: float | None = Field(
+        default=None, description="evaluation: it took; saved: training waited; started: from process start to second step"
+    )
+    parts: dict[str, float] | None = Field(
+        default=None,
+        description="started: seconds of each part; before_stage is interpreter, imports and stages before; first_report opens the trackers; what first_step has over second_step is compiling and warming up",
+    )
+    planned_steps: int | None = Field(default=None, description="started: of the whole stage")
+    mean_loss: float | None = Field(default=None, description="spike: the running mean that the loss stood above")
+    spikes: int | None = Field(default=None, description="spike: how many the stage has had, this one included")
+    rollbacks: int | None = Field(
+        default=None, description="rollback: how many the stage has had; step is where it went back to"
+    )
+    from_step: int | None = Field(default=None, description="rollback: the step of the spike")
 
 
 class Rate(Record):
@@ -295,6 +348,7 @@ class RunDir:
         self.machine = root / "machine.json"
         self.timings = root / "timings.jsonl"
         self.lock = root / ".lock"
+        self.track = root / "track"
 
     def place(self, kind: str) -> Path:
         return self.root / place_of(kind).folder

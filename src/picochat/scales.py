@@ -116,7 +116,9 @@ SCALES: tuple[Scale, ...] = (
             sft=TrainConfig(steps=400, sequences_per_step=32, warmup_steps=20, muon_lr=0.005, adamw_lr=0.001, eval_every=50),
             evals=EvalConfig(batch_rows=256),
             gate=GateConfig(profile="skill_release"),
-            runtime=GPU,
+            runtime=RuntimeConfig(
+                device="cuda", precision="bf16", compile=True, sharding="sharded", activation_checkpointing=True
+            ),
         ),
     ),
 )

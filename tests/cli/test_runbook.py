@@ -32,6 +32,11 @@ ALL = [(document, words) for document in DOCUMENTS for words in commands_of((ROO
     ("document", "words"), ALL, ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else value
 )
 def test_documented_command_parses(document: str, words: list[str]) -> None:
+    parse(words)
+
+
+def parse(words: list[str]) -> None:
+    """Raises the command line's own error where it does not know these words."""
     command = get_command(app)
     context = command.make_context("picochat", list(words), resilient_parsing=False)
     name, sub, rest = command.resolve_command(context, [*context._protected_args, *context.args])  # type: ignore[attr-defined]

@@ -1,6 +1,10 @@
 """Progress is plain lines in a pipe, the first at once, with rate and time left."""
 
 import io
+import os
+import pty
+import subprocess
+import sys
 
 from picochat.core.progress import Progress, duration, quantity, track
 
@@ -23,3 +27,30 @@ def test_items_pass_through() -> None:
 def test_durations_and_quantities_read_well() -> None:
     assert [duration(s) for s in (0, 59, 60, 3725)] == ["0s", "59s", "1m 00s", "1h 02m"]
     assert [quantity(n) for n in (0.5, 999, 12_345, 106_969_856, 2.16e9)] == ["0.5", "999", "12.3k", "107M", "2.16B"]
+
+
+def test_a_note_may_say_rate_and_time_left_itself() -> None:
+    stream = io.StringIO()
+    with Progress("base", 10, "steps", stream=stream, own_pace=False) as progress:
+        progress.note = "5 tok/s | 3s left"
+        progress.advance(4)
+    assert stream.getvalue().splitlines()[0] == "base: 4/10 steps 40% | 5 tok/s | 3s left"
+
+
+def test_on_a_terminal_a_line_is_never_wider_and_a_message_takes_its_place() -> None:
+    code = """
+from picochat.core.progress import Progress, say
+with Progress("base", 10, "steps") as progress:
+    progress.note = "x" * 300
+    progress.advance(1)
+    say("a message")
+"""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "40", "TERM": "xterm"}
+    environment.pop("CI", None)
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, env=environment, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert "\r\x1b[Ka message" in shown
+    assert max(len(line.replace("\x1b[K", "")) for line in shown.replace("\r", "\n").split("\n")) == 39

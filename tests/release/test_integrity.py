@@ -51,3 +51,12 @@ def test_the_evidence_digest_knows_the_configuration(tmp_path: Path) -> None:
     )
     digests = {evidence_digest(run, artifacts_of(run)[0]) for run in (first, second)}
     assert len(digests) == 2
+
+
+def test_the_evidence_digest_leaves_out_what_changes_no_result(tmp_path: Path) -> None:
+    host = {"workers": 3, "checkpoint_minutes": 1.0, "track": ("tensorboard",)}
+    first, second = (
+        make_run(tmp_path / "a", until="corpus", config=make_config()),
+        make_run(tmp_path / "b", until="corpus", config=make_config(host=host)),
+    )
+    assert len({evidence_digest(run, artifacts_of(run)[0]) for run in (first, second)}) == 1

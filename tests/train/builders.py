@@ -74,5 +74,16 @@ def train_base(run: RunDir, config: RunConfig, host: HostConfig | None = None, p
     shards, tokenizer = run.artifact("shards"), run.artifact("tokenizer")
     inputs = {"shards": shards.digest, "tokenizer": tokenizer.digest}
     with publish(place or run.place("base"), "base", "key", inputs) as draft:
-        pretrain(shards, tokenizer, config.model, config.base, config.runtime, host or HostConfig(), config.seed, None, draft)
+        pretrain(
+            shards,
+            tokenizer,
+            config.model,
+            config.base,
+            config.runtime,
+            host or HostConfig(),
+            config.seed,
+            None,
+            run.track,
+            draft,
+        )
     return published(draft)

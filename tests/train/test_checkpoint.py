@@ -23,10 +23,11 @@ from picochat.train.checkpoint import (
     SavedState,
     StateRecord,
     StateWriter,
-    load_latest_state,
     load_state,
+    newest_whole_state,
     saved_steps,
     state_folder,
+    sweep_half_written,
     write_state,
 )
 from picochat.train.feed import Batch, HostFeed
@@ -62,7 +63,7 @@ def train(
     compute, model = open_compute(RuntimeConfig(threads=1), CONFIG), make_model()
     job = Job("base", config, HostFeed(batches, compute.device, fixed_shape=True), judge)
     host = HostConfig(checkpoint_minutes=EVERY_STEP if every_step else 1e6)
-    return model, Trainer(model, job, compute, host, workspace, quiet=True).train()
+    return model, Trainer(model, job, compute, host, workspace).train()
 
 
 def same(one: GPT, other: GPT) -> bool:
@@ -98,8 +99,10 @@ def test_damaged_state_is_set_aside_and_the_one_before_is_taken(
     write_state(tmp_path, make_state(4))
     write_state(tmp_path, make_state(8))
     damage(state_folder(tmp_path, 8) / name)
-    state = load_latest_state(tmp_path)
-    assert state is not None and state.record.step == 4
+    found = newest_whole_state(tmp_path)
+    assert found is not None
+    state = load_state(found)
+    assert state.record.step == 4
     assert all(bool((tensor == 4).all()) for tensor in (*state.weights.values(), *state.optimizer.values()))
     assert "step-0000008 is damaged" in capsys.readouterr().err
     assert names(tmp_path) == [4] and (tmp_path / "damaged-step-0000008").is_dir()
@@ -128,7 +131,7 @@ def test_state_of_another_version_is_refused_with_the_remedy(tmp_path: Path) -> 
     value = read_json(file)
     write_json(file, {**value, "state": {**value["state"], "momentum_dtype": "bf16"}})
     with pytest.raises(BadInput, match="another version") as refused:
-        load_latest_state(tmp_path)
+        newest_whole_state(tmp_path)
     assert f"move {tmp_path} away" in (refused.value.fix or "")
     assert "momentum_dtype: unknown key" in refused.value.problems[0].what
     assert names(tmp_path) == [4]
@@ -158,7 +161,7 @@ def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
     left = tmp_path / ".step-0000007"
     left.mkdir()
     (left / "weights.safetensors").write_bytes(b"half")
-    StateWriter(tmp_path, lambda _: set()).close()
+    sweep_half_written(tmp_path)
     assert not left.exists()
 
 
@@ -247,6 +250,18 @@ def test_best_weights_are_published_where_they_are_asked_for(tmp_path: Path) -> 
     assert not same(last, best)
     final, finished = train(tmp_path / "c", publish="best")
     assert finished.scored_step == 12 and same(final, last)
+
+
+def test_best_weights_that_were_damaged_are_not_published(tmp_path: Path) -> None:
+    def judge(model: GPT) -> HeldOut:
+        held_out = inner(model)
+        if held_out.loss == 5.0:  # the last of three evaluations, two after the best
+            flip_a_bit(state_folder(tmp_path, 4) / "weights.safetensors")
+        return held_out
+
+    inner = best_at(1)
+    with pytest.raises(BadInput, match=r"step-0000004 is damaged: weights\.safetensors is not as it was written"):
+        train(tmp_path, judge=judge, publish="best")
 
 
 # ---- spikes ----------------------------------------------------------------------------------------------------------

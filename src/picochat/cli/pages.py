@@ -25,7 +25,7 @@ from picochat.core.records import write_atomic
 from picochat.data.pack_schema import corpus_recipe_schema, dataset_pack_schema
 from picochat.gate.pages import checks_page
 from picochat.gate.render import cell
-from picochat.rundir import FRONT_PAGES, PLACES
+from picochat.rundir import FRONT_PAGES, PLACES, MetricsRow
 from picochat.scales import SCALES
 
 REQUIRED = "set by the scale"
@@ -96,12 +96,13 @@ def artifacts_page() -> str:
     lines += ["`machine.json` (the host), and copies of published files, which `picochat run verify` compares:", ""]
     lines += [f"- `{name}` from `{_folder_of(kind)}/{file}`" for name, kind, file in FRONT_PAGES]
     facts = [_facts_part(place.kind, place.facts) for place in PLACES if place.facts is not None]
-    return "\n".join([ARTIFACTS_HEAD, *lines, "", "## Facts", "", *facts])
+    live = ["", "## Live facts", "", _facts_part("metrics.jsonl", MetricsRow, "field")]
+    return "\n".join([ARTIFACTS_HEAD, *lines, "", "## Facts", "", *facts, *live])
 
 
-def _facts_part(kind: str, facts: type[BaseModel]) -> str:
+def _facts_part(kind: str, facts: type[BaseModel], unit: str = "fact") -> str:
     about = _first_line(facts)
-    lines = [f"### {kind}", "", *([about, ""] if about else []), "| fact | type | meaning |", "|---|---|---|"]
+    lines = [f"### {kind}", "", *([about, ""] if about else []), f"| {unit} | type | meaning |", "|---|---|---|"]
     for name, field in facts.model_fields.items():
         lines.append(f"| `{name}` | {cell(_type_text(field.annotation))} | {cell(field.description or '')} |")
     return "\n".join(lines) + "\n"
@@ -125,7 +126,7 @@ def _type_text(annotation: Any) -> str:
         return "one of " + ", ".join(str(item) for item in inner)
     if origin is dict:
         return f"{_type_text(inner[0])} to {_type_text(inner[1])}"
-    if origin is list:
+    if origin in (list, tuple):
         return f"list of {_type_text(inner[0])}"
     if origin is not None and inner:  # Annotated, as in PositiveInt
         return _type_text(inner[0])

@@ -33,6 +33,9 @@ def tiny(
     gpu_hour_usd: Annotated[float | None, typer.Option(help="price of a GPU hour, for the forecast")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="the forecast warns above it")] = None,
     checkpoint_minutes: Annotated[float | None, typer.Option(help="time between saved training states")] = None,
+    track: Annotated[
+        list[str] | None, typer.Option(help="also send the figures of training to tensorboard, trackio or wandb; may repeat")
+    ] = None,
     preflight_only: Annotated[bool, typer.Option(help="stop after the preflight; exit 3 where it blocks")] = False,
     train_anyway: Annotated[bool, typer.Option(help="train although the preflight blocks; the gate will not approve")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="any other setting")] = None,
@@ -54,6 +57,7 @@ def tiny(
         "seed": seed,
         "data.drop_near_duplicates": drop_near_duplicates,
         "host.checkpoint_minutes": checkpoint_minutes,
+        "host.track": track or None,
     }
     verdict = run_pack(
         RunRequest(

@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def machine_record() -> MachineRecord:
         python=sys.version.split()[0],
         cpu=_cpu_name(),
         cores=usable_cores(),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=memory_bytes(),
         gpus=_gpu_lines(),
         versions=_versions(),
         commit=_commit(),
@@ -61,6 +62,21 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def process_count() -> int:
+    """Processes that torchrun started for this command, on all machines together; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_age_s() -> float | None:
+    """Seconds since this process was started by the system; None where the system does not say (only Linux does)."""
+    try:
+        # The command in parentheses may hold spaces; field 22 of stat(5) is the start in clock ticks since boot.
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def free_disk_bytes(folder: Path) -> int:
@@ -80,7 +96,7 @@ def _cpu_name() -> str:
     return platform.processor() or "unknown"
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):

@@ -7,6 +7,7 @@ and then every few seconds. Everything goes to stderr: stdout is for data. Knows
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,11 +16,12 @@ from typing import TextIO, TypeVar
 T = TypeVar("T")
 PLAIN_LINE_EVERY_S = 5.0
 REDRAW_EVERY_S = 0.2
+CLEAR_LINE = "\r\x1b[K"
 
 
 def say(message: str) -> None:
-    """One line to stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """One line to stderr, in the place of a progress line that is being rewritten there."""
+    print(f"{CLEAR_LINE if animated(sys.stderr) else ''}{message}", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:
@@ -54,12 +56,22 @@ def animated(stream: TextIO) -> bool:
 
 
 class Progress:
-    """Counts units of work against an optional total. Use as a context manager; call `advance`."""
+    """Counts units of work against an optional total. Use as a context manager; call `advance`.
+
+    own_pace: show the mean rate and the time left by it; False where the note says both.
+    """
 
     def __init__(
-        self, label: str, total: float | None, unit: str, *, stream: TextIO | None = None, quiet: bool = False
+        self,
+        label: str,
+        total: float | None,
+        unit: str,
+        *,
+        stream: TextIO | None = None,
+        quiet: bool = False,
+        own_pace: bool = True,
     ) -> None:
-        self.label, self.total, self.unit = label, total, unit
+        self.label, self.total, self.unit, self.own_pace = label, total, unit, own_pace
         self.done = 0.0
         self.note = ""
         self._stream = stream or sys.stderr
@@ -100,6 +112,8 @@ class Progress:
         self._last_line = time.monotonic()
         line = self._line(final)
         if self._animated:
+            # A line that wraps could not be rewritten in place.
+            line = line[: shutil.get_terminal_size().columns - 1]
             self._stream.write("\r" + line.ljust(self._width) + ("\n" if final else ""))
             self._width = len(line)
         else:
@@ -114,11 +128,11 @@ class Progress:
             parts[0] += f"/{quantity(self.total)} {self.unit} {100 * self.done / self.total:.0f}%"
         else:
             parts[0] += f" {self.unit}"
-        if rate:
+        if rate and self.own_pace:
             parts.append(f"{quantity(rate)} {self.unit}/s")
         if final:
             parts.append(f"took {duration(elapsed)}")
-        elif self.total and rate:
+        elif self.total and rate and self.own_pace:
             parts.append(f"{duration((self.total - self.done) / rate)} left")
         if self.note:
             parts.append(self.note)

@@ -66,7 +66,7 @@ def plan(evidence: Evidence) -> PlanRecord:
         train_tokens=train_tokens,
         planned_epochs=planned_tokens(config) / train_tokens if train_tokens else None,
         hours=hours,
-        usd=hours * price if hours is not None and price is not None else None,
+        usd=hours * price * evidence.host.devices if hours is not None and price is not None and evidence.host else None,
         hours_of=hours_of,
     )
 

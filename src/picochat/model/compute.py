@@ -20,6 +20,7 @@ from picochat.config import ModelConfig, RuntimeConfig
 from picochat.core.errors import HostProblem, WrongUsage
 from picochat.core.machine import usable_cores
 from picochat.core.progress import say
+from picochat.model.crew import NO_CREW, Crew
 
 BACKENDS: dict[str, SDPBackend] = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -39,13 +40,14 @@ PEAK_BF16_FLOPS = (("H100 PCIe", 756e12), ("H100", 989e12), ("H200", 989e12), ("
 
 @dataclass(frozen=True)
 class Compute:
-    """A resolved runtime. `backend` is a key of BACKENDS; `attention_error` is what its check gave."""
+    """A resolved runtime. `backend` is a key of BACKENDS; `attention_error` is what its check gave; `crew` is of one on a GPU."""
 
     device: torch.device
     dtype: torch.dtype
     backend: str
     attention_error: float | None
     compiled: bool
+    crew: Crew = NO_CREW
 
     @contextmanager
     def attention(self) -> Generator[None, None, None]:
@@ -61,8 +63,9 @@ def open_compute(runtime: RuntimeConfig, model: ModelConfig) -> Compute:
     """
     device = find_device(runtime)
     torch.set_float32_matmul_precision(runtime.matmul_precision)
+    threads = runtime.threads or usable_cores()
     if device.type == "cpu":
-        torch.set_num_threads(runtime.threads or usable_cores())
+        torch.set_num_threads(threads)
         # The same bits each time are part of the promise; on a GPU they cost speed and are asked for in checks only.
         torch.use_deterministic_algorithms(True)
         # A debugging aid that writes every new buffer once more; its module is not in torch's type stubs.
@@ -73,7 +76,8 @@ def open_compute(runtime: RuntimeConfig, model: ModelConfig) -> Compute:
     for backend in candidates:
         problem, error = check_attention(backend, device, dtype, model)
         if problem is None:
-            return Compute(device, dtype, backend, error, runtime.compile)
+            crew = Crew(threads) if device.type == "cpu" else NO_CREW
+            return Compute(device, dtype, backend, error, runtime.compile, crew)
         problems.append(f"{backend}: {problem}")
     raise HostProblem(
         "no attention backend works here: " + "; ".join(problems),

@@ -8,7 +8,8 @@ far slower on most processors). Does not know the schedule: each step is told it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,11 @@ from torch import Tensor, nn
 from picochat.config import TrainConfig
 from picochat.core.errors import BadInput
 from picochat.model.centred import project_, projected_weights
+from picochat.model.crew import NO_CREW, Crew
 from picochat.model.gpt import GPT
+
+if TYPE_CHECKING:
+    from picochat.model.shards import Shards
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic of the Muon reference: steep at zero, near one over (0, 1]."""
@@ -37,44 +42,73 @@ def orthogonalize(update_NOI: Tensor, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class Stack:
-    """All matrices (O, I) of one shape, and their momenta (N, O, I) in one buffer."""
+    """All matrices (O, I) of one shape, and their momenta (N, O, I) in one buffer.
+
+    shards: where several processes hold some columns of each matrix; the momenta are then of these columns.
+    """
 
     name: str
     parameters: list[nn.Parameter]
     momentum_NOI: Tensor
+    shards: Shards | None = None
 
+    def share(self, part: slice) -> Stack:
+        """Some of the matrices, with their part of the momenta."""
+        return replace(self, parameters=self.parameters[part], momentum_NOI=self.momentum_NOI[part])
+
+    @torch.no_grad()
     def update_(self, lr: Tensor, config: TrainConfig) -> None:
         """One Muon step. Updates of tall matrices are larger by sqrt(rows / columns), as in the reference."""
-        grad = torch.stack([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        grad = torch.stack([here(parameter.grad, self.shards) for parameter in self.parameters if parameter.grad is not None])
         self.momentum_NOI.lerp_(grad, 1 - config.muon_momentum)
         nesterov = torch.lerp(grad, self.momentum_NOI, config.muon_momentum)
-        rows, columns = grad.shape[-2:]
-        update = orthogonalize(nesterov, torch.bfloat16 if grad.is_cuda else torch.float32)
+        rows, columns = self.parameters[0].shape
+        dtype = torch.bfloat16 if grad.is_cuda else torch.float32
+        update = self.shards.orthogonalized(nesterov, dtype) if self.shards else orthogonalize(nesterov, dtype)
         changes = (update * (lr * max(1.0, rows / columns) ** 0.5)).unbind()
         for parameter, change in zip(self.parameters, changes, strict=True):
-            parameter.mul_(1 - lr * config.weight_decay).sub_(change)
+            here(parameter, self.shards).mul_(1 - lr * config.weight_decay).sub_(change)
+
+    def state(self) -> Tensor:
+        """The momenta; of all processes' columns where there are several."""
+        return self.shards.stacked(self.momentum_NOI, self.parameters[0].shape[1]) if self.shards else self.momentum_NOI
 
 
-def stacks_of(parameters: list[nn.Parameter]) -> list[Stack]:
+def here(tensor: Tensor, shards: Shards | None) -> Tensor:
+    """What this process holds of a weight or gradient: all of it, unless it is split over several."""
+    return shards.local(tensor) if shards else tensor
+
+
+def stacks_of(parameters: list[nn.Parameter], shards: Shards | None = None) -> list[Stack]:
     """The matrices grouped by shape, in the order in which shapes first come; momenta at zero."""
     groups: dict[str, list[nn.Parameter]] = {}
     for parameter in parameters:
         groups.setdefault("x".join(map(str, parameter.shape)), []).append(parameter)
-    return [Stack(shape, group, torch.stack([torch.zeros_like(p) for p in group])) for shape, group in groups.items()]
+    momenta = [torch.stack([torch.zeros_like(here(p.detach(), shards)) for p in group]) for group in groups.values()]
+    return [Stack(shape, group, zeros, shards) for (shape, group), zeros in zip(groups.items(), momenta, strict=True)]
 
 
 class Optimizer:
     """One step over the whole model. `state` and `load_state` give and take named tensors, for checkpoints.
 
     compiled: the Muon step of all stacks and the centring are one compiled graph. The rate comes in a tensor, so that its
-    changes recompile nothing.
+    changes recompile nothing. shards: where the model's weights are split over several processes, which step together; the
+    state is then of DTensors, of the same names and whole shapes.
     """
 
-    def __init__(self, model: GPT, config: TrainConfig, *, compiled: bool = False) -> None:
-        self.model, self.config = model, config
+    def __init__(
+        self,
+        model: GPT,
+        config: TrainConfig,
+        *,
+        compiled: bool = False,
+        crew: Crew = NO_CREW,
+        shards: Shards | None = None,
+    ) -> None:
+        self.model, self.config, self.crew, self.shards = model, config, crew, shards
         matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("blocks.")]
         rest = [p for name, p in model.named_parameters() if not (p.dim() == 2 and name.startswith("blocks."))]
-        self.stacks = stacks_of(matrices) if config.matrix_optimizer == "muon" else []
+        self.stacks = stacks_of(matrices, shards) if config.matrix_optimizer == "muon" else []
         decayed = [] if self.stacks else [{"params": matrices, "weight_decay": config.weight_decay}]
         self.adamw = torch.optim.AdamW(
             [{"params": rest, "weight_decay": 0.0}, *decayed],
@@ -83,10 +117,12 @@ class Optimizer:
             eps=1e-10,
             fused=True,
         )
-        self._projected = projected_weights(model) if model.config.centred else []
+        projected = projected_weights(model) if model.config.centred else []
+        self._projected = [replace(one, weight=here(one.weight.detach(), shards)) for one in projected]
         self._muon_lr = torch.zeros((), device=matrices[0].device)
+        one_graph = compiled and shards is None  # with shards the iterations alone are compiled: the rest is exchange
         self._finish = (
-            torch.compile(self._muon_and_centre, dynamic=False, fullgraph=True) if compiled else self._muon_and_centre
+            torch.compile(self._muon_and_centre, dynamic=False, fullgraph=True) if one_graph else self._muon_and_centre
         )
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
 
@@ -103,27 +139,45 @@ class Optimizer:
         return norm
 
     def _clipped_norm(self) -> Tensor:
-        parameters = list(self.model.parameters())
-        if self.config.grad_clip is None:
-            return total_norm(parameters)
-        return nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
+        if self.shards is None:
+            parameters = list(self.model.parameters())
+            if self.config.grad_clip is None:
+                return total_norm(parameters)
+            return nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
+        gradients = [self.shards.local(p.grad) for p in self.model.parameters() if p.grad is not None]
+        norm = self.shards.total_norm(gradients)
+        if self.config.grad_clip is not None:
+            share = torch.clamp(self.config.grad_clip / (norm + 1e-6), max=1.0)
+            for gradient in gradients:
+                gradient.mul_(share)
+        return norm
 
     def _muon_and_centre(self) -> None:
-        for stack in self.stacks:
-            stack.update_(self._muon_lr, self.config)
+        shares = [stack.share(part) for stack in self.stacks for part in self.crew.shares(len(stack.parameters))]
+        self.crew.map(lambda share: share.update_(self._muon_lr, self.config), shares)
         project_(self._projected)
 
     def state(self) -> dict[str, Tensor]:
-        tensors = {f"muon.{stack.name}": stack.momentum_NOI for stack in self.stacks}
+        tensors = {f"muon.{stack.name}": stack.state() for stack in self.stacks}
         for parameter, state in self.adamw.state.items():
             tensors.update({f"adamw.{self._names[parameter]}.{key}": value for key, value in state.items()})
+        return tensors
+
+    def blank_state(self) -> dict[str, Tensor]:
+        """Zeros in the form of `state()`, also before the first step: for a reader to fill."""
+        tensors = {f"muon.{stack.name}": torch.zeros_like(stack.state()) for stack in self.stacks}
+        for group in self.adamw.param_groups:
+            for parameter in group["params"]:
+                prefix = f"adamw.{self._names[parameter]}."
+                tensors[f"{prefix}step"] = torch.zeros((), device=parameter.device)
+                tensors.update({prefix + key: torch.zeros_like(parameter.detach()) for key in ("exp_avg", "exp_avg_sq")})
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Raises BadInput where the state belongs to another model or optimizer."""
         try:
             for stack in self.stacks:
-                stack.momentum_NOI.copy_(tensors[f"muon.{stack.name}"])
+                stack.momentum_NOI.copy_(here(tensors[f"muon.{stack.name}"], self.shards))
             for group in self.adamw.param_groups:
                 for parameter in group["params"]:
                     prefix = f"adamw.{self._names[parameter]}."

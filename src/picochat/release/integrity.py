@@ -12,7 +12,7 @@ from pathlib import Path
 from picochat.config import ResolvedConfig
 from picochat.core.errors import PicochatError, Problem
 from picochat.core.publish import MANIFEST, Artifact, FileDigest
-from picochat.core.records import digest_file, digest_json, plain, read_record
+from picochat.core.records import digest_file, digest_json, read_record
 from picochat.rundir import FRONT_PAGES, PLACES, Place, RunDir
 
 Found = Mapping[str, FileDigest]
@@ -96,6 +96,14 @@ def front_page_problems(found: Found) -> list[Problem]:
 
 
 def evidence_digest(run: RunDir, artifacts: Mapping[str, Artifact]) -> str:
-    """One digest of the configuration's values and of every artifact: equal for equal work on the same machine."""
+    """One digest of the configuration's values and of every artifact: equal for equal work on the same machine.
+
+    The section `host` is left out: how many processes, how often to save and where figures also go change no result.
+    """
     config = read_record(ResolvedConfig, run.config, "configuration").config
-    return digest_json({"config": plain(config), "artifacts": {kind: found.digest for kind, found in artifacts.items()}})
+    return digest_json(
+        {
+            "config": config.model_dump(mode="json", exclude={"host"}),
+            "artifacts": {kind: found.digest for kind, found in artifacts.items()},
+        }
+    )

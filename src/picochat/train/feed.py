@@ -20,6 +20,7 @@ from torch import Tensor
 from picochat.model.gpt import IGNORED_TARGET
 from picochat.tokens.batches import rows_of_step
 from picochat.tokens.shards import TOKEN_BYTES, TokenStream
+from picochat.train.ranks import ALONE, Ranks
 
 LARGEST_DEVICE_SHARE = 0.25
 """Share of the device's free memory that tokens may take; above it they stay on the host."""
@@ -36,7 +37,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Fed:
-    """One step's rows on the device, and how many of their targets count."""
+    """This process's rows of one step on the device, and how many targets of all the step's rows count."""
 
     ids_BT: Tensor
     targets_BT: Tensor
@@ -57,10 +58,12 @@ class Feed(Protocol):
 
 
 class HostFeed:
-    """Rows that `batch_of` makes on the host, one step ahead in a thread."""
+    """Rows that `batch_of` makes on the host, one step ahead in a thread. Of several processes, each moves its share."""
 
-    def __init__(self, batch_of: Callable[[int], Batch], device: torch.device, *, fixed_shape: bool) -> None:
-        self.batch_of, self.device, self.fixed_shape = batch_of, device, fixed_shape
+    def __init__(
+        self, batch_of: Callable[[int], Batch], device: torch.device, *, fixed_shape: bool, ranks: Ranks = ALONE
+    ) -> None:
+        self.batch_of, self.device, self.fixed_shape, self.ranks = batch_of, device, fixed_shape, ranks
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rows")
         self._ahead: tuple[int, Future[Fed]] | None = None
 
@@ -76,7 +79,8 @@ class HostFeed:
     def _make(self, number: int) -> Fed:
         batch = self.batch_of(number)
         targets = int((batch.targets_BT != IGNORED_TARGET).sum())
-        return Fed(torch.from_numpy(batch.ids_BT), torch.from_numpy(batch.targets_BT), targets)
+        share = self.ranks.share(len(batch.ids_BT))
+        return Fed(torch.from_numpy(batch.ids_BT[share]), torch.from_numpy(batch.targets_BT[share]), targets)
 
     def _moved(self, fed: Fed) -> Fed:
         # From pinned memory the copy does not wait for the steps that the device still works on.
@@ -89,14 +93,17 @@ class DeviceFeed:
 
     fixed_shape = True
 
-    def __init__(self, stream: TokenStream, context: int, rows_per_step: int, seed: int, device: torch.device) -> None:
-        self.context, self.rows_per_step, self.seed, self.device = context, rows_per_step, seed, device
+    def __init__(
+        self, stream: TokenStream, context: int, rows_per_step: int, seed: int, device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
+        self.context, self.rows_per_step, self.seed, self.device, self.ranks = context, rows_per_step, seed, device, ranks
         self.row_count = stream.row_count(context)
         self._tokens = _uploaded(stream, device)
         self._offsets_T = torch.arange(context + 1, device=device)
 
     def step(self, number: int) -> Fed:
-        rows_B = torch.from_numpy(rows_of_step(number, self.rows_per_step, self.row_count, self.seed))
+        rows = rows_of_step(number, self.rows_per_step, self.row_count, self.seed)
+        rows_B = torch.from_numpy(rows[self.ranks.share(self.rows_per_step)])
         if self.device.type == "cuda":
             rows_B = rows_B.pin_memory().to(self.device, non_blocking=True)
         block = self._tokens[rows_B[:, None] * self.context + self._offsets_T].to(torch.int64) & 0xFFFF
@@ -106,15 +113,20 @@ class DeviceFeed:
         pass
 
 
-def feed_of_stream(stream: TokenStream, context: int, rows_per_step: int, seed: int, device: torch.device) -> Feed:
+def feed_of_stream(
+    stream: TokenStream, context: int, rows_per_step: int, seed: int, device: torch.device, ranks: Ranks = ALONE
+) -> Feed:
     """Next-token rows of the stream: from the device where it is a GPU with room for all tokens, else from the host."""
     if device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(device)
         if TOKEN_BYTES * len(stream) <= LARGEST_DEVICE_SHARE * free_bytes:
-            return DeviceFeed(stream, context, rows_per_step, seed, device)
+            return DeviceFeed(stream, context, rows_per_step, seed, device, ranks)
     rows = stream.row_count(context)
     return HostFeed(
-        lambda step: next_token_batch(stream, rows_of_step(step, rows_per_step, rows, seed), context), device, fixed_shape=True
+        lambda step: next_token_batch(stream, rows_of_step(step, rows_per_step, rows, seed), context),
+        device,
+        fixed_shape=True,
+        ranks=ranks,
     )
 
 

@@ -7,13 +7,13 @@ nothing bleeds. Rows of a step follow from seed and step, every conversation onc
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from picochat.config import HostConfig, RuntimeConfig, TrainConfig, parameter_count
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, Draft
-from picochat.model.compute import open_compute
 from picochat.model.gpt import IGNORED_TARGET
 from picochat.model.weights import CheckpointInfo, check_tokenizer, load_model
 from picochat.tokens.batches import rows_of_step
@@ -21,9 +21,12 @@ from picochat.tokens.chat_format import Conversations, open_conversations
 from picochat.tokens.tokenizer import Tokenizer
 from picochat.train.feed import Batch, HostFeed
 from picochat.train.held_out import summed_loss
+from picochat.train.layout import whole
 from picochat.train.live import HeldOut
 from picochat.train.loop import Job, Trainer
+from picochat.train.pace import StartClock
 from picochat.train.publish import write_checkpoint
+from picochat.train.ranks import current_ranks, open_shared_compute
 
 PAD_TO_MULTIPLE = 32
 """Few different shapes, so that the memory of one step serves the next."""
@@ -39,17 +42,26 @@ def finetune(
     host: HostConfig,
     seed: int,
     gpu_hour_usd: float | None,
+    track: Path,
     draft: Draft,
 ) -> None:
-    """Train the base checkpoint on the SFT rows and leave the chat model's checkpoint in the draft."""
+    """Train the base checkpoint on the SFT rows and leave the chat model's checkpoint in the draft.
+
+    Of several processes (train/ranks.py) all call this; the first one publishes.
+    """
+    clock = StartClock()
     vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
     train, held_out = open_conversations(conversations, "train"), open_conversations(conversations, "held_out")
     if len(train) == 0:
         raise BadInput("the pack has no SFT rows that fit the context", fix="picochat data task-pack --dataset-pack ...")
+    clock.mark("open_data")
     info = load_model(base.place)[1]
-    compute = open_compute(runtime, info.model)
+    ranks = current_ranks(runtime)
+    compute = open_shared_compute(runtime, info.model, ranks)
     gpt, info = load_model(base.place, compute.device)
     check_tokenizer(info, vocabulary.digest, base.place)
+    gpt.recompute_blocks(runtime.activation_checkpointing)
+    clock.mark("model")
     job = Job(
         stage="sft",
         config=sft,
@@ -57,17 +69,23 @@ def finetune(
             lambda step: padded_batch(train, rows_of_step(step, sft.sequences_per_step, len(train), seed), vocabulary.pad),
             compute.device,
             fixed_shape=False,
+            ranks=ranks,
         ),
         evaluate=lambda model: HeldOut(
-            loss=_mean(*summed_loss(model, _all_rows(held_out, vocabulary.pad), compute)), bits_per_byte=None
+            loss=_mean(*summed_loss(model, _all_rows(held_out, vocabulary.pad), compute, ranks)), bits_per_byte=None
         ),
         gpu_hour_usd=gpu_hour_usd,
+        track=track,
+        clock=clock,
     )
-    outcome = Trainer(gpt, job, compute, host, draft.workspace).train()
+    outcome = Trainer(gpt, job, compute, host, draft.workspace, ranks=ranks).train()
+    trained = whole(gpt, ranks)
+    if not ranks.leads:
+        return
     done = CheckpointInfo(
         model=info.model, vocab_size=info.vocab_size, tokenizer_digest=vocabulary.digest, stage="sft", step=outcome.scored_step
     )
-    write_checkpoint(gpt, done, outcome, sft, parameter_count(info.model, info.vocab_size), draft)
+    write_checkpoint(trained, done, outcome, sft, parameter_count(info.model, info.vocab_size), draft)
 
 
 def padded_batch(rows: Conversations, indices: Sequence[int] | np.ndarray, pad: int) -> Batch:

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 
 from picochat.model.compute import Compute
+from picochat.model.crew import NO_CREW
 from picochat.model.gpt import GPT, IGNORED_TARGET
 from picochat.tokens.shards import TokenStream
 from picochat.train.feed import Batch
 from picochat.train.live import HeldOut
+from picochat.train.ranks import ALONE, Ranks
 
 TOKENS_PER_FORWARD = 16_384
 
@@ -35,18 +37,33 @@ def stream_batches(stream: TokenStream, context: int, bos: int) -> Iterator[Batc
         yield Batch(tail[None, :-1], targets[None])
 
 
-@torch.no_grad()
-def summed_loss(model: GPT, batches: Iterator[Batch], compute: Compute) -> tuple[float, int]:
-    """(nats summed over the targets, number of targets)."""
-    nats, targets = 0.0, 0
-    for batch in batches:
+def summed_loss(model: GPT, batches: Iterator[Batch], compute: Compute, ranks: Ranks = ALONE) -> tuple[float, int]:
+    """(nats summed over the targets, number of targets), the same in every process.
+
+    Several processes take the batches by turns; what each batch gave is added in the batches' order, so equal weights give the
+    same sum with any number of processes. All of them compute in every turn, because sharded weights are gathered by all.
+    """
+
+    def nats_of(batch: Batch) -> float:
         ids_BT = torch.from_numpy(batch.ids_BT).to(compute.device)
         targets_BT = torch.from_numpy(batch.targets_BT).to(compute.device)
-        nats += float(model.loss_sum(ids_BT, targets_BT, compute.dtype))
-        targets += int((batch.targets_BT != IGNORED_TARGET).sum())
-    return nats, targets
+        with torch.no_grad():  # of a thread, not of the process
+            return float(model.loss_sum(ids_BT, targets_BT, compute.dtype))
+
+    everything = list(batches)
+    mine = range(ranks.rank, -(-len(everything) // ranks.count) * ranks.count, ranks.count)
+    crew = compute.crew if ranks.count == 1 else NO_CREW
+    own = crew.map(nats_of, [everything[min(number, len(everything) - 1)] for number in mine])
+    nats = torch.zeros(len(everything), dtype=torch.float64)
+    for number, value in zip(mine, own, strict=True):
+        if number < len(everything):
+            nats[number] = value
+    targets = sum(int((batch.targets_BT != IGNORED_TARGET).sum()) for batch in everything)
+    return math.fsum(ranks.sum_(nats).tolist()), targets
 
 
-def held_out_of_stream(model: GPT, stream: TokenStream, text_bytes: int, bos: int, compute: Compute) -> HeldOut:
-    nats, targets = summed_loss(model, stream_batches(stream, model.config.context, bos), compute)
+def held_out_of_stream(
+    model: GPT, stream: TokenStream, text_bytes: int, bos: int, compute: Compute, ranks: Ranks = ALONE
+) -> HeldOut:
+    nats, targets = summed_loss(model, stream_batches(stream, model.config.context, bos), compute, ranks)
     return HeldOut(loss=nats / max(1, targets), bits_per_byte=nats / math.log(2) / text_bytes if text_bytes else None)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import gc
 import math
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -30,25 +31,34 @@ from picochat.train.checkpoint import (
     StateRecord,
     StateWriter,
     drop_states_after,
-    load_latest_state,
     load_state,
+    newest_whole_state,
+    require_whole,
     state_folder,
+    sweep_half_written,
 )
 from picochat.train.engine import Engine
 from picochat.train.feed import Feed
 from picochat.train.live import HeldOut, LossQueue, Reports, StepResult
+from picochat.train.pace import StartClock
+from picochat.train.ranks import ALONE, Ranks
 from picochat.train.schedule import lr_share
 from picochat.train.signals import LateSignals
+from picochat.train.sinks import Sinks
 from picochat.train.spikes import SpikeWatch
 
-REPORT_EVERY_STEPS = 10
+if TYPE_CHECKING:
+    from picochat.train.sharded_states import ShardedStateWriter
+
+REPORT_EVERY_STEPS, REPORT_EVERY_SECONDS = 10, 5.0
 
 
 @dataclass(frozen=True)
 class Job:
     """What is trained, on what: a stage's name, its settings, the rows of each step, and its held-out evaluation.
 
-    `gpu_hour_usd`: what an hour of one device costs, for the progress line.
+    `gpu_hour_usd`: what an hour of one device costs, for the progress line. `track`: the folder of trackers; None: no tracker.
+    `clock`: runs since the stage began.
     """
 
     stage: Literal["base", "sft"]
@@ -56,6 +66,8 @@ class Job:
     feed: Feed
     evaluate: Callable[[GPT], HeldOut]
     gpu_hour_usd: float | None = None
+    track: Path | None = None
+    clock: StartClock = field(default_factory=StartClock)
 
 
 @dataclass
@@ -117,6 +129,17 @@ class Outcome:
     replay: Path | None
 
 
+def open_states(workspace: Path, job: Job, ranks: Ranks) -> StateWriter | ShardedStateWriter:
+    """What writes states here, and keeps the older ones that are needed."""
+    if ranks.leads:
+        sweep_half_written(workspace)
+    if not ranks.sharded:
+        return StateWriter(workspace, lambda record: kept_steps(record, job))
+    from picochat.train.sharded_states import ShardedStateWriter  # loading it takes as long as a small test
+
+    return ShardedStateWriter(workspace, lambda record: kept_steps(record, job), ranks)
+
+
 class _GoBack(Exception):
     """A spike after which the loop returns to the evaluation before it."""
 
@@ -153,30 +176,54 @@ def kept_steps(record: StateRecord, job: Job) -> set[int]:
 
 
 class Trainer:
-    """One stage of training in a workspace that outlives kills. Use `train`."""
+    """One stage of training in a workspace that outlives kills. Use `train`.
+
+    With several processes each has a Trainer of the same job and workspace. Losses and what is decided from them are the same
+    everywhere; signals and minutes are agreed on after each step. The first one speaks, reports and saves; sharded, all save.
+    """
 
     def __init__(
-        self, model: GPT, job: Job, compute: Compute, host: HostConfig, workspace: Path, *, quiet: bool = False
+        self,
+        model: GPT,
+        job: Job,
+        compute: Compute,
+        host: HostConfig,
+        workspace: Path,
+        *,
+        quiet: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model, self.job, self.config, self.host, self.workspace = model, job, job.config, host, workspace
-        self.quiet = quiet
-        self.engine = Engine(model, job.config, compute, fixed_shape=job.feed.fixed_shape)
-        self.reports = Reports(workspace, model, compute, job.gpu_hour_usd)
-        self.states = StateWriter(workspace, lambda record: kept_steps(record, job))
-        self.losses = LossQueue()
+        self.ranks, self.quiet = ranks, quiet or not ranks.leads
+        self.engine = Engine(model, job.config, compute, fixed_shape=job.feed.fixed_shape, ranks=ranks)
+        # What a follower would report is what the first process reports: it goes to a folder that ends with it.
+        self._own = None if ranks.leads else tempfile.TemporaryDirectory()
+        reports = Path(self._own.name) if self._own else workspace
+        sinks = Sinks(host.track if job.track and ranks.leads else None, job.track or workspace, job.stage, workspace)
+        self.reports = Reports(reports, model, compute, job.config, job.clock, sinks, job.gpu_hour_usd, devices=ranks.count)
+        self.states = open_states(workspace, job, ranks)
+        self.losses = LossQueue(ranks)
         self.at = Progressed(SpikeWatch(job.config.spike_factor))
-        self.signals = LateSignals(lambda: say("stopping after this step; once more stops at once"))
+        self.signals = LateSignals(lambda: None if self.quiet else say("stopping after this step; once more stops at once"))
         self._last_saved = time.monotonic()
 
     def train(self) -> Outcome:
         """Resume where the workspace stands, train to the last step, evaluate, and leave the model in place."""
+        with self.ranks.together():
+            return self._train()
+
+    def _train(self) -> Outcome:
         try:
             held_out = self._resume()
             # What stands now stays: the collector need not look through it again in the middle of a step.
             gc.collect()
             gc.freeze()
-            with Progress(self.job.stage, self.config.steps, "steps", quiet=self.quiet) as progress, self.signals:
+            self.job.clock.mark("state")
+            if self.engine.compute.compiled and not self.quiet:
+                say(f"{self.job.stage}: compiling the step (minutes the first time, then from the cache)")
+            with self._progress() as progress, self.signals:
                 progress.start_at(self.at.step)
+                progress.advance(0)
                 while self.at.step < self.config.steps:
                     try:
                         held_out = self._step_and_what_is_due(progress) or held_out
@@ -187,6 +234,7 @@ class Trainer:
             scored_step, held_out = self._chosen_weights(held_out)
         finally:
             self.states.close()
+            self.reports.close()
             self.job.feed.close()
             gc.unfreeze()
         at = replay_step(self.config) if self.job.stage == "base" else None
@@ -194,19 +242,29 @@ class Trainer:
         journals = self.reports.curve.path, self.reports.metrics.path
         return Outcome(self._record(), scored_step, held_out, *journals, replay)
 
+    def _progress(self) -> Progress:
+        return Progress(self.job.stage, self.config.steps, "steps", quiet=self.quiet, own_pace=False)
+
     def _step_and_what_is_due(self, progress: Progress) -> HeldOut | None:
         """One step; then what is due after it: a report, a saved state, a stop, an evaluation, in this order."""
         self._step()
-        progress.advance(1)
         evaluate = evaluates_after(self.at.step, self.config)
-        save = evaluate or self.signals.number is not None or self._minutes_since_save() > self.host.checkpoint_minutes
-        if save or self.at.step % REPORT_EVERY_STEPS == 0:
-            self._report(progress, wait=save)
+        minutes_over = self._minutes_since_save() > self.host.checkpoint_minutes
+        report = self.reports.is_due(self.at.step, REPORT_EVERY_STEPS, REPORT_EVERY_SECONDS)
+        # What clocks and signals decide, all processes decide together: they exchange losses and states.
+        number, over, report = self.ranks.agree(self.signals.number or 0, minutes_over, report)
+        save = bool(evaluate or number or over)
+        if save or report:
+            self._report(wait=save or self.reports.warming_up)
+        progress.note = self.reports.note()
+        progress.advance(1)
         if save:
             self._save()
-        if self.signals.number is not None:
-            self._stop(self.signals.number)
-        return self._evaluate() if evaluate else None
+        if number:
+            self._stop(number)
+        held_out = self._evaluate() if evaluate else None
+        progress.note = self.reports.note()
+        return held_out
 
     def _step(self) -> None:
         started = time.monotonic()
@@ -215,10 +273,10 @@ class Trainer:
         share = lr_share(self.at.step, self.config)
         loss, norm = self.engine.step(fed, share)
         self.at.step += 1
-        self.at.tokens += fed.ids_BT.numel()
+        self.at.tokens += fed.ids_BT.numel() * self.ranks.count
         self.losses.add(self.at.step, loss, norm, share, self.at.tokens)
 
-    def _report(self, progress: Progress, *, wait: bool) -> None:
+    def _report(self, *, wait: bool) -> None:
         """Write and check the losses that are here; all since the last report where `wait`."""
         self.states.check()
         for result in self.losses.fetch(wait=wait):
@@ -227,7 +285,6 @@ class Trainer:
             self.at.last_loss = result.loss
             self.reports.step(result)
         self.reports.speed(self.at.step, self.at.tokens)
-        progress.note = self.reports.note(self.config.steps - self.at.step)
 
     def _check(self, result: StepResult) -> None:
         if not math.isfinite(result.loss):
@@ -235,14 +292,16 @@ class Trainer:
                 f"{self.job.stage}: the loss at step {result.step} is not finite",
                 fix=f"a smaller --set {self.job.stage}.muon_lr=... or {self.job.stage}.adamw_lr=...; the state before it is kept",
             )
+        mean = self.at.watch.mean
         if not self.at.watch.is_spike(result.step, result.loss):
             return
-        factor = self.at.watch.factor
-        say(f"{self.job.stage}: loss spike at step {result.step}: {result.loss:.3f} is over {factor:g} times its running mean")
+        above = f"{result.loss:.3f} is over {self.at.watch.factor:g} times its running mean of {mean:.3f}"
+        self._say(f"loss spike at step {result.step}: {above}")
+        self.reports.spike(result.step, result.loss, mean, len(self.at.watch.steps))
         if self.at.rollbacks < self.config.spike_rollbacks:
             if evaluation_before(result.step, self.config) is not None:
                 raise _GoBack(result.step)
-            say(f"{self.job.stage}: there was no evaluation before it to go back to; training goes on")
+            self._say("there was no evaluation before it to go back to; training goes on")
 
     def _evaluate(self) -> HeldOut:
         started = time.monotonic()
@@ -250,19 +309,26 @@ class Trainer:
         with torch.no_grad():
             held_out = self.job.evaluate(self.model)
         self.model.train()
+        self.engine.layout.settle()
         if self.at.best is None or held_out.loss < self.at.best.held_out_loss:
             self.at.best = BestSoFar(
                 step=self.at.step, held_out_loss=held_out.loss, held_out_bits_per_byte=held_out.bits_per_byte
             )
         self.reports.evaluation(self.at.step, self.at.tokens, held_out, time.monotonic() - started)
-        if not self.quiet:
-            bits = f", {held_out.bits_per_byte:.4f} bits per byte" if held_out.bits_per_byte is not None else ""
-            say(f"{self.job.stage}: step {self.at.step}: held-out loss {held_out.loss:.4f}{bits}")
+        bits = f", {held_out.bits_per_byte:.4f} bits per byte" if held_out.bits_per_byte is not None else ""
+        self._say(f"step {self.at.step}: held-out loss {held_out.loss:.4f}{bits}")
         return held_out
 
+    def _say(self, message: str) -> None:
+        if not self.quiet:
+            say(f"{self.job.stage}: {message}")
+
     def _save(self) -> None:
-        self.states.save(self._record(), self.model.state_dict(), self.engine.optimizer.state())
+        started = time.monotonic()
+        if self.ranks.leads or self.ranks.sharded:
+            self.states.save(self._record(), self.model.state_dict(), self.engine.optimizer.state())
         self._last_saved = time.monotonic()
+        self.reports.saved(self.at.step, self._last_saved - started)
 
     def _record(self) -> StateRecord:
         return self.at.record(self.engine.rows)
@@ -280,15 +346,36 @@ class Trainer:
 
     def _resume(self) -> HeldOut | None:
         """Load the newest state and cut the journals back to it. An evaluation that is due at that step is taken again."""
-        state = load_latest_state(self.workspace)
+        state = self._newest_state()
         if state is not None:
             self._restore(state)
-        self.reports.cut_back(self.at.step, self.at.tokens)
+        self.reports.take_up(self.at.step, self.at.tokens, len(self.at.watch.steps), self.at.rollbacks)
         if state is None:
             return None
-        if not self.quiet:
-            say(f"{self.job.stage}: resumed after step {self.at.step} of {self.config.steps}")
+        self._say(f"resumed after step {self.at.step} of {self.config.steps}")
         return self._evaluate() if evaluates_after(self.at.step, self.config) else None
+
+    def _newest_state(self) -> SavedState | None:
+        """The newest whole state, which the first process finds for all of them; None where there is none."""
+        folder = self.ranks.from_first(newest_whole_state(self.workspace) if self.ranks.leads else None)
+        return self._state_in(folder) if folder is not None else None
+
+    def _older_state(self, step: int) -> SavedState:
+        """The state of a step before this one. Raises BadInput where it is not there or damaged."""
+        folder = state_folder(self.workspace, step)
+        if self.ranks.leads:
+            require_whole(folder)
+        self.ranks.wait_for_all()
+        return self._state_in(folder)
+
+    def _state_in(self, folder: Path) -> SavedState:
+        """A state as this process holds it; all processes call it together."""
+        shards = self.engine.layout.shards
+        if shards is None:
+            return load_state(folder)
+        from picochat.train.sharded_states import load_sharded_state
+
+        return load_sharded_state(folder, self.model, self.engine.optimizer, shards)
 
     def _restore(self, state: SavedState) -> None:
         self.model.load_state_dict(state.weights)
@@ -303,14 +390,16 @@ class Trainer:
         before = self.at
         target = evaluation_before(spike_step, self.config)
         assert target is not None, "see _check"
-        drop_states_after(self.workspace, target)
-        self._restore(load_state(state_folder(self.workspace, target)))
+        if self.ranks.leads:
+            drop_states_after(self.workspace, target)
+        self._restore(self._older_state(target))
         self.at.skipped = before.skipped + spike_step - target
         self.at.rollbacks = before.rollbacks + 1
         self.at.watch.steps = before.watch.steps
-        self.reports.cut_back(target, self.at.tokens)
+        self.reports.cut_back(target, self.at.tokens, len(self.at.watch.steps), self.at.rollbacks)
+        self.reports.rollback(target, spike_step, self.at.rollbacks)
         progress.start_at(target)
-        say(f"{self.job.stage}: went back to step {target}, and on with the rows after the spike")
+        self._say(f"went back to step {target}, and on with the rows after the spike")
         return self._evaluate()
 
     def _chosen_weights(self, last: HeldOut) -> tuple[int, HeldOut]:
@@ -318,6 +407,6 @@ class Trainer:
         best = self.at.best
         if self.config.publish == "last" or best is None or best.step == self.at.step:
             return self.at.step, last
-        self.model.load_state_dict(load_state(state_folder(self.workspace, best.step)).weights)
-        say(f"{self.job.stage}: the weights of step {best.step} are published, where the held-out loss was smallest")
+        self.model.load_state_dict(self._older_state(best.step).weights)
+        self._say(f"the weights of step {best.step} are published, where the held-out loss was smallest")
         return best.step, HeldOut(best.held_out_loss, best.held_out_bits_per_byte)

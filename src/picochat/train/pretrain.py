@@ -6,11 +6,12 @@ once per epoch and a resume needs no data state.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from picochat.config import HostConfig, ModelConfig, RuntimeConfig, TrainConfig, parameter_count
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, Draft
 from picochat.model.centred import centre_
-from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, initialise
 from picochat.model.weights import CheckpointInfo
 from picochat.rundir import ShardsFacts, facts_of
@@ -18,8 +19,11 @@ from picochat.tokens.shards import open_shards
 from picochat.tokens.tokenizer import Tokenizer
 from picochat.train.feed import feed_of_stream
 from picochat.train.held_out import held_out_of_stream
+from picochat.train.layout import whole
 from picochat.train.loop import Job, Trainer
+from picochat.train.pace import StartClock
 from picochat.train.publish import write_checkpoint
+from picochat.train.ranks import current_ranks, open_shared_compute
 
 
 def pretrain(
@@ -31,9 +35,14 @@ def pretrain(
     host: HostConfig,
     seed: int,
     gpu_hour_usd: float | None,
+    track: Path,
     draft: Draft,
 ) -> None:
-    """Train the base model and leave its checkpoint in the draft. Raises BadInput where the shards hold no whole row."""
+    """Train the base model and leave its checkpoint in the draft. Raises BadInput where the shards hold no whole row.
+
+    Of several processes (train/ranks.py) all call this; the first one publishes.
+    """
+    clock = StartClock()
     tokens = open_shards(shards, check_digests=True)
     if tokens.train.row_count(model.context) == 0:
         raise BadInput(
@@ -41,21 +50,32 @@ def pretrain(
             fix="import more rows, or a smaller --set model.context=...",
         )
     vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
-    compute = open_compute(runtime, model)
+    clock.mark("open_data")
+    ranks = current_ranks(runtime)
+    compute = open_shared_compute(runtime, model, ranks)
     gpt = GPT(model, vocabulary.vocab_size)
     initialise(gpt, seed)
     if model.centred:
         centre_(gpt)
+    gpt.recompute_blocks(runtime.activation_checkpointing)
     gpt.to(compute.device)
+    clock.mark("model")
     text_bytes = facts_of(shards, ShardsFacts).held_out_text_bytes
+    feed = feed_of_stream(tokens.train, model.context, base.sequences_per_step, seed, compute.device, ranks)
+    clock.mark("feed")
     job = Job(
         stage="base",
         config=base,
-        feed=feed_of_stream(tokens.train, model.context, base.sequences_per_step, seed, compute.device),
-        evaluate=lambda trained: held_out_of_stream(trained, tokens.held_out, text_bytes, vocabulary.bos, compute),
+        feed=feed,
+        evaluate=lambda trained: held_out_of_stream(trained, tokens.held_out, text_bytes, vocabulary.bos, compute, ranks),
         gpu_hour_usd=gpu_hour_usd,
+        track=track,
+        clock=clock,
     )
-    outcome = Trainer(gpt, job, compute, host, draft.workspace).train()
+    outcome = Trainer(gpt, job, compute, host, draft.workspace, ranks=ranks).train()
+    trained = whole(gpt, ranks)
+    if not ranks.leads:
+        return
     info = CheckpointInfo(
         model=model,
         vocab_size=vocabulary.vocab_size,
@@ -63,4 +83,4 @@ def pretrain(
         stage="base",
         step=outcome.scored_step,
     )
-    write_checkpoint(gpt, info, outcome, base, parameter_count(model, vocabulary.vocab_size), draft)
+    write_checkpoint(trained, info, outcome, base, parameter_count(model, vocabulary.vocab_size), draft)

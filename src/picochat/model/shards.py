@@ -1,0 +1,124 @@
+"""A model whose weights lie in parts over several processes (FSDP2), and what the optimizer needs to work on such parts.
+
+Each process holds some columns of every matrix of the blocks, some rows of the embedding, some numbers of each gain. So every
+mean that centring subtracts lies inside one process: the projection needs no exchange and gives the same bits. Muon needs
+whole matrices: they are dealt out, each process orthogonalizes its part of a stack, and everybody gets its columns back.
+The exchanges are those of torch.distributed. Does not save anything (train/sharded_states.py).
+
+Shape suffixes: N matrices of one shape, O outputs, I inputs, i this process's share of the inputs.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+
+from picochat.core.errors import Problem, WrongUsage
+from picochat.model.gpt import GPT
+from picochat.model.optim import orthogonalize
+
+EMBEDDING = "embedding.weight"
+
+
+def split_dimension(name: str, weight: Tensor) -> int:
+    """The dimension along which a weight is split: never one that centring takes a mean over."""
+    return 1 if weight.dim() == 2 and name != EMBEDDING else 0
+
+
+class Shards:
+    """The parts of a model. Splits `model` in place: afterwards its parameters are DTensors over `group`."""
+
+    def __init__(self, model: GPT, group: dist.ProcessGroup, device: torch.device, *, compiled: bool) -> None:
+        require_columns(model, group.size())
+        self.group, self.count = group, group.size()
+        self.mesh = DeviceMesh.from_group(group, device.type)
+        self._orthogonalize = torch.compile(orthogonalize, dynamic=False, fullgraph=True) if compiled else orthogonalize
+        dimensions = {parameter: split_dimension(name, parameter) for name, parameter in model.named_parameters()}
+        self.modules: list[FSDPModule] = []
+        for module in (*model.each_block(), model):
+            # Gathered once in a step: weights stay whole from the first micro-batch to the last backward pass.
+            fully_shard(
+                module,
+                mesh=self.mesh,
+                reshard_after_forward=False,
+                shard_placement_fn=lambda parameter: Shard(dimensions[parameter]),
+            )
+            assert isinstance(module, FSDPModule)
+            self.modules.append(module)
+
+    def exchange_gradients(self, last: bool) -> None:
+        """Whether the next backward pass is the last one of a step: gradients are summed and weights go back to parts."""
+        root = self.modules[-1]
+        root.set_requires_gradient_sync(last)
+        root.set_reshard_after_backward(last)
+
+    def settle(self) -> None:
+        """Give up the whole weights that a forward pass without a backward pass has left."""
+        for module in self.modules:
+            module.reshard()
+
+    def local(self, tensor: Tensor) -> Tensor:
+        """This process's part, sharing memory with it."""
+        return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+    def stacked(self, momentum_NOi: Tensor, columns: int) -> DTensor:
+        """The whole stack (N, O, I), of which this process holds these columns; shares memory with them."""
+        matrices, rows, _ = momentum_NOi.shape
+        shape = torch.Size((matrices, rows, columns))
+        stride = (rows * columns, columns, 1)
+        return DTensor.from_local(momentum_NOi, self.mesh, [Shard(2)], run_check=False, shape=shape, stride=stride)
+
+    def split(self, whole: Tensor, like: Tensor) -> Tensor:
+        """`whole`, split like `like`; every process has read it, so nothing is sent."""
+        if not isinstance(like, DTensor):
+            return whole
+        return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+    def orthogonalized(self, update_NOi: Tensor, dtype: torch.dtype) -> Tensor:
+        """This process's columns (N, O, i) of the orthogonalized stack, of which each process computes its share of matrices."""
+        matrices, rows, columns = update_NOi.shape
+        each = -(-matrices // self.count)
+        dealt = F.pad(update_NOi.to(dtype), (0, 0, 0, 0, 0, each * self.count - matrices)).contiguous()
+        received = torch.empty_like(dealt)
+        dist.all_to_all_single(received, dealt, group=self.group)
+        whole = received.view(self.count, each, rows, columns).permute(1, 2, 0, 3).flatten(2)
+        done = self._orthogonalize(whole, dtype).to(dtype)
+        back = done.unflatten(2, (self.count, columns)).permute(2, 0, 1, 3).contiguous()
+        dist.all_to_all_single(received, back, group=self.group)
+        return received[:matrices].float()
+
+    def total_norm(self, gradients: list[Tensor]) -> Tensor:
+        """Norm over all processes of the gradients whose parts these are. No host sync."""
+        squared = nn.utils.get_total_norm(gradients).square()
+        dist.all_reduce(squared, group=self.group)
+        return squared.sqrt()
+
+
+def whole_model(model: GPT, *, keep: bool) -> GPT:
+    """The model with whole weights on the host where `keep`, weights at zero elsewhere. All processes call it together."""
+    whole = GPT(model.config, model.vocab_size)
+    with torch.no_grad():
+        for (_, target), (_, part) in zip(whole.named_parameters(), model.named_parameters(), strict=True):
+            full = part.full_tensor() if isinstance(part, DTensor) else part
+            target.copy_(full) if keep else target.zero_()
+    return whole
+
+
+def require_columns(model: GPT, count: int) -> None:
+    """Raises WrongUsage where the columns of a matrix cannot be shared out evenly."""
+    uneven = {
+        str(parameter.shape[1]): name.split(".", 2)[-1]
+        for name, parameter in model.named_parameters()
+        if split_dimension(name, parameter) == 1 and parameter.shape[1] % count
+    }
+    if uneven:
+        raise WrongUsage(
+            f"{count} processes cannot share out every matrix by columns",
+            problems=[Problem(f"{name} has {columns} columns") for columns, name in uneven.items()],
+            fix="a number of processes that divides them, or --set runtime.sharding=replicated",
+        )

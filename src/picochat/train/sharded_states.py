@@ -1,0 +1,141 @@
+"""Training state of processes that each hold a part of it, by torch.distributed.checkpoint: written in parts, read in any others.
+
+A state is the folder `step-NNNNNNN` of train/checkpoint.py, with a folder of parts in the place of the two safetensors files.
+All processes write; the first one adds the record last and renames. Names and whole shapes are those of a single process, so
+that any number of processes reads what any other number wrote, one process included, and whole states as well. The parts are
+safetensors files, one of each process; no pickle.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
+
+from picochat.core.errors import HostProblem
+from picochat.model.gpt import GPT
+from picochat.model.optim import Optimizer
+from picochat.model.shards import Shards
+from picochat.train.checkpoint import (
+    OPTIMIZER,
+    PARTS,
+    WEIGHTS,
+    SavedState,
+    StateRecord,
+    drop_old_states,
+    hidden_folder,
+    publish_state,
+    state_record,
+)
+from picochat.train.ranks import Ranks, new_group
+
+IN_WEIGHTS, IN_OPTIMIZER = "weights/", "optimizer/"
+
+
+class ShardedStateWriter:
+    """As StateWriter, for all processes together: each calls `save` at the same steps, and training goes on meanwhile."""
+
+    def __init__(self, workspace: Path, kept_steps: Callable[[StateRecord], Collection[int]], ranks: Ranks) -> None:
+        self.workspace, self.kept_steps, self.ranks = workspace, kept_steps, ranks
+        self._group = new_group("gloo")  # its exchanges cross those of the steps
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def save(self, record: StateRecord, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
+        """Copy this process's parts to the host and begin to write. Waits for the write before this one."""
+        self.finish()
+        folder = hidden_folder(self.workspace, record.step)
+        if self.ranks.leads:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        self.ranks.wait_for_all()
+        written = async_save(
+            _joined(weights, optimizer),
+            storage_writer=HuggingFaceStorageWriter(str(folder / PARTS), save_distributed=True),
+            process_group=self._group,
+        )
+        assert isinstance(written, Future), "copies are made before async_save returns"
+        self._writing = self._thread.submit(self._publish, written, record, folder)
+
+    def finish(self) -> None:
+        """Wait until what was saved is on disk, for every process. Raises HostProblem where it could not be written."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            writing.result()
+        except (OSError, CheckpointException) as error:
+            raise HostProblem(
+                f"the training state cannot be written to {self.workspace}: {error}",
+                fix="free some space, then the same command goes on from the newest state that was written",
+            ) from None
+        self.ranks.wait_for_all()
+
+    def check(self) -> None:
+        """Nothing: a write that ended badly is met by all processes together, at the next save."""
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
+
+    def _publish(self, written: Future[Any], record: StateRecord, folder: Path) -> None:
+        written.result()
+        if not self.ranks.leads:
+            return
+        publish_state(folder, record)
+        drop_old_states(self.workspace, self.kept_steps(record))
+
+
+def load_sharded_state(folder: Path, model: GPT, optimizer: Optimizer, shards: Shards) -> SavedState:
+    """This process's parts of the state in a folder, split as `model` is; all processes call it together."""
+    record = state_record(folder)
+    weights = {name: torch.empty_like(tensor) for name, tensor in model.state_dict().items()}
+    states = optimizer.blank_state()
+    if (folder / PARTS).exists():
+        tensors = _joined(weights, states)
+        load(tensors, storage_reader=HuggingFaceStorageReader(str(folder / PARTS)), process_group=shards.group)
+        return SavedState(record, *_parted(tensors))
+    return SavedState(record, _split_file(folder / WEIGHTS, weights, shards), _split_file(folder / OPTIMIZER, states, shards))
+
+
+def whole_tensors(parts: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(weights, optimizer state), whole, read by this process alone."""
+    reader = HuggingFaceStorageReader(str(parts))
+    tensors = {
+        name: torch.empty(stored.size, dtype=stored.properties.dtype)
+        for name, stored in reader.read_metadata().state_dict_metadata.items()
+        if isinstance(stored, TensorStorageMetadata)
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # that is what no_dist asks for
+        load(tensors, storage_reader=reader, no_dist=True)
+    return _parted(tensors)
+
+
+def _joined(weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> dict[str, Any]:
+    joined = {IN_WEIGHTS + name: tensor.detach() for name, tensor in weights.items()}
+    return {**joined, **{IN_OPTIMIZER + name: tensor.detach() for name, tensor in optimizer.items()}}
+
+
+def _parted(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+    return below(IN_WEIGHTS), below(IN_OPTIMIZER)
+
+
+def _split_file(path: Path, like: Mapping[str, Tensor], shards: Shards) -> dict[str, Tensor]:
+    """The tensors of a whole state, one at a time, of which this process keeps its part."""
+    with safe_open(path, framework="pt") as stored:
+        return {name: shards.split(stored.get_tensor(name), tensor) for name, tensor in like.items()}

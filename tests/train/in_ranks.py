@@ -1,0 +1,111 @@
+"""What tests/train/test_ranks.py runs in one process and in two: small trainings whose rows have different target counts.
+
+`python -m tests.train.in_ranks FOLDER` with torchrun's environment variables takes part in all of PAIR_JOBS; in the last of them
+the second process kills itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import save_file
+
+from picochat.config import HostConfig, ModelConfig, RuntimeConfig, TrainConfig
+from picochat.core.errors import Interrupted
+from picochat.model.centred import centre_
+from picochat.model.gpt import GPT, IGNORED_TARGET, initialise
+from picochat.train.feed import Batch, HostFeed
+from picochat.train.held_out import summed_loss
+from picochat.train.layout import whole
+from picochat.train.live import HeldOut
+from picochat.train.loop import Job, Trainer
+from picochat.train.ranks import current_ranks, join_ranks, open_shared_compute
+
+CONFIG = ModelConfig(context=16, layers=3, width=32, heads=4, kv_heads=2, head_width=8, mlp_width=48)
+VOCAB = 61  # rows of the embedding that two processes cannot share out evenly
+ROWS = np.random.default_rng(0).integers(0, VOCAB, (64, 17))
+STEPS, STOPS_AT = 10, 5
+
+
+@dataclass(frozen=True)
+class Small:
+    """A training of `STEPS` steps. `goes_on`: begin with a copy of that workspace. `ends_by`: a signal that the last process sends to itself in the middle."""
+
+    name: str
+    sharding: str = "replicated"
+    goes_on: str | None = None
+    ends_by: int | None = None
+    settings: dict[str, object] = field(default_factory=dict[str, object])
+
+
+MUON = {"muon_lr": 0.01, "grad_clip": 0.5, "weight_decay": 0.1}
+ADAMW = {"matrix_optimizer": "adamw", "weight_decay": 0.1}
+PAIR_JOBS = (
+    Small("replicated", settings=MUON),
+    Small("sharded", "sharded", settings={**MUON, "micro_batch": 2}),
+    Small("sharded-adamw", "sharded", settings=ADAMW),
+    Small("two-stopped", "sharded", ends_by=signal.SIGTERM, settings=MUON),
+    Small("one-to-replicated", goes_on="one-stopped", settings=MUON),
+    Small("one-to-sharded", "sharded", goes_on="one-stopped", settings=MUON),
+    Small("killed", ends_by=signal.SIGKILL, settings=MUON),
+)
+
+
+def batch_of(step: int) -> Batch:
+    """8 rows; later rows have more targets, so that the first half of them has fewer than the second."""
+    block = ROWS[(np.arange(8) + 8 * step) % 64]
+    targets = block[:, 1:].copy()
+    for row in range(8):
+        targets[row, 2 + row :] = IGNORED_TARGET
+    return Batch(np.ascontiguousarray(block[:, :-1]), targets)
+
+
+def run(folder: Path, job: Small) -> None:
+    """Train; leave the workspace in `folder/name` and, on the first process, the weights in `folder/name.safetensors`."""
+    workspace = folder / job.name
+    runtime = RuntimeConfig.model_validate({"threads": 1, "sharding": job.sharding, "activation_checkpointing": True})
+    ranks = current_ranks(runtime)
+    if job.goes_on and ranks.leads:
+        shutil.copytree(folder / job.goes_on, workspace)
+    ranks.wait_for_all()
+    compute = open_shared_compute(runtime, CONFIG, ranks)
+    model = GPT(CONFIG, VOCAB)
+    initialise(model, 0)
+    centre_(model)
+    model.recompute_blocks(runtime.activation_checkpointing)
+
+    def evaluate(trained: GPT) -> HeldOut:
+        batches = (Batch(ROWS[start : start + 3, :-1], ROWS[start : start + 3, 1:]) for start in range(0, 15, 3))
+        nats, targets = summed_loss(trained, batches, compute, ranks)
+        return HeldOut(nats / targets, None)
+
+    def batches(step: int) -> Batch:
+        if job.ends_by and step == STOPS_AT and ranks.rank == ranks.count - 1:
+            os.kill(os.getpid(), job.ends_by)
+        return batch_of(step)
+
+    config = TrainConfig.model_validate({"steps": STEPS, "sequences_per_step": 8, "eval_every": 4, **job.settings})
+    feed = HostFeed(batches, compute.device, fixed_shape=True, ranks=ranks)
+    trainer = Trainer(model, Job("base", config, feed, evaluate), compute, HostConfig(), workspace, quiet=True, ranks=ranks)
+    try:
+        trainer.train()
+    except Interrupted:
+        assert job.ends_by
+        return
+    trained = whole(model, ranks)
+    if ranks.leads:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in trained.state_dict().items()}, folder / f"{job.name}.safetensors"
+        )
+
+
+if __name__ == "__main__":
+    with join_ranks():
+        for each in PAIR_JOBS:
+            run(Path(sys.argv[1]), each)
