@@ -42,9 +42,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--source", type=Path, default=Path("demo/out/source"))
     parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--device", help="default: the scale's")
+    parser.add_argument("--precision", help="default: the scale's")
     parser.add_argument("--quick", action="store_true")
     flags = parser.parse_args()
-    config = resolve(find_scale(flags.scale).config, {"seed": flags.seed}, parse_settings(flags.settings)).config
+    given = {"seed": flags.seed, "runtime.device": flags.device, "runtime.precision": flags.precision}
+    config = resolve(find_scale(flags.scale).config, given, parse_settings(flags.settings)).config
     step_tokens = config.base.sequences_per_step * config.model.context
     steps = max(10, (QUICK_TOKENS if flags.quick else flags.tokens) // step_tokens)
     base = config.base.model_copy(update={"steps": steps, "warmup_steps": max(5, steps // 20), "eval_every": None})

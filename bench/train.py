@@ -1,10 +1,15 @@
-"""The training loop at a scale on real tokens: tokens/s, MFU, peak memory, loss. One JSON line.
+"""The training step at a scale on real tokens, beside a plain compiled step of the same shape: tokens/s, MFU, memory, loss.
 
-    python bench/train.py --scale h100-100m --device cuda --precision bf16 --steps 200 --source demo/out/source [--quick]
+    python bench/train.py --scale h100-100m --device cuda --precision bf16 --steps 200 --baseline --source demo/out/source
+    python bench/train.py ... --lever joined=off --lever feed=host       each lever alone, beside all of them
+    python bench/train.py --quick
 
-Counts everything that a step does: batch, transfer, forward, backward, optimizer, centring, journal. The rate is the median
-over reports of ten steps each, after the first two reports (compiling, allocating). Evaluation and checkpoints are left out.
-MFU: non-causal convention, dense bf16 peak of the card.
+All contenders train in one process, a block of steps in turns (A B A B), on the same rows; the first block, which compiles
+and allocates, is not timed. A step counts whole: rows, transfer, forward, backward, optimizer, centring. On a GPU its time is
+the device's own, and nobody waits for the device inside a block. Stated: the median step and the 10th and 90th percentile, the
+ratio of the medians, the mean loss of the last block (the plain step uses AdamW at one usual rate). Also checked: that a step
+makes the host wait for nothing. Evaluation, checkpoints and journals are left out: --loop runs the whole loop for as long
+and states its own rate. MFU: non-causal convention, dense bf16 peak of the card. One JSON line a contender.
 """
 
 from __future__ import annotations
@@ -20,83 +25,216 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from picochat.config import HostConfig, RuntimeConfig, TokenizerConfig
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness.figures import rounded, say, table
+from harness.steps import LEVERS, Contender, picochat_step, plain_step
+
+from picochat.config import HostConfig, RunConfig, RuntimeConfig, TokenizerConfig, TrainConfig, flops_per_token
 from picochat.core.journal import read_journal
 from picochat.model.centred import centre_
-from picochat.model.compute import open_compute
+from picochat.model.compute import Compute, open_compute, peak_flops
 from picochat.model.gpt import GPT, initialise
+from picochat.sanity.capacity import Stopwatch
+from picochat.sanity.syncs import host_syncs
 from picochat.scales import find_scale
-from picochat.tokens.batches import rows_of_step
+from picochat.tokens.shards import TokenStream
 from picochat.tokens.tokenizer import Tokenizer, train
-from picochat.train.feed import Batch, HostFeed
+from picochat.train.feed import feed_of_stream
 from picochat.train.live import HeldOut
 from picochat.train.loop import Job, Trainer
 
-UNTIMED_REPORTS = 2
+BLOCK_STEPS = 20
+QUICK_STEPS, QUICK_BLOCK = 9, 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    flags = parsed()
+    torch._dynamo.config.recompile_limit = 64  # the contenders share their code, and some are other graphs of it
+    config = find_scale(flags.scale).config
+    runtime = RuntimeConfig.model_validate(
+        {
+            "device": flags.device,
+            "precision": flags.precision,
+            "attention_backend": flags.attn_backend,
+            "compile": flags.compile if flags.compile is not None else flags.device == "cuda",
+            "max_autotune": flags.max_autotune,
+            "threads": flags.threads,
+        }
+    )
+    compute = open_compute(runtime, config.model)
+    for tried in compute.choice.tried if compute.choice else []:
+        say(f"attention: {tried.line()}")
+    steps, block = (QUICK_STEPS, QUICK_BLOCK) if flags.quick else (flags.steps, min(flags.steps, BLOCK_STEPS))
+    rows = flags.sequences or config.base.sequences_per_step
+    base = config.base.model_copy(
+        update={"steps": steps, "eval_every": None, "micro_batch": flags.micro_batch, "sequences_per_step": rows}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        stream, vocab_size = real_tokens(flags.source, config.tokenizer, Path(folder))
+        contenders = contenders_of(flags, config, stream, vocab_size, base, compute)
+        report(contenders, run_in_turns(contenders, steps, block, compute), config, vocab_size, base, compute, flags)
+        if flags.loop:
+            whole_loop(config, stream, vocab_size, base, compute, Path(folder) / "work")
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", default="tiny")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--attn-backend", default="auto")
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--optimizer", choices=["muon", "adamw"], default="muon")
-    parser.add_argument("--source", type=Path, default=Path("demo/out/source"))
+    parser.add_argument("--max-autotune", action="store_true")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--steps", type=int, default=200, help="timed steps of each contender")
+    parser.add_argument("--sequences", type=int, help="of a step; default: the scale's")
+    parser.add_argument("--micro-batch", type=int)
+    parser.add_argument("--optimizer", choices=["muon", "adamw"], action="append", help="default: muon; several: each")
+    parser.add_argument("--baseline", action="store_true", help="also the plain step; ratios are to it")
+    parser.add_argument(
+        "--lever", action="append", default=[], help=f"one of {', '.join(LEVERS)}, as joined=off: a contender more"
+    )
+    parser.add_argument("--loop", action="store_true")
+    parser.add_argument("--source", type=Path, default=Path("demo/out/source"))
     parser.add_argument("--quick", action="store_true")
     flags = parser.parse_args()
-    config = find_scale(flags.scale).config
-    steps = 30 if flags.quick else flags.steps
-    compiled = flags.compile if flags.compile is not None else flags.device == "cuda"
-    runtime = RuntimeConfig.model_validate(
-        {"device": flags.device, "precision": flags.precision, "attention_backend": flags.attn_backend, "compile": compiled}
+    unknown = [lever for lever in flags.lever if lever.partition("=")[0] not in LEVERS or "=" not in lever]
+    if unknown:
+        parser.error(f"--lever {unknown[0]}: one of {', '.join(LEVERS)} and a value, such as joined=off")
+    if flags.quick:
+        flags.baseline = True
+    return flags
+
+
+def contenders_of(
+    flags: argparse.Namespace, config: RunConfig, stream: TokenStream, vocab_size: int, base: TrainConfig, compute: Compute
+) -> list[Contender]:
+    """The plain step first, where it runs: ratios are to the first."""
+    found = [plain_step(stream, config.model, vocab_size, base, compute, flags.micro_batch)] if flags.baseline else []
+    for optimizer in flags.optimizer or ["muon"]:
+        ours = base.model_copy(update={"matrix_optimizer": optimizer})
+        found.append(picochat_step(stream, config.model, vocab_size, ours, compute, {}))
+    for lever in flags.lever:
+        key, _, value = lever.partition("=")
+        ours = base.model_copy(update={"matrix_optimizer": (flags.optimizer or ["muon"])[0]})
+        found.append(picochat_step(stream, config.model, vocab_size, ours, compute, {key: value}))
+    return found
+
+
+def run_in_turns(
+    contenders: list[Contender], steps: int, block: int, compute: Compute
+) -> dict[str, tuple[list[float], float, int | None, list[str]]]:
+    """For each: seconds of its timed steps, mean loss of its last block, peak memory of its blocks, what its step waited for."""
+    seconds: dict[str, list[float]] = {one.name: [] for one in contenders}
+    peaks: dict[str, int | None] = dict.fromkeys(seconds)
+    losses: dict[str, float] = {}
+    for turn in range(1 + -(-steps // block)):
+        for one in contenders:
+            if compute.device.type == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            one.step(turn * (block + 1))  # after another's turn caches are cold and the allocator is empty
+            watch, taken = Stopwatch(compute.device), list[torch.Tensor]()
+            watch.mark()
+            for number in range(turn * (block + 1) + 1, (turn + 1) * (block + 1)):
+                taken.append(one.step(number))
+                watch.mark()
+            seconds[one.name] += watch.seconds() if turn else []
+            losses[one.name] = float(torch.stack(taken).mean())
+            if compute.device.type == "cuda" and turn:
+                peaks[one.name] = max(peaks[one.name] or 0, torch.cuda.max_memory_allocated())
+        say(f"turn {turn}: " + ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items()))
+    waits = {one.name: waiting(one, 10_000, compute) for one in contenders}
+    for one in contenders:
+        one.close()
+    return {name: (seconds[name], losses[name], peaks[name], waits[name]) for name in seconds}
+
+
+def waiting(one: Contender, number: int, compute: Compute) -> list[str]:
+    """What one more step makes the host wait for; on a CPU a compiled step shows nothing, so the row says eager's."""
+    if compute.device.type == "cpu" and (compute.compiled or compute.crew.size > 1):
+        return ["not looked at: on a CPU neither compiled graphs nor threads show their calls"]
+    one.step(number)
+    return host_syncs(lambda: one.step(number + 1), compute.device)
+
+
+def report(
+    contenders: list[Contender],
+    found: dict[str, tuple[list[float], float, int | None, list[str]]],
+    config: RunConfig,
+    vocab_size: int,
+    base: TrainConfig,
+    compute: Compute,
+    flags: argparse.Namespace,
+) -> None:
+    tokens = base.sequences_per_step * config.model.context
+    peak, flops = peak_flops(compute.device), flops_per_token(config.model, vocab_size)
+    first = statistics.median(found[contenders[0].name][0])
+    name = torch.cuda.get_device_name() if compute.device.type == "cuda" else "cpu"
+    lines: list[list[object]] = []
+    for one in contenders:
+        seconds, loss, memory, waits = found[one.name]
+        median, fast, slow = (float(np.percentile(seconds, percent)) for percent in (50, 10, 90))
+        mfu = tokens / median * flops / peak if peak else None
+        row = {
+            "figure": "train_step",
+            "contender": one.name,
+            "ours": rounded(tokens / median),
+            "peer": rounded(tokens / first) if flags.baseline else None,
+            "ratio": rounded(first / median) if flags.baseline else None,
+            "unit": "tokens/s",
+            "step_ms": [rounded(1000 * value) for value in (fast, median, slow)],
+            "mfu": rounded(mfu),
+            "peak_memory_bytes": memory,
+            "peak_rss_mb": None,
+            "loss": rounded(loss),
+            "steps": len(seconds),
+            "step_tokens": tokens,
+            "micro_batch": one.micro_batch(),
+            "host_waits": waits,
+            "backend": compute.backend + (" repeated" if compute.repeat_heads else ""),
+            "compiled": compute.compiled,
+            "max_autotune": flags.max_autotune,
+            "device": name,
+            "torch": torch.__version__,
+            "command": " ".join(["python", *sys.argv]),
+        }
+        print(json.dumps(row), flush=True)
+        lines.append([one.name, tokens / median, 1000 * median, 1000 * fast, 1000 * slow, first / median, mfu, loss])
+    table(
+        f"{config.scale}, {tokens} tokens a step, {name}",
+        ["contender", "tokens/s", "ms", "10%", "90%", "to first", "MFU", "loss"],
+        lines,
     )
-    compute = open_compute(runtime, config.model)
-    with tempfile.TemporaryDirectory() as folder:
-        tokens, vocab_size = real_tokens(flags.source, config.tokenizer, Path(folder))
-        base = config.base.model_copy(update={"steps": steps, "eval_every": None, "matrix_optimizer": flags.optimizer})
-        rows = (len(tokens) - 1) // config.model.context
-        model = GPT(config.model, vocab_size)
-        initialise(model, 0)
-        centre_(model)
-        model.to(compute.device)
-
-        def batch_of(step: int) -> Batch:
-            starts = rows_of_step(step, base.sequences_per_step, rows, 0)[:, None] * config.model.context
-            block = tokens[starts + np.arange(config.model.context + 1)].astype(np.int64)
-            return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
-
-        feed = HostFeed(batch_of, compute.device, fixed_shape=True)
-        job = Job("base", base, feed, lambda _: HeldOut(0.0, None))
-        outcome = Trainer(model, job, compute, HostConfig(checkpoint_minutes=1e6), Path(folder) / "work").train()
-        metrics = read_journal(outcome.metrics)
-    timed = metrics[UNTIMED_REPORTS:] or metrics
-    name = torch.cuda.get_device_name() if flags.device == "cuda" else "cpu"
-    print(
-        json.dumps(
-            {
-                "figure": "train_tokens_per_second",
-                "ours": statistics.median(row["tokens_per_second"] for row in timed),
-                "unit": "tokens/s",
-                "mfu": statistics.median(row["mfu"] for row in timed) if timed[-1]["mfu"] is not None else None,
-                "peak_memory_bytes": timed[-1]["peak_memory_bytes"],
-                "data_wait_share": statistics.median(row["data_wait_share"] for row in timed),
-                "final_loss": metrics[-1]["loss"],
-                "steps": steps,
-                "step_tokens": base.sequences_per_step * config.model.context,
-                "backend": compute.backend,
-                "compiled": compiled,
-                "device": name,
-                "torch": torch.__version__,
-                "command": " ".join(["python", *sys.argv]),
-            }
-        )
-    )
 
 
-def real_tokens(source: Path, config: TokenizerConfig, folder: Path) -> tuple[np.ndarray, int]:
+def whole_loop(
+    config: RunConfig, stream: TokenStream, vocab_size: int, base: TrainConfig, compute: Compute, work: Path
+) -> None:
+    """The real loop over as many steps, by its own journal: journals, reports and the wall clock included."""
+    model = GPT(config.model, vocab_size)
+    initialise(model, 0)
+    centre_(model)
+    model.to(compute.device)
+    feed = feed_of_stream(stream, config.model.context, base.sequences_per_step, 0, compute.device)
+    job = Job("base", base, feed, lambda _: HeldOut(0.0, None))
+    outcome = Trainer(model, job, compute, HostConfig(checkpoint_minutes=1e6), work, quiet=True).train()
+    rows = read_journal(outcome.metrics)
+    timed = rows[2:] or rows
+    row = {
+        "figure": "train_loop",
+        "ours": rounded(statistics.median(row["tokens_per_second"] for row in timed)),
+        "unit": "tokens/s",
+        "data_wait_share": rounded(statistics.median(row["data_wait_share"] for row in timed)),
+        "loss": rounded(rows[-1]["loss"]),
+        "steps": base.steps,
+        "command": " ".join(["python", *sys.argv]),
+    }
+    print(json.dumps(row), flush=True)
+
+
+def real_tokens(source: Path, config: TokenizerConfig, folder: Path) -> tuple[TokenStream, int]:
     """All text of the parquet files below `source` as one stream, encoded by a tokenizer trained on it."""
     files = sorted(source.rglob("*.parquet"))
     if not files:
@@ -105,8 +243,9 @@ def real_tokens(source: Path, config: TokenizerConfig, folder: Path) -> tuple[np
     path = folder / "tokenizer.json"
     path.write_bytes(train(texts, config.vocab_size))
     tokenizer = Tokenizer.load(path)
-    stream = [np.array([tokenizer.bos, *ids], dtype=np.uint16) for ids in tokenizer.encode_many(texts)]
-    return np.concatenate(stream), tokenizer.vocab_size
+    parts = tuple(np.array([tokenizer.bos, *ids], dtype=np.uint16) for ids in tokenizer.encode_many(texts))
+    joined = np.concatenate(parts)
+    return TokenStream(parts=(joined,), bounds=(0, len(joined)), text_bytes=0, starts_files=()), tokenizer.vocab_size
 
 
 if __name__ == "__main__":

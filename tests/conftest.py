@@ -1,6 +1,8 @@
 """What all tests share: one torch thread for each worker, a private cache, and no Hub but a loopback one."""
 
 import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 # Two workers with two threads each on two cores wait for each other at every barrier. Set before torch is imported.
@@ -16,3 +18,18 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("PICOCHAT_HOME", str(folder))
     return folder
+
+
+@pytest.fixture
+def light_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """torch.compile without code generation: traced, functionalized and differentiated as ever, run by torch's own kernels.
+
+    Generating and compiling C++ takes a minute even for a model of one layer. `picochat sanity preh100 --include-compile` does
+    it, on the machine whose compiler is in question.
+    """
+    import torch
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    yield
+    torch._dynamo.reset()

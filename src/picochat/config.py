@@ -145,6 +145,12 @@ class RuntimeConfig(Record):
     matmul_precision: MatmulPrecision = "high"
     attention_backend: AttentionBackend = "auto"
     compile: bool = False
+    max_autotune: bool = Field(
+        default=False, description="let the compiler time more variants of each kernel: minutes once, then from the cache"
+    )
+    deterministic: bool = Field(
+        default=False, description="the same bits each time on a GPU too, which costs speed; a CPU always computes so"
+    )
     threads: PositiveInt | None = Field(default=None, description="CPU threads of torch; None: one for each usable core")
     sharding: Literal["replicated", "sharded"] = Field(
         default="replicated", description="several processes: all weights in each (DDP), or a part of each weight (FSDP2)"
@@ -152,6 +158,12 @@ class RuntimeConfig(Record):
     activation_checkpointing: bool = Field(
         default=False, description="blocks are computed again in the backward pass: less memory, more time, equal gradients"
     )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> RuntimeConfig:
+        if self.max_autotune and self.deterministic:
+            raise ValueError("max_autotune picks kernels by the clock, which deterministic forbids: one of the two")
+        return self
 
 
 class HostConfig(Record):

@@ -8,7 +8,6 @@ marked `shared` live in the cache and are linked into each run: preflight, dry r
 from __future__ import annotations
 
 import importlib
-import os
 import platform
 import tempfile
 import time
@@ -38,7 +37,7 @@ from picochat.core.records import read_record, write_json
 from picochat.data.pack import LoadedPack, load_pack
 from picochat.gate.evidence import GateReport, PreflightReport
 from picochat.gate.render import gate_lines, preflight_lines
-from picochat.rundir import RunDir
+from picochat.rundir import RunDir, cache_folder
 from picochat.scales import Scale, find_scale
 from picochat.train.pace import standing_words
 from picochat.train.sinks import check_trackers
@@ -74,10 +73,10 @@ STAGES: tuple[Stage, ...] = (
     Stage("shards",        "picochat.tokens.shards:write_shards",         ("corpus", "tokenizer"),                                     ("shards", "host", "seed"), 1, shared=True),
     Stage("conversations", "picochat.tokens.chat_format:encode_conversations", ("rows", "tokenizer"),                                  ("model",), 1),
     Stage("honesty",       "picochat.honesty.scan:scan_run",              ("corpus", "rows"),                                          ("honesty", "host"), 1, shared=True),
-    Stage("host",          "picochat.sanity.host:measure_host",           ("shards", "tokenizer"),                                     ("model", "base", "runtime"), 1),
+    Stage("host",          "picochat.sanity.host:measure_host",           ("shards", "tokenizer"),                                     ("model", "base", "runtime"), 2),
     Stage("preflight",     "picochat.gate.preflight:run_preflight",       ("corpus", "rows", "tokenizer", "shards", "conversations", "honesty", "host"), ("config",), 1),
     Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd", "track"), 3, by_all=True),
-    Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed", "gpu_hour_usd", "track"), 2, by_all=True),
+    Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed", "gpu_hour_usd", "track"), 3, by_all=True),
     Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "shards", "tokenizer", "honesty"),   ("evals", "runtime", "seed"), 1),
     Stage("parity",        "picochat.release.parity:measure_parity",      ("sft", "tokenizer", "shards"),                              (), 1),
     Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows"), ("config",), 3),
@@ -88,13 +87,6 @@ STAGES: tuple[Stage, ...] = (
 def stage_function(stage: Stage) -> Callable[..., None]:
     module, _, name = stage.by.partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-def cache_folder() -> Path:
-    """Where shared artifacts live: $PICOCHAT_HOME, else $XDG_CACHE_HOME/picochat, else ~/.cache/picochat."""
-    if home := os.environ.get("PICOCHAT_HOME"):
-        return Path(home)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "picochat"
 
 
 @dataclass(frozen=True)

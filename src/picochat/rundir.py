@@ -8,6 +8,7 @@ scripts look for in the run folder itself: copies of published files, which veri
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -127,16 +128,24 @@ class HostFacts(Record):
         description="largest relative error of the backend against float32 math, both directions"
     )
     attention_problem: str | None
+    attention_ways: list[str] = Field(default=[], description="every way to compute attention that was tried here, in words")
     devices: int = Field(default=1, description="processes that train together, one device each")
     tokens_per_second: float | None = Field(
-        description="of all devices: the first one was measured with its share of the rows, and exchanges are not in it"
+        description="of all devices, at the median step: one was measured with its share of the rows, and exchanges are not in it"
     )
+    tokens_per_second_low: float | None = Field(default=None, description="one step in ten is slower")
+    tokens_per_second_high: float | None = Field(default=None, description="one step in ten is faster")
+    micro_batch: int | None = Field(default=None, description="sequences of one forward and backward pass, which fit")
     mfu: float | None = Field(description="non-causal convention; None where the device's peak is not known")
     peak_memory_bytes: int | None
     free_memory_share: float | None = Field(description="device memory left free at the peak of a real step")
     free_disk_bytes: int
-    compile_s: float | None
+    compile_s: float | None = Field(description="what the first step took longer than the others")
+    forward_tokens_per_second: float | None = Field(default=None, description="of a held-out evaluation, on all devices")
+    save_s: float | None = Field(default=None, description="copying the training state, for which a step waits")
     measured_steps: int
+    measured_sequences: int = Field(default=0, description="in each measured step; fewer than the scale's on a slow CPU")
+    measured_loss: float | None = Field(default=None, description="of the last measured step")
 
 
 class FindingRecord(Record):
@@ -387,6 +396,13 @@ class RunDir:
         for name, kind, file in FRONT_PAGES:
             if self.has(kind):
                 write_atomic(self.root / name, (self.place(kind) / file).read_bytes())
+
+
+def cache_folder() -> Path:
+    """What runs share (artifacts, compiled kernels): $PICOCHAT_HOME, else $XDG_CACHE_HOME/picochat, else ~/.cache/picochat."""
+    if home := os.environ.get("PICOCHAT_HOME"):
+        return Path(home)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "picochat"
 
 
 def place_of(kind: str) -> Place:

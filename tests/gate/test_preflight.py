@@ -265,7 +265,7 @@ def test_host_measurements_stay_out_of_the_facts() -> None:
 def test_the_forecast_names_its_parts_and_their_sum() -> None:
     report = decide_preflight(make_evidence(config=make_config(gate={"gpu_hour_usd": 3.0})))
     assert report.plan.hours == pytest.approx(sum(report.plan.hours_of.values()))
-    assert set(report.plan.hours_of) == {"base", "held-out evaluations", "SFT", "compile"}
+    assert set(report.plan.hours_of) == {"base", "held-out evaluations", "SFT", "checkpoints", "compile"}
     assert report.plan.hours_of["base"] == pytest.approx(33_000 * 65_536 / 560_000 / 3600)
     assert report.plan.usd == pytest.approx(3.0 * (report.plan.hours or 0))
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from picochat.config import ModelConfig, RuntimeConfig, TrainConfig
-from picochat.core.errors import BadInput, HostProblem, WrongUsage
+from picochat.core.errors import BadInput, WrongUsage
 from picochat.model.centred import centre_, largest_centre_error
-from picochat.model.compute import attention_error, check_attention, open_compute
+from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, initialise
 from picochat.model.optim import Optimizer, orthogonalize
 
@@ -91,17 +91,6 @@ def test_state_of_another_optimizer_is_refused() -> None:
     step(model, adamw, 0)
     with pytest.raises(BadInput, match="belongs to another configuration"):
         muon.load_state(adamw.state())
-
-
-def test_attention_check_passes_right_kernels_and_refuses_wrong_ones() -> None:
-    device = torch.device("cpu")
-    assert attention_error("math", device, torch.float32, CONFIG) < 1e-6
-    assert attention_error("flash", device, torch.float32, CONFIG) < 1e-5
-    assert attention_error("flash", device, torch.bfloat16, CONFIG) < 2e-2
-    problem, _ = check_attention("cudnn", device, torch.float32, CONFIG)
-    assert problem is not None
-    with pytest.raises(HostProblem, match="no attention backend works here: cudnn"):
-        open_compute(RuntimeConfig(attention_backend="cudnn"), CONFIG)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")

@@ -24,7 +24,7 @@ from picochat.train.checkpoint import (
     StateRecord,
     StateWriter,
     load_state,
-    newest_whole_state,
+    newest_state,
     saved_steps,
     state_folder,
     sweep_half_written,
@@ -63,7 +63,7 @@ def train(
     compute, model = open_compute(RuntimeConfig(threads=1), CONFIG), make_model()
     job = Job("base", config, HostFeed(batches, compute.device, fixed_shape=True), judge)
     host = HostConfig(checkpoint_minutes=EVERY_STEP if every_step else 1e6)
-    return model, Trainer(model, job, compute, host, workspace).train()
+    return model, Trainer(model, job, compute, host, workspace, quiet=True).train()
 
 
 def same(one: GPT, other: GPT) -> bool:
@@ -99,7 +99,7 @@ def test_damaged_state_is_set_aside_and_the_one_before_is_taken(
     write_state(tmp_path, make_state(4))
     write_state(tmp_path, make_state(8))
     damage(state_folder(tmp_path, 8) / name)
-    found = newest_whole_state(tmp_path)
+    found = newest_state(tmp_path)
     assert found is not None
     state = load_state(found)
     assert state.record.step == 4
@@ -131,7 +131,7 @@ def test_state_of_another_version_is_refused_with_the_remedy(tmp_path: Path) -> 
     value = read_json(file)
     write_json(file, {**value, "state": {**value["state"], "momentum_dtype": "bf16"}})
     with pytest.raises(BadInput, match="another version") as refused:
-        newest_whole_state(tmp_path)
+        newest_state(tmp_path)
     assert f"move {tmp_path} away" in (refused.value.fix or "")
     assert "momentum_dtype: unknown key" in refused.value.problems[0].what
     assert names(tmp_path) == [4]

@@ -24,7 +24,7 @@ from picochat.model.gpt import GPT, initialise
 from picochat.pipeline import Call, check_processes, unseen
 from picochat.rundir import RunDir
 from picochat.scales import find_scale
-from picochat.train.checkpoint import damage_of, load_state, newest_whole_state
+from picochat.train.checkpoint import damage_of, load_state, newest_state
 from picochat.train.publish import publish_replay
 from picochat.train.ranks import ALONE, Ranks
 from tests.builders import make_config
@@ -97,7 +97,7 @@ def test_a_signal_to_any_process_stops_all_after_one_saved_step(trained: Path) -
 
 @pytest.mark.timeout(240)
 def test_a_state_in_parts_is_checked_as_any_other_and_published_whole(trained: Path, tmp_path: Path) -> None:
-    state = newest_whole_state(trained / "two-stopped")
+    state = newest_state(trained / "two-stopped")
     assert state is not None and damage_of(state) is None
     publish_replay(state, Draft(tmp_path / "draft", tmp_path))
     whole, again = load_state(state), load_state(tmp_path / "draft" / "replay")

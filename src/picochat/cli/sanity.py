@@ -28,6 +28,9 @@ def preh100(
         int | None, typer.Option(min=1, help="sequences of one micro-batch; default: the scale's")
     ] = None,
     capacity_min_free_fraction: Annotated[float, typer.Option(min=0.0, max=1.0, help="memory that must stay free")] = 0.10,
+    gpu_hour_usd: Annotated[
+        float | None, typer.Option(min=0.0, help="what an hour of one GPU costs, for the forecast in dollars")
+    ] = None,
 ) -> None:
     """Run every test of the sanity table on this host. Exit 3 where one fails: do not spend money on it."""
     from picochat.config import RuntimeConfig
@@ -49,7 +52,9 @@ def preh100(
         "the command line",
         error=WrongUsage,
     )
-    request = SanityRequest(out_dir, runtime, include_compile, capacity_scale, capacity_batch_size, capacity_min_free_fraction)
+    request = SanityRequest(
+        out_dir, runtime, include_compile, capacity_scale, capacity_batch_size, capacity_min_free_fraction, gpu_hour_usd
+    )
     report = sanity(request)
     for line in report.lines():
         typer.echo(line)

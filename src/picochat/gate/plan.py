@@ -9,6 +9,7 @@ from __future__ import annotations
 from picochat.config import RunConfig, TrainConfig, parameter_count, step_tokens
 from picochat.core.records import finite_or_none
 from picochat.gate.evidence import Evidence, PlanRecord
+from picochat.rundir import HostFacts
 
 TOKEN_BYTES = 2
 WEIGHT_BYTES = 4  # float32
@@ -73,16 +74,30 @@ def plan(evidence: Evidence) -> PlanRecord:
 
 def _hours(evidence: Evidence) -> dict[str, float]:
     """The parts of the forecast; empty where the speed of this host is not known."""
-    config, host, shards = evidence.config, evidence.host, evidence.shards
-    speed = finite_or_none(host.tokens_per_second) if host else None
-    if not host or not shards or not speed or speed <= 0:
+    if not evidence.host or not evidence.shards:
         return {}
-    evaluated = _evaluations(config.base) * shards.held_out_tokens * FORWARD_SHARE
+    return hours_of(evidence.config, evidence.host, evidence.shards.held_out_tokens)
+
+
+def hours_of(config: RunConfig, host: HostFacts, held_out_tokens: float) -> dict[str, float]:
+    """Hours that each part of a run takes at this host's pace; empty where no step was measured.
+
+    Not counted: preparing data, scoring replies, export.
+    """
+    speed = finite_or_none(host.tokens_per_second)
+    if not speed or speed <= 0:
+        return {}
+    base_s = planned_tokens(config) / speed
+    evaluations = _evaluations(config.base)
+    saves = evaluations + base_s / (60 * config.host.checkpoint_minutes)
     parts = {
-        "base": planned_tokens(config) / speed,
-        "held-out evaluations": evaluated / speed,
+        "base": base_s,
+        "held-out evaluations": evaluations
+        * held_out_tokens
+        / (finite_or_none(host.forward_tokens_per_second) or speed / FORWARD_SHARE),
         "SFT": config.sft.steps * step_tokens(config.sft, config.model) / speed,
-        "compile": 2 * (host.compile_s or 0.0),  # once for base, once for SFT
+        "checkpoints": saves * (finite_or_none(host.save_s) or 0.0),
+        "compile": finite_or_none(host.compile_s) or 0.0,
     }
     return {name: seconds / 3600 for name, seconds in parts.items()}
 

@@ -80,12 +80,16 @@ class Cache:
 
 @dataclass(frozen=True)
 class Positions:
-    """What attention needs to know of where it stands: rotation tables, a mask where causality is not enough, the cache."""
+    """What attention needs to know of where it stands: rotation tables, a mask where causality is not enough, the cache.
+
+    `repeat_heads`: see GPT.
+    """
 
     cos: Tensor
     sin: Tensor
     mask_B1TS: Tensor | None
     cache: Cache | None
+    repeat_heads: bool
 
 
 def rotate(x_BHTD: Tensor, at: Positions) -> Tensor:
@@ -119,17 +123,24 @@ class Attention(nn.Module):
         v_BKTD = self._split(value).transpose(1, 2)
         if at.cache is not None:
             k_BKTD, v_BKTD = at.cache.append(self.layer, k_BKTD, v_BKTD)
-        y_BHTD = attend(q_BHTD, k_BKTD, v_BKTD, at.mask_B1TS)
+        y_BHTD = attend(q_BHTD, k_BKTD, v_BKTD, at.mask_B1TS, repeat_heads=at.repeat_heads)
         return y_BHTD.transpose(1, 2).flatten(2)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_width))
 
 
-def attend(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_B1TS: Tensor | None) -> Tensor:
-    """Causal attention, or attention where the mask is true. Query heads share key heads in groups of neighbours."""
-    causal = mask_B1TS is None
-    return F.scaled_dot_product_attention(q_BHTD, k_BKSD, v_BKSD, attn_mask=mask_B1TS, is_causal=causal, enable_gqa=True)
+def attend(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_B1TS: Tensor | None, *, repeat_heads: bool) -> Tensor:
+    """Causal attention, or attention where the mask is true. Query heads share key heads in groups of neighbours.
+
+    repeat_heads: the kernel is given as many key and value heads as query heads. The same function; see model/backends.py.
+    """
+    if repeat_heads:
+        group = q_BHTD.shape[1] // k_BKSD.shape[1]
+        k_BKSD, v_BKSD = k_BKSD.repeat_interleave(group, dim=1), v_BKSD.repeat_interleave(group, dim=1)
+    return F.scaled_dot_product_attention(
+        q_BHTD, k_BKSD, v_BKSD, attn_mask=mask_B1TS, is_causal=mask_B1TS is None, enable_gqa=not repeat_heads
+    )
 
 
 class Mlp(nn.Module):
@@ -170,7 +181,11 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """`model(ids_BT)` gives logits (B, T, V). Sources: docs/tour.md for the block, docs/decisions for each choice."""
+    """`model(ids_BT)` gives logits (B, T, V). Sources: docs/tour.md for the block, docs/decisions for each choice.
+
+    `repeat_heads`: attention kernels are given repeated key and value heads, where that was measured to be faster. It changes
+    no result beyond rounding and is no part of the weights.
+    """
 
     cos_TD: Tensor
     sin_TD: Tensor
@@ -182,6 +197,7 @@ class GPT(nn.Module):
         self.embedding = nn.Embedding(vocab_size, config.width)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = Norm(config.width, config.norm_eps)
+        self.repeat_heads = False
         cos, sin = rope_tables(config)
         self.register_buffer("cos_TD", cos, persistent=False)
         self.register_buffer("sin_TD", sin, persistent=False)
@@ -211,7 +227,7 @@ class GPT(nn.Module):
 
     def _positions(self, length: int, cache: Cache | None) -> Positions:
         if cache is None:
-            return Positions(self.cos_TD[:length], self.sin_TD[:length], None, None)
+            return Positions(self.cos_TD[:length], self.sin_TD[:length], None, None, self.repeat_heads)
         total = cache.valid_BS.shape[1]
         index_T = torch.arange(total - length, total, device=cache.valid_BS.device)
         position_BT = (index_T[None, :] - cache.offset_B[:, None]).clamp(min=0)
@@ -220,7 +236,8 @@ class GPT(nn.Module):
         # A padding position looks at itself alone: a row without any key would be NaN.
         itself_TS = index_S[None, :] == index_T[:, None]
         mask_BTS = (causal_TS[None] & cache.valid_BS[:, None, :]) | itself_TS[None]
-        return Positions(self.cos_TD[position_BT][:, None], self.sin_TD[position_BT][:, None], mask_BTS[:, None], cache)
+        cos, sin = self.cos_TD[position_BT][:, None], self.sin_TD[position_BT][:, None]
+        return Positions(cos, sin, mask_BTS[:, None], cache, self.repeat_heads)
 
 
 def rope_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:

@@ -109,6 +109,8 @@ class Optimizer:
         matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("blocks.")]
         rest = [p for name, p in model.named_parameters() if not (p.dim() == 2 and name.startswith("blocks."))]
         self.stacks = stacks_of(matrices, shards) if config.matrix_optimizer == "muon" else []
+        # Made once: a graph cannot be traced through a stack that is made inside it.
+        self._shares = [stack.share(part) for stack in self.stacks for part in crew.shares(len(stack.parameters))]
         decayed = [] if self.stacks else [{"params": matrices, "weight_decay": config.weight_decay}]
         self.adamw = torch.optim.AdamW(
             [{"params": rest, "weight_decay": 0.0}, *decayed],
@@ -153,8 +155,7 @@ class Optimizer:
         return norm
 
     def _muon_and_centre(self) -> None:
-        shares = [stack.share(part) for stack in self.stacks for part in self.crew.shares(len(stack.parameters))]
-        self.crew.map(lambda share: share.update_(self._muon_lr, self.config), shares)
+        self.crew.map(lambda share: share.update_(self._muon_lr, self.config), self._shares)
         project_(self._projected)
 
     def state(self) -> dict[str, Tensor]:

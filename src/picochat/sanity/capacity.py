@@ -1,8 +1,9 @@
 """What this device gives a scale: real optimizer steps at its shapes, timed. The basis of forecast and memory check.
 
-A step is the whole of it: batch, forward, backward, optimizer, centring. The first steps, which compile and allocate, are
-not timed. On a GPU the timing has one synchronisation at its end; on a CPU the number of steps is bounded by a time budget.
-Says nothing about evaluation, checkpoints or data preparation: the forecast adds those.
+The steps are those of training (train/engine.py): rows from the feed, forward, backward, optimizer, centring, and a smaller
+micro-batch where the whole step does not fit. The first ones, which compile and allocate, are not timed. On a GPU the device
+keeps the time and nobody waits for it between steps; on a CPU a time budget bounds their number. Also timed, once: the forward
+pass of an evaluation, and the copy of the training state for which a step waits. Says nothing about preparing data.
 """
 
 from __future__ import annotations
@@ -13,117 +14,166 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from picochat.config import ModelConfig, TrainConfig, flops_per_token
+from picochat.core.errors import HostProblem
+from picochat.model.centred import centre_
 from picochat.model.compute import Compute, peak_flops
 from picochat.model.gpt import GPT, initialise
-from picochat.model.optim import Optimizer
+from picochat.scales import ASSUMED_CPU_FLOPS
+from picochat.train.engine import Engine
+from picochat.train.feed import Batch, Fed, Feed
+from picochat.train.held_out import TOKENS_PER_FORWARD, summed_loss
 
-WARM_UP_STEPS = 3
+WARM_UP_STEPS = {"cuda": 3, "cpu": 1}
 CPU_BUDGET_S = 4.0
-CPU_SEQUENCES = 8
-"""On a CPU one step of a GPU's scale can take minutes: fewer sequences measure the same rate."""
+"""For the timed steps of a CPU, and for one of them: a step of a GPU's scale can take minutes there."""
+TIMED_FORWARDS = 3
+MEASURED_LR_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """`tokens_per_second` is None where the step did not fit. `sequences` is what was really run in one micro-batch."""
+    """`tokens_per_second`: of the median step, with those that one step in ten is slower and faster than; None where no step fits.
 
-    tokens_per_second: float | None
-    mfu: float | None
-    peak_memory_bytes: int | None
-    free_memory_share: float | None
-    compile_s: float
-    steps: int
+    `sequences`: of a measured step; `micro_batch`: of its forward-backward passes. `compile_s`: what the first step took longer.
+    """
+
     sequences: int
-    last_loss: float | None
+    micro_batch: int | None = None
+    tokens_per_second: float | None = None
+    tokens_per_second_low: float | None = None
+    tokens_per_second_high: float | None = None
+    mfu: float | None = None
+    peak_memory_bytes: int | None = None
+    free_memory_share: float | None = None
+    compile_s: float = 0.0
+    forward_tokens_per_second: float | None = None
+    save_s: float | None = None
+    steps: int = 0
+    last_loss: float | None = None
+
+
+class Stopwatch:
+    """Times between marks on the device's own clock; marking makes nobody wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._events: list[torch.cuda.Event] = []
+        self._times: list[float] = []
+
+    def mark(self) -> None:
+        if self._cuda:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self._events.append(event)
+        else:
+            self._times.append(time.perf_counter())
+
+    def seconds(self) -> list[float]:
+        """Between each mark and the next. Waits until the device has come to the last."""
+        if self._cuda:
+            torch.cuda.synchronize()
+            return [a.elapsed_time(b) / 1000 for a, b in zip(self._events, self._events[1:], strict=False)]
+        return [b - a for a, b in zip(self._times, self._times[1:], strict=False)]
+
+
+def measured_step(train: TrainConfig, model: ModelConfig, vocab_size: int, device: torch.device) -> TrainConfig:
+    """The settings with as many sequences in a step as can be measured: all on a GPU, on a CPU what its budget holds."""
+    if device.type == "cuda":
+        return train
+    rows = int(CPU_BUDGET_S * ASSUMED_CPU_FLOPS / (flops_per_token(model, vocab_size) * model.context))
+    return train.model_copy(update={"sequences_per_step": min(train.sequences_per_step, max(1, rows))})
 
 
 def measure_capacity(
-    model: ModelConfig, vocab_size: int, train: TrainConfig, compute: Compute, tokens: np.ndarray, steps: int
+    model: ModelConfig, vocab_size: int, train: TrainConfig, compute: Compute, feed: Feed, steps: int
 ) -> Capacity:
-    """Run `steps` timed steps (fewer on a slow CPU) on rows cut from `tokens`. Out of memory is a result, not an error."""
-    sequences = train.micro_batch or train.sequences_per_step
-    if compute.device.type == "cpu":
-        sequences = min(sequences, CPU_SEQUENCES)
+    """Up to `steps` timed steps of `train` on the rows of `feed`. Out of memory is a result, not an error."""
     try:
-        return _measure(model, vocab_size, train, compute, tokens, steps, sequences)
-    except torch.OutOfMemoryError:
+        gpt = GPT(model, vocab_size)
+        initialise(gpt, seed=0)
+        centre_(gpt)
+        gpt.to(compute.device)
+        return _measure(gpt, Engine(gpt, train, compute, fixed_shape=feed.fixed_shape), train, feed, steps)
+    except (torch.OutOfMemoryError, HostProblem):
         torch.cuda.empty_cache()
-        return Capacity(None, None, None, 0.0, 0.0, 0, sequences, None)
+        return Capacity(train.sequences_per_step, free_memory_share=0.0)
 
 
-def _measure(
-    model: ModelConfig, vocab_size: int, train: TrainConfig, compute: Compute, tokens: np.ndarray, steps: int, sequences: int
-) -> Capacity:
-    gpt = GPT(model, vocab_size)
-    initialise(gpt, seed=0)
-    gpt.to(compute.device)
-    optimizer = Optimizer(gpt, train, compiled=compute.compiled)
-    loss_sum = torch.compile(gpt.loss_sum, dynamic=False) if compute.compiled else gpt.loss_sum
-    cuda = compute.device.type == "cuda"
+def _measure(gpt: GPT, engine: Engine, train: TrainConfig, feed: Feed, steps: int) -> Capacity:
+    device, context = engine.compute.device, gpt.config.context
+    cuda = device.type == "cuda"
+    first_s = _first_step_s(engine, feed)
     if cuda:
+        # What compiling and a micro-batch that proved too large took is no part of a step's peak.
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-
-    def step(number: int) -> torch.Tensor:
-        block = torch.from_numpy(_rows(tokens, number, sequences, model.context)).to(compute.device)
-        with compute.attention():
-            loss = loss_sum(block[:, :-1], block[:, 1:], compute.dtype) / (sequences * model.context)
-        loss.backward()
-        optimizer.step(0.1)
-        return loss.detach()
-
-    started = time.monotonic()
-    loss = step(0)
-    first_step_s = _synchronised(cuda) - started
-    for number in range(1, WARM_UP_STEPS):
-        loss = step(number)
-    started = _synchronised(cuda)
+    number, loss = 1, torch.zeros(())
+    for number in range(1, 1 + WARM_UP_STEPS[device.type]):
+        engine.step(feed.step(number), MEASURED_LR_SHARE)
+    watch, started = Stopwatch(device), time.perf_counter()
+    watch.mark()
     done = 0
-    while done < steps and (cuda or time.monotonic() - started < CPU_BUDGET_S):
-        loss = step(WARM_UP_STEPS + done)
+    while done < steps and (cuda or not done or time.perf_counter() - started < CPU_BUDGET_S):
         done += 1
-    seconds = _synchronised(cuda) - started
-    rate = done * sequences * model.context / seconds
-    peak = peak_flops(compute.device)
-    memory = torch.cuda.max_memory_reserved() if cuda else None
+        loss, _ = engine.step(feed.step(number + done), MEASURED_LR_SHARE)
+        watch.mark()
+    seconds = watch.seconds()
+    median, slow, fast = (float(np.percentile(seconds, percent)) for percent in (50, 90, 10))
+    tokens = train.sequences_per_step * context
+    peak = peak_flops(device)
     return Capacity(
-        tokens_per_second=rate,
-        mfu=rate * flops_per_token(model, vocab_size) / peak if peak else None,
-        peak_memory_bytes=memory,
-        free_memory_share=_free_share(compute.device),
-        compile_s=max(0.0, first_step_s - seconds / max(1, done)),
+        sequences=train.sequences_per_step,
+        micro_batch=min(engine.rows or train.sequences_per_step, train.sequences_per_step),
+        tokens_per_second=tokens / median,
+        tokens_per_second_low=tokens / slow,
+        tokens_per_second_high=tokens / fast,
+        mfu=tokens / median * flops_per_token(gpt.config, gpt.vocab_size) / peak if peak else None,
+        peak_memory_bytes=torch.cuda.max_memory_reserved() if cuda else None,
+        free_memory_share=free_share_at_peak(device),
+        compile_s=max(0.0, first_s - median),
+        forward_tokens_per_second=_forward_rate(gpt, engine.compute, feed.step(0)),
+        save_s=_copy_s({**gpt.state_dict(), **engine.optimizer.state()}),
         steps=done,
-        sequences=sequences,
         last_loss=float(loss),
     )
 
 
-def _rows(tokens: np.ndarray, number: int, sequences: int, context: int) -> np.ndarray:
-    """Rows of context + 1 tokens, a different block each time, wrapping around a short stream."""
-    count = max(1, (len(tokens) - 1) // context)
-    rows = (np.arange(sequences) + number * sequences) % count
-    return np.stack([np.resize(tokens[row * context : row * context + context + 1], context + 1) for row in rows]).astype(
-        np.int64
-    )
+def _first_step_s(engine: Engine, feed: Feed) -> float:
+    watch = Stopwatch(engine.compute.device)
+    watch.mark()
+    engine.step(feed.step(0), MEASURED_LR_SHARE)
+    watch.mark()
+    return watch.seconds()[0]
 
 
-def _free_share(device: torch.device) -> float | None:
+def _forward_rate(gpt: GPT, compute: Compute, fed: Fed) -> float:
+    """Tokens a second of held-out evaluation, by the function that evaluates."""
+    rows = slice(0, max(1, TOKENS_PER_FORWARD // gpt.config.context))
+    batch = Batch(fed.ids_BT[rows].cpu().numpy(), fed.targets_BT[rows].cpu().numpy())
+    summed_loss(gpt, iter([batch]), compute)
+    started = time.perf_counter()
+    summed_loss(gpt, iter([batch] * TIMED_FORWARDS), compute)
+    return TIMED_FORWARDS * batch.ids_BT.size / (time.perf_counter() - started)
+
+
+def _copy_s(tensors: dict[str, Tensor]) -> float:
+    """Time in which a save copies these to the host, while training waits."""
+    started = time.perf_counter()
+    copies = [tensor.detach().to("cpu", copy=True) for tensor in tensors.values()]
+    return (time.perf_counter() - started) if copies else 0.0
+
+
+def free_share_at_peak(device: torch.device) -> float | None:
     """Share of memory that is left at the peak: of the card on a GPU, of the machine's available memory on a CPU."""
     if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved() - torch.cuda.max_memory_reserved()
-        return max(0.0, (free + cached) / total)
+        free, total = torch.cuda.mem_get_info(device)
+        return max(0.0, (free + torch.cuda.memory_reserved() - torch.cuda.max_memory_reserved()) / total)
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:
         return None
     lines = dict(line.split(":", 1) for line in text.splitlines())
     return int(lines["MemAvailable"].split()[0]) / int(lines["MemTotal"].split()[0])
-
-
-def _synchronised(cuda: bool) -> float:
-    if cuda:
-        torch.cuda.synchronize()
-    return time.monotonic()

@@ -10,7 +10,9 @@ from picochat.core.machine import machine_record
 from picochat.core.progress import say
 from picochat.core.records import write_atomic, write_json
 from picochat.model.compute import open_compute
-from picochat.sanity.checks import SMALL, Context, SanityResult, run_sanity
+from picochat.sanity.checks import run_sanity
+from picochat.sanity.context import SMALL, Context, SanityResult
+from picochat.sanity.host import device_name
 from picochat.scales import find_scale
 
 SCHEMA_VERSION = 1
@@ -24,6 +26,7 @@ class SanityRequest:
     capacity_scale: str | None
     capacity_sequences: int | None
     min_free_share: float
+    gpu_hour_usd: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,13 @@ def sanity(request: SanityRequest) -> SanityReport:
     scale = find_scale(request.capacity_scale) if request.capacity_scale else None
     compute = open_compute(request.runtime, scale.config.model if scale else SMALL)
     context = Context(
-        compute, request.runtime, request.include_compile, scale, request.capacity_sequences, request.min_free_share
+        compute,
+        request.runtime,
+        request.include_compile,
+        scale,
+        request.capacity_sequences,
+        request.min_free_share,
+        request.gpu_hour_usd,
     )
     request.out_dir.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known before the tests
     results = run_sanity(context, lambda result: say(line_of(result)))
@@ -71,11 +80,10 @@ def _write(report: SanityReport, request: SanityRequest) -> None:
         "machine": machine,
     }
     write_json(request.out_dir / "preh100_sanity.json", record)
-    device = machine.gpus[0] if machine.gpus else f"{machine.cpu}, {machine.cores} cores"
     lines = [
         f"# Sanity: {record['status']}",
         "",
-        f"{device}; torch {machine.versions.get('torch', '?')}; {request.runtime.precision}",
+        f"{device_name(request.runtime, machine)}; torch {machine.versions.get('torch', '?')}; {request.runtime.precision}",
         "",
     ]
     lines += ["| status | test | measured | bound | what |", "|---|---|---|---|---|"]

@@ -83,7 +83,7 @@ def saved_steps(workspace: Path) -> list[Path]:
     return sorted(workspace.glob("step-*"))
 
 
-def newest_whole_state(workspace: Path) -> Path | None:
+def newest_state(workspace: Path) -> Path | None:
     """The newest state that is whole; None where there is none. Damaged ones are set aside, and that is said.
 
     Raises BadInput where another version of picochat wrote it.

@@ -44,6 +44,7 @@ class Engine:
         ranks: Ranks = ALONE,
     ) -> None:
         self.model, self.compute, self.ranks = model, compute, ranks
+        model.repeat_heads = compute.repeat_heads
         self.rows = rows or config.micro_batch
         # Rows of changing length would be compiled again for each length: longer than the stage itself takes.
         self.layout = lay_out(model, ranks, compute.device, compiled=compute.compiled and fixed_shape)

@@ -57,7 +57,7 @@ def finetune(
     clock.mark("open_data")
     info = load_model(base.place)[1]
     ranks = current_ranks(runtime)
-    compute = open_shared_compute(runtime, info.model, ranks)
+    compute = open_shared_compute(runtime, info.model, ranks, draft.workspace)
     gpt, info = load_model(base.place, compute.device)
     check_tokenizer(info, vocabulary.digest, base.place)
     gpt.recompute_blocks(runtime.activation_checkpointing)

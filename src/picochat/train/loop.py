@@ -13,7 +13,7 @@ import gc
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -32,7 +32,7 @@ from picochat.train.checkpoint import (
     StateWriter,
     drop_states_after,
     load_state,
-    newest_whole_state,
+    newest_state,
     require_whole,
     state_folder,
     sweep_half_written,
@@ -129,15 +129,17 @@ class Outcome:
     replay: Path | None
 
 
-def open_states(workspace: Path, job: Job, ranks: Ranks) -> StateWriter | ShardedStateWriter:
-    """What writes states here, and keeps the older ones that are needed."""
+def open_states(
+    workspace: Path, kept_steps: Callable[[StateRecord], Collection[int]], ranks: Ranks
+) -> StateWriter | ShardedStateWriter:
+    """What writes states here. `kept_steps`: as StateWriter takes it."""
     if ranks.leads:
         sweep_half_written(workspace)
     if not ranks.sharded:
-        return StateWriter(workspace, lambda record: kept_steps(record, job))
+        return StateWriter(workspace, kept_steps)
     from picochat.train.sharded_states import ShardedStateWriter  # loading it takes as long as a small test
 
-    return ShardedStateWriter(workspace, lambda record: kept_steps(record, job), ranks)
+    return ShardedStateWriter(workspace, kept_steps, ranks)
 
 
 class _GoBack(Exception):
@@ -201,7 +203,7 @@ class Trainer:
         reports = Path(self._own.name) if self._own else workspace
         sinks = Sinks(host.track if job.track and ranks.leads else None, job.track or workspace, job.stage, workspace)
         self.reports = Reports(reports, model, compute, job.config, job.clock, sinks, job.gpu_hour_usd, devices=ranks.count)
-        self.states = open_states(workspace, job, ranks)
+        self.states = open_states(workspace, lambda record: kept_steps(record, job), ranks)
         self.losses = LossQueue(ranks)
         self.at = Progressed(SpikeWatch(job.config.spike_factor))
         self.signals = LateSignals(lambda: None if self.quiet else say("stopping after this step; once more stops at once"))
@@ -296,12 +298,12 @@ class Trainer:
         if not self.at.watch.is_spike(result.step, result.loss):
             return
         above = f"{result.loss:.3f} is over {self.at.watch.factor:g} times its running mean of {mean:.3f}"
-        self._say(f"loss spike at step {result.step}: {above}")
+        self._warn(f"loss spike at step {result.step}: {above}")
         self.reports.spike(result.step, result.loss, mean, len(self.at.watch.steps))
         if self.at.rollbacks < self.config.spike_rollbacks:
             if evaluation_before(result.step, self.config) is not None:
                 raise _GoBack(result.step)
-            self._say("there was no evaluation before it to go back to; training goes on")
+            self._warn("there was no evaluation before it to go back to; training goes on")
 
     def _evaluate(self) -> HeldOut:
         started = time.monotonic()
@@ -321,6 +323,11 @@ class Trainer:
 
     def _say(self, message: str) -> None:
         if not self.quiet:
+            say(f"{self.job.stage}: {message}")
+
+    def _warn(self, message: str) -> None:
+        """Said by the first process, quiet or not."""
+        if self.ranks.leads:
             say(f"{self.job.stage}: {message}")
 
     def _save(self) -> None:
@@ -356,20 +363,21 @@ class Trainer:
         return self._evaluate() if evaluates_after(self.at.step, self.config) else None
 
     def _newest_state(self) -> SavedState | None:
-        """The newest whole state, which the first process finds for all of them; None where there is none."""
-        folder = self.ranks.from_first(newest_whole_state(self.workspace) if self.ranks.leads else None)
-        return self._state_in(folder) if folder is not None else None
+        """The newest state, which the first process finds for all of them; None where there is none."""
+        found = newest_state(self.workspace) if self.ranks.leads else None
+        name = self.ranks.from_first(found.name if found else None)
+        return self._load(self.workspace / name) if name is not None else None
 
     def _older_state(self, step: int) -> SavedState:
-        """The state of a step before this one. Raises BadInput where it is not there or damaged."""
+        """The state of a step before this one. Raises BadInput where it is damaged or gone. All processes call it together."""
         folder = state_folder(self.workspace, step)
         if self.ranks.leads:
             require_whole(folder)
         self.ranks.wait_for_all()
-        return self._state_in(folder)
+        return self._load(folder)
 
-    def _state_in(self, folder: Path) -> SavedState:
-        """A state as this process holds it; all processes call it together."""
+    def _load(self, folder: Path) -> SavedState:
+        """A state, or this process's parts of it. All processes call it together."""
         shards = self.engine.layout.shards
         if shards is None:
             return load_state(folder)
@@ -399,7 +407,7 @@ class Trainer:
         self.reports.cut_back(target, self.at.tokens, len(self.at.watch.steps), self.at.rollbacks)
         self.reports.rollback(target, spike_step, self.at.rollbacks)
         progress.start_at(target)
-        self._say(f"went back to step {target}, and on with the rows after the spike")
+        self._warn(f"went back to step {target}, and on with the rows after the spike")
         return self._evaluate()
 
     def _chosen_weights(self, last: HeldOut) -> tuple[int, HeldOut]:

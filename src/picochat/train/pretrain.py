@@ -52,7 +52,7 @@ def pretrain(
     vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
     clock.mark("open_data")
     ranks = current_ranks(runtime)
-    compute = open_shared_compute(runtime, model, ranks)
+    compute = open_shared_compute(runtime, model, ranks, draft.workspace)
     gpt = GPT(model, vocabulary.vocab_size)
     initialise(gpt, seed)
     if model.centred:

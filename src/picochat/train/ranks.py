@@ -17,6 +17,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -196,15 +197,17 @@ def require_devices(runtime: RuntimeConfig, ranks: Ranks) -> None:
         )
 
 
-def open_shared_compute(runtime: RuntimeConfig, model: ModelConfig, ranks: Ranks) -> Compute:
-    """As `open_compute`: the first process's attention backend for all, and the cores of a machine shared out."""
+def open_shared_compute(runtime: RuntimeConfig, model: ModelConfig, ranks: Ranks, workspace: Path | None = None) -> Compute:
+    """As `open_compute`: the first process's attention for all, and the cores of a machine shared out."""
     if ranks.count == 1:
-        return open_compute(runtime, model)
+        return open_compute(runtime, model, workspace)
     threads = runtime.threads or max(1, usable_cores() // ranks.local_count)
     own = runtime.model_copy(update={"threads": threads})
-    first = open_compute(own, model) if ranks.leads else None
-    backend = ranks.from_first(first.backend if first else "")
-    return first or open_compute(own.model_copy(update={"attention_backend": backend}), model)
+    first = open_compute(own, model, workspace) if ranks.leads else None
+    backend, repeat_heads = ranks.from_first((first.backend, first.repeat_heads) if first else ("", False))
+    return first or replace(
+        open_compute(own.model_copy(update={"attention_backend": backend}), model), repeat_heads=repeat_heads
+    )
 
 
 @contextmanager

@@ -1,0 +1,106 @@
+"""From the start of a process to the end of its first compiled step: with an empty cache, and with what that one left.
+
+    python bench/start.py [--scale h100-100m] [--sequences 2] [--device cpu] [--precision float32] [--quick]
+
+Each start is a process of its own: interpreter, imports, model, choice of attention, compiling or reading the cache, one step
+of the real engine. Few sequences, so that the step itself is short. Preparing data is left out. One JSON line: seconds with
+the warm cache (`ours`), with the empty one, and the parts of both; the processor time beside each tells how far other work on
+the machine stretched it. The bound for a warm start is 20 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness.figures import figure, say
+
+WARM_BOUND_S = 20.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", default="h100-100m")
+    parser.add_argument("--sequences", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--quick", action="store_true", help="the scale tiny, eager: the parts without the compiler")
+    parser.add_argument("--child", type=float, help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.child is not None:
+        first_step(flags)
+        return
+    with tempfile.TemporaryDirectory() as home:
+        cold, warm = started(home), started(home)
+    name = "start_to_first_step" + ("_eager" if flags.quick else "")
+    figure(name, warm["wall_s"], None, "s", warm["peak_rss_mb"], bound=WARM_BOUND_S, cold=cold, warm=warm)
+
+
+def started(home: str) -> dict[str, float]:
+    """A child process whose cache is `home`. Leaves the compiler's own variables out, which would name another cache."""
+    ours = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    environment = {key: value for key, value in os.environ.items() if key not in ours} | {"PICOCHAT_HOME": home}
+    command = [sys.executable, __file__, *sys.argv[1:], "--child", repr(time.time())]
+    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    row = json.loads(result.stdout.splitlines()[-1])
+    say(str(row))
+    return row
+
+
+def first_step(flags: argparse.Namespace) -> None:
+    """Run in the child: every part of the start, timed from the moment in which the parent started it."""
+    began, parts = flags.child, dict[str, float]()
+
+    def done(part: str) -> None:
+        parts[part] = round(time.time() - began - sum(parts.values()), 2)
+
+    import torch
+
+    from picochat.config import RuntimeConfig
+    from picochat.model.compute import open_compute
+    from picochat.model.gpt import GPT, initialise
+    from picochat.scales import find_scale
+    from picochat.train.engine import Engine
+    from picochat.train.feed import Fed
+
+    done("import_s")
+    config = find_scale("tiny" if flags.quick else flags.scale).config
+    runtime = {"device": flags.device, "precision": flags.precision, "compile": not flags.quick, "threads": flags.threads}
+    compute = open_compute(RuntimeConfig.model_validate(runtime), config.model)
+    done("attention_s")
+    model = GPT(config.model, config.tokenizer.vocab_size)
+    initialise(model, 0)
+    model.to(compute.device)
+    done("model_s")
+    block = torch.randint(0, config.tokenizer.vocab_size, (flags.sequences, config.model.context + 1), device=compute.device)
+    engine = Engine(model, config.base, compute, fixed_shape=True)
+    for part in ("first_step_s", "second_step_s"):
+        loss, _ = engine.step(Fed(block[:, :-1], block[:, 1:], block[:, 1:].numel()), 0.1)
+        float(loss)
+        done(part)
+    parts["wall_s"] = round(sum(parts.values()) - parts["second_step_s"], 2)
+    print(json.dumps({**parts, "processor_s": round(processor_s(), 2), "peak_rss_mb": peak_rss_mb()}))
+
+
+def processor_s() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def peak_rss_mb() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

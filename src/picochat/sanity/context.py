@@ -1,0 +1,91 @@
+"""What the sanity tests share: the parts under test, a small model of the real block, and how a result is stated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from picochat.config import ModelConfig, RuntimeConfig
+from picochat.core.records import Record
+from picochat.model.centred import centre_
+from picochat.model.compute import Compute
+from picochat.model.gpt import GPT, initialise
+from picochat.model.optim import Optimizer
+from picochat.scales import Scale
+from picochat.tokens.batches import Indices, rows_of_step
+from picochat.train.feed import DeviceFeed, Feed
+
+SMALL = ModelConfig(context=64, layers=2, width=128, heads=4, kv_heads=2, head_width=32, mlp_width=256)
+VOCAB = 512
+ROWS = 8
+"""Of every compiled step of the small model: one shape is compiled once."""
+
+
+class SanityResult(Record):
+    """One row: what was measured, and the bound it had to meet. `seconds` is the time it took."""
+
+    name: str
+    status: Literal["pass", "fail", "skipped"]
+    measured: float | None
+    bound: str
+    message: str
+    seconds: float = 0.0
+
+
+def small_model(seed: int) -> GPT:
+    """The small model, as a run begins: seeded, centred, on the CPU."""
+    model = GPT(SMALL, VOCAB)
+    initialise(model, seed)
+    centre_(model)
+    return model
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the tests look at: the package's own. A wrong one in its place must make its row fail."""
+
+    model: Callable[[int], GPT] = small_model
+    optimizer: Callable[..., Optimizer] = Optimizer
+    rows_of_step: Callable[..., Indices] = rows_of_step
+    device_feed: Callable[..., Feed] = DeviceFeed
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the tests run on. `scale`: whose real shape is measured, where one was asked for; `gpu_hour_usd`: for its forecast."""
+
+    compute: Compute
+    runtime: RuntimeConfig
+    include_compile: bool
+    scale: Scale | None
+    capacity_sequences: int | None
+    min_free_share: float
+    gpu_hour_usd: float | None = None
+    parts: Parts = field(default=Parts())
+
+    @property
+    def shape(self) -> ModelConfig:
+        """The model at whose shapes attention is judged."""
+        return self.scale.config.model if self.scale else SMALL
+
+    def small_model(self, seed: int) -> GPT:
+        return self.parts.model(seed).to(self.compute.device)
+
+
+def random_rows(rows: int, seed: int) -> torch.Tensor:
+    return torch.randint(0, VOCAB, (rows, SMALL.context + 1), generator=torch.Generator().manual_seed(seed))
+
+
+def at_most(name: str, measured: float, bound: float, message: str) -> SanityResult:
+    """Pass where `measured` is a number at most `bound`."""
+    status: Literal["pass", "fail"] = "pass" if measured <= bound else "fail"
+    finite = measured if math.isfinite(measured) else None
+    return SanityResult(name=name, status=status, measured=finite, bound=f"<= {bound:g}", message=message)
+
+
+def skipped(name: str, reason: str) -> SanityResult:
+    return SanityResult(name=name, status="skipped", measured=None, bound="", message=reason)
