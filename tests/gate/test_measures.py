@@ -76,4 +76,4 @@ def test_the_disk_need_grows_with_tokens_and_parameters() -> None:
     large, little = needed_disk_bytes(make_evidence()), needed_disk_bytes(small)
     assert large is not None
     assert little is not None
-    assert large - little == pytest.approx(44 * (106_969_856 - 2_061_120), rel=0.2)
+    assert large - little == pytest.approx(80 * (106_969_856 - 2_061_120), rel=0.2)

@@ -27,6 +27,7 @@ from picochat.train.checkpoint import (
     newest_state,
     saved_steps,
     state_folder,
+    sweep_half_written,
     write_state,
 )
 from picochat.train.feed import Batch, HostFeed
@@ -98,9 +99,10 @@ def test_damaged_state_is_set_aside_and_the_one_before_is_taken(
     write_state(tmp_path, make_state(4))
     write_state(tmp_path, make_state(8))
     damage(state_folder(tmp_path, 8) / name)
-    newest = newest_state(tmp_path)
-    state = load_state(newest) if newest else None
-    assert state is not None and state.record.step == 4
+    found = newest_state(tmp_path)
+    assert found is not None
+    state = load_state(found)
+    assert state.record.step == 4
     assert all(bool((tensor == 4).all()) for tensor in (*state.weights.values(), *state.optimizer.values()))
     assert "step-0000008 is damaged" in capsys.readouterr().err
     assert names(tmp_path) == [4] and (tmp_path / "damaged-step-0000008").is_dir()
@@ -159,7 +161,7 @@ def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
     left = tmp_path / ".step-0000007"
     left.mkdir()
     (left / "weights.safetensors").write_bytes(b"half")
-    StateWriter(tmp_path, lambda _: set()).close()
+    sweep_half_written(tmp_path)
     assert not left.exists()
 
 
@@ -248,6 +250,18 @@ def test_best_weights_are_published_where_they_are_asked_for(tmp_path: Path) -> 
     assert not same(last, best)
     final, finished = train(tmp_path / "c", publish="best")
     assert finished.scored_step == 12 and same(final, last)
+
+
+def test_best_weights_that_were_damaged_are_not_published(tmp_path: Path) -> None:
+    def judge(model: GPT) -> HeldOut:
+        held_out = inner(model)
+        if held_out.loss == 5.0:  # the last of three evaluations, two after the best
+            flip_a_bit(state_folder(tmp_path, 4) / "weights.safetensors")
+        return held_out
+
+    inner = best_at(1)
+    with pytest.raises(BadInput, match=r"step-0000004 is damaged: weights\.safetensors is not as it was written"):
+        train(tmp_path, judge=judge, publish="best")
 
 
 # ---- spikes ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,11 +19,13 @@ from safetensors.torch import load_file
 from picochat.config import RunConfig
 from picochat.core.errors import WrongUsage
 from picochat.core.journal import read_journal
-from picochat.core.publish import Artifact, open_artifact, publish
+from picochat.core.publish import Artifact, Draft, open_artifact, publish
 from picochat.model.gpt import GPT, initialise
 from picochat.pipeline import Call, check_processes, unseen
 from picochat.rundir import RunDir
 from picochat.scales import find_scale
+from picochat.train.checkpoint import damage_of, load_state, newest_state
+from picochat.train.publish import publish_replay
 from picochat.train.ranks import ALONE, Ranks
 from tests.builders import make_config
 from tests.small_pack import make_pack
@@ -90,6 +93,21 @@ def test_a_signal_to_any_process_stops_all_after_one_saved_step(trained: Path) -
     assert len(states) >= 1 and STOPS_AT <= int(states[-1][-7:]) <= STOPS_AT + 1
     parts = trained / "two-stopped" / states[-1] / "parts"
     assert {path.suffix for path in parts.iterdir()} == {".safetensors"} and len(list(parts.iterdir())) == 2
+
+
+@pytest.mark.timeout(240)
+def test_a_state_in_parts_is_checked_as_any_other_and_published_whole(trained: Path, tmp_path: Path) -> None:
+    state = newest_state(trained / "two-stopped")
+    assert state is not None and damage_of(state) is None
+    publish_replay(state, Draft(tmp_path / "draft", tmp_path))
+    whole, again = load_state(state), load_state(tmp_path / "draft" / "replay")
+    assert again.record == whole.record
+    for one, other in ((whole.weights, again.weights), (whole.optimizer, again.optimizer)):
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    shutil.copytree(state, tmp_path / state.name)
+    part = sorted((tmp_path / state.name / "parts").iterdir())[0]
+    os.truncate(part, part.stat().st_size - 1)
+    assert damage_of(tmp_path / state.name) == f"parts/{part.name} is not as it was written"
 
 
 @pytest.mark.timeout(240)

@@ -31,7 +31,7 @@ from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT
 from picochat.release.archive import read_archive
 from picochat.release.verify import VerifyCheck, VerifyReport, inspect_bundle
-from picochat.rundir import REPLAY_FOLDER, RunDir, TrainFacts, facts_of
+from picochat.rundir import REPLAY_FOLDER, HostFacts, RunDir, TrainFacts, facts_of
 from picochat.tokens.shards import open_shards
 from picochat.train.checkpoint import STATE_FILES, SavedState, load_state
 from picochat.train.engine import Engine
@@ -157,8 +157,10 @@ def _changed(place: Path, names: Sequence[str], artifact: Artifact) -> str | Non
 
 
 def _is_like_here(stated: RunDir) -> bool:
-    """Whether this machine has the processor, the cores and the torch that the run states."""
+    """Whether this machine has the processor, the cores and the torch that the run states, which trained in one process."""
     if not stated.machine.exists():
+        return False
+    if stated.has("host") and read_record(HostFacts, stated.place("host") / "host.json", "host facts").devices > 1:
         return False
     then, here = read_record(MachineRecord, stated.machine, "machine record"), machine_record()
     return _what_decides_bits(then) == _what_decides_bits(here)
@@ -195,6 +197,7 @@ def trained_again(parts: Parts, compute: Compute) -> Iterator[tuple[int, float, 
     config, record = parts.config.base, parts.state.record
     model = GPT(parts.info.model, parts.info.vocab_size)
     model.load_state_dict(parts.state.weights)
+    model.recompute_blocks(parts.config.runtime.activation_checkpointing)
     model.to(compute.device)
     stream = open_shards(parts.shards).train
     feed = feed_of_stream(stream, parts.info.model.context, config.sequences_per_step, parts.config.seed, compute.device)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from picochat.core.errors import BadInput, HostProblem
 from picochat.core.progress import say
-from picochat.core.publish import sync_folder
+from picochat.core.publish import remake, sync_folder
 from picochat.core.records import READ_BLOCK_BYTES, Record, parse_record, read_json, write_json
 
 KEPT_STATES = 2
@@ -58,10 +58,7 @@ class StateRecord(Record):
 
 
 class StateFile(Record):
-    """state.json. `xxh3_128`: digests of the tensor files, against damage; who wants proof takes the artifact's manifest.
-
-    None are stated of the parts of several processes: no one of them has seen all of these.
-    """
+    """state.json. `xxh3_128`: digests of the tensor files, against damage; who wants proof takes the artifact's manifest."""
 
     state: StateRecord
     xxh3_128: dict[str, str]
@@ -105,18 +102,35 @@ def newest_state(workspace: Path) -> Path | None:
     return None
 
 
-def load_state(folder: Path) -> SavedState:
-    """The state in a folder, whole, whoever wrote it. Raises BadInput where it is damaged, or where another version of picochat wrote it."""
+def require_whole(folder: Path) -> None:
+    """Raises BadInput where a state is damaged."""
     damage = damage_of(folder)
     if damage is not None:
-        raise BadInput(f"training state {folder} is damaged: {damage}", fix=f"move {folder.parent} away: training begins again")
-    record = read_state_record(folder)
+        raise BadInput(f"training state {folder} is damaged: {damage}", fix=remake(folder.parent))
+
+
+def load_state(folder: Path) -> SavedState:
+    """The state in a folder, whole, whoever wrote it; `damage_of` says whether it still is what was written.
+
+    Raises BadInput where a file is gone or cut, or where another version of picochat wrote it.
+    """
+    record = state_record(folder)
     if (folder / PARTS).exists():
         from picochat.train.sharded_states import whole_tensors
 
-        return SavedState(record, *whole_tensors(folder / PARTS))
-    # Read, not mapped: a mapped moment would keep its file, and its disk, for as long as training goes on.
-    return SavedState(record, *(load_file(folder / name, backend="pread") for name in (WEIGHTS, OPTIMIZER)))
+        weights, optimizer = whole_tensors(folder / PARTS)
+        return SavedState(record, weights, optimizer)
+    try:
+        # Read, not mapped: a mapped moment would keep its file, and its disk, for as long as training goes on.
+        weights, optimizer = (load_file(folder / name, backend="pread") for name in (WEIGHTS, OPTIMIZER))
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"training state {folder} cannot be read: {error}", fix=remake(folder.parent)) from None
+    return SavedState(record, weights, optimizer)
+
+
+def state_record(folder: Path) -> StateRecord:
+    """The record of a state. Raises BadInput where another version of picochat wrote it."""
+    return _state_file(folder).state
 
 
 def damage_of(folder: Path) -> str | None:
@@ -133,11 +147,6 @@ def damage_of(folder: Path) -> str | None:
         if _digest(folder / name) != digest:
             return f"{name} is not as it was written"
     return None
-
-
-def read_state_record(folder: Path) -> StateRecord:
-    """What the loop knew. Raises BadInput where it cannot be read, or where another version of picochat wrote it."""
-    return _state_file(folder).state
 
 
 def _state_file(folder: Path) -> StateFile:
@@ -158,21 +167,58 @@ def _digest(path: Path) -> str:
 
 
 def write_state(workspace: Path, state: SavedState) -> None:
-    """Publish a state: its files and their names synced, then one rename, synced too. Nothing is left of a failed write."""
-    final = state_folder(workspace, state.record.step)
-    folder = final.with_name(f".{final.name}")
+    """Publish a state, whole or not at all. Nothing is left of a failed write."""
+    folder = hidden_folder(workspace, state.record.step)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        digests = {name: _write_tensors(folder / name, tensors) for name, tensors in _files_of(state).items()}
-        write_json(folder / RECORD, StateFile(state=state.record, xxh3_128=digests))
-        sync_folder(folder)
-        shutil.rmtree(final, ignore_errors=True)
-        os.rename(folder, final)
-        sync_folder(workspace)
+        write_tensors(folder, state)
+        publish_state(folder, state.record)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def write_tensors(folder: Path, state: SavedState) -> None:
+    # safetensors 0.8 lets other threads run while it writes and copies nothing; before, both were otherwise.
+    save_file(state.weights, folder / WEIGHTS)
+    save_file(state.optimizer, folder / OPTIMIZER)
+
+
+def hidden_folder(workspace: Path, step: int) -> Path:
+    """Where the state of a step is written, to be published by a rename."""
+    final = state_folder(workspace, step)
+    return final.with_name(f".{final.name}")
+
+
+def write_record(folder: Path, record: StateRecord) -> None:
+    """The record beside the tensor files, with their digests; files and their names synced."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = {str(path.relative_to(folder)): _synced_digest(path) for path in files}
+    write_json(folder / RECORD, StateFile(state=record, xxh3_128=digests))
+    for inner in {path.parent for path in files} | {folder}:
+        sync_folder(inner)
+
+
+def publish_state(folder: Path, record: StateRecord) -> None:
+    """Let the state in a hidden folder appear under its name: the record last, then one rename."""
+    write_record(folder, record)
+    final = state_folder(folder.parent, record.step)
+    shutil.rmtree(final, ignore_errors=True)
+    os.rename(folder, final)
+    sync_folder(folder.parent)
+
+
+def _synced_digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+    return _digest(path)
+
+
+def sweep_half_written(workspace: Path) -> None:
+    """Remove what a kill left of a state that was being written."""
+    for folder in workspace.glob(".step-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def drop_states_after(workspace: Path, step: int) -> None:
@@ -183,10 +229,10 @@ def drop_states_after(workspace: Path, step: int) -> None:
 
 
 def drop_old_states(workspace: Path, kept_steps: Collection[int]) -> None:
-    """Remove all states but the newest KEPT_STATES and those of `kept_steps`."""
-    wanted = {state_folder(workspace, step) for step in kept_steps}
+    """Remove all states but the newest two and those of `kept_steps`."""
+    kept = {state_folder(workspace, step) for step in kept_steps}
     for old in saved_steps(workspace)[:-KEPT_STATES]:
-        if old not in wanted:
+        if old not in kept:
             shutil.rmtree(old)
 
 
@@ -201,8 +247,6 @@ class StateWriter:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._weights, self._optimizer = HostCopies(), HostCopies()
-        for left_by_a_kill in workspace.glob(".step-*"):
-            shutil.rmtree(left_by_a_kill, ignore_errors=True)
 
     def save(self, record: StateRecord, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
         """Copy the tensors to the host and begin to write. Waits for the write before this one, and raises what it met."""
@@ -272,16 +316,3 @@ def _copies_made(tensors: Mapping[str, Tensor]) -> torch.cuda.Event | None:
     event = torch.cuda.Event()
     event.record()
     return event
-
-
-def _files_of(state: SavedState) -> dict[str, dict[str, Tensor]]:
-    return {WEIGHTS: state.weights, OPTIMIZER: state.optimizer}
-
-
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Write and sync one file; returns its digest."""
-    # safetensors 0.8 lets other threads run while it writes and copies nothing; before, both were otherwise.
-    save_file(tensors, path)
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-    return _digest(path)

@@ -33,7 +33,9 @@ from picochat.train.checkpoint import (
     drop_states_after,
     load_state,
     newest_state,
+    require_whole,
     state_folder,
+    sweep_half_written,
 )
 from picochat.train.engine import Engine
 from picochat.train.feed import Feed
@@ -131,6 +133,8 @@ def open_states(
     workspace: Path, kept_steps: Callable[[StateRecord], Collection[int]], ranks: Ranks
 ) -> StateWriter | ShardedStateWriter:
     """What writes states here. `kept_steps`: as StateWriter takes it."""
+    if ranks.leads:
+        sweep_half_written(workspace)
     if not ranks.sharded:
         return StateWriter(workspace, kept_steps)
     from picochat.train.sharded_states import ShardedStateWriter  # loading it takes as long as a small test
@@ -364,6 +368,14 @@ class Trainer:
         name = self.ranks.from_first(found.name if found else None)
         return self._load(self.workspace / name) if name is not None else None
 
+    def _older_state(self, step: int) -> SavedState:
+        """The state of a step before this one. Raises BadInput where it is damaged or gone. All processes call it together."""
+        folder = state_folder(self.workspace, step)
+        if self.ranks.leads:
+            require_whole(folder)
+        self.ranks.wait_for_all()
+        return self._load(folder)
+
     def _load(self, folder: Path) -> SavedState:
         """A state, or this process's parts of it. All processes call it together."""
         shards = self.engine.layout.shards
@@ -388,8 +400,7 @@ class Trainer:
         assert target is not None, "see _check"
         if self.ranks.leads:
             drop_states_after(self.workspace, target)
-        self.ranks.wait_for_all()
-        self._restore(self._load(state_folder(self.workspace, target)))
+        self._restore(self._older_state(target))
         self.at.skipped = before.skipped + spike_step - target
         self.at.rollbacks = before.rollbacks + 1
         self.at.watch.steps = before.watch.steps
@@ -404,6 +415,6 @@ class Trainer:
         best = self.at.best
         if self.config.publish == "last" or best is None or best.step == self.at.step:
             return self.at.step, last
-        self.model.load_state_dict(self._load(state_folder(self.workspace, best.step)).weights)
+        self.model.load_state_dict(self._older_state(best.step).weights)
         self._say(f"the weights of step {best.step} are published, where the held-out loss was smallest")
         return best.step, HeldOut(best.held_out_loss, best.held_out_bits_per_byte)

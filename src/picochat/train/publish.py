@@ -19,7 +19,7 @@ from picochat.model.centred import largest_centre_error
 from picochat.model.gpt import GPT
 from picochat.model.weights import CheckpointInfo, save_model
 from picochat.rundir import REPLAY_FOLDER, TrainFacts
-from picochat.train.checkpoint import STATE_FILES, damage_of
+from picochat.train.checkpoint import PARTS, RECORD, STATE_FILES, damage_of, load_state, write_record, write_tensors
 from picochat.train.loop import Outcome
 
 
@@ -30,7 +30,7 @@ def write_checkpoint(
     shutil.copyfile(outcome.curve, draft.path("curve.jsonl"))
     shutil.copyfile(outcome.metrics, draft.observation("metrics.jsonl"))
     if outcome.replay is not None:
-        publish_state(outcome.replay, draft)
+        publish_replay(outcome.replay, draft)
     curve = read_journal(outcome.curve)
     losses = [row["loss"] for row in curve if row["loss"] is not None]
     draft.facts = TrainFacts(
@@ -51,11 +51,18 @@ def write_checkpoint(
     ).model_dump(mode="json")
 
 
-def publish_state(folder: Path, draft: Draft) -> None:
-    """Link a saved state into the draft. One that is damaged is left out, and that is said: the weights are not affected."""
+def publish_replay(folder: Path, draft: Draft) -> None:
+    """The state in `folder` as files of the draft: linked, or written whole where it lies in parts of several processes.
+
+    One that is damaged is left out, and that is said: the weights are not affected.
+    """
     damage = damage_of(folder)
     if damage is not None:
         say(f"training state {folder} is damaged ({damage}); it is not published, so nobody can replay from it")
-        return
-    for name in STATE_FILES:
-        link_or_copy(folder / name, draft.path(f"{REPLAY_FOLDER}/{name}"))
+    elif (folder / PARTS).exists():
+        state, place = load_state(folder), draft.path(f"{REPLAY_FOLDER}/{RECORD}").parent
+        write_tensors(place, state)
+        write_record(place, state.record)
+    else:
+        for name in STATE_FILES:
+            link_or_copy(folder / name, draft.path(f"{REPLAY_FOLDER}/{name}"))

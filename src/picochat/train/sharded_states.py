@@ -8,7 +8,6 @@ safetensors files, one of each process; no pickle.
 
 from __future__ import annotations
 
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -26,21 +25,19 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from picochat.core.errors import HostProblem
-from picochat.core.records import write_json
 from picochat.model.gpt import GPT
 from picochat.model.optim import Optimizer
 from picochat.model.shards import Shards
 from picochat.train.checkpoint import (
     OPTIMIZER,
     PARTS,
-    RECORD,
     WEIGHTS,
     SavedState,
-    StateFile,
     StateRecord,
     drop_old_states,
-    read_state_record,
-    state_folder,
+    hidden_folder,
+    publish_state,
+    state_record,
 )
 from picochat.train.ranks import Ranks, new_group
 
@@ -59,8 +56,7 @@ class ShardedStateWriter:
     def save(self, record: StateRecord, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
         """Copy this process's parts to the host and begin to write. Waits for the write before this one."""
         self.finish()
-        final = state_folder(self.workspace, record.step)
-        folder = final.with_name(f".{final.name}")
+        folder = hidden_folder(self.workspace, record.step)
         if self.ranks.leads:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -71,7 +67,7 @@ class ShardedStateWriter:
             process_group=self._group,
         )
         assert isinstance(written, Future), "copies are made before async_save returns"
-        self._writing = self._thread.submit(self._publish, written, record, folder, final)
+        self._writing = self._thread.submit(self._publish, written, record, folder)
 
     def finish(self) -> None:
         """Wait until what was saved is on disk, for every process. Raises HostProblem where it could not be written."""
@@ -88,24 +84,22 @@ class ShardedStateWriter:
         self.ranks.wait_for_all()
 
     def check(self) -> None:
-        """Nothing: a write that ended badly is told to all processes together, by `finish`."""
+        """Nothing: a write that ended badly is met by all processes together, at the next save."""
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)
 
-    def _publish(self, written: Future[Any], record: StateRecord, folder: Path, final: Path) -> None:
+    def _publish(self, written: Future[Any], record: StateRecord, folder: Path) -> None:
         written.result()
         if not self.ranks.leads:
             return
-        write_json(folder / RECORD, StateFile(state=record, xxh3_128={}))
-        shutil.rmtree(final, ignore_errors=True)
-        os.rename(folder, final)
+        publish_state(folder, record)
         drop_old_states(self.workspace, self.kept_steps(record))
 
 
 def load_sharded_state(folder: Path, model: GPT, optimizer: Optimizer, shards: Shards) -> SavedState:
     """This process's parts of the state in a folder, split as `model` is; all processes call it together."""
-    record = read_state_record(folder)
+    record = state_record(folder)
     weights = {name: torch.empty_like(tensor) for name, tensor in model.state_dict().items()}
     states = optimizer.blank_state()
     if (folder / PARTS).exists():
