@@ -15,7 +15,7 @@ def test_readme_map_matches_the_tree() -> None:
     present = {path.name for path in PACKAGE.iterdir() if path.name not in HIDDEN and path.suffix in ("", ".py")}
     assert named == present
     top = {match.rstrip("/") for match in re.findall(r"^([\w]+)/", block, flags=re.MULTILINE)}
-    assert top == {"demo", "bench", "docs", "src", "tests"}
+    assert top == {"demo", "deploy", "bench", "docs", "src", "tests"}
 
 
 def test_every_file_that_the_documents_name_exists() -> None:

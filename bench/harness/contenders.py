@@ -87,7 +87,9 @@ def picochat(task: Task, speaker: Speaker, *, optimizer: str, compiled: bool) ->
     from picochat.model.compute import open_compute
     from picochat.model.gpt import GPT, initialise
     from picochat.scales import find_scale
-    from picochat.train.loop import Batch, HeldOut, Job, Trainer
+    from picochat.train.feed import Batch, HostFeed
+    from picochat.train.live import HeldOut
+    from picochat.train.loop import Job, Trainer
 
     config = find_scale(task.scale).config
     settings = {"device": "cpu", "precision": "float32", "threads": task.threads, "compile": compiled}
@@ -104,7 +106,9 @@ def picochat(task: Task, speaker: Speaker, *, optimizer: str, compiled: bool) ->
         block = np.stack([rows[step * task.sequences + row].numpy() for row in range(task.sequences)])
         return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
 
-    job = Job("base", config.base.model_copy(update=changes), batch_of, lambda _: HeldOut(0.0, None))
+    # The next rows are made while a step trains: what lies between two batches is still one step.
+    feed = HostFeed(batch_of, compute.device, fixed_shape=True)
+    job = Job("base", config.base.model_copy(update=changes), feed, lambda _: HeldOut(0.0, None))
     with tempfile.TemporaryDirectory() as folder:
         Trainer(model, job, compute, HostConfig(checkpoint_minutes=1e6), Path(folder)).train()
     return model
