@@ -104,7 +104,10 @@ class TrainConfig(Record):
     )
     spike_factor: float = Field(default=2.0, gt=1, description="a loss above this many times its running mean is a spike")
     spike_rollbacks: int = Field(
-        default=0, ge=0, description="spikes after which training goes back to the state before, and on with later rows"
+        default=0, ge=0, description="spikes after which training goes back to the evaluation before, and on with later rows"
+    )
+    publish: Literal["last", "best"] = Field(
+        default="last", description="the weights that are published: of the last step, or of the best held-out evaluation"
     )
 
 

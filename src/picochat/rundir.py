@@ -181,6 +181,7 @@ class TrainFacts(Record):
     final_loss: float | None
     losses_finite: bool
     spikes: int
+    skipped_steps: int = Field(default=0, description="steps whose rows were passed over, by going back after a spike")
     scored_step: int = Field(description="the step whose weights this checkpoint holds")
     held_out_loss: float | None = Field(description="at the scored step, over the whole held-out set of the stage")
     held_out_bits_per_byte: float | None
@@ -321,7 +322,7 @@ PLACES: tuple[Place, ...] = (
     Place("honesty",       "honesty",           HonestyFacts,       "report.json report.md hits.jsonl"),
     Place("host",          "host",              None,               "host.json"),
     Place("preflight",     "preflight",         PreflightFacts,     "preflight.json preflight.md"),
-    Place("base",          "base/checkpoint",   TrainFacts,         "model.safetensors model.json curve.jsonl metrics.jsonl"),
+    Place("base",          "base/checkpoint",   TrainFacts,         "model.safetensors model.json curve.jsonl metrics.jsonl replay/weights.safetensors replay/optimizer.safetensors replay/state.json"),
     Place("sft",           "sft/checkpoint",    TrainFacts,         "model.safetensors model.json curve.jsonl metrics.jsonl"),
     Place("scores",        "eval",              ScoresFacts,        "replies.jsonl memorization.jsonl measured.json report.json report.md"),
     Place("parity",        "parity",            ParityFacts,        "export_report.json"),
@@ -340,6 +341,9 @@ FRONT_PAGES: tuple[tuple[str, str, str], ...] = (
     ("summary.md", "summary", "summary.md"),
     ("report.html", "summary", "report.html"),
 )
+
+REPLAY_FOLDER = "replay"
+"""In a base checkpoint: the training state before its last stretch. A run that was evaluated only at its end has none."""
 
 F = TypeVar("F", bound=Record)
 

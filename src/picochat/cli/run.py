@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from picochat.core.errors import WrongUsage
+
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -81,6 +83,7 @@ def bundle(
     strict: Annotated[bool, typer.Option(help="refuse an incomplete run, naming what is missing")] = False,
     include_weights: Annotated[bool, typer.Option(help="the scored checkpoint and the base checkpoint")] = True,
     include_token_shards: Annotated[bool, typer.Option(help="the encoded corpus, large")] = False,
+    include_replay: Annotated[bool, typer.Option(help="the state that verify --replay starts from, large")] = False,
 ) -> None:
     """Put a run's evidence into one reproducible .tgz. A blocked verdict is evidence too."""
     from picochat.release.bundle import make_bundle
@@ -89,7 +92,13 @@ def bundle(
     run = require_run(run_dir)
     target = out or Path(f"{run_dir.name}-bundle.tgz")
     report = make_bundle(
-        run, target, logs_dir, strict, include_weights=include_weights, include_token_shards=include_token_shards
+        run,
+        target,
+        logs_dir,
+        strict,
+        include_weights=include_weights,
+        include_token_shards=include_token_shards,
+        include_replay=include_replay,
     )
     for line in report.lines():
         typer.echo(line)
@@ -99,16 +108,30 @@ def bundle(
 def verify(
     path: Annotated[Path, typer.Argument(help="a bundle, or a run folder")],
     as_json: Annotated[bool, typer.Option("--json", help="one object instead of lines")] = False,
+    replay: Annotated[
+        int | None, typer.Option(min=1, help="train this many base steps again from the kept state, and compare the losses")
+    ] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(help="with --replay: the run folder that holds token shards and state, where a bundle does not"),
+    ] = None,
 ) -> None:
     """Check a bundle without network or GPU: digests, the chain between artifacts, the claims computed again. Exit 3: it differs."""
     from picochat.core.records import canonical_json
-    from picochat.release.verify import inspect_bundle, verify_bundle
+    from picochat.release.verify import holding, inspect_bundle
 
+    if run_dir is not None and replay is None:
+        raise WrongUsage("--run-dir is of use with --replay alone", fix="--replay 20 trains 20 steps again")
+    if replay is None:
+        report = inspect_bundle(path)
+    else:
+        from picochat.release.replay import inspect_with_replay
+
+        report = inspect_with_replay(path, replay, run_dir)
     if as_json:
-        inspected = inspect_bundle(path)
-        typer.echo(canonical_json(inspected.to_json()).decode())
-        raise typer.Exit(inspected.exit_code)
-    for line in verify_bundle(path).lines():
+        typer.echo(canonical_json(report.to_json()).decode())
+        raise typer.Exit(report.exit_code)
+    for line in holding(report).lines():
         typer.echo(line)
 
 

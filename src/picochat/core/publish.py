@@ -140,7 +140,7 @@ def _finish(draft: Draft, place: Path, kind: str, key: str, inputs: Mapping[str,
     if place.exists():
         set_aside(place)
     os.rename(draft.folder, place)
-    _sync_folder(place.parent)
+    sync_folder(place.parent)
     return open_artifact(place, kind)
 
 
@@ -150,7 +150,8 @@ def _sync_and_digest(path: Path) -> FileDigest:
     return FileDigest(sha256=digest_file(path), bytes=path.stat().st_size)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder outlast a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -225,7 +226,7 @@ def adopt(artifact: Artifact, place: Path) -> Artifact:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(artifact.place, folder, copy_function=link_or_copy)
     os.rename(folder, place)
-    _sync_folder(place.parent)
+    sync_folder(place.parent)
     return open_artifact(place, artifact.kind)
 
 

@@ -13,9 +13,9 @@ from picochat.rundir import HostFacts
 
 TOKEN_BYTES = 2
 WEIGHT_BYTES = 4  # float32
-# Weights in: one resume point and the one that replaces it, each with two moments (2 x 3), base, SFT, their two copies in
-# the bundle, and the export.
-WEIGHT_COPIES = 6 + 2 + 2 + 1
+# Weights in: five training states with two moments each (the newest two, the best, the one to replay from, the one being
+# written), base, SFT, their two copies in the bundle, and the export.
+WEIGHT_COPIES = 5 * 3 + 2 + 2 + 1
 FORWARD_SHARE = 1 / 3  # an evaluation has no backward pass, which is two thirds of a step
 
 
@@ -47,7 +47,7 @@ def sft_epochs(evidence: Evidence) -> float | None:
 
 
 def needed_disk_bytes(evidence: Evidence) -> float | None:
-    """Token shards once more (a cache on another disk), resume points, checkpoints, bundle and export."""
+    """Token shards once more (a cache on another disk), training states, checkpoints, bundle and export."""
     if not evidence.shards:
         return None
     tokens = evidence.shards.train_tokens + evidence.shards.held_out_tokens

@@ -1,7 +1,7 @@
 """The evidence bundle: one .tgz of a run that a stranger can check offline, with `sha256sum -c SHA256SUMS` or `run verify`.
 
 It holds the configuration with origins, the machine record, every artifact with its manifest, the front pages and the logs.
-Token shards stay out unless asked for: their sidecars and digests are in. The same run folder gives the same bytes. A
+Token shards and the state to replay from stay out unless asked for: their sidecars and digests are in. The same run folder gives the same bytes. A
 blocked verdict is bundled like any other: the evidence of a no is evidence. Does not sign, and does not upload.
 """
 
@@ -28,15 +28,15 @@ from picochat.release.integrity import (
     front_page_problems,
     manifest_problems,
 )
-from picochat.rundir import PLACES, CorpusFacts, GateFacts, Place, PreflightFacts, RunDir, facts_of
+from picochat.rundir import PLACES, REPLAY_FOLDER, CorpusFacts, GateFacts, Place, PreflightFacts, RunDir, facts_of
 
 BUNDLE_SCHEMA_VERSION = 1
 SUMS, CONTENTS = "SHA256SUMS", "bundle.json"
 TOKEN_PATTERN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 TOKEN_OVERLAP = 256  # longer than any token, so that none hides between two blocks
 RAW_SUFFIXES = (".safetensors", ".bin", ".npz")
-PLACEHOLDER = re.compile("NNNNN|LABEL")
-"""In a place's list of files: a name that stands for as many files as there are shards or sources, perhaps none."""
+PLACEHOLDER = re.compile(f"NNNNN|LABEL|^{REPLAY_FOLDER}/")
+"""In a place's list of files: a name for as many files as there are shards, sources or states to replay from, perhaps none."""
 
 
 class ArtifactEntry(Record):
@@ -95,6 +95,7 @@ def make_bundle(
     *,
     include_weights: bool = True,
     include_token_shards: bool = False,
+    include_replay: bool = False,
 ) -> BundleReport:
     """Write the bundle of a run to `out`, whole or not at all.
 
@@ -103,7 +104,7 @@ def make_bundle(
     """
     _check_places(run, out, logs_dir)
     artifacts, problems = artifacts_of(run)
-    left_out = _left_out(artifacts, include_weights, include_token_shards)
+    left_out = _left_out(artifacts, include_weights, include_token_shards, include_replay)
     found = digest_tree(run.root)
     problems += missing_evidence(run, artifacts, logs_dir, out)
     problems += [
@@ -189,22 +190,29 @@ def _check_places(run: RunDir, out: Path, logs_dir: Path | None) -> None:
         raise BadInput(f"logs folder {logs_dir} does not exist", fix="name the folder of the logs, or leave --logs-dir out")
 
 
-def _left_out(artifacts: dict[str, Artifact], include_weights: bool, include_token_shards: bool) -> dict[str, LeftOut]:
+def _left_out(
+    artifacts: dict[str, Artifact], include_weights: bool, include_token_shards: bool, include_replay: bool
+) -> dict[str, LeftOut]:
     """Listed files that stay out, by their path: with digest and reason, so that the manifest can still be checked."""
     folders = {place.kind: place.folder for place in PLACES}
     chosen: dict[str, LeftOut] = {}
     for kind, artifact in artifacts.items():
         for name, digest in {**artifact.manifest.files, **artifact.manifest.observations}.items():
-            reason = reason_to_leave_out(kind, name, include_weights, include_token_shards)
+            reason = reason_to_leave_out(kind, name, include_weights, include_token_shards, include_replay)
             if reason:
                 chosen[f"{folders[kind]}/{name}"] = LeftOut(sha256=digest.sha256, reason=reason)
     return dict(sorted(chosen.items()))
 
 
-def reason_to_leave_out(kind: str, name: str, include_weights: bool, include_token_shards: bool) -> str | None:
+def reason_to_leave_out(
+    kind: str, name: str, include_weights: bool, include_token_shards: bool, include_replay: bool
+) -> str | None:
     """Why a listed file may stay out; None for everything else, which verification insists on."""
     if kind == "shards" and name.endswith(".bin") and not include_token_shards:
         return "token shards are large and follow from corpus and tokenizer; --include-token-shards adds them"
+    if name.startswith(f"{REPLAY_FOLDER}/"):
+        large = name.endswith(".safetensors") and not include_replay
+        return "the state that `run verify --replay` starts from is large; --include-replay adds it" if large else None
     if name.endswith(".safetensors") and not include_weights:
         return "weights were left out with --no-include-weights"
     if kind == "corpus" and name == "location.json":

@@ -51,11 +51,12 @@ GATE_INPUTS = ("preflight", "honesty", "base", "sft", "scores", "parity", "rows"
 
 @dataclass(frozen=True)
 class VerifyCheck:
-    """One kind of check: how many things it compared, and what differed."""
+    """One kind of check: how many things it compared, what differed, and what else is to be said."""
 
     name: str
     compared: int
     problems: tuple[Problem, ...] = ()
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ class VerifyReport:
         lines = [f"{self.path}: {answer}; the verdict it states is {self.verdict}"]
         for check in self.checks:
             lines.append(
-                f"    {check.name}: {check.compared} compared" + (f", {len(check.problems)} differ" if check.problems else "")
+                f"    {check.name}: {check.compared} compared"
+                + (f", {len(check.problems)} differ" if check.problems else "")
+                + (f": {check.note}" if check.note else "")
             )
             lines += [f"        {problem.what}" for problem in check.problems]
         lines += [f"    the run itself lacked: {what}" for what in self.missing]
@@ -103,7 +106,12 @@ class VerifyReport:
             "missing": list(self.missing),
             "left_out": list(self.left_out),
             "checks": [
-                {"name": check.name, "compared": check.compared, "differences": [problem.what for problem in check.problems]}
+                {
+                    "name": check.name,
+                    "compared": check.compared,
+                    "differences": [problem.what for problem in check.problems],
+                    "note": check.note,
+                }
                 for check in self.checks
             ],
         }
@@ -114,10 +122,16 @@ def verify_bundle(path: Path, *, recompute_scores: Recompute = recompute_scores)
 
     Raises HonestNo that lists every file and claim that differs, and BadInput for what is no bundle at all.
     """
-    report = inspect_bundle(path, recompute_scores=recompute_scores)
+    return holding(inspect_bundle(path, recompute_scores=recompute_scores))
+
+
+def holding(report: VerifyReport) -> VerifyReport:
+    """The report where nothing differs. Raises HonestNo that lists every file and claim that differs."""
     if report.problems:
         count = len(report.problems)
-        raise HonestNo(f"{path} does not hold what it claims: {count} differences", problems=report.problems, fix=DIFFERS_FIX)
+        raise HonestNo(
+            f"{report.path} does not hold what it claims: {count} differences", problems=report.problems, fix=DIFFERS_FIX
+        )
     return report
 
 
@@ -221,7 +235,7 @@ def _left_out_problems(folder: str, artifact: Artifact, left_out: Mapping[str, o
     for name, digest in {**artifact.manifest.files, **artifact.manifest.observations}.items():
         entry = left_out.get(f"{folder}/{name}")
         if entry is not None and not reason_to_leave_out(
-            artifact.kind, name, include_weights=False, include_token_shards=False
+            artifact.kind, name, include_weights=False, include_token_shards=False, include_replay=False
         ):
             problems.append(Problem(f"{folder}/{name}: was left out, and is evidence that may not be"))
         if entry is not None and getattr(entry, "sha256", None) != digest.sha256:

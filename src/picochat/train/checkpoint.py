@@ -1,29 +1,34 @@
 """Training state on disk: all that a resumed run needs to go on bit for bit. safetensors and JSON, published by rename.
 
-A state is a folder `step-NNNNNNN` in the stage's workspace: weights, optimizer, and a record of the step and of what later
-steps depend on. The data order needs no state: it follows from seed and step. States are written by a thread from copies, so
-that training goes on meanwhile. Kept: the two newest, the best on the held-out set, and the one that a replay starts from. A
-folder without its record is an interrupted write and is ignored.
+A state is a folder `step-NNNNNNN` in the stage's workspace: weights, optimizer, and a record of the step, of what later steps
+depend on, and of the files' digests. The data order needs no state: it follows from seed and step. States are written by a
+thread from copies, so that training goes on meanwhile. A state that was damaged on disk is set aside, and the one before it
+serves. Does not choose which older states are kept (train/loop.py), nor when one is saved.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from picochat.core.errors import HostProblem
-from picochat.core.records import Record, read_record, write_json
+from picochat.core.errors import BadInput, HostProblem
+from picochat.core.progress import say
+from picochat.core.publish import sync_folder
+from picochat.core.records import READ_BLOCK_BYTES, Record, parse_record, read_json, write_json
 
 KEPT_STATES = 2
 WEIGHTS, OPTIMIZER, RECORD = "weights.safetensors", "optimizer.safetensors", "state.json"
+STATE_FILES = (WEIGHTS, OPTIMIZER, RECORD)
 PARTS = "parts"
 """In the place of both files: what several processes wrote that each hold a part (train/sharded_states.py)."""
 
@@ -33,6 +38,7 @@ class BestSoFar(Record):
 
     step: int
     held_out_loss: float
+    held_out_bits_per_byte: float | None
 
 
 class StateRecord(Record):
@@ -51,6 +57,16 @@ class StateRecord(Record):
     best: BestSoFar | None = None
 
 
+class StateFile(Record):
+    """state.json. `xxh3_128`: digests of the tensor files, against damage; who wants proof takes the artifact's manifest.
+
+    None are stated of the parts of several processes: no one of them has seen all of these.
+    """
+
+    state: StateRecord
+    xxh3_128: dict[str, str]
+
+
 @dataclass(frozen=True)
 class SavedState:
     record: StateRecord
@@ -58,69 +74,151 @@ class SavedState:
     optimizer: dict[str, Tensor]
 
 
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
 def state_folder(workspace: Path, step: int) -> Path:
     return workspace / f"step-{step:07d}"
 
 
 def saved_steps(workspace: Path) -> list[Path]:
-    """Complete states, oldest first."""
-    return sorted(path for path in workspace.glob("step-*") if (path / RECORD).exists())
+    """Published states, oldest first. One of them may have been damaged since."""
+    return sorted(workspace.glob("step-*"))
 
 
-def load_latest_state(workspace: Path) -> SavedState | None:
+def newest_state(workspace: Path) -> Path | None:
+    """The newest state that is whole; None where there is none. Damaged ones are set aside, and that is said.
+
+    Raises BadInput where another version of picochat wrote it.
+    """
     states = saved_steps(workspace)
-    return load_state(states[-1]) if states else None
+    for folder in reversed(states):
+        damage = damage_of(folder)
+        if damage is None:
+            return folder
+        aside = folder.with_name(f"damaged-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(folder, aside)
+        say(f"training state {folder} is damaged ({damage}); it is now {aside.name}, and the state before it is taken")
+    if states:
+        say("no saved training state is whole: training begins again")
+    return None
 
 
 def load_state(folder: Path) -> SavedState:
-    """The state in a folder, whole, whoever wrote it. Raises BadInput where its record cannot be read."""
-    record = read_record(StateRecord, folder / RECORD, "training state")
+    """The state in a folder, whole, whoever wrote it. Raises BadInput where it is damaged, or where another version of picochat wrote it."""
+    damage = damage_of(folder)
+    if damage is not None:
+        raise BadInput(f"training state {folder} is damaged: {damage}", fix=f"move {folder.parent} away: training begins again")
+    record = read_state_record(folder)
     if (folder / PARTS).exists():
         from picochat.train.sharded_states import whole_tensors
 
-        weights, optimizer = whole_tensors(folder / PARTS)
-        return SavedState(record, weights, optimizer)
-    return SavedState(record, load_file(folder / WEIGHTS), load_file(folder / OPTIMIZER))
+        return SavedState(record, *whole_tensors(folder / PARTS))
+    # Read, not mapped: a mapped moment would keep its file, and its disk, for as long as training goes on.
+    return SavedState(record, *(load_file(folder / name, backend="pread") for name in (WEIGHTS, OPTIMIZER)))
+
+
+def damage_of(folder: Path) -> str | None:
+    """The first thing that is wrong with a state's files; None where they are as they were written. Reads them once."""
+    try:
+        value = read_json(folder / RECORD, "training state")
+    except BadInput as error:
+        return error.what
+    if not isinstance(value, dict):
+        return f"{RECORD} holds no record"
+    for name, digest in _state_file(folder).xxh3_128.items():
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if _digest(folder / name) != digest:
+            return f"{name} is not as it was written"
+    return None
+
+
+def read_state_record(folder: Path) -> StateRecord:
+    """What the loop knew. Raises BadInput where it cannot be read, or where another version of picochat wrote it."""
+    return _state_file(folder).state
+
+
+def _state_file(folder: Path) -> StateFile:
+    value = read_json(folder / RECORD, "training state")
+    fix = f"let the version of picochat that began this run end it, or move {folder.parent} away: training begins again"
+    return parse_record(StateFile, value, f"training state {folder}, of another version of picochat,", fix=fix)
+
+
+def _digest(path: Path) -> str:
+    hasher = xxhash.xxh3_128()
+    with path.open("rb") as stream:
+        while block := stream.read(READ_BLOCK_BYTES):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 def write_state(workspace: Path, state: SavedState) -> None:
-    """Publish a state: its files synced, then one rename."""
+    """Publish a state: its files and their names synced, then one rename, synced too. Nothing is left of a failed write."""
     final = state_folder(workspace, state.record.step)
     folder = final.with_name(f".{final.name}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    save_file(state.weights, folder / WEIGHTS)
-    save_file(state.optimizer, folder / OPTIMIZER)
-    for file in folder.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-    write_json(folder / RECORD, state.record)
-    shutil.rmtree(final, ignore_errors=True)
-    os.rename(folder, final)
+    try:
+        digests = {name: _write_tensors(folder / name, tensors) for name, tensors in _files_of(state).items()}
+        write_json(folder / RECORD, StateFile(state=state.record, xxh3_128=digests))
+        sync_folder(folder)
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(folder, final)
+        sync_folder(workspace)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
-def drop_old_states(workspace: Path, newest: StateRecord, replay_step: int | None) -> None:
-    """Remove all states but those that are kept, see the head of this file."""
-    best = newest.best.step if newest.best else None
-    wanted = {state_folder(workspace, step) for step in (best, replay_step) if step is not None}
+def drop_states_after(workspace: Path, step: int) -> None:
+    """Delete the states of steps beyond `step`, which training has left behind by going back."""
+    for folder in saved_steps(workspace):
+        if folder > state_folder(workspace, step):
+            shutil.rmtree(folder)
+
+
+def drop_old_states(workspace: Path, kept_steps: Collection[int]) -> None:
+    """Remove all states but the newest KEPT_STATES and those of `kept_steps`."""
+    wanted = {state_folder(workspace, step) for step in kept_steps}
     for old in saved_steps(workspace)[:-KEPT_STATES]:
         if old not in wanted:
             shutil.rmtree(old)
 
 
 class StateWriter:
-    """Writes states in a thread, one at a time, from copies that it takes at once. `replay_step`: that state is kept."""
+    """Writes states in a thread, one at a time, from copies that it takes at once.
 
-    def __init__(self, workspace: Path, replay_step: int | None) -> None:
-        self.workspace, self.replay_step = workspace, replay_step
+    kept_steps: given the record of a new state, the steps whose older states are kept beside the newest KEPT_STATES.
+    """
+
+    def __init__(self, workspace: Path, kept_steps: Callable[[StateRecord], Collection[int]]) -> None:
+        self.workspace, self.kept_steps = workspace, kept_steps
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self._weights, self._optimizer = HostCopies(), HostCopies()
+        for left_by_a_kill in workspace.glob(".step-*"):
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
 
     def save(self, record: StateRecord, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
         """Copy the tensors to the host and begin to write. Waits for the write before this one, and raises what it met."""
         self.finish()
-        state = SavedState(record, _host_copies(weights), _host_copies(optimizer))
-        self._writing = self._thread.submit(self._write, state)
+        state = SavedState(record, self._weights.take(weights), self._optimizer.take(optimizer))
+        self._writing = self._thread.submit(self._write, state, _copies_made(weights))
+
+    @property
+    def writing(self) -> bool:
+        """Whether a write is under way."""
+        return self._writing is not None and not self._writing.done()
+
+    def check(self) -> None:
+        """Raise HostProblem where a write has ended badly; never waits."""
+        if not self.writing:
+            self.finish()
 
     def finish(self) -> None:
         """Wait until what was saved is on disk. Raises HostProblem where it could not be written; older states still stand."""
@@ -139,11 +237,51 @@ class StateWriter:
         """Let the write that is under way end, whatever it meets."""
         self._thread.shutdown(wait=True)
 
-    def _write(self, state: SavedState) -> None:
+    def _write(self, state: SavedState, copied: torch.cuda.Event | None) -> None:
+        if copied is not None:
+            copied.synchronize()
         write_state(self.workspace, state)
-        drop_old_states(self.workspace, state.record, self.replay_step)
+        drop_old_states(self.workspace, self.kept_steps(state.record))
 
 
-def _host_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies that later steps do not change."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+class HostCopies:
+    """Copies of named tensors on the host, in buffers that are made once: fresh memory costs as much as the copy itself.
+
+    Buffers for a GPU's tensors are pinned, and the copies are only asked for: later steps come after them on the device, and
+    `_copies_made` says when they are here. A new `take` overwrites what the one before gave.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self._buffer(name, tensor).copy_(tensor.detach(), non_blocking=True) for name, tensor in tensors.items()}
+
+    def _buffer(self, name: str, tensor: Tensor) -> Tensor:
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.shape != tensor.shape:
+            buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._buffers[name] = buffer
+        return buffer
+
+
+def _copies_made(tensors: Mapping[str, Tensor]) -> torch.cuda.Event | None:
+    """When the copies that were asked for up to now are on the host; None where they are there already."""
+    if not any(tensor.is_cuda for tensor in tensors.values()):
+        return None
+    event = torch.cuda.Event()
+    event.record()
+    return event
+
+
+def _files_of(state: SavedState) -> dict[str, dict[str, Tensor]]:
+    return {WEIGHTS: state.weights, OPTIMIZER: state.optimizer}
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
+    """Write and sync one file; returns its digest."""
+    # safetensors 0.8 lets other threads run while it writes and copies nothing; before, both were otherwise.
+    save_file(tensors, path)
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+    return _digest(path)

@@ -83,7 +83,7 @@ def finetune(
     if not ranks.leads:
         return
     done = CheckpointInfo(
-        model=info.model, vocab_size=info.vocab_size, tokenizer_digest=vocabulary.digest, stage="sft", step=sft.steps
+        model=info.model, vocab_size=info.vocab_size, tokenizer_digest=vocabulary.digest, stage="sft", step=outcome.scored_step
     )
     write_checkpoint(trained, done, outcome, sft, parameter_count(info.model, info.vocab_size), draft)
 

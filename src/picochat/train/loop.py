@@ -2,7 +2,8 @@
 
 Promises: a resumed run equals an uninterrupted one bit for bit on the same CPU machine; the training state is saved before
 every evaluation, every few minutes and on SIGINT or SIGTERM, and written while training goes on. A loss that is not finite
-stops the run, and the state before it is kept. Does not choose what is trained on (train/pretrain.py, train/finetune.py), how
+stops the run, and the state before it is kept. What a rollback goes back to follows from the steps alone, never from the
+clock. Does not choose what is trained on (train/pretrain.py, train/finetune.py), how
 a step is computed (train/engine.py), nor the rate (train/schedule.py).
 """
 
@@ -12,7 +13,7 @@ import gc
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,9 +30,9 @@ from picochat.train.checkpoint import (
     SavedState,
     StateRecord,
     StateWriter,
-    load_latest_state,
+    drop_states_after,
     load_state,
-    saved_steps,
+    newest_state,
     state_folder,
 )
 from picochat.train.engine import Engine
@@ -113,26 +114,32 @@ def progressed(record: StateRecord, spike_factor: float) -> Progressed:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished stage: its counters, the last held-out evaluation, the journals in the workspace, the state to replay from."""
+    """A finished stage: its counters, the journals in the workspace, the state to replay from.
+
+    `scored_step`: the step whose weights the model holds, the last or the best; `held_out`: what they were worth.
+    """
 
     state: StateRecord
+    scored_step: int
     held_out: HeldOut
     curve: Path
     metrics: Path
     replay: Path | None
 
 
-def open_states(workspace: Path, replay: int | None, ranks: Ranks) -> StateWriter | ShardedStateWriter:
-    """What writes states here. `replay`: the step whose state is kept for a replay."""
+def open_states(
+    workspace: Path, kept_steps: Callable[[StateRecord], Collection[int]], ranks: Ranks
+) -> StateWriter | ShardedStateWriter:
+    """What writes states here. `kept_steps`: as StateWriter takes it."""
     if not ranks.sharded:
-        return StateWriter(workspace, replay)
+        return StateWriter(workspace, kept_steps)
     from picochat.train.sharded_states import ShardedStateWriter  # loading it takes as long as a small test
 
-    return ShardedStateWriter(workspace, replay, ranks)
+    return ShardedStateWriter(workspace, kept_steps, ranks)
 
 
 class _GoBack(Exception):
-    """A spike after which the loop returns to the newest state."""
+    """A spike after which the loop returns to the evaluation before it."""
 
     def __init__(self, step: int) -> None:
         super().__init__()
@@ -144,11 +151,26 @@ def evaluates_after(step: int, config: TrainConfig) -> bool:
     return step == config.steps or (config.eval_every is not None and step % config.eval_every == 0)
 
 
+def evaluation_before(step: int, config: TrainConfig) -> int | None:
+    """The last step before `step` after which the held-out set is evaluated; None where there is none."""
+    if config.eval_every is None or step <= config.eval_every:
+        return None
+    return (step - 1) // config.eval_every * config.eval_every
+
+
 def replay_step(config: TrainConfig) -> int | None:
     """The state that a replay starts from: at the last evaluation before the end, so that it can reach the final weights."""
-    if config.eval_every is None or config.steps <= config.eval_every:
-        return None
-    return (config.steps - 1) // config.eval_every * config.eval_every
+    return evaluation_before(config.steps, config)
+
+
+def kept_steps(record: StateRecord, job: Job) -> set[int]:
+    """Older states that are still needed after `record.step`: the best, the one to replay from, the one to go back to."""
+    steps = {
+        record.best.step if record.best else None,
+        replay_step(job.config) if job.stage == "base" else None,
+        evaluation_before(record.step + 1, job.config) if job.config.spike_rollbacks else None,
+    }
+    return {step for step in steps if step is not None}
 
 
 class Trainer:
@@ -177,7 +199,7 @@ class Trainer:
         reports = Path(self._own.name) if self._own else workspace
         sinks = Sinks(host.track if job.track and ranks.leads else None, job.track or workspace, job.stage, workspace)
         self.reports = Reports(reports, model, compute, job.config, job.clock, sinks, job.gpu_hour_usd, devices=ranks.count)
-        self.states = open_states(workspace, replay_step(job.config), ranks)
+        self.states = open_states(workspace, lambda record: kept_steps(record, job), ranks)
         self.losses = LossQueue(ranks)
         self.at = Progressed(SpikeWatch(job.config.spike_factor))
         self.signals = LateSignals(lambda: None if self.quiet else say("stopping after this step; once more stops at once"))
@@ -204,17 +226,19 @@ class Trainer:
                     try:
                         held_out = self._step_and_what_is_due(progress) or held_out
                     except _GoBack as back:
-                        self._go_back(back.step, progress)
+                        held_out = self._go_back(back.step, progress)
             self.states.finish()
+            assert held_out is not None, "the last step is evaluated"
+            scored_step, held_out = self._chosen_weights(held_out)
         finally:
             self.states.close()
             self.reports.close()
             self.job.feed.close()
             gc.unfreeze()
-        assert held_out is not None, "the last step is evaluated"
-        at = replay_step(self.config)
+        at = replay_step(self.config) if self.job.stage == "base" else None
         replay = state_folder(self.workspace, at) if at is not None else None
-        return Outcome(self._record(), held_out, self.reports.curve.path, self.reports.metrics.path, replay)
+        journals = self.reports.curve.path, self.reports.metrics.path
+        return Outcome(self._record(), scored_step, held_out, *journals, replay)
 
     def _progress(self) -> Progress:
         return Progress(self.job.stage, self.config.steps, "steps", quiet=self.quiet, own_pace=False)
@@ -252,6 +276,7 @@ class Trainer:
 
     def _report(self, *, wait: bool) -> None:
         """Write and check the losses that are here; all since the last report where `wait`."""
+        self.states.check()
         for result in self.losses.fetch(wait=wait):
             self._check(result)
             self.at.first_loss = result.loss if self.at.first_loss is None else self.at.first_loss
@@ -269,12 +294,12 @@ class Trainer:
         if not self.at.watch.is_spike(result.step, result.loss):
             return
         above = f"{result.loss:.3f} is over {self.at.watch.factor:g} times its running mean of {mean:.3f}"
-        self._say(f"loss spike at step {result.step}: {above}")
+        self._warn(f"loss spike at step {result.step}: {above}")
         self.reports.spike(result.step, result.loss, mean, len(self.at.watch.steps))
         if self.at.rollbacks < self.config.spike_rollbacks:
-            self.states.finish()
-            if self.ranks.from_first(bool(saved_steps(self.workspace))):
+            if evaluation_before(result.step, self.config) is not None:
                 raise _GoBack(result.step)
+            self._warn("there was no evaluation before it to go back to; training goes on")
 
     def _evaluate(self) -> HeldOut:
         started = time.monotonic()
@@ -284,7 +309,9 @@ class Trainer:
         self.model.train()
         self.engine.layout.settle()
         if self.at.best is None or held_out.loss < self.at.best.held_out_loss:
-            self.at.best = BestSoFar(step=self.at.step, held_out_loss=held_out.loss)
+            self.at.best = BestSoFar(
+                step=self.at.step, held_out_loss=held_out.loss, held_out_bits_per_byte=held_out.bits_per_byte
+            )
         self.reports.evaluation(self.at.step, self.at.tokens, held_out, time.monotonic() - started)
         bits = f", {held_out.bits_per_byte:.4f} bits per byte" if held_out.bits_per_byte is not None else ""
         self._say(f"step {self.at.step}: held-out loss {held_out.loss:.4f}{bits}")
@@ -292,6 +319,11 @@ class Trainer:
 
     def _say(self, message: str) -> None:
         if not self.quiet:
+            say(f"{self.job.stage}: {message}")
+
+    def _warn(self, message: str) -> None:
+        """Said by the first process, quiet or not."""
+        if self.ranks.leads:
             say(f"{self.job.stage}: {message}")
 
     def _save(self) -> None:
@@ -328,18 +360,18 @@ class Trainer:
 
     def _newest_state(self) -> SavedState | None:
         """The newest state, which the first process finds for all of them; None where there is none."""
-        if self.ranks.count == 1:
-            return load_latest_state(self.workspace)
-        found = saved_steps(self.workspace)[-1:] if self.ranks.leads else []
-        name = self.ranks.from_first(found[0].name if found else None)
-        if name is None:
-            return None
+        found = newest_state(self.workspace) if self.ranks.leads else None
+        name = self.ranks.from_first(found.name if found else None)
+        return self._load(self.workspace / name) if name is not None else None
+
+    def _load(self, folder: Path) -> SavedState:
+        """A state, or this process's parts of it. All processes call it together."""
         shards = self.engine.layout.shards
         if shards is None:
-            return load_state(self.workspace / name)
+            return load_state(folder)
         from picochat.train.sharded_states import load_sharded_state
 
-        return load_sharded_state(self.workspace / name, self.model, self.engine.optimizer, shards)
+        return load_sharded_state(folder, self.model, self.engine.optimizer, shards)
 
     def _restore(self, state: SavedState) -> None:
         self.model.load_state_dict(state.weights)
@@ -347,18 +379,31 @@ class Trainer:
         self.engine.rows = state.record.micro_batch
         self.at = progressed(state.record, self.config.spike_factor)
 
-    def _go_back(self, spike_step: int, progress: Progress) -> None:
-        """Return to the newest state, and go on with the rows after those of the spike."""
+    def _go_back(self, spike_step: int, progress: Progress) -> HeldOut:
+        """Return to the evaluation before a spike, and go on with the rows after those of the spike."""
         self.states.finish()
         self.losses.clear()
         before = self.at
-        state = self._newest_state()
-        assert state is not None, "a spike comes after the first state, see _check"
-        self._restore(state)
-        self.at.skipped += spike_step - self.at.step
+        target = evaluation_before(spike_step, self.config)
+        assert target is not None, "see _check"
+        if self.ranks.leads:
+            drop_states_after(self.workspace, target)
+        self.ranks.wait_for_all()
+        self._restore(self._load(state_folder(self.workspace, target)))
+        self.at.skipped = before.skipped + spike_step - target
         self.at.rollbacks = before.rollbacks + 1
         self.at.watch.steps = before.watch.steps
-        self.reports.cut_back(self.at.step, self.at.tokens, len(self.at.watch.steps), self.at.rollbacks)
-        self.reports.rollback(self.at.step, spike_step, self.at.rollbacks)
-        progress.start_at(self.at.step)
-        self._say(f"went back to step {self.at.step}, and on with the rows after the spike")
+        self.reports.cut_back(target, self.at.tokens, len(self.at.watch.steps), self.at.rollbacks)
+        self.reports.rollback(target, spike_step, self.at.rollbacks)
+        progress.start_at(target)
+        self._warn(f"went back to step {target}, and on with the rows after the spike")
+        return self._evaluate()
+
+    def _chosen_weights(self, last: HeldOut) -> tuple[int, HeldOut]:
+        """(step, evaluation) of the weights to publish; loads those of the best evaluation where these are asked for."""
+        best = self.at.best
+        if self.config.publish == "last" or best is None or best.step == self.at.step:
+            return self.at.step, last
+        self.model.load_state_dict(self._load(state_folder(self.workspace, best.step)).weights)
+        self._say(f"the weights of step {best.step} are published, where the held-out loss was smallest")
+        return best.step, HeldOut(best.held_out_loss, best.held_out_bits_per_byte)

@@ -77,6 +77,10 @@ def pretrain(
     if not ranks.leads:
         return
     info = CheckpointInfo(
-        model=model, vocab_size=vocabulary.vocab_size, tokenizer_digest=vocabulary.digest, stage="base", step=base.steps
+        model=model,
+        vocab_size=vocabulary.vocab_size,
+        tokenizer_digest=vocabulary.digest,
+        stage="base",
+        step=outcome.scored_step,
     )
     write_checkpoint(trained, info, outcome, base, parameter_count(model, vocabulary.vocab_size), draft)

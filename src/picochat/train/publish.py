@@ -1,21 +1,25 @@
-"""What a trained stage publishes: weights, their record, the curve, and the facts that the gate reads.
+"""What a trained stage publishes: weights, their record, the curve, the facts that the gate reads, and a state to replay from.
 
 The curve holds what follows from seed and data; the metrics hold what the clock and the host decide, and are therefore an
-observation, outside the artifact's digest.
+observation, outside the artifact's digest. The state is the one before the last stretch of training, as it lies in the
+workspace: anyone can train that stretch again (release/replay.py).
 """
 
 from __future__ import annotations
 
 import math
 import shutil
+from pathlib import Path
 
 from picochat.config import TrainConfig
 from picochat.core.journal import read_journal
-from picochat.core.publish import Draft
+from picochat.core.progress import say
+from picochat.core.publish import Draft, link_or_copy
 from picochat.model.centred import largest_centre_error
 from picochat.model.gpt import GPT
 from picochat.model.weights import CheckpointInfo, save_model
-from picochat.rundir import TrainFacts
+from picochat.rundir import REPLAY_FOLDER, TrainFacts
+from picochat.train.checkpoint import STATE_FILES, damage_of
 from picochat.train.loop import Outcome
 
 
@@ -25,6 +29,8 @@ def write_checkpoint(
     save_model(model, info, draft.folder)
     shutil.copyfile(outcome.curve, draft.path("curve.jsonl"))
     shutil.copyfile(outcome.metrics, draft.observation("metrics.jsonl"))
+    if outcome.replay is not None:
+        publish_state(outcome.replay, draft)
     curve = read_journal(outcome.curve)
     losses = [row["loss"] for row in curve if row["loss"] is not None]
     draft.facts = TrainFacts(
@@ -37,8 +43,19 @@ def write_checkpoint(
         final_loss=losses[-1],
         losses_finite=len(losses) == config.steps and all(math.isfinite(loss) for loss in losses),
         spikes=len(outcome.state.spike_steps),
+        skipped_steps=outcome.state.skipped,
         scored_step=info.step,
         held_out_loss=outcome.held_out.loss,
         held_out_bits_per_byte=outcome.held_out.bits_per_byte,
         largest_centre_error=largest_centre_error(model) if info.model.centred else None,
     ).model_dump(mode="json")
+
+
+def publish_state(folder: Path, draft: Draft) -> None:
+    """Link a saved state into the draft. One that is damaged is left out, and that is said: the weights are not affected."""
+    damage = damage_of(folder)
+    if damage is not None:
+        say(f"training state {folder} is damaged ({damage}); it is not published, so nobody can replay from it")
+        return
+    for name in STATE_FILES:
+        link_or_copy(folder / name, draft.path(f"{REPLAY_FOLDER}/{name}"))

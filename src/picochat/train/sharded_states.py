@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from picochat.core.errors import HostProblem
-from picochat.core.records import read_record, write_json
+from picochat.core.records import write_json
 from picochat.model.gpt import GPT
 from picochat.model.optim import Optimizer
 from picochat.model.shards import Shards
@@ -36,8 +36,10 @@ from picochat.train.checkpoint import (
     RECORD,
     WEIGHTS,
     SavedState,
+    StateFile,
     StateRecord,
     drop_old_states,
+    read_state_record,
     state_folder,
 )
 from picochat.train.ranks import Ranks, new_group
@@ -48,8 +50,8 @@ IN_WEIGHTS, IN_OPTIMIZER = "weights/", "optimizer/"
 class ShardedStateWriter:
     """As StateWriter, for all processes together: each calls `save` at the same steps, and training goes on meanwhile."""
 
-    def __init__(self, workspace: Path, replay_step: int | None, ranks: Ranks) -> None:
-        self.workspace, self.replay_step, self.ranks = workspace, replay_step, ranks
+    def __init__(self, workspace: Path, kept_steps: Callable[[StateRecord], Collection[int]], ranks: Ranks) -> None:
+        self.workspace, self.kept_steps, self.ranks = workspace, kept_steps, ranks
         self._group = new_group("gloo")  # its exchanges cross those of the steps
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
@@ -85,6 +87,9 @@ class ShardedStateWriter:
             ) from None
         self.ranks.wait_for_all()
 
+    def check(self) -> None:
+        """Nothing: a write that ended badly is told to all processes together, by `finish`."""
+
     def close(self) -> None:
         self._thread.shutdown(wait=True)
 
@@ -92,15 +97,15 @@ class ShardedStateWriter:
         written.result()
         if not self.ranks.leads:
             return
-        write_json(folder / RECORD, record)
+        write_json(folder / RECORD, StateFile(state=record, xxh3_128={}))
         shutil.rmtree(final, ignore_errors=True)
         os.rename(folder, final)
-        drop_old_states(self.workspace, record, self.replay_step)
+        drop_old_states(self.workspace, self.kept_steps(record))
 
 
 def load_sharded_state(folder: Path, model: GPT, optimizer: Optimizer, shards: Shards) -> SavedState:
     """This process's parts of the state in a folder, split as `model` is; all processes call it together."""
-    record = read_record(StateRecord, folder / RECORD, "training state")
+    record = read_state_record(folder)
     weights = {name: torch.empty_like(tensor) for name, tensor in model.state_dict().items()}
     states = optimizer.blank_state()
     if (folder / PARTS).exists():

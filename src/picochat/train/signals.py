@@ -29,5 +29,5 @@ class LateSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
+        self.__exit__()  # first of all: a second signal may come while we speak
         self._said()
-        self.__exit__()

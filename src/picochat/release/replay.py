@@ -1,0 +1,277 @@
+"""Train steps again from the state that a run published, and compare each loss with the curve that the run states.
+
+Promises: state and token shards are used only where every byte is the one that the run's manifests state. On a CPU like the
+run's own (same processor, cores and torch) losses and final weights must be equal bit for bit; elsewhere within the bounds
+below, since other kernels round otherwise. Covers the base stage, from the last evaluation before its end on. Does not cover
+what came before that state, nor the SFT stage: its replies are evidence of their own.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from picochat.config import ResolvedConfig, RunConfig, RuntimeConfig
+from picochat.core.errors import BadInput, HostProblem, Problem
+from picochat.core.journal import read_journal
+from picochat.core.machine import MachineRecord, machine_record
+from picochat.core.progress import Progress, say
+from picochat.core.publish import Artifact
+from picochat.core.records import digest_file, read_record
+from picochat.model import weights
+from picochat.model.compute import Compute, open_compute
+from picochat.model.gpt import GPT
+from picochat.release.archive import read_archive
+from picochat.release.verify import VerifyCheck, VerifyReport, inspect_bundle
+from picochat.rundir import REPLAY_FOLDER, RunDir, TrainFacts, facts_of
+from picochat.tokens.shards import open_shards
+from picochat.train.checkpoint import STATE_FILES, SavedState, load_state
+from picochat.train.engine import Engine
+from picochat.train.feed import feed_of_stream
+from picochat.train.schedule import lr_share
+
+LARGEST_LOSS_DIFFERENCE = {"float32": 1e-3, "bf16": 2e-2}
+"""Nats per target that a loss may differ by on another machine. docs/decisions/0020 has what was measured."""
+LARGEST_WAY_APART = {"float32": 0.05, "bf16": 0.5}
+"""How far apart the final weights may be, as a share of the way that they moved since the state."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a replay needs, found and checked. `published`: the final weights; None where nobody here has them."""
+
+    config: RunConfig
+    facts: TrainFacts
+    info: weights.CheckpointInfo
+    losses: Mapping[int, float]
+    state: SavedState
+    shards: Artifact
+    published: Path | None
+    must_be_equal: bool
+
+
+def inspect_with_replay(path: Path, steps: int, run_dir: Path | None) -> VerifyReport:
+    """The report on a bundle or run folder, with `steps` steps trained again; what differs already is not trained.
+
+    run_dir: the folder that holds token shards and state where `path` does not. Raises BadInput where a part is missing.
+    """
+    report = inspect_bundle(path)
+    if report.problems:
+        say("what is stated differs already, so nothing was trained again")
+        return report
+    return replace(report, checks=(*report.checks, replay(path, steps, run_dir)))
+
+
+def replay(path: Path, steps: int, run_dir: Path | None) -> VerifyCheck:
+    """Train up to `steps` steps again, and what differs. Stops at the first loss that does."""
+    with _opened(path) as stated:
+        parts = find_parts(stated, path, [stated, RunDir(run_dir)] if run_dir else [stated])
+        runtime, compute = _compute_here(parts)
+        exact = parts.must_be_equal and runtime.device == "cpu"
+        return _Comparison(parts, compute, 0.0 if exact else LARGEST_LOSS_DIFFERENCE[runtime.precision], exact).over(steps)
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[RunDir, None, None]:
+    """The run at `path`, or in the bundle there, which is unpacked for the time."""
+    if path.is_dir():
+        yield RunDir(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="picochat-replay-") as folder:
+        yield RunDir(read_archive(path, Path(folder), skip=()).root)
+
+
+# ---- what it needs ---------------------------------------------------------------------------------------------------
+
+
+def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
+    """What `stated` claims, and the large parts from the first of `roots` that has them with the digests that it claims.
+
+    path: what `stated` was read from. Raises BadInput that names every part that is missing or another.
+    """
+    base, shards = stated.artifact("base"), stated.artifact("shards")
+    if f"{REPLAY_FOLDER}/{STATE_FILES[0]}" not in base.manifest.files:
+        raise BadInput(
+            f"the run of {path} kept no state to replay from",
+            fix="a run keeps one where base.eval_every is set and smaller than base.steps",
+        )
+    info = weights.read_info(base.place)
+    problems: list[Problem] = []
+    state = _place_with(base, [f"{REPLAY_FOLDER}/{name}" for name in STATE_FILES], roots, problems)
+    tokens = _place_with(shards, [name for name in shards.manifest.files if not name.endswith(".starts")], roots, problems)
+    published = _place_with(base, [weights.WEIGHTS], roots, [])
+    if state is None or tokens is None:
+        raise BadInput(f"{path} cannot be replayed with what is here", problems=problems)
+    return Parts(
+        config=read_record(ResolvedConfig, stated.config, "configuration").config,
+        facts=facts_of(base, TrainFacts),
+        info=info,
+        losses={row["step"]: row["loss"] for row in read_journal(base.path("curve.jsonl")) if row["loss"] is not None},
+        state=load_state(state / REPLAY_FOLDER),
+        shards=replace(shards, place=tokens),
+        published=published / weights.WEIGHTS if published else None,
+        must_be_equal=_is_like_here(stated),
+    )
+
+
+def _place_with(artifact: Artifact, names: Sequence[str], roots: Sequence[RunDir], problems: list[Problem]) -> Path | None:
+    """The first folder that holds all these files of the artifact as it states them; None, and why, where there is none."""
+    found = 0
+    for root in roots:
+        place = root.place(artifact.kind)
+        if any(not (place / name).is_file() for name in names):
+            continue
+        found += 1
+        changed = _changed(place, names, artifact)
+        if changed is None:
+            return place
+        problems.append(Problem(f"{place / changed} is not the file that the manifest states", fix=ANOTHER_FIX))
+    if not found:
+        problems.append(Problem(f"{artifact.kind}: {names[0]} and what belongs to it are not here", fix=MISSING_FIX))
+    return None
+
+
+MISSING_FIX = (
+    "--run-dir RUN names the run folder that has it, or one that was made again from the pinned sources; the maker can add it "
+    "to the bundle with --include-replay and --include-token-shards"
+)
+ANOTHER_FIX = "--run-dir must name the run that the bundle is of, or one whose artifacts have the same digests"
+
+
+def _changed(place: Path, names: Sequence[str], artifact: Artifact) -> str | None:
+    """The first of the files whose bytes differ from the manifest."""
+    with Progress(f"checking {artifact.kind}", sum(artifact.manifest.files[name].bytes for name in names), "B") as progress:
+        for name in names:
+            if digest_file(place / name) != artifact.manifest.files[name].sha256:
+                return name
+            progress.advance(artifact.manifest.files[name].bytes)
+    return None
+
+
+def _is_like_here(stated: RunDir) -> bool:
+    """Whether this machine has the processor, the cores and the torch that the run states."""
+    if not stated.machine.exists():
+        return False
+    then, here = read_record(MachineRecord, stated.machine, "machine record"), machine_record()
+    return _what_decides_bits(then) == _what_decides_bits(here)
+
+
+def _what_decides_bits(machine: MachineRecord) -> tuple[str, int, str | None]:
+    return machine.cpu, machine.cores, machine.versions.get("torch")
+
+
+def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Compute]:
+    """The run's own runtime; with what this machine has where it lacks the device or the attention backend, and that is said."""
+    runtime = parts.config.runtime
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        say("the run was trained on a CUDA device and there is none here: training again on the CPU, which takes long")
+        runtime = runtime.model_copy(update={"device": "cpu", "attention_backend": "auto", "compile": False})
+    try:
+        return runtime, open_compute(runtime, parts.info.model)
+    except HostProblem as error:
+        if runtime.attention_backend == "auto":
+            raise
+        say(f"{error.what}; taking another")
+        runtime = runtime.model_copy(update={"attention_backend": "auto"})
+        return runtime, open_compute(runtime, parts.info.model)
+
+
+# ---- training again --------------------------------------------------------------------------------------------------
+
+
+def trained_again(parts: Parts, compute: Compute) -> Iterator[tuple[int, float, GPT]]:
+    """(step, loss, model after it) for each step after the state, to the last of the run.
+
+    Rows that were passed over after a spike are passed over: every later way back led to this same state.
+    """
+    config, record = parts.config.base, parts.state.record
+    model = GPT(parts.info.model, parts.info.vocab_size)
+    model.load_state_dict(parts.state.weights)
+    model.to(compute.device)
+    stream = open_shards(parts.shards).train
+    feed = feed_of_stream(stream, parts.info.model.context, config.sequences_per_step, parts.config.seed, compute.device)
+    engine = Engine(model, config, compute, fixed_shape=feed.fixed_shape, rows=record.micro_batch)
+    # Copies: the optimizer takes the tensors over and changes them.
+    engine.optimizer.load_state({name: tensor.clone() for name, tensor in parts.state.optimizer.items()})
+    try:
+        for step in range(record.step, config.steps):
+            loss, _ = engine.step(feed.step(step + parts.facts.skipped_steps), lr_share(step, config))
+            yield step + 1, float(loss), model
+    finally:
+        feed.close()
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Losses and final weights of a replay against what the run states."""
+
+    parts: Parts
+    compute: Compute
+    largest_difference: float
+    exact: bool
+
+    def over(self, steps: int) -> VerifyCheck:
+        first, last = self.parts.state.record.step, min(self.parts.config.base.steps, self.parts.state.record.step + steps)
+        largest, problems, notes = 0.0, list[Problem](), list[str]()
+        if self.parts.facts.scored_step < first:
+            notes.append(f"the published weights are those of step {self.parts.facts.scored_step}, before the state")
+        elif self.parts.facts.scored_step == first:
+            notes, problems = self._weights(self.parts.state.weights)
+        with Progress("training again", last - first, "steps") as progress:
+            for step, loss, model in trained_again(self.parts, self.compute):
+                difference = abs(loss - self.parts.losses.get(step, math.nan))
+                largest = max(largest, difference)
+                progress.advance(1, note=f"step {step}, loss {loss:.4f}")
+                if not difference <= self.largest_difference:
+                    problems.append(self._loss_problem(step, loss, last))
+                    break
+                if step == self.parts.facts.scored_step:
+                    notes, problems = self._weights({name: tensor.cpu() for name, tensor in model.state_dict().items()})
+                if step == last:
+                    break
+        said = "equal bit for bit" if largest == 0 else f"equal within {self.largest_difference:g} nats"
+        said += f" (largest difference {largest:.2g})" if largest else ""
+        if not problems and last < self.parts.config.base.steps:
+            notes.append(f"the last {self.parts.config.base.steps - last} steps were not trained again")
+        note = "; ".join([f"losses of steps {first + 1} to {last} {said}", *notes])
+        return VerifyCheck("replay", step - first, tuple(problems), None if problems else note)
+
+    def _loss_problem(self, step: int, loss: float, last: int) -> Problem:
+        stated = self.parts.losses.get(step)
+        claim = f"the curve states a loss of {stated!r}" if stated is not None else "the curve states no loss"
+        here = "on a machine like this one it must be equal" if self.exact else f"at most {self.largest_difference:g} apart"
+        rest = f"; steps {step + 1} to {last} were not trained" if step < last else ""
+        return Problem(f"step {step}: {claim}, training it again gives {loss!r} ({here}){rest}")
+
+    def _weights(self, again: Mapping[str, Tensor]) -> tuple[list[str], list[Problem]]:
+        """(what is to be said, what differs) of the published weights against those that were trained again."""
+        if self.parts.published is None:
+            return ["the published weights are not here, so they were not compared"], []
+        published = load_file(self.parts.published)
+        if all(torch.equal(again[name], published[name]) for name in again):
+            return ["published weights equal bit for bit"], []
+        apart = way_apart(again, published, self.parts.state.weights)
+        said = f"published weights apart by {apart:.2%} of the way that they moved"
+        limit = 0.0 if self.exact else LARGEST_WAY_APART[self.parts.config.runtime.precision]
+        if apart <= limit:
+            return [said], []
+        must = "on a machine like this one they must be equal" if self.exact else f"at most {limit:.0%}"
+        return [], [Problem(f"step {self.parts.facts.scored_step}: {said} ({must})")]
+
+
+def way_apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
+    """Distance between two sets of weights over the distance from `start` to `other`; infinite where that did not move."""
+
+    def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+        return math.sqrt(sum(float((a[name].double() - b[name].double()).square().sum()) for name in other))
+
+    moved = distance(start, other)
+    return distance(one, other) / moved if moved else math.inf

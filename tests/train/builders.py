@@ -1,0 +1,78 @@
+"""A base stage of a few seconds: real shards of real text, a small model, the real stage function."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+from picochat.config import (
+    HostConfig,
+    ModelConfig,
+    ResolvedConfig,
+    RunConfig,
+    RuntimeConfig,
+    TokenizerConfig,
+    TrainConfig,
+    flatten,
+)
+from picochat.core.machine import machine_record
+from picochat.core.publish import Artifact, publish
+from picochat.core.records import write_json
+from picochat.rundir import RunDir
+from picochat.train.pretrain import pretrain
+from tests.tokens.builders import make_job, publish_shards, published, short_documents, write_tokenizer_file
+
+SMALL_MODEL = ModelConfig(context=32, layers=2, width=32, heads=2, kv_heads=1, head_width=16, mlp_width=48)
+EVERY_STEP = 1e-6
+"""`checkpoint_minutes` after which every step is saved."""
+
+
+def small_config(**base: object) -> RunConfig:
+    """Twelve steps with an evaluation after each fourth, unless `base` says otherwise."""
+    values = {"steps": 12, "sequences_per_step": 4, "eval_every": 4, "muon_lr": 0.01, "adamw_lr": 0.01, **base}
+    return RunConfig(
+        scale="tests",
+        tokenizer=TokenizerConfig(vocab_size=512),
+        model=SMALL_MODEL,
+        base=TrainConfig.model_validate(values),
+        sft=TrainConfig(steps=1),
+        runtime=RuntimeConfig(threads=1),
+    )
+
+
+def begin_run(root: Path, config: RunConfig) -> RunDir:
+    """A run folder up to its token shards."""
+    shutil.copytree(_shards_of_the_manual(), root)
+    run = RunDir(root)
+    write_json(run.config, ResolvedConfig(config=config, origins=dict.fromkeys(flatten(config), "scale")))
+    write_json(run.machine, machine_record())
+    return run
+
+
+@lru_cache
+def _shards_of_the_manual() -> Path:
+    """A folder with tokenizer and token shards, made once in a process."""
+    folder = Path(tempfile.mkdtemp(prefix="picochat-test-shards-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    run = RunDir(folder)
+    with publish(run.place("tokenizer"), "tokenizer", "key", {}) as draft:
+        write_tokenizer_file(draft.folder)
+        draft.path("chat_template.jinja").write_text("")
+        draft.facts = {"vocab_size": 512, "merges": 200, "trained_on_bytes": 1}
+    run.write_front_pages()
+    (folder / "base").mkdir()
+    documents = short_documents(300)
+    publish_shards(run.place("shards"), make_job(run.place("tokenizer") / "tokenizer.json", documents[:280], documents[280:]))
+    return folder
+
+
+def train_base(run: RunDir, config: RunConfig, host: HostConfig | None = None, place: Path | None = None) -> Artifact:
+    """The base checkpoint of a run that has its shards, published as a run publishes it; `place`: elsewhere."""
+    shards, tokenizer = run.artifact("shards"), run.artifact("tokenizer")
+    inputs = {"shards": shards.digest, "tokenizer": tokenizer.digest}
+    with publish(place or run.place("base"), "base", "key", inputs) as draft:
+        pretrain(shards, tokenizer, config.model, config.base, config.runtime, host or HostConfig(), config.seed, None, run.track, draft)
+    return published(draft)
