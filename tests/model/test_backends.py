@@ -86,8 +86,13 @@ def test_ways_that_pass_are_timed() -> None:
 
 
 def other_than(choice: Choice) -> str:
-    """The backend of this CPU that was not chosen; which of the two is faster is left to the machine."""
+    """The backend of this CPU that was not chosen."""
     return "math" if choice.chosen.backend == "flash" else "flash"
+
+
+def test_on_a_cpu_the_order_decides_and_not_the_clock() -> None:
+    choice = choose("auto", setting(), [])
+    assert choice.chosen.backend == "flash" and all(one.seconds is None for one in choice.tried)
 
 
 def test_a_kept_choice_is_taken_again_whatever_is_fastest(tmp_path: Path) -> None:

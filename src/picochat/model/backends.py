@@ -1,8 +1,9 @@
-"""Which kernel computes attention here: each is checked against float32 math, and `auto` takes the fastest that passes.
+"""Which kernel computes attention here: each is checked against float32 math, and on a GPU `auto` takes the fastest that passes.
 
 A way to compute attention is a backend and whether its key and value heads are given as they are or repeated, because some
 kernels read grouped heads slowly or not at all. Ways are judged by running them, forward and backward, at the shapes of the
-scale: first their error, then their time. A choice is kept beside the run and in the cache, so that a dry run, the full run
+scale: first their error, then their time. On a CPU the clock decides nothing: a run elsewhere must end in the same digests, and
+the first that passes is also the fastest there. A choice is kept beside the run and in the cache, so that a dry run, the full run
 and a resumed one compute alike; its numbers are checked again each time. Does not know what a whole step takes.
 """
 
@@ -42,8 +43,8 @@ TIMED_TOKENS = {"cuda": 65_536, "cpu": 512}
 """Tokens of a timed pass: a GPU's micro-batch, and on a CPU no more than a start can wait for."""
 TIMED_PASSES = {"cuda": 10, "cpu": 1}
 TIMED_ROUNDS = 4
-TIE_SHARE = {"cuda": 0.02, "cpu": 0.25}
-"""Times closer than this count as equal, so that noise decides nothing. CPUs are shared, and the bits matter more there."""
+TIE_SHARE = 0.02
+"""Times closer than this count as equal, so that noise decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,12 @@ class Setting:
 
 
 def choose(asked: str, setting: Setting, places: Sequence[Path]) -> Choice:
-    """The way to use for `asked` (`auto` or a backend): the one kept at the first of `places` that has one, else the fastest.
+    """The way to use for `asked` (`auto` or a backend): the one kept at the first of `places` that has one, else the best here.
 
     Writes the choice to each place. Raises HostProblem, with every reason, where no way passes.
     """
     kept = _kept(asked, setting, places)
-    choice = kept or _fastest(asked, setting)
+    choice = kept or _chosen(asked, setting)
     for place in places:
         if not place.exists() or not kept:
             _keep(choice, place)
@@ -139,9 +140,13 @@ def fastest(tried: Sequence[Tried], tie_share: float) -> Tried | None:
     return next((one for one in timed if one.seconds is not None and one.seconds <= best * (1 + tie_share)), None)
 
 
-def _fastest(asked: str, setting: Setting) -> Choice:
-    tried = try_ways(ways(asked, setting), setting)
-    chosen = fastest(tried, TIE_SHARE[setting.device.type])
+def _chosen(asked: str, setting: Setting) -> Choice:
+    if setting.device.type == "cuda":
+        tried = try_ways(ways(asked, setting), setting)
+        chosen = fastest(tried, TIE_SHARE)
+    else:
+        tried = check_ways(ways(asked, setting), setting)
+        chosen = next((one for one in tried if one.problem is None), None)
     if chosen is None:
         raise HostProblem(
             "no attention backend works here: " + "; ".join(f"{one.backend}: {one.problem}" for one in tried),

@@ -26,7 +26,7 @@ def attention_backend(context: Context) -> SanityResult:
     """The chosen backend's error; every way that this machine has is listed beside it, with its time."""
     compute, choice = context.compute, context.compute.choice
     tried = choice.tried if choice and choice.asked == "auto" else []
-    if not tried:
+    if not any(one.seconds for one in tried):
         setting = Setting(compute.device, compute.dtype, context.shape)
         tried = try_ways(ways("auto", setting), setting)
         select_kernel(compute.backend)
