@@ -3,9 +3,6 @@
 import math
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -92,33 +89,6 @@ def test_step_does_not_depend_on_the_micro_batch(tmp_path: Path) -> None:
     cut, _ = train(tmp_path / "b", steps=3, micro_batch=3)
     worst = max(float((a - b).detach().abs().max()) for a, b in zip(whole.parameters(), cut.parameters(), strict=True))
     assert 0 <= worst < 1e-4
-
-
-def test_killed_training_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    """SIGKILL at several moments of a child process, then a run to the end."""
-    code = textwrap.dedent(
-        """
-        import sys; from pathlib import Path
-        sys.path.insert(0, sys.argv[2])
-        from tests.train.test_loop import train
-        from picochat.config import HostConfig
-        train(Path(sys.argv[1]), steps=200, eval_every=10, host=HostConfig(checkpoint_minutes=0.001))
-        """
-    )
-    root = str(Path(__file__).parents[2])
-    for number in range(3):
-        child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "b"), root], stderr=subprocess.PIPE, text=True)
-        assert child.stderr is not None
-        for line in child.stderr:
-            if f"step {10 * (2 * number + 2)}:" in line:
-                break
-        child.kill()
-        child.wait()
-        child.stderr.close()
-        assert saved_steps(tmp_path / "b")
-    straight, _ = train(tmp_path / "a", steps=200, eval_every=10)
-    resumed, _ = train(tmp_path / "b", steps=200, eval_every=10)
-    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
 
 
 def test_state_is_saved_before_each_evaluation(tmp_path: Path) -> None:
