@@ -236,6 +236,14 @@ def drop_old_states(workspace: Path, kept_steps: Collection[int]) -> None:
             shutil.rmtree(old)
 
 
+def unwritten(workspace: Path, error: BaseException) -> HostProblem:
+    """The error for a state that could not be written; older states still stand."""
+    return HostProblem(
+        f"the training state cannot be written to {workspace}: {error}",
+        fix="free some space, then the same command goes on from the newest state that was written",
+    )
+
+
 class StateWriter:
     """Writes states in a thread, one at a time, from copies that it takes at once.
 
@@ -272,10 +280,7 @@ class StateWriter:
         try:
             writing.result()
         except (OSError, SafetensorError) as error:
-            raise HostProblem(
-                f"the training state cannot be written to {self.workspace}: {error}",
-                fix="free some space, then the same command goes on from the newest state that was written",
-            ) from None
+            raise unwritten(self.workspace, error) from None
 
     def close(self) -> None:
         """Let the write that is under way end, whatever it meets."""

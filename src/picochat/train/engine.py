@@ -118,15 +118,14 @@ class Engine:
 
         Several processes are in the middle of an exchange, which cannot be taken again: HostProblem as well.
         """
+        rows = min(self.rows or total, total)
         if self.ranks.count > 1:
-            rows = min(self.rows or total, total)
             raise HostProblem(
                 f"{rows} sequences at a time do not fit in the memory of the device of process {self.ranks.rank}",
                 fix=f"--set base.micro_batch={max(1, rows // 2)} (or sft.micro_batch, in the SFT stage)",
             )
         self.model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-        rows = min(self.rows or total, total)
         if rows == 1:
             raise HostProblem(
                 "one sequence does not fit in the device's memory", fix="a smaller model, a shorter context, or a larger device"

@@ -15,7 +15,7 @@ from picochat.config import HostConfig, RuntimeConfig, TrainConfig, parameter_co
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, Draft
 from picochat.model.gpt import IGNORED_TARGET
-from picochat.model.weights import CheckpointInfo, check_tokenizer, load_model
+from picochat.model.weights import CheckpointInfo, check_tokenizer, load_model, read_info
 from picochat.tokens.batches import rows_of_step
 from picochat.tokens.chat_format import Conversations, open_conversations
 from picochat.tokens.tokenizer import Tokenizer
@@ -55,9 +55,8 @@ def finetune(
     if len(train) == 0:
         raise BadInput("the pack has no SFT rows that fit the context", fix="picochat data task-pack --dataset-pack ...")
     clock.mark("open_data")
-    info = load_model(base.place)[1]
     ranks = current_ranks(runtime)
-    compute = open_shared_compute(runtime, info.model, ranks, draft.workspace)
+    compute = open_shared_compute(runtime, read_info(base.place).model, ranks, draft.workspace)
     gpt, info = load_model(base.place, compute.device)
     check_tokenizer(info, vocabulary.digest, base.place)
     gpt.recompute_blocks(runtime.activation_checkpointing)

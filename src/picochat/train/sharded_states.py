@@ -24,7 +24,6 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
-from picochat.core.errors import HostProblem
 from picochat.model.gpt import GPT
 from picochat.model.optim import Optimizer
 from picochat.model.shards import Shards
@@ -38,6 +37,7 @@ from picochat.train.checkpoint import (
     hidden_folder,
     publish_state,
     state_record,
+    unwritten,
 )
 from picochat.train.ranks import Ranks, new_group
 
@@ -77,10 +77,7 @@ class ShardedStateWriter:
         try:
             writing.result()
         except (OSError, CheckpointException) as error:
-            raise HostProblem(
-                f"the training state cannot be written to {self.workspace}: {error}",
-                fix="free some space, then the same command goes on from the newest state that was written",
-            ) from None
+            raise unwritten(self.workspace, error) from None
         self.ranks.wait_for_all()
 
     def check(self) -> None:
