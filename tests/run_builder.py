@@ -37,6 +37,7 @@ from tests.builders import (
     make_honesty_facts,
     make_host_facts,
     make_parity_facts,
+    make_practice_facts,
     make_rows_facts,
     make_scores_facts,
     make_shards_facts,
@@ -199,6 +200,11 @@ def _fill_corpus(kind: str, draft: Draft) -> None:
     write_json(draft.observation("location.json"), {"root": "/home/somebody/private"})
 
 
+def _fill_practice(kind: str, draft: Draft) -> None:
+    _fill_plain(kind, draft)
+    draft.path("shard-000000.jsonl.zst").write_bytes(bytes(64))
+
+
 def _fill_shards(kind: str, draft: Draft) -> None:
     for split in ("train", "held_out"):
         draft.path(f"{split}-00000.bin").write_bytes(bytes(64))
@@ -228,6 +234,7 @@ def _fill_checkpoint(kind: str, draft: Draft) -> None:
 
 WRITERS: dict[str, Callable[[str, Draft], None]] = {
     "corpus": _fill_corpus,
+    "practice": _fill_practice,
     "rows": _fill_rows,
     "shards": _fill_shards,
     "base": _fill_checkpoint,
@@ -235,6 +242,7 @@ WRITERS: dict[str, Callable[[str, Draft], None]] = {
 }
 HEALTHY: dict[str, Callable[[], Record]] = {
     "corpus": make_corpus_facts,
+    "practice": make_practice_facts,
     "rows": make_rows_facts,
     "tokenizer": lambda: TokenizerFacts(vocab_size=8192, merges=7_920, trained_on_bytes=200_000_000),
     "shards": make_shards_facts,

@@ -12,6 +12,7 @@ from picochat.config import (
     EvalConfig,
     GateConfig,
     ModelConfig,
+    PracticeConfig,
     RunConfig,
     RuntimeConfig,
     TokenizerConfig,
@@ -59,10 +60,11 @@ SCALES: tuple[Scale, ...] = (
         gpus=0,
         config=RunConfig(
             scale="small",
-            tokenizer=TokenizerConfig(vocab_size=4096),
-            model=ModelConfig(context=256, layers=6, width=256, heads=4, kv_heads=2, mlp_width=640),
-            base=TrainConfig(steps=1_200, sequences_per_step=16, warmup_steps=40, eval_every=100),
-            sft=TrainConfig(steps=400, sequences_per_step=16, warmup_steps=10, adamw_lr=0.005, eval_every=50),
+            practice=PracticeConfig(share=0.4),
+            tokenizer=TokenizerConfig(vocab_size=2048),
+            model=ModelConfig(context=256, layers=4, width=256, heads=4, kv_heads=2, mlp_width=640),
+            base=TrainConfig(steps=900, sequences_per_step=8, warmup_steps=20, muon_lr=0.03, adamw_lr=0.01, eval_every=300),
+            sft=TrainConfig(steps=300, sequences_per_step=16, warmup_steps=10, adamw_lr=0.005, eval_every=50),
         ),
     ),
     Scale(

@@ -14,8 +14,9 @@ from picochat.data.corpus.build import build_corpus
 from picochat.data.pack import load_pack
 from picochat.honesty.report import report_page
 from picochat.honesty.scan import ScanFound, item_of_row, scan_rows, scan_run, scan_texts
-from picochat.rundir import CorpusFacts, HonestyFacts, facts_of
+from picochat.rundir import CorpusFacts, HonestyFacts, PracticeFacts, facts_of
 from picochat.skills.rows import prepare_rows
+from tests.tokens.builders import make_practice
 
 CONFIG = HonestyConfig()
 LONG = (
@@ -164,10 +165,12 @@ def published(folder: Path) -> tuple[Artifact, Artifact]:
 
 def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path) -> None:
     corpus, rows = published(tmp_path / "pack")
+    practice = make_practice(corpus, tmp_path / "practice", share=0.1)
+    practised = facts_of(practice, PracticeFacts)
     digests: list[str] = []
     for name in ("first", "second"):
         with publish(tmp_path / name, "honesty", "key", {}) as draft:
-            scan_run(corpus, rows, CONFIG, HostConfig(workers=1), draft)
+            scan_run(corpus, practice, rows, CONFIG, HostConfig(workers=1), draft)
         assert draft.artifact
         digests.append(draft.artifact.digest)
     assert digests[0] == digests[1]
@@ -175,8 +178,10 @@ def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path)
     facts = facts_of(draft.artifact, HonestyFacts)
     corpus_facts = facts_of(corpus, CorpusFacts)
     assert corpus_facts.held_out_documents > 0
-    assert facts.scanned_documents == corpus_facts.documents == 300
-    assert facts.scanned_text_bytes == facts.corpus_text_bytes == corpus_facts.text_bytes
+    assert corpus_facts.documents == 300
+    assert practised.documents > 0
+    assert facts.scanned_documents == 300 + practised.documents
+    assert facts.scanned_text_bytes == facts.corpus_text_bytes == corpus_facts.text_bytes + practised.text_bytes
     assert facts.dirty_eval_rows == ["short"]
     hits = [row for _, row in read_jsonl(draft.artifact.path("hits.jsonl"))]
     assert [(hit["document"], hit["offset"]) for hit in hits] == [("documents.jsonl:leak", 12)]

@@ -19,6 +19,7 @@ from picochat.rundir import (
     HonestyFacts,
     HostFacts,
     ParityFacts,
+    PracticeFacts,
     RowsFacts,
     ScoresFacts,
     ShardsFacts,
@@ -37,6 +38,7 @@ class PlanRecord(Record):
     planned_tokens: int
     target_tokens: int
     train_tokens: int | None
+    practice_share: float | None
     planned_epochs: float | None
     hours: float | None
     usd: float | None
@@ -70,6 +72,7 @@ class Evidence:
 
     config: RunConfig
     corpus: CorpusFacts | None = None
+    practice: PracticeFacts | None = None
     rows: RowsFacts | None = None
     tokenizer: TokenizerFacts | None = None
     shards: ShardsFacts | None = None
@@ -87,6 +90,7 @@ class Evidence:
 
 def preflight_evidence(
     corpus: Artifact,
+    practice: Artifact,
     rows: Artifact,
     tokenizer: Artifact,
     shards: Artifact,
@@ -99,6 +103,7 @@ def preflight_evidence(
     return Evidence(
         config=config,
         corpus=facts_of(corpus, CorpusFacts),
+        practice=facts_of(practice, PracticeFacts),
         rows=facts_of(rows, RowsFacts),
         tokenizer=facts_of(tokenizer, TokenizerFacts),
         shards=facts_of(shards, ShardsFacts),

@@ -129,6 +129,7 @@ CHECKS: tuple[Row, ...] = (
 
 def run_preflight(
     corpus: Artifact,
+    practice: Artifact,
     rows: Artifact,
     tokenizer: Artifact,
     shards: Artifact,
@@ -142,7 +143,7 @@ def run_preflight(
 
     Never raises for a blocked verdict: who runs the stages reads the status of preflight.json and exits 3.
     """
-    evidence = preflight_evidence(corpus, rows, tokenizer, shards, conversations, honesty, host, config)
+    evidence = preflight_evidence(corpus, practice, rows, tokenizer, shards, conversations, honesty, host, config)
     report = decide_preflight(evidence)
     write_json(draft.observation("preflight.json"), report)
     write_atomic(draft.observation("preflight.md"), preflight_page(report).encode())

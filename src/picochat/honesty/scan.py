@@ -25,7 +25,7 @@ from picochat.core.workers import in_order
 from picochat.honesty.ngrams import Index, Match, ScanItem, Words, build_index, count_words, coverage_of, find_matches
 from picochat.honesty.normalize import words_of, words_with_offsets
 from picochat.honesty.report import report_page
-from picochat.rundir import CorpusFacts, HonestyFacts, facts_of
+from picochat.rundir import CorpusFacts, HonestyFacts, PracticeFacts, facts_of
 
 DIRTY_COVERAGE = 0.7
 FEWEST_RUNS_FOR_COVERAGE = 4  # one or two 8-word runs of a short prompt say too little
@@ -76,16 +76,20 @@ class Tally:
 # ---- the stage --------------------------------------------------------------------------------------------------------
 
 
-def scan_run(corpus: Artifact, rows: Artifact, honesty: HonestyConfig, host: HostConfig, draft: Draft) -> None:
-    """Scan the whole corpus, held-out documents too, and the SFT rows: hits.jsonl, report.json, report.md, HonestyFacts."""
+def scan_run(
+    corpus: Artifact, practice: Artifact, rows: Artifact, honesty: HonestyConfig, host: HostConfig, draft: Draft
+) -> None:
+    """Scan corpus (held-out documents too), practice and SFT rows: hits.jsonl, report.json, report.md, HonestyFacts."""
     from picochat.data.corpus.reader import read_split
+    from picochat.data.documents import read_documents
 
-    corpus_facts = facts_of(corpus, CorpusFacts)
-    documents = ((document.id, document.text) for split in ("train", "held_out") for document in read_split(corpus, split))
+    text_bytes = facts_of(corpus, CorpusFacts).text_bytes + facts_of(practice, PracticeFacts).text_bytes
+    read = (*(read_split(corpus, split) for split in ("train", "held_out")), read_documents(practice.place, "practice"))
+    documents = ((document.id, document.text) for document in chain(*read))
     evals = _rows(rows, "eval.jsonl")
     sft = chain(_rows(rows, "sft_train.jsonl"), _rows(rows, "sft_held_out.jsonl"))
     workers = host.workers or usable_cores()
-    found = scan_rows(list(evals), sft, documents, honesty, workers=workers, corpus_bytes=corpus_facts.text_bytes)
+    found = scan_rows(list(evals), sft, documents, honesty, workers=workers, corpus_bytes=text_bytes)
     write_jsonl(draft.path("hits.jsonl"), found.hits)
     write_json(draft.path("report.json"), found.report)
     write_atomic(draft.path("report.md"), report_page(found.facts, found.report).encode())

@@ -39,6 +39,7 @@ from picochat.rundir import (
     HonestyFacts,
     HostFacts,
     ParityFacts,
+    PracticeFacts,
     PreflightFacts,
     RowsFacts,
     RunDir,
@@ -233,6 +234,7 @@ def _names(findings: list[FindingRecord], status: str) -> list[str]:
 def _data(run: RunDir) -> dict[str, Any]:
     return {
         "corpus": _facts(run, "corpus", CorpusFacts),
+        "practice": _facts(run, "practice", PracticeFacts),
         "rows": _facts(run, "rows", RowsFacts),
         "tokenizer": _facts(run, "tokenizer", TokenizerFacts),
         "shards": _facts(run, "shards", ShardsFacts),

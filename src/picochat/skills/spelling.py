@@ -6,6 +6,7 @@ a space between them, so that each is a token of its own. Only the letters a to 
 
 from __future__ import annotations
 
+import random
 from functools import lru_cache
 
 from picochat.skills.question import AnswerStyle, Question, Split, draw, seeded, share_rows, side_of, with_final_answer
@@ -137,6 +138,32 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
     return questions
 
 
+def practise(rng: random.Random, word: str) -> tuple[str, str]:
+    """(prompt, reply with its working) about a word of the SFT side: stages by their weights, wordings evenly."""
+    stage = rng.choices(_STAGE_NAMES, _STAGE_WEIGHTS)[0]
+    prompt = rng.choice(WORDINGS["sft"][stage]).format(word=word)
+    return prompt, with_final_answer(working(word, stage), final_answer(word, stage), "scratchpad")
+
+
+def drill(word: str, numbered: bool) -> str:
+    """A word and its letters in as few tokens as they can be said: `garden is g a r d e n`, or `garden is g1 a2 r3 d4 e5 n6`."""
+    return f"{word} is {_letters(word, numbered)}"
+
+
+_STAGE_NAMES, _STAGE_WEIGHTS = tuple(STAGES), tuple(STAGES.values())
+
+
+def is_practised(word: str) -> bool:
+    """Whether a word, of the list or any other, is on the SFT side."""
+    return side_of(f"spelling:{word}", HELD_OUT_SHARE) == "sft"
+
+
+def made_up_word(rng: random.Random) -> str:
+    """Two or three syllables and perhaps an end, four to eight letters or a little more. May be a real word by chance."""
+    syllables = [rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.choice((2, 2, 3)))]
+    return "".join(syllables) + rng.choice(CODAS)
+
+
 def _words(split: Split, seed: int) -> list[str]:
     """The words of one side, shuffled: one made-up word to four real ones, for as long as both last."""
     rng = seeded("spelling words", split, seed)
@@ -158,8 +185,7 @@ def pseudo_words() -> tuple[str, ...]:
     rng = seeded("pseudo words")
     known, found = set(WORDS), dict[str, None]()
     while len(found) < PSEUDO_WORDS:
-        syllables = [rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.choice((2, 2, 3)))]
-        word = "".join(syllables) + rng.choice(CODAS)
+        word = made_up_word(rng)
         if 4 <= len(word) <= 8 and word not in known:
             found[word] = None
     return tuple(found)
@@ -180,7 +206,9 @@ def final_answer(word: str, stage: str) -> str:
 
 
 def working(word: str, stage: str) -> str:
-    """The word letter by letter: numbered where letters are counted, with commas elsewhere."""
-    if stage == "count":
-        return ", ".join(f"{letter} {n}" for n, letter in enumerate(word, start=1)) + "."
-    return ", ".join(word) + "."
+    """The word letter by letter, each letter behind a space, as in the answers; numbered where letters are counted."""
+    return f"It is {_letters(word, stage == 'count')}."
+
+
+def _letters(word: str, numbered: bool) -> str:
+    return " ".join(f"{letter}{n}" for n, letter in enumerate(word, start=1)) if numbered else " ".join(word)
