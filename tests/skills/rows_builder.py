@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from picochat.skills.pack import make_rows, weights_of
+from picochat.skills.pack import make_rows
 from picochat.skills.rows import EvalRow, SftRow
 
 
@@ -19,4 +19,4 @@ def sft_row(**fields: Any) -> SftRow:
 def release_rows(
     sft: int = 560, evals: int = 240, style: str = "scratchpad", seed: int = 42
 ) -> tuple[list[SftRow], list[EvalRow]]:
-    return make_rows(weights_of("release_skills", None), sft, evals, style, seed)  # pyright: ignore[reportArgumentType]
+    return make_rows("release_skills", sft, evals, style, seed)  # pyright: ignore[reportArgumentType]

@@ -69,16 +69,15 @@ def test_every_eval_prompt_is_long_enough_to_be_looked_for_as_a_whole() -> None:
 def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
     report = make(tmp_path)
     code = (
-        "from picochat.skills.pack import make_rows, weights_of, _jsonl\n"
+        "from picochat.skills.pack import make_rows, _jsonl\n"
         "import sys\n"
-        "sft, evals = make_rows(weights_of('release_skills', None), 100, 40, 'scratchpad', 42)\n"
+        "sft, evals = make_rows('release_skills', 100, 40, 'scratchpad', 42)\n"
         "sys.stdout.buffer.write(_jsonl(sft) + _jsonl(evals))"
     )
     env = {"PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path)}
     again = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=env).stdout
     assert report.chat.read_bytes() + report.eval.read_bytes() == again
-    weights = weights_of("release_skills", None)
-    assert make_rows(weights, 100, 40, "scratchpad", 43) != make_rows(weights, 100, 40, "scratchpad", 42)
+    assert make_rows("release_skills", 100, 40, "scratchpad", 43) != make_rows("release_skills", 100, 40, "scratchpad", 42)
 
 
 def test_files_are_where_the_runbook_expects_them_and_can_be_read(tmp_path: Path) -> None:
@@ -194,7 +193,7 @@ def test_every_skill_keeps_its_sides_apart_and_passes_its_own_rules(skill: Skill
 
 @pytest.mark.parametrize("profile", sorted(PROFILES))
 def test_every_profile_gives_its_rows(profile: str) -> None:
-    sft, evals = make_rows(weights_of(profile, None), 200, 60, "direct", 3)
+    sft, evals = make_rows(profile, 200, 60, "direct", 3)
     assert (len(sft), len(evals)) == (200, 60)
     assert {row.skill for row in sft} == set(PROFILES[profile])
 

@@ -87,6 +87,9 @@ STORIES: dict[Split, tuple[str, ...]] = {
         "{name} has {a} {things}. {name} gives away {b}. How many are left?",
         "There are {a} {things} in a box. {name} takes out {b}. How many stay in the box?",
         "{name} had {a} {things} and lost {b}. How many does {name} have now?",
+        "{name} owns {a} {things}. {b} of them break. How many are whole?",
+        "A basket has {a} {things} in it. {b} are taken by {name}. How many are in it now?",
+        "{name} picks up {a} {things} and drops {b}. How many does {name} hold?",
     ),
     "eval": (
         "{name} bought {a} {things} and then sold {b}. How many {things} remain?",

@@ -124,7 +124,7 @@ def make_task_pack(
     _check(pack_path, sft_rows, eval_rows, profile, answer_style, source, public_rows)
     weights = weights_of(profile, skill_weights)
     style = cast("AnswerStyle", answer_style)
-    sft, evals = make_rows(weights, sft_rows, eval_rows, style, seed)
+    sft, evals = make_rows(profile, sft_rows, eval_rows, style, seed, weights)
     public: tuple[PublicCount, ...] = ()
     if source == "hf":
         from picochat.skills.public import read_public_rows
@@ -199,9 +199,10 @@ def weights_text(weights: Mapping[str, float]) -> str:
 
 
 def make_rows(
-    weights: Mapping[str, float], sft_rows: int, eval_rows: int, style: AnswerStyle, seed: int
+    profile: str, sft_rows: int, eval_rows: int, style: AnswerStyle, seed: int, weights: Mapping[str, float] | None = None
 ) -> tuple[list[SftRow], list[EvalRow]]:
-    """The rows of the skills by weight, mixed. Raises WrongUsage that lists every stage that has too few items."""
+    """The rows of a profile, or of other weights, skills mixed. Raises WrongUsage that lists every stage that is short of items."""
+    weights = weights or weights_of(profile, None)
     sft = [sft_row(question, number, style) for number, question in _questions(weights, sft_rows, "sft", style, seed)]
     evals = [eval_row(question, number, style) for number, question in _questions(weights, eval_rows, "eval", style, seed)]
     return sft, evals

@@ -58,30 +58,60 @@ WORDINGS: dict[Split, dict[str, tuple[str, ...]]] = {
             "Count the letters of {word}.",
             "How long is the word {word}?",
             "How many letters does {word} have?",
+            "Please count the letters in {word}.",
+            "Say how many letters you find in {word}.",
+            "Tell me the length of {word} in letters.",
+            "Of how many letters is {word} made?",
+            "Can you count the letters of {word}?",
+            "I need the count of letters for {word}.",
         ),
         "first": (
             "What is the first letter of {word}?",
             "Which letter does {word} start with?",
             "Give the first letter of {word}.",
             "How does {word} begin?",
+            "With which letter does {word} begin?",
+            "Tell me the first letter of {word}.",
+            "Which letter stands first in {word}?",
+            "Name the letter at the start of {word}.",
+            "Can you say the first letter of {word}?",
+            "I need the letter that {word} begins with.",
         ),
         "last": (
             "What is the last letter of {word}?",
             "Which letter does {word} end with?",
             "Give the last letter of {word}.",
             "How does {word} end?",
+            "With which letter does {word} stop?",
+            "Tell me the last letter of {word}.",
+            "Which letter stands last in {word}?",
+            "Name the letter at the end of {word}.",
+            "Can you say the last letter of {word}?",
+            "I need the letter that {word} ends on.",
         ),
         "spaced": (
             "Spell the word {word}.",
             "Write {word} with spaces between the letters.",
             "Spell {word} letter by letter.",
             "Put a space between the letters of {word}.",
+            "Please spell {word} for me.",
+            "How is {word} spelled?",
+            "Can you spell out {word}?",
+            "Tell me the letters of {word} in order.",
+            "Say {word} one letter at a time.",
+            "I need {word} spelled with spaces.",
         ),
         "reverse": (
             "Spell {word} backwards.",
             "Write the letters of {word} in reverse.",
             "Reverse the word {word}, with spaces.",
             "Give the letters of {word} from last to first.",
+            "Please spell {word} from the end.",
+            "How is {word} spelled backwards?",
+            "Can you spell {word} in reverse?",
+            "Tell me the letters of {word} backwards.",
+            "Say {word} one letter at a time, last letter first.",
+            "I need {word} spelled backwards with spaces.",
         ),
     },
     "eval": {
@@ -139,8 +169,8 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
 
 
 def practise(rng: random.Random, word: str) -> tuple[str, str]:
-    """(prompt, reply with its working) about a word of the SFT side: stages by their weights, wordings evenly."""
-    stage = rng.choices(_STAGE_NAMES, _STAGE_WEIGHTS)[0]
+    """(prompt, reply with its working) about a word of the SFT side: the hard stages more often, wordings evenly."""
+    stage = rng.choices(_STAGE_NAMES, PRACTISED)[0]
     prompt = rng.choice(WORDINGS["sft"][stage]).format(word=word)
     return prompt, with_final_answer(working(word, stage), final_answer(word, stage), "scratchpad")
 
@@ -150,7 +180,8 @@ def drill(word: str, numbered: bool) -> str:
     return f"{word} is {_letters(word, numbered)}"
 
 
-_STAGE_NAMES, _STAGE_WEIGHTS = tuple(STAGES), tuple(STAGES.values())
+_STAGE_NAMES = tuple(STAGES)
+PRACTISED = (0.18, 0.12, 0.12, 0.26, 0.32)  # of the stages in their order: whole words in order and in reverse come hardest
 
 
 def is_practised(word: str) -> bool:
