@@ -127,17 +127,16 @@ class EvalConfig(Record):
 class ExternalConfig(Record):
     """Published benchmarks that the models are scored on."""
 
-    benchmarks: tuple[str, ...] = Field(
-        default=(),
-        description="auto (ARC-Easy, HellaSwag and PIQA from the Hub), a name of these, NAME=PATH of a file; none: []",
+    benchmarks: tuple[str, ...] | None = Field(
+        default=None, description="auto (ARC-Easy, HellaSwag and PIQA from the Hub), a name of these, or NAME=PATH of a file"
     )
     max_rows: int = Field(default=0, ge=0, description="of each benchmark, the same rows in every run; 0: all of them")
 
     @field_validator("benchmarks")
     @classmethod
-    def _named(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
-        if texts == ("none",):
-            return ()
+    def _named(cls, texts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if not texts or texts == ("none",):
+            return None
         wrong = [text for text in texts if text == "none" or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(=.+)?", text)]
         if wrong:
             raise ValueError("auto, none by itself, a name, or name=path with a name of a-z, 0-9, - and _")

@@ -199,7 +199,7 @@ def listed_options(text: str) -> list[str]:
     marks = list(OPTION.finditer(text))
     first = max((number for number, mark in enumerate(marks) if mark.group(1) == "A"), default=len(marks))
     marks = marks[first:]
-    if [mark.group(1) for mark in marks] != list(LETTERS[: len(marks)]):
+    if not marks or [mark.group(1) for mark in marks] != list(LETTERS[: len(marks)]):
         return []
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     options = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]

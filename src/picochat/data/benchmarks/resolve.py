@@ -102,7 +102,7 @@ def resolve_benchmarks(external: ExternalConfig) -> Resolution:
 def wanted_benchmarks(external: ExternalConfig) -> dict[str, Path | None]:
     """Name -> path of a local file, or None for one of the Hub; sorted. Raises WrongUsage for a name that is not known."""
     wanted: dict[str, Path | None] = {}
-    for text in external.benchmarks:
+    for text in external.benchmarks or ():
         name, given, path = text.partition("=")
         if name == AUTO and not given:
             wanted = {**{known.name: None for known in KNOWN}, **wanted}
