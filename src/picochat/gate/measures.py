@@ -220,14 +220,15 @@ def cleanest_benchmark_share(evidence: Evidence) -> float | None:
 
 
 def _benchmark_shares(evidence: Evidence) -> list[float | None]:
-    """Of each benchmark that was resolved; None for one whose rows were not all looked for."""
+    """Of each benchmark that was resolved; None for one whose rows were not all looked for. A scan without a run counts alone."""
     honesty, found = evidence.honesty, evidence.benchmarks
-    if not honesty or not found:
+    if not honesty:
         return []
     looked_for = honesty.external_rows
+    resolved = {name: facts.rows for name, facts in found.benchmarks.items()} if found else looked_for
     return [
-        ratio(honesty.external_dirty.get(name), facts.rows) if looked_for.get(name) == facts.rows else None
-        for name, facts in found.benchmarks.items()
+        ratio(honesty.external_dirty.get(name), rows) if looked_for.get(name) == rows else None
+        for name, rows in resolved.items()
     ]
 
 
