@@ -72,19 +72,24 @@ def scan_rows(
     config: HonestyConfig,
     *,
     workers: int,
-    corpus_bytes: int,
+    corpus_bytes: int | None,
+    expected_bytes: int | None = None,
     benchmarks: Mapping[str, Sequence[ScanItem]] | None = None,
 ) -> ScanFound:
-    """Everything that the stage publishes, from plain rows and (id, text) pairs. `benchmarks`: the rows of each by its name."""
+    """Everything that the stage publishes, from plain rows and (id, text) pairs.
+
+    corpus_bytes: what the documents hold; None: what comes is all there is. expected_bytes: about that, to show progress by.
+    benchmarks: the rows of each external benchmark by its name.
+    """
     own = [item_of_row(row) for row in evals]
     external = [replace(item, benchmark=name) for name, rows in (benchmarks or {}).items() for item in rows]
     items = own + external
     index = build_index(items, config)
     sft_tally, exact = scan_sft_rows(index, sft)
-    tally = scan_texts(index, documents, workers=workers, total_bytes=corpus_bytes)
+    tally = scan_texts(index, documents, workers=workers, total_bytes=corpus_bytes or expected_bytes)
     dirty = {*tally.dirty_documents, *sft_tally.dirty_documents, *exact}
     facts = HonestyFacts(
-        corpus_text_bytes=corpus_bytes,
+        corpus_text_bytes=tally.text_bytes if corpus_bytes is None else corpus_bytes,
         scanned_text_bytes=tally.text_bytes,
         scanned_documents=tally.documents,
         eval_rows=len(own),
