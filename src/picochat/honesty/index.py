@@ -30,7 +30,8 @@ from picochat.honesty.word_hashes import HashedWords, Hashes, Places, WindowSums
 
 RULES: tuple[Rule, ...] = ("run", "coverage", "whole")
 SMALL_KEYS = (1, 2, 3, 4)
-SLOTS_PER_RUN = 16
+SLOTS_PER_RUN = 32
+BITS = np.array([1 << bit for bit in range(8)], dtype=np.uint8)
 FAMILY_FACTOR = np.uint64(0x8CB92BA72F3D8DD7)
 
 
@@ -48,11 +49,25 @@ class Runs(NamedTuple):
 
 @dataclass(frozen=True)
 class Key:
-    """Runs of these `sizes` are found by their first `words` words. `seen`: set at the leading bits of their hashes."""
+    """Runs of these `sizes` are found by their heads, the first `words` words. `heads`: the hashes of all of them, sorted.
+
+    `seen`: one bit for each value of a hash's leading `seen_bits` bits, set where a head has it; small enough for a cache.
+    """
 
     words: int
     sizes: tuple[int, ...]
-    seen: npt.NDArray[np.bool_]
+    heads: Hashes
+    seen: npt.NDArray[np.uint8]
+    seen_bits: int
+
+    def places_in(self, sums: WindowSums) -> Places:
+        """The words at which a head begins."""
+        hashes = sums.all(self.words)
+        slots = _slots(hashes, self.seen_bits)
+        places = np.flatnonzero(self.seen.take(slots >> 3) & BITS.take(slots & 7))
+        found = hashes[places]
+        nearest = np.minimum(np.searchsorted(self.heads, found), len(self.heads) - 1)
+        return places[self.heads[nearest] == found]
 
 
 @dataclass(frozen=True)
@@ -186,14 +201,16 @@ def _keys(runs: dict[int, Runs], spelled: Spelled, coverage_words: int) -> Itera
     for words, sizes in sorted(sizes_of.items()):
         heads = [spelled.sums.at(spelled.firsts[runs[size].spelled] + runs[size].starts, words) for size in sizes]
         hashes = np.unique(np.concatenate(heads))
-        seen = np.zeros(1 << max(10, (SLOTS_PER_RUN * len(hashes)).bit_length()), dtype=np.bool_)
-        seen[_slots(hashes, seen)] = True
-        yield Key(words, tuple(sizes), seen)
+        bits = max(10, (SLOTS_PER_RUN * len(hashes)).bit_length())
+        slots = np.unique(_slots(hashes, bits))
+        seen = np.zeros(1 << (bits - 3), dtype=np.uint8)
+        np.bitwise_or.at(seen, slots >> 3, BITS[slots & 7])
+        yield Key(words, tuple(sizes), hashes, seen, bits)
 
 
-def _slots(hashes: Hashes, seen: npt.NDArray[np.bool_]) -> Places:
-    """The place of each hash in the table: its leading bits."""
-    return (hashes >> np.uint64(65 - len(seen).bit_length())).astype(np.int64)
+def _slots(hashes: Hashes, bits: int) -> Places:
+    """The leading bits of each hash, as a number."""
+    return (hashes >> np.uint64(64 - bits)).view(np.int64)
 
 
 # ---- looking ----------------------------------------------------------------------------------------------------------
@@ -204,7 +221,9 @@ def find_touches(index: Index, hashed: HashedWords) -> dict[int, list[Match]]:
     sums = WindowSums(hashed.hashes)
     touched: dict[int, set[Match]] = defaultdict(set)
     for key in index.keys:
-        heads = np.flatnonzero(key.seen[_slots(sums.all(key.words), key.seen)])
+        heads = key.places_in(sums)
+        if not len(heads):
+            continue
         texts = np.searchsorted(hashed.ends, heads, side="right")
         for size in key.sizes:
             inside = heads + size <= hashed.ends[texts]

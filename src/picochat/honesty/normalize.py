@@ -17,7 +17,8 @@ SPACELESS = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u
 SPACELESS_CHARACTER = re.compile(f"[{SPACELESS}]")
 WORD = re.compile(rf"[^\W_{SPACELESS}]+|[^\W_](?<=[{SPACELESS}])")
 
-CHUNK = re.compile(r"\S+")
+# Where offsets are as in the text: plain ASCII up to a white space, without entities; else whatever stands between two.
+STRETCH = re.compile(r"[\x00-%'-\x7f]+(?=\s|\Z)|\S+")
 MARK = re.compile(r"[^\w\s]|_")
 APOSTROPHE = re.compile("(?<=\\w)['\u2019\u02bc](?=\\w)")
 # `&amp;quot;` is what a page shows that was escaped twice; both are the same character to a reader.
@@ -49,7 +50,7 @@ def words_with_offsets(text: str) -> Iterator[tuple[str, int]]:
 
     The offset is exact where normalization keeps lengths; elsewhere it is the start of the run between two spaces.
     """
-    for chunk in CHUNK.finditer(text):
+    for chunk in STRETCH.finditer(text):
         normal = _normal(chunk.group())
         same_length = len(normal) == len(chunk.group())
         for word in WORD.finditer(normal):

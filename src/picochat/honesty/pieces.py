@@ -1,7 +1,7 @@
 """Long texts in pieces that overlap, so that one of any length is scanned in little memory and nothing is lost at the cuts.
 
 A cut lies at white space, else at a mark; a stretch of 4,096 characters without either may be cut anywhere. Each piece reads on
-until it holds the words that a match at its end may need, but at most 65,536 characters: words that lie farther apart are not
+until it holds the words that a match at its end may need, but at most 16,384 characters: words that lie farther apart are not
 taken for neighbours.
 """
 
@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator
 
 from picochat.honesty.normalize import words_of
+from picochat.honesty.word_hashes import ASCII_FORM
 
-PIECE_CHARACTERS = 65_536
+PIECE_CHARACTERS = 16_384
 CUT_WITHIN = 4_096
 CUTS = (re.compile(r"\s"), re.compile("[,.!?:\u3001\u3002\uff0c\uff01\uff1f]"))  # none of them stands in an HTML entity
 FIRST_LOOK = 512
@@ -20,6 +21,9 @@ FIRST_LOOK = 512
 
 def pieces_of(text: str, reach_words: int, piece_characters: int = PIECE_CHARACTERS) -> Iterator[tuple[int, str]]:
     """(offset, piece): together they hold every run of up to `reach_words` words, each run whole in at least one piece."""
+    if len(text) <= piece_characters:
+        yield from [(0, text)] if text else []
+        return
     start = 0
     while start < len(text):
         end = _cut(text, start + piece_characters)
@@ -39,7 +43,13 @@ def _read_on(text: str, end: int, words: int, most: int) -> int:
     look = FIRST_LOOK
     while end < len(text):
         further = _cut(text, end + look)
-        if look >= most or further >= len(text) or len(words_of(text[end:further])) >= words:
+        if look >= most or further >= len(text) or _holds(text[end:further], words):
             return further
         look *= 2
     return end
+
+
+def _holds(text: str, words: int) -> bool:
+    if text.isascii() and "&" not in text:
+        return len(text.encode().translate(ASCII_FORM).split()) >= words
+    return len(words_of(text)) >= words

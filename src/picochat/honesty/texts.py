@@ -162,9 +162,9 @@ def scan_batch(index: Index, where: str, batch: Sequence[Text]) -> Tally:
 def _together(index: Index, batch: Sequence[Text]) -> Iterator[list[Piece]]:
     """The pieces of all texts, as many at a time as are looked at together."""
     pieces: list[Piece] = []
-    size = 0
+    size, reach_words = 0, index.reach_words
     for number, (_, text) in enumerate(batch):
-        for offset, part in pieces_of(text, index.reach_words):
+        for offset, part in pieces_of(text, reach_words):
             pieces.append(Piece(number, offset, part))
             size += len(part)
             if size >= TOGETHER_CHARACTERS:

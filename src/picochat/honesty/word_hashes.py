@@ -35,7 +35,7 @@ FACTORS = np.array(
     [0x1EADCAD1FC7D23F3, 0xD1E5A63668EC142B, 0xF8626F8CF1D75C39, 0xAE3110FC1985142F,
      0x697712ECF7DC6D53, 0xF916D717D7674B61, 0xC8EF583D5BE9D5E1, 0xECB60E4AAB8D4589], dtype=np.uint64)  # fmt: skip
 LAST_FACTOR, LENGTH_FACTOR = np.uint64(0x0969FE113D0D7FDD), np.uint64(0x9567A23BDF4F9043)
-MIX_FACTOR, END_FACTOR = np.uint64(0x93A1126320B6B647), np.uint64(0x8E583F8A1B30A257)
+MIX_FACTOR = np.uint64(0x93A1126320B6B647)
 WINDOW_FACTOR = 0xEE76755E2ECA1AD7
 SHIFT = np.uint64(32)
 
@@ -209,18 +209,11 @@ class WindowSums:
     def all(self, size: int) -> Hashes:
         """Of every window of `size` words, by its first word."""
         count = max(0, self.words - size + 1)
-        return self._mixed(self._sums[size:] - self._sums[:count], _inverse_powers(self.words)[:count])
+        return (self._sums[size:] - self._sums[:count]) * _inverse_powers(self.words)[:count]
 
     def at(self, starts: Places, size: int) -> Hashes:
         """Of the windows that begin at these words; all must lie inside."""
-        return self._mixed(self._sums[starts + size] - self._sums[starts], _inverse_powers(self.words)[starts])
-
-    @staticmethod
-    def _mixed(sums: Hashes, inverse_powers: Hashes) -> Hashes:
-        sums *= inverse_powers
-        sums ^= sums >> SHIFT
-        sums *= END_FACTOR
-        return sums
+        return (self._sums[starts + size] - self._sums[starts]) * _inverse_powers(self.words)[starts]
 
 
 def _powers(count: int) -> Hashes:
