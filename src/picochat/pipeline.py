@@ -74,7 +74,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("tokenizer",     "picochat.tokens.tokenizer:train_tokenizer",   ("corpus",),                                                 ("tokenizer", "seed"), 2, shared=True),
     Stage("shards",        "picochat.tokens.shards:write_shards",         ("corpus", "tokenizer"),                                     ("shards", "host", "seed"), 1, shared=True),
     Stage("conversations", "picochat.tokens.chat_format:encode_conversations", ("rows", "tokenizer"),                                  ("model",), 1),
-    Stage("honesty",       "picochat.honesty.scan:scan_run",              ("corpus", "rows", "benchmarks"),                            ("honesty", "host"), 2, shared=True),
+    Stage("honesty",       "picochat.honesty.scan:scan_run",              ("corpus", "rows", "benchmarks"),                            ("honesty", "host"), 3, shared=True),
     Stage("host",          "picochat.sanity.host:measure_host",           ("shards", "tokenizer"),                                     ("model", "base", "runtime"), 2),
     Stage("preflight",     "picochat.gate.preflight:run_preflight",       ("corpus", "rows", "benchmarks", "tokenizer", "shards", "conversations", "honesty", "host"), ("config",), 2),
     Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd", "track"), 3, by_all=True),
