@@ -11,21 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from picochat.config import HostConfig, RuntimeConfig, TrainConfig, parameter_count
+from picochat.config import HostConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, Draft
 from picochat.model.gpt import IGNORED_TARGET
-from picochat.model.weights import CheckpointInfo, check_tokenizer, load_model, read_info
+from picochat.model.weights import check_tokenizer, load_model, read_info
 from picochat.tokens.batches import rows_of_step
 from picochat.tokens.chat_format import Conversations, open_conversations
 from picochat.tokens.tokenizer import Tokenizer
 from picochat.train.feed import Batch, HostFeed
 from picochat.train.held_out import rows_per_forward, summed_loss
-from picochat.train.layout import whole
 from picochat.train.live import HeldOut
 from picochat.train.loop import Job, Trainer
 from picochat.train.pace import StartClock
-from picochat.train.publish import write_checkpoint
+from picochat.train.publish import train_and_publish
 from picochat.train.ranks import current_ranks, open_shared_compute
 
 PAD_TO_MULTIPLE = 32
@@ -77,14 +76,7 @@ def finetune(
         track=track,
         clock=clock,
     )
-    outcome = Trainer(gpt, job, compute, host, draft.workspace, ranks=ranks).train()
-    trained = whole(gpt, ranks)
-    if not ranks.leads:
-        return
-    done = CheckpointInfo(
-        model=info.model, vocab_size=info.vocab_size, tokenizer_digest=vocabulary.digest, stage="sft", step=outcome.scored_step
-    )
-    write_checkpoint(trained, done, outcome, sft, parameter_count(info.model, info.vocab_size), draft)
+    train_and_publish(Trainer(gpt, job, compute, host, draft.workspace, ranks=ranks), vocabulary.digest, draft)
 
 
 def padded_batch(rows: Conversations, indices: Sequence[int] | np.ndarray, pad: int) -> Batch:
