@@ -254,7 +254,7 @@ def compare_loss(task: Task, flags: argparse.Namespace, folder: Path) -> None:
     losses["picochat, its recipe"] = ours
     best: dict[str, tuple[list[float], Recipe]] = {}
     for peer, schedules in SCHEDULES:
-        rates = PEAK_RATES[2:3] if flags.quick else PEAK_RATES
+        rates = PEAK_RATES[1:2] if flags.quick else PEAK_RATES
         grid = [Recipe(lr, schedule) for lr in rates for schedule in schedules]
         found = [trained_loss(replace(task, contender=peer, recipe=recipe), folder) for recipe in grid]
         losses |= {f"{peer}, {recipe.lr:g} {recipe.schedule}": [loss] for recipe, loss in zip(grid, found, strict=True)}
