@@ -19,21 +19,7 @@ SPACES = (" ", "  ", "\t", " \t ", "\u00a0", "\u2009", "\u3000")
 ENTITIES = {"&": ("&amp;", "&#38;"), "'": ("&#39;", "&apos;", "&#x27;"), '"': ("&quot;", "&#34;"), " ": ("&nbsp;", "&#160;", "&emsp;"),
             "<": ("&lt;",), ">": ("&gt;",), "-": ("&ndash;", "&#8211;"), "?": ("&#63;", "&quest;"), ".": ("&#46;", "&period;"),
             "\u00e9": ("&eacute;", "&#233;"), "\u00fc": ("&uuml;", "&#xfc;")}  # fmt: skip
-SYNONYMS = dict(pair.split(":") for pair in """
-    many:numerous big:large large:big small:little little:small fast:quick quick:fast slow:sluggish tell:inform say:state make:create
-    give:provide get:obtain find:discover show:display use:employ need:require want:wish help:assist ask:enquire answer:reply begin:start
-    start:begin end:finish buy:purchase choose:select pick:select keep:retain look:gaze think:believe know:understand see:observe
-    put:place take:grab happen:occur happens:occurs increase:rise increases:rises decrease:fall decreases:falls more:additional
-    right:correct correct:right wrong:incorrect easy:simple hard:difficult difficult:hard happy:glad sad:unhappy important:significant
-    whole:entire often:frequently also:too very:extremely people:persons person:human children:kids man:gentleman woman:lady house:home
-    car:automobile road:street city:town country:nation water:liquid money:cash job:occupation work:labour school:academy
-    teacher:instructor student:pupil doctor:physician friend:companion question:query letters:characters letter:character word:term
-    words:terms number:figure numbers:figures total:sum following:subsequent statement:claim conclusion:inference
-    please:kindly write:note spell:orthograph backwards:reversed first:initial last:final only:solely which:what because:since
-    while:whereas when:whenever between:amid about:regarding if:provided likely:probable will:shall can:may should:ought
-    older:elder bigger:larger smaller:littler higher:taller lower:lesser hot:warm cold:chilly old:aged new:fresh good:fine bad:poor
-    reveal:disclose hide:conceal private:personal name:title called:named made:built built:made live:dwell lives:dwells
-""".split())  # fmt: skip
+SYNONYMS = dict(pair.split(":") for pair in ["many:numerous", "big:large", "large:big", "small:little", "little:small", "fast:quick", "quick:fast", "slow:sluggish", "tell:inform", "say:state", "make:create", "give:provide", "get:obtain", "find:discover", "show:display", "use:employ", "need:require", "want:wish", "help:assist", "ask:enquire", "answer:reply", "begin:start", "start:begin", "end:finish", "buy:purchase", "choose:select", "pick:select", "keep:retain", "look:gaze", "think:believe", "know:understand", "see:observe", "put:place", "take:grab", "happen:occur", "happens:occurs", "increase:rise", "increases:rises", "decrease:fall", "decreases:falls", "more:additional", "right:correct", "correct:right", "wrong:incorrect", "easy:simple", "hard:difficult", "difficult:hard", "happy:glad", "sad:unhappy", "important:significant", "whole:entire", "often:frequently", "also:too", "very:extremely", "people:persons", "person:human", "children:kids", "man:gentleman", "woman:lady", "house:home", "car:automobile", "road:street", "city:town", "country:nation", "water:liquid", "money:cash", "job:occupation", "work:labour", "school:academy", "teacher:instructor", "student:pupil", "doctor:physician", "friend:companion", "question:query", "letters:characters", "letter:character", "word:term", "words:terms", "number:figure", "numbers:figures", "total:sum", "following:subsequent", "statement:claim", "conclusion:inference", "please:kindly", "write:note", "spell:orthograph", "backwards:reversed", "first:initial", "last:final", "only:solely", "which:what", "because:since", "while:whereas", "when:whenever", "between:amid", "about:regarding", "if:provided", "likely:probable", "will:shall", "can:may", "should:ought", "older:elder", "bigger:larger", "smaller:littler", "higher:taller", "lower:lesser", "hot:warm", "cold:chilly", "old:aged", "new:fresh", "good:fine", "bad:poor", "reveal:disclose", "hide:conceal", "private:personal", "name:title", "called:named", "made:built", "built:made", "live:dwell", "lives:dwells"])  # fmt: skip
 ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 

@@ -255,4 +255,7 @@ def _contamination(honesty: HonestyFacts | None) -> dict[str, Any] | None:
     """The scan's counts; which rows are dirty is in honesty/."""
     if honesty is None:
         return None
-    return {**plain(honesty.model_dump(exclude={"dirty_eval_rows", "dirty_external_rows"})), "dirty_eval_rows": len(honesty.dirty_eval_rows)}
+    return {
+        **plain(honesty.model_dump(exclude={"dirty_eval_rows", "dirty_external_rows"})),
+        "dirty_eval_rows": len(honesty.dirty_eval_rows),
+    }
