@@ -18,7 +18,7 @@ from picochat.core.machine import usable_cores
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import read_jsonl, write_atomic, write_json, write_jsonl
 from picochat.honesty.index import Index, build_index
-from picochat.honesty.items import ScanItem, Words, item_of_row
+from picochat.honesty.items import ScanItem, Words, item_of_row, scan_item
 from picochat.honesty.normalize import words_of
 from picochat.honesty.report import report_page
 from picochat.honesty.texts import (
@@ -30,7 +30,7 @@ from picochat.honesty.texts import (
     Text,
     scan_texts,
 )
-from picochat.rundir import CorpusFacts, HonestyFacts, facts_of
+from picochat.rundir import BenchmarksFacts, CorpusFacts, HonestyFacts, facts_of
 
 COPY = re.compile(r"~[0-9]+$")
 
@@ -38,20 +38,35 @@ COPY = re.compile(r"~[0-9]+$")
 # ---- the stage --------------------------------------------------------------------------------------------------------
 
 
-def scan_run(corpus: Artifact, rows: Artifact, honesty: HonestyConfig, host: HostConfig, draft: Draft) -> None:
+def scan_run(
+    corpus: Artifact, rows: Artifact, benchmarks: Artifact, honesty: HonestyConfig, host: HostConfig, draft: Draft
+) -> None:
     """Scan the whole corpus, held-out documents too, and the SFT rows: hits.jsonl, report.json, report.md, HonestyFacts."""
     from picochat.data.corpus.reader import read_split
 
-    corpus_facts = facts_of(corpus, CorpusFacts)
     documents = ((document.id, document.text) for split in ("train", "held_out") for document in read_split(corpus, split))
-    evals = _rows(rows, "eval.jsonl")
-    sft = chain(_rows(rows, "sft_train.jsonl"), _rows(rows, "sft_held_out.jsonl"))
-    workers = host.workers or usable_cores()
-    found = scan_rows(list(evals), sft, documents, honesty, workers=workers, corpus_bytes=corpus_facts.text_bytes)
+    found = scan_rows(
+        list(_rows(rows, "eval.jsonl")),
+        chain(_rows(rows, "sft_train.jsonl"), _rows(rows, "sft_held_out.jsonl")),
+        documents,
+        honesty,
+        workers=host.workers or usable_cores(),
+        corpus_bytes=facts_of(corpus, CorpusFacts).text_bytes,
+        benchmarks={
+            name: benchmark_items(benchmarks, name) for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)
+        },
+    )
     write_jsonl(draft.path("hits.jsonl"), found.hits)
     write_json(draft.path("report.json"), found.report)
     write_atomic(draft.path("report.md"), report_page(found.facts, found.report).encode())
     draft.facts = found.facts.model_dump(mode="json")
+
+
+def benchmark_items(benchmarks: Artifact, name: str) -> list[ScanItem]:
+    """What is looked for of a benchmark: each question, and the correct option where the question is very short."""
+    from picochat.data.benchmarks.stage import read_texts
+
+    return [scan_item(row.id, name, row.question, [row.options[row.correct]]) for row in read_texts(benchmarks, name)]
 
 
 def _rows(rows: Artifact, name: str) -> Iterator[dict[str, Any]]:
