@@ -5,13 +5,13 @@
     pip install 'datatrove==0.10.1' 'xxhash<4' regex   # the peer; without it its figures are null
 
 FOLDER holds parquet files with a text column (bench/harness/text.py says how so much text is made of it). Looked for are 700 eval rows
-of the five skills and, with the wheel, some 15,000 rows of 20 to 100 words; 500 of them, half of each kind, are planted in ten disguises
+of the five skills and, with the wheel, some 17,000 rows of 20 to 100 words; 500 of them, half of each kind, are planted in ten disguises
 (bench/harness/disguises.py), each time in a document of its own of that text.
 
 Figures. `scan_recall_DISGUISE`: share of the planted rows that are reported dirty for that document. `scan_false_rows`: share of all rows
 that are flagged in documents where nothing was planted; each is shown, to be looked at. `scan_mb_per_second`: UTF-8 text over the scan's
-own processor time in one process, without reading and making the text; `scan_peak_mb`: the largest resident size of that process, and
-`at_smallest` the same with a tenth of the text. The peer, datatrove's n-gram filter at its default of 12, gets words by `str.split` instead
+own processor time in one process, without reading the text, nothing planted; `..._planted` the same with all plantings; `scan_peak_mb`: the largest resident size of that process, and
+`of_a_tenth` the same with a tenth of the text. The peer, datatrove's n-gram filter at its default of 12, gets words by `str.split` instead
 of its default spaCy, whole rows as what it looks for, and the planted documents alone for its speed; it says only whether a document is
 dirty, so its recall counts any row.
 """
@@ -21,9 +21,9 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ FILES = [
     "german-exams-qa/samples",
     "italian-exams-qa/samples",
 ]
-PLANTED_KINDS = ("quartz", "socialiqa", "logiqa", "crepe", "arc")  # in English, as numbers and synonyms are
+PLANTED_KINDS = ("quartz", "socialiqa", "logiqa", "crepe", "fcc_amateur_extra")  # in English, as numbers and synonyms are
 SPACING = 3  # of each so many documents one is planted in, where there are enough
 
 
@@ -92,28 +92,36 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--quick", action="store_true", help="--megabytes 50, or what the source holds")
-    parser.add_argument("--speed-only", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     flags.megabytes = 50.0 if flags.quick else flags.megabytes
     rows = own_rows() + (benchmark_rows(flags.evals_wheel) if flags.evals_wheel else [])
+    started = time.process_time()
     index = build_index([row.item for row in rows], HonestyConfig())
-    plantings = plant(rows, flags.rows)
-    if flags.speed_only:
-        tally, seconds, text_bytes = timed_scan(index, flags, [])
-        print(json.dumps({"mb_per_s": text_bytes / seconds / 1e6, "peak_mb": peak_mb()}))
+    if flags.file:
+        tally, seconds = timed_scan(index, flags.file, flags.megabytes * 1e6)
+        print(
+            json.dumps({"mb_per_s": tally.text_bytes / seconds / 1e6, "text_mb": tally.text_bytes / 1e6, "peak_mb": peak_mb()})
+        )
         return
-    say(f"{len(rows):,} rows to look for, {len(plantings):,} plantings of {flags.rows} rows")
-    small = speed_of_a_tenth(flags)
-    tally, seconds, text_bytes = timed_scan(index, flags, plantings)
-    report_speed(flags, rows, tally, seconds, text_bytes, small)
+    plantings = plant(rows, flags.rows)
+    say(
+        f"{len(rows):,} rows in an index made in {time.process_time() - started:.1f} s, {len(plantings):,} plantings of {flags.rows} rows"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        clean, planted = Path(folder) / "clean.jsonl", Path(folder) / "planted.jsonl"
+        write_texts(clean, texts(flags, []))
+        report_speed(flags, len(rows), *(speed_of(flags, clean, flags.megabytes * part * 1e6) for part in (2, 0.1)))
+        write_texts(planted, texts(flags, plantings))
+        clean.unlink()
+        tally, seconds = timed_scan(index, planted, float("inf"))
+    figure(
+        "scan_mb_per_second_planted", tally.text_bytes / seconds / 1e6, None, "MB/s of one core", None, plantings=len(plantings)
+    )
     documents = planted_documents(flags, plantings)
     by_disguise = recall(index, documents, tally)
-    peer = (
-        peer_recall(rows, documents)
-        if flags.peer and installed("datatrove", "pip install 'datatrove==0.10.1' 'xxhash<4' regex")
-        else None
-    )
-    report_recall(by_disguise, peer)
+    wanted = flags.peer and installed("datatrove", "pip install 'datatrove==0.10.1' 'xxhash<4' regex")
+    report_recall(by_disguise, peer_recall(rows, index, documents) if wanted else None)
     report_false_rows(index, flags, plantings, tally)
 
 
@@ -179,35 +187,44 @@ def texts(flags: argparse.Namespace, plantings: Sequence[Planting]) -> Iterator[
 
 
 class Clock:
-    """The processor time that goes into making the texts, so that it can be taken off."""
+    """The texts of a file, and the processor time that goes into reading them, so that it can be taken off."""
 
-    def __init__(self, source: Iterator[tuple[str, str, Planting | None]]) -> None:
-        self.source, self.seconds, self.text_bytes = source, 0.0, 0
+    def __init__(self, file: Path, most_bytes: float) -> None:
+        self.file, self.most_bytes, self.seconds = file, most_bytes, 0.0
 
     def __iter__(self) -> Iterator[Text]:
-        while True:
-            started = time.process_time()
-            given = next(self.source, None)
-            self.seconds += time.process_time() - started
-            if given is None:
-                return
-            yield given[0], given[1]
+        taken = 0
+        with self.file.open("rb") as stream:
+            while taken < self.most_bytes:
+                started = time.process_time()
+                line = stream.readline()
+                row = json.loads(line) if line else None
+                self.seconds += time.process_time() - started
+                if row is None:
+                    return
+                taken += len(line)
+                yield row["id"], row["text"]
 
 
-def timed_scan(index: Index, flags: argparse.Namespace, plantings: Sequence[Planting]) -> tuple[Tally, float, int]:
-    clock = Clock(texts(flags, plantings))
+def timed_scan(index: Index, file: Path, most_bytes: float) -> tuple[Tally, float]:
+    clock = Clock(file, most_bytes)
+    scan_texts(index, [("warm", "w\u00e4rmer")])  # the table of code points is made once
     started = time.process_time()
-    tally = scan_texts(index, clock, workers=1, total_bytes=round(flags.megabytes * 1e6))
-    return tally, time.process_time() - started - clock.seconds, tally.text_bytes
+    tally = scan_texts(index, clock, workers=1, total_bytes=round(min(most_bytes, file.stat().st_size)))
+    return tally, time.process_time() - started - clock.seconds
 
 
-def speed_of_a_tenth(flags: argparse.Namespace) -> dict[str, float]:
-    """Speed and memory in a process of its own, with a tenth of the text and nothing planted."""
-    command = [sys.executable, __file__, "--speed-only", "--megabytes", str(flags.megabytes / 10)]
-    for name in ("source", "evals_wheel"):
-        command += [f"--{name.replace('_', '-')}", str(getattr(flags, name))] if getattr(flags, name) else []
+def speed_of(flags: argparse.Namespace, file: Path, most_bytes: float) -> dict[str, float]:
+    """Speed and memory of a process that does nothing else."""
+    command = [sys.executable, __file__, "--file", str(file), "--megabytes", str(most_bytes / 1e6)]
+    command += ["--evals-wheel", str(flags.evals_wheel)] if flags.evals_wheel else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
+
+
+def write_texts(path: Path, rows: Iterator[tuple[str, str, Planting | None]]) -> None:
+    with path.open("w") as stream:
+        stream.writelines(json.dumps({"id": id, "text": text}, ensure_ascii=False) + "\n" for id, text, _ in rows)
 
 
 def planted_documents(flags: argparse.Namespace, plantings: Sequence[Planting]) -> list[tuple[str, str, Planting]]:
@@ -216,7 +233,9 @@ def planted_documents(flags: argparse.Namespace, plantings: Sequence[Planting]) 
 
 
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    """The most that this process has had in memory. `getrusage` would count what its parent had when it was started."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024 / 1e6
 
 
 # ---- what was found -----------------------------------------------------------------------------------------------------
@@ -249,21 +268,13 @@ def share(found: Sequence[bool]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def report_speed(
-    flags: argparse.Namespace, rows: Sequence[Row], tally: Tally, seconds: float, text_bytes: int, small: dict[str, float]
-) -> None:
-    about = {"text_mb": round(text_bytes / 1e6, 1), "rows": len(rows), "source": str(flags.source)}
-    peak = peak_mb()
+def report_speed(flags: argparse.Namespace, rows: int, whole: dict[str, float], tenth: dict[str, float]) -> None:
+    about = {"text_mb": round(whole["text_mb"], 1), "rows": rows, "source": str(flags.source)}
+    peak = whole["peak_mb"]
     figure(
-        "scan_mb_per_second",
-        text_bytes / seconds / 1e6,
-        None,
-        "MB/s of one core",
-        peak,
-        a_tenth=round(small["mb_per_s"], 1),
-        **about,
+        "scan_mb_per_second", whole["mb_per_s"], None, "MB/s of one core", peak, of_a_tenth=round(tenth["mb_per_s"], 1), **about
     )
-    figure("scan_peak_mb", peak, None, "MB", peak, at_smallest=round(small["peak_mb"], 1), **about)
+    figure("scan_peak_mb", peak, None, "MB", peak, of_a_tenth=round(tenth["peak_mb"], 1), **about)
 
 
 def report_false_rows(index: Index, flags: argparse.Namespace, plantings: Sequence[Planting], tally: Tally) -> None:
@@ -283,7 +294,9 @@ def report_false_rows(index: Index, flags: argparse.Namespace, plantings: Sequen
 # ---- the peer -----------------------------------------------------------------------------------------------------------
 
 
-def peer_recall(rows: Sequence[Row], documents: Sequence[tuple[str, str, Planting]]) -> tuple[dict[str, list[bool]], float]:
+def peer_recall(
+    rows: Sequence[Row], index: Index, documents: Sequence[tuple[str, str, Planting]]
+) -> tuple[dict[str, list[bool]], float]:
     """(by disguise whether the document of each planting is flagged, MB/s of one core)."""
     from datatrove.data import Document  # pyright: ignore[reportMissingImports]
     from datatrove.pipeline.decont import NGramsDecontFilter  # pyright: ignore[reportMissingImports]
@@ -312,13 +325,10 @@ def peer_recall(rows: Sequence[Row], documents: Sequence[tuple[str, str, Plantin
     seconds = time.process_time() - started
     text_bytes = sum(len(text.encode()) for _, text, _ in documents)
     started = time.process_time()
-    index = build_index([row.item for row in rows], HonestyConfig())
-    building = time.process_time() - started
-    started = time.process_time()
     scan_texts(index, ((id, text) for id, text, _ in documents))
     ours = time.process_time() - started
     figure("scan_mb_per_second_beside_peer", text_bytes / ours / 1e6, text_bytes / seconds / 1e6, "MB/s of one core", peak_mb(),
-           text_mb=round(text_bytes / 1e6, 1), index_s=round(building, 2))  # fmt: skip
+           text_mb=round(text_bytes / 1e6, 1))  # fmt: skip
     return found, text_bytes / seconds / 1e6
 
 

@@ -29,7 +29,7 @@ def rules_in(text: str, *items: ScanItem) -> set[tuple[str, str]]:
     return {(items[match.item].id, match.rule) for match in find_matches(index, text.split())}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(PROMPTS, st.lists(TEXT, max_size=4), SIZES, st.booleans())
 def test_the_search_by_hashes_finds_exactly_what_comparing_everywhere_finds(
     prompts: list[tuple[list[str], str]], texts: list[list[str]], sizes: tuple[int, int], with_answers: bool

@@ -9,7 +9,7 @@ import pytest
 from picochat.config import HonestyConfig
 from picochat.honesty.index import Index, build_index
 from picochat.honesty.items import item_of_row, scan_item
-from picochat.honesty.texts import HITS_KEPT_PER_BENCHMARK_ROW, Tally, scan_texts
+from picochat.honesty.texts import BATCH_CHARACTERS, HITS_KEPT_PER_BENCHMARK_ROW, Tally, scan_texts
 
 LONG = (
     "Only one option is right. Which of these rivers is by far the longest in the world?\nA. Rhine\nB. Nile\nC. Thames\nD. Po"
@@ -124,10 +124,25 @@ def test_all_hits_are_counted_and_only_the_first_are_kept() -> None:
 
 
 def test_the_result_does_not_depend_on_the_number_of_workers() -> None:
-    documents = [(name, text * 50) for name, text in filler(460)]
+    documents = [(name, text * 50) for name, text in filler(220)]
     documents[5] = ("early", "x. " + SHORT)
-    documents[455] = ("late", "y. " + LONG)
-    one, two = (scan_texts(index_of(), iter(documents), workers=workers) for workers in (1, 2))
-    assert one.text_bytes > 8_000_000
+    documents[215] = ("late", "y. " + LONG)
+    one, two = (scan_texts(index_of(), iter(documents), workers=workers, alone_characters=1) for workers in (1, 2))
+    assert one.text_bytes > 2 * BATCH_CHARACTERS
     assert one == two
     assert {hit.document for hit in one.hits} == {"early", "late"}
+
+
+def test_a_run_that_repeats_itself_is_nobodys() -> None:
+    grid = "Continue: 0 0 1 0 0 0 1 1 0 0 0 0 0 1 0 0 0 1 0 0 0 0 1 then say which colour the fifth square of it has and why"
+    index = build_index([scan_item("grid", "arc", grid, benchmark="arc")], HonestyConfig())
+    assert not scan_texts(index, [("d", "0 0 1 0 0 0 1 1 0 0 0 0 0 1 0 0 0 1 0 0 0 0")]).dirty_documents
+    assert scan_texts(index, [("d", grid[-78:])]).dirty_documents
+
+
+def test_a_document_of_many_megabytes_is_scanned_like_many_short_ones() -> None:
+    around = " ".join(text for _, text in filler(200))
+    text = around * 120 + f" \u2014 {LONG} " + around
+    (hit,) = scan_texts(index_of(), [("huge", text)]).hits[:1]
+    assert len(text) > 9_000_000
+    assert (hit.row, hit.offset) == ("long", 120 * len(around) + 3)

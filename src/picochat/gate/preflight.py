@@ -33,14 +33,14 @@ from picochat.rundir import PreflightFacts
 STATUS: dict[str, Literal["ready", "warn", "blocked"]] = {"pass": "ready", "warn": "warn", "block": "blocked"}
 IMPORT_MORE = "import more rows (picochat data hf-import ... --max-rows N), then picochat data preview --dataset-pack ..."
 TASK_PACK = "picochat data task-pack --dataset-pack ... --profile release_skills --sft-rows 2800 --eval-rows 700 --force"
+LEAVE_OUT = (
+    "honesty/report.md names the documents; list those of report.json (documents_to_leave_out) in corpus_recipe.json under "
+    '"exclude_documents", and run again'
+)
 EXTERNAL = "--external-eval auto, or --external-eval NAME=PATH of a file in a published layout (.jsonl or .parquet)"
 RESOLVE = (
     "the same command again with a network: only what is missing is fetched; or --external-eval auto --external-eval NAME=PATH "
     "with a file of it; benchmarks/unresolved.json says why"
-)
-LEAVE_OUT = (
-    "honesty/report.md names the documents; list those of report.json (documents_to_leave_out) in corpus_recipe.json under "
-    '"exclude_documents", and run again'
 )
 STEPS = "--base-steps N, or another --scale"
 

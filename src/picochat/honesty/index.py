@@ -25,12 +25,14 @@ from picochat.honesty.items import (
     ScanItem,
     Words,
     is_specific,
+    least_different,
 )
 from picochat.honesty.word_hashes import HashedWords, Hashes, Places, WindowSums, hash_words
 
 RULES: tuple[Rule, ...] = ("run", "coverage", "whole")
 SMALL_KEYS = (1, 2, 3, 4)
 SLOTS_PER_RUN = 32
+BLOCK_WINDOWS = 100_000
 BITS = np.array([1 << bit for bit in range(8)], dtype=np.uint8)
 FAMILY_FACTOR = np.uint64(0x8CB92BA72F3D8DD7)
 
@@ -104,6 +106,7 @@ class Spelled:
         self.numbers = [(n, m) for n, item in enumerate(items) for m in range(len(item.spellings))]
         self.words = [items[n].spellings[m] for n, m in self.numbers]
         hashed = hash_words(self.words)
+        self.hashes = hashed.hashes
         self.sums = WindowSums(hashed.hashes)
         self.lengths = np.diff(hashed.ends, prepend=0)
         self.firsts = hashed.ends - self.lengths
@@ -111,6 +114,15 @@ class Spelled:
         families: dict[object, int] = {}
         self.prompts = np.array([prompts.setdefault(items[n].prompt, len(prompts)) for n, _ in self.numbers], dtype=np.int64)
         self.families = np.array([families.setdefault(items[n].family, len(families)) for n, _ in self.numbers], dtype=np.int64)
+
+    def different_words(self, starts: Places, size: int) -> Places:
+        """How many different words each window of `size` words has."""
+        different = np.ones(len(starts), dtype=np.int64)
+        for block in range(0, len(starts), BLOCK_WINDOWS):
+            window = self.hashes[starts[block : block + BLOCK_WINDOWS, None] + np.arange(size)]
+            window.sort(axis=1)
+            different[block : block + BLOCK_WINDOWS] += (window[:, 1:] != window[:, :-1]).sum(axis=1)
+        return different
 
 
 def build_index(items: Sequence[ScanItem], config: HonestyConfig) -> Index:
@@ -150,6 +162,8 @@ def _own_runs(spelled: Spelled, size: int, rule: Rule) -> tuple[Runs, int]:
     counts = np.maximum(spelled.lengths - size + 1, 0)
     of = np.repeat(np.arange(len(counts)), counts)
     starts = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    telling = spelled.different_words(spelled.firsts[of] + starts, size) >= least_different(size)
+    of, starts = of[telling], starts[telling]
     hashes = spelled.sums.at(spelled.firsts[of] + starts, size)
     once = _first_of_each(hashes, of)
     hashes, of, starts = hashes[once], of[once], starts[once]

@@ -2,7 +2,8 @@
 
 Three kinds of match: a run of 13 words (a hit wherever it stands), runs of 8 words (for the coverage share), and the whole
 prompt of an item that has no 13-word run of its own. A run that stands in more than three different prompts of one skill, or of
-one benchmark, is template: it belongs to no single item, and is left out. Sees words only: no paraphrase, no translation.
+one benchmark, is template: it belongs to no single item, and is left out. So is a run that repeats itself (`0 0 1 0 0 0`), with
+fewer different words than half its length. Sees words only: no paraphrase, no translation.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def find_matches_slowly(items: Sequence[ScanItem], config: HonestyConfig, words:
 
 
 def own_runs(items: Sequence[ScanItem], size: int) -> list[list[dict[Words, int]]]:
-    """For each spelling of each item its runs of `size` words outside the template, and where each first begins in it."""
+    """For each spelling of each item its runs of `size` words that are not template, and where each first begins in it."""
     runs = [[_runs(words, size) for words in item.spellings] for item in items]
     prompts_with: dict[tuple[object, Words], set[Words]] = defaultdict(set)
     for item, of_item in zip(items, runs, strict=True):
@@ -117,7 +118,13 @@ def own_runs(items: Sequence[ScanItem], size: int) -> list[list[dict[Words, int]
 
 
 def _runs(words: Words, size: int) -> dict[Words, int]:
-    return {words[i : i + size]: i for i in reversed(range(len(words) - size + 1))}
+    runs = {words[i : i + size]: i for i in reversed(range(len(words) - size + 1))}
+    return {run: place for run, place in runs.items() if len(set(run)) >= least_different(size)}
+
+
+def least_different(size: int) -> int:
+    """Different words that a run must have to be anybody's: rows of digits stand in many texts."""
+    return size // 2
 
 
 def is_specific(item: ScanItem, words: Sequence[str], start: int, size: int) -> bool:

@@ -44,14 +44,17 @@ def scan_run(
     """Scan the whole corpus, held-out documents too, and the SFT rows: hits.jsonl, report.json, report.md, HonestyFacts."""
     from picochat.data.corpus.reader import read_split
 
-    corpus_facts = facts_of(corpus, CorpusFacts)
     documents = ((document.id, document.text) for split in ("train", "held_out") for document in read_split(corpus, split))
-    evals = _rows(rows, "eval.jsonl")
-    sft = chain(_rows(rows, "sft_train.jsonl"), _rows(rows, "sft_held_out.jsonl"))
-    workers = host.workers or usable_cores()
-    items = {name: benchmark_items(benchmarks, name) for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)}
     found = scan_rows(
-        list(evals), sft, documents, honesty, workers=workers, corpus_bytes=corpus_facts.text_bytes, benchmarks=items
+        list(_rows(rows, "eval.jsonl")),
+        chain(_rows(rows, "sft_train.jsonl"), _rows(rows, "sft_held_out.jsonl")),
+        documents,
+        honesty,
+        workers=host.workers or usable_cores(),
+        corpus_bytes=facts_of(corpus, CorpusFacts).text_bytes,
+        benchmarks={
+            name: benchmark_items(benchmarks, name) for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)
+        },
     )
     write_jsonl(draft.path("hits.jsonl"), found.hits)
     write_json(draft.path("report.json"), found.report)
@@ -63,10 +66,7 @@ def benchmark_items(benchmarks: Artifact, name: str) -> list[ScanItem]:
     """What is looked for of a benchmark: each question, and the correct option where the question is very short."""
     from picochat.data.benchmarks.stage import read_texts
 
-    return [
-        scan_item(row.id, name, row.question, [row.options[row.correct]], benchmark=name)
-        for row in read_texts(benchmarks, name)
-    ]
+    return [scan_item(row.id, name, row.question, [row.options[row.correct]]) for row in read_texts(benchmarks, name)]
 
 
 def _rows(rows: Artifact, name: str) -> Iterator[dict[str, Any]]:

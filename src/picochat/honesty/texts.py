@@ -82,13 +82,19 @@ class Tally:
 
 
 def scan_texts(
-    index: Index, documents: Iterable[Text], *, workers: int = 1, total_bytes: int | None = None, where: str = "corpus"
+    index: Index,
+    documents: Iterable[Text],
+    *,
+    workers: int = 1,
+    total_bytes: int | None = None,
+    where: str = "corpus",
+    alone_characters: int = ALONE_CHARACTERS,
 ) -> Tally:
-    """What the documents hold of the items. The result does not depend on `workers`."""
+    """What the documents hold of the items. The result does not depend on `workers`, who wait for so much text."""
     batches = _batches(documents)
     first: list[list[Text]] = []
     size = 0
-    while size < ALONE_CHARACTERS and (batch := next(batches, None)) is not None:
+    while size < alone_characters and (batch := next(batches, None)) is not None:
         first.append(batch)
         size += sum(len(text) for _, text in batch)
     beyond = next(batches, None)

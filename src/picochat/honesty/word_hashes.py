@@ -180,14 +180,12 @@ def _hash_form(form: bytes) -> tuple[Hashes, Places]:
     lengths = stops - starts
     hashes = loads[starts] & KEPT_BITS[np.minimum(lengths, LOAD)]
     hashes *= FACTORS[0]
+    longer = np.flatnonzero(lengths > LOAD)
     for number in range(1, HASHED_BYTES // LOAD):
-        longer = np.flatnonzero(lengths > LOAD * number)
-        if not len(longer):
-            break
         kept = KEPT_BITS[np.minimum(lengths[longer] - LOAD * number, LOAD)]
         hashes[longer] += (loads[starts[longer] + LOAD * number] & kept) * FACTORS[number]
-    longest = np.flatnonzero(lengths > HASHED_BYTES)
-    hashes[longest] += loads[stops[longest] - LOAD] * LAST_FACTOR
+        longer = longer[lengths[longer] > LOAD * (number + 1)]
+    hashes[longer] += loads[stops[longer] - LOAD] * LAST_FACTOR
     hashes += lengths.astype(np.uint64) * LENGTH_FACTOR
     hashes ^= hashes >> SHIFT
     hashes *= MIX_FACTOR
