@@ -199,6 +199,11 @@ def _fill_corpus(kind: str, draft: Draft) -> None:
     write_json(draft.observation("location.json"), {"root": "/home/somebody/private"})
 
 
+def _fill_honesty(kind: str, draft: Draft) -> None:
+    _fill_plain(kind, draft)
+    draft.path("hits.jsonl").write_bytes(b"\n")  # none
+
+
 def _fill_shards(kind: str, draft: Draft) -> None:
     for split in ("train", "held_out"):
         draft.path(f"{split}-00000.bin").write_bytes(bytes(64))
@@ -229,6 +234,7 @@ def _fill_checkpoint(kind: str, draft: Draft) -> None:
 WRITERS: dict[str, Callable[[str, Draft], None]] = {
     "corpus": _fill_corpus,
     "rows": _fill_rows,
+    "honesty": _fill_honesty,
     "shards": _fill_shards,
     "base": _fill_checkpoint,
     "sft": _fill_checkpoint,

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from picochat.model.gpt import GPT, IGNORED_TARGET, Cache
 
-
 LEAST_ALIVE = 0.75
 """Rows that have ended leave the cache once they are more than the rest: taking rows out copies the whole cache."""
 Ids = Sequence[int]
