@@ -213,6 +213,11 @@ def _fill_benchmarks(kind: str, draft: Draft) -> None:
     write_json(draft.observation("unresolved.json"), {})
 
 
+def _fill_honesty(kind: str, draft: Draft) -> None:
+    _fill_plain(kind, draft)
+    draft.path("hits.jsonl").write_bytes(b"\n")  # none
+
+
 def _fill_shards(kind: str, draft: Draft) -> None:
     for split in ("train", "held_out"):
         draft.path(f"{split}-00000.bin").write_bytes(bytes(64))
@@ -244,6 +249,7 @@ WRITERS: dict[str, Callable[[str, Draft], None]] = {
     "corpus": _fill_corpus,
     "rows": _fill_rows,
     "benchmarks": _fill_benchmarks,
+    "honesty": _fill_honesty,
     "shards": _fill_shards,
     "base": _fill_checkpoint,
     "sft": _fill_checkpoint,

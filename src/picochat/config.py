@@ -117,7 +117,7 @@ class EvalConfig(Record):
     fit_rows: PositiveInt = Field(
         default=100, description="SFT rows of each side, trained and held out, that are asked their own question"
     )
-    batch_rows: PositiveInt = Field(default=64, description="rows that are generated together")
+    batch_rows: PositiveInt = Field(default=128, description="rows that are generated together")
     ngram_train_tokens: PositiveInt = Field(
         default=50_000_000, description="shard tokens that the 5-gram baseline is counted on"
     )

@@ -82,7 +82,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"), ("evals", "runtime", "seed"), 2),
     Stage("parity",        "picochat.release.parity:measure_parity",      ("sft", "tokenizer", "shards"),                              (), 1),
     Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"), ("config",), 4),
-    Stage("summary",       "picochat.release.summary:write_summary",      ("corpus", "rows", "tokenizer", "shards", "honesty", "preflight", "base", "sft", "scores", "parity", "gate"), ("run", "config"), 1),
+    Stage("summary",       "picochat.release.summary:write_summary",      ("corpus", "rows", "tokenizer", "shards", "honesty", "preflight", "base", "sft", "scores", "parity", "gate"), ("run", "config"), 2),
 )  # fmt: skip
 
 

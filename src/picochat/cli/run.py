@@ -160,8 +160,8 @@ def status(run_dir: Annotated[Path, typer.Option(help="the run folder")]) -> Non
 @app.command("show")
 def show(run_dir: Annotated[Path, typer.Option(help="the run folder")]) -> None:
     """A finished run on one screen: verdict, curve, skills, replies."""
+    from picochat.gate.render import print_verdict
     from picochat.release.terminal import show_lines
     from picochat.rundir import require_run
 
-    for line in show_lines(require_run(run_dir)):
-        typer.echo(line)
+    print_verdict(show_lines(require_run(run_dir)))
