@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from picochat.config import GateConfig, RunConfig
-from picochat.core.errors import BadInput
+from picochat.config import ExternalConfig, GateConfig, RunConfig
+from picochat.core.errors import BadInput, HubProblem, Problem
 from picochat.core.machine import usable_cores
 from picochat.core.progress import byte_quantity
 from picochat.core.records import plain, write_atomic, write_json, write_jsonl
+from picochat.data.benchmarks.resolve import resolve_benchmarks
+from picochat.data.benchmarks.rows import read_benchmark
 from picochat.data.pack import LoadedPack
 from picochat.data.pack_documents import expected_bytes, read_pack
 from picochat.gate import measures
@@ -25,7 +27,7 @@ from picochat.gate.preflight import CHECKS, STATUS
 from picochat.gate.render import finding_lines, remedy_lines
 from picochat.honesty.items import ScanItem
 from picochat.honesty.report import plain_id, report_page
-from picochat.honesty.scan import ScanFound, scan_rows
+from picochat.honesty.scan import ScanFound, item_of_benchmark, scan_rows
 from picochat.rundir import FindingRecord, HonestyFacts
 from picochat.scales import find_scale
 from picochat.skills.rows import read_eval_rows, read_sft_rows, row_json
@@ -111,6 +113,22 @@ def scan_pack(
         benchmarks=benchmarks,
     )
     return ContaminationReport(found, contamination_findings(found.facts, config))
+
+
+def benchmark_items(external: ExternalConfig) -> dict[str, list[ScanItem]]:
+    """What to look for of the named benchmarks, all of their rows. Raises HubProblem that names each one that is not here."""
+    resolution = resolve_benchmarks(external)
+    if resolution.missing:
+        problems = [Problem(f"{name}: {reason}") for name, reason in sorted(resolution.missing.items())]
+        raise HubProblem(
+            "external benchmarks could not be had",
+            problems=problems,
+            fix="the same command with a network, or --external-eval NAME=PATH of a file",
+        )
+    return {
+        found.name: [item_of_benchmark(found.name, row) for row in read_benchmark(found.name, found.files).items]
+        for found in resolution.found
+    }
 
 
 def write_reports(report: ContaminationReport, folder: Path) -> None:

@@ -17,6 +17,7 @@ from picochat.config import HonestyConfig, HostConfig
 from picochat.core.machine import usable_cores
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import read_jsonl, write_atomic, write_json, write_jsonl
+from picochat.data.benchmarks.layouts import BenchmarkRow
 from picochat.honesty.index import Index, build_index
 from picochat.honesty.items import ScanItem, Words, item_of_row, scan_item
 from picochat.honesty.normalize import words_of
@@ -63,10 +64,15 @@ def scan_run(
 
 
 def benchmark_items(benchmarks: Artifact, name: str) -> list[ScanItem]:
-    """What is looked for of a benchmark: each question, and the correct option where the question is very short."""
+    """What is looked for of a published benchmark."""
     from picochat.data.benchmarks.stage import read_texts
 
-    return [scan_item(row.id, name, row.question, [row.options[row.correct]]) for row in read_texts(benchmarks, name)]
+    return [item_of_benchmark(name, row) for row in read_texts(benchmarks, name)]
+
+
+def item_of_benchmark(name: str, row: BenchmarkRow) -> ScanItem:
+    """What is looked for of a benchmark's row: its question, and the correct option where the question is very short."""
+    return scan_item(row.id, name, row.question, [row.options[row.correct]])
 
 
 def _rows(rows: Artifact, name: str) -> Iterator[dict[str, Any]]:
