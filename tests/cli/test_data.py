@@ -70,3 +70,31 @@ def test_a_page_and_no_page_contradict(tmp_path: Path) -> None:
     pack = make_pack(tmp_path, {"web": [("1", prose(1))]})
     with pytest.raises(WrongUsage, match="contradict"):
         _run("preview", "--pack", str(pack), "--html", "x.html", "--no-html")
+
+
+def test_honesty_writes_its_reports_beside_the_pack_and_exits_3_where_a_release_would_be_blocked(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": [("1", prose(1)), ("2", f"{prose(2)} How many rivers does this little country have?")]})
+    rows = tmp_path / "rows.jsonl"
+    pack.write_text(json.dumps({"corpus": {"recipe": "corpus_recipe.json"}}))
+    for prompt, code in (("How many rivers does this little country have?", 3), ("Which word of these has seven letters?", 0)):
+        rows.write_text(json.dumps({"id": "1", "user": prompt, "expected": "6"}) + "\n")
+        result = CliRunner().invoke(app, ["honesty", "--pack", str(pack), "--eval-input", str(rows), "--json"])
+        assert result.exit_code == code, result.output
+        report = json.loads(result.stdout)
+        assert report == json.loads((pack.parent / "honesty/report.json").read_text())
+        assert (pack.parent / "honesty/report.md").is_file()
+        assert report["documents_to_leave_out"] == (["web:2"] if code else [])
+
+
+def test_honesty_looks_for_the_rows_of_a_named_benchmark_too(tmp_path: Path) -> None:
+    question = "Which of these rivers flows through the most countries of them all?"
+    pack = make_pack(tmp_path, {"web": [("1", prose(1)), ("2", f"{prose(2)} {question}")]})
+    pack.write_text(json.dumps({"corpus": {"recipe": "corpus_recipe.json"}}))
+    quiz = tmp_path / "quiz.jsonl"
+    quiz.write_text(json.dumps({"question": question, "choices": ["Danube", "Rhine"], "answer": 0}) + "\n")
+    result = CliRunner().invoke(app, ["honesty", "--pack", str(pack), "--external-eval", f"quiz={quiz}", "--json"])
+    assert result.exit_code == 3, result.output
+    facts = json.loads(result.stdout)["facts"]
+    assert (facts["external_rows"], facts["external_dirty"]) == ({"quiz": 1}, {"quiz": 1})
+    with pytest.raises(WrongUsage, match="settings cannot be used"):
+        _run("honesty", "--pack", str(pack), "--external-eval", "No Name")

@@ -1,7 +1,11 @@
 """Scores follow from replies alone, and say what they count."""
 
+import random
+from pathlib import Path
+
 import pytest
 
+from picochat.core.records import parse_record, read_jsonl, write_jsonl
 from picochat.evals.record import Asked, Measured, Memorization
 from picochat.evals.scores import judge, scores_of
 from picochat.skills.pack import make_rows
@@ -83,3 +87,56 @@ def test_memorization_wants_every_token() -> None:
     ]
     facts = scores_of(ROWS, [], recalled, MEASURED, set(), "d")
     assert facts.memorized.share == pytest.approx(0.5)
+
+
+# ---- a pure function --------------------------------------------------------------------------------------------------
+
+HOSTILE = (
+    "",
+    "\x00\x1b[2J",
+    "<|assistant|> 85",
+    "\ufffd" * 9,
+    "I am Picochat.",
+    "\u202eFinal answer: 85",
+    "User: hello",
+    "x" * 5_000,
+)
+
+
+def hostile_replies() -> list[Asked]:
+    return [
+        make_asked(row, None if number % 3 else HOSTILE[number % len(HOSTILE)], base_reply=HOSTILE[(number + 1) % len(HOSTILE)])
+        for number, row in enumerate(EVALS)
+    ]
+
+
+def test_the_order_of_replies_changes_no_score() -> None:
+    asked = hostile_replies()
+    recalled = [Memorization(position=n, expected=[n, 2], continued=[n, n]) for n in range(5)]
+    for seed in range(3):
+        shuffled = random.Random(seed).sample(asked, len(asked))
+        first = scores_of(ROWS, asked, recalled, MEASURED, {EVALS[0].id}, "d")
+        assert scores_of(ROWS, shuffled, recalled[::-1], MEASURED, {EVALS[0].id}, "d") == first
+
+
+def test_writing_and_reading_replies_twice_changes_no_score(tmp_path: Path) -> None:
+    asked = hostile_replies()
+    again = asked
+    for turn in range(2):
+        write_jsonl(tmp_path / f"{turn}.jsonl", again)
+        again = [parse_record(Asked, value, "replies") for _, value in read_jsonl(tmp_path / f"{turn}.jsonl")]
+    assert again == asked
+    assert (tmp_path / "0.jsonl").read_bytes() == (tmp_path / "1.jsonl").read_bytes()
+    assert scored(again) == scored(asked)
+
+
+def test_bytes_that_are_not_utf_8_score_like_the_text_that_the_tokenizer_makes_of_them() -> None:
+    row = next(row for row in EVALS if row.skill == "math")
+    text = (b"Final answer: " + bytes([0xFF, 0xC3, 0x28, 0xF0, 0x9F])).decode("utf-8", errors="replace")
+    assert judge(row, make_asked(row, text)).reason == "wrong_answer"
+
+
+@pytest.mark.parametrize("likelihoods", [[], [-1.0], [float("nan")] * 4, [-1.0] * 4, [-1.0, -2.0, -3.0, float("-inf")]])
+def test_likelihoods_that_single_out_no_option_pass_nothing(likelihoods: list[float]) -> None:
+    row = next(row for row in EVALS if row.correct_choice and row.choice_labels.index(row.correct_choice) > 0)
+    assert not judge(row, make_asked(row, log_likelihoods=likelihoods)).passed

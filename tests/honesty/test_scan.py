@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from picochat.config import DataConfig, HonestyConfig, HostConfig
+from picochat.config import DataConfig, ExternalConfig, HonestyConfig, HostConfig
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_jsonl
+from picochat.data.benchmarks.resolve import resolve_benchmarks
+from picochat.data.benchmarks.stage import publish_benchmarks
 from picochat.data.corpus.build import build_corpus
 from picochat.data.pack import load_pack
+from picochat.honesty.items import item_of_row, scan_item
 from picochat.honesty.report import report_page
-from picochat.honesty.scan import ScanFound, item_of_row, scan_rows, scan_run, scan_texts
+from picochat.honesty.scan import ScanFound, scan_rows, scan_run
 from picochat.rundir import CorpusFacts, HonestyFacts, PracticeFacts, facts_of
 from picochat.skills.rows import prepare_rows
 from tests.tokens.builders import make_practice
@@ -106,22 +109,30 @@ def test_a_generic_prompt_counts_as_exact_in_the_sft_rows_all_the_same() -> None
     assert found.facts.dirty_eval_rows == ["who"]
 
 
-def test_all_hits_are_counted_and_only_the_first_are_kept() -> None:
-    found = scan([(f"d{n}", SHORT) for n in range(70)])
-    assert found.report["corpus_documents_holding"] == {"short": 70}
-    assert [hit.document for hit in found.hits] == [f"d{n}" for n in range(20)]
-
-
-def test_the_result_does_not_depend_on_the_number_of_workers() -> None:
-    documents = [(name, text * 50) for name, text in filler(460)]
-    documents[5] = ("early", "x. " + SHORT)
-    documents[455] = ("late", "y. " + LONG)
-    items = [item_of_row(row) for row in EVALS]
-    one = scan_texts(items, iter(documents), CONFIG, workers=1)
-    two = scan_texts(items, iter(documents), CONFIG, workers=2)
-    assert one.text_bytes > 8_000_000
-    assert one == two
-    assert {hit.document for hit in one.hits} == {"early", "late"}
+def test_benchmark_rows_are_looked_for_in_the_corpus_and_in_the_sft_rows() -> None:
+    arc = [scan_item("short", "arc", "Which planet of ours is the closest to the sun?"), scan_item("a2", "arc", LONG)]
+    piqa = [scan_item("p1", "piqa", "How do you keep bread fresh for a week?"), scan_item("p2", "piqa", "So?")]
+    found = scan_rows(
+        EVALS,
+        [{"id": "s1", "user": "how do you keep bread fresh for a week", "assistant": "?"}],
+        [("d1", "Well, which PLANET of ours is the closest to the sun?"), ("d2", LONG)],
+        CONFIG,
+        workers=1,
+        corpus_bytes=100,
+        benchmarks={"arc": arc, "piqa": piqa},
+    )
+    facts = found.facts
+    assert facts.external_rows == {"arc": 2, "piqa": 2}
+    assert facts.external_dirty == {"arc": 2, "piqa": 0}
+    assert facts.dirty_external_rows == {"arc": ["a2", "short"], "piqa": ["p1"]}
+    assert facts.dirty_eval_rows == ["long"], "an eval row and a benchmark row may have one id"
+    assert (facts.eval_rows, facts.sft_exact_prompts, facts.sft_largest_coverage) == (3, 0, 0.0)
+    assert facts.eval_by_skill == {"choice": 1, "identity": 1, "spelling": 1}
+    assert {(hit.benchmark, hit.row, hit.where) for hit in found.hits} >= {("arc", "short", "corpus"), ("piqa", "p1", "sft")}
+    assert found.report["benchmarks"]["piqa"]["rows_too_short_to_look_for"] == 1
+    page = report_page(facts, found.report)
+    assert "| arc | 2 | 2 | 2 |" in page
+    assert "| piqa | 2 | 0 | 1 |" in page
 
 
 def test_options_that_the_prompt_does_not_show_are_looked_for_as_well() -> None:
@@ -139,10 +150,13 @@ def test_the_page_says_what_was_found_and_what_cannot_be_seen() -> None:
         assert word in page
 
 
-def published(folder: Path) -> tuple[Artifact, Artifact]:
-    """A corpus of 300 documents and the rows above, published; one document holds an eval prompt."""
+QUESTION = "Which tool would a careful baker of the northern village reach for when the dough has risen twice overnight?"
+
+
+def published(folder: Path) -> tuple[Artifact, Artifact, Artifact]:
+    """A corpus of 300 documents, the rows above and two benchmark items, published; one document holds an item of each."""
     documents = [{"id": name, "text": text} for name, text in filler(299, seed=3)]
-    documents.append({"id": "leak", "text": "Some words. " + SHORT})
+    documents.append({"id": "leak", "text": "Some words. " + SHORT + " And then: " + QUESTION})
     folder.mkdir()
     for name, rows in (
         ("documents", documents),
@@ -158,19 +172,32 @@ def published(folder: Path) -> tuple[Artifact, Artifact]:
         build_corpus(pack, DataConfig(held_out_share=0.2), HostConfig(workers=1), corpus)
     with publish(folder / "rows", "rows", "key", {}) as rows:
         prepare_rows(pack, 42, rows)
+    (folder / "quiz.jsonl").write_text(
+        "".join(
+            json.dumps(
+                {"question": text, "choices": {"text": ["a spoon", "a pale stone"], "label": ["A", "B"]}, "answerKey": "A"}
+            )
+            + "\n"
+            for text in (QUESTION, "Of what material does the fictional harbour master of Oltany build all of his long quays?")
+        )
+    )
+    external = ExternalConfig(benchmarks=(f"quiz={folder / 'quiz.jsonl'}",))
+    with publish(folder / "benchmarks", "benchmarks", "key", {}) as benchmarks:
+        publish_benchmarks(external, resolve_benchmarks(external), benchmarks)
     assert corpus.artifact
     assert rows.artifact
-    return corpus.artifact, rows.artifact
+    assert benchmarks.artifact
+    return corpus.artifact, rows.artifact, benchmarks.artifact
 
 
 def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path) -> None:
-    corpus, rows = published(tmp_path / "pack")
+    corpus, rows, benchmarks = published(tmp_path / "pack")
     practice = make_practice(corpus, tmp_path / "practice", share=0.1)
     practised = facts_of(practice, PracticeFacts)
     digests: list[str] = []
     for name in ("first", "second"):
         with publish(tmp_path / name, "honesty", "key", {}) as draft:
-            scan_run(corpus, practice, rows, CONFIG, HostConfig(workers=1), draft)
+            scan_run(corpus, practice, rows, benchmarks, CONFIG, HostConfig(workers=1), draft)
         assert draft.artifact
         digests.append(draft.artifact.digest)
     assert digests[0] == digests[1]
@@ -184,4 +211,10 @@ def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path)
     assert facts.scanned_text_bytes == facts.corpus_text_bytes == corpus_facts.text_bytes + practised.text_bytes
     assert facts.dirty_eval_rows == ["short"]
     hits = [row for _, row in read_jsonl(draft.artifact.path("hits.jsonl"))]
-    assert [(hit["document"], hit["offset"]) for hit in hits] == [("documents.jsonl:leak", 12)]
+    assert {(hit["row"], hit["document"]) for hit in hits} == {
+        ("short", "documents.jsonl:leak"),
+        ("quiz-00000", "documents.jsonl:leak"),
+    }
+    assert hits[0]["offset"] == 12
+    assert (facts.external_rows, facts.external_dirty) == ({"quiz": 2}, {"quiz": 1})
+    assert facts.dirty_external_rows == {"quiz": ["quiz-00000"]}

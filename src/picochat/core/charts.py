@@ -16,22 +16,33 @@ from picochat.core.progress import quantity
 
 Point = tuple[float, float]
 
-WIDTH = 760
-LINE_HEIGHT = 388
+
+@dataclass(frozen=True)
+class Frame:
+    """The size of a line chart in pixels; other charts take the width, and the height that they need."""
+
+    width: int
+    height: int
+
+
+WIDE = Frame(760, 388)
+NARROW = Frame(400, 290)  # two beside each other on a screen, one on a phone, its text still readable
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 84, 52
-BAR_HEIGHT = 30
+BAR_HEIGHT = 46
 ROW_HEIGHT = 24
 CHARACTER = 7.3  # width of a 12px monospaced character, rounded up
 STYLE = """<style>
 .pc-bg{fill:#fff;stroke:#d1d9e0}.pc-ink{fill:#1f2328}.pc-mute{fill:#59636e}.pc-grid{stroke:#e4e8ec}.pc-axis{stroke:#818b98}
 .pc-s0{stroke:#0969da}.pc-s1{stroke:#bc4c00}.pc-s2{stroke:#1a7f37}.pc-s3{stroke:#8250df}.pc-bar{fill:#54aeff}
+.pc-bound{stroke:#1f2328;stroke-width:3}.pc-chance{stroke:#59636e;stroke-width:2;stroke-dasharray:3 3}
+.pc-diamond{fill:#bc4c00;stroke:#fff}
 .pc-pass{fill:#1a7f37}.pc-warn{fill:#9a6700}.pc-block{fill:#cf222e}.pc-unmeasured{fill:#8250df}
 .pc text{font:12px ui-sans-serif,system-ui,sans-serif}.pc .pc-title{font-size:15px;font-weight:600}
 .pc .pc-mono{font-family:ui-monospace,Menlo,Consolas,monospace}.pc polyline{fill:none;stroke-width:2;stroke-linejoin:round}
 @media (prefers-color-scheme:dark){.pc-bg{fill:#0d1117;stroke:#3d444d}.pc-ink{fill:#f0f6fc}.pc-mute{fill:#9198a1}
 .pc-grid{stroke:#21262d}.pc-axis{stroke:#656c76}.pc-s0{stroke:#58a6ff}.pc-s1{stroke:#ffa657}.pc-s2{stroke:#3fb950}
 .pc-s3{stroke:#bc8cff}.pc-bar{fill:#1f6feb}.pc-pass{fill:#3fb950}.pc-warn{fill:#d29922}.pc-block{fill:#ff7b72}
-.pc-unmeasured{fill:#bc8cff}}
+.pc-unmeasured{fill:#bc8cff}.pc-bound{stroke:#f0f6fc}.pc-chance{stroke:#9198a1}.pc-diamond{fill:#ffa657;stroke:#0d1117}}
 </style>"""
 
 
@@ -46,7 +57,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
-    """A share with its interval. `marks` are other shares to compare with, by the position of their name in the legend."""
+    """A share with its interval. `marks` are other shares to compare with, by the position of their name in the legend: the
+    first is a line, the second a diamond, the third a dashed line, so that nobody needs colours to tell them apart."""
 
     label: str
     value: float | None
@@ -75,24 +87,33 @@ def thin(points: Sequence[Point], limit: int = 300) -> list[Point]:
 
 
 def line_chart(
-    title: str, lines: Sequence[Line], x_label: str, y_label: str, references: Sequence[tuple[str, float]] = ()
+    title: str,
+    lines: Sequence[Line],
+    x_label: str,
+    y_label: str,
+    references: Sequence[tuple[str, float]] = (),
+    frame: Frame = WIDE,
+    least: float | None = None,
 ) -> str:
-    """Lines over shared axes, with a legend and dashed reference lines (label, y). Says so where there is nothing to draw."""
+    """Lines over shared axes, with a legend and dashed reference lines (label, y). Says so where there is nothing to draw.
+
+    least: a value that the y axis holds in any case, such as 0.
+    """
     lines = [Line(line.label, [p for p in line.points if all(map(math.isfinite, p))], line.dots) for line in lines]
     xs = [x for line in lines for x, _ in line.points]
-    ys = [y for line in lines for _, y in line.points] + [y for _, y in references]
+    ys = [y for line in lines for _, y in line.points] + [y for _, y in references] + ([] if least is None else [least])
     if not xs:
-        return _document(title, 90, [_text(LEFT, 66, "nothing was measured", "pc-mute")])
+        return _document(title, 90, [_text(16, 66, "nothing was measured", "pc-mute")], frame.width)
     x_ticks, y_ticks = nice_ticks(min(xs), max(xs)), nice_ticks(min(ys), max(ys))
     x_ticks = [tick for tick in x_ticks if tick <= max(xs)] or x_ticks[:1]
-    x_at = _scale([x_ticks[0], max(*xs, x_ticks[0] + 1e-9)], LEFT, WIDTH - RIGHT)
-    y_at = _scale(y_ticks, LINE_HEIGHT - BOTTOM, TOP)
-    body = _axes(x_ticks, y_ticks, x_at, y_at, x_label, y_label)
+    x_at = _scale([x_ticks[0], max(*xs, x_ticks[0] + 1e-9)], LEFT, frame.width - RIGHT)
+    y_at = _scale(y_ticks, frame.height - BOTTOM, TOP)
+    body = _axes(x_ticks, y_ticks, x_at, y_at, (x_label, y_label), frame)
     for label, y in references:
-        body += _reference(label, y_at(y))
+        body += _reference(label, y_at(y), frame.width)
     for number, line in enumerate(lines):
         body += _polyline(line, number % 4, x_at, y_at)
-    return _document(title, LINE_HEIGHT, [*body, *_legend([line.label for line in lines])])
+    return _document(title, frame.height, [*body, *_legend([line.label for line in lines])], frame.width)
 
 
 def nice_ticks(low: float, high: float, about: int = 6) -> list[float]:
@@ -108,21 +129,19 @@ def nice_ticks(low: float, high: float, about: int = 6) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def bar_chart(title: str, bars: Sequence[Bar], marks: Sequence[str] = ()) -> str:
-    """Horizontal bars from 0 to 1 with interval whiskers; `marks` names the ticks drawn on each bar."""
+def bar_chart(title: str, bars: Sequence[Bar], marks: Sequence[str] = (), width: int = NARROW.width) -> str:
+    """Horizontal bars from 0 to 1 with interval whiskers, each under its label; `marks` names what is drawn across them."""
     if not bars:
-        return _document(title, 90, [_text(LEFT, 66, "nothing was measured", "pc-mute")])
-    label_width = 24 + CHARACTER * max(len(bar.label) for bar in bars)
-    text_width = CHARACTER * max(len(bar.text) for bar in bars)
+        return _document(title, 90, [_text(16, 66, "nothing was measured", "pc-mute")], width)
     bottom = TOP + BAR_HEIGHT * len(bars)
-    at = _scale([0.0, 1.0], label_width, WIDTH - RIGHT - text_width - 8)
+    at = _scale([0.0, 1.0], 20, width - 24)
     body: list[str] = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        body.append(_rule(at(tick), TOP - 8, at(tick), bottom, "pc-grid"))
+        body.append(_rule(at(tick), TOP - 14, at(tick), bottom, "pc-grid"))
         body.append(_text(at(tick), bottom + 18, f"{tick:.0%}", "pc-mute", "middle"))
     for number, bar in enumerate(bars):
         body += _bar(bar, TOP + BAR_HEIGHT * number, at)
-    return _document(title, bottom + 32, [*body, *_legend(marks, first=1)])
+    return _document(title, bottom + 32, [*body, *_mark_legend(marks)], width)
 
 
 def verdict_table(title: str, rows: Sequence[VerdictRow], summary: str = "") -> str:
@@ -133,16 +152,16 @@ def verdict_table(title: str, rows: Sequence[VerdictRow], summary: str = "") -> 
     for number, row in enumerate(rows):
         y = TOP + ROW_HEIGHT * number
         status = row.status if row.status in ("pass", "warn", "block") else "unmeasured"
-        body.append(_rule(16, y + 8, WIDTH - 16, y + 8, "pc-grid"))
+        body.append(_rule(16, y + 8, WIDE.width - 16, y + 8, "pc-grid"))
         body.append(f'<circle class="pc-{status}" cx="24" cy="{_n(y - 4)}" r="5"><title>{status}</title></circle>')
         body.append(_text(40, y, row.name, "pc-ink pc-mono"))
         body.append(_text(names + 8, y, row.measured, f"pc-{status} pc-mono"))
         body.append(_text(values + 8, y, row.bound, "pc-mute pc-mono"))
-    width = max(WIDTH, round(values + 24 + CHARACTER * max((len(row.bound) for row in rows), default=0)))
+    width = max(WIDE.width, round(values + 24 + CHARACTER * max((len(row.bound) for row in rows), default=0)))
     return _document(title, TOP + ROW_HEIGHT * len(rows), body, width)
 
 
-def _document(title: str, height: float, body: Sequence[str], width: int = WIDTH) -> str:
+def _document(title: str, height: float, body: Sequence[str], width: int = WIDE.width) -> str:
     size = f'width="{width}" height="{_n(height)}" viewBox="0 0 {width} {_n(height)}"'
     head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="pc" role="img" {size}>',
@@ -164,26 +183,26 @@ def _axes(
     y_ticks: Sequence[float],
     x_at: Callable[[float], float],
     y_at: Callable[[float], float],
-    x_label: str,
-    y_label: str,
+    labels: tuple[str, str],
+    frame: Frame,
 ) -> list[str]:
-    floor = LINE_HEIGHT - BOTTOM
+    floor, right = frame.height - BOTTOM, frame.width - RIGHT
     parts: list[str] = []
     for tick in y_ticks:
-        parts.append(_rule(LEFT, y_at(tick), WIDTH - RIGHT, y_at(tick), "pc-grid"))
+        parts.append(_rule(LEFT, y_at(tick), right, y_at(tick), "pc-grid"))
         parts.append(_text(LEFT - 8, y_at(tick) + 4, quantity(tick), "pc-mute", "end"))
     for tick in x_ticks:
         parts.append(_rule(x_at(tick), floor, x_at(tick), floor + 5, "pc-axis"))
         parts.append(_text(x_at(tick), floor + 20, quantity(tick), "pc-mute", "middle"))
-    parts.append(_rule(LEFT, floor, WIDTH - RIGHT, floor, "pc-axis"))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, LINE_HEIGHT - 12, x_label, "pc-mute", "middle"))
-    parts.append(_text(16, TOP - 12, y_label, "pc-mute"))
+    parts.append(_rule(LEFT, floor, right, floor, "pc-axis"))
+    parts.append(_text((LEFT + right) / 2, frame.height - 12, labels[0], "pc-mute", "middle"))
+    parts.append(_text(16, TOP - 12, labels[1], "pc-mute"))
     return parts
 
 
-def _reference(label: str, y: float) -> list[str]:
-    dash = f'<line class="pc-axis" stroke-dasharray="5 4" x1="{LEFT}" y1="{_n(y)}" x2="{WIDTH - RIGHT}" y2="{_n(y)}"/>'
-    return [dash, _text(WIDTH - RIGHT - 6, y - 6, label, "pc-mute", "end")]
+def _reference(label: str, y: float, width: int) -> list[str]:
+    dash = f'<line class="pc-axis" stroke-dasharray="5 4" x1="{LEFT}" y1="{_n(y)}" x2="{width - RIGHT}" y2="{_n(y)}"/>'
+    return [dash, _text(width - RIGHT - 6, y - 6, label, "pc-mute", "end")]
 
 
 def _polyline(line: Line, colour: int, x_at: Callable[[float], float], y_at: Callable[[float], float]) -> list[str]:
@@ -195,31 +214,44 @@ def _polyline(line: Line, colour: int, x_at: Callable[[float], float], y_at: Cal
     return parts
 
 
-def _legend(labels: Sequence[str], first: int = 0) -> list[str]:
+def _legend(labels: Sequence[str]) -> list[str]:
     parts: list[str] = []
     x = 16.0
     for number, label in enumerate(labels):
-        parts.append(
-            f'<line class="pc-s{(number + first) % 4}" stroke-width="3" x1="{_n(x)}" y1="44" x2="{_n(x + 18)}" y2="44"/>'
-        )
+        parts.append(f'<line class="pc-s{number % 4}" stroke-width="3" x1="{_n(x)}" y1="44" x2="{_n(x + 18)}" y2="44"/>')
         parts.append(_text(x + 24, 48, label, "pc-mute"))
         x += 44 + CHARACTER * len(label)
     return parts
 
 
 def _bar(bar: Bar, y: float, at: Callable[[float], float]) -> list[str]:
-    middle = y + BAR_HEIGHT / 2 - 4
-    parts = [_text(16, middle + 4, bar.label, "pc-ink")]
+    middle = y + BAR_HEIGHT - 20
+    parts = [_text(at(0), y + 8, bar.label, "pc-ink"), _text(at(1), y + 8, bar.text, "pc-mute", "end")]
     if bar.value is not None:
         size = f'width="{_n(max(0.0, at(bar.value) - at(0)))}" height="14"'
         parts.append(f'<rect class="pc-bar" x="{_n(at(0))}" y="{_n(middle - 7)}" {size} rx="2"/>')
     if bar.low is not None and bar.high is not None:
         parts.append(_rule(at(bar.low), middle, at(bar.high), middle, "pc-axis", 2))
         parts += [_rule(at(end), middle - 5, at(end), middle + 5, "pc-axis", 2) for end in (bar.low, bar.high)]
-    for number, mark in enumerate(bar.marks):
-        if mark is not None:
-            parts.append(_rule(at(mark), middle - 10, at(mark), middle + 10, f"pc-s{(number + 1) % 4}", 3))
-    return [*parts, _text(at(1) + 12, middle + 4, bar.text, "pc-mute")]
+    return parts + [_mark(number, at(mark), middle) for number, mark in enumerate(bar.marks) if mark is not None]
+
+
+def _mark(number: int, x: float, middle: float) -> str:
+    """The line, the diamond or the dashed line across a bar."""
+    if number == 1:
+        corners = " ".join(f"{_n(x + dx)},{_n(middle + dy)}" for dx, dy in ((0, -6), (6, 0), (0, 6), (-6, 0)))
+        return f'<polygon class="pc-diamond" points="{corners}"/>'
+    style = "pc-bound" if number == 0 else "pc-chance"
+    return f'<line class="{style}" x1="{_n(x)}" y1="{_n(middle - 11)}" x2="{_n(x)}" y2="{_n(middle + 11)}"/>'
+
+
+def _mark_legend(names: Sequence[str]) -> list[str]:
+    parts: list[str] = []
+    x = 16.0
+    for number, name in enumerate(names):
+        parts += [_mark(number, x + 6, 44), _text(x + 18, 48, name, "pc-mute")]
+        x += 40 + CHARACTER * len(name)
+    return parts
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float, style: str, width: int = 1) -> str:

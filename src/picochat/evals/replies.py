@@ -7,7 +7,7 @@ longer option is not punished for its length.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -15,7 +15,7 @@ from picochat.config import EvalConfig
 from picochat.core.progress import Progress
 from picochat.core.records import Record
 from picochat.model.gpt import GPT
-from picochat.model.sampling import continuation_log_likelihoods, greedy_replies
+from picochat.model.sampling import greedy_replies, option_log_likelihoods
 from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import choice_candidates
 from picochat.tokens.chat_format import Message, render_prompt
@@ -38,13 +38,11 @@ def ask_all(
     """Row id -> what the model said."""
     said: dict[str, Said] = {}
     prompts = {row.id: row_prompt(row, tokenizer) for row in rows}
-    in_order = sorted(rows, key=lambda row: (bool(row.choice_labels), len(prompts[row.id]), row.id))
-    generated = [row for row in in_order if not row.choice_labels]
-    chosen = [row for row in in_order if row.choice_labels]
+    chosen = sorted((row for row in rows if row.choice_labels), key=lambda row: (len(prompts[row.id]), row.id))
+    generated = {row.id: prompts[row.id] for row in rows if not row.choice_labels}
     with Progress(label, len(rows), "rows") as progress:
-        for start in range(0, len(generated), config.batch_rows):
-            batch = generated[start : start + config.batch_rows]
-            said.update(_generate(model, batch, prompts, tokenizer, config, dtype))
+        for batch in generate_ids(model, generated, tokenizer.end, config, dtype):
+            said.update({row: Said(text=tokenizer.decode(ids)) for row, ids in batch.items()})
             progress.advance(len(batch))
         for start in range(0, len(chosen), max(1, config.batch_rows // 4)):
             batch = chosen[start : start + max(1, config.batch_rows // 4)]
@@ -59,33 +57,30 @@ def row_prompt(row: EvalRow, tokenizer: Tokenizer) -> list[int]:
     return render_prompt(tokenizer, [*system, Message(role="user", content=row.user)])
 
 
-def _generate(
-    model: GPT,
-    rows: Sequence[EvalRow],
-    prompts: dict[str, list[int]],
-    tokenizer: Tokenizer,
-    config: EvalConfig,
-    dtype: torch.dtype,
-) -> dict[str, Said]:
+def generate_ids(
+    model: GPT, prompts: Mapping[str, list[int]], end: int, config: EvalConfig, dtype: torch.dtype
+) -> Iterator[dict[str, list[int]]]:
+    """Row id -> reply, batch by batch, prompts of similar length together. A prompt that is too long loses its beginning."""
     room = model.config.context - 1
-    batch = [prompts[row.id][-room:] for row in rows]
-    replies = greedy_replies(model, batch, end=tokenizer.end, max_new_tokens=config.max_new_tokens, dtype=dtype)
-    return {row.id: Said(text=tokenizer.decode(ids)) for row, ids in zip(rows, replies, strict=True)}
+    in_order = sorted(prompts, key=lambda row: (len(prompts[row]), row))
+    for start in range(0, len(in_order), config.batch_rows):
+        rows = in_order[start : start + config.batch_rows]
+        batch = [prompts[row][-room:] for row in rows]
+        replies = greedy_replies(model, batch, end=end, max_new_tokens=config.max_new_tokens, dtype=dtype)
+        yield dict(zip(rows, replies, strict=True))
 
 
 def _choose(
     model: GPT, rows: Sequence[EvalRow], prompts: dict[str, list[int]], tokenizer: Tokenizer, dtype: torch.dtype
 ) -> dict[str, Said]:
-    pairs: list[tuple[list[int], list[int]]] = []
+    questions: list[tuple[list[int], list[list[int]]]] = []
     for row in rows:
-        for candidate in choice_candidates(row):
-            continuation = [*tokenizer.encode(candidate), tokenizer.end]
-            pairs.append((prompts[row.id][-(model.config.context - len(continuation)) :], continuation))
-    sums = iter(continuation_log_likelihoods(model, pairs, dtype=dtype))
-    lengths = iter(len(continuation) for _, continuation in pairs)
+        options = [[*tokenizer.encode(candidate), tokenizer.end] for candidate in choice_candidates(row)]
+        room = model.config.context - max(len(option) for option in options)
+        questions.append((prompts[row.id][-room:], options))
+    found = option_log_likelihoods(model, questions, pad=tokenizer.pad, dtype=dtype)
     said: dict[str, Said] = {}
-    for row in rows:
-        candidates = choice_candidates(row)
-        means = [round(next(sums) / next(lengths), LIKELIHOOD_DIGITS) for _ in candidates]
-        said[row.id] = Said(text=candidates[means.index(max(means))], log_likelihoods=means)
+    for row, (_, options), sums in zip(rows, questions, found, strict=True):
+        means = [round(nats / len(option), LIKELIHOOD_DIGITS) for nats, option in zip(sums, options, strict=True)]
+        said[row.id] = Said(text=choice_candidates(row)[means.index(max(means))], log_likelihoods=means)
     return said

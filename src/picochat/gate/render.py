@@ -18,6 +18,7 @@ from picochat.gate.evidence import GateReport, PlanRecord, PreflightReport
 from picochat.rundir import FindingRecord
 
 MARKS = {"pass": "pass", "warn": "WARN", "block": "BLOCK", "unmeasured": "none"}
+WORST_FIRST = ("block", "unmeasured", "warn", "pass")
 COLOURS = {"pass": "green", "WARN": "yellow", "BLOCK": "bold red", "none": "magenta"}
 
 
@@ -53,9 +54,14 @@ def plan_lines(plan: PlanRecord) -> list[str]:
     return lines
 
 
+def worst_first(findings: Iterable[FindingRecord]) -> list[FindingRecord]:
+    """What blocks, then what was not measured, what warns and what passes; each in the order of the table of rules."""
+    return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.status))
+
+
 def finding_lines(findings: Sequence[FindingRecord]) -> list[str]:
-    """One aligned line a finding: status, name, measured value with unit, bound."""
-    cells = [(MARKS[f.status], f.name, measured_text(f), f.bound) for f in findings]
+    """One aligned line a finding, the worst first: status, name, measured value with unit, bound."""
+    cells = [(MARKS[f.status], f.name, measured_text(f), f.bound) for f in worst_first(findings)]
     widths = [max((len(row[column]) for row in cells), default=0) for column in range(4)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
@@ -68,7 +74,7 @@ def measured_text(finding: FindingRecord) -> str:
 
 def remedy_lines(findings: Iterable[FindingRecord]) -> list[str]:
     lines: list[str] = []
-    for finding in findings:
+    for finding in worst_first(findings):
         if finding.status != "pass":
             lines += ["", f"{MARKS[finding.status]} {finding.name}: {finding.message}"]
             lines += [f"    fix: {finding.fix}"] if finding.fix else []
@@ -116,7 +122,7 @@ def gate_page(report: GateReport) -> str:
 
 def findings_table(findings: Iterable[FindingRecord]) -> list[str]:
     lines = ["| status | name | measured | must be |", "|---|---|---|---|"]
-    return lines + [f"| {f.status} | {f.name} | {cell(measured_text(f))} | `{f.bound}` |" for f in findings]
+    return lines + [f"| {f.status} | {f.name} | {cell(measured_text(f))} | `{f.bound}` |" for f in worst_first(findings)]
 
 
 def cell(text: str) -> str:
@@ -127,7 +133,7 @@ def cell(text: str) -> str:
 
 
 def _remedy_list(findings: Iterable[FindingRecord]) -> list[str]:
-    failing = [finding for finding in findings if finding.status != "pass"]
+    failing = [finding for finding in worst_first(findings) if finding.status != "pass"]
     if not failing:
         return []
     lines = ["", "## What failed, and what mends it", ""]

@@ -59,23 +59,39 @@ class Cache:
     """Keys and values of the positions seen so far, one (B, K, S, D) pair a layer, and which of them are real.
 
     Rows are padded on the left, so that the newest position of every row is the last. `offset_B` is the number of padding
-    positions before a row's first token: its token at cache index s has position s - offset.
+    positions before a row's first token: its token at cache index s has position s - offset. `room`: positions that are
+    allocated at once, because copying the whole cache for each token costs more than the token; it grows where it must.
     """
 
     valid_BS: Tensor
     offset_B: Tensor
+    room: int = 0
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
     def append(self, layer: int, key_BKTD: Tensor, value_BKTD: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values of the layer, the new ones included."""
-        if layer == len(self.keys):
-            self.keys.append(key_BKTD)
-            self.values.append(value_BKTD)
-        else:
-            self.keys[layer] = torch.cat((self.keys[layer], key_BKTD), dim=2)
-            self.values[layer] = torch.cat((self.values[layer], value_BKTD), dim=2)
-        return self.keys[layer], self.values[layer]
+        """All keys and values of the layer, the new ones included: they end where `valid_BS` ends."""
+        stored = self.valid_BS.shape[1]
+        for buffers, new_BKTD in ((self.keys, key_BKTD), (self.values, value_BKTD)):
+            if layer == len(buffers):
+                buffers.append(self._with_room(new_BKTD, None, max(stored, self.room)))
+            elif buffers[layer].shape[2] < stored:
+                buffers[layer] = self._with_room(new_BKTD, buffers[layer], 2 * stored)
+            buffers[layer][:, :, stored - new_BKTD.shape[2] : stored] = new_BKTD
+        return self.keys[layer][:, :, :stored], self.values[layer][:, :, :stored]
+
+    def take(self, rows: Tensor) -> None:
+        """Keep these rows alone, in this order; a row may be taken several times."""
+        self.valid_BS, self.offset_B = self.valid_BS[rows], self.offset_B[rows]
+        self.keys, self.values = [key[rows] for key in self.keys], [value[rows] for value in self.values]
+
+    @staticmethod
+    def _with_room(like_BKTD: Tensor, old_BKSD: Tensor | None, positions: int) -> Tensor:
+        rows, heads, _, width = like_BKTD.shape
+        larger = like_BKTD.new_zeros(rows, heads, positions, width)
+        if old_BKSD is not None:
+            larger[:, :, : old_BKSD.shape[2]] = old_BKSD
+        return larger
 
 
 @dataclass(frozen=True)
@@ -202,12 +218,19 @@ class GPT(nn.Module):
         self.register_buffer("cos_TD", cos, persistent=False)
         self.register_buffer("sin_TD", sin, persistent=False)
 
-    def forward(self, ids_BT: Tensor, dtype: torch.dtype = torch.float32, cache: Cache | None = None) -> Tensor:
-        """Logits in `dtype`. With a cache, `ids_BT` are the next positions; the caller extends `cache.valid_BS` first."""
+    def forward(
+        self, ids_BT: Tensor, dtype: torch.dtype = torch.float32, cache: Cache | None = None, *, newest_only: bool = False
+    ) -> Tensor:
+        """Logits in `dtype`. With a cache, `ids_BT` are the next positions; the caller extends `cache.valid_BS` first.
+
+        newest_only: (B, 1, V), of the last position: the head over a whole prompt is a quarter of its work in a small model.
+        """
         at = self._positions(ids_BT.shape[1], cache)
         x_BTC = self.embedding(ids_BT).to(dtype)
         for block in self.blocks:
             x_BTC = block(x_BTC, at)
+        if newest_only:
+            x_BTC = x_BTC[:, -1:]
         return F.linear(self.norm(x_BTC), self.embedding.weight.to(dtype))
 
     def loss_sum(self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -230,7 +253,7 @@ class GPT(nn.Module):
             return Positions(self.cos_TD[:length], self.sin_TD[:length], None, None, self.repeat_heads)
         total = cache.valid_BS.shape[1]
         index_T = torch.arange(total - length, total, device=cache.valid_BS.device)
-        position_BT = (index_T[None, :] - cache.offset_B[:, None]).clamp(min=0)
+        position_BT = (index_T[None, :] - cache.offset_B[:, None]).clamp(0, self.config.context - 1)
         index_S = torch.arange(total, device=index_T.device)
         causal_TS = index_S[None, :] <= index_T[:, None]
         # A padding position looks at itself alone: a row without any key would be NaN.

@@ -1,8 +1,8 @@
 """Replies and likelihoods from a model, many rows at a time.
 
-Rows are padded on the left and share one cache; a row that has ended is taken out at once, so short replies do not wait
-for long ones. Greedy decoding gives the same tokens as one row at a time (tested). Continuation likelihoods are padded on
-the right and need no cache. Sampling with a temperature is not here yet.
+Rows are padded on the left and share one cache; rows that have ended are taken out, so short replies do not wait for
+long ones. Greedy decoding gives the same tokens as one row at a time (tested in float32; in bf16 a near tie may fall the
+other way). Sampling with a temperature is not here yet.
 """
 
 from __future__ import annotations
@@ -14,46 +14,69 @@ from torch import Tensor
 
 from picochat.model.gpt import GPT, IGNORED_TARGET, Cache
 
+LEAST_ALIVE = 0.75
+"""Rows that have ended leave the cache once they are more than the rest: taking rows out copies the whole cache."""
+Ids = Sequence[int]
+
 
 @torch.no_grad()
 def greedy_replies(
-    model: GPT, prompts: Sequence[Sequence[int]], *, end: int, max_new_tokens: int, dtype: torch.dtype = torch.float32
+    model: GPT, prompts: Sequence[Ids], *, end: int, max_new_tokens: int, dtype: torch.dtype = torch.float32
 ) -> list[list[int]]:
     """For each prompt the most likely tokens until `end` (left out), `max_new_tokens` or the context is full."""
-    device = model.embedding.weight.device
-    longest = max(len(prompt) for prompt in prompts)
-    offset_B = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
-    ids_BT = torch.tensor([[end] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    cache = Cache(torch.arange(longest, device=device)[None, :] >= offset_B[:, None], offset_B)
-    alive = list(range(len(prompts)))
+    cache, ids_BT = _padded(model, prompts, end, max_new_tokens)
+    slots = list(range(len(prompts)))  # the prompt that each row of the batch belongs to
+    open_rows = set(slots)
     replies: list[list[int]] = [[] for _ in prompts]
-    logits_BV = model(ids_BT, dtype, cache)[:, -1]
     for _ in range(max_new_tokens):
-        tokens = logits_BV.argmax(dim=-1).tolist()
-        kept = [slot for slot, token in enumerate(tokens) if token != end]
-        for slot in kept:
-            replies[alive[slot]].append(tokens[slot])
-        kept = [slot for slot in kept if len(prompts[alive[slot]]) + len(replies[alive[slot]]) < model.config.context]
-        if not kept:
+        tokens_B = model(ids_BT, dtype, cache, newest_only=True)[:, -1].argmax(dim=-1)
+        for row, token in zip(slots, tokens_B.tolist(), strict=True):
+            if row in open_rows and token != end:
+                replies[row].append(token)
+            if token == end or len(prompts[row]) + len(replies[row]) >= model.config.context:
+                open_rows.discard(row)
+        if not open_rows:
             break
-        if len(kept) < len(alive):
-            _keep(cache, torch.tensor(kept, device=device))
-            alive = [alive[slot] for slot in kept]
-        cache.valid_BS = torch.nn.functional.pad(cache.valid_BS, (0, 1), value=True)
-        next_B1 = torch.tensor([[replies[row][-1]] for row in alive], device=device)
-        logits_BV = model(next_B1, dtype, cache)[:, -1]
+        if len(open_rows) < LEAST_ALIVE * len(slots):
+            kept = torch.tensor([slot for slot, row in enumerate(slots) if row in open_rows], device=tokens_B.device)
+            cache.take(kept)
+            slots, tokens_B = [row for row in slots if row in open_rows], tokens_B[kept]
+        _grow(cache, 1)
+        ids_BT = tokens_B[:, None]
     return replies
 
 
-def _keep(cache: Cache, slots: Tensor) -> None:
-    cache.valid_BS, cache.offset_B = cache.valid_BS[slots], cache.offset_B[slots]
-    cache.keys = [key[slots] for key in cache.keys]
-    cache.values = [value[slots] for value in cache.values]
+@torch.no_grad()
+def option_log_likelihoods(
+    model: GPT, questions: Sequence[tuple[Ids, Sequence[Ids]]], *, pad: int, dtype: torch.dtype = torch.float32
+) -> list[list[float]]:
+    """For each (prompt ids, options as ids) the summed log-probability of each option after the prompt, in nats.
+
+    A prompt is read once for all of its options. `pad`: any id of the vocabulary; what stands there is not read.
+    """
+    prompts, options = [prompt for prompt, _ in questions], [option for _, options in questions for option in options]
+    most = max(len(option) for option in options)
+    cache, ids_BT = _padded(model, prompts, pad, most)
+    first_BV = model(ids_BT, dtype, cache, newest_only=True)[:, -1]
+    owners = [question for question, (_, given) in enumerate(questions) for _ in given]
+    rows = torch.tensor(owners, device=first_BV.device)
+    logits_BTV = first_BV[rows][:, None]
+    targets_BT = torch.full((len(options), most), IGNORED_TARGET)
+    for row, option in enumerate(options):
+        targets_BT[row, : len(option)] = torch.tensor(option)
+    targets_BT = targets_BT.to(first_BV.device)
+    if most > 1:
+        cache.take(rows)
+        _grow(cache, most - 1)
+        read_BT = torch.where(targets_BT == IGNORED_TARGET, pad, targets_BT)[:, :-1]
+        logits_BTV = torch.cat((logits_BTV, model(read_BT, dtype, cache)), dim=1)
+    sums = iter(_summed(logits_BTV, targets_BT))
+    return [[next(sums) for _ in given] for _, given in questions]
 
 
 @torch.no_grad()
 def continuation_log_likelihoods(
-    model: GPT, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], *, dtype: torch.dtype = torch.float32
+    model: GPT, pairs: Sequence[tuple[Ids, Ids]], *, dtype: torch.dtype = torch.float32
 ) -> list[float]:
     """For each (prompt ids, continuation ids) the summed log-probability of the continuation, in nats."""
     device = model.embedding.weight.device
@@ -64,8 +87,25 @@ def continuation_log_likelihoods(
         whole = torch.tensor([*prompt, *continuation])
         ids_BT[row, : len(whole) - 1] = whole[:-1]
         targets_BT[row, len(prompt) - 1 : len(whole) - 1] = whole[len(prompt) :]
-    logits_BTV = model(ids_BT.to(device), dtype).float()
+    return _summed(model(ids_BT.to(device), dtype), targets_BT.to(device))
+
+
+def _summed(logits_BTV: Tensor, targets_BT: Tensor) -> list[float]:
+    """Log-probability of each row's targets, in float32, summed in float64."""
     loss_BT = torch.nn.functional.cross_entropy(
-        logits_BTV.transpose(1, 2), targets_BT.to(device), ignore_index=IGNORED_TARGET, reduction="none"
+        logits_BTV.float().transpose(1, 2), targets_BT, ignore_index=IGNORED_TARGET, reduction="none"
     )
     return (-loss_BT.double().sum(dim=1)).tolist()
+
+
+def _padded(model: GPT, prompts: Sequence[Ids], pad: int, more: int) -> tuple[Cache, Tensor]:
+    """(an empty cache with room for the prompts and `more` positions, the prompts padded on the left)."""
+    device = model.embedding.weight.device
+    longest = max(len(prompt) for prompt in prompts)
+    offset_B = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
+    ids_BT = torch.tensor([[max(pad, 0)] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    return Cache(torch.arange(longest, device=device)[None, :] >= offset_B[:, None], offset_B, longest + more), ids_BT
+
+
+def _grow(cache: Cache, positions: int) -> None:
+    cache.valid_BS = torch.nn.functional.pad(cache.valid_BS, (0, positions), value=True)

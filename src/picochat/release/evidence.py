@@ -82,7 +82,7 @@ def read_evidence(run: RunDir) -> RunEvidence:
     return RunEvidence(
         config=read_record(ResolvedConfig, run.config, "resolved configuration").config,
         digests={place.kind: run.artifact(place.kind).digest for place in PLACES if run.has(place.kind)},
-        provenance=_provenance(run),
+        provenance=provenance_of(run),
         commit=read_record(MachineRecord, run.machine, "machine record").commit if run.machine.exists() else None,
         corpus=_facts(run, "corpus", CorpusFacts),
         practice=_facts(run, "practice", PracticeFacts),
@@ -103,13 +103,13 @@ def _facts(run: RunDir, kind: str, model: type[F]) -> F | None:
     return facts_of(run.artifact(kind), model) if run.has(kind) else None
 
 
-def _provenance(run: RunDir) -> tuple[Provenance, ...]:
-    """One for each import report in the corpus artifact, by label."""
+def provenance_of(run: RunDir) -> tuple[Provenance, ...]:
+    """Where each imported source came from: one for each import report in the corpus artifact, by label."""
     reports = sorted((run.place("corpus") / "import_reports").glob("*.json"))
-    return tuple(_provenance_of(path.stem, read_json(path, "import report")) for path in reports)
+    return tuple(_stated_by(path.stem, read_json(path, "import report")) for path in reports)
 
 
-def _provenance_of(label: str, report: dict[str, object]) -> Provenance:
+def _stated_by(label: str, report: dict[str, object]) -> Provenance:
     def text(key: str) -> str | None:
         value = report.get(key)
         return value if isinstance(value, str) and value else None

@@ -1,11 +1,14 @@
-"""The pages and charts of a summary, rendered from its claims and observations. No reading of files, no deciding.
+"""The pages of a summary: summary.md and report.html, rendered from claims and observations. No reading of files, no deciding.
 
-The templates stand beside this file. Text that a model or a corpus wrote is escaped: it is shown, never interpreted.
+report.html is one file: no script, no font, nothing fetched, light or dark as the reader's system is set, for screens, phones
+and paper. It is the rows of SECTIONS, each with a template in pages/ of the same name; a row is left out where the run has
+nothing for it. Figures go through `figures.Facts`; text that a model or a corpus wrote is shown, never interpreted.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,98 +16,98 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from picochat.core.charts import Bar, Line, VerdictRow, bar_chart, line_chart, thin, verdict_table
 from picochat.core.progress import byte_quantity, duration, quantity
-from picochat.gate.render import cell, counts_text, measured_text
+from picochat.gate.render import WORST_FIRST, cell, measured_text
+from picochat.honesty.report import BLIND_SPOTS
+from picochat.release.curves import Rows, page_charts
+from picochat.release.figures import NOT_MEASURED, Facts, place, rate_words, shortened
 from picochat.rundir import FindingRecord
 
-TEMPLATES = Path(__file__).parent
-SHOWN_CHARACTERS = 400
+TEMPLATES = Path(__file__).parent / "pages"
 SENTENCES = {
     "approved": "The release gate approved this model: every rule of its profile passes.",
     "warn": "The release gate found nothing that blocks, but not every rule passes.",
     "blocked": "The release gate blocked this model: do not claim what the blocking rules speak of.",
     "unfinished": "This run has no verdict: the release gate was not reached.",
 }
+OTHER_RATES = (
+    ("sft_fit", "SFT rows answered, of those trained on"),
+    ("sft_held_out_fit", "SFT rows answered, of those held out"),
+    ("refusal", "unsafe or unanswerable prompts, refused"),
+    ("over_refusal", "benign look-alikes, answered"),
+    ("prompt_echo", "replies that echo the prompt"),
+    ("unsupported_claims", "unanswerable prompts, answered as fact"),
+    ("memorized", "training text continued word for word"),
+)
+Tree = dict[str, Any]
 
 
-def markdown_page(claimed: dict[str, Any], seen: dict[str, Any]) -> str:
+@dataclass(frozen=True)
+class Section:
+    """One part of report.html. `shown`: whether the run has anything for it, from (claims, observations)."""
+
+    id: str
+    title: str
+    shown: Callable[[Tree, Tree], bool]
+
+
+def _fails(claimed: Tree) -> bool:
+    return any(finding["status"] != "pass" for finding in claimed["verdict"]["findings"])
+
+
+SECTIONS: tuple[Section, ...] = (
+    #       template         title                          shown where
+    Section("todo",          "What to mend",                lambda claimed, seen: _fails(claimed)),
+    Section("curves",        "Training",                    lambda claimed, seen: any(claimed["training"].values())),
+    Section("skills",        "Skills",                      lambda claimed, seen: bool(claimed["scores"])),
+    Section("external",      "External benchmarks",         lambda claimed, seen: bool(claimed["scores"] and claimed["scores"]["external"])),
+    Section("replies",       "Replies, side by side",       lambda claimed, seen: bool(claimed["replies"])),
+    Section("contamination", "Contamination",               lambda claimed, seen: bool(claimed["contamination"])),
+    Section("data",          "Data",                        lambda claimed, seen: bool(claimed["data"]["corpus"])),
+    Section("cost",          "Time and cost",               lambda claimed, seen: bool(seen["hours_of"])),
+    Section("gate",          "Release gate",                lambda claimed, seen: bool(claimed["verdict"]["findings"])),
+    Section("preflight",     "Preflight",                   lambda claimed, seen: bool(seen["preflight"])),
+    Section("machine",       "Machine",                     lambda claimed, seen: True),
+    Section("evidence",      "Digests, and how to verify",  lambda claimed, seen: True),
+)  # fmt: skip
+
+
+def markdown_page(claimed: Tree, seen: Tree) -> str:
     return _environment(html=False).get_template("summary.md.jinja").render(_context(claimed, seen))
 
 
-def html_page(claimed: dict[str, Any], seen: dict[str, Any], curves: dict[str, list[dict[str, Any]]]) -> str:
-    """One self-contained page: no script, no font, nothing fetched."""
-    charts = {
-        "loss": Markup(loss_chart(claimed, curves["base"])),
-        "sft_loss": Markup(sft_loss_chart(curves["sft"])),
-        "skills": Markup(skills_chart(claimed)),
-    }
-    return _environment(html=True).get_template("report.html.jinja").render(_context(claimed, seen), charts=charts)
+def html_page(claimed: Tree, seen: Tree, curves: Mapping[str, Rows]) -> str:
+    """The whole page. The same claims, observations and curves give the same bytes."""
+    charts = {name: Markup(chart) for name, chart in page_charts(claimed, seen, curves).items()}
+    sections = [section for section in SECTIONS if section.shown(claimed, seen)]
+    context = _context(claimed, seen)
+    return _environment(html=True).get_template("page.html.jinja").render(context, charts=charts, sections=sections)
 
 
-def loss_chart(claimed: dict[str, Any], curve: list[dict[str, Any]]) -> str:
-    """Base training in bits per byte: batch losses at the pack's tokens per byte, held-out text as measured, the 5-gram line."""
-    shards, scores = claimed["data"]["shards"], claimed["scores"]
-    lines: list[Line] = []
-    if shards and shards["train_text_bytes"]:
-        bits = shards["train_tokens"] / shards["train_text_bytes"] / math.log(2)
-        batches = [(float(row["tokens"]), row["loss"] * bits) for row in curve if row.get("loss") is not None]
-        lines.append(Line("training batches", thin(batches)))
-    held_out = [(float(row["tokens"]), row["held_out_bits_per_byte"]) for row in claimed["held_out_curve"]]
-    lines.append(Line("held-out text", held_out, dots=True))
-    ngram = scores["ngram_bits_per_byte"] if scores else None
-    references = [(f"5-gram model {ngram:.3f}", ngram)] if ngram is not None else []
-    return line_chart("Base training", lines, "tokens trained on", "bits per byte", references)
+def worst_order(findings: Sequence[Tree]) -> list[int]:
+    """Positions of the findings: what blocks, then what was not measured, what warns and what passes."""
+    return sorted(range(len(findings)), key=lambda number: WORST_FIRST.index(findings[number]["status"]))
 
 
-def sft_loss_chart(curve: list[dict[str, Any]]) -> str:
-    points = [(float(row["step"]), row["loss"]) for row in curve if row.get("loss") is not None]
-    return line_chart("Fine-tuning", [Line("training loss", thin(points))], "steps", "nats per target token")
-
-
-def skills_chart(claimed: dict[str, Any]) -> str:
-    """Clean pass rates with 95% intervals; ticks for the base model before SFT and for chance."""
-    bars: list[Bar] = []
-    for skill in claimed["skills"]:
-        score = claimed["scores"]["skills"][skill]
-        clean, base = score["clean"], score["base"]["share"]
-        text = f"{clean['passed']} of {clean['count']}"
-        bars.append(Bar(skill, clean["share"], clean["low"], clean["high"], text, (base, score["chance"])))
-    return bar_chart("Skills: clean pass rate, 95% interval", bars, ["base model", "chance"])
-
-
-def gate_chart(claimed: dict[str, Any]) -> str:
-    verdict = claimed["verdict"]
-    findings = [FindingRecord.model_validate(finding) for finding in verdict["findings"]]
-    rows = [VerdictRow(f.status, f.name, measured_text(f), f.bound) for f in findings]
-    summary = f"profile {claimed['profile']}: {counts_text(findings)}"
-    return verdict_table(f"Release gate: {verdict['status']}", rows, summary)
-
-
-def rate_text(rate: dict[str, Any] | None) -> str:
-    """`0.586 (41 of 70, 95% 0.470 to 0.695)`."""
-    if not rate or rate["share"] is None:
-        return "not measured"
-    interval = f", 95% {rate['low']:.3f} to {rate['high']:.3f}" if rate["low"] is not None else ""
-    return f"{rate['share']:.3f} ({rate['passed']} of {rate['count']}{interval})"
+def remedies(findings: Sequence[Tree]) -> list[tuple[int, list[int]]]:
+    """What to do, the most pressing first: (position of a finding that names the remedy, positions of all that it mends)."""
+    found: dict[str | None, list[int]] = {}
+    for number in worst_order(findings):
+        if findings[number]["status"] != "pass":
+            found.setdefault(findings[number]["fix"], []).append(number)
+    return [(numbers[0], numbers) for numbers in found.values()]
 
 
 def number_text(number: float | None, digits: int = 4) -> str:
-    return "not measured" if number is None else f"{number:.{digits}f}"
+    return NOT_MEASURED if number is None else f"{number:.{digits}f}"
 
 
 def quantity_text(number: float | None) -> str:
-    return "not measured" if number is None else quantity(number)
+    return NOT_MEASURED if number is None else quantity(number)
 
 
 def hours_text(hours: float | None) -> str:
-    return "not measured" if hours is None else duration(hours * 3600)
-
-
-def shortened(text: object) -> str:
-    """Text for one table cell: the first characters, and how many there were."""
-    whole = "" if text is None else str(text)
-    return whole if len(whole) <= SHOWN_CHARACTERS else f"{whole[:SHOWN_CHARACTERS]}... ({len(whole)} characters)"
+    return NOT_MEASURED if hours is None else duration(hours * 3600)
 
 
 @lru_cache
@@ -120,22 +123,32 @@ def _environment(*, html: bool) -> Environment:
     )
     environment.filters.update(
         cell=lambda text: cell(str(text)),
-        rate=rate_text,
+        rate=rate_words,
         number=number_text,
         quantity=quantity_text,
         bytes=byte_quantity,
         hours=hours_text,
         shortened=shortened,
+        measured=lambda finding: measured_text(FindingRecord.model_validate(finding)),
     )
     return environment
 
 
-def _context(claimed: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
-    findings = [FindingRecord.model_validate(finding) for finding in claimed["verdict"]["findings"]]
+def _context(claimed: Tree, seen: Tree) -> Tree:
+    findings = claimed["verdict"]["findings"]
+    order = worst_order(findings)
+    rules = {finding["name"]: number for number, finding in enumerate(findings)}
     return {
         "claims": claimed,
         "seen": seen,
+        "fact": Facts({"claims": claimed, "seen": seen}),
+        "place": place,
         "sentence": SENTENCES[claimed["verdict"]["status"]],
-        "findings": [{**f.model_dump(), "measured_text": measured_text(f)} for f in findings],
-        "failing": [f for f in findings if f.status != "pass"],
+        "order": order,
+        "remedies": remedies(findings),
+        "rules": rules,
+        "weakest": rules.get(f"skill_release_eval_{claimed['verdict']['weakest_skill']}"),
+        "preflight_order": worst_order(seen["preflight"]["findings"]) if seen["preflight"] else [],
+        "other_rates": OTHER_RATES,
+        "blind_spots": BLIND_SPOTS,
     }

@@ -7,9 +7,13 @@ gives a summary of what is there; what is missing is null, never a guess.
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import asdict
+from itertools import islice
 from typing import Any, TypeVar
 
 from picochat.config import ResolvedConfig, RunConfig
+from picochat.core.charts import thin
 from picochat.core.errors import BadInput
 from picochat.core.journal import read_journal
 from picochat.core.machine import MachineRecord
@@ -29,7 +33,10 @@ from picochat.evals.record import Asked
 from picochat.evals.scores import Judged, judge
 from picochat.gate.evidence import PreflightReport
 from picochat.gate.measures import SKILLS
-from picochat.release.report import gate_chart, html_page, loss_chart, markdown_page
+from picochat.gate.render import WORST_FIRST
+from picochat.release.curves import gate_chart, loss_chart
+from picochat.release.evidence import provenance_of
+from picochat.release.report import html_page, markdown_page
 from picochat.rundir import (
     PLACES,
     ConversationsFacts,
@@ -51,8 +58,11 @@ from picochat.rundir import (
 )
 from picochat.skills.rows import EvalRow, read_published_rows
 
-SUMMARY_SCHEMA_VERSION = 1
-SAMPLED_REPLIES = 4  # of each skill
+SUMMARY_SCHEMA_VERSION = 2
+SAMPLED_REPLIES = 4  # of each skill, half of them failing where there are any
+SHOWN_HITS = 20
+SHOWN_SPEEDS = 200
+PARTS_OF_SFT = ("SFT",)  # of the forecast; every other part belongs to the base stage
 F = TypeVar("F", bound=Record)
 
 
@@ -110,7 +120,7 @@ def claims(run: RunDir) -> dict[str, Any]:
         "held_out_curve": _held_out_curve(run),
         "scores": scores,
         "skills": list(_skills_in_order(scores)),
-        "contamination": _contamination(_facts(run, "honesty", HonestyFacts)),
+        "contamination": _contamination(run),
         "export": _facts(run, "parity", ParityFacts),
         "replies": sample_replies(run),
         "artifacts": {place.kind: run.artifact(place.kind).digest for place in PLACES if _counts(run, place.kind)},
@@ -121,21 +131,42 @@ def claims(run: RunDir) -> dict[str, Any]:
 def observed(run: RunDir) -> dict[str, Any]:
     """What clock and machine said: time, speed, cost, host. Not part of any claim."""
     config = _config(run)
-    speeds = {stage: stage_speed(read_journal(run.place(stage) / "metrics.jsonl")) for stage in ("base", "sft")}
+    metrics = {stage: read_journal(run.place(stage) / "metrics.jsonl") for stage in ("base", "sft")}
+    speeds = {stage: stage_speed(rows) for stage, rows in metrics.items()}
     hours_of = _stage_hours(run, speeds)
     hours, price = sum(hours_of.values()) if hours_of else None, config.gate.gpu_hour_usd
     host, preflight = run.place("host") / "host.json", run.place("preflight") / "preflight.json"
+    report = read_record(PreflightReport, preflight, "preflight report") if preflight.exists() else None
+    forecast = _forecast(report)
     seen = {
         "stages": speeds,
-        "hours_of": [{"stage": stage, "hours": spent} for stage, spent in hours_of.items()],
+        "speeds": {stage: thin(_speeds(rows), SHOWN_SPEEDS) for stage, rows in metrics.items()},
+        "hours_of": [
+            {"stage": stage, "hours": spent, "forecast": forecast.get(stage), "usd": spent * price if price else None}
+            for stage, spent in hours_of.items()
+        ],
         "hours": hours,
         "usd": hours * price if hours is not None and price is not None else None,
         "gpu_hour_usd": price,
         "machine": read_record(MachineRecord, run.machine, "machine record") if run.machine.exists() else None,
         "host": read_record(HostFacts, host, "host measurements") if host.exists() else None,
-        "preflight": read_record(PreflightReport, preflight, "preflight report") if preflight.exists() else None,
+        "preflight": report,
     }
     return plain(seen)
+
+
+def _forecast(report: PreflightReport | None) -> dict[str, float]:
+    """Hours that the preflight foretold for both stages of training, evaluations, states and compiling included."""
+    parts = report.plan.hours_of if report else {}
+    if not parts:
+        return {}
+    sft = sum(hours for part, hours in parts.items() if part in PARTS_OF_SFT)
+    return {"base": sum(parts.values()) - sft, "sft": sft}
+
+
+def _speeds(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """(step, tokens/s) of each report."""
+    return [(float(row["step"]), row["tokens_per_second"]) for row in rows if row.get("tokens_per_second") is not None]
 
 
 def _stage_hours(run: RunDir, speeds: dict[str, StageSpeed | None]) -> dict[str, float]:
@@ -171,20 +202,23 @@ def stage_speed(rows: list[dict[str, Any]]) -> StageSpeed | None:
 
 
 def sample_replies(run: RunDir) -> list[dict[str, Any]]:
-    """Some eval replies of each skill for reading: the first that failed and the first that passed, in order of their ids."""
+    """Some eval replies of each skill for reading, failing ones first: those whose ids have the smallest SHA-256.
+
+    A hash knows nothing of replies, so the choice follows neither from how good they are nor from who trained the model.
+    """
     if not run.has("scores") or not run.has("rows"):
         return []
     rows = {row.id: row for row in read_published_rows(run.artifact("rows").path("eval.jsonl"), EvalRow)}
-    chosen: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    chosen: dict[tuple[str, bool], list[Judged]] = {}
     for number, value in read_jsonl(run.artifact("scores").path("replies.jsonl"), "replies"):
         asked = parse_record(Asked, value, f"replies.jsonl, line {number}")
         if asked.set == "eval" and asked.id in rows:
             judged = judge(rows[asked.id], asked)
             kept = chosen.setdefault((asked.skill, judged.passed), [])
-            kept.append(_shown_reply(judged))
-            kept.sort(key=lambda reply: reply["id"])
+            kept.append(judged)
+            kept.sort(key=lambda item: hashlib.sha256(item.asked.id.encode()).digest())
             del kept[SAMPLED_REPLIES // 2 :]
-    return [reply for key in sorted(chosen) for reply in chosen[key]]
+    return [_shown_reply(judged) for key in sorted(chosen) for judged in chosen[key]]
 
 
 def _shown_reply(judged: Judged) -> dict[str, Any]:
@@ -213,6 +247,7 @@ def _verdict(gate: GateFacts | None) -> dict[str, Any]:
         "blocking": _names(findings, "block"),
         "warning": _names(findings, "warn"),
         "unmeasured": _names(findings, "unmeasured"),
+        "counts": {status: len(_names(findings, status)) for status in WORST_FIRST},
         "findings": findings,
     }
 
@@ -235,6 +270,7 @@ def _data(run: RunDir) -> dict[str, Any]:
     return {
         "corpus": _facts(run, "corpus", CorpusFacts),
         "practice": _facts(run, "practice", PracticeFacts),
+        "provenance": {item.label: asdict(item) for item in provenance_of(run)},
         "rows": _facts(run, "rows", RowsFacts),
         "tokenizer": _facts(run, "tokenizer", TokenizerFacts),
         "shards": _facts(run, "shards", ShardsFacts),
@@ -253,8 +289,13 @@ def _skills_in_order(scores: ScoresFacts | None) -> list[str]:
     return [skill for skill in SKILLS if skill in found] + sorted(set(found) - set(SKILLS))
 
 
-def _contamination(honesty: HonestyFacts | None) -> dict[str, Any] | None:
-    """The scan's counts; which rows are dirty is in honesty/."""
+def _contamination(run: RunDir) -> dict[str, Any] | None:
+    """The scan's counts, and the first of its hits with their coordinates; all of them are in honesty/hits.jsonl."""
+    honesty = _facts(run, "honesty", HonestyFacts)
     if honesty is None:
         return None
-    return {**plain(honesty.model_dump(exclude={"dirty_eval_rows"})), "dirty_eval_rows": len(honesty.dirty_eval_rows)}
+    counted = plain(honesty.model_dump(exclude={"dirty_eval_rows", "dirty_external_rows"}))
+    counted["dirty_eval_rows"] = len(honesty.dirty_eval_rows)
+    found = run.place("honesty") / "hits.jsonl"
+    hits = list(islice((value for _, value in read_jsonl(found, "hits")), SHOWN_HITS)) if found.exists() else []
+    return {**counted, "hits": hits}

@@ -1,6 +1,7 @@
 """A finished run on one screen: verdict, curves, a few replies beside what was expected, and where everything lies.
 
-Reads artifacts only. Plain text, so that it survives a pipe.
+Reads artifacts only. Plain text, so that it survives a pipe; what a model wrote is shown with its control characters by number,
+so that it cannot steer the terminal.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ from itertools import pairwise
 
 from picochat.core.journal import read_journal
 from picochat.core.records import read_jsonl
+from picochat.data.preview.text import visible
 from picochat.evals.record import Asked
 from picochat.evals.report import interval_text, rate_text
+from picochat.gate.measures import SKILLS
+from picochat.gate.render import counts_text, finding_lines
 from picochat.rundir import GateFacts, RunDir, ScoresFacts, TrainFacts, facts_of
 
 CHART_WIDTH = 64
 CHART_HEIGHT = 10
 REPLIES_SHOWN = 2
+ONE_LINE = 110
+WHERE = (("report", "report.html"), ("summary", "summary.md"), ("gate", "gate.md"))
 
 
 def show_lines(run: RunDir) -> list[str]:
@@ -26,11 +32,12 @@ def show_lines(run: RunDir) -> list[str]:
     scores_artifact = run.artifact("scores")
     scores = facts_of(scores_artifact, ScoresFacts)
     asked = [Asked.model_validate_json(json.dumps(value)) for _, value in read_jsonl(scores_artifact.path("replies.jsonl"))]
-    failed = [finding for finding in gate.findings if finding.status in ("block", "unmeasured")]
-    lines = [f"verdict: {gate.status} (profile {gate.profile})"]
-    lines += [f"  {finding.status:10} {finding.name}: {finding.message}" for finding in failed]
-    lines += ["", *curve_lines(run, scores), "", *skill_lines(scores), "", "replies (expected | base model | chat model)"]
-    lines += reply_lines(asked)
+    failed = [finding for finding in gate.findings if finding.status != "pass"]
+    lines = [f"release gate: {gate.status} (profile {gate.profile}; {counts_text(gate.findings)})"]
+    lines += [f"weakest skill: {gate.weakest_skill}"] if gate.weakest_skill else []
+    lines += ["", *finding_lines(failed)] if failed else []
+    lines += ["", *skill_lines(scores, gate), "", *curve_lines(run, scores), "", "replies (expected | base model | chat model)"]
+    lines += [*reply_lines(asked), "", *(f"{name}: {run.root / file}" for name, file in WHERE)]
     return lines
 
 
@@ -70,12 +77,15 @@ def _interpolated(points: Sequence[tuple[float, float]], x: float) -> float:
     return points[-1][1]
 
 
-def skill_lines(scores: ScoresFacts) -> list[str]:
-    lines = [f"{'skill':10} {'chat model':>18} {'95% interval':>16} {'base model':>18} {'chance':>7}"]
-    for name, skill in scores.skills.items():
-        lines.append(
-            f"{name:10} {rate_text(skill.all):>18} {interval_text(skill.all):>16} {rate_text(skill.base):>18} {skill.chance:>7.2f}"
-        )
+def skill_lines(scores: ScoresFacts, gate: GateFacts) -> list[str]:
+    """Clean pass rates, which the gate judges, with interval and bound; the base model and chance beside."""
+    bounds = {finding.name: finding.bound for finding in gate.findings}
+    lines = [f"{'skill':10} {'clean rows':>18} {'95% interval':>16} {'must be':>9} {'base model':>18} {'chance':>7}"]
+    for name in (name for name in SKILLS if name in scores.skills):
+        skill = scores.skills[name]
+        rates = f"{rate_text(skill.clean):>18} {interval_text(skill.clean):>16}"
+        bound = bounds.get(f"skill_release_eval_{name}", "")
+        lines.append(f"{name:10} {rates} {bound:>9} {rate_text(skill.base):>18} {skill.chance:>7.2f}")
     return lines
 
 
@@ -94,5 +104,5 @@ def reply_lines(asked: Sequence[Asked]) -> list[str]:
 
 
 def _one_line(text: str | None) -> str:
-    folded = " / ".join((text or "").split("\n"))
-    return folded if len(folded) <= 110 else folded[:107] + "..."
+    folded = visible(" / ".join((text or "")[:ONE_LINE].splitlines()))
+    return folded if len(folded) < ONE_LINE else folded[: ONE_LINE - 3] + "..."

@@ -47,8 +47,9 @@ COMPLIANCE = re.compile(
     r"\b(?:step 1|step one|here is how|here s how|here are|you will need|you need to|first you|you should first|but you can"
     r"|but you could|but it is|but it s|the answer is|final answer|but i think|but maybe|it is probably)\b"
 )
-NUMBERED_LINE = re.compile(r"(?m)^\s*(?:\d+[.)]|[-*•])\s+\S")
-ROLE = re.compile(r"(?im)^\s*(?:<\|[^|]*\|>|(?:user|assistant|system|human)\s*:)")
+# Blanks before it are those of its own line: `^\s*` would read all empty lines again for each of them.
+NUMBERED_LINE = re.compile(r"(?m)^[^\S\n]*(?:\d+[.)]|[-*•])\s+\S")
+ROLE = re.compile(r"(?im)^[^\S\n]*(?:<\|[^|]*\|>|(?:user|assistant|system|human)\s*:)")
 FINAL_LINE = re.compile(rf"(?i)^{re.escape(FINAL_ANSWER)}\s*(.*)$")
 NAME_CLAIM = re.compile(r"\b(?:my name is|i am called|i m called|call me|i am known as) (?!not\b)(?:the |a |an )?(\w+)")
 OTHERS = (
@@ -269,8 +270,8 @@ def _says(said: Sequence[str], phrase: str) -> bool:
 
 def _holds(words: Sequence[str], run: Sequence[str]) -> bool:
     """Whether `run` stands in `words` as whole words, one after the other. An empty run stands everywhere."""
-    size = len(run)
-    return any(list(words[start : start + size]) == list(run) for start in range(len(words) - size + 1))
+    # words hold no spaces, and a search in text takes no longer for a long run
+    return not run or f" {' '.join(run)} " in f" {' '.join(words)} "
 
 
 # ---- can the rule decide at all? --------------------------------------------------------------------------------------
