@@ -220,14 +220,14 @@ def whole_loop(
     feed = feed_of_stream(stream, config.model.context, base.sequences_per_step, 0, compute.device)
     job = Job("base", base, feed, lambda _: HeldOut(0.0, None))
     outcome = Trainer(model, job, compute, HostConfig(checkpoint_minutes=1e6), work, quiet=True).train()
-    rows = read_journal(outcome.metrics)
-    timed = rows[2:] or rows
+    reports = [row for row in read_journal(outcome.metrics) if row["event"] == "report"]
+    timed = reports[2:] or reports  # the first two hold compiling and warming up
     row = {
         "figure": "train_loop",
         "ours": rounded(statistics.median(row["tokens_per_second"] for row in timed)),
         "unit": "tokens/s",
         "data_wait_share": rounded(statistics.median(row["data_wait_share"] for row in timed)),
-        "loss": rounded(rows[-1]["loss"]),
+        "loss": rounded(reports[-1]["loss"]),
         "steps": base.steps,
         "command": " ".join(["python", *sys.argv]),
     }

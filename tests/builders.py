@@ -11,10 +11,14 @@ from typing import Any, TypeVar
 
 from picochat.config import RunConfig
 from picochat.core.records import Record
+from picochat.data.benchmarks.stage import BenchmarkItem
 from picochat.evals.intervals import rate
+from picochat.evals.record import ExternalAsked
 from picochat.gate.evidence import Evidence
 from picochat.gate.preflight import decide_preflight
 from picochat.rundir import (
+    BenchmarkFacts,
+    BenchmarksFacts,
     ConversationsFacts,
     CorpusFacts,
     ExternalScore,
@@ -105,6 +109,59 @@ def make_rows_facts(**changes: Any) -> RowsFacts:
         shared_items=0,
     )
     return change(facts, **changes)
+
+
+def make_benchmark_facts(**changes: Any) -> BenchmarkFacts:
+    facts = BenchmarkFacts(
+        layout="arc",
+        read_by="acc_norm",
+        dataset="someone/questions",
+        config=None,
+        split="test",
+        revision="0123abcd" * 5,
+        licence="cc-by-sa-4.0",
+        files={"test.parquet": "6" * 64},
+        rows_read=1_000,
+        unusable={},
+        usable_rows=1_000,
+        rows=1_000,
+        chance=0.25,
+    )
+    return change(facts, **changes)
+
+
+def make_benchmark_items(name: str = "science_questions", count: int = 1_000) -> list[BenchmarkItem]:
+    """Items of four options of eight characters, the first one correct."""
+    digests = ["7" * 64] * count
+    return [
+        BenchmarkItem(id=f"{name}-{number:05d}", benchmark=name, digest=digest, characters=[8] * 4, correct=0)
+        for number, digest in enumerate(digests)
+    ]
+
+
+def make_external_answers(items: list[BenchmarkItem], right: int) -> list[ExternalAsked]:
+    """The first `right` items answered right by the chat model, and none by the base model."""
+    return [
+        ExternalAsked(
+            id=item.id,
+            benchmark=item.benchmark,
+            log_likelihoods=[-1.0 if number < right else -9.0, -2.0, -3.0, -4.0],
+            base_log_likelihoods=[-9.0, -2.0, -3.0, -4.0],
+            cut=False,
+            too_long=False,
+        )
+        for number, item in enumerate(items)
+    ]
+
+
+def make_benchmarks_facts(unresolved: list[str] | None = None, **rows: int) -> BenchmarksFacts:
+    """Benchmarks by name with that many rows; without any, the healthy one."""
+    counts = rows or {"science_questions": 1_000}
+    found = {name: make_benchmark_facts(rows=count, usable_rows=count, rows_read=count) for name, count in counts.items()}
+    return BenchmarksFacts(benchmarks=found, unresolved=unresolved or [])
+
+
+NO_BENCHMARKS = BenchmarksFacts(benchmarks={}, unresolved=[])
 
 
 def make_shards_facts(**changes: Any) -> ShardsFacts:
@@ -223,6 +280,7 @@ def make_evidence(**changes: Any) -> Evidence:
         config=make_config(),
         corpus=make_corpus_facts(),
         rows=make_rows_facts(),
+        benchmarks=make_benchmarks_facts(),
         tokenizer=TokenizerFacts(vocab_size=8192, merges=7_920, trained_on_bytes=200_000_000),
         shards=make_shards_facts(),
         conversations=make_conversations_facts(),

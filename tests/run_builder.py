@@ -19,6 +19,7 @@ from picochat.core.journal import Journal
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Artifact, Draft, publish
 from picochat.core.records import Record, canonical_json, write_json, write_jsonl
+from picochat.evals.external_scores import external_scores_of
 from picochat.evals.record import Asked, Measured, Memorization
 from picochat.evals.report import questions
 from picochat.evals.scores import scores_of
@@ -31,9 +32,12 @@ from picochat.rundir import PLACES, RunDir, ScoresFacts, TokenizerFacts, place_o
 from picochat.skills.pack import make_rows
 from picochat.skills.rows import EvalRow, SftRow, as_eval_row, row_json
 from tests.builders import (
+    make_benchmark_items,
+    make_benchmarks_facts,
     make_config,
     make_conversations_facts,
     make_corpus_facts,
+    make_external_answers,
     make_honesty_facts,
     make_host_facts,
     make_parity_facts,
@@ -173,7 +177,11 @@ def _fill_scores(draft: Draft, artifacts: dict[str, Artifact], facts: dict[str, 
     write_jsonl(draft.path("memorization.jsonl"), memorized)
     write_json(draft.path("measured.json"), measured)
     rows = {row.id: row for _, row in questions(artifacts["rows"], None)}
-    scores = scores_of(rows, make_replies(), memorized, measured, (), artifacts["sft"].digest)
+    items = make_benchmark_items()
+    answers = make_external_answers(items, 330)
+    write_jsonl(draft.path("external.jsonl"), answers)
+    external = external_scores_of(make_benchmarks_facts().benchmarks, items, answers, {})
+    scores = scores_of(rows, make_replies(), memorized, measured, (), artifacts["sft"].digest, external)
     write_json(draft.path("report.json"), scores)
     draft.path("report.md").write_text("# Scores\n")
     draft.facts = scores.model_dump(mode="json")
@@ -202,6 +210,12 @@ def _fill_corpus(kind: str, draft: Draft) -> None:
 def _fill_honesty(kind: str, draft: Draft) -> None:
     _fill_plain(kind, draft)
     draft.path("hits.jsonl").write_bytes(b"\n")  # none
+
+
+def _fill_benchmarks(kind: str, draft: Draft) -> None:
+    write_jsonl(draft.path("items.jsonl"), make_benchmark_items())
+    write_jsonl(draft.path("rows/science_questions.jsonl"), [{"question": "somebody's"}])
+    write_json(draft.observation("unresolved.json"), {})
 
 
 def _fill_shards(kind: str, draft: Draft) -> None:
@@ -235,6 +249,7 @@ WRITERS: dict[str, Callable[[str, Draft], None]] = {
     "corpus": _fill_corpus,
     "rows": _fill_rows,
     "honesty": _fill_honesty,
+    "benchmarks": _fill_benchmarks,
     "shards": _fill_shards,
     "base": _fill_checkpoint,
     "sft": _fill_checkpoint,
@@ -242,6 +257,7 @@ WRITERS: dict[str, Callable[[str, Draft], None]] = {
 HEALTHY: dict[str, Callable[[], Record]] = {
     "corpus": make_corpus_facts,
     "rows": make_rows_facts,
+    "benchmarks": make_benchmarks_facts,
     "tokenizer": lambda: TokenizerFacts(vocab_size=8192, merges=7_920, trained_on_bytes=200_000_000),
     "shards": make_shards_facts,
     "conversations": make_conversations_facts,

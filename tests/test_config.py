@@ -69,3 +69,24 @@ def test_parameter_count_matches_the_model() -> None:
 
     config = ModelConfig(context=32, layers=2, width=48, heads=3, kv_heads=1, head_width=16, mlp_width=96)
     assert parameter_count(config, 400) == sum(p.numel() for p in GPT(config, 400).parameters())
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [(["none"], None), ([], None), (["auto"], ("auto",)), (["auto", "piqa=x.jsonl"], ("auto", "piqa=x.jsonl"))],
+)
+def test_external_benchmarks_are_names_and_files(given: list[str], taken: tuple[str, ...] | None) -> None:
+    resolved = resolve(find_scale("h100-100m").config, {"external.benchmarks": given}, {})
+    assert resolved.config.external.benchmarks == taken
+    assert resolved.origins["external.benchmarks"] == "flag"
+
+
+@pytest.mark.parametrize("given", [["none", "auto"], ["a/b=x"], ["=x"], ["x="], ["a=1", "a=2"], ["Auto"]])
+def test_external_benchmarks_that_mean_nothing_are_refused(given: list[str]) -> None:
+    with pytest.raises(WrongUsage, match="cannot be used"):
+        resolve(find_scale("tiny").config, {"external.benchmarks": given}, {})
+
+
+def test_every_scale_that_claims_all_skills_asks_for_benchmarks() -> None:
+    for scale in SCALES:
+        assert (scale.config.external.benchmarks == ("auto",)) == (scale.config.gate.profile == "skill_release"), scale.name

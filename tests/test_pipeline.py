@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -32,9 +33,12 @@ from picochat.pipeline import (
     stage_function,
 )
 from picochat.release.verify import inspect_bundle, verify_bundle
-from picochat.rundir import PLACES, RunDir
+from picochat.rundir import PLACES, BenchmarksFacts, RunDir, facts_of
 from picochat.scales import find_scale
 from picochat.tokens.datatrove_parts import encode_corpus_share
+from tests.data.benchmarks.builders import add_arc, add_hellaswag, add_piqa, arc_rows, write_lines
+from tests.data.builders import serving
+from tests.fake_hub import FakeHub
 from tests.small_pack import SMALL, make_pack
 
 STEPS = [
@@ -47,6 +51,15 @@ STEPS = [
     "--set",
     "evals.fit_rows=5",
 ]
+
+
+RELEASE = ("--long-run-gate-profile", "skill_release")
+
+
+def make_quiz(pack: Path) -> list[str]:
+    """A benchmark beside the pack, and the flags that name it: a skill_release is scored on one."""
+    path = write_lines(pack.parent / "quiz.jsonl", arc_rows(60))
+    return ["--external-eval", f"quiz={path}", "--external-eval-max-rows", "50"]
 
 
 def command(out: Path, pack: Path, *more: str) -> list[str]:
@@ -74,7 +87,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pipeline")
     os.environ["PICOCHAT_HOME"] = str(root / "cache")
     pack = make_pack(root / "pack")
-    assert run_command(command(root / "run", pack, "--long-run-gate-profile", "skill_release")) == 3
+    assert run_command(command(root / "run", pack, *RELEASE, *make_quiz(pack))) == 3
     (root / "logs").mkdir()
     (root / "logs" / "train.log").write_text("a log\n")
     bundle = [
@@ -125,9 +138,8 @@ def test_front_pages_and_screens_of_a_finished_run(finished: Path, capsys: pytes
 
 def test_same_command_again_makes_nothing_and_says_the_same(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (finished / "run" / "timings.jsonl").read_bytes()
-    assert (
-        run_command(command(finished / "run", finished / "pack" / "pack.json", "--long-run-gate-profile", "skill_release")) == 3
-    )
+    pack = finished / "pack" / "pack.json"
+    assert run_command(command(finished / "run", pack, *RELEASE, *make_quiz(pack))) == 3
     assert (finished / "run" / "timings.jsonl").read_bytes() == before
     assert "made " not in capsys.readouterr().err
 
@@ -135,8 +147,7 @@ def test_same_command_again_makes_nothing_and_says_the_same(finished: Path, caps
 def test_second_run_elsewhere_gives_the_same_evidence(finished: Path, tmp_path: Path) -> None:
     """Another place, an empty cache, other process counts: the same digests."""
     pack = make_pack(tmp_path / "pack")
-    more = ["--long-run-gate-profile", "skill_release"]
-    assert run_command(command(tmp_path / "run", pack, *more)) == 3
+    assert run_command(command(tmp_path / "run", pack, *RELEASE, *make_quiz(pack))) == 3
     assert evidence_digest(tmp_path / "run") == evidence_digest(finished / "run")
     first, second = (RunDir(root / "run") for root in (finished, tmp_path))
     for place in PLACES:
@@ -150,7 +161,7 @@ def test_killed_run_ends_with_the_same_evidence(finished: Path, tmp_path: Path) 
         sys.executable,
         "-m",
         "picochat.cli.main",
-        *command(tmp_path / "run", pack, "--long-run-gate-profile", "skill_release"),
+        *command(tmp_path / "run", pack, *RELEASE, *make_quiz(pack)),
     ]
     environment = {**os.environ, "PICOCHAT_HOME": str(tmp_path / "cache")}
     chance = random.Random(7)
@@ -178,15 +189,61 @@ def test_edited_evidence_is_found(finished: Path, tmp_path: Path) -> None:
     assert any("replies.jsonl" in line for line in report.lines())
 
 
+def test_a_bundle_holds_no_benchmark_texts_and_its_scores_still_follow(finished: Path) -> None:
+    with tarfile.open(finished / "run.tgz") as archive:
+        names = archive.getnames()
+        texts = [archive.extractfile(name).read() for name in names if name.endswith((".jsonl", ".json", ".md", ".html"))]  # type: ignore[union-attr]
+    assert any(name.endswith("benchmarks/items.jsonl") for name in names) and not any(
+        "benchmarks/rows/" in name for name in names
+    )
+    assert not any(b"valley of Oltany" in text for text in texts)
+    scores = read_json(finished / "run" / "eval" / "report.json")["external"]["quiz"]
+    assert scores["all"]["count"] == scores["base"]["count"] == 50
+
+
+def test_edited_likelihoods_are_found(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    path = tmp_path / "run" / "eval" / "external.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**row, "log_likelihoods": [-1.0, *row["log_likelihoods"][1:]]}) + "\n" for row in rows))
+    problems = " ".join(problem.what for problem in inspect_bundle(tmp_path / "run").problems)
+    assert "scores.external.quiz.acc" in problems
+
+
+def test_benchmarks_of_the_hub_are_fetched_once_and_asked_for_until_they_are_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = RunRequest(tmp_path / "run", make_pack(tmp_path / "pack"), "tiny", flags={"external.benchmarks": ["auto"]})
+    run, resolved, pack = open_request(request)
+    assert resolved.origins["external.benchmarks"] == "flag"
+
+    def benchmarks() -> BenchmarksFacts:
+        return facts_of(run_stages(run, resolved, pack, last="benchmarks")["benchmarks"], BenchmarksFacts)
+
+    with serving(FakeHub()) as hub:
+        add_arc(hub), add_hellaswag(hub)
+        assert benchmarks().unresolved == ["piqa"]
+        capsys.readouterr()
+        assert benchmarks().unresolved == ["piqa"]
+        assert "kept benchmarks" in capsys.readouterr().err, "what is still missing makes nothing anew"
+        add_piqa(hub)
+        assert benchmarks().unresolved == []
+        asked = len(hub.requests)
+        assert set(benchmarks().benchmarks) == {"arc_easy", "hellaswag", "piqa"}
+        assert len(hub.requests) == asked
+    assert (run.root / "benchmarks.superseded-1" / "unresolved.json").exists()
+
+
 def test_preflight_and_full_run_share_what_they_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack = make_pack(tmp_path / "pack")
-    assert run_command(command(tmp_path / "run", pack, "--preflight-only")) == 0
+    quiz = make_quiz(pack)
+    assert run_command(command(tmp_path / "run", pack, "--preflight-only", *quiz)) == 0
     host = (tmp_path / "run" / "host" / "host.json").read_bytes()
     capsys.readouterr()
-    run_command(command(tmp_path / "run", pack))
+    run_command(command(tmp_path / "run", pack, *quiz))
     said = capsys.readouterr().err
     assert "made base" in said and not any(
-        f"made {kind}" in said for kind in ("corpus", "tokenizer", "shards", "host", "preflight")
+        f"made {kind}" in said for kind in ("corpus", "benchmarks", "tokenizer", "shards", "honesty", "host", "preflight")
     )
     assert (tmp_path / "run" / "host" / "host.json").read_bytes() == host
 
@@ -216,9 +273,7 @@ def test_each_stage_function_takes_what_its_row_says() -> None:
         parameters = set(inspect.signature(stage_function(stage)).parameters) - {"draft"}
         given = set(stage.settings) if "run" in stage.settings else {*stage.needs, *stage.settings}
         assert parameters == given, stage.kind
-        assert all(name in config or name in ("pack", "run", "config", "track", "gpu_hour_usd") for name in stage.settings), (
-            stage.kind
-        )
+        assert {*stage.settings} <= {*config, "pack", "run", "config", "track", "gpu_hour_usd", "benchmark_files"}, stage.kind
 
 
 def test_stages_and_places_name_the_same_kinds_in_the_same_order() -> None:

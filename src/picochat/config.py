@@ -8,10 +8,11 @@ records every value with its origin. None means off.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from picochat.core.errors import Problem, WrongUsage, did_you_mean
 from picochat.core.records import Record
@@ -123,6 +124,28 @@ class EvalConfig(Record):
     memorization_samples: PositiveInt = Field(default=64, description="training prefixes that the model is asked to continue")
 
 
+class ExternalConfig(Record):
+    """Published benchmarks that the models are scored on."""
+
+    benchmarks: tuple[str, ...] | None = Field(
+        default=None, description="auto (ARC-Easy, HellaSwag and PIQA from the Hub), a name of these, or NAME=PATH of a file"
+    )
+    max_rows: int = Field(default=0, ge=0, description="of each benchmark, the same rows in every run; 0: all of them")
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _named(cls, texts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if not texts or texts == ("none",):
+            return None
+        wrong = [text for text in texts if text == "none" or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(=.+)?", text)]
+        if wrong:
+            raise ValueError("auto, none by itself, a name, or name=path with a name of a-z, 0-9, - and _")
+        names = [text.partition("=")[0] for text in texts]
+        if len(set(names)) < len(names):
+            raise ValueError("a name is given twice")
+        return texts
+
+
 class HonestyConfig(Record):
     """Sizes of the contamination scan, in words of normalized text."""
 
@@ -184,6 +207,7 @@ class RunConfig(Record):
     base: TrainConfig
     sft: TrainConfig
     evals: EvalConfig = EvalConfig()
+    external: ExternalConfig = ExternalConfig()
     honesty: HonestyConfig = HonestyConfig()
     gate: GateConfig = GateConfig()
     runtime: RuntimeConfig = RuntimeConfig()

@@ -34,6 +34,7 @@ from picochat.core.publish import (
     publish,
 )
 from picochat.core.records import read_record, write_json
+from picochat.data.benchmarks.resolve import check_local, resolve_benchmarks
 from picochat.data.pack import LoadedPack, load_pack
 from picochat.gate.evidence import GateReport, PreflightReport
 from picochat.gate.render import gate_lines, preflight_lines
@@ -50,8 +51,8 @@ if TYPE_CHECKING:
 class Stage:
     """One row: the artifact's kind, the function that makes it, and what the function is given by these names.
 
-    `needs`: artifacts. `settings`: sections of the config; also `seed`, `config` (all of it), `pack`, `run` and `track` (the
-    folder of trackers). A function that is given `run` reads its artifacts there, and is not given them one by one.
+    `needs`: artifacts. `settings`: sections of the config; also `seed`, `config` (all of it), `pack`, `benchmark_files` (where
+    benchmarks were found just now), `run` and `track` (the folder of trackers). A function that is given `run` reads its artifacts there, and is not given them one by one.
     `version`: raise it when the function makes something else from the same input.
     `by_all`: where torchrun started several processes, all of them call the function together; the first one publishes.
     """
@@ -69,17 +70,18 @@ STAGES: tuple[Stage, ...] = (
     #     kind             by                                             needs                                                        settings
     Stage("corpus",        "picochat.data.corpus.build:build_corpus",           (),                                                          ("pack", "data", "host"), 2, shared=True),
     Stage("rows",          "picochat.skills.rows:prepare_rows",           (),                                                          ("pack", "seed"), 1),
+    Stage("benchmarks",    "picochat.data.benchmarks.stage:publish_benchmarks", (),                                                    ("external", "benchmark_files"), 1),
     Stage("tokenizer",     "picochat.tokens.tokenizer:train_tokenizer",   ("corpus",),                                                 ("tokenizer", "seed"), 2, shared=True),
     Stage("shards",        "picochat.tokens.shards:write_shards",         ("corpus", "tokenizer"),                                     ("shards", "host", "seed"), 1, shared=True),
     Stage("conversations", "picochat.tokens.chat_format:encode_conversations", ("rows", "tokenizer"),                                  ("model",), 1),
-    Stage("honesty",       "picochat.honesty.scan:scan_run",              ("corpus", "rows"),                                          ("honesty", "host"), 1, shared=True),
+    Stage("honesty",       "picochat.honesty.scan:scan_run",              ("corpus", "rows", "benchmarks"),                            ("honesty", "host"), 2, shared=True),
     Stage("host",          "picochat.sanity.host:measure_host",           ("shards", "tokenizer"),                                     ("model", "base", "runtime"), 2),
-    Stage("preflight",     "picochat.gate.preflight:run_preflight",       ("corpus", "rows", "tokenizer", "shards", "conversations", "honesty", "host"), ("config",), 1),
+    Stage("preflight",     "picochat.gate.preflight:run_preflight",       ("corpus", "rows", "benchmarks", "tokenizer", "shards", "conversations", "honesty", "host"), ("config",), 2),
     Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd", "track"), 3, by_all=True),
     Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed", "gpu_hour_usd", "track"), 3, by_all=True),
-    Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "shards", "tokenizer", "honesty"),   ("evals", "runtime", "seed"), 1),
+    Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"), ("evals", "runtime", "seed"), 2),
     Stage("parity",        "picochat.release.parity:measure_parity",      ("sft", "tokenizer", "shards"),                              (), 1),
-    Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows"), ("config",), 3),
+    Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"), ("config",), 4),
     Stage("summary",       "picochat.release.summary:write_summary",      ("corpus", "rows", "tokenizer", "shards", "honesty", "preflight", "base", "sft", "scores", "parity", "gate"), ("run", "config"), 2),
 )  # fmt: skip
 
@@ -128,6 +130,7 @@ def _run_pack(request: RunRequest) -> RunVerdict:
     check_processes(find_scale(request.scale), resolved.config, process_count())
     check_device(resolved.config)
     check_trackers(resolved.config.host.track)
+    check_local(resolved.config.external)
     run_stages(run, resolved, pack, last="preflight")
     preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")
     status, lines = preflight.status, preflight_lines(preflight)
@@ -250,8 +253,8 @@ def run_stages(run: RunDir, resolved: ResolvedConfig, pack: LoadedPack, *, last:
 
 def _make(stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: dict[str, Artifact]) -> tuple[Artifact, bool]:
     """(artifact, whether it already stood)."""
-    inputs, key = _inputs_and_key(stage, config, pack, made)
     given = {name: _setting(name, run, config, pack) for name in stage.settings}
+    inputs, key = _inputs_and_key(stage, config, pack, made, given)
     place = run.place(stage.kind)
     standing = find_artifact(place, stage.kind, key)
     if standing is not None:
@@ -289,14 +292,17 @@ def shared_place(stage: Stage, key: str) -> Path:
 
 
 def _inputs_and_key(
-    stage: Stage, config: RunConfig, pack: LoadedPack, made: Mapping[str, Artifact]
+    stage: Stage, config: RunConfig, pack: LoadedPack, made: Mapping[str, Artifact], given: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, str], str]:
     """(digests of what the artifact is made from, the key that decides whether one still stands)."""
     inputs = {need: made[need].digest for need in stage.needs}
     if "pack" in stage.settings:
         # Two stages read a pack: one its rows, the other its text. New rows must not remake the corpus, nor new text the rows.
         inputs["pack"] = pack.rows_digest() if stage.kind == "rows" else pack.content_digest()
-    return inputs, artifact_key(_keyed(stage, config, pack), inputs, stage.version)
+    keyed = _keyed(stage, config, pack)
+    if given and "benchmark_files" in given:
+        keyed["benchmark_files"] = given["benchmark_files"].digest()  # other bytes in a file, or found where none was before
+    return inputs, artifact_key(keyed, inputs, stage.version)
 
 
 def _publish(stage: Stage, place: Path, key: str, inputs: dict[str, str], arguments: dict[str, Any]) -> Artifact:
@@ -391,6 +397,8 @@ def unseen(call: Call, ranks: Ranks) -> Problem | None:
 def _setting(name: str, run: RunDir, config: RunConfig, pack: LoadedPack) -> Any:
     if name == "gpu_hour_usd":
         return config.gate.gpu_hour_usd
+    if name == "benchmark_files":
+        return resolve_benchmarks(config.external)
     return {"pack": pack, "run": run, "config": config, "track": run.track}.get(name) or getattr(config, name)
 
 
@@ -402,7 +410,7 @@ def _keyed(stage: Stage, config: RunConfig, pack: LoadedPack) -> dict[str, objec
             keyed[name] = config.model_dump(mode="json", exclude={"host"})
         elif name == "pack":
             keyed[name] = str(pack.path.resolve()) if stage.kind == "corpus" else None
-        elif name not in ("host", "run", "gpu_hour_usd", "track"):
+        elif name not in ("host", "run", "gpu_hour_usd", "track", "benchmark_files"):
             value = getattr(config, name)
             keyed[name] = value if isinstance(value, int) else value.model_dump(mode="json")
     return keyed

@@ -76,6 +76,31 @@ class RowsFacts(Record):
     shared_items: int = Field(description="eval items that the SFT rows contain")
 
 
+class BenchmarkFacts(Record):
+    """One external benchmark as this run takes it. Dataset, config, split and revision are None for a local file."""
+
+    layout: str
+    read_by: Literal["acc", "acc_norm"] = Field(description="the accuracy that the gate reads")
+    dataset: str | None
+    config: str | None
+    split: str | None
+    revision: str | None
+    licence: str | None
+    files: dict[str, str] = Field(description="name -> sha256, in the order in which they are read")
+    rows_read: int
+    unusable: dict[str, int] = Field(description="reason -> rows that are no item")
+    usable_rows: int
+    rows: int = Field(description="scored: all that are usable, or a fixed sample of them")
+    chance: float = Field(description="mean of 1 / options")
+
+
+class BenchmarksFacts(Record):
+    """External benchmarks by name. `unresolved`: asked for and not to be had on this machine; the next run asks again."""
+
+    benchmarks: dict[str, BenchmarkFacts]
+    unresolved: list[str]
+
+
 class TokenizerFacts(Record):
     vocab_size: int
     merges: int
@@ -117,6 +142,7 @@ class HonestyFacts(Record):
     external_rows: dict[str, int]
     external_dirty: dict[str, int]
     dirty_eval_rows: list[str]
+    dirty_external_rows: dict[str, list[str]] = Field(default={}, description="benchmark -> ids of its rows that were found")
 
 
 class HostFacts(Record):
@@ -259,11 +285,20 @@ class SkillScore(Record):
 
 
 class ExternalScore(Record):
-    """One external benchmark. `clean` leaves out rows that the honesty scan found in the corpus."""
+    """One external benchmark. `all`, `clean` and `base` are by `read_by`; `clean` leaves out rows that the honesty scan found.
+
+    All None where a row has no score, or one that is no number: what is not whole is not measured.
+    """
 
     all: Rate
     clean: Rate
     chance: float
+    base: Rate | None = Field(default=None, description="the base model, before SFT, on the same rows")
+    read_by: Literal["acc", "acc_norm"] = "acc_norm"
+    acc: Rate | None = Field(default=None, description="by the largest log-likelihood of an option")
+    acc_norm: Rate | None = Field(default=None, description="by the largest log-likelihood over an option's characters")
+    cut_rows: int = Field(default=0, description="rows that do not fit the context: read without their beginning")
+    too_long_rows: int = Field(default=0, description="rows with an option that alone does not fit: counted as failed")
 
 
 class ScoresFacts(Record):
@@ -316,6 +351,7 @@ PLACES: tuple[Place, ...] = (
     #     kind             folder               facts               files
     Place("corpus",        "corpus",            CorpusFacts,        "pack.json recipe.json sources.json import_reports/LABEL.json fates.u8 dropped.jsonl near_duplicates.jsonl location.json"),
     Place("rows",          "rows",              RowsFacts,          "sft_train.jsonl sft_held_out.jsonl eval.jsonl"),
+    Place("benchmarks",    "benchmarks",        BenchmarksFacts,    "items.jsonl rows/LABEL.jsonl unresolved.json"),
     Place("tokenizer",     "tokenizer",         TokenizerFacts,     "tokenizer.json chat_template.jinja"),
     Place("shards",        "base/token_shards", ShardsFacts,        "train-NNNNN.bin held_out-NNNNN.bin, a .starts and a .json beside each; encoding.json"),
     Place("conversations", "sft/conversations", ConversationsFacts, "train.npz held_out.npz"),
@@ -324,7 +360,7 @@ PLACES: tuple[Place, ...] = (
     Place("preflight",     "preflight",         PreflightFacts,     "preflight.json preflight.md"),
     Place("base",          "base/checkpoint",   TrainFacts,         "model.safetensors model.json curve.jsonl metrics.jsonl replay/weights.safetensors replay/optimizer.safetensors replay/state.json"),
     Place("sft",           "sft/checkpoint",    TrainFacts,         "model.safetensors model.json curve.jsonl metrics.jsonl"),
-    Place("scores",        "eval",              ScoresFacts,        "replies.jsonl memorization.jsonl measured.json report.json report.md"),
+    Place("scores",        "eval",              ScoresFacts,        "replies.jsonl external.jsonl memorization.jsonl measured.json report.json report.md"),
     Place("parity",        "parity",            ParityFacts,        "export_report.json"),
     Place("gate",          "gate",              GateFacts,          "gate.json gate.md"),
     Place("summary",       "summary",           None,               "summary.json summary.md report.html loss.svg gate.svg observed.json"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from picochat.config import (
     EvalConfig,
+    ExternalConfig,
     GateConfig,
     ModelConfig,
     RunConfig,
@@ -87,6 +88,7 @@ SCALES: tuple[Scale, ...] = (
             base=TrainConfig(steps=33_000, warmup_steps=200, eval_every=1_375),
             sft=TrainConfig(steps=400, sequences_per_step=32, warmup_steps=20, muon_lr=0.005, adamw_lr=0.001, eval_every=50),
             evals=EvalConfig(batch_rows=256),
+            external=ExternalConfig(benchmarks=("auto",)),
             gate=GateConfig(profile="skill_release"),
             runtime=GPU,
         ),
@@ -100,6 +102,7 @@ SCALES: tuple[Scale, ...] = (
             base=TrainConfig(steps=4_125, sequences_per_step=1_024, warmup_steps=100, eval_every=172),
             sft=TrainConfig(steps=400, sequences_per_step=32, warmup_steps=20, muon_lr=0.005, adamw_lr=0.001, eval_every=50),
             evals=EvalConfig(batch_rows=256),
+            external=ExternalConfig(benchmarks=("auto",)),
             gate=GateConfig(profile="skill_release"),
             runtime=GPU,
         ),
@@ -115,6 +118,7 @@ SCALES: tuple[Scale, ...] = (
             base=TrainConfig(steps=21_400, sequences_per_step=512, micro_batch=8, warmup_steps=200, eval_every=1_070),
             sft=TrainConfig(steps=400, sequences_per_step=32, warmup_steps=20, muon_lr=0.005, adamw_lr=0.001, eval_every=50),
             evals=EvalConfig(batch_rows=256),
+            external=ExternalConfig(benchmarks=("auto",)),
             gate=GateConfig(profile="skill_release"),
             runtime=RuntimeConfig(
                 device="cuda", precision="bf16", compile=True, sharding="sharded", activation_checkpointing=True

@@ -53,6 +53,8 @@ def little_text(pack: Path) -> list[str]:
         "h100-100m",
         "--device",
         "cpu",
+        "--external-eval",
+        "none",
     ]
 
 
@@ -136,6 +138,10 @@ CASES: list[tuple[str, int, Callable[[Path], list[str]], str]] = [
     ("setting given twice", 2, lambda p: preflight(p, "--set", "base.steps=3"), "both as a flag and by --set"),
     ("setting out of range", 2, lambda p: preflight(p, "--set", "data.held_out_share=2"), "held_out_share"),
     ("odd head width", 2, lambda p: preflight(p, "--set", "model.head_width=63"), "must be even"),
+    ("unknown benchmark", 2, lambda p: preflight(p, "--external-eval", "arc"), "one of: arc_easy, hellaswag, piqa"),
+    ("benchmarks and none", 2, lambda p: preflight(p, "--external-eval", "none", "--external-eval", "auto"), "none by itself"),
+    ("missing benchmark", 4, lambda p: preflight(p, "--external-eval", f"q={p.parent / 'none.jsonl'}"), "no such file"),
+    ("benchmark of no layout", 4, lambda p: preflight(p, "--external-eval", f"q={p.parent / 'chat.jsonl'}"), "known: arc"),
     ("unknown device", 2, lambda p: preflight(p, "--device", "gpu"), "cpu"),
     ("unknown flag", 2, lambda p: preflight(p, "--bas-steps", "3"), "--base-steps"),
     ("out-dir is a file", 4, out_is_a_file, "path"),

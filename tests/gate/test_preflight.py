@@ -11,8 +11,10 @@ from picochat.gate.preflight import CHECKS, decide_preflight, preflight_facts
 from picochat.rundir import FindingRecord, TokenizerFacts
 from tests.builders import (
     EVAL_ROWS,
+    NO_BENCHMARKS,
     SFT_ROWS,
     change,
+    make_benchmarks_facts,
     make_config,
     make_conversations_facts,
     make_corpus_facts,
@@ -73,8 +75,9 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("eval_power", "block", {"rows": make_rows_facts(eval_items_by_skill={**EVAL_ROWS, "choice": 15})}),
     ("eval_rules", "block", {"rows": make_rows_facts(eval_rows_without_rule=1)}),
     ("eval_independence", "block", {"rows": make_rows_facts(shared_items=1)}),
-    ("external_benchmarks", "warn", {"honesty": make_honesty_facts(external_rows={"small": 499}, external_dirty={"small": 0})}),
-    ("external_benchmarks", "block", {"honesty": make_honesty_facts(external_rows={"none": 0, "small": 0}, external_dirty={"none": 0, "small": 0})}),
+    ("external_benchmarks", "warn", {"benchmarks": make_benchmarks_facts(small=499), "honesty": make_honesty_facts(external_rows={"small": 499}, external_dirty={"small": 0})}),
+    ("external_benchmarks", "block", {"benchmarks": make_benchmarks_facts(none=0), "honesty": make_honesty_facts(external_rows={"none": 0}, external_dirty={"none": 0})}),
+    ("external_benchmarks", "block", {"benchmarks": make_benchmarks_facts(["other"])}),
     ("contamination_sft_eval", "warn", {"honesty": make_honesty_facts(sft_largest_coverage=0.7)}),
     ("contamination_sft_eval", "block", {"honesty": make_honesty_facts(sft_exact_prompts=1)}),
     ("contamination_corpus_eval", "warn", {"honesty": make_honesty_facts(corpus_dirty_by_skill={"math": 1})}),
@@ -180,7 +183,9 @@ EMPTY = (
     ("eval_rules", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
     ("eval_power", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
     ("eval_independence", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
-    ("external_benchmarks", {"honesty": make_honesty_facts(external_rows={})}),
+    ("external_benchmarks", {"benchmarks": NO_BENCHMARKS}),
+    ("contamination_external", {"benchmarks": NO_BENCHMARKS}),
+    ("contamination_external", {"honesty": make_honesty_facts(external_rows={"science_questions": 999})}),
     ("contamination_external", {"honesty": make_honesty_facts(external_rows={})}),
     ("contamination_external", {"honesty": make_honesty_facts(external_dirty={})}),
     ("contamination_sft_eval", {"honesty": make_honesty_facts(eval_rows=0)}),
@@ -237,9 +242,15 @@ def test_first_release_judges_identity_refusal_and_choice_alone() -> None:
 
 def test_a_first_release_claims_nothing_about_benchmarks() -> None:
     config = make_config(gate={"profile": "first_release"})
-    report = decide_preflight(make_evidence(config=config, honesty=make_honesty_facts(external_rows={})))
+    report = decide_preflight(make_evidence(config=config, benchmarks=NO_BENCHMARKS))
     assert report.status == "ready"
     assert not [finding.name for finding in report.findings if "external" in finding.name]
+
+
+def test_an_unresolved_benchmark_is_named_with_what_to_do() -> None:
+    finding = finding_of(make_evidence(benchmarks=make_benchmarks_facts(["hellaswag", "piqa"])), "external_benchmarks")
+    assert "(hellaswag, piqa)" in finding.message
+    assert finding.fix and "with a network" in finding.fix and "NAME=PATH" in finding.fix
 
 
 def test_dropping_near_duplicates_mends_their_check() -> None:

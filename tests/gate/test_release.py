@@ -13,7 +13,9 @@ from picochat.gate.release import RULES, decide_release, run_gate, weakest_skill
 from picochat.rundir import ExternalScore, FindingRecord, ScoresFacts
 from tests.builders import (
     EVAL_ROWS,
+    NO_BENCHMARKS,
     change,
+    make_benchmarks_facts,
     make_config,
     make_evidence,
     make_honesty_facts,
@@ -43,6 +45,7 @@ HEALTHY_PREFLIGHT = decide_preflight(make_evidence())
 UNSCANNED = change(
     HEALTHY_PREFLIGHT, findings=[finding for finding in HEALTHY_PREFLIGHT.findings if finding.name != "contamination_coverage"]
 )
+UNMEASURED = ExternalScore(all=make_rate(0, 0), clean=make_rate(0, 0), chance=0.25)
 AT_CHANCE = ExternalScore(all=make_rate(255, 1_000), clean=make_rate(255, 1_000), chance=0.25)
 
 # name, status that it must cause, what alone differs from a healthy run
@@ -75,7 +78,8 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("unsupported_claims", "warn", {"scores": make_scores_facts(unsupported_claims=make_rate(6, 100))}),
     ("verbatim_memorization", "warn", {"scores": make_scores_facts(memorized=make_rate(2, 100))}),
     ("external_eval", "block", {"scores": make_scores_facts(external={"science_questions": AT_CHANCE})}),
-    ("external_eval", "block", {"honesty": make_honesty_facts(external_rows={"science_questions": 1_000, "other": 600}, external_dirty={"science_questions": 0, "other": 0})}),
+    ("external_eval", "block", {"benchmarks": make_benchmarks_facts(science_questions=1_000, other=600), "honesty": make_honesty_facts(external_rows={"science_questions": 1_000, "other": 600}, external_dirty={"science_questions": 0, "other": 0})}),
+    ("external_eval", "block", {"benchmarks": make_benchmarks_facts(["other"])}),
     ("export_parity", "block", {"parity": make_parity_facts(largest_relative_difference=2e-3)}),
 )  # fmt: skip
 IDS = [f"{name}-{status}" for name, status, _ in REFUSALS]
@@ -150,7 +154,8 @@ def test_no_evidence_at_all_passes_nothing() -> None:
 
 EMPTY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("external_eval", {"scores": make_scores_facts(external={})}),
-    ("external_eval", {"honesty": make_honesty_facts(external_rows={})}),
+    ("external_eval", {"benchmarks": NO_BENCHMARKS}),
+    ("external_eval", {"scores": make_scores_facts(external={"science_questions": UNMEASURED})}),
     ("export_parity", {"parity": make_parity_facts(reader=None)}),
     ("export_parity", {"parity": make_parity_facts(largest_relative_difference=float("nan"))}),
     ("base_beats_baseline", {"scores": make_scores_facts(ngram_bits_per_byte=None)}),
@@ -192,7 +197,7 @@ def test_a_contaminated_research_run_is_warned() -> None:
 
 def test_a_first_release_is_approved_without_benchmarks() -> None:
     config = make_config(gate={"profile": "first_release"})
-    none = {"honesty": make_honesty_facts(external_rows={}), "scores": make_scores_facts(external={})}
+    none = {"benchmarks": NO_BENCHMARKS, "scores": make_scores_facts(external={})}
     assert decide_release(make_evidence(config=config, **none)).status == "approved"
 
 
@@ -232,6 +237,7 @@ def gate_inputs(root: Path) -> dict[str, Artifact]:
     assert evidence.preflight
     assert evidence.honesty
     assert evidence.rows
+    assert evidence.benchmarks
     assert evidence.parity
     assert evidence.base
     assert evidence.sft
@@ -245,6 +251,7 @@ def gate_inputs(root: Path) -> dict[str, Artifact]:
         "scores": published(root, "scores", make_scores_facts(scored_checkpoint=sft.digest)),
         "parity": published(root, "parity", evidence.parity),
         "rows": published(root, "rows", evidence.rows),
+        "benchmarks": published(root, "benchmarks", evidence.benchmarks),
     }
 
 

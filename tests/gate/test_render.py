@@ -3,7 +3,7 @@ import io
 from picochat.gate.preflight import CHECKS, decide_preflight
 from picochat.gate.release import decide_release
 from picochat.gate.render import finding_lines, gate_lines, gate_page, preflight_lines, preflight_page, print_verdict
-from tests.builders import make_evidence, make_honesty_facts, make_host_facts, make_rows_facts
+from tests.builders import make_benchmarks_facts, make_evidence, make_honesty_facts, make_host_facts, make_rows_facts
 
 
 class Terminal(io.StringIO):
@@ -63,7 +63,8 @@ def test_pages_open_with_the_verdict_and_name_the_remedy() -> None:
 
 def test_a_hostile_name_cannot_leave_its_table_cell() -> None:
     rows = {"bad|name\n# <script>": 10}
-    evidence = make_evidence(honesty=make_honesty_facts(external_rows=rows, external_dirty=dict.fromkeys(rows, 0)))
+    honesty = make_honesty_facts(external_rows=rows, external_dirty=dict.fromkeys(rows, 0))
+    evidence = make_evidence(benchmarks=make_benchmarks_facts(**rows), honesty=honesty)
     page = preflight_page(decide_preflight(evidence))
     assert "<script>" not in page
     assert "\n# &lt;" not in page

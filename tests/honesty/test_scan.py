@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from picochat.config import DataConfig, HonestyConfig, HostConfig
+from picochat.config import DataConfig, ExternalConfig, HonestyConfig, HostConfig
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_jsonl
+from picochat.data.benchmarks.resolve import resolve_benchmarks
+from picochat.data.benchmarks.stage import publish_benchmarks
 from picochat.data.corpus.build import build_corpus
 from picochat.data.pack import load_pack
 from picochat.honesty.report import report_page
@@ -138,10 +140,13 @@ def test_the_page_says_what_was_found_and_what_cannot_be_seen() -> None:
         assert word in page
 
 
-def published(folder: Path) -> tuple[Artifact, Artifact]:
-    """A corpus of 300 documents and the rows above, published; one document holds an eval prompt."""
+QUESTION = "Which tool would a careful baker of the northern village reach for when the dough has risen twice overnight?"
+
+
+def published(folder: Path) -> tuple[Artifact, Artifact, Artifact]:
+    """A corpus of 300 documents, the rows above and two benchmark items, published; one document holds an item of each."""
     documents = [{"id": name, "text": text} for name, text in filler(299, seed=3)]
-    documents.append({"id": "leak", "text": "Some words. " + SHORT})
+    documents.append({"id": "leak", "text": "Some words. " + SHORT + " And then: " + QUESTION})
     folder.mkdir()
     for name, rows in (
         ("documents", documents),
@@ -157,17 +162,30 @@ def published(folder: Path) -> tuple[Artifact, Artifact]:
         build_corpus(pack, DataConfig(held_out_share=0.2), HostConfig(workers=1), corpus)
     with publish(folder / "rows", "rows", "key", {}) as rows:
         prepare_rows(pack, 42, rows)
+    (folder / "quiz.jsonl").write_text(
+        "".join(
+            json.dumps(
+                {"question": text, "choices": {"text": ["a spoon", "a pale stone"], "label": ["A", "B"]}, "answerKey": "A"}
+            )
+            + "\n"
+            for text in (QUESTION, "Of what material does the fictional harbour master of Oltany build all of his long quays?")
+        )
+    )
+    external = ExternalConfig(benchmarks=(f"quiz={folder / 'quiz.jsonl'}",))
+    with publish(folder / "benchmarks", "benchmarks", "key", {}) as benchmarks:
+        publish_benchmarks(external, resolve_benchmarks(external), benchmarks)
     assert corpus.artifact
     assert rows.artifact
-    return corpus.artifact, rows.artifact
+    assert benchmarks.artifact
+    return corpus.artifact, rows.artifact, benchmarks.artifact
 
 
 def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path) -> None:
-    corpus, rows = published(tmp_path / "pack")
+    corpus, rows, benchmarks = published(tmp_path / "pack")
     digests: list[str] = []
     for name in ("first", "second"):
         with publish(tmp_path / name, "honesty", "key", {}) as draft:
-            scan_run(corpus, rows, CONFIG, HostConfig(workers=1), draft)
+            scan_run(corpus, rows, benchmarks, CONFIG, HostConfig(workers=1), draft)
         assert draft.artifact
         digests.append(draft.artifact.digest)
     assert digests[0] == digests[1]
@@ -179,4 +197,10 @@ def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path)
     assert facts.scanned_text_bytes == facts.corpus_text_bytes == corpus_facts.text_bytes
     assert facts.dirty_eval_rows == ["short"]
     hits = [row for _, row in read_jsonl(draft.artifact.path("hits.jsonl"))]
-    assert [(hit["document"], hit["offset"]) for hit in hits] == [("documents.jsonl:leak", 12)]
+    assert {(hit["row"], hit["document"]) for hit in hits} == {
+        ("short", "documents.jsonl:leak"),
+        ("quiz-00000", "documents.jsonl:leak"),
+    }
+    assert hits[0]["offset"] == 12
+    assert (facts.external_rows, facts.external_dirty) == ({"quiz": 2}, {"quiz": 1})
+    assert facts.dirty_external_rows == {"quiz": ["quiz-00000"]}

@@ -31,21 +31,29 @@ CONFIG = ModelConfig(context=16, layers=3, width=32, heads=4, kv_heads=2, head_w
 VOCAB = 61  # rows of the embedding that two processes cannot share out evenly
 ROWS = np.random.default_rng(0).integers(0, VOCAB, (64, 17))
 STEPS, STOPS_AT = 10, 5
+SPIKY_STEPS, POISONED_AT = 30, 25
 
 
 @dataclass(frozen=True)
 class Small:
-    """A training of `STEPS` steps. `goes_on`: begin with a copy of that workspace. `ends_by`: a signal that the last process sends to itself in the middle."""
+    """A training. `goes_on`: begin with a copy of that workspace. `ends_by`: a signal that the last process sends to itself.
+
+    `spiky`: the same rows again and again, but for one step of rows that nobody could have learned.
+    """
 
     name: str
     sharding: str = "replicated"
     goes_on: str | None = None
     ends_by: int | None = None
+    spiky: bool = False
     settings: dict[str, object] = field(default_factory=dict[str, object])
 
 
-MUON = {"muon_lr": 0.01, "grad_clip": 0.5, "weight_decay": 0.1}
-ADAMW = {"matrix_optimizer": "adamw", "weight_decay": 0.1}
+MUON: dict[str, object] = {"muon_lr": 0.01, "grad_clip": 0.5, "weight_decay": 0.1}
+ADAMW: dict[str, object] = {"matrix_optimizer": "adamw", "weight_decay": 0.1}
+SPIKY: dict[str, object] = {
+    "muon_lr": 0.05, "adamw_lr": 0.05, "steps": SPIKY_STEPS, "eval_every": 8, "spike_factor": 1.2, "spike_rollbacks": 1, "publish": "best",
+}  # fmt: skip
 PAIR_JOBS = (
     Small("replicated", settings=MUON),
     Small("sharded", "sharded", settings={**MUON, "micro_batch": 2}),
@@ -53,6 +61,8 @@ PAIR_JOBS = (
     Small("two-stopped", "sharded", ends_by=signal.SIGTERM, settings=MUON),
     Small("one-to-replicated", goes_on="one-stopped", settings=MUON),
     Small("one-to-sharded", "sharded", goes_on="one-stopped", settings=MUON),
+    Small("spiky-replicated", spiky=True, settings=SPIKY),
+    Small("spiky-sharded", "sharded", spiky=True, settings=SPIKY),
     Small("killed", ends_by=signal.SIGKILL, settings=MUON),
 )
 
@@ -64,6 +74,12 @@ def batch_of(step: int) -> Batch:
     for row in range(8):
         targets[row, 2 + row :] = IGNORED_TARGET
     return Batch(np.ascontiguousarray(block[:, :-1]), targets)
+
+
+def spiky_batch_of(step: int) -> Batch:
+    """Eight rows to learn by heart, but at one step others."""
+    block = ROWS[8:16] if step == POISONED_AT else ROWS[:8]
+    return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
 
 
 def run(folder: Path, job: Small) -> None:
@@ -88,7 +104,7 @@ def run(folder: Path, job: Small) -> None:
     def batches(step: int) -> Batch:
         if job.ends_by and step == STOPS_AT and ranks.rank == ranks.count - 1:
             os.kill(os.getpid(), job.ends_by)
-        return batch_of(step)
+        return spiky_batch_of(step) if job.spiky else batch_of(step)
 
     config = TrainConfig.model_validate({"steps": STEPS, "sequences_per_step": 8, "eval_every": 4, **job.settings})
     feed = HostFeed(batches, compute.device, fixed_shape=True, ranks=ranks)

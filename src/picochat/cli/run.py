@@ -30,6 +30,16 @@ def tiny(
         bool | None,
         typer.Option("--drop-near-duplicates/--keep-near-duplicates", help="all but the first document of each cluster"),
     ] = None,
+    external_eval: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="auto|none|NAME=PATH",
+            help="published benchmarks to score: auto is ARC-Easy, HellaSwag and PIQA from the Hub; may repeat",
+        ),
+    ] = None,
+    external_eval_max_rows: Annotated[
+        int | None, typer.Option(min=0, help="of each benchmark, the same rows in every run; 0: all")
+    ] = None,
     gpu_hour_usd: Annotated[float | None, typer.Option(help="price of a GPU hour, for the forecast")] = None,
     budget_usd: Annotated[float | None, typer.Option(help="the forecast warns above it")] = None,
     checkpoint_minutes: Annotated[float | None, typer.Option(help="time between saved training states")] = None,
@@ -50,6 +60,8 @@ def tiny(
         "runtime.attention_backend": attn_backend,
         "runtime.compile": torch_compile,
         "gate.profile": long_run_gate_profile,
+        "external.benchmarks": external_eval or None,
+        "external.max_rows": external_eval_max_rows,
         "gate.gpu_hour_usd": gpu_hour_usd,
         "gate.budget_usd": budget_usd,
         "base.steps": base_steps,

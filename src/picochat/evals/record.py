@@ -22,6 +22,21 @@ class Asked(Record):
     base_log_likelihoods: list[float] | None
 
 
+class ExternalAsked(Record):
+    """One benchmark item. Summed log-likelihoods in nats, one an option; None where one is not finite, or is not there.
+
+    `cut`: context and option are longer than the model's context, and were read without their beginning. `too_long`: an option
+    alone is, so that nothing was asked: the item counts as failed.
+    """
+
+    id: str
+    benchmark: str
+    log_likelihoods: list[float] | None
+    base_log_likelihoods: list[float] | None
+    cut: bool
+    too_long: bool
+
+
 class Memorization(Record):
     """A training prefix was given; `expected` are the training tokens after it, `continued` the model's."""
 

@@ -1,6 +1,6 @@
 """The scores stage: both models are asked every eval row, the SFT rows their own question, and all replies are kept.
 
-`replies.jsonl` and `memorization.jsonl` hold what was said, `measured.json` what needs the models, `report.json` and
+`replies.jsonl`, `external.jsonl` and `memorization.jsonl` hold what was said, `measured.json` what needs the models, `report.json` and
 `report.md` what follows from these by evals/scores.py. Importing this module needs no torch, so that `run verify` does not.
 """
 
@@ -16,10 +16,12 @@ from picochat.config import EvalConfig, RuntimeConfig
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import parse_record, read_jsonl, read_record, write_atomic, write_json, write_jsonl
+from picochat.data.benchmarks.stage import read_items, read_texts
+from picochat.evals.external_scores import external_scores_of
 from picochat.evals.ngram import ngram_bits_per_byte
-from picochat.evals.record import Asked, Measured, Memorization
+from picochat.evals.record import Asked, ExternalAsked, Measured, Memorization
 from picochat.evals.scores import judge, scores_of
-from picochat.rundir import HonestyFacts, Rate, ScoresFacts, ShardsFacts, facts_of
+from picochat.rundir import BenchmarksFacts, ExternalScore, HonestyFacts, Rate, ScoresFacts, ShardsFacts, facts_of
 from picochat.skills.rows import EvalRow, SftRow, as_eval_row, read_published_rows
 from picochat.skills.scoring import can_fail
 from picochat.tokens.shards import TokenShards, open_shards
@@ -37,6 +39,7 @@ def score_run(
     base: Artifact,
     sft: Artifact,
     rows: Artifact,
+    benchmarks: Artifact,
     shards: Artifact,
     tokenizer: Artifact,
     honesty: Artifact,
@@ -56,27 +59,33 @@ def score_run(
     check_tokenizer(info, vocabulary.digest, sft.place)
     tokens = open_shards(shards)
     asked = _ask(base_model, chat_model, questions(rows, evals.fit_rows), vocabulary, evals, compute)
+    external = _ask_external(base_model, chat_model, benchmarks, vocabulary, evals, compute)
     memorization = _recall(chat_model, tokens, evals.memorization_samples, seed, compute)
     measured = _measure(base_model, chat_model, tokens, shards, vocabulary, evals, compute)
     write_jsonl(draft.path("replies.jsonl"), asked)
+    write_jsonl(draft.path("external.jsonl"), external)
     write_jsonl(draft.path("memorization.jsonl"), memorization)
     write_json(draft.path("measured.json"), measured)
     by_id = {row.id: row for _, row in questions(rows, evals.fit_rows)}
-    facts = scores_of(by_id, asked, memorization, measured, dirty_rows(honesty), sft.digest)
+    facts = scores_of(
+        by_id, asked, memorization, measured, dirty_rows(honesty), sft.digest, _external(benchmarks, external, honesty)
+    )
     write_json(draft.path("report.json"), facts)
     write_atomic(draft.path("report.md"), report_page(facts, by_id, asked).encode())
     draft.facts = facts.model_dump(mode="json")
 
 
-def recompute_scores(scores: Artifact, rows: Artifact, honesty: Artifact) -> ScoresFacts:
+def recompute_scores(scores: Artifact, rows: Artifact, benchmarks: Artifact, honesty: Artifact) -> ScoresFacts:
     """The scores that follow from a published artifact's files, whatever its report and manifest state."""
     asked = [parse_record(Asked, value, f"replies.jsonl, line {n}") for n, value in read_jsonl(scores.path("replies.jsonl"))]
     recalled = [
         parse_record(Memorization, value, "memorization.jsonl") for _, value in read_jsonl(scores.path("memorization.jsonl"))
     ]
+    external = [parse_record(ExternalAsked, value, "external.jsonl") for _, value in read_jsonl(scores.path("external.jsonl"))]
     measured = read_record(Measured, scores.path("measured.json"))
     by_id = {row.id: row for _, row in questions(rows, None)}
-    return scores_of(by_id, asked, recalled, measured, dirty_rows(honesty), scores.manifest.inputs["sft"])
+    found = _external(benchmarks, external, honesty)
+    return scores_of(by_id, asked, recalled, measured, dirty_rows(honesty), scores.manifest.inputs["sft"], found)
 
 
 def questions(rows: Artifact, fit_rows: int | None) -> list[tuple[str, EvalRow]]:
@@ -125,6 +134,22 @@ def _ask(
             )
         )
     return asked
+
+
+def _ask_external(
+    base: GPT, chat: GPT, benchmarks: Artifact, vocabulary: Tokenizer, evals: EvalConfig, compute: Compute
+) -> list[ExternalAsked]:
+    """What both models make of every item, benchmark after benchmark."""
+    from picochat.evals.external import ask_benchmark
+
+    names = sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)
+    texts = ((name, read_texts(benchmarks, name)) for name in names)
+    return [item for name, rows in texts for item in ask_benchmark(name, rows, chat, base, vocabulary, evals, compute.dtype)]
+
+
+def _external(benchmarks: Artifact, asked: Sequence[ExternalAsked], honesty: Artifact) -> dict[str, ExternalScore]:
+    facts, dirty = facts_of(benchmarks, BenchmarksFacts), facts_of(honesty, HonestyFacts).dirty_external_rows
+    return external_scores_of(facts.benchmarks, read_items(benchmarks), asked, dirty)
 
 
 def _recall(model: GPT, tokens: TokenShards, samples: int, seed: int, compute: Compute) -> list[Memorization]:
@@ -187,6 +212,7 @@ def report_page(facts: ScoresFacts, rows: dict[str, EvalRow], asked: Iterable[As
         ]
         lines.append("| " + " | ".join(cells) + " |")
     others = ("sft_fit", "sft_held_out_fit", "refusal", "over_refusal", "prompt_echo", "unsupported_claims", "memorized")
+    lines += _external_lines(facts)
     lines += ["", "| measure | rate | 95% interval |", "|---|---|---|"]
     lines += [f"| {name} | {rate_text(getattr(facts, name))} | {interval_text(getattr(facts, name))} |" for name in others]
     lines += ["", "## Replies that failed", ""]
@@ -198,6 +224,17 @@ def report_page(facts: ScoresFacts, rows: dict[str, EvalRow], asked: Iterable[As
             lines += [f"- **{item.id}** ({judged.reason})", f"  - asked: {item.prompt!r}", f"  - expected: {item.expected!r}"]
             lines.append(f"  - said: {item.reply!r}")
     return "\n".join(lines) + "\n"
+
+
+def _external_lines(facts: ScoresFacts) -> list[str]:
+    if not facts.external:
+        return []
+    lines = ["", "| benchmark | right | 95% interval | clean rows only | base model | chance | read by |", "|" + "---|" * 7]
+    for name, score in facts.external.items():
+        base = rate_text(score.base) if score.base else ""
+        rates = [rate_text(score.all), interval_text(score.all), rate_text(score.clean), base]
+        lines.append("| " + " | ".join([name, *rates, f"{score.chance:.2f}", score.read_by]) + " |")
+    return lines
 
 
 def rate_text(found: Rate) -> str:

@@ -6,12 +6,12 @@ A row counts as clean if the honesty scan did not find it in the corpus or in th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from picochat.core.records import Record
 from picochat.evals.intervals import rate
 from picochat.evals.record import Asked, Measured, Memorization
-from picochat.rundir import Rate, ScoresFacts, SkillScore
+from picochat.rundir import ExternalScore, Rate, ScoresFacts, SkillScore
 from picochat.skills.pack import SKILLS
 from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import Score, is_prompt_echo, is_unsupported_claim, score_choice, score_reply
@@ -45,6 +45,7 @@ def scores_of(
     measured: Measured,
     dirty: Collection[str],
     scored_checkpoint: str,
+    external: Mapping[str, ExternalScore] | None = None,
 ) -> ScoresFacts:
     """All scores of a run. `rows`: every row that was asked, by id; `dirty`: ids of eval rows that the scan found."""
     judged = [judge(rows[item.id], item) for item in asked]
@@ -65,6 +66,7 @@ def scores_of(
         unsupported_claims=rate(sum(claims), len(claims)),
         memorized=rate(sum(recalled), len(recalled)),
         scored_checkpoint=scored_checkpoint,
+        external=dict(external or {}),
     )
 
 

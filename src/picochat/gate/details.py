@@ -61,11 +61,15 @@ def dirty_by_skill(evidence: Evidence) -> str:
 
 
 def benchmarks(evidence: Evidence) -> str:
-    honesty = evidence.honesty
-    if not honesty or not honesty.external_rows:
+    """Each benchmark with what the scan found of it."""
+    if not evidence.benchmarks or not evidence.benchmarks.benchmarks:
         return "no external benchmark was resolved"
-    dirty = honesty.external_dirty
-    return ", ".join(f"{name} {dirty.get(name, '?')} of {rows} found" for name, rows in honesty.external_rows.items())
+    dirty = evidence.honesty.external_dirty if evidence.honesty else {}
+    return ", ".join(f"{name} {dirty.get(name, '?')} of {f.rows} found" for name, f in evidence.benchmarks.benchmarks.items())
+
+
+def unresolved(evidence: Evidence) -> str:
+    return ", ".join(evidence.benchmarks.unresolved) if evidence.benchmarks else ""
 
 
 def attention(evidence: Evidence) -> str:
@@ -112,10 +116,15 @@ def weakest_stage(evidence: Evidence, skill: str) -> str:
 
 
 def external_scores(evidence: Evidence) -> str:
+    """Each score on clean rows, and the benchmarks that are not here."""
     if not evidence.scores or not evidence.scores.external:
         return "no external benchmark was run"
-    found = evidence.scores.external.items()
-    return "; ".join(f"{name}: {rate_text(score.all)}, chance {score.chance:.3f}" for name, score in found)
+    found = [
+        f"{name}: {score.read_by} {rate_text(score.clean)}, chance {score.chance:.3f}"
+        for name, score in evidence.scores.external.items()
+    ]
+    missing = unresolved(evidence)
+    return "; ".join([*found, f"not resolved: {missing}"] if missing else found)
 
 
 def export_reader(evidence: Evidence) -> str:

@@ -13,6 +13,7 @@ from picochat.config import RunConfig
 from picochat.core.publish import Artifact, changed_files
 from picochat.core.records import Record, read_record
 from picochat.rundir import (
+    BenchmarksFacts,
     ConversationsFacts,
     CorpusFacts,
     FindingRecord,
@@ -71,6 +72,7 @@ class Evidence:
     config: RunConfig
     corpus: CorpusFacts | None = None
     rows: RowsFacts | None = None
+    benchmarks: BenchmarksFacts | None = None
     tokenizer: TokenizerFacts | None = None
     shards: ShardsFacts | None = None
     conversations: ConversationsFacts | None = None
@@ -88,6 +90,7 @@ class Evidence:
 def preflight_evidence(
     corpus: Artifact,
     rows: Artifact,
+    benchmarks: Artifact,
     tokenizer: Artifact,
     shards: Artifact,
     conversations: Artifact,
@@ -100,6 +103,7 @@ def preflight_evidence(
         config=config,
         corpus=facts_of(corpus, CorpusFacts),
         rows=facts_of(rows, RowsFacts),
+        benchmarks=facts_of(benchmarks, BenchmarksFacts),
         tokenizer=facts_of(tokenizer, TokenizerFacts),
         shards=facts_of(shards, ShardsFacts),
         conversations=facts_of(conversations, ConversationsFacts),
@@ -116,12 +120,14 @@ def gate_evidence(
     scores: Artifact,
     parity: Artifact,
     rows: Artifact,
+    benchmarks: Artifact,
     config: RunConfig,
 ) -> Evidence:
     """What is known after the last evaluation, before anybody looked whether the files are still what was published."""
     return Evidence(
         config=config,
         rows=facts_of(rows, RowsFacts),
+        benchmarks=facts_of(benchmarks, BenchmarksFacts),
         honesty=facts_of(honesty, HonestyFacts),
         preflight=read_record(PreflightReport, preflight.path("preflight.json"), "preflight report"),
         base=facts_of(base, TrainFacts),

@@ -201,7 +201,14 @@ def dirtiest_skill_share(evidence: Evidence) -> float | None:
 
 def largest_benchmark_rows(evidence: Evidence) -> float | None:
     """None where no benchmark was resolved on this machine."""
-    return _largest(evidence.honesty.external_rows.values()) if evidence.honesty else None
+    found = evidence.benchmarks
+    return _largest(benchmark.rows for benchmark in found.benchmarks.values()) if found else None
+
+
+def unresolved_benchmarks(evidence: Evidence) -> float | None:
+    """None where none was asked for."""
+    found = evidence.benchmarks
+    return len(found.unresolved) if found and (found.benchmarks or found.unresolved) else None
 
 
 def dirtiest_benchmark_share(evidence: Evidence) -> float | None:
@@ -213,10 +220,16 @@ def cleanest_benchmark_share(evidence: Evidence) -> float | None:
 
 
 def _benchmark_shares(evidence: Evidence) -> list[float | None]:
-    honesty = evidence.honesty
+    """Of each benchmark that was resolved; None for one whose rows were not all looked for. A scan without a run counts alone."""
+    honesty, found = evidence.honesty, evidence.benchmarks
     if not honesty:
         return []
-    return [ratio(honesty.external_dirty.get(name), rows) for name, rows in honesty.external_rows.items()]
+    looked_for = honesty.external_rows
+    resolved = {name: facts.rows for name, facts in found.benchmarks.items()} if found else looked_for
+    return [
+        ratio(honesty.external_dirty.get(name), rows) if looked_for.get(name) == rows else None
+        for name, rows in resolved.items()
+    ]
 
 
 def scanned_share(evidence: Evidence) -> float | None:
@@ -344,18 +357,22 @@ def _over_chance(accuracy: float | None, chance: float) -> float | None:
 
 
 def external_above_chance(evidence: Evidence) -> float | None:
-    """Benchmarks whose 95% lower end is above chance; None where no benchmark was run."""
+    """Benchmarks whose 95% lower end on clean rows is above chance; None where no benchmark was run."""
     if not evidence.scores or not evidence.scores.external:
         return None
-    return sum(score.all.low is not None and score.all.low > score.chance for score in evidence.scores.external.values())
+    scores = evidence.scores.external.values()
+    return sum(bool(score.clean.count) and score.clean.low is not None and score.clean.low > score.chance for score in scores)
 
 
 def external_unmeasured(evidence: Evidence) -> float | None:
-    """Benchmarks that were resolved before training and have no score."""
-    if not evidence.scores or not evidence.honesty or not evidence.honesty.external_rows:
+    """Benchmarks that were asked for and have no score, be it that they were not resolved. None where none was asked for."""
+    asked = evidence.benchmarks
+    if not evidence.scores or not asked or not (asked.benchmarks or asked.unresolved):
         return None
-    found = evidence.scores.external
-    return sum(name not in found or share(found[name].all) is None for name in evidence.honesty.external_rows)
+    scores = evidence.scores.external
+    found = [scores[name].all for name in asked.benchmarks if name in scores]
+    whole = sum(share(rate) is not None for rate in found)
+    return len(asked.benchmarks) + len(asked.unresolved) - whole
 
 
 def export_difference(evidence: Evidence) -> float | None:

@@ -33,6 +33,11 @@ from picochat.rundir import PreflightFacts
 STATUS: dict[str, Literal["ready", "warn", "blocked"]] = {"pass": "ready", "warn": "warn", "block": "blocked"}
 IMPORT_MORE = "import more rows (picochat data hf-import ... --max-rows N), then picochat data preview --dataset-pack ..."
 TASK_PACK = "picochat data task-pack --dataset-pack ... --profile release_skills --sft-rows 2800 --eval-rows 700 --force"
+EXTERNAL = "--external-eval auto, or --external-eval NAME=PATH of a file in a published layout (.jsonl or .parquet)"
+RESOLVE = (
+    "the same command again with a network: only what is missing is fetched; or --external-eval auto --external-eval NAME=PATH "
+    "with a file of it; benchmarks/unresolved.json says why"
+)
 STEPS = "--base-steps N, or another --scale"
 
 
@@ -98,7 +103,9 @@ CHECKS: tuple[Row, ...] = (
     Row("eval_independence", "eval items that the SFT rows contain", "items", measures.shared_items, None, exactly(0), RELEASE,
         "a score on trained items measures memory", TASK_PACK),
     Row("external_benchmarks", "rows of the largest external benchmark on this machine", "rows", measures.largest_benchmark_rows, at_least(500), at_least(1), SKILL_ONLY,
-        "own skills alone are homework that the school graded itself", "place an external benchmark on this machine before the run; without one this release profile cannot be claimed", details.benchmarks),
+        "own skills alone are homework that the school graded itself", EXTERNAL, details.benchmarks),
+    Row("external_benchmarks", "external benchmarks that were asked for and are not on this machine", "benchmarks", measures.unresolved_benchmarks, None, exactly(0), SKILL_ONLY,
+        "leaving out a benchmark that could not be had would be choosing the result", RESOLVE, details.unresolved),
     Row("contamination_sft_eval", "eval prompts that stand in the SFT rows", "prompts", measures.exact_sft_prompts, None, exactly(0), RELEASE,
         "a score on seen items means nothing", TASK_PACK),
     Row("contamination_sft_eval", "largest 8-gram coverage of an eval prompt by one SFT row, template apart", "of its 8-grams", measures.largest_sft_coverage, below(0.7), None, ADVICE,
@@ -108,7 +115,7 @@ CHECKS: tuple[Row, ...] = (
     Row("contamination_external", "share of a benchmark's rows found in the corpus, worst benchmark", "of its rows", measures.dirtiest_benchmark_share, exactly(0), None, SKILL_ADVICE,
         "the clean score leaves these rows out", "honesty/report.md names the documents; leave them out", details.benchmarks),
     Row("contamination_external", "share of a benchmark's rows found in the corpus, cleanest benchmark", "of its rows", measures.cleanest_benchmark_share, None, at_most(0.10), SKILL_ONLY,
-        "no benchmark is left that the corpus has not seen", "honesty/report.md names the documents; leave them out, or place another benchmark on this machine", details.benchmarks),
+        "no benchmark is left that the corpus has not seen", "honesty/report.md names the documents; leave them out, or name another benchmark: --external-eval NAME=PATH", details.benchmarks),
     Row("contamination_coverage", "share of the corpus bytes that were scanned", "of bytes", measures.scanned_share, None, at_least(1), RELEASE,
         "what was not scanned may hold the answers", "run the scan again: remove the run folder's honesty/ and run with --preflight-only"),
     Row("attention_backend_runtime", "attention backend on this device", "relative error", measures.attention_error, None, at_most(0.02), ALWAYS,
@@ -130,6 +137,7 @@ CHECKS: tuple[Row, ...] = (
 def run_preflight(
     corpus: Artifact,
     rows: Artifact,
+    benchmarks: Artifact,
     tokenizer: Artifact,
     shards: Artifact,
     conversations: Artifact,
@@ -142,7 +150,7 @@ def run_preflight(
 
     Never raises for a blocked verdict: who runs the stages reads the status of preflight.json and exits 3.
     """
-    evidence = preflight_evidence(corpus, rows, tokenizer, shards, conversations, honesty, host, config)
+    evidence = preflight_evidence(corpus, rows, benchmarks, tokenizer, shards, conversations, honesty, host, config)
     report = decide_preflight(evidence)
     write_json(draft.observation("preflight.json"), report)
     write_atomic(draft.observation("preflight.md"), preflight_page(report).encode())

@@ -16,7 +16,7 @@ from picochat.gate import details, measures
 from picochat.gate.bounds import above, at_least, at_most, exactly
 from picochat.gate.decide import ADVICE, ALWAYS, RELEASE, SKILL_CLAIM, SKILL_ONLY, Row, Strictness, decide, of_status, verdict
 from picochat.gate.evidence import REPORT_SCHEMA_VERSION, Evidence, GateReport, gate_evidence, with_file_check
-from picochat.gate.preflight import CHECKS
+from picochat.gate.preflight import CHECKS, RESOLVE
 from picochat.gate.render import gate_page
 from picochat.rundir import GateFacts, Rate
 
@@ -134,10 +134,10 @@ RULES: tuple[Row, ...] = (
         "invented facts mislead people", SFT_FIX, partial(_rate_text_of, "unsupported_claims")),
     Row("verbatim_memorization", "training prefixes continued word for word for 50 tokens", "of prefixes", partial(_share_of, "memorized"), at_most(0.01), None, ADVICE,
         "text that comes back word for word may be somebody's", "fewer epochs or fewer duplicates: see base_exposure and near_duplicate_documents", partial(_rate_text_of, "memorized")),
-    Row("external_eval", "external benchmarks whose 95% lower end is above chance", "benchmarks", measures.external_above_chance, None, at_least(1), SKILL_ONLY,
-        "own skills alone are homework that the school graded itself", "this version scores no external benchmark yet: a skill_release cannot be approved by it", details.external_scores),
-    Row("external_eval", "resolved external benchmarks without a score", "benchmarks", measures.external_unmeasured, None, exactly(0), SKILL_ONLY,
-        "leaving out a benchmark that went badly would be choosing the result", SCORE_AGAIN, details.external_scores),
+    Row("external_eval", "external benchmarks whose 95% lower end on clean rows is above chance", "benchmarks", measures.external_above_chance, None, at_least(1), SKILL_ONLY,
+        "own skills alone are homework that the school graded itself", "train longer (--base-steps N), on more text or at a larger --scale; where none was scored: --external-eval auto, or NAME=PATH", details.external_scores),
+    Row("external_eval", "external benchmarks that were asked for and have no score", "benchmarks", measures.external_unmeasured, None, exactly(0), SKILL_ONLY,
+        "leaving out a benchmark that went badly would be choosing the result", "where it is not on this machine: " + RESOLVE + "; else " + SCORE_AGAIN, details.external_scores),
     Row("export_parity", "largest relative logit difference of the export, float32", "relative difference", measures.export_difference, None, at_most(1e-3), RELEASE,
         "people must get the model that was scored", 'parity/export_report.json says why; where transformers is not installed: pip install "picochat[hf]", move parity/ away, and run the same command again', details.export_reader),
 )
@@ -152,11 +152,12 @@ def run_gate(
     scores: Artifact,
     parity: Artifact,
     rows: Artifact,
+    benchmarks: Artifact,
     config: RunConfig,
     draft: Draft,
 ) -> None:
     """Write gate.json and gate.md. Never raises for a blocked verdict: the evidence of a no is evidence."""
-    artifacts = (preflight, honesty, base, sft, scores, parity, rows)
+    artifacts = (preflight, honesty, base, sft, scores, parity, rows, benchmarks)
     report = decide_release(with_file_check(gate_evidence(*artifacts, config), artifacts))
     write_json(draft.path("gate.json"), report)
     write_atomic(draft.path("gate.md"), gate_page(report).encode())

@@ -25,7 +25,7 @@ from picochat.core.workers import in_order
 from picochat.honesty.ngrams import Index, Match, ScanItem, Words, build_index, count_words, coverage_of, find_matches
 from picochat.honesty.normalize import words_of, words_with_offsets
 from picochat.honesty.report import report_page
-from picochat.rundir import CorpusFacts, HonestyFacts, facts_of
+from picochat.rundir import BenchmarksFacts, CorpusFacts, HonestyFacts, facts_of
 
 DIRTY_COVERAGE = 0.7
 FEWEST_RUNS_FOR_COVERAGE = 4  # one or two 8-word runs of a short prompt say too little
@@ -76,7 +76,9 @@ class Tally:
 # ---- the stage --------------------------------------------------------------------------------------------------------
 
 
-def scan_run(corpus: Artifact, rows: Artifact, honesty: HonestyConfig, host: HostConfig, draft: Draft) -> None:
+def scan_run(
+    corpus: Artifact, rows: Artifact, benchmarks: Artifact, honesty: HonestyConfig, host: HostConfig, draft: Draft
+) -> None:
     """Scan the whole corpus, held-out documents too, and the SFT rows: hits.jsonl, report.json, report.md, HonestyFacts."""
     from picochat.data.corpus.reader import read_split
 
@@ -86,10 +88,46 @@ def scan_run(corpus: Artifact, rows: Artifact, honesty: HonestyConfig, host: Hos
     sft = chain(_rows(rows, "sft_train.jsonl"), _rows(rows, "sft_held_out.jsonl"))
     workers = host.workers or usable_cores()
     found = scan_rows(list(evals), sft, documents, honesty, workers=workers, corpus_bytes=corpus_facts.text_bytes)
-    write_jsonl(draft.path("hits.jsonl"), found.hits)
+    again = ((document.id, document.text) for split in ("train", "held_out") for document in read_split(corpus, split))
+    items = {name: benchmark_items(benchmarks, name) for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)}
+    dirty, hits = scan_benchmarks(items, again, honesty, workers=workers, corpus_bytes=corpus_facts.text_bytes)
+    external = {
+        "external_rows": {name: len(found_items) for name, found_items in items.items()},
+        "external_dirty": {name: len(ids) for name, ids in dirty.items()},
+        "dirty_external_rows": dirty,
+    }
+    facts = found.facts.model_copy(update=external)
+    write_jsonl(draft.path("hits.jsonl"), [*found.hits, *hits])
     write_json(draft.path("report.json"), found.report)
-    write_atomic(draft.path("report.md"), report_page(found.facts, found.report).encode())
-    draft.facts = found.facts.model_dump(mode="json")
+    write_atomic(draft.path("report.md"), report_page(facts, found.report).encode())
+    draft.facts = facts.model_dump(mode="json")
+
+
+def benchmark_items(benchmarks: Artifact, name: str) -> list[ScanItem]:
+    """What is looked for of a benchmark: each question, and the correct option where the question is very short."""
+    from picochat.data.benchmarks.stage import read_texts
+
+    return [
+        ScanItem(row.id, name, tuple(words_of(row.question)), (tuple(words_of(row.options[row.correct])),))
+        for row in read_texts(benchmarks, name)
+    ]
+
+
+def scan_benchmarks(
+    benchmarks: Mapping[str, Sequence[ScanItem]],
+    documents: Iterable[Text],
+    config: HonestyConfig,
+    *,
+    workers: int,
+    corpus_bytes: int,
+) -> tuple[dict[str, list[str]], list[Hit]]:
+    """Benchmark -> sorted ids of its rows that the documents hold, and the hits."""
+    items = [item for found in benchmarks.values() for item in found]
+    if not items:
+        return {name: [] for name in benchmarks}, []
+    tally = scan_texts(items, documents, config, workers=workers, total_bytes=corpus_bytes)
+    dirty = {name: sorted(i.id for i in found if tally.dirty_documents[i.id]) for name, found in benchmarks.items()}
+    return dirty, tally.hits
 
 
 def _rows(rows: Artifact, name: str) -> Iterator[dict[str, Any]]:

@@ -215,6 +215,8 @@ def reason_to_leave_out(
         return "the state that `run verify --replay` starts from is large; --include-replay adds it" if large else None
     if name.endswith(".safetensors") and not include_weights:
         return "weights were left out with --no-include-weights"
+    if kind == "benchmarks" and name.startswith("rows/"):
+        return "the texts of a benchmark are other people's; items.jsonl has the digest of each"
     if kind == "corpus" and name == "location.json":
         return "it names folders of the machine that made the run"
     return None

@@ -113,7 +113,10 @@ def score_rows(scores: ScoresFacts) -> Iterator[Score]:
         for stage, rate in score.stages.items():
             yield Score(f"{skill}: {stage}", rate)
     for name, benchmark in scores.external.items():
-        yield Score(f"external: {name}", benchmark.all, benchmark.clean, None, benchmark.chance)
+        yield Score(f"external: {name}, {benchmark.read_by}", benchmark.all, benchmark.clean, benchmark.base, benchmark.chance)
+        for metric, rate in (("acc", benchmark.acc), ("acc_norm", benchmark.acc_norm)):
+            if rate is not None and metric != benchmark.read_by:
+                yield Score(f"external: {name}, {metric}", rate)
     yield Score("refused, of prompts that should be refused", scores.refusal)
     yield Score("answered, of harmless prompts that look alike", scores.over_refusal)
     yield Score("SFT rows that were trained on, answered", scores.sft_fit)

@@ -98,12 +98,13 @@ def front_page_problems(found: Found) -> list[Problem]:
 def evidence_digest(run: RunDir, artifacts: Mapping[str, Artifact]) -> str:
     """One digest of the configuration's values and of every artifact: equal for equal work on the same machine.
 
-    The section `host` is left out: how many processes, how often to save and where figures also go change no result.
+    The section `host` is left out: how many processes, how often to save and where figures also go change no result. So is where
+    benchmarks were asked for, which may be a path: the digest of their artifact is in.
     """
     config = read_record(ResolvedConfig, run.config, "configuration").config
     return digest_json(
         {
-            "config": config.model_dump(mode="json", exclude={"host"}),
+            "config": config.model_dump(mode="json", exclude={"host": True, "external": {"benchmarks"}}),
             "artifacts": {kind: found.digest for kind, found in artifacts.items()},
         }
     )

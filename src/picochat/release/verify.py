@@ -44,9 +44,9 @@ from picochat.release.integrity import (
 from picochat.release.summary import rendered
 from picochat.rundir import FRONT_PAGES, PLACES, GateFacts, PreflightFacts, RunDir, ScoresFacts, facts_of
 
-Recompute = Callable[[Artifact, Artifact, Artifact], ScoresFacts]
-PREFLIGHT_INPUTS = ("corpus", "rows", "tokenizer", "shards", "conversations", "honesty", "host")
-GATE_INPUTS = ("preflight", "honesty", "base", "sft", "scores", "parity", "rows")
+Recompute = Callable[[Artifact, Artifact, Artifact, Artifact], ScoresFacts]
+PREFLIGHT_INPUTS = ("corpus", "rows", "benchmarks", "tokenizer", "shards", "conversations", "honesty", "host")
+GATE_INPUTS = ("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks")
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,7 @@ def _contents_problems(run: RunDir, artifacts: dict[str, Artifact], contents: Bu
 
 def _check_claims(run: RunDir, artifacts: dict[str, Artifact], recompute: Recompute) -> list[VerifyCheck]:
     steps: list[tuple[str, tuple[str, ...], Callable[[], list[Problem]]]] = [
-        ("scores from replies", ("scores", "rows", "honesty"), lambda: _scores_problems(artifacts, recompute)),
+        ("scores from replies", ("scores", "rows", "benchmarks", "honesty"), lambda: _scores_problems(artifacts, recompute)),
         ("preflight verdict", ("preflight", *PREFLIGHT_INPUTS), lambda: _preflight_problems(run, artifacts)),
         ("gate verdict", ("gate", *GATE_INPUTS), lambda: _gate_problems(run, artifacts)),
         ("summary", ("summary",), lambda: _summary_problems(run, artifacts)),
@@ -306,7 +306,7 @@ def _compared(name: str, compare: Callable[[], list[Problem]]) -> list[Problem]:
 
 
 def _scores_problems(artifacts: Mapping[str, Artifact], recompute: Recompute) -> list[Problem]:
-    again = recompute(artifacts["scores"], artifacts["rows"], artifacts["honesty"])
+    again = recompute(artifacts["scores"], artifacts["rows"], artifacts["benchmarks"], artifacts["honesty"])
     return _differences("scores", plain(facts_of(artifacts["scores"], ScoresFacts)), plain(again), "the replies give")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -89,6 +89,13 @@ def read_all_groups(
                 stream, name, text_column, group, metadata, first_row=first_row, id_column=id_column, whole=False
             )
         first_row += rows
+
+
+def read_parquet_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
+    """All rows with all columns, for files of a few megabytes."""
+    with _parquet_errors(name):
+        for batch in pq.ParquetFile(stream).iter_batches(batch_size=MOST_BATCH_ROWS, use_threads=False):
+            yield from batch.to_pylist()
 
 
 @contextmanager

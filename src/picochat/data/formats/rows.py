@@ -8,15 +8,26 @@ Does not know folders, sources or networks: a stream comes in, rows go out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from picochat.core.errors import BadInput
-from picochat.data.formats.line_rows import READ_BLOCK_BYTES, read_json_lines, read_text
-from picochat.data.formats.parquet_rows import parquet_metadata, read_all_groups
+from picochat.data.formats.line_rows import READ_BLOCK_BYTES, read_json_lines, read_json_objects, read_text
+from picochat.data.formats.parquet_rows import parquet_metadata, read_all_groups, read_parquet_objects
 from picochat.data.formats.row_batch import Row, RowBatch, Wanted
 from picochat.data.formats.usable import text_problem
 
-__all__ = ["ENDINGS", "FORMATS", "Format", "Row", "format_of", "parquet_metadata", "read_batches", "read_rows", "text_problem"]
+__all__ = [
+    "ENDINGS",
+    "FORMATS",
+    "Format",
+    "Row",
+    "format_of",
+    "parquet_metadata",
+    "read_batches",
+    "read_objects",
+    "read_rows",
+    "text_problem",
+]
 
 Format = Literal["parquet", "jsonl", "text"]
 SMALL_BLOCK_BYTES = 8 << 10
@@ -70,3 +81,14 @@ def read_batches(
         yield read_text(stream, name)
     else:
         raise BadInput(f"{name}: its ending says nothing that picochat reads", fix=f"known endings: {ENDINGS}")
+
+
+def read_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
+    """All rows of a parquet or JSON lines file with everything they hold. Raises BadInput for other files and broken ones."""
+    kind = format_of(name)
+    if kind == "parquet":
+        return read_parquet_objects(stream, name)
+    if kind == "jsonl":
+        return read_json_objects(stream, name)
+    endings = ", ".join(ending for ending, known in FORMATS if known != "text")
+    raise BadInput(f"{name}: its ending says nothing that holds rows", fix=f"known endings: {endings}")

@@ -65,7 +65,7 @@ def open_origin(
     Raises BadInput for local trouble, HubProblem for the Hub's; both list the configs and splits that exist.
     """
     if not is_local(dataset):
-        return _open_hub(Hub(patience or Patience()), dataset, config, split, revision, pinned)
+        return open_hub(Hub(patience or Patience()), dataset, config, split, revision, pinned)
     if revision is not None:
         raise BadInput(f"--revision {revision} was given, but {dataset} is a local path", fix="leave --revision out")
     return _open_local(Path(dataset).expanduser(), config, split)
@@ -76,9 +76,10 @@ def is_local(dataset: str) -> bool:
     return dataset.startswith((".", "/", "~")) or format_of(dataset) is not None or os.path.exists(dataset)
 
 
-def _open_hub(
-    hub: Hub, id: str, config: str | None, split: str, revision: str | None, pinned: tuple[str, str] | None
+def open_hub(
+    hub: Hub, id: str, config: str | None, split: str, revision: str | None, pinned: tuple[str, str] | None = None
 ) -> Origin:
+    """As `open_origin`, of the Hub alone, whatever stands in the current folder."""
     described = hub.dataset(id, pinned[1] if pinned else revision)
     dataset = _dataset_with_rows(hub, described, revision, pinned)
     where = f"dataset {id} at {dataset.revision[:12]}"

@@ -1,0 +1,120 @@
+"""Each published layout as the context and options that lm-evaluation-harness gives a model, and each reason against a row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from picochat.core.errors import BadInput
+from picochat.data.benchmarks import layouts
+from picochat.data.benchmarks.layouts import LAYOUTS, BenchmarkRow, layout_of, listed_options, read_item, without_marks
+from tests.data.benchmarks.builders import arc_lines, arc_rows, chat_rows, hellaswag_rows, mmlu_rows, piqa_rows
+
+MMLU_CONTEXT = (
+    "The following are multiple choice questions (with answers) about made up sums.\n\n"
+    "What is 2 and one?\nA. 2\nB. 3\nC. 4\nD. 5\nAnswer:"
+)
+ARC_CONTEXT = "Question: In the valley of Oltany, which thing number 2 do people carry over the pass?\nAnswer:"
+
+READ: list[tuple[str, dict[str, Any], str, list[str], int]] = [
+    # layout      row                context                                                     options, from the first                        correct
+    ("arc", arc_rows(3)[2], ARC_CONTEXT, ["a anchor of kind 2", "a bellows of kind 2"], 2),
+    ("arc", arc_lines(3)[2], ARC_CONTEXT, ["a anchor of kind 2", "a bellows of kind 2"], 2),
+    (
+        "hellaswag",
+        hellaswag_rows(2)[1],
+        "Mending nets: How to mend net 1. Lay it out flat. Look for the knots. The fisher",
+        ["pulls knot 1 kettle and waits."],
+        1,
+    ),
+    (
+        "piqa",
+        piqa_rows(2)[1],
+        "Question: To keep bread number 1 from going stale,\nAnswer:",
+        ["wrap it in cloth number 1.", "leave it on the roof in the rain for a week."],
+        1,
+    ),
+    ("mmlu", mmlu_rows(3)[2], MMLU_CONTEXT, ["A", "B", "C", "D"], 1),
+    ("chat", chat_rows(2)[1], "Stone 1 is put on ice. The ice\n\n A: melts\n B: grows 1\nAnswer:", ["melts", "grows 1"], 1),
+]
+
+
+@pytest.mark.parametrize(("name", "row", "context", "options", "correct"), READ, ids=[read[0] for read in READ])
+def test_a_published_row_becomes_what_the_harness_asks(
+    name: str, row: dict[str, Any], context: str, options: list[str], correct: int
+) -> None:
+    layout = layout_of(row, "a file")
+    assert layout.name == name
+    item = read_item(layout, row, "x-00000")
+    assert isinstance(item, BenchmarkRow)
+    assert (item.context, item.options[: len(options)], item.correct) == (
+        context,
+        options,
+        correct,
+    )
+
+
+def test_every_layout_is_read_above() -> None:
+    assert {read[0] for read in READ} == {layout.name for layout in LAYOUTS}
+
+
+ARC, SWAG, PIQA, MMLU, CHAT = arc_rows(1)[0], hellaswag_rows(1)[0], piqa_rows(1)[0], mmlu_rows(1)[0], chat_rows(1)[0]
+UNUSABLE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    # row   what is wrong with it                                         reason
+    (ARC, {"answerKey": "E"}, layouts.NO_ANSWER),
+    (ARC, {"question": "  "}, layouts.NO_QUESTION),
+    (ARC, {"question": None}, layouts.NO_QUESTION),
+    (ARC, {"choices": {"text": ["one"], "label": ["A"]}, "answerKey": "A"}, layouts.NO_OPTIONS),
+    (ARC, {"choices": {"text": ["one", " "], "label": ["A", "B"]}, "answerKey": "A"}, layouts.NO_OPTIONS),
+    (ARC, {"choices": {"text": ["one", "half a pair \ud800"], "label": ["A", "B"]}, "answerKey": "A"}, layouts.NO_UNICODE),
+    (ARC, {"choices": ["one", "two"]}, layouts.OTHER_KEYS),
+    (SWAG, {"label": ""}, layouts.NO_ANSWER),
+    (SWAG, {"endings": ["one", "[title]"]}, layouts.NO_OPTIONS),
+    (PIQA, {"label": -1}, layouts.NO_ANSWER),
+    (PIQA, {"label": True}, layouts.NO_ANSWER),
+    (MMLU, {"answer": 4}, layouts.NO_ANSWER),
+    (MMLU, {"choices": ["1", None]}, layouts.NO_OPTIONS),
+    (CHAT, {"ideal": "C"}, layouts.NO_ANSWER),
+    (CHAT, {"input": [{"role": "user", "content": "Sum up the play."}]}, layouts.NO_OPTIONS),
+    (CHAT, {"input": ["text"]}, layouts.NO_QUESTION),
+]
+
+
+@pytest.mark.parametrize(("row", "changes", "reason"), UNUSABLE)
+def test_an_unusable_row_says_why(row: dict[str, Any], changes: dict[str, Any], reason: str) -> None:
+    layout = layout_of(row, "a file")
+    assert isinstance(read_item(layout, row, "x"), BenchmarkRow)
+    assert read_item(layout, {**row, **changes}, "x") == reason
+
+
+def test_each_reason_has_a_row() -> None:
+    assert {reason for _, _, reason in UNUSABLE} == {
+        value for name, value in vars(layouts).items() if name.startswith(("NO_", "OTHER_")) and isinstance(value, str)
+    }
+
+
+def test_a_row_of_no_layout_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(BadInput) as refused:
+        layout_of({"text": "plain", "id": 1}, "external benchmark x: a.jsonl")
+    assert "its rows hold id, text" in refused.value.what
+    assert refused.value.fix is not None
+    assert all(layout.name in refused.value.fix for layout in LAYOUTS)
+
+
+def test_pairs_of_blanks_are_joined_once() -> None:
+    assert without_marks("  a    b [title] c [step] d ") == "a  b. c d"
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("Which?\nA. A.first\nB. B.second\n", ["first", "second"]),
+        ("Which?\nA. first\nof two lines\nB) second", ["first\nof two lines", "second"]),
+        ("A: not yet\nWhich?\n A: first\n B: A.C. Smith", ["first", "A.C. Smith"]),
+        ("Which?\nA. first\nC. third", []),
+        ("no list", []),
+    ],
+)
+def test_the_last_list_of_options_counts(text: str, options: list[str]) -> None:
+    assert listed_options(text) == options
