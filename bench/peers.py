@@ -1,7 +1,7 @@
 """A training step beside its peers, on the CPU: same shape, same token ids, same threads, taking turns. And the loss at equal tokens.
 
     python bench/peers.py --scale small --threads 2 --rounds 6 --source FOLDER [--sequences 4] [--only picochat,litgpt] [--quick]
-    python bench/peers.py --loss --scale tiny --loss-tokens 400000 --seeds 2 --source FOLDER
+    python bench/peers.py --loss --scale tiny --loss-tokens 200000 --seeds 2 --source FOLDER
     (peers: pip install --no-deps -r bench/peers-requirements.txt, into an environment that has picochat and transformers)
 
 Contenders: picochat's loop; Hugging Face `Trainer` on Qwen3ForCausalLM of the same shape (sequential residual, the nearest
@@ -50,7 +50,7 @@ ADAMW_OURS = ("picochat", "picochat-compiled")
 MUON_OURS = ("picochat-muon", "picochat-muon-compiled")
 PEERS = ("trainer", "trainer-compiled", "litgpt", "litgpt-micro-4")
 QUICK = ("picochat", "trainer", "litgpt")
-PEAK_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+PEAK_RATES = (1e-3, 3e-3, 1e-2)
 SCHEDULES = (
     # peer       what its own loop offers
     ("trainer", ("linear to 0", "cosine to 10%")),
@@ -83,7 +83,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--only", help="contenders, with commas between")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--loss", action="store_true")
-    parser.add_argument("--loss-tokens", type=int, default=400_000)
+    parser.add_argument("--loss-tokens", type=int, default=200_000)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="tiny, few steps, one setting of each; with --loss one rate")
     flags = parser.parse_args()
@@ -254,7 +254,7 @@ def compare_loss(task: Task, flags: argparse.Namespace, folder: Path) -> None:
     losses["picochat, its recipe"] = ours
     best: dict[str, tuple[list[float], Recipe]] = {}
     for peer, schedules in SCHEDULES:
-        rates = PEAK_RATES[2:3] if flags.quick else PEAK_RATES
+        rates = PEAK_RATES[1:2] if flags.quick else PEAK_RATES
         grid = [Recipe(lr, schedule) for lr in rates for schedule in schedules]
         found = [trained_loss(replace(task, contender=peer, recipe=recipe), folder) for recipe in grid]
         losses |= {f"{peer}, {recipe.lr:g} {recipe.schedule}": [loss] for recipe, loss in zip(grid, found, strict=True)}

@@ -154,7 +154,7 @@ def make_external_answers(items: list[BenchmarkItem], right: int) -> list[Extern
     ]
 
 
-def make_benchmarks_facts(unresolved: list[str] | None = None, **rows: int) -> BenchmarksFacts:
+def make_benchmarks_facts(rows: dict[str, int] | None = None, unresolved: list[str] | None = None) -> BenchmarksFacts:
     """Benchmarks by name with that many rows; without any, the healthy one."""
     counts = rows or {"science_questions": 1_000}
     found = {name: make_benchmark_facts(rows=count, usable_rows=count, rows_read=count) for name, count in counts.items()}

@@ -140,9 +140,11 @@ class HonestyFacts(Record):
     corpus_dirty_by_skill: dict[str, int] = Field(description="eval rows found in the corpus")
     eval_by_skill: dict[str, int]
     external_rows: dict[str, int]
-    external_dirty: dict[str, int]
+    external_dirty: dict[str, int] = Field(description="benchmark rows found in the corpus")
+    dirty_external_rows: dict[str, list[str]] = Field(
+        default={}, description="of each benchmark the rows found in the corpus or in the SFT rows"
+    )
     dirty_eval_rows: list[str]
-    dirty_external_rows: dict[str, list[str]] = Field(default={}, description="benchmark -> ids of its rows that were found")
 
 
 class HostFacts(Record):

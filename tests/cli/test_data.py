@@ -70,3 +70,17 @@ def test_a_page_and_no_page_contradict(tmp_path: Path) -> None:
     pack = make_pack(tmp_path, {"web": [("1", prose(1))]})
     with pytest.raises(WrongUsage, match="contradict"):
         _run("preview", "--pack", str(pack), "--html", "x.html", "--no-html")
+
+
+def test_honesty_writes_its_reports_beside_the_pack_and_exits_3_where_a_release_would_be_blocked(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": [("1", prose(1)), ("2", f"{prose(2)} How many rivers does this little country have?")]})
+    rows = tmp_path / "rows.jsonl"
+    pack.write_text(json.dumps({"corpus": {"recipe": "corpus_recipe.json"}}))
+    for prompt, code in (("How many rivers does this little country have?", 3), ("Which word of these has seven letters?", 0)):
+        rows.write_text(json.dumps({"id": "1", "user": prompt, "expected": "6"}) + "\n")
+        result = CliRunner().invoke(app, ["honesty", "--pack", str(pack), "--eval-input", str(rows), "--json"])
+        assert result.exit_code == code, result.output
+        report = json.loads(result.stdout)
+        assert report == json.loads((pack.parent / "honesty/report.json").read_text())
+        assert (pack.parent / "honesty/report.md").is_file()
+        assert report["documents_to_leave_out"] == (["web:2"] if code else [])

@@ -156,7 +156,7 @@ def test_everything_wrong_with_a_recipe_is_named_with_file_field_value_and_remed
         "sources.1.weight: input should be greater than 0, found 0",
         "nmae: unknown key, did you mean name?",
         "exclude.0: input should be a valid string, found 1",
-        "fix: keys of a recipe: name, description, sources, exclude; of a source: path, label, include",
+        "fix: keys of a recipe: name, description, sources, exclude, exclude_documents; of a source: path, label, include",
     ):
         assert part in found, part
 

@@ -75,9 +75,9 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("eval_power", "block", {"rows": make_rows_facts(eval_items_by_skill={**EVAL_ROWS, "choice": 15})}),
     ("eval_rules", "block", {"rows": make_rows_facts(eval_rows_without_rule=1)}),
     ("eval_independence", "block", {"rows": make_rows_facts(shared_items=1)}),
-    ("external_benchmarks", "warn", {"benchmarks": make_benchmarks_facts(small=499), "honesty": make_honesty_facts(external_rows={"small": 499}, external_dirty={"small": 0})}),
-    ("external_benchmarks", "block", {"benchmarks": make_benchmarks_facts(none=0), "honesty": make_honesty_facts(external_rows={"none": 0}, external_dirty={"none": 0})}),
-    ("external_benchmarks", "block", {"benchmarks": make_benchmarks_facts(["other"])}),
+    ("external_benchmarks", "warn", {"benchmarks": make_benchmarks_facts({"small": 499}), "honesty": make_honesty_facts(external_rows={"small": 499}, external_dirty={"small": 0})}),
+    ("external_benchmarks", "block", {"benchmarks": make_benchmarks_facts({"none": 0}), "honesty": make_honesty_facts(external_rows={"none": 0}, external_dirty={"none": 0})}),
+    ("external_benchmarks", "block", {"benchmarks": make_benchmarks_facts(unresolved=["other"])}),
     ("contamination_sft_eval", "warn", {"honesty": make_honesty_facts(sft_largest_coverage=0.7)}),
     ("contamination_sft_eval", "block", {"honesty": make_honesty_facts(sft_exact_prompts=1)}),
     ("contamination_corpus_eval", "warn", {"honesty": make_honesty_facts(corpus_dirty_by_skill={"math": 1})}),
@@ -248,7 +248,9 @@ def test_a_first_release_claims_nothing_about_benchmarks() -> None:
 
 
 def test_an_unresolved_benchmark_is_named_with_what_to_do() -> None:
-    finding = finding_of(make_evidence(benchmarks=make_benchmarks_facts(["hellaswag", "piqa"])), "external_benchmarks")
+    finding = finding_of(
+        make_evidence(benchmarks=make_benchmarks_facts(unresolved=["hellaswag", "piqa"])), "external_benchmarks"
+    )
     assert "(hellaswag, piqa)" in finding.message
     assert finding.fix and "with a network" in finding.fix and "NAME=PATH" in finding.fix
 

@@ -78,8 +78,8 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("unsupported_claims", "warn", {"scores": make_scores_facts(unsupported_claims=make_rate(6, 100))}),
     ("verbatim_memorization", "warn", {"scores": make_scores_facts(memorized=make_rate(2, 100))}),
     ("external_eval", "block", {"scores": make_scores_facts(external={"science_questions": AT_CHANCE})}),
-    ("external_eval", "block", {"benchmarks": make_benchmarks_facts(science_questions=1_000, other=600), "honesty": make_honesty_facts(external_rows={"science_questions": 1_000, "other": 600}, external_dirty={"science_questions": 0, "other": 0})}),
-    ("external_eval", "block", {"benchmarks": make_benchmarks_facts(["other"])}),
+    ("external_eval", "block", {"benchmarks": make_benchmarks_facts({"science_questions": 1_000, "other": 600}), "honesty": make_honesty_facts(external_rows={"science_questions": 1_000, "other": 600}, external_dirty={"science_questions": 0, "other": 0})}),
+    ("external_eval", "block", {"benchmarks": make_benchmarks_facts(unresolved=["other"])}),
     ("export_parity", "block", {"parity": make_parity_facts(largest_relative_difference=2e-3)}),
 )  # fmt: skip
 IDS = [f"{name}-{status}" for name, status, _ in REFUSALS]

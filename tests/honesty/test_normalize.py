@@ -1,23 +1,38 @@
 from __future__ import annotations
 
-import unicodedata
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picochat.honesty.normalize import WORD, normalized_text, words_of, words_with_offsets
+from picochat.honesty.normalize import normalized_text, spellings_of, words_of, words_with_offsets
 
 
-def test_case_punctuation_and_line_breaks_make_no_difference() -> None:
+def test_case_punctuation_line_breaks_and_entities_make_no_difference() -> None:
     assert normalized_text("What, is\n\n THE—capital_of “France”?") == "what is the capital of france"
     assert normalized_text("ﬁne ½ Ⅳ") == "fine 1 2 iv"
+    assert normalized_text("STRASSE ΣΑΣ ПРИВЕТ") == normalized_text("Straße σας привет")
+    assert normalized_text("Tom&#39;s&nbsp;&quot;tea&#x22; &amp;amp; caf&eacute;") == "tom s tea café"
 
 
-@settings(max_examples=300)
-@given(st.text())
-def test_the_fast_split_gives_the_words_of_the_readable_pattern(text: str) -> None:
-    slow = WORD.findall(unicodedata.normalize("NFKC", text).lower())
-    assert words_of(text) == slow
+def test_an_entity_that_does_not_exist_stays_text() -> None:
+    assert normalized_text("AT&T; R&D &nosuchname; a&b") == "at t r d nosuchname a b"
+
+
+def test_each_character_of_a_script_without_spaces_is_a_word() -> None:
+    assert words_of("GPT会写中文。") == ["gpt", "会", "写", "中", "文"]
+    assert words_of("не так") == ["не", "так"]
+
+
+def test_spellings_are_what_stripping_marks_may_leave() -> None:
+    assert spellings_of("It's well-known, isn&#39;t it?") == [
+        ["it", "s", "well", "known", "isn", "t", "it"],
+        ["its", "well", "known", "isnt", "it"],
+        ["its", "wellknown", "isnt", "it"],
+    ]
+    assert spellings_of("nothing to drop here.") == [["nothing", "to", "drop", "here"]]
+
+
+def test_lone_surrogates_and_control_characters_only_separate() -> None:
+    assert words_of("a\ud800b\x00c\x7fd") == ["a", "b", "c", "d"]
 
 
 @settings(max_examples=300)

@@ -14,8 +14,9 @@ from picochat.data.benchmarks.resolve import resolve_benchmarks
 from picochat.data.benchmarks.stage import publish_benchmarks
 from picochat.data.corpus.build import build_corpus
 from picochat.data.pack import load_pack
+from picochat.honesty.items import item_of_row, scan_item
 from picochat.honesty.report import report_page
-from picochat.honesty.scan import ScanFound, item_of_row, scan_rows, scan_run, scan_texts
+from picochat.honesty.scan import ScanFound, scan_rows, scan_run
 from picochat.rundir import CorpusFacts, HonestyFacts, facts_of
 from picochat.skills.rows import prepare_rows
 
@@ -107,22 +108,30 @@ def test_a_generic_prompt_counts_as_exact_in_the_sft_rows_all_the_same() -> None
     assert found.facts.dirty_eval_rows == ["who"]
 
 
-def test_all_hits_are_counted_and_only_the_first_are_kept() -> None:
-    found = scan([(f"d{n}", SHORT) for n in range(70)])
-    assert found.report["corpus_documents_holding"] == {"short": 70}
-    assert [hit.document for hit in found.hits] == [f"d{n}" for n in range(20)]
-
-
-def test_the_result_does_not_depend_on_the_number_of_workers() -> None:
-    documents = [(name, text * 50) for name, text in filler(460)]
-    documents[5] = ("early", "x. " + SHORT)
-    documents[455] = ("late", "y. " + LONG)
-    items = [item_of_row(row) for row in EVALS]
-    one = scan_texts(items, iter(documents), CONFIG, workers=1)
-    two = scan_texts(items, iter(documents), CONFIG, workers=2)
-    assert one.text_bytes > 8_000_000
-    assert one == two
-    assert {hit.document for hit in one.hits} == {"early", "late"}
+def test_benchmark_rows_are_looked_for_in_the_corpus_and_in_the_sft_rows() -> None:
+    arc = [scan_item("short", "arc", "Which planet of ours is the closest to the sun?"), scan_item("a2", "arc", LONG)]
+    piqa = [scan_item("p1", "piqa", "How do you keep bread fresh for a week?"), scan_item("p2", "piqa", "So?")]
+    found = scan_rows(
+        EVALS,
+        [{"id": "s1", "user": "how do you keep bread fresh for a week", "assistant": "?"}],
+        [("d1", "Well, which PLANET of ours is the closest to the sun?"), ("d2", LONG)],
+        CONFIG,
+        workers=1,
+        corpus_bytes=100,
+        benchmarks={"arc": arc, "piqa": piqa},
+    )
+    facts = found.facts
+    assert facts.external_rows == {"arc": 2, "piqa": 2}
+    assert facts.external_dirty == {"arc": 2, "piqa": 0}
+    assert facts.dirty_external_rows == {"arc": ["a2", "short"], "piqa": ["p1"]}
+    assert facts.dirty_eval_rows == ["long"], "an eval row and a benchmark row may have one id"
+    assert (facts.eval_rows, facts.sft_exact_prompts, facts.sft_largest_coverage) == (3, 0, 0.0)
+    assert facts.eval_by_skill == {"choice": 1, "identity": 1, "spelling": 1}
+    assert {(hit.benchmark, hit.row, hit.where) for hit in found.hits} >= {("arc", "short", "corpus"), ("piqa", "p1", "sft")}
+    assert found.report["benchmarks"]["piqa"]["rows_too_short_to_look_for"] == 1
+    page = report_page(facts, found.report)
+    assert "| arc | 2 | 2 | 2 |" in page
+    assert "| piqa | 2 | 0 | 1 |" in page
 
 
 def test_options_that_the_prompt_does_not_show_are_looked_for_as_well() -> None:

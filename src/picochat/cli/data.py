@@ -135,3 +135,28 @@ def task_pack(
     )
     for line in report.lines():
         typer.echo(line, err=True)
+
+
+@app.command("honesty")
+def honesty(
+    dataset_pack: Annotated[Path, typer.Option("--dataset-pack", "--pack", help="dataset_pack.json of the pack.")],
+    eval_input: Annotated[Path | None, typer.Option(help="Eval rows to look for, as JSON lines. [default: the pack's]")] = None,
+    out_dir: Annotated[Path | None, typer.Option(help="Folder of the reports. [default: honesty beside the pack]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. [default: one for each core]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Look for eval rows in a pack's documents and SFT rows, without a run. Exit 3: a release would be blocked."""
+    from picochat.core.records import pretty_json
+    from picochat.data.pack import load_pack
+    from picochat.gate.contamination import scan_pack, write_reports
+    from picochat.gate.render import print_verdict
+
+    pack = load_pack(dataset_pack)
+    folder = out_dir or pack.path.parent / "honesty"
+    report = scan_pack(pack, eval_input=eval_input, workers=workers)
+    write_reports(report, folder)
+    if as_json:
+        typer.echo(pretty_json(report.to_json()).decode(), nl=False)
+    else:
+        print_verdict([*report.lines(), "", f"report: {folder / 'report.md'}"])
+    raise typer.Exit(report.exit_code)

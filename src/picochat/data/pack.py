@@ -93,6 +93,9 @@ class CorpusRecipe(Record):
     description: str = Field(default="", description="what the corpus is, in a sentence")
     sources: list[RecipeSource] = Field(min_length=1, description="where the documents come from, read in this order")
     exclude: list[str] = Field(default_factory=list, description="globs of files to leave out of every source")
+    exclude_documents: list[str] = Field(
+        default_factory=list, description="ids of documents to leave out, as reports name them: LABEL:ID"
+    )
 
 
 PACK_KEYS = f"keys of a pack: {', '.join(DatasetPack.model_fields)}; of its corpus: {', '.join(PackCorpus.model_fields)}"

@@ -33,6 +33,10 @@ from picochat.rundir import PreflightFacts
 STATUS: dict[str, Literal["ready", "warn", "blocked"]] = {"pass": "ready", "warn": "warn", "block": "blocked"}
 IMPORT_MORE = "import more rows (picochat data hf-import ... --max-rows N), then picochat data preview --dataset-pack ..."
 TASK_PACK = "picochat data task-pack --dataset-pack ... --profile release_skills --sft-rows 2800 --eval-rows 700 --force"
+LEAVE_OUT = (
+    "honesty/report.md names the documents; list those of report.json (documents_to_leave_out) in corpus_recipe.json under "
+    '"exclude_documents", and run again'
+)
 EXTERNAL = "--external-eval auto, or --external-eval NAME=PATH of a file in a published layout (.jsonl or .parquet)"
 RESOLVE = (
     "the same command again with a network: only what is missing is fetched; or --external-eval auto --external-eval NAME=PATH "
@@ -111,11 +115,11 @@ CHECKS: tuple[Row, ...] = (
     Row("contamination_sft_eval", "largest 8-gram coverage of an eval prompt by one SFT row, template apart", "of its 8-grams", measures.largest_sft_coverage, below(0.7), None, ADVICE,
         "nearly the same prompt is nearly a seen item", TASK_PACK),
     Row("contamination_corpus_eval", "share of a skill's eval rows found in the corpus, worst skill", "of eval rows", measures.dirtiest_skill_share, exactly(0), at_most(0.05), RELEASE,
-        "dirty rows leave the clean score with few rows", "honesty/report.md names them; leave out those documents, or another seed: picochat data task-pack ... --seed N --force", details.dirty_by_skill),
+        "dirty rows leave the clean score with few rows", LEAVE_OUT + "; or another seed: picochat data task-pack ... --seed N --force", details.dirty_by_skill),
     Row("contamination_external", "share of a benchmark's rows found in the corpus, worst benchmark", "of its rows", measures.dirtiest_benchmark_share, exactly(0), None, SKILL_ADVICE,
-        "the clean score leaves these rows out", "honesty/report.md names the documents; leave them out", details.benchmarks),
+        "the clean score leaves these rows out", LEAVE_OUT, details.benchmarks),
     Row("contamination_external", "share of a benchmark's rows found in the corpus, cleanest benchmark", "of its rows", measures.cleanest_benchmark_share, None, at_most(0.10), SKILL_ONLY,
-        "no benchmark is left that the corpus has not seen", "honesty/report.md names the documents; leave them out, or name another benchmark: --external-eval NAME=PATH", details.benchmarks),
+        "no benchmark is left that the corpus has not seen", LEAVE_OUT + "; or name another benchmark: --external-eval NAME=PATH", details.benchmarks),
     Row("contamination_coverage", "share of the corpus bytes that were scanned", "of bytes", measures.scanned_share, None, at_least(1), RELEASE,
         "what was not scanned may hold the answers", "run the scan again: remove the run folder's honesty/ and run with --preflight-only"),
     Row("attention_backend_runtime", "attention backend on this device", "relative error", measures.attention_error, None, at_most(0.02), ALWAYS,

@@ -24,7 +24,7 @@ from picochat.model.gpt import GPT, initialise
 from picochat.scales import ASSUMED_CPU_FLOPS
 from picochat.train.engine import Engine
 from picochat.train.feed import Batch, Fed, Feed
-from picochat.train.held_out import TOKENS_PER_FORWARD, summed_loss
+from picochat.train.held_out import rows_per_forward, summed_loss
 
 WARM_UP_STEPS = {"cuda": 3, "cpu": 1}
 CPU_BUDGET_S = 4.0
@@ -151,7 +151,7 @@ def _first_step_s(engine: Engine, feed: Feed) -> float:
 
 def _forward_rate(gpt: GPT, compute: Compute, fed: Fed) -> float:
     """Tokens a second of held-out evaluation, by the function that evaluates."""
-    rows = slice(0, max(1, TOKENS_PER_FORWARD // gpt.config.context))
+    rows = slice(0, rows_per_forward(compute.device, gpt.config.context))
     batch = Batch(fed.ids_BT[rows].cpu().numpy(), fed.targets_BT[rows].cpu().numpy())
     summed_loss(gpt, iter([batch]), compute)
     started = time.perf_counter()

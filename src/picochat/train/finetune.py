@@ -11,26 +11,24 @@ from pathlib import Path
 
 import numpy as np
 
-from picochat.config import HostConfig, RuntimeConfig, TrainConfig, parameter_count
+from picochat.config import HostConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, Draft
 from picochat.model.gpt import IGNORED_TARGET
-from picochat.model.weights import CheckpointInfo, check_tokenizer, load_model, read_info
+from picochat.model.weights import check_tokenizer, load_model, read_info
 from picochat.tokens.batches import rows_of_step
 from picochat.tokens.chat_format import Conversations, open_conversations
 from picochat.tokens.tokenizer import Tokenizer
 from picochat.train.feed import Batch, HostFeed
-from picochat.train.held_out import summed_loss
-from picochat.train.layout import whole
+from picochat.train.held_out import rows_per_forward, summed_loss
 from picochat.train.live import HeldOut
 from picochat.train.loop import Job, Trainer
 from picochat.train.pace import StartClock
-from picochat.train.publish import write_checkpoint
+from picochat.train.publish import train_and_publish
 from picochat.train.ranks import current_ranks, open_shared_compute
 
 PAD_TO_MULTIPLE = 32
 """Few different shapes, so that the memory of one step serves the next."""
-ROWS_PER_FORWARD = 64
 
 
 def finetune(
@@ -61,6 +59,7 @@ def finetune(
     check_tokenizer(info, vocabulary.digest, base.place)
     gpt.recompute_blocks(runtime.activation_checkpointing)
     clock.mark("model")
+    rows = rows_per_forward(compute.device, info.model.context)
     job = Job(
         stage="sft",
         config=sft,
@@ -71,20 +70,13 @@ def finetune(
             ranks=ranks,
         ),
         evaluate=lambda model: HeldOut(
-            loss=_mean(*summed_loss(model, _all_rows(held_out, vocabulary.pad), compute, ranks)), bits_per_byte=None
+            loss=_mean(*summed_loss(model, _all_rows(held_out, vocabulary.pad, rows), compute, ranks)), bits_per_byte=None
         ),
         gpu_hour_usd=gpu_hour_usd,
         track=track,
         clock=clock,
     )
-    outcome = Trainer(gpt, job, compute, host, draft.workspace, ranks=ranks).train()
-    trained = whole(gpt, ranks)
-    if not ranks.leads:
-        return
-    done = CheckpointInfo(
-        model=info.model, vocab_size=info.vocab_size, tokenizer_digest=vocabulary.digest, stage="sft", step=outcome.scored_step
-    )
-    write_checkpoint(trained, done, outcome, sft, parameter_count(info.model, info.vocab_size), draft)
+    train_and_publish(Trainer(gpt, job, compute, host, draft.workspace, ranks=ranks), vocabulary.digest, draft)
 
 
 def padded_batch(rows: Conversations, indices: Sequence[int] | np.ndarray, pad: int) -> Batch:
@@ -100,9 +92,9 @@ def padded_batch(rows: Conversations, indices: Sequence[int] | np.ndarray, pad: 
     return Batch(ids_BT, targets_BT)
 
 
-def _all_rows(rows: Conversations, pad: int) -> Iterator[Batch]:
-    for start in range(0, len(rows), ROWS_PER_FORWARD):
-        yield padded_batch(rows, range(start, min(len(rows), start + ROWS_PER_FORWARD)), pad)
+def _all_rows(conversations: Conversations, pad: int, rows: int) -> Iterator[Batch]:
+    for start in range(0, len(conversations), rows):
+        yield padded_batch(conversations, range(start, min(len(conversations), start + rows)), pad)
 
 
 def _mean(nats: float, targets: int) -> float:

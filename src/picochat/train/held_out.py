@@ -21,12 +21,16 @@ from picochat.train.feed import Batch
 from picochat.train.live import HeldOut
 from picochat.train.ranks import ALONE, Ranks
 
-TOKENS_PER_FORWARD = 16_384
+TOKENS_PER_FORWARD = {"cuda": 16_384, "cpu": 2_048}
+"""By kind of device. On a processor each core has a batch of its own, and its logits are what fills the memory."""
 
 
-def stream_batches(stream: TokenStream, context: int, bos: int) -> Iterator[Batch]:
-    """The whole stream as rows of `context` targets; the last row is padded with ignored targets. BOS is never a target."""
-    rows = max(1, TOKENS_PER_FORWARD // context)
+def rows_per_forward(device: torch.device, context: int) -> int:
+    return max(1, TOKENS_PER_FORWARD[device.type] // context)
+
+
+def stream_batches(stream: TokenStream, context: int, bos: int, rows: int) -> Iterator[Batch]:
+    """The whole stream as rows of `context` targets, `rows` in a batch; the last row is short. BOS is never a target."""
     full = stream.row_count(context)
     for start in range(0, full, rows):
         tokens = stream.rows(np.arange(start, min(full, start + rows)), context).astype(np.int64)
@@ -65,5 +69,7 @@ def summed_loss(model: GPT, batches: Iterator[Batch], compute: Compute, ranks: R
 def held_out_of_stream(
     model: GPT, stream: TokenStream, text_bytes: int, bos: int, compute: Compute, ranks: Ranks = ALONE
 ) -> HeldOut:
-    nats, targets = summed_loss(model, stream_batches(stream, model.config.context, bos), compute, ranks)
+    context = model.config.context
+    batches = stream_batches(stream, context, bos, rows_per_forward(compute.device, context))
+    nats, targets = summed_loss(model, batches, compute, ranks)
     return HeldOut(loss=nats / max(1, targets), bits_per_byte=nats / math.log(2) / text_bytes if text_bytes else None)

@@ -2,9 +2,8 @@
 
 Promises: a resumed run equals an uninterrupted one bit for bit on the same CPU machine; the training state is saved before
 every evaluation, every few minutes and on SIGINT or SIGTERM, and written while training goes on. A loss that is not finite
-stops the run, and the state before it is kept. What a rollback goes back to follows from the steps alone, never from the
-clock. Does not choose what is trained on (train/pretrain.py, train/finetune.py), how
-a step is computed (train/engine.py), nor the rate (train/schedule.py).
+stops the run, and the state before it is kept. Does not choose what is trained on (train/pretrain.py, train/finetune.py), how
+a step is computed (train/engine.py), which states are kept (train/states.py), nor the rate (train/schedule.py).
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ import gc
 import math
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
@@ -25,18 +24,7 @@ from picochat.core.errors import HonestNo, Interrupted
 from picochat.core.progress import Progress, say
 from picochat.model.compute import Compute
 from picochat.model.gpt import GPT
-from picochat.train.checkpoint import (
-    BestSoFar,
-    SavedState,
-    StateRecord,
-    StateWriter,
-    drop_states_after,
-    load_state,
-    newest_state,
-    require_whole,
-    state_folder,
-    sweep_half_written,
-)
+from picochat.train.checkpoint import BestSoFar, SavedState, StateRecord, state_folder
 from picochat.train.engine import Engine
 from picochat.train.feed import Feed
 from picochat.train.live import HeldOut, LossQueue, Reports, StepResult
@@ -46,9 +34,7 @@ from picochat.train.schedule import lr_share
 from picochat.train.signals import LateSignals
 from picochat.train.sinks import Sinks
 from picochat.train.spikes import SpikeWatch
-
-if TYPE_CHECKING:
-    from picochat.train.sharded_states import ShardedStateWriter
+from picochat.train.states import States, evaluates_after, evaluation_before, replay_step
 
 REPORT_EVERY_STEPS, REPORT_EVERY_SECONDS = 10, 5.0
 
@@ -129,52 +115,12 @@ class Outcome:
     replay: Path | None
 
 
-def open_states(
-    workspace: Path, kept_steps: Callable[[StateRecord], Collection[int]], ranks: Ranks
-) -> StateWriter | ShardedStateWriter:
-    """What writes states here. `kept_steps`: as StateWriter takes it."""
-    if ranks.leads:
-        sweep_half_written(workspace)
-    if not ranks.sharded:
-        return StateWriter(workspace, kept_steps)
-    from picochat.train.sharded_states import ShardedStateWriter  # loading it takes as long as a small test
-
-    return ShardedStateWriter(workspace, kept_steps, ranks)
-
-
 class _GoBack(Exception):
     """A spike after which the loop returns to the evaluation before it."""
 
     def __init__(self, step: int) -> None:
         super().__init__()
         self.step = step
-
-
-def evaluates_after(step: int, config: TrainConfig) -> bool:
-    """Whether the held-out set is evaluated after `step` finished steps."""
-    return step == config.steps or (config.eval_every is not None and step % config.eval_every == 0)
-
-
-def evaluation_before(step: int, config: TrainConfig) -> int | None:
-    """The last step before `step` after which the held-out set is evaluated; None where there is none."""
-    if config.eval_every is None or step <= config.eval_every:
-        return None
-    return (step - 1) // config.eval_every * config.eval_every
-
-
-def replay_step(config: TrainConfig) -> int | None:
-    """The state that a replay starts from: at the last evaluation before the end, so that it can reach the final weights."""
-    return evaluation_before(config.steps, config)
-
-
-def kept_steps(record: StateRecord, job: Job) -> set[int]:
-    """Older states that are still needed after `record.step`: the best, the one to replay from, the one to go back to."""
-    steps = {
-        record.best.step if record.best else None,
-        replay_step(job.config) if job.stage == "base" else None,
-        evaluation_before(record.step + 1, job.config) if job.config.spike_rollbacks else None,
-    }
-    return {step for step in steps if step is not None}
 
 
 class Trainer:
@@ -203,7 +149,7 @@ class Trainer:
         reports = Path(self._own.name) if self._own else workspace
         sinks = Sinks(host.track if job.track and ranks.leads else None, job.track or workspace, job.stage, workspace)
         self.reports = Reports(reports, model, compute, job.config, job.clock, sinks, job.gpu_hour_usd, devices=ranks.count)
-        self.states = open_states(workspace, lambda record: kept_steps(record, job), ranks)
+        self.states = States(workspace, job.stage, job.config, self.engine, ranks)
         self.losses = LossQueue(ranks)
         self.at = Progressed(SpikeWatch(job.config.spike_factor))
         self.signals = LateSignals(lambda: None if self.quiet else say("stopping after this step; once more stops at once"))
@@ -231,11 +177,11 @@ class Trainer:
                         held_out = self._step_and_what_is_due(progress) or held_out
                     except _GoBack as back:
                         held_out = self._go_back(back.step, progress)
-            self.states.finish()
+            self.states.writer.finish()
             assert held_out is not None, "the last step is evaluated"
             scored_step, held_out = self._chosen_weights(held_out)
         finally:
-            self.states.close()
+            self.states.writer.close()
             self.reports.close()
             self.job.feed.close()
             gc.unfreeze()
@@ -280,7 +226,7 @@ class Trainer:
 
     def _report(self, *, wait: bool) -> None:
         """Write and check the losses that are here; all since the last report where `wait`."""
-        self.states.check()
+        self.states.writer.check()
         for result in self.losses.fetch(wait=wait):
             self._check(result)
             self.at.first_loss = result.loss if self.at.first_loss is None else self.at.first_loss
@@ -333,7 +279,7 @@ class Trainer:
     def _save(self) -> None:
         started = time.monotonic()
         if self.ranks.leads or self.ranks.sharded:
-            self.states.save(self._record(), self.model.state_dict(), self.engine.optimizer.state())
+            self.states.writer.save(self._record(), self.model.state_dict(), self.engine.optimizer.state())
         self._last_saved = time.monotonic()
         self.reports.saved(self.at.step, self._last_saved - started)
 
@@ -344,7 +290,7 @@ class Trainer:
         return (time.monotonic() - self._last_saved) / 60
 
     def _stop(self, signal_number: int) -> None:
-        self.states.finish()
+        self.states.writer.finish()
         raise Interrupted(
             signal_number,
             f"{self.job.stage}: stopped and saved after step {self.at.step} of {self.config.steps}",
@@ -353,7 +299,7 @@ class Trainer:
 
     def _resume(self) -> HeldOut | None:
         """Load the newest state and cut the journals back to it. An evaluation that is due at that step is taken again."""
-        state = self._newest_state()
+        state = self.states.newest()
         if state is not None:
             self._restore(state)
         self.reports.take_up(self.at.step, self.at.tokens, len(self.at.watch.steps), self.at.rollbacks)
@@ -361,29 +307,6 @@ class Trainer:
             return None
         self._say(f"resumed after step {self.at.step} of {self.config.steps}")
         return self._evaluate() if evaluates_after(self.at.step, self.config) else None
-
-    def _newest_state(self) -> SavedState | None:
-        """The newest state, which the first process finds for all of them; None where there is none."""
-        found = newest_state(self.workspace) if self.ranks.leads else None
-        name = self.ranks.from_first(found.name if found else None)
-        return self._load(self.workspace / name) if name is not None else None
-
-    def _older_state(self, step: int) -> SavedState:
-        """The state of a step before this one. Raises BadInput where it is damaged or gone. All processes call it together."""
-        folder = state_folder(self.workspace, step)
-        if self.ranks.leads:
-            require_whole(folder)
-        self.ranks.wait_for_all()
-        return self._load(folder)
-
-    def _load(self, folder: Path) -> SavedState:
-        """A state, or this process's parts of it. All processes call it together."""
-        shards = self.engine.layout.shards
-        if shards is None:
-            return load_state(folder)
-        from picochat.train.sharded_states import load_sharded_state
-
-        return load_sharded_state(folder, self.model, self.engine.optimizer, shards)
 
     def _restore(self, state: SavedState) -> None:
         self.model.load_state_dict(state.weights)
@@ -393,14 +316,13 @@ class Trainer:
 
     def _go_back(self, spike_step: int, progress: Progress) -> HeldOut:
         """Return to the evaluation before a spike, and go on with the rows after those of the spike."""
-        self.states.finish()
+        self.states.writer.finish()
         self.losses.clear()
         before = self.at
         target = evaluation_before(spike_step, self.config)
         assert target is not None, "see _check"
-        if self.ranks.leads:
-            drop_states_after(self.workspace, target)
-        self._restore(self._older_state(target))
+        self.states.drop_after(target)
+        self._restore(self.states.older(target))
         self.at.skipped = before.skipped + spike_step - target
         self.at.rollbacks = before.rollbacks + 1
         self.at.watch.steps = before.watch.steps
@@ -415,6 +337,6 @@ class Trainer:
         best = self.at.best
         if self.config.publish == "last" or best is None or best.step == self.at.step:
             return self.at.step, last
-        self.model.load_state_dict(self._older_state(best.step).weights)
+        self.model.load_state_dict(self.states.older(best.step).weights)
         self._say(f"the weights of step {best.step} are published, where the held-out loss was smallest")
         return best.step, HeldOut(best.held_out_loss, best.held_out_bits_per_byte)

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from picochat.config import HostConfig, ModelConfig, RuntimeConfig, TrainConfig, parameter_count
+from picochat.config import HostConfig, ModelConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, Draft
 from picochat.model.centred import centre_
 from picochat.model.gpt import GPT, initialise
-from picochat.model.weights import CheckpointInfo
 from picochat.rundir import ShardsFacts, facts_of
 from picochat.tokens.shards import open_shards
 from picochat.tokens.tokenizer import Tokenizer
 from picochat.train.feed import feed_of_stream
 from picochat.train.held_out import held_out_of_stream
-from picochat.train.layout import whole
 from picochat.train.loop import Job, Trainer
 from picochat.train.pace import StartClock
-from picochat.train.publish import write_checkpoint
+from picochat.train.publish import train_and_publish
 from picochat.train.ranks import current_ranks, open_shared_compute
 
 
@@ -72,15 +70,4 @@ def pretrain(
         track=track,
         clock=clock,
     )
-    outcome = Trainer(gpt, job, compute, host, draft.workspace, ranks=ranks).train()
-    trained = whole(gpt, ranks)
-    if not ranks.leads:
-        return
-    info = CheckpointInfo(
-        model=model,
-        vocab_size=vocabulary.vocab_size,
-        tokenizer_digest=vocabulary.digest,
-        stage="base",
-        step=outcome.scored_step,
-    )
-    write_checkpoint(trained, info, outcome, base, parameter_count(model, vocabulary.vocab_size), draft)
+    train_and_publish(Trainer(gpt, job, compute, host, draft.workspace, ranks=ranks), vocabulary.digest, draft)

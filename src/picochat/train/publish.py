@@ -11,7 +11,7 @@ import math
 import shutil
 from pathlib import Path
 
-from picochat.config import TrainConfig
+from picochat.config import TrainConfig, parameter_count
 from picochat.core.journal import read_journal
 from picochat.core.progress import say
 from picochat.core.publish import Draft, link_or_copy
@@ -20,12 +20,27 @@ from picochat.model.gpt import GPT
 from picochat.model.weights import CheckpointInfo, save_model
 from picochat.rundir import REPLAY_FOLDER, TrainFacts
 from picochat.train.checkpoint import PARTS, RECORD, STATE_FILES, damage_of, load_state, write_record, write_tensors
-from picochat.train.loop import Outcome
+from picochat.train.layout import whole
+from picochat.train.loop import Outcome, Trainer
 
 
-def write_checkpoint(
-    model: GPT, info: CheckpointInfo, outcome: Outcome, config: TrainConfig, parameters: int, draft: Draft
-) -> None:
+def train_and_publish(trainer: Trainer, tokenizer_digest: str, draft: Draft) -> None:
+    """Train to the end, by all processes; the first one leaves the checkpoint in the draft."""
+    outcome = trainer.train()
+    model = whole(trainer.model, trainer.ranks)
+    if not trainer.ranks.leads:
+        return
+    info = CheckpointInfo(
+        model=model.config,
+        vocab_size=model.vocab_size,
+        tokenizer_digest=tokenizer_digest,
+        stage=trainer.job.stage,
+        step=outcome.scored_step,
+    )
+    write_checkpoint(model, info, outcome, trainer.config, draft)
+
+
+def write_checkpoint(model: GPT, info: CheckpointInfo, outcome: Outcome, config: TrainConfig, draft: Draft) -> None:
     save_model(model, info, draft.folder)
     shutil.copyfile(outcome.curve, draft.path("curve.jsonl"))
     shutil.copyfile(outcome.metrics, draft.observation("metrics.jsonl"))
@@ -38,7 +53,7 @@ def write_checkpoint(
         steps=outcome.state.step,
         planned_steps=config.steps,
         tokens=max(row["tokens"] for row in curve),
-        parameters=parameters,
+        parameters=parameter_count(info.model, info.vocab_size),
         first_loss=losses[0],
         final_loss=losses[-1],
         losses_finite=len(losses) == config.steps and all(math.isfinite(loss) for loss in losses),

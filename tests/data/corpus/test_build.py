@@ -287,3 +287,24 @@ def test_parquet_and_text_sources_mix(tmp_path: Path) -> None:
     corpus = make_corpus(load_pack(pack), tmp_path / "corpus")
     ids = _ids(corpus, "train") + _ids(corpus, "held_out")
     assert set(ids) == {f"mixed:a.parquet#{row}" for row in range(30)} | {"mixed:b.md"}
+
+
+def _excluding(pack: Path, ids: list[str]) -> Path:
+    recipe = pack.parent / "corpus_recipe.json"
+    recipe.write_text(json.dumps({**json.loads(recipe.read_text()), "exclude_documents": ids}))
+    return pack
+
+
+def test_a_document_that_the_recipe_leaves_out_is_in_no_split_and_said_to_be_left_out(tmp_path: Path) -> None:
+    corpus = make_corpus(
+        _excluding(make_pack(tmp_path, {"web": _documents(count=40)}), ["web:7", "web:31"]), tmp_path / "corpus"
+    )
+    assert set(_ids(corpus, "train") + _ids(corpus, "held_out")) == {f"web:{n}" for n in range(40)} - {"web:7", "web:31"}
+    assert _dropped(corpus) == {"web:7": "excluded", "web:31": "excluded"}
+    assert facts_of(corpus, CorpusFacts).dropped == {"excluded": 2}
+
+
+def test_a_document_to_leave_out_that_is_in_no_source_is_refused(tmp_path: Path) -> None:
+    pack = _excluding(make_pack(tmp_path, {"web": _documents(count=5)}), ["web:3", "7", "book:1"])
+    with pytest.raises(BadInput, match=r"2 of exclude_documents are in no source, the first: 7"):
+        make_corpus(pack, tmp_path / "corpus")

@@ -9,7 +9,9 @@ from tests.data.builders import prose
 
 def _tasks(source: Path, file_bytes: int = 0) -> list[ScanTask]:
     names = [file.name for file in list_source_files(source)]
-    return [ScanTask(number, "web", source, (name,), file_bytes, "text", 1, 1.0) for number, name in enumerate(names)]
+    return [
+        ScanTask(number, "web", source, (name,), file_bytes, "text", 1, 1.0, frozenset()) for number, name in enumerate(names)
+    ]
 
 
 def _scanned(tasks: list[ScanTask], folder: Path, workers: int) -> list[Chunk]:

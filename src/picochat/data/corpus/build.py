@@ -28,7 +28,7 @@ from picochat.core.records import write_json, write_jsonl
 from picochat.data.corpus.duplicates import connect, members_of_clusters
 from picochat.data.corpus.reader import DROPPED, HELD_OUT, CorpusFile, CorpusSource, CorpusSources
 from picochat.data.corpus.row_table import Fates, PlacedChunk, Repeats, RowTable
-from picochat.data.corpus.scan import ScanListing, ScanTask, scan_groups, scan_tasks
+from picochat.data.corpus.scan import EXCLUDED, ScanListing, ScanTask, scan_groups, scan_tasks
 from picochat.data.documents import file_path, ignored_files
 from picochat.data.pack import LoadedPack, LoadedSource
 from picochat.rundir import CorpusFacts, DuplicatePair, SourceFacts
@@ -57,6 +57,7 @@ def build_corpus(pack: LoadedPack, data: DataConfig, host: HostConfig, draft: Dr
     sources = [_describe(source, data, draft) for source in pack.sources]
     with RowTable(draft.workspace / "scan") as table:
         _scan(pack, sources, data, host, table)
+        _require_excluded(pack, table)
         _require_unique_ids(table, draft.workspace / "ids")
         outcome = _decide(table, pack, data, draft.workspace)
         dropped = _write_files(pack, sources, outcome, draft)
@@ -104,6 +105,21 @@ def _take_files(source: LoadedSource, described: CorpusSource, task: ScanTask, l
             where = file_path(task.source, found.name)
             raise BadInput(f"{where} differs from its digest in documents.json", fix="import it again with --force")
         described.files.append(CorpusFile(bytes=stated.bytes, **found.model_dump()))
+
+
+def _require_excluded(pack: LoadedPack, table: RowTable) -> None:
+    """A document that was to be left out and has another name would be trained on unseen."""
+    missing = set(pack.recipe.exclude_documents)
+    for placed in table.chunks if missing else ():
+        if EXCLUDED in placed.chunk.reasons:
+            code = placed.chunk.reasons.index(EXCLUDED) + 1
+            rows = np.flatnonzero(placed.chunk.column("problem") == code) + placed.first
+            missing -= {table.id(row) for row in rows.tolist()}
+    if missing:
+        raise BadInput(
+            f"{len(missing):,} of exclude_documents are in no source, the first: {min(missing)}",
+            fix="write them as reports name them, LABEL:ID, with the label of the source in the recipe",
+        )
 
 
 def _require_unique_ids(table: RowTable, scratch: Path) -> None:

@@ -31,11 +31,15 @@ GROUP_BYTES = 8_000_000  # of source files that one task reads
 PARALLEL_BYTES = 16_000_000  # of source files: below that, starting processes costs more than it saves
 CHUNK_TEXT_BYTES = 8_000_000
 CHUNK_ROWS = 20_000
+EXCLUDED = "excluded"
 
 
 @dataclass(frozen=True)
 class ScanTask:
-    """A group of consecutive files of one source. `number` orders the groups of a corpus and names their chunks."""
+    """A group of consecutive files of one source. `number` orders the groups of a corpus and names their chunks.
+
+    excluded: ids of documents, with the label, that the recipe leaves out.
+    """
 
     number: int
     label: str
@@ -45,6 +49,7 @@ class ScanTask:
     text_column: str
     min_chars: int
     weight: float
+    excluded: frozenset[str]
 
 
 class ScannedFile(Record):
@@ -89,13 +94,14 @@ def scan_tasks(pack: LoadedPack, least_chars: int) -> list[ScanTask]:
     tasks: list[ScanTask] = []
     for source in pack.sources:
         min_chars = source.least_chars(least_chars)
+        excluded = frozenset(id for id in pack.recipe.exclude_documents if id.startswith(f"{source.label}:"))
         group: list[str] = []
         size = 0
         for position, file in enumerate(source.files, start=1):
             group.append(file.name)
             size += file.bytes
             if size >= GROUP_BYTES or position == len(source.files):
-                shared = (source.label, source.path, tuple(group), size, source.text_column, min_chars, source.weight)
+                shared = (source.label, source.path, tuple(group), size, source.text_column, min_chars, source.weight, excluded)
                 tasks.append(ScanTask(len(tasks), *shared))
                 group, size = [], 0
     return tasks
@@ -145,8 +151,10 @@ class _ChunkWriter:
         task, rows, text_bytes = self._task, 0, 0
         for row in read_source_file(task.source, name, task.text_column):
             rows += 1
-            problem = row.problem or ("below_min_chars" if len(row.text) < task.min_chars else None)
-            text_bytes += self._take(f"{task.label}:{row.id}", row.text, problem)
+            id = f"{task.label}:{row.id}"
+            problem = EXCLUDED if id in task.excluded else row.problem
+            problem = problem or ("below_min_chars" if len(row.text) < task.min_chars else None)
+            text_bytes += self._take(id, row.text, problem)
         sha256 = digest_file(file_path(task.source, name))
         return ScannedFile(name=name, rows=rows, text_bytes=text_bytes, sha256=sha256)
 

@@ -1,0 +1,145 @@
+"""The contamination scan without a run: a pack's documents and SFT rows against eval rows, judged by the preflight's own rows.
+
+Needs no tokenizer and no corpus: documents come straight from the sources, so exact duplicates are still among them. What it
+writes is a report for people, not evidence: a run scans its own corpus again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from picochat.config import GateConfig, RunConfig
+from picochat.core.errors import BadInput
+from picochat.core.machine import usable_cores
+from picochat.core.progress import byte_quantity
+from picochat.core.records import plain, write_atomic, write_json, write_jsonl
+from picochat.data.pack import LoadedPack
+from picochat.data.pack_documents import expected_bytes, read_pack
+from picochat.gate import measures
+from picochat.gate.decide import Row, Strictness, decide, verdict
+from picochat.gate.evidence import Evidence
+from picochat.gate.preflight import CHECKS, STATUS
+from picochat.gate.render import finding_lines, remedy_lines
+from picochat.honesty.items import ScanItem
+from picochat.honesty.report import plain_id, report_page
+from picochat.honesty.scan import ScanFound, scan_rows
+from picochat.rundir import FindingRecord, HonestyFacts
+from picochat.scales import find_scale
+from picochat.skills.rows import read_eval_rows, read_sft_rows, row_json
+
+SCHEMA_VERSION = 1
+PROFILE = "skill_release"
+MOST_HITS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ContaminationReport:
+    """What was found, and the findings of the release profile on it. `status`: ready, warn or blocked."""
+
+    found: ScanFound
+    findings: list[FindingRecord]
+
+    @property
+    def status(self) -> str:
+        return STATUS[verdict(self.findings)]
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.status == "blocked" else 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.found.report,
+            "schema_version": SCHEMA_VERSION,
+            "status": self.status,
+            "facts": plain(self.found.facts),
+            "findings": plain(self.findings),
+        }
+
+    def lines(self) -> list[str]:
+        """The verdict, what was read, a table by skill and benchmark, the findings, and the first places."""
+        facts = self.found.facts
+        title = f"contamination: {self.status} for a release ({byte_quantity(facts.scanned_text_bytes)} in "
+        title += f"{facts.scanned_documents:,} documents, {self.found.report['sft_rows']:,} SFT rows)"
+        return [title, "", *_table(facts), "", *finding_lines(self.findings), *remedy_lines(self.findings), *self._places()]
+
+    def _places(self) -> list[str]:
+        hits = [f"{plain_id(hit.row)} in {plain_id(hit.document)} at {hit.offset}: {hit.words}" for hit in self.found.hits]
+        more = len(hits) - MOST_HITS_SHOWN
+        shown = [f"  {line}" for line in hits[:MOST_HITS_SHOWN]] + ([f"  and {more} more in hits.jsonl"] if more > 0 else [])
+        return ["", "found:", *shown] if shown else []
+
+
+def _table(facts: HonestyFacts) -> list[str]:
+    rows = [("", "rows", "in the corpus")]
+    rows += [
+        (skill, str(count), str(facts.corpus_dirty_by_skill.get(skill, 0))) for skill, count in facts.eval_by_skill.items()
+    ]
+    rows += [
+        (plain_id(name), str(count), str(facts.external_dirty.get(name, 0))) for name, count in facts.external_rows.items()
+    ]
+    width = max(len(row[0]) for row in rows)
+    return [f"{name.ljust(width)}  {count:>6}  {dirty:>13}" for name, count, dirty in rows]
+
+
+def scan_pack(
+    pack: LoadedPack,
+    *,
+    eval_input: Path | None = None,
+    benchmarks: Mapping[str, Sequence[ScanItem]] | None = None,
+    workers: int | None = None,
+) -> ContaminationReport:
+    """Scan a pack against its eval rows, or those of another file. Raises BadInput where there is nothing to look for."""
+    eval_path = eval_input or pack.eval_path
+    if eval_path is None and not benchmarks:
+        fix = f"picochat data task-pack --dataset-pack {pack.path} makes some, or name a file: --eval-input"
+        raise BadInput(f"pack {pack.path} names no eval rows to look for", fix=fix)
+    evals = [row_json(row) for row in read_eval_rows(eval_path)] if eval_path else []
+    sft = [row_json(row) for row in read_sft_rows(pack.chat_path)] if pack.chat_path else []
+    config = _release_config()
+    found = scan_rows(
+        evals,
+        sft,
+        ((document.id, document.text) for document in read_pack(pack, config.data.min_chars)),
+        config.honesty,
+        workers=workers or config.host.workers or usable_cores(),
+        corpus_bytes=None,
+        expected_bytes=expected_bytes(pack),
+        benchmarks=benchmarks,
+    )
+    return ContaminationReport(found, contamination_findings(found.facts, config))
+
+
+def write_reports(report: ContaminationReport, folder: Path) -> None:
+    """hits.jsonl, report.json and report.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(folder / "hits.jsonl", report.found.hits)
+    write_json(folder / "report.json", report.to_json())
+    write_atomic(folder / "report.md", report_page(report.found.facts, report.found.report).encode())
+
+
+def _release_config() -> RunConfig:
+    return find_scale("tiny").config.model_copy(update={"gate": GateConfig(profile=PROFILE)})
+
+
+def contamination_findings(facts: HonestyFacts, config: RunConfig) -> list[FindingRecord]:
+    """The preflight's rows on contamination, of which there is a measure: every skill that has rows counts, not the five alone."""
+    evidence = Evidence(config=config, honesty=facts)
+    rows = [_of_any_skill(row) for row in CHECKS if row.name.startswith("contamination_")]
+    measured = [row for row in rows if row.measure(evidence) is not None]
+    return decide(measured, evidence, Strictness(PROFILE, softened=False))
+
+
+def _of_any_skill(row: Row) -> Row:
+    if row.measure is not measures.dirtiest_skill_share:
+        return row
+    return replace(row, measure=dirtiest_share_of_any_skill, detail=None)
+
+
+def dirtiest_share_of_any_skill(evidence: Evidence) -> float | None:
+    facts = evidence.honesty
+    shares = [facts.corpus_dirty_by_skill.get(skill, 0) / rows for skill, rows in facts.eval_by_skill.items()] if facts else []
+    return max(shares, default=None)

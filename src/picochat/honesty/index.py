@@ -1,0 +1,298 @@
+"""All items as sorted arrays of run hashes, and where texts touch them: the fast form of `items.find_matches_slowly`.
+
+A run is looked for by the hash of its words. Of the many sizes few are computed at every word of a text: a long run is found by
+its head, a table of bits sorts out nearly all places, and the hash of the whole run decides. Every run that stands in a text is
+found; `confirmed` then compares the words themselves. Memory: some 50 bytes a run, 60 MB for a million.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from picochat.config import HonestyConfig
+from picochat.honesty.items import (
+    ANSWER_WITHIN_WORDS,
+    SPECIFIC_WORDS,
+    TEMPLATE_PROMPTS,
+    Match,
+    Rule,
+    ScanItem,
+    Words,
+    is_specific,
+    least_different,
+)
+from picochat.honesty.word_hashes import HashedWords, Hashes, Places, WindowSums, hash_words
+
+RULES: tuple[Rule, ...] = ("run", "coverage", "whole")
+SMALL_KEYS = (1, 2, 3, 4)
+SLOTS_PER_RUN = 32
+BLOCK_WINDOWS = 100_000
+BITS = np.array([1 << bit for bit in range(8)], dtype=np.uint8)
+FAMILY_FACTOR = np.uint64(0x8CB92BA72F3D8DD7)
+
+
+class Runs(NamedTuple):
+    """Runs of one size: hash, the spelling that each stands in, its first word there, and the number of its rule in RULES."""
+
+    hashes: Hashes
+    spelled: Places
+    starts: Places
+    rules: npt.NDArray[np.uint8]
+
+    def at(self, places: Places | npt.NDArray[np.bool_]) -> Runs:
+        return Runs(self.hashes[places], self.spelled[places], self.starts[places], self.rules[places])
+
+
+@dataclass(frozen=True)
+class Key:
+    """Runs of these `sizes` are found by their heads, the first `words` words. `heads`: the hashes of all of them, sorted.
+
+    `seen`: one bit for each value of a hash's leading `seen_bits` bits, set where a head has it; small enough for a cache.
+    """
+
+    words: int
+    sizes: tuple[int, ...]
+    heads: Hashes
+    seen: npt.NDArray[np.uint8]
+    seen_bits: int
+
+    def places_in(self, sums: WindowSums) -> Places:
+        """The words at which a head begins."""
+        hashes = sums.all(self.words)
+        slots = _slots(hashes, self.seen_bits)
+        places = np.flatnonzero(self.seen.take(slots >> 3) & BITS.take(slots & 7))
+        found = hashes[places]
+        nearest = np.minimum(np.searchsorted(self.heads, found), len(self.heads) - 1)
+        return places[self.heads[nearest] == found]
+
+
+@dataclass(frozen=True)
+class Index:
+    """`spelled`: (item number, number of its spelling) for every spelling. `runs`: by size, sorted by hash.
+
+    `own_runs`: for each item and spelling its 8-word runs outside the template. `unscannable`: numbers of the items that are too
+    short to look for. `answers`: for items whose prompt needs one close behind, (words, hash) of each.
+    """
+
+    items: tuple[ScanItem, ...]
+    spelled: tuple[tuple[int, int], ...]
+    runs: dict[int, Runs]
+    keys: tuple[Key, ...]
+    own_runs: dict[tuple[int, int], int]
+    template_runs: int
+    unscannable: tuple[int, ...]
+    answers: dict[int, tuple[tuple[int, int], ...]]
+
+    @property
+    def reach_words(self) -> int:
+        """How many words behind its first a match may depend on."""
+        return max(self.runs, default=0) + ANSWER_WITHIN_WORDS
+
+
+# ---- building ---------------------------------------------------------------------------------------------------------
+
+
+class Spelled:
+    """Every spelling of every item, hashed."""
+
+    def __init__(self, items: Sequence[ScanItem]) -> None:
+        self.items = items
+        self.numbers = [(n, m) for n, item in enumerate(items) for m in range(len(item.spellings))]
+        self.words = [items[n].spellings[m] for n, m in self.numbers]
+        hashed = hash_words(self.words)
+        self.hashes = hashed.hashes
+        self.sums = WindowSums(hashed.hashes)
+        self.lengths = np.diff(hashed.ends, prepend=0)
+        self.firsts = hashed.ends - self.lengths
+        prompts: dict[object, int] = {}
+        families: dict[object, int] = {}
+        self.prompts = np.array([prompts.setdefault(items[n].prompt, len(prompts)) for n, _ in self.numbers], dtype=np.int64)
+        self.families = np.array([families.setdefault(items[n].family, len(families)) for n, _ in self.numbers], dtype=np.int64)
+
+    def different_words(self, starts: Places, size: int) -> Places:
+        """How many different words each window of `size` words has."""
+        different = np.ones(len(starts), dtype=np.int64)
+        for block in range(0, len(starts), BLOCK_WINDOWS):
+            window = self.hashes[starts[block : block + BLOCK_WINDOWS, None] + np.arange(size)]
+            window.sort(axis=1)
+            different[block : block + BLOCK_WINDOWS] += (window[:, 1:] != window[:, :-1]).sum(axis=1)
+        return different
+
+
+def build_index(items: Sequence[ScanItem], config: HonestyConfig) -> Index:
+    """The index of the items; it follows from their words and the two sizes alone."""
+    spelled = Spelled(items)
+    long_runs, long_template = _own_runs(spelled, config.hit_words, "run")
+    short_runs, short_template = _own_runs(spelled, config.coverage_words, "coverage")
+    has_long = {spelled.numbers[n][0] for n in np.unique(long_runs.spelled).tolist()}
+    wholes = [n for n, (item, _) in enumerate(spelled.numbers) if item not in has_long]
+    wholes = [n for n in wholes if items[spelled.numbers[n][0]].can_be_whole(spelled.words[n])]
+    runs = _by_size(config, long_runs, short_runs, spelled, wholes)
+    looked_for = has_long | {spelled.numbers[n][0] for n in wholes}
+    counts = np.bincount(short_runs.spelled, minlength=len(spelled.numbers)).tolist()
+    return Index(
+        items=tuple(items),
+        spelled=tuple(spelled.numbers),
+        runs=runs,
+        keys=tuple(_keys(runs, spelled, config.coverage_words)),
+        own_runs=dict(zip(spelled.numbers, counts, strict=True)),
+        template_runs=long_template + short_template,
+        unscannable=tuple(n for n in range(len(items)) if n not in looked_for),
+        answers={spelled.numbers[n][0]: _answers(items[spelled.numbers[n][0]]) for n in wholes if _is_short(spelled.words[n])},
+    )
+
+
+def _is_short(words: Words) -> bool:
+    return len(words) < SPECIFIC_WORDS
+
+
+def _answers(item: ScanItem) -> tuple[tuple[int, int], ...]:
+    zero = np.zeros(1, dtype=np.int64)
+    return tuple((len(words), int(WindowSums(hash_words([words]).hashes).at(zero, len(words))[0])) for words in item.answers)
+
+
+def _own_runs(spelled: Spelled, size: int, rule: Rule) -> tuple[Runs, int]:
+    """(the runs of `size` words outside the template, each once a spelling; how many runs are template)."""
+    counts = np.maximum(spelled.lengths - size + 1, 0)
+    of = np.repeat(np.arange(len(counts)), counts)
+    starts = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    telling = spelled.different_words(spelled.firsts[of] + starts, size) >= least_different(size)
+    of, starts = of[telling], starts[telling]
+    hashes = spelled.sums.at(spelled.firsts[of] + starts, size)
+    once = _first_of_each(hashes, of)
+    hashes, of, starts = hashes[once], of[once], starts[once]
+    in_family = hashes + spelled.families[of].astype(np.uint64) * FAMILY_FACTOR
+    _, run_of = np.unique(in_family, return_inverse=True)
+    prompts_with = np.bincount(run_of[_first_of_each(run_of, spelled.prompts[of])])
+    own = prompts_with[run_of] <= TEMPLATE_PROMPTS
+    rules = np.full(len(hashes), RULES.index(rule), dtype=np.uint8)
+    return Runs(hashes, of, starts, rules).at(own), int((prompts_with > TEMPLATE_PROMPTS).sum())
+
+
+def _first_of_each(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer]) -> Places:
+    """The places, in ascending order, whose pair of values stands at none before."""
+    order = np.lexsort((second, first))
+    new = np.ones(len(order), dtype=np.bool_)
+    new[1:] = (np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)
+    return np.sort(order[new])
+
+
+def _by_size(config: HonestyConfig, long_runs: Runs, short_runs: Runs, spelled: Spelled, wholes: list[int]) -> dict[int, Runs]:
+    parts: dict[int, list[Runs]] = defaultdict(list)
+    parts[config.hit_words].append(long_runs)
+    parts[config.coverage_words].append(short_runs)
+    for size in sorted({len(spelled.words[n]) for n in wholes}):
+        of = np.array([n for n in wholes if len(spelled.words[n]) == size], dtype=np.int64)
+        rules = np.full(len(of), RULES.index("whole"), dtype=np.uint8)
+        parts[size].append(Runs(spelled.sums.at(spelled.firsts[of], size), of, np.zeros(len(of), dtype=np.int64), rules))
+    runs: dict[int, Runs] = {}
+    for size, found in sorted(parts.items()):
+        joined = _joined(found)
+        if len(joined.hashes):
+            runs[size] = joined.at(np.argsort(joined.hashes, kind="stable"))
+    return runs
+
+
+def _joined(found: Sequence[Runs]) -> Runs:
+    return Runs(
+        np.concatenate([runs.hashes for runs in found]),
+        np.concatenate([runs.spelled for runs in found]),
+        np.concatenate([runs.starts for runs in found]),
+        np.concatenate([runs.rules for runs in found]),
+    )
+
+
+def _keys(runs: dict[int, Runs], spelled: Spelled, coverage_words: int) -> Iterator[Key]:
+    sizes_of: dict[int, list[int]] = defaultdict(list)
+    for size in runs:
+        sizes_of[max(words for words in (*SMALL_KEYS, coverage_words) if words <= size)].append(size)
+    for words, sizes in sorted(sizes_of.items()):
+        heads = [spelled.sums.at(spelled.firsts[runs[size].spelled] + runs[size].starts, words) for size in sizes]
+        hashes = np.unique(np.concatenate(heads))
+        bits = max(10, (SLOTS_PER_RUN * len(hashes)).bit_length())
+        slots = np.unique(_slots(hashes, bits))
+        seen = np.zeros(1 << (bits - 3), dtype=np.uint8)
+        np.bitwise_or.at(seen, slots >> 3, BITS[slots & 7])
+        yield Key(words, tuple(sizes), hashes, seen, bits)
+
+
+def _slots(hashes: Hashes, bits: int) -> Places:
+    """The leading bits of each hash, as a number."""
+    return (hashes >> np.uint64(64 - bits)).view(np.int64)
+
+
+# ---- looking ----------------------------------------------------------------------------------------------------------
+
+
+def find_touches(index: Index, hashed: HashedWords) -> dict[int, list[Match]]:
+    """By the number of the text: every match by hash, in the order of position. Nothing is missed."""
+    sums = WindowSums(hashed.hashes)
+    touched: dict[int, set[Match]] = defaultdict(set)
+    for key in index.keys:
+        heads = key.places_in(sums)
+        if not len(heads):
+            continue
+        texts = np.searchsorted(hashed.ends, heads, side="right")
+        for size in key.sizes:
+            inside = heads + size <= hashed.ends[texts]
+            for text, match in _matches_of_size(index, size, hashed, sums, heads[inside], texts[inside]):
+                touched[int(hashed.texts[text])].add(match)
+    return {text: sorted(matches, key=lambda match: (match.start, match)) for text, matches in sorted(touched.items())}
+
+
+def _matches_of_size(
+    index: Index, size: int, hashed: HashedWords, sums: WindowSums, heads: Places, texts: Places
+) -> Iterator[tuple[int, Match]]:
+    """(place of the text in `hashed`, match) for each run of this size that begins at one of these words."""
+    runs = index.runs[size]
+    hashes = sums.at(heads, size)
+    low, high = np.searchsorted(runs.hashes, hashes), np.searchsorted(runs.hashes, hashes, side="right")
+    for n in np.flatnonzero(high > low).tolist():
+        text, start = int(texts[n]), int(heads[n])
+        first, end = int(hashed.ends[text - 1]) if text else 0, int(hashed.ends[text])
+        for run in range(int(low[n]), int(high[n])):
+            item, spelling = index.spelled[int(runs.spelled[run])]
+            rule = RULES[runs.rules[run]]
+            if rule != "whole" or size >= SPECIFIC_WORDS or _answer_follows(index.answers[item], sums, start + size, end):
+                yield text, Match(rule, item, start - first, size, spelling, int(runs.starts[run]))
+
+
+def _answer_follows(answers: tuple[tuple[int, int], ...], sums: WindowSums, start: int, end: int) -> bool:
+    last = min(end, start + ANSWER_WITHIN_WORDS)
+    places = ((np.arange(start, last - size + 1), size, answer) for size, answer in answers)
+    return any(bool((sums.at(starts, size) == np.uint64(answer)).any()) for starts, size, answer in places)
+
+
+def find_matches(index: Index, words: Sequence[str]) -> list[Match]:
+    """Every match in one text's words."""
+    return confirmed(index, words, find_touches(index, hash_words([words])).get(0, []))
+
+
+def confirmed(index: Index, words: Sequence[str], touches: Iterable[Match]) -> list[Match]:
+    """Those whose words are equal, and not their hashes alone."""
+    return [match for match in touches if _words_are_equal(index.items[match.item], words, match)]
+
+
+def _words_are_equal(item: ScanItem, words: Sequence[str], match: Match) -> bool:
+    run = tuple(words[match.start : match.start + match.size])
+    if run != item.spellings[match.spelling][match.place : match.place + match.size]:
+        return False
+    return match.rule != "whole" or is_specific(item, words, match.start, match.size)
+
+
+def coverage_of(index: Index, matches: Iterable[Match]) -> dict[int, float]:
+    """For each item touched: the share of its own 8-word runs that were found, in the spelling with the largest."""
+    places: dict[tuple[int, int], set[int]] = defaultdict(set)
+    for match in matches:
+        if match.rule == "coverage":
+            places[match.item, match.spelling].add(match.place)
+    shares: dict[int, float] = {}
+    for (item, spelling), found in places.items():
+        shares[item] = max(shares.get(item, 0.0), len(found) / index.own_runs[item, spelling])
+    return shares

@@ -1,0 +1,228 @@
+"""The words of many texts as 64-bit hashes, fast: where the scan looks before it looks closely.
+
+The words are those of `normalize.words_of`, in the same order. Equal words have equal hashes, so nothing that stands in a text is
+missed; unequal words may share one (of a word over 72 bytes the first 64, the last 8 and the length enter), so who finds something
+here must compare the words. ASCII goes through a table of bytes, other text through a table of code points; only text with
+characters that combine with their neighbours (accents written apart, jamo) goes the slow, readable way.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from picochat.honesty.normalize import ENTITY, SPACELESS_CHARACTER, read_entities, words_of
+
+Hashes = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.uint32]
+
+SPACE, BREAK = 32, 10  # in a form: between words; between texts
+CODES = 0x20000  # in the table; beyond lie rare Han characters
+EXPANDS, COMBINES = 0x110000, 0x110001  # no code points: what the table says where a character does not become one other
+ASCII_FORM = bytes(ord(chr(code).lower()) if code < 128 and chr(code).isalnum() else SPACE for code in range(256))
+FIRST_SPACELESS = 0xE00
+LOAD = 8  # bytes that are read at once
+HASHED_BYTES = 64
+KEPT_BITS = np.array([(1 << (8 * count)) - 1 for count in range(LOAD + 1)], dtype=np.uint64)
+# Odd, so that multiplying modulo 2^64 loses nothing; else without a pattern: the heads of sha256("picochat 0") and so on.
+FACTORS = np.array(
+    [0x1EADCAD1FC7D23F3, 0xD1E5A63668EC142B, 0xF8626F8CF1D75C39, 0xAE3110FC1985142F,
+     0x697712ECF7DC6D53, 0xF916D717D7674B61, 0xC8EF583D5BE9D5E1, 0xECB60E4AAB8D4589], dtype=np.uint64)  # fmt: skip
+LAST_FACTOR, LENGTH_FACTOR = np.uint64(0x0969FE113D0D7FDD), np.uint64(0x9567A23BDF4F9043)
+MIX_FACTOR = np.uint64(0x93A1126320B6B647)
+WINDOW_FACTOR = 0xEE76755E2ECA1AD7
+SHIFT = np.uint64(32)
+
+
+class HashedWords(NamedTuple):
+    """`hashes`: of the words, text after text. `texts`: which text comes when. `ends`: where the words of each of these end."""
+
+    hashes: Hashes
+    texts: Places
+    ends: Places
+
+
+def hash_texts(texts: Sequence[str]) -> HashedWords:
+    """The words of all texts. Memory: some twenty times the texts, so hand over half a megabyte at a time."""
+    hashes, order, ends = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+    words = 0
+    read = {n: read_entities(text) if "&" in text and ENTITY.search(text) else text for n, text in enumerate(texts)}
+    for numbers, form in _forms(read):
+        found, found_ends = _hash_form(form)
+        hashes.append(found)
+        order.append(np.array(numbers, dtype=np.int64))
+        ends.append(found_ends + words)
+        words += len(found)
+    return HashedWords(np.concatenate(hashes), np.concatenate(order), np.concatenate(ends))
+
+
+def hash_words(lists: Sequence[Sequence[str]]) -> HashedWords:
+    """The same for words that are normalized already."""
+    hashes, ends = _hash_form(_joined(" ".join(words).encode() for words in lists))
+    return HashedWords(hashes, np.arange(len(lists)), ends)
+
+
+# ---- texts to forms: UTF-8 of the words, SPACE between them, BREAK after each text --------------------------------------
+
+
+def _forms(texts: Mapping[int, str]) -> Iterator[tuple[list[int], bytes]]:
+    """(the numbers of some texts, their form): those in ASCII, those of the table, those that need the readable way."""
+    ascii_texts = {n: text for n, text in texts.items() if text.isascii()}
+    if ascii_texts:
+        yield list(ascii_texts), _joined(text.encode().translate(ASCII_FORM) for text in ascii_texts.values())
+    others = {n: text for n, text in texts.items() if n not in ascii_texts}
+    if not others:
+        return
+    mapped, strange = _mapped(others)
+    plain = [n for n in others if n not in strange]
+    if plain:
+        codes = _spaced(np.concatenate([mapped[n] for n in plain]))
+        yield plain, codes.tobytes().decode("utf-32-le").encode()
+    combining = {n for n, characters in strange.items() if any(_table_entry(each) == COMBINES for each in characters)}
+    if combining:
+        yield list(combining), _joined(" ".join(words_of(others[n])).encode() for n in combining)
+    expanding = [n for n in strange if n not in combining]
+    if expanding:
+        yield from _forms({n: _expanded(others[n], strange[n]) for n in expanding})
+
+
+def _joined(forms: Iterable[bytes]) -> bytes:
+    return b"".join(form + b"\n" for form in forms)
+
+
+def _mapped(texts: Mapping[int, str]) -> tuple[dict[int, Codes], dict[int, set[str]]]:
+    """(the code points of each text by the table, BREAK behind them; for some texts the characters that it does not map)."""
+    codes = np.frombuffer("\n".join((*texts.values(), "")).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    mapped = _table().take(codes, mode="clip")
+    ends = np.cumsum([len(text) + 1 for text in texts.values()])
+    mapped[ends - 1] = BREAK
+    strange: dict[int, set[str]] = {}
+    numbers = list(texts)
+    for place in np.flatnonzero(mapped >= EXPANDS).tolist():
+        strange.setdefault(numbers[int(np.searchsorted(ends, place, side="right"))], set()).add(chr(codes[place]))
+    return dict(zip(numbers, np.split(mapped, ends[:-1]), strict=True)), strange
+
+
+def _expanded(text: str, characters: Iterable[str]) -> str:
+    """The text with characters that become several written out."""
+    for character in characters:
+        text = text.replace(character, unicodedata.normalize("NFKC", character).casefold())
+    return text
+
+
+def _spaced(mapped: Codes) -> Codes:
+    """A space on both sides of each character that is a word of its own."""
+    if not len(mapped) or mapped.max() < FIRST_SPACELESS:
+        return mapped
+    alone = _spaceless()[np.minimum(mapped, CODES)]
+    times = 1 + 2 * alone.astype(np.int64)
+    spaced = np.repeat(mapped, times)
+    first = (np.cumsum(times) - times)[alone]
+    spaced[first] = spaced[first + 2] = SPACE
+    return spaced
+
+
+@lru_cache(maxsize=1)
+def _table() -> Codes:
+    """What each code point becomes; all beyond the table is left to the readable way. Takes a tenth of a second."""
+    characters = [chr(code) for code in range(128, CODES)]
+    normal = unicodedata.normalize("NFKC", "\n".join(characters)).casefold().split("\n")  # nothing combines over a line's end
+    codes = [_code(*pair) for pair in zip(characters, normal, strict=True)]
+    return np.array([*ASCII_FORM[:128], *codes, COMBINES], dtype="<u4")
+
+
+@lru_cache(maxsize=1)
+def _spaceless() -> npt.NDArray[np.bool_]:
+    found = np.zeros(CODES + 1, dtype=np.bool_)
+    found[[ord(match[0]) for match in SPACELESS_CHARACTER.finditer("".join(map(chr, range(CODES))))]] = True
+    return found
+
+
+def _table_entry(character: str) -> int:
+    return int(_table()[min(ord(character), CODES)])
+
+
+def _code(character: str, normal: str) -> int:
+    """The one code point that a character becomes, SPACE where it separates, or why there is none."""
+    unusual = _second_halves()
+    if any(part in unusual or ord(part) >= CODES or unicodedata.combining(part) for part in character + normal):
+        return COMBINES
+    if len(normal) == 1:
+        return ord(normal) if normal.isalnum() else SPACE
+    return EXPANDS if any(part.isalnum() for part in normal) else SPACE
+
+
+@lru_cache(maxsize=1)
+def _second_halves() -> frozenset[str]:
+    """Characters that NFKC may join to the one before, whatever their combining class."""
+    jamo = {chr(code) for code in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}
+    pairs = (unicodedata.decomposition(chr(code)).split() for code in range(CODES))
+    return frozenset(jamo | {chr(int(pair[1], 16)) for pair in pairs if len(pair) == 2 and not pair[0].startswith("<")})
+
+
+# ---- forms to hashes ----------------------------------------------------------------------------------------------------
+
+
+def _hash_form(form: bytes) -> tuple[Hashes, Places]:
+    """(the hash of every word, where the words of each text end)."""
+    padded = b" " * LOAD + form + b" " * (HASHED_BYTES + LOAD)
+    octets = np.frombuffer(padded, dtype=np.uint8)
+    loads = np.ndarray((len(padded) - LOAD + 1,), dtype="<u8", buffer=padded, strides=(1,))  # the 8 bytes from each place on
+    inside = octets > SPACE
+    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+    starts, stops = edges[0::2], edges[1::2]
+    lengths = stops - starts
+    hashes = loads[starts] & KEPT_BITS[np.minimum(lengths, LOAD)]
+    hashes *= FACTORS[0]
+    longer = np.flatnonzero(lengths > LOAD)
+    for number in range(1, HASHED_BYTES // LOAD):
+        kept = KEPT_BITS[np.minimum(lengths[longer] - LOAD * number, LOAD)]
+        hashes[longer] += (loads[starts[longer] + LOAD * number] & kept) * FACTORS[number]
+        longer = longer[lengths[longer] > LOAD * (number + 1)]
+    hashes[longer] += loads[stops[longer] - LOAD] * LAST_FACTOR
+    hashes += lengths.astype(np.uint64) * LENGTH_FACTOR
+    hashes ^= hashes >> SHIFT
+    hashes *= MIX_FACTOR
+    hashes ^= hashes >> SHIFT
+    return hashes, np.searchsorted(starts, np.flatnonzero(octets == BREAK))
+
+
+# ---- hashes of windows --------------------------------------------------------------------------------------------------
+
+
+class WindowSums:
+    """The hash of any number of consecutive words, from running sums: the first word counts by W^0, the next by W^1, and so on."""
+
+    def __init__(self, hashes: Hashes) -> None:
+        self.words = len(hashes)
+        self._sums = np.zeros(self.words + 1, dtype=np.uint64)
+        np.cumsum(hashes * _powers(self.words)[: self.words], out=self._sums[1:])
+
+    def all(self, size: int) -> Hashes:
+        """Of every window of `size` words, by its first word."""
+        count = max(0, self.words - size + 1)
+        return (self._sums[size:] - self._sums[:count]) * _inverse_powers(self.words)[:count]
+
+    def at(self, starts: Places, size: int) -> Hashes:
+        """Of the windows that begin at these words; all must lie inside."""
+        return (self._sums[starts + size] - self._sums[starts]) * _inverse_powers(self.words)[starts]
+
+
+def _powers(count: int) -> Hashes:
+    return _progression(WINDOW_FACTOR, 1 << max(10, count.bit_length()))
+
+
+def _inverse_powers(count: int) -> Hashes:
+    return _progression(pow(WINDOW_FACTOR, -1, 1 << 64), 1 << max(10, count.bit_length()))
+
+
+@lru_cache(maxsize=8)
+def _progression(factor: int, count: int) -> Hashes:
+    """1, factor, factor squared and so on, modulo 2^64."""
+    return np.cumprod(np.concatenate([np.ones(1, dtype=np.uint64), np.full(count, factor, dtype=np.uint64)]))

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from picochat.config import HonestyConfig
+from picochat.honesty.index import Index, build_index
+from picochat.honesty.items import item_of_row, scan_item
+from picochat.honesty.texts import BATCH_CHARACTERS, HITS_KEPT_PER_BENCHMARK_ROW, Tally, scan_texts
+
+LONG = (
+    "Only one option is right. Which of these rivers is by far the longest in the world?\nA. Rhine\nB. Nile\nC. Thames\nD. Po"
+)
+SHORT = "Please tell me how many letters garden has."
+RUSSIAN = "Какая из этих рек самая длинная в мире: Рейн, Нил, Темза или По? Выберите один ответ."
+CHINESE = "下面哪一条河流是世界上最长的河流？请只选一个答案。"
+GERMAN = "Welche Straße führt am schnellsten über den Fluß, und wie heißt die größte Brücke dort?"
+ROWS: list[dict[str, Any]] = [
+    {"id": "long", "user": LONG, "skill": "choice", "correct_choice": "B"},
+    {"id": "short", "user": SHORT, "skill": "spelling", "normalized_answers": ["6"]},
+    {"id": "who", "user": "Who are you?", "skill": "identity", "reference_answer": "I am Picochat."},
+    {"id": "ru", "user": RUSSIAN, "skill": "other"},
+    {"id": "zh", "user": CHINESE, "skill": "other"},
+    {"id": "de", "user": GERMAN, "skill": "other"},
+]
+
+
+def index_of(rows: Sequence[dict[str, Any]] = ROWS) -> Index:
+    return build_index([item_of_row(row) for row in rows], HonestyConfig())
+
+
+def found_in(*texts: str) -> set[str]:
+    index = index_of()
+    tally = scan_texts(index, [(f"d{n}", text) for n, text in enumerate(texts)])
+    return {index.items[number].id for number in tally.dirty_documents}
+
+
+def filler(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    rng = random.Random(seed)
+    words = [
+        "river",
+        "the",
+        "of",
+        "garden",
+        "tell",
+        "long",
+        "world",
+        "letters",
+        "option",
+        "has",
+        "how",
+        "многие",
+        "Rhine",
+        "me",
+    ]
+    return [(f"doc-{n}", " ".join(rng.choices(words, k=80))) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ("ru", RUSSIAN.upper()),
+        ("ru", RUSSIAN.replace(" ", "\n")),
+        ("zh", "他问：" + CHINESE.replace("？", " ？\n\n")),
+        ("zh", "".join(f"{character}\n" for character in CHINESE)),
+        ("de", GERMAN.upper()),
+        ("de", "".join(f"&#{ord(c)};" if ord(c) > 127 else c for c in GERMAN)),
+    ],
+)
+def test_rows_in_other_scripts_are_found(row: str, text: str) -> None:
+    assert found_in(f"Before it. {text} After it.") == {row}
+
+
+def test_broken_and_empty_texts_are_scanned_like_any_other() -> None:
+    assert found_in("", "\x00", "\ud800", "\n\n", "&", "&#", "&;", "́", "\ufeff") == set()
+    assert found_in(f"\x00\ud800{SHORT}\udfff\x00") == {"short"}
+    assert found_in(SHORT.replace(" ", "\x00")) == {"short"}
+    assert scan_texts(index_of(), []) == Tally()
+    assert scan_texts(index_of([]), [("d", SHORT)]).documents == 1
+
+
+def test_text_bytes_are_utf8_whatever_is_in_them() -> None:
+    assert scan_texts(index_of(), [("a", "aé"), ("b", "中"), ("c", "\ud800")]).text_bytes == 3 + 3 + 3
+
+
+def test_a_row_split_over_documents_is_in_none_of_them() -> None:
+    words = LONG.split()
+    assert found_in(" ".join(words[:12]), " ".join(words[12:])[:-20]) == set()
+
+
+def test_a_row_at_any_place_of_a_long_document_is_found_with_its_offset() -> None:
+    around = " ".join(text for _, text in filler(600))
+    for place in (0, 16_300, 16_360, 16_380, 32_760, len(around)):
+        text = f"{around[:place]} \n{LONG} | {around[place:]}"
+        hit = scan_texts(index_of(), [("d", text)]).hits[0]
+        assert (hit.row, hit.offset) == ("long", place + 2)
+
+
+def test_coverage_is_gathered_over_a_whole_long_document() -> None:
+    words = item_of_row(ROWS[0]).prompt
+    parts = [" ".join(words[start : start + 11]) for start in (0, 4, 8, 12, 14)]
+    apart = (" filler" * 4_000).join(parts)
+    assert found_in(apart) == {"long"}
+    assert found_in((" filler" * 4_000).join(parts[:2])) == set()
+
+
+def test_a_very_short_prompt_and_its_answer_may_stand_on_both_sides_of_a_cut() -> None:
+    for spaces in range(16_300, 16_400, 7):
+        assert found_in("x" * spaces + " Who are you? I, said the machine, am picochat. I am Picochat. " + " z" * 40_000) == {
+            "who"
+        }
+
+
+def test_all_hits_are_counted_and_only_the_first_are_kept() -> None:
+    tally = scan_texts(index_of(), [(f"d{n}", SHORT) for n in range(70)])
+    assert tally.dirty_documents == {1: 70}
+    assert [hit.document for hit in tally.hits] == [f"d{n}" for n in range(20)]
+    benchmark = build_index([scan_item("b1", "x", SHORT, benchmark="arc")], HonestyConfig())
+    tally = scan_texts(benchmark, [(f"d{n}", SHORT) for n in range(70)])
+    assert (tally.dirty_documents[0], len(tally.hits)) == (70, HITS_KEPT_PER_BENCHMARK_ROW)
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers() -> None:
+    documents = [(name, text * 50) for name, text in filler(220)]
+    documents[5] = ("early", "x. " + SHORT)
+    documents[215] = ("late", "y. " + LONG)
+    one, two = (scan_texts(index_of(), iter(documents), workers=workers, alone_characters=1) for workers in (1, 2))
+    assert one.text_bytes > 2 * BATCH_CHARACTERS
+    assert one == two
+    assert {hit.document for hit in one.hits} == {"early", "late"}
+
+
+def test_a_run_that_repeats_itself_is_nobodys() -> None:
+    grid = "Continue: 0 0 1 0 0 0 1 1 0 0 0 0 0 1 0 0 0 1 0 0 0 0 1 then say which colour the fifth square of it has and why"
+    index = build_index([scan_item("grid", "arc", grid, benchmark="arc")], HonestyConfig())
+    assert not scan_texts(index, [("d", "0 0 1 0 0 0 1 1 0 0 0 0 0 1 0 0 0 1 0 0 0 0")]).dirty_documents
+    assert scan_texts(index, [("d", grid[-78:])]).dirty_documents
+
+
+def test_a_document_of_many_megabytes_is_scanned_like_many_short_ones() -> None:
+    around = " ".join(text for _, text in filler(200))
+    text = around * 120 + f" \u2014 {LONG} " + around
+    (hit,) = scan_texts(index_of(), [("huge", text)]).hits[:1]
+    assert len(text) > 9_000_000
+    assert (hit.row, hit.offset) == ("long", 120 * len(around) + 3)
