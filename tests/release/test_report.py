@@ -23,7 +23,7 @@ from picochat.release.figures import SHOWN_CHARACTERS, SHOWN_LINES, shortened
 from picochat.release.report import SECTIONS, TEMPLATES, html_page, markdown_page, worst_order
 from picochat.release.summary import SAMPLED_REPLIES, claims, observed, rendered
 from picochat.rundir import RunDir
-from tests.builders import make_config, make_honesty_facts, make_rows_facts, make_scores_facts
+from tests.builders import make_config, make_honesty_facts, make_rows_facts, make_scores_facts, make_train_facts
 from tests.run_builder import HOSTILE, make_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -125,7 +125,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDir]:
     return {
         "approved": make_run(folder / "a"),
         "blocked": make_run(folder / "b", config=priced, facts={**unmeasured, "rows": make_rows_facts(shared_items=2)}),
-        "research": make_run(folder / "c", config=make_config(gate={"profile": "research"}), facts=unmeasured),
+        "research": make_run(
+            folder / "c",
+            config=make_config(gate={"profile": "research"}),
+            facts={**unmeasured, "base": make_train_facts("base", spikes=5)},
+        ),
     }
 
 
