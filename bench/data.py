@@ -246,13 +246,17 @@ def run_tokenizer(places: Places, vocab_size: int) -> None:
 
 
 def run_shards(places: Places, _: int) -> None:
-    from picochat.config import HostConfig, ShardsConfig
+    from picochat.config import HostConfig, PracticeConfig, ShardsConfig
     from picochat.core.publish import open_artifact, publish
+    from picochat.skills.practice import write_practice
     from picochat.tokens.shards import write_shards
 
     corpus, tokenizer = (open_artifact(places.artifact(kind), kind) for kind in ("corpus", "tokenizer"))
+    with publish(places.artifact("practice"), "practice", "bench", {"corpus": corpus.digest}) as draft:
+        write_practice(corpus, PracticeConfig(), HostConfig(), SEED, draft)
+    practice = open_artifact(places.artifact("practice"), "practice")
     with publish(places.artifact("shards"), "shards", "bench", {}) as draft:
-        write_shards(corpus, tokenizer, ShardsConfig(), HostConfig(), SEED, draft)
+        write_shards(corpus, practice, tokenizer, ShardsConfig(), HostConfig(), SEED, draft)
 
 
 STAGES: dict[str, Callable[[Places, int], None]] = {

@@ -25,6 +25,7 @@ from picochat.rundir import (
     HonestyFacts,
     HostFacts,
     ParityFacts,
+    PracticeFacts,
     Rate,
     RowsFacts,
     ScoresFacts,
@@ -94,6 +95,10 @@ def make_corpus_facts(**changes: Any) -> CorpusFacts:
         sources=sources,
     )
     return change(facts, **changes)
+
+
+def make_practice_facts(**changes: Any) -> PracticeFacts:
+    return change(PracticeFacts(share_asked=0.01, documents=17_000, text_bytes=21_500_000, words=14_000), **changes)
 
 
 def make_rows_facts(**changes: Any) -> RowsFacts:
@@ -168,12 +173,14 @@ def make_shards_facts(**changes: Any) -> ShardsFacts:
     facts = ShardsFacts(
         train_tokens=1_050_000_000,
         held_out_tokens=1_970_000,
-        train_documents=993_100,
+        train_documents=1_010_100,
         held_out_documents=1_900,
-        train_text_bytes=4_270_500_000,
+        train_text_bytes=4_292_000_000,
         held_out_text_bytes=8_000_000,
         roundtrip_documents=400,
         roundtrip_failures=0,
+        practice_documents=17_000,
+        practice_tokens=12_000_000,
     )
     return change(facts, **changes)
 
@@ -185,9 +192,9 @@ def make_conversations_facts(**changes: Any) -> ConversationsFacts:
 
 def make_honesty_facts(**changes: Any) -> HonestyFacts:
     facts = HonestyFacts(
-        corpus_text_bytes=4_278_500_000,
-        scanned_text_bytes=4_278_500_000,
-        scanned_documents=995_000,
+        corpus_text_bytes=4_300_000_000,
+        scanned_text_bytes=4_300_000_000,
+        scanned_documents=1_012_000,
         eval_rows=700,
         sft_exact_prompts=0,
         sft_largest_coverage=0.4,
@@ -279,6 +286,7 @@ def make_evidence(**changes: Any) -> Evidence:
     evidence = Evidence(
         config=make_config(),
         corpus=make_corpus_facts(),
+        practice=make_practice_facts(),
         rows=make_rows_facts(),
         benchmarks=make_benchmarks_facts(),
         tokenizer=TokenizerFacts(vocab_size=8192, merges=7_920, trained_on_bytes=200_000_000),

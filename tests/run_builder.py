@@ -41,6 +41,7 @@ from tests.builders import (
     make_honesty_facts,
     make_host_facts,
     make_parity_facts,
+    make_practice_facts,
     make_rows_facts,
     make_scores_facts,
     make_shards_facts,
@@ -212,6 +213,11 @@ def _fill_honesty(kind: str, draft: Draft) -> None:
     draft.path("hits.jsonl").write_bytes(b"\n")  # none
 
 
+def _fill_practice(kind: str, draft: Draft) -> None:
+    _fill_plain(kind, draft)
+    draft.path("shard-000000.jsonl.zst").write_bytes(bytes(64))
+
+
 def _fill_benchmarks(kind: str, draft: Draft) -> None:
     write_jsonl(draft.path("items.jsonl"), make_benchmark_items())
     write_jsonl(draft.path("rows/science_questions.jsonl"), [{"question": "somebody's"}])
@@ -247,6 +253,7 @@ def _fill_checkpoint(kind: str, draft: Draft) -> None:
 
 WRITERS: dict[str, Callable[[str, Draft], None]] = {
     "corpus": _fill_corpus,
+    "practice": _fill_practice,
     "rows": _fill_rows,
     "honesty": _fill_honesty,
     "benchmarks": _fill_benchmarks,
@@ -256,6 +263,7 @@ WRITERS: dict[str, Callable[[str, Draft], None]] = {
 }
 HEALTHY: dict[str, Callable[[], Record]] = {
     "corpus": make_corpus_facts,
+    "practice": make_practice_facts,
     "rows": make_rows_facts,
     "benchmarks": make_benchmarks_facts,
     "tokenizer": lambda: TokenizerFacts(vocab_size=8192, merges=7_920, trained_on_bytes=200_000_000),

@@ -295,7 +295,7 @@ def test_work_that_another_machine_left_is_found_by_the_run(tmp_path: Path, monk
     run_stages(run, resolved, pack, last="tokenizer")
     assert not scans.exists(), "the finished corpus clears its workspace"
     parts = shared_workspace(request, "shards")
-    seed, places = resolved.config.seed, (run.place("corpus"), run.place("tokenizer"))
+    seed, places = resolved.config.seed, (run.place("corpus"), run.place("practice"), run.place("tokenizer"))
     assert encode_corpus_share(*places, seed, parts, 0, 1) > 0
     made = {path.name: path.stat().st_ino for path in parts.glob("part-*")}
     seen: list[dict[str, int]] = []

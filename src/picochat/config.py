@@ -42,6 +42,14 @@ class DataConfig(Record):
     )
 
 
+class PracticeConfig(Record):
+    """Exercises of the skills among the text of the base stage, drawn from the SFT side alone."""
+
+    share: float = Field(
+        default=0.0, ge=0, le=0.5, description="of the training tokens, about; the token shards state what it came to; 0: none"
+    )
+
+
 class TokenizerConfig(Record):
     vocab_size: int = Field(default=8192, ge=320, le=65536, description="specials and 256 bytes included; ids fit 16 bits")
     train_bytes: PositiveInt = Field(
@@ -201,6 +209,7 @@ class RunConfig(Record):
     scale: str
     seed: int = Field(default=42, ge=0)
     data: DataConfig = DataConfig()
+    practice: PracticeConfig = PracticeConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     shards: ShardsConfig = ShardsConfig()
     model: ModelConfig = ModelConfig()

@@ -62,6 +62,15 @@ class CorpusFacts(Record):
     sources: list[SourceFacts]
 
 
+class PracticeFacts(Record):
+    """Sheets of skill exercises that the base stage trains on besides the corpus. All 0 where there is no practice."""
+
+    share_asked: float = Field(description="of the training tokens; what it came to is ShardsFacts.practice_tokens")
+    documents: int
+    text_bytes: int
+    words: int = Field(description="words that are spelled, made-up ones among them; no held-out word is one of them")
+
+
 class RowsFacts(Record):
     """The SFT and eval rows, by skill (identity, refusal, choice, math, spelling)."""
 
@@ -108,6 +117,8 @@ class TokenizerFacts(Record):
 
 
 class ShardsFacts(Record):
+    """Tokens, documents and bytes of training include the practice; those that are held out do not."""
+
     train_tokens: int
     held_out_tokens: int
     train_documents: int
@@ -116,6 +127,8 @@ class ShardsFacts(Record):
     held_out_text_bytes: int
     roundtrip_documents: int = Field(description="sampled documents that were encoded, decoded and compared")
     roundtrip_failures: int
+    practice_documents: int = Field(default=0, description="of train_documents")
+    practice_tokens: int = Field(default=0, description="of train_tokens")
 
 
 class ConversationsFacts(Record):
@@ -131,7 +144,7 @@ class ConversationsFacts(Record):
 class HonestyFacts(Record):
     """What the contamination scan saw. Lists of row ids are sorted."""
 
-    corpus_text_bytes: int
+    corpus_text_bytes: int = Field(description="of the corpus and of the practice")
     scanned_text_bytes: int
     scanned_documents: int
     eval_rows: int
@@ -352,6 +365,7 @@ class Place:
 PLACES: tuple[Place, ...] = (
     #     kind             folder               facts               files
     Place("corpus",        "corpus",            CorpusFacts,        "pack.json recipe.json sources.json import_reports/LABEL.json fates.u8 dropped.jsonl near_duplicates.jsonl location.json"),
+    Place("practice",      "practice",          PracticeFacts,      "shard-NNNNNN.jsonl.zst documents.json words.txt sample.txt"),
     Place("rows",          "rows",              RowsFacts,          "sft_train.jsonl sft_held_out.jsonl eval.jsonl"),
     Place("benchmarks",    "benchmarks",        BenchmarksFacts,    "items.jsonl rows/LABEL.jsonl unresolved.json"),
     Place("tokenizer",     "tokenizer",         TokenizerFacts,     "tokenizer.json chat_template.jinja"),

@@ -1,6 +1,8 @@
 """The scales: whole configurations by name, each for one kind of machine. Data, nothing else.
 
-`tiny` is the demo, `h100-100m` the runbook's. Where a value was chosen by measurement, docs/experiments.md has the figures.
+`tiny` is the demo, `h100-100m` the runbook's. Where a value was chosen by measurement, docs/experiments.md has the figures; the
+shares of practice at the GPU scales are none of these: they give 10 to 45 million tokens of it, where half a million
+taught a small model to add.
 Costs shown by `picochat scales` are estimates from the assumptions named below; `run tiny --preflight-only` measures.
 """
 
@@ -13,6 +15,7 @@ from picochat.config import (
     ExternalConfig,
     GateConfig,
     ModelConfig,
+    PracticeConfig,
     RunConfig,
     RuntimeConfig,
     TokenizerConfig,
@@ -46,6 +49,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=0,
         config=RunConfig(
             scale="tiny",
+            practice=PracticeConfig(share=0.3),
             tokenizer=TokenizerConfig(vocab_size=2048),
             model=ModelConfig(context=256, layers=2, width=256, heads=4, kv_heads=2, mlp_width=768),
             base=TrainConfig(
@@ -60,10 +64,11 @@ SCALES: tuple[Scale, ...] = (
         gpus=0,
         config=RunConfig(
             scale="small",
-            tokenizer=TokenizerConfig(vocab_size=4096),
-            model=ModelConfig(context=256, layers=6, width=256, heads=4, kv_heads=2, mlp_width=640),
-            base=TrainConfig(steps=1_200, sequences_per_step=16, warmup_steps=40, eval_every=100),
-            sft=TrainConfig(steps=400, sequences_per_step=16, warmup_steps=10, adamw_lr=0.005, eval_every=50),
+            practice=PracticeConfig(share=0.4),
+            tokenizer=TokenizerConfig(vocab_size=2048),
+            model=ModelConfig(context=256, layers=4, width=256, heads=4, kv_heads=2, mlp_width=640),
+            base=TrainConfig(steps=1_800, sequences_per_step=8, warmup_steps=20, muon_lr=0.03, adamw_lr=0.01, eval_every=300),
+            sft=TrainConfig(steps=500, sequences_per_step=16, warmup_steps=10, adamw_lr=0.005, eval_every=100),
         ),
     ),
     Scale(
@@ -72,6 +77,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=1,
         config=RunConfig(
             scale="h100-pilot",
+            practice=PracticeConfig(share=0.03),
             model=ModelConfig(layers=8, width=384, heads=6, kv_heads=2, mlp_width=1024),
             base=TrainConfig(steps=5_000, warmup_steps=100, eval_every=500),
             sft=TrainConfig(steps=400, sequences_per_step=32, warmup_steps=20, muon_lr=0.005, adamw_lr=0.001, eval_every=50),
@@ -85,6 +91,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=1,
         config=RunConfig(
             scale="h100-100m",
+            practice=PracticeConfig(share=0.01),
             base=TrainConfig(steps=33_000, warmup_steps=200, eval_every=1_375),
             sft=TrainConfig(steps=400, sequences_per_step=32, warmup_steps=20, muon_lr=0.005, adamw_lr=0.001, eval_every=50),
             evals=EvalConfig(batch_rows=256),
@@ -99,6 +106,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=8,
         config=RunConfig(
             scale="h100-100m-ddp8",
+            practice=PracticeConfig(share=0.01),
             base=TrainConfig(steps=4_125, sequences_per_step=1_024, warmup_steps=100, eval_every=172),
             sft=TrainConfig(steps=400, sequences_per_step=32, warmup_steps=20, muon_lr=0.005, adamw_lr=0.001, eval_every=50),
             evals=EvalConfig(batch_rows=256),
@@ -113,6 +121,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=8,
         config=RunConfig(
             scale="h200-1b-ddp8",
+            practice=PracticeConfig(share=0.002),
             tokenizer=TokenizerConfig(vocab_size=32_768, train_bytes=1_000_000_000),
             model=ModelConfig(context=2048, layers=24, width=2048, heads=16, kv_heads=4, head_width=128, mlp_width=5_632),
             base=TrainConfig(steps=21_400, sequences_per_step=512, micro_batch=8, warmup_steps=200, eval_every=1_070),

@@ -84,7 +84,7 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("contamination_corpus_eval", "block", {"honesty": make_honesty_facts(corpus_dirty_by_skill={"math": 11})}),
     ("contamination_external", "warn", {"honesty": make_honesty_facts(external_dirty={"science_questions": 1})}),
     ("contamination_external", "block", {"honesty": make_honesty_facts(external_dirty={"science_questions": 101})}),
-    ("contamination_coverage", "block", {"honesty": make_honesty_facts(scanned_text_bytes=4_278_499_999)}),
+    ("contamination_coverage", "block", {"honesty": make_honesty_facts(scanned_text_bytes=4_299_999_999)}),
     ("attention_backend_runtime", "block", {"host": make_host_facts(attention_error=0.021)}),
     ("attention_backend_runtime", "block", {"host": make_host_facts(attention_error=None, attention_problem="no kernel")}),
     ("memory_fit", "warn", {"host": make_host_facts(free_memory_share=0.09)}),
@@ -146,7 +146,7 @@ def test_each_check_has_a_refusal_for_each_of_its_bounds() -> None:
     assert wanted <= {(name, status) for name, status, _ in REFUSALS}
 
 
-FACTS = ("corpus", "rows", "tokenizer", "shards", "conversations", "honesty", "host")
+FACTS = ("corpus", "practice", "rows", "tokenizer", "shards", "conversations", "honesty", "host")
 
 
 def test_no_evidence_at_all_passes_nothing() -> None:

@@ -17,8 +17,9 @@ from picochat.data.pack import load_pack
 from picochat.honesty.items import item_of_row, scan_item
 from picochat.honesty.report import report_page
 from picochat.honesty.scan import ScanFound, scan_rows, scan_run
-from picochat.rundir import CorpusFacts, HonestyFacts, facts_of
+from picochat.rundir import CorpusFacts, HonestyFacts, PracticeFacts, facts_of
 from picochat.skills.rows import prepare_rows
+from tests.tokens.builders import make_practice
 
 CONFIG = HonestyConfig()
 LONG = (
@@ -191,10 +192,12 @@ def published(folder: Path) -> tuple[Artifact, Artifact, Artifact]:
 
 def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path) -> None:
     corpus, rows, benchmarks = published(tmp_path / "pack")
+    practice = make_practice(corpus, tmp_path / "practice", share=0.1)
+    practised = facts_of(practice, PracticeFacts)
     digests: list[str] = []
     for name in ("first", "second"):
         with publish(tmp_path / name, "honesty", "key", {}) as draft:
-            scan_run(corpus, rows, benchmarks, CONFIG, HostConfig(workers=1), draft)
+            scan_run(corpus, practice, rows, benchmarks, CONFIG, HostConfig(workers=1), draft)
         assert draft.artifact
         digests.append(draft.artifact.digest)
     assert digests[0] == digests[1]
@@ -202,8 +205,10 @@ def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path)
     facts = facts_of(draft.artifact, HonestyFacts)
     corpus_facts = facts_of(corpus, CorpusFacts)
     assert corpus_facts.held_out_documents > 0
-    assert facts.scanned_documents == corpus_facts.documents == 300
-    assert facts.scanned_text_bytes == facts.corpus_text_bytes == corpus_facts.text_bytes
+    assert corpus_facts.documents == 300
+    assert practised.documents > 0
+    assert facts.scanned_documents == 300 + practised.documents
+    assert facts.scanned_text_bytes == facts.corpus_text_bytes == corpus_facts.text_bytes + practised.text_bytes
     assert facts.dirty_eval_rows == ["short"]
     hits = [row for _, row in read_jsonl(draft.artifact.path("hits.jsonl"))]
     assert {(hit["row"], hit["document"]) for hit in hits} == {

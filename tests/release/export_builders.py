@@ -25,6 +25,7 @@ from picochat.rundir import (
     GateFacts,
     HonestyFacts,
     ParityFacts,
+    PracticeFacts,
     PreflightFacts,
     Rate,
     RowsFacts,
@@ -105,6 +106,7 @@ class RunFacts:
 
     gate: GateFacts = field(default_factory=lambda: gate_facts("approved"))
     corpus: CorpusFacts = field(default_factory=lambda: corpus_facts())
+    practice: PracticeFacts = field(default_factory=lambda: PracticeFacts(share_asked=0.0, documents=0, text_bytes=0, words=0))
     leave_out: tuple[str, ...] = ()
     scored_checkpoint: str | None = None
     extra: dict[str, bytes] = field(default_factory=dict)
@@ -123,6 +125,7 @@ def make_run(root: Path, facts: RunFacts | None = None) -> RunDir:
     import_report = {"dataset": "someone/some-corpus", "config_name": "plain", "revision": "0123abcd" * 5, "licence": "odc-by"}
     parts: dict[str, tuple[Record | None, dict[str, bytes]]] = {
         "corpus": (facts.corpus, {"import_reports/web.json": json.dumps(import_report).encode()}),
+        "practice": (facts.practice, {"sample.txt": b""}),
         "rows": (rows_facts(), {"eval.jsonl": b"{}\n"}),
         "honesty": (honesty_facts(), {"report.md": b"# honesty\n"}),
         "preflight": (preflight_facts(), {"preflight.md": b"# preflight\n"}),

@@ -14,7 +14,7 @@ from picochat.core.records import Record, parse_record
 from picochat.release.card import Subject, render_card
 from picochat.release.evidence import RunEvidence, read_evidence
 from picochat.release.export_record import ParityReport
-from picochat.rundir import Rate
+from picochat.rundir import PracticeFacts, Rate
 from tests.release.export_builders import RunFacts, corpus_facts, gate_facts, make_run, shards_facts
 
 NOT_SHOWN = {
@@ -23,7 +23,8 @@ NOT_SHOWN = {
     "rows": {"sft_by_skill.math", "eval_by_skill.math", "eval_items_by_skill.math", "repeated_sft_prompts",
              "eval_rows_without_rule", "shared_items"},
     "shards": {"train_documents", "held_out_documents", "train_text_bytes", "held_out_text_bytes", "roundtrip_documents",
-               "roundtrip_failures"},
+               "roundtrip_failures", "practice_documents"},
+    "practice": {"share_asked", "words"},
     "honesty": {"scanned_documents", "sft_largest_coverage", "eval_by_skill.math", "dirty_eval_rows.*"},
     "preflight": {"findings.*.message", "findings.*.on_host"},
     "gate": {"findings.*.on_host"},
@@ -60,7 +61,10 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> RunEvidence:
     assert facts.preflight is not None
     # the card names the checks that did not pass, so none passes here
     findings = [finding.model_copy(update={"status": "warn"}) for finding in facts.preflight.findings]
-    return replace(facts, shards=shards_facts(), preflight=facts.preflight.model_copy(update={"findings": findings}))
+    practice = PracticeFacts(share_asked=0.1, documents=90, text_bytes=108_000, words=500)
+    return replace(
+        facts, practice=practice, shards=shards_facts(), preflight=facts.preflight.model_copy(update={"findings": findings})
+    )
 
 
 def front_matter(card: str) -> dict[str, Any]:

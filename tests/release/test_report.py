@@ -121,15 +121,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDir]:
     """An approved run; one that is blocked, with a price; one of research, in which rules warn and are unmeasured."""
     folder = tmp_path_factory.mktemp("runs")
     unmeasured = {"scores": make_scores_facts(ngram_bits_per_byte=None)}
+    spiked = {**unmeasured, "base": make_train_facts("base", spikes=5)}
     priced = make_config(gate={"profile": "first_release", "gpu_hour_usd": 2.5})
     return {
         "approved": make_run(folder / "a"),
         "blocked": make_run(folder / "b", config=priced, facts={**unmeasured, "rows": make_rows_facts(shared_items=2)}),
-        "research": make_run(
-            folder / "c",
-            config=make_config(gate={"profile": "research"}),
-            facts={**unmeasured, "base": make_train_facts("base", spikes=5)},
-        ),
+        "research": make_run(folder / "c", config=make_config(gate={"profile": "research"}), facts=spiked),
     }
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 from picochat.skills import choice
 from picochat.skills.facts import RELATIONS
+from picochat.skills.question import side_of
 
 
 def test_there_are_at_least_250_distinct_facts() -> None:
@@ -34,6 +35,18 @@ def test_wrong_options_come_from_the_same_relation() -> None:
     for question in choice.make(300, "sft", 1, "direct"):
         known = {answer for _, answer in facts[question.item].relation.facts()}
         assert set(question.options) <= known
+
+
+def test_having_been_an_answer_in_sft_tells_nothing_about_an_eval_option() -> None:
+    facts = {fact.item: fact for fact in choice.all_facts()}
+    given = {(fact.relation.name, fact.answer) for fact in facts.values() if side_of(fact.item, choice.HELD_OUT_SHARE) == "sft"}
+    right: list[bool] = []
+    wrong: list[bool] = []
+    for question in choice.make(70, "eval", 42, "direct"):
+        fact = facts[question.item]
+        for option in question.options:
+            (right if option == fact.answer else wrong).append((fact.relation.name, option) in given)
+    assert abs(sum(right) / len(right) - sum(wrong) / len(wrong)) < 0.1
 
 
 def test_eval_wordings_are_not_those_of_sft() -> None:

@@ -11,7 +11,7 @@ import pytest
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.honesty.normalize import normalized_text, words_of
 from picochat.skills import rows as skill_rows
-from picochat.skills.pack import PROFILES, SKILLS, Skill, TaskPackReport, count_skills, make_rows, make_task_pack
+from picochat.skills.pack import PROFILES, SKILLS, Skill, TaskPackReport, count_skills, make_rows, make_task_pack, weights_of
 from picochat.skills.rows import as_eval_row, read_eval_rows, read_sft_rows
 from picochat.skills.scoring import score_reply
 from tests.skills.rows_builder import release_rows
@@ -117,11 +117,11 @@ def test_empty_files_may_be_filled(tmp_path: Path) -> None:
 
 def test_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(WrongUsage) as error:
-        make(tmp_path, profile="release_skill", answer_style="long", source="hf", sft_rows=3)
+        make(tmp_path, profile="release_skill", answer_style="long", source="hub", sft_rows=3)
     text = "\n".join(error.value.lines())
     assert "did you mean release_skills?" in text
     assert "--skill-answer-style long" in text
-    assert "--source hf" in text
+    assert "--source hub" in text
     assert "--sft-rows 3" in text
 
 
@@ -141,6 +141,36 @@ def test_a_missing_pack_is_bad_input(tmp_path: Path) -> None:
             tmp_path / "none.json", tmp_path, chat_out=None, eval_out=None, sft_rows=100, eval_rows=40,
             profile="release_skills", answer_style="direct", source="offline", seed=1, force=False, promote=False,
         )  # fmt: skip
+
+
+def test_weights_can_be_given_and_are_on_the_page(tmp_path: Path) -> None:
+    report = make(tmp_path, skill_weights="math=3, spelling=1", eval_rows=40)
+    assert {count.skill: count.sft_rows for count in report.counts} == {"math": 75, "spelling": 25}
+    assert {count.skill: count.eval_rows for count in report.counts} == {"math": 30, "spelling": 10}
+    assert "Weights of the skills: math 0.75, spelling 0.25." in report.page.read_text()
+    assert sum(weights_of("release_skills", "refusal=2,choice=5").values()) == pytest.approx(1)
+    (tmp_path / "plain").mkdir()
+    plain = make(tmp_path / "plain")
+    same = make(tmp_path, skill_weights="math=.3,spelling=.25,identity=.25,choice=.1,refusal=.1", force=True)
+    assert same.chat.read_bytes() == plain.chat.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("maths=1", "did you mean math?"),
+        ("math=1,math=2", "given twice"),
+        ("math=-1", "no weight"),
+        ("math=nan", "no weight"),
+        ("math", "no weight"),
+        ("math=0", "all weights are 0"),
+    ],
+)
+def test_weights_that_say_nothing_are_refused_with_an_example(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(WrongUsage) as error:
+        make(tmp_path, skill_weights=text)
+    assert said in "\n".join(error.value.lines())
+    assert "--skill-weights math=.3" in "\n".join(error.value.lines())
 
 
 def test_promotion_names_the_rows_in_the_pack_and_changes_nothing_else(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from picochat.skills import refusal
+from picochat.honesty.normalize import words_of
+from picochat.skills import choice, refusal
 from picochat.skills.scoring import refuses
 from picochat.skills.topics import BENIGN_QUESTIONS, BENIGN_WISHES, PRIVATE, UNKNOWABLE, UNSAFE
 
@@ -8,6 +9,18 @@ from picochat.skills.topics import BENIGN_QUESTIONS, BENIGN_WISHES, PRIVATE, UNK
 def test_topics_are_distinct() -> None:
     topics = [*UNSAFE, *PRIVATE, *UNKNOWABLE, *(topic for topic, _ in BENIGN_WISHES + BENIGN_QUESTIONS)]
     assert len(topics) == len(set(topics)) >= 200
+
+
+def test_no_harmless_question_asks_a_fact_of_the_choice_skill() -> None:
+    """Its answer would teach a fact that eval may ask: sides are dealt to each skill's items apart."""
+    asked = [" ".join(words_of(topic)) for topic, _ in BENIGN_QUESTIONS]
+    facts = choice.all_facts()
+    wordings = {
+        " ".join(words_of(wording.format(x=fact.subject)))
+        for fact in facts
+        for wording in (*fact.relation.sft_wordings, *fact.relation.eval_wordings)
+    }
+    assert [topic for topic in asked if any(topic in wording or wording in topic for wording in wordings)] == []
 
 
 def test_harmless_look_alikes_are_answered_and_all_else_is_refused() -> None:

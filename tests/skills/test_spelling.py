@@ -20,11 +20,11 @@ def test_made_up_words_are_no_words_of_the_list() -> None:
 @pytest.mark.parametrize(
     ("stage", "answer", "shown"),
     [
-        ("count", "6", "g 1, a 2, r 3, d 4, e 5, n 6."),
-        ("first", "g", "g, a, r, d, e, n."),
-        ("last", "n", "g, a, r, d, e, n."),
-        ("spaced", "g a r d e n", "g, a, r, d, e, n."),
-        ("reverse", "n e d r a g", "g, a, r, d, e, n."),
+        ("count", "6", "It is g1 a2 r3 d4 e5 n6."),
+        ("first", "g", "It is g a r d e n."),
+        ("last", "n", "It is g a r d e n."),
+        ("spaced", "g a r d e n", "It is g a r d e n."),
+        ("reverse", "n e d r a g", "It is g a r d e n."),
     ],
 )
 def test_answers_and_workings_spell_the_word(stage: str, answer: str, shown: str) -> None:

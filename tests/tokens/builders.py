@@ -9,10 +9,12 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import NamedTuple
 
+from picochat.config import HostConfig, PracticeConfig
 from picochat.core.publish import Artifact, Draft, publish
 from picochat.data.corpus.reader import Split
 from picochat.data.documents import Document
 from picochat.rundir import CorpusFacts
+from picochat.skills.practice import write_practice
 from picochat.tokens.encode import DocumentSource, EncodeJob
 from picochat.tokens.shards import ShardsJob, write_all
 from picochat.tokens.tokenizer import Tokenizer, train
@@ -113,6 +115,13 @@ def make_job(
 def publish_shards(place: Path, job: ShardsJob) -> Artifact:
     with publish(place, "shards", "key", {}) as draft:
         write_all(job, draft)
+    return published(draft)
+
+
+def make_practice(corpus: Artifact, place: Path, share: float = 0.0) -> Artifact:
+    """The practice of a corpus, published; none where the share is 0."""
+    with publish(place, "practice", "key", {}) as draft:
+        write_practice(corpus, PracticeConfig(share=share), HostConfig(workers=1), 42, draft)
     return published(draft)
 
 

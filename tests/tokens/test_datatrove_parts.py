@@ -20,6 +20,7 @@ from tests.data.builders import make_corpus, make_pack
 from tests.tokens.builders import (
     Listed,
     make_job,
+    make_practice,
     manual_texts,
     publish_shards,
     published,
@@ -86,12 +87,14 @@ def test_the_local_executor_encodes_a_published_corpus(tmp_path: Path, tokenizer
     with publish(tmp_path / "tokenizer", "tokenizer", "key", {}) as draft:
         draft.path("tokenizer.json").write_bytes(tokenizer_file.read_bytes())
     tokenizer = published(draft)
+    practice = make_practice(corpus, tmp_path / "practice", share=0.2)
     workspace = _workspace(tmp_path / "ranks")
-    run_locally(encode_pipeline(corpus.place, tokenizer.place, 42, workspace, tasks=2), tmp_path / "logs", workers=2)
-    assert [path.name for path in workspace.glob("part-*")] == ["part-000000.npz"]
+    pipeline = encode_pipeline(corpus.place, practice.place, tokenizer.place, 42, workspace, tasks=2)
+    run_locally(pipeline, tmp_path / "logs", workers=2)
+    assert sorted(path.name for path in workspace.glob("part-*")) == ["part-000000.npz", "part-000001.npz"]
     made = []
     for place in (tmp_path / "ranks", tmp_path / "alone"):
         with publish(place, "shards", "key", {}) as draft:
-            write_shards(corpus, tokenizer, ShardsConfig(), HostConfig(workers=1), 42, draft)
+            write_shards(corpus, practice, tokenizer, ShardsConfig(), HostConfig(workers=1), 42, draft)
         made.append(published(draft).digest)
     assert made[0] == made[1]

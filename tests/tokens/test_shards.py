@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picochat.config import DataConfig
+from picochat.config import DataConfig, HostConfig, ShardsConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import publish
 from picochat.data.corpus.reader import Split, read_split
 from picochat.data.documents import Document
 from picochat.rundir import ShardsFacts, facts_of
 from picochat.tokens.encode import CorpusParts, EncodersDisagree, batches_of, encode_batch, row_runs
-from picochat.tokens.shards import ShardSidecar, ShardsJob, TokenShards, open_shards, write_all
+from picochat.tokens.shards import ShardSidecar, ShardsJob, TokenShards, open_shards, write_all, write_shards
 from picochat.tokens.tokenizer import Tokenizer, build_fast_encoder, read_layout
 from tests.data.builders import make_corpus, make_pack
 from tests.tokens.builders import (
@@ -25,8 +25,10 @@ from tests.tokens.builders import (
     Listed,
     Written,
     make_job,
+    make_practice,
     manual_texts,
     publish_shards,
+    published,
     short_documents,
     write_tokenizer_file,
 )
@@ -243,6 +245,29 @@ def test_parts_of_a_corpus_are_its_two_splits(tmp_path: Path, monkeypatch: pytes
     found = [each for part in range(source.parts) for each in source.read(part)]
     for split in ("train", "held_out"):
         assert [document for of, document in found if of == split] == list(read_split(corpus, split))
+
+
+def test_practice_comes_after_the_corpus_and_leaves_its_tokens_as_they_were(tmp_path: Path, tokenizer_file: Path) -> None:
+    pack = make_pack(tmp_path, {"web": [(document.id, document.text) for document in TRAIN]})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    with publish(tmp_path / "tokenizer", "tokenizer", "key", {}) as draft:
+        draft.path("tokenizer.json").write_bytes(tokenizer_file.read_bytes())
+    opened: list[TokenShards] = []
+    facts: list[ShardsFacts] = []
+    for share in (0.0, 0.2):
+        practice = make_practice(corpus, tmp_path / f"practice {share}", share)
+        with publish(tmp_path / f"shards {share}", "shards", "key", {}) as made:
+            write_shards(corpus, practice, published(draft), ShardsConfig(), HostConfig(workers=1), 42, made)
+        opened.append(open_shards(published(made)))
+        facts.append(facts_of(published(made), ShardsFacts))
+    (without, with_practice), (plain, practised) = opened, facts
+    assert (plain.practice_documents, plain.practice_tokens) == (0, 0)
+    assert practised.practice_tokens == practised.train_tokens - plain.train_tokens > 0
+    assert practised.practice_documents == practised.train_documents - plain.train_documents > 0
+    corpus_tokens = without.train.slice(0, len(without.train))
+    assert (with_practice.train.slice(0, len(without.train)) == corpus_tokens).all()
+    held_out = without.held_out.slice(0, len(without.held_out))
+    assert (with_practice.held_out.slice(0, len(with_practice.held_out)) == held_out).all()
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

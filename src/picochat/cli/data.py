@@ -111,7 +111,15 @@ def task_pack(
     eval_rows: Annotated[int, typer.Option(help="Eval rows.")] = 320,
     profile: Annotated[str, typer.Option(help="Mix of the skills.")] = "release_skills",
     skill_answer_style: Annotated[AnswerStyle, typer.Option(help="How worked answers are written.")] = AnswerStyle.scratchpad,
-    source: Annotated[str, typer.Option(help="Where items come from; only offline is there.")] = "offline",
+    source: Annotated[
+        str, typer.Option(help="offline: this project's rows alone; hf: and SFT rows of public sets from the Hub.")
+    ] = "offline",
+    public_rows: Annotated[
+        int | None, typer.Option(help="Rows of --source hf, on top of --sft-rows. [default: a quarter]")
+    ] = None,
+    skill_weights: Annotated[
+        str | None, typer.Option(help="Shares of the skills in place of the profile's, such as math=.5,spelling=.5.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the rows.")] = 42,
     force: Annotated[bool, typer.Option("--force", help="Replace rows that stand there.")] = False,
     promote: Annotated[bool, typer.Option("--promote/--no-promote", help="Write the rows' names into the pack.")] = True,
@@ -132,6 +140,8 @@ def task_pack(
         seed=seed,
         force=force,
         promote=promote,
+        skill_weights=skill_weights,
+        public_rows=public_rows,
     )
     for line in report.lines():
         typer.echo(line, err=True)

@@ -20,6 +20,7 @@ from picochat.rundir import (
     HonestyFacts,
     HostFacts,
     ParityFacts,
+    PracticeFacts,
     RowsFacts,
     ScoresFacts,
     ShardsFacts,
@@ -38,6 +39,7 @@ class PlanRecord(Record):
     planned_tokens: int
     target_tokens: int
     train_tokens: int | None
+    practice_share: float | None
     planned_epochs: float | None
     hours: float | None
     usd: float | None
@@ -71,6 +73,7 @@ class Evidence:
 
     config: RunConfig
     corpus: CorpusFacts | None = None
+    practice: PracticeFacts | None = None
     rows: RowsFacts | None = None
     benchmarks: BenchmarksFacts | None = None
     tokenizer: TokenizerFacts | None = None
@@ -89,6 +92,7 @@ class Evidence:
 
 def preflight_evidence(
     corpus: Artifact,
+    practice: Artifact,
     rows: Artifact,
     benchmarks: Artifact,
     tokenizer: Artifact,
@@ -102,6 +106,7 @@ def preflight_evidence(
     return Evidence(
         config=config,
         corpus=facts_of(corpus, CorpusFacts),
+        practice=facts_of(practice, PracticeFacts),
         rows=facts_of(rows, RowsFacts),
         benchmarks=facts_of(benchmarks, BenchmarksFacts),
         tokenizer=facts_of(tokenizer, TokenizerFacts),

@@ -233,10 +233,11 @@ def _benchmark_shares(evidence: Evidence) -> list[float | None]:
 
 
 def scanned_share(evidence: Evidence) -> float | None:
-    """Over the corpus as the corpus stage counted it, not as the scan did, so that a short scan cannot vouch for itself."""
-    if not evidence.honesty or not evidence.corpus:
+    """Over what the stages counted that made corpus and practice, not the scan: a short scan cannot vouch for itself."""
+    honesty, corpus, practice = evidence.honesty, evidence.corpus, evidence.practice
+    if not honesty or not practice or not corpus or not corpus.text_bytes:
         return None
-    return ratio(evidence.honesty.scanned_text_bytes, evidence.corpus.text_bytes)
+    return ratio(honesty.scanned_text_bytes, corpus.text_bytes + practice.text_bytes)
 
 
 # ---- preflight: this host --------------------------------------------------------------------------------------------

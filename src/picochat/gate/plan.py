@@ -9,7 +9,7 @@ from __future__ import annotations
 from picochat.config import RunConfig, TrainConfig, parameter_count, step_tokens
 from picochat.core.records import finite_or_none
 from picochat.gate.evidence import Evidence, PlanRecord
-from picochat.rundir import HostFacts
+from picochat.rundir import HostFacts, ShardsFacts
 
 TOKEN_BYTES = 2
 WEIGHT_BYTES = 4  # float32
@@ -54,6 +54,11 @@ def needed_disk_bytes(evidence: Evidence) -> float | None:
     return TOKEN_BYTES * tokens + WEIGHT_BYTES * WEIGHT_COPIES * parameters(evidence)
 
 
+def practice_share(shards: ShardsFacts) -> float | None:
+    """Tokens of practice over all training tokens; None where there are none to train on."""
+    return shards.practice_tokens / shards.train_tokens if shards.train_tokens else None
+
+
 def plan(evidence: Evidence) -> PlanRecord:
     config = evidence.config
     train_tokens = evidence.shards.train_tokens if evidence.shards else None
@@ -65,6 +70,7 @@ def plan(evidence: Evidence) -> PlanRecord:
         planned_tokens=planned_tokens(config),
         target_tokens=target_tokens(evidence),
         train_tokens=train_tokens,
+        practice_share=practice_share(evidence.shards) if evidence.shards else None,
         planned_epochs=planned_tokens(config) / train_tokens if train_tokens else None,
         hours=hours,
         usd=hours * price * evidence.host.devices if hours is not None and price is not None and evidence.host else None,

@@ -140,6 +140,7 @@ CHECKS: tuple[Row, ...] = (
 
 def run_preflight(
     corpus: Artifact,
+    practice: Artifact,
     rows: Artifact,
     benchmarks: Artifact,
     tokenizer: Artifact,
@@ -154,7 +155,7 @@ def run_preflight(
 
     Never raises for a blocked verdict: who runs the stages reads the status of preflight.json and exits 3.
     """
-    evidence = preflight_evidence(corpus, rows, benchmarks, tokenizer, shards, conversations, honesty, host, config)
+    evidence = preflight_evidence(corpus, practice, rows, benchmarks, tokenizer, shards, conversations, honesty, host, config)
     report = decide_preflight(evidence)
     write_json(draft.observation("preflight.json"), report)
     write_atomic(draft.observation("preflight.md"), preflight_page(report).encode())

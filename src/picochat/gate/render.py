@@ -46,6 +46,8 @@ def plan_lines(plan: PlanRecord) -> list[str]:
     epochs = "unknown" if plan.planned_epochs is None else f"{plan.planned_epochs:.2f}"
     tokens = f"{quantity(plan.planned_tokens)} tokens planned, target {quantity(plan.target_tokens)}, {epochs} epochs"
     lines = [f"plan: {quantity(plan.parameters)} parameters, {tokens}"]
+    if plan.practice_share:
+        lines.append(f"practice: {plan.practice_share:.1%} of the training tokens are exercises of the skills")
     if plan.hours is not None:
         price = f", {plan.usd:.2f} USD" if plan.usd is not None else ""
         lines.append(f"forecast: {plan.hours:.2f} hours{price}")

@@ -31,7 +31,7 @@ from picochat.honesty.texts import (
     Text,
     scan_texts,
 )
-from picochat.rundir import BenchmarksFacts, CorpusFacts, HonestyFacts, facts_of
+from picochat.rundir import BenchmarksFacts, CorpusFacts, HonestyFacts, PracticeFacts, facts_of
 
 COPY = re.compile(r"~[0-9]+$")
 
@@ -40,19 +40,28 @@ COPY = re.compile(r"~[0-9]+$")
 
 
 def scan_run(
-    corpus: Artifact, rows: Artifact, benchmarks: Artifact, honesty: HonestyConfig, host: HostConfig, draft: Draft
+    corpus: Artifact,
+    practice: Artifact,
+    rows: Artifact,
+    benchmarks: Artifact,
+    honesty: HonestyConfig,
+    host: HostConfig,
+    draft: Draft,
 ) -> None:
-    """Scan the whole corpus, held-out documents too, and the SFT rows: hits.jsonl, report.json, report.md, HonestyFacts."""
+    """Scan corpus (held-out documents too), practice and SFT rows: hits.jsonl, report.json, report.md, HonestyFacts."""
     from picochat.data.corpus.reader import read_split
+    from picochat.data.documents import read_documents
 
-    documents = ((document.id, document.text) for split in ("train", "held_out") for document in read_split(corpus, split))
+    text_bytes = facts_of(corpus, CorpusFacts).text_bytes + facts_of(practice, PracticeFacts).text_bytes
+    read = (*(read_split(corpus, split) for split in ("train", "held_out")), read_documents(practice.place, "practice"))
+    documents = ((document.id, document.text) for document in chain(*read))
     found = scan_rows(
         list(_rows(rows, "eval.jsonl")),
         chain(_rows(rows, "sft_train.jsonl"), _rows(rows, "sft_held_out.jsonl")),
         documents,
         honesty,
         workers=host.workers or usable_cores(),
-        corpus_bytes=facts_of(corpus, CorpusFacts).text_bytes,
+        corpus_bytes=text_bytes,
         benchmarks={
             name: benchmark_items(benchmarks, name) for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)
         },

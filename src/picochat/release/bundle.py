@@ -210,6 +210,8 @@ def reason_to_leave_out(
     """Why a listed file may stay out; None for everything else, which verification insists on."""
     if kind == "shards" and name.endswith(".bin") and not include_token_shards:
         return "token shards are large and follow from corpus and tokenizer; --include-token-shards adds them"
+    if kind == "practice" and name.endswith(".zst") and not include_token_shards:
+        return "practice follows from corpus and seed, and sample.txt shows it; --include-token-shards adds it"
     if name.startswith(f"{REPLAY_FOLDER}/"):
         large = name.endswith(".safetensors") and not include_replay
         return "the state that `run verify --replay` starts from is large; --include-replay adds it" if large else None

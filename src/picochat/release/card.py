@@ -146,7 +146,7 @@ def recipe(evidence: RunEvidence) -> list[tuple[str, str]]:
     """(setting, value) of the sections that decide what the weights become."""
     config = evidence.config
     rows = [("scale", config.scale), ("seed", str(config.seed))]
-    for section in ("data", "tokenizer", "model", "base", "sft", "runtime"):
+    for section in ("data", "practice", "tokenizer", "model", "base", "sft", "runtime"):
         values: dict[str, Any] = getattr(config, section).model_dump(mode="json")
         rows += [(f"{section}.{key}", "off" if value is None else json.dumps(value)) for key, value in values.items()]
     return rows

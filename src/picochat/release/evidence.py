@@ -24,6 +24,7 @@ from picochat.rundir import (
     GateFacts,
     HonestyFacts,
     Place,
+    PracticeFacts,
     PreflightFacts,
     RowsFacts,
     RunDir,
@@ -63,6 +64,7 @@ class RunEvidence:
     provenance: tuple[Provenance, ...]
     commit: str | None
     corpus: CorpusFacts | None
+    practice: PracticeFacts | None
     rows: RowsFacts | None
     tokenizer: TokenizerFacts | None
     shards: ShardsFacts | None
@@ -83,6 +85,7 @@ def read_evidence(run: RunDir) -> RunEvidence:
         provenance=provenance_of(run),
         commit=read_record(MachineRecord, run.machine, "machine record").commit if run.machine.exists() else None,
         corpus=_facts(run, "corpus", CorpusFacts),
+        practice=_facts(run, "practice", PracticeFacts),
         rows=_facts(run, "rows", RowsFacts),
         tokenizer=_facts(run, "tokenizer", TokenizerFacts),
         shards=_facts(run, "shards", ShardsFacts),

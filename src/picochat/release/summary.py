@@ -46,6 +46,7 @@ from picochat.rundir import (
     HonestyFacts,
     HostFacts,
     ParityFacts,
+    PracticeFacts,
     PreflightFacts,
     RowsFacts,
     RunDir,
@@ -268,6 +269,7 @@ def _names(findings: list[FindingRecord], status: str) -> list[str]:
 def _data(run: RunDir) -> dict[str, Any]:
     return {
         "corpus": _facts(run, "corpus", CorpusFacts),
+        "practice": _facts(run, "practice", PracticeFacts),
         "provenance": {item.label: asdict(item) for item in provenance_of(run)},
         "rows": _facts(run, "rows", RowsFacts),
         "tokenizer": _facts(run, "tokenizer", TokenizerFacts),

@@ -45,7 +45,7 @@ from picochat.release.summary import rendered
 from picochat.rundir import FRONT_PAGES, PLACES, GateFacts, PreflightFacts, RunDir, ScoresFacts, facts_of
 
 Recompute = Callable[[Artifact, Artifact, Artifact, Artifact], ScoresFacts]
-PREFLIGHT_INPUTS = ("corpus", "rows", "benchmarks", "tokenizer", "shards", "conversations", "honesty", "host")
+PREFLIGHT_INPUTS = ("corpus", "practice", "rows", "benchmarks", "tokenizer", "shards", "conversations", "honesty", "host")
 GATE_INPUTS = ("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks")
 
 

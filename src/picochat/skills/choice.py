@@ -59,9 +59,23 @@ def all_facts() -> tuple[Fact, ...]:
 
 
 def wrong_options(fact: Fact, seed: int, wording: int) -> list[str]:
-    """Three other answers of the fact's relation, none of them the subject itself."""
-    answers = sorted({answer for _, answer in fact.relation.facts()} - {fact.answer, fact.subject})
-    return seeded("options", fact.item, seed, wording).sample(answers, 3)
+    """Three other answers of the fact's relation, none of them the subject itself, from the fact's own side while they last.
+
+    Were a held-out fact's options drawn from all answers, its right one would be the only one that SFT never gave, and a
+    model that prefers what it has seen would score below chance (docs/decisions/0026).
+    """
+    side = _side(fact)
+    barred = {fact.answer, fact.subject}
+    own = sorted({each.answer for each in all_facts() if each.relation is fact.relation and _side(each) == side} - barred)
+    others = sorted({answer for _, answer in fact.relation.facts()} - barred - set(own))
+    rng = seeded("options", fact.item, seed, wording)
+    chosen = rng.sample(own, min(3, len(own)))
+    return chosen + rng.sample(others, 3 - len(chosen))
+
+
+@lru_cache
+def _side(fact: Fact) -> Split:
+    return side_of(fact.item, HELD_OUT_SHARE)
 
 
 def _ask(fact: Fact, wording: int, split: Split, seed: int) -> Question:

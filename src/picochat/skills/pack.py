@@ -1,16 +1,18 @@
 """The task pack: SFT and eval rows of the five skills by profile, written beside the dataset pack and promoted into it.
 
-The same arguments give the same bytes. Rows come from tables and rules of this project alone; nothing is downloaded.
+The same arguments give the same bytes. Rows come from tables and rules of this project; `--source hf` adds SFT rows of
+public sets at revisions that the page states, and offline nothing is downloaded.
 Promises independent eval items, and refuses to ask for more rows than there are. Does not know the model that will learn.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from picochat.core.errors import BadInput, Problem, WrongUsage, did_you_mean
 from picochat.core.records import canonical_json, digest_bytes, write_atomic
@@ -19,8 +21,12 @@ from picochat.skills import arithmetic, choice, identity, refusal, spelling
 from picochat.skills.question import AnswerStyle, Question, Split, seeded, share_rows
 from picochat.skills.rows import EvalRow, SftRow, count_shared_items, eval_row, row_json, sft_row
 
+if TYPE_CHECKING:  # the Hub's client is for who asks for it
+    from picochat.skills.public import PublicCount
+
 STYLES = ("direct", "scratchpad")
-SOURCES = ("offline",)
+SOURCES = ("offline", "hf")
+PUBLIC_SHARE = 0.25  # of --sft-rows, on top of them, where --public-rows says nothing
 FEWEST_SFT_ROWS = 32
 FEWEST_EVAL_ROWS = 16
 
@@ -68,7 +74,9 @@ class SkillCount:
 @dataclass(frozen=True)
 class TaskPackReport:
     profile: str
+    weights: dict[str, float]
     counts: tuple[SkillCount, ...]
+    public: tuple[PublicCount, ...]
     repeated_prompts: int
     shared_items: int
     chat: Path
@@ -80,6 +88,8 @@ class TaskPackReport:
         """A small table, then where the files are."""
         return [
             *table_lines(self.counts),
+            *(f"{each.name:<10}{each.rows:>10}  from {each.dataset} at {each.revision[:12]}" for each in self.public),
+            f"weights: {weights_text(self.weights)}",
             f"SFT prompts that stand twice: {self.repeated_prompts}; eval items that the SFT rows contain: {self.shared_items}",
             f"SFT rows   {self.chat}",
             f"eval rows  {self.eval}",
@@ -102,20 +112,32 @@ def make_task_pack(
     seed: int,
     force: bool,
     promote: bool,
+    skill_weights: str | None = None,
+    public_rows: int | None = None,
 ) -> TaskPackReport:
     """Write the SFT rows, the eval rows and a page about them; name them in the pack where `promote`.
 
-    Raises WrongUsage for arguments that cannot be met and for different rows that are already there without `force`.
+    skill_weights: `math=.3,spelling=.2`, in place of the profile's. public_rows: of `--source hf`, besides `sft_rows`.
+    Raises WrongUsage for arguments that cannot be met and for different rows that are already there without `force`;
+    HubProblem where a public set cannot be had.
     """
-    _check(pack_path, sft_rows, eval_rows, profile, answer_style, source)
+    _check(pack_path, sft_rows, eval_rows, profile, answer_style, source, public_rows)
+    weights = weights_of(profile, skill_weights)
     style = cast("AnswerStyle", answer_style)
-    sft, evals = make_rows(profile, sft_rows, eval_rows, style, seed)
+    sft, evals = make_rows(profile, sft_rows, eval_rows, style, seed, weights)
+    public: tuple[PublicCount, ...] = ()
+    if source == "hf":
+        from picochat.skills.public import read_public_rows
+
+        found, public = read_public_rows(round(PUBLIC_SHARE * sft_rows) if public_rows is None else public_rows, seed)
+        sft += found
+        seeded("mixture with public rows", seed).shuffle(sft)
     chat = chat_out or out_dir / f"chat_task_mixture_{profile}.jsonl"
     eval_path = eval_out or out_dir / f"eval_task_mixture_{profile}.jsonl"
     page = out_dir / f"task_mixture_{profile}.md"
     counts = count_skills(sft, evals)
     files = {chat: _jsonl(sft), eval_path: _jsonl(evals)}
-    text = page_text(profile, style, seed, counts, sft, evals, [digest_bytes(data) for data in files.values()])
+    text = page_text(profile, weights, style, seed, counts, public, sft, evals, [digest_bytes(data) for data in files.values()])
     files[page] = text.encode()
     _refuse_overwriting(files, force)
     for path, data in files.items():
@@ -125,20 +147,73 @@ def make_task_pack(
 
         promote_rows(pack_path, chat, eval_path)
     repeated = len(sft) - len({normalized_text(row.user) for row in sft})
-    return TaskPackReport(profile, counts, repeated, count_shared_items(sft, evals), chat, eval_path, page, promote)
+    shared = count_shared_items(sft, evals)
+    return TaskPackReport(profile, weights, counts, public, repeated, shared, chat, eval_path, page, promote)
 
 
-def make_rows(profile: str, sft_rows: int, eval_rows: int, style: AnswerStyle, seed: int) -> tuple[list[SftRow], list[EvalRow]]:
-    """The rows of a profile, skills mixed. Raises WrongUsage that lists every stage that has too few items."""
-    sft = [sft_row(question, number, style) for number, question in _questions(profile, sft_rows, "sft", style, seed)]
-    evals = [eval_row(question, number, style) for number, question in _questions(profile, eval_rows, "eval", style, seed)]
+def weights_of(profile: str, given: str | None) -> dict[str, float]:
+    """The share of each skill, in the order of SKILLS and adding up to 1: the profile's, or those of `math=.3,spelling=.2`.
+
+    A skill that `given` does not name gets no rows. Raises WrongUsage with every part that is no skill and number.
+    """
+    weights = PROFILES[profile] if given is None else _parse_weights(given)
+    total = sum(weights.values())
+    return {skill.name: weights[skill.name] / total for skill in SKILLS if weights.get(skill.name)}
+
+
+def _parse_weights(text: str) -> dict[str, float]:
+    names = [skill.name for skill in SKILLS]
+    weights: dict[str, float] = {}
+    problems: list[Problem] = []
+    for part in text.split(","):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        weight = _weight(number)
+        if name not in names:
+            problems.append(
+                Problem(f"{part.strip()!r}: no skill{did_you_mean(name, names)}", fix=f"one of: {', '.join(names)}")
+            )
+        elif name in weights:
+            problems.append(Problem(f"{name} is given twice"))
+        elif weight is None:
+            problems.append(Problem(f"{name}: {number!r} is no weight of 0 or more"))
+        else:
+            weights[name] = weight
+    if not problems and not sum(weights.values()):
+        problems.append(Problem("all weights are 0"))
+    if problems:
+        fix = "--skill-weights math=.3,spelling=.25,identity=.25,choice=.1,refusal=.1"
+        raise WrongUsage(f"--skill-weights {text}: not usable", problems=problems, fix=fix)
+    return weights
+
+
+def _weight(text: str) -> float | None:
+    try:
+        weight = float(text)
+    except ValueError:
+        return None
+    return weight if 0 <= weight < math.inf else None
+
+
+def weights_text(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
+
+
+def make_rows(
+    profile: str, sft_rows: int, eval_rows: int, style: AnswerStyle, seed: int, weights: Mapping[str, float] | None = None
+) -> tuple[list[SftRow], list[EvalRow]]:
+    """The rows of a profile, or of other weights, skills mixed. Raises WrongUsage that lists every stage that is short of items."""
+    weights = weights or weights_of(profile, None)
+    sft = [sft_row(question, number, style) for number, question in _questions(weights, sft_rows, "sft", style, seed)]
+    evals = [eval_row(question, number, style) for number, question in _questions(weights, eval_rows, "eval", style, seed)]
     return sft, evals
 
 
-def _questions(profile: str, count: int, split: Split, style: AnswerStyle, seed: int) -> list[tuple[int, Question]]:
+def _questions(
+    weights: Mapping[str, float], count: int, split: Split, style: AnswerStyle, seed: int
+) -> list[tuple[int, Question]]:
     problems: list[Problem] = []
     questions: list[tuple[int, Question]] = []
-    rows = share_rows(count, PROFILES[profile])
+    rows = share_rows(count, weights)
     for skill in SKILLS:
         try:
             questions += enumerate(skill.make(rows.get(skill.name, 0), split, seed, style))
@@ -147,15 +222,17 @@ def _questions(profile: str, count: int, split: Split, style: AnswerStyle, seed:
     if problems:
         flag = "--sft-rows" if split == "sft" else "--eval-rows"
         raise WrongUsage(
-            f"profile {profile} cannot give {count} {split} rows without repeating itself",
+            f"the skills cannot give {count} {split} rows without repeating themselves ({weights_text(weights)})",
             problems=problems,
-            fix=f"a smaller {flag}",
+            fix=f"a smaller {flag}, or other --skill-weights",
         )
     seeded("mixture", split, seed).shuffle(questions)
     return questions
 
 
-def _check(pack_path: Path, sft_rows: int, eval_rows: int, profile: str, answer_style: str, source: str) -> None:
+def _check(
+    pack_path: Path, sft_rows: int, eval_rows: int, profile: str, answer_style: str, source: str, public_rows: int | None
+) -> None:
     problems: list[Problem] = []
     for value, name, known in (
         (profile, "profile", tuple(PROFILES)),
@@ -168,6 +245,10 @@ def _check(pack_path: Path, sft_rows: int, eval_rows: int, profile: str, answer_
     for value, name, fewest in ((sft_rows, "sft-rows", FEWEST_SFT_ROWS), (eval_rows, "eval-rows", FEWEST_EVAL_ROWS)):
         if value < fewest:
             problems.append(Problem(f"--{name} {value}: at least {fewest} are needed"))
+    if public_rows is not None and (source != "hf" or public_rows < 1):
+        problems.append(
+            Problem(f"--public-rows {public_rows}: a number of rows of --source hf", fix="--source hf --public-rows 700")
+        )
     if problems:
         raise WrongUsage("the task pack cannot be made", problems=problems)
     if not pack_path.is_file():
@@ -219,9 +300,11 @@ def table_lines(counts: Sequence[SkillCount]) -> list[str]:
 
 def page_text(
     profile: str,
+    weights: Mapping[str, float],
     style: AnswerStyle,
     seed: int,
     counts: Sequence[SkillCount],
+    public: Sequence[PublicCount],
     sft: Sequence[SftRow],
     evals: Sequence[EvalRow],
     digests: Sequence[str],
@@ -230,7 +313,9 @@ def page_text(
     lines = [
         f"# Task mixture {profile}",
         "",
-        f"Seed {seed}, answer style {style}, source offline. {len(sft)} SFT rows, {len(evals)} eval rows.",
+        f"Seed {seed}, answer style {style}, source {'hf' if public else 'offline'}. "
+        f"{len(sft)} SFT rows, {len(evals)} eval rows.",
+        f"Weights of the skills: {weights_text(weights)}.",
         f"SFT rows sha256 {digests[0]}",
         f"Eval rows sha256 {digests[1]}",
         "",
@@ -246,6 +331,9 @@ def page_text(
         f"Eval items that the SFT rows contain: {count_shared_items(sft, evals)}.",
         "",
     ]
+    if public:
+        lines += ["| public set | dataset | revision | licence | SFT rows | passed over |", "|---|---|---|---|---|---|"]
+        lines += [*(each.line() for each in public), ""]
     for row in counts:
         trained = next((entry for entry in sft if entry.skill == row.skill), None)
         asked = next((entry for entry in evals if entry.skill == row.skill), None)

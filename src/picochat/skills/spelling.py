@@ -6,6 +6,7 @@ a space between them, so that each is a token of its own. Only the letters a to 
 
 from __future__ import annotations
 
+import random
 from functools import lru_cache
 
 from picochat.skills.question import AnswerStyle, Question, Split, draw, seeded, share_rows, side_of, with_final_answer
@@ -57,30 +58,60 @@ WORDINGS: dict[Split, dict[str, tuple[str, ...]]] = {
             "Count the letters of {word}.",
             "How long is the word {word}?",
             "How many letters does {word} have?",
+            "Please count the letters in {word}.",
+            "Say how many letters you find in {word}.",
+            "Tell me the length of {word} in letters.",
+            "Of how many letters is {word} made?",
+            "Can you count the letters of {word}?",
+            "I need the count of letters for {word}.",
         ),
         "first": (
             "What is the first letter of {word}?",
             "Which letter does {word} start with?",
             "Give the first letter of {word}.",
             "How does {word} begin?",
+            "With which letter does {word} begin?",
+            "Tell me the first letter of {word}.",
+            "Which letter stands first in {word}?",
+            "Name the letter at the start of {word}.",
+            "Can you say the first letter of {word}?",
+            "I need the letter that {word} begins with.",
         ),
         "last": (
             "What is the last letter of {word}?",
             "Which letter does {word} end with?",
             "Give the last letter of {word}.",
             "How does {word} end?",
+            "With which letter does {word} stop?",
+            "Tell me the last letter of {word}.",
+            "Which letter stands last in {word}?",
+            "Name the letter at the end of {word}.",
+            "Can you say the last letter of {word}?",
+            "I need the letter that {word} ends on.",
         ),
         "spaced": (
             "Spell the word {word}.",
             "Write {word} with spaces between the letters.",
             "Spell {word} letter by letter.",
             "Put a space between the letters of {word}.",
+            "Please spell {word} for me.",
+            "How is {word} spelled?",
+            "Can you spell out {word}?",
+            "Tell me the letters of {word} in order.",
+            "Say {word} one letter at a time.",
+            "I need {word} spelled with spaces.",
         ),
         "reverse": (
             "Spell {word} backwards.",
             "Write the letters of {word} in reverse.",
             "Reverse the word {word}, with spaces.",
             "Give the letters of {word} from last to first.",
+            "Please spell {word} from the end.",
+            "How is {word} spelled backwards?",
+            "Can you spell {word} in reverse?",
+            "Tell me the letters of {word} backwards.",
+            "Say {word} one letter at a time, last letter first.",
+            "I need {word} spelled backwards with spaces.",
         ),
     },
     "eval": {
@@ -137,6 +168,33 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
     return questions
 
 
+def practise(rng: random.Random, word: str) -> tuple[str, str]:
+    """(prompt, reply with its working) about a word of the SFT side: the hard stages more often, wordings evenly."""
+    stage = rng.choices(_STAGE_NAMES, PRACTISED)[0]
+    prompt = rng.choice(WORDINGS["sft"][stage]).format(word=word)
+    return prompt, with_final_answer(working(word, stage), final_answer(word, stage), "scratchpad")
+
+
+def drill(word: str, numbered: bool) -> str:
+    """A word and its letters in as few tokens as they can be said: `garden is g a r d e n`, or `garden is g1 a2 r3 d4 e5 n6`."""
+    return f"{word} is {_letters(word, numbered)}"
+
+
+_STAGE_NAMES = tuple(STAGES)
+PRACTISED = (0.18, 0.12, 0.12, 0.26, 0.32)  # of the stages in their order: whole words in order and in reverse come hardest
+
+
+def is_practised(word: str) -> bool:
+    """Whether a word, of the list or any other, is on the SFT side."""
+    return side_of(f"spelling:{word}", HELD_OUT_SHARE) == "sft"
+
+
+def made_up_word(rng: random.Random) -> str:
+    """Two or three syllables and perhaps an end, four to eight letters or a little more. May be a real word by chance."""
+    syllables = [rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.choice((2, 2, 3)))]
+    return "".join(syllables) + rng.choice(CODAS)
+
+
 def _words(split: Split, seed: int) -> list[str]:
     """The words of one side, shuffled: one made-up word to four real ones, for as long as both last."""
     rng = seeded("spelling words", split, seed)
@@ -158,8 +216,7 @@ def pseudo_words() -> tuple[str, ...]:
     rng = seeded("pseudo words")
     known, found = set(WORDS), dict[str, None]()
     while len(found) < PSEUDO_WORDS:
-        syllables = [rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.choice((2, 2, 3)))]
-        word = "".join(syllables) + rng.choice(CODAS)
+        word = made_up_word(rng)
         if 4 <= len(word) <= 8 and word not in known:
             found[word] = None
     return tuple(found)
@@ -180,7 +237,9 @@ def final_answer(word: str, stage: str) -> str:
 
 
 def working(word: str, stage: str) -> str:
-    """The word letter by letter: numbered where letters are counted, with commas elsewhere."""
-    if stage == "count":
-        return ", ".join(f"{letter} {n}" for n, letter in enumerate(word, start=1)) + "."
-    return ", ".join(word) + "."
+    """The word letter by letter, each letter behind a space, as in the answers; numbered where letters are counted."""
+    return f"It is {_letters(word, stage == 'count')}."
+
+
+def _letters(word: str, numbered: bool) -> str:
+    return " ".join(f"{letter}{n}" for n, letter in enumerate(word, start=1)) if numbered else " ".join(word)

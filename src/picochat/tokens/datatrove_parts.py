@@ -1,6 +1,6 @@
 """Token shards on more than one machine: the parts of a corpus, encoded by ranks.
 
-    run_locally(encode_pipeline(corpus, tokenizer, seed=42, folder=..., tasks=16), "logs/encode", workers=4)
+    run_locally(encode_pipeline(corpus, practice, tokenizer, seed=42, folder=..., tasks=16), "logs/encode", workers=4)
 
 `folder` is the workspace of the shards artifact that is to be: `write_shards` then finds the parts there, encodes those that
 are missing itself, and joins them as ever, so the shards are the same, whoever encoded. Joining is one machine's work.
@@ -14,21 +14,19 @@ from pathlib import Path
 from picochat.core.progress import say, track
 from picochat.core.publish import open_artifact
 from picochat.data.datatrove_stages import RankStage, stage
-from picochat.rundir import CorpusFacts, facts_of
-from picochat.tokens.encode import CorpusParts, EncodeJob, EncodersDisagree, open_encoder
+from picochat.tokens.encode import EncodeJob, EncodersDisagree, open_encoder, training_job
 from picochat.tokens.tokenizer import Tokenizer
 
 
-def encode_pipeline(corpus: Path, tokenizer: Path, seed: int, folder: Path, tasks: int) -> list[RankStage]:
-    """One stage that encodes every part of the corpus artifact into `folder`. tokenizer: its artifact; seed: the run's."""
-    return [stage("encode", "bytes", partial(encode_corpus_share, corpus, tokenizer, seed, folder), tasks)]
+def encode_pipeline(corpus: Path, practice: Path, tokenizer: Path, seed: int, folder: Path, tasks: int) -> list[RankStage]:
+    """One stage that encodes every part of corpus and practice into `folder`. The paths: their artifacts; seed: the run's."""
+    return [stage("encode", "bytes", partial(encode_corpus_share, corpus, practice, tokenizer, seed, folder), tasks)]
 
 
-def encode_corpus_share(corpus: Path, tokenizer: Path, seed: int, folder: Path, rank: int, ranks: int) -> int:
+def encode_corpus_share(corpus: Path, practice: Path, tokenizer: Path, seed: int, folder: Path, rank: int, ranks: int) -> int:
     """`encode_share` over published artifacts. Raises BadInput where one of them is missing."""
-    source = open_artifact(corpus, "corpus")
     load = partial(Tokenizer.load, open_artifact(tokenizer, "tokenizer").path("tokenizer.json"))
-    job = EncodeJob(CorpusParts(source), load, facts_of(source, CorpusFacts).documents, seed)
+    job, _ = training_job(open_artifact(corpus, "corpus"), open_artifact(practice, "practice"), load, seed)
     return encode_share(job, folder, rank, ranks)
 
 

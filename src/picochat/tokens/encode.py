@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from picochat.core.publish import Artifact
 from picochat.data.corpus.reader import DROPPED, CorpusReader, Split
-from picochat.data.documents import Document
+from picochat.data.documents import Document, list_source_files, read_source_file
+from picochat.rundir import CorpusFacts, PracticeFacts, facts_of
 from picochat.tokens.tokenizer import Tokenizer, in_sample, without_surrogates
 
 SPLITS: tuple[Split, ...] = ("train", "held_out")
@@ -176,6 +177,47 @@ class CorpusParts:
             fates = self._reader.fates(number)
             fates[:start] = fates[stop:] = DROPPED
             yield from self._reader.read(number, fates)
+
+
+class PracticeParts:
+    """The practice of a run, in parts of a file each. All of it is trained on."""
+
+    def __init__(self, practice: Artifact) -> None:
+        self._folder = practice.place
+        self._files = list_source_files(practice.place)
+
+    @property
+    def parts(self) -> int:
+        return len(self._files)
+
+    def read(self, part: int) -> Iterator[tuple[Split, Document]]:
+        for row in read_source_file(self._folder, self._files[part].name):
+            yield "train", Document(row.id, row.text, "practice")
+
+
+@dataclass(frozen=True)
+class TrainingParts:
+    """What a run trains on and holds out: the parts of the corpus, then those of the practice."""
+
+    corpus: DocumentSource
+    practice: DocumentSource
+
+    @property
+    def parts(self) -> int:
+        return self.corpus.parts + self.practice.parts
+
+    def read(self, part: int) -> Iterator[tuple[Split, Document]]:
+        first = self.corpus.parts
+        return self.corpus.read(part) if part < first else self.practice.read(part - first)
+
+
+def training_job(
+    corpus: Artifact, practice: Artifact, load: Callable[[str | None], Tokenizer], seed: int
+) -> tuple[EncodeJob, range]:
+    """(the job of encoding corpus and practice, the parts of it that are practice)."""
+    source = TrainingParts(CorpusParts(corpus), PracticeParts(practice))
+    documents = facts_of(corpus, CorpusFacts).documents + facts_of(practice, PracticeFacts).documents
+    return EncodeJob(source, load, documents, seed), range(source.corpus.parts, source.parts)
 
 
 def row_runs(files: Sequence[tuple[int, int]], run_bytes: int) -> list[list[tuple[int, int, int]]]:

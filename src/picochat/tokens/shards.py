@@ -1,4 +1,4 @@
-"""Token shards: both splits of the corpus as little-endian uint16 on disk, each document with bos before it.
+"""Token shards: both splits of the corpus as little-endian uint16 on disk, each document with bos before it; practice last.
 
 A shard holds whole documents: it is closed by the first document that reaches `shard_tokens`. Beside NAME.bin stand
 NAME.starts (int64, little-endian: where each document's bos lies in the shard) and NAME.json (counts, sha256, tokenizer).
@@ -28,21 +28,24 @@ from picochat.core.publish import Artifact, Draft, remake
 from picochat.core.records import Record, digest_file, read_record, write_atomic, write_json
 from picochat.core.workers import in_order
 from picochat.data.corpus.reader import Split
-from picochat.rundir import CorpusFacts, ShardsFacts, facts_of
+from picochat.rundir import CorpusFacts, PracticeFacts, ShardsFacts, facts_of
 from picochat.tokens.encode import (
     SPLITS,
-    CorpusParts,
     EncodedBatch,
     EncodeJob,
     EncodersDisagree,
     open_encoder,
     read_part,
+    training_job,
 )
 from picochat.tokens.tokenizer import Tokenizer
 
 TOKEN_BYTES = 2
 DIFFERS = "tiktoken-differs.txt"
 PARALLEL_BYTES = 20_000_000  # of text: below that, starting processes costs more than it saves
+
+
+NO_PRACTICE = PracticeFacts(share_asked=0.0, documents=0, text_bytes=0, words=0)
 
 
 class ShardSidecar(Record):
@@ -133,12 +136,15 @@ def shard_name(split: Split, number: int) -> str:
 
 @dataclass(frozen=True)
 class ShardsJob:
-    """What is encoded, and how it becomes shards. `counts`: what the corpus states, which must be what came."""
+    """What is encoded, and how it becomes shards. `counts`, `practised`: what corpus and practice state, which must be
+    what came. `practice_parts`: which parts are practice."""
 
     encode: EncodeJob
     counts: CorpusFacts
     shard_tokens: int
     workers: int
+    practised: PracticeFacts = NO_PRACTICE
+    practice_parts: range = range(0)
 
 
 def encode_all(job: ShardsJob, folder: Path) -> str | None:
@@ -146,14 +152,15 @@ def encode_all(job: ShardsJob, folder: Path) -> str | None:
     differs = folder / DIFFERS  # outlives a kill, so that a resumed job does not mix encoders
     reason = differs.read_text() if differs.exists() else None
     parts = range(job.encode.source.parts)
-    processes = job.workers if job.counts.text_bytes >= PARALLEL_BYTES else 1
+    text_bytes = job.counts.text_bytes + job.practised.text_bytes
+    processes = job.workers if text_bytes >= PARALLEL_BYTES else 1
     try:
         with (
-            Progress("encode", job.counts.text_bytes, "bytes") as progress,
+            Progress("encode", text_bytes, "bytes") as progress,
             closing(in_order(partial(open_encoder, job.encode, folder, reason), parts, processes)) as encoded,
         ):
-            for text_bytes in encoded:
-                progress.advance(text_bytes)
+            for encoded_bytes in encoded:
+                progress.advance(encoded_bytes)
     except EncodersDisagree as error:
         say(f"token shards: {error}; encoding again with tokenizers")
         for path in folder.glob("part-*"):
@@ -163,7 +170,9 @@ def encode_all(job: ShardsJob, folder: Path) -> str | None:
     return reason
 
 
-def shards_facts(train: Sequence[ShardSidecar], held_out: Sequence[ShardSidecar]) -> ShardsFacts:
+def shards_facts(
+    train: Sequence[ShardSidecar], held_out: Sequence[ShardSidecar], practice_documents: int, practice_tokens: int
+) -> ShardsFacts:
     return ShardsFacts(
         train_tokens=sum(shard.tokens for shard in train),
         held_out_tokens=sum(shard.tokens for shard in held_out),
@@ -173,15 +182,22 @@ def shards_facts(train: Sequence[ShardSidecar], held_out: Sequence[ShardSidecar]
         held_out_text_bytes=sum(shard.text_bytes for shard in held_out),
         roundtrip_documents=sum(shard.roundtrip_documents for shard in (*train, *held_out)),
         roundtrip_failures=sum(shard.roundtrip_failures for shard in (*train, *held_out)),
+        practice_documents=practice_documents,
+        practice_tokens=practice_tokens,
     )
 
 
-def require_whole(facts: ShardsFacts, counts: CorpusFacts) -> None:
-    """Raises BadInput where the corpus did not give the documents and bytes that its manifest states."""
-    names = ("train_documents", "held_out_documents", "train_text_bytes", "held_out_text_bytes")
-    wrong = [name for name in names if getattr(facts, name) != getattr(counts, name)]
+def require_whole(facts: ShardsFacts, counts: CorpusFacts, practised: PracticeFacts) -> None:
+    """Raises BadInput where corpus and practice did not give the documents and bytes that their manifests state."""
+    stated = {
+        "train_documents": counts.train_documents + practised.documents,
+        "held_out_documents": counts.held_out_documents,
+        "train_text_bytes": counts.train_text_bytes + practised.text_bytes,
+        "held_out_text_bytes": counts.held_out_text_bytes,
+    }
+    wrong = [f"{name} {getattr(facts, name)} of {count}" for name, count in stated.items() if getattr(facts, name) != count]
     if wrong:
-        found = ", ".join(f"{name} {getattr(facts, name)} of {getattr(counts, name)}" for name in wrong)
+        found = ", ".join(wrong)
         raise BadInput(f"the corpus did not give what its manifest states: {found}", fix="build the corpus again")
 
 
@@ -197,21 +213,27 @@ def write_all(job: ShardsJob, draft: Draft) -> None:
         )
         for split in SPLITS
     }
-    facts = shards_facts(written["train"], written["held_out"])
-    require_whole(facts, job.counts)
+    practised = [read_part(draft.workspace, part, "train") for part in job.practice_parts]
+    facts = shards_facts(
+        written["train"],
+        written["held_out"],
+        practice_documents=sum(len(batch.ends) for batch in practised),
+        practice_tokens=sum(len(batch.tokens) for batch in practised),
+    )
+    require_whole(facts, job.counts, job.practised)
     seen = {"encoder": tokenizer.encoder, "encoder_note": tokenizer.encoder_note, "workers": job.workers}
     write_json(draft.observation("encoding.json"), {**seen, "wall_s": round(time.monotonic() - started, 3)})
     draft.facts = facts.model_dump(mode="json")
 
 
 def write_shards(
-    corpus: Artifact, tokenizer: Artifact, shards: ShardsConfig, host: HostConfig, seed: int, draft: Draft
+    corpus: Artifact, practice: Artifact, tokenizer: Artifact, shards: ShardsConfig, host: HostConfig, seed: int, draft: Draft
 ) -> None:
-    """Both splits of the corpus as token shards; see the head of this file. The observation encoding.json has the pace."""
-    counts = facts_of(corpus, CorpusFacts)
+    """Both splits of the corpus, and the practice, as token shards; see the head of this file. encoding.json has the pace."""
     load = partial(Tokenizer.load, tokenizer.path("tokenizer.json"))
-    encode = EncodeJob(CorpusParts(corpus), load, counts.documents, seed)
-    write_all(ShardsJob(encode, counts, shards.shard_tokens, host.workers or usable_cores()), draft)
+    encode, practice_parts = training_job(corpus, practice, load, seed)
+    counts, practised = facts_of(corpus, CorpusFacts), facts_of(practice, PracticeFacts)
+    write_all(ShardsJob(encode, counts, shards.shard_tokens, host.workers or usable_cores(), practised, practice_parts), draft)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

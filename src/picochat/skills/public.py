@@ -1,0 +1,175 @@
+"""Rows of public sets for SFT, in this project's row format: general chat, worked school sums, multiple choice.
+
+For `--source hf`. Each set's revision is resolved once and stated with its licence on the page about the rows; the same
+revisions and seed give the same rows. Rows that are long, or not of the layout their set is published in, are passed over
+and counted. They are trained on and never asked in eval. Reads parquet alone; does not judge what a set says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from picochat.core.errors import BadInput
+from picochat.data.importing.hub_requests import Patience
+from picochat.data.importing.origin import Origin, open_origin
+from picochat.skills.choice import candidate_reply
+from picochat.skills.question import FINAL_ANSWER, LONGEST_REPLY_WORDS, seeded, share_rows
+from picochat.skills.rows import SftRow
+
+LONGEST_PROMPT_WORDS = 100
+READ_PER_ROW = 5  # rows read for each row wanted, to draw from
+LABELS = "ABCDE"
+CALCULATION = re.compile(r"<<[^>]*>>")  # what a calculator was asked, which stands inside the text of worked sums
+
+
+@dataclass(frozen=True)
+class PublicSet:
+    """One set of the Hub. `row`: the fields of an SFT row, or the reason why there is none. `share`: of the public rows."""
+
+    name: str
+    dataset: str
+    config: str
+    share: float
+    row: Callable[[Mapping[str, Any]], dict[str, Any] | str]
+
+
+@dataclass(frozen=True)
+class PublicCount:
+    """What one set gave. `passed_over`: reason -> rows."""
+
+    name: str
+    dataset: str
+    config: str
+    revision: str
+    licence: str | None
+    rows: int
+    passed_over: dict[str, int]
+
+    def line(self) -> str:
+        """One row of the page's table."""
+        reasons = ", ".join(f"{reason} {rows}" for reason, rows in sorted(self.passed_over.items())) or "none"
+        return f"| {self.name} | {self.dataset} ({self.config}) | {self.revision} | {self.licence or 'not stated'} | {self.rows} | {reasons} |"
+
+
+def _chat(row: Mapping[str, Any]) -> dict[str, Any] | str:
+    """The first exchange of a conversation."""
+    messages = row.get("messages")
+    if not isinstance(messages, list):
+        return "layout"
+    texts = [(message.get("role"), message.get("content")) for message in messages if isinstance(message, dict)]
+    system = texts.pop(0)[1] if texts and texts[0][0] == "system" else None
+    if len(texts) < 2 or [role for role, _ in texts[:2]] != ["user", "assistant"]:
+        return "layout"
+    return {"category": "chat_public", "system": system or None, "user": texts[0][1], "assistant": texts[1][1]}
+
+
+def _worked_sum(row: Mapping[str, Any]) -> dict[str, Any] | str:
+    """`working #### answer` becomes the working and a last line that decides."""
+    question, given = row.get("question"), row.get("answer")
+    if not isinstance(question, str) or not isinstance(given, str) or given.count("####") != 1:
+        return "layout"
+    working, answer = (part.strip() for part in CALCULATION.sub("", given).split("####"))
+    answer = answer.replace(",", "")
+    return {
+        "category": "math_story",
+        "user": question,
+        "assistant": f"{working}\n{FINAL_ANSWER} {answer}",
+        "answer_style": "scratchpad",
+        "expected_final_answer": answer,
+    }
+
+
+def _multiple_choice(row: Mapping[str, Any]) -> dict[str, Any] | str:
+    """Options behind letters, whatever their labels were; the reply names option and letter, as the choice skill does."""
+    question, choices, key = row.get("question"), row.get("choices"), row.get("answerKey")
+    texts, given = (choices.get("text"), choices.get("label")) if isinstance(choices, dict) else (None, None)
+    if not isinstance(question, str) or not isinstance(texts, list) or not isinstance(given, list) or key not in given:
+        return "layout"
+    if not 2 <= len(texts) <= len(LABELS) or len(texts) != len(given):
+        return "layout"
+    labels = list(LABELS[: len(texts)])
+    right = given.index(key)
+    lines = "\n".join(f"{label}. {text}" for label, text in zip(labels, texts, strict=True))
+    return {
+        "category": "choice_public",
+        "user": f"{question}\n{lines}",
+        "assistant": candidate_reply(texts[right], labels[right]),
+        "choice_labels": labels,
+        "choice_options": texts,
+        "correct_choice": labels[right],
+    }
+
+
+PUBLIC_SETS: tuple[PublicSet, ...] = (
+    #         name        dataset                   config      share  its rows
+    PublicSet("smoltalk", "HuggingFaceTB/smoltalk", "all",      0.5,   _chat),
+    PublicSet("gsm8k",    "openai/gsm8k",           "main",     0.25,  _worked_sum),
+    PublicSet("arc",      "allenai/ai2_arc",        "ARC-Easy", 0.25,  _multiple_choice),
+)  # fmt: skip
+
+
+def read_public_rows(count: int, seed: int, patience: Patience | None = None) -> tuple[list[SftRow], tuple[PublicCount, ...]]:
+    """`count` SFT rows of the sets by their shares, and what each gave; fewer where a set has fewer that fit.
+
+    Raises HubProblem where the Hub cannot be reached, BadInput where a set holds no parquet or no usable row.
+    """
+    rows: list[SftRow] = []
+    counts: list[PublicCount] = []
+    wanted = share_rows(count, {each.name: each.share for each in PUBLIC_SETS})
+    for each in PUBLIC_SETS:
+        origin = open_origin(each.dataset, each.config, "train", None, patience=patience)
+        try:
+            found, passed_over = _rows_of(each, origin, wanted[each.name], seed)
+        finally:
+            origin.stop()
+        rows += found
+        revision = origin.revision or origin.pin
+        counts.append(
+            PublicCount(each.name, each.dataset, each.config, revision, origin.licence, len(found), dict(passed_over))
+        )
+    return rows, tuple(counts)
+
+
+def _rows_of(each: PublicSet, origin: Origin, wanted: int, seed: int) -> tuple[list[SftRow], Counter[str]]:
+    found: list[SftRow] = []
+    passed_over: Counter[str] = Counter()
+    for number, values in zip(range(READ_PER_ROW * wanted), _read(origin), strict=False):
+        fields = each.row(values)
+        reason = fields if isinstance(fields, str) else _too_long(fields)
+        if reason or isinstance(fields, str):
+            passed_over[reason or "layout"] += 1
+            continue
+        found.append(SftRow(id=f"sft-{each.name}-{number:06d}", item=f"{each.name}:{number}", **fields))
+    if wanted and not found:
+        raise BadInput(f"{each.dataset} has no row that is used here: {dict(passed_over)}", fix="--source offline")
+    seeded("public rows", each.name, seed).shuffle(found)
+    return found[:wanted], passed_over
+
+
+def _too_long(fields: Mapping[str, Any]) -> str | None:
+    user, assistant = fields["user"], fields["assistant"]
+    if not isinstance(user, str) or not isinstance(assistant, str) or not user.strip() or not assistant.strip():
+        return "layout"
+    prompt_words = len(user.split()) + len((fields.get("system") or "").split())
+    too_long = prompt_words > LONGEST_PROMPT_WORDS or len(assistant.split()) > LONGEST_REPLY_WORDS
+    return "too long" if too_long else None
+
+
+def _read(origin: Origin) -> Iterator[dict[str, Any]]:
+    """The rows of a split, file by file, a row group at a time."""
+    for index, file in enumerate(origin.files):
+        with origin.open_file(index) as stream:
+            try:
+                for batch in pq.ParquetFile(stream).iter_batches(batch_size=1_000):
+                    yield from batch.to_pylist()
+            except pa.ArrowInvalid as error:
+                raise BadInput(
+                    f"{origin.dataset}: {file.name} is no readable parquet: {error}", fix="--source offline"
+                ) from None
