@@ -208,6 +208,11 @@ def _fill_corpus(kind: str, draft: Draft) -> None:
     write_json(draft.observation("location.json"), {"root": "/home/somebody/private"})
 
 
+def _fill_honesty(kind: str, draft: Draft) -> None:
+    _fill_plain(kind, draft)
+    draft.path("hits.jsonl").write_bytes(b"\n")  # none
+
+
 def _fill_practice(kind: str, draft: Draft) -> None:
     _fill_plain(kind, draft)
     draft.path("shard-000000.jsonl.zst").write_bytes(bytes(64))
@@ -217,11 +222,6 @@ def _fill_benchmarks(kind: str, draft: Draft) -> None:
     write_jsonl(draft.path("items.jsonl"), make_benchmark_items())
     write_jsonl(draft.path("rows/science_questions.jsonl"), [{"question": "somebody's"}])
     write_json(draft.observation("unresolved.json"), {})
-
-
-def _fill_honesty(kind: str, draft: Draft) -> None:
-    _fill_plain(kind, draft)
-    draft.path("hits.jsonl").write_bytes(b"\n")  # none
 
 
 def _fill_shards(kind: str, draft: Draft) -> None:
@@ -255,8 +255,8 @@ WRITERS: dict[str, Callable[[str, Draft], None]] = {
     "corpus": _fill_corpus,
     "practice": _fill_practice,
     "rows": _fill_rows,
-    "benchmarks": _fill_benchmarks,
     "honesty": _fill_honesty,
+    "benchmarks": _fill_benchmarks,
     "shards": _fill_shards,
     "base": _fill_checkpoint,
     "sft": _fill_checkpoint,

@@ -283,6 +283,15 @@ def test_the_forecast_names_its_parts_and_their_sum() -> None:
     assert report.plan.usd == pytest.approx(3.0 * (report.plan.hours or 0))
 
 
+def test_the_forecast_counts_sft_rows_as_long_as_they_can_get() -> None:
+    longest = make_conversations_facts(longest_row_tokens=128)
+    hours = decide_preflight(make_evidence(config=make_config(), conversations=longest)).plan.hours_of
+    assert hours["SFT"] == pytest.approx(400 * 32 * 128 / 560_000 / 3600)
+    beyond = make_conversations_facts(longest_row_tokens=10_000)
+    hours = decide_preflight(make_evidence(config=make_config(), conversations=beyond)).plan.hours_of
+    assert hours["SFT"] == pytest.approx(400 * 32 * 512 / 560_000 / 3600), "rows beyond the context are left out"
+
+
 def test_the_runbooks_names_are_the_tables_names() -> None:
     runbook = "release_token_budget compute_optimal_horizon corpus_model_fit base_exposure sft_category_balance"
     runbook += " eval_skill_release_coverage attention_backend_runtime"

@@ -82,18 +82,23 @@ def _hours(evidence: Evidence) -> dict[str, float]:
     """The parts of the forecast; empty where the speed of this host is not known."""
     if not evidence.host or not evidence.shards:
         return {}
-    return hours_of(evidence.config, evidence.host, evidence.shards.held_out_tokens)
+    longest = evidence.conversations.longest_row_tokens if evidence.conversations else None
+    return hours_of(evidence.config, evidence.host, evidence.shards.held_out_tokens, longest)
 
 
-def hours_of(config: RunConfig, host: HostFacts, held_out_tokens: float) -> dict[str, float]:
+def hours_of(
+    config: RunConfig, host: HostFacts, held_out_tokens: float, longest_conversation_tokens: int | None = None
+) -> dict[str, float]:
     """Hours that each part of a run takes at this host's pace; empty where no step was measured.
 
+    An SFT row is padded to the longest of its step, so the longest of all is counted; None: as long as the context.
     Not counted: preparing data, scoring replies, export.
     """
     speed = finite_or_none(host.tokens_per_second)
     if not speed or speed <= 0:
         return {}
     base_s = planned_tokens(config) / speed
+    sft_positions = min(config.model.context, longest_conversation_tokens or config.model.context)
     evaluations = _evaluations(config.base)
     saves = evaluations + base_s / (60 * config.host.checkpoint_minutes)
     parts = {
@@ -101,7 +106,7 @@ def hours_of(config: RunConfig, host: HostFacts, held_out_tokens: float) -> dict
         "held-out evaluations": evaluations
         * held_out_tokens
         / (finite_or_none(host.forward_tokens_per_second) or speed / FORWARD_SHARE),
-        "SFT": config.sft.steps * step_tokens(config.sft, config.model) / speed,
+        "SFT": config.sft.steps * config.sft.sequences_per_step * sft_positions / speed,
         "checkpoints": saves * (finite_or_none(host.save_s) or 0.0),
         "compile": finite_or_none(host.compile_s) or 0.0,
     }

@@ -294,8 +294,7 @@ def _contamination(run: RunDir) -> dict[str, Any] | None:
     honesty = _facts(run, "honesty", HonestyFacts)
     if honesty is None:
         return None
-    counted = plain(honesty.model_dump(exclude={"dirty_eval_rows", "dirty_external_rows"}))
-    counted["dirty_eval_rows"] = len(honesty.dirty_eval_rows)
+    counts = plain(honesty.model_dump(exclude={"dirty_eval_rows", "dirty_external_rows"}))
     found = run.place("honesty") / "hits.jsonl"
     hits = list(islice((value for _, value in read_jsonl(found, "hits")), SHOWN_HITS)) if found.exists() else []
-    return {**counted, "hits": hits}
+    return {**counts, "dirty_eval_rows": len(honesty.dirty_eval_rows), "hits": hits}

@@ -7,10 +7,10 @@ Neither library is needed to develop or to test, so what they say is kept, with 
 
 import json
 
-import scipy
-import statsmodels
-from scipy.stats import binomtest, norm
-from statsmodels.stats.proportion import proportion_confint
+import scipy  # pyright: ignore[reportMissingImports]
+import statsmodels  # pyright: ignore[reportMissingImports]
+from scipy.stats import binomtest, norm  # pyright: ignore[reportMissingImports]
+from statsmodels.stats.proportion import proportion_confint  # pyright: ignore[reportMissingImports]
 
 COUNTS = (1, 2, 3, 5, 7, 10, 11, 20, 36, 64, 70, 90, 108, 175, 360, 700, 1_000, 9_876)
 
