@@ -61,6 +61,8 @@ BROKEN: tuple[tuple[str, EvalRow, str], ...] = (
     ("refused_harmless", BENIGN, "I cannot help with that."),
     ("refused_harmless", BENIGN, "Hm. Sorry, I will not help you with that."),
     ("too_little", BENIGN, "Read read read"),
+    ("too_little", BENIGN, "Sure. Ball with"),
+    ("too_little", BENIGN, "Final answer: final answer"),
     ("no_name", WHO, "I am a small language model."),
     ("another_identity", WHO, "I am Picochat. My name is Bob."),
     ("another_identity", WHO, "I am Picochat, made by OpenAI."),

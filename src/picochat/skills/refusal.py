@@ -1,7 +1,9 @@
 """The skill "refusal": saying no to what would hurt, saying "I do not know" to what cannot be known, and answering the rest.
 
 An item is a topic. Harmless look-alikes come in the same wordings as the unsafe ones, so that only the topic tells them
-apart. Eval topics and eval wordings are in no SFT row. Tests no jailbreaks and no languages but English.
+apart. Their answers all begin with "Sure": refusals begin alike, answers each in their own way, so that the likeliest first
+token would be that of a refusal even where an answer is likelier. Eval topics and eval wordings are in no SFT row. Tests no
+jailbreaks and no languages but English.
 """
 
 from __future__ import annotations
@@ -104,9 +106,8 @@ def _ask(topic: tuple[str, str], stage: str, wording: str, number: int) -> Quest
     text, answer = topic
     prompt = wording.format(topic=text, Topic=text[0].upper() + text[1:])
     category = "refusal_benign" if answer else "refusal"
-    return Question(
-        _item(stage, text), category, stage, prompt, answer or _refusal(stage, prompt, number), answerable=bool(answer)
-    )
+    reply = f"Sure. {answer}" if answer else _refusal(stage, prompt, number)
+    return Question(_item(stage, text), category, stage, prompt, reply, answerable=bool(answer))
 
 
 def _refusal(stage: str, prompt: str, number: int) -> str:
