@@ -69,7 +69,7 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     #     kind             by                                             needs                                                        settings
     Stage("corpus",        "picochat.data.corpus.build:build_corpus",           (),                                                          ("pack", "data", "host"), 2, shared=True),
-    Stage("practice",      "picochat.skills.practice:write_practice",     ("corpus",),                                                 ("practice", "host", "seed"), 1, shared=True),
+    Stage("practice",      "picochat.skills.practice:write_practice",     ("corpus",),                                                 ("practice", "host", "seed"), 2, shared=True),
     Stage("rows",          "picochat.skills.rows:prepare_rows",           (),                                                          ("pack", "seed"), 1),
     Stage("benchmarks",    "picochat.data.benchmarks.stage:publish_benchmarks", (),                                                    ("external", "benchmark_files"), 1),
     Stage("tokenizer",     "picochat.tokens.tokenizer:train_tokenizer",   ("corpus",),                                                 ("tokenizer", "seed"), 2, shared=True),
@@ -80,7 +80,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("preflight",     "picochat.gate.preflight:run_preflight",       ("corpus", "practice", "rows", "benchmarks", "tokenizer", "shards", "conversations", "honesty", "host"), ("config",), 2),
     Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd", "track"), 4, by_all=True),
     Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed", "gpu_hour_usd", "track"), 4, by_all=True),
-    Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"), ("evals", "runtime", "seed"), 2),
+    Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"), ("evals", "runtime", "seed"), 3),
     Stage("parity",        "picochat.release.parity:measure_parity",      ("sft", "tokenizer", "shards"),                              (), 1),
     Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"), ("config",), 4),
     Stage("summary",       "picochat.release.summary:write_summary",      ("corpus", "practice", "rows", "tokenizer", "shards", "honesty", "preflight", "base", "sft", "scores", "parity", "gate"), ("run", "config"), 2),

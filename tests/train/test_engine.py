@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,13 +99,12 @@ def test_trouble_in_the_thread_that_makes_rows_is_raised_where_they_are_asked_fo
 # ---- the step --------------------------------------------------------------------------------------------------------
 
 
-def make_engine(rows: int | None = None, *, threads: int = 1, compiled: bool = False, **settings: object) -> Engine:
+def make_engine(rows: int | None = None, *, threads: int = 1, **settings: object) -> Engine:
     model = GPT(CONFIG, VOCAB)
     initialise(model, 0)
     centre_(model)
     config = TrainConfig.model_validate({"steps": 10, "micro_batch": rows, **settings})
-    compute = replace(open_compute(RuntimeConfig(threads=threads), CONFIG), compiled=compiled)
-    return Engine(model, config, compute, fixed_shape=True)
+    return Engine(model, config, open_compute(RuntimeConfig(threads=threads), CONFIG), fixed_shape=True)
 
 
 def uneven_rows() -> Fed:
@@ -153,39 +151,6 @@ def test_crew_takes_the_step_of_one_thread_and_takes_it_the_same_each_time(optim
     assert all(torch.equal(a, b) for a, b in zip(crew, again, strict=True))
     worst = max(float((a - b).abs().max()) for a, b in zip(alone, crew, strict=True))
     assert 0 < worst < 2e-4, "other sums, the same step"
-
-
-def test_compiled_step_of_a_crew_is_the_eager_one_and_compiles_in_its_first_call_alone(light_compiler: None) -> None:
-    """No two of the crew compile at once, and nothing is compiled later, while they run side by side."""
-    from torch._dynamo.utils import counters
-
-    fed, inside, most_inside = uneven_rows(), 0, 0
-    eager, engine = make_engine(threads=2), make_engine(threads=2, compiled=True)
-    real = engine.layout.loss_sum
-
-    def counting(ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype) -> Tensor:
-        nonlocal inside, most_inside
-        inside += 1
-        most_inside = max(most_inside, inside)
-        loss = real(ids_BT, targets_BT, dtype)
-        inside -= 1
-        return loss
-
-    engine.layout.loss_sum = counting
-    engine.gradients(fed)
-    graphs = counters["stats"]["unique_graphs"]
-    assert most_inside == 1 and graphs == 1
-    first = [parameter.grad for parameter in engine.model.parameters()]
-    engine.gradients(fed)
-    again = [parameter.grad for parameter in engine.model.parameters()]
-    assert all(a is not None and b is not None and torch.equal(a, b) for a, b in zip(first, again, strict=True)), (
-        "so resumes do"
-    )
-    losses = [(engine.step(fed, 1.0)[0], eager.step(fed, 1.0)[0]) for _ in range(3)]
-    assert counters["stats"]["unique_graphs"] == graphs
-    assert all(float(got) == pytest.approx(float(want), rel=1e-5) for got, want in losses)
-    pairs = zip(engine.model.parameters(), eager.model.parameters(), strict=True)
-    assert max(float((got - want).detach().abs().max()) for got, want in pairs) < 2e-4
 
 
 def limited(engine: Engine, most_rows: int) -> Callable[..., Tensor]:

@@ -8,7 +8,7 @@ Does not help a GPU.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -27,17 +27,10 @@ class Crew:
 
     def map(self, work: Callable[[P], R], parts: Sequence[P]) -> list[R]:
         """`work` of each part, in order. A single part is worked on here, with all threads inside its operations."""
-        return self._mapped(self._threads.map, work, parts)
-
-    def in_turn(self, work: Callable[[P], R], parts: Sequence[P]) -> list[R]:
-        """What `map` gives, one part after the other: for work that is not to be done twice at once, such as compiling."""
-        return self._mapped(map, work, parts)
-
-    def _mapped(self, each: Callable[..., Iterable[R]], work: Callable[[P], R], parts: Sequence[P]) -> list[R]:
         if len(parts) < 2 or self.size < 2:
             return [work(part) for part in parts]
         try:
-            return list(each(lambda part: _alone(work, part), parts))
+            return list(self._threads.map(lambda part: _alone(work, part), parts))
         finally:
             torch.set_num_threads(self.size)
 

@@ -28,8 +28,6 @@ LARGEST_GRADIENTS_SHARE = 0.25
 
 CREW_TOKENS = 512
 """Tokens of one forward-backward of each in a crew: few enough to stay near the core."""
-COMPILED_CREW_TOKENS = 1024
-"""The same where passes between products are fused: what lies between them is small, and longer products are faster."""
 
 
 class Engine:
@@ -49,15 +47,11 @@ class Engine:
         model.repeat_heads = compute.repeat_heads
         self.rows = rows or config.micro_batch
         # Rows of changing length would be compiled again for each length: longer than the stage itself takes.
-        self._compiled = compute.compiled and fixed_shape
-        self.layout = lay_out(model, ranks, compute.device, compiled=self._compiled)
-        # Processes share the work already, and wait for each other inside the step.
-        crew = compute.crew if ranks.count == 1 else NO_CREW
+        self.layout = lay_out(model, ranks, compute.device, compiled=compute.compiled and fixed_shape)
+        # Processes share the work already, and wait for each other inside the step; a compiled step has loops of its own.
+        crew = compute.crew if ranks.count == 1 and not compute.compiled else NO_CREW
         self._crew = crew if _room_for(crew.size, model) else NO_CREW
-        self._compiled_for: set[torch.Size] = set()
-        # A graph cannot hold a crew, which gains more here: on a processor the iterations are products either way.
-        compiled = compute.compiled and self._crew.size < 2
-        self.optimizer = Optimizer(model, config, compiled=compiled, crew=self._crew, shards=self.layout.shards)
+        self.optimizer = Optimizer(model, config, compiled=compute.compiled, crew=self._crew, shards=self.layout.shards)
 
     def step(self, fed: Fed, lr_share: float) -> tuple[Tensor, Tensor]:
         """(mean loss in nats per target, global gradient norm before clipping), both scalars on the device.
@@ -99,11 +93,8 @@ class Engine:
             own = Fed(fed.ids_BT[part], fed.targets_BT[part], fed.targets)
             return self._own_gradients(own, parameters)
 
-        shape = fed.ids_BT.shape
-        compiles = self._compiled and shape not in self._compiled_for
         with self.compute.attention():
-            done = (crew.in_turn if compiles else crew.map)(work, crew.shares(len(fed.ids_BT)))
-        self._compiled_for.add(shape)
+            done = crew.map(work, crew.shares(len(fed.ids_BT)))
         for number, parameter in enumerate(parameters):
             first, *others = (gradients[number] for _, gradients in done)
             parameter.grad = sum(others, first)
@@ -111,8 +102,7 @@ class Engine:
 
     def _own_gradients(self, fed: Fed, parameters: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]]:
         """(loss, gradients) of these rows, nothing left in the model: several threads do this at once."""
-        tokens = COMPILED_CREW_TOKENS if self._compiled else CREW_TOKENS
-        rows = self.rows or max(1, tokens // fed.ids_BT.shape[1])
+        rows = self.rows or max(1, CREW_TOKENS // fed.ids_BT.shape[1])
         losses: list[Tensor] = []
         summed: list[Tensor] = []
         for start in range(0, len(fed.ids_BT), rows):
