@@ -131,7 +131,7 @@ def test_front_pages_and_screens_of_a_finished_run(finished: Path, capsys: pytes
     assert names <= {path.name for path in (finished / "run").iterdir()}
     assert run_command(["run", "show", "--run-dir", str(finished / "run")]) == 0
     shown = capsys.readouterr().out
-    assert "verdict: blocked" in shown and "held-out bits per byte" in shown and "expected" in shown
+    assert "release gate: blocked" in shown and "held-out bits per byte" in shown and "expected" in shown
     assert run_command(["run", "status", "--run-dir", str(finished / "run")]) == 0
     assert capsys.readouterr().out.count(" made ") == len(STAGES)
 
