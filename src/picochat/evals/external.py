@@ -17,13 +17,11 @@ import torch
 from picochat.config import EvalConfig
 from picochat.core.progress import Progress
 from picochat.data.benchmarks.layouts import BenchmarkRow
-from picochat.evals.record import ExternalAsked
+from picochat.evals.record import LIKELIHOOD_DIGITS, ExternalAsked
 from picochat.model.gpt import GPT
 from picochat.model.sampling import continuation_log_likelihoods
 from picochat.tokens.tokenizer import Tokenizer
 
-LIKELIHOOD_DIGITS = 6
-"""Kept digits of a log-likelihood: the scores are recomputed from what is written."""
 MOST_LOGITS = 1 << 28
 """Numbers in the logits of one batch: a gigabyte in float32."""
 

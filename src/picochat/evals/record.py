@@ -6,6 +6,9 @@ from typing import Literal
 
 from picochat.core.records import Record
 
+LIKELIHOOD_DIGITS = 6
+"""Kept digits of a log-likelihood: the scores are recomputed from what is written."""
+
 
 class Asked(Record):
     """One row and what both models said to it. `set`: eval rows, or SFT rows asked their own question (fit)."""

@@ -14,15 +14,13 @@ import torch
 from picochat.config import EvalConfig
 from picochat.core.progress import Progress
 from picochat.core.records import Record
+from picochat.evals.record import LIKELIHOOD_DIGITS
 from picochat.model.gpt import GPT
 from picochat.model.sampling import greedy_replies, option_log_likelihoods
 from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import choice_candidates
 from picochat.tokens.chat_format import Message, render_prompt
 from picochat.tokens.tokenizer import Tokenizer
-
-LIKELIHOOD_DIGITS = 6
-"""Kept digits of a mean log-probability: the scores are recomputed from what is written."""
 
 
 class Said(Record):
