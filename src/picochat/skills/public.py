@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from picochat.core.errors import BadInput
+from picochat.data.benchmarks.layouts import find_layout, read_item
 from picochat.data.importing.hub_requests import Patience
 from picochat.data.importing.origin import Origin, open_origin
 from picochat.skills.choice import candidate_reply
@@ -88,18 +89,15 @@ def _worked_sum(row: Mapping[str, Any]) -> dict[str, Any] | str:
 
 def _multiple_choice(row: Mapping[str, Any]) -> dict[str, Any] | str:
     """Options behind letters, whatever their labels were; the reply names option and letter, as the choice skill does."""
-    question, choices, key = row.get("question"), row.get("choices"), row.get("answerKey")
-    texts, given = (choices.get("text"), choices.get("label")) if isinstance(choices, dict) else (None, None)
-    if not isinstance(question, str) or not isinstance(texts, list) or not isinstance(given, list) or key not in given:
+    item = read_item(find_layout("arc"), row, "")
+    if isinstance(item, str) or len(item.options) > len(LABELS):
         return "layout"
-    if not 2 <= len(texts) <= len(LABELS) or len(texts) != len(given):
-        return "layout"
+    texts, right = item.options, item.correct
     labels = list(LABELS[: len(texts)])
-    right = given.index(key)
     lines = "\n".join(f"{label}. {text}" for label, text in zip(labels, texts, strict=True))
     return {
         "category": "choice_public",
-        "user": f"{question}\n{lines}",
+        "user": f"{item.question}\n{lines}",
         "assistant": candidate_reply(texts[right], labels[right]),
         "choice_labels": labels,
         "choice_options": texts,

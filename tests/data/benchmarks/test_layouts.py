@@ -118,3 +118,10 @@ def test_pairs_of_blanks_are_joined_once() -> None:
 )
 def test_the_last_list_of_options_counts(text: str, options: list[str]) -> None:
     assert listed_options(text) == options
+
+
+def test_options_and_labels_that_do_not_match_are_no_answer_and_a_row_without_a_question_no_item() -> None:
+    arc = layouts.find_layout("arc")
+    choices = {"text": ["a spoon", "a stone"], "label": ["A", "B", "C"]}
+    assert read_item(arc, {"question": "Which is hard?", "choices": choices, "answerKey": "B"}, "x") == layouts.NO_ANSWER
+    assert read_item(arc, {"choices": choices, "answerKey": "B"}, "x") == layouts.OTHER_KEYS

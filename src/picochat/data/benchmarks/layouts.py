@@ -95,7 +95,7 @@ def _is_arc(row: Row) -> bool:
     asked = row.get("question")
     if isinstance(asked, dict):
         return isinstance(asked.get("choices"), list) and "answerKey" in row
-    return isinstance(row.get("choices"), dict) and "answerKey" in row
+    return "question" in row and isinstance(row.get("choices"), dict) and "answerKey" in row
 
 
 def _arc(row: Row) -> Item:
@@ -110,7 +110,8 @@ def _arc(row: Row) -> Item:
     else:
         found = choices if isinstance(choices, dict) else {}
         stem, texts, labels = asked, list(found.get("text") or ()), list(found.get("label") or ())
-    return Item(_asked(stem), texts, _index(labels, row["answerKey"]), _text(stem))
+    correct = _index(labels, row["answerKey"]) if len(labels) == len(texts) else None
+    return Item(_asked(stem), texts, correct, _text(stem))
 
 
 # ---- HellaSwag --------------------------------------------------------------------------------------------------------
