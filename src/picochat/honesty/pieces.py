@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterator
 
 from picochat.honesty.normalize import words_of
-from picochat.honesty.word_hashes import ASCII_FORM
 
 PIECE_CHARACTERS = 16_384
 CUT_WITHIN = 4_096
 CUTS = (re.compile(r"\s"), re.compile("[,.!?:\u3001\u3002\uff0c\uff01\uff1f]"))  # none of them stands in an HTML entity
-FIRST_LOOK = 512
+LOOK_PER_WORD = 8  # characters; less would often be too few, and be counted twice
+END_OF_WORD = re.compile(r"[0-9A-Za-z]\s")  # at least so many words, and quick to count
 
 
 def pieces_of(text: str, reach_words: int, piece_characters: int = PIECE_CHARACTERS) -> Iterator[tuple[int, str]]:
@@ -40,7 +40,7 @@ def _cut(text: str, place: int) -> int:
 
 def _read_on(text: str, end: int, words: int, most: int) -> int:
     """The end of a stretch from `end` on that holds so many words."""
-    look = FIRST_LOOK
+    look = LOOK_PER_WORD * words
     while end < len(text):
         further = _cut(text, end + look)
         if look >= most or further >= len(text) or _holds(text[end:further], words):
@@ -50,6 +50,6 @@ def _read_on(text: str, end: int, words: int, most: int) -> int:
 
 
 def _holds(text: str, words: int) -> bool:
-    if text.isascii() and "&" not in text:
-        return len(text.encode().translate(ASCII_FORM).split()) >= words
+    if "&" not in text and len(END_OF_WORD.findall(text)) >= words:
+        return True
     return len(words_of(text)) >= words

@@ -2,8 +2,9 @@
 
 The words are those of `normalize.words_of`, in the same order. Equal words have equal hashes, so nothing that stands in a text is
 missed; unequal words may share one (of a word over 72 bytes the first 64, the last 8 and the length enter), so who finds something
-here must compare the words. ASCII goes through a table of bytes, other text through a table of code points; only text with
-characters that combine with their neighbours (accents written apart, jamo) goes the slow, readable way.
+here must compare the words. Text is normalized in the bytes of its UTF-8 where every character keeps their number; where one
+does not (full width, sharp s) or is a word of its own (Han), text goes through a table of code points; only text with characters
+that combine with their neighbours (accents written apart, jamo) goes the slow, readable way.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from picochat.honesty.normalize import ENTITY, SPACELESS_CHARACTER, read_entitie
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint32]
+Octets = npt.NDArray[np.uint8]
 
 SPACE, BREAK = 32, 10  # in a form: between words; between texts
 CODES = 0x20000  # in the table; beyond lie rare Han characters
 EXPANDS, COMBINES = 0x110000, 0x110001  # no code points: what the table says where a character does not become one other
-ASCII_FORM = bytes(ord(chr(code).lower()) if code < 128 and chr(code).isalnum() else SPACE for code in range(256))
+FORM = bytes(code if code > 127 else ord(chr(code).lower()) if chr(code).isalnum() else SPACE for code in range(256))
+"""What each byte of UTF-8 becomes; those of characters beyond ASCII stay for what comes after."""
 FIRST_SPACELESS = 0xE00
+FIRST_OF_THREE, FIRST_OF_FOUR = 0x800, 0x10000  # code points from which UTF-8 takes so many bytes
 LOAD = 8  # bytes that are read at once
 HASHED_BYTES = 64
 KEPT_BITS = np.array([(1 << (8 * count)) - 1 for count in range(LOAD + 1)], dtype=np.uint64)
@@ -72,11 +76,10 @@ def hash_words(lists: Sequence[Sequence[str]]) -> HashedWords:
 
 
 def _forms(texts: Mapping[int, str]) -> Iterator[tuple[list[int], bytes]]:
-    """(the numbers of some texts, their form): those in ASCII, those of the table, those that need the readable way."""
-    ascii_texts = {n: text for n, text in texts.items() if text.isascii()}
-    if ascii_texts:
-        yield list(ascii_texts), _joined(text.encode().translate(ASCII_FORM) for text in ascii_texts.values())
-    others = {n: text for n, text in texts.items() if n not in ascii_texts}
+    """(the numbers of some texts, their form): those normalized in place, those of the table, those that need the readable way."""
+    form, odd = _in_place(texts)
+    yield [n for n in texts if n not in odd], form
+    others = {n: texts[n] for n in texts if n in odd}
     if not others:
         return
     mapped, strange = _mapped(others)
@@ -90,6 +93,47 @@ def _forms(texts: Mapping[int, str]) -> Iterator[tuple[list[int], bytes]]:
     expanding = [n for n in strange if n not in combining]
     if expanding:
         yield from _forms({n: _expanded(others[n], strange[n]) for n in expanding})
+
+
+def _in_place(texts: Mapping[int, str]) -> tuple[bytes, set[int]]:
+    """(the form of the texts, but without the odd ones; the numbers of the odd, where a character does not fit into its bytes)."""
+    encoded = [text.encode(errors="surrogatepass") for text in texts.values()]
+    octets = np.frombuffer(bytearray(b"\n".join((*encoded, b"")).translate(FORM)), dtype=np.uint8)
+    ends = np.cumsum([len(each) + 1 for each in encoded], dtype=np.int64)
+    octets[ends - 1] = BREAK
+    high = np.flatnonzero(octets > 127)
+    if not len(high):
+        return octets.tobytes(), set()
+    form, sizes, odd_characters = _characters_in_place(octets[high].tobytes())
+    octets[high] = form
+    first_bytes = high[np.cumsum(sizes) - sizes]
+    odd_texts = np.unique(np.searchsorted(ends, first_bytes[odd_characters], side="right")).tolist()
+    kept = np.ones(len(octets), dtype=np.bool_)
+    for n in odd_texts:
+        kept[ends[n] - len(encoded[n]) - 1 : ends[n]] = False
+    numbers = list(texts)
+    return (octets[kept] if odd_texts else octets).tobytes(), {numbers[n] for n in odd_texts}
+
+
+def _characters_in_place(encoded: bytes) -> tuple[Octets, Places, npt.NDArray[np.bool_]]:
+    """(the bytes that replace these, how many belong to each character, which characters do not fit) of text without ASCII."""
+    codes = np.frombuffer(encoded.decode(errors="surrogatepass").encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    mapped = _table().take(codes, mode="clip")
+    separates = mapped == SPACE
+    odd = (mapped >= EXPANDS) | (~separates & (_utf8_size(mapped) != _utf8_size(codes)))
+    if mapped.max() >= FIRST_SPACELESS:
+        odd |= _spaceless()[np.minimum(mapped, CODES)]
+    unchanged = separates | odd
+    text = np.where(unchanged, codes, mapped).tobytes().decode("utf-32-le", "surrogatepass")
+    form = np.frombuffer(bytearray(text.encode(errors="surrogatepass")), dtype=np.uint8)
+    sizes = _utf8_size(codes)
+    form[np.repeat(separates, sizes)] = SPACE
+    return form, sizes, odd
+
+
+def _utf8_size(codes: Codes) -> Places:
+    """Bytes of each character beyond ASCII; 1 for ASCII."""
+    return 1 + (codes > 127).astype(np.int64) + (codes >= FIRST_OF_THREE) + (codes >= FIRST_OF_FOUR)
 
 
 def _joined(forms: Iterable[bytes]) -> bytes:
@@ -134,7 +178,7 @@ def _table() -> Codes:
     characters = [chr(code) for code in range(128, CODES)]
     normal = unicodedata.normalize("NFKC", "\n".join(characters)).casefold().split("\n")  # nothing combines over a line's end
     codes = [_code(*pair) for pair in zip(characters, normal, strict=True)]
-    return np.array([*ASCII_FORM[:128], *codes, COMBINES], dtype="<u4")
+    return np.array([*FORM[:128], *codes, COMBINES], dtype="<u4")
 
 
 @lru_cache(maxsize=1)
