@@ -2,8 +2,9 @@
 
     python bench/recipe.py --scale tiny --tokens 300000 --source demo/out/source --set base.muon_lr=0.04 [--seed 1] [--quick]
 
-The whole schedule, its decay included, is fitted to the tokens, so that short runs choose recipes fairly. Documents are held
-out by a hash of their text, one in fifty; the tokenizer never sees them. The time is that of the training alone.
+The whole schedule, its decay included, is fitted to the tokens, so that short runs choose recipes fairly: the warm-up is a
+twentieth of the steps, unless --set base.warmup_steps=N names it. Documents are held out by a hash of their text, one in
+fifty; the tokenizer never sees them. The time is that of the training alone.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def main() -> None:
     config = resolve(find_scale(flags.scale).config, given, parse_settings(flags.settings)).config
     step_tokens = config.base.sequences_per_step * config.model.context
     steps = max(10, (QUICK_TOKENS if flags.quick else flags.tokens) // step_tokens)
-    base = config.base.model_copy(update={"steps": steps, "warmup_steps": max(5, steps // 20), "eval_every": None})
+    named = any(setting.startswith("base.warmup_steps=") for setting in flags.settings)
+    warmup_steps = config.base.warmup_steps if named else max(5, steps // 20)
+    base = config.base.model_copy(update={"steps": steps, "warmup_steps": warmup_steps, "eval_every": None})
     documents = [text for file in sorted(flags.source.rglob("*.parquet")) for text in pq.read_table(file)["text"].to_pylist()]
     held = [text for text in documents if hashlib.sha256(text.encode()).digest()[0] < 5]
     trained = [text for text in documents if hashlib.sha256(text.encode()).digest()[0] >= 5]
