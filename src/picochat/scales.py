@@ -68,7 +68,7 @@ SCALES: tuple[Scale, ...] = (
             tokenizer=TokenizerConfig(vocab_size=2048),
             model=ModelConfig(context=256, layers=4, width=256, heads=4, kv_heads=2, mlp_width=640),
             base=TrainConfig(steps=1_800, sequences_per_step=8, warmup_steps=20, muon_lr=0.03, adamw_lr=0.01, eval_every=300),
-            sft=TrainConfig(steps=500, sequences_per_step=16, warmup_steps=10, adamw_lr=0.005, eval_every=100),
+            sft=TrainConfig(steps=700, sequences_per_step=16, warmup_steps=10, adamw_lr=0.005, eval_every=100),
         ),
     ),
     Scale(
