@@ -24,6 +24,10 @@ SFT_FIX = "look at the failing rows in eval/replies.jsonl; more or other SFT: --
 STATUS: dict[str, Literal["approved", "warn", "blocked"]] = {"pass": "approved", "warn": "warn", "block": "blocked"}
 STAGE_FIX = SFT_FIX + "; where a stage has too few rows: --eval-rows 700"
 SCORE_AGAIN = "move the run folder's eval/ away and run the same command again: it scores what stands"
+CLEAN_UP = (
+    "picochat data honesty --dataset-pack ... names rows and documents; list those of its report.json (documents_to_leave_out) in "
+    'corpus_recipe.json under "exclude_documents", or write other rows: picochat data task-pack ... --seed N --force; then run again'
+)
 RUN_AGAIN = "run the same command again: it goes on where it stopped"
 
 
@@ -89,7 +93,7 @@ RULES: tuple[Row, ...] = (
     Row("preflight", "checks of this run's preflight that block", "checks", measures.blocking_preflight_checks, None, exactly(0), ALWAYS,
         "a run that should not have started proves nothing", "mend what preflight.md names, then run again with --preflight-only", details.preflight_blocks),
     Row("data_honesty", "contamination checks that block or are missing", "checks", blocked_contamination, None, exactly(0), RELEASE,
-        "a score on seen items means nothing", "honesty/report.md names the rows and the documents", _contamination_names),
+        "a score on seen items means nothing", CLEAN_UP, _contamination_names),
     Row("run_completed", "planned steps that were not done", "steps", measures.missing_steps, None, exactly(0), ALWAYS,
         "a run that was cut short is another run", RUN_AGAIN, details.run_steps),
     Row("run_completed", "training stages with a loss that is not finite", "stages", measures.stages_with_broken_loss, None, exactly(0), ALWAYS,
