@@ -50,7 +50,7 @@ ADAMW_OURS = ("picochat", "picochat-compiled")
 MUON_OURS = ("picochat-muon", "picochat-muon-compiled")
 PEERS = ("trainer", "trainer-compiled", "litgpt", "litgpt-micro-4")
 QUICK = ("picochat", "trainer", "litgpt")
-PEAK_RATES = (1e-3, 3e-3, 1e-2)
+PEAK_RATES = (1e-3, 3e-3, 1e-2, 2e-2)  # from below each peer's best to above it, at tiny
 SCHEDULES = (
     # peer       what its own loop offers
     ("trainer", ("linear to 0", "cosine to 10%")),

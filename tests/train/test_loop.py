@@ -117,6 +117,12 @@ def test_spikes_are_counted_against_the_running_mean() -> None:
     assert not watch.is_spike(71, 4.0)
 
 
+def test_batches_that_differ_where_rows_are_known_by_heart_are_no_spikes() -> None:
+    watch = SpikeWatch(2.0)
+    assert not any(watch.is_spike(step, 0.3 if step % 10 == 0 else 0.01) for step in range(100))
+    assert watch.is_spike(100, 0.8)
+
+
 def test_rate_warms_up_holds_and_falls_to_the_final_share() -> None:
     config = TrainConfig(steps=100, warmup_steps=10, decay_share=0.5, final_lr_share=0.1)
     shares = [lr_share(step, config) for step in range(100)]

@@ -11,6 +11,8 @@ EMA_WEIGHT = 0.05
 """Weight of the newest loss in the running mean: it looks back over about twenty steps."""
 FIRST_STEPS = 20
 """Steps before the running mean means anything: the loss falls too steeply."""
+NOISE_NATS = 0.5
+"""A smaller rise is no spike: where rows are nearly known by heart, batches differ by several times a mean of 0.01."""
 
 
 @dataclass
@@ -23,7 +25,8 @@ class SpikeWatch:
     steps: list[int] = field(default_factory=list[int])
 
     def is_spike(self, step: int, loss: float) -> bool:
-        spike = self.seen >= FIRST_STEPS and self.mean is not None and loss > self.factor * self.mean
+        high = self.mean is not None and loss > max(self.factor * self.mean, self.mean + NOISE_NATS)
+        spike = high and self.seen >= FIRST_STEPS
         if spike:
             self.steps.append(step)
         self.mean = loss if self.mean is None else (1 - EMA_WEIGHT) * self.mean + EMA_WEIGHT * loss
