@@ -49,8 +49,9 @@ def hf_import(
     Reads parquet, jsonl(.gz, .zst), txt and md. Skipped and counted: repeated texts, and texts of more than 20 million
     characters. HF_TOKEN and HF_ENDPOINT are honoured.
     """
-    from picochat.data.importing.hf_import import ImportRequest, import_dataset
+    from picochat.data.importing.hf_import import import_dataset
     from picochat.data.importing.hub_requests import Patience
+    from picochat.data.importing.request import ImportRequest
 
     request = ImportRequest(
         dataset=dataset,

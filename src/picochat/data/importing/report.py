@@ -11,7 +11,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from picochat.core.machine import usable_cores
 from picochat.core.progress import quantity, say
@@ -20,10 +20,8 @@ from picochat.core.records import Record, digest_json, write_atomic, write_json
 from picochat.data.documents import MANIFEST_NAME, DocumentsManifest, Provenance, documents_manifest, read_source_file
 from picochat.data.formats.usable import LONGEST_DOCUMENT_CHARACTERS
 from picochat.data.importing.origin import Origin
+from picochat.data.importing.request import ImportPlaces, ImportRequest
 from picochat.data.importing.work import ImportState, RowPreview
-
-if TYPE_CHECKING:
-    from picochat.data.importing.hf_import import ImportPlaces, ImportRequest
 
 HEAD_BYTES = 1_000_000
 RANGES_SHOWN = 4  # in the .md; the .json has all
