@@ -13,7 +13,7 @@ from picochat.honesty.normalize import normalized_text, words_of
 from picochat.skills import rows as skill_rows
 from picochat.skills.pack import PROFILES, SKILLS, Skill, TaskPackReport, count_skills, make_rows, make_task_pack, weights_of
 from picochat.skills.rows import as_eval_row, read_eval_rows, read_sft_rows
-from picochat.skills.scoring import score_reply
+from picochat.skills.scoring import can_fail, score_reply
 from tests.skills.rows_builder import release_rows
 
 
@@ -188,7 +188,7 @@ def test_every_skill_keeps_its_sides_apart_and_passes_its_own_rules(skill: Skill
     for row in [*map(as_eval_row, sft), *evals]:
         assert row.skill == skill.name and row.curriculum_stage in skill.stages
         assert score_reply(row, row.reference_answer or "").passed, row
-        assert skill_rows.can_fail(row) and not score_reply(row, row.user).passed, row
+        assert can_fail(row) and not score_reply(row, row.user).passed, row
 
 
 @pytest.mark.parametrize("profile", sorted(PROFILES))

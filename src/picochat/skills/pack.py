@@ -18,8 +18,9 @@ from picochat.core.errors import BadInput, Problem, WrongUsage, did_you_mean
 from picochat.core.records import canonical_json, digest_bytes, write_atomic
 from picochat.honesty.normalize import normalized_text
 from picochat.skills import arithmetic, choice, identity, refusal, spelling
+from picochat.skills.prepare import count_shared_items
 from picochat.skills.question import AnswerStyle, Question, Split, seeded, share_rows
-from picochat.skills.rows import EvalRow, SftRow, count_shared_items, eval_row, row_json, sft_row
+from picochat.skills.rows import EvalRow, SftRow, eval_row, row_json, sft_row
 
 if TYPE_CHECKING:  # the Hub's client is for who asks for it
     from picochat.skills.public import PublicCount
