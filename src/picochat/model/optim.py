@@ -1,9 +1,9 @@
 """The optimizer step: Muon for the matrices of the blocks, AdamW for the rest, the centring projection last.
 
-Muon (Jordan et al. 2024): momentum, then five Newton-Schulz iterations that bring all singular values of the update near
-one. Matrices of one shape are stacked, so that a step is a few batched products instead of hundreds of small ones.
-Momentum and masters are float32; the iterations run in bfloat16 on a GPU and in float32 elsewhere (bfloat16 products are
-far slower on most processors). Does not know the schedule: each step is told its share of the peak rate.
+Muon (Jordan et al. 2024): momentum, and of it an update whose singular values are all near one (model/orthogonalize.py).
+Matrices of one shape are stacked, so that a step is a few batched products instead of hundreds of small ones. Momentum and
+masters are float32; the update is computed in bfloat16 on a GPU and in float32 elsewhere (bfloat16 products are far slower
+on most processors). Does not know the schedule: each step is told its share of the peak rate.
 """
 
 from __future__ import annotations
@@ -19,25 +19,10 @@ from picochat.core.errors import BadInput
 from picochat.model.centred import project_, projected_weights
 from picochat.model.crew import NO_CREW, Crew
 from picochat.model.gpt import GPT
+from picochat.model.orthogonalize import orthogonalize
 
 if TYPE_CHECKING:
     from picochat.model.shards import Shards
-
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic of the Muon reference: steep at zero, near one over (0, 1]."""
-NEWTON_SCHULZ_STEPS = 5
-
-
-def orthogonalize(update_NOI: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each matrix of the stack (N, O, I) with its singular values pushed to about one. Returns float32."""
-    a, b, c = NEWTON_SCHULZ
-    tall = update_NOI.shape[-2] > update_NOI.shape[-1]
-    x = (update_NOI.mT if tall else update_NOI).to(dtype)
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).float()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from picochat.core.errors import Problem, WrongUsage
 from picochat.model.gpt import GPT
-from picochat.model.optim import orthogonalize
+from picochat.model.orthogonalize import orthogonalize
 
 EMBEDDING = "embedding.weight"
 
