@@ -171,7 +171,7 @@ def test_step_that_does_not_fit_is_taken_again_in_smaller_parts(capsys: pytest.C
     want = exact_gradients(engine.model, fed)
     engine.layout.loss_sum = limited(engine, most_rows=3)
     engine.gradients(fed)
-    assert engine.rows == 2 and "8 sequences at a time do not fit" in capsys.readouterr().err
+    assert engine.micro_batch == 2 and "8 sequences at a time do not fit" in capsys.readouterr().err
     for name, parameter in engine.model.named_parameters():
         assert parameter.grad is not None
         assert float((parameter.grad.double() - want[name]).norm() / want[name].norm()) < 3e-6, name

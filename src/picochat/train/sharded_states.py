@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from picochat.model.gpt import GPT
 from picochat.model.optim import Optimizer
-from picochat.model.shards import Shards
+from picochat.model.sharding import Sharding
 from picochat.train.checkpoint import (
     OPTIMIZER,
     PARTS,
@@ -91,19 +91,21 @@ class ShardedStateWriter:
         drop_old_states(self.workspace, self.kept_steps(record))
 
 
-def load_sharded_state(folder: Path, model: GPT, optimizer: Optimizer, shards: Shards) -> SavedState:
+def load_sharded_state(folder: Path, model: GPT, optimizer: Optimizer, sharding: Sharding) -> SavedState:
     """This process's parts of the state in a folder, split as `model` is; all processes call it together."""
     record = state_record(folder)
     weights = {name: torch.empty_like(tensor) for name, tensor in model.state_dict().items()}
     states = optimizer.blank_state()
     if (folder / PARTS).exists():
         tensors = joined(weights, states)
-        load(tensors, storage_reader=HuggingFaceStorageReader(str(folder / PARTS)), process_group=shards.group)
+        load(tensors, storage_reader=HuggingFaceStorageReader(str(folder / PARTS)), process_group=sharding.group)
         return SavedState(record, *parted(tensors))
-    return SavedState(record, _split_file(folder / WEIGHTS, weights, shards), _split_file(folder / OPTIMIZER, states, shards))
+    return SavedState(
+        record, _split_file(folder / WEIGHTS, weights, sharding), _split_file(folder / OPTIMIZER, states, sharding)
+    )
 
 
-def _split_file(path: Path, like: Mapping[str, Tensor], shards: Shards) -> dict[str, Tensor]:
+def _split_file(path: Path, like: Mapping[str, Tensor], sharding: Sharding) -> dict[str, Tensor]:
     """The tensors of a whole state, one at a time, of which this process keeps its part."""
     with safe_open(path, framework="pt") as stored:
-        return {name: shards.split(stored.get_tensor(name), tensor) for name, tensor in like.items()}
+        return {name: sharding.split(stored.get_tensor(name), tensor) for name, tensor in like.items()}
