@@ -253,20 +253,24 @@ def _report(
         data_files_in_split=len(origin.files),
         data_files=files,
         document_files_written=len(manifest.shards),
-        document_files=[
-            DocumentFile(
-                path=f"{documents_dir}/{shard.name}",
-                num_documents=shard.documents,
-                num_characters=shard.characters,
-                text_bytes=shard.text_bytes,
-                sha256=shard.sha256,
-            )
-            for shard in manifest.shards
-        ],
+        document_files=_document_files(manifest, documents_dir),
         rows_reported=len(state.previews),
         rows_omitted=state.rows_seen - len(state.previews),
         rows=state.previews,
     )
+
+
+def _document_files(manifest: DocumentsManifest, documents_dir: str) -> list[DocumentFile]:
+    return [
+        DocumentFile(
+            path=f"{documents_dir}/{shard.name}",
+            num_documents=shard.documents,
+            num_characters=shard.characters,
+            text_bytes=shard.text_bytes,
+            sha256=shard.sha256,
+        )
+        for shard in manifest.shards
+    ]
 
 
 def _head(documents: Path, manifest: DocumentsManifest, documents_dir: str) -> bytes:
