@@ -41,7 +41,7 @@ from picochat.scales import find_scale
 from picochat.tokens.shards import TokenStream
 from picochat.tokens.tokenizer import Tokenizer, train
 from picochat.train.feed import feed_of_stream
-from picochat.train.live import HeldOut
+from picochat.train.held_out import HeldOut
 from picochat.train.loop import Job, Trainer
 
 BLOCK_STEPS = 20

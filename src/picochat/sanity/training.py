@@ -28,7 +28,7 @@ from picochat.tokens.batches import rows_of_step
 from picochat.tokens.shards import TokenStream
 from picochat.train.engine import Engine
 from picochat.train.feed import Batch, Feed, HostFeed, next_token_batch
-from picochat.train.live import HeldOut
+from picochat.train.held_out import HeldOut
 from picochat.train.loop import Job, Trainer
 
 CAPACITY_STEPS = 20

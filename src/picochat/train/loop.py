@@ -27,7 +27,9 @@ from picochat.model.gpt import GPT
 from picochat.train.checkpoint import BestSoFar, SavedState, StateRecord, state_folder
 from picochat.train.engine import Engine
 from picochat.train.feed import Feed
-from picochat.train.live import HeldOut, LossQueue, Reports, StepResult
+from picochat.train.held_out import HeldOut
+from picochat.train.live import Reports
+from picochat.train.losses import LossQueue, StepResult
 from picochat.train.pace import StartClock
 from picochat.train.ranks import ALONE, Ranks
 from picochat.train.schedule import lr_share
