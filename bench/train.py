@@ -245,7 +245,7 @@ def real_tokens(source: Path, config: TokenizerConfig, folder: Path) -> tuple[To
     tokenizer = Tokenizer.load(path)
     parts = tuple(np.array([tokenizer.bos, *ids], dtype=np.uint16) for ids in tokenizer.encode_many(texts))
     joined = np.concatenate(parts)
-    return TokenStream(parts=(joined,), bounds=(0, len(joined)), text_bytes=0, starts_files=()), tokenizer.vocab_size
+    return TokenStream(parts=(joined,), bounds=(0, len(joined)), text_bytes=0), tokenizer.vocab_size
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def stream_of(tokens: np.ndarray, shards: int) -> TokenStream:
     cuts = np.linspace(0, len(tokens), shards + 1).astype(int)
     cuts[1:-1] += np.arange(shards - 1) * 3
     parts = tuple(tokens[a:b].astype(np.uint16) for a, b in itertools.pairwise(cuts))
-    return TokenStream(parts, tuple(int(cut) for cut in cuts), text_bytes=len(tokens), starts_files=())
+    return TokenStream(parts, tuple(int(cut) for cut in cuts), text_bytes=len(tokens))
 
 
 def feeds_of(stream: TokenStream, rows_per_step: int) -> list[Feed]:
