@@ -154,21 +154,6 @@ def _run_pack(request: RunRequest) -> RunVerdict:
     return RunVerdict([*gate_lines(gate), *where, f"release gate: {gate.status}"], 3 if gate.status == "blocked" else 0)
 
 
-def status_lines(run: RunDir) -> list[str]:
-    """One line an artifact: made with its digest and facts' verdict, in the making, or missing."""
-    lines: list[str] = []
-    for stage in STAGES:
-        place = run.place(stage.kind)
-        if run.has(stage.kind):
-            lines.append(f"{stage.kind:14} made     {run.artifact(stage.kind).digest[:12]}  {place}")
-        elif place.with_name(f"{place.name}.work").exists():
-            rows = read_journal(run.metrics(stage.kind)) if stage.kind in ("base", "sft") else []
-            lines.append(f"{stage.kind:14} begun    {standing_words(rows, time.time())}".rstrip())
-        else:
-            lines.append(f"{stage.kind:14} missing")
-    return lines
-
-
 def open_request(request: RunRequest) -> tuple[RunDir, ResolvedConfig, LoadedPack]:
     """The run folder, the settings with their origins, and the pack. Raises WrongUsage or BadInput; writes nothing."""
     resolved = resolve(find_scale(request.scale).config, request.flags, parse_settings(request.settings))
@@ -217,6 +202,21 @@ def check_device(config: RunConfig) -> None:
 
     find_device(config.runtime)
     require_devices(config.runtime, current_ranks())
+
+
+def status_lines(run: RunDir) -> list[str]:
+    """One line an artifact: made with its digest and facts' verdict, in the making, or missing."""
+    lines: list[str] = []
+    for stage in STAGES:
+        place = run.place(stage.kind)
+        if run.has(stage.kind):
+            lines.append(f"{stage.kind:14} made     {run.artifact(stage.kind).digest[:12]}  {place}")
+        elif place.with_name(f"{place.name}.work").exists():
+            rows = read_journal(run.metrics(stage.kind)) if stage.kind in ("base", "sft") else []
+            lines.append(f"{stage.kind:14} begun    {standing_words(rows, time.time())}".rstrip())
+        else:
+            lines.append(f"{stage.kind:14} missing")
+    return lines
 
 
 # ---- making artifacts ------------------------------------------------------------------------------------------------

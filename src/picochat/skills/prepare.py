@@ -16,7 +16,7 @@ from picochat.core.records import write_jsonl
 from picochat.honesty.normalize import normalized_text
 from picochat.rundir import RowsFacts
 from picochat.skills.question import hash_share
-from picochat.skills.rows import TASK_PACK_FIX, EvalRow, SftRow, read_eval_rows, read_sft_rows, row_json
+from picochat.skills.rows import REMEDY, EvalRow, SftRow, read_eval_rows, read_sft_rows, row_json
 from picochat.skills.scoring import can_fail
 
 if TYPE_CHECKING:
@@ -72,15 +72,13 @@ def _read_both(pack: LoadedPack | HasRows) -> tuple[list[SftRow], list[EvalRow]]
     except BadInput as error:
         problems += [Problem(error.what), *error.problems]
     if problems:
-        raise BadInput(
-            f"the rows of pack {pack.path} are not usable", problems=problems, fix=TASK_PACK_FIX.format(pack=pack.path)
-        )
+        raise BadInput(f"the rows of pack {pack.path} are not usable", problems=problems, fix=REMEDY.format(pack=pack.path))
     return sft, evals
 
 
 def _required(path: Path | None, key: str) -> Path:
     if path is None:
-        raise BadInput(f"{key}: the pack names no file", fix=TASK_PACK_FIX.format(pack="PACK"))
+        raise BadInput(f"{key}: the pack names no file", fix=REMEDY.format(pack="PACK"))
     return path
 
 

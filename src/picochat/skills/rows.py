@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     pass
 
 MOST_PROBLEMS_SHOWN = 20
-TASK_PACK_FIX = "picochat data task-pack --dataset-pack {pack} --profile release_skills --force"
+REMEDY = "picochat data task-pack --dataset-pack {pack} --profile release_skills --force"
 SkillName = Literal["identity", "refusal", "choice", "math", "spelling", "other"]
 SKILL_OF_PREFIX: tuple[tuple[str, SkillName], ...] = (
     # category begins with, skill
@@ -228,10 +228,10 @@ def _read_rows(path: Path, model: type[Row], what: str, prefix: str) -> list[Row
         raise BadInput(
             f"{what} {path} are not usable: {_count(problems)}",
             problems=_first(problems),
-            fix=TASK_PACK_FIX.format(pack="PACK"),
+            fix=REMEDY.format(pack="PACK"),
         )
     if not rows:
-        raise BadInput(f"{what} {path}: the file has no rows", fix=TASK_PACK_FIX.format(pack="PACK"))
+        raise BadInput(f"{what} {path}: the file has no rows", fix=REMEDY.format(pack="PACK"))
     return rows
 
 
@@ -240,7 +240,7 @@ def _lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
     try:
         stream = path.open("rb")
     except FileNotFoundError:
-        raise BadInput(f"{what} {path}: the file does not exist", fix=TASK_PACK_FIX.format(pack="PACK")) from None
+        raise BadInput(f"{what} {path}: the file does not exist", fix=REMEDY.format(pack="PACK")) from None
     except (IsADirectoryError, PermissionError) as error:
         raise BadInput(f"{what} {path}: {error.strerror}", fix="name a file that can be read") from None
     with stream:
