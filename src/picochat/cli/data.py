@@ -126,7 +126,7 @@ def task_pack(
     promote: Annotated[bool, typer.Option("--promote/--no-promote", help="Write the rows' names into the pack.")] = True,
 ) -> None:
     """Make SFT and eval rows of the five skills, and name them in the pack."""
-    from picochat.skills.pack import make_task_pack
+    from picochat.skills.task_pack import make_task_pack
 
     report = make_task_pack(
         dataset_pack,
