@@ -219,9 +219,6 @@ def status_lines(run: RunDir) -> list[str]:
     return lines
 
 
-# ---- making artifacts ------------------------------------------------------------------------------------------------
-
-
 def run_stages(run: RunDir, resolved: ResolvedConfig, pack: LoadedPack, *, last: str) -> dict[str, Artifact]:
     """Make every artifact up to `last`, in the order of the table. Returns them by kind. Holds the run folder meanwhile."""
     run.require_own()
@@ -262,6 +259,9 @@ def _make(stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: 
     artifact, kept = _make_shared(stage, key, inputs, arguments)
     place.parent.mkdir(parents=True, exist_ok=True)
     return adopt(artifact, place), kept
+
+
+# ---- what is shared, and what decides whether an artifact still stands -----------------------------------------------
 
 
 def shared_corpus(config: RunConfig, pack: LoadedPack) -> Artifact:
