@@ -33,7 +33,7 @@ from picochat.model.sampling import continuation_log_likelihoods, greedy_replies
 from picochat.model.weights import load_model
 from picochat.rundir import RunDir
 from picochat.scales import find_scale
-from picochat.skills.pack import make_rows
+from picochat.skills.mixture import make_rows
 from picochat.skills.rows import EvalRow, read_published_rows
 from picochat.skills.scoring import choice_candidates
 from picochat.tokens.tokenizer import Tokenizer, train

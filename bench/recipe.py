@@ -29,8 +29,7 @@ from picochat.scales import find_scale
 from picochat.tokens.batches import rows_of_step
 from picochat.tokens.tokenizer import Tokenizer, train
 from picochat.train.feed import Batch, HostFeed
-from picochat.train.held_out import summed_loss
-from picochat.train.live import HeldOut
+from picochat.train.held_out import HeldOut, summed_loss
 from picochat.train.loop import Job, Trainer
 
 QUICK_TOKENS = 20_000

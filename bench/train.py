@@ -41,7 +41,7 @@ from picochat.scales import find_scale
 from picochat.tokens.shards import TokenStream
 from picochat.tokens.tokenizer import Tokenizer, train
 from picochat.train.feed import feed_of_stream
-from picochat.train.live import HeldOut
+from picochat.train.held_out import HeldOut
 from picochat.train.loop import Job, Trainer
 
 BLOCK_STEPS = 20
@@ -245,7 +245,7 @@ def real_tokens(source: Path, config: TokenizerConfig, folder: Path) -> tuple[To
     tokenizer = Tokenizer.load(path)
     parts = tuple(np.array([tokenizer.bos, *ids], dtype=np.uint16) for ids in tokenizer.encode_many(texts))
     joined = np.concatenate(parts)
-    return TokenStream(parts=(joined,), bounds=(0, len(joined)), text_bytes=0, starts_files=()), tokenizer.vocab_size
+    return TokenStream(parts=(joined,), bounds=(0, len(joined)), text_bytes=0), tokenizer.vocab_size
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pydoc_data.topics
 from pathlib import Path
 
 from picochat.core.records import write_jsonl
-from picochat.skills.pack import make_rows
+from picochat.skills.mixture import make_rows
 from picochat.skills.rows import row_json
 
 SHAPE = {

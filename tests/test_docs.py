@@ -19,11 +19,11 @@ def test_readme_map_matches_the_tree() -> None:
 
 
 def test_every_file_that_the_documents_name_exists() -> None:
-    """Paths in backticks: from the root, or from the package where the tour and the recipes speak of its files."""
+    """Paths of code in backticks: from the root or the package; a name alone is that of a file somewhere in it."""
     missing: list[str] = []
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "tour.md"):
-        for name in re.findall(r"`((?:[\w-]+/)+[\w.-]+\.(?:py|md|sh))`", page.read_text(encoding="utf-8")):
-            if not any((folder / name).exists() for folder in (ROOT, PACKAGE)):
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for name in re.findall(r"`((?:[\w-]+/)*[\w.-]+\.(?:py|sh)|docs/[\w./-]+\.md)`", page.read_text(encoding="utf-8")):
+            if not any((folder / name).exists() for folder in (ROOT, PACKAGE)) and ("/" in name or not [*PACKAGE.rglob(name)]):
                 missing.append(f"{page.name}: {name}")
     assert missing == []
 

@@ -88,7 +88,7 @@ def picochat(task: Task, speaker: Speaker, *, optimizer: str, compiled: bool) ->
     from picochat.model.gpt import GPT, initialise
     from picochat.scales import find_scale
     from picochat.train.feed import Batch, HostFeed
-    from picochat.train.live import HeldOut
+    from picochat.train.held_out import HeldOut
     from picochat.train.loop import Job, Trainer
 
     config = find_scale(task.scale).config

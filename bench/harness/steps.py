@@ -72,7 +72,7 @@ def picochat_step(
         compiled = torch.compile(model.loss_sum, dynamic=False, fullgraph=True, options=options)
         setattr(engine.layout, "loss_sum", compiled)  # noqa: B010
     name = " ".join(["picochat", train.matrix_optimizer, *(f"{key}={value}" for key, value in levers.items())])
-    return Contender(name, lambda n: engine.step(feed.step(n), 1.0)[0], feed.close, lambda: engine.rows)
+    return Contender(name, lambda n: engine.step(feed.step(n), 1.0)[0], feed.close, lambda: engine.micro_batch)
 
 
 def _feed(stream: TokenStream, context: int, rows: int, compute: Compute, kind: str | None) -> Feed:

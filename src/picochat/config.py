@@ -62,7 +62,7 @@ class ShardsConfig(Record):
 
 
 class ModelConfig(Record):
-    """The block of docs/tour.md: parallel residual, one RMSNorm, grouped heads with QK-norm, RoPE, SwiGLU, tied embeddings."""
+    """The block of model/gpt.py: parallel residual, one RMSNorm, grouped heads with QK-norm, RoPE, SwiGLU, tied embeddings."""
 
     context: PositiveInt = Field(default=512, description="tokens a position can look back on")
     layers: PositiveInt = 16

@@ -52,7 +52,8 @@ class Stage:
     """One row: the artifact's kind, the function that makes it, and what the function is given by these names.
 
     `needs`: artifacts. `settings`: sections of the config; also `seed`, `config` (all of it), `pack`, `benchmark_files` (where
-    benchmarks were found just now), `run` and `track` (the folder of trackers). A function that is given `run` reads its artifacts there, and is not given them one by one.
+    benchmarks were found just now), `run` and `track` (the folder of trackers). A function that is given `run` reads its
+    artifacts there, and is not given them one by one.
     `version`: raise it when the function makes something else from the same input.
     `by_all`: where torchrun started several processes, all of them call the function together; the first one publishes.
     """
@@ -70,7 +71,7 @@ STAGES: tuple[Stage, ...] = (
     #     kind             by                                             needs                                                        settings
     Stage("corpus",        "picochat.data.corpus.build:build_corpus",           (),                                                          ("pack", "data", "host"), 2, shared=True),
     Stage("practice",      "picochat.skills.practice:write_practice",     ("corpus",),                                                 ("practice", "host", "seed"), 2, shared=True),
-    Stage("rows",          "picochat.skills.rows:prepare_rows",           (),                                                          ("pack", "seed"), 1),
+    Stage("rows",          "picochat.skills.prepare:prepare_rows",        (),                                                          ("pack", "seed"), 1),
     Stage("benchmarks",    "picochat.data.benchmarks.stage:publish_benchmarks", (),                                                    ("external", "benchmark_files"), 1),
     Stage("tokenizer",     "picochat.tokens.tokenizer:train_tokenizer",   ("corpus",),                                                 ("tokenizer", "seed"), 2, shared=True),
     Stage("shards",        "picochat.tokens.shards:write_shards",         ("corpus", "practice", "tokenizer"),                         ("shards", "host", "seed"), 2, shared=True),
@@ -90,6 +91,9 @@ STAGES: tuple[Stage, ...] = (
 def stage_function(stage: Stage) -> Callable[..., None]:
     module, _, name = stage.by.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+# ---- a run, as it is asked for ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -154,17 +158,6 @@ def open_request(request: RunRequest) -> tuple[RunDir, ResolvedConfig, LoadedPac
     """The run folder, the settings with their origins, and the pack. Raises WrongUsage or BadInput; writes nothing."""
     resolved = resolve(find_scale(request.scale).config, request.flags, parse_settings(request.settings))
     return RunDir(request.out_dir), resolved, load_pack(request.dataset_pack)
-
-
-def shared_workspace(request: RunRequest, kind: str) -> Path:
-    """Where the shared stage `kind` of this run looks for work that is done already, such as other machines may leave.
-
-    The artifacts that the stage needs must stand in the run folder; BadInput names the one that is missing.
-    """
-    run, resolved, pack = open_request(request)
-    stage = _shared_stage(kind)
-    _, key = _inputs_and_key(stage, resolved.config, pack, {need: run.artifact(need) for need in stage.needs})
-    return open_workspace(shared_place(stage, key), key)
 
 
 def parse_settings(texts: list[str]) -> dict[str, str]:
@@ -268,11 +261,25 @@ def _make(stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: 
     return adopt(artifact, place), kept
 
 
+# ---- what is shared, and what decides whether an artifact still stands -----------------------------------------------
+
+
 def shared_corpus(config: RunConfig, pack: LoadedPack) -> Artifact:
     """The corpus of a pack in the cache, made now where it is not there: a run with these settings finds it made."""
     stage = _shared_stage("corpus")
     inputs, key = _inputs_and_key(stage, config, pack, {})
     return _make_shared(stage, key, inputs, {"pack": pack, "data": config.data, "host": config.host})[0]
+
+
+def shared_workspace(request: RunRequest, kind: str) -> Path:
+    """Where the shared stage `kind` of this run looks for work that is done already, such as other machines may leave.
+
+    The artifacts that the stage needs must stand in the run folder; BadInput names the one that is missing.
+    """
+    run, resolved, pack = open_request(request)
+    stage = _shared_stage(kind)
+    _, key = _inputs_and_key(stage, resolved.config, pack, {need: run.artifact(need) for need in stage.needs})
+    return open_workspace(shared_place(stage, key), key)
 
 
 def _shared_stage(kind: str) -> Stage:
@@ -306,6 +313,28 @@ def _inputs_and_key(
     return inputs, artifact_key(keyed, inputs, stage.version)
 
 
+def _setting(name: str, run: RunDir, config: RunConfig, pack: LoadedPack) -> Any:
+    if name == "gpu_hour_usd":
+        return config.gate.gpu_hour_usd
+    if name == "benchmark_files":
+        return resolve_benchmarks(config.external)
+    return {"pack": pack, "run": run, "config": config, "track": run.track}.get(name) or getattr(config, name)
+
+
+def _keyed(stage: Stage, config: RunConfig, pack: LoadedPack) -> dict[str, object]:
+    """The values that decide whether an artifact still stands. Processes, how often to save, what an hour costs: those do not."""
+    keyed: dict[str, object] = {}
+    for name in stage.settings:
+        if name == "config":
+            keyed[name] = config.model_dump(mode="json", exclude={"host"})
+        elif name == "pack":
+            keyed[name] = str(pack.path.resolve()) if stage.kind == "corpus" else None
+        elif name not in ("host", "run", "gpu_hour_usd", "track", "benchmark_files"):
+            value = getattr(config, name)
+            keyed[name] = value if isinstance(value, int) else value.model_dump(mode="json")
+    return keyed
+
+
 def _publish(stage: Stage, place: Path, key: str, inputs: dict[str, str], arguments: dict[str, Any]) -> Artifact:
     say(f"making {stage.kind}")
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -317,7 +346,7 @@ def _publish(stage: Stage, place: Path, key: str, inputs: dict[str, str], argume
     return draft.artifact
 
 
-# ---- several processes ----------------------------------------------------------------------------------------------------
+# ---- several processes -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -393,25 +422,3 @@ def unseen(call: Call, ranks: Ranks) -> Problem | None:
     if not (call.workspace / "key").exists():
         return Problem(f"process {ranks.rank} on {platform.node()}: {call.workspace} is missing")
     return None
-
-
-def _setting(name: str, run: RunDir, config: RunConfig, pack: LoadedPack) -> Any:
-    if name == "gpu_hour_usd":
-        return config.gate.gpu_hour_usd
-    if name == "benchmark_files":
-        return resolve_benchmarks(config.external)
-    return {"pack": pack, "run": run, "config": config, "track": run.track}.get(name) or getattr(config, name)
-
-
-def _keyed(stage: Stage, config: RunConfig, pack: LoadedPack) -> dict[str, object]:
-    """The values that decide whether an artifact still stands. Processes, how often to save, what an hour costs: those do not."""
-    keyed: dict[str, object] = {}
-    for name in stage.settings:
-        if name == "config":
-            keyed[name] = config.model_dump(mode="json", exclude={"host"})
-        elif name == "pack":
-            keyed[name] = str(pack.path.resolve()) if stage.kind == "corpus" else None
-        elif name not in ("host", "run", "gpu_hour_usd", "track", "benchmark_files"):
-            value = getattr(config, name)
-            keyed[name] = value if isinstance(value, int) else value.model_dump(mode="json")
-    return keyed

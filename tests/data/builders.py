@@ -17,7 +17,7 @@ from picochat.config import DataConfig, HostConfig
 from picochat.core.publish import Artifact, publish
 from picochat.data.corpus.build import build_corpus
 from picochat.data.documents import write_documents
-from picochat.data.importing.hf_import import ImportRequest
+from picochat.data.importing.request import ImportRequest
 from picochat.data.pack import LoadedPack, load_pack
 from tests.fake_hub import FakeHub
 

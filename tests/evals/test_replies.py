@@ -9,7 +9,7 @@ from picochat.config import EvalConfig, ModelConfig
 from picochat.evals.replies import ask_all, row_prompt
 from picochat.model.gpt import GPT, initialise
 from picochat.model.sampling import continuation_log_likelihoods, greedy_replies, option_log_likelihoods
-from picochat.skills.pack import make_rows
+from picochat.skills.mixture import make_rows
 from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import choice_candidates
 from picochat.tokens.tokenizer import Tokenizer, train

@@ -8,7 +8,7 @@ import pytest
 from picochat.core.records import parse_record, read_jsonl, write_jsonl
 from picochat.evals.record import Asked, Measured, Memorization
 from picochat.evals.scores import judge, scores_of
-from picochat.skills.pack import make_rows
+from picochat.skills.mixture import make_rows
 from picochat.skills.rows import EvalRow, as_eval_row
 
 SFT, EVALS = make_rows("release_skills", 200, 120, "scratchpad", 1)

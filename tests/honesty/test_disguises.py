@@ -10,7 +10,7 @@ from picochat.honesty.index import Index, build_index
 from picochat.honesty.items import item_of_row, scan_item
 from picochat.honesty.report import BLIND_SPOTS
 from picochat.honesty.texts import scan_batch
-from picochat.skills.pack import make_rows
+from picochat.skills.mixture import make_rows
 from picochat.skills.rows import row_json
 
 BENCHMARK = (  # written for this test, in the manner of public ones

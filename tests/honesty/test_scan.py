@@ -18,7 +18,7 @@ from picochat.honesty.items import item_of_row, scan_item
 from picochat.honesty.report import report_page
 from picochat.honesty.scan import ScanFound, scan_rows, scan_run
 from picochat.rundir import CorpusFacts, HonestyFacts, PracticeFacts, facts_of
-from picochat.skills.rows import prepare_rows
+from picochat.skills.prepare import prepare_rows
 from tests.tokens.builders import make_practice
 
 CONFIG = HonestyConfig()

@@ -8,7 +8,8 @@ from picochat.core.errors import BadInput, WrongUsage
 from picochat.model.centred import centre_, largest_centre_error
 from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, initialise
-from picochat.model.optim import Optimizer, orthogonalize
+from picochat.model.optim import Optimizer
+from picochat.model.orthogonalize import orthogonalize
 
 CONFIG = ModelConfig(context=32, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64)
 
@@ -25,17 +26,6 @@ def step(model: GPT, optimizer: Optimizer, seed: int, lr_share: float = 1.0) -> 
     ids = torch.randint(0, 97, (4, 33), generator=torch.Generator().manual_seed(seed))
     (model.loss_sum(ids[:, :-1], ids[:, 1:]) / 128).backward()
     return float(optimizer.step(lr_share))
-
-
-@pytest.mark.parametrize("shape", [(3, 20, 50), (2, 50, 20), (1, 16, 16)])
-def test_orthogonalized_updates_have_singular_values_near_one(shape: tuple[int, int, int]) -> None:
-    update = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalize(update, torch.float32))
-    assert float(values.min()) > 0.3 and float(values.max()) < 1.3
-    # The directions are those of the update: its polar factor is near.
-    u, _, vh = torch.linalg.svd(update, full_matrices=False)
-    overlap = (orthogonalize(update, torch.float32) * (u @ vh)).sum(dim=(-2, -1)) / values.sum(-1)
-    assert float(overlap.min()) > 0.95
 
 
 def test_muon_step_equals_one_matrix_at_a_time() -> None:

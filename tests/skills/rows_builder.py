@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from picochat.skills.pack import make_rows
+from picochat.skills.mixture import make_rows
 from picochat.skills.rows import EvalRow, SftRow
 
 

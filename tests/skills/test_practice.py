@@ -12,7 +12,7 @@ from picochat.data.documents import read_documents
 from picochat.honesty.normalize import words_of
 from picochat.rundir import CorpusFacts, PracticeFacts, facts_of
 from picochat.skills import arithmetic, choice, identity, practice, refusal, spelling
-from picochat.skills.pack import SKILLS
+from picochat.skills.mixture import SKILLS
 from picochat.skills.question import side_of
 from picochat.skills.topics import BENIGN_QUESTIONS, BENIGN_WISHES, PRIVATE, UNKNOWABLE, UNSAFE
 from tests.data.builders import make_corpus, make_pack

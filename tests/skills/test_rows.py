@@ -1,47 +1,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from picochat.core.errors import BadInput
-from picochat.core.publish import open_artifact, publish
 from picochat.core.records import write_jsonl
-from picochat.rundir import RowsFacts, facts_of
 from picochat.skills.rows import (
-    EvalRow,
-    SftRow,
-    count_shared_items,
-    prepare_rows,
     read_eval_rows,
-    read_published_rows,
     read_sft_rows,
     row_json,
     skill_of,
-    split_sft_rows,
 )
-from tests.skills.rows_builder import eval_row, release_rows, sft_row
-
-
-@dataclass(frozen=True)
-class PackWithRows:
-    path: Path
-    chat_path: Path | None
-    eval_path: Path | None
+from tests.skills.rows_builder import eval_row, release_rows
 
 
 def written(path: Path, *rows: dict[str, Any] | str) -> Path:
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return path
-
-
-def pack_of(folder: Path, sft: list[SftRow], evals: list[EvalRow]) -> PackWithRows:
-    write_jsonl(folder / "chat.jsonl", [row_json(row) for row in sft])
-    write_jsonl(folder / "eval.jsonl", [row_json(row) for row in evals])
-    return PackWithRows(folder / "dataset_pack.json", folder / "chat.jsonl", folder / "eval.jsonl")
 
 
 def problems_of(error: pytest.ExceptionInfo[BadInput]) -> str:
@@ -135,62 +113,7 @@ def test_a_right_choice_that_is_no_label_is_refused(tmp_path: Path) -> None:
 
 def test_rows_survive_writing_and_reading(tmp_path: Path) -> None:
     sft, evals = release_rows(64, 32)
-    pack = pack_of(tmp_path, sft, evals)
-    assert pack.chat_path
-    assert pack.eval_path
-    assert read_sft_rows(pack.chat_path) == sft
-    assert read_eval_rows(pack.eval_path) == evals
-
-
-def test_the_stage_splits_by_item_and_states_what_it_measured(tmp_path: Path) -> None:
-    sft, evals = release_rows()
-    pack = pack_of(tmp_path, sft, evals)
-    with publish(tmp_path / "rows", "rows", "key", {}) as draft:
-        prepare_rows(pack, 42, draft)
-    artifact = open_artifact(tmp_path / "rows", "rows")
-    facts = facts_of(artifact, RowsFacts)
-    train = list(read_published_rows(artifact.path("sft_train.jsonl"), SftRow))
-    held_out = list(read_published_rows(artifact.path("sft_held_out.jsonl"), SftRow))
-    assert {row.item for row in train}.isdisjoint({row.item for row in held_out})
-    assert sorted(row.id for row in train + held_out) == sorted(row.id for row in sft)
-    assert 0.05 < len(held_out) / len(sft) < 0.16
-    assert facts.sft_by_skill == {"choice": 56, "identity": 140, "math": 168, "refusal": 56, "spelling": 140}
-    assert facts.eval_by_skill == {"choice": 24, "identity": 60, "math": 72, "refusal": 24, "spelling": 60}
-    assert facts.eval_items_by_skill == facts.eval_by_skill
-    assert (facts.shared_items, facts.eval_rows_without_rule, facts.repeated_sft_prompts) == (0, 0, 0)
-
-
-def test_the_stage_counts_what_is_wrong_with_the_rows(tmp_path: Path) -> None:
-    sft = [sft_row(id="1", item="i1"), sft_row(id="2", user="hello"), sft_row(id="3", user="Say: one two")]
-    evals = [
-        eval_row(id="1", user="x", item="i1", normalized_answers=["1"]),
-        eval_row(id="2", user="say ONE two!", item="i2"),
-        eval_row(id="3", user="y", item="i3", must_include=["a"]),
-    ]
-    with publish(tmp_path / "rows", "rows", "key", {}) as draft:
-        prepare_rows(pack_of(tmp_path, sft, evals), 42, draft)
-    facts = facts_of(open_artifact(tmp_path / "rows", "rows"), RowsFacts)
-    assert (facts.shared_items, facts.eval_rows_without_rule, facts.repeated_sft_prompts) == (2, 1, 1)
-
-
-def test_missing_rows_of_both_kinds_are_told_at_once(tmp_path: Path) -> None:
-    (tmp_path / "chat.jsonl").touch()
-    with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as draft:
-        prepare_rows(PackWithRows(tmp_path / "dataset_pack.json", tmp_path / "chat.jsonl", None), 42, draft)
-    assert "has no rows" in problems_of(error)
-    assert "eval: the pack names no file" in problems_of(error)
-    assert f"--dataset-pack {tmp_path}" in problems_of(error)
-    assert not (tmp_path / "rows").exists()
-
-
-def test_the_split_follows_from_seed_and_item() -> None:
-    rows = [sft_row(id=str(n), item=f"i{n // 2}") for n in range(2000)]
-    train, held_out = split_sft_rows(rows, 1)
-    assert (train, held_out) == split_sft_rows(rows, 1)
-    assert held_out != split_sft_rows(rows, 2)[1]
-    assert 140 < len(held_out) < 260
-
-
-def test_a_shared_item_is_counted_once_however_many_rows_ask_it() -> None:
-    sft = [sft_row(item="i1")]
-    assert count_shared_items(sft, [eval_row(id="1", item="i1"), eval_row(id="2", item="i1")]) == 1
+    for name, rows in (("chat", sft), ("eval", evals)):
+        write_jsonl(tmp_path / f"{name}.jsonl", [row_json(row) for row in rows])
+    assert read_sft_rows(tmp_path / "chat.jsonl") == sft
+    assert read_eval_rows(tmp_path / "eval.jsonl") == evals

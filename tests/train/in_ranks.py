@@ -21,9 +21,8 @@ from picochat.core.errors import Interrupted
 from picochat.model.centred import centre_
 from picochat.model.gpt import GPT, IGNORED_TARGET, initialise
 from picochat.train.feed import Batch, HostFeed
-from picochat.train.held_out import summed_loss
+from picochat.train.held_out import HeldOut, summed_loss
 from picochat.train.layout import whole
-from picochat.train.live import HeldOut
 from picochat.train.loop import Job, Trainer
 from picochat.train.ranks import current_ranks, join_ranks, open_shared_compute
 

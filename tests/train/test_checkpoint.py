@@ -31,7 +31,7 @@ from picochat.train.checkpoint import (
     write_state,
 )
 from picochat.train.feed import Batch, HostFeed
-from picochat.train.live import HeldOut
+from picochat.train.held_out import HeldOut
 from picochat.train.loop import Job, Outcome, Trainer
 from tests.train.builders import EVERY_STEP, begin_run
 from tests.train.killing import busy_config, train_calmly, train_with_kills

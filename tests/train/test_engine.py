@@ -31,7 +31,7 @@ def stream_of(tokens: np.ndarray, shards: int) -> TokenStream:
     cuts = np.linspace(0, len(tokens), shards + 1).astype(int)
     cuts[1:-1] += np.arange(shards - 1) * 3
     parts = tuple(tokens[a:b].astype(np.uint16) for a, b in itertools.pairwise(cuts))
-    return TokenStream(parts, tuple(int(cut) for cut in cuts), text_bytes=len(tokens), starts_files=())
+    return TokenStream(parts, tuple(int(cut) for cut in cuts), text_bytes=len(tokens))
 
 
 def feeds_of(stream: TokenStream, rows_per_step: int) -> list[Feed]:
@@ -171,7 +171,7 @@ def test_step_that_does_not_fit_is_taken_again_in_smaller_parts(capsys: pytest.C
     want = exact_gradients(engine.model, fed)
     engine.layout.loss_sum = limited(engine, most_rows=3)
     engine.gradients(fed)
-    assert engine.rows == 2 and "8 sequences at a time do not fit" in capsys.readouterr().err
+    assert engine.micro_batch == 2 and "8 sequences at a time do not fit" in capsys.readouterr().err
     for name, parameter in engine.model.named_parameters():
         assert parameter.grad is not None
         assert float((parameter.grad.double() - want[name]).norm() / want[name].norm()) < 3e-6, name

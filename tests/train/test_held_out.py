@@ -26,7 +26,7 @@ def make_model() -> GPT:
 
 def stream_of(count: int) -> TokenStream:
     tokens = np.random.default_rng(0).integers(0, VOCAB, count).astype(np.uint16)
-    return TokenStream((tokens,), (0, count), text_bytes=3 * count, starts_files=())
+    return TokenStream((tokens,), (0, count), text_bytes=3 * count)
 
 
 def plain_nats(model: GPT, tokens: np.ndarray) -> tuple[float, int]:

@@ -14,8 +14,9 @@ from picochat.core.records import parse_record
 from picochat.model.compute import open_compute
 from picochat.rundir import MetricsRow
 from picochat.train.feed import Batch, HostFeed
-from picochat.train.live import Reports, StepResult
+from picochat.train.live import Reports
 from picochat.train.loop import Job, Outcome, Trainer
+from picochat.train.losses import StepResult
 from picochat.train.pace import Pace, StartClock, evaluations_left, standing_parts, standing_words
 from picochat.train.schedule import lr_share
 from picochat.train.sinks import Sinks

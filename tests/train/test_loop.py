@@ -17,7 +17,7 @@ from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT, initialise
 from picochat.train.checkpoint import saved_steps
 from picochat.train.feed import Batch, HostFeed
-from picochat.train.live import HeldOut
+from picochat.train.held_out import HeldOut
 from picochat.train.loop import Job, Outcome, Trainer
 from picochat.train.schedule import lr_share
 from picochat.train.spikes import SpikeWatch

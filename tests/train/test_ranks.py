@@ -167,7 +167,7 @@ def test_processes_that_do_not_divide_the_rows_are_refused() -> None:
 
 
 def test_columns_that_do_not_share_out_are_refused_before_anything_is_sent() -> None:
-    from picochat.model.shards import require_columns
+    from picochat.model.sharding import require_columns
 
     require_columns(GPT(CONFIG, VOCAB), 2)
     with pytest.raises(WrongUsage, match="3 processes cannot share out") as error:

@@ -49,8 +49,9 @@ def hf_import(
     Reads parquet, jsonl(.gz, .zst), txt and md. Skipped and counted: repeated texts, and texts of more than 20 million
     characters. HF_TOKEN and HF_ENDPOINT are honoured.
     """
-    from picochat.data.importing.hf_import import ImportRequest, import_dataset
+    from picochat.data.importing.hf_import import import_dataset
     from picochat.data.importing.hub_requests import Patience
+    from picochat.data.importing.request import ImportRequest
 
     request = ImportRequest(
         dataset=dataset,
@@ -125,7 +126,7 @@ def task_pack(
     promote: Annotated[bool, typer.Option("--promote/--no-promote", help="Write the rows' names into the pack.")] = True,
 ) -> None:
     """Make SFT and eval rows of the five skills, and name them in the pack."""
-    from picochat.skills.pack import make_task_pack
+    from picochat.skills.task_pack import make_task_pack
 
     report = make_task_pack(
         dataset_pack,

@@ -12,7 +12,7 @@ from picochat.core.records import Record
 from picochat.evals.intervals import rate
 from picochat.evals.record import Asked, Measured, Memorization
 from picochat.rundir import ExternalScore, Rate, ScoresFacts, SkillScore
-from picochat.skills.pack import SKILLS
+from picochat.skills.mixture import SKILLS
 from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import Score, is_prompt_echo, is_unsupported_claim, score_choice, score_reply
 

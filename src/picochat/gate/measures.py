@@ -15,14 +15,14 @@ from picochat.gate.evidence import Evidence
 from picochat.gate.plan import needed_disk_bytes, parameters, plan, planned_tokens, sft_epochs, target_tokens
 from picochat.rundir import Rate, SkillScore, SourceFacts, TrainFacts
 
-SKILLS = ("identity", "refusal", "choice", "math", "spelling")
+JUDGED_SKILLS = ("identity", "refusal", "choice", "math", "spelling")
 FIRST_RELEASE_SKILLS = ("identity", "refusal", "choice")
 LEAST_STAGE_ROWS = 20
 
 
 def judged_skills(evidence: Evidence) -> tuple[str, ...]:
     """The skills that the profile makes claims about."""
-    return FIRST_RELEASE_SKILLS if evidence.config.gate.profile == "first_release" else SKILLS
+    return FIRST_RELEASE_SKILLS if evidence.config.gate.profile == "first_release" else JUDGED_SKILLS
 
 
 def ratio(part: float | None, whole: float | None) -> float | None:

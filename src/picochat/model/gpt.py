@@ -197,7 +197,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """`model(ids_BT)` gives logits (B, T, V). Sources: docs/tour.md for the block, docs/decisions for each choice.
+    """`model(ids_BT)` gives logits (B, T, V). The block stands at the head of this file; why it is as it is, in docs/decisions/0011.
 
     `repeat_heads`: attention kernels are given repeated key and value heads, where that was measured to be faster. It changes
     no result beyond rounding and is no part of the weights.

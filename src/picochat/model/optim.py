@@ -1,9 +1,9 @@
 """The optimizer step: Muon for the matrices of the blocks, AdamW for the rest, the centring projection last.
 
-Muon (Jordan et al. 2024): momentum, then five Newton-Schulz iterations that bring all singular values of the update near
-one. Matrices of one shape are stacked, so that a step is a few batched products instead of hundreds of small ones.
-Momentum and masters are float32; the iterations run in bfloat16 on a GPU and in float32 elsewhere (bfloat16 products are
-far slower on most processors). Does not know the schedule: each step is told its share of the peak rate.
+Muon (Jordan et al. 2024): momentum, and of it an update whose singular values are all near one (model/orthogonalize.py).
+Matrices of one shape are stacked, so that a step is a few batched products instead of hundreds of small ones. Momentum and
+masters are float32; the update is computed in bfloat16 on a GPU and in float32 elsewhere (bfloat16 products are far slower
+on most processors). Does not know the schedule: each step is told its share of the peak rate.
 """
 
 from __future__ import annotations
@@ -19,38 +19,23 @@ from picochat.core.errors import BadInput
 from picochat.model.centred import project_, projected_weights
 from picochat.model.crew import NO_CREW, Crew
 from picochat.model.gpt import GPT
+from picochat.model.orthogonalize import orthogonalize
 
 if TYPE_CHECKING:
-    from picochat.model.shards import Shards
-
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic of the Muon reference: steep at zero, near one over (0, 1]."""
-NEWTON_SCHULZ_STEPS = 5
-
-
-def orthogonalize(update_NOI: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each matrix of the stack (N, O, I) with its singular values pushed to about one. Returns float32."""
-    a, b, c = NEWTON_SCHULZ
-    tall = update_NOI.shape[-2] > update_NOI.shape[-1]
-    x = (update_NOI.mT if tall else update_NOI).to(dtype)
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).float()
+    from picochat.model.sharding import Sharding
 
 
 @dataclass(frozen=True)
 class Stack:
     """All matrices (O, I) of one shape, and their momenta (N, O, I) in one buffer.
 
-    shards: where several processes hold some columns of each matrix; the momenta are then of these columns.
+    sharding: where several processes hold some columns of each matrix; the momenta are then of these columns.
     """
 
     name: str
     parameters: list[nn.Parameter]
     momentum_NOI: Tensor
-    shards: Shards | None = None
+    sharding: Sharding | None = None
 
     def share(self, part: slice) -> Stack:
         """Some of the matrices, with their part of the momenta."""
@@ -59,40 +44,40 @@ class Stack:
     @torch.no_grad()
     def update_(self, lr: Tensor, config: TrainConfig) -> None:
         """One Muon step. Updates of tall matrices are larger by sqrt(rows / columns), as in the reference."""
-        grad = torch.stack([here(parameter.grad, self.shards) for parameter in self.parameters if parameter.grad is not None])
+        grad = torch.stack([here(parameter.grad, self.sharding) for parameter in self.parameters if parameter.grad is not None])
         self.momentum_NOI.lerp_(grad, 1 - config.muon_momentum)
         nesterov = torch.lerp(grad, self.momentum_NOI, config.muon_momentum)
         rows, columns = self.parameters[0].shape
         dtype = torch.bfloat16 if grad.is_cuda else torch.float32
-        update = self.shards.orthogonalized(nesterov, dtype) if self.shards else orthogonalize(nesterov, dtype)
+        update = self.sharding.orthogonalized(nesterov, dtype) if self.sharding else orthogonalize(nesterov, dtype)
         changes = (update * (lr * max(1.0, rows / columns) ** 0.5)).unbind()
         for parameter, change in zip(self.parameters, changes, strict=True):
-            here(parameter, self.shards).mul_(1 - lr * config.weight_decay).sub_(change)
+            here(parameter, self.sharding).mul_(1 - lr * config.weight_decay).sub_(change)
 
     def state(self) -> Tensor:
         """The momenta; of all processes' columns where there are several."""
-        return self.shards.stacked(self.momentum_NOI, self.parameters[0].shape[1]) if self.shards else self.momentum_NOI
+        return self.sharding.stacked(self.momentum_NOI, self.parameters[0].shape[1]) if self.sharding else self.momentum_NOI
 
 
-def here(tensor: Tensor, shards: Shards | None) -> Tensor:
+def here(tensor: Tensor, sharding: Sharding | None) -> Tensor:
     """What this process holds of a weight or gradient: all of it, unless it is split over several."""
-    return shards.local(tensor) if shards else tensor
+    return sharding.local(tensor) if sharding else tensor
 
 
-def stacks_of(parameters: list[nn.Parameter], shards: Shards | None = None) -> list[Stack]:
+def stacks_of(parameters: list[nn.Parameter], sharding: Sharding | None = None) -> list[Stack]:
     """The matrices grouped by shape, in the order in which shapes first come; momenta at zero."""
     groups: dict[str, list[nn.Parameter]] = {}
     for parameter in parameters:
         groups.setdefault("x".join(map(str, parameter.shape)), []).append(parameter)
-    momenta = [torch.stack([torch.zeros_like(here(p.detach(), shards)) for p in group]) for group in groups.values()]
-    return [Stack(shape, group, zeros, shards) for (shape, group), zeros in zip(groups.items(), momenta, strict=True)]
+    momenta = [torch.stack([torch.zeros_like(here(p.detach(), sharding)) for p in group]) for group in groups.values()]
+    return [Stack(shape, group, zeros, sharding) for (shape, group), zeros in zip(groups.items(), momenta, strict=True)]
 
 
 class Optimizer:
     """One step over the whole model. `state` and `load_state` give and take named tensors, for checkpoints.
 
     compiled: the Muon step of all stacks and the centring are one compiled graph. The rate comes in a tensor, so that its
-    changes recompile nothing. shards: where the model's weights are split over several processes, which step together; the
+    changes recompile nothing. sharding: where the model's weights are split over several processes, which step together; the
     state is then of DTensors, of the same names and whole shapes.
     """
 
@@ -103,12 +88,12 @@ class Optimizer:
         *,
         compiled: bool = False,
         crew: Crew = NO_CREW,
-        shards: Shards | None = None,
+        sharding: Sharding | None = None,
     ) -> None:
-        self.model, self.config, self.crew, self.shards = model, config, crew, shards
+        self.model, self.config, self.crew, self.sharding = model, config, crew, sharding
         matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("blocks.")]
         rest = [p for name, p in model.named_parameters() if not (p.dim() == 2 and name.startswith("blocks."))]
-        self.stacks = stacks_of(matrices, shards) if config.matrix_optimizer == "muon" else []
+        self.stacks = stacks_of(matrices, sharding) if config.matrix_optimizer == "muon" else []
         # Made once: a graph cannot be traced through a stack that is made inside it.
         self._shares = [stack.share(part) for stack in self.stacks for part in crew.shares(len(stack.parameters))]
         decayed = [] if self.stacks else [{"params": matrices, "weight_decay": config.weight_decay}]
@@ -120,9 +105,9 @@ class Optimizer:
             fused=True,
         )
         projected = projected_weights(model) if model.config.centred else []
-        self._projected = [replace(one, weight=here(one.weight.detach(), shards)) for one in projected]
+        self._projected = [replace(one, weight=here(one.weight.detach(), sharding)) for one in projected]
         self._muon_lr = torch.zeros((), device=matrices[0].device)
-        one_graph = compiled and shards is None  # with shards the iterations alone are compiled: the rest is exchange
+        one_graph = compiled and sharding is None  # with sharding the iterations alone are compiled: the rest is exchange
         self._finish = (
             torch.compile(self._muon_and_centre, dynamic=False, fullgraph=True) if one_graph else self._muon_and_centre
         )
@@ -141,13 +126,13 @@ class Optimizer:
         return norm
 
     def _clipped_norm(self) -> Tensor:
-        if self.shards is None:
+        if self.sharding is None:
             parameters = list(self.model.parameters())
             if self.config.grad_clip is None:
                 return total_norm(parameters)
             return nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
-        gradients = [self.shards.local(p.grad) for p in self.model.parameters() if p.grad is not None]
-        norm = self.shards.total_norm(gradients)
+        gradients = [self.sharding.local(p.grad) for p in self.model.parameters() if p.grad is not None]
+        norm = self.sharding.total_norm(gradients)
         if self.config.grad_clip is not None:
             share = torch.clamp(self.config.grad_clip / (norm + 1e-6), max=1.0)
             for gradient in gradients:
@@ -178,7 +163,7 @@ class Optimizer:
         """Raises BadInput where the state belongs to another model or optimizer."""
         try:
             for stack in self.stacks:
-                stack.momentum_NOI.copy_(here(tensors[f"muon.{stack.name}"], self.shards))
+                stack.momentum_NOI.copy_(here(tensors[f"muon.{stack.name}"], self.sharding))
             for group in self.adamw.param_groups:
                 for parameter in group["params"]:
                     prefix = f"adamw.{self._names[parameter]}."

@@ -201,7 +201,7 @@ def trained_again(parts: Parts, compute: Compute) -> Iterator[tuple[int, float, 
     model.to(compute.device)
     stream = open_shards(parts.shards).train
     feed = feed_of_stream(stream, parts.info.model.context, config.sequences_per_step, parts.config.seed, compute.device)
-    engine = Engine(model, config, compute, fixed_shape=feed.fixed_shape, rows=record.micro_batch)
+    engine = Engine(model, config, compute, fixed_shape=feed.fixed_shape, micro_batch=record.micro_batch)
     # Copies: the optimizer takes the tensors over and changes them.
     engine.optimizer.load_state({name: tensor.clone() for name, tensor in parts.state.optimizer.items()})
     try:

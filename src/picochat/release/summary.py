@@ -32,7 +32,7 @@ from picochat.core.records import (
 from picochat.evals.record import Asked
 from picochat.evals.scores import Judged, judge
 from picochat.gate.evidence import PreflightReport
-from picochat.gate.measures import SKILLS
+from picochat.gate.measures import JUDGED_SKILLS
 from picochat.gate.render import WORST_FIRST
 from picochat.release.curves import gate_chart, loss_chart
 from picochat.release.evidence import provenance_of
@@ -286,7 +286,7 @@ def _held_out_curve(run: RunDir) -> list[dict[str, float]]:
 
 def _skills_in_order(scores: ScoresFacts | None) -> list[str]:
     found = scores.skills if scores else {}
-    return [skill for skill in SKILLS if skill in found] + sorted(set(found) - set(SKILLS))
+    return [skill for skill in JUDGED_SKILLS if skill in found] + sorted(set(found) - set(JUDGED_SKILLS))
 
 
 def _contamination(run: RunDir) -> dict[str, Any] | None:

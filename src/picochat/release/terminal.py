@@ -15,7 +15,7 @@ from picochat.core.records import read_jsonl
 from picochat.data.preview.text import visible
 from picochat.evals.record import Asked
 from picochat.evals.report import interval_text, rate_text
-from picochat.gate.measures import SKILLS
+from picochat.gate.measures import JUDGED_SKILLS
 from picochat.gate.render import counts_text, finding_lines
 from picochat.rundir import GateFacts, RunDir, ScoresFacts, TrainFacts, facts_of
 
@@ -81,7 +81,7 @@ def skill_lines(scores: ScoresFacts, gate: GateFacts) -> list[str]:
     """Clean pass rates, which the gate judges, with interval and bound; the base model and chance beside."""
     bounds = {finding.name: finding.bound for finding in gate.findings}
     lines = [f"{'skill':10} {'clean rows':>18} {'95% interval':>16} {'must be':>9} {'base model':>18} {'chance':>7}"]
-    for name in (name for name in SKILLS if name in scores.skills):
+    for name in (name for name in JUDGED_SKILLS if name in scores.skills):
         skill = scores.skills[name]
         rates = f"{rate_text(skill.clean):>18} {interval_text(skill.clean):>16}"
         bound = bounds.get(f"skill_release_eval_{name}", "")

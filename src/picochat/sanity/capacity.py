@@ -126,7 +126,7 @@ def _measure(gpt: GPT, engine: Engine, train: TrainConfig, feed: Feed, steps: in
     peak = peak_flops(device)
     return Capacity(
         sequences=train.sequences_per_step,
-        micro_batch=min(engine.rows or train.sequences_per_step, train.sequences_per_step),
+        micro_batch=min(engine.micro_batch or train.sequences_per_step, train.sequences_per_step),
         tokens_per_second=tokens / median,
         tokens_per_second_low=tokens / slow,
         tokens_per_second_high=tokens / fast,

@@ -28,7 +28,7 @@ from picochat.tokens.batches import rows_of_step
 from picochat.tokens.shards import TokenStream
 from picochat.train.engine import Engine
 from picochat.train.feed import Batch, Feed, HostFeed, next_token_batch
-from picochat.train.live import HeldOut
+from picochat.train.held_out import HeldOut
 from picochat.train.loop import Job, Trainer
 
 CAPACITY_STEPS = 20
@@ -118,7 +118,7 @@ def _host_feed(stream: TokenStream, device: torch.device) -> HostFeed:
 def random_stream(tokens: int, vocab_size: int) -> TokenStream:
     """Tokens of which few are frequent, as in text, in memory."""
     ids = np.random.default_rng(0).zipf(1.3, tokens) % vocab_size
-    return TokenStream(parts=(ids.astype(np.uint16),), bounds=(0, tokens), text_bytes=0, starts_files=())
+    return TokenStream(parts=(ids.astype(np.uint16),), bounds=(0, tokens), text_bytes=0)
 
 
 def centred_step(context: Context) -> SanityResult:

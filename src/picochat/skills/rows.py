@@ -1,32 +1,26 @@
-"""SFT and eval rows: what they may hold, how they are read from files, and the stage that freezes them for a run.
+"""SFT and eval rows: what they may hold, how questions become rows, and how rows are read from files and written.
 
 Rows of other makers are accepted in the known fields; an unknown key is refused, because a rule that nobody reads would
 be a rule that nobody fails. Keys that begin with `mixture_` are tags and kept as such. Does not judge replies
-(`scoring.py`) and does not look for contamination by wording (`honesty/`).
+(`scoring.py`), nor freeze the rows of a run (`prepare.py`).
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from pydantic import AliasChoices, Field, model_validator
 
 from picochat.core.errors import BadInput, Problem
-from picochat.core.publish import Draft
-from picochat.core.records import Record, parse_record, read_jsonl, write_jsonl
-from picochat.honesty.normalize import normalized_text
-from picochat.rundir import RowsFacts
-from picochat.skills.question import LONGEST_REPLY_WORDS, Question, hash_share
-from picochat.skills.scoring import can_fail
+from picochat.core.records import Record, parse_record, read_jsonl
+from picochat.skills.question import LONGEST_REPLY_WORDS, Question
 
 if TYPE_CHECKING:
-    from picochat.data.pack import LoadedPack
+    pass
 
-HELD_OUT_SFT_SHARE = 0.1
 MOST_PROBLEMS_SHOWN = 20
 REMEDY = "picochat data task-pack --dataset-pack {pack} --profile release_skills --force"
 SkillName = Literal["identity", "refusal", "choice", "math", "spelling", "other"]
@@ -148,17 +142,6 @@ class EvalRow(Record):
 Row = TypeVar("Row", SftRow, EvalRow)
 
 
-class HasRows(Protocol):
-    """What the stage needs of a pack."""
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def chat_path(self) -> Path | None: ...
-    @property
-    def eval_path(self) -> Path | None: ...
-
-
 # ---- from questions ---------------------------------------------------------------------------------------------------
 
 
@@ -243,7 +226,9 @@ def _read_rows(path: Path, model: type[Row], what: str, prefix: str) -> list[Row
         rows.append(row)
     if problems:
         raise BadInput(
-            f"{what} {path} are not usable: {_count(problems)}", problems=_first(problems), fix=REMEDY.format(pack="PACK")
+            f"{what} {path} are not usable: {_count(problems)}",
+            problems=_first(problems),
+            fix=REMEDY.format(pack="PACK"),
         )
     if not rows:
         raise BadInput(f"{what} {path}: the file has no rows", fix=REMEDY.format(pack="PACK"))
@@ -294,99 +279,13 @@ def _first(problems: Sequence[Problem]) -> list[Problem]:
     return [*problems[:MOST_PROBLEMS_SHOWN], *rest]
 
 
-def row_json(row: SftRow | EvalRow) -> dict[str, Any]:
-    """The row as it is written: only what differs from the defaults, and always the fields that everyone reads."""
-    always = {name: getattr(row, name) for name in ("id", "user", "category", "skill", "answerable")}
-    return {**json.loads(row.model_dump_json(exclude_defaults=True)), **always}
-
-
-# ---- the stage --------------------------------------------------------------------------------------------------------
-
-
-def prepare_rows(pack: LoadedPack | HasRows, seed: int, draft: Draft) -> None:
-    """The pack's rows, checked and split: sft_train.jsonl, sft_held_out.jsonl, eval.jsonl, and their facts.
-
-    About 10% of the SFT rows are held out, by hash of their item, so that rows on one item stay on one side.
-    Raises BadInput where the pack names no rows or they cannot be used; problems of both files come together.
-    """
-    sft, evals = _read_both(pack)
-    train, held_out = split_sft_rows(sft, seed)
-    for name, rows in (("sft_train", train), ("sft_held_out", held_out), ("eval", evals)):
-        write_jsonl(draft.path(f"{name}.jsonl"), (row_json(row) for row in rows))
-    draft.facts = RowsFacts(
-        sft_train_rows=len(train),
-        sft_held_out_rows=len(held_out),
-        eval_rows=len(evals),
-        sft_by_skill=_by_skill(sft),
-        eval_by_skill=_by_skill(evals),
-        eval_items_by_skill=_items_by_skill(evals),
-        repeated_sft_prompts=len(sft) - len({normalized_text(row.user) for row in sft}),
-        eval_rows_without_rule=sum(not can_fail(row) for row in evals),
-        shared_items=count_shared_items(sft, evals),
-    ).model_dump(mode="json")
-
-
-def _read_both(pack: LoadedPack | HasRows) -> tuple[list[SftRow], list[EvalRow]]:
-    problems: list[Problem] = []
-    sft: list[SftRow] = []
-    evals: list[EvalRow] = []
-    try:
-        sft = read_sft_rows(_required(pack.chat_path, "chat"))
-    except BadInput as error:
-        problems += [Problem(error.what), *error.problems]
-    try:
-        evals = read_eval_rows(_required(pack.eval_path, "eval"))
-    except BadInput as error:
-        problems += [Problem(error.what), *error.problems]
-    if problems:
-        raise BadInput(f"the rows of pack {pack.path} are not usable", problems=problems, fix=REMEDY.format(pack=pack.path))
-    return sft, evals
-
-
-def _required(path: Path | None, key: str) -> Path:
-    if path is None:
-        raise BadInput(f"{key}: the pack names no file", fix=REMEDY.format(pack="PACK"))
-    return path
-
-
-def split_sft_rows(rows: Sequence[SftRow], seed: int) -> tuple[list[SftRow], list[SftRow]]:
-    """(train, held out): the side follows from seed and item (else group, else prompt), in the order of the file."""
-    train: list[SftRow] = []
-    held_out: list[SftRow] = []
-    for row in rows:
-        key = row.item or row.group or normalized_text(row.user)
-        (held_out if hash_share(f"sft held out {seed} {key}") < HELD_OUT_SFT_SHARE else train).append(row)
-    return train, held_out
-
-
-def count_shared_items(sft: Iterable[SftRow], evals: Iterable[EvalRow]) -> int:
-    """Eval items that the SFT rows contain: the same item, or the same prompt after normalization."""
-    items: set[str] = set()
-    prompts: set[str] = set()
-    for row in sft:
-        prompts.add(normalized_text(row.user))
-        if row.item:
-            items.add(row.item)
-    return len({_item_key(row) for row in evals if row.item in items or normalized_text(row.user) in prompts})
-
-
-def _item_key(row: EvalRow) -> str:
-    return row.item or row.group or normalized_text(row.user)
-
-
-def _by_skill(rows: Iterable[SftRow | EvalRow]) -> dict[str, int]:
-    return _sorted(Counter(row.skill for row in rows))
-
-
-def _items_by_skill(rows: Iterable[EvalRow]) -> dict[str, int]:
-    return _sorted(Counter(skill for skill, _ in {(row.skill, _item_key(row)) for row in rows}))
-
-
-def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
-    return dict(sorted(counts.items()))
-
-
 def read_published_rows(path: Path, model: type[Row]) -> Iterator[Row]:
     """The rows of a published `rows` artifact, one by one; they were checked when they were written."""
     for number, value in read_jsonl(path, "rows"):
         yield parse_record(model, value, f"{path}, line {number}")
+
+
+def row_json(row: SftRow | EvalRow) -> dict[str, Any]:
+    """The row as it is written: only what differs from the defaults, and always the fields that everyone reads."""
+    always = {name: getattr(row, name) for name in ("id", "user", "category", "skill", "answerable")}
+    return {**json.loads(row.model_dump_json(exclude_defaults=True)), **always}

@@ -12,13 +12,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from picochat.honesty.normalize import words_of
 from picochat.skills.question import FINAL_ANSWER
-
-if TYPE_CHECKING:  # rows.py counts, with `can_fail`, the rows that no reply could fail
-    from picochat.skills.rows import EvalRow
+from picochat.skills.rows import EvalRow
 
 NAME = "picochat"
 ECHO_WORDS = 5  # a shorter prompt can stand in a good reply by chance

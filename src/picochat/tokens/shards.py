@@ -246,7 +246,6 @@ class TokenStream:
     parts: tuple[npt.NDArray[np.uint16], ...]
     bounds: tuple[int, ...]
     text_bytes: int
-    starts_files: tuple[Path, ...]
 
     def __len__(self) -> int:
         return self.bounds[-1]
@@ -274,11 +273,6 @@ class TokenStream:
             inside = self.parts[owner][start - self.bounds[owner] : start - self.bounds[owner] + context + 1]
             rows[number] = inside if len(inside) == context + 1 else self.slice(start, start + context + 1)
         return rows
-
-    def document_starts(self) -> npt.NDArray[np.int64]:
-        """Where each document's bos stands in the stream; 8 bytes of memory a document."""
-        starts = [np.fromfile(path, dtype="<i8") + begin for path, begin in zip(self.starts_files, self.bounds, strict=False)]
-        return np.concatenate(starts).astype(np.int64) if starts else np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,5 +309,4 @@ def _open_split(shards: Artifact, split: Split, check_digests: bool) -> TokenStr
         parts=tuple(parts),
         bounds=(0, *accumulate(sidecar.tokens for sidecar in sidecars)),
         text_bytes=sum(sidecar.text_bytes for sidecar in sidecars),
-        starts_files=tuple(shards.path(f"{name}.starts") for name in names),
     )

@@ -116,7 +116,7 @@ def load_state(folder: Path) -> SavedState:
     """
     record = state_record(folder)
     if (folder / PARTS).exists():
-        from picochat.train.sharded_states import whole_tensors
+        from picochat.train.state_parts import whole_tensors  # loading it takes as long as a small test
 
         weights, optimizer = whole_tensors(folder / PARTS)
         return SavedState(record, weights, optimizer)

@@ -31,7 +31,7 @@ CREW_TOKENS = 512
 
 
 class Engine:
-    """`rows`: the micro-batch, sequences of one forward-backward. None: all rows of a step, until that proves too many."""
+    """`micro_batch`: sequences of one forward-backward. None: all rows of a step, until that proves too many."""
 
     def __init__(
         self,
@@ -40,18 +40,18 @@ class Engine:
         compute: Compute,
         *,
         fixed_shape: bool,
-        rows: int | None = None,
+        micro_batch: int | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
         self.model, self.compute, self.ranks = model, compute, ranks
         model.repeat_heads = compute.repeat_heads
-        self.rows = rows or config.micro_batch
+        self.micro_batch = micro_batch or config.micro_batch
         # Rows of changing length would be compiled again for each length: longer than the stage itself takes.
         self.layout = lay_out(model, ranks, compute.device, compiled=compute.compiled and fixed_shape)
         # Processes share the work already, and wait for each other inside the step; a compiled step has loops of its own.
         crew = compute.crew if ranks.count == 1 and not compute.compiled else NO_CREW
         self._crew = crew if _room_for(crew.size, model) else NO_CREW
-        self.optimizer = Optimizer(model, config, compiled=compute.compiled, crew=self._crew, shards=self.layout.shards)
+        self.optimizer = Optimizer(model, config, compiled=compute.compiled, crew=self._crew, sharding=self.layout.sharding)
 
     def step(self, fed: Fed, lr_share: float) -> tuple[Tensor, Tensor]:
         """(mean loss in nats per target, global gradient norm before clipping), both scalars on the device.
@@ -74,7 +74,7 @@ class Engine:
         if self._crew.size > 1:
             return self._gradients_by_crew(fed)
         count, total = max(1, fed.targets), len(fed.ids_BT)
-        rows = self.rows or total
+        rows = self.micro_batch or total
         losses: list[Tensor] = []
         for start in range(0, total, rows):
             part = slice(start, start + rows)
@@ -102,7 +102,7 @@ class Engine:
 
     def _own_gradients(self, fed: Fed, parameters: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]]:
         """(loss, gradients) of these rows, nothing left in the model: several threads do this at once."""
-        rows = self.rows or max(1, CREW_TOKENS // fed.ids_BT.shape[1])
+        rows = self.micro_batch or max(1, CREW_TOKENS // fed.ids_BT.shape[1])
         losses: list[Tensor] = []
         summed: list[Tensor] = []
         for start in range(0, len(fed.ids_BT), rows):
@@ -118,7 +118,7 @@ class Engine:
 
         Several processes are in the middle of an exchange, which cannot be taken again: HostProblem as well.
         """
-        rows = min(self.rows or total, total)
+        rows = min(self.micro_batch or total, total)
         if self.ranks.count > 1:
             raise HostProblem(
                 f"{rows} sequences at a time do not fit in the memory of the device of process {self.ranks.rank}",
@@ -130,8 +130,8 @@ class Engine:
             raise HostProblem(
                 "one sequence does not fit in the device's memory", fix="a smaller model, a shorter context, or a larger device"
             )
-        self.rows = -(-rows // 2)
-        say(f"{rows} sequences at a time do not fit in the device's memory; going on with {self.rows}")
+        self.micro_batch = -(-rows // 2)
+        say(f"{rows} sequences at a time do not fit in the device's memory; going on with {self.micro_batch}")
 
 
 def _room_for(copies: int, model: GPT) -> bool:

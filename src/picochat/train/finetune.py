@@ -20,8 +20,7 @@ from picochat.tokens.batches import rows_of_step
 from picochat.tokens.chat_format import Conversations, open_conversations
 from picochat.tokens.tokenizer import Tokenizer
 from picochat.train.feed import Batch, HostFeed
-from picochat.train.held_out import rows_per_forward, summed_loss
-from picochat.train.live import HeldOut
+from picochat.train.held_out import HeldOut, rows_per_forward, summed_loss
 from picochat.train.loop import Job, Trainer
 from picochat.train.pace import StartClock
 from picochat.train.publish import train_and_publish

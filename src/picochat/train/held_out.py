@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,11 +19,18 @@ from picochat.model.crew import NO_CREW
 from picochat.model.gpt import GPT, IGNORED_TARGET
 from picochat.tokens.shards import TokenStream
 from picochat.train.feed import Batch
-from picochat.train.live import HeldOut
 from picochat.train.ranks import ALONE, Ranks
 
 TOKENS_PER_FORWARD = {"cuda": 16_384, "cpu": 2_048}
 """By kind of device. On a processor each core has a batch of its own, and its logits are what fills the memory."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The loss on a stage's whole held-out set: nats per target, and bits per byte of raw text where bytes are counted."""
+
+    loss: float
+    bits_per_byte: float | None
 
 
 def rows_per_forward(device: torch.device, context: int) -> int:

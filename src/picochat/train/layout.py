@@ -2,7 +2,7 @@
 
     Single      one process
     Replicated  all weights in each process; DistributedDataParallel sums the gradients while they are made
-    Sharded     a part of every matrix in each process; FSDP2 gathers a block before it is used (model/shards.py)
+    Sharded     a part of every matrix in each process; FSDP2 gathers a block before it is used (model/sharding.py)
 
 Promises: after the last part of a step, each process has the gradients of the whole step's mean loss, of the weights that it
 holds. The engines are PyTorch's. Does not choose between them (`RuntimeConfig.sharding` does), nor the parts.
@@ -22,7 +22,7 @@ from picochat.model.gpt import GPT
 from picochat.train.ranks import Ranks
 
 if TYPE_CHECKING:
-    from picochat.model.shards import Shards
+    from picochat.model.sharding import Sharding
 
 
 class Layout(Protocol):
@@ -32,7 +32,7 @@ class Layout(Protocol):
     def scale(self) -> float: ...
 
     @property
-    def shards(self) -> Shards | None: ...
+    def sharding(self) -> Sharding | None: ...
 
     def loss_sum(self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype) -> Tensor: ...
 
@@ -46,7 +46,7 @@ class Layout(Protocol):
 
 
 class Single:
-    scale, shards = 1.0, None
+    scale, sharding = 1.0, None
 
     def __init__(self, model: GPT, *, compiled: bool) -> None:
         self.loss_sum = torch.compile(model.loss_sum, dynamic=False, fullgraph=True) if compiled else model.loss_sum
@@ -70,7 +70,7 @@ class LossSum(nn.Module):
 
 
 class Replicated:
-    shards = None
+    sharding = None
 
     def __init__(self, model: GPT, ranks: Ranks, device: torch.device, *, compiled: bool) -> None:
         self.scale = float(ranks.count)
@@ -99,7 +99,7 @@ class Replicated:
 
 class Sharded:
     def __init__(self, model: GPT, ranks: Ranks, device: torch.device, *, compiled: bool) -> None:
-        from picochat.model.shards import Shards  # loading it takes as long as a small test
+        from picochat.model.sharding import Sharding  # loading it takes as long as a small test
 
         group = ranks.group_of(device)
         assert group is not None, "several processes have a group"
@@ -107,17 +107,17 @@ class Sharded:
             for block in model.each_block():
                 block.compile(dynamic=False, fullgraph=True)
         self.model, self.scale = model, float(ranks.count)
-        self.shards = Shards(model, group, device, compiled=compiled)
+        self.sharding = Sharding(model, group, device, compiled=compiled)
 
     def loss_sum(self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype) -> Tensor:
         return self.model.loss_sum(ids_BT, targets_BT, dtype)
 
     def part(self, *, last: bool) -> AbstractContextManager[None]:
-        self.shards.exchange_gradients(last)
+        self.sharding.exchange_gradients(last)
         return nullcontext()
 
     def settle(self) -> None:
-        self.shards.settle()
+        self.sharding.settle()
 
 
 def lay_out(model: GPT, ranks: Ranks, device: torch.device, *, compiled: bool) -> Layout:
@@ -131,6 +131,6 @@ def whole(model: GPT, ranks: Ranks) -> GPT:
     """The trained model with all its weights, on the first process; all call it together."""
     if not ranks.sharded:
         return model
-    from picochat.model.shards import whole_model
+    from picochat.model.sharding import whole_model
 
     return whole_model(model, keep=ranks.leads)

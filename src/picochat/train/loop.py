@@ -27,7 +27,9 @@ from picochat.model.gpt import GPT
 from picochat.train.checkpoint import BestSoFar, SavedState, StateRecord, state_folder
 from picochat.train.engine import Engine
 from picochat.train.feed import Feed
-from picochat.train.live import HeldOut, LossQueue, Reports, StepResult
+from picochat.train.held_out import HeldOut
+from picochat.train.live import Reports
+from picochat.train.losses import LossQueue, StepResult
 from picochat.train.pace import StartClock
 from picochat.train.ranks import ALONE, Ranks
 from picochat.train.schedule import lr_share
@@ -284,7 +286,7 @@ class Trainer:
         self.reports.saved(self.at.step, self._last_saved - started)
 
     def _record(self) -> StateRecord:
-        return self.at.record(self.engine.rows)
+        return self.at.record(self.engine.micro_batch)
 
     def _minutes_since_save(self) -> float:
         return (time.monotonic() - self._last_saved) / 60
@@ -311,7 +313,7 @@ class Trainer:
     def _restore(self, state: SavedState) -> None:
         self.model.load_state_dict(state.weights)
         self.engine.optimizer.load_state(state.optimizer)
-        self.engine.rows = state.record.micro_batch
+        self.engine.micro_batch = state.record.micro_batch
         self.at = progressed(state.record, self.config.spike_factor)
 
     def _go_back(self, spike_step: int, progress: Progress) -> HeldOut:

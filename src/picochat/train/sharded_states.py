@@ -9,7 +9,6 @@ safetensors files, one of each process; no pickle.
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,13 +19,12 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from picochat.model.gpt import GPT
 from picochat.model.optim import Optimizer
-from picochat.model.shards import Shards
+from picochat.model.sharding import Sharding
 from picochat.train.checkpoint import (
     OPTIMIZER,
     PARTS,
@@ -40,8 +38,7 @@ from picochat.train.checkpoint import (
     unwritten,
 )
 from picochat.train.ranks import Ranks, new_group
-
-IN_WEIGHTS, IN_OPTIMIZER = "weights/", "optimizer/"
+from picochat.train.state_parts import joined, parted
 
 
 class ShardedStateWriter:
@@ -62,7 +59,7 @@ class ShardedStateWriter:
             folder.mkdir(parents=True)
         self.ranks.wait_for_all()
         written = async_save(
-            _joined(weights, optimizer),
+            joined(weights, optimizer),
             storage_writer=HuggingFaceStorageWriter(str(folder / PARTS), save_distributed=True),
             process_group=self._group,
         )
@@ -94,45 +91,21 @@ class ShardedStateWriter:
         drop_old_states(self.workspace, self.kept_steps(record))
 
 
-def load_sharded_state(folder: Path, model: GPT, optimizer: Optimizer, shards: Shards) -> SavedState:
+def load_sharded_state(folder: Path, model: GPT, optimizer: Optimizer, sharding: Sharding) -> SavedState:
     """This process's parts of the state in a folder, split as `model` is; all processes call it together."""
     record = state_record(folder)
     weights = {name: torch.empty_like(tensor) for name, tensor in model.state_dict().items()}
     states = optimizer.blank_state()
     if (folder / PARTS).exists():
-        tensors = _joined(weights, states)
-        load(tensors, storage_reader=HuggingFaceStorageReader(str(folder / PARTS)), process_group=shards.group)
-        return SavedState(record, *_parted(tensors))
-    return SavedState(record, _split_file(folder / WEIGHTS, weights, shards), _split_file(folder / OPTIMIZER, states, shards))
+        tensors = joined(weights, states)
+        load(tensors, storage_reader=HuggingFaceStorageReader(str(folder / PARTS)), process_group=sharding.group)
+        return SavedState(record, *parted(tensors))
+    return SavedState(
+        record, _split_file(folder / WEIGHTS, weights, sharding), _split_file(folder / OPTIMIZER, states, sharding)
+    )
 
 
-def whole_tensors(parts: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(weights, optimizer state), whole, read by this process alone."""
-    reader = HuggingFaceStorageReader(str(parts))
-    tensors = {
-        name: torch.empty(stored.size, dtype=stored.properties.dtype)
-        for name, stored in reader.read_metadata().state_dict_metadata.items()
-        if isinstance(stored, TensorStorageMetadata)
-    }
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # that is what no_dist asks for
-        load(tensors, storage_reader=reader, no_dist=True)
-    return _parted(tensors)
-
-
-def _joined(weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> dict[str, Any]:
-    joined = {IN_WEIGHTS + name: tensor.detach() for name, tensor in weights.items()}
-    return {**joined, **{IN_OPTIMIZER + name: tensor.detach() for name, tensor in optimizer.items()}}
-
-
-def _parted(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    def below(prefix: str) -> dict[str, Tensor]:
-        return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-    return below(IN_WEIGHTS), below(IN_OPTIMIZER)
-
-
-def _split_file(path: Path, like: Mapping[str, Tensor], shards: Shards) -> dict[str, Tensor]:
+def _split_file(path: Path, like: Mapping[str, Tensor], sharding: Sharding) -> dict[str, Tensor]:
     """The tensors of a whole state, one at a time, of which this process keeps its part."""
     with safe_open(path, framework="pt") as stored:
-        return {name: shards.split(stored.get_tensor(name), tensor) for name, tensor in like.items()}
+        return {name: sharding.split(stored.get_tensor(name), tensor) for name, tensor in like.items()}

@@ -93,12 +93,12 @@ class States:
 
     def _load(self, folder: Path) -> SavedState:
         """A state, or this process's parts of it. All processes call it together."""
-        shards = self._engine.layout.shards
-        if shards is None:
+        sharding = self._engine.layout.sharding
+        if sharding is None:
             return load_state(folder)
         from picochat.train.sharded_states import load_sharded_state
 
-        return load_sharded_state(folder, self._engine.model, self._engine.optimizer, shards)
+        return load_sharded_state(folder, self._engine.model, self._engine.optimizer, sharding)
 
     def drop_after(self, step: int) -> None:
         """Remove the states of later steps, which a rollback trains again."""

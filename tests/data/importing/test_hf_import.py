@@ -10,7 +10,7 @@ import pytest
 
 from picochat.core.errors import BadInput, HubProblem, PicochatError, WrongUsage
 from picochat.data.documents import read_documents, read_manifest
-from picochat.data.importing.hf_import import ImportRequest, import_dataset
+from picochat.data.importing.hf_import import import_dataset
 from picochat.data.importing.hub_requests import Patience
 from picochat.data.importing.report import HEAD_BYTES, ImportReport
 from tests.data.builders import folder_bytes, parquet_bytes, parquet_files, prose, request, serving
@@ -342,12 +342,3 @@ def test_converted_branch_is_read_where_the_dataset_is_csv(tmp_path: Path) -> No
         copy = hub.add_dataset("owner/name", {"default/train/0000.parquet": data}, branch="refs/convert/parquet")
         report = _import(tmp_path, config=None)
     assert (report.revision, report.licence, report.rows_seen) == (copy, "mit", 40)
-
-
-def test_request_digest_ignores_places_and_nothing_else() -> None:
-    base = ImportRequest(dataset="o/n", out="a.txt")
-    assert base.digest() == ImportRequest(dataset="o/n", out="b.txt", documents_dir="c", report="d").digest()
-    changes = [{"dataset": "o/m"}, {"config": "c"}, {"split": "test"}, {"text_column": "t"}, {"max_rows": 2}, {"min_chars": 2}]
-    changes += [{"document_shard_rows": 2}, {"revision": "r"}, {"sample": "head"}, {"seed": 1}]
-    digests = {base.model_copy(update=change).digest() for change in changes}
-    assert len(digests | {base.digest()}) == len(changes) + 1

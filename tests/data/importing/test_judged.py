@@ -4,9 +4,10 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from picochat.data.document_lines import document_line
 from picochat.data.formats.row_batch import RowBatch
 from picochat.data.formats.usable import MISSING, TEXT_PROBLEMS, TOO_LONG, text_problem
-from picochat.data.importing.judged import document_line, judge_rows, shown
+from picochat.data.importing.judged import judge_rows, shown
 
 # Escapes, separators and every plane; surrogates and NUL are problems of their own.
 TEXTS = st.text(st.characters(), max_size=40) | st.text(st.sampled_from('\\"\n\r\t\b\f\x01\x1f\x7f\0\ud800é😀 ab'), max_size=30)
@@ -30,13 +31,6 @@ def test_many_rows_at_once_are_judged_and_written_as_one_by_one(texts: list[obje
         assert judged.characters[position] == len(text)
         assert judged.text_bytes[position] == len(text.encode())
         assert judged.digests[position] == xxhash.xxh3_128_digest(text.encode())
-
-
-@settings(max_examples=100, deadline=None)
-@given(text=st.text(st.characters(exclude_categories=["Cs"])), id=st.text(st.characters(exclude_categories=["Cs"])))
-def test_line_is_what_the_json_library_writes(text: str, id: str) -> None:
-    expected = json.dumps({"id": id, "text": text}, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-    assert document_line(id, text) == expected
 
 
 def test_head_of_judged_rows_is_their_beginning() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from picochat.core.errors import BadInput, HubProblem, WrongUsage
 from picochat.data.importing import ranks
-from picochat.data.importing.hf_import import ImportRequest, import_dataset
+from picochat.data.importing.hf_import import import_dataset
+from picochat.data.importing.request import ImportRequest
 from tests.data.builders import folder_bytes, parquet_bytes, parquet_files, prose, request, serving
 from tests.fake_hub import FakeHub
 
@@ -18,7 +19,7 @@ SHARE = Path(__file__).parents[3] / "src"
 READ_ONE = """
 import sys
 from picochat.data.importing.ranks import read
-from picochat.data.importing.hf_import import ImportRequest
+from picochat.data.importing.request import ImportRequest
 read(ImportRequest.model_validate_json(sys.argv[1]), 1, 3)
 """
 

@@ -2,7 +2,7 @@
 
     from picochat.data.importing.datatrove import import_pipeline
     from picochat.data.datatrove_stages import run_locally
-    from picochat.data.importing.hf_import import ImportRequest
+    from picochat.data.importing.request import ImportRequest
 
     request = ImportRequest(dataset=..., config=..., out=..., documents_dir=..., max_rows=...)
     run_locally(import_pipeline(request, tasks=16), logging_dir="logs/import", workers=4)
@@ -17,7 +17,7 @@ from functools import partial
 
 from picochat.data.datatrove_stages import RankStage, stage
 from picochat.data.importing import ranks
-from picochat.data.importing.hf_import import ImportRequest
+from picochat.data.importing.request import ImportRequest
 
 
 def import_pipeline(request: ImportRequest, tasks: int) -> list[RankStage]:

@@ -5,18 +5,15 @@ What needs the order of the whole import (repeated texts, which shard) is not de
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 
-import numpy as np
 import xxhash
 
+from picochat.data.document_lines import document_lines
 from picochat.data.formats.row_batch import RowBatch
 from picochat.data.formats.usable import encoded_text
 
 PREVIEW_CHARACTERS = 160
-_text_as_json = json.JSONEncoder(ensure_ascii=False).encode
-_CONTROLS = {code: _text_as_json(chr(code))[1:-1].encode() for code in range(1, 32)}
 
 
 @dataclass(frozen=True)
@@ -70,17 +67,12 @@ def judge_rows(batch: RowBatch, file: int, name: str, min_chars: int) -> JudgedR
         file=file,
         first=batch.first,
         problems=problems,
-        lines=_lines(texts, f"{name}#", batch.first),
+        lines=document_lines(texts, f"{name}#", batch.first),
         characters=characters,
         text_bytes=[len(data) for data in texts],
         digests=[xxhash.xxh3_128_digest(data) for data in texts],
         heads=heads,
     )
-
-
-def document_line(id: str, text: str) -> bytes:
-    """A document as it stands in a shard."""
-    return b'{"id":%b,"text":%b}\n' % (_text_as_json(id).encode(), _text_as_json(text).encode())
 
 
 def shown(text: str) -> str:
@@ -91,22 +83,3 @@ def shown(text: str) -> str:
 
 def _head(text: object) -> tuple[int, str]:
     return (len(text), shown(text)) if isinstance(text, str) else (0, "")
-
-
-def _lines(texts: list[bytes], id_prefix: str, first: int) -> list[bytes]:
-    """As `document_line`, some ten times as fast: all texts are escaped in one pass. Usable texts hold no NUL, which parts them."""
-    if not texts:
-        return []
-    prefix = b'{"id":' + _text_as_json(id_prefix)[:-1].encode()
-    escaped = _escaped(b"\0".join(texts)).split(b"\0")
-    lines = enumerate(zip(texts, escaped, strict=True), start=first)
-    return [b'%b%d","text":"%b"}\n' % (prefix, number, inside) if text else b"" for number, (text, inside) in lines]
-
-
-def _escaped(data: bytes) -> bytes:
-    """UTF-8 text as it stands inside a JSON string."""
-    data = data.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
-    codes = np.frombuffer(data, dtype=np.uint8)
-    for code in np.unique(codes[(codes - np.uint8(1)) < np.uint8(31)]).tolist():
-        data = data.replace(bytes([code]), _CONTROLS[code])
-    return data

@@ -29,20 +29,12 @@ from picochat.core.progress import say, track
 from picochat.core.publish import exclusive
 from picochat.core.records import Record, parse_record, read_record, write_json
 from picochat.data.importing.fragments import columns_path, line_reference, read_columns, read_lines, write_fragment
-from picochat.data.importing.hf_import import (
-    ImportPlaces,
-    ImportRequest,
-    finished_import,
-    import_places,
-    pinned_origin,
-    require_documents,
-    require_room,
-    require_sound,
-)
+from picochat.data.importing.hf_import import finished_import, pinned_origin, require_documents, require_room
 from picochat.data.importing.origin import Origin
 from picochat.data.importing.origin_reader import OriginReader
 from picochat.data.importing.read_ahead import Part
 from picochat.data.importing.report import publish_import
+from picochat.data.importing.request import ImportPlaces, ImportRequest, import_places, require_sound
 from picochat.data.importing.visits import Plan, Visit
 from picochat.data.importing.work import PREVIEWS, Commit, ImportState, ImportWork
 from picochat.data.shard_writer import DocumentShard, ShardWriter

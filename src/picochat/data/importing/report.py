@@ -11,7 +11,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from picochat.core.machine import usable_cores
 from picochat.core.progress import quantity, say
@@ -20,10 +20,8 @@ from picochat.core.records import Record, digest_json, write_atomic, write_json
 from picochat.data.documents import MANIFEST_NAME, DocumentsManifest, Provenance, documents_manifest, read_source_file
 from picochat.data.formats.usable import LONGEST_DOCUMENT_CHARACTERS
 from picochat.data.importing.origin import Origin
+from picochat.data.importing.request import ImportPlaces, ImportRequest
 from picochat.data.importing.work import ImportState, RowPreview
-
-if TYPE_CHECKING:
-    from picochat.data.importing.hf_import import ImportPlaces, ImportRequest
 
 HEAD_BYTES = 1_000_000
 RANGES_SHOWN = 4  # in the .md; the .json has all
@@ -255,20 +253,24 @@ def _report(
         data_files_in_split=len(origin.files),
         data_files=files,
         document_files_written=len(manifest.shards),
-        document_files=[
-            DocumentFile(
-                path=f"{documents_dir}/{shard.name}",
-                num_documents=shard.documents,
-                num_characters=shard.characters,
-                text_bytes=shard.text_bytes,
-                sha256=shard.sha256,
-            )
-            for shard in manifest.shards
-        ],
+        document_files=_document_files(manifest, documents_dir),
         rows_reported=len(state.previews),
         rows_omitted=state.rows_seen - len(state.previews),
         rows=state.previews,
     )
+
+
+def _document_files(manifest: DocumentsManifest, documents_dir: str) -> list[DocumentFile]:
+    return [
+        DocumentFile(
+            path=f"{documents_dir}/{shard.name}",
+            num_documents=shard.documents,
+            num_characters=shard.characters,
+            text_bytes=shard.text_bytes,
+            sha256=shard.sha256,
+        )
+        for shard in manifest.shards
+    ]
 
 
 def _head(documents: Path, manifest: DocumentsManifest, documents_dir: str) -> bytes:

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from picochat.core.errors import BadInput, WrongUsage
-from picochat.honesty.normalize import normalized_text, words_of
-from picochat.skills import rows as skill_rows
-from picochat.skills.pack import PROFILES, SKILLS, Skill, TaskPackReport, count_skills, make_rows, make_task_pack, weights_of
-from picochat.skills.rows import as_eval_row, read_eval_rows, read_sft_rows
-from picochat.skills.scoring import score_reply
+from picochat.honesty.normalize import normalized_text
+from picochat.skills.mixture import make_rows, weights_of
+from picochat.skills.rows import read_eval_rows, read_sft_rows
+from picochat.skills.task_pack import TaskPackReport, count_skills, make_task_pack
 from tests.skills.rows_builder import release_rows
 
 
@@ -38,16 +37,6 @@ def make(folder: Path, **changes: Any) -> TaskPackReport:
     return make_task_pack(pack, folder, **{**arguments, **changes})
 
 
-@pytest.mark.parametrize("seed", [1, 42, 1234])
-def test_sft_and_eval_share_no_item_and_no_prompt_even_across_seeds(seed: int) -> None:
-    sft, _ = release_rows(2800, 240, seed=seed)
-    items, prompts = {row.item for row in sft}, {normalized_text(row.user) for row in sft}
-    for other in (seed, seed + 1):
-        _, evals = release_rows(100, 700, seed=other)
-        assert items.isdisjoint(row.item for row in evals)
-        assert prompts.isdisjoint(normalized_text(row.user) for row in evals)
-
-
 def test_the_runbooks_numbers_give_enough_independent_rows_of_each_skill() -> None:
     sft, evals = release_rows(2800, 700)
     counts = {count.skill: count for count in count_skills(sft, evals)}
@@ -61,15 +50,10 @@ def test_the_runbooks_numbers_give_enough_independent_rows_of_each_skill() -> No
     assert all(count.eval_rows >= 24 for count in small)
 
 
-def test_every_eval_prompt_is_long_enough_to_be_looked_for_as_a_whole() -> None:
-    _, evals = release_rows(100, 700)
-    assert all(len(words_of(row.user)) >= 6 for row in evals)
-
-
 def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
     report = make(tmp_path)
     code = (
-        "from picochat.skills.pack import make_rows, _jsonl\n"
+        "from picochat.skills.mixture import make_rows\nfrom picochat.skills.task_pack import _jsonl\n"
         "import sys\n"
         "sft, evals = make_rows('release_skills', 100, 40, 'scratchpad', 42)\n"
         "sys.stdout.buffer.write(_jsonl(sft) + _jsonl(evals))"
@@ -179,31 +163,6 @@ def test_promotion_names_the_rows_in_the_pack_and_changes_nothing_else(tmp_path:
     assert pack == {"name": "p", "corpus": "corpus.txt", "chat": report.chat.name, "eval": report.eval.name}
 
 
-@pytest.mark.parametrize("skill", SKILLS, ids=[skill.name for skill in SKILLS])
-def test_every_skill_keeps_its_sides_apart_and_passes_its_own_rules(skill: Skill) -> None:
-    sft = [skill_rows.sft_row(q, n, "scratchpad") for n, q in enumerate(skill.make(40, "sft", 5, "scratchpad"))]
-    evals = [skill_rows.eval_row(q, n, "scratchpad") for n, q in enumerate(skill.make(20, "eval", 6, "scratchpad"))]
-    assert {row.item for row in sft}.isdisjoint({row.item for row in evals})
-    assert len({normalized_text(row.user) for row in (*sft, *evals)}) == 60
-    for row in [*map(as_eval_row, sft), *evals]:
-        assert row.skill == skill.name and row.curriculum_stage in skill.stages
-        assert score_reply(row, row.reference_answer or "").passed, row
-        assert skill_rows.can_fail(row) and not score_reply(row, row.user).passed, row
-
-
-@pytest.mark.parametrize("profile", sorted(PROFILES))
-def test_every_profile_gives_its_rows(profile: str) -> None:
-    sft, evals = make_rows(profile, 200, 60, "direct", 3)
-    assert (len(sft), len(evals)) == (200, 60)
-    assert {row.skill for row in sft} == set(PROFILES[profile])
-
-
-def test_profiles_weigh_known_skills_and_add_up_to_one() -> None:
-    for weights in PROFILES.values():
-        assert set(weights) <= {skill.name for skill in SKILLS}
-        assert abs(sum(weights.values()) - 1) < 1e-9
-
-
 def test_skills_import_no_torch() -> None:
-    code = "import sys, picochat.skills.pack, picochat.honesty.scan; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, picochat.skills.task_pack, picochat.honesty.scan; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0

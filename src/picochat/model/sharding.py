@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from picochat.core.errors import Problem, WrongUsage
 from picochat.model.gpt import GPT
-from picochat.model.optim import orthogonalize
+from picochat.model.orthogonalize import orthogonalize
 
 EMBEDDING = "embedding.weight"
 
@@ -30,8 +30,8 @@ def split_dimension(name: str, weight: Tensor) -> int:
     return 1 if weight.dim() == 2 and name != EMBEDDING else 0
 
 
-class Shards:
-    """The parts of a model. Splits `model` in place: afterwards its parameters are DTensors over `group`."""
+class Sharding:
+    """A model whose weights are split over `group` (runtime.sharding=sharded), in place: its parameters are DTensors afterwards."""
 
     def __init__(self, model: GPT, group: dist.ProcessGroup, device: torch.device, *, compiled: bool) -> None:
         require_columns(model, group.size())

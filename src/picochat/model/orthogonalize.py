@@ -1,0 +1,25 @@
+"""Five Newton-Schulz iterations that bring all singular values of a matrix near one: the heart of Muon (Jordan et al. 2024).
+
+Matrices come in stacks of one shape (N, O, I): outputs O, inputs I.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic of the Muon reference: steep at zero, near one over (0, 1]."""
+NEWTON_SCHULZ_STEPS = 5
+
+
+def orthogonalize(update_NOI: Tensor, dtype: torch.dtype) -> Tensor:
+    """Each matrix of the stack (N, O, I) with its singular values pushed to about one. Returns float32."""
+    a, b, c = NEWTON_SCHULZ
+    tall = update_NOI.shape[-2] > update_NOI.shape[-1]
+    x = (update_NOI.mT if tall else update_NOI).to(dtype)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).float()

@@ -1,0 +1,123 @@
+"""The five skills in one table, the profiles that weigh them, and the SFT and eval rows that a profile gives.
+
+The same arguments give the same rows. Promises independent eval items, and refuses to ask for more rows than there are.
+Writes nothing (`task_pack.py`), and does not know the model that will learn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from picochat.core.errors import Problem, WrongUsage, did_you_mean
+from picochat.skills import arithmetic, choice, identity, refusal, spelling
+from picochat.skills.question import AnswerStyle, Question, Split, seeded, share_rows
+from picochat.skills.rows import EvalRow, SftRow, eval_row, sft_row
+
+
+@dataclass(frozen=True)
+class Skill:
+    """`chance`: the pass rate of a reply that knows nothing. `stages`: the parts that are also scored alone."""
+
+    name: str
+    make: Callable[[int, Split, int, AnswerStyle], list[Question]]
+    chance: float
+    stages: tuple[str, ...]
+
+
+SKILLS: tuple[Skill, ...] = (
+    #     name        makes its questions  chance  stages
+    Skill("math",     arithmetic.make,     0.0,    tuple(arithmetic.STAGES)),
+    Skill("spelling", spelling.make,       0.0,    tuple(spelling.STAGES)),
+    Skill("identity", identity.make,       0.0,    tuple(identity.STAGES)),
+    Skill("choice",   choice.make,         0.25,   choice.STAGES),
+    Skill("refusal",  refusal.make,        0.0,    tuple(refusal.STAGES)),
+)  # fmt: skip
+
+PROFILES: dict[str, dict[str, float]] = {
+    "release_skills": {"math": 0.30, "spelling": 0.25, "identity": 0.25, "choice": 0.10, "refusal": 0.10},
+    "release_behavior": {"identity": 0.85, "refusal": 0.15},
+    "behavior": {"choice": 0.25, "math": 0.25, "spelling": 0.20, "identity": 0.20, "refusal": 0.10},
+    "weak_skills": {"math": 0.36, "spelling": 0.28, "choice": 0.16, "identity": 0.12, "refusal": 0.08},
+    "full": {"choice": 0.34, "math": 0.24, "spelling": 0.20, "identity": 0.08, "refusal": 0.14},
+}
+
+
+def weights_of(profile: str, given: str | None) -> dict[str, float]:
+    """The share of each skill, in the order of SKILLS and adding up to 1: the profile's, or those of `math=.3,spelling=.2`.
+
+    A skill that `given` does not name gets no rows. Raises WrongUsage with every part that is no skill and number.
+    """
+    weights = PROFILES[profile] if given is None else _parse_weights(given)
+    total = sum(weights.values())
+    return {skill.name: weights[skill.name] / total for skill in SKILLS if weights.get(skill.name)}
+
+
+def _parse_weights(text: str) -> dict[str, float]:
+    names = [skill.name for skill in SKILLS]
+    weights: dict[str, float] = {}
+    problems: list[Problem] = []
+    for part in text.split(","):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        weight = _weight(number)
+        if name not in names:
+            problems.append(
+                Problem(f"{part.strip()!r}: no skill{did_you_mean(name, names)}", fix=f"one of: {', '.join(names)}")
+            )
+        elif name in weights:
+            problems.append(Problem(f"{name} is given twice"))
+        elif weight is None:
+            problems.append(Problem(f"{name}: {number!r} is no weight of 0 or more"))
+        else:
+            weights[name] = weight
+    if not problems and not sum(weights.values()):
+        problems.append(Problem("all weights are 0"))
+    if problems:
+        fix = "--skill-weights math=.3,spelling=.25,identity=.25,choice=.1,refusal=.1"
+        raise WrongUsage(f"--skill-weights {text}: not usable", problems=problems, fix=fix)
+    return weights
+
+
+def _weight(text: str) -> float | None:
+    try:
+        weight = float(text)
+    except ValueError:
+        return None
+    return weight if 0 <= weight < math.inf else None
+
+
+def weights_text(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
+
+
+def make_rows(
+    profile: str, sft_rows: int, eval_rows: int, style: AnswerStyle, seed: int, weights: Mapping[str, float] | None = None
+) -> tuple[list[SftRow], list[EvalRow]]:
+    """The rows of a profile, or of other weights, skills mixed. Raises WrongUsage that lists every stage that is short of items."""
+    weights = weights or weights_of(profile, None)
+    sft = [sft_row(question, number, style) for number, question in _questions(weights, sft_rows, "sft", style, seed)]
+    evals = [eval_row(question, number, style) for number, question in _questions(weights, eval_rows, "eval", style, seed)]
+    return sft, evals
+
+
+def _questions(
+    weights: Mapping[str, float], count: int, split: Split, style: AnswerStyle, seed: int
+) -> list[tuple[int, Question]]:
+    problems: list[Problem] = []
+    questions: list[tuple[int, Question]] = []
+    rows = share_rows(count, weights)
+    for skill in SKILLS:
+        try:
+            questions += enumerate(skill.make(rows.get(skill.name, 0), split, seed, style))
+        except WrongUsage as error:
+            problems += [Problem(f"{skill.name}, {problem.what}") for problem in error.problems]
+    if problems:
+        flag = "--sft-rows" if split == "sft" else "--eval-rows"
+        raise WrongUsage(
+            f"the skills cannot give {count} {split} rows without repeating themselves ({weights_text(weights)})",
+            problems=problems,
+            fix=f"a smaller {flag}, or other --skill-weights",
+        )
+    seeded("mixture", split, seed).shuffle(questions)
+    return questions

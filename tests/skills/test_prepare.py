@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from picochat.core.errors import BadInput
+from picochat.core.publish import open_artifact, publish
+from picochat.core.records import write_jsonl
+from picochat.rundir import RowsFacts, facts_of
+from picochat.skills.prepare import count_shared_items, prepare_rows, split_sft_rows
+from picochat.skills.rows import EvalRow, SftRow, read_published_rows, row_json
+from tests.skills.rows_builder import eval_row, release_rows, sft_row
+
+
+@dataclass(frozen=True)
+class PackWithRows:
+    path: Path
+    chat_path: Path | None
+    eval_path: Path | None
+
+
+def pack_of(folder: Path, sft: list[SftRow], evals: list[EvalRow]) -> PackWithRows:
+    write_jsonl(folder / "chat.jsonl", [row_json(row) for row in sft])
+    write_jsonl(folder / "eval.jsonl", [row_json(row) for row in evals])
+    return PackWithRows(folder / "dataset_pack.json", folder / "chat.jsonl", folder / "eval.jsonl")
+
+
+def test_the_stage_splits_by_item_and_states_what_it_measured(tmp_path: Path) -> None:
+    sft, evals = release_rows()
+    pack = pack_of(tmp_path, sft, evals)
+    with publish(tmp_path / "rows", "rows", "key", {}) as draft:
+        prepare_rows(pack, 42, draft)
+    artifact = open_artifact(tmp_path / "rows", "rows")
+    facts = facts_of(artifact, RowsFacts)
+    train = list(read_published_rows(artifact.path("sft_train.jsonl"), SftRow))
+    held_out = list(read_published_rows(artifact.path("sft_held_out.jsonl"), SftRow))
+    assert {row.item for row in train}.isdisjoint({row.item for row in held_out})
+    assert sorted(row.id for row in train + held_out) == sorted(row.id for row in sft)
+    assert 0.05 < len(held_out) / len(sft) < 0.16
+    assert facts.sft_by_skill == {"choice": 56, "identity": 140, "math": 168, "refusal": 56, "spelling": 140}
+    assert facts.eval_by_skill == {"choice": 24, "identity": 60, "math": 72, "refusal": 24, "spelling": 60}
+    assert facts.eval_items_by_skill == facts.eval_by_skill
+    assert (facts.shared_items, facts.eval_rows_without_rule, facts.repeated_sft_prompts) == (0, 0, 0)
+
+
+def test_the_stage_counts_what_is_wrong_with_the_rows(tmp_path: Path) -> None:
+    sft = [sft_row(id="1", item="i1"), sft_row(id="2", user="hello"), sft_row(id="3", user="Say: one two")]
+    evals = [
+        eval_row(id="1", user="x", item="i1", normalized_answers=["1"]),
+        eval_row(id="2", user="say ONE two!", item="i2"),
+        eval_row(id="3", user="y", item="i3", must_include=["a"]),
+    ]
+    with publish(tmp_path / "rows", "rows", "key", {}) as draft:
+        prepare_rows(pack_of(tmp_path, sft, evals), 42, draft)
+    facts = facts_of(open_artifact(tmp_path / "rows", "rows"), RowsFacts)
+    assert (facts.shared_items, facts.eval_rows_without_rule, facts.repeated_sft_prompts) == (2, 1, 1)
+
+
+def test_missing_rows_of_both_kinds_are_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "chat.jsonl").touch()
+    with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as draft:
+        prepare_rows(PackWithRows(tmp_path / "dataset_pack.json", tmp_path / "chat.jsonl", None), 42, draft)
+    said = "\n".join(error.value.lines())
+    assert "has no rows" in said
+    assert "eval: the pack names no file" in said
+    assert f"--dataset-pack {tmp_path}" in said
+    assert not (tmp_path / "rows").exists()
+
+
+def test_the_split_follows_from_seed_and_item() -> None:
+    rows = [sft_row(id=str(n), item=f"i{n // 2}") for n in range(2000)]
+    train, held_out = split_sft_rows(rows, 1)
+    assert (train, held_out) == split_sft_rows(rows, 1)
+    assert held_out != split_sft_rows(rows, 2)[1]
+    assert 140 < len(held_out) < 260
+
+
+def test_a_shared_item_is_counted_once_however_many_rows_ask_it() -> None:
+    sft = [sft_row(item="i1")]
+    assert count_shared_items(sft, [eval_row(id="1", item="i1"), eval_row(id="2", item="i1")]) == 1
