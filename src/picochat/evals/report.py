@@ -77,7 +77,6 @@ def score_run(
 
 def recompute_scores(scores: Artifact, rows: Artifact, benchmarks: Artifact, honesty: Artifact) -> ScoresFacts:
     """The scores that follow from a published artifact's files, whatever its report and manifest state."""
-    asked = [parse_record(Asked, value, f"replies.jsonl, line {n}") for n, value in read_jsonl(scores.path("replies.jsonl"))]
     recalled = [
         parse_record(Memorization, value, "memorization.jsonl") for _, value in read_jsonl(scores.path("memorization.jsonl"))
     ]
@@ -85,7 +84,12 @@ def recompute_scores(scores: Artifact, rows: Artifact, benchmarks: Artifact, hon
     measured = read_record(Measured, scores.path("measured.json"))
     by_id = {row.id: row for _, row in questions(rows, None)}
     found = _external(benchmarks, external, honesty)
-    return scores_of(by_id, asked, recalled, measured, dirty_rows(honesty), scores.manifest.inputs["sft"], found)
+    return scores_of(by_id, read_asked(scores), recalled, measured, dirty_rows(honesty), scores.manifest.inputs["sft"], found)
+
+
+def read_asked(scores: Artifact) -> list[Asked]:
+    """What was asked and said, as published."""
+    return [parse_record(Asked, value, f"replies.jsonl, line {n}") for n, value in read_jsonl(scores.path("replies.jsonl"))]
 
 
 def questions(rows: Artifact, fit_rows: int | None) -> list[tuple[str, EvalRow]]:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from picochat.config import ResolvedConfig
+from picochat.config import ResolvedConfig, RunConfig
 from picochat.core.errors import BadInput, HonestNo, PicochatError, Problem
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Artifact, FileDigest
-from picochat.core.records import canonical_json, plain, pretty_json, read_json, read_record
+from picochat.core.records import plain, pretty_json, read_json, read_record
 from picochat.evals.report import recompute_scores
 from picochat.gate.evidence import gate_evidence, preflight_evidence
 from picochat.gate.preflight import decide_preflight, preflight_facts
@@ -32,6 +32,8 @@ from picochat.release.bundle import (
     reason_to_leave_out,
     verdict_of,
 )
+from picochat.release.compare import compared, differences
+from picochat.release.follows import FOLLOWS, Follow, facts_problems
 from picochat.release.integrity import (
     Found,
     artifacts_of,
@@ -135,10 +137,12 @@ def holding(report: VerifyReport) -> VerifyReport:
     return report
 
 
-def inspect_bundle(path: Path, *, recompute_scores: Recompute = recompute_scores) -> VerifyReport:
-    """The same comparison as a report, whatever it finds. recompute_scores: how scores follow from replies."""
+def inspect_bundle(
+    path: Path, *, recompute_scores: Recompute = recompute_scores, follows: tuple[Follow, ...] = FOLLOWS
+) -> VerifyReport:
+    """The same comparison as a report, whatever it finds. recompute_scores, follows: how scores and facts are computed again."""
     if path.is_dir():
-        return _verify(path, RunDir(path), digest_tree(path), None, recompute_scores)
+        return _verify(path, RunDir(path), digest_tree(path), None, recompute_scores, follows)
     if not path.exists():
         raise BadInput(f"bundle {path} does not exist", fix="picochat run bundle --run-dir ... --out ... makes one")
     with tempfile.TemporaryDirectory(prefix="picochat-verify-") as folder:
@@ -146,10 +150,17 @@ def inspect_bundle(path: Path, *, recompute_scores: Recompute = recompute_scores
         if CONTENTS not in opened.digests:
             raise BadInput(f"{path} is no evidence bundle: it has no {CONTENTS}", fix="picochat run bundle ... makes one")
         contents = read_record(BundleContents, opened.root / CONTENTS, "bundle contents")
-        return _verify(path, RunDir(opened.root), opened.digests, contents, recompute_scores)
+        return _verify(path, RunDir(opened.root), opened.digests, contents, recompute_scores, follows)
 
 
-def _verify(path: Path, run: RunDir, found: Found, contents: BundleContents | None, recompute: Recompute) -> VerifyReport:
+def _verify(
+    path: Path,
+    run: RunDir,
+    found: Found,
+    contents: BundleContents | None,
+    recompute: Recompute,
+    follows: tuple[Follow, ...],
+) -> VerifyReport:
     if "run.json" not in found:
         raise BadInput(
             f"{path} holds no run: it has no run.json", fix="name a bundle or the --out-dir of a `picochat run tiny`"
@@ -161,8 +172,9 @@ def _verify(path: Path, run: RunDir, found: Found, contents: BundleContents | No
     checks.append(VerifyCheck("chain of inputs", _count_inputs(artifacts), tuple(chain_problems(artifacts))))
     checks.append(VerifyCheck("front pages", _count_pages(found), tuple(front_page_problems(found))))
     if contents:
-        differing = _compared("contents", lambda: _contents_problems(run, artifacts, contents))
+        differing = compared("contents", lambda: _contents_problems(run, artifacts, contents))
         checks.append(VerifyCheck("contents", len(artifacts), tuple(differing)))
+    checks.append(_check_facts(run, artifacts, follows))
     checks += _check_claims(run, artifacts, recompute)
     missing, left_out = (tuple(contents.missing), tuple(contents.left_out)) if contents else ((), ())
     verdict, digest = _stated(run, artifacts)
@@ -275,6 +287,13 @@ def _contents_problems(run: RunDir, artifacts: dict[str, Artifact], contents: Bu
 # ---- the claims, computed again --------------------------------------------------------------------------------------
 
 
+def _check_facts(run: RunDir, artifacts: dict[str, Artifact], follows: tuple[Follow, ...]) -> VerifyCheck:
+    """The facts of every artifact against its files, its inputs and the settings."""
+    count = sum(follow.kind in artifacts for follow in follows)
+    problems = compared("facts", lambda: facts_problems(_config(run), artifacts, follows))
+    return VerifyCheck("facts from files", count, tuple(problems))
+
+
 def _check_claims(run: RunDir, artifacts: dict[str, Artifact], recompute: Recompute) -> list[VerifyCheck]:
     steps: list[tuple[str, tuple[str, ...], Callable[[], list[Problem]]]] = [
         ("scores from replies", ("scores", "rows", "benchmarks", "honesty"), lambda: _scores_problems(artifacts, recompute)),
@@ -290,44 +309,33 @@ def _check_claims(run: RunDir, artifacts: dict[str, Artifact], recompute: Recomp
         if lacking:
             checks.append(VerifyCheck(name, 0, (Problem(f"{name}: cannot be computed again without {', '.join(lacking)}"),)))
         else:
-            checks.append(VerifyCheck(name, 1, tuple(_compared(name, compare))))
+            checks.append(VerifyCheck(name, 1, tuple(compared(name, compare))))
     return checks
-
-
-def _compared(name: str, compare: Callable[[], list[Problem]]) -> list[Problem]:
-    """The differences that a comparison finds; evidence that cannot even be read is one."""
-    try:
-        return compare()
-    except PicochatError as error:
-        details = "; ".join([error.what, *(problem.what for problem in error.problems)])
-        return [Problem(f"{name}: cannot be computed again: {details}")]
-    except (KeyError, TypeError, ValueError, ArithmeticError, OSError) as error:
-        return [Problem(f"{name}: cannot be computed again: {type(error).__name__} {error}")]
 
 
 def _scores_problems(artifacts: Mapping[str, Artifact], recompute: Recompute) -> list[Problem]:
     again = recompute(artifacts["scores"], artifacts["rows"], artifacts["benchmarks"], artifacts["honesty"])
-    return _differences("scores", plain(facts_of(artifacts["scores"], ScoresFacts)), plain(again), "the replies give")
+    return differences("scores", plain(facts_of(artifacts["scores"], ScoresFacts)), plain(again), "the replies give")
 
 
 def _preflight_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
-    config = read_record(ResolvedConfig, run.config, "configuration").config
+    config = _config(run)
     report = decide_preflight(preflight_evidence(**{kind: artifacts[kind] for kind in PREFLIGHT_INPUTS}, config=config))
     stated = plain(facts_of(artifacts["preflight"], PreflightFacts))
-    problems = _differences("preflight", stated, plain(preflight_facts(report)), "the facts give")
+    problems = differences("preflight", stated, plain(preflight_facts(report)), "the facts give")
     pages = {"preflight.json": pretty_json(report), "preflight.md": preflight_page(report).encode()}
     return problems + _page_problems("preflight", artifacts["preflight"], pages)
 
 
 def _gate_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
     """The verdict again. The number of changed files is the one that the gate counted: what changed since is counted above."""
-    config = read_record(ResolvedConfig, run.config, "configuration").config
+    config = _config(run)
     evidence = gate_evidence(**{kind: artifacts[kind] for kind in GATE_INPUTS}, config=config)
     stated = facts_of(artifacts["gate"], GateFacts)
     changed = next((finding.measured for finding in stated.findings if finding.name == "evidence_untouched"), None)
     evidence = replace(evidence, changed_files=int(changed) if changed is not None else None)
     report = decide_release(evidence)
-    problems = _differences("gate", plain(stated), plain(gate_facts(report)), "the facts give")
+    problems = differences("gate", plain(stated), plain(gate_facts(report)), "the facts give")
     pages = {"gate.json": pretty_json(report), "gate.md": gate_page(report).encode()}
     return problems + _page_problems("gate", artifacts["gate"], pages)
 
@@ -346,22 +354,8 @@ def _page_problems(kind: str, artifact: Artifact, pages: Mapping[str, bytes]) ->
     return problems
 
 
-def _differences(where: str, stated: object, again: object, source: str) -> list[Problem]:
-    """Each value that differs, by its path, with both values."""
-    if isinstance(stated, dict) and isinstance(again, dict):
-        keys = sorted(set(stated) | set(again))
-        return [p for key in keys for p in _differences(f"{where}.{key}", stated.get(key), again.get(key), source)]
-    if isinstance(stated, list) and isinstance(again, list) and len(stated) == len(again):
-        pairs = enumerate(zip(stated, again, strict=True))
-        return [p for index, (one, other) in pairs for p in _differences(f"{where}[{index}]", one, other, source)]
-    if canonical_json(stated) == canonical_json(again):
-        return []
-    return [Problem(f"{where}: states {_short(stated)}, {source} {_short(again)}")]
-
-
-def _short(value: object) -> str:
-    text = canonical_json(value).decode()
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _config(run: RunDir) -> RunConfig:
+    return read_record(ResolvedConfig, run.config, "configuration").config
 
 
 def _problems_of(action: Callable[[], object]) -> list[Problem]:
