@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from picochat.config import EvalConfig, RuntimeConfig
+from picochat.core.plain_text import cell
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import parse_record, read_jsonl, read_record, write_atomic, write_json, write_jsonl
@@ -225,8 +226,8 @@ def report_page(facts: ScoresFacts, rows: dict[str, EvalRow], asked: Iterable[As
         judged = judge(rows[item.id], item)
         if item.set == "eval" and not judged.passed and shown.setdefault(item.skill, 0) < 5:
             shown[item.skill] += 1
-            lines += [f"- **{item.id}** ({judged.reason})", f"  - asked: {item.prompt!r}", f"  - expected: {item.expected!r}"]
-            lines.append(f"  - said: {item.reply!r}")
+            texts = (("asked", item.prompt), ("expected", item.expected), ("said", item.reply))
+            lines += [f"- **{cell(item.id)}** ({judged.reason})", *(f"  - {name}: {cell(repr(text))}" for name, text in texts)]
     return "\n".join(lines) + "\n"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from picochat.core.errors import Problem
 from picochat.core.publish import Artifact
-from picochat.core.records import plain, read_json, read_jsonl, read_record
+from picochat.core.records import parse_record, plain, read_json, read_jsonl, read_record
 from picochat.data.benchmarks.resolve import wanted_benchmarks
 from picochat.data.benchmarks.stage import ITEMS, BenchmarkItem, item_of, read_items, read_texts
 from picochat.data.corpus.build import source_facts
@@ -23,6 +23,7 @@ from picochat.honesty.index import build_index
 from picochat.honesty.items import item_of_row
 from picochat.honesty.report import report_page
 from picochat.honesty.scan import scan_sft_rows
+from picochat.honesty.texts import Hit
 from picochat.release.compare import Stated, differences, names_shown, stated_of
 from picochat.rundir import (
     BenchmarkFacts,
@@ -296,11 +297,10 @@ def _sft_again(run: Stated, report: Mapping[str, Any]) -> tuple[list[str], float
 def _unlisted_hits(honesty: Artifact, report: Mapping[str, Any]) -> list[Problem]:
     """Hits of rows that the report does not call dirty."""
     dirty = {None: set(_dirty(report)), **{name: set(_dirty(found)) for name, found in report["benchmarks"].items()}}
-    wrong = {
-        hit["row"]
-        for _, hit in read_jsonl(honesty.path("hits.jsonl"), "hits")
-        if hit["row"] not in dirty.get(hit["benchmark"], set())
-    }
+    hits = [
+        parse_record(Hit, value, f"hits.jsonl, line {line}") for line, value in read_jsonl(honesty.path("hits.jsonl"), "hits")
+    ]
+    wrong = {hit.row for hit in hits if hit.row not in dirty.get(hit.benchmark, set())}
     return (
         [Problem(f"honesty/hits.jsonl: holds hits of {names_shown(sorted(wrong))}, which the report calls clean")]
         if wrong

@@ -84,6 +84,19 @@ def manifest_problems(place: Place, artifact: Artifact, found: Found, left_out: 
     return problems
 
 
+def stray_problems(artifacts: Mapping[str, Artifact], found: Found, besides: tuple[str, ...]) -> list[Problem]:
+    """Files of a bundle that belong to no artifact and are none of the files that every bundle has: nothing vouches for them.
+
+    besides: names, and folders with a slash at their end, that a bundle has of its own.
+    """
+    known = {*RUN_FILES, *(name for name, _, _ in FRONT_PAGES), *besides}
+    folders = tuple(f"{place.folder}/" for place in PLACES if place.kind in artifacts) + tuple(
+        name for name in besides if name.endswith("/")
+    )
+    strays = [name for name in found if name not in known and not name.startswith(folders)]
+    return [Problem(f"{name}: belongs to no artifact, so nothing vouches for it") for name in strays]
+
+
 def chain_problems(artifacts: Mapping[str, Artifact]) -> list[Problem]:
     """Artifacts that state an input which is not the artifact at hand, or that lack an input which is a stage of the run."""
     problems: list[Problem] = []
