@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -561,3 +562,8 @@ def test_the_inputs_that_verification_asks_for_are_those_of_the_stages() -> None
 def test_every_artifact_that_states_facts_has_them_computed_again() -> None:
     decided = {"preflight", "gate"}  # computed again as verdicts
     assert {place.kind for place in PLACES if place.facts} - decided == {follow.kind for follow in FOLLOWS} - {"summary"}
+
+
+def test_the_page_about_verification_has_a_row_for_every_kind_of_forgery() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "verification.md").read_text("utf-8")
+    assert {kind for kind, *_ in FORGERIES} == set(re.findall(r"^\| `(\w+)` \|", page, re.M))

@@ -159,16 +159,21 @@ class Opened:
 
 
 def read_archive(
-    path: Path, into: Path, *, skip: tuple[str, ...] = STORED_SUFFIXES, limit_bytes: int = LARGEST_BYTES
+    path: Path,
+    into: Path,
+    *,
+    skip: tuple[str, ...] = STORED_SUFFIXES,
+    limit_bytes: int = LARGEST_BYTES,
+    always_bytes: int = ALWAYS_BYTES,
 ) -> Opened:
     """Unpack a .tgz of one folder below `into`, hashing all of it. Files with a `skip` suffix are hashed, not written.
 
     Raises BadInput for anything that is not a plain archive of plain files in one folder, or that is larger than the limits.
     """
     try:
-        limit_bytes = min(limit_bytes, max(ALWAYS_BYTES, LARGEST_RATIO * path.stat().st_size))
+        limit_bytes = min(limit_bytes, max(always_bytes, LARGEST_RATIO * path.stat().st_size))
         with gzip.open(path, "rb") as unpacked:
-            stream = _LimitedReader(unpacked, limit_bytes, path)
+            stream = _LimitedReader(cast("IO[bytes]", unpacked), limit_bytes, path)
             opened = _read_stream(path, stream, into, skip, limit_bytes)
             if len(stream.read(LONGEST_TAIL_BYTES)) == LONGEST_TAIL_BYTES:  # to its end, so that gzip compares its checksum
                 raise BadInput(f"{path} goes on after its last file")

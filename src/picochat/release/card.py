@@ -136,16 +136,16 @@ def attributions(evidence: RunEvidence | None) -> Iterator[str]:
     provenance = {item.label: item for item in evidence.provenance}
     for source in evidence.corpus.sources:
         origin = provenance.get(source.label)
-        name = cell(source.label)
+        name = cell(visible_line(source.label))
         if origin and origin.dataset:
             known = HUB_NAME.fullmatch(origin.dataset)
-            name = f"[{origin.dataset}](/datasets/{origin.dataset})" if known else cell(origin.dataset)
-        part = f" ({cell(origin.config)})" if origin and origin.config else ""
+            name = f"[{origin.dataset}](/datasets/{origin.dataset})" if known else cell(visible_line(origin.dataset))
+        part = f" ({cell(visible_line(origin.config))})" if origin and origin.config else ""
         yield f"Trained on text from {name}{part}, made available under {_licence(source)}."
 
 
 def _licence(source: SourceFacts) -> str:
-    return f"the licence {cell(source.licence)}" if source.licence else "a licence that is not on record"
+    return f"the licence {cell(visible_line(source.licence))}" if source.licence else "a licence that is not on record"
 
 
 def recipe(evidence: RunEvidence) -> list[tuple[str, str]]:
@@ -230,8 +230,8 @@ def _environment() -> jinja2.Environment:
         share=share,
         rate=rate,
         number=number,
-        cell=lambda value: cell(str(value)),
-        quoted=lambda text: json.dumps(text, ensure_ascii=False),
+        cell=lambda value: cell(visible_line(str(value))),
+        quoted=lambda text: visible_line(json.dumps(text, ensure_ascii=False)),
         quantity=quantity,
     )
     return environment

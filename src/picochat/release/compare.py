@@ -44,10 +44,10 @@ def differences(where: str, stated: object, again: object, source: str) -> list[
     return [Problem(f"{where}: states {shown(stated)}, {source} {shown(again)}")]
 
 
-def stated_of(where: str, facts: object, follows: dict[str, object], source: str) -> list[Problem]:
+def stated_of(where: str, facts: object, follows: Mapping[str, object], source: str) -> list[Problem]:
     """`differences` of those facts alone that `follows` names."""
     values = cast("dict[str, Any]", plain(facts))
-    return differences(where, {name: values[name] for name in follows}, plain(follows), source)
+    return differences(where, {name: values[name] for name in follows}, plain(dict(follows)), source)
 
 
 def shown(value: object) -> str:

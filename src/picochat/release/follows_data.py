@@ -17,7 +17,7 @@ from picochat.core.records import parse_record, plain, read_json, read_jsonl, re
 from picochat.data.benchmarks.resolve import wanted_benchmarks
 from picochat.data.benchmarks.stage import ITEMS, BenchmarkItem, item_of, read_items, read_texts
 from picochat.data.corpus.build import source_facts
-from picochat.data.corpus.reader import DROPPED, HELD_OUT, CorpusSource, CorpusSources, Fates
+from picochat.data.corpus.reader import DROPPED, HELD_OUT, CorpusSource, CorpusSources, Fates, Split
 from picochat.data.documents import DocumentsManifest
 from picochat.honesty.index import build_index
 from picochat.honesty.items import item_of_row
@@ -44,6 +44,7 @@ from picochat.tokens.tokenizer import BYTES, SPECIALS, Tokenizer
 
 START_BYTES = 8  # of a document's offset in a .starts file
 TOKEN_BYTES = 2
+SPLITS: tuple[Split, ...] = ("train", "held_out")
 
 # ---- data ------------------------------------------------------------------------------------------------------------
 
@@ -195,7 +196,7 @@ def shards_differences(run: Stated) -> list[Problem]:
     names = sorted(name for name in shards.manifest.files if name.endswith(".bin"))
     sidecars = {name: read_record(ShardSidecar, shards.path(name.replace(".bin", ".json")), "shard") for name in names}
     again = shards_facts(
-        *([side for name, side in sidecars.items() if name.startswith(split)] for split in ("train", "held_out")),
+        *([side for name, side in sidecars.items() if name.startswith(split)] for split in SPLITS),
         practice_documents=practised.documents,
         practice_tokens=facts.practice_tokens,
     )
@@ -225,7 +226,8 @@ def conversations_differences(run: Stated) -> list[Problem]:
     words = Tokenizer.load(run["tokenizer"].path("tokenizer.json"))
     context = run.config.model.context
     problems: list[Problem] = []
-    for split, name in (("train", "sft_train"), ("held_out", "sft_held_out")):
+    for split in SPLITS:
+        name = f"sft_{split}"
         chats = read_chats(run["rows"].path(f"{name}.jsonl"), words)
         again, there = join_conversations(fitting(chats, context)), open_conversations(run["conversations"], split)
         parts = ((again.tokens, there.tokens), (again.targets, there.targets), (again.offsets, there.offsets))
