@@ -157,8 +157,12 @@ class ExternalConfig(Record):
 class HonestyConfig(Record):
     """Sizes of the contamination scan, in words of normalized text."""
 
-    hit_words: PositiveInt = Field(default=13, description="one shared run of this many words is a hit")
-    coverage_words: PositiveInt = Field(default=8, description="runs counted for the coverage share")
+    hit_words: PositiveInt = Field(
+        default=13, le=13, description="one shared run of this many words is a hit; more would see less"
+    )
+    coverage_words: PositiveInt = Field(
+        default=8, le=8, description="runs counted for the coverage share; longer ones would see less"
+    )
 
 
 class GateConfig(Record):

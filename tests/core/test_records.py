@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from picochat.core.errors import BadInput, Problem, did_you_mean
 from picochat.core.journal import Journal, read_journal
+from picochat.core.publish import FileDigest
 from picochat.core.records import (
     Record,
     canonical_json,
     digest_json,
+    parse_record,
     read_json,
     read_jsonl,
     read_record,
@@ -113,3 +115,26 @@ def test_errors_carry_remedies() -> None:
     assert error.lines() == ["pack is not usable (exit 4)", "    chat: no rows", "        fix: make some", "fix: start again"]
     assert did_you_mean("corups", ["corpus", "chat"]) == ", did you mean corpus?"
     assert did_you_mean("zzz", ["corpus"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a": 1, "a": 2}', "the key 'a' stands twice"),
+        ('{"a": NaN}', "NaN is no number of JSON"),
+        ("[" * 20_000 + "]" * 20_000, "not usable JSON"),
+        ("1" * 5_000, "not usable JSON"),
+    ],
+)
+def test_json_that_readers_disagree_on_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "x.json").write_text(content)
+    (tmp_path / "x.jsonl").write_text(content + "\n")
+    with pytest.raises(BadInput, match=message):
+        read_json(tmp_path / "x.json")
+    with pytest.raises(BadInput, match=message):
+        list(read_jsonl(tmp_path / "x.jsonl"))
+
+
+def test_a_record_takes_no_number_that_is_not_finite() -> None:
+    with pytest.raises(BadInput, match="not finite"):
+        parse_record(FileDigest, {"sha256": "0", "bytes": float("inf")}, "a digest")

@@ -77,3 +77,14 @@ def test_the_disk_need_grows_with_tokens_and_parameters() -> None:
     assert large is not None
     assert little is not None
     assert large - little == pytest.approx(80 * (106_969_856 - 2_061_120), rel=0.2)
+
+
+def test_a_baseline_that_saw_less_than_its_due_measures_nothing() -> None:
+    """Otherwise a setting would lower the bar: a 5-gram model of ten tokens is beaten by anything."""
+    evidence = make_evidence()
+    assert measures.bits_over_baseline(evidence) is not None
+    weak = make_config(evals={"ngram_train_tokens": 10})
+    assert measures.bits_over_baseline(make_evidence(config=weak)) is None
+    assert evidence.preflight
+    small = evidence.preflight.model_copy(update={"plan": evidence.preflight.plan.model_copy(update={"train_tokens": 10})})
+    assert measures.bits_over_baseline(make_evidence(config=weak, preflight=small)) is not None

@@ -160,6 +160,7 @@ EMPTY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("export_parity", {"parity": make_parity_facts(largest_relative_difference=float("nan"))}),
     ("base_beats_baseline", {"scores": make_scores_facts(ngram_bits_per_byte=None)}),
     ("base_beats_baseline", {"scores": make_scores_facts(base_bits_per_byte=float("nan"))}),
+    ("base_beats_baseline", {"config": make_config(evals={"ngram_train_tokens": 10})}),
     ("skill_release_stage_math", {"scores": with_skill("math", stages={})}),
     ("skill_release_stage_math", {"scores": with_skill("math", stages={"few": make_rate(19, 19)})}),
     ("skill_release_eval_math", {"scores": make_scores_facts(skills={})}),

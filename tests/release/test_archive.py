@@ -91,6 +91,12 @@ DEVICE.type = tarfile.CHRTYPE
         [plain_file("run\\..\\file")],
         [plain_file("run/a"), plain_file("other/a")],
         [plain_file("run/a"), plain_file("run/a")],
+        [plain_file("run/a"), plain_file("run/A")],
+        [plain_file("run/a"), plain_file("run/a/b")],
+        [plain_file("run/a/a"), plain_file("run/A")],
+        [plain_file("run/two\nlines")],
+        [plain_file("run/\x1b[2Jcleared")],
+        [plain_file("run/\u202egpj.exe")],
         [(LINK, b"")],
         [(HARD, b"")],
         [(DEVICE, b"")],
@@ -136,3 +142,28 @@ def test_bytes_after_the_end_are_not_read_without_limit(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + gzip.compress(bytes(3_000_000)))
     with pytest.raises(BadInput, match="goes on"):
         read_archive(path, tmp_path / "out")
+
+
+def test_an_archive_of_a_few_bytes_cannot_fill_the_disk(tmp_path: Path) -> None:
+    """A sparse file states gigabytes and holds none; zeros pack a thousand to one."""
+    sparse = tarfile.TarInfo("run/sparse")
+    sparse.pax_headers = {
+        "GNU.sparse.major": "0",
+        "GNU.sparse.minor": "1",
+        "GNU.sparse.map": "0,1",
+        "GNU.sparse.size": str(1 << 40),
+    }
+    with pytest.raises(BadInput):
+        read_archive(archive_of(tmp_path / "sparse.tgz", (sparse, b"x")), tmp_path / "into")
+    bomb = archive_of(tmp_path / "bomb.tgz", plain_file("run/zeros", bytes(20_000_000)))
+    with pytest.raises(BadInput, match="unpacks to more"):
+        read_archive(bomb, tmp_path / "into", always_bytes=1_000_000)
+    assert not list((tmp_path / "into").rglob("zeros"))
+
+
+def test_a_header_that_states_gigabytes_is_not_read_into_memory(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type = tarfile.GNUTYPE_LONGNAME
+    path = archive_of(tmp_path / "long.tgz", (header, bytes(20_000_000)), plain_file("run/a"))
+    with pytest.raises(BadInput):
+        read_archive(path, tmp_path / "into", always_bytes=1_000_000)

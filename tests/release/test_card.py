@@ -12,7 +12,7 @@ import pytest
 
 from picochat.core.records import Record, parse_record
 from picochat.release.card import Subject, render_card
-from picochat.release.evidence import RunEvidence, read_evidence
+from picochat.release.evidence import Provenance, RunEvidence, read_evidence
 from picochat.release.export_record import ParityReport
 from picochat.rundir import PracticeFacts, Rate
 from tests.release.export_builders import RunFacts, corpus_facts, gate_facts, make_run, shards_facts
@@ -223,3 +223,20 @@ def test_text_from_the_facts_cannot_break_a_table(evidence: RunEvidence) -> None
 def test_a_run_that_was_never_judged_claims_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", RunFacts(leave_out=("gate", "summary")))
     assert "has not judged this model" in render_card(subject(), read_evidence(run))
+
+
+def test_names_of_other_people_make_no_tag_no_link_and_no_second_line_of_front_matter(evidence: RunEvidence) -> None:
+    evil = "x\nlicense: mit\n---\n<img src=x onerror=alert(1)> [win](javascript:alert(1)) \x9b2J"
+    assert evidence.corpus
+    source = evidence.corpus.sources[0]
+    sources = [source.model_copy(update={"licence": evil}), *evidence.corpus.sources[1:]]
+    origin = Provenance(source.label, dataset=evil, config=evil, revision=evil)
+    forged = replace(evidence, corpus=evidence.corpus.model_copy(update={"sources": sources}), provenance=(origin,))
+    card = render_card(subject(model_name=evil), forged)
+    front, page = card.removeprefix("---\n").split("\n---\n", 1)
+    code = page.split("```")[1]
+    assert "<img" not in page.replace(code, "")
+    assert [line.startswith("name = ") for line in code.splitlines()].count(True) == 1
+    assert "[win](javascript" not in page.replace(code, "").replace("\\[win](javascript", "")
+    assert [line.partition(":")[0] for line in front.splitlines()].count("license") == 1
+    assert "\x9b" not in card

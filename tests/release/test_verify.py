@@ -20,6 +20,9 @@ from picochat.rundir import PLACES, RunDir, place_of
 from tests.builders import make_host_facts, make_rows_facts
 from tests.run_builder import make_run
 
+STATED = ()
+"""The run of run_builder.py states facts that no file beside them gives; test_forgery.py checks those, on a real run."""
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -30,13 +33,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def differences(path: Path) -> list[str]:
-    report = inspect_bundle(path)
+    report = inspect_bundle(path, follows=STATED)
     assert report.exit_code == 3, report.lines()
     return [problem.what for problem in report.problems]
 
 
 def verified(path: Path) -> VerifyReport:
-    report = verify_bundle(path)
+    report = verify_bundle(path, follows=STATED)
     assert report.exit_code == 0, report.lines()
     return report
 
@@ -154,7 +157,7 @@ def test_one_flipped_byte_in_the_bundles_own_records_is_refused(bundle: Path, tm
 
 def exit_code_of(path: Path) -> int:
     try:
-        return inspect_bundle(path).exit_code
+        return inspect_bundle(path, follows=STATED).exit_code
     except BadInput as refusal:
         return refusal.exit_code
 
@@ -164,7 +167,7 @@ def test_a_difference_is_an_honest_no_that_lists_all_of_them(bundle: Path, tmp_p
     flip(root / "rows" / "eval.jsonl")
     flip(root / "logs" / "train.log")
     with pytest.raises(HonestNo) as refusal:
-        verify_bundle(packed(root))
+        verify_bundle(packed(root), follows=STATED)
     assert refusal.value.exit_code == 3
     whats = [problem.what for problem in refusal.value.problems]
     assert "logs/train.log: its bytes differ from SHA256SUMS" in whats
@@ -306,7 +309,7 @@ def test_scores_that_cannot_be_computed_again_are_a_difference(bundle: Path) -> 
     def broken(*_: object) -> Any:
         raise KeyError("passed")
 
-    report = inspect_bundle(bundle, recompute_scores=broken)
+    report = inspect_bundle(bundle, recompute_scores=broken, follows=STATED)
     assert report.exit_code == 3
     assert "cannot be computed again: KeyError" in report.problems[0].what
 
@@ -329,7 +332,7 @@ def test_what_is_no_bundle_is_bad_input(tmp_path: Path, wrong: str) -> None:
 def test_the_report_is_one_json_object_with_every_difference(bundle: Path, tmp_path: Path) -> None:
     root = unpacked(bundle, tmp_path)
     flip(root / "eval" / "report.md")
-    whole, broken = verified(bundle).to_json(), inspect_bundle(packed(root)).to_json()
+    whole, broken = verified(bundle).to_json(), inspect_bundle(packed(root), follows=STATED).to_json()
     assert (whole["holds"], broken["holds"]) == (True, False)
     assert json.loads(json.dumps(broken)) == broken
     assert "eval/report.md" in json.dumps(broken)
@@ -341,7 +344,7 @@ def test_verifying_needs_no_torch(bundle: Path) -> None:
 import sys
 from pathlib import Path
 from picochat.release.verify import verify_bundle
-assert verify_bundle(Path({str(bundle)!r})).exit_code == 0
+assert verify_bundle(Path({str(bundle)!r}), follows=()).exit_code == 0
 assert not {{"torch", "transformers"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

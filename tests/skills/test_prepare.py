@@ -48,9 +48,9 @@ def test_the_stage_splits_by_item_and_states_what_it_measured(tmp_path: Path) ->
 def test_the_stage_counts_what_is_wrong_with_the_rows(tmp_path: Path) -> None:
     sft = [sft_row(id="1", item="i1"), sft_row(id="2", user="hello"), sft_row(id="3", user="Say: one two")]
     evals = [
-        eval_row(id="1", user="x", item="i1", normalized_answers=["1"]),
-        eval_row(id="2", user="say ONE two!", item="i2"),
-        eval_row(id="3", user="y", item="i3", must_include=["a"]),
+        eval_row(id="e1", user="x", item="i1", normalized_answers=["1"]),
+        eval_row(id="e2", user="say ONE two!", item="i2"),
+        eval_row(id="e3", user="y", item="i3", must_include=["a"]),
     ]
     with publish(tmp_path / "rows", "rows", "key", {}) as draft:
         prepare_rows(pack_of(tmp_path, sft, evals), 42, draft)
@@ -80,3 +80,11 @@ def test_the_split_follows_from_seed_and_item() -> None:
 def test_a_shared_item_is_counted_once_however_many_rows_ask_it() -> None:
     sft = [sft_row(item="i1")]
     assert count_shared_items(sft, [eval_row(id="1", item="i1"), eval_row(id="2", item="i1")]) == 1
+
+
+def test_an_sft_row_and_an_eval_row_may_not_share_an_id(tmp_path: Path) -> None:
+    """Replies are kept and judged by id, so the rule of the SFT row would judge the eval row's reply."""
+    pack = pack_of(tmp_path, [sft_row(id="1")], [eval_row(id="1", user="x", must_include=["a"])])
+    with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as draft:
+        prepare_rows(pack, 1, draft)
+    assert "ids stand for an SFT row and an eval row, the first: '1'" in "\n".join(error.value.lines())

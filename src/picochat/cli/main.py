@@ -57,8 +57,10 @@ def run_command(arguments: list[str]) -> int:
 
 
 def _say(error: PicochatError) -> int:
+    from picochat.core.plain_text import visible
+
     for line in error.lines():
-        print(line, file=sys.stderr)
+        print(visible(line), file=sys.stderr)
     return error.exit_code
 
 

@@ -20,11 +20,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from picochat.config import RunConfig, flatten
+from picochat.core.plain_text import cell
 from picochat.core.progress import say
 from picochat.core.records import write_atomic
 from picochat.data.pack_schema import corpus_recipe_schema, dataset_pack_schema
 from picochat.gate.pages import checks_page
-from picochat.gate.render import cell
 from picochat.rundir import FRONT_PAGES, PLACES, MetricsRow
 from picochat.scales import SCALES
 

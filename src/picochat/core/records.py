@@ -118,10 +118,30 @@ def read_json(path: Path, what: str = "file", *, fix: str | None = None) -> Any:
     except UnicodeDecodeError as error:
         raise BadInput(f"{what} {path} is not UTF-8 text (byte {error.start})", fix=fix) from None
     try:
-        return json.loads(text)
+        return load_json(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise BadInput(f"{what} {path} is not valid JSON: {error.msg} at {where}", fix=fix) from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{what} {path} is not usable JSON: {error}", fix=fix) from None
+
+
+def load_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError also for what readers disagree on (a key that stands twice, NaN) and for
+    numbers of thousands of digits; RecursionError for thousands of brackets."""
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def parse_record(
@@ -129,7 +149,11 @@ def parse_record(
 ) -> R:
     """`value` (as JSON gives it) as a record. Raises `error` that lists every wrong field, with "did you mean"."""
     try:
-        return model.model_validate_json(json.dumps(value))
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise error(f"{where} holds a number that is not finite", fix=fix) from None
+    try:
+        return model.model_validate_json(text)
     except ValidationError as invalid:
         problems = [Problem(_describe(item, model)) for item in invalid.errors()]
         raise error(f"{where} is not usable", problems=problems, fix=fix) from None
@@ -176,11 +200,13 @@ def read_jsonl(path: Path, what: str = "file") -> Iterator[tuple[int, dict[str, 
             if not line.strip():
                 continue
             try:
-                value = json.loads(line.decode("utf-8"))
+                value = load_json(line.decode("utf-8"))
             except UnicodeDecodeError:
                 raise BadInput(f"{what} {path}, line {number}: not UTF-8 text") from None
             except json.JSONDecodeError as error:
                 raise BadInput(f"{what} {path}, line {number}: not valid JSON ({error.msg})") from None
+            except (ValueError, RecursionError) as error:
+                raise BadInput(f"{what} {path}, line {number}: not usable JSON ({error})") from None
             if not isinstance(value, dict):
                 raise BadInput(f"{what} {path}, line {number}: a JSON object is needed, found {type(value).__name__}")
             yield number, value

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from picochat.config import EvalConfig, RuntimeConfig
+from picochat.core.plain_text import cell
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import parse_record, read_jsonl, read_record, write_atomic, write_json, write_jsonl
@@ -77,7 +78,6 @@ def score_run(
 
 def recompute_scores(scores: Artifact, rows: Artifact, benchmarks: Artifact, honesty: Artifact) -> ScoresFacts:
     """The scores that follow from a published artifact's files, whatever its report and manifest state."""
-    asked = [parse_record(Asked, value, f"replies.jsonl, line {n}") for n, value in read_jsonl(scores.path("replies.jsonl"))]
     recalled = [
         parse_record(Memorization, value, "memorization.jsonl") for _, value in read_jsonl(scores.path("memorization.jsonl"))
     ]
@@ -85,7 +85,12 @@ def recompute_scores(scores: Artifact, rows: Artifact, benchmarks: Artifact, hon
     measured = read_record(Measured, scores.path("measured.json"))
     by_id = {row.id: row for _, row in questions(rows, None)}
     found = _external(benchmarks, external, honesty)
-    return scores_of(by_id, asked, recalled, measured, dirty_rows(honesty), scores.manifest.inputs["sft"], found)
+    return scores_of(by_id, read_asked(scores), recalled, measured, dirty_rows(honesty), scores.manifest.inputs["sft"], found)
+
+
+def read_asked(scores: Artifact) -> list[Asked]:
+    """What was asked and said, as published."""
+    return [parse_record(Asked, value, f"replies.jsonl, line {n}") for n, value in read_jsonl(scores.path("replies.jsonl"))]
 
 
 def questions(rows: Artifact, fit_rows: int | None) -> list[tuple[str, EvalRow]]:
@@ -221,8 +226,8 @@ def report_page(facts: ScoresFacts, rows: dict[str, EvalRow], asked: Iterable[As
         judged = judge(rows[item.id], item)
         if item.set == "eval" and not judged.passed and shown.setdefault(item.skill, 0) < 5:
             shown[item.skill] += 1
-            lines += [f"- **{item.id}** ({judged.reason})", f"  - asked: {item.prompt!r}", f"  - expected: {item.expected!r}"]
-            lines.append(f"  - said: {item.reply!r}")
+            texts = (("asked", item.prompt), ("expected", item.expected), ("said", item.reply))
+            lines += [f"- **{cell(item.id)}** ({judged.reason})", *(f"  - {name}: {cell(repr(text))}" for name, text in texts)]
     return "\n".join(lines) + "\n"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from picochat.config import EvalConfig
 from picochat.evals.intervals import half_width
 from picochat.gate.evidence import Evidence
 from picochat.gate.plan import needed_disk_bytes, parameters, plan, planned_tokens, sft_epochs, target_tokens
@@ -18,6 +19,7 @@ from picochat.rundir import Rate, SkillScore, SourceFacts, TrainFacts
 JUDGED_SKILLS = ("identity", "refusal", "choice", "math", "spelling")
 FIRST_RELEASE_SKILLS = ("identity", "refusal", "choice")
 LEAST_STAGE_ROWS = 20
+BASELINE_TOKENS = EvalConfig().ngram_train_tokens
 
 
 def judged_skills(evidence: Evidence) -> tuple[str, ...]:
@@ -311,7 +313,11 @@ def loss_spikes(evidence: Evidence) -> float | None:
 
 
 def bits_over_baseline(evidence: Evidence) -> float | None:
-    scores = evidence.scores
+    """None where the 5-gram model saw less than its due: a baseline that knows nothing is beaten by anything."""
+    scores, trained = evidence.scores, evidence.preflight.plan.train_tokens if evidence.preflight else None
+    seen = evidence.config.evals.ngram_train_tokens
+    if seen < BASELINE_TOKENS and (trained is None or seen < trained):
+        return None
     return ratio(scores.base_bits_per_byte, scores.ngram_bits_per_byte) if scores else None
 
 

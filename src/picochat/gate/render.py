@@ -12,6 +12,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
+from picochat.core.plain_text import cell
 from picochat.core.progress import quantity
 from picochat.gate.bounds import shown_number
 from picochat.gate.evidence import GateReport, PlanRecord, PreflightReport
@@ -123,13 +124,6 @@ def gate_page(report: GateReport) -> str:
 def findings_table(findings: Iterable[FindingRecord]) -> list[str]:
     lines = ["| status | name | measured | must be |", "|---|---|---|---|"]
     return lines + [f"| {f.status} | {f.name} | {cell(measured_text(f))} | `{f.bound}` |" for f in worst_first(findings)]
-
-
-def cell(text: str) -> str:
-    """Text that stays within one cell of a Markdown table and makes no link, image or tag, whatever it holds."""
-    for special in ("\\", "|", "[", "`", "*"):
-        text = text.replace(special, f"\\{special}")
-    return " ".join(text.replace("<", "&lt;").split())
 
 
 def _remedy_list(findings: Iterable[FindingRecord]) -> list[str]:

@@ -3,7 +3,7 @@
 Writing: sorted names, fixed times and owners, gzip without name or time. Files that do not compress (weights, tokens) are
 stored in gzip members of their own, since packing 430 MB of float32 costs half a minute and saves 7%. Reading: a stream,
 one pass, every member hashed, nothing written outside the folder and nothing that is not needed; links, devices, absolute
-paths, `..`, doubled names and sizes beyond the limits are refused.
+paths, `..`, doubled names (in any case of letters), control characters and sizes beyond the limits are refused.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from picochat.core.errors import BadInput, HostProblem
+from picochat.core.plain_text import visible_line
 from picochat.core.progress import Progress, byte_quantity
 from picochat.core.publish import FileDigest
 from picochat.core.records import READ_BLOCK_BYTES, digest_bytes
@@ -29,6 +30,8 @@ PACKED_LEVEL, STORED_LEVEL = 6, 0
 STORED_SUFFIXES = (".safetensors", ".bin")
 LARGEST_FILES = 100_000
 LARGEST_BYTES = 64 << 30  # a 1B model's bundle is 10 GB
+LARGEST_RATIO, ALWAYS_BYTES = 100, 1 << 30
+"""What a bundle may unpack to: so many times its own size, or a gigabyte. Evidence packs about 10 to 1, a bomb 1000 to 1."""
 
 LONGEST_TAIL_BYTES = 1 << 20
 
@@ -156,15 +159,22 @@ class Opened:
 
 
 def read_archive(
-    path: Path, into: Path, *, skip: tuple[str, ...] = STORED_SUFFIXES, limit_bytes: int = LARGEST_BYTES
+    path: Path,
+    into: Path,
+    *,
+    skip: tuple[str, ...] = STORED_SUFFIXES,
+    limit_bytes: int = LARGEST_BYTES,
+    always_bytes: int = ALWAYS_BYTES,
 ) -> Opened:
     """Unpack a .tgz of one folder below `into`, hashing all of it. Files with a `skip` suffix are hashed, not written.
 
     Raises BadInput for anything that is not a plain archive of plain files in one folder, or that is larger than the limits.
     """
     try:
-        with gzip.open(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-            opened = _read_members(path, archive, into, skip, limit_bytes)
+        limit_bytes = min(limit_bytes, max(always_bytes, LARGEST_RATIO * path.stat().st_size))
+        with gzip.open(path, "rb") as unpacked:
+            stream = _LimitedReader(cast("IO[bytes]", unpacked), limit_bytes, path)
+            opened = _read_stream(path, stream, into, skip, limit_bytes)
             if len(stream.read(LONGEST_TAIL_BYTES)) == LONGEST_TAIL_BYTES:  # to its end, so that gzip compares its checksum
                 raise BadInput(f"{path} goes on after its last file")
             return opened
@@ -174,8 +184,28 @@ def read_archive(
         raise BadInput(f"{path} is not a whole .tgz archive ({error})", fix="fetch or make the bundle again") from None
 
 
+class _LimitedReader:
+    """Bytes of a stream up to a limit, headers included: a header may state any length, and its reader believes it."""
+
+    def __init__(self, stream: IO[bytes], limit_bytes: int, path: Path) -> None:
+        self._stream, self._left, self._path, self._limit = stream, limit_bytes + LONGEST_TAIL_BYTES, path, limit_bytes
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(min(size, self._left + 1) if size >= 0 else self._left + 1)
+        self._left -= len(data)
+        if self._left < 0:
+            raise BadInput(f"{self._path} unpacks to more than {byte_quantity(self._limit)}")
+        return data
+
+
+def _read_stream(path: Path, stream: _LimitedReader, into: Path, skip: tuple[str, ...], limit_bytes: int) -> Opened:
+    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as archive:
+        return _read_members(path, archive, into, skip, limit_bytes)
+
+
 def _read_members(path: Path, archive: tarfile.TarFile, into: Path, skip: tuple[str, ...], limit_bytes: int) -> Opened:
     digests: dict[str, FileDigest] = {}
+    files, folders = set[str](), set[str]()  # as a disk that ignores case knows them
     folder: str | None = None
     left = limit_bytes
     with Progress("reading the bundle", None, "B") as progress:
@@ -185,8 +215,13 @@ def _read_members(path: Path, archive: tarfile.TarFile, into: Path, skip: tuple[
             if info.isdir():
                 continue  # archives packed by hand have them; folders are made for the files in them
             top, name = _safe_name(path, info)
-            if folder not in (None, top) or name in digests:
+            if folder not in (None, top) or name.casefold() in files:
                 raise BadInput(f"{path}: {info.name!r} is outside the bundle's folder or stands there twice")
+            parents = {parent.as_posix().casefold() for parent in PurePosixPath(name).parents}
+            if parents & files or name.casefold() in folders:
+                raise BadInput(f"{path}: {info.name!r} is a folder as well as a file")
+            files.add(name.casefold())
+            folders |= parents
             folder, left = top, left - info.size
             if left < 0:
                 raise BadInput(f"{path} unpacks to more than {byte_quantity(limit_bytes)}")
@@ -201,14 +236,19 @@ def _read_members(path: Path, archive: tarfile.TarFile, into: Path, skip: tuple[
 
 def _safe_name(path: Path, info: tarfile.TarInfo) -> tuple[str, str]:
     """(top folder, name below it) of a plain file; BadInput for every other kind of member."""
-    if not info.isreg():
+    if not info.isreg() or info.issparse():  # a sparse file of gigabytes takes no bytes in an archive
         raise BadInput(f"{path}: {info.name!r} is not a plain file")
     folder, _, name = info.name.partition("/")
     parts = PurePosixPath(name).parts
-    unsafe = "\\" in info.name or "\0" in info.name or ".." in (folder, *parts) or folder in ("", ".")
+    unsafe = not is_plain_name(info.name) or ".." in (folder, *parts) or folder in ("", ".")
     if unsafe or not name or name.startswith("/") or "/".join(parts) != name:
         raise BadInput(f"{path}: {info.name!r} is not a safe path inside one folder")
     return folder, name
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name has no control character, no line end, nothing invisible, and no backslash: it is listed and printed."""
+    return "\\" not in name and visible_line(name) == name
 
 
 def _copy(stream: IO[bytes], target: Path | None) -> FileDigest:

@@ -18,7 +18,7 @@ from picochat.core.machine import MachineRecord
 from picochat.core.progress import Progress, byte_quantity
 from picochat.core.publish import MANIFEST, Artifact, FileDigest
 from picochat.core.records import READ_BLOCK_BYTES, Record, pretty_json, read_record
-from picochat.release.archive import Member, write_archive
+from picochat.release.archive import Member, is_plain_name, write_archive
 from picochat.release.integrity import (
     artifacts_of,
     chain_problems,
@@ -31,7 +31,7 @@ from picochat.release.integrity import (
 from picochat.rundir import PLACES, REPLAY_FOLDER, CorpusFacts, GateFacts, Place, PreflightFacts, RunDir, facts_of
 
 BUNDLE_SCHEMA_VERSION = 1
-SUMS, CONTENTS = "SHA256SUMS", "bundle.json"
+SUMS, CONTENTS, LOGS = "SHA256SUMS", "bundle.json", "logs/"
 TOKEN_PATTERN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 TOKEN_OVERLAP = 256  # longer than any token, so that none hides between two blocks
 RAW_SUFFIXES = (".safetensors", ".bin", ".npz")
@@ -115,6 +115,7 @@ def make_bundle(
         raise BadInput(f"{run.root} is no complete evidence for a strict bundle", problems=problems, fix=STRICT_FIX)
     contents = _contents(run, artifacts, left_out, strict, problems)
     members = _members(run, found, artifacts, left_out, logs_dir, out)
+    _refuse_names(members)
     _refuse_tokens(members)
     members = _with_contents(members, contents)
     try:
@@ -266,7 +267,7 @@ def _members(
     chosen = [name for name in found if name in listed or not name.startswith(folders)]
     members = [Member(name, run.root / name, found[name]) for name in chosen if name not in left_out]
     logs = list(_log_files(logs_dir, out)) if logs_dir else []
-    return members + [Member(f"logs/{name}", path, digest_of(path)) for name, path in logs]
+    return members + [Member(f"{LOGS}{name}", path, digest_of(path)) for name, path in logs]
 
 
 def _listed(artifact: Artifact) -> list[str]:
@@ -293,6 +294,17 @@ def _with_contents(members: list[Member], contents: BundleContents) -> list[Memb
     whole = sorted([*members, Member.of_bytes(CONTENTS, pretty_json(contents))], key=lambda member: member.name)
     sums = "".join(f"{member.digest.sha256}  {member.name}\n" for member in whole)
     return sorted([*whole, Member.of_bytes(SUMS, sums.encode())], key=lambda member: member.name)
+
+
+def _refuse_names(members: list[Member]) -> None:
+    """Raise BadInput where a file, such as a log, has a name that no reader of a bundle accepts."""
+    wrong = [
+        Problem(f"{member.name!r} has a control character or a backslash")
+        for member in members
+        if not is_plain_name(member.name)
+    ]
+    if wrong:
+        raise BadInput("a bundle holds plain names alone", problems=wrong, fix="rename these files")
 
 
 def _refuse_tokens(members: list[Member]) -> None:

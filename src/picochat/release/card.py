@@ -8,6 +8,7 @@ card changes. What was not measured is written as "not measured", never left out
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -16,12 +17,14 @@ from typing import Any
 
 import jinja2
 
+from picochat.core.plain_text import cell, visible_line
 from picochat.core.progress import quantity
 from picochat.release.evidence import RunEvidence, attached_places
 from picochat.release.export_record import ParityReport
 from picochat.rundir import Rate, ScoresFacts, SourceFacts
 
 TEMPLATE = "card.md.jinja"
+HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 TAGS = ("picochat", "text-generation", "conversational", "small-language-model")
 NOT_MEASURED = "not measured"
 
@@ -133,13 +136,16 @@ def attributions(evidence: RunEvidence | None) -> Iterator[str]:
     provenance = {item.label: item for item in evidence.provenance}
     for source in evidence.corpus.sources:
         origin = provenance.get(source.label)
-        name = f"[{origin.dataset}](/datasets/{origin.dataset})" if origin and origin.dataset else source.label
-        part = f" ({origin.config})" if origin and origin.config else ""
+        name = cell(visible_line(source.label))
+        if origin and origin.dataset:
+            known = HUB_NAME.fullmatch(origin.dataset)
+            name = f"[{origin.dataset}](/datasets/{origin.dataset})" if known else cell(visible_line(origin.dataset))
+        part = f" ({cell(visible_line(origin.config))})" if origin and origin.config else ""
         yield f"Trained on text from {name}{part}, made available under {_licence(source)}."
 
 
 def _licence(source: SourceFacts) -> str:
-    return f"the licence {source.licence}" if source.licence else "a licence that is not on record"
+    return f"the licence {cell(visible_line(source.licence))}" if source.licence else "a licence that is not on record"
 
 
 def recipe(evidence: RunEvidence) -> list[tuple[str, str]]:
@@ -160,12 +166,17 @@ def front_matter(subject: Subject, evidence: RunEvidence | None, scores: ScoresF
         "pipeline_tag": "text-generation",
         "tags": list(TAGS),
     }
-    datasets = sorted({item.dataset for item in evidence.provenance if item.dataset}) if evidence else []
+    datasets = (
+        sorted({item.dataset for item in evidence.provenance if item.dataset and HUB_NAME.fullmatch(item.dataset)})
+        if evidence
+        else []
+    )
     if datasets:
         fields["datasets"] = datasets
     if scores:
         fields["model-index"] = [{"name": subject.model_name, "results": [_results(scores)]}]
-    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in fields.items())
+    # YAML takes JSON, but no control characters beyond those that JSON escapes.
+    return "".join(f"{key}: {visible_line(json.dumps(value, ensure_ascii=False))}\n" for key, value in fields.items())
 
 
 def _results(scores: ScoresFacts) -> dict[str, object]:
@@ -205,11 +216,6 @@ def number(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
-def cell(value: object) -> str:
-    """Text that stays inside one cell of a Markdown table."""
-    return str(value).replace("|", "\\|").replace("\n", " ")
-
-
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -220,5 +226,12 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML: the Hub cleans what it renders
     )
-    environment.filters.update(share=share, rate=rate, number=number, cell=cell, quantity=quantity)
+    environment.filters.update(
+        share=share,
+        rate=rate,
+        number=number,
+        cell=lambda value: cell(visible_line(str(value))),
+        quoted=lambda text: visible_line(json.dumps(text, ensure_ascii=False)),
+        quantity=quantity,
+    )
     return environment

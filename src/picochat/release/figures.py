@@ -14,8 +14,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from picochat.core.plain_text import visible
 from picochat.core.progress import byte_quantity, duration, quantity
-from picochat.data.preview.text import visible
 from picochat.gate.bounds import shown_number
 
 SHOWN_CHARACTERS = 400

@@ -17,6 +17,25 @@ from picochat.rundir import FRONT_PAGES, PLACES, Place, RunDir
 
 Found = Mapping[str, FileDigest]
 RUN_FILES = ("run.json", "machine.json", "timings.jsonl")
+MADE_FROM: dict[str, tuple[str, ...]] = {
+    "practice": ("corpus",),
+    "tokenizer": ("corpus",),
+    "shards": ("corpus", "practice", "tokenizer"),
+    "conversations": ("rows", "tokenizer"),
+    "honesty": ("corpus", "practice", "rows", "benchmarks"),
+    "host": ("shards", "tokenizer"),
+    "preflight": ("corpus", "practice", "rows", "benchmarks", "tokenizer", "shards", "conversations", "honesty", "host"),
+    "base": ("shards", "tokenizer"),
+    "sft": ("base", "conversations", "tokenizer"),
+    "scores": ("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
+    "parity": ("sft", "tokenizer", "shards"),
+    "gate": ("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"),
+    "summary": (
+        *("corpus", "practice", "rows", "tokenizer", "shards", "honesty", "preflight"),
+        *("base", "sft", "scores", "parity", "gate"),
+    ),
+}
+"""The inputs that a manifest must state: a chain with a link left out proves nothing. A test compares them with the stages."""
 ALTERED = "its bytes differ from the manifest"
 
 
@@ -65,10 +84,25 @@ def manifest_problems(place: Place, artifact: Artifact, found: Found, left_out: 
     return problems
 
 
+def stray_problems(artifacts: Mapping[str, Artifact], found: Found, besides: tuple[str, ...]) -> list[Problem]:
+    """Files of a bundle that belong to no artifact and are none of the files that every bundle has: nothing vouches for them.
+
+    besides: names, and folders with a slash at their end, that a bundle has of its own.
+    """
+    known = {*RUN_FILES, *(name for name, _, _ in FRONT_PAGES), *besides}
+    folders = tuple(f"{place.folder}/" for place in PLACES if place.kind in artifacts) + tuple(
+        name for name in besides if name.endswith("/")
+    )
+    strays = [name for name in found if name not in known and not name.startswith(folders)]
+    return [Problem(f"{name}: belongs to no artifact, so nothing vouches for it") for name in strays]
+
+
 def chain_problems(artifacts: Mapping[str, Artifact]) -> list[Problem]:
     """Artifacts that state an input which is not the artifact at hand, or that lack an input which is a stage of the run."""
     problems: list[Problem] = []
     for kind, artifact in artifacts.items():
+        lacking = [name for name in MADE_FROM.get(kind, ()) if name not in artifact.manifest.inputs]
+        problems += [Problem(f"{kind}: does not state which {name} it was made from") for name in lacking]
         for name, digest in sorted(artifact.manifest.inputs.items()):
             if name in artifacts and artifacts[name].digest != digest:
                 problems.append(

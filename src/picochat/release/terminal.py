@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from picochat.core.journal import read_journal
+from picochat.core.plain_text import visible
 from picochat.core.records import read_jsonl
-from picochat.data.preview.text import visible
 from picochat.evals.record import Asked
 from picochat.evals.report import interval_text, rate_text
 from picochat.gate.measures import JUDGED_SKILLS

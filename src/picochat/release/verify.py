@@ -11,12 +11,14 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
-from picochat.config import ResolvedConfig
-from picochat.core.errors import BadInput, HonestNo, PicochatError, Problem
+from picochat.config import ResolvedConfig, RunConfig
+from picochat.core.errors import BadInput, HonestNo, PicochatError, Problem, WrongUsage
 from picochat.core.machine import MachineRecord
-from picochat.core.publish import Artifact, FileDigest
-from picochat.core.records import canonical_json, plain, pretty_json, read_json, read_record
+from picochat.core.plain_text import visible_line
+from picochat.core.publish import Artifact, FileDigest, is_held
+from picochat.core.records import plain, pretty_json, read_json, read_record
 from picochat.evals.report import recompute_scores
 from picochat.gate.evidence import gate_evidence, preflight_evidence
 from picochat.gate.preflight import decide_preflight, preflight_facts
@@ -24,7 +26,9 @@ from picochat.gate.release import decide_release, gate_facts
 from picochat.gate.render import gate_page, preflight_page
 from picochat.release.archive import read_archive
 from picochat.release.bundle import (
+    BUNDLE_SCHEMA_VERSION,
     CONTENTS,
+    LOGS,
     SUMS,
     ArtifactEntry,
     BundleContents,
@@ -32,6 +36,8 @@ from picochat.release.bundle import (
     reason_to_leave_out,
     verdict_of,
 )
+from picochat.release.compare import compared, differences
+from picochat.release.follows import FOLLOWS, Follow, facts_problems
 from picochat.release.integrity import (
     Found,
     artifacts_of,
@@ -40,6 +46,7 @@ from picochat.release.integrity import (
     evidence_digest,
     front_page_problems,
     manifest_problems,
+    stray_problems,
 )
 from picochat.release.summary import rendered
 from picochat.rundir import FRONT_PAGES, PLACES, GateFacts, PreflightFacts, RunDir, ScoresFacts, facts_of
@@ -65,6 +72,7 @@ class VerifyReport:
 
     path: Path
     verdict: str
+    profile: str | None
     evidence_digest: str | None
     missing: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -83,16 +91,17 @@ class VerifyReport:
         """What was compared, every difference, and what the bundle claims, for the terminal."""
         count = len(self.problems)
         answer = f"{count} differences: it does not hold what it claims" if count else "nothing differs"
-        lines = [f"{self.path}: {answer}; the verdict it states is {self.verdict}"]
+        profile = f" (profile {self.profile})" if self.profile else ""
+        lines = [f"{self.path}: {answer}; the verdict it states is {visible_line(self.verdict)}{profile}"]
         for check in self.checks:
             lines.append(
                 f"    {check.name}: {check.compared} compared"
                 + (f", {len(check.problems)} differ" if check.problems else "")
                 + (f": {check.note}" if check.note else "")
             )
-            lines += [f"        {problem.what}" for problem in check.problems]
-        lines += [f"    the run itself lacked: {what}" for what in self.missing]
-        lines += [f"    left out of the bundle: {name}" for name in self.left_out]
+            lines += [f"        {visible_line(problem.what)}" for problem in check.problems]
+        lines += [f"    the run itself lacked: {visible_line(what)}" for what in self.missing]
+        lines += [f"    left out of the bundle: {visible_line(name)}" for name in self.left_out]
         return [*lines, f"fix: {DIFFERS_FIX}" if count else f"evidence digest {self.evidence_digest}"]
 
     def to_json(self) -> dict[str, object]:
@@ -102,6 +111,7 @@ class VerifyReport:
             "path": str(self.path),
             "holds": not self.problems,
             "verdict": self.verdict,
+            "profile": self.profile,
             "evidence_digest": self.evidence_digest,
             "missing": list(self.missing),
             "left_out": list(self.left_out),
@@ -117,39 +127,59 @@ class VerifyReport:
         }
 
 
-def verify_bundle(path: Path, *, recompute_scores: Recompute = recompute_scores) -> VerifyReport:
+def verify_bundle(path: Path, *, follows: tuple[Follow, ...] = FOLLOWS) -> VerifyReport:
     """The report of a bundle (.tgz) or run folder in which nothing differs.
 
     Raises HonestNo that lists every file and claim that differs, and BadInput for what is no bundle at all.
     """
-    return holding(inspect_bundle(path, recompute_scores=recompute_scores))
+    return holding(inspect_bundle(path, follows=follows))
 
 
 def holding(report: VerifyReport) -> VerifyReport:
     """The report where nothing differs. Raises HonestNo that lists every file and claim that differs."""
     if report.problems:
         count = len(report.problems)
-        raise HonestNo(
-            f"{report.path} does not hold what it claims: {count} differences", problems=report.problems, fix=DIFFERS_FIX
-        )
+        problems = [Problem(visible_line(problem.what)) for problem in report.problems]
+        raise HonestNo(f"{report.path} does not hold what it claims: {count} differences", problems=problems, fix=DIFFERS_FIX)
     return report
 
 
-def inspect_bundle(path: Path, *, recompute_scores: Recompute = recompute_scores) -> VerifyReport:
-    """The same comparison as a report, whatever it finds. recompute_scores: how scores follow from replies."""
+def inspect_bundle(
+    path: Path, *, recompute_scores: Recompute = recompute_scores, follows: tuple[Follow, ...] = FOLLOWS
+) -> VerifyReport:
+    """The same comparison as a report, whatever it finds. recompute_scores, follows: how scores and facts are computed again."""
     if path.is_dir():
-        return _verify(path, RunDir(path), digest_tree(path), None, recompute_scores)
+        return _inspect_folder(path, recompute_scores, follows)
     if not path.exists():
         raise BadInput(f"bundle {path} does not exist", fix="picochat run bundle --run-dir ... --out ... makes one")
     with tempfile.TemporaryDirectory(prefix="picochat-verify-") as folder:
         opened = read_archive(path, Path(folder))
         if CONTENTS not in opened.digests:
             raise BadInput(f"{path} is no evidence bundle: it has no {CONTENTS}", fix="picochat run bundle ... makes one")
+        _require_known_version(path, opened.root / CONTENTS)
         contents = read_record(BundleContents, opened.root / CONTENTS, "bundle contents")
-        return _verify(path, RunDir(opened.root), opened.digests, contents, recompute_scores)
+        return _verify(path, RunDir(opened.root), opened.digests, contents, recompute_scores, follows)
 
 
-def _verify(path: Path, run: RunDir, found: Found, contents: BundleContents | None, recompute: Recompute) -> VerifyReport:
+def _inspect_folder(path: Path, recompute: Recompute, follows: tuple[Follow, ...]) -> VerifyReport:
+    """The report on a run folder. Raises WrongUsage while a run writes there: what is half done is not what it will claim."""
+    run = RunDir(path)
+    if is_held(run.lock):
+        raise WrongUsage(f"{path} is in use by a run", fix="verify it when the run has ended, or verify its bundle")
+    try:
+        return _verify(path, run, digest_tree(path), None, recompute, follows)
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} changed while it was read: {error.filename} is gone", fix="verify it again") from None
+
+
+def _verify(
+    path: Path,
+    run: RunDir,
+    found: Found,
+    contents: BundleContents | None,
+    recompute: Recompute,
+    follows: tuple[Follow, ...],
+) -> VerifyReport:
     if "run.json" not in found:
         raise BadInput(
             f"{path} holds no run: it has no run.json", fix="name a bundle or the --out-dir of a `picochat run tiny`"
@@ -161,19 +191,40 @@ def _verify(path: Path, run: RunDir, found: Found, contents: BundleContents | No
     checks.append(VerifyCheck("chain of inputs", _count_inputs(artifacts), tuple(chain_problems(artifacts))))
     checks.append(VerifyCheck("front pages", _count_pages(found), tuple(front_page_problems(found))))
     if contents:
-        differing = _compared("contents", lambda: _contents_problems(run, artifacts, contents))
+        strays = stray_problems(artifacts, found, (SUMS, CONTENTS, LOGS))
+        differing = strays + compared("contents", lambda: _contents_problems(run, artifacts, contents))
         checks.append(VerifyCheck("contents", len(artifacts), tuple(differing)))
+    checks.append(_check_facts(run, artifacts, follows))
     checks += _check_claims(run, artifacts, recompute)
     missing, left_out = (tuple(contents.missing), tuple(contents.left_out)) if contents else ((), ())
     verdict, digest = _stated(run, artifacts)
-    return VerifyReport(path, verdict, digest, missing, left_out, tuple(checks))
+    return VerifyReport(path, verdict, _profile(run), digest, missing, left_out, tuple(checks))
+
+
+def _profile(run: RunDir) -> str | None:
+    """What the verdict was asked for; None where the settings cannot be read, which the check of records names."""
+    try:
+        return _config(run).gate.profile
+    except PicochatError:
+        return None
+
+
+def _require_known_version(path: Path, contents: Path) -> None:
+    """Raises BadInput for a bundle in a layout that this version does not know: its fields could mean anything."""
+    value = read_json(contents, "bundle contents")
+    version = cast("dict[str, object]", value).get("schema_version") if isinstance(value, dict) else None
+    if version != BUNDLE_SCHEMA_VERSION:
+        raise BadInput(
+            f"{path} is a bundle of layout {version!r}, this version of picochat reads {BUNDLE_SCHEMA_VERSION}",
+            fix="check it with the version of picochat that its machine.json names",
+        )
 
 
 def _stated(run: RunDir, artifacts: dict[str, Artifact]) -> tuple[str, str | None]:
     """(verdict, evidence digest); what cannot be read is named by the checks of records and manifests."""
     try:
         return verdict_of(artifacts), evidence_digest(run, artifacts)
-    except PicochatError:
+    except (PicochatError, ValueError, OverflowError):
         return "unreadable", None
 
 
@@ -262,6 +313,12 @@ def _contents_problems(run: RunDir, artifacts: dict[str, Artifact], contents: Bu
     logs = run.root / "logs"
     lacking = missing_evidence(run, artifacts, logs if logs.is_dir() else None, run.root)
     problems += [Problem(f"{p.what}; {CONTENTS} does not say so") for p in lacking if p.what not in contents.missing]
+    observed = {f"{folders[kind]}/{name}" for kind, found in artifacts.items() for name in found.manifest.observations}
+    listed = observed | {f"{folders[kind]}/{name}" for kind, found in artifacts.items() for name in found.manifest.files}
+    unknown = sorted(set(contents.left_out) - listed)
+    problems += [Problem(f"{CONTENTS}: calls {name} left out, which no manifest lists") for name in unknown]
+    if set(contents.observations) != observed:
+        problems.append(Problem(f"{CONTENTS}: states other observations than the manifests list"))
     if contents.strict and contents.missing:
         problems.append(Problem(f"{CONTENTS}: calls itself strict, yet lacks evidence"))
     verdict, digest = _stated(run, artifacts)
@@ -273,6 +330,13 @@ def _contents_problems(run: RunDir, artifacts: dict[str, Artifact], contents: Bu
 
 
 # ---- the claims, computed again --------------------------------------------------------------------------------------
+
+
+def _check_facts(run: RunDir, artifacts: dict[str, Artifact], follows: tuple[Follow, ...]) -> VerifyCheck:
+    """The facts of every artifact against its files, its inputs and the settings."""
+    count = sum(follow.kind in artifacts for follow in follows)
+    problems = compared("facts", lambda: facts_problems(_config(run), artifacts, follows))
+    return VerifyCheck("facts from files", count, tuple(problems))
 
 
 def _check_claims(run: RunDir, artifacts: dict[str, Artifact], recompute: Recompute) -> list[VerifyCheck]:
@@ -290,44 +354,33 @@ def _check_claims(run: RunDir, artifacts: dict[str, Artifact], recompute: Recomp
         if lacking:
             checks.append(VerifyCheck(name, 0, (Problem(f"{name}: cannot be computed again without {', '.join(lacking)}"),)))
         else:
-            checks.append(VerifyCheck(name, 1, tuple(_compared(name, compare))))
+            checks.append(VerifyCheck(name, 1, tuple(compared(name, compare))))
     return checks
-
-
-def _compared(name: str, compare: Callable[[], list[Problem]]) -> list[Problem]:
-    """The differences that a comparison finds; evidence that cannot even be read is one."""
-    try:
-        return compare()
-    except PicochatError as error:
-        details = "; ".join([error.what, *(problem.what for problem in error.problems)])
-        return [Problem(f"{name}: cannot be computed again: {details}")]
-    except (KeyError, TypeError, ValueError, ArithmeticError, OSError) as error:
-        return [Problem(f"{name}: cannot be computed again: {type(error).__name__} {error}")]
 
 
 def _scores_problems(artifacts: Mapping[str, Artifact], recompute: Recompute) -> list[Problem]:
     again = recompute(artifacts["scores"], artifacts["rows"], artifacts["benchmarks"], artifacts["honesty"])
-    return _differences("scores", plain(facts_of(artifacts["scores"], ScoresFacts)), plain(again), "the replies give")
+    return differences("scores", plain(facts_of(artifacts["scores"], ScoresFacts)), plain(again), "the replies give")
 
 
 def _preflight_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
-    config = read_record(ResolvedConfig, run.config, "configuration").config
+    config = _config(run)
     report = decide_preflight(preflight_evidence(**{kind: artifacts[kind] for kind in PREFLIGHT_INPUTS}, config=config))
     stated = plain(facts_of(artifacts["preflight"], PreflightFacts))
-    problems = _differences("preflight", stated, plain(preflight_facts(report)), "the facts give")
+    problems = differences("preflight", stated, plain(preflight_facts(report)), "the facts give")
     pages = {"preflight.json": pretty_json(report), "preflight.md": preflight_page(report).encode()}
     return problems + _page_problems("preflight", artifacts["preflight"], pages)
 
 
 def _gate_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
     """The verdict again. The number of changed files is the one that the gate counted: what changed since is counted above."""
-    config = read_record(ResolvedConfig, run.config, "configuration").config
+    config = _config(run)
     evidence = gate_evidence(**{kind: artifacts[kind] for kind in GATE_INPUTS}, config=config)
     stated = facts_of(artifacts["gate"], GateFacts)
     changed = next((finding.measured for finding in stated.findings if finding.name == "evidence_untouched"), None)
     evidence = replace(evidence, changed_files=int(changed) if changed is not None else None)
     report = decide_release(evidence)
-    problems = _differences("gate", plain(stated), plain(gate_facts(report)), "the facts give")
+    problems = differences("gate", plain(stated), plain(gate_facts(report)), "the facts give")
     pages = {"gate.json": pretty_json(report), "gate.md": gate_page(report).encode()}
     return problems + _page_problems("gate", artifacts["gate"], pages)
 
@@ -346,22 +399,8 @@ def _page_problems(kind: str, artifact: Artifact, pages: Mapping[str, bytes]) ->
     return problems
 
 
-def _differences(where: str, stated: object, again: object, source: str) -> list[Problem]:
-    """Each value that differs, by its path, with both values."""
-    if isinstance(stated, dict) and isinstance(again, dict):
-        keys = sorted(set(stated) | set(again))
-        return [p for key in keys for p in _differences(f"{where}.{key}", stated.get(key), again.get(key), source)]
-    if isinstance(stated, list) and isinstance(again, list) and len(stated) == len(again):
-        pairs = enumerate(zip(stated, again, strict=True))
-        return [p for index, (one, other) in pairs for p in _differences(f"{where}[{index}]", one, other, source)]
-    if canonical_json(stated) == canonical_json(again):
-        return []
-    return [Problem(f"{where}: states {_short(stated)}, {source} {_short(again)}")]
-
-
-def _short(value: object) -> str:
-    text = canonical_json(value).decode()
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _config(run: RunDir) -> RunConfig:
+    return read_record(ResolvedConfig, run.config, "configuration").config
 
 
 def _problems_of(action: Callable[[], object]) -> list[Problem]:

@@ -46,7 +46,13 @@ def prepare_rows(pack: LoadedPack | HasRows, seed: int, draft: Draft) -> None:
     train, held_out = split_sft_rows(sft, seed)
     for name, rows in (("sft_train", train), ("sft_held_out", held_out), ("eval", evals)):
         write_jsonl(draft.path(f"{name}.jsonl"), (row_json(row) for row in rows))
-    draft.facts = RowsFacts(
+    draft.facts = rows_facts(train, held_out, evals).model_dump(mode="json")
+
+
+def rows_facts(train: Sequence[SftRow], held_out: Sequence[SftRow], evals: Sequence[EvalRow]) -> RowsFacts:
+    """What follows from the rows as they are published."""
+    sft = [*train, *held_out]
+    return RowsFacts(
         sft_train_rows=len(train),
         sft_held_out_rows=len(held_out),
         eval_rows=len(evals),
@@ -56,7 +62,7 @@ def prepare_rows(pack: LoadedPack | HasRows, seed: int, draft: Draft) -> None:
         repeated_sft_prompts=len(sft) - len({normalized_text(row.user) for row in sft}),
         eval_rows_without_rule=sum(not can_fail(row) for row in evals),
         shared_items=count_shared_items(sft, evals),
-    ).model_dump(mode="json")
+    )
 
 
 def _read_both(pack: LoadedPack | HasRows) -> tuple[list[SftRow], list[EvalRow]]:
@@ -71,6 +77,9 @@ def _read_both(pack: LoadedPack | HasRows) -> tuple[list[SftRow], list[EvalRow]]
         evals = read_eval_rows(_required(pack.eval_path, "eval"))
     except BadInput as error:
         problems += [Problem(error.what), *error.problems]
+    if shared := sorted({row.id for row in sft} & {row.id for row in evals}):
+        # Replies are kept and judged by id: of two rows that share one, the rule of one would judge both.
+        problems.append(Problem(f"{len(shared)} ids stand for an SFT row and an eval row, the first: {shared[0]!r}"))
     if problems:
         raise BadInput(f"the rows of pack {pack.path} are not usable", problems=problems, fix=REMEDY.format(pack=pack.path))
     return sft, evals

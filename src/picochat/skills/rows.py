@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from pydantic import AliasChoices, Field, model_validator
 
 from picochat.core.errors import BadInput, Problem
-from picochat.core.records import Record, parse_record, read_jsonl
+from picochat.core.records import Record, load_json, parse_record, read_jsonl
 from picochat.skills.question import LONGEST_REPLY_WORDS, Question
 
 if TYPE_CHECKING:
@@ -252,12 +252,15 @@ def _lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
 def _row(line: bytes, number: int, model: type[Row], prefix: str, problems: list[Problem]) -> Row | None:
     """The row of a line, or None with what is wrong with it added to `problems`."""
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = load_json(line.decode("utf-8"))
     except UnicodeDecodeError:
         problems.append(Problem(f"line {number}: not UTF-8 text"))
         return None
     except json.JSONDecodeError as error:
         problems.append(Problem(f"line {number}: not valid JSON ({error.msg})"))
+        return None
+    except (ValueError, RecursionError) as error:
+        problems.append(Problem(f"line {number}: not usable JSON ({error})"))
         return None
     if not isinstance(value, dict):
         problems.append(Problem(f"line {number}: a JSON object is needed, found {type(value).__name__}"))

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from picochat.core.plain_text import visible
 from picochat.data.preview.text import (
     bin_edges,
     character_mix,
@@ -11,7 +12,6 @@ from picochat.data.preview.text import (
     length_histogram,
     length_percentiles,
     load_identifier,
-    visible,
 )
 
 GERMAN = "Die Katze schläft auf dem warmen Fensterbrett, während draußen der Regen gegen die Scheiben schlägt. " * 3

@@ -13,7 +13,7 @@ some 600 bytes each (docs/decisions/0015).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -271,7 +271,7 @@ def _facts(pack: LoadedPack, sources: list[CorpusSource], outcome: Outcome, drop
         dropped=dict(sorted(dropped.items())),
         duplicates=_duplicate_pairs(pack, outcome),
         held_out_share=outcome.held_out_share,
-        sources=[_source_facts(*each) for each in zip(sources, totals.tolist(), strict=True)],
+        sources=[source_facts(*each) for each in zip(sources, totals.tolist(), strict=True)],
     )
 
 
@@ -293,7 +293,8 @@ def _owner_counts(table: RowTable, repeats: Repeats, sources: int) -> npt.NDArra
     return np.bincount(pairs, minlength=sources * sources).reshape(sources, sources)
 
 
-def _source_facts(source: CorpusSource, totals: list[int]) -> SourceFacts:
+def source_facts(source: CorpusSource, totals: Sequence[int]) -> SourceFacts:
+    """What is stated of a source of which this many documents and bytes (and characters) are kept."""
     provenance = source.provenance
     return SourceFacts(
         label=source.label,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from picochat.core.plain_text import visible
 from picochat.core.progress import byte_quantity, say
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_record
@@ -42,7 +43,6 @@ from picochat.data.preview.text import (
     length_histogram,
     length_percentiles,
     load_identifier,
-    visible,
 )
 from picochat.data.preview.tokens import bytes_per_token
 from picochat.scales import Scale

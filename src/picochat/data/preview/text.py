@@ -7,7 +7,6 @@ and Croatian) are mixed up now and then, and code or tables count as some langua
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -29,9 +28,6 @@ LEAST_CONFIDENCE = 0.5
 SHOWN_SCRIPTS = 5
 SHOWN_LANGUAGES = 8
 KINDS = {"L": "letters", "N": "digits", "Z": "spaces", "P": "punctuation", "S": "symbols", "M": "marks", "C": "control"}
-# What turns the reading order around or hides: shown by number, so that a text cannot disguise the page it is shown on.
-HIDDEN = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 Identify = Callable[[str], tuple[str, float]]
 
@@ -134,16 +130,3 @@ def _kind(character: str) -> str:
 def _script(character: str) -> str | None:
     """The first word of a letter's Unicode name (LATIN, CYRILLIC, CJK ...); None for what is no letter."""
     return unicodedata.name(character, "UNNAMED").split()[0] if character.isalpha() else None
-
-
-def visible(text: str) -> str:
-    """The text with control characters, invisible ones and turns of the reading order shown by their numbers.
-
-    Line ends and tabs stay. Safe for a terminal; a page escapes it as well.
-    """
-    plain = text.replace("\r\n", "\n")
-    return HIDDEN.sub(_by_number, CONTROL.sub(_by_number, plain))
-
-
-def _by_number(match: re.Match[str]) -> str:
-    return f"<U+{ord(match.group()):04X}>"

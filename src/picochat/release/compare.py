@@ -1,0 +1,72 @@
+"""What is stated against what follows: each value that differs, by its path, as one problem. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from picochat.config import RunConfig
+from picochat.core.errors import PicochatError, Problem
+from picochat.core.publish import Artifact
+from picochat.core.records import Record, canonical_json, plain
+from picochat.rundir import facts_of
+
+LONGEST_SHOWN = 80
+F = TypeVar("F", bound=Record)
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A run as it lies before who checks it: its configuration, and its artifacts by kind."""
+
+    config: RunConfig
+    artifacts: Mapping[str, Artifact]
+
+    def __getitem__(self, kind: str) -> Artifact:
+        return self.artifacts[kind]
+
+    def facts(self, kind: str, model: type[F]) -> F:
+        return facts_of(self.artifacts[kind], model)
+
+
+def differences(where: str, stated: object, again: object, source: str) -> list[Problem]:
+    """One problem for each value that differs: its path below `where`, what is stated, and what `source` gives."""
+    if isinstance(stated, dict) and isinstance(again, dict):
+        one, other = cast("dict[str, Any]", stated), cast("dict[str, Any]", again)
+        keys = sorted(set(one) | set(other))
+        return [p for key in keys for p in differences(f"{where}.{key}", one.get(key), other.get(key), source)]
+    if isinstance(stated, list) and isinstance(again, list) and len(cast("list[Any]", stated)) == len(cast("list[Any]", again)):
+        pairs = enumerate(zip(cast("list[Any]", stated), cast("list[Any]", again), strict=True))
+        return [p for index, (mine, theirs) in pairs for p in differences(f"{where}[{index}]", mine, theirs, source)]
+    if canonical_json(stated) == canonical_json(again):
+        return []
+    return [Problem(f"{where}: states {shown(stated)}, {source} {shown(again)}")]
+
+
+def stated_of(where: str, facts: object, follows: Mapping[str, object], source: str) -> list[Problem]:
+    """`differences` of those facts alone that `follows` names."""
+    values = cast("dict[str, Any]", plain(facts))
+    return differences(where, {name: values[name] for name in follows}, plain(dict(follows)), source)
+
+
+def shown(value: object) -> str:
+    text = canonical_json(value).decode()
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
+
+
+def names_shown(names: Collection[str], most: int = 3) -> str:
+    """The first few of these names, and how many more there are."""
+    first = ", ".join(list(names)[:most])
+    return first if len(names) <= most else f"{first} and {len(names) - most} more"
+
+
+def compared(name: str, compare: Callable[[], list[Problem]]) -> list[Problem]:
+    """The differences that a comparison finds; evidence that cannot even be read is one."""
+    try:
+        return compare()
+    except PicochatError as error:
+        details = "; ".join([error.what, *(problem.what for problem in error.problems)])
+        return [Problem(f"{name}: cannot be computed again: {details}")]
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError, OSError) as error:
+        return [Problem(f"{name}: cannot be computed again: {type(error).__name__} {error}")]

@@ -1,0 +1,569 @@
+"""A publisher who claims more than is true, and makes every digest, score, verdict and page agree with it, is found out.
+
+The run is a real one, small. docs/verification.md lists these attacks, and those that no check of files can find.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from picochat.cli.main import run_command
+from picochat.core.errors import BadInput, WrongUsage
+from picochat.core.publish import exclusive
+from picochat.core.records import digest_bytes
+from picochat.pipeline import STAGES
+from picochat.release.bundle import make_bundle
+from picochat.release.follows import FOLLOWS
+from picochat.release.integrity import MADE_FROM
+from picochat.release.verify import inspect_bundle
+from picochat.rundir import PLACES, RunDir
+from tests.forger import Rows, change_config, change_facts, change_json, change_rows, make_real_run, rows_of, settle
+
+Forgery = Callable[[RunDir], None]
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of four steps, with a benchmark."""
+    return make_real_run(tmp_path_factory.mktemp("honest")).root
+
+
+def copied(honest: Path, folder: Path) -> RunDir:
+    shutil.copytree(honest, folder / "run")
+    return RunDir(folder / "run")
+
+
+@pytest.fixture
+def run(honest: Path, tmp_path: Path) -> RunDir:
+    return copied(honest, tmp_path)
+
+
+def found_in(path: Path) -> list[str]:
+    return [problem.what for problem in inspect_bundle(path).problems]
+
+
+def bundled(run: RunDir) -> Path:
+    """The bundle that picochat itself makes of the run as it is."""
+    logs = run.root.parent / "logs"
+    logs.mkdir(exist_ok=True)
+    (logs / "train.log").write_text("a log\n")
+    return make_bundle(run, run.root.parent / "run.tgz", logs, strict=True).path
+
+
+def test_the_forger_leaves_nothing_to_find_in_an_honest_run(run: RunDir) -> None:
+    settle(run)
+    assert found_in(run.root) == []
+    assert found_in(bundled(run)) == []
+
+
+# ---- what was asked, and what was said ---------------------------------------------------------------------------------
+
+
+def first_eval_row(run: RunDir) -> dict[str, Any]:
+    return rows_of(run.place("rows") / "eval.jsonl")[0]
+
+
+def replies(run: RunDir, change: Callable[[Rows], Rows]) -> None:
+    change_rows(run.place("scores") / "replies.jsonl", change)
+
+
+def drop_failing(run: RunDir) -> None:
+    replies(run, lambda rows: [row for row in rows if not (row["set"] == "eval" and row["skill"] == "math")] + rows[:1])
+
+
+def drop_some(run: RunDir) -> None:
+    replies(run, lambda rows: [row for row in rows if row["id"] != rows[3]["id"]])
+
+
+def count_twice(run: RunDir) -> None:
+    replies(run, lambda rows: [*rows, rows[0]])
+
+
+def relabel(field: str, value: Any) -> Forgery:
+    def forge(run: RunDir) -> None:
+        replies(run, lambda rows: [{**rows[0], field: value}, *rows[1:]])
+
+    return forge
+
+
+def other_choice_shown(run: RunDir) -> None:
+    def change(rows: Rows) -> Rows:
+        number = next(n for n, row in enumerate(rows) if row["log_likelihoods"])
+        return [*rows[:number], {**rows[number], "reply": "the right one"}, *rows[number + 1 :]]
+
+    replies(run, change)
+
+
+def choice_without_likelihoods(run: RunDir) -> None:
+    replies(
+        run,
+        lambda rows: [
+            {**row, "log_likelihoods": None, "reply": row["expected"]} if row["log_likelihoods"] else row for row in rows
+        ],
+    )
+
+
+def fewer_recalled(run: RunDir) -> None:
+    change_rows(run.place("scores") / "memorization.jsonl", lambda rows: rows[:3])
+
+
+def other_prefixes(run: RunDir) -> None:
+    change_rows(run.place("scores") / "memorization.jsonl", lambda rows: [{**row, "position": 1} for row in rows])
+
+
+def weak_baseline(run: RunDir) -> None:
+    change_json(run.place("scores") / "measured.json", lambda measured: measured.update(ngram_train_tokens=10))
+
+
+def better_measured(run: RunDir) -> None:
+    change_json(run.place("scores") / "measured.json", lambda measured: measured.update(base_bits_per_byte=0.5))
+
+
+def external_twice(run: RunDir) -> None:
+    change_rows(
+        run.place("scores") / "external.jsonl", lambda rows: [*rows, {**rows[0], "log_likelihoods": [0.0, -9.0, -9.0, -9.0]}]
+    )
+
+
+def a_page_of_scores(run: RunDir) -> None:
+    page = run.place("scores") / "report.md"
+    page.write_text(page.read_text("utf-8").replace("| math |", "| mathematics |"), "utf-8")
+
+
+def scores_json(run: RunDir) -> None:
+    change_json(run.place("scores") / "report.json", lambda facts: facts["prompt_echo"].update(passed=77))
+
+
+# ---- rows, scan, benchmarks --------------------------------------------------------------------------------------------
+
+
+def trained_on_an_eval_row(run: RunDir) -> None:
+    """The SFT rows hold an eval prompt; the facts of rows and scan stay as clean as they were."""
+    first = first_eval_row(run)
+    change_rows(run.place("rows") / "sft_train.jsonl", lambda rows: [{**rows[0], "user": first["user"]}, *rows[1:]])
+
+
+def id_of_an_eval_row(run: RunDir) -> None:
+    change_rows(run.place("rows") / "sft_train.jsonl", lambda rows: [{**rows[0], "id": first_eval_row(run)["id"]}, *rows[1:]])
+
+
+def conversations_of_eval_rows(run: RunDir) -> None:
+    """The published SFT rows are clean, but what was trained on is not made of them."""
+    path = run.place("conversations") / "train.npz"
+    with np.load(path) as arrays:
+        tokens = {name: arrays[name].copy() for name in arrays.files}
+    tokens["tokens"][5] ^= 1
+    np.savez(path, **tokens)
+
+
+def fact(kind: str, **values: Any) -> Forgery:
+    return lambda run: change_facts(run, kind, lambda facts: facts.update(values))
+
+
+def rows_made_easy(run: RunDir) -> None:
+    change_rows(
+        run.place("rows") / "eval.jsonl",
+        lambda rows: [{key: row[key] for key in ("id", "user", "category", "skill", "answerable")} for row in rows],
+    )
+
+
+def hidden_hit(run: RunDir) -> None:
+    """The scan's report names a dirty row, its facts do not."""
+    first = first_eval_row(run)
+    change_json(
+        run.place("honesty") / "report.json", lambda report: report["corpus_documents_holding"].update({first["id"]: 3})
+    )
+
+
+def chosen_dirty(run: RunDir) -> None:
+    """Failing rows declared dirty, so that the clean rate rises."""
+    first = first_eval_row(run)
+    change_facts(run, "honesty", lambda facts: facts.update(dirty_eval_rows=[first["id"]]))
+
+
+def honesty_page(run: RunDir) -> None:
+    page = run.place("honesty") / "report.md"
+    page.write_text(page.read_text("utf-8").replace("Scanned", "Scanned twice"), "utf-8")
+
+
+def shorter_runs(run: RunDir) -> None:
+    change_config(run, lambda config: config["honesty"].update(hit_words=5))
+
+
+def strange_hit(run: RunDir) -> None:
+    (run.place("honesty") / "hits.jsonl").write_text('{"<img src=x>": 1}\n')
+
+
+def small_chance(run: RunDir) -> None:
+    change_facts(run, "benchmarks", lambda facts: facts["benchmarks"]["quiz"].update(chance=0.01))
+
+
+def fewer_items(run: RunDir) -> None:
+    change_rows(run.place("benchmarks") / "items.jsonl", lambda rows: rows[:50])
+    change_facts(run, "benchmarks", lambda facts: facts["benchmarks"]["quiz"].update(rows=50))
+
+
+def other_answers(run: RunDir) -> None:
+    """In a run folder, where the texts are, an item must be the digest of its text."""
+    change_rows(run.place("benchmarks") / "items.jsonl", lambda rows: [{**row, "correct": 0} for row in rows])
+
+
+def another_asked(run: RunDir) -> None:
+    change_config(run, lambda config: config["external"]["benchmarks"].append("arc_easy"))
+
+
+def other_sample(run: RunDir) -> None:
+    (run.place("practice") / "sample.txt").write_text("== sums\n")
+
+
+# ---- data, tokens, training --------------------------------------------------------------------------------------------
+
+
+def source(**values: Any) -> Forgery:
+    return lambda run: change_facts(run, "corpus", lambda facts: facts["sources"][0].update(values))
+
+
+def longer_run(run: RunDir) -> None:
+    change_config(run, lambda config: config["base"].update(steps=4000))
+    change_facts(run, "base", lambda facts: facts.update(steps=4000, planned_steps=4000, scored_step=4000))
+
+
+def larger_model(run: RunDir) -> None:
+    change_config(run, lambda config: config["model"].update(layers=16))
+
+
+def better_curve(run: RunDir) -> None:
+    change_rows(
+        run.place("base") / "curve.jsonl",
+        lambda rows: [{**row, "held_out_bits_per_byte": 0.9} if row["held_out_bits_per_byte"] else row for row in rows],
+    )
+
+
+def other_rates(run: RunDir) -> None:
+    change_rows(run.place("base") / "curve.jsonl", lambda rows: [{**row, "lr_share": row["lr_share"] and 0.5} for row in rows])
+
+
+def a_spike(run: RunDir) -> None:
+    """A curve of as many steps as a spike needs, with one."""
+
+    def change(rows: Rows) -> Rows:
+        first = rows[0]
+        return [{**first, "step": step, "loss": 100.0 if step == 25 else 1.0} for step in range(1, 26)] + rows
+
+    change_rows(run.place("base") / "curve.jsonl", change)
+
+
+def shorter_sidecar(run: RunDir) -> None:
+    change_json(run.place("shards") / "train-00000.json", lambda sidecar: sidecar.update(tokens=10**9))
+
+
+def other_tokenizer(run: RunDir) -> None:
+    change_json(run.place("sft") / "model.json", lambda info: info.update(tokenizer_digest="0" * 64))
+
+
+def cheaper(run: RunDir) -> None:
+    change_json(run.place("summary") / "observed.json", lambda seen: seen.update(hours=0.01, usd=0.1))
+
+
+def faster(run: RunDir) -> None:
+    change_json(run.place("summary") / "observed.json", lambda seen: seen["stages"]["base"].update(tokens_per_second=1e9))
+
+
+def calmer_preflight(run: RunDir) -> None:
+    change_json(run.place("summary") / "observed.json", lambda seen: seen["preflight"].update(status="ready"))
+
+
+def shorter_stage(run: RunDir) -> None:
+    change_json(run.place("summary") / "observed.json", lambda seen: seen["hours_of"][0].update(hours=0.0001))
+
+
+def without_input(run: RunDir) -> None:
+    change_json(run.place("gate") / "manifest.json", lambda manifest: manifest["inputs"].pop("honesty"))
+
+
+NOT_AS_ASKED = "stated otherwise than in the rows"
+FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
+    # of, attack, how, what verification says. Those of one kind are tried one after the other, those of other kinds together.
+    ("scores", "eval rows of a skill are not among the replies", drop_failing, "was not asked"),
+    ("scores", "a failing eval row is not among the replies", drop_some, "was not asked"),
+    (
+        "scores",
+        "a row that passes is counted twice",
+        count_twice,
+        "stands there more than once",
+    ),
+    ("scores", "a failing eval row counts as an SFT row", relabel("set", "sft_train"), "is no question of this run"),
+    ("scores", "a reply counts for another skill", relabel("skill", "choice"), NOT_AS_ASKED),
+    ("scores", "a reply counts for another stage", relabel("stage", "easy"), NOT_AS_ASKED),
+    ("scores", "a reply stands beside another question", relabel("prompt", "What is 1 + 1?"), NOT_AS_ASKED),
+    ("scores", "a reply stands beside another answer", relabel("expected", "anything"), NOT_AS_ASKED),
+    ("scores", "a choice shows another reply than the likeliest", other_choice_shown, NOT_AS_ASKED),
+    ("scores", "a choice has a reply in place of likelihoods", choice_without_likelihoods, NOT_AS_ASKED),
+    ("scores", "fewer training prefixes were continued", fewer_recalled, "eval/memorization.jsonl: holds other prefixes"),
+    ("scores", "other training prefixes were continued", other_prefixes, "eval/memorization.jsonl: holds other prefixes"),
+    ("scores", "the 5-gram baseline saw fewer tokens", weak_baseline, "eval/measured.json.ngram_train_tokens: states 10"),
+    (
+        "scores",
+        "the base model is better than training measured",
+        better_measured,
+        "eval/measured.json: base_bits_per_byte is 0.5",
+    ),
+    ("scores", "a benchmark item was answered twice", external_twice, "eval/external.jsonl"),
+    ("rows", "an eval prompt is among the SFT rows", trained_on_an_eval_row, "rows.shared_items: states 0, its files give 1"),
+    ("rows", "more rows are stated than there are", fact("rows", eval_rows=700), "rows.eval_rows: states 700"),
+    ("rows", "eval rows that no reply could fail", rows_made_easy, "rows.eval_rows_without_rule: states 0"),
+    ("rows", "an SFT row with the id and another rule than an eval row", id_of_an_eval_row, "is the id of more than one row"),
+    (
+        "conversations",
+        "what was trained on is not the SFT rows",
+        conversations_of_eval_rows,
+        "sft/conversations/train.npz: is not what",
+    ),
+    (
+        "conversations",
+        "rows that fit better",
+        fact("conversations", longest_row_tokens=1),
+        "conversations.longest_row_tokens: states 1",
+    ),
+    ("honesty", "a row that the scan found is not among the dirty ones", hidden_hit, "honesty.dirty_eval_rows"),
+    ("honesty", "a failing row is declared dirty", chosen_dirty, "honesty.dirty_eval_rows"),
+    (
+        "honesty",
+        "fewer documents were scanned than there are",
+        fact("honesty", scanned_documents=1),
+        "honesty.scanned_documents: states 1",
+    ),
+    (
+        "honesty",
+        "the settings tell of shorter runs than the scan looked for",
+        shorter_runs,
+        "honesty/report.json.hit_words: states 13",
+    ),
+    ("honesty", "the page of the scan was edited", honesty_page, "honesty/report.md: differs"),
+    ("honesty", "a hit of another shape, to be shown in the summary", strange_hit, "hits.jsonl, line 1"),
+    ("benchmarks", "a benchmark's chance is lowered", small_chance, "benchmarks.benchmarks.quiz.chance: states 0.01"),
+    ("benchmarks", "items of a benchmark are left out", fewer_items, "benchmarks/items.jsonl: holds 50 items of quiz"),
+    ("benchmarks", "other options are called correct", other_answers, "differs from its text in rows/quiz.jsonl"),
+    ("benchmarks", "a benchmark that was asked for is not spoken of", another_asked, "the settings ask for"),
+    (
+        "corpus",
+        "more documents than the corpus has",
+        fact("corpus", documents=10**6, train_documents=10**6 - 1),
+        "corpus.documents: states 1000000",
+    ),
+    ("corpus", "a licence that no source states", source(licence="mit"), "corpus.sources[0].licence"),
+    ("corpus", "a source is called one of the Hub", source(kind="hub", import_report=True), "corpus.sources[0].import_report"),
+    ("corpus", "more text than the files have", source(text_bytes=10**10), "bytes of text, its files have fewer"),
+    (
+        "shards",
+        "more training tokens than the shards have",
+        fact("shards", train_tokens=10**9),
+        "shards.train_tokens: states 1000000000",
+    ),
+    (
+        "shards",
+        "a sidecar states more tokens than its shard has bytes",
+        shorter_sidecar,
+        "base/token_shards/train-00000.json.tokens",
+    ),
+    ("tokenizer", "a larger vocabulary", fact("tokenizer", vocab_size=8192), "tokenizer.vocab_size: states 8192"),
+    ("practice", "less practice than there was", fact("practice", share_asked=0.0), "practice.share_asked: states 0"),
+    ("practice", "a sample of other practice", other_sample, "practice/sample.txt: differs"),
+    ("base", "more steps than the curve has", longer_run, "base.steps: states 4000"),
+    ("base", "a larger model than the checkpoint's", larger_model, "base/checkpoint/model.json.model.layers: states 1"),
+    ("base", "a better curve than the facts", better_curve, "base.held_out_bits_per_byte"),
+    (
+        "base",
+        "better facts than the curve",
+        fact("base", held_out_bits_per_byte=0.9),
+        "base.held_out_bits_per_byte: states 0.9",
+    ),
+    ("base", "another learning rate than the settings", other_rates, "another step or learning rate"),
+    ("base", "a spike that is not spoken of", a_spike, "base.spikes: states 0"),
+    ("sft", "a checkpoint of another tokenizer", other_tokenizer, "sft/checkpoint/model.json.tokenizer_digest"),
+    ("sft", "fewer parameters", fact("sft", parameters=1), "sft.parameters: states 1"),
+    (
+        "parity",
+        "an export that was not compared is stated as equal",
+        fact("parity", reader="a reader", largest_relative_difference=0.0),
+        "parity.reader",
+    ),
+    ("gate", "a verdict that was not made from the scan", without_input, "gate: does not state which honesty"),
+    ("summary", "less time and money than the stages took", cheaper, "summary/observed.json.hours"),
+    ("summary", "a faster training than the metrics say", faster, "summary/observed.json.stages.base.tokens_per_second"),
+    ("summary", "a better preflight than the run had", calmer_preflight, "summary/observed.json.preflight.status"),
+    ("summary", "a stage took less time than its timing", shorter_stage, "timings.jsonl has no such time"),
+)
+PAGES: tuple[tuple[str, Forgery, str], ...] = (
+    # attacks on what follows from the replies alone, made after everything else agrees
+    ("the page of scores was edited", a_page_of_scores, "eval/report.md: differs"),
+    ("report.json of the scores was edited", scores_json, "eval/report.json: differs"),
+)
+
+
+@pytest.fixture(scope="module")
+def rounds(honest: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What is found of each forgery: the first of every kind in one run, the second in the next one, and so on."""
+    counts: dict[str, int] = {}
+    batches: dict[int, list[tuple[str, Forgery]]] = {}
+    for kind, attack, forge, _ in FORGERIES:
+        counts[kind] = counts.get(kind, -1) + 1
+        batches.setdefault(counts[kind], []).append((attack, forge))
+    found: dict[str, list[str]] = {}
+    for number, batch in batches.items():
+        forged = copied(honest, tmp_path_factory.mktemp(f"round-{number}"))
+        for _, forge in batch:
+            forge(forged)
+        settle(forged)
+        found |= dict.fromkeys((attack for attack, _ in batch), found_in(forged.root))
+    return found
+
+
+@pytest.mark.parametrize(("attack", "expected"), [(row[1], row[3]) for row in FORGERIES], ids=[row[1] for row in FORGERIES])
+def test_a_claim_beyond_the_evidence_is_found(rounds: dict[str, list[str]], attack: str, expected: str) -> None:
+    assert any(expected in what for what in rounds[attack]), rounds[attack]
+
+
+@pytest.mark.parametrize(("forge", "expected"), [row[1:] for row in PAGES], ids=[row[0] for row in PAGES])
+def test_an_edited_page_is_found(run: RunDir, forge: Forgery, expected: str) -> None:
+    settle(run)
+    forge(run)
+    settle(run, judge=False)
+    assert any(expected in what for what in found_in(run.root))
+
+
+def test_a_bundle_tells_each_forgery_in_one_line_and_exits_3(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    larger_model(run)
+    settle(run)
+    assert run_command(["run", "verify", str(bundled(run))]) == 3
+    said = capsys.readouterr().err
+    assert "    base/checkpoint/model.json.model.layers: states 1, settings, tokenizer and facts give 16\n" in said
+    assert "Traceback" not in said
+
+
+# ---- what is in a bundle that no artifact vouches for ------------------------------------------------------------------
+
+
+def repacked(bundle: Path, add: dict[str, bytes], without: str = " ") -> Path:
+    """The bundle with other files, and SHA256SUMS over all of them."""
+    files: dict[str, bytes] = {}
+    with tarfile.open(bundle) as archive:
+        for member in archive:
+            stream = archive.extractfile(member)
+            assert stream is not None
+            files[member.name.partition("/")[2]] = stream.read()
+    files = {name: data for name, data in {**files, **add}.items() if name not in (without, "SHA256SUMS")}
+    sums = "".join(f"{digest_bytes(data)}  {name}\n" for name, data in sorted(files.items()))
+    path = bundle.with_name("again.tgz")
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for name, data in {**files, "SHA256SUMS": sums.encode()}.items():
+            info = tarfile.TarInfo(f"run/{name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_what_no_artifact_vouches_for_is_found(run: RunDir) -> None:
+    path = bundled(run)
+    assert "CLAIMS.md: belongs to no artifact, so nothing vouches for it" in found_in(
+        repacked(path, {"CLAIMS.md": b"# Best of all"})
+    )
+    alone = found_in(repacked(path, {}, without="gate/manifest.json"))
+    assert "gate/gate.json: belongs to no artifact, so nothing vouches for it" in alone
+
+
+def test_a_bundle_of_another_layout_is_refused_by_name(run: RunDir) -> None:
+    contents = {"schema_version": 2, "new_field": 1}
+    with pytest.raises(BadInput, match="is a bundle of layout 2, this version of picochat reads 1"):
+        inspect_bundle(repacked(bundled(run), {"bundle.json": json.dumps(contents).encode()}))
+
+
+NO_NUMBERS = (
+    "NaN",
+    "1e999",
+    "-Infinity",
+    "true",
+    '"0.9"',
+    "1" * 5000,
+    "[" * 5000 + "]" * 5000,
+    '"\\ud800"',
+    '{"a": 1, "a": 2}',
+    "\xff",
+)
+FIELDS = {
+    "base/checkpoint/manifest.json": b'"final_loss": ',
+    "eval/measured.json": b'"base_bits_per_byte": ',
+    "eval/replies.jsonl": b'"base_reply":',
+    "sft/checkpoint/curve.jsonl": b'"loss":',
+    "preflight/preflight.json": b'"planned_tokens": ',
+}
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=[value[:9] for value in NO_NUMBERS])
+def test_numbers_that_are_none_are_differences_and_no_traceback(run: RunDir, value: str) -> None:
+    for name, field in FIELDS.items():
+        data = (run.root / name).read_bytes()
+        start = data.index(field) + len(field)
+        end = start + next(place for place, byte in enumerate(data[start:]) if byte in b",}\n")
+        (run.root / name).write_bytes(data[:start] + value.encode("latin-1") + data[end:])
+    report = inspect_bundle(run.root)
+    assert report.exit_code == 3
+    assert report.lines()
+    assert report.to_json()
+
+
+# ---- names, terminals, times -------------------------------------------------------------------------------------------
+
+
+def test_names_cannot_speak_to_the_terminal(run: RunDir) -> None:
+    """A manifest may list any name; what is printed of it is one line without control characters."""
+    evil = "eval\x1b[2J\nnothing differs\u202egpj.exe"
+    change_json(
+        run.place("gate") / "manifest.json", lambda manifest: manifest["files"].update({evil: {"sha256": "0", "bytes": 1}})
+    )
+    lines = inspect_bundle(run.root).lines()
+    told = next(line for line in lines if "is missing" in line)
+    assert told.strip() == "gate/eval<U+001B>[2J<U+000A>nothing differs<U+202E>gpj.exe: is missing"
+
+
+def test_a_run_in_progress_is_not_verified(run: RunDir) -> None:
+    with exclusive(run.lock, "the run"), pytest.raises(WrongUsage, match="is in use by a run"):
+        inspect_bundle(run.root)
+    assert inspect_bundle(run.root).exit_code == 0
+
+
+def test_verifying_works_where_torch_cannot_be_imported(run: RunDir) -> None:
+    code = f"""
+import sys
+sys.modules.update(torch=None, transformers=None, safetensors=None)
+from pathlib import Path
+from picochat.release.verify import verify_bundle
+assert verify_bundle(Path({str(run.root)!r})).exit_code == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_inputs_that_verification_asks_for_are_those_of_the_stages() -> None:
+    assert {stage.kind: stage.needs for stage in STAGES if stage.needs} == MADE_FROM
+
+
+def test_every_artifact_that_states_facts_has_them_computed_again() -> None:
+    decided = {"preflight", "gate"}  # computed again as verdicts
+    assert {place.kind for place in PLACES if place.facts} - decided == {follow.kind for follow in FOLLOWS} - {"summary"}
+
+
+def test_the_page_about_verification_has_a_row_for_every_kind_of_forgery() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "verification.md").read_text("utf-8")
+    assert {kind for kind, *_ in FORGERIES} == set(re.findall(r"^\| `(\w+)` \|", page, re.M))
