@@ -194,7 +194,7 @@ def _verify(
         strays = stray_problems(artifacts, found, (SUMS, CONTENTS, LOGS))
         differing = strays + compared("contents", lambda: _contents_problems(run, artifacts, contents))
         checks.append(VerifyCheck("contents", len(artifacts), tuple(differing)))
-    checks.append(_check_facts(run, artifacts, follows))
+    checks += [_check_facts(run, artifacts, follows)] if follows else []
     checks += _check_claims(run, artifacts, recompute)
     missing, left_out = (tuple(contents.missing), tuple(contents.left_out)) if contents else ((), ())
     verdict, digest = _stated(run, artifacts)
