@@ -91,9 +91,9 @@ def count_twice(run: RunDir) -> None:
     replies(run, lambda rows: [*rows, rows[0]])
 
 
-def relabel(field: str, value: Any) -> Forgery:
+def relabel(number: int, field: str, value: Any) -> Forgery:
     def forge(run: RunDir) -> None:
-        replies(run, lambda rows: [{**rows[0], field: value}, *rows[1:]])
+        replies(run, lambda rows: [{**row, field: value} if at == number else row for at, row in enumerate(rows)])
 
     return forge
 
@@ -304,11 +304,11 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
         count_twice,
         "stands there more than once",
     ),
-    ("scores", "a failing eval row counts as an SFT row", relabel("set", "sft_train"), "is no question of this run"),
-    ("scores", "a reply counts for another skill", relabel("skill", "choice"), NOT_AS_ASKED),
-    ("scores", "a reply counts for another stage", relabel("stage", "easy"), NOT_AS_ASKED),
-    ("scores", "a reply stands beside another question", relabel("prompt", "What is 1 + 1?"), NOT_AS_ASKED),
-    ("scores", "a reply stands beside another answer", relabel("expected", "anything"), NOT_AS_ASKED),
+    ("scores", "a failing eval row counts as an SFT row", relabel(0, "set", "sft_train"), "is no question of this run"),
+    ("scores", "a reply counts for another skill", relabel(1, "skill", "other"), NOT_AS_ASKED),
+    ("scores", "a reply counts for another stage", relabel(1, "stage", "easy"), NOT_AS_ASKED),
+    ("scores", "a reply stands beside another question", relabel(1, "prompt", "What is 1 + 1?"), NOT_AS_ASKED),
+    ("scores", "a reply stands beside another answer", relabel(1, "expected", "anything"), NOT_AS_ASKED),
     ("scores", "a choice shows another reply than the likeliest", other_choice_shown, NOT_AS_ASKED),
     ("scores", "a choice has a reply in place of likelihoods", choice_without_likelihoods, NOT_AS_ASKED),
     ("scores", "fewer training prefixes were continued", fewer_recalled, "eval/memorization.jsonl: holds other prefixes"),
@@ -415,12 +415,16 @@ PAGES: tuple[tuple[str, Forgery, str], ...] = (
 
 @pytest.fixture(scope="module")
 def rounds(honest: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What is found of each forgery: the first of every kind in one run, the second in the next one, and so on."""
+    """What is found of each forgery: the first of every kind in one run, the second in the next one, and so on.
+
+    Of scores those that are told by different words go together.
+    """
     counts: dict[str, int] = {}
     batches: dict[int, list[tuple[str, Forgery]]] = {}
-    for kind, attack, forge, _ in FORGERIES:
-        counts[kind] = counts.get(kind, -1) + 1
-        batches.setdefault(counts[kind], []).append((attack, forge))
+    for kind, attack, forge, expected in FORGERIES:
+        what = expected if kind == "scores" else kind
+        counts[what] = counts.get(what, -1) + 1
+        batches.setdefault(counts[what], []).append((attack, forge))
     found: dict[str, list[str]] = {}
     for number, batch in batches.items():
         forged = copied(honest, tmp_path_factory.mktemp(f"round-{number}"))

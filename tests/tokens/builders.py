@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -112,8 +112,8 @@ def make_job(
     return ShardsJob(encode, counts, shard_tokens, workers)
 
 
-def publish_shards(place: Path, job: ShardsJob) -> Artifact:
-    with publish(place, "shards", "key", {}) as draft:
+def publish_shards(place: Path, job: ShardsJob, inputs: Mapping[str, str] | None = None) -> Artifact:
+    with publish(place, "shards", "key", inputs or {}) as draft:
         write_all(job, draft)
     return published(draft)
 

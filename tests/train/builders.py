@@ -61,11 +61,12 @@ def _shards_of_the_manual() -> Path:
     with publish(run.place("tokenizer"), "tokenizer", "key", {}) as draft:
         write_tokenizer_file(draft.folder)
         draft.path("chat_template.jinja").write_text("")
-        draft.facts = {"vocab_size": 512, "merges": 200, "trained_on_bytes": 1}
+        draft.facts = {"vocab_size": 512, "merges": 248, "trained_on_bytes": 1}
     run.write_front_pages()
     (folder / "base").mkdir()
     documents = short_documents(300)
-    publish_shards(run.place("shards"), make_job(run.place("tokenizer") / "tokenizer.json", documents[:280], documents[280:]))
+    job = make_job(run.place("tokenizer") / "tokenizer.json", documents[:280], documents[280:])
+    publish_shards(run.place("shards"), job, {"tokenizer": run.artifact("tokenizer").digest})
     return folder
 
 

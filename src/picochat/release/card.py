@@ -17,7 +17,7 @@ from typing import Any
 
 import jinja2
 
-from picochat.core.plain_text import cell, visible_line
+from picochat.core.plain_text import cell, visible, visible_line
 from picochat.core.progress import quantity
 from picochat.release.evidence import RunEvidence, attached_places
 from picochat.release.export_record import ParityReport
@@ -136,16 +136,16 @@ def attributions(evidence: RunEvidence | None) -> Iterator[str]:
     provenance = {item.label: item for item in evidence.provenance}
     for source in evidence.corpus.sources:
         origin = provenance.get(source.label)
-        name = cell(visible_line(source.label))
+        name = cell(visible(source.label))
         if origin and origin.dataset:
             known = HUB_NAME.fullmatch(origin.dataset)
-            name = f"[{origin.dataset}](/datasets/{origin.dataset})" if known else cell(visible_line(origin.dataset))
-        part = f" ({cell(visible_line(origin.config))})" if origin and origin.config else ""
+            name = f"[{origin.dataset}](/datasets/{origin.dataset})" if known else cell(visible(origin.dataset))
+        part = f" ({cell(visible(origin.config))})" if origin and origin.config else ""
         yield f"Trained on text from {name}{part}, made available under {_licence(source)}."
 
 
 def _licence(source: SourceFacts) -> str:
-    return f"the licence {cell(visible_line(source.licence))}" if source.licence else "a licence that is not on record"
+    return f"the licence {cell(visible(source.licence))}" if source.licence else "a licence that is not on record"
 
 
 def recipe(evidence: RunEvidence) -> list[tuple[str, str]]:
@@ -230,7 +230,7 @@ def _environment() -> jinja2.Environment:
         share=share,
         rate=rate,
         number=number,
-        cell=lambda value: cell(visible_line(str(value))),
+        cell=lambda value: cell(visible(str(value))),
         quoted=lambda text: visible_line(json.dumps(text, ensure_ascii=False)),
         quantity=quantity,
     )

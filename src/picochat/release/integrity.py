@@ -101,7 +101,7 @@ def chain_problems(artifacts: Mapping[str, Artifact]) -> list[Problem]:
     """Artifacts that state an input which is not the artifact at hand, or that lack an input which is a stage of the run."""
     problems: list[Problem] = []
     for kind, artifact in artifacts.items():
-        lacking = [name for name in MADE_FROM.get(kind, ()) if name not in artifact.manifest.inputs]
+        lacking = [name for name in MADE_FROM.get(kind, ()) if name in artifacts and name not in artifact.manifest.inputs]
         problems += [Problem(f"{kind}: does not state which {name} it was made from") for name in lacking]
         for name, digest in sorted(artifact.manifest.inputs.items()):
             if name in artifacts and artifacts[name].digest != digest:

@@ -1,6 +1,6 @@
 """Check a bundle or a run folder offline: its digests, its chain, and its claims, which are computed again.
 
-Replies give the scores again, facts give both verdicts again, and the artifacts give every page of the summary again. What
+Files give the facts again, replies the scores, facts both verdicts, and the artifacts every page of the summary. What
 this cannot see: whether the replies came from those weights (that needs the model), and a bundle that
 was made up as a whole, consistently. For that, compare the evidence digest with one that was published elsewhere.
 """
@@ -194,7 +194,7 @@ def _verify(
         strays = stray_problems(artifacts, found, (SUMS, CONTENTS, LOGS))
         differing = strays + compared("contents", lambda: _contents_problems(run, artifacts, contents))
         checks.append(VerifyCheck("contents", len(artifacts), tuple(differing)))
-    checks.append(_check_facts(run, artifacts, follows))
+    checks += [_check_facts(run, artifacts, follows)] if follows else []
     checks += _check_claims(run, artifacts, recompute)
     missing, left_out = (tuple(contents.missing), tuple(contents.left_out)) if contents else ((), ())
     verdict, digest = _stated(run, artifacts)
