@@ -141,7 +141,7 @@ def verify(
 
         report = inspect_with_replay(path, replay, run_dir)
     if as_json:
-        typer.echo(canonical_json(report.to_json()).decode())
+        typer.echo(canonical_json(report.to_json()))
         raise typer.Exit(report.exit_code)
     for line in holding(report).lines():
         typer.echo(line)
