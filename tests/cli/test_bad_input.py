@@ -302,6 +302,22 @@ def test_interrupt_outside_training_says_so(
     assert "interrupted; what was finished is kept (exit 130)" in capsys.readouterr().err
 
 
+def test_full_memory_is_said_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("picochat.data.preview.measure.preview_pack", fill)
+    assert run_command(["data", "preview", "--dataset-pack", str(make_pack(tmp_path / "pack"))]) == 1
+    assert "memory is full" in capsys.readouterr().err
+
+
+def test_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("picochat ")
+
+
 def test_sanity_knows_a_bad_place_before_it_tests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     assert run_command(["sanity", "preh100", "--out-dir", str(tmp_path / "file"), "--device", "cpu"]) == 4
