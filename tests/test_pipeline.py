@@ -19,7 +19,7 @@ import pytest
 from picochat.cli.main import run_command
 from picochat.config import RunConfig
 from picochat.core.errors import BadInput
-from picochat.core.records import read_json
+from picochat.core.records import read_json, write_json
 from picochat.data.corpus.datatrove import scan_share
 from picochat.data.pack import load_pack
 from picochat.data.preview.measure import preview_pack
@@ -31,6 +31,7 @@ from picochat.pipeline import (
     shared_corpus,
     shared_workspace,
     stage_function,
+    status_lines,
 )
 from picochat.release.verify import inspect_bundle, verify_bundle
 from picochat.rundir import PLACES, BenchmarksFacts, RunDir, facts_of
@@ -39,6 +40,7 @@ from picochat.tokens.datatrove_parts import encode_corpus_share
 from tests.data.benchmarks.builders import add_arc, add_hellaswag, add_piqa, arc_rows, write_lines
 from tests.data.builders import serving
 from tests.fake_hub import FakeHub
+from tests.run_builder import make_run
 from tests.small_pack import SMALL, make_pack
 
 STEPS = [
@@ -248,12 +250,39 @@ def test_preflight_and_full_run_share_what_they_measured(tmp_path: Path, capsys:
     assert (tmp_path / "run" / "host" / "host.json").read_bytes() == host
 
 
-def test_changed_setting_sets_the_older_artifact_aside(tmp_path: Path) -> None:
+def test_changed_setting_sets_the_older_artifact_aside_and_going_back_takes_it_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pack = make_pack(tmp_path / "pack")
-    assert run_command(command(tmp_path / "run", pack, "--preflight-only")) == 0
-    assert run_command(command(tmp_path / "run", pack, "--preflight-only", "--seed", "7")) == 0
-    assert (tmp_path / "run" / "tokenizer.superseded-1" / "tokenizer.json").exists()
-    assert read_json(tmp_path / "run" / "run.json")["origins"]["seed"] == "flag"
+    run = RunDir(tmp_path / "run")
+    assert run_command(command(run.root, pack, "--preflight-only")) == 0
+    first = {stage.kind: run.artifact(stage.kind) for stage in STAGES if run.has(stage.kind)}
+    capsys.readouterr()
+    assert run_command(command(run.root, pack, "--preflight-only", "--seed", "7")) == 0
+    said = capsys.readouterr().err
+    assert f"{run.place('tokenizer')} was made from something else (" in said
+    assert "seed 42 -> 7): it is set aside as tokenizer.superseded-N" in said
+    assert "kept corpus" in said and f"{run.place('corpus')} was" not in said
+    assert (run.root / "tokenizer.superseded-1" / "tokenizer.json").exists()
+    assert read_json(run.config)["origins"]["seed"] == "flag"
+    assert run_command(command(run.root, pack, "--preflight-only")) == 0
+    said = capsys.readouterr().err
+    assert "taking back the rows of before" in said and "making" not in said
+    assert {kind: run.artifact(kind).manifest for kind in first} == {kind: made.manifest for kind, made in first.items()}
+
+
+def test_status_names_what_is_stale_and_what_to_do_next(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a run", until="gate")
+    assert status_lines(run)[-1] == f"next: the same `picochat run tiny --out-dir '{run.root}' ...` goes on"
+    (tmp_path / "whole").mkdir()
+    whole = make_run(tmp_path / "whole" / "run")
+    assert status_lines(whole)[-1] == f"next: picochat run show --run-dir {whole.root}"
+    manifest = read_json(whole.place("tokenizer") / "manifest.json")
+    write_json(whole.place("tokenizer") / "manifest.json", {**manifest, "inputs": {"corpus": "other"}})
+    states = {line.split()[0]: line for line in status_lines(whole)}
+    assert "stale" in states["tokenizer"] and states["tokenizer"].endswith("(made from another corpus)")
+    assert "stale" in states["shards"] and "made " in states["rows"]
+    assert states["next:"].endswith("goes on")
 
 
 def test_new_rows_in_the_pack_are_read_and_leave_the_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -211,7 +211,7 @@ class HostConfig(Record):
 
 class RunConfig(Record):
     scale: str
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=42, ge=0, lt=1 << 63)
     data: DataConfig = DataConfig()
     practice: PracticeConfig = PracticeConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -276,6 +276,8 @@ def resolve(scale: RunConfig, flags: Mapping[str, object], settings: Mapping[str
     given = {key: value for key, value in flags.items() if value is not None}
     known = flatten(scale)
     problems = [Problem(f"{key}: unknown setting{did_you_mean(key, known)}") for key in settings if key not in known]
+    if "scale" in settings:  # the name alone would change, and say of the run what it is not
+        problems.append(Problem("scale: names all settings at once", fix=f"--scale {settings['scale']}"))
     problems += [Problem(f"{key}: given both as a flag and by --set") for key in settings if key in given]
     if problems:
         raise WrongUsage("the settings cannot be used", problems=problems, fix="picochat scales --keys lists every setting")

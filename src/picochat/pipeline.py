@@ -11,17 +11,19 @@ import importlib
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from picochat.config import ResolvedConfig, RunConfig, resolve
+from picochat.config import ResolvedConfig, RunConfig, flatten, resolve
 from picochat.core.errors import BadInput, HonestNo, Interrupted, PicochatError, Problem, WrongUsage
 from picochat.core.journal import Journal, read_journal
 from picochat.core.machine import machine_record, process_count
 from picochat.core.progress import duration, say
 from picochat.core.publish import (
+    MANIFEST,
     Artifact,
     Draft,
     adopt,
@@ -32,6 +34,7 @@ from picochat.core.publish import (
     open_artifact,
     open_workspace,
     publish,
+    take_back,
 )
 from picochat.core.records import read_record, write_json
 from picochat.data.benchmarks.resolve import check_local, resolve_benchmarks
@@ -45,6 +48,9 @@ from picochat.train.sinks import check_trackers
 
 if TYPE_CHECKING:
     from picochat.train.ranks import Ranks
+
+
+MOST_REASONS = 4
 
 
 @dataclass(frozen=True)
@@ -133,10 +139,11 @@ def run_pack(request: RunRequest) -> RunVerdict:
 def _run_pack(request: RunRequest) -> RunVerdict:
     run, resolved, pack = open_request(request)
     check_processes(find_scale(request.scale), resolved.config, process_count())
-    check_device(resolved.config)
     check_trackers(resolved.config.host.track)
     check_local(resolved.config.external)
-    run_stages(run, resolved, pack, last="preflight")
+    check_device(resolved.config)
+    changes = changed_settings(run, resolved.config)
+    made = run_stages(run, resolved, pack, last="preflight", changes=changes)
     preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")
     status, lines = preflight.status, preflight_lines(preflight)
     if request.preflight_only:
@@ -145,7 +152,7 @@ def _run_pack(request: RunRequest) -> RunVerdict:
         hint = "nothing was trained. Mend what blocks, or pass --train-anyway to train without hope of approval"
         return RunVerdict([*lines, f"preflight blocked: {hint}"], 3)
     say(f"preflight {status}: {run.root / 'preflight.md'}")
-    run_stages(run, resolved, pack, last=STAGES[-1].kind)
+    run_stages(run, resolved, pack, last=STAGES[-1].kind, changes=changes, told=made)
     gate = read_record(GateReport, run.place("gate") / "gate.json")
     where = [
         f"{name}: {run.root / file}"
@@ -205,22 +212,44 @@ def check_device(config: RunConfig) -> None:
 
 
 def status_lines(run: RunDir) -> list[str]:
-    """One line an artifact: made with its digest and facts' verdict, in the making, or missing."""
+    """One line an artifact: made with its digest, stale where what it was made from is no longer there, begun, or missing.
+
+    Then what to do next.
+    """
     lines: list[str] = []
+    standing: dict[str, str] = {}
     for stage in STAGES:
         place = run.place(stage.kind)
         if run.has(stage.kind):
-            lines.append(f"{stage.kind:14} made     {run.artifact(stage.kind).digest[:12]}  {place}")
+            artifact = run.artifact(stage.kind)
+            others = [need for need in stage.needs if artifact.manifest.inputs.get(need) != standing.get(need)]
+            state = f"stale    {artifact.digest[:12]}  {place} (made from another {', '.join(others)})"
+            lines.append(f"{stage.kind:14} {state if others else f'made     {artifact.digest[:12]}  {place}'}")
+            standing[stage.kind] = "" if others else artifact.digest
         elif place.with_name(f"{place.name}.work").exists():
             rows = read_journal(run.metrics(stage.kind)) if stage.kind in ("base", "sft") else []
             lines.append(f"{stage.kind:14} begun    {standing_words(rows, time.time())}".rstrip())
         else:
             lines.append(f"{stage.kind:14} missing")
-    return lines
+    if all(standing.get(stage.kind) for stage in STAGES):
+        return [*lines, f"next: picochat run show --run-dir {quote(str(run.root))}"]
+    return [*lines, f"next: the same `picochat run tiny --out-dir {quote(str(run.root))} ...` goes on"]
 
 
-def run_stages(run: RunDir, resolved: ResolvedConfig, pack: LoadedPack, *, last: str) -> dict[str, Artifact]:
-    """Make every artifact up to `last`, in the order of the table. Returns them by kind. Holds the run folder meanwhile."""
+def run_stages(
+    run: RunDir,
+    resolved: ResolvedConfig,
+    pack: LoadedPack,
+    *,
+    last: str,
+    changes: Mapping[str, str] | None = None,
+    told: Collection[str] = (),
+) -> dict[str, Artifact]:
+    """Make every artifact up to `last`, in the order of the table. Returns them by kind. Holds the run folder meanwhile.
+
+    changes: of the settings, as `changed_settings` gives them, to say why an artifact is made again. told: kinds that were
+    spoken of already, and are not again where they are kept.
+    """
     run.require_own()
     run.root.mkdir(parents=True, exist_ok=True)
     made: dict[str, Artifact] = {}
@@ -230,13 +259,13 @@ def run_stages(run: RunDir, resolved: ResolvedConfig, pack: LoadedPack, *, last:
         timings = Journal(run.timings)
         for stage in STAGES:
             started = time.monotonic()
-            artifact, kept = _make(stage, run, resolved.config, pack, made)
+            artifact, kept = _make(stage, run, resolved.config, pack, made, changes or {})
             made[stage.kind] = artifact
             seconds = time.monotonic() - started
-            say(
-                f"{'kept' if kept else 'made'} {stage.kind} {artifact.digest[:12]}"
-                + ("" if kept else f" in {duration(seconds)}")
-            )
+            if not kept:
+                say(f"made {stage.kind} {artifact.digest[:12]} in {duration(seconds)}")
+            elif stage.kind not in told:
+                say(f"kept {stage.kind} {artifact.digest[:12]}")
             if not kept:
                 timings.append({"stage": stage.kind, "seconds": seconds, "time": time.time()})
             run.write_front_pages()
@@ -245,14 +274,43 @@ def run_stages(run: RunDir, resolved: ResolvedConfig, pack: LoadedPack, *, last:
     return made
 
 
-def _make(stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: dict[str, Artifact]) -> tuple[Artifact, bool]:
-    """(artifact, whether it already stood)."""
+def changed_settings(run: RunDir, config: RunConfig) -> dict[str, str]:
+    """Settings that differ from those of the last command in this folder: key -> `old -> new`. Empty where none is on record."""
+    try:
+        former = flatten(read_record(ResolvedConfig, run.config).config)
+    except BadInput:  # no run yet, or one of another version
+        return {}
+    now = flatten(config)
+    differ = {key: value for key, value in now.items() if key in former and former[key] != value and key[:5] != "host."}
+    return {key: f"{key} {former[key]} -> {value}" for key, value in differ.items()}
+
+
+def why_again(stage: Stage, place: Path, inputs: Mapping[str, str], changes: Mapping[str, str]) -> str | None:
+    """Why the artifact that stands at `place` is not the one that is wanted, in words; None where none stands."""
+    if not (place / MANIFEST).exists():
+        return None
+    former = open_artifact(place, stage.kind).manifest.inputs
+    reasons = [f"another {name}" for name, digest in inputs.items() if former.get(name) != digest]
+    read = set(stage.settings) - {"host"}
+    reasons += [change for key, change in changes.items() if key.split(".")[0] in read or ("config" in read and key != "scale")]
+    return ", ".join(reasons[:MOST_REASONS]) or "other settings, or made by another version"
+
+
+def _make(
+    stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: dict[str, Artifact], changes: Mapping[str, str]
+) -> tuple[Artifact, bool]:
+    """(artifact, whether it already stood). What stands there and was made from something else is set aside, which is said."""
     given = {name: _setting(name, run, config, pack) for name in stage.settings}
     inputs, key = _inputs_and_key(stage, config, pack, made, given)
     place = run.place(stage.kind)
     standing = find_artifact(place, stage.kind, key)
     if standing is not None:
         return standing, True
+    if (reason := why_again(stage, place, inputs, changes)) is not None:
+        say(f"{place} was made from something else ({reason}): it is set aside as {place.name}.superseded-N")
+    if (former := take_back(place, stage.kind, key)) is not None:
+        say(f"taking back the {stage.kind} of before, which was set aside")
+        return former, True
     arguments = given if "run" in stage.settings else {**{need: made[need] for need in stage.needs}, **given}
     if not stage.shared:
         return _publish(stage, place, key, inputs, arguments), False

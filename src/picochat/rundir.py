@@ -474,6 +474,8 @@ def run_of(checkpoint: Path) -> RunDir | None:
 
 def require_run(root: Path) -> RunDir:
     """The run at `root`, or BadInput where no run was started there."""
+    if root.is_file():
+        raise BadInput(f"{root} is a file, not a run folder", fix="name the --out-dir of a `picochat run tiny`")
     if not root.is_dir():
         raise BadInput(f"run folder {root} does not exist", fix="picochat run tiny --out-dir ... makes one")
     if not (root / "run.json").exists():

@@ -115,7 +115,7 @@ def export(pack: Path, *more: str) -> list[str]:
 CASES: list[tuple[str, int, Callable[[Path], list[str]], str]] = [
     # what, exit code, the command after the damage, a part of the message
     ("missing pack", 4, lambda p: preflight(p.with_name("none.json")), "does not exist"),
-    ("pack is a folder", 4, lambda p: preflight(p.parent), "is a folder"),
+    ("pack is a folder", 4, lambda p: preflight(p.parent), "is a folder without a dataset_pack.json"),
     ("broken JSON", 4, edit("pack.json", b'{"name": "p",'), "line 1"),
     ("wrong types", 4, edit("pack.json", b'{"name": 3, "corpus": []}'), "name"),
     ("unknown key", 4, edit("pack.json", b'{"name": "p", "corups": {"recipe": "recipe.json"}}'), "did you mean corpus?"),
@@ -136,6 +136,11 @@ CASES: list[tuple[str, int, Callable[[Path], list[str]], str]] = [
     ("unknown setting", 2, lambda p: preflight(p, "--set", "base.stpes=3"), "did you mean base.steps?"),
     ("setting without value", 2, lambda p: preflight(p, "--set", "base.muon_lr"), "section.key=value"),
     ("setting given twice", 2, lambda p: preflight(p, "--set", "base.steps=3"), "both as a flag and by --set"),
+    ("seed beyond 64 bits", 2, lambda p: preflight(p, "--seed", str(2**63)), "seed: input should be less than"),
+    ("scale as a setting", 2, lambda p: preflight(p, "--set", "scale=small"), "fix: --scale small"),
+    ("empty value", 2, lambda p: ["run", "tiny", "--out-dir", "", "--dataset-pack", str(p)], "--out-dir is empty"),
+    ("empty value after =", 2, lambda p: ["run", "tiny", "--out-dir=", "--dataset-pack", str(p)], "--out-dir is empty"),
+    ("empty argument", 2, lambda p: ["run", "verify", ""], "argument 3 is empty"),
     ("setting out of range", 2, lambda p: preflight(p, "--set", "data.held_out_share=2"), "held_out_share"),
     ("odd head width", 2, lambda p: preflight(p, "--set", "model.head_width=63"), "must be even"),
     ("unknown benchmark", 2, lambda p: preflight(p, "--external-eval", "arc"), "one of: arc_easy, hellaswag, piqa"),
@@ -147,6 +152,13 @@ CASES: list[tuple[str, int, Callable[[Path], list[str]], str]] = [
     ("out-dir is a file", 4, out_is_a_file, "path"),
     ("out-dir below a file", 4, out_below_a_file, "path"),
     ("not a bundle", 4, random_bundle, "bundle"),
+    ("run folder is a file", 4, lambda p: ["run", "show", "--run-dir", str(p)], "is a file, not a run folder"),
+    ("folder without a pack", 4, lambda p: preflight(p.parent / "text"), "is a folder without a dataset_pack.json"),
+    ("rows for a folder without a pack", 4, lambda p: task_pack(p.parent / "text"), "is a folder without a dataset_pack.json"),
+    ("page at a folder", 4, lambda p: ["data", "preview", "--pack", str(p), "--html", str(p.parent)], "is a folder, and a file"),
+    ("report below a file", 4, lambda p: ["data", "honesty", "--pack", str(p), "--out-dir", str(p)], "is not a folder"),
+    ("out is the dataset", 2, lambda p: [*imported(p, str(p.parent / "chat.jsonl")), "--out", str(p.parent / "chat.jsonl")], "would replace a file of the dataset"),
+    ("report is in the dataset", 2, lambda p: imported(p, str(p.parent / "text"), "--report", str(p.parent / "text" / "000.txt")), "would replace a file of the dataset"),
     ("missing bundle", 4, lambda p: ["run", "verify", str(p.parent / "none.tgz")], "does not exist"),
     ("incomplete run", 4, unfinished_bundle, "is missing"),
     ("not a run folder", 4, lambda p: ["run", "status", "--run-dir", str(p.parent)], "not a run folder"),
@@ -288,6 +300,22 @@ def test_interrupt_outside_training_says_so(
     monkeypatch.setattr("picochat.data.preview.measure.preview_pack", interrupt)
     assert run_command(["data", "preview", "--dataset-pack", str(make_pack(tmp_path / "pack"))]) == 130
     assert "interrupted; what was finished is kept (exit 130)" in capsys.readouterr().err
+
+
+def test_full_memory_is_said_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("picochat.data.preview.measure.preview_pack", fill)
+    assert run_command(["data", "preview", "--dataset-pack", str(make_pack(tmp_path / "pack"))]) == 1
+    assert "memory is full" in capsys.readouterr().err
+
+
+def test_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("picochat ")
 
 
 def test_sanity_knows_a_bad_place_before_it_tests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,8 @@ from picochat.core.publish import (
     find_whole_artifact,
     open_artifact,
     publish,
+    superseded,
+    take_back,
 )
 
 
@@ -66,6 +68,35 @@ def test_workspace_survives_an_error_and_is_dropped_for_another_key(tmp_path: Pa
     with publish(tmp_path / "b", "thing", "other", {}) as draft:
         assert not (draft.workspace / "half").exists()
     assert (tmp_path / "b.work.superseded-1" / "half").exists()
+
+
+def test_work_that_was_set_aside_is_taken_up_again_for_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for key in ("mine", "other"):
+        with pytest.raises(RuntimeError), publish(tmp_path / "a", "thing", key, {}) as draft:
+            (draft.workspace / "half").write_text(key)
+            raise RuntimeError
+    assert "holds unfinished work for other settings or inputs, which is kept: a.work.superseded-1" in capsys.readouterr().err
+    with publish(tmp_path / "a", "thing", "mine", {}) as draft:
+        assert (draft.workspace / "half").read_text() == "mine"
+        draft.path("a.txt").write_text("x")
+    assert "taking up the unfinished work of a.work.superseded-1 again" in capsys.readouterr().err
+    with publish(tmp_path / "a", "thing", "other", {}) as draft:
+        assert (draft.workspace / "half").read_text() == "other"
+
+
+def test_artifact_that_was_set_aside_is_taken_back_whole_or_not_at_all(tmp_path: Path) -> None:
+    place = tmp_path / "a"
+    for key in ("1", "2", "3"):
+        make(place, f"text {key}", key=key)
+    assert take_back(place, "thing", "0") is None
+    assert take_back(place, "other thing", "1") is None
+    taken = take_back(place, "thing", "1")
+    assert taken is not None and taken.path("sub/a.txt").read_text() == "text 1"
+    assert find_artifact(place, "thing", "1") == taken
+    assert sorted(path.read_text() for path in tmp_path.glob("a.superseded-*/sub/a.txt")) == ["text 2", "text 3"]
+    (next(folder for folder in superseded(place) if "2" in (folder / "sub/a.txt").read_text()) / "sub/a.txt").write_text("!")
+    assert take_back(place, "thing", "2") is None
+    assert find_artifact(place, "thing", "1") == taken
 
 
 def test_older_artifact_is_set_aside_not_overwritten(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from picochat.core.errors import BadInput, Problem
+from picochat.core.errors import BadInput, HostProblem, Problem
 from picochat.core.workers import in_order
 
 
@@ -28,6 +29,17 @@ def _refuser() -> Callable[[int], int]:
 
 def _cannot_open() -> Callable[[int], int]:
     raise BadInput("no such tokenizer")
+
+
+def _killed() -> Callable[[int], int]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def test_worker_that_the_system_kills_is_said_with_what_helps() -> None:
+    with pytest.raises(HostProblem, match="a worker process was killed") as caught:
+        list(in_order(_killed, range(4), 2))
+    assert caught.value.fix is not None and "--set host.workers=1" in caught.value.fix
 
 
 def test_results_come_in_the_order_of_the_tasks_from_several_processes() -> None:

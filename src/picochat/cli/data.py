@@ -84,7 +84,7 @@ def preview(
 ) -> None:
     """What a pack holds, and whether it is enough for a scale: on the terminal, and as a page with pictures."""
     from picochat.core.errors import WrongUsage
-    from picochat.core.records import pretty_json
+    from picochat.core.records import pretty_json, require_writable
     from picochat.data.pack import load_pack
     from picochat.data.preview.measure import preview_pack
     from picochat.data.preview.page import publish_page
@@ -94,10 +94,12 @@ def preview(
 
     if html is not None and no_html:
         raise WrongUsage("--html and --no-html contradict each other", fix="give one of them")
-    pack = load_pack(dataset_pack)
     wanted = find_scale(scale)
+    pack = load_pack(dataset_pack)
+    if html is not None:
+        require_writable(html)
     found = preview_pack(pack, wanted, full=full, corpus=lambda: shared_corpus(wanted.config, pack))
-    typer.echo(pretty_json(found).decode() if as_json else render_preview(found), nl=False)
+    typer.echo(pretty_json(found) if as_json else render_preview(found), nl=False)
     if html is not None or not (no_html or as_json):
         publish_page(found, pack, html)
 
@@ -126,8 +128,10 @@ def task_pack(
     promote: Annotated[bool, typer.Option("--promote/--no-promote", help="Write the rows' names into the pack.")] = True,
 ) -> None:
     """Make SFT and eval rows of the five skills, and name them in the pack."""
+    from picochat.data.pack import pack_file
     from picochat.skills.task_pack import make_task_pack
 
+    dataset_pack = pack_file(dataset_pack)
     report = make_task_pack(
         dataset_pack,
         out_dir or dataset_pack.parent,
@@ -162,7 +166,7 @@ def honesty(
 ) -> None:
     """Look for eval and benchmark rows in a pack's documents and SFT rows, without a run. Exit 3: a release would be blocked."""
     from picochat.config import resolve
-    from picochat.core.records import pretty_json
+    from picochat.core.records import pretty_json, require_writable
     from picochat.data.pack import load_pack
     from picochat.gate.contamination import benchmark_items, scan_pack, write_reports
     from picochat.gate.render import print_verdict
@@ -170,11 +174,12 @@ def honesty(
 
     pack = load_pack(dataset_pack)
     folder = out_dir or pack.path.parent / "honesty"
+    require_writable(folder / "report.json")
     named = resolve(find_scale("tiny").config, {"external.benchmarks": external_eval or None}, {}).config.external
     report = scan_pack(pack, eval_input=eval_input, benchmarks=benchmark_items(named), workers=workers)
     write_reports(report, folder)
     if as_json:
-        typer.echo(pretty_json(report.to_json()).decode(), nl=False)
+        typer.echo(pretty_json(report.to_json()), nl=False)
     else:
         print_verdict([*report.lines(), "", f"report: {folder / 'report.md'}"])
     raise typer.Exit(report.exit_code)

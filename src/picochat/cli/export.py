@@ -36,8 +36,12 @@ def hf(
     commit_message: Annotated[str | None, typer.Option(help="of the one commit")] = None,
 ) -> None:
     """Write a checkpoint as a Hugging Face folder, read it back, compare the logits, and publish it if asked."""
-    from picochat.release.hf import ExportRequest, export_hf
     from picochat.release.push import push_target
+
+    push = push_target(
+        push_to_hub, repo_id, private, token_env, commit_message
+    )  # its mistakes are said before torch is imported
+    from picochat.release.hf import ExportRequest, export_hf
 
     report = export_hf(
         ExportRequest(
@@ -51,7 +55,7 @@ def hf(
             dtype=dtype,
             flavor=flavor,
             allow_unscored=allow_unscored,
-            push=push_target(push_to_hub, repo_id, private, token_env, commit_message),
+            push=push,
         )
     )
     for line in report.lines():

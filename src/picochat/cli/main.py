@@ -9,21 +9,32 @@ import errno
 import signal
 import sys
 from types import FrameType
+from typing import Annotated
 
 import typer
 
 from picochat.cli import data, export, run, sanity, scales
-from picochat.core.errors import BadInput, HostProblem, Interrupted, PicochatError
+from picochat.cli.streams import outlast_readers
+from picochat.core.errors import BadInput, HostProblem, Interrupted, PicochatError, WrongUsage
 
 HELP = """A bounded slice of public text becomes a small chat model, with evidence that a stranger can check.
 
 The path: data hf-import, data preview, data task-pack, run tiny --preflight-only, run tiny, run bundle, export hf.
 
 Exit codes: 0 done. 1 unexpected error. 2 wrong usage. 3 an honest no (preflight, gate, verification or export said no).
-4 bad input. 5 network or Hub. 130 and 143 interrupted; the same command goes on. In a pipe, `set -o pipefail` keeps them.
+4 bad input. 5 network or Hub. 129, 130 and 143 interrupted; the same command goes on. In a pipe, `set -o pipefail` keeps
+them.
 """
+LESS_MEMORY = "a smaller --scale, fewer processes (--set host.workers=1), or a machine with more memory"
+WORDS_THAT_MAY_BE_EMPTY = ("--dataset-summary", "--eval-summary", "--commit-message")
 
-app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 app.add_typer(data.app, name="data", help="import text, look at it, make skill rows")
 app.add_typer(run.app, name="run", help="preflight, train, bundle, verify")
 app.add_typer(export.app, name="export", help="a folder that any tool loads")
@@ -31,15 +42,36 @@ app.add_typer(sanity.app, name="sanity", help="does this host train right, and h
 app.command("scales", help="the presets, with parameters, tokens and memory")(scales.scales)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from picochat.core.machine import picochat_version
+
+        typer.echo(f"picochat {picochat_version()}")
+        raise typer.Exit
+
+
+@app.callback(help=HELP)
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
     """Run the command of sys.argv and exit with its code."""
+    outlast_readers()
     sys.exit(run_command(sys.argv[1:]))
 
 
 def run_command(arguments: list[str]) -> int:
     """Run one command line. Foreseen errors are printed to stderr and give their exit code; bugs keep their traceback."""
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        signal.signal(signal.SIGHUP, _terminate)
     try:
+        require_values(arguments)
         code = app(arguments, prog_name="picochat", standalone_mode=False)
         if code == 130:  # what the library makes of a KeyboardInterrupt inside a command, without a word
             return _say(_interrupted())
@@ -49,11 +81,25 @@ def run_command(arguments: list[str]) -> int:
         return _say(_interrupted())
     except OSError as error:
         return _say(_host_problem(error))
+    except MemoryError:
+        return _say(HostProblem("memory is full; what was finished is kept", fix=LESS_MEMORY))
     except Exception as error:
         code = _usage_exit(error)
         if code is None:
             raise
     return int(code or 0)
+
+
+def require_values(arguments: list[str]) -> None:
+    """Raises WrongUsage for an empty value, which a shell makes of a variable that is not set: no path and no name is empty."""
+    for number, argument in enumerate(arguments):
+        name, separator, value = argument.partition("=")
+        if argument and not (separator and name.startswith("--") and not value):
+            continue
+        option = name or (arguments[number - 1] if number else "")
+        if option not in WORDS_THAT_MAY_BE_EMPTY:
+            where = option if option.startswith("--") else f"argument {number + 1}"
+            raise WrongUsage(f"{where} is empty", fix="give it a value; a shell variable there may not be set")
 
 
 def _say(error: PicochatError) -> int:
@@ -81,7 +127,8 @@ def _interrupted() -> Interrupted:
 
 def _host_problem(error: OSError) -> PicochatError:
     """A full disk, a missing permission and the like, as one sentence with the remedy."""
-    where = f" ({error.filename})" if error.filename else ""
+    name = error.filename2 or error.filename  # of a rename, the name that was wanted
+    where = f" ({name})" if name else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return HostProblem(
             f"the disk is full{where}; what was finished is kept", fix="free some space, then the same command goes on"

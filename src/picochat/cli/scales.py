@@ -18,7 +18,7 @@ def scales(
     if keys:
         lines = keys_lines()
     elif as_json:
-        lines = [canonical_json({"schema_version": 1, "scales": [cost_of(scale) for scale in SCALES]}).decode()]
+        lines = [canonical_json({"schema_version": 1, "scales": [cost_of(scale) for scale in SCALES]})]
     else:
         lines = scales_lines()
     for line in lines:

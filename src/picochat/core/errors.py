@@ -6,7 +6,7 @@
     |-- HonestNo             3   preflight, gate, verification or export said no, with reasons
     |-- BadInput             4   a file, a pack or a checkpoint that cannot be used
     |-- HubProblem           5   the network or the Hub
-    `-- Interrupted    130/143   SIGINT or SIGTERM, after the work was saved
+    `-- Interrupted    129...    SIGHUP 129, SIGINT 130, SIGTERM 143, after the work was saved
 
 Library code raises; only `cli/` prints and exits. An error carries every problem of the thing it speaks of, not only the
 first, and each problem can carry its remedy: a command to paste or a sentence that says what to do.
@@ -71,7 +71,7 @@ class HubProblem(PicochatError):
 
 
 class Interrupted(PicochatError):
-    """A signal stopped the work after it was saved. SIGINT exits 130, SIGTERM 143."""
+    """A signal stopped the work after it was saved. SIGHUP exits 129, SIGINT 130, SIGTERM 143."""
 
     def __init__(self, signal_number: int, what: str, *, fix: str | None = None) -> None:
         super().__init__(what, fix=fix)

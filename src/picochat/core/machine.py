@@ -118,6 +118,12 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def picochat_version() -> str:
+    """The installed version and the commit of the checkout, as far as they are known: `0.1.0 at 3f2a...`."""
+    commit = _commit()
+    return _versions().get("picochat", "not installed") + (f" at {commit}" if commit else "")
+
+
 def _commit() -> str | None:
     """The commit of the checkout this code runs from, with `-dirty` where files differ; None outside a checkout."""
     here = Path(__file__).resolve().parent

@@ -13,6 +13,7 @@ for that, publish the digest, or sign the bundle.
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Generator, Mapping
@@ -113,14 +114,26 @@ def publish(place: Path, kind: str, key: str, inputs: Mapping[str, str]) -> Gene
 
 
 def open_workspace(place: Path, key: str) -> Path:
-    """The folder for resumable work towards the artifact `place` of `key`. Work towards another key is set aside, not resumed."""
+    """The folder for resumable work towards the artifact `place` of `key`.
+
+    Work towards another key is set aside, not resumed; work towards this one that was set aside is taken up again.
+    """
     workspace = place.with_name(f"{place.name}.work")
     marker = workspace / "key"
-    if workspace.exists() and (not marker.exists() or marker.read_text() != key):
-        set_aside(workspace)
+    if workspace.exists() and not _is_towards(workspace, key):
+        say(f"{workspace} holds unfinished work for other settings or inputs, which is kept: {set_aside(workspace).name}")
+    former = next((folder for folder in superseded(workspace) if _is_towards(folder, key)), None)
+    if former is not None and not workspace.exists():
+        os.rename(former, workspace)
+        say(f"taking up the unfinished work of {former.name} again")
     workspace.mkdir(parents=True, exist_ok=True)
     marker.write_text(key)
     return workspace
+
+
+def _is_towards(workspace: Path, key: str) -> bool:
+    marker = workspace / "key"
+    return marker.exists() and marker.read_text() == key
 
 
 def _finish(draft: Draft, place: Path, kind: str, key: str, inputs: Mapping[str, str]) -> Artifact:
@@ -166,6 +179,32 @@ def set_aside(place: Path) -> Path:
         number += 1
     os.rename(place, target)
     return target
+
+
+def superseded(place: Path) -> list[Path]:
+    """What was set aside from `place`, the latest first."""
+    found = place.parent.glob(f"{glob.escape(place.name)}.superseded-*")
+    numbered = {path: path.name.rpartition("-")[2] for path in found}
+    return sorted((path for path, number in numbered.items() if number.isdecimal()), key=lambda path: -int(numbered[path]))
+
+
+def take_back(place: Path, kind: str, key: str) -> Artifact | None:
+    """An artifact made from just this key that was set aside, whole, at `place` again; what stands there changes places with it.
+
+    None where there is none. So nobody pays twice for trying another setting and going back.
+    """
+    for former in superseded(place):
+        try:
+            artifact = find_artifact(former, kind, key)
+        except BadInput:
+            continue
+        if artifact is not None and not changed_files(former, artifact.manifest):
+            if place.exists():
+                set_aside(place)
+            os.rename(former, place)
+            sync_folder(place.parent)
+            return open_artifact(place, kind)
+    return None
 
 
 def open_artifact(place: Path, kind: str, *, made_by: str | None = None) -> Artifact:

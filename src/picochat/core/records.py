@@ -97,6 +97,21 @@ def write_json(path: Path, value: object) -> None:
     write_atomic(path, pretty_json(value))
 
 
+def require_writable(path: Path) -> None:
+    """Raises BadInput where a file cannot be written at `path`: for work that takes long and writes at its end. Writes nothing."""
+    folder = path.parent
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if path.is_dir():
+        raise BadInput(
+            f"{path} is a folder, and a file is to be written there", fix=f"name a file, such as {path / 'page.html'}"
+        )
+    if not folder.is_dir():
+        raise BadInput(f"{path} cannot be written: {folder} is not a folder", fix="choose another path")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BadInput(f"{path} cannot be written: no permission in {folder}", fix="choose another folder, or change its mode")
+
+
 def open_input(path: Path, what: str) -> BinaryIO:
     """The open file, or BadInput that says why it cannot be read."""
     try:

@@ -13,8 +13,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sized
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, get_context, parent_process
 from typing import Any, TypeVar
+
+from picochat.core.errors import HostProblem
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,7 +31,8 @@ def in_order(open_worker: Callable[[], Callable[[T], R]], tasks: Iterable[T], pr
     """What the function that `open_worker` gives makes of each task, in their order.
 
     `open_worker` is called once in each process, to load what all its tasks need; it, tasks and results must be picklable
-    where there are several processes. With one process, or one task, all happens here. An error in a task is raised here.
+    where there are several processes. With one process, or one task, all happens here. An error in a task is raised here;
+    HostProblem where one of the processes was killed.
     """
     if isinstance(tasks, Sized):
         processes = min(processes, len(tasks))
@@ -45,12 +49,18 @@ def in_order(open_worker: Callable[[], Callable[[T], R]], tasks: Iterable[T], pr
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise HostProblem(
+            "a worker process was killed, most often because memory ran out; what was finished is kept",
+            fix="the same command goes on; fewer processes need less memory: --set host.workers=1",
+        ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start(open_worker: Callable[[], Callable[[Any], Any]]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_caller, name="end with caller", daemon=True).start()
     _open.append(open_worker)
 

@@ -166,8 +166,10 @@ class LoadedPack:
 
 def load_pack(path: Path) -> LoadedPack:
     """The pack at `path`. Raises BadInput with every problem of pack, recipe and sources, each with its remedy."""
-    if path.is_dir() and (path / "dataset_pack.json").is_file():
-        path = path / "dataset_pack.json"
+    path = pack_file(path)
+    if not path.is_file():
+        state = "is a folder without a dataset_pack.json" if path.is_dir() else "does not exist"
+        raise BadInput(f"pack {path} {state}", fix="name the dataset_pack.json with --dataset-pack; docs/examples shows some")
     pack = read_record(DatasetPack, path, "pack", fix=PACK_KEYS)
     problems: list[Problem] = []
     recipe, folder = _load_recipe(path, pack)
@@ -177,6 +179,11 @@ def load_pack(path: Path) -> LoadedPack:
     if problems:
         raise BadInput(f"pack {path} is not usable", problems=problems)
     return LoadedPack(path, pack.name or path.stem, pack, recipe, tuple(sources), chat_path, eval_path)
+
+
+def pack_file(path: Path) -> Path:
+    """The pack's file, where its folder was named."""
+    return path / "dataset_pack.json" if (path / "dataset_pack.json").is_file() else path
 
 
 def promote(pack_path: Path, chat: Path, eval: Path) -> None:

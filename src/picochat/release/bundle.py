@@ -188,7 +188,8 @@ def _check_places(run: RunDir, out: Path, logs_dir: Path | None) -> None:
     if inside := run.place_around(out):
         raise WrongUsage(f"--out {out} lies inside the artifact {inside}/", fix=f"--out {run.root.name}.tgz")
     if logs_dir is not None and not logs_dir.is_dir():
-        raise BadInput(f"logs folder {logs_dir} does not exist", fix="name the folder of the logs, or leave --logs-dir out")
+        state = "is a file" if logs_dir.exists() else "does not exist"
+        raise BadInput(f"logs folder {logs_dir} {state}", fix="name the folder of the logs, or leave --logs-dir out")
 
 
 def _left_out(

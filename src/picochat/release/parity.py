@@ -109,6 +109,7 @@ def measure_parity(sft: Artifact, tokenizer: Artifact, shards: Artifact, draft: 
 def _measure(sft: Artifact, tokenizer: TokenizerFiles, shards: Artifact) -> ParityReport:
     require_reader()
     require_stock_shape(read_info(sft.place).model)
+    say("writing the export, and reading it back with transformers")
     model, info = load_model(sft.place)
     return compare_export(model, info, tokenizer, shards)
 

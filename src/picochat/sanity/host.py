@@ -11,6 +11,7 @@ from pathlib import Path
 from picochat.config import ModelConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import HostProblem
 from picochat.core.machine import MachineRecord, free_disk_bytes, machine_record, process_count
+from picochat.core.progress import say
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import finite_or_none, write_json
 from picochat.model.compute import Compute, open_compute
@@ -34,6 +35,7 @@ def measure_host(
     problem: str | None = None
     compute: Compute | None = None
     capacity: Capacity | None = None
+    say("finding the attention to use, then timing real steps of this scale on this device")
     try:
         compute = open_compute(runtime, model)
     except HostProblem as error:

@@ -159,9 +159,10 @@ def write_sheets(folder: Path, wanted_bytes: int, words: tuple[str, ...], seed: 
     processes = workers if wanted_bytes >= PARALLEL_BYTES else 1
     shards: list[DocumentShard] = []
     with Progress("practice", wanted_bytes, "bytes") as progress:
-        for shard in in_order(partial(open_writer, folder, words, seed), list(enumerate(sizes)), processes):
+        written = in_order(partial(open_writer, folder, words, seed), list(enumerate(sizes)), processes)
+        for size, shard in zip(sizes, written, strict=True):
             shards.append(shard)
-            progress.advance(shard.text_bytes)
+            progress.advance(size)  # the last sheet of a file goes beyond it
     return shards
 
 

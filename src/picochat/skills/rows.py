@@ -240,7 +240,8 @@ def _lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
     try:
         stream = path.open("rb")
     except FileNotFoundError:
-        raise BadInput(f"{what} {path}: the file does not exist", fix=REMEDY.format(pack="PACK")) from None
+        fix = f"check the path; in a pack: {REMEDY.format(pack='PACK')}"
+        raise BadInput(f"{what} {path}: the file does not exist", fix=fix) from None
     except (IsADirectoryError, PermissionError) as error:
         raise BadInput(f"{what} {path}: {error.strerror}", fix="name a file that can be read") from None
     with stream:

@@ -144,7 +144,8 @@ def _check(
     if problems:
         raise WrongUsage("the task pack cannot be made", problems=problems)
     if not pack_path.is_file():
-        raise BadInput(f"dataset pack {pack_path} does not exist", fix="name the dataset_pack.json with --dataset-pack")
+        state = "is a folder without a dataset_pack.json" if pack_path.is_dir() else "does not exist"
+        raise BadInput(f"dataset pack {pack_path} {state}", fix="name the dataset_pack.json with --dataset-pack")
 
 
 def _jsonl(rows: Sequence[SftRow] | Sequence[EvalRow]) -> bytes:

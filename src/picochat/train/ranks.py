@@ -212,8 +212,8 @@ def open_shared_compute(runtime: RuntimeConfig, model: ModelConfig, ranks: Ranks
 
 @contextmanager
 def signals_ignored() -> Generator[None, None, None]:
-    """Inside, SIGINT and SIGTERM do nothing: a follower ends with the first process, after that has saved."""
-    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Inside, SIGINT, SIGTERM and SIGHUP do nothing: a follower ends with the first process, after that has saved."""
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

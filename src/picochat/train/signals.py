@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while training: the step ends and is saved first. A second one acts at once."""
+"""SIGINT, SIGTERM and SIGHUP while training: the step ends and is saved first. A second one acts at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ class LateSignals:
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> LateSignals:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_IGN:  # nohup: a terminal that closes is none of our business
+                continue
             try:
                 self._former[number] = signal.signal(number, self._note)
             except ValueError:  # not the main thread: whoever runs us there handles signals

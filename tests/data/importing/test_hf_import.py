@@ -162,6 +162,15 @@ def test_repeated_command_does_nothing_and_another_request_is_refused(
     assert (tmp_path / "documents.superseded-1" / "documents.json").exists()
 
 
+def test_file_of_the_user_at_the_name_of_out_is_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data.jsonl").write_text(_lines([{"text": prose(1)}]))
+    (tmp_path / "corpus.txt").write_text("my novel")
+    _import(tmp_path, dataset=str(tmp_path / "data.jsonl"), config=None)
+    assert (tmp_path / "corpus.txt.superseded-1").read_text() == "my novel"
+    assert "corpus.txt stood there with other content; it is now corpus.txt.superseded-1" in capsys.readouterr().err
+    assert (tmp_path / "corpus.txt").read_text().startswith("[picochat:")
+
+
 def test_work_that_a_late_kill_left_behind_is_removed_by_the_next_command(tmp_path: Path) -> None:
     with serving(FakeHub()) as hub:
         hub.add_dataset("owner/name", parquet_files())

@@ -149,7 +149,11 @@ def _decide(table: RowTable, pack: LoadedPack, data: DataConfig, workspace: Path
     if not fates.any():
         counts = Counter(drop.reason for drop in _drops(Outcome(table, fates, exact, near, 0.0)))
         problems = [Problem(f"{count:,} documents: {reason}") for reason, count in sorted(counts.items())]
-        raise BadInput(f"pack {pack.path} has no document left", problems=problems, fix="see --set data.min_chars")
+        raise BadInput(
+            f"pack {pack.path} has no document left",
+            problems=problems,
+            fix="lower min_chars of the sources or --set data.min_chars, or add text",
+        )
     return Outcome(table, fates, exact, near, _hold_out(table, fates, near, data))
 
 

@@ -55,6 +55,7 @@ def import_dataset(
         say(f"{places.documents} holds this import already: {finished.rows_written:,} documents; nothing to do")
         _drop_leftover(places)
         return finished
+    require_source_untouched(request, places)
     require_room(places, force)
     places.work.mkdir(parents=True, exist_ok=True)
     with exclusive(places.work / "lock", str(places.documents)):
@@ -170,6 +171,21 @@ def _drop_leftover(places: ImportPlaces) -> None:
             shutil.rmtree(places.work)
     except WrongUsage:
         return  # another process begins an import there
+
+
+def require_source_untouched(request: ImportRequest, places: ImportPlaces) -> None:
+    """Raises WrongUsage where a file that the import writes would replace one of a local dataset."""
+    if not is_local(request.dataset):
+        return
+    source = Path(request.dataset).expanduser().resolve()
+    written = (("--out", places.out), ("--report", places.report), ("--report", places.report.with_suffix(".md")))
+    problems = [
+        Problem(f"{flag} {place} would replace a file of the dataset", fix="choose a path outside the dataset")
+        for flag, place in written
+        if place.is_file() and source in (place.resolve(), *place.resolve().parents)
+    ]
+    if problems:
+        raise WrongUsage("the import cannot be started", problems=problems)
 
 
 def require_room(places: ImportPlaces, force: bool) -> None:

@@ -16,7 +16,7 @@ from typing import Literal
 from picochat.core.machine import usable_cores
 from picochat.core.progress import quantity, say
 from picochat.core.publish import set_aside
-from picochat.core.records import Record, digest_json, write_atomic, write_json
+from picochat.core.records import Record, digest_json, pretty_json, write_atomic, write_json
 from picochat.data.documents import MANIFEST_NAME, DocumentsManifest, Provenance, documents_manifest, read_source_file
 from picochat.data.formats.usable import LONGEST_DOCUMENT_CHARACTERS
 from picochat.data.importing.origin import Origin
@@ -106,8 +106,8 @@ def publish_import(
     report = _report(request, places, origin, revision, files, state, manifest)
     _sweep_torn_files(places)
     write_json(documents / MANIFEST_NAME, manifest)
-    write_atomic(places.out, _head(documents, manifest, os.path.relpath(places.documents, places.out.parent)))
-    write_json(places.report, report)
+    _write_beside(places.out, _head(documents, manifest, os.path.relpath(places.documents, places.out.parent)))
+    _write_beside(places.report, pretty_json(report))
     write_atomic(places.report.with_suffix(".md"), render_report(report).encode())
     write_json(places.observed, observed)
     _make_room(places.documents)
@@ -117,6 +117,13 @@ def publish_import(
     if report.licence is None:
         say("the card states no licence: say where the text comes from before you publish anything made of it")
     return report
+
+
+def _write_beside(place: Path, data: bytes) -> None:
+    """Write a file whose name the user chose. Another text that stands there is set aside: it may be anybody's."""
+    if place.is_file() and place.stat().st_size and place.read_bytes() != data:
+        say(f"{place} stood there with other content; it is now {set_aside(place).name}")
+    write_atomic(place, data)
 
 
 def _sweep_torn_files(places: ImportPlaces) -> None:
