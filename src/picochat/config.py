@@ -111,7 +111,9 @@ class TrainConfig(Record):
     eval_every: PositiveInt | None = Field(
         default=None, description="steps between held-out evaluations; None: only at the end"
     )
-    spike_factor: float = Field(default=2.0, gt=1, description="a loss above this many times its running mean, and 0.5 nats above it, is a spike")
+    spike_factor: float = Field(
+        default=2.0, gt=1, description="a loss above this many times its running mean, and 0.5 nats above it, is a spike"
+    )
     spike_rollbacks: int = Field(
         default=0, ge=0, description="spikes after which training goes back to the evaluation before, and on with later rows"
     )
