@@ -111,8 +111,9 @@ class TrainConfig(Record):
     eval_every: PositiveInt | None = Field(
         default=None, description="steps between held-out evaluations; None: only at the end"
     )
-    spike_factor: float = Field(
-        default=2.0, gt=1, description="a loss above this many times its running mean, and 0.5 nats above it, is a spike"
+    spike_factor: float = Field(default=2.0, gt=1, description="a loss above this many times its running mean is a spike")
+    spike_nats: float = Field(
+        default=0.5, ge=0, description="no spike is less above its mean: batches differ by more than a mean of 0.01"
     )
     spike_rollbacks: int = Field(
         default=0, ge=0, description="spikes after which training goes back to the evaluation before, and on with later rows"

@@ -191,7 +191,9 @@ def test_what_differs_already_is_not_trained_again(
 
 def test_rows_that_were_passed_over_after_a_spike_are_passed_over_again(tmp_path: Path) -> None:
     """Nothing is learned, and any loss a little over its mean counts as a spike: training goes back in its last stretch too."""
-    config = small_config(steps=32, eval_every=8, spike_factor=1.003, spike_rollbacks=9, muon_lr=1e-6, adamw_lr=1e-6)
+    config = small_config(
+        steps=32, eval_every=8, spike_factor=1.003, spike_nats=0.0, spike_rollbacks=9, muon_lr=1e-6, adamw_lr=1e-6
+    )
     run = make_run(tmp_path / "run", config)
     facts = run.artifact("base").facts
     state = read_json(run.place("base") / "replay" / "state.json")["state"]

@@ -15,7 +15,7 @@ from picochat.skills.rows import as_eval_row, read_sft_rows
 from picochat.skills.scoring import score_reply
 from tests.data.builders import serving
 from tests.fake_hub import FakeHub
-from tests.skills.test_pack import make
+from tests.skills.test_task_pack import make
 
 CARD = b"---\nlicense: mit\nconfigs:\n- config_name: %s\n  data_files:\n  - split: train\n    path: %s/train-*\n---\n"
 LONG = "word " * 200

@@ -51,7 +51,7 @@ class Small:
 MUON: dict[str, object] = {"muon_lr": 0.01, "grad_clip": 0.5, "weight_decay": 0.1}
 ADAMW: dict[str, object] = {"matrix_optimizer": "adamw", "weight_decay": 0.1}
 SPIKY: dict[str, object] = {
-    "muon_lr": 0.05, "adamw_lr": 0.05, "steps": SPIKY_STEPS, "eval_every": 8, "spike_factor": 1.2, "spike_rollbacks": 1, "publish": "best",
+    "muon_lr": 0.05, "adamw_lr": 0.05, "steps": SPIKY_STEPS, "eval_every": 8, "spike_factor": 1.2, "spike_nats": 0.0, "spike_rollbacks": 1, "publish": "best",
 }  # fmt: skip
 PAIR_JOBS = (
     Small("replicated", settings=MUON),

@@ -278,7 +278,14 @@ def poisoned(*steps: int) -> Callable[[int], Batch]:
     return batches
 
 
-SPIKY: dict[str, object] = {"steps": 60, "eval_every": 10, "muon_lr": 0.05, "adamw_lr": 0.05, "spike_factor": 1.2}
+SPIKY: dict[str, object] = {
+    "steps": 60,
+    "eval_every": 10,
+    "muon_lr": 0.05,
+    "adamw_lr": 0.05,
+    "spike_factor": 1.2,
+    "spike_nats": 0.0,
+}
 
 
 def test_spike_takes_training_back_and_on_with_later_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

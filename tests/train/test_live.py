@@ -111,7 +111,9 @@ def test_a_resumed_stage_says_so_and_doubles_no_row(tmp_path: Path) -> None:
 def test_a_spike_is_warned_of_with_value_mean_and_bound_and_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    outcome = train(tmp_path, batches=easy_but(30), steps=40, eval_every=None, spike_factor=1.5, decay_share=0.0)
+    outcome = train(
+        tmp_path, batches=easy_but(30), steps=40, eval_every=None, spike_factor=1.5, spike_nats=0.0, decay_share=0.0
+    )
     (spike,) = rows_of(tmp_path, "spike")
     assert spike["step"] == 31 and spike["spikes"] == 1 and spike["loss"] > 1.5 * spike["mean_loss"]
     words = f"loss spike at step 31: {spike['loss']:.3f} is over 1.5 times its running mean of {spike['mean_loss']:.3f}"
@@ -120,7 +122,7 @@ def test_a_spike_is_warned_of_with_value_mean_and_bound_and_recorded(
 
 
 def test_a_rollback_is_recorded_and_its_spike_stays(tmp_path: Path) -> None:
-    settings = {"steps": 40, "eval_every": 14, "spike_factor": 1.5, "spike_rollbacks": 1, "decay_share": 0.0}
+    settings = {"steps": 40, "eval_every": 14, "spike_factor": 1.5, "spike_nats": 0.0, "spike_rollbacks": 1, "decay_share": 0.0}
     outcome = train(tmp_path, batches=easy_but(30), **settings)
     (spike,), (rollback,) = rows_of(tmp_path, "spike"), rows_of(tmp_path, "rollback")
     assert (spike["step"], rollback["step"], rollback["from_step"], rollback["rollbacks"]) == (31, 28, 31, 1)

@@ -111,14 +111,14 @@ def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_state_before(tmp_pa
 
 
 def test_spikes_are_counted_against_the_running_mean() -> None:
-    watch = SpikeWatch(2.0)
+    watch = SpikeWatch(2.0, 0.5)
     assert not any(watch.is_spike(step, loss) for step, loss in enumerate([9.0, 30.0] + [4.0] * 60))
     assert watch.is_spike(70, 9.0) and watch.steps == [70]
     assert not watch.is_spike(71, 4.0)
 
 
 def test_batches_that_differ_where_rows_are_known_by_heart_are_no_spikes() -> None:
-    watch = SpikeWatch(2.0)
+    watch = SpikeWatch(2.0, 0.5)
     assert not any(watch.is_spike(step, 0.3 if step % 10 == 0 else 0.01) for step in range(100))
     assert watch.is_spike(100, 0.8)
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from picochat.config import parameter_count
+from picochat.config import TrainConfig, parameter_count
 from picochat.core.errors import Problem
 from picochat.core.journal import read_journal
 from picochat.core.records import parse_record, plain, pretty_json, read_json, read_jsonl, read_record
@@ -65,7 +65,7 @@ def _training(run: Stated, stage: Literal["base", "sft"]) -> list[Problem]:
         "held_out_bits_per_byte": chosen.get("held_out_bits_per_byte"),
     }
     if not facts.skipped_steps:  # after going back, the curve no longer shows the spike that was the reason
-        follows["spikes"] = _spikes(losses, config.spike_factor)
+        follows["spikes"] = _spikes(losses, config)
     problems = stated_of(stage, facts, follows, "curve and settings give")
     wrong = [
         row["step"]
@@ -92,8 +92,8 @@ def _evaluates(row: dict[str, Any], step: int) -> bool:
     return row["step"] == step and row["held_out_loss"] is not None
 
 
-def _spikes(losses: Sequence[float], factor: float) -> int:
-    watch = SpikeWatch(factor)
+def _spikes(losses: Sequence[float], config: TrainConfig) -> int:
+    watch = SpikeWatch(config.spike_factor, config.spike_nats)
     return sum(watch.is_spike(step, loss) for step, loss in enumerate(losses, start=1))
 
 

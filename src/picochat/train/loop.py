@@ -87,9 +87,9 @@ class Progressed:
         )
 
 
-def progressed(record: StateRecord, spike_factor: float) -> Progressed:
+def progressed(record: StateRecord, config: TrainConfig) -> Progressed:
     """What the loop knew when `record` was saved."""
-    watch = SpikeWatch(spike_factor, record.spike_mean, record.spike_seen, list(record.spike_steps))
+    watch = SpikeWatch(config.spike_factor, config.spike_nats, record.spike_mean, record.spike_seen, list(record.spike_steps))
     return Progressed(
         watch=watch,
         step=record.step,
@@ -153,7 +153,7 @@ class Trainer:
         self.reports = Reports(reports, model, compute, job.config, job.clock, sinks, job.gpu_hour_usd, devices=ranks.count)
         self.states = States(workspace, job.stage, job.config, self.engine, ranks)
         self.losses = LossQueue(ranks)
-        self.at = Progressed(SpikeWatch(job.config.spike_factor))
+        self.at = Progressed(SpikeWatch(job.config.spike_factor, job.config.spike_nats))
         self.signals = LateSignals(lambda: None if self.quiet else say("stopping after this step; once more stops at once"))
         self._last_saved = time.monotonic()
 
@@ -314,7 +314,7 @@ class Trainer:
         self.model.load_state_dict(state.weights)
         self.engine.optimizer.load_state(state.optimizer)
         self.engine.micro_batch = state.record.micro_batch
-        self.at = progressed(state.record, self.config.spike_factor)
+        self.at = progressed(state.record, self.config)
 
     def _go_back(self, spike_step: int, progress: Progress) -> HeldOut:
         """Return to the evaluation before a spike, and go on with the rows after those of the spike."""

@@ -17,8 +17,8 @@ class LateSignals:
 
     def __enter__(self) -> LateSignals:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_IGN:  # nohup: a terminal that closes is none of our business
-                continue
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # nohup: a terminal that closes is none of our business
             try:
                 self._former[number] = signal.signal(number, self._note)
             except ValueError:  # not the main thread: whoever runs us there handles signals

@@ -11,21 +11,20 @@ EMA_WEIGHT = 0.05
 """Weight of the newest loss in the running mean: it looks back over about twenty steps."""
 FIRST_STEPS = 20
 """Steps before the running mean means anything: the loss falls too steeply."""
-NOISE_NATS = 0.5
-"""A smaller rise is no spike: where rows are nearly known by heart, batches differ by several times a mean of 0.01."""
 
 
 @dataclass
 class SpikeWatch:
-    """Feed it each step's loss in order. `steps`: where spikes stood. All of it is saved with the training state."""
+    """Feed it each step's loss in order. A spike is over `factor` times the running mean, and over `nats` above it. `steps`: where spikes stood. All of it is saved with the training state."""
 
     factor: float
+    nats: float
     mean: float | None = None
     seen: int = 0
     steps: list[int] = field(default_factory=list[int])
 
     def is_spike(self, step: int, loss: float) -> bool:
-        high = self.mean is not None and loss > max(self.factor * self.mean, self.mean + NOISE_NATS)
+        high = self.mean is not None and loss > max(self.factor * self.mean, self.mean + self.nats)
         spike = high and self.seen >= FIRST_STEPS
         if spike:
             self.steps.append(step)
