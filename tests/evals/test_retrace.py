@@ -38,14 +38,14 @@ def said(speaker: Speaker, prompt: list[int], tokens: int = 8) -> list[int]:
 
 def test_what_the_model_says_has_no_gap_however_it_is_spelled(speaker: Speaker) -> None:
     spelled_otherwise = 0
-    for last in range(80, 140):
+    for last in range(80, 104):
         prompt = [*PROMPT, last]
         reply = said(speaker, prompt)
         text = speaker.tokenizer.decode(reply)
         spelled_otherwise += speaker.tokenizer.encode(text) != reply
         gap = gap_along(speaker, prompt, text)
         assert gap is not None and gap < 1e-4
-    assert spelled_otherwise > 5  # so that the search is tried, not the usual spelling alone
+    assert spelled_otherwise > 3  # so that the search is tried, not the usual spelling alone
 
 
 def test_what_it_does_not_say_is_not_followed(speaker: Speaker) -> None:

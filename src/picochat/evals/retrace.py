@@ -78,15 +78,15 @@ def _searched_gap(speaker: Speaker, prompt: Sequence[int], text: str) -> float |
 
 def _near(speaker: Speaker, ids: Sequence[int]) -> Iterator[tuple[int, float]]:
     """(token, nats below the likeliest) of every next token within the limit."""
-    short_V = _shorts(speaker, ids)[-1]
+    short_V = _shorts(speaker, ids, newest_only=True)[-1]
     for token in (short_V <= speaker.limit_nats).nonzero()[:, 0].tolist():
         yield token, float(short_V[token])
 
 
-def _shorts(speaker: Speaker, ids: Sequence[int]) -> torch.Tensor:
-    """(T, V): after each token, how many nats every next one is below the likeliest."""
+def _shorts(speaker: Speaker, ids: Sequence[int], *, newest_only: bool = False) -> torch.Tensor:
+    """(T, V): after each token, or the last alone, how many nats every next one is below the likeliest."""
     ids_BT = torch.tensor([list(ids)], device=speaker.model.embedding.weight.device)
-    logits_TV = speaker.model(ids_BT, speaker.dtype)[0].float()
+    logits_TV = speaker.model(ids_BT, speaker.dtype, newest_only=newest_only)[0].float()
     return logits_TV.max(dim=-1, keepdim=True).values - logits_TV
 
 

@@ -21,6 +21,7 @@ import torch
 
 from picochat.config import EvalConfig, ResolvedConfig, RunConfig, RuntimeConfig
 from picochat.core.errors import BadInput, Problem
+from picochat.core.machine import usable_cores
 from picochat.core.plain_text import visible_line
 from picochat.core.progress import duration, say
 from picochat.core.publish import Artifact
@@ -303,7 +304,9 @@ def _ask_items(
 
 def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Compute]:
     """The run's own runtime; float32 on the CPU where it was a GPU's and there is none here, and that is said."""
-    runtime = recorded.config.runtime.model_copy(update={"compile": False})
+    stated = recorded.config.runtime
+    threads = min(stated.threads, usable_cores()) if stated.threads else None
+    runtime = stated.model_copy(update={"compile": False, "threads": threads})
     if runtime.device == "cuda" and not torch.cuda.is_available():
         say("the replies were recorded on a CUDA device and there is none here: asking on the CPU, in float32")
         runtime = runtime.model_copy(update={"device": "cpu", "precision": "float32", "attention_backend": "auto"})

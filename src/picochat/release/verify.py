@@ -1,7 +1,7 @@
 """Check a bundle or a run folder offline: its digests, its chain, and its claims, which are computed again.
 
 Files give the facts again, replies the scores, facts both verdicts, and the artifacts every page of the summary. What
-this cannot see: whether the replies came from those weights (that needs the model), and a bundle that
+this cannot see: whether the replies came from those weights (release/ask.py asks them), and a bundle that
 was made up as a whole, consistently. For that, compare the evidence digest with one that was published elsewhere.
 """
 
