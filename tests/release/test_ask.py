@@ -168,6 +168,18 @@ def test_where_a_side_rounds_to_bf16_near_ties_are_told_and_do_not_count(run: Ru
     assert len(check.told) == found["asked"] - found["equal"]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU checks a run of one")
+def test_replies_of_a_gpu_are_asked_on_the_cpu_in_float32_where_there_is_none(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change_config(run, lambda config: config["runtime"].update(device="cuda", precision="bf16", attention_backend="flash"))
+    settle(run)
+    check = with_questions(inspect_bundle(run.root), 12, 1, None).checks[-1]
+    assert "asking on the CPU, in float32" in capsys.readouterr().err
+    assert "recorded in bf16 on cuda, asked in float32 on cpu" in (check.note or "")
+    assert figures(check)["equal"] == 12 and figures(check)["limit_nats"] == 0.25
+
+
 def test_a_share_of_invented_replies_is_found_in_bf16_too(run: RunDir) -> None:
     change_config(run, lambda config: config["runtime"].update(precision="bf16"))
     invent(run, lambda row: right_answer(row) if row["skill"] == "spelling" else row)

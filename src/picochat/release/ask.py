@@ -305,11 +305,12 @@ def _ask_items(
 def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Compute]:
     """The run's own runtime; float32 on the CPU where it was a GPU's and there is none here, and that is said."""
     stated = recorded.config.runtime
+    # Any attention kernel that is right here will do: a reply depends on it by rounding alone. Nothing is compiled for so few rows.
     threads = min(stated.threads, usable_cores()) if stated.threads else None
-    runtime = stated.model_copy(update={"compile": False, "threads": threads})
+    runtime = stated.model_copy(update={"compile": False, "threads": threads, "attention_backend": "auto"})
     if runtime.device == "cuda" and not torch.cuda.is_available():
         say("the replies were recorded on a CUDA device and there is none here: asking on the CPU, in float32")
-        runtime = runtime.model_copy(update={"device": "cpu", "precision": "float32", "attention_backend": "auto"})
+        runtime = runtime.model_copy(update={"device": "cpu", "precision": "float32"})
     return runtime, open_compute(runtime, read_info(recorded.chat).model)
 
 
