@@ -54,7 +54,7 @@ wants pilot && bench pilot train.py --scale "$pilot" --steps "$timed" $compile -
 wants start && bench start start.py --scale "$scale" --sequences 2 $([ "$device" = cpu ] && echo --quick)
 wants graph && bench graph graph.py --scale "$scale" --layers 2 $([ "$device" = cpu ] && echo --quick)
 if wants recipe; then
-  for setting in "" "base.muon_lr=0.01" "base.muon_lr=0.03" "base.adamw_lr=0.008"; do
+  for setting in "" "base.muon_lr=0.01" "base.muon_lr=0.03" "base.adamw_lr=0.008" "base.muon_momentum=0.9"; do
     run recipe "$python" bench/recipe.py --scale "$pilot" --tokens "$recipe_tokens" --source "$source" --device "$device" \
       --precision "$precision" ${setting:+--set "$setting"}
   done

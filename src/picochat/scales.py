@@ -53,7 +53,14 @@ SCALES: tuple[Scale, ...] = (
             tokenizer=TokenizerConfig(vocab_size=2048),
             model=ModelConfig(context=256, layers=2, width=256, heads=4, kv_heads=2, mlp_width=768),
             base=TrainConfig(
-                steps=400, sequences_per_step=8, warmup_steps=20, muon_lr=0.03, adamw_lr=0.015, decay_share=0.8, eval_every=50
+                steps=400,
+                sequences_per_step=8,
+                warmup_steps=20,
+                muon_lr=0.03,
+                muon_momentum=0.8,
+                adamw_lr=0.015,
+                decay_share=0.8,
+                eval_every=50,
             ),
             sft=TrainConfig(steps=130, sequences_per_step=24, warmup_steps=5, adamw_lr=0.005, eval_every=26),
         ),

@@ -102,3 +102,27 @@ def test_terminal_without_unicode_gets_escapes_and_json_stays_json(tmp_path: Pat
     found = subprocess.run(command, capture_output=True, env=ascii_only, check=True)
     assert json.loads(found.stdout.decode())["schema_version"]
     assert b"\\xc4pfel" in found.stderr
+
+
+SPEAKS = """
+import os, signal, sys
+from picochat.cli.streams import outlast_readers
+from picochat.core.progress import say, say_in_handler
+
+outlast_readers()
+for number in range(2_000):
+    if number == 1_000:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+        signal.signal(signal.SIGALRM, lambda *_: say_in_handler("stopping"))
+    say(f"line {number}")
+signal.setitimer(signal.ITIMER_REAL, 0)
+say("whole")
+"""
+
+
+def test_a_handler_may_speak_in_the_middle_of_a_line_that_is_being_written() -> None:
+    done = subprocess.run([sys.executable, "-c", SPEAKS], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-500:]
+    lines = done.stderr.splitlines()
+    assert lines.count("stopping") > 0 and lines[-1] == "whole"
+    assert [line for line in lines if line.startswith("line")] == [f"line {number}" for number in range(2_000)]

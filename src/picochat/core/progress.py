@@ -11,17 +11,25 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TextIO, TypeVar
 
 T = TypeVar("T")
 PLAIN_LINE_EVERY_S = 5.0
 REDRAW_EVERY_S = 0.2
 CLEAR_LINE = "\r\x1b[K"
+STDERR = 2
 
 
 def say(message: str) -> None:
     """One line to stderr, in the place of a progress line that is being rewritten there."""
     print(f"{CLEAR_LINE if animated(sys.stderr) else ''}{message}", file=sys.stderr, flush=True)
+
+
+def say_in_handler(message: str) -> None:
+    """The same from a signal handler: past the stream, which may be in the middle of a write and would refuse a second one."""
+    with suppress(OSError):  # nobody reads any more
+        os.write(STDERR, f"{CLEAR_LINE if animated(sys.stderr) else ''}{message}\n".encode())
 
 
 def duration(seconds: float) -> str:

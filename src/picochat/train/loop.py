@@ -21,7 +21,7 @@ import torch
 
 from picochat.config import HostConfig, TrainConfig
 from picochat.core.errors import HonestNo, Interrupted
-from picochat.core.progress import Progress, say
+from picochat.core.progress import Progress, say, say_in_handler
 from picochat.model.compute import Compute
 from picochat.model.gpt import GPT
 from picochat.train.checkpoint import BestSoFar, SavedState, StateRecord, state_folder
@@ -154,7 +154,7 @@ class Trainer:
         self.states = States(workspace, job.stage, job.config, self.engine, ranks)
         self.losses = LossQueue(ranks)
         self.at = Progressed(SpikeWatch(job.config.spike_factor, job.config.spike_nats))
-        self.signals = LateSignals(lambda: None if self.quiet else say("stopping after this step; once more stops at once"))
+        self.signals = LateSignals(self._say_that_it_stops)
         self._last_saved = time.monotonic()
 
     def train(self) -> Outcome:
@@ -272,6 +272,10 @@ class Trainer:
     def _say(self, message: str) -> None:
         if not self.quiet:
             say(f"{self.job.stage}: {message}")
+
+    def _say_that_it_stops(self) -> None:
+        if not self.quiet:
+            say_in_handler("stopping after this step; once more stops at once")
 
     def _warn(self, message: str) -> None:
         """Said by the first process, quiet or not."""

@@ -8,7 +8,10 @@ from types import FrameType
 
 
 class LateSignals:
-    """While inside, the first signal is noted in `number` and `said` is called; after it the former handlers stand again."""
+    """While inside, the first signal is noted in `number` and `said` is called; after it the former handlers stand again.
+
+    `said` runs in the handler, in the middle of whatever the process does: it must not write to a stream.
+    """
 
     def __init__(self, said: Callable[[], None]) -> None:
         self.number: int | None = None
