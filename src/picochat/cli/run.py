@@ -124,22 +124,37 @@ def verify(
     replay: Annotated[
         int | None, typer.Option(min=1, help="train this many base steps again from the kept state, and compare the losses")
     ] = None,
+    ask: Annotated[
+        int | None,
+        typer.Option(min=1, help="ask the shipped weights so many recorded questions again, and compare the replies"),
+    ] = None,
+    ask_seed: Annotated[
+        int | None, typer.Option(min=0, help="with --ask: which questions; default: drawn by chance, and printed")
+    ] = None,
     run_dir: Annotated[
         Path | None,
-        typer.Option(help="with --replay: the run folder that holds token shards and state, where a bundle does not"),
+        typer.Option(
+            help="with --replay or --ask: the run folder that holds token shards and state, or weights, where a bundle does not"
+        ),
     ] = None,
 ) -> None:
     """Check a bundle without network or GPU: digests, the chain between artifacts, the claims computed again. Exit 3: it differs."""
     from picochat.release.verify import holding, inspect_bundle
 
-    if run_dir is not None and replay is None:
-        raise WrongUsage("--run-dir is of use with --replay alone", fix="--replay 20 trains 20 steps again")
+    if run_dir is not None and replay is None and ask is None:
+        raise WrongUsage("--run-dir is of use with --replay or --ask alone", fix="--ask 50 asks 50 recorded questions again")
+    if ask_seed is not None and ask is None:
+        raise WrongUsage("--ask-seed is of use with --ask alone", fix=f"--ask 50 --ask-seed {ask_seed}")
     if replay is None:
         report = inspect_bundle(path)
     else:
         from picochat.release.replay import inspect_with_replay
 
         report = inspect_with_replay(path, replay, run_dir)
+    if ask is not None:
+        from picochat.release.ask import with_questions
+
+        report = with_questions(report, ask, ask_seed, run_dir)
     if as_json:
         typer.echo(json.dumps(report.to_json(), sort_keys=True))  # in ASCII: names in a bundle are other people's
         raise typer.Exit(report.exit_code)

@@ -76,7 +76,7 @@ def _verdicts(
         found = said.get(item.id)
         if item.id in too_long:
             verdicts[item.id] = False
-        elif found is not None and _usable(item, found):
+        elif found is not None and is_usable(item, found):
             verdicts[item.id] = right(item, found)
         else:
             return {}
@@ -87,7 +87,8 @@ def _rate(verdicts: Collection[bool]) -> Rate:
     return rate(sum(verdicts), len(verdicts))
 
 
-def _usable(item: BenchmarkItem, log_likelihoods: LogLikelihoods) -> bool:
+def is_usable(item: BenchmarkItem, log_likelihoods: LogLikelihoods) -> bool:
+    """Whether there is a finite number for each option."""
     return len(log_likelihoods) == len(item.characters) and all(math.isfinite(number) for number in log_likelihoods)
 
 

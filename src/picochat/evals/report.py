@@ -59,7 +59,7 @@ def score_run(
     chat_model, info = load_model(sft.place, compute.device)
     check_tokenizer(info, vocabulary.digest, sft.place)
     tokens = open_shards(shards)
-    asked = _ask(base_model, chat_model, questions(rows, evals.fit_rows), vocabulary, evals, compute)
+    asked = ask_questions(base_model, chat_model, questions(rows, evals.fit_rows), vocabulary, evals, compute)
     external = _ask_external(base_model, chat_model, benchmarks, vocabulary, evals, compute)
     memorization = _recall(chat_model, tokens, evals.memorization_samples, seed, compute)
     measured = _measure(base_model, chat_model, tokens, shards, vocabulary, evals, compute)
@@ -111,9 +111,10 @@ def dirty_rows(honesty: Artifact) -> set[str]:
     return set(facts_of(honesty, HonestyFacts).dirty_eval_rows)
 
 
-def _ask(
+def ask_questions(
     base: GPT, chat: GPT, questions: Sequence[tuple[str, EvalRow]], vocabulary: Tokenizer, evals: EvalConfig, compute: Compute
 ) -> list[Asked]:
+    """What the chat model says to every (set, row), and the base model to those of the set `eval`, in the order given."""
     from picochat.evals.replies import ask_all
 
     said = ask_all(chat, [row for _, row in questions], vocabulary, evals, compute.dtype, "chat model")

@@ -9,9 +9,7 @@ what came before that state, nor the SFT stage: its replies are evidence of thei
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,11 +23,11 @@ from picochat.core.journal import read_journal
 from picochat.core.machine import MachineRecord, machine_record
 from picochat.core.progress import Progress, say
 from picochat.core.publish import Artifact
-from picochat.core.records import digest_file, read_record
+from picochat.core.records import read_record
 from picochat.model import weights
 from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT
-from picochat.release.archive import read_archive
+from picochat.release.stated_files import opened_run, place_with
 from picochat.release.verify import VerifyCheck, VerifyReport, inspect_bundle
 from picochat.rundir import REPLAY_FOLDER, HostFacts, RunDir, TrainFacts, facts_of
 from picochat.tokens.shards import open_shards
@@ -72,21 +70,11 @@ def inspect_with_replay(path: Path, steps: int, run_dir: Path | None) -> VerifyR
 
 def replay(path: Path, steps: int, run_dir: Path | None) -> VerifyCheck:
     """Train up to `steps` steps again, and what differs. Stops at the first loss that does."""
-    with _opened(path) as stated:
+    with opened_run(path) as stated:
         parts = find_parts(stated, path, [stated, RunDir(run_dir)] if run_dir else [stated])
         runtime, compute = _compute_here(parts)
         exact = parts.must_be_equal and runtime.device == "cpu"
         return _Comparison(parts, compute, 0.0 if exact else LARGEST_LOSS_DIFFERENCE[runtime.precision], exact).over(steps)
-
-
-@contextmanager
-def _opened(path: Path) -> Generator[RunDir, None, None]:
-    """The run at `path`, or in the bundle there, which is unpacked for the time."""
-    if path.is_dir():
-        yield RunDir(path)
-        return
-    with tempfile.TemporaryDirectory(prefix="picochat-replay-") as folder:
-        yield RunDir(read_archive(path, Path(folder), skip=()).root)
 
 
 # ---- what it needs ---------------------------------------------------------------------------------------------------
@@ -105,9 +93,11 @@ def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
         )
     info = weights.read_info(base.place)
     problems: list[Problem] = []
-    state = _place_with(base, [f"{REPLAY_FOLDER}/{name}" for name in STATE_FILES], roots, problems)
-    tokens = _place_with(shards, [name for name in shards.manifest.files if not name.endswith(".starts")], roots, problems)
-    published = _place_with(base, [weights.WEIGHTS], roots, [])
+    state = place_with(base, [f"{REPLAY_FOLDER}/{name}" for name in STATE_FILES], roots, problems, MISSING_FIX)
+    tokens = place_with(
+        shards, [name for name in shards.manifest.files if not name.endswith(".starts")], roots, problems, MISSING_FIX
+    )
+    published = place_with(base, [weights.WEIGHTS], roots, [], MISSING_FIX)
     if state is None or tokens is None:
         raise BadInput(f"{path} cannot be replayed with what is here", problems=problems)
     return Parts(
@@ -122,38 +112,10 @@ def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
     )
 
 
-def _place_with(artifact: Artifact, names: Sequence[str], roots: Sequence[RunDir], problems: list[Problem]) -> Path | None:
-    """The first folder that holds all these files of the artifact as it states them; None, and why, where there is none."""
-    found = 0
-    for root in roots:
-        place = root.place(artifact.kind)
-        if any(not (place / name).is_file() for name in names):
-            continue
-        found += 1
-        changed = _changed(place, names, artifact)
-        if changed is None:
-            return place
-        problems.append(Problem(f"{place / changed} is not the file that the manifest states", fix=ANOTHER_FIX))
-    if not found:
-        problems.append(Problem(f"{artifact.kind}: {names[0]} and what belongs to it are not here", fix=MISSING_FIX))
-    return None
-
-
 MISSING_FIX = (
     "--run-dir RUN names the run folder that has it, or one that was made again from the pinned sources; the maker can add it "
     "to the bundle with --include-replay and --include-token-shards"
 )
-ANOTHER_FIX = "--run-dir must name the run that the bundle is of, or one whose artifacts have the same digests"
-
-
-def _changed(place: Path, names: Sequence[str], artifact: Artifact) -> str | None:
-    """The first of the files whose bytes differ from the manifest."""
-    with Progress(f"checking {artifact.kind}", sum(artifact.manifest.files[name].bytes for name in names), "B") as progress:
-        for name in names:
-            if digest_file(place / name) != artifact.manifest.files[name].sha256:
-                return name
-            progress.advance(artifact.manifest.files[name].bytes)
-    return None
 
 
 def _is_like_here(stated: RunDir) -> bool:

@@ -1,7 +1,7 @@
 """Check a bundle or a run folder offline: its digests, its chain, and its claims, which are computed again.
 
 Files give the facts again, replies the scores, facts both verdicts, and the artifacts every page of the summary. What
-this cannot see: whether the replies came from those weights (that needs the model), and a bundle that
+this cannot see: whether the replies came from those weights (release/ask.py asks them), and a bundle that
 was made up as a whole, consistently. For that, compare the evidence digest with one that was published elsewhere.
 """
 
@@ -58,12 +58,17 @@ GATE_INPUTS = ("preflight", "honesty", "base", "sft", "scores", "parity", "rows"
 
 @dataclass(frozen=True)
 class VerifyCheck:
-    """One kind of check: how many things it compared, what differed, and what else is to be said."""
+    """One kind of check: how many things it compared, what differed, and what else is to be said.
+
+    told: differences that do not count as such, one a line. figures: what was measured, for `--json`.
+    """
 
     name: str
     compared: int
     problems: tuple[Problem, ...] = ()
     note: str | None = None
+    told: tuple[str, ...] = ()
+    figures: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ class VerifyReport:
                 + (f": {check.note}" if check.note else "")
             )
             lines += [f"        {visible_line(problem.what)}" for problem in check.problems]
+            lines += [f"        told, not counted: {visible_line(what)}" for what in check.told]
         lines += [f"    the run itself lacked: {visible_line(what)}" for what in self.missing]
         lines += [f"    left out of the bundle: {visible_line(name)}" for name in self.left_out]
         return [*lines, f"fix: {DIFFERS_FIX}" if count else f"evidence digest {self.evidence_digest}"]
@@ -121,6 +127,7 @@ class VerifyReport:
                     "compared": check.compared,
                     "differences": [problem.what for problem in check.problems],
                     "note": check.note,
+                    **({"told": list(check.told), "figures": dict(check.figures)} if check.figures is not None else {}),
                 }
                 for check in self.checks
             ],

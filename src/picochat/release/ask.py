@@ -1,0 +1,324 @@
+"""Ask the published weights some of the recorded questions again, and compare what they say with what was recorded.
+
+Promises: weights and texts are used only where every byte is the one that the manifests state; which questions are asked follows
+from a seed that the verifier gives, so that nobody can know them when the bundle is made; they are asked by the code of the scores stage.
+In float32 on both sides every reply must be the recorded one; where either side rounds to bf16 or TF32, by the bounds below.
+Does not see what the weights were trained on, nor bits per byte, nor recalled prefixes, whose texts are in no bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+import shlex
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from picochat.config import EvalConfig, ResolvedConfig, RunConfig, RuntimeConfig
+from picochat.core.errors import BadInput, Problem
+from picochat.core.machine import usable_cores
+from picochat.core.plain_text import visible_line
+from picochat.core.progress import duration, say
+from picochat.core.publish import Artifact
+from picochat.core.records import parse_record, read_jsonl, read_record
+from picochat.data.benchmarks.layouts import BenchmarkRow
+from picochat.data.benchmarks.stage import read_items, read_texts
+from picochat.evals.asked_again import Answer, compare_item, compare_reply
+from picochat.evals.external import ask_benchmark, pairs_of
+from picochat.evals.external_scores import is_right, is_right_norm
+from picochat.evals.record import Asked, ExternalAsked
+from picochat.evals.report import ask_questions, questions, read_asked
+from picochat.evals.retrace import Speaker
+from picochat.model.compute import Compute, open_compute
+from picochat.model.gpt import GPT
+from picochat.model.weights import INFO, WEIGHTS, check_tokenizer, load_model, read_info
+from picochat.release.stated_files import opened_run, place_with
+from picochat.release.verify import VerifyCheck, VerifyReport
+from picochat.rundir import BenchmarksFacts, RunDir, facts_of
+from picochat.skills.rows import EvalRow
+from picochat.tokens.tokenizer import Tokenizer
+
+LIMIT_NATS = {"fine": 1e-3, "coarse": 0.25}
+"""How far a likelihood per token may be off, and how far a recorded token below the likeliest. docs/decisions/0027 has the figures."""
+LARGEST_SHARE = {"fine": 0.0, "coarse": 0.05}
+"""Share of the questions, rounded up, whose reply may be apart or judged otherwise before the check fails."""
+BATCH_ROWS = 16
+"""Rows asked together: fewer than in a run, for a laptop's memory and so that progress is seen. It changes no reply in float32."""
+SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run recorded and what asking it again needs, found and checked. `lacking`: what cannot be asked here, and why."""
+
+    config: RunConfig
+    rows: Mapping[str, EvalRow]
+    asked: Mapping[str, Asked]
+    external: Mapping[str, ExternalAsked]
+    texts: Mapping[str, Mapping[str, BenchmarkRow]]
+    benchmarks: Artifact
+    chat: Path
+    base: Path
+    tokenizer: Tokenizer
+    lacking: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answers and how they were had. `stated`, `here`: precision and device of the run, and of this machine."""
+
+    answers: tuple[Answer, ...]
+    seed: int
+    pool: int
+    rounding: str
+    stated: str
+    here: str
+    seconds: float
+    again: str
+    lacking: tuple[str, ...]
+
+    @property
+    def unlike(self) -> list[Answer]:
+        """Questions whose reply is apart, or judged otherwise."""
+        return [answer for answer in self.answers if answer.apart or not answer.judged_alike]
+
+    @property
+    def allowed(self) -> int:
+        return math.ceil(LARGEST_SHARE[self.rounding] * len(self.answers))
+
+    def figures(self) -> dict[str, object]:
+        """For `--json`: counts, the rule, the seed, the time."""
+        return {
+            "asked": len(self.answers),
+            "recorded": self.pool,
+            "equal": sum(answer.equal for answer in self.answers),
+            "apart": sum(answer.apart for answer in self.answers),
+            "judged_alike": sum(answer.judged_alike for answer in self.answers),
+            "apart_or_judged_otherwise": len(self.unlike),
+            "apart_or_judged_otherwise_at_most": self.allowed,
+            "limit_nats": LIMIT_NATS[self.rounding],
+            "recorded_in": self.stated,
+            "asked_in": self.here,
+            "seed": self.seed,
+            "seconds": round(self.seconds, 3),
+            "command": self.again,
+        }
+
+    def note(self) -> str:
+        """One line: counts, seed, precision, time."""
+        count, equal = len(self.answers), sum(answer.equal for answer in self.answers)
+        judged = sum(answer.judged_alike for answer in self.answers)
+        apart = sum(answer.apart for answer in self.answers)
+        said = [
+            f"{equal} of {count} equal, {count - equal - apart} near ties, {apart} apart; {judged} of {count} judged alike "
+            f"(at most {self.allowed} may be apart or judged otherwise)",
+            f"recorded in {self.stated}, asked in {self.here}",
+            f"seed {self.seed}, took {duration(self.seconds)}",
+            *(["all that was recorded and can be asked"] if count == self.pool else []),
+            *self.lacking,
+        ]
+        return "; ".join(said)
+
+    def check(self) -> VerifyCheck:
+        """Every difference is told; they are problems where they are more than the bound."""
+        differing = [answer for answer in self.answers if answer.told]
+        problems: tuple[Problem, ...] = ()
+        if len(self.unlike) > self.allowed:
+            problems = tuple(Problem(f"{answer.name}: {answer.told}") for answer in self.unlike)
+            differing = [answer for answer in differing if answer not in self.unlike]
+        told = tuple(f"{answer.name}: {answer.told}" for answer in differing)
+        return VerifyCheck("asked again", len(self.answers), problems, self.note(), told, self.figures())
+
+
+def with_questions(report: VerifyReport, count: int, seed: int | None, run_dir: Path | None) -> VerifyReport:
+    """The report with up to `count` recorded questions asked again; where something differs already, nothing is asked.
+
+    seed: which questions; None: drawn here. run_dir: the folder that has the weights where the bundle does not.
+    Raises BadInput where the weights are not here, or are not those that the manifests state.
+    """
+    if report.problems:
+        say("what is stated differs already, so nothing was asked again")
+        return report
+    seed = secrets.randbelow(SEEDS) if seed is None else seed
+    with opened_run(report.path, skip=(".bin",)) as stated:
+        recorded = find_recorded(stated, report.path, [stated, RunDir(run_dir)] if run_dir else [stated])
+        outcome = ask_again(recorded, count, seed, _command(report.path, count, seed, run_dir))
+    if len(outcome.unlike) > outcome.allowed:
+        say(f"asked again: {outcome.note()}")
+    elif outcome.unlike:
+        say(
+            f"warning: {len(outcome.unlike)} of {len(outcome.answers)} replies are apart or judged otherwise; the report lists them"
+        )
+    return replace(report, checks=(*report.checks, outcome.check()))
+
+
+def _command(path: Path, count: int, seed: int, run_dir: Path | None) -> str:
+    """What asks the same questions again."""
+    more = ["--run-dir", str(run_dir)] if run_dir else []
+    return shlex.join(["picochat", "run", "verify", str(path), "--ask", str(count), "--ask-seed", str(seed), *more])
+
+
+# ---- what it needs ---------------------------------------------------------------------------------------------------
+
+MISSING_FIX = (
+    "--run-dir RUN names the run folder that has it; the maker can bundle the weights by leaving --no-include-weights out"
+)
+
+
+def find_recorded(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Recorded:
+    """What `stated` recorded, with weights and benchmark texts from the first of `roots` that has them as it states them.
+
+    path: what `stated` was read from. Raises BadInput that names what is missing or another.
+    """
+    scores, rows, benchmarks = (stated.artifact(kind) for kind in ("scores", "rows", "benchmarks"))
+    problems: list[Problem] = []
+    chat, base = (place_with(stated.artifact(kind), [WEIGHTS, INFO], roots, problems, MISSING_FIX) for kind in ("sft", "base"))
+    if chat is None or base is None:
+        raise BadInput(f"{path} cannot be asked with what is here", problems=problems)
+    texts, lacking = _texts(benchmarks, roots)
+    tokenizer = Tokenizer.load(stated.artifact("tokenizer").path("tokenizer.json"))
+    for place in (chat, base):
+        check_tokenizer(read_info(place), tokenizer.digest, place)
+    external = [parse_record(ExternalAsked, value, "external.jsonl") for _, value in read_jsonl(scores.path("external.jsonl"))]
+    return Recorded(
+        config=read_record(ResolvedConfig, stated.config, "configuration").config,
+        rows={row.id: row for _, row in questions(rows, None)},
+        asked={item.id: item for item in read_asked(scores)},
+        external={item.id: item for item in external},
+        texts=texts,
+        benchmarks=benchmarks,
+        chat=chat,
+        base=base,
+        tokenizer=tokenizer,
+        lacking=lacking,
+    )
+
+
+def _texts(benchmarks: Artifact, roots: Sequence[RunDir]) -> tuple[dict[str, dict[str, BenchmarkRow]], tuple[str, ...]]:
+    """(benchmark -> id -> row with its text, what is not here). A bundle has no texts: they are other people's."""
+    found: dict[str, dict[str, BenchmarkRow]] = {}
+    lacking: list[Problem] = []
+    for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks):
+        place = place_with(benchmarks, [f"rows/{name}.jsonl"], roots, lacking, MISSING_FIX)
+        if place is not None:
+            found[name] = {row.id: row for row in read_texts(replace(benchmarks, place=place), name)}
+    return found, tuple(visible_line(f"not asked: {problem.what}") for problem in lacking)
+
+
+# ---- asking again ----------------------------------------------------------------------------------------------------
+
+
+def draw(pool: Mapping[str, Iterable[str]], count: int, seed: int) -> list[tuple[str, str]]:
+    """(group, id) of `count` questions, as many of each group as of every other while it has any; all where count is larger.
+
+    By hashes of seed and id: the same ones in every version of Python, and others with every seed.
+    """
+    places: list[tuple[int, str, str, str]] = []
+    for group, ids in pool.items():
+        hashed = sorted((hashlib.sha256(f"{seed}\n{group}\n{key}".encode()).hexdigest(), key) for key in ids)
+        places += [(place, digest, group, key) for place, (digest, key) in enumerate(hashed)]
+    return [(group, key) for _, _, group, key in sorted(places)[:count]]
+
+
+def pool_of(recorded: Recorded) -> dict[str, list[str]]:
+    """Group -> ids of what can be asked: every skill, the SFT rows of each side, every benchmark whose texts are here."""
+    pool: dict[str, list[str]] = {}
+    for item in recorded.asked.values():
+        pool.setdefault(item.skill if item.set == "eval" else item.set, []).append(item.id)
+    for name, rows in recorded.texts.items():
+        pool[f"benchmark {name}"] = [key for key in rows if key in recorded.external]
+    return pool
+
+
+def ask_again(recorded: Recorded, count: int, seed: int, command: str) -> Outcome:
+    """Load the weights, ask what the seed draws, compare."""
+    pool = pool_of(recorded)
+    drawn = draw(pool, count, seed)
+    say(f"asking {len(drawn)} recorded questions again, seed {seed}: {command}")
+    started = time.monotonic()
+    runtime, compute = _compute_here(recorded)
+    rounding = "coarse" if _is_coarse(recorded.config.runtime) or _is_coarse(runtime) else "fine"
+    (base, _), (chat, _) = (load_model(place, compute.device) for place in (recorded.base, recorded.chat))
+    evals = recorded.config.evals
+    limit = LIMIT_NATS[rounding]
+    speakers = [Speaker(model, recorded.tokenizer, evals.max_new_tokens, limit, compute.dtype) for model in (chat, base)]
+    evals = evals.model_copy(update={"batch_rows": min(BATCH_ROWS, evals.batch_rows)})
+    answers = _ask_rows(recorded, drawn, speakers, evals, compute)
+    answers += _ask_items(recorded, drawn, (chat, base), evals, compute, limit)
+    return Outcome(
+        answers=tuple(answers),
+        seed=seed,
+        pool=sum(map(len, pool.values())),
+        rounding=rounding,
+        stated=_name(recorded.config.runtime),
+        here=_name(runtime),
+        seconds=time.monotonic() - started,
+        again=command,
+        lacking=recorded.lacking,
+    )
+
+
+def _ask_rows(
+    recorded: Recorded, drawn: Sequence[tuple[str, str]], speakers: Sequence[Speaker], evals: EvalConfig, compute: Compute
+) -> list[Answer]:
+    chat, base = speakers
+    stated = [recorded.asked[key] for group, key in drawn if not group.startswith("benchmark ")]
+    if not stated:
+        return []
+    given = [(item.set, recorded.rows[item.id]) for item in stated]
+    again = ask_questions(base.model, chat.model, given, recorded.tokenizer, evals, compute)
+    return [
+        compare_reply(f"{item.set} row {item.id}", recorded.rows[item.id], item, said, chat, base)
+        for item, said in zip(stated, again, strict=True)
+    ]
+
+
+def _ask_items(
+    recorded: Recorded,
+    drawn: Sequence[tuple[str, str]],
+    models: tuple[GPT, GPT],
+    evals: EvalConfig,
+    compute: Compute,
+    limit_nats: float,
+) -> list[Answer]:
+    """What both models make of the drawn benchmark items."""
+    facts = facts_of(recorded.benchmarks, BenchmarksFacts).benchmarks
+    items = {item.id: item for item in read_items(recorded.benchmarks)}
+    chat, base = models
+    answers: list[Answer] = []
+    for name, texts in recorded.texts.items():
+        rows = [texts[key] for group, key in drawn if group == f"benchmark {name}"]
+        right = is_right_norm if facts[name].read_by == "acc_norm" else is_right
+        again = ask_benchmark(name, rows, chat, base, recorded.tokenizer, evals, compute.dtype) if rows else []
+        for number, (row, said) in enumerate(zip(rows, again, strict=True)):
+            tokens = [len(pair.continuation) for pair in pairs_of(number, row, recorded.tokenizer, chat.config.context)]
+            stated = recorded.external[row.id]
+            answers.append(compare_item(f"{name} item {row.id}", items[row.id], right, tokens, stated, said, limit_nats))
+    return answers
+
+
+def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Compute]:
+    """The run's own runtime; float32 on the CPU where it was a GPU's and there is none here, and that is said."""
+    stated = recorded.config.runtime
+    # Any attention kernel that is right here will do: a reply depends on it by rounding alone. Nothing is compiled for so few rows.
+    threads = min(stated.threads, usable_cores()) if stated.threads else None
+    runtime = stated.model_copy(update={"compile": False, "threads": threads, "attention_backend": "auto"})
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        say("the replies were recorded on a CUDA device and there is none here: asking on the CPU, in float32")
+        runtime = runtime.model_copy(update={"device": "cpu", "precision": "float32"})
+    return runtime, open_compute(runtime, read_info(recorded.chat).model)
+
+
+def _is_coarse(runtime: RuntimeConfig) -> bool:
+    """Whether products are rounded to bf16 or TF32, so that a near tie may fall the other way with the rows asked beside it."""
+    reduced = runtime.matmul_precision == "medium" or (runtime.device == "cuda" and runtime.matmul_precision != "highest")
+    return runtime.precision != "float32" or reduced
+
+
+def _name(runtime: RuntimeConfig) -> str:
+    return f"{runtime.precision} on {runtime.device}"
