@@ -261,6 +261,15 @@ def test_a_page_that_was_forged_with_every_digest_is_found_by_rendering_it_again
     )
 
 
+def test_observations_that_a_page_cannot_be_made_of_are_a_difference(bundle: Path, tmp_path: Path) -> None:
+    root = unpacked(bundle, tmp_path)
+    place = root / "summary" / "observed.json"
+    seen = json.loads(place.read_text())
+    place.write_bytes(pretty_json({name: value for name, value in seen.items() if name != "hours_of"}))
+    forge_everything(root)
+    assert any(what.startswith("summary") and "hours_of" in what for what in differences(packed(root)))
+
+
 def test_forging_every_digest_without_a_change_verifies(bundle: Path, tmp_path: Path) -> None:
     """The forger of these tests is complete: what they find is the claim, not a digest that was forgotten."""
     root = unpacked(bundle, tmp_path)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from jinja2 import TemplateError
+
 from picochat.config import RunConfig
 from picochat.core.errors import PicochatError, Problem
 from picochat.core.publish import Artifact
@@ -14,6 +16,8 @@ from picochat.rundir import facts_of
 
 LONGEST_SHOWN = 80
 F = TypeVar("F", bound=Record)
+UNUSABLE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError, OSError, TemplateError)
+"""What evidence of a wrong shape makes the comparison raise; a page of which a value is missing raises TemplateError."""
 
 
 @dataclass(frozen=True)
@@ -68,5 +72,5 @@ def compared(name: str, compare: Callable[[], list[Problem]]) -> list[Problem]:
     except PicochatError as error:
         details = "; ".join([error.what, *(problem.what for problem in error.problems)])
         return [Problem(f"{name}: cannot be computed again: {details}")]
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError, OSError) as error:
+    except UNUSABLE as error:
         return [Problem(f"{name}: cannot be computed again: {type(error).__name__} {error}")]
