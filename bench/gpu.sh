@@ -13,6 +13,8 @@
 #   start    process start to first step, with an empty cache and a warm one
 #   graph    the kernels that the compiler makes of the step
 #   recipe   candidates for the rates of the pilot scale at equal tokens (RECIPE_TOKENS)
+#   path     the whole path at the pilot scale (bench/path.sh), to a verdict, a verified bundle and an export; ROWS and PATH_FLAGS
+#            (such as --base-steps 2000) fit it to the time. Not among the steps that run unasked on a CPU's dry run.
 #
 # Real tokens come from parquet files in SOURCE (default: the demo's text, demo/out/source). The machine needs the package's
 # dependencies; a source tree is enough. Compiled kernels are kept in OUT/cache between the steps. JSON lines go to
@@ -24,7 +26,7 @@ out="${1:-${OUT:-bench/out}}"
 device="${DEVICE:-cuda}" scale="${SCALE:-h100-100m}" source="${SOURCE:-demo/out/source}" timed="${TIMED_STEPS:-200}"
 if [ "$device" = cuda ]; then precision="${PRECISION:-bf16}" pilot="${PILOT:-h100-pilot}" compile="--compile"
 else precision="${PRECISION:-float32}" pilot="${PILOT:-tiny}" compile="--no-compile"; fi
-steps="${STEPS:-correct sanity speed levers pilot start graph recipe}"
+steps="${STEPS:-correct sanity speed levers pilot start graph recipe$([ "$device" = cuda ] && echo " path")}"
 python="${PYTHON:-python3}" limit="${LIMIT_S:-570}" recipe_tokens="${RECIPE_TOKENS:-$([ "$device" = cuda ] && echo 60000000 || echo 20000)}"
 mkdir -p "$out"
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 PICOCHAT_HOME="$out/cache"
@@ -59,5 +61,7 @@ if wants recipe; then
       --precision "$precision" ${setting:+--set "$setting"}
   done
 fi
+# shellcheck disable=SC2086
+wants path && DEVICE="$device" PRECISION="$precision" SCALE="$pilot" SOURCE="$source" PYTHON="$python" run path bash bench/path.sh "$out/path" ${PATH_FLAGS:-}
 echo "== figures in $out/gpu.jsonl${failed:+; failed:$failed}"
 [ -z "$failed" ]

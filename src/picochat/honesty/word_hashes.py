@@ -76,10 +76,16 @@ def hash_words(lists: Sequence[Sequence[str]]) -> HashedWords:
 
 
 def _forms(texts: Mapping[int, str]) -> Iterator[tuple[list[int], bytes]]:
-    """(the numbers of some texts, their form): those normalized in place, those of the table, those that need the readable way."""
-    form, odd = _in_place(texts)
-    yield [n for n in texts if n not in odd], form
-    others = {n: texts[n] for n in texts if n in odd}
+    """(the numbers of some texts, their form): ASCII, those normalized in place, those of the table, those of the readable way."""
+    ascii_texts = {n: text for n, text in texts.items() if text.isascii()}
+    if ascii_texts:
+        yield list(ascii_texts), _joined(text.encode().translate(FORM) for text in ascii_texts.values())
+    others = {n: text for n, text in texts.items() if n not in ascii_texts}
+    if not others:
+        return
+    form, odd = _in_place(others)
+    yield [n for n in others if n not in odd], form
+    others = {n: others[n] for n in others if n in odd}
     if not others:
         return
     mapped, strange = _mapped(others)
@@ -102,8 +108,6 @@ def _in_place(texts: Mapping[int, str]) -> tuple[bytes, set[int]]:
     ends = np.cumsum([len(each) + 1 for each in encoded], dtype=np.int64)
     octets[ends - 1] = BREAK
     high = np.flatnonzero(octets > 127)
-    if not len(high):
-        return octets.tobytes(), set()
     form, sizes, odd_characters = _characters_in_place(octets[high].tobytes())
     octets[high] = form
     first_bytes = high[np.cumsum(sizes) - sizes]
