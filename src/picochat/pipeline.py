@@ -89,7 +89,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed", "gpu_hour_usd", "track"), 5, by_all=True),
     Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"), ("evals", "runtime", "seed"), 4),
     Stage("parity",        "picochat.release.parity:measure_parity",      ("sft", "tokenizer", "shards"),                              (), 1),
-    Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"), ("config",), 5),
+    Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"), ("config",), 6),
     Stage("summary",       "picochat.release.summary:write_summary",      ("corpus", "practice", "rows", "tokenizer", "shards", "honesty", "preflight", "base", "sft", "scores", "parity", "gate"), ("run", "config"), 2),
 )  # fmt: skip
 

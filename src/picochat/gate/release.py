@@ -25,7 +25,8 @@ STATUS: dict[str, Literal["approved", "warn", "blocked"]] = {"pass": "approved",
 STAGE_FIX = SFT_FIX + "; where a stage has too few rows: --eval-rows 700"
 SCORE_AGAIN = "move the run folder's eval/ away and run the same command again: it scores what stands"
 CLEAN_UP = (
-    "picochat data honesty --dataset-pack ... names rows and documents; list those of its report.json (documents_to_leave_out) in "
+    "where a check was not measured, its remedy in preflight.md (contamination_external: --external-eval auto, or NAME=PATH); else "
+    "picochat data honesty --dataset-pack ... names rows and documents: list those of its report.json (documents_to_leave_out) in "
     'corpus_recipe.json under "exclude_documents", or write other rows: picochat data task-pack ... --seed N --force; then run again'
 )
 RUN_AGAIN = "run the same command again: it goes on where it stopped"
