@@ -119,7 +119,6 @@ def open_workspace(place: Path, key: str) -> Path:
     Work towards another key is set aside, not resumed; work towards this one that was set aside is taken up again.
     """
     workspace = place.with_name(f"{place.name}.work")
-    marker = workspace / "key"
     if workspace.exists() and not _is_towards(workspace, key):
         say(f"{workspace} holds unfinished work for other settings or inputs, which is kept: {set_aside(workspace).name}")
     former = next((folder for folder in superseded(workspace) if _is_towards(folder, key)), None)
@@ -127,12 +126,16 @@ def open_workspace(place: Path, key: str) -> Path:
         os.rename(former, workspace)
         say(f"taking up the unfinished work of {former.name} again")
     workspace.mkdir(parents=True, exist_ok=True)
-    marker.write_text(key)
+    _marker(workspace).write_text(key)
     return workspace
 
 
+def _marker(workspace: Path) -> Path:
+    return workspace / "key"
+
+
 def _is_towards(workspace: Path, key: str) -> bool:
-    marker = workspace / "key"
+    marker = _marker(workspace)
     return marker.exists() and marker.read_text() == key
 
 

@@ -81,7 +81,7 @@ def recompute_scores(scores: Artifact, rows: Artifact, benchmarks: Artifact, hon
     recalled = [
         parse_record(Memorization, value, "memorization.jsonl") for _, value in read_jsonl(scores.path("memorization.jsonl"))
     ]
-    external = [parse_record(ExternalAsked, value, "external.jsonl") for _, value in read_jsonl(scores.path("external.jsonl"))]
+    external = read_external(scores)
     measured = read_record(Measured, scores.path("measured.json"))
     by_id = {row.id: row for _, row in questions(rows, None)}
     found = _external(benchmarks, external, honesty)
@@ -91,6 +91,12 @@ def recompute_scores(scores: Artifact, rows: Artifact, benchmarks: Artifact, hon
 def read_asked(scores: Artifact) -> list[Asked]:
     """What was asked and said, as published."""
     return [parse_record(Asked, value, f"replies.jsonl, line {n}") for n, value in read_jsonl(scores.path("replies.jsonl"))]
+
+
+def read_external(scores: Artifact) -> list[ExternalAsked]:
+    """What was made of benchmark items, as published."""
+    rows = read_jsonl(scores.path("external.jsonl"))
+    return [parse_record(ExternalAsked, value, f"external.jsonl, line {line}") for line, value in rows]
 
 
 def questions(rows: Artifact, fit_rows: int | None) -> list[tuple[str, EvalRow]]:
@@ -158,14 +164,22 @@ def _external(benchmarks: Artifact, asked: Sequence[ExternalAsked], honesty: Art
     return external_scores_of(facts.benchmarks, read_items(benchmarks), asked, dirty)
 
 
+def prefix_positions(train_tokens: int, samples: int, seed: int, context: int) -> list[int]:
+    """Where in the training tokens the prefixes stand that the model is to continue; none where they would not fit."""
+    span = PREFIX_TOKENS + MEMORIZED_TOKENS
+    if train_tokens <= span or span > context:
+        return []
+    return np.random.default_rng([seed, 50]).integers(0, train_tokens - span, samples).tolist()
+
+
 def _recall(model: GPT, tokens: TokenShards, samples: int, seed: int, compute: Compute) -> list[Memorization]:
     """Seeded prefixes of training text, continued greedily for as many tokens as count as memorized."""
     from picochat.model.sampling import greedy_replies
 
-    span = PREFIX_TOKENS + MEMORIZED_TOKENS
-    if len(tokens.train) <= span or span > model.config.context:
+    starts = prefix_positions(len(tokens.train), samples, seed, model.config.context)
+    if not starts:
         return []
-    starts = np.random.default_rng([seed, 50]).integers(0, len(tokens.train) - span, samples).tolist()
+    span = PREFIX_TOKENS + MEMORIZED_TOKENS
     texts = [tokens.train.slice(start, start + span).astype(int).tolist() for start in starts]
     replies = greedy_replies(
         model, [text[:PREFIX_TOKENS] for text in texts], end=-1, max_new_tokens=MEMORIZED_TOKENS, dtype=compute.dtype

@@ -25,14 +25,14 @@ from picochat.core.machine import usable_cores
 from picochat.core.plain_text import visible_line
 from picochat.core.progress import duration, say
 from picochat.core.publish import Artifact
-from picochat.core.records import parse_record, read_jsonl, read_record
+from picochat.core.records import read_record
 from picochat.data.benchmarks.layouts import BenchmarkRow
 from picochat.data.benchmarks.stage import read_items, read_texts
 from picochat.evals.asked_again import Answer, compare_item, compare_reply
 from picochat.evals.external import ask_benchmark, pairs_of
 from picochat.evals.external_scores import is_right, is_right_norm
 from picochat.evals.record import Asked, ExternalAsked
-from picochat.evals.report import ask_questions, questions, read_asked
+from picochat.evals.report import ask_questions, questions, read_asked, read_external
 from picochat.evals.retrace import Speaker
 from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT
@@ -184,12 +184,11 @@ def find_recorded(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Record
     tokenizer = Tokenizer.load(stated.artifact("tokenizer").path("tokenizer.json"))
     for place in (chat, base):
         check_tokenizer(read_info(place), tokenizer.digest, place)
-    external = [parse_record(ExternalAsked, value, "external.jsonl") for _, value in read_jsonl(scores.path("external.jsonl"))]
     return Recorded(
         config=read_record(ResolvedConfig, stated.config, "configuration").config,
         rows={row.id: row for _, row in questions(rows, None)},
         asked={item.id: item for item in read_asked(scores)},
-        external={item.id: item for item in external},
+        external={item.id: item for item in read_external(scores)},
         texts=texts,
         benchmarks=benchmarks,
         chat=chat,

@@ -6,6 +6,7 @@ itself, the weights or the clock is not here: docs/verification.md says what fol
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -136,7 +137,7 @@ def rows_differences(run: Stated) -> list[Problem]:
     again = rows_facts(train, held_out, evals)
     problems = differences("rows", plain(run.facts("rows", RowsFacts)), plain(again), "its files give")
     ids = [row.id for row in (*train, *held_out, *evals)]
-    if repeated := sorted({id for id in ids if ids.count(id) > 1} if len(set(ids)) < len(ids) else ()):
+    if repeated := sorted(id for id, count in Counter(ids).items() if count > 1):
         problems.append(Problem(f"rows: {names_shown(repeated)} is the id of more than one row"))
     return problems
 

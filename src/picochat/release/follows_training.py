@@ -11,15 +11,21 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
-
 from picochat.config import TrainConfig, parameter_count
 from picochat.core.errors import Problem
 from picochat.core.journal import read_journal
 from picochat.core.records import parse_record, plain, pretty_json, read_json, read_jsonl, read_record
 from picochat.data.benchmarks.stage import read_items
-from picochat.evals.record import Asked, ExternalAsked, Measured, Memorization
-from picochat.evals.report import MEMORIZED_TOKENS, PREFIX_TOKENS, questions, read_asked, recompute_scores, report_page
+from picochat.evals.record import Asked, Measured, Memorization
+from picochat.evals.report import (
+    MEMORIZED_TOKENS,
+    prefix_positions,
+    questions,
+    read_asked,
+    read_external,
+    recompute_scores,
+    report_page,
+)
 from picochat.release.compare import Stated, differences, names_shown, stated_of
 from picochat.release.export_record import ParityReport
 from picochat.release.summary import observed, stage_speed
@@ -153,10 +159,7 @@ def _chosen(row: EvalRow, reply: str, log_likelihoods: Sequence[float] | None) -
 
 def _external(run: Stated) -> list[Problem]:
     items = {item.id: item.benchmark for item in read_items(run["benchmarks"])}
-    path = run["scores"].path("external.jsonl")
-    answers = [
-        parse_record(ExternalAsked, value, f"external.jsonl, line {line}") for line, value in read_jsonl(path, "answers")
-    ]
+    answers = read_external(run["scores"])
     counts = Counter(answer.id for answer in answers)
     found = {
         "has no answer": [id for id in items if id not in counts],
@@ -172,11 +175,8 @@ def _memorization(run: Stated) -> list[Problem]:
     recalled = [
         parse_record(Memorization, value, f"memorization.jsonl, line {line}") for line, value in read_jsonl(path, "prefixes")
     ]
-    tokens, span = run.facts("shards", ShardsFacts).train_tokens, PREFIX_TOKENS + MEMORIZED_TOKENS
-    positions: list[int] = []
-    if tokens > span and span <= run.config.model.context:
-        draws = np.random.default_rng([run.config.seed, 50])
-        positions = draws.integers(0, tokens - span, run.config.evals.memorization_samples).tolist()
+    tokens, samples = run.facts("shards", ShardsFacts).train_tokens, run.config.evals.memorization_samples
+    positions = prefix_positions(tokens, samples, run.config.seed, run.config.model.context)
     if [item.position for item in recalled] != positions or any(len(item.expected) != MEMORIZED_TOKENS for item in recalled):
         return [Problem("eval/memorization.jsonl: holds other prefixes than seed and shards give")]
     return []

@@ -15,7 +15,10 @@ FIRST_STEPS = 20
 
 @dataclass
 class SpikeWatch:
-    """Feed it each step's loss in order. A spike is over `factor` times the running mean, and over `nats` above it. `steps`: where spikes stood. All of it is saved with the training state."""
+    """Feed it each step's loss in order. `steps`: where spikes stood. All of it is saved with the training state.
+
+    A spike is over `factor` times the running mean, and over `nats` above it.
+    """
 
     factor: float
     nats: float
