@@ -1,12 +1,14 @@
-"""How far replies drift where numbers are rounded otherwise: the figures behind the bounds of release/ask.py.
+"""How far replies drift where numbers are rounded otherwise: the figures behind the bounds of
+release/ask.py.
 
     python bench/ask.py [--run demo/out/runs/tiny-wiki-v1] [--rows 200] [--quick]
 
-Asks the weights of a finished float32 run a seeded sample of its recorded questions again: as they were recorded but fewer rows at
-a time, in bfloat16, and on a GPU where there is one. A table: replies equal, replies that are no near
-tie up to one nat, the largest gap of those that are, the largest difference of a likelihood per token, rows judged otherwise, and
-seconds. The last row judges by the bounds themselves, with right answers in the place of the chat model's wrong replies. Ends with
-one JSON line a row.
+Asks the weights of a finished float32 run a seeded sample of its recorded questions again: as they
+were recorded but fewer rows at a time, in bfloat16, and on a GPU where there is one. A table:
+replies equal, replies that are no near tie up to one nat, the largest gap of those that are, the
+largest difference of a likelihood per token, rows judged otherwise, and seconds. The last row
+judges by the bounds themselves, with right answers in the place of the chat model's wrong replies.
+Ends with one JSON line a row.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ ROUNDINGS: tuple[tuple[str, dict[str, object]], ...] = (
 
 @dataclass(frozen=True)
 class Drift:
-    """What was found of one model's replies. gaps: of replies that differ; None: no near tie up to the limit."""
+    """What was found of one model's replies. gaps: of replies that differ; None: no near tie up to
+    the limit.
+    """
 
     asked: int
     equal: int
@@ -79,15 +83,35 @@ def main() -> None:
         apply_settings(runtime)
         for kind in ("sft", "base"):
             speaker = _speaker(run, kind, tokenizer, config.evals.max_new_tokens, runtime)
-            mine = sample if kind == "sft" else [_as_chat(item) for item in sample if item.base_reply is not None]
+            mine = (
+                sample
+                if kind == "sft"
+                else [_as_chat(item) for item in sample if item.base_reply is not None]
+            )
             found.append((f"{name}, {kind}", drift(speaker, mine, rows, config.evals.batch_rows)))
     invented = [item.model_copy(update={"reply": item.expected}) for item in _wrong(sample, rows)]
     speaker = replace(
-        _speaker(run, "sft", tokenizer, config.evals.max_new_tokens, config.runtime), limit_nats=LIMIT_NATS["coarse"]
+        _speaker(run, "sft", tokenizer, config.evals.max_new_tokens, config.runtime),
+        limit_nats=LIMIT_NATS["coarse"],
     )
-    found.append(("right answers invented", drift(speaker, invented, rows, config.evals.batch_rows)))
-    head = ("rounding", "asked", "equal", "no near tie", "largest gap, nats", "likelihoods apart", "judged otherwise", "s")
-    table(f"{len(sample)} recorded questions of {flags.run} again", head, [(name, *_cells(each)) for name, each in found])
+    found.append(
+        ("right answers invented", drift(speaker, invented, rows, config.evals.batch_rows))
+    )
+    head = (
+        "rounding",
+        "asked",
+        "equal",
+        "no near tie",
+        "largest gap, nats",
+        "likelihoods apart",
+        "judged otherwise",
+        "s",
+    )
+    table(
+        f"{len(sample)} recorded questions of {flags.run} again",
+        head,
+        [(name, *_cells(each)) for name, each in found],
+    )
     for name, each in found:
         asked, equal, no_tie, gap, difference, judged, seconds = _cells(each)
         more = {
@@ -108,36 +132,66 @@ def _sample(asked: list[Asked], count: int) -> list[Asked]:
     return [item for item in asked if item.id in chosen]
 
 
-def _speaker(run: RunDir, kind: str, tokenizer: Tokenizer, max_new_tokens: int, runtime: RuntimeConfig) -> Speaker:
+def _speaker(
+    run: RunDir, kind: str, tokenizer: Tokenizer, max_new_tokens: int, runtime: RuntimeConfig
+) -> Speaker:
     model, _ = load_model(run.place(kind), runtime.device)
     return Speaker(model, tokenizer, max_new_tokens, 1.0, DTYPES[runtime.precision])
 
 
 def _as_chat(item: Asked) -> Asked:
-    """The base model's reply in the place of the chat model's, so that both are compared by the same lines."""
-    return item.model_copy(update={"reply": item.base_reply, "log_likelihoods": item.base_log_likelihoods})
+    """The base model's reply in the place of the chat model's, so that both are compared by the
+    same lines.
+    """
+    return item.model_copy(
+        update={"reply": item.base_reply, "log_likelihoods": item.base_log_likelihoods}
+    )
 
 
 def _wrong(sample: list[Asked], rows: dict[str, EvalRow]) -> Iterator[Asked]:
     for item in sample:
-        if item.set == "eval" and item.expected and not item.log_likelihoods and not judge(rows[item.id], item).passed:
+        if (
+            item.set == "eval"
+            and item.expected
+            and not item.log_likelihoods
+            and not judge(rows[item.id], item).passed
+        ):
             yield item
 
 
-def drift(speaker: Speaker, sample: list[Asked], rows: dict[str, EvalRow], batch_rows: int) -> Drift:
+def drift(
+    speaker: Speaker, sample: list[Asked], rows: dict[str, EvalRow], batch_rows: int
+) -> Drift:
     """One model asked the sample again."""
-    config = EvalConfig(max_new_tokens=speaker.max_new_tokens, batch_rows=min(BATCH_ROWS, batch_rows))
+    config = EvalConfig(
+        max_new_tokens=speaker.max_new_tokens, batch_rows=min(BATCH_ROWS, batch_rows)
+    )
     started = time.monotonic()
-    said = ask_all(speaker.model, [rows[item.id] for item in sample], speaker.tokenizer, config, speaker.dtype, "asking")
+    said = ask_all(
+        speaker.model,
+        [rows[item.id] for item in sample],
+        speaker.tokenizer,
+        config,
+        speaker.dtype,
+        "asking",
+    )
     seconds = time.monotonic() - started
-    generated = [item for item in sample if item.log_likelihoods is None and said[item.id].text != item.reply]
+    generated = [
+        item for item in sample if item.log_likelihoods is None and said[item.id].text != item.reply
+    ]
     gaps = [gap_along(speaker, _prompt(speaker, rows[item.id]), item.reply) for item in generated]
     differences = [0.0]
     for item in sample:
         differences += [
-            abs(a - b) for a, b in zip(item.log_likelihoods or (), said[item.id].log_likelihoods or (), strict=True)
+            abs(a - b)
+            for a, b in zip(
+                item.log_likelihoods or (), said[item.id].log_likelihoods or (), strict=True
+            )
         ]
-    judged = sum(judge(rows[item.id], item).passed != judge(rows[item.id], _now(item, said[item.id])).passed for item in sample)
+    judged = sum(
+        judge(rows[item.id], item).passed != judge(rows[item.id], _now(item, said[item.id])).passed
+        for item in sample
+    )
     equal = sum(said[item.id].text == item.reply for item in sample)
     return Drift(len(sample), equal, gaps, max(differences), judged, seconds)
 

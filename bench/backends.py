@@ -1,10 +1,12 @@
-"""Each way to compute attention: its error against float32 math and its time, at the shapes of a scale. One JSON line a way.
+"""Each way to compute attention: its error against float32 math and its time, at the shapes of a
+scale. One JSON line a way.
 
     python bench/backends.py --device cuda --precision bf16 --scale h100-100m [--quick]
 
-The same functions as those by which `auto` chooses (model/backends.py): errors at the scale's context and at short rows, times
-of whole forward and backward passes, the least of several rounds in turns. A way that does not run here is listed with its
-reason. `ours`: seconds; `peer`: those of torch's own flash kernel with heads as they are.
+The same functions as those by which `auto` chooses (model/backends.py): errors at the scale's
+context and at short rows, times of whole forward and backward passes, the least of several rounds
+in turns. A way that does not run here is listed with its reason. `ours`: seconds; `peer`: those of
+torch's own flash kernel with heads as they are.
 """
 
 from __future__ import annotations
@@ -26,19 +28,29 @@ from picochat.scales import find_scale
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--scale", default="tiny")
     parser.add_argument("--quick", action="store_true", help="the scale tiny")
     flags = parser.parse_args()
-    apply_settings(RuntimeConfig.model_validate({"device": flags.device, "precision": flags.precision}))
+    apply_settings(
+        RuntimeConfig.model_validate({"device": flags.device, "precision": flags.precision})
+    )
     scale = "tiny" if flags.quick else flags.scale
-    setting = Setting(torch.device(flags.device), DTYPES[flags.precision], find_scale(scale).config.model)
+    setting = Setting(
+        torch.device(flags.device), DTYPES[flags.precision], find_scale(scale).config.model
+    )
     tried = try_ways(ways("auto", setting), setting)
     best = fastest(tried, 0.0)
     for one in tried:
-        more = {"way": one.backend + (" repeated" if one.repeat_heads else ""), "problem": one.problem, "error": one.error}
+        more = {
+            "way": one.backend + (" repeated" if one.repeat_heads else ""),
+            "problem": one.problem,
+            "error": one.error,
+        }
         figure(
             "attention",
             one.seconds,

@@ -1,15 +1,19 @@
-"""What saving the training state costs: steps with a save at the head of each stretch against stretches without, by turns.
+"""What saving the training state costs: steps with a save at the head of each stretch against
+stretches without, by turns.
 
-    python bench/checkpoint.py [--scale h100-100m] [--rounds 12] [--stretch-s 20] [--folder DIR] [--device cpu] [--quick]
+    python bench/checkpoint.py [--scale h100-100m] [--rounds 12] [--stretch-s 20] [--folder DIR]
+    [--device cpu] [--quick]
 
-The real engine, the real writer, a state of the scale's size. On a CPU a step is small (few tokens, AdamW, whose state is larger
-than Muon's), since the cost of a save hardly depends on what it interrupts: copying the tensors, then a thread that writes,
-digests and syncs while steps go on. The cost of a save is the mean difference between the two stretches of a round, the waiting
-and all that slows the steps after it included; the figure is that over five minutes. Write to the disk that runs are kept on.
+The real engine, the real writer, a state of the scale's size. On a CPU a step is small (few tokens,
+AdamW, whose state is larger than Muon's), since the cost of a save hardly depends on what it
+interrupts: copying the tensors, then a thread that writes, digests and syncs while steps go on. The
+cost of a save is the mean difference between the two stretches of a round, the waiting and all that
+slows the steps after it included; the figure is that over five minutes. Write to the disk that runs
+are kept on.
 
-Ends with one JSON line: the share of the time that is lost at a save every five minutes, its standard error, the seconds behind
-it, how long training stands still for the copies, how long the writing takes, and the longest time in which it kept another
-thread from running.
+Ends with one JSON line: the share of the time that is lost at a save every five minutes, its
+standard error, the seconds behind it, how long training stands still for the copies, how long the
+writing takes, and the longest time in which it kept another thread from running.
 """
 
 from __future__ import annotations
@@ -41,7 +45,9 @@ CPU_ROWS, CPU_POSITIONS = 1, 32
 class Steps:
     """Training steps of a scale on random tokens, timed in stretches."""
 
-    def __init__(self, model: ModelConfig, vocab_size: int, base: TrainConfig, runtime: RuntimeConfig) -> None:
+    def __init__(
+        self, model: ModelConfig, vocab_size: int, base: TrainConfig, runtime: RuntimeConfig
+    ) -> None:
         self.compute = open_compute(runtime, model)
         self.model = GPT(model, vocab_size)
         initialise(self.model, 0)
@@ -49,7 +55,9 @@ class Steps:
         cuda = self.compute.device.type == "cuda"
         config = base if cuda else base.model_copy(update={"matrix_optimizer": "adamw"})
         self.engine = Engine(self.model, config, self.compute, fixed_shape=True)
-        rows, positions = (base.sequences_per_step, model.context) if cuda else (CPU_ROWS, CPU_POSITIONS)
+        rows, positions = (
+            (base.sequences_per_step, model.context) if cuda else (CPU_ROWS, CPU_POSITIONS)
+        )
         ids = torch.randint(vocab_size, (rows, positions + 1)).to(self.compute.device)
         self.fed = Fed(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), rows * positions)
 
@@ -68,10 +76,14 @@ class Steps:
 
 
 def make_record(step: int) -> StateRecord:
-    return StateRecord(step=step, spike_mean=None, spike_seen=0, spike_steps=[], first_loss=None, last_loss=None)
+    return StateRecord(
+        step=step, spike_mean=None, spike_seen=0, spike_steps=[], first_loss=None, last_loss=None
+    )
 
 
-def stretch_with_save(steps: Steps, states: StateWriter, number: int, count: int) -> tuple[float, float]:
+def stretch_with_save(
+    steps: Steps, states: StateWriter, number: int, count: int
+) -> tuple[float, float]:
     """(seconds of a save and `count` steps, seconds of them in which training stood still)."""
     begun = time.monotonic()
     states.save(make_record(number), steps.model.state_dict(), steps.engine.optimizer.state())
@@ -80,12 +92,17 @@ def stretch_with_save(steps: Steps, states: StateWriter, number: int, count: int
     taken = time.monotonic() - begun
     states.finish()
     if (written := time.monotonic() - begun) > taken + 0.5:
-        say(f"the write took {written:.1f} s and outlasted the stretch: a longer --stretch-s shows all of its cost")
+        say(
+            f"the write took {written:.1f} s and outlasted the stretch: a longer --stretch-s shows"
+            " all of its cost"
+        )
     return taken, held
 
 
 def write_alone(steps: Steps, states: StateWriter) -> tuple[float, float]:
-    """(seconds until a state is on disk, longest time in which another thread of Python got nothing done meanwhile)."""
+    """(seconds until a state is on disk, longest time in which another thread of Python got nothing
+    done meanwhile).
+    """
     stretch_with_save(steps, states, 0, 0)  # makes the buffers
     begun = time.monotonic()
     states.save(make_record(0), steps.model.state_dict(), steps.engine.optimizer.state())
@@ -115,14 +132,19 @@ def main() -> None:
     rounds, stretch_s = (2, 6.0) if flags.quick else (flags.rounds, flags.stretch_s)
     config = find_scale(flags.scale).config
     cuda = flags.device == "cuda"
-    runtime = RuntimeConfig(device=flags.device, precision="bf16" if cuda else "float32", compile=cuda, threads=1)
+    runtime = RuntimeConfig(
+        device=flags.device, precision="bf16" if cuda else "float32", compile=cuda, threads=1
+    )
     steps = Steps(config.model, config.tokenizer.vocab_size, config.base, runtime)
     with tempfile.TemporaryDirectory(dir=flags.folder) as temporary:
         states = StateWriter(Path(temporary), lambda _: ())
         count = steps.stretch_of(stretch_s)
         write_s, stall_s = write_alone(steps, states)
         size = sum(path.stat().st_size for path in saved_steps(Path(temporary))[-1].iterdir())
-        say(f"state of {size / 1e6:.0f} MB, written alone in {write_s:.1f} s; stretches of {count} steps")
+        say(
+            f"state of {size / 1e6:.0f} MB, written alone in {write_s:.1f} s; stretches of {count}"
+            " steps"
+        )
         measured: list[tuple[float, float, float]] = []
         for number in range(1, rounds + 1):
             plain = stretch_without(steps, count) if number % 2 else None
@@ -134,7 +156,12 @@ def main() -> None:
 
 
 def report(
-    measured: list[tuple[float, float, float]], write_s: float, stall_s: float, size: int, device: str, count: int
+    measured: list[tuple[float, float, float]],
+    write_s: float,
+    stall_s: float,
+    size: int,
+    device: str,
+    count: int,
 ) -> None:
     table(
         "a stretch of steps, seconds",

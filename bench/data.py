@@ -1,20 +1,26 @@
-"""From a dataset on a Hub to token shards: what each stage costs in time, processor time and memory, beside datatrove.
+"""From a dataset on a Hub to token shards: what each stage costs in time, processor time and
+memory, beside datatrove.
 
     python bench/data.py --source FOLDER --megabytes 100,1000 [--work FOLDER] [--no-peer] [--quick]
-    pip install 'datatrove==0.10.1' 'xxhash<4' regex        # the peer; without it its figures are null
+    pip install 'datatrove==0.10.1' 'xxhash<4' regex        # the peer; without it its figures are
+    null
 
-FOLDER holds parquet files with a text column. Of it as much text is taken as asked for (`--megabytes`, of UTF-8 bytes), or it
-is repeated with every fourth word changed, which is then said. A Hub on loopback serves it from disk, in a process that is not
-counted. Each stage runs in a process of its own: import, corpus (exact and near-duplicates found and dropped), preview,
+FOLDER holds parquet files with a text column. Of it as much text is taken as asked for
+(`--megabytes`, of UTF-8 bytes), or it is repeated with every fourth word changed, which is then
+said. A Hub on loopback serves it from disk, in a process that is not counted. Each stage runs in a
+process of its own: import, corpus (exact and near-duplicates found and dropped), preview,
 tokenizer, token shards.
 
-Figures. `data_peak_mb_STAGE`: the largest sum of PSS over the stage's processes at the largest size; `at_smallest` is the same at
-the smallest size, and memory does not grow with the corpus where the two are close. `data_mb_per_second`: megabytes of text
-through all five stages in a second, and `data_mb_per_cpu_second`: by processor time. `data_total_wall_s` and
-`data_total_cpu_s`: import, corpus and shards against datatrove's pipeline on the same rows: read the parquet files (locally;
-ours reads them over HTTP), drop short texts, exact duplicates, MinHash near-duplicates (five-word shingles, 21 bands of 6), encode
-with the same tokenizer.json, merge. The peer is treated kindly: words are cut by `str.split` instead of its default spaCy (`--peer-words spacy` has that),
-nothing is written between its steps, nothing is shuffled. Both use all cores. Says nothing about a real network.
+Figures. `data_peak_mb_STAGE`: the largest sum of PSS over the stage's processes at the largest
+size; `at_smallest` is the same at the smallest size, and memory does not grow with the corpus where
+the two are close. `data_mb_per_second`: megabytes of text through all five stages in a second, and
+`data_mb_per_cpu_second`: by processor time. `data_total_wall_s` and `data_total_cpu_s`: import,
+corpus and shards against datatrove's pipeline on the same rows: read the parquet files (locally;
+ours reads them over HTTP), drop short texts, exact duplicates, MinHash near-duplicates (five-word
+shingles, 21 bands of 6), encode with the same tokenizer.json, merge. The peer is treated kindly:
+words are cut by `str.split` instead of its default spaCy (`--peer-words spacy` has that), nothing
+is written between its steps, nothing is shuffled. Both use all cores. Says nothing about a real
+network.
 """
 
 from __future__ import annotations
@@ -64,7 +70,9 @@ class Places:
 
 @dataclass(frozen=True)
 class Measured:
-    """One size: the text, and the footprint of each stage by name; `tokens` and `peer_tokens` are in the final shards."""
+    """One size: the text, and the footprint of each stage by name; `tokens` and `peer_tokens` are
+    in the final shards.
+    """
 
     made: Made
     stages: dict[str, Footprint]
@@ -78,11 +86,15 @@ class Measured:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", type=Path)
     parser.add_argument("--column", default="text")
     parser.add_argument("--megabytes", default="100,1000", help="sizes of text, ascending")
-    parser.add_argument("--work", type=Path, help="an absent folder that is kept; default: a temporary one")
+    parser.add_argument(
+        "--work", type=Path, help="an absent folder that is kept; default: a temporary one"
+    )
     parser.add_argument("--vocab-size", type=int, default=8192)
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--peer-words", choices=["split", "spacy"], default="split")
@@ -92,18 +104,29 @@ def main() -> None:
     if flags.stage:
         STAGES[flags.stage](Places(flags.work), flags.vocab_size)
         return
-    sizes = [float(size) for size in (QUICK_MEGABYTES if flags.quick else flags.megabytes).split(",")]
+    sizes = [
+        float(size) for size in (QUICK_MEGABYTES if flags.quick else flags.megabytes).split(",")
+    ]
     name, documents = find_documents(flags.source, flags.column)
     with tempfile.TemporaryDirectory() as temporary:
         work = flags.work or Path(temporary)
         found: list[Measured] = []
         for size in sizes:
             places = Places(work / f"{size:g}")
-            made = write_dataset(take_bytes(documents, round(size * 1e6)), places.source, round(size * 1e6))
-            said = f"{made.text_bytes / 1e6:.1f} MB of {name}, {made.rows:,} rows in {made.files} files"
+            made = write_dataset(
+                take_bytes(documents, round(size * 1e6)), places.source, round(size * 1e6)
+            )
+            said = (
+                f"{made.text_bytes / 1e6:.1f} MB of {name}, {made.rows:,} rows in {made.files}"
+                " files"
+            )
             say(
                 said
-                + (f"; the text is repeated {made.repeats} times, with every fourth word changed" if made.repeats > 1 else "")
+                + (
+                    f"; the text is repeated {made.repeats} times, with every fourth word changed"
+                    if made.repeats > 1
+                    else ""
+                )
             )
             peer_words = flags.peer_words if flags.peer and size == sizes[-1] else None
             found.append(measure_size(places, made, flags.vocab_size, peer_words))
@@ -115,11 +138,18 @@ def measure_size(places: Places, made: Made, vocab_size: int, peer_words: str | 
     """All stages at one size, and the peer where it is asked for (how it cuts words) and installed."""
     write_pack(places)
     hub = subprocess.Popen(
-        [sys.executable, str(HARNESS / "hub.py"), str(places.source)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(HARNESS / "hub.py"), str(places.source)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert hub.stdout is not None
-        env = {"HF_ENDPOINT": hub.stdout.readline().strip(), "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
+        env = {
+            "HF_ENDPOINT": hub.stdout.readline().strip(),
+            "HF_HUB_OFFLINE": "0",
+            "NO_PROXY": "127.0.0.1",
+        }
         stages = {stage: run_stage(stage, places, vocab_size, env) for stage in STAGES}
     finally:
         hub.communicate()
@@ -127,28 +157,51 @@ def measure_size(places: Places, made: Made, vocab_size: int, peer_words: str | 
     peer = peer_tokens = None
     if peer_words and installed("datatrove", "pip install 'datatrove==0.10.1' 'xxhash<4' regex"):
         say("  datatrove ...")
-        given = (places.source / "data", places.tokenizer, places.root / "peer", MIN_CHARS, peer_words)
+        given = (
+            places.source / "data",
+            places.tokenizer,
+            places.root / "peer",
+            MIN_CHARS,
+            peer_words,
+        )
         command = [sys.executable, str(HARNESS / "datatrove_job.py"), *map(str, given)]
         peer = succeeded(measure(command, log=places.root / "peer.log"), places.root / "peer.log")
-        peer_tokens = sum(path.stat().st_size for path in (places.root / "peer/merged").glob("*.ds")) // 2
-    return Measured(made, stages, peer, facts["train_tokens"] + facts["held_out_tokens"], peer_tokens)
+        peer_tokens = (
+            sum(path.stat().st_size for path in (places.root / "peer/merged").glob("*.ds")) // 2
+        )
+    return Measured(
+        made, stages, peer, facts["train_tokens"] + facts["held_out_tokens"], peer_tokens
+    )
 
 
 def run_stage(stage: str, places: Places, vocab_size: int, env: dict[str, str]) -> Footprint:
     say(f"  {stage} ...")
-    command = [sys.executable, __file__, "--stage", stage, "--work", str(places.root), "--vocab-size", str(vocab_size)]
+    command = [
+        sys.executable,
+        __file__,
+        "--stage",
+        stage,
+        "--work",
+        str(places.root),
+        "--vocab-size",
+        str(vocab_size),
+    ]
     log = places.root / f"{stage}.log"
     return succeeded(measure(command, env, log=log), log)
 
 
 def succeeded(footprint: Footprint, log: Path) -> Footprint:
     if footprint.returncode:
-        sys.exit(f"{log} ends with:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:]))
+        sys.exit(
+            f"{log} ends with:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        )
     return footprint
 
 
 def show(measured: Measured) -> None:
-    rows = [row_of(stage, footprint, measured.text_mb) for stage, footprint in measured.stages.items()]
+    rows = [
+        row_of(stage, footprint, measured.text_mb) for stage, footprint in measured.stages.items()
+    ]
     if measured.peer:
         rows.append(row_of("datatrove", measured.peer, measured.text_mb))
     head = ("stage", "wall s", "CPU s", "MB/s", "MB/CPU s", "PSS MB", "RSS MB", "largest MB")
@@ -171,7 +224,12 @@ def row_of(stage: str, footprint: Footprint, text_mb: float) -> tuple[object, ..
 def report(source: str, found: list[Measured]) -> None:
     """The JSON lines; those of the whole path last."""
     small, large = found[0], found[-1]
-    about = {"source": source, "text_mb": round(large.text_mb, 1), "repeats": large.made.repeats, "cores": os.cpu_count()}
+    about = {
+        "source": source,
+        "text_mb": round(large.text_mb, 1),
+        "repeats": large.made.repeats,
+        "cores": os.cpu_count(),
+    }
     for stage, footprint in large.stages.items():
         before = small.stages[stage]
         more = {
@@ -180,20 +238,41 @@ def report(source: str, found: list[Measured]) -> None:
             "wall_s": round(footprint.wall_s, 2),
             "cpu_s": round(footprint.cpu_s, 2),
         }
-        figure(f"data_peak_mb_{stage}", footprint.peak_pss_mb, None, "MB of PSS", footprint.peak_rss_mb, **more, **about)
+        figure(
+            f"data_peak_mb_{stage}",
+            footprint.peak_pss_mb,
+            None,
+            "MB of PSS",
+            footprint.peak_rss_mb,
+            **more,
+            **about,
+        )
     peak = max(footprint.peak_rss_mb for footprint in large.stages.values())
-    wall_s, cpu_s = (sum(getattr(footprint, name) for footprint in large.stages.values()) for name in ("wall_s", "cpu_s"))
+    wall_s, cpu_s = (
+        sum(getattr(footprint, name) for footprint in large.stages.values())
+        for name in ("wall_s", "cpu_s")
+    )
     figure("data_mb_per_second", large.text_mb / wall_s, None, "MB/s", peak, **about)
     figure("data_mb_per_cpu_second", large.text_mb / cpu_s, None, "MB/s", peak, **about)
     compared = [large.stages[stage] for stage in ("import", "corpus", "shards")]
-    peer = asdict(large.peer) if large.peer else {"wall_s": None, "cpu_s": None, "peak_pss_mb": None}
+    peer = (
+        asdict(large.peer) if large.peer else {"wall_s": None, "cpu_s": None, "peak_pss_mb": None}
+    )
     about |= {"tokens": large.tokens, "peer_tokens": large.peer_tokens}
     for name in ("wall_s", "cpu_s"):
         ours = sum(getattr(footprint, name) for footprint in compared)
-        figure(f"data_total_{name}", ours, peer[name], "s", peak, peer_peak_pss_mb=peer["peak_pss_mb"], **about)
+        figure(
+            f"data_total_{name}",
+            ours,
+            peer[name],
+            "s",
+            peak,
+            peer_peak_pss_mb=peer["peak_pss_mb"],
+            **about,
+        )
 
 
-# ---- the stages, each in a process of its own ------------------------------------------------------------------------
+# ---- the stages, each in a process of its own ----------------------------------------------------
 
 
 def write_pack(places: Places) -> None:
@@ -226,7 +305,9 @@ def run_corpus(places: Places, _: int) -> None:
     from picochat.data.pack import load_pack
 
     with publish(places.artifact("corpus"), "corpus", "bench", {}) as draft:
-        build_corpus(load_pack(places.pack), DataConfig(drop_near_duplicates=True), HostConfig(), draft)
+        build_corpus(
+            load_pack(places.pack), DataConfig(drop_near_duplicates=True), HostConfig(), draft
+        )
 
 
 def run_preview(places: Places, _: int) -> None:
@@ -252,8 +333,12 @@ def run_shards(places: Places, _: int) -> None:
     from picochat.skills.practice import write_practice
     from picochat.tokens.shards import write_shards
 
-    corpus, tokenizer = (open_artifact(places.artifact(kind), kind) for kind in ("corpus", "tokenizer"))
-    with publish(places.artifact("practice"), "practice", "bench", {"corpus": corpus.digest}) as draft:
+    corpus, tokenizer = (
+        open_artifact(places.artifact(kind), kind) for kind in ("corpus", "tokenizer")
+    )
+    with publish(
+        places.artifact("practice"), "practice", "bench", {"corpus": corpus.digest}
+    ) as draft:
         write_practice(corpus, PracticeConfig(), HostConfig(), SEED, draft)
     practice = open_artifact(places.artifact("practice"), "practice")
     with publish(places.artifact("shards"), "shards", "bench", {}) as draft:

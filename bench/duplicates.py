@@ -1,19 +1,24 @@
-"""Near-duplicates: our MinHash against datasketch's on the same documents, and what each finds of planted pairs.
+"""Near-duplicates: our MinHash against datasketch's on the same documents, and what each finds of
+planted pairs.
 
     python bench/duplicates.py --source FOLDER --documents 20000 [--pairs 300] [--quick]
     pip install datasketch        # the peer; without it its figures are null
 
-Ours: `near_duplicate_clusters` of data/corpus/duplicates.py, on one core, its bands on disk as the corpus has them. Peer: for each document a `MinHash` of 128
-permutations over the same five-word shingles (`update_batch`), then `MinHashLSH(threshold=0.8)`: query, insert, as its users
-write it. Both times begin with the texts, so cutting words is within them.
+Ours: `near_duplicate_clusters` of data/corpus/duplicates.py, on one core, its bands on disk as the
+corpus has them. Peer: for each document a `MinHash` of 128 permutations over the same five-word
+shingles (`update_batch`), then `MinHashLSH(threshold=0.8)`: query, insert, as its users write it.
+Both times begin with the texts, so cutting words is within them.
 
-Planted pairs: a real document (its first 1,500 words) and a copy with words replaced until the exact Jaccard similarity of
-the two sets of shingles is within 0.01 of 0.70, 0.75 ... 0.95. A pair counts as found where it is in one cluster (ours) or
-where the query of the copy gives the document (peer). At 0.8 and above a miss is a false negative, below 0.8 a find is a false positive. Both decide by
-estimates of 128 permutations (standard error 0.035 at 0.8), so near the threshold about half are "wrong" by definition.
+Planted pairs: a real document (its first 1,500 words) and a copy with words replaced until the
+exact Jaccard similarity of the two sets of shingles is within 0.01 of 0.70, 0.75 ... 0.95. A pair
+counts as found where it is in one cluster (ours) or where the query of the copy gives the document
+(peer). At 0.8 and above a miss is a false negative, below 0.8 a find is a false positive. Both
+decide by estimates of 128 permutations (standard error 0.035 at 0.8), so near the threshold about
+half are "wrong" by definition.
 
-Figures: `duplicates_documents_per_second`; `duplicates_false_negative_share` over pairs of 0.80 and more, and
-`duplicates_false_positive_share` over those below; found shares by similarity stand in the table and in `found`.
+Figures: `duplicates_documents_per_second`; `duplicates_false_negative_share` over pairs of 0.80 and
+more, and `duplicates_false_positive_share` over those below; found shares by similarity stand in
+the table and in `found`.
 """
 
 from __future__ import annotations
@@ -59,13 +64,17 @@ class Found:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", type=Path)
     parser.add_argument("--column", default="text")
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--pairs", type=int, default=300, help="planted pairs of each similarity")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--quick", action="store_true", help="--documents {} --pairs {}".format(*QUICK))
+    parser.add_argument(
+        "--quick", action="store_true", help="--documents {} --pairs {}".format(*QUICK)
+    )
     flags = parser.parse_args()
     documents, pairs_each = QUICK if flags.quick else (flags.documents, flags.pairs)
     source, stream = find_documents(flags.source, flags.column)
@@ -76,26 +85,48 @@ def main() -> None:
         repeats = copy + 1
         if len(texts) == documents:
             break
-    say(f"{len(texts):,} documents of {source}, {sum(map(len, texts)) / 1e6:.1f} million characters, begun {repeats} times")
+    say(
+        f"{len(texts):,} documents of {source}, {sum(map(len, texts)) / 1e6:.1f} million"
+        f" characters, begun {repeats} times"
+    )
     pairs = plant(texts, pairs_each, random.Random(flags.seed))
     ours = by_picochat(texts, pairs)
-    peer = by_datasketch(texts, pairs) if installed("datasketch", "pip install datasketch") else None
-    report(pairs, ours, peer, {"source": source, "repeats": repeats, "documents": len(texts), "pairs": len(pairs)})
+    peer = (
+        by_datasketch(texts, pairs) if installed("datasketch", "pip install datasketch") else None
+    )
+    report(
+        pairs,
+        ours,
+        peer,
+        {"source": source, "repeats": repeats, "documents": len(texts), "pairs": len(pairs)},
+    )
 
 
-# ---- planted pairs ---------------------------------------------------------------------------------------------------
+# ---- planted pairs -------------------------------------------------------------------------------
 
 
 def shingles(text: str) -> set[bytes]:
-    """All runs of five words, as data/corpus/minhash.py defines words: written again, so that the two check each other."""
+    """All runs of five words, as data/corpus/minhash.py defines words: written again, so that the
+    two check each other.
+    """
     words = WORD.findall(text.lower().encode("utf-8", "replace"))
-    return {b" ".join(words[start : start + SHINGLE_WORDS]) for start in range(len(words) - SHINGLE_WORDS + 1)}
+    return {
+        b" ".join(words[start : start + SHINGLE_WORDS])
+        for start in range(len(words) - SHINGLE_WORDS + 1)
+    }
 
 
 def plant(texts: Sequence[str], pairs_each: int, draw: random.Random) -> list[Pair]:
-    """`pairs_each` pairs of each similarity. A document is used once for each; too short ones are passed over."""
+    """`pairs_each` pairs of each similarity.
+
+    A document is used once for each; too short ones are passed over.
+    """
     heads = (text.split(maxsplit=MOST_WORDS)[:MOST_WORDS] for text in texts)
-    bases = [" ".join(words) for words in heads if len(words) >= LEAST_WORDS and len(shingles(" ".join(words))) >= LEAST_WORDS]
+    bases = [
+        " ".join(words)
+        for words in heads
+        if len(words) >= LEAST_WORDS and len(shingles(" ".join(words))) >= LEAST_WORDS
+    ]
     vocabulary = sorted({word for text in bases[:2000] for word in text.split() if word.isalpha()})
     found: list[Pair] = []
     for aimed_at in SIMILARITIES:
@@ -112,22 +143,33 @@ def plant(texts: Sequence[str], pairs_each: int, draw: random.Random) -> list[Pa
     return found
 
 
-def planted(text: str, aimed_at: float, vocabulary: Sequence[str], draw: random.Random) -> Pair | None:
-    """The text with words replaced until its similarity has come down to what was aimed at; None where it jumped below."""
+def planted(
+    text: str, aimed_at: float, vocabulary: Sequence[str], draw: random.Random
+) -> Pair | None:
+    """The text with words replaced until its similarity has come down to what was aimed at; None
+    where it jumped below.
+    """
     words, before = text.split(), shingles(text)
     changed = list(words)
     jaccard = 1.0
     while jaccard > aimed_at + WITHIN:
-        # A similarity j leaves 2j / (1 + j) of the shingles. Half of what is missing is taken at a time: places may overlap.
-        missing = (2 * jaccard / (1 + jaccard) - 2 * aimed_at / (1 + aimed_at)) * len(before) / SHINGLE_WORDS
+        # A similarity j leaves 2j / (1 + j) of the shingles. Half of what is missing is taken at a
+        # time: places may overlap.
+        missing = (
+            (2 * jaccard / (1 + jaccard) - 2 * aimed_at / (1 + aimed_at))
+            * len(before)
+            / SHINGLE_WORDS
+        )
         for _ in range(max(1, int(missing / 2))):
             changed[draw.randrange(len(changed))] = draw.choice(vocabulary)
         after = shingles(" ".join(changed))
         jaccard = len(before & after) / len(before | after)
-    return Pair(text, " ".join(changed), jaccard, aimed_at) if jaccard >= aimed_at - WITHIN else None
+    return (
+        Pair(text, " ".join(changed), jaccard, aimed_at) if jaccard >= aimed_at - WITHIN else None
+    )
 
 
-# ---- the two ---------------------------------------------------------------------------------------------------------
+# ---- the two -------------------------------------------------------------------------------------
 
 
 def by_picochat(texts: Sequence[str], pairs: Sequence[Pair]) -> Found:
@@ -136,7 +178,8 @@ def by_picochat(texts: Sequence[str], pairs: Sequence[Pair]) -> Found:
     started = time.monotonic()
     near_duplicate_clusters(texts, THRESHOLD)
     seconds = time.monotonic() - started
-    # Each pair by itself: chains over other documents, which clusters also follow, would hide what a single comparison does.
+    # Each pair by itself: chains over other documents, which clusters also follow, would hide what
+    # a single comparison does.
     found = [bool(near_duplicate_clusters([pair.text, pair.copy], THRESHOLD)) for pair in pairs]
     return Found(len(texts) / seconds, found, peak_mb())
 
@@ -164,22 +207,52 @@ def by_datasketch(texts: Sequence[str], pairs: Sequence[Pair]) -> Found:
     return Found(len(texts) / seconds, found, peak_mb())
 
 
-def report(pairs: Sequence[Pair], ours: Found, peer: Found | None, about: dict[str, object]) -> None:
+def report(
+    pairs: Sequence[Pair], ours: Found, peer: Found | None, about: dict[str, object]
+) -> None:
     rows = []
     for aimed_at in SIMILARITIES:
         chosen = [index for index, pair in enumerate(pairs) if pair.aimed_at == aimed_at]
         mean = sum(pairs[index].jaccard for index in chosen) / len(chosen) if chosen else 0.0
-        rows.append((f"{aimed_at:.2f}", len(chosen), f"{mean:.4f}", share(ours, chosen), share(peer, chosen)))
-    table("planted pairs found, by exact similarity", ("similarity", "pairs", "mean", "ours", "datasketch"), rows)
+        rows.append(
+            (
+                f"{aimed_at:.2f}",
+                len(chosen),
+                f"{mean:.4f}",
+                share(ours, chosen),
+                share(peer, chosen),
+            )
+        )
+    table(
+        "planted pairs found, by exact similarity",
+        ("similarity", "pairs", "mean", "ours", "datasketch"),
+        rows,
+    )
     similar = [index for index, pair in enumerate(pairs) if pair.jaccard >= THRESHOLD]
     others = [index for index, pair in enumerate(pairs) if pair.jaccard < THRESHOLD]
     peak = ours.peak_rss_mb
     about["found"] = {row[0]: [row[3], row[4]] for row in rows}
-    missed = [None if (part := share(found, similar)) is None else 1 - part for found in (ours, peer)]
+    missed = [
+        None if (part := share(found, similar)) is None else 1 - part for found in (ours, peer)
+    ]
     figure("duplicates_false_negative_share", missed[0], missed[1], "share of pairs", peak, **about)
-    figure("duplicates_false_positive_share", share(ours, others), share(peer, others), "share of pairs", peak, **about)
+    figure(
+        "duplicates_false_positive_share",
+        share(ours, others),
+        share(peer, others),
+        "share of pairs",
+        peak,
+        **about,
+    )
     theirs = peer.documents_per_second if peer else None
-    figure("duplicates_documents_per_second", ours.documents_per_second, theirs, "documents/s on one core", peak, **about)
+    figure(
+        "duplicates_documents_per_second",
+        ours.documents_per_second,
+        theirs,
+        "documents/s on one core",
+        peak,
+        **about,
+    )
 
 
 def share(found: Found | None, chosen: Sequence[int]) -> float | None:

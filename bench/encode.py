@@ -1,16 +1,20 @@
-"""Text to ids: our encoder with threads against `tokenizers`' own batch encoders on the same cores; the ids must be equal.
+"""Text to ids: our encoder with threads against `tokenizers`' own batch encoders on the same cores;
+the ids must be equal.
 
-    python bench/encode.py --source FOLDER --megabytes 100 [--cores 2] [--tokenizer tokenizer.json] [--quick]
-    (the peer, tokenizers, is a dependency of picochat: nothing to install)
+    python bench/encode.py --source FOLDER --megabytes 100 [--cores 2] [--tokenizer tokenizer.json]
+    [--quick] (the peer, tokenizers, is a dependency of picochat: nothing to install)
 
-The tokenizer is trained on the first 20 MB of the text, or given. Ours: `Tokenizer.encode_documents` (tiktoken, built from the
-same file) on batches of 500,000 characters, one thread a core (`tokens/encode.py` calls it in processes, which also read). Peers: `encode_batch_fast` and
-`encode_batch` with as many threads of their own, on batches ten times as large, so that their threads seldom wait; `.ids` is
-within their time, making arrays of it is not. Each runs over all documents `--rounds` times, and its best time counts. Every
-document's ids are compared with both peers'; one that differs ends the benchmark.
+The tokenizer is trained on the first 20 MB of the text, or given. Ours:
+`Tokenizer.encode_documents` (tiktoken, built from the same file) on batches of 500,000 characters,
+one thread a core (`tokens/encode.py` calls it in processes, which also read). Peers:
+`encode_batch_fast` and `encode_batch` with as many threads of their own, on batches ten times as
+large, so that their threads seldom wait; `.ids` is within their time, making arrays of it is not.
+Each runs over all documents `--rounds` times, and its best time counts. Every document's ids are
+compared with both peers'; one that differs ends the benchmark.
 
-Figures, in MB (10^6 bytes of UTF-8) a second of wall time on all cores: `encode_mb_per_second` against `encode_batch_fast`, the
-faster peer, and `encode_mb_per_second_against_encode_batch`. Reading and writing are left out.
+Figures, in MB (10^6 bytes of UTF-8) a second of wall time on all cores: `encode_mb_per_second`
+against `encode_batch_fast`, the faster peer, and `encode_mb_per_second_against_encode_batch`.
+Reading and writing are left out.
 """
 
 from __future__ import annotations
@@ -49,7 +53,9 @@ class Timed:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", type=Path)
     parser.add_argument("--column", default="text")
     parser.add_argument("--megabytes", type=float, default=100)
@@ -57,7 +63,9 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path)
     parser.add_argument("--vocab-size", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help=f"--megabytes {QUICK_MEGABYTES:g} --rounds 2")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"--megabytes {QUICK_MEGABYTES:g} --rounds 2"
+    )
     flags = parser.parse_args()
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: flags.cores]))
     os.environ |= {
@@ -69,7 +77,10 @@ def main() -> None:
     copies, texts = zip(*take_bytes(documents, wanted), strict=True)
     text_mb = sum(len(text.encode()) for text in texts) / 1e6
     repeats = max(copies) + 1
-    say(f"{text_mb:.1f} MB of {source}, {len(texts):,} documents, begun {repeats} times, {flags.cores} cores")
+    say(
+        f"{text_mb:.1f} MB of {source}, {len(texts):,} documents, begun {repeats} times,"
+        f" {flags.cores} cores"
+    )
     compare(
         texts,
         text_mb,
@@ -82,7 +93,13 @@ def main() -> None:
 
 
 def compare(
-    texts: Sequence[str], text_mb: float, given: Path | None, vocab_size: int, rounds: int, cores: int, about: dict[str, object]
+    texts: Sequence[str],
+    text_mb: float,
+    given: Path | None,
+    vocab_size: int,
+    rounds: int,
+    cores: int,
+    about: dict[str, object],
 ) -> None:
     from picochat.tokens.tokenizer import Tokenizer, needs_reference
 
@@ -96,23 +113,39 @@ def compare(
     if tokenizer.encoder != "tiktoken":
         sys.exit(f"tiktoken does not encode here: {tokenizer.encoder_note}")
     groups = batches(texts, BATCH_CHARS)
-    say(f"{sum(map(needs_reference, texts))} documents go to the slower encoder, for their long runs of blanks")
+    say(
+        f"{sum(map(needs_reference, texts))} documents go to the slower encoder, for their long"
+        " runs of blanks"
+    )
     with ThreadPoolExecutor(cores) as pool:
         ours, tokens = timed(
-            "picochat", lambda watch: watch.run(lambda: list(pool.map(tokenizer.encode_documents, groups))), rounds
+            "picochat",
+            lambda watch: watch.run(lambda: list(pool.map(tokenizer.encode_documents, groups))),
+            rounds,
         )
     ids = np.concatenate(tokens)
     peer_groups = batches(texts, PEER_BATCH_CHARS)
     fast, fast_ids = timed(
-        "encode_batch_fast", lambda watch: stream_of(peer.encode_batch_fast, peer_groups, tokenizer.bos, watch), rounds
+        "encode_batch_fast",
+        lambda watch: stream_of(peer.encode_batch_fast, peer_groups, tokenizer.bos, watch),
+        rounds,
     )
     require_equal(ids, fast_ids)
     slow, slow_ids = timed(
-        "encode_batch", lambda watch: stream_of(peer.encode_batch, peer_groups, tokenizer.bos, watch), rounds
+        "encode_batch",
+        lambda watch: stream_of(peer.encode_batch, peer_groups, tokenizer.bos, watch),
+        rounds,
     )
     require_equal(ids, slow_ids)
     rows = [
-        (each.name, each.wall_s, each.cpu_s, text_mb / each.wall_s, text_mb / each.cpu_s, each.peak_rss_mb)
+        (
+            each.name,
+            each.wall_s,
+            each.cpu_s,
+            text_mb / each.wall_s,
+            text_mb / each.cpu_s,
+            each.peak_rss_mb,
+        )
         for each in (ours, fast, slow)
     ]
     table(
@@ -128,7 +161,14 @@ def compare(
         "vocab_size": tokenizer.vocab_size,
     }
     rate = text_mb / ours.wall_s
-    figure("encode_mb_per_second_against_encode_batch", rate, text_mb / slow.wall_s, "MB/s", ours.peak_rss_mb, **about)
+    figure(
+        "encode_mb_per_second_against_encode_batch",
+        rate,
+        text_mb / slow.wall_s,
+        "MB/s",
+        ours.peak_rss_mb,
+        **about,
+    )
     figure("encode_mb_per_second", rate, text_mb / fast.wall_s, "MB/s", ours.peak_rss_mb, **about)
 
 
@@ -174,11 +214,15 @@ class Watch:
         return found
 
 
-def stream_of(encode: Callable[..., list[Any]], groups: list[list[str]], bos: int, watch: Watch) -> Ids:
+def stream_of(
+    encode: Callable[..., list[Any]], groups: list[list[str]], bos: int, watch: Watch
+) -> Ids:
     """All ids of a peer in one stream, bos before each document, as ours has them."""
     parts: list[Ids] = []
     for group in groups:
-        found = watch.run(lambda group=group: [each.ids for each in encode(group, add_special_tokens=False)])
+        found = watch.run(
+            lambda group=group: [each.ids for each in encode(group, add_special_tokens=False)]
+        )
         parts += [np.array([bos, *ids], dtype=np.uint16) for ids in found]
     return np.concatenate(parts)
 
@@ -188,7 +232,15 @@ def timed(name: str, work: Callable[[Watch], T], rounds: int) -> tuple[Timed, T]
     watches = [Watch() for _ in range(rounds)]
     found = [work(watch) for watch in watches][-1]
     best = min(watches, key=lambda watch: watch.wall_s)
-    return Timed(name, best.wall_s, best.cpu_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6), found
+    return (
+        Timed(
+            name,
+            best.wall_s,
+            best.cpu_s,
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        ),
+        found,
+    )
 
 
 def require_equal(ours: Ids, theirs: Ids) -> None:

@@ -1,12 +1,16 @@
-"""Replies to the eval rows: in batches with a cache against one row at a time, without a cache and with one. On the CPU.
+"""Replies to the eval rows: in batches with a cache against one row at a time, without a cache and
+with one. On the CPU.
 
-    python bench/evals.py [--run demo/out/runs/tiny-wiki-v1] [--scale tiny] [--rows 512] [--threads 1] [--quick]
+    python bench/evals.py [--run demo/out/runs/tiny-wiki-v1] [--scale tiny] [--rows 512] [--threads
+    1] [--quick]
 
-`--run`: weights, tokenizer and rows of a finished run, whose replies end where that model ends them. Without one: new weights
-of the scale and a tokenizer trained on the SFT rows, whose replies all run to the limit. The slow ways answer a seeded sample
-of the same rows, because all of them would take minutes; every way is timed in turns, and the best turn counts. Replies are
-compared token for token, in float32: a way that says something else stops the benchmark. The bound is 20 times as many rows/s
-as one row at a time without a cache; the ratio over one row at a time with a cache is stated beside it.
+`--run`: weights, tokenizer and rows of a finished run, whose replies end where that model ends
+them. Without one: new weights of the scale and a tokenizer trained on the SFT rows, whose replies
+all run to the limit. The slow ways answer a seeded sample of the same rows, because all of them
+would take minutes; every way is timed in turns, and the best turn counts. Replies are compared
+token for token, in float32: a way that says something else stops the benchmark. The bound is 20
+times as many rows/s as one row at a time without a cache; the ratio over one row at a time with a
+cache is stated beside it.
 """
 
 from __future__ import annotations
@@ -60,18 +64,26 @@ class Task:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run", type=Path)
     parser.add_argument("--scale", default="tiny")
     parser.add_argument("--rows", type=int, default=512)
     parser.add_argument("--sample", type=int, default=24, help="rows that the slow ways answer")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="128 rows, 8 of them one at a time, one turn")
+    parser.add_argument(
+        "--quick", action="store_true", help="128 rows, 8 of them one at a time, one turn"
+    )
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
     rows, sample, turns = (128, 8, 1) if flags.quick else (flags.rows, flags.sample, TURNS)
     task = opened(flags.run, flags.scale, rows)
-    source = f"weights of {flags.run}" if flags.run else f"new weights at {flags.scale}: every reply runs to the limit"
+    source = (
+        f"weights of {flags.run}"
+        if flags.run
+        else f"new weights at {flags.scale}: every reply runs to the limit"
+    )
     compare_generation(task, sample, turns, source, flags.threads)
     compare_choice(task, sample, turns, source, flags.threads)
 
@@ -95,7 +107,9 @@ def opened(run: Path | None, scale: str, most: int) -> Task:
 
 
 def trained_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    """A small one: the rows alone hold too few pieces for the vocabulary of a scale, which the model has all the same."""
+    """A small one: the rows alone hold too few pieces for the vocabulary of a scale, which the
+    model has all the same.
+    """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "tokenizer.json"
         place.write_bytes(train(texts, 1_024))
@@ -117,13 +131,26 @@ def compare_generation(task: Task, sample: int, turns: int, source: str, threads
             started = time.perf_counter()
             replies = way(task, rows)
             speeds[name] = max(speeds[name], len(rows) / (time.perf_counter() - started))
-            differing = [row.id for row, ids in zip(rows, replies, strict=True) if ids != said[row.id]]
+            differing = [
+                row.id for row, ids in zip(rows, replies, strict=True) if ids != said[row.id]
+            ]
             assert not differing, f"{name} says something else to {differing}"
     fast, cached, plain = speeds.values()
-    table("generated replies", ["way", "rows/s", "batched is x times"], [[n, s, fast / s] for n, s in speeds.items()])
+    table(
+        "generated replies",
+        ["way", "rows/s", "batched is x times"],
+        [[n, s, fast / s] for n, s in speeds.items()],
+    )
     tokens = sum(len(ids) + 1 for ids in said.values()) / len(said)
-    shared = {"rows": len(asked), "tokens_per_reply": round(tokens, 1), "threads": threads, "source": source}
-    figure("eval_generation_over_no_cache", fast, plain, "rows/s", peak_rss_mb(), bound=BOUND, **shared)
+    shared = {
+        "rows": len(asked),
+        "tokens_per_reply": round(tokens, 1),
+        "threads": threads,
+        "source": source,
+    }
+    figure(
+        "eval_generation_over_no_cache", fast, plain, "rows/s", peak_rss_mb(), bound=BOUND, **shared
+    )
     figure("eval_generation_over_cached_rows", fast, cached, "rows/s", peak_rss_mb(), **shared)
 
 
@@ -140,9 +167,21 @@ def compare_choice(task: Task, sample: int, turns: int, source: str, threads: in
         slow = max(slow, len(some) / (time.perf_counter() - started))
         for row in some:
             likelihoods = said[row.id].log_likelihoods
-            assert likelihoods and max(abs(a - b) for a, b in zip(likelihoods, alone[row.id], strict=True)) < 1e-4, row.id
+            assert (
+                likelihoods
+                and max(abs(a - b) for a, b in zip(likelihoods, alone[row.id], strict=True)) < 1e-4
+            ), row.id
     table("choices", ["way", "rows/s"], [["in batches", fast], ["one option at a time", slow]])
-    figure("eval_choice", fast, slow, "rows/s", peak_rss_mb(), rows=len(asked), threads=threads, source=source)
+    figure(
+        "eval_choice",
+        fast,
+        slow,
+        "rows/s",
+        peak_rss_mb(),
+        rows=len(asked),
+        threads=threads,
+        source=source,
+    )
 
 
 def batched(task: Task, rows: Sequence[EvalRow]) -> Replies:
@@ -157,7 +196,10 @@ def batched(task: Task, rows: Sequence[EvalRow]) -> Replies:
 
 def one_at_a_time(task: Task, rows: Sequence[EvalRow]) -> Replies:
     prompts = [row_prompt(row, task.tokenizer) for row in rows]
-    return [greedy_replies(task.model, [p], end=task.tokenizer.end, max_new_tokens=task.limit)[0] for p in prompts]
+    return [
+        greedy_replies(task.model, [p], end=task.tokenizer.end, max_new_tokens=task.limit)[0]
+        for p in prompts
+    ]
 
 
 @torch.no_grad()
@@ -177,8 +219,14 @@ def one_at_a_time_without_cache(task: Task, rows: Sequence[EvalRow]) -> Replies:
 
 def one_choice(task: Task, row: EvalRow) -> list[float]:
     prompt = row_prompt(row, task.tokenizer)
-    continuations = [[*task.tokenizer.encode(candidate), task.tokenizer.end] for candidate in choice_candidates(row)]
-    return [continuation_log_likelihoods(task.model, [(prompt, ids)])[0] / len(ids) for ids in continuations]
+    continuations = [
+        [*task.tokenizer.encode(candidate), task.tokenizer.end]
+        for candidate in choice_candidates(row)
+    ]
+    return [
+        continuation_log_likelihoods(task.model, [(prompt, ids)])[0] / len(ids)
+        for ids in continuations
+    ]
 
 
 def peak_rss_mb() -> float:

@@ -1,13 +1,17 @@
-"""The compiled step of a scale, inspected without a GPU: graphs, products, kernels, what is fused, what is materialised.
+"""The compiled step of a scale, inspected without a GPU: graphs, products, kernels, what is fused,
+what is materialised.
 
-    python bench/graph.py --scale h100-100m [--layers 2] [--sequences 2] [--precision bf16] [--device cpu] [--quick]
+    python bench/graph.py --scale h100-100m [--layers 2] [--sequences 2] [--precision bf16]
+    [--device cpu] [--quick]
 
-The graphs are those that any device is given; kernels and buffers are what the compiler's CPU (or, with --device cuda, GPU)
-backend makes of them, and its decisions to fuse are largely the same. Fewer layers are compiled than the scale has, because
-each is compiled like the others; products are stated per layer. Says nothing about speed. Ends with one JSON line.
+The graphs are those that any device is given; kernels and buffers are what the compiler's CPU (or,
+with --device cuda, GPU) backend makes of them, and its decisions to fuse are largely the same.
+Fewer layers are compiled than the scale has, because each is compiled like the others; products are
+stated per layer. Says nothing about speed. Ends with one JSON line.
 
-Expected in bf16: one graph, no break, two products a layer forward and four backward, no operator that the host waits for, no
-float32 buffer as large as the logits, and no kernel of its own for norm, RoPE, SwiGLU or the residual.
+Expected in bf16: one graph, no break, two products a layer forward and four backward, no operator
+that the host waits for, no float32 buffer as large as the logits, and no kernel of its own for
+norm, RoPE, SwiGLU or the residual.
 """
 
 from __future__ import annotations
@@ -34,19 +38,29 @@ from picochat.model.compute import DTYPES, open_compute
 from picochat.model.gpt import GPT, initialise
 from picochat.scales import find_scale
 
-KERNEL = re.compile(r"^\s*(?:kernel_)?((?:cpp|triton)_\w*fused_\w+?)(?:_\d+)?(?:\.run)?\(", re.MULTILINE)
+KERNEL = re.compile(
+    r"^\s*(?:kernel_)?((?:cpp|triton)_\w*fused_\w+?)(?:_\d+)?(?:\.run)?\(", re.MULTILINE
+)
 BUFFER = re.compile(r"= empty_strided_(?:cpu|cuda)\(\(([\d, ]*)\), \([\d, ]*\), torch\.(\w+)\)")
-EXTERN = re.compile(r"(?:extern_kernels\.(\w+)|torch\.ops\.aten\.(_scaled_dot_product\w+?)(?:\.default)?)\(")
+EXTERN = re.compile(
+    r"(?:extern_kernels\.(\w+)|torch\.ops\.aten\.(_scaled_dot_product\w+?)(?:\.default)?)\("
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scale", default="h100-100m")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--sequences", type=int, default=2)
     parser.add_argument("--precision", choices=sorted(DTYPES), default="bf16")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--quick", action="store_true", help="the graphs alone, of a small shape; no code is generated")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="the graphs alone, of a small shape; no code is generated",
+    )
     flags = parser.parse_args()
     scale = "tiny" if flags.quick else flags.scale
     config = find_scale(scale).config
@@ -55,7 +69,9 @@ def main() -> None:
     initialise(model, 0)
     centre_(model)
     model.to(flags.device)
-    block = torch.randint(0, config.tokenizer.vocab_size, (flags.sequences, shape.context + 1), device=flags.device)
+    block = torch.randint(
+        0, config.tokenizer.vocab_size, (flags.sequences, shape.context + 1), device=flags.device
+    )
     ids, targets, dtype = block[:, :-1], block[:, 1:], DTYPES[flags.precision]
     graph = inspect(model, ids, targets, dtype)
     row: dict[str, object] = {
@@ -71,17 +87,25 @@ def main() -> None:
     }
     if not flags.quick:
         row.update(generated(model, ids, targets, dtype, flags))
-    print(json.dumps({**row, "torch": torch.__version__, "command": " ".join(["python", *sys.argv])}))
+    print(
+        json.dumps({**row, "torch": torch.__version__, "command": " ".join(["python", *sys.argv])})
+    )
 
 
 def generated(
-    model: GPT, ids: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype, flags: argparse.Namespace
+    model: GPT,
+    ids: torch.Tensor,
+    targets: torch.Tensor,
+    dtype: torch.dtype,
+    flags: argparse.Namespace,
 ) -> dict[str, object]:
     """Kernels by direction, what each fuses, and the buffers as large as the logits."""
     from torch._inductor.utils import run_fw_bw_and_get_code
 
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # so that code is generated, and not taken from an earlier run
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = (
+            cache  # so that code is generated, and not taken from an earlier run
+        )
         compute = open_compute(
             RuntimeConfig.model_validate(
                 {
@@ -108,7 +132,9 @@ def generated(
         for name, count in kernels.items():
             say(f"  {count} x {name}")
         found[f"{direction}_kernels"] = sum(kernels.values())
-        found[f"{direction}_kernels_a_layer"] = round((sum(kernels.values())) / model.config.layers, 1)
+        found[f"{direction}_kernels_a_layer"] = round(
+            (sum(kernels.values())) / model.config.layers, 1
+        )
         found[f"{direction}_library_calls"] = dict(externs)
         found[f"{direction}_float32_logits"] = sum(
             kind == "float32" and product(size) >= logits for size, kind in BUFFER.findall(call)

@@ -1,9 +1,10 @@
-"""Imports from a loopback Hub, killed with SIGKILL at random moments: does each end in the bytes of an undisturbed one?
+"""Imports from a loopback Hub, killed with SIGKILL at random moments: does each end in the bytes of
+an undisturbed one?
 
     python bench/kill_import.py [--kills 50] [--seed 1] [--quick]
 
-Ends with one JSON line: kills, imports that were finished under them, and how many of those differ (the figure; 0 is right).
-Not a power cut: what was written and not synced survives a kill.
+Ends with one JSON line: kills, imports that were finished under them, and how many of those differ
+(the figure; 0 is right). Not a power cut: what was written and not synced survives a kill.
 """
 
 from __future__ import annotations
@@ -35,14 +36,31 @@ def main() -> None:
         expected = folder_bytes(folder / "calm")
         while kills < wanted:
             imports += 1
-            kills += import_with_kills(folder / str(imports), min(5, wanted - kills), longest_s, choose)
+            kills += import_with_kills(
+                folder / str(imports), min(5, wanted - kills), longest_s, choose
+            )
             found = folder_bytes(folder / str(imports))
-            names = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+            names = sorted(
+                name for name in {*found, *expected} if found.get(name) != expected.get(name)
+            )
             different += bool(names)
-            print(f"{kills} kills, {imports} imports, {different} different {', '.join(names)}", file=sys.stderr)
+            print(
+                f"{kills} kills, {imports} imports, {different} different {', '.join(names)}",
+                file=sys.stderr,
+            )
     command = f"python bench/kill_import.py --kills {wanted} --seed {flags.seed}"
-    figures = {"figure": "imports_changed_by_kills", "ours": different, "peer": None, "ratio": None, "unit": "imports"}
-    print(json.dumps({**figures, "peak_rss_mb": None, "kills": kills, "imports": imports, "command": command}))
+    figures = {
+        "figure": "imports_changed_by_kills",
+        "ours": different,
+        "peer": None,
+        "ratio": None,
+        "unit": "imports",
+    }
+    print(
+        json.dumps(
+            {**figures, "peak_rss_mb": None, "kills": kills, "imports": imports, "command": command}
+        )
+    )
     sys.exit(1 if different else 0)
 
 

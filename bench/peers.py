@@ -1,20 +1,24 @@
-"""A training step beside its peers, on the CPU: same shape, same token ids, same threads, taking turns. And the loss at equal tokens.
+"""A training step beside its peers, on the CPU: same shape, same token ids, same threads, taking
+turns. And the loss at equal tokens.
 
-    python bench/peers.py --scale small --threads 2 --rounds 6 --source FOLDER [--sequences 4] [--only picochat,litgpt] [--quick]
-    python bench/peers.py --loss --scale tiny --loss-tokens 200000 --seeds 2 --source FOLDER
-    (peers: pip install --no-deps -r bench/peers-requirements.txt, into an environment that has picochat and transformers)
+    python bench/peers.py --scale small --threads 2 --rounds 6 --source FOLDER [--sequences 4]
+    [--only picochat,litgpt] [--quick] python bench/peers.py --loss --scale tiny --loss-tokens
+    200000 --seeds 2 --source FOLDER (peers: pip install --no-deps -r bench/peers-requirements.txt,
+    into an environment that has picochat and transformers)
 
-Contenders: picochat's loop; Hugging Face `Trainer` on Qwen3ForCausalLM of the same shape (sequential residual, the nearest
-stock class); litgpt's pretraining loop on its own model class with picochat's block (parallel residual, one shared norm,
-QK-norm, tied). float32, AdamW; each loop clips, logs and compiles as its own defaults say, without evaluation or checkpoints
-inside the timed part. Each of our settings and each of theirs is a contender; the fastest of each side is compared.
-Each is a process of its own. After its first steps (compiling), they take turns of `--steps` steps, all others stopped. A
-step is what lies between taking the first row of one batch and of the next. The figure is the median step of all turns;
-`ratio_by_round` shows what single rounds gave.
+Contenders: picochat's loop; Hugging Face `Trainer` on Qwen3ForCausalLM of the same shape
+(sequential residual, the nearest stock class); litgpt's pretraining loop on its own model class
+with picochat's block (parallel residual, one shared norm, QK-norm, tied). float32, AdamW; each loop
+clips, logs and compiles as its own defaults say, without evaluation or checkpoints inside the timed
+part. Each of our settings and each of theirs is a contender; the fastest of each side is compared.
+Each is a process of its own. After its first steps (compiling), they take turns of `--steps` steps,
+all others stopped. A step is what lies between taking the first row of one batch and of the next.
+The figure is the median step of all turns; `ratio_by_round` shows what single rounds gave.
 
-`--loss`: after `--loss-tokens` training tokens, nats per held-out target, the same rows and the same sum for all: picochat
-with the recipe of its scale (its schedule fitted to the tokens) against the best of a grid of AdamW recipes for each peer.
-The grid is searched with the first seed; picochat and each peer's winner are then trained with all seeds, and means compared.
+`--loss`: after `--loss-tokens` training tokens, nats per held-out target, the same rows and the
+same sum for all: picochat with the recipe of its scale (its schedule fitted to the tokens) against
+the best of a grid of AdamW recipes for each peer. The grid is searched with the first seed;
+picochat and each peer's winner are then trained with all seeds, and means compared.
 """
 
 from __future__ import annotations
@@ -61,7 +65,9 @@ SCHEDULES = (
 def main() -> None:
     flags = parsed()
     names = contenders(flags)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that no contender outlives us
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("terminated")
+    )  # so that no contender outlives us
     with tempfile.TemporaryDirectory() as folder:
         task = prepared(flags, Path(folder))
         if flags.loss:
@@ -71,11 +77,15 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scale", default="tiny")
     parser.add_argument("--source", type=Path)
     parser.add_argument("--column", default="text")
-    parser.add_argument("--megabytes", type=float, default=20, help="of text, for tokenizer and rows")
+    parser.add_argument(
+        "--megabytes", type=float, default=20, help="of text, for tokenizer and rows"
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--sequences", type=int, help="of one step; default: the scale's")
     parser.add_argument("--steps", type=int, default=5, help="of one turn")
@@ -85,7 +95,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--loss", action="store_true")
     parser.add_argument("--loss-tokens", type=int, default=200_000)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="tiny, few steps, one setting of each; with --loss one rate")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="tiny, few steps, one setting of each; with --loss one rate",
+    )
     flags = parser.parse_args()
     if flags.quick:
         flags.scale, flags.megabytes, flags.rounds, flags.steps = "tiny", 2.0, 2, 5
@@ -100,21 +114,29 @@ def contenders(flags: argparse.Namespace) -> list[str]:
     if unknown := [name for name in names if name not in CONTENDERS]:
         sys.exit(f"no contender {', '.join(unknown)}; there are: {', '.join(CONTENDERS)}")
     how = "pip install --no-deps -r bench/peers-requirements.txt"
-    missing = [module for module in ("transformers", "accelerate", "litgpt") if not installed(module, how)]
-    without = ("trainer",) * bool({"transformers", "accelerate"} & set(missing)) + ("litgpt",) * ("litgpt" in missing)
+    missing = [
+        module for module in ("transformers", "accelerate", "litgpt") if not installed(module, how)
+    ]
+    without = ("trainer",) * bool({"transformers", "accelerate"} & set(missing)) + ("litgpt",) * (
+        "litgpt" in missing
+    )
     return [name for name in names if not name.startswith(without or ("-",))]
 
 
-# ---- tokens ---------------------------------------------------------------------------------------------------------------
+# ---- tokens --------------------------------------------------------------------------------------
 
 
 def prepared(flags: argparse.Namespace, folder: Path) -> Task:
-    """Rows in the order of training and held-out rows in two files, from real text, in ids of a tokenizer of the scale."""
+    """Rows in the order of training and held-out rows in two files, from real text, in ids of a
+    tokenizer of the scale.
+    """
     config = find_scale(flags.scale).config
     source, documents = find_documents(flags.source, flags.column)
     texts = [text for _, text in take_bytes(documents, round(flags.megabytes * 1e6))]
     held = [text for text in texts if hashlib.sha256(text.encode()).digest()[0] < HELD_OUT_IN_256]
-    trained = [text for text in texts if hashlib.sha256(text.encode()).digest()[0] >= HELD_OUT_IN_256]
+    trained = [
+        text for text in texts if hashlib.sha256(text.encode()).digest()[0] >= HELD_OUT_IN_256
+    ]
     (folder / "tokenizer.json").write_bytes(train(trained, config.tokenizer.vocab_size))
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     context = config.model.context
@@ -123,12 +145,21 @@ def prepared(flags: argparse.Namespace, folder: Path) -> Task:
     stream = stream_of(trained, tokenizer)
     count = (len(stream) - 1) // context
     order = np.concatenate(
-        [rows_of_step(step, sequences, count, flags.seed) for step in range(min(steps, -(-count // sequences)))]
+        [
+            rows_of_step(step, sequences, count, flags.seed)
+            for step in range(min(steps, -(-count // sequences)))
+        ]
     )
     np.save(folder / "rows.npy", rows_at(stream, order, context))
     held_stream = stream_of(held, tokenizer)
-    np.save(folder / "held.npy", rows_at(held_stream, np.arange((len(held_stream) - 1) // context), context))
-    say(f"{source}: {len(trained):,} documents, {len(stream):,} tokens to train on, {len(held_stream):,} held out")
+    np.save(
+        folder / "held.npy",
+        rows_at(held_stream, np.arange((len(held_stream) - 1) // context), context),
+    )
+    say(
+        f"{source}: {len(trained):,} documents, {len(stream):,} tokens to train on,"
+        f" {len(held_stream):,} held out"
+    )
     if flags.loss and steps * sequences > count:
         say(f"the text is seen {steps * sequences / count:.1f} times: --megabytes gives more")
     return Task(
@@ -147,22 +178,29 @@ def prepared(flags: argparse.Namespace, folder: Path) -> Task:
 
 
 def stream_of(texts: Sequence[str], tokenizer: Tokenizer) -> npt.NDArray[np.uint16]:
-    return np.concatenate([np.array([tokenizer.bos, *ids], dtype=np.uint16) for ids in tokenizer.encode_many(texts)])
+    return np.concatenate(
+        [np.array([tokenizer.bos, *ids], dtype=np.uint16) for ids in tokenizer.encode_many(texts)]
+    )
 
 
-def rows_at(stream: npt.NDArray[np.uint16], rows: npt.NDArray[np.int64], context: int) -> npt.NDArray[np.uint16]:
+def rows_at(
+    stream: npt.NDArray[np.uint16], rows: npt.NDArray[np.int64], context: int
+) -> npt.NDArray[np.uint16]:
     return stream[rows[:, None] * context + np.arange(context + 1)]
 
 
 def started(task: Task, folder: Path, name: str) -> Runner:
     write_task(task, folder / f"{name}.json")
     threads = {"OMP_NUM_THREADS": str(task.threads), "MKL_NUM_THREADS": str(task.threads)}
-    env = {**threads, "PYTHONPATH": os.pathsep.join(filter(None, (str(BENCH), os.environ.get("PYTHONPATH"))))}
+    env = {
+        **threads,
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(BENCH), os.environ.get("PYTHONPATH")))),
+    }
     command = [sys.executable, "-m", "harness.contenders", str(folder / f"{name}.json")]
     return Runner(name, command, env, folder / f"{name}.log")
 
 
-# ---- speed ----------------------------------------------------------------------------------------------------------------
+# ---- speed ---------------------------------------------------------------------------------------
 
 
 def compare_speed(task: Task, names: list[str], flags: argparse.Namespace, folder: Path) -> None:
@@ -184,10 +222,17 @@ def compare_speed(task: Task, names: list[str], flags: argparse.Namespace, folde
     step_tokens = task.sequences * find_scale(task.scale).config.model.context
     rates = {name: step_tokens / median_step(rounds) for name, rounds in seconds.items()}
     table(
-        f"{task.scale}: {step_tokens} tokens a step, {task.threads} threads, {flags.rounds} rounds of {flags.steps} steps, float32",
+        f"{task.scale}: {step_tokens} tokens a step, {task.threads} threads, {flags.rounds} rounds"
+        f" of {flags.steps} steps, float32",
         ("contender", "parameters", "ms/step", "p10", "p90", "tokens/s", "RSS MB"),
         [
-            (name, parameters[name], *(1e3 * s for s in spread_of(rounds)), round(rates[name]), memory[name])
+            (
+                name,
+                parameters[name],
+                *(1e3 * s for s in spread_of(rounds)),
+                round(rates[name]),
+                memory[name],
+            )
             for name, rounds in seconds.items()
         ],
     )
@@ -206,7 +251,9 @@ def compare_speed(task: Task, names: list[str], flags: argparse.Namespace, folde
         ("train_tokens_per_second_beside_litgpt", ADAMW_OURS, PEERS[2:]),
         ("train_tokens_per_second_with_muon_beside_peers", MUON_OURS, PEERS),
     ):
-        state_speed(title, fastest(ours, rates), fastest(peers, rates), rates, memory, seconds, about)
+        state_speed(
+            title, fastest(ours, rates), fastest(peers, rates), rates, memory, seconds, about
+        )
 
 
 def state_speed(
@@ -229,7 +276,9 @@ def state_speed(
 
 
 def fastest(names: Sequence[str], rates: dict[str, float]) -> str | None:
-    return max((name for name in names if name in rates), key=lambda name: rates[name], default=None)
+    return max(
+        (name for name in names if name in rates), key=lambda name: rates[name], default=None
+    )
 
 
 def median_step(rounds: list[list[float]]) -> float:
@@ -243,23 +292,33 @@ def spread_of(rounds: list[list[float]]) -> tuple[float, float, float]:
     return float(middle), float(low), float(high)
 
 
-# ---- loss at equal tokens -------------------------------------------------------------------------------------------------
+# ---- loss at equal tokens ------------------------------------------------------------------------
 
 
 def compare_loss(task: Task, flags: argparse.Namespace, folder: Path) -> None:
     task = replace(task, held=str(folder / "held.npy"))
     seeds = [flags.seed + number for number in range(flags.seeds)]
     losses: dict[str, list[float]] = {}
-    ours = [trained_loss(replace(task, contender="picochat-muon", seed=seed), folder) for seed in seeds]
+    ours = [
+        trained_loss(replace(task, contender="picochat-muon", seed=seed), folder) for seed in seeds
+    ]
     losses["picochat, its recipe"] = ours
     best: dict[str, tuple[list[float], Recipe]] = {}
     for peer, schedules in SCHEDULES:
         rates = PEAK_RATES[1:2] if flags.quick else PEAK_RATES
         grid = [Recipe(lr, schedule) for lr in rates for schedule in schedules]
-        found = [trained_loss(replace(task, contender=peer, recipe=recipe), folder) for recipe in grid]
-        losses |= {f"{peer}, {recipe.lr:g} {recipe.schedule}": [loss] for recipe, loss in zip(grid, found, strict=True)}
+        found = [
+            trained_loss(replace(task, contender=peer, recipe=recipe), folder) for recipe in grid
+        ]
+        losses |= {
+            f"{peer}, {recipe.lr:g} {recipe.schedule}": [loss]
+            for recipe, loss in zip(grid, found, strict=True)
+        }
         loss, recipe = min(zip(found, grid, strict=True), key=lambda pair: pair[0])
-        again = [trained_loss(replace(task, contender=peer, recipe=recipe, seed=seed), folder) for seed in seeds[1:]]
+        again = [
+            trained_loss(replace(task, contender=peer, recipe=recipe, seed=seed), folder)
+            for seed in seeds[1:]
+        ]
         best[peer] = ([loss, *again], recipe)
         losses[f"{peer}, {recipe.lr:g} {recipe.schedule}"] = [loss, *again]
     step_tokens = task.sequences * find_scale(task.scale).config.model.context
@@ -267,7 +326,12 @@ def compare_loss(task: Task, flags: argparse.Namespace, folder: Path) -> None:
         f"{task.scale}: held-out nats per target after {task.steps * step_tokens:,} tokens",
         ("contender", "mean", *(f"seed {seed}" for seed in seeds)),
         [
-            (name, f"{statistics.mean(row):.4f}", *(f"{x:.4f}" for x in row), *("-" for _ in seeds[len(row) :]))
+            (
+                name,
+                f"{statistics.mean(row):.4f}",
+                *(f"{x:.4f}" for x in row),
+                *("-" for _ in seeds[len(row) :]),
+            )
             for name, row in losses.items()
         ],
     )
@@ -279,7 +343,14 @@ def compare_loss(task: Task, flags: argparse.Namespace, folder: Path) -> None:
             "recipe": f"{recipe.lr:g} {recipe.schedule}",
         }
         more |= {"ours_by_seed": ours, "peer_by_seed": found}
-        figure(f"held_out_loss_beside_{peer}", statistics.mean(ours), statistics.mean(found), "nats per token", None, **more)
+        figure(
+            f"held_out_loss_beside_{peer}",
+            statistics.mean(ours),
+            statistics.mean(found),
+            "nats per token",
+            None,
+            **more,
+        )
 
 
 def trained_loss(task: Task, folder: Path) -> float:
@@ -288,7 +359,10 @@ def trained_loss(task: Task, folder: Path) -> float:
         facts = runner.finish()
     finally:
         runner.kill()
-    say(f"{task.contender} {task.recipe or ''} seed {task.seed}: {facts['held_out_loss']:.4f}, {facts['train_s']:.0f} s")
+    say(
+        f"{task.contender} {task.recipe or ''} seed {task.seed}: {facts['held_out_loss']:.4f},"
+        f" {facts['train_s']:.0f} s"
+    )
     return facts["held_out_loss"]
 
 

@@ -1,10 +1,13 @@
-"""One recipe's held-out bits per byte after a fixed number of training tokens. One JSON line; run it for each candidate.
+"""One recipe's held-out bits per byte after a fixed number of training tokens. One JSON line; run
+it for each candidate.
 
-    python bench/recipe.py --scale tiny --tokens 300000 --source demo/out/source --set base.muon_lr=0.04 [--seed 1] [--quick]
+    python bench/recipe.py --scale tiny --tokens 300000 --source demo/out/source --set
+    base.muon_lr=0.04 [--seed 1] [--quick]
 
-The whole schedule, its decay included, is fitted to the tokens, so that short runs choose recipes fairly: the warm-up is a
-twentieth of the steps, unless --set base.warmup_steps=N names it. Documents are held out by a hash of their text, one in
-fifty; the tokenizer never sees them. The time is that of the training alone.
+The whole schedule, its decay included, is fitted to the tokens, so that short runs choose recipes
+fairly: the warm-up is a twentieth of the steps, unless --set base.warmup_steps=N names it.
+Documents are held out by a hash of their text, one in fifty; the tokenizer never sees them. The
+time is that of the training alone.
 """
 
 from __future__ import annotations
@@ -46,18 +49,30 @@ def main() -> None:
     parser.add_argument("--precision", help="default: the scale's")
     parser.add_argument("--quick", action="store_true")
     flags = parser.parse_args()
-    given = {"seed": flags.seed, "runtime.device": flags.device, "runtime.precision": flags.precision}
+    given = {
+        "seed": flags.seed,
+        "runtime.device": flags.device,
+        "runtime.precision": flags.precision,
+    }
     config = resolve(find_scale(flags.scale).config, given, parse_settings(flags.settings)).config
     step_tokens = config.base.sequences_per_step * config.model.context
     steps = max(10, (QUICK_TOKENS if flags.quick else flags.tokens) // step_tokens)
     named = any(setting.startswith("base.warmup_steps=") for setting in flags.settings)
     warmup_steps = config.base.warmup_steps if named else max(5, steps // 20)
-    base = config.base.model_copy(update={"steps": steps, "warmup_steps": warmup_steps, "eval_every": None})
-    documents = [text for file in sorted(flags.source.rglob("*.parquet")) for text in pq.read_table(file)["text"].to_pylist()]
+    base = config.base.model_copy(
+        update={"steps": steps, "warmup_steps": warmup_steps, "eval_every": None}
+    )
+    documents = [
+        text
+        for file in sorted(flags.source.rglob("*.parquet"))
+        for text in pq.read_table(file)["text"].to_pylist()
+    ]
     held = [text for text in documents if hashlib.sha256(text.encode()).digest()[0] < 5]
     trained = [text for text in documents if hashlib.sha256(text.encode()).digest()[0] >= 5]
     if not trained:
-        sys.exit(f"no parquet files below {flags.source}: python demo/fetch_corpus.py {flags.source}")
+        sys.exit(
+            f"no parquet files below {flags.source}: python demo/fetch_corpus.py {flags.source}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "tokenizer.json").write_bytes(train(trained, config.tokenizer.vocab_size))
         tokenizer = Tokenizer.load(Path(folder) / "tokenizer.json")
@@ -70,22 +85,38 @@ def main() -> None:
         context, row_count = config.model.context, (len(tokens) - 1) // config.model.context
 
         def batch_of(step: int) -> Batch:
-            starts = rows_of_step(step, base.sequences_per_step, row_count, config.seed)[:, None] * context
+            starts = (
+                rows_of_step(step, base.sequences_per_step, row_count, config.seed)[:, None]
+                * context
+            )
             return batch_at(tokens, starts, context)
 
         def evaluate(gpt: GPT) -> HeldOut:
             starts = np.arange((len(held_tokens) - 1) // context)[:, None] * context
-            batches = (batch_at(held_tokens, starts[i : i + 32], context, tokenizer.bos) for i in range(0, len(starts), 32))
+            batches = (
+                batch_at(held_tokens, starts[i : i + 32], context, tokenizer.bos)
+                for i in range(0, len(starts), 32)
+            )
             nats, targets = summed_loss(gpt, batches, compute)
-            text_bytes = sum(len(text.encode()) for text in held) * starts.size * context / len(held_tokens)
+            text_bytes = (
+                sum(len(text.encode()) for text in held) * starts.size * context / len(held_tokens)
+            )
             return HeldOut(nats / targets, nats / np.log(2) / text_bytes)
 
         started = time.monotonic()
         job = Job("base", base, HostFeed(batch_of, compute.device, fixed_shape=True), evaluate)
-        trainer = Trainer(model, job, compute, HostConfig(checkpoint_minutes=1e6), Path(folder) / "work")
+        trainer = Trainer(
+            model, job, compute, HostConfig(checkpoint_minutes=1e6), Path(folder) / "work"
+        )
         outcome = trainer.train()
         seconds = time.monotonic() - started
-    row = {"figure": "recipe", "scale": flags.scale, "set": flags.settings, "seed": flags.seed, "tokens": steps * step_tokens}
+    row = {
+        "figure": "recipe",
+        "scale": flags.scale,
+        "set": flags.settings,
+        "seed": flags.seed,
+        "tokens": steps * step_tokens,
+    }
     row |= {
         "steps": steps,
         "held_out_bits_per_byte": round(outcome.held_out.bits_per_byte or 0, 4),
@@ -95,12 +126,20 @@ def main() -> None:
 
 
 def stream(texts: list[str], tokenizer: Tokenizer) -> np.ndarray:
-    return np.concatenate([np.array([tokenizer.bos, *ids], dtype=np.int64) for ids in tokenizer.encode_many(texts)])
+    return np.concatenate(
+        [np.array([tokenizer.bos, *ids], dtype=np.int64) for ids in tokenizer.encode_many(texts)]
+    )
 
 
-def batch_at(tokens: np.ndarray, starts: np.ndarray, context: int, ignored: int | None = None) -> Batch:
+def batch_at(
+    tokens: np.ndarray, starts: np.ndarray, context: int, ignored: int | None = None
+) -> Batch:
     block = tokens[starts + np.arange(context + 1)]
-    targets = block[:, 1:] if ignored is None else np.where(block[:, 1:] == ignored, IGNORED_TARGET, block[:, 1:])
+    targets = (
+        block[:, 1:]
+        if ignored is None
+        else np.where(block[:, 1:] == ignored, IGNORED_TARGET, block[:, 1:])
+    )
     return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(targets))
 
 

@@ -1,10 +1,12 @@
-"""How far a replay drifts from its run where numbers are rounded otherwise: the figures behind the bounds of release/replay.py.
+"""How far a replay drifts from its run where numbers are rounded otherwise: the figures behind the
+bounds of release/replay.py.
 
     python bench/replay.py [--steps 60] [--quick]
 
-Trains a small base stage on the CPU in float32, then its last half again from the kept state: as it was, with another attention
-kernel, in bfloat16, and on a GPU where there is one. A table: largest difference of a loss in nats, and how far apart the final
-weights are as a share of the way that they moved. Ends with one JSON line a row.
+Trains a small base stage on the CPU in float32, then its last half again from the kept state: as it
+was, with another attention kernel, in bfloat16, and on a GPU where there is one. A table: largest
+difference of a loss in nats, and how far apart the final weights are as a share of the way that
+they moved. Ends with one JSON line a row.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from picochat.config import ModelConfig
 from picochat.model.compute import open_compute
 from picochat.release.replay import Parts, find_parts, trained_again, way_apart
 
-MODEL = ModelConfig(context=128, layers=3, width=96, heads=3, kv_heads=1, head_width=32, mlp_width=256)
+MODEL = ModelConfig(
+    context=128, layers=3, width=96, heads=3, kv_heads=1, head_width=32, mlp_width=256
+)
 
 ROUNDINGS: tuple[tuple[str, dict[str, object]], ...] = (
     # name, what is changed in the runtime
@@ -45,7 +49,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     flags = parser.parse_args()
     steps = 20 if flags.quick else flags.steps
-    config = small_config(steps=steps, eval_every=steps // 2, sequences_per_step=8, muon_lr=0.02, adamw_lr=0.01)
+    config = small_config(
+        steps=steps, eval_every=steps // 2, sequences_per_step=8, muon_lr=0.02, adamw_lr=0.01
+    )
     config = config.model_copy(update={"model": MODEL})
     with tempfile.TemporaryDirectory() as folder:
         run = begin_run(Path(folder) / "run", config)
@@ -56,14 +62,30 @@ def main() -> None:
             for name, changes in ROUNDINGS
             if changes.get("device") != "cuda" or torch.cuda.is_available()
         ]
-    shown = [(name, f"{first:.2g}", f"{worst:.2g}", f"{apart:.2%}") for name, first, worst, apart in rows]
-    table(f"the last {steps // 2} steps again", ("rounding", "first loss, nats", "worst loss", "weights apart"), shown)
+    shown = [
+        (name, f"{first:.2g}", f"{worst:.2g}", f"{apart:.2%}") for name, first, worst, apart in rows
+    ]
+    table(
+        f"the last {steps // 2} steps again",
+        ("rounding", "first loss, nats", "worst loss", "weights apart"),
+        shown,
+    )
     for name, _, worst, apart in rows:
-        figure("replay_largest_loss_difference", worst, None, "nats", None, rounding=name, weights_apart=apart)
+        figure(
+            "replay_largest_loss_difference",
+            worst,
+            None,
+            "nats",
+            None,
+            rounding=name,
+            weights_apart=apart,
+        )
 
 
 def drift(parts: Parts, changes: dict[str, object]) -> tuple[float, float, float]:
-    """(difference of the first loss, largest difference, weights apart) of a replay with another runtime."""
+    """(difference of the first loss, largest difference, weights apart) of a replay with another
+    runtime.
+    """
     runtime = parts.config.runtime.model_copy(update=changes)
     there = replace(parts, config=parts.config.model_copy(update={"runtime": runtime}))
     differences, weights = list[float](), dict[str, torch.Tensor]()
@@ -71,7 +93,11 @@ def drift(parts: Parts, changes: dict[str, object]) -> tuple[float, float, float
         differences.append(abs(loss - parts.losses[step]))
         weights = model.state_dict()
     assert parts.published is not None, "the run folder has its weights"
-    apart = way_apart({name: tensor.cpu() for name, tensor in weights.items()}, load_file(parts.published), parts.state.weights)
+    apart = way_apart(
+        {name: tensor.cpu() for name, tensor in weights.items()},
+        load_file(parts.published),
+        parts.state.weights,
+    )
     return differences[0], max(differences), apart
 
 

@@ -1,19 +1,25 @@
-"""The contamination scan: how much of what was planted it finds, what else it flags, how fast it is and in how much memory.
+"""The contamination scan: how much of what was planted it finds, what else it flags, how fast it is
+and in how much memory.
 
-    python bench/scan.py --source FOLDER --evals-wheel FILE.whl [--megabytes 1000] [--rows 500] [--no-peer] [--quick]
-    pip download --no-deps evals==3.0.1.post1          # the rows of external benchmarks: quartz, socialiqa, logiqa and others
-    pip install 'datatrove==0.10.1' 'xxhash<4' regex   # the peer; without it its figures are null
+    python bench/scan.py --source FOLDER --evals-wheel FILE.whl [--megabytes 1000] [--rows 500]
+    [--no-peer] [--quick] pip download --no-deps evals==3.0.1.post1          # the rows of external
+    benchmarks: quartz, socialiqa, logiqa and others pip install 'datatrove==0.10.1' 'xxhash<4'
+    regex   # the peer; without it its figures are null
 
-FOLDER holds parquet files with a text column (bench/harness/text.py says how so much text is made of it). Looked for are 700 eval rows
-of the five skills and, with the wheel, some 17,000 rows of 20 to 100 words; 500 of them, half of each kind, are planted in ten disguises
+FOLDER holds parquet files with a text column (bench/harness/text.py says how so much text is made
+of it). Looked for are 700 eval rows of the five skills and, with the wheel, some 17,000 rows of 20
+to 100 words; 500 of them, half of each kind, are planted in ten disguises
 (bench/harness/disguises.py), each time in a document of its own of that text.
 
-Figures. `scan_recall_DISGUISE`: share of the planted rows that are reported dirty for that document. `scan_false_rows`: share of all rows
-that are flagged in documents where nothing was planted; each is shown, to be looked at. `scan_mb_per_second`: UTF-8 text over the scan's
-own processor time in one process, without reading the text, nothing planted; `..._planted` the same with all plantings; `scan_peak_mb`: the largest resident size of that process, and
-`of_a_tenth` the same with a tenth of the text. The peer, datatrove's n-gram filter at its default of 12, gets words by `str.split` instead
-of its default spaCy, whole rows as what it looks for, and the planted documents alone for its speed; it says only whether a document is
-dirty, so its recall counts any row.
+Figures. `scan_recall_DISGUISE`: share of the planted rows that are reported dirty for that
+document. `scan_false_rows`: share of all rows that are flagged in documents where nothing was
+planted; each is shown, to be looked at. `scan_mb_per_second`: UTF-8 text over the scan's own
+processor time in one process, without reading the text, nothing planted; `..._planted` the same
+with all plantings; `scan_peak_mb`: the largest resident size of that process, and `of_a_tenth` the
+same with a tenth of the text. The peer, datatrove's n-gram filter at its default of 12, gets words
+by `str.split` instead of its default spaCy, whole rows as what it looks for, and the planted
+documents alone for its speed; it says only whether a document is dirty, so its recall counts any
+row.
 """
 
 from __future__ import annotations
@@ -62,7 +68,13 @@ FILES = [
     "german-exams-qa/samples",
     "italian-exams-qa/samples",
 ]
-PLANTED_KINDS = ("quartz", "socialiqa", "logiqa", "crepe", "fcc_amateur_extra")  # in English, as numbers and synonyms are
+PLANTED_KINDS = (
+    "quartz",
+    "socialiqa",
+    "logiqa",
+    "crepe",
+    "fcc_amateur_extra",
+)  # in English, as numbers and synonyms are
 SPACING = 3  # of each so many documents one is planted in, where there are enough
 
 
@@ -84,14 +96,18 @@ class Planting:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--source", type=Path)
     parser.add_argument("--column", default="text")
     parser.add_argument("--evals-wheel", type=Path)
     parser.add_argument("--megabytes", type=float, default=1000.0)
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--quick", action="store_true", help="--megabytes 50, or what the source holds")
+    parser.add_argument(
+        "--quick", action="store_true", help="--megabytes 50, or what the source holds"
+    )
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     flags.megabytes = 50.0 if flags.quick else flags.megabytes
@@ -101,31 +117,49 @@ def main() -> None:
     if flags.file:
         tally, seconds = timed_scan(index, flags.file, flags.megabytes * 1e6)
         print(
-            json.dumps({"mb_per_s": tally.text_bytes / seconds / 1e6, "text_mb": tally.text_bytes / 1e6, "peak_mb": peak_mb()})
+            json.dumps(
+                {
+                    "mb_per_s": tally.text_bytes / seconds / 1e6,
+                    "text_mb": tally.text_bytes / 1e6,
+                    "peak_mb": peak_mb(),
+                }
+            )
         )
         return
     plantings = plant(rows, flags.rows)
     say(
-        f"{len(rows):,} rows in an index made in {time.process_time() - started:.1f} s, {len(plantings):,} plantings of {flags.rows} rows"
+        f"{len(rows):,} rows in an index made in {time.process_time() - started:.1f} s,"
+        f" {len(plantings):,} plantings of {flags.rows} rows"
     )
     with tempfile.TemporaryDirectory() as folder:
         clean, planted = Path(folder) / "clean.jsonl", Path(folder) / "planted.jsonl"
         write_texts(clean, texts(flags, []))
-        report_speed(flags, len(rows), *(speed_of(flags, clean, flags.megabytes * part * 1e6) for part in (2, 0.1)))
+        report_speed(
+            flags,
+            len(rows),
+            *(speed_of(flags, clean, flags.megabytes * part * 1e6) for part in (2, 0.1)),
+        )
         write_texts(planted, texts(flags, plantings))
         clean.unlink()
         tally, seconds = timed_scan(index, planted, float("inf"))
     figure(
-        "scan_mb_per_second_planted", tally.text_bytes / seconds / 1e6, None, "MB/s of one core", None, plantings=len(plantings)
+        "scan_mb_per_second_planted",
+        tally.text_bytes / seconds / 1e6,
+        None,
+        "MB/s of one core",
+        None,
+        plantings=len(plantings),
     )
     documents = planted_documents(flags, plantings)
     by_disguise = recall(index, documents, tally)
-    wanted = flags.peer and installed("datatrove", "pip install 'datatrove==0.10.1' 'xxhash<4' regex")
+    wanted = flags.peer and installed(
+        "datatrove", "pip install 'datatrove==0.10.1' 'xxhash<4' regex"
+    )
     report_recall(by_disguise, peer_recall(rows, index, documents) if wanted else None)
     report_false_rows(index, flags, plantings, tally)
 
 
-# ---- rows -------------------------------------------------------------------------------------------------------------
+# ---- rows ----------------------------------------------------------------------------------------
 
 
 def own_rows() -> list[Row]:
@@ -140,7 +174,11 @@ def benchmark_rows(wheel: Path) -> list[Row]:
         for file in FILES:
             name = file.split("/")[-2]
             lines = archive.read(f"evals/registry/data/{file}.jsonl").decode().splitlines()
-            texts = [text for text in (user_text(json.loads(line)) for line in lines) if len(text.split()) in ROW_WORDS]
+            texts = [
+                text
+                for text in (user_text(json.loads(line)) for line in lines)
+                if len(text.split()) in ROW_WORDS
+            ]
             rows += [
                 Row(replace(scan_item(f"{name}-{n}", name, text), benchmark=name), text)
                 for n, text in enumerate(texts[:MOST_ROWS_OF_ONE])
@@ -149,12 +187,18 @@ def benchmark_rows(wheel: Path) -> list[Row]:
 
 
 def user_text(row: dict[str, Any]) -> str:
-    turns = [turn["content"] for turn in row.get("input", []) if isinstance(turn, dict) and turn.get("role") == "user"]
+    turns = [
+        turn["content"]
+        for turn in row.get("input", [])
+        if isinstance(turn, dict) and turn.get("role") == "user"
+    ]
     return turns[-1] if turns else ""
 
 
 def plant(rows: Sequence[Row], count: int) -> list[Planting]:
-    """Half of them our own, as far as there are benchmark rows, each in every disguise that changes it."""
+    """Half of them our own, as far as there are benchmark rows, each in every disguise that changes
+    it.
+    """
     draw = random.Random("plant")
     own = [n for n, row in enumerate(rows) if row.item.benchmark is None]
     external = [n for n, row in enumerate(rows) if row.item.benchmark in PLANTED_KINDS]
@@ -165,16 +209,23 @@ def plant(rows: Sequence[Row], count: int) -> list[Planting]:
         for n in chosen
         for disguise in DISGUISES
     )
-    plantings = [Planting(n, disguise.name, text) for n, disguise, text in changed if text is not None]
+    plantings = [
+        Planting(n, disguise.name, text) for n, disguise, text in changed if text is not None
+    ]
     draw.shuffle(plantings)
     return plantings
 
 
-# ---- texts ------------------------------------------------------------------------------------------------------------
+# ---- texts ---------------------------------------------------------------------------------------
 
 
-def texts(flags: argparse.Namespace, plantings: Sequence[Planting]) -> Iterator[tuple[str, str, Planting | None]]:
-    """(id, text, what is planted in it). Every SPACING-th document is planted in at a space, until all are."""
+def texts(
+    flags: argparse.Namespace, plantings: Sequence[Planting]
+) -> Iterator[tuple[str, str, Planting | None]]:
+    """(id, text, what is planted in it).
+
+    Every SPACING-th document is planted in at a space, until all are.
+    """
     _, documents = find_documents(flags.source, flags.column)
     waiting = iter(plantings)
     for number, (_, text) in enumerate(take_bytes(documents, round(flags.megabytes * 1e6))):
@@ -187,7 +238,9 @@ def texts(flags: argparse.Namespace, plantings: Sequence[Planting]) -> Iterator[
 
 
 class Clock:
-    """The texts of a file, and the processor time that goes into reading them, so that it can be taken off."""
+    """The texts of a file, and the processor time that goes into reading them, so that it can be
+    taken off.
+    """
 
     def __init__(self, file: Path, most_bytes: float) -> None:
         self.file, self.most_bytes, self.seconds = file, most_bytes, 0.0
@@ -210,7 +263,9 @@ def timed_scan(index: Index, file: Path, most_bytes: float) -> tuple[Tally, floa
     clock = Clock(file, most_bytes)
     scan_texts(index, [("warm", "w\u00e4rmer")])  # the table of code points is made once
     started = time.process_time()
-    tally = scan_texts(index, clock, workers=1, total_bytes=round(min(most_bytes, file.stat().st_size)))
+    tally = scan_texts(
+        index, clock, workers=1, total_bytes=round(min(most_bytes, file.stat().st_size))
+    )
     return tally, time.process_time() - started - clock.seconds
 
 
@@ -224,25 +279,45 @@ def speed_of(flags: argparse.Namespace, file: Path, most_bytes: float) -> dict[s
 
 def write_texts(path: Path, rows: Iterator[tuple[str, str, Planting | None]]) -> None:
     with path.open("w") as stream:
-        stream.writelines(json.dumps({"id": id, "text": text}, ensure_ascii=False) + "\n" for id, text, _ in rows)
+        stream.writelines(
+            json.dumps({"id": id, "text": text}, ensure_ascii=False) + "\n" for id, text, _ in rows
+        )
 
 
-def planted_documents(flags: argparse.Namespace, plantings: Sequence[Planting]) -> list[tuple[str, str, Planting]]:
-    found = ((id, text, planting) for id, text, planting in texts(flags, plantings) if planting is not None)
+def planted_documents(
+    flags: argparse.Namespace, plantings: Sequence[Planting]
+) -> list[tuple[str, str, Planting]]:
+    found = (
+        (id, text, planting)
+        for id, text, planting in texts(flags, plantings)
+        if planting is not None
+    )
     return list(islice(found, len(plantings)))
 
 
 def peak_mb() -> float:
-    """The most that this process has had in memory. `getrusage` would count what its parent had when it was started."""
+    """The most that this process has had in memory.
+
+    `getrusage` would count what its parent had when it was started.
+    """
     status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024 / 1e6
+    return (
+        next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+        * 1024
+        / 1e6
+    )
 
 
-# ---- what was found -----------------------------------------------------------------------------------------------------
+# ---- what was found ------------------------------------------------------------------------------
 
 
-def recall(index: Index, documents: Sequence[tuple[str, str, Planting]], whole: Tally) -> dict[str, list[bool]]:
-    """By disguise, for each planting whether its row is dirty in its document. The scan of all text must have said the same."""
+def recall(
+    index: Index, documents: Sequence[tuple[str, str, Planting]], whole: Tally
+) -> dict[str, list[bool]]:
+    """By disguise, for each planting whether its row is dirty in its document.
+
+    The scan of all text must have said the same.
+    """
     found: dict[str, list[bool]] = {disguise.name: [] for disguise in DISGUISES}
     reported = set(whole.to_leave_out)
     for id, text, planting in documents:
@@ -250,34 +325,59 @@ def recall(index: Index, documents: Sequence[tuple[str, str, Planting]], whole: 
         assert bool(tally.dirty_documents) == (id in reported), id
         found[planting.disguise].append(planting.row in tally.dirty_documents)
         if planting.row not in tally.dirty_documents and planting.disguise in PROMISED:
-            say(f"missed ({planting.disguise}): {index.items[planting.row].id}: {planting.text[:300]!r}")
+            say(
+                f"missed ({planting.disguise}): {index.items[planting.row].id}:"
+                f" {planting.text[:300]!r}"
+            )
     return found
 
 
 PROMISED = {disguise.name for disguise in DISGUISES if disguise.promised}
 
 
-def report_recall(by_disguise: dict[str, list[bool]], peer: tuple[dict[str, list[bool]], float] | None) -> None:
-    rows = [(name, len(found), share(found), share(peer[0][name]) if peer else None) for name, found in by_disguise.items()]
+def report_recall(
+    by_disguise: dict[str, list[bool]], peer: tuple[dict[str, list[bool]], float] | None
+) -> None:
+    rows = [
+        (name, len(found), share(found), share(peer[0][name]) if peer else None)
+        for name, found in by_disguise.items()
+    ]
     table("share of planted rows found", ("disguise", "planted", "ours", "datatrove"), rows)
     for name, count, ours, theirs in rows:
-        figure(f"scan_recall_{name.lower().replace(' ', '_')}", ours, theirs, "share of planted rows", None, planted=count)
+        figure(
+            f"scan_recall_{name.lower().replace(' ', '_')}",
+            ours,
+            theirs,
+            "share of planted rows",
+            None,
+            planted=count,
+        )
 
 
 def share(found: Sequence[bool]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def report_speed(flags: argparse.Namespace, rows: int, whole: dict[str, float], tenth: dict[str, float]) -> None:
+def report_speed(
+    flags: argparse.Namespace, rows: int, whole: dict[str, float], tenth: dict[str, float]
+) -> None:
     about = {"text_mb": round(whole["text_mb"], 1), "rows": rows, "source": str(flags.source)}
     peak = whole["peak_mb"]
     figure(
-        "scan_mb_per_second", whole["mb_per_s"], None, "MB/s of one core", peak, of_a_tenth=round(tenth["mb_per_s"], 1), **about
+        "scan_mb_per_second",
+        whole["mb_per_s"],
+        None,
+        "MB/s of one core",
+        peak,
+        of_a_tenth=round(tenth["mb_per_s"], 1),
+        **about,
     )
     figure("scan_peak_mb", peak, None, "MB", peak, of_a_tenth=round(tenth["peak_mb"], 1), **about)
 
 
-def report_false_rows(index: Index, flags: argparse.Namespace, plantings: Sequence[Planting], tally: Tally) -> None:
+def report_false_rows(
+    index: Index, flags: argparse.Namespace, plantings: Sequence[Planting], tally: Tally
+) -> None:
     """Every row that is flagged where nothing was planted, with the words, for people to judge."""
     flagged = set(tally.to_leave_out)
     rows: dict[int, str] = {}
@@ -285,13 +385,24 @@ def report_false_rows(index: Index, flags: argparse.Namespace, plantings: Sequen
         if planting is None and id in flagged:
             found = scan_batch(index, "text", [(id, text)])
             for hit in found.hits:
-                say(f"flagged in {id}: {hit.benchmark or hit.skill} {hit.row}, {hit.rule}: {hit.words}")
+                say(
+                    f"flagged in {id}: {hit.benchmark or hit.skill} {hit.row}, {hit.rule}:"
+                    f" {hit.words}"
+                )
             rows |= dict.fromkeys(found.dirty_documents, id)
     say(f"{len(rows)} of {len(index.items):,} rows were flagged in text where nothing was planted")
-    figure("scan_false_rows", len(rows) / len(index.items), None, "share of rows", None, rows=len(rows), of=len(index.items))
+    figure(
+        "scan_false_rows",
+        len(rows) / len(index.items),
+        None,
+        "share of rows",
+        None,
+        rows=len(rows),
+        of=len(index.items),
+    )
 
 
-# ---- the peer -----------------------------------------------------------------------------------------------------------
+# ---- the peer ------------------------------------------------------------------------------------
 
 
 def peer_recall(
@@ -316,7 +427,9 @@ def peer_recall(
     looked_for: dict[int, str] = {}
     for row in rows:
         words = Words.word_tokenize(simplify_text(row.text, peer.config.norm_config))
-        looked_for |= {peer.hash_func(" ".join(run)): "rows" for run in ngrams(words, peer.config.n_grams)}
+        looked_for |= {
+            peer.hash_func(" ".join(run)): "rows" for run in ngrams(words, peer.config.n_grams)
+        }
     peer._index_hashes = looked_for
     found: dict[str, list[bool]] = {disguise.name: [] for disguise in DISGUISES}
     started = time.process_time()

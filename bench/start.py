@@ -1,11 +1,15 @@
-"""From the start of a process to its first compiled step: with an empty cache, and with what that one left.
+"""From the start of a process to its first compiled step: with an empty cache, and with what that
+one left.
 
-    python bench/start.py [--scale h100-100m] [--sequences 2] [--device cpu] [--precision float32] [--quick]
+    python bench/start.py [--scale h100-100m] [--sequences 2] [--device cpu] [--precision float32]
+    [--quick]
 
-Each start is a process of its own: interpreter, imports, model, choice of attention, compiling or reading the cache, one step
-of the real engine. Preparing data is left out. One JSON line: seconds until the first step with the warm cache (`ours`: to the
-end of the first step, less what the second one takes, which on a CPU can be most of it), and the parts with both caches; the
-processor time beside each tells how far other work on the machine stretched it. The bound for a warm start is 20 s.
+Each start is a process of its own: interpreter, imports, model, choice of attention, compiling or
+reading the cache, one step of the real engine. Preparing data is left out. One JSON line: seconds
+until the first step with the warm cache (`ours`: to the end of the first step, less what the second
+one takes, which on a CPU can be most of it), and the parts with both caches; the processor time
+beside each tells how far other work on the machine stretched it. The bound for a warm start is 20
+s.
 """
 
 from __future__ import annotations
@@ -27,13 +31,17 @@ WARM_BOUND_S = 20.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scale", default="h100-100m")
     parser.add_argument("--sequences", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--quick", action="store_true", help="the scale tiny, eager: the parts without the compiler")
+    parser.add_argument(
+        "--quick", action="store_true", help="the scale tiny, eager: the parts without the compiler"
+    )
     parser.add_argument("--child", type=float, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.child is not None:
@@ -42,13 +50,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         cold, warm = started(home), started(home)
     name = "start_to_first_step" + ("_eager" if flags.quick else "")
-    figure(name, warm["before_step_s"], None, "s", warm["peak_rss_mb"], bound=WARM_BOUND_S, cold=cold, warm=warm)
+    figure(
+        name,
+        warm["before_step_s"],
+        None,
+        "s",
+        warm["peak_rss_mb"],
+        bound=WARM_BOUND_S,
+        cold=cold,
+        warm=warm,
+    )
 
 
 def started(home: str) -> dict[str, float]:
-    """A child process whose cache is `home`. Leaves the compiler's own variables out, which would name another cache."""
+    """A child process whose cache is `home`.
+
+    Leaves the compiler's own variables out, which would name another cache.
+    """
     ours = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
-    environment = {key: value for key, value in os.environ.items() if key not in ours} | {"PICOCHAT_HOME": home}
+    environment = {key: value for key, value in os.environ.items() if key not in ours} | {
+        "PICOCHAT_HOME": home
+    }
     command = [sys.executable, __file__, *sys.argv[1:], "--child", repr(time.time())]
     result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     row = json.loads(result.stdout.splitlines()[-1])
@@ -57,7 +79,9 @@ def started(home: str) -> dict[str, float]:
 
 
 def first_step(flags: argparse.Namespace) -> None:
-    """Run in the child: every part of the start, timed from the moment in which the parent started it."""
+    """Run in the child: every part of the start, timed from the moment in which the parent started
+    it.
+    """
     began, parts = flags.child, dict[str, float]()
 
     def done(part: str) -> None:
@@ -74,22 +98,37 @@ def first_step(flags: argparse.Namespace) -> None:
 
     done("import_s")
     config = find_scale("tiny" if flags.quick else flags.scale).config
-    runtime = {"device": flags.device, "precision": flags.precision, "compile": not flags.quick, "threads": flags.threads}
+    runtime = {
+        "device": flags.device,
+        "precision": flags.precision,
+        "compile": not flags.quick,
+        "threads": flags.threads,
+    }
     compute = open_compute(RuntimeConfig.model_validate(runtime), config.model)
     done("attention_s")
     model = GPT(config.model, config.tokenizer.vocab_size)
     initialise(model, 0)
     model.to(compute.device)
     done("model_s")
-    block = torch.randint(0, config.tokenizer.vocab_size, (flags.sequences, config.model.context + 1), device=compute.device)
+    block = torch.randint(
+        0,
+        config.tokenizer.vocab_size,
+        (flags.sequences, config.model.context + 1),
+        device=compute.device,
+    )
     engine = Engine(model, config.base, compute, fixed_shape=True)
     for part in ("first_step_s", "second_step_s"):
         loss, _ = engine.step(Fed(block[:, :-1], block[:, 1:], block[:, 1:].numel()), 0.1)
         float(loss)
         done(part)
     wall_s = sum(parts.values()) - parts["second_step_s"]
-    parts |= {"wall_s": round(wall_s, 2), "before_step_s": round(wall_s - parts["second_step_s"], 2)}
-    print(json.dumps({**parts, "processor_s": round(processor_s(), 2), "peak_rss_mb": peak_rss_mb()}))
+    parts |= {
+        "wall_s": round(wall_s, 2),
+        "before_step_s": round(wall_s - parts["second_step_s"], 2),
+    }
+    print(
+        json.dumps({**parts, "processor_s": round(processor_s(), 2), "peak_rss_mb": peak_rss_mb()})
+    )
 
 
 def processor_s() -> float:

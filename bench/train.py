@@ -1,15 +1,18 @@
-"""The training step at a scale on real tokens, beside a plain compiled step of the same shape: tokens/s, MFU, memory, loss.
+"""The training step at a scale on real tokens, beside a plain compiled step of the same shape:
+tokens/s, MFU, memory, loss.
 
-    python bench/train.py --scale h100-100m --device cuda --precision bf16 --steps 200 --baseline --source demo/out/source
-    python bench/train.py ... --lever joined=off --lever feed=host       each lever alone, beside all of them
-    python bench/train.py --quick
+    python bench/train.py --scale h100-100m --device cuda --precision bf16 --steps 200 --baseline
+    --source demo/out/source python bench/train.py ... --lever joined=off --lever feed=host
+    each lever alone, beside all of them python bench/train.py --quick
 
-All contenders train in one process, a block of steps in turns (A B A B), on the same rows; the first block, which compiles
-and allocates, is not timed. A step counts whole: rows, transfer, forward, backward, optimizer, centring. On a GPU its time is
-the device's own, and nobody waits for the device inside a block. Stated: the median step and the 10th and 90th percentile, the
-ratio of the medians, the mean loss of the last block (the plain step uses AdamW at one usual rate). Also checked: that a step
-makes the host wait for nothing. Evaluation, checkpoints and journals are left out: --loop runs the whole loop for as long
-and states its own rate. MFU: non-causal convention, dense bf16 peak of the card. One JSON line a contender.
+All contenders train in one process, a block of steps in turns (A B A B), on the same rows; the
+first block, which compiles and allocates, is not timed. A step counts whole: rows, transfer,
+forward, backward, optimizer, centring. On a GPU its time is the device's own, and nobody waits for
+the device inside a block. Stated: the median step and the 10th and 90th percentile, the ratio of
+the medians, the mean loss of the last block (the plain step uses AdamW at one usual rate). Also
+checked: that a step makes the host wait for nothing. Evaluation, checkpoints and journals are left
+out: --loop runs the whole loop for as long and states its own rate. MFU: non-causal convention,
+dense bf16 peak of the card. One JSON line a contender.
 """
 
 from __future__ import annotations
@@ -30,7 +33,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness.figures import rounded, say, table
 from harness.steps import LEVERS, Contender, picochat_step, plain_step
 
-from picochat.config import HostConfig, RunConfig, RuntimeConfig, TokenizerConfig, TrainConfig, flops_per_token
+from picochat.config import (
+    HostConfig,
+    RunConfig,
+    RuntimeConfig,
+    TokenizerConfig,
+    TrainConfig,
+    flops_per_token,
+)
 from picochat.core.journal import read_journal
 from picochat.model.centred import centre_
 from picochat.model.compute import Compute, open_compute, peak_flops
@@ -50,7 +60,9 @@ QUICK_STEPS, QUICK_BLOCK = 9, 3
 
 def main() -> None:
     flags = parsed()
-    torch._dynamo.config.recompile_limit = 64  # the contenders share their code, and some are other graphs of it
+    torch._dynamo.config.recompile_limit = (
+        64  # the contenders share their code, and some are other graphs of it
+    )
     config = find_scale(flags.scale).config
     runtime = RuntimeConfig.model_validate(
         {
@@ -65,21 +77,38 @@ def main() -> None:
     compute = open_compute(runtime, config.model)
     for tried in compute.choice.tried if compute.choice else []:
         say(f"attention: {tried.line()}")
-    steps, block = (QUICK_STEPS, QUICK_BLOCK) if flags.quick else (flags.steps, min(flags.steps, BLOCK_STEPS))
+    steps, block = (
+        (QUICK_STEPS, QUICK_BLOCK) if flags.quick else (flags.steps, min(flags.steps, BLOCK_STEPS))
+    )
     rows = flags.sequences or config.base.sequences_per_step
     base = config.base.model_copy(
-        update={"steps": steps, "eval_every": None, "micro_batch": flags.micro_batch, "sequences_per_step": rows}
+        update={
+            "steps": steps,
+            "eval_every": None,
+            "micro_batch": flags.micro_batch,
+            "sequences_per_step": rows,
+        }
     )
     with tempfile.TemporaryDirectory() as folder:
         stream, vocab_size = real_tokens(flags.source, config.tokenizer, Path(folder))
         contenders = contenders_of(flags, config, stream, vocab_size, base, compute)
-        report(contenders, run_in_turns(contenders, steps, block, compute), config, vocab_size, base, compute, flags)
+        report(
+            contenders,
+            run_in_turns(contenders, steps, block, compute),
+            config,
+            vocab_size,
+            base,
+            compute,
+            flags,
+        )
         if flags.loop:
             whole_loop(config, stream, vocab_size, base, compute, Path(folder) / "work")
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scale", default="tiny")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32")
@@ -90,28 +119,51 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=200, help="timed steps of each contender")
     parser.add_argument("--sequences", type=int, help="of a step; default: the scale's")
     parser.add_argument("--micro-batch", type=int)
-    parser.add_argument("--optimizer", choices=["muon", "adamw"], action="append", help="default: muon; several: each")
-    parser.add_argument("--baseline", action="store_true", help="also the plain step; ratios are to it")
     parser.add_argument(
-        "--lever", action="append", default=[], help=f"one of {', '.join(LEVERS)}, as joined=off: a contender more"
+        "--optimizer",
+        choices=["muon", "adamw"],
+        action="append",
+        help="default: muon; several: each",
+    )
+    parser.add_argument(
+        "--baseline", action="store_true", help="also the plain step; ratios are to it"
+    )
+    parser.add_argument(
+        "--lever",
+        action="append",
+        default=[],
+        help=f"one of {', '.join(LEVERS)}, as joined=off: a contender more",
     )
     parser.add_argument("--loop", action="store_true")
     parser.add_argument("--source", type=Path, default=Path("demo/out/source"))
     parser.add_argument("--quick", action="store_true")
     flags = parser.parse_args()
-    unknown = [lever for lever in flags.lever if lever.partition("=")[0] not in LEVERS or "=" not in lever]
+    unknown = [
+        lever for lever in flags.lever if lever.partition("=")[0] not in LEVERS or "=" not in lever
+    ]
     if unknown:
-        parser.error(f"--lever {unknown[0]}: one of {', '.join(LEVERS)} and a value, such as joined=off")
+        parser.error(
+            f"--lever {unknown[0]}: one of {', '.join(LEVERS)} and a value, such as joined=off"
+        )
     if flags.quick:
         flags.baseline = True
     return flags
 
 
 def contenders_of(
-    flags: argparse.Namespace, config: RunConfig, stream: TokenStream, vocab_size: int, base: TrainConfig, compute: Compute
+    flags: argparse.Namespace,
+    config: RunConfig,
+    stream: TokenStream,
+    vocab_size: int,
+    base: TrainConfig,
+    compute: Compute,
 ) -> list[Contender]:
     """The plain step first, where it runs: ratios are to the first."""
-    found = [plain_step(stream, config.model, vocab_size, base, compute, flags.micro_batch)] if flags.baseline else []
+    found = (
+        [plain_step(stream, config.model, vocab_size, base, compute, flags.micro_batch)]
+        if flags.baseline
+        else []
+    )
     for optimizer in flags.optimizer or ["muon"]:
         ours = base.model_copy(update={"matrix_optimizer": optimizer})
         found.append(picochat_step(stream, config.model, vocab_size, ours, compute, {}))
@@ -125,7 +177,9 @@ def contenders_of(
 def run_in_turns(
     contenders: list[Contender], steps: int, block: int, compute: Compute
 ) -> dict[str, tuple[list[float], float, int | None, list[str]]]:
-    """For each: seconds of its timed steps, mean loss of its last block, peak memory of its blocks, what its step waited for."""
+    """For each: seconds of its timed steps, mean loss of its last block, peak memory of its blocks,
+    what its step waited for.
+    """
     seconds: dict[str, list[float]] = {one.name: [] for one in contenders}
     peaks: dict[str, int | None] = dict.fromkeys(seconds)
     losses: dict[str, float] = {}
@@ -134,7 +188,9 @@ def run_in_turns(
             if compute.device.type == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
-            one.step(turn * (block + 1))  # after another's turn caches are cold and the allocator is empty
+            one.step(
+                turn * (block + 1)
+            )  # after another's turn caches are cold and the allocator is empty
             watch, taken = Stopwatch(compute.device), list[torch.Tensor]()
             watch.mark()
             for number in range(turn * (block + 1) + 1, (turn + 1) * (block + 1)):
@@ -152,7 +208,9 @@ def run_in_turns(
 
 
 def waiting(one: Contender, number: int, compute: Compute) -> list[str]:
-    """What one more step makes the host wait for; on a CPU a compiled step shows nothing, so the row says eager's."""
+    """What one more step makes the host wait for; on a CPU a compiled step shows nothing, so the
+    row says eager's.
+    """
     if compute.device.type == "cpu" and (compute.compiled or compute.crew.size > 1):
         return ["not looked at: on a CPU neither compiled graphs nor threads show their calls"]
     one.step(number)
@@ -201,7 +259,18 @@ def report(
             "command": " ".join(["python", *sys.argv]),
         }
         print(json.dumps(row), flush=True)
-        lines.append([one.name, tokens / median, 1000 * median, 1000 * fast, 1000 * slow, first / median, mfu, loss])
+        lines.append(
+            [
+                one.name,
+                tokens / median,
+                1000 * median,
+                1000 * fast,
+                1000 * slow,
+                first / median,
+                mfu,
+                loss,
+            ]
+        )
     table(
         f"{config.scale}, {tokens} tokens a step, {name}",
         ["contender", "tokens/s", "ms", "10%", "90%", "to first", "MFU", "loss"],
@@ -210,16 +279,25 @@ def report(
 
 
 def whole_loop(
-    config: RunConfig, stream: TokenStream, vocab_size: int, base: TrainConfig, compute: Compute, work: Path
+    config: RunConfig,
+    stream: TokenStream,
+    vocab_size: int,
+    base: TrainConfig,
+    compute: Compute,
+    work: Path,
 ) -> None:
-    """The real loop over as many steps, by its own journal: journals, reports and the wall clock included."""
+    """The real loop over as many steps, by its own journal: journals, reports and the wall clock
+    included.
+    """
     model = GPT(config.model, vocab_size)
     initialise(model, 0)
     centre_(model)
     model.to(compute.device)
     feed = feed_of_stream(stream, config.model.context, base.sequences_per_step, 0, compute.device)
     job = Job("base", base, feed, lambda _: HeldOut(0.0, None))
-    outcome = Trainer(model, job, compute, HostConfig(checkpoint_minutes=1e6), work, quiet=True).train()
+    outcome = Trainer(
+        model, job, compute, HostConfig(checkpoint_minutes=1e6), work, quiet=True
+    ).train()
     reports = [row for row in read_journal(outcome.metrics) if row["event"] == "report"]
     timed = reports[2:] or reports  # the first two hold compiling and warming up
     row = {
@@ -235,15 +313,21 @@ def whole_loop(
 
 
 def real_tokens(source: Path, config: TokenizerConfig, folder: Path) -> tuple[TokenStream, int]:
-    """All text of the parquet files below `source` as one stream, encoded by a tokenizer trained on it."""
+    """All text of the parquet files below `source` as one stream, encoded by a tokenizer trained on
+    it.
+    """
     files = sorted(source.rglob("*.parquet"))
     if not files:
         sys.exit(f"no parquet files below {source}: python demo/fetch_corpus.py {source}")
-    texts = [text for file in files for text in pq.read_table(file, columns=["text"])["text"].to_pylist()]
+    texts = [
+        text for file in files for text in pq.read_table(file, columns=["text"])["text"].to_pylist()
+    ]
     path = folder / "tokenizer.json"
     path.write_bytes(train(texts, config.vocab_size))
     tokenizer = Tokenizer.load(path)
-    parts = tuple(np.array([tokenizer.bos, *ids], dtype=np.uint16) for ids in tokenizer.encode_many(texts))
+    parts = tuple(
+        np.array([tokenizer.bos, *ids], dtype=np.uint16) for ids in tokenizer.encode_many(texts)
+    )
     joined = np.concatenate(parts)
     return TokenStream(parts=(joined,), bounds=(0, len(joined)), text_bytes=0), tokenizer.vocab_size
 

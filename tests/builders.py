@@ -1,7 +1,9 @@
-"""Builders: healthy facts, evidence and whole run folders, from which a test changes the one thing that it is about.
+"""Builders: healthy facts, evidence and whole run folders, from which a test changes the one thing
+that it is about.
 
-`make_evidence()` is what a good h100-100m run of the skill_release profile states: every check passes on it. Facts are
-changed with `change(facts, name=value)`. `make_run` (tests/run_builder.py) publishes a whole run folder of such facts.
+`make_evidence()` is what a good h100-100m run of the skill_release profile states: every check
+passes on it. Facts are changed with `change(facts, name=value)`. `make_run` (tests/run_builder.py)
+publishes a whole run folder of such facts.
 """
 
 from __future__ import annotations
@@ -52,13 +54,20 @@ STAGES = {
 
 def change(record: R, **changes: Any) -> R:
     """The record with other values, checked like one that was read from a file."""
-    return type(record).model_validate({**{name: getattr(record, name) for name in type(record).model_fields}, **changes})
+    return type(record).model_validate(
+        {**{name: getattr(record, name) for name in type(record).model_fields}, **changes}
+    )
 
 
 def make_config(scale: str = "h100-100m", **sections: dict[str, Any]) -> RunConfig:
-    """A scale's configuration with some sections' values replaced: `make_config(gate={"profile": "research"})`."""
+    """A scale's configuration with some sections' values replaced: `make_config(gate={"profile":
+    "research"})`.
+    """
     config = find_scale(scale).config
-    return change(config, **{name: change(getattr(config, name), **values) for name, values in sections.items()})
+    return change(
+        config,
+        **{name: change(getattr(config, name), **values) for name, values in sections.items()},
+    )
 
 
 def make_rate(passed: int, count: int) -> Rate:
@@ -98,7 +107,10 @@ def make_corpus_facts(**changes: Any) -> CorpusFacts:
 
 
 def make_practice_facts(**changes: Any) -> PracticeFacts:
-    return change(PracticeFacts(share_asked=0.01, documents=17_000, text_bytes=21_500_000, words=14_000), **changes)
+    return change(
+        PracticeFacts(share_asked=0.01, documents=17_000, text_bytes=21_500_000, words=14_000),
+        **changes,
+    )
 
 
 def make_rows_facts(**changes: Any) -> RowsFacts:
@@ -135,11 +147,15 @@ def make_benchmark_facts(**changes: Any) -> BenchmarkFacts:
     return change(facts, **changes)
 
 
-def make_benchmark_items(name: str = "science_questions", count: int = 1_000) -> list[BenchmarkItem]:
+def make_benchmark_items(
+    name: str = "science_questions", count: int = 1_000
+) -> list[BenchmarkItem]:
     """Items of four options of eight characters, the first one correct."""
     digests = ["7" * 64] * count
     return [
-        BenchmarkItem(id=f"{name}-{number:05d}", benchmark=name, digest=digest, characters=[8] * 4, correct=0)
+        BenchmarkItem(
+            id=f"{name}-{number:05d}", benchmark=name, digest=digest, characters=[8] * 4, correct=0
+        )
         for number, digest in enumerate(digests)
     ]
 
@@ -159,10 +175,15 @@ def make_external_answers(items: list[BenchmarkItem], right: int) -> list[Extern
     ]
 
 
-def make_benchmarks_facts(rows: dict[str, int] | None = None, unresolved: list[str] | None = None) -> BenchmarksFacts:
+def make_benchmarks_facts(
+    rows: dict[str, int] | None = None, unresolved: list[str] | None = None
+) -> BenchmarksFacts:
     """Benchmarks by name with that many rows; without any, the healthy one."""
     counts = rows or {"science_questions": 1_000}
-    found = {name: make_benchmark_facts(rows=count, usable_rows=count, rows_read=count) for name, count in counts.items()}
+    found = {
+        name: make_benchmark_facts(rows=count, usable_rows=count, rows_read=count)
+        for name, count in counts.items()
+    }
     return BenchmarksFacts(benchmarks=found, unresolved=unresolved or [])
 
 
@@ -186,7 +207,13 @@ def make_shards_facts(**changes: Any) -> ShardsFacts:
 
 
 def make_conversations_facts(**changes: Any) -> ConversationsFacts:
-    facts = ConversationsFacts(rows=2_800, tokens=168_000, target_tokens=70_000, longest_row_tokens=190, rows_over_context=0)
+    facts = ConversationsFacts(
+        rows=2_800,
+        tokens=168_000,
+        target_tokens=70_000,
+        longest_row_tokens=190,
+        rows_over_context=0,
+    )
     return change(facts, **changes)
 
 
@@ -252,7 +279,9 @@ def make_skill_score(skill: str, share: float = 0.9, base_share: float = 0.1) ->
         clean=rate,
         base=make_rate(round(base_share * rows), rows),
         chance=0.25 if skill == "choice" else 0.0,
-        stages={name: make_rate(round(share * count), count) for name, count in STAGES[skill].items()},
+        stages={
+            name: make_rate(round(share * count), count) for name, count in STAGES[skill].items()
+        },
     )
 
 
@@ -270,19 +299,28 @@ def make_scores_facts(**changes: Any) -> ScoresFacts:
         unsupported_claims=make_rate(1, 35),
         memorized=make_rate(0, 64),
         scored_checkpoint=SHIPPED,
-        external={"science_questions": ExternalScore(all=make_rate(330, 1_000), clean=make_rate(330, 1_000), chance=0.25)},
+        external={
+            "science_questions": ExternalScore(
+                all=make_rate(330, 1_000), clean=make_rate(330, 1_000), chance=0.25
+            )
+        },
     )
     return change(facts, **changes)
 
 
 def make_parity_facts(**changes: Any) -> ParityFacts:
     return change(
-        ParityFacts(reader="transformers 5.20.2", largest_relative_difference=3e-6, greedy_tokens_equal=True), **changes
+        ParityFacts(
+            reader="transformers 5.20.2", largest_relative_difference=3e-6, greedy_tokens_equal=True
+        ),
+        **changes,
     )
 
 
 def make_evidence(**changes: Any) -> Evidence:
-    """All the evidence of a healthy run; `preflight` is decided from it unless a change gives another."""
+    """All the evidence of a healthy run; `preflight` is decided from it unless a change gives
+    another.
+    """
     evidence = Evidence(
         config=make_config(),
         corpus=make_corpus_facts(),

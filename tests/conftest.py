@@ -1,11 +1,14 @@
-"""What all tests share: one torch thread for each worker, a private cache, and no Hub but a loopback one."""
+"""What all tests share: one torch thread for each worker, a private cache, and no Hub but a
+loopback one.
+"""
 
 import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-# Two workers with two threads each on two cores wait for each other at every barrier. Set before torch is imported.
+# Two workers with two threads each on two cores wait for each other at every barrier. Set before
+# torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
@@ -13,7 +16,9 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def private_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """Shared artifacts of one test are not seen by another, nor by the person who runs the tests."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("PICOCHAT_HOME", str(folder))
@@ -22,10 +27,11 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 
 @pytest.fixture
 def light_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """torch.compile without code generation: traced, functionalized and differentiated as ever, run by torch's own kernels.
+    """torch.compile without code generation: traced, functionalized and differentiated as ever, run
+    by torch's own kernels.
 
-    Generating and compiling C++ takes a minute even for a model of one layer. `picochat sanity preh100 --include-compile` does
-    it, on the machine whose compiler is in question.
+    Generating and compiling C++ takes a minute even for a model of one layer. `picochat sanity
+    preh100 --include-compile` does it, on the machine whose compiler is in question.
     """
     import torch
 

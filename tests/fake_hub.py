@@ -1,11 +1,13 @@
-"""A Hub on loopback, good enough for the library that speaks to the real one: the read protocol, with faults on request.
+"""A Hub on loopback, good enough for the library that speaks to the real one: the read protocol,
+with faults on request.
 
     with FakeHub() as hub:
         hub.add_dataset("owner/name", {"train.parquet": data, "README.md": b"..."})
         ... HF_ENDPOINT=hub.endpoint ...
 
-ROUTES is a table of (method, path pattern, handler): a write protocol is more rows. It serves what was added, states it as
-the real Hub does (commit, ETag, ranges, X-Error-Code), and records every request. It checks no token beyond its presence.
+ROUTES is a table of (method, path pattern, handler): a write protocol is more rows. It serves what
+was added, states it as the real Hub does (commit, ETag, ranges, X-Error-Code), and records every
+request. It checks no token beyond its presence.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 TREE_PAGE_ENTRIES = 50
-LARGE_BYTES = 1000  # files above it are stated with their sha256, as the real Hub does for large ones
+LARGE_BYTES = (
+    1000  # files above it are stated with their sha256, as the real Hub does for large ones
+)
 
 
 @dataclass
@@ -42,10 +46,12 @@ class FakeRepo:
 
 @dataclass
 class Fault:
-    """What happens to a request instead of, or during, its answer: to `times` requests, after the first `after` that fit.
+    """What happens to a request instead of, or during, its answer: to `times` requests, after the
+    first `after` that fit.
 
-    every: of those that fit only each n-th. drop: the connection closes without an answer. headers replace those of the
-    answer. drip_s: the body comes a byte at a time, that far apart. hold: nothing comes until it is set. act: runs first.
+    every: of those that fit only each n-th. drop: the connection closes without an answer. headers
+    replace those of the answer. drip_s: the body comes a byte at a time, that far apart. hold:
+    nothing comes until it is set. act: runs first.
     """
 
     method: str = "GET"
@@ -72,7 +78,10 @@ class Seen:
 
 
 class FakeHub:
-    """The server and what it holds. `requests` grows; `fail` schedules faults, each for the next requests that fit."""
+    """The server and what it holds.
+
+    `requests` grows; `fail` schedules faults, each for the next requests that fit.
+    """
 
     def __init__(self) -> None:
         self.repos: dict[str, FakeRepo] = {}
@@ -89,7 +98,9 @@ class FakeHub:
         self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
 
     def __enter__(self) -> FakeHub:
         self._thread.start()
@@ -101,11 +112,19 @@ class FakeHub:
         self._thread.join()
 
     def add_dataset(
-        self, id: str, files: dict[str, bytes], *, branch: str = "main", private: bool = False, gated: bool = False
+        self,
+        id: str,
+        files: dict[str, bytes],
+        *,
+        branch: str = "main",
+        private: bool = False,
+        gated: bool = False,
     ) -> str:
         """A commit with these files on a branch of the dataset. Returns the commit."""
         repo = self.repos.setdefault(f"datasets/{id}", FakeRepo("datasets", {}, {}, private, gated))
-        digest = hashlib.sha1(json.dumps([branch, {name: _sha256(data) for name, data in files.items()}]).encode())
+        digest = hashlib.sha1(
+            json.dumps([branch, {name: _sha256(data) for name, data in files.items()}]).encode()
+        )
         repo.files[digest.hexdigest()] = files
         repo.branches[branch] = digest.hexdigest()
         return digest.hexdigest()
@@ -141,7 +160,9 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     fake: FakeHub
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # head and body are two writes: the second would wait 40 ms for the first's receipt
+    disable_nagle_algorithm = (
+        True  # head and body are two writes: the second would wait 40 ms for the first's receipt
+    )
 
     def do_GET(self) -> None:
         self._serve("GET")
@@ -161,7 +182,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, method: str) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path)
-        self.fake.requests.append(Seen(method, path, self.headers.get("Range"), "Authorization" in self.headers))
+        self.fake.requests.append(
+            Seen(method, path, self.headers.get("Range"), "Authorization" in self.headers)
+        )
         self.fault = self.fake.take_fault(method, path)
         if self.fault and self.fault.act is not None:
             self.fault.act()
@@ -208,13 +231,17 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(pause_s)
 
     def answer_json(self, value: object, headers: dict[str, str] | None = None) -> None:
-        self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
+        self.answer(
+            200, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})}
+        )
 
     def refuse(self, status: int, code: str, message: str) -> None:
         self.answer(status, b"{}", {"X-Error-Code": code, "X-Error-Message": message})
 
     def repo_at(self, key: str, revision: str) -> tuple[FakeRepo, str] | None:
-        """The repository and commit that may be read, or None after the refusal that the real Hub would send."""
+        """The repository and commit that may be read, or None after the refusal that the real Hub
+        would send.
+        """
         repo = self.fake.repos.get(key)
         authorized = "Authorization" in self.headers
         if repo is None or (repo.private and not authorized):
@@ -235,7 +262,15 @@ def _info(handler: _Handler, kind: str, id: str, revision: str = "main") -> None
     if found:
         repo, commit = found
         siblings = [{"rfilename": name} for name in sorted(repo.files[commit])]
-        handler.answer_json({"id": id, "sha": commit, "siblings": siblings, "private": repo.private, "gated": repo.gated})
+        handler.answer_json(
+            {
+                "id": id,
+                "sha": commit,
+                "siblings": siblings,
+                "private": repo.private,
+                "gated": repo.gated,
+            }
+        )
 
 
 def _tree(handler: _Handler, kind: str, id: str, revision: str) -> None:
@@ -246,11 +281,18 @@ def _tree(handler: _Handler, kind: str, id: str, revision: str) -> None:
         first = int(parse_qs(urlsplit(handler.path).query).get("cursor", ["0"])[0])
         after = first + TREE_PAGE_ENTRIES
         url = f"https://elsewhere.invalid/api/{kind}/{id}/tree/{revision}?recursive=true&cursor={after}"
-        handler.answer_json(entries[first:after], {"Link": f'<{url}>; rel="next"'} if after < len(entries) else {})
+        handler.answer_json(
+            entries[first:after], {"Link": f'<{url}>; rel="next"'} if after < len(entries) else {}
+        )
 
 
 def _tree_entry(name: str, data: bytes) -> dict[str, Any]:
-    entry: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": _git_digest(data)}
+    entry: dict[str, Any] = {
+        "type": "file",
+        "path": name,
+        "size": len(data),
+        "oid": _git_digest(data),
+    }
     if len(data) > LARGE_BYTES:
         entry["lfs"] = {"oid": _sha256(data), "size": len(data), "pointerSize": 134}
     return entry
@@ -269,7 +311,9 @@ def _resolve(handler: _Handler, id: str, revision: str, file: str, kind: str = "
     if span is None or not handler.fake.serves_ranges:
         return handler.answer(200, data, headers)
     start, stop = int(span[1]), min(len(data), int(span[2]) + 1 if span[2] else len(data))
-    handler.answer(206, data[start:stop], {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"})
+    handler.answer(
+        206, data[start:stop], {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
+    )
 
 
 def _sha256(data: bytes) -> str:
@@ -285,7 +329,15 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     # method, path, handler; HEAD is served as GET without its body
     ("GET", rf"/api/(?P<kind>datasets|models)/{ID}", _info),
     ("GET", rf"/api/(?P<kind>datasets|models)/{ID}/revision/(?P<revision>.+)", _info),
-    ("GET", rf"/api/(?P<kind>datasets|models)/{ID}/tree/(?P<revision>refs/[^/]+/[^/]+|[^/]+)", _tree),
-    ("GET", rf"/(?P<kind>datasets)/{ID}/resolve/(?P<revision>refs/[^/]+/[^/]+|[^/]+)/(?P<file>.+)", _resolve),
+    (
+        "GET",
+        rf"/api/(?P<kind>datasets|models)/{ID}/tree/(?P<revision>refs/[^/]+/[^/]+|[^/]+)",
+        _tree,
+    ),
+    (
+        "GET",
+        rf"/(?P<kind>datasets)/{ID}/resolve/(?P<revision>refs/[^/]+/[^/]+|[^/]+)/(?P<file>.+)",
+        _resolve,
+    ),
     ("GET", rf"/{ID}/resolve/(?P<revision>refs/[^/]+/[^/]+|[^/]+)/(?P<file>.+)", _resolve),
 ]

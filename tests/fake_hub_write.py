@@ -1,8 +1,10 @@
-"""A Hub on loopback that accepts pushes: repositories, pre-uploads, large files, commits; and reads of what was pushed.
+"""A Hub on loopback that accepts pushes: repositories, pre-uploads, large files, commits; and reads
+of what was pushed.
 
-Real HTTP, spoken to by the real client. It checks what the real one checks and a test relies on: the token, the parent of
-a commit, that a large file was uploaded before it is committed. Clients need HF_ENDPOINT, and HF_HUB_DISABLE_XET=1, since
-only the plain protocol for large files is spoken. Does not do datasets, branches, pull requests or ranges.
+Real HTTP, spoken to by the real client. It checks what the real one checks and a test relies on:
+the token, the parent of a commit, that a large file was uploaded before it is committed. Clients
+need HF_ENDPOINT, and HF_HUB_DISABLE_XET=1, since only the plain protocol for large files is spoken.
+Does not do datasets, branches, pull requests or ranges.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ class Repo:
     """`commits`: the files as of each commit, in order; the last is the head."""
 
     private: bool
-    commits: dict[str, dict[str, bytes]] = field(default_factory=lambda: {FIRST_COMMIT: {".gitattributes": b"* text\n"}})
+    commits: dict[str, dict[str, bytes]] = field(
+        default_factory=lambda: {FIRST_COMMIT: {".gitattributes": b"* text\n"}}
+    )
 
     @property
     def head(self) -> str:
@@ -38,7 +42,10 @@ class Repo:
 
 @dataclass
 class FakeHub:
-    """State of the Hub, and what was asked of it. `refuse`: path fragment -> status to answer with."""
+    """State of the Hub, and what was asked of it.
+
+    `refuse`: path fragment -> status to answer with.
+    """
 
     token: str
     repos: dict[str, Repo] = field(default_factory=dict)
@@ -59,7 +66,9 @@ def fake_hub(token: str) -> Iterator[FakeHub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     try:
         yield hub
@@ -98,7 +107,10 @@ class HubHandler(BaseHTTPRequestHandler):
         for fragment, status in self.hub.refuse.items():
             if fragment in path:
                 return self._json({"error": "refused"}, status)
-        if not path.startswith("/lfs-verify") and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+        if (
+            not path.startswith("/lfs-verify")
+            and self.headers.get("Authorization") != f"Bearer {self.hub.token}"
+        ):
             return self._json({"error": "invalid token"}, 401)
         if path == "/api/repos/create":
             return self._create(json.loads(body))
@@ -118,15 +130,26 @@ class HubHandler(BaseHTTPRequestHandler):
         name = f"{wish['organization']}/{wish['name']}"
         if name in self.hub.repos:
             return self._json({"error": "exists", "url": f"{self.hub.endpoint}/{name}"}, 409)
-        self.hub.repos[name] = Repo(private=wish.get("visibility") == "private" or bool(wish.get("private")))
+        self.hub.repos[name] = Repo(
+            private=wish.get("visibility") == "private" or bool(wish.get("private"))
+        )
         return self._json({"url": f"{self.hub.endpoint}/{name}", "name": name})
 
     def _preupload(self, repo: Repo, wish: dict[str, list[dict[str, str]]]) -> None:
         def answer(path: str) -> dict[str, object]:
             held = repo.files().get(path)
             large = path.endswith(LARGE)
-            oid = None if held is None else (hashlib.sha256(held).hexdigest() if large else git_digest(held))
-            return {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, "oid": oid}
+            oid = (
+                None
+                if held is None
+                else (hashlib.sha256(held).hexdigest() if large else git_digest(held))
+            )
+            return {
+                "path": path,
+                "uploadMode": "lfs" if large else "regular",
+                "shouldIgnore": False,
+                "oid": oid,
+            }
 
         self._json({"files": [answer(file["path"]) for file in wish["files"]]})
 
@@ -134,10 +157,15 @@ class HubHandler(BaseHTTPRequestHandler):
         def answer(item: dict[str, object]) -> dict[str, object]:
             upload = {"href": f"{self.hub.endpoint}/lfs/{item['oid']}"}
             verify = {"href": f"{self.hub.endpoint}/lfs-verify"}
-            return {"oid": item["oid"], "size": item["size"], "actions": {"upload": upload, "verify": verify}}
+            return {
+                "oid": item["oid"],
+                "size": item["size"],
+                "actions": {"upload": upload, "verify": verify},
+            }
 
         self._json(
-            {"transfer": "basic", "objects": [answer(item) for item in wish["objects"]]}, kind="application/vnd.git-lfs+json"
+            {"transfer": "basic", "objects": [answer(item) for item in wish["objects"]]},
+            kind="application/vnd.git-lfs+json",
         )
 
     def _commit(self, repo: Repo, name: str, body: bytes) -> None:
@@ -157,7 +185,9 @@ class HubHandler(BaseHTTPRequestHandler):
             files.pop(path, None)
         commit = hashlib.sha1(body).hexdigest()
         repo.commits[commit] = files
-        return self._json({"commitOid": commit, "commitUrl": f"{self.hub.endpoint}/{name}/commit/{commit}"})
+        return self._json(
+            {"commitOid": commit, "commitUrl": f"{self.hub.endpoint}/{name}/commit/{commit}"}
+        )
 
     def _model(self, name: str, rest: list[str]) -> None:
         for fragment, status in self.hub.refuse.items():
@@ -170,13 +200,26 @@ class HubHandler(BaseHTTPRequestHandler):
         files = repo.files(revision)
         if rest[:1] == ["tree"]:
             folder = "/".join(rest[2:])
-            inside = {path: data for path, data in files.items() if path.startswith(f"{folder}/" if folder else "")}
+            inside = {
+                path: data
+                for path, data in files.items()
+                if path.startswith(f"{folder}/" if folder else "")
+            }
             if folder and not inside:
                 return self._json({"error": "no such folder"}, 404, "EntryNotFound")
             return self._json([entry(path, data) for path, data in sorted(inside.items())])
         sha = repo.head if revision == "main" else revision
         siblings = [{"rfilename": path} for path in sorted(files)]
-        return self._json({"id": name, "modelId": name, "sha": sha, "private": repo.private, "siblings": siblings, "tags": []})
+        return self._json(
+            {
+                "id": name,
+                "modelId": name,
+                "sha": sha,
+                "private": repo.private,
+                "siblings": siblings,
+                "tags": [],
+            }
+        )
 
     def _resolve(self, name: str, revision: str, file: str) -> None:
         repo = self.hub.repos.get(name)
@@ -186,7 +229,11 @@ class HubHandler(BaseHTTPRequestHandler):
         if data is None:
             return self._json({"error": "no such file"}, 404, "EntryNotFound")
         commit = repo.head if revision == "main" else revision
-        return self._send(200, data, {"ETag": f'"{git_digest(data)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"})
+        return self._send(
+            200,
+            data,
+            {"ETag": f'"{git_digest(data)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"},
+        )
 
     def _begin(self) -> str:
         path = unquote(urlsplit(self.path).path)
@@ -203,7 +250,13 @@ class HubHandler(BaseHTTPRequestHandler):
             return b"".join(parts)
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def _json(self, value: object, status: int = 200, code: str | None = None, kind: str = "application/json") -> None:
+    def _json(
+        self,
+        value: object,
+        status: int = 200,
+        code: str | None = None,
+        kind: str = "application/json",
+    ) -> None:
         headers = {"Content-Type": kind, **({"X-Error-Code": code} if code else {})}
         self._send(status, json.dumps(value).encode(), headers)
 
@@ -218,9 +271,18 @@ class HubHandler(BaseHTTPRequestHandler):
 
 def entry(path: str, data: bytes) -> dict[str, object]:
     """A file as the tree lists it: large ones with the sha256 of their content."""
-    found: dict[str, object] = {"type": "file", "path": path, "size": len(data), "oid": git_digest(data)}
+    found: dict[str, object] = {
+        "type": "file",
+        "path": path,
+        "size": len(data),
+        "oid": git_digest(data),
+    }
     if path.endswith(LARGE):
-        found["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+        found["lfs"] = {
+            "oid": hashlib.sha256(data).hexdigest(),
+            "size": len(data),
+            "pointerSize": 130,
+        }
     return found
 
 

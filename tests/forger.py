@@ -1,7 +1,9 @@
-"""A publisher who wants to claim more than is true: changes a run's files or facts, and makes everything that has no secret
-agree with the change: digests, the chain of inputs, scores, both verdicts, the summary's pages and the bundle.
+"""A publisher who wants to claim more than is true: changes a run's files or facts, and makes
+everything that has no secret agree with the change: digests, the chain of inputs, scores, both
+verdicts, the summary's pages and the bundle.
 
-What verification still finds was found because a claim does not follow from the evidence, not because a digest was forgotten.
+What verification still finds was found because a claim does not follow from the evidence, not
+because a digest was forgotten.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ TINY: dict[str, dict[str, Any]] = {
 
 
 def make_real_run(root: Path) -> RunDir:
-    """A run of four steps by the stages themselves, with a benchmark; only what the host can do is not measured but stated."""
+    """A run of four steps by the stages themselves, with a benchmark; only what the host can do is
+    not measured but stated.
+    """
     shape: dict[str, dict[str, Any]] = {}
     for key, value in SHAPE.items():
         section, _, name = key.partition(".")
@@ -45,12 +49,17 @@ def make_real_run(root: Path) -> RunDir:
     quiz = write_lines(root / "quiz.jsonl", arc_rows(60))
     config = make_config("tiny", **shape, **TINY, external={"benchmarks": (f"quiz={quiz}",)})
     run, pack = RunDir(root / "run"), load_pack(make_pack(root / "pack"))
-    write_json(run.config, ResolvedConfig(config=config, origins=dict.fromkeys(flatten(config), "scale")))
+    write_json(
+        run.config, ResolvedConfig(config=config, origins=dict.fromkeys(flatten(config), "scale"))
+    )
     write_json(run.machine, change(machine_record(), commit="0" * 40))
     given = {"pack": pack, "run": run, "config": config, "track": None, "gpu_hour_usd": None}
     made: dict[str, Artifact] = {}
     for stage in STAGES:
-        settings = {name: given[name] if name in given else getattr(config, name, None) for name in stage.settings}
+        settings = {
+            name: given[name] if name in given else getattr(config, name, None)
+            for name in stage.settings
+        }
         if "benchmark_files" in settings:
             settings["benchmark_files"] = resolve_benchmarks(config.external)
         needs = {} if "run" in stage.settings else {need: made[need] for need in stage.needs}
@@ -73,7 +82,10 @@ def rows_of(path: Path) -> Rows:
 
 def change_rows(path: Path, change: Callable[[Rows], Rows]) -> None:
     """Write the rows of a .jsonl file as `change` makes them."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in change(rows_of(path))), "utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in change(rows_of(path))),
+        "utf-8",
+    )
 
 
 def change_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -94,7 +106,9 @@ def change_config(run: RunDir, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def settle(run: RunDir, *, judge: bool = True) -> None:
-    """Let the whole run agree with its files as they are now. judge: decide and render again, as an honest run would."""
+    """Let the whole run agree with its files as they are now. judge: decide and render again, as an
+    honest run would.
+    """
     artifacts: dict[str, Artifact] = {}
     for place, stage in zip(PLACES, STAGES, strict=True):
         if not run.has(place.kind):
@@ -104,7 +118,9 @@ def settle(run: RunDir, *, judge: bool = True) -> None:
     run.write_front_pages()
 
 
-def _made_again(kind: str, run: RunDir, artifacts: dict[str, Artifact], needs: tuple[str, ...]) -> dict[str, Any] | None:
+def _made_again(
+    kind: str, run: RunDir, artifacts: dict[str, Artifact], needs: tuple[str, ...]
+) -> dict[str, Any] | None:
     config = read_record(ResolvedConfig, run.config).config
     draft = Draft(run.place(kind), run.place(kind))
     if kind == "scores":
@@ -122,19 +138,24 @@ def _made_again(kind: str, run: RunDir, artifacts: dict[str, Artifact], needs: t
 
 def _scores(run: RunDir, artifacts: dict[str, Artifact]) -> dict[str, Any]:
     stated = _relinked(run, "scores", artifacts, None)
-    facts = recompute_scores(stated, artifacts["rows"], artifacts["benchmarks"], artifacts["honesty"])
+    facts = recompute_scores(
+        stated, artifacts["rows"], artifacts["benchmarks"], artifacts["honesty"]
+    )
     by_id = {row.id: row for _, row in questions(artifacts["rows"], None)}
     write_json(stated.path("report.json"), facts)
     stated.path("report.md").write_text(report_page(facts, by_id, read_asked(stated)), "utf-8")
     return facts.model_dump(mode="json")
 
 
-def _relinked(run: RunDir, kind: str, artifacts: dict[str, Artifact], facts: dict[str, Any] | None) -> Artifact:
+def _relinked(
+    run: RunDir, kind: str, artifacts: dict[str, Artifact], facts: dict[str, Any] | None
+) -> Artifact:
     """The artifact with a manifest that states its files and inputs as they are now."""
     folder = run.place(kind)
     value = json.loads((folder / "manifest.json").read_text("utf-8"))
     value["inputs"] = {
-        name: artifacts[name].digest if name in artifacts else digest for name, digest in value["inputs"].items()
+        name: artifacts[name].digest if name in artifacts else digest
+        for name, digest in value["inputs"].items()
     }
     for table in (value["files"], value["observations"]):
         for name in [name for name in table if (folder / name).exists()]:

@@ -1,7 +1,9 @@
-"""`make_run`: a whole run folder as the stages publish it, without training: real artifacts, manifests, verdicts and pages.
+"""`make_run`: a whole run folder as the stages publish it, without training: real artifacts,
+manifests, verdicts and pages.
 
-Facts are the healthy ones of builders.py. Weights and shards are a few bytes; everything that decides is real: the
-preflight, the gate and the summary are made by their own stages, and the scores follow from real rows and kept replies.
+Facts are the healthy ones of builders.py. Weights and shards are a few bytes; everything that
+decides is real: the preflight, the gate and the summary are made by their own stages, and the
+scores follow from real rows and kept replies.
 """
 
 from __future__ import annotations
@@ -53,9 +55,16 @@ HOSTILE = "<script>alert(1)</script> | [no](x)"
 
 
 def make_run(
-    root: Path, *, until: str = "summary", config: RunConfig | None = None, facts: Mapping[str, Record] | None = None
+    root: Path,
+    *,
+    until: str = "summary",
+    config: RunConfig | None = None,
+    facts: Mapping[str, Record] | None = None,
 ) -> RunDir:
-    """An approved first release with every artifact up to `until`. `facts`: other facts than the healthy ones, by kind."""
+    """An approved first release with every artifact up to `until`.
+
+    `facts`: other facts than the healthy ones, by kind.
+    """
     resolved = config or make_config(gate={"profile": "first_release"})
     shutil.copytree(_built(until, resolved, dict(facts or {})), root)
     return RunDir(root)
@@ -76,7 +85,10 @@ def _built(until: str, config: RunConfig, facts: dict[str, Record]) -> Path:
 
 
 def _build(run: RunDir, until: str, resolved: RunConfig, facts: dict[str, Record]) -> None:
-    write_json(run.config, ResolvedConfig(config=resolved, origins=dict.fromkeys(flatten(resolved), "scale")))
+    write_json(
+        run.config,
+        ResolvedConfig(config=resolved, origins=dict.fromkeys(flatten(resolved), "scale")),
+    )
     write_json(run.machine, make_machine())
     artifacts: dict[str, Artifact] = {}
     timings = Journal(run.timings)
@@ -115,16 +127,23 @@ def make_row_files() -> tuple[tuple[SftRow, ...], tuple[EvalRow, ...]]:
 
 @lru_cache
 def make_replies() -> tuple[Asked, ...]:
-    """What was said to every eval row and some SFT rows: the reference answer, but each tenth reply is a hostile text."""
+    """What was said to every eval row and some SFT rows: the reference answer, but each tenth reply
+    is a hostile text.
+    """
     sft, evals = make_row_files()
     asked = [_ask("eval", row, number) for number, row in enumerate(evals)]
     asked += [_ask("sft_train", as_eval_row(row), number) for number, row in enumerate(sft[:40])]
-    return tuple(asked + [_ask("sft_held_out", as_eval_row(row), number) for number, row in enumerate(sft[-40:])])
+    return tuple(
+        asked
+        + [_ask("sft_held_out", as_eval_row(row), number) for number, row in enumerate(sft[-40:])]
+    )
 
 
 def _ask(kind: str, row: EvalRow, number: int) -> Asked:
     fails = number % FAILING == 0 and row.answerable
-    likelihoods = [-1.0 if (label == row.correct_choice) != fails else -2.0 for label in row.choice_labels]
+    likelihoods = [
+        -1.0 if (label == row.correct_choice) != fails else -2.0 for label in row.choice_labels
+    ]
     return Asked.model_validate(
         {
             "id": row.id,
@@ -168,12 +187,18 @@ def _fill(
 
 
 def _fill_scores(draft: Draft, artifacts: dict[str, Artifact], facts: dict[str, Record]) -> None:
-    """The files of an evaluation and the scores that follow from them; `facts` changes what is measured, not counted."""
+    """The files of an evaluation and the scores that follow from them; `facts` changes what is
+    measured, not counted.
+    """
     stated = facts.get("scores") or make_scores_facts()
     assert isinstance(stated, ScoresFacts)
     bits = ("base_bits_per_byte", "sft_bits_per_byte", "ngram_bits_per_byte")
-    measured = Measured.model_validate({**{name: getattr(stated, name) for name in bits}, "ngram_train_tokens": 1_000})
-    memorized = [Memorization(position=number, expected=[1, 2], continued=[2, 1]) for number in range(64)]
+    measured = Measured.model_validate(
+        {**{name: getattr(stated, name) for name in bits}, "ngram_train_tokens": 1_000}
+    )
+    memorized = [
+        Memorization(position=number, expected=[1, 2], continued=[2, 1]) for number in range(64)
+    ]
     write_jsonl(draft.path("replies.jsonl"), make_replies())
     write_jsonl(draft.path("memorization.jsonl"), memorized)
     write_json(draft.path("measured.json"), measured)
@@ -182,7 +207,9 @@ def _fill_scores(draft: Draft, artifacts: dict[str, Artifact], facts: dict[str, 
     answers = make_external_answers(items, 330)
     write_jsonl(draft.path("external.jsonl"), answers)
     external = external_scores_of(make_benchmarks_facts().benchmarks, items, answers, {})
-    scores = scores_of(rows, make_replies(), memorized, measured, (), artifacts["sft"].digest, external)
+    scores = scores_of(
+        rows, make_replies(), memorized, measured, (), artifacts["sft"].digest, external
+    )
     write_json(draft.path("report.json"), scores)
     draft.path("report.md").write_text("# Scores\n")
     draft.facts = scores.model_dump(mode="json")
@@ -247,7 +274,10 @@ def _fill_checkpoint(kind: str, draft: Draft) -> None:
         for step in range(10, 401, 10)
     ]
     write_jsonl(draft.path("curve.jsonl"), curve)
-    speeds = [{"step": row["step"], "tokens": row["tokens"], "tokens_per_second": 560_000.0, "mfu": 0.41} for row in curve]
+    speeds = [
+        {"step": row["step"], "tokens": row["tokens"], "tokens_per_second": 560_000.0, "mfu": 0.41}
+        for row in curve
+    ]
     write_jsonl(draft.observation("metrics.jsonl"), speeds)
 
 
@@ -266,7 +296,9 @@ HEALTHY: dict[str, Callable[[], Record]] = {
     "practice": make_practice_facts,
     "rows": make_rows_facts,
     "benchmarks": make_benchmarks_facts,
-    "tokenizer": lambda: TokenizerFacts(vocab_size=8192, merges=7_920, trained_on_bytes=200_000_000),
+    "tokenizer": lambda: TokenizerFacts(
+        vocab_size=8192, merges=7_920, trained_on_bytes=200_000_000
+    ),
     "shards": make_shards_facts,
     "conversations": make_conversations_facts,
     "honesty": make_honesty_facts,

@@ -1,4 +1,6 @@
-"""A pack of real text that every machine has (Python's help topics) and a model small enough for tests."""
+"""A pack of real text that every machine has (Python's help topics) and a model small enough for
+tests.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,11 @@ def make_pack(folder: Path) -> Path:
     sft, evals = make_rows("release_skills", 60, 40, "scratchpad", 1)
     write_jsonl(folder / "chat.jsonl", map(row_json, sft))
     write_jsonl(folder / "eval.jsonl", map(row_json, evals))
-    (folder / "recipe.json").write_text('{"name": "r", "sources": [{"path": "text", "label": "help"}]}')
+    (folder / "recipe.json").write_text(
+        '{"name": "r", "sources": [{"path": "text", "label": "help"}]}'
+    )
     (folder / "pack.json").write_text(
-        '{"name": "p", "corpus": {"recipe": "recipe.json"}, "chat": "chat.jsonl", "eval": "eval.jsonl"}'
+        '{"name": "p", "corpus": {"recipe": "recipe.json"}, "chat": "chat.jsonl", "eval":'
+        ' "eval.jsonl"}'
     )
     return folder / "pack.json"

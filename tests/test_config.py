@@ -2,7 +2,14 @@
 
 import pytest
 
-from picochat.config import ModelConfig, flatten, flops_per_token, parameter_count, resolve, step_tokens
+from picochat.config import (
+    ModelConfig,
+    flatten,
+    flops_per_token,
+    parameter_count,
+    resolve,
+    step_tokens,
+)
 from picochat.core.errors import WrongUsage
 from picochat.scales import SCALES, cost_of, find_scale, keys_lines, scales_lines
 
@@ -13,7 +20,12 @@ def test_the_runbooks_scale_is_exact() -> None:
     assert config.base.steps == 33_000
     assert (config.base.sequences_per_step, config.model.context) == (128, 512)
     assert config.base.steps * step_tokens(config.base, config.model) == 2_162_688_000
-    assert (config.model.heads, config.model.kv_heads, config.model.layers, config.model.width) == (12, 4, 16, 768)
+    assert (config.model.heads, config.model.kv_heads, config.model.layers, config.model.width) == (
+        12,
+        4,
+        16,
+        768,
+    )
     assert config.runtime.precision == "bf16" and config.gate.profile == "skill_release"
     assert round(flops_per_token(config.model, 8192) / 1e5) == 7172
 
@@ -33,12 +45,20 @@ def test_every_scale_is_listed_with_its_cost() -> None:
 
 def test_origins_tell_default_scale_flag_and_set() -> None:
     scale = find_scale("tiny").config
-    resolved = resolve(scale, {"base.steps": 7, "seed": None}, {"sft.muon_lr": "0.125", "gate.profile": "first_release"})
+    resolved = resolve(
+        scale,
+        {"base.steps": 7, "seed": None},
+        {"sft.muon_lr": "0.125", "gate.profile": "first_release"},
+    )
     assert (resolved.config.base.steps, resolved.config.sft.muon_lr) == (7, 0.125)
     assert resolved.config.gate.profile == "first_release"
     origins = resolved.origins
     assert (origins["base.steps"], origins["sft.muon_lr"]) == ("flag", "set")
-    assert (origins["model.width"], origins["seed"], origins["model.rope_theta"]) == ("scale", "default", "default")
+    assert (origins["model.width"], origins["seed"], origins["model.rope_theta"]) == (
+        "scale",
+        "default",
+        "default",
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,7 +72,9 @@ def test_origins_tell_default_scale_flag_and_set() -> None:
         ({}, {"base.muon_lr": "fast"}, "base.muon_lr: Input should be a valid number"),
     ],
 )
-def test_wrong_settings_are_named(flags: dict[str, object], settings: dict[str, str], said: str) -> None:
+def test_wrong_settings_are_named(
+    flags: dict[str, object], settings: dict[str, str], said: str
+) -> None:
     with pytest.raises(WrongUsage) as error:
         resolve(find_scale("tiny").config, flags, settings)
     assert said in "\n".join(error.value.lines()) and error.value.exit_code == 2
@@ -67,21 +89,32 @@ def test_unknown_scale_lists_the_known() -> None:
 def test_parameter_count_matches_the_model() -> None:
     from picochat.model.gpt import GPT
 
-    config = ModelConfig(context=32, layers=2, width=48, heads=3, kv_heads=1, head_width=16, mlp_width=96)
+    config = ModelConfig(
+        context=32, layers=2, width=48, heads=3, kv_heads=1, head_width=16, mlp_width=96
+    )
     assert parameter_count(config, 400) == sum(p.numel() for p in GPT(config, 400).parameters())
 
 
 @pytest.mark.parametrize(
     ("given", "taken"),
-    [(["none"], None), ([], None), (["auto"], ("auto",)), (["auto", "piqa=x.jsonl"], ("auto", "piqa=x.jsonl"))],
+    [
+        (["none"], None),
+        ([], None),
+        (["auto"], ("auto",)),
+        (["auto", "piqa=x.jsonl"], ("auto", "piqa=x.jsonl")),
+    ],
 )
-def test_external_benchmarks_are_names_and_files(given: list[str], taken: tuple[str, ...] | None) -> None:
+def test_external_benchmarks_are_names_and_files(
+    given: list[str], taken: tuple[str, ...] | None
+) -> None:
     resolved = resolve(find_scale("h100-100m").config, {"external.benchmarks": given}, {})
     assert resolved.config.external.benchmarks == taken
     assert resolved.origins["external.benchmarks"] == "flag"
 
 
-@pytest.mark.parametrize("given", [["none", "auto"], ["a/b=x"], ["=x"], ["x="], ["a=1", "a=2"], ["Auto"]])
+@pytest.mark.parametrize(
+    "given", [["none", "auto"], ["a/b=x"], ["=x"], ["x="], ["a=1", "a=2"], ["Auto"]]
+)
 def test_external_benchmarks_that_mean_nothing_are_refused(given: list[str]) -> None:
     with pytest.raises(WrongUsage, match="cannot be used"):
         resolve(find_scale("tiny").config, {"external.benchmarks": given}, {})
@@ -89,4 +122,6 @@ def test_external_benchmarks_that_mean_nothing_are_refused(given: list[str]) -> 
 
 def test_every_scale_that_claims_all_skills_asks_for_benchmarks() -> None:
     for scale in SCALES:
-        assert (scale.config.external.benchmarks == ("auto",)) == (scale.config.gate.profile == "skill_release"), scale.name
+        assert (scale.config.external.benchmarks == ("auto",)) == (
+            scale.config.gate.profile == "skill_release"
+        ), scale.name

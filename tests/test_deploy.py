@@ -1,4 +1,6 @@
-"""deploy/: the files parse, name fields that their launchers document, and run the runbook's commands in its order."""
+"""deploy/: the files parse, name fields that their launchers document, and run the runbook's
+commands in its order.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,31 @@ from tests.cli.test_runbook import commands_of, parse
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
-# docs.skypilot.co, reference/yaml-spec: the fields of a task and of its resources that these files may use.
-TASK_FIELDS = {"name", "workdir", "num_nodes", "resources", "envs", "secrets", "file_mounts", "setup", "run", "config"}
-RESOURCE_FIELDS = {"infra", "accelerators", "cpus", "memory", "instance_type", "use_spot", "disk_size", "disk_tier", "image_id"}
+# docs.skypilot.co, reference/yaml-spec: the fields of a task and of its resources that these files
+# may use.
+TASK_FIELDS = {
+    "name",
+    "workdir",
+    "num_nodes",
+    "resources",
+    "envs",
+    "secrets",
+    "file_mounts",
+    "setup",
+    "run",
+    "config",
+}
+RESOURCE_FIELDS = {
+    "infra",
+    "accelerators",
+    "cpus",
+    "memory",
+    "instance_type",
+    "use_spot",
+    "disk_size",
+    "disk_tier",
+    "image_id",
+}
 STUB = """#!/usr/bin/env bash
 printf '%q ' "$(basename "$0")" "$@" >> "$CALLS"
 echo >> "$CALLS"
@@ -32,7 +56,9 @@ esac
 
 
 def run_stubbed(tmp_path: Path, *arguments: str, verdict: int) -> tuple[int, list[list[str]]]:
-    """(exit code, calls) of the script with stand-ins for the commands; every call parses against the command line."""
+    """(exit code, calls) of the script with stand-ins for the commands; every call parses against
+    the command line.
+    """
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("picochat", "torchrun"):
@@ -45,7 +71,9 @@ def run_stubbed(tmp_path: Path, *arguments: str, verdict: int) -> tuple[int, lis
         "VERDICT": str(verdict),
         "PICOCHAT_USD": "3.0",
     }
-    done = subprocess.run(["bash", str(DEPLOY / "runbook.sh"), *arguments], cwd=tmp_path, env=environment, timeout=60)
+    done = subprocess.run(
+        ["bash", str(DEPLOY / "runbook.sh"), *arguments], cwd=tmp_path, env=environment, timeout=60
+    )
     calls = [shlex.split(line) for line in (tmp_path / "calls").read_text().splitlines()]
     for call in calls:
         parse(call[call.index("picochat") + 1 :])
@@ -63,7 +91,9 @@ def test_scripts_are_bash() -> None:
         subprocess.run(["bash", "-n", str(script)], check=True, timeout=30)
 
 
-@pytest.mark.parametrize(("name", "accelerators"), [("sky.yaml", "H100:1"), ("sky-8gpu.yaml", "H100:8")])
+@pytest.mark.parametrize(
+    ("name", "accelerators"), [("sky.yaml", "H100:1"), ("sky-8gpu.yaml", "H100:8")]
+)
 def test_skypilot_files_use_documented_fields(name: str, accelerators: str, tmp_path: Path) -> None:
     yaml = pytest.importorskip("yaml")
     task = yaml.safe_load((DEPLOY / name).read_text(encoding="utf-8"))
@@ -80,10 +110,15 @@ def test_the_script_runs_the_commands_of_the_runbook_in_their_order(tmp_path: Pa
     code, calls = run_stubbed(tmp_path, verdict=0)
     assert code == 0
     runbook = commands_of((ROOT / "docs" / "runbook.md").read_text(encoding="utf-8"))
-    assert order([call[1:] for call in calls]) == order([words for words in runbook if "--push-to-hub" not in words])
+    assert order([call[1:] for call in calls]) == order(
+        [words for words in runbook if "--push-to-hub" not in words]
+    )
     runs = [call for call in calls if call[1:3] == ["run", "tiny"]]
     assert len(runs) == 3 and all(call[call.index("--scale") + 1] == "h100-100m" for call in runs)
-    assert {path.name for path in (tmp_path / "logs").iterdir()} >= {"train-h100-100m.log", "preflight-h100-100m.log"}
+    assert {path.name for path in (tmp_path / "logs").iterdir()} >= {
+        "train-h100-100m.log",
+        "preflight-h100-100m.log",
+    }
 
 
 def test_several_gpus_start_runs_by_torchrun_and_a_no_is_bundled(tmp_path: Path) -> None:
@@ -93,4 +128,6 @@ def test_several_gpus_start_runs_by_torchrun_and_a_no_is_bundled(tmp_path: Path)
     assert len(started) == 3
     prefix = "torchrun --standalone --nproc-per-node 8 --no-python picochat run tiny"
     assert all(" ".join(call).startswith(prefix) for call in started)
-    assert [call[1:3] for call in calls[-2:]] == [["run", "bundle"], ["run", "verify"]], "no export of a blocked run"
+    assert [call[1:3] for call in calls[-2:]] == [["run", "bundle"], ["run", "verify"]], (
+        "no export of a blocked run"
+    )

@@ -12,18 +12,29 @@ def test_readme_map_matches_the_tree() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     block = readme.split("## The map")[1].split("```")[1]
     named = {match.rstrip("/") for match in re.findall(r"^  ([\w./]+)", block, flags=re.MULTILINE)}
-    present = {path.name for path in PACKAGE.iterdir() if path.name not in HIDDEN and path.suffix in ("", ".py")}
+    present = {
+        path.name
+        for path in PACKAGE.iterdir()
+        if path.name not in HIDDEN and path.suffix in ("", ".py")
+    }
     assert named == present
     top = {match.rstrip("/") for match in re.findall(r"^([\w]+)/", block, flags=re.MULTILINE)}
     assert top == {"demo", "deploy", "bench", "docs", "src", "tests"}
 
 
 def test_every_file_that_the_documents_name_exists() -> None:
-    """Paths of code in backticks: from the root or the package; a name alone is that of a file somewhere in it."""
+    """Paths of code in backticks: from the root or the package; a name alone is that of a file
+    somewhere in it.
+    """
     missing: list[str] = []
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        for name in re.findall(r"`((?:[\w-]+/)*[\w.-]+\.(?:py|sh)|docs/[\w./-]+\.md)`", page.read_text(encoding="utf-8")):
-            if not any((folder / name).exists() for folder in (ROOT, PACKAGE)) and ("/" in name or not [*PACKAGE.rglob(name)]):
+        for name in re.findall(
+            r"`((?:[\w-]+/)*[\w.-]+\.(?:py|sh)|docs/[\w./-]+\.md)`",
+            page.read_text(encoding="utf-8"),
+        ):
+            if not any((folder / name).exists() for folder in (ROOT, PACKAGE)) and (
+                "/" in name or not [*PACKAGE.rglob(name)]
+            ):
                 missing.append(f"{page.name}: {name}")
     assert missing == []
 

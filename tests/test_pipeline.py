@@ -1,4 +1,6 @@
-"""The whole run, small, on real text: a second run and a killed run end with the same evidence; stages are what the table says."""
+"""The whole run, small, on real text: a second run and a killed run end with the same evidence;
+stages are what the table says.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +121,9 @@ def test_finished_run_is_verified_from_its_bundle_and_from_its_folder(
     assert evidence_digest(finished / "run.tgz") == evidence_digest(finished / "run")
 
 
-def test_front_pages_and_screens_of_a_finished_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_front_pages_and_screens_of_a_finished_run(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = {
         "tokenizer.json",
         "preflight.json",
@@ -133,12 +137,18 @@ def test_front_pages_and_screens_of_a_finished_run(finished: Path, capsys: pytes
     assert names <= {path.name for path in (finished / "run").iterdir()}
     assert run_command(["run", "show", "--run-dir", str(finished / "run")]) == 0
     shown = capsys.readouterr().out
-    assert "release gate: blocked" in shown and "held-out bits per byte" in shown and "expected" in shown
+    assert (
+        "release gate: blocked" in shown
+        and "held-out bits per byte" in shown
+        and "expected" in shown
+    )
     assert run_command(["run", "status", "--run-dir", str(finished / "run")]) == 0
     assert capsys.readouterr().out.count(" made ") == len(STAGES)
 
 
-def test_same_command_again_makes_nothing_and_says_the_same(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_same_command_again_makes_nothing_and_says_the_same(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (finished / "run" / "timings.jsonl").read_bytes()
     pack = finished / "pack" / "pack.json"
     assert run_command(command(finished / "run", pack, *RELEASE, *make_quiz(pack))) == 3
@@ -169,7 +179,11 @@ def test_killed_run_ends_with_the_same_evidence(finished: Path, tmp_path: Path) 
     chance = random.Random(7)
     for _ in range(6):
         child = subprocess.Popen(
-            line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            line,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         time.sleep(chance.uniform(1.0, 6.0))
         os.killpg(child.pid, signal.SIGKILL)
@@ -194,7 +208,11 @@ def test_edited_evidence_is_found(finished: Path, tmp_path: Path) -> None:
 def test_a_bundle_holds_no_benchmark_texts_and_its_scores_still_follow(finished: Path) -> None:
     with tarfile.open(finished / "run.tgz") as archive:
         names = archive.getnames()
-        texts = [archive.extractfile(name).read() for name in names if name.endswith((".jsonl", ".json", ".md", ".html"))]  # type: ignore[union-attr]
+        texts = [
+            archive.extractfile(name).read()
+            for name in names
+            if name.endswith((".jsonl", ".json", ".md", ".html"))
+        ]  # type: ignore[union-attr]
     assert any(name.endswith("benchmarks/items.jsonl") for name in names) and not any(
         "benchmarks/rows/" in name for name in names
     )
@@ -207,7 +225,12 @@ def test_edited_likelihoods_are_found(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "run", tmp_path / "run")
     path = tmp_path / "run" / "eval" / "external.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps({**row, "log_likelihoods": [-1.0, *row["log_likelihoods"][1:]]}) + "\n" for row in rows))
+    path.write_text(
+        "".join(
+            json.dumps({**row, "log_likelihoods": [-1.0, *row["log_likelihoods"][1:]]}) + "\n"
+            for row in rows
+        )
+    )
     problems = " ".join(problem.what for problem in inspect_bundle(tmp_path / "run").problems)
     assert "scores.external.quiz.acc" in problems
 
@@ -215,19 +238,28 @@ def test_edited_likelihoods_are_found(finished: Path, tmp_path: Path) -> None:
 def test_benchmarks_of_the_hub_are_fetched_once_and_asked_for_until_they_are_here(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    request = RunRequest(tmp_path / "run", make_pack(tmp_path / "pack"), "tiny", flags={"external.benchmarks": ["auto"]})
+    request = RunRequest(
+        tmp_path / "run",
+        make_pack(tmp_path / "pack"),
+        "tiny",
+        flags={"external.benchmarks": ["auto"]},
+    )
     run, resolved, pack = open_request(request)
     assert resolved.origins["external.benchmarks"] == "flag"
 
     def benchmarks() -> BenchmarksFacts:
-        return facts_of(run_stages(run, resolved, pack, last="benchmarks")["benchmarks"], BenchmarksFacts)
+        return facts_of(
+            run_stages(run, resolved, pack, last="benchmarks")["benchmarks"], BenchmarksFacts
+        )
 
     with serving(FakeHub()) as hub:
         add_arc(hub), add_hellaswag(hub)
         assert benchmarks().unresolved == ["piqa"]
         capsys.readouterr()
         assert benchmarks().unresolved == ["piqa"]
-        assert "kept benchmarks" in capsys.readouterr().err, "what is still missing makes nothing anew"
+        assert "kept benchmarks" in capsys.readouterr().err, (
+            "what is still missing makes nothing anew"
+        )
         add_piqa(hub)
         assert benchmarks().unresolved == []
         asked = len(hub.requests)
@@ -236,7 +268,9 @@ def test_benchmarks_of_the_hub_are_fetched_once_and_asked_for_until_they_are_her
     assert (run.root / "benchmarks.superseded-1" / "unresolved.json").exists()
 
 
-def test_preflight_and_full_run_share_what_they_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_preflight_and_full_run_share_what_they_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pack = make_pack(tmp_path / "pack")
     quiz = make_quiz(pack)
     assert run_command(command(tmp_path / "run", pack, "--preflight-only", *quiz)) == 0
@@ -245,7 +279,8 @@ def test_preflight_and_full_run_share_what_they_measured(tmp_path: Path, capsys:
     run_command(command(tmp_path / "run", pack, *quiz))
     said = capsys.readouterr().err
     assert "made base" in said and not any(
-        f"made {kind}" in said for kind in ("corpus", "benchmarks", "tokenizer", "shards", "honesty", "host", "preflight")
+        f"made {kind}" in said
+        for kind in ("corpus", "benchmarks", "tokenizer", "shards", "honesty", "host", "preflight")
     )
     assert (tmp_path / "run" / "host" / "host.json").read_bytes() == host
 
@@ -268,24 +303,35 @@ def test_changed_setting_sets_the_older_artifact_aside_and_going_back_takes_it_b
     assert run_command(command(run.root, pack, "--preflight-only")) == 0
     said = capsys.readouterr().err
     assert "taking back the rows of before" in said and "making" not in said
-    assert {kind: run.artifact(kind).manifest for kind in first} == {kind: made.manifest for kind, made in first.items()}
+    assert {kind: run.artifact(kind).manifest for kind in first} == {
+        kind: made.manifest for kind, made in first.items()
+    }
 
 
 def test_status_names_what_is_stale_and_what_to_do_next(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a run", until="gate")
-    assert status_lines(run)[-1] == f"next: the same `picochat run tiny --out-dir '{run.root}' ...` goes on"
+    assert (
+        status_lines(run)[-1]
+        == f"next: the same `picochat run tiny --out-dir '{run.root}' ...` goes on"
+    )
     (tmp_path / "whole").mkdir()
     whole = make_run(tmp_path / "whole" / "run")
     assert status_lines(whole)[-1] == f"next: picochat run show --run-dir {whole.root}"
     manifest = read_json(whole.place("tokenizer") / "manifest.json")
-    write_json(whole.place("tokenizer") / "manifest.json", {**manifest, "inputs": {"corpus": "other"}})
+    write_json(
+        whole.place("tokenizer") / "manifest.json", {**manifest, "inputs": {"corpus": "other"}}
+    )
     states = {line.split()[0]: line for line in status_lines(whole)}
-    assert "stale" in states["tokenizer"] and states["tokenizer"].endswith("(made from another corpus)")
+    assert "stale" in states["tokenizer"] and states["tokenizer"].endswith(
+        "(made from another corpus)"
+    )
     assert "stale" in states["shards"] and "made " in states["rows"]
     assert states["next:"].endswith("goes on")
 
 
-def test_new_rows_in_the_pack_are_read_and_leave_the_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_rows_in_the_pack_are_read_and_leave_the_corpus(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pack = make_pack(tmp_path / "pack")
     assert run_command(command(tmp_path / "run", pack, "--preflight-only")) == 0
     rows = (pack.parent / "eval.jsonl").read_text().splitlines()
@@ -293,7 +339,12 @@ def test_new_rows_in_the_pack_are_read_and_leave_the_corpus(tmp_path: Path, caps
     capsys.readouterr()
     assert run_command(command(tmp_path / "run", pack, "--preflight-only")) == 0
     said = capsys.readouterr().err
-    assert "made rows" in said and "made honesty" in said and "kept corpus" in said and "kept shards" in said
+    assert (
+        "made rows" in said
+        and "made honesty" in said
+        and "kept corpus" in said
+        and "kept shards" in said
+    )
 
 
 def test_each_stage_function_takes_what_its_row_says() -> None:
@@ -302,7 +353,15 @@ def test_each_stage_function_takes_what_its_row_says() -> None:
         parameters = set(inspect.signature(stage_function(stage)).parameters) - {"draft"}
         given = set(stage.settings) if "run" in stage.settings else {*stage.needs, *stage.settings}
         assert parameters == given, stage.kind
-        assert {*stage.settings} <= {*config, "pack", "run", "config", "track", "gpu_hour_usd", "benchmark_files"}, stage.kind
+        assert {*stage.settings} <= {
+            *config,
+            "pack",
+            "run",
+            "config",
+            "track",
+            "gpu_hour_usd",
+            "benchmark_files",
+        }, stage.kind
 
 
 def test_stages_and_places_name_the_same_kinds_in_the_same_order() -> None:
@@ -313,9 +372,16 @@ def test_stages_and_places_name_the_same_kinds_in_the_same_order() -> None:
         seen.add(stage.kind)
 
 
-def test_work_that_another_machine_left_is_found_by_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_that_another_machine_left_is_found_by_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PICOCHAT_HOME", str(tmp_path / "cache"))
-    request = RunRequest(tmp_path / "run", make_pack(tmp_path / "pack"), "tiny", settings=["tokenizer.vocab_size=512"])
+    request = RunRequest(
+        tmp_path / "run",
+        make_pack(tmp_path / "pack"),
+        "tiny",
+        settings=["tokenizer.vocab_size=512"],
+    )
     run, resolved, pack = open_request(request)
     scans = shared_workspace(request, "corpus") / "scan"
     scan_share(request.dataset_pack, resolved.config.data.min_chars, scans, 0, 1)
@@ -324,7 +390,10 @@ def test_work_that_another_machine_left_is_found_by_the_run(tmp_path: Path, monk
     run_stages(run, resolved, pack, last="tokenizer")
     assert not scans.exists(), "the finished corpus clears its workspace"
     parts = shared_workspace(request, "shards")
-    seed, places = resolved.config.seed, (run.place("corpus"), run.place("practice"), run.place("tokenizer"))
+    seed, places = (
+        resolved.config.seed,
+        (run.place("corpus"), run.place("practice"), run.place("tokenizer")),
+    )
     assert encode_corpus_share(*places, seed, parts, 0, 1) > 0
     made = {path.name: path.stat().st_ino for path in parts.glob("part-*")}
     seen: list[dict[str, int]] = []
@@ -343,7 +412,14 @@ def test_a_full_preview_leaves_the_corpus_for_the_run(
     pack = make_pack(tmp_path / "pack")
     scale = find_scale("tiny")
     left = shared_corpus(scale.config, load_pack(pack))
-    found = preview_pack(load_pack(pack), scale, full=True, whole_bytes=1_000, sample_bytes=1_000, corpus=lambda: left)
+    found = preview_pack(
+        load_pack(pack),
+        scale,
+        full=True,
+        whole_bytes=1_000,
+        sample_bytes=1_000,
+        corpus=lambda: left,
+    )
     assert found.duplicates.complete
     capsys.readouterr()
     run, resolved, loaded = open_request(RunRequest(tmp_path / "run", pack, "tiny"))

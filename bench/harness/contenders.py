@@ -1,8 +1,10 @@
-"""The training loops that bench/peers.py compares, each at one shape, on one file of rows. Runs one of them in this process.
+"""The training loops that bench/peers.py compares, each at one shape, on one file of rows. Runs one
+of them in this process.
 
-Every loop reads the same rows in the same order and says when it takes the first row of a step, so that a step is what lies
-between two such moments, whatever the loop does there: batch, forward, backward, clipping, optimizer, logging. No loop is
-changed: each is its project's public entry, with the settings that its users would give. Needs bench/peers-requirements.txt.
+Every loop reads the same rows in the same order and says when it takes the first row of a step, so
+that a step is what lies between two such moments, whatever the loop does there: batch, forward,
+backward, clipping, optimizer, logging. No loop is changed: each is its project's public entry, with
+the settings that its users would give. Needs bench/peers-requirements.txt.
 
     python -m harness.contenders TASK.json DESCRIPTOR        (from bench/; peers.py does this)
 """
@@ -47,7 +49,9 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Task:
-    """rows: .npy (steps * sequences, context + 1), taken in order; held: the same for the held-out loss, None for none."""
+    """rows: .npy (steps * sequences, context + 1), taken in order; held: the same for the held-out
+    loss, None for none.
+    """
 
     contender: str
     scale: str
@@ -77,7 +81,7 @@ class Rows(Dataset[Tensor]):
         return torch.from_numpy(self.rows[index % len(self.rows)].astype(np.int64))
 
 
-# ---- picochat -------------------------------------------------------------------------------------------------------------
+# ---- picochat ------------------------------------------------------------------------------------
 
 
 def picochat(task: Task, speaker: Speaker, *, optimizer: str, compiled: bool) -> Logits:
@@ -92,9 +96,18 @@ def picochat(task: Task, speaker: Speaker, *, optimizer: str, compiled: bool) ->
     from picochat.train.loop import Job, Trainer
 
     config = find_scale(task.scale).config
-    settings = {"device": "cpu", "precision": "float32", "threads": task.threads, "compile": compiled}
+    settings = {
+        "device": "cpu",
+        "precision": "float32",
+        "threads": task.threads,
+        "compile": compiled,
+    }
     compute = open_compute(config.runtime.model_copy(update=settings), config.model)
-    changes: dict[str, Any] = {"steps": task.steps, "sequences_per_step": task.sequences, "matrix_optimizer": optimizer}
+    changes: dict[str, Any] = {
+        "steps": task.steps,
+        "sequences_per_step": task.sequences,
+        "matrix_optimizer": optimizer,
+    }
     changes |= {"warmup_steps": max(5, task.steps // 20), "eval_every": None, "micro_batch": None}
     model = GPT(config.model, task.vocab_size)
     initialise(model, task.seed)
@@ -103,7 +116,9 @@ def picochat(task: Task, speaker: Speaker, *, optimizer: str, compiled: bool) ->
     rows = Rows(task, speaker)
 
     def batch_of(step: int) -> Batch:
-        block = np.stack([rows[step * task.sequences + row].numpy() for row in range(task.sequences)])
+        block = np.stack(
+            [rows[step * task.sequences + row].numpy() for row in range(task.sequences)]
+        )
         return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
 
     # The next rows are made while a step trains: what lies between two batches is still one step.
@@ -114,11 +129,13 @@ def picochat(task: Task, speaker: Speaker, *, optimizer: str, compiled: bool) ->
     return model
 
 
-# ---- Hugging Face Trainer -------------------------------------------------------------------------------------------------
+# ---- Hugging Face Trainer ------------------------------------------------------------------------
 
 
 def trainer(task: Task, speaker: Speaker, *, compiled: bool) -> Logits:
-    """transformers.Trainer on Qwen3ForCausalLM: the nearest stock class, with a sequential residual."""
+    """transformers.Trainer on Qwen3ForCausalLM: the nearest stock class, with a sequential
+    residual.
+    """
     import transformers
 
     shape = shape_of(task.scale)
@@ -168,7 +185,9 @@ def trainer(task: Task, speaker: Speaker, *, compiled: bool) -> Logits:
             disable_tqdm=True,
             seed=task.seed,
         )
-        transformers.Trainer(model, arguments, train_dataset=Rows(task, speaker), data_collator=collate).train()
+        transformers.Trainer(
+            model, arguments, train_dataset=Rows(task, speaker), data_collator=collate
+        ).train()
     model.eval()
     return lambda ids_BT: model(input_ids=ids_BT).logits
 
@@ -180,11 +199,14 @@ def collate(rows: list[Tensor]) -> dict[str, Tensor]:
     return {"input_ids": block[:, :-1].contiguous(), "labels": targets, "shift_labels": targets}
 
 
-# ---- litgpt ---------------------------------------------------------------------------------------------------------------
+# ---- litgpt --------------------------------------------------------------------------------------
 
 
 def litgpt(task: Task, speaker: Speaker, *, micro_batch: int | None) -> Logits:
-    """litgpt.pretrain.setup on its own model class. It compiles the model by itself. micro_batch None: a whole step at once."""
+    """litgpt.pretrain.setup on its own model class.
+
+    It compiles the model by itself. micro_batch None: a whole step at once.
+    """
     from litgpt.args import EvalArgs, TrainArgs
     from litgpt.config import Config
     from litgpt.data import DataModule
@@ -215,13 +237,17 @@ def litgpt(task: Task, speaker: Speaker, *, micro_batch: int | None) -> Logits:
     )
     with torch.device("meta"):
         empty = GPT(config)
-    speaker.say(parameters=parameters_of(empty) - task.vocab_size * shape.width)  # setup() ties head and embedding
+    speaker.say(
+        parameters=parameters_of(empty) - task.vocab_size * shape.width
+    )  # setup() ties head and embedding
     recipe = task.recipe or Recipe(1e-3, "cosine to 10%")
     least = {"cosine to 10%": 0.1, "cosine to 0": 0.0}[recipe.schedule] * recipe.lr
     rows_at_once = micro_batch or task.sequences
 
     class Data(DataModule):
-        def connect(self, tokenizer: object = None, batch_size: int = 1, max_seq_length: int | None = None) -> None:
+        def connect(
+            self, tokenizer: object = None, batch_size: int = 1, max_seq_length: int | None = None
+        ) -> None:
             pass
 
         def train_dataloader(self) -> DataLoader[Tensor]:
@@ -249,10 +275,16 @@ def litgpt(task: Task, speaker: Speaker, *, micro_batch: int | None) -> Logits:
                 lr_warmup_steps=max(1, round(recipe.warmup_share * task.steps)),
                 tie_embeddings=True,
             ),
-            eval=EvalArgs(interval=10**9, max_iters=1, initial_validation=False, final_validation=False),
+            eval=EvalArgs(
+                interval=10**9, max_iters=1, initial_validation=False, final_validation=False
+            ),
             optimizer={
                 "class_path": "torch.optim.AdamW",
-                "init_args": {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "betas": recipe.betas},
+                "init_args": {
+                    "lr": recipe.lr,
+                    "weight_decay": recipe.weight_decay,
+                    "betas": recipe.betas,
+                },
             },
             devices=1,
             logger_name="csv",
@@ -265,13 +297,19 @@ def litgpt(task: Task, speaker: Speaker, *, micro_batch: int | None) -> Logits:
     return model.eval()
 
 
-# ---- what they share ------------------------------------------------------------------------------------------------------
+# ---- what they share -----------------------------------------------------------------------------
 
 CONTENDERS: dict[str, Callable[[Task, Speaker], Logits]] = {
     "picochat": lambda task, speaker: picochat(task, speaker, optimizer="adamw", compiled=False),
-    "picochat-compiled": lambda task, speaker: picochat(task, speaker, optimizer="adamw", compiled=True),
-    "picochat-muon": lambda task, speaker: picochat(task, speaker, optimizer="muon", compiled=False),
-    "picochat-muon-compiled": lambda task, speaker: picochat(task, speaker, optimizer="muon", compiled=True),
+    "picochat-compiled": lambda task, speaker: picochat(
+        task, speaker, optimizer="adamw", compiled=True
+    ),
+    "picochat-muon": lambda task, speaker: picochat(
+        task, speaker, optimizer="muon", compiled=False
+    ),
+    "picochat-muon-compiled": lambda task, speaker: picochat(
+        task, speaker, optimizer="muon", compiled=True
+    ),
     "trainer": lambda task, speaker: trainer(task, speaker, compiled=False),
     "trainer-compiled": lambda task, speaker: trainer(task, speaker, compiled=True),
     "litgpt": lambda task, speaker: litgpt(task, speaker, micro_batch=None),
@@ -292,14 +330,20 @@ def parameters_of(model: torch.nn.Module) -> int:
 
 @torch.no_grad()
 def held_out_loss(logits_of: Logits, task: Task) -> float:
-    """Nats per target over the held-out rows, in float64 sums; a document's first token is no target, as in picochat."""
+    """Nats per target over the held-out rows, in float64 sums; a document's first token is no
+    target, as in picochat.
+    """
     assert task.held is not None, "a loss needs held-out rows"
     rows = torch.from_numpy(np.load(task.held).astype(np.int64))
     nats, targets = 0.0, 0
     for block in rows.split(HELD_OUT_ROWS_AT_ONCE):
         target = torch.where(block[:, 1:] == task.bos, IGNORED, block[:, 1:])
         logits = logits_of(block[:, :-1].contiguous()).float()
-        nats += float(F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum"))
+        nats += float(
+            F.cross_entropy(
+                logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum"
+            )
+        )
         targets += int((target != IGNORED).sum())
     return nats / targets
 
@@ -311,7 +355,9 @@ def write_task(task: Task, place: Path) -> None:
 def read_task(place: Path) -> Task:
     row = json.loads(place.read_text())
     recipe = row.pop("recipe")
-    return Task(**row, recipe=Recipe(**{**recipe, "betas": tuple(recipe["betas"])}) if recipe else None)
+    return Task(
+        **row, recipe=Recipe(**{**recipe, "betas": tuple(recipe["betas"])}) if recipe else None
+    )
 
 
 def main() -> None:
@@ -321,7 +367,10 @@ def main() -> None:
     torch.set_num_threads(task.threads)
     started = time.monotonic()
     logits_of = CONTENDERS[task.contender](task, speaker)
-    speaker.say(train_s=time.monotonic() - started, peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+    speaker.say(
+        train_s=time.monotonic() - started,
+        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+    )
     if task.held is not None:
         speaker.say(held_out_loss=held_out_loss(logits_of, task))
 

@@ -1,7 +1,8 @@
-"""Ten ways in which a row may stand in a text otherwise than it was written. The same seed gives the same text.
+"""Ten ways in which a row may stand in a text otherwise than it was written. The same seed gives
+the same text.
 
-A disguise returns None where it would change nothing: such a row would only show that an exact copy is found. `promised`: the
-scan says that it finds all of these; of the others it says how many.
+A disguise returns None where it would change nothing: such a row would only show that an exact copy
+is found. `promised`: the scan says that it finds all of these; of the others it says how many.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 PART_OF_WORDS = 26  # a row of so many words is planted as its middle half; half of a shorter one would fit many rows
-PARAGRAPH = "The committee met again in spring and agreed, after some hours, that nothing further could be done about it."
+PARAGRAPH = (
+    "The committee met again in spring and agreed, after some hours, that nothing further could be"
+    " done about it."
+)
 APART_WORDS = 30  # each half is then longer than a run that is a hit
 QUOTES = str.maketrans({"'": "\u2019", '"': "\u201d", "-": "\u2013"})
 SPACES = (" ", "  ", "\t", " \t ", "\u00a0", "\u2009", "\u3000")
@@ -20,7 +24,10 @@ ENTITIES = {"&": ("&amp;", "&#38;"), "'": ("&#39;", "&apos;", "&#x27;"), '"': ("
             "<": ("&lt;",), ">": ("&gt;",), "-": ("&ndash;", "&#8211;"), "?": ("&#63;", "&quest;"), ".": ("&#46;", "&period;"),
             "\u00e9": ("&eacute;", "&#233;"), "\u00fc": ("&uuml;", "&#xfc;")}  # fmt: skip
 SYNONYMS = dict(pair.split(":") for pair in ["many:numerous", "big:large", "large:big", "small:little", "little:small", "fast:quick", "quick:fast", "slow:sluggish", "tell:inform", "say:state", "make:create", "give:provide", "get:obtain", "find:discover", "show:display", "use:employ", "need:require", "want:wish", "help:assist", "ask:enquire", "answer:reply", "begin:start", "start:begin", "end:finish", "buy:purchase", "choose:select", "pick:select", "keep:retain", "look:gaze", "think:believe", "know:understand", "see:observe", "put:place", "take:grab", "happen:occur", "happens:occurs", "increase:rise", "increases:rises", "decrease:fall", "decreases:falls", "more:additional", "right:correct", "correct:right", "wrong:incorrect", "easy:simple", "hard:difficult", "difficult:hard", "happy:glad", "sad:unhappy", "important:significant", "whole:entire", "often:frequently", "also:too", "very:extremely", "people:persons", "person:human", "children:kids", "man:gentleman", "woman:lady", "house:home", "car:automobile", "road:street", "city:town", "country:nation", "water:liquid", "money:cash", "job:occupation", "work:labour", "school:academy", "teacher:instructor", "student:pupil", "doctor:physician", "friend:companion", "question:query", "letters:characters", "letter:character", "word:term", "words:terms", "number:figure", "numbers:figures", "total:sum", "following:subsequent", "statement:claim", "conclusion:inference", "please:kindly", "write:note", "spell:orthograph", "backwards:reversed", "first:initial", "last:final", "only:solely", "which:what", "because:since", "while:whereas", "when:whenever", "between:amid", "about:regarding", "if:provided", "likely:probable", "will:shall", "can:may", "should:ought", "older:elder", "bigger:larger", "smaller:littler", "higher:taller", "lower:lesser", "hot:warm", "cold:chilly", "old:aged", "new:fresh", "good:fine", "bad:poor", "reveal:disclose", "hide:conceal", "private:personal", "name:title", "called:named", "made:built", "built:made", "live:dwell", "lives:dwells"])  # fmt: skip
-ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+    " sixteen seventeen eighteen nineteen"
+)
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 
 
@@ -41,7 +48,9 @@ def punctuation(text: str, draw: random.Random) -> str | None:
             re.sub(r"[^\w\s]", "", text),
             re.sub(r"[^\w\s]", " ", text),
             text.translate(QUOTES),
-            re.sub(r"(?<=\w) (?=\w)", lambda _: draw.choice([" ", ", ", " - ", "; ", " (", '" ']), text),
+            re.sub(
+                r"(?<=\w) (?=\w)", lambda _: draw.choice([" ", ", ", " - ", "; ", " (", '" ']), text
+            ),
         ]
     )
     return _if_other(changed, text)
@@ -52,7 +61,9 @@ def white_space(text: str, draw: random.Random) -> str | None:
 
 
 def line_breaks(text: str, draw: random.Random) -> str | None:
-    return _if_other(re.sub(r"\s+", lambda _: draw.choice([" ", "\n", "\r\n", " \n  "]), text), text)
+    return _if_other(
+        re.sub(r"\s+", lambda _: draw.choice([" ", "\n", "\r\n", " \n  "]), text), text
+    )
 
 
 def paragraphs(text: str, draw: random.Random) -> str | None:
@@ -61,11 +72,15 @@ def paragraphs(text: str, draw: random.Random) -> str | None:
     if len(words) >= APART_WORDS:
         return f"{' '.join(words[: len(words) // 2])}\n\n{PARAGRAPH}\n\n{' '.join(words[len(words) // 2 :])}"
     cuts = {draw.randrange(1, len(words)) for _ in range(2)} if len(words) > 1 else set()
-    return _if_other("".join(("\n\n" if n in cuts else " ") + word for n, word in enumerate(words)).strip(), text)
+    return _if_other(
+        "".join(("\n\n" if n in cuts else " ") + word for n, word in enumerate(words)).strip(), text
+    )
 
 
 def html_entities(text: str, draw: random.Random) -> str | None:
-    """Marks, some spaces and some letters as named, decimal and hexadecimal entities, some of them escaped twice."""
+    """Marks, some spaces and some letters as named, decimal and hexadecimal entities, some of them
+    escaped twice.
+    """
     changed = "".join(_entity(character, draw) for character in text)
     return _if_other(changed, text)
 
@@ -89,9 +104,14 @@ def synonyms(text: str, draw: random.Random) -> str | None:
 
 
 def paraphrase(text: str, draw: random.Random) -> str | None:
-    """By rule: sentences in another order, other words, and the words of each sentence turned at its middle."""
+    """By rule: sentences in another order, other words, and the words of each sentence turned at
+    its middle.
+    """
     sentences = re.split(r"(?<=[.?!:;])\s+|\n+", text)
-    turned = [" ".join([*words[len(words) // 2 :], "then", *words[: len(words) // 2]]) for words in map(str.split, sentences)]
+    turned = [
+        " ".join([*words[len(words) // 2 :], "then", *words[: len(words) // 2]])
+        for words in map(str.split, sentences)
+    ]
     return synonyms(" ".join(reversed(turned)), draw) or " ".join(reversed(turned))
 
 
@@ -114,11 +134,21 @@ def number_in_words(number: int) -> str:
     if number < 20:
         return ONES.split()[number]
     if number < 100:
-        return TENS.split()[number // 10 - 2] + (f"-{ONES.split()[number % 10]}" if number % 10 else "")
-    for size, name, joint in ((1_000_000, "million", " "), (1_000, "thousand", " "), (100, "hundred", " and ")):
+        return TENS.split()[number // 10 - 2] + (
+            f"-{ONES.split()[number % 10]}" if number % 10 else ""
+        )
+    for size, name, joint in (
+        (1_000_000, "million", " "),
+        (1_000, "thousand", " "),
+        (100, "hundred", " and "),
+    ):
         if number >= size:
             rest = joint + number_in_words(number % size) if number % size else ""
-            return f"{number_in_words(number // size)} {name}{rest}" if number < 10**12 else str(number)
+            return (
+                f"{number_in_words(number // size)} {name}{rest}"
+                if number < 10**12
+                else str(number)
+            )
     raise AssertionError("unreachable")
 
 
@@ -127,7 +157,11 @@ def _entity(character: str, draw: random.Random) -> str:
     if known and draw.random() < (0.3 if character == " " else 0.8):
         entity = draw.choice(known)
         return entity.replace("&", "&amp;", 1) if draw.random() < 0.2 else entity
-    return draw.choice([f"&#{ord(character)};", f"&#x{ord(character):x};"]) if draw.random() < 0.03 else character
+    return (
+        draw.choice([f"&#{ord(character)};", f"&#x{ord(character):x};"])
+        if draw.random() < 0.03
+        else character
+    )
 
 
 def _synonym(word: str) -> str:

@@ -1,7 +1,8 @@
-"""How a benchmark speaks: a table for people on stderr, then one JSON line a figure on stdout, which the docs are made from.
+"""How a benchmark speaks: a table for people on stderr, then one JSON line a figure on stdout,
+which the docs are made from.
 
-`ratio` is ours over the peer's, so above 1 is better for a rate and worse for a time. A peer that is not installed, or that
-was not asked for, is null, and so is the ratio.
+`ratio` is ours over the peer's, so above 1 is better for a rate and worse for a time. A peer that
+is not installed, or that was not asked for, is null, and so is the ratio.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ import sys
 from collections.abc import Sequence
 
 
-def figure(name: str, ours: float | None, peer: float | None, unit: str, peak_rss_mb: float | None, **more: object) -> None:
+def figure(
+    name: str,
+    ours: float | None,
+    peer: float | None,
+    unit: str,
+    peak_rss_mb: float | None,
+    **more: object,
+) -> None:
     """One JSON line. `more`: what a reader must know to judge the figure."""
     row = {
         "figure": name,
@@ -59,4 +67,10 @@ def rounded(value: float | None) -> float | None:
 def _shown(cell: object) -> str:
     if cell is None:
         return "-"
-    return f"{cell:.3g}" if isinstance(cell, float) and cell < 1000 else f"{cell:.0f}" if isinstance(cell, float) else str(cell)
+    return (
+        f"{cell:.3g}"
+        if isinstance(cell, float) and cell < 1000
+        else f"{cell:.0f}"
+        if isinstance(cell, float)
+        else str(cell)
+    )

@@ -1,9 +1,11 @@
-"""What a command costs: wall time, processor time and memory of the whole tree of its processes. Linux only.
+"""What a command costs: wall time, processor time and memory of the whole tree of its processes.
+Linux only.
 
-The command runs below a keeper (this file, run as a script) that the kernel hands every orphan to, so that the processor time
-of helpers which outlive their parent (a fork server, a pool) is counted as well. Memory is sampled from /proc several times a
-second: the sum of PSS over the tree counts a page that two processes share once; the sum of RSS counts it twice. A peak
-between two samples is missed; `largest_process_mb` is the kernel's own mark of the largest single process, which misses
+The command runs below a keeper (this file, run as a script) that the kernel hands every orphan to,
+so that the processor time of helpers which outlive their parent (a fork server, a pool) is counted
+as well. Memory is sampled from /proc several times a second: the sum of PSS over the tree counts a
+page that two processes share once; the sum of RSS counts it twice. A peak between two samples is
+missed; `largest_process_mb` is the kernel's own mark of the largest single process, which misses
 nothing.
 """
 
@@ -41,7 +43,9 @@ def measure(command: list[str], env: dict[str, str] | None = None, *, log: Path)
     """Runs the command and says what it cost. Its output goes to `log`."""
     with log.open("wb") as stream, tempfile.NamedTemporaryFile("r") as answer:
         keeper = [sys.executable, __file__, answer.name, *command]
-        process = subprocess.Popen(keeper, env={**os.environ, **(env or {})}, stdout=stream, stderr=stream)
+        process = subprocess.Popen(
+            keeper, env={**os.environ, **(env or {})}, stdout=stream, stderr=stream
+        )
         sampler = _Sampler(process.pid)
         sampler.start()
         process.wait()
@@ -97,7 +101,9 @@ def memory_mb(pid: int) -> tuple[float, float]:
 
 
 def keep(answer: Path, command: list[str]) -> None:
-    """Runs the command, waits for it and for every orphan that it leaves, and writes what they cost together."""
+    """Runs the command, waits for it and for every orphan that it leaves, and writes what they cost
+    together.
+    """
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     started = time.monotonic()

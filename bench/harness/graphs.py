@@ -1,6 +1,8 @@
-"""What the compiler is given to compile: the training step's graphs, forward and backward, before any code is generated.
+"""What the compiler is given to compile: the training step's graphs, forward and backward, before
+any code is generated.
 
-`inspect` traces the step of a model on any device and counts. Which kernels come of it is bench/graph.py's to say.
+`inspect` traces the step of a model on any device and counts. Which kernels come of it is
+bench/graph.py's to say.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ WAITING = ("aten._local_scalar_dense", "aten.item", "aten.nonzero", "aten.is_non
 
 @dataclass
 class StepGraph:
-    """Counts over the step. `products`: matrix products, attention apart. `waiting`: operators that the host would wait for."""
+    """Counts over the step.
+
+    `products`: matrix products, attention apart. `waiting`: operators that the host would wait for.
+    """
 
     graphs: int = 0
     breaks: int = 0
@@ -40,7 +45,9 @@ def inspect(model: GPT, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype) 
     def counting(name: str) -> Callable[..., Any]:
         def compiler(graph: torch.fx.GraphModule, inputs: Any) -> Any:
             targets = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
-            products = sum(target.startswith(tuple(f"{p}." for p in PRODUCTS)) for target in targets)
+            products = sum(
+                target.startswith(tuple(f"{p}." for p in PRODUCTS)) for target in targets
+            )
             setattr(found, name, getattr(found, name) + products)
             found.waiting += [target for target in targets if target.startswith(WAITING)]
             return make_boxed_func(graph.forward)

@@ -1,9 +1,11 @@
-"""A Hub on loopback that serves a folder from disk, for a benchmark: run it in a process of its own.
+"""A Hub on loopback that serves a folder from disk, for a benchmark: run it in a process of its
+own.
 
-    python bench/harness/hub.py FOLDER        prints the endpoint, then serves until its stdin is closed
+    python bench/harness/hub.py FOLDER        prints the endpoint, then serves until its stdin is
+    closed
 
-The tests' fake Hub with two of its routes replaced: files are sent from disk as they lie there, and digests are taken once.
-So neither its memory nor its time grows with the data.
+The tests' fake Hub with two of its routes replaced: files are sent from disk as they lie there, and
+digests are taken once. So neither its memory nor its time grows with the data.
 """
 
 from __future__ import annotations
@@ -25,7 +27,11 @@ COMMIT = hashlib.sha1(b"bench").hexdigest()
 
 
 def serve(folder: Path) -> None:
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
     digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
     def tree(handler: Any, kind: str, id: str, revision: str) -> None:
@@ -49,7 +55,9 @@ def serve(folder: Path) -> None:
             return handler.refuse(404, "EntryNotFound", f"{file} is not in the repository")
         size = files[file].stat().st_size
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
-        start, stop = (int(span[1]), min(size, int(span[2]) + 1 if span[2] else size)) if span else (0, size)
+        start, stop = (
+            (int(span[1]), min(size, int(span[2]) + 1 if span[2] else size)) if span else (0, size)
+        )
         handler.send_response(206 if span else 200)
         sent = {
             "Content-Length": str(stop - start),
@@ -67,14 +75,26 @@ def serve(folder: Path) -> None:
         handler.wfile.flush()
         with files[file].open("rb") as stream:
             while start < stop:
-                start += os.sendfile(handler.connection.fileno(), stream.fileno(), start, stop - start)
+                start += os.sendfile(
+                    handler.connection.fileno(), stream.fileno(), start, stop - start
+                )
 
     ROUTES[:0] = [
-        ("GET", rf"/api/(?P<kind>datasets|models)/{ID}/tree/(?P<revision>refs/[^/]+/[^/]+|[^/]+)", tree),
-        ("GET", rf"/(?P<kind>datasets)/{ID}/resolve/(?P<revision>refs/[^/]+/[^/]+|[^/]+)/(?P<file>.+)", resolve),
+        (
+            "GET",
+            rf"/api/(?P<kind>datasets|models)/{ID}/tree/(?P<revision>refs/[^/]+/[^/]+|[^/]+)",
+            tree,
+        ),
+        (
+            "GET",
+            rf"/(?P<kind>datasets)/{ID}/resolve/(?P<revision>refs/[^/]+/[^/]+|[^/]+)/(?P<file>.+)",
+            resolve,
+        ),
     ]
     with FakeHub() as hub:
-        hub.repos[f"datasets/{DATASET}"] = FakeRepo("datasets", {COMMIT: dict.fromkeys(files, b"")}, {"main": COMMIT})
+        hub.repos[f"datasets/{DATASET}"] = FakeRepo(
+            "datasets", {COMMIT: dict.fromkeys(files, b"")}, {"main": COMMIT}
+        )
         print(hub.endpoint, flush=True)
         sys.stdin.read()
 

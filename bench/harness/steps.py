@@ -1,7 +1,9 @@
-"""Training steps that can be timed side by side: picochat's own, with levers, and a plain compiled step of the same shape.
+"""Training steps that can be timed side by side: picochat's own, with levers, and a plain compiled
+step of the same shape.
 
-A contender is built once, takes the number of a step, and leaves its loss on the device. The plain one is what a good script
-would do: one product for each matrix, autocast, torch's fused AdamW, mean cross-entropy, rows made on the host.
+A contender is built once, takes the number of a step, and leaves its loss on the device. The plain
+one is what a good script would do: one product for each matrix, autocast, torch's fused AdamW, mean
+cross-entropy, rows made on the host.
 """
 
 from __future__ import annotations
@@ -23,14 +25,19 @@ from picochat.train.engine import Engine
 from picochat.train.feed import DeviceFeed, Feed, HostFeed, feed_of_stream, next_token_batch
 
 LEVERS = ("joined", "feed", "compile", "heads", "autotune")
-"""What can be changed alone: joined=off, feed=host or device, compile=off, heads=repeated or native, autotune=on."""
+"""What can be changed alone: joined=off, feed=host or device, compile=off, heads=repeated or
+native, autotune=on.
+"""
 PLAIN_LR = 0.002
 """For the plain step: a usual rate for all weights; picochat's are for two kinds of them."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """`step(n)` trains on the rows of step n and gives its mean loss. `close` ends what runs beside it."""
+    """`step(n)` trains on the rows of step n and gives its mean loss.
+
+    `close` ends what runs beside it.
+    """
 
     name: str
     step: Callable[[int], Tensor]
@@ -46,13 +53,20 @@ class SeparateBlock(Block):
             return F.linear(x, matrix.weight.to(x.dtype))
 
         attention, mlp, n = self.attention, self.mlp, self.norm(x_BTC)
-        heads = attention(product(n, attention.query), product(n, attention.key), product(n, attention.value), at)
+        heads = attention(
+            product(n, attention.query), product(n, attention.key), product(n, attention.value), at
+        )
         hidden = mlp(product(n, mlp.gate), product(n, mlp.up))
         return x_BTC + product(heads, attention.out) + product(hidden, mlp.down)
 
 
 def picochat_step(
-    stream: TokenStream, config: ModelConfig, vocab_size: int, train: TrainConfig, compute: Compute, levers: dict[str, str]
+    stream: TokenStream,
+    config: ModelConfig,
+    vocab_size: int,
+    train: TrainConfig,
+    compute: Compute,
+    levers: dict[str, str],
 ) -> Contender:
     """picochat's engine and feed as its loop calls them, with some levers changed."""
     model = GPT(config, vocab_size)
@@ -71,8 +85,12 @@ def picochat_step(
         options = {"max_autotune": True, "coordinate_descent_tuning": True}
         compiled = torch.compile(model.loss_sum, dynamic=False, fullgraph=True, options=options)
         setattr(engine.layout, "loss_sum", compiled)  # noqa: B010
-    name = " ".join(["picochat", train.matrix_optimizer, *(f"{key}={value}" for key, value in levers.items())])
-    return Contender(name, lambda n: engine.step(feed.step(n), 1.0)[0], feed.close, lambda: engine.micro_batch)
+    name = " ".join(
+        ["picochat", train.matrix_optimizer, *(f"{key}={value}" for key, value in levers.items())]
+    )
+    return Contender(
+        name, lambda n: engine.step(feed.step(n), 1.0)[0], feed.close, lambda: engine.micro_batch
+    )
 
 
 def _feed(stream: TokenStream, context: int, rows: int, compute: Compute, kind: str | None) -> Feed:
@@ -85,14 +103,20 @@ def _feed(stream: TokenStream, context: int, rows: int, compute: Compute, kind: 
 
 def host_feed(stream: TokenStream, context: int, rows: int, device: torch.device) -> HostFeed:
     count = stream.row_count(context)
-    return HostFeed(lambda n: next_token_batch(stream, rows_of_step(n, rows, count, 0), context), device, fixed_shape=True)
+    return HostFeed(
+        lambda n: next_token_batch(stream, rows_of_step(n, rows, count, 0), context),
+        device,
+        fixed_shape=True,
+    )
 
 
-# ---- the plain step ----------------------------------------------------------------------------------------------------
+# ---- the plain step ------------------------------------------------------------------------------
 
 
 class PlainBlock(nn.Module):
-    """The same block, written as a script would: nn.Linear each, torch's norms, torch's choice of attention."""
+    """The same block, written as a script would: nn.Linear each, torch's norms, torch's choice of
+    attention.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -101,15 +125,29 @@ class PlainBlock(nn.Module):
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.query_norm = nn.RMSNorm(config.head_width, eps=config.norm_eps)
         self.key_norm = nn.RMSNorm(config.head_width, eps=config.norm_eps)
-        sizes = {"query": inner, "key": shared, "value": shared, "gate": config.mlp_width, "up": config.mlp_width}
-        self.reads = nn.ModuleDict({name: nn.Linear(config.width, size, bias=False) for name, size in sizes.items()})
+        sizes = {
+            "query": inner,
+            "key": shared,
+            "value": shared,
+            "gate": config.mlp_width,
+            "up": config.mlp_width,
+        }
+        self.reads = nn.ModuleDict(
+            {name: nn.Linear(config.width, size, bias=False) for name, size in sizes.items()}
+        )
         self.out = nn.Linear(inner, config.width, bias=False)
         self.down = nn.Linear(config.mlp_width, config.width, bias=False)
 
     def forward(self, x_BTC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         n = self.norm(x_BTC)
-        q, k, v = (self.reads[name](n).unflatten(-1, (-1, self.config.head_width)) for name in ("query", "key", "value"))
-        q, k = (turned(norm(x).transpose(1, 2), cos, sin) for norm, x in ((self.query_norm, q), (self.key_norm, k)))
+        q, k, v = (
+            self.reads[name](n).unflatten(-1, (-1, self.config.head_width))
+            for name in ("query", "key", "value")
+        )
+        q, k = (
+            turned(norm(x).transpose(1, 2), cos, sin)
+            for norm, x in ((self.query_norm, q), (self.key_norm, k))
+        )
         y = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), is_causal=True, enable_gqa=True)
         hidden = F.silu(self.reads["gate"](n)) * self.reads["up"](n)
         return x_BTC + self.out(y.transpose(1, 2).flatten(2)) + self.down(hidden)
@@ -129,12 +167,16 @@ class PlainModel(nn.Module):
 
     def __init__(self, start: GPT) -> None:
         super().__init__()
-        self.embedding = nn.Embedding.from_pretrained(start.embedding.weight.detach().clone(), freeze=False)
+        self.embedding = nn.Embedding.from_pretrained(
+            start.embedding.weight.detach().clone(), freeze=False
+        )
         self.blocks = nn.ModuleList(PlainBlock(start.config) for _ in start.each_block())
         for plain, block in zip(self.blocks, start.each_block(), strict=True):
             assert isinstance(plain, PlainBlock)
             for name, linear in plain.reads.items():
-                source = getattr(block.attention if name in ("query", "key", "value") else block.mlp, name)
+                source = getattr(
+                    block.attention if name in ("query", "key", "value") else block.mlp, name
+                )
                 linear.weight.data.copy_(source.weight)
             plain.out.weight.data.copy_(block.attention.out.weight)
             plain.down.weight.data.copy_(block.mlp.down.weight)
@@ -151,9 +193,16 @@ class PlainModel(nn.Module):
 
 
 def plain_step(
-    stream: TokenStream, config: ModelConfig, vocab_size: int, train: TrainConfig, compute: Compute, rows: int | None
+    stream: TokenStream,
+    config: ModelConfig,
+    vocab_size: int,
+    train: TrainConfig,
+    compute: Compute,
+    rows: int | None,
 ) -> Contender:
-    """The plain script's step: `rows` sequences at a time (None: all), torch.compile as it comes, fused AdamW."""
+    """The plain script's step: `rows` sequences at a time (None: all), torch.compile as it comes,
+    fused AdamW.
+    """
     start = GPT(config, vocab_size)
     initialise(start, 0)
     centre_(start)
@@ -167,7 +216,9 @@ def plain_step(
     def step(number: int) -> Tensor:
         fed = feed.step(number)
         total = len(fed.ids_BT)
-        parts: Sequence[slice] = [slice(at, at + (rows or total)) for at in range(0, total, rows or total)]
+        parts: Sequence[slice] = [
+            slice(at, at + (rows or total)) for at in range(0, total, rows or total)
+        ]
         loss = torch.zeros((), device=compute.device)
         for part in parts:
             with torch.autocast(compute.device.type, torch.bfloat16, enabled=lower):

@@ -1,10 +1,12 @@
 """Real text for a benchmark, in any amount, and as a dataset folder of parquet files.
 
-Of a source that holds more than is asked for, a share of the documents is drawn, so that small and large amounts are made of
-the same kinds of text. Documents come from parquet files with a text column; without any, from the help topics that Python itself ships. Where more
-text is asked for than there is, the documents come again with every fourth word exchanged for another of the same document:
-real words at real frequencies, but no run of five words stands, so a copy is neither an exact nor a near-duplicate. How often
-the text was repeated is returned, to be said beside every figure. Memory: one document and one row group of a file.
+Of a source that holds more than is asked for, a share of the documents is drawn, so that small and
+large amounts are made of the same kinds of text. Documents come from parquet files with a text
+column; without any, from the help topics that Python itself ships. Where more text is asked for
+than there is, the documents come again with every fourth word exchanged for another of the same
+document: real words at real frequencies, but no run of five words stands, so a copy is neither an
+exact nor a near-duplicate. How often the text was repeated is returned, to be said beside every
+figure. Memory: one document and one row group of a file.
 """
 
 from __future__ import annotations
@@ -25,14 +27,21 @@ LEAST_FILES = 8
 LEAST_CHARACTERS = 200
 FILES_AT_ONCE = 64
 DOCUMENTS_IN_TURN = 32
-SHARE_TO_SPARE = 1.02  # drawn documents differ in size: a little more than asked for, so that one pass is enough
-CHANGED_WORD = 4  # less than the five words of a shingle, so each shingle of a copy holds a changed word
+SHARE_TO_SPARE = (
+    1.02  # drawn documents differ in size: a little more than asked for, so that one pass is enough
+)
+CHANGED_WORD = (
+    4  # less than the five words of a shingle, so each shingle of a copy holds a changed word
+)
 CARD = "---\nlicense: other\nlicense_name: of-its-source\n---\n# Text for a benchmark\n"
 
 
 @dataclass(frozen=True)
 class Made:
-    """A dataset folder. `repeats`: how often the source was begun; 1 means that every text is as it was written."""
+    """A dataset folder.
+
+    `repeats`: how often the source was begun; 1 means that every text is as it was written.
+    """
 
     rows: int
     text_bytes: int
@@ -41,7 +50,9 @@ class Made:
 
 
 def find_documents(source: Path | None, column: str) -> tuple[str, Callable[[], Iterator[str]]]:
-    """(what the text is, a function that streams it from its start). source None: the demo's, else Python's help topics."""
+    """(what the text is, a function that streams it from its start). source None: the demo's, else
+    Python's help topics.
+    """
     folder = source or DEMO_SOURCE
     files = sorted(folder.rglob("*.parquet"))
     if files:
@@ -51,7 +62,9 @@ def find_documents(source: Path | None, column: str) -> tuple[str, Callable[[], 
     return "Python's help topics", _help_topics
 
 
-def take_bytes(documents: Callable[[], Iterator[str]], text_bytes: int) -> Iterator[tuple[int, str]]:
+def take_bytes(
+    documents: Callable[[], Iterator[str]], text_bytes: int
+) -> Iterator[tuple[int, str]]:
     """(which pass over the source, text), from pass 0 on, until the texts hold `text_bytes` bytes."""
     whole = sum(len(text.encode()) for text in documents() if len(text) >= LEAST_CHARACTERS)
     if not whole:
@@ -74,7 +87,10 @@ def with_changed_words(text: str, seed: str) -> str:
     """Every fourth word exchanged for another word of the text, drawn by the seed."""
     draw = random.Random(seed)
     words = text.split(" ")
-    changed = [draw.choice(words) if place % CHANGED_WORD == CHANGED_WORD - 1 else word for place, word in enumerate(words)]
+    changed = [
+        draw.choice(words) if place % CHANGED_WORD == CHANGED_WORD - 1 else word
+        for place, word in enumerate(words)
+    ]
     return " ".join(changed)
 
 
@@ -114,10 +130,14 @@ def write_dataset(texts: Iterator[tuple[int, str]], folder: Path, text_bytes: in
 
 
 def _parquet_texts(files: list[Path], column: str) -> Iterator[str]:
-    """A few documents of each file in turn, so that the head of the stream is as mixed as the whole; FILES_AT_ONCE files at a time."""
+    """A few documents of each file in turn, so that the head of the stream is as mixed as the
+    whole; FILES_AT_ONCE files at a time.
+    """
     for first in range(0, len(files), FILES_AT_ONCE):
         opened = [pq.ParquetFile(file) for file in files[first : first + FILES_AT_ONCE]]
-        waiting = [file.iter_batches(batch_size=DOCUMENTS_IN_TURN, columns=[column]) for file in opened]
+        waiting = [
+            file.iter_batches(batch_size=DOCUMENTS_IN_TURN, columns=[column]) for file in opened
+        ]
         while waiting:
             for batches in tuple(waiting):
                 batch = next(batches, None)

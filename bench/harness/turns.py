@@ -1,9 +1,10 @@
 """Programs that are timed step by step and take turns on the same cores: A B C, A B C.
 
-Each program is a process of its own that says when each of its steps begins. While one runs, all others are stopped by
-signal, so that a machine which is slow for a minute is slow for all of them. A step counts where it began and ended within
-one turn; what lies across a turn's edge is left out. Promises nothing about caches: the first step after a stop is slower,
-which is why turns have several steps and medians are read. POSIX only; times are CLOCK_MONOTONIC, one clock for all.
+Each program is a process of its own that says when each of its steps begins. While one runs, all
+others are stopped by signal, so that a machine which is slow for a minute is slow for all of them.
+A step counts where it began and ended within one turn; what lies across a turn's edge is left out.
+Promises nothing about caches: the first step after a stop is slower, which is why turns have
+several steps and medians are read. POSIX only; times are CLOCK_MONOTONIC, one clock for all.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ class Speaker:
 
 
 class Runner:
-    """The parent's end: a program with a session of its own, stopped until it is its turn. `facts`: all it said but steps."""
+    """The parent's end: a program with a session of its own, stopped until it is its turn.
+
+    `facts`: all it said but steps.
+    """
 
     def __init__(self, name: str, command: list[str], env: dict[str, str], log: Path) -> None:
         self.name, self.log = name, log
@@ -55,7 +59,10 @@ class Runner:
         os.close(writing)
 
     def turn(self, steps: int) -> list[float]:
-        """Seconds of `steps` whole steps. The program is stopped before this returns. Ends the benchmark where it dies."""
+        """Seconds of `steps` whole steps.
+
+        The program is stopped before this returns. Ends the benchmark where it dies.
+        """
         started = time.monotonic()
         self._signal(signal.SIGCONT)
         stamps: list[float] = []
@@ -77,7 +84,9 @@ class Runner:
     def peak_rss_mb(self) -> float:
         """The kernel's mark of the process, helpers (compilers) left out, in MB of 10^6 bytes."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
-        kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+        kilobytes = next(
+            line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")
+        )
         return int(kilobytes) * 1024 / 1e6
 
     def kill(self) -> None:
@@ -90,7 +99,9 @@ class Runner:
         while True:
             ready, _, _ = select.select([self._reading], [], [], LONGEST_SILENCE_S)
             if not ready:
-                raise SystemExit(f"{self.name} has been silent for {LONGEST_SILENCE_S:.0f} s: {self.log}")
+                raise SystemExit(
+                    f"{self.name} has been silent for {LONGEST_SILENCE_S:.0f} s: {self.log}"
+                )
             data = os.read(self._reading, 65_536)
             if not data and may_end:
                 return []

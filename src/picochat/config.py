@@ -1,8 +1,10 @@
-"""Every knob, in the order in which data meets it. Nothing here acts; nothing elsewhere holds a setting.
+"""Every knob, in the order in which data meets it. Nothing here acts; nothing elsewhere holds a
+setting.
 
-A run's configuration is one frozen `RunConfig`. Its values come, each overriding the one before, from the defaults below,
-the scale, the pack, and the command line (a flag, or `--set section.key=value`; both for one key is refused). `run.json`
-records every value with its origin. None means off.
+A run's configuration is one frozen `RunConfig`. Its values come, each overriding the one before,
+from the defaults below, the scale, the pack, and the command line (a flag, or `--set
+section.key=value`; both for one key is refused). `run.json` records every value with its origin.
+None means off.
 """
 
 from __future__ import annotations
@@ -36,9 +38,12 @@ class DataConfig(Record):
     near_duplicate_jaccard: float = Field(
         default=0.8, gt=0, lt=1, description="word 5-shingle similarity that makes a near-duplicate"
     )
-    held_out_share: float = Field(default=0.01, gt=0, le=0.2, description="share of documents that are never trained on")
+    held_out_share: float = Field(
+        default=0.01, gt=0, le=0.2, description="share of documents that are never trained on"
+    )
     held_out_bytes: PositiveInt = Field(
-        default=8_000_000, description="enough held-out text; a larger corpus holds out a smaller share"
+        default=8_000_000,
+        description="enough held-out text; a larger corpus holds out a smaller share",
     )
 
 
@@ -46,14 +51,25 @@ class PracticeConfig(Record):
     """Exercises of the skills among the text of the base stage, drawn from the SFT side alone."""
 
     share: float = Field(
-        default=0.0, ge=0, le=0.5, description="of the training tokens, about; the token shards state what it came to; 0: none"
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description=(
+            "of the training tokens, about; the token shards state what it came to; 0: none"
+        ),
     )
 
 
 class TokenizerConfig(Record):
-    vocab_size: int = Field(default=8192, ge=320, le=65536, description="specials and 256 bytes included; ids fit 16 bits")
+    vocab_size: int = Field(
+        default=8192,
+        ge=320,
+        le=65536,
+        description="specials and 256 bytes included; ids fit 16 bits",
+    )
     train_bytes: PositiveInt = Field(
-        default=60_000_000, description="text that the tokenizer is trained on, a seeded sample of documents"
+        default=60_000_000,
+        description="text that the tokenizer is trained on, a seeded sample of documents",
     )
 
 
@@ -62,26 +78,37 @@ class ShardsConfig(Record):
 
 
 class ModelConfig(Record):
-    """The block of model/gpt.py: parallel residual, one RMSNorm, grouped heads with QK-norm, RoPE, SwiGLU, tied embeddings."""
+    """The block of model/gpt.py: parallel residual, one RMSNorm, grouped heads with QK-norm, RoPE,
+    SwiGLU, tied embeddings.
+    """
 
     context: PositiveInt = Field(default=512, description="tokens a position can look back on")
     layers: PositiveInt = 16
     width: PositiveInt = 768
     heads: PositiveInt = Field(default=12, description="query heads")
-    kv_heads: PositiveInt = Field(default=4, description="key and value heads, shared by groups of query heads")
+    kv_heads: PositiveInt = Field(
+        default=4, description="key and value heads, shared by groups of query heads"
+    )
     head_width: PositiveInt = 64
     mlp_width: PositiveInt = Field(default=2048, description="SwiGLU width")
     rope_theta: float = Field(default=10_000.0, gt=1)
-    norm_eps: float = Field(default=1e-6, gt=0, description="the same in every norm, in training and in the export")
+    norm_eps: float = Field(
+        default=1e-6, gt=0, description="the same in every norm, in training and in the export"
+    )
     init_std: float = Field(default=0.02, gt=0)
     centred: bool = Field(
-        default=True, description="project writes to the stream to mean zero, so that stock classes load the weights"
+        default=True,
+        description=(
+            "project writes to the stream to mean zero, so that stock classes load the weights"
+        ),
     )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelConfig:
         if self.heads % self.kv_heads:
-            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+            raise ValueError(
+                f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})"
+            )
         if self.head_width % 2:
             raise ValueError(f"head_width ({self.head_width}) must be even, for RoPE")
         return self
@@ -91,66 +118,107 @@ class TrainConfig(Record):
     """One stage of training. Base and SFT are the same loop with different values of this."""
 
     steps: PositiveInt
-    sequences_per_step: PositiveInt = Field(default=128, description="what one optimizer step sees, however it is cut")
+    sequences_per_step: PositiveInt = Field(
+        default=128, description="what one optimizer step sees, however it is cut"
+    )
     micro_batch: PositiveInt | None = Field(
         default=None, description="sequences of one forward-backward; None: all of a step's"
     )
     matrix_optimizer: Literal["muon", "adamw"] = "muon"
     muon_lr: float = Field(default=0.02, gt=0, description="peak, for the matrices of the blocks")
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)
-    adamw_lr: float = Field(default=0.004, gt=0, description="peak, for embedding and gains, and for all with AdamW alone")
+    adamw_lr: float = Field(
+        default=0.004,
+        gt=0,
+        description="peak, for embedding and gains, and for all with AdamW alone",
+    )
     adamw_beta1: float = Field(default=0.9, ge=0, lt=1)
     adamw_beta2: float = Field(default=0.95, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0, description="decoupled, on matrices of the blocks only")
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="decoupled, on matrices of the blocks only"
+    )
     warmup_steps: int = Field(default=0, ge=0)
     decay_share: float = Field(
-        default=0.6, ge=0, le=1, description="last share of the steps, over which the rate falls linearly"
+        default=0.6,
+        ge=0,
+        le=1,
+        description="last share of the steps, over which the rate falls linearly",
     )
-    final_lr_share: float = Field(default=0.0, ge=0, le=1, description="of the peak, at the last step")
+    final_lr_share: float = Field(
+        default=0.0, ge=0, le=1, description="of the peak, at the last step"
+    )
     grad_clip: float | None = Field(default=None, gt=0, description="largest global gradient norm")
     eval_every: PositiveInt | None = Field(
         default=None, description="steps between held-out evaluations; None: only at the end"
     )
-    spike_factor: float = Field(default=2.0, gt=1, description="a loss above this many times its running mean is a spike")
+    spike_factor: float = Field(
+        default=2.0, gt=1, description="a loss above this many times its running mean is a spike"
+    )
     spike_nats: float = Field(
-        default=0.5, ge=0, description="no spike is less above its mean: batches differ by more than a mean of 0.01"
+        default=0.5,
+        ge=0,
+        description="no spike is less above its mean: batches differ by more than a mean of 0.01",
     )
     spike_rollbacks: int = Field(
-        default=0, ge=0, description="spikes after which training goes back to the evaluation before, and on with later rows"
+        default=0,
+        ge=0,
+        description=(
+            "spikes after which training goes back to the evaluation before, and on with later rows"
+        ),
     )
     publish: Literal["last", "best"] = Field(
-        default="last", description="the weights that are published: of the last step, or of the best held-out evaluation"
+        default="last",
+        description=(
+            "the weights that are published: of the last step, or of the best held-out evaluation"
+        ),
     )
 
 
 class EvalConfig(Record):
     max_new_tokens: PositiveInt = Field(default=64, description="longest reply that is generated")
     fit_rows: PositiveInt = Field(
-        default=100, description="SFT rows of each side, trained and held out, that are asked their own question"
+        default=100,
+        description=(
+            "SFT rows of each side, trained and held out, that are asked their own question"
+        ),
     )
     batch_rows: PositiveInt = Field(default=128, description="rows that are generated together")
     ngram_train_tokens: PositiveInt = Field(
         default=50_000_000, description="shard tokens that the 5-gram baseline is counted on"
     )
-    memorization_samples: PositiveInt = Field(default=64, description="training prefixes that the model is asked to continue")
+    memorization_samples: PositiveInt = Field(
+        default=64, description="training prefixes that the model is asked to continue"
+    )
 
 
 class ExternalConfig(Record):
     """Published benchmarks that the models are scored on."""
 
     benchmarks: tuple[str, ...] | None = Field(
-        default=None, description="auto (ARC-Easy, HellaSwag and PIQA from the Hub), a name of these, or NAME=PATH of a file"
+        default=None,
+        description=(
+            "auto (ARC-Easy, HellaSwag and PIQA from the Hub), a name of these, or NAME=PATH of a"
+            " file"
+        ),
     )
-    max_rows: int = Field(default=0, ge=0, description="of each benchmark, the same rows in every run; 0: all of them")
+    max_rows: int = Field(
+        default=0, ge=0, description="of each benchmark, the same rows in every run; 0: all of them"
+    )
 
     @field_validator("benchmarks")
     @classmethod
     def _named(cls, texts: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if not texts or texts == ("none",):
             return None
-        wrong = [text for text in texts if text == "none" or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(=.+)?", text)]
+        wrong = [
+            text
+            for text in texts
+            if text == "none" or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(=.+)?", text)
+        ]
         if wrong:
-            raise ValueError("auto, none by itself, a name, or name=path with a name of a-z, 0-9, - and _")
+            raise ValueError(
+                "auto, none by itself, a name, or name=path with a name of a-z, 0-9, - and _"
+            )
         names = [text.partition("=")[0] for text in texts]
         if len(set(names)) < len(names):
             raise ValueError("a name is given twice")
@@ -161,22 +229,31 @@ class HonestyConfig(Record):
     """Sizes of the contamination scan, in words of normalized text."""
 
     hit_words: PositiveInt = Field(
-        default=13, le=13, description="one shared run of this many words is a hit; more would see less"
+        default=13,
+        le=13,
+        description="one shared run of this many words is a hit; more would see less",
     )
     coverage_words: PositiveInt = Field(
-        default=8, le=8, description="runs counted for the coverage share; longer ones would see less"
+        default=8,
+        le=8,
+        description="runs counted for the coverage share; longer ones would see less",
     )
 
 
 class GateConfig(Record):
     profile: GateProfile = "research"
     target_tokens_per_parameter: float = Field(default=20.0, gt=0)
-    gpu_hour_usd: float | None = Field(default=None, gt=0, description="price that the forecast uses")
+    gpu_hour_usd: float | None = Field(
+        default=None, gt=0, description="price that the forecast uses"
+    )
     budget_usd: float | None = Field(default=None, gt=0, description="the forecast warns above it")
 
 
 class RuntimeConfig(Record):
-    """How the numbers are computed. All of it can change the last bits, so all of it enters the keys of trained stages."""
+    """How the numbers are computed.
+
+    All of it can change the last bits, so all of it enters the keys of trained stages.
+    """
 
     device: Device = "cpu"
     precision: Precision = "float32"
@@ -184,23 +261,41 @@ class RuntimeConfig(Record):
     attention_backend: AttentionBackend = "auto"
     compile: bool = False
     max_autotune: bool = Field(
-        default=False, description="let the compiler time more variants of each kernel: minutes once, then from the cache"
+        default=False,
+        description=(
+            "let the compiler time more variants of each kernel: minutes once, then from the cache"
+        ),
     )
     deterministic: bool = Field(
-        default=False, description="the same bits each time on a GPU too, which costs speed; a CPU always computes so"
+        default=False,
+        description=(
+            "the same bits each time on a GPU too, which costs speed; a CPU always computes so"
+        ),
     )
-    threads: PositiveInt | None = Field(default=None, description="CPU threads of torch; None: one for each usable core")
+    threads: PositiveInt | None = Field(
+        default=None, description="CPU threads of torch; None: one for each usable core"
+    )
     sharding: Literal["replicated", "sharded"] = Field(
-        default="replicated", description="several processes: all weights in each (DDP), or a part of each weight (FSDP2)"
+        default="replicated",
+        description=(
+            "several processes: all weights in each (DDP), or a part of each weight (FSDP2)"
+        ),
     )
     activation_checkpointing: bool = Field(
-        default=False, description="blocks are computed again in the backward pass: less memory, more time, equal gradients"
+        default=False,
+        description=(
+            "blocks are computed again in the backward pass: less memory, more time, equal"
+            " gradients"
+        ),
     )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> RuntimeConfig:
         if self.max_autotune and self.deterministic:
-            raise ValueError("max_autotune picks kernels by the clock, which deterministic forbids: one of the two")
+            raise ValueError(
+                "max_autotune picks kernels by the clock, which deterministic forbids: one of"
+                " the two"
+            )
         return self
 
 
@@ -208,8 +303,12 @@ class HostConfig(Record):
     """What changes no result: how often to save, how many processes to use."""
 
     checkpoint_minutes: float = Field(default=5.0, gt=0)
-    workers: PositiveInt | None = Field(default=None, description="processes for data work; None: one for each usable core")
-    track: tuple[Tracker, ...] | None = Field(default=None, description="where the figures of training also go, as a JSON list")
+    workers: PositiveInt | None = Field(
+        default=None, description="processes for data work; None: one for each usable core"
+    )
+    track: tuple[Tracker, ...] | None = Field(
+        default=None, description="where the figures of training also go, as a JSON list"
+    )
 
 
 class RunConfig(Record):
@@ -245,7 +344,10 @@ def parameter_count(model: ModelConfig, vocab_size: int) -> int:
 
 
 def flops_per_token(model: ModelConfig, vocab_size: int) -> int:
-    """Forward and backward, non-causal convention: 6 N + 12 L T (heads x head width). The head is counted, the lookup is not."""
+    """Forward and backward, non-causal convention: 6 N + 12 L T (heads x head width).
+
+    The head is counted, the lookup is not.
+    """
     gains = model.layers * (model.width + 2 * model.head_width) + model.width
     matrices = parameter_count(model, vocab_size) - gains
     return 6 * matrices + 12 * model.layers * model.context * model.heads * model.head_width
@@ -265,25 +367,43 @@ def flatten(config: RunConfig) -> dict[str, object]:
     flat: dict[str, object] = {}
     for section, value in config.model_dump(mode="json").items():
         if isinstance(value, dict):
-            flat.update({f"{section}.{key}": item for key, item in cast("dict[str, object]", value).items()})
+            flat.update(
+                {f"{section}.{key}": item for key, item in cast("dict[str, object]", value).items()}
+            )
         else:
             flat[section] = value
     return flat
 
 
-def resolve(scale: RunConfig, flags: Mapping[str, object], settings: Mapping[str, str]) -> ResolvedConfig:
-    """The scale's configuration with flags (`section.key` -> value, None: not given) and `--set` texts laid over it.
+def resolve(
+    scale: RunConfig, flags: Mapping[str, object], settings: Mapping[str, str]
+) -> ResolvedConfig:
+    """The scale's configuration with flags (`section.key` -> value, None: not given) and `--set`
+    texts laid over it.
 
-    Raises WrongUsage for unknown keys, wrong values and keys that were given both ways, all at once.
+    Raises WrongUsage for unknown keys, wrong values and keys that were given both ways, all at
+    once.
     """
     given = {key: value for key, value in flags.items() if value is not None}
     known = flatten(scale)
-    problems = [Problem(f"{key}: unknown setting{did_you_mean(key, known)}") for key in settings if key not in known]
+    problems = [
+        Problem(f"{key}: unknown setting{did_you_mean(key, known)}")
+        for key in settings
+        if key not in known
+    ]
     if "scale" in settings:  # the name alone would change, and say of the run what it is not
-        problems.append(Problem("scale: names all settings at once", fix=f"--scale {settings['scale']}"))
-    problems += [Problem(f"{key}: given both as a flag and by --set") for key in settings if key in given]
+        problems.append(
+            Problem("scale: names all settings at once", fix=f"--scale {settings['scale']}")
+        )
+    problems += [
+        Problem(f"{key}: given both as a flag and by --set") for key in settings if key in given
+    ]
     if problems:
-        raise WrongUsage("the settings cannot be used", problems=problems, fix="picochat scales --keys lists every setting")
+        raise WrongUsage(
+            "the settings cannot be used",
+            problems=problems,
+            fix="picochat scales --keys lists every setting",
+        )
     overrides = {**given, **{key: _json_or_text(text) for key, text in settings.items()}}
     tree = scale.model_dump(mode="json")
     for key, value in overrides.items():
@@ -292,8 +412,12 @@ def resolve(scale: RunConfig, flags: Mapping[str, object], settings: Mapping[str
     try:
         config = RunConfig.model_validate_json(json.dumps(tree))
     except ValidationError as error:
-        raise WrongUsage("the settings cannot be used", problems=[_problem(item) for item in error.errors()]) from None
-    defaults = flatten(RunConfig(scale=scale.scale, base=TrainConfig(steps=1), sft=TrainConfig(steps=1)))
+        raise WrongUsage(
+            "the settings cannot be used", problems=[_problem(item) for item in error.errors()]
+        ) from None
+    defaults = flatten(
+        RunConfig(scale=scale.scale, base=TrainConfig(steps=1), sft=TrainConfig(steps=1))
+    )
     origins = {key: "default" if known[key] == defaults[key] else "scale" for key in known}
     origins.update(dict.fromkeys(given, "flag"))
     origins.update(dict.fromkeys(settings, "set"))

@@ -1,8 +1,9 @@
 """The run as one table: which artifact each stage makes, by which function, from what.
 
-A stage whose artifact already stands and was made from the same things is kept; otherwise it runs, resumes its own half-done
-work, and sets an older artifact aside. Stages are named by import string, so that reading the table needs no torch. Stages
-marked `shared` live in the cache and are linked into each run: preflight, dry run and full run of one pack tokenize once.
+A stage whose artifact already stands and was made from the same things is kept; otherwise it runs,
+resumes its own half-done work, and sets an older artifact aside. Stages are named by import string,
+so that reading the table needs no torch. Stages marked `shared` live in the cache and are linked
+into each run: preflight, dry run and full run of one pack tokenize once.
 """
 
 from __future__ import annotations
@@ -55,13 +56,15 @@ MOST_REASONS = 4
 
 @dataclass(frozen=True)
 class Stage:
-    """One row: the artifact's kind, the function that makes it, and what the function is given by these names.
+    """One row: the artifact's kind, the function that makes it, and what the function is given by
+    these names.
 
-    `needs`: artifacts. `settings`: sections of the config; also `seed`, `config` (all of it), `pack`, `benchmark_files` (where
-    benchmarks were found just now), `run` and `track` (the folder of trackers). A function that is given `run` reads its
-    artifacts there, and is not given them one by one.
-    `version`: raise it when the function makes something else from the same input.
-    `by_all`: where torchrun started several processes, all of them call the function together; the first one publishes.
+    `needs`: artifacts. `settings`: sections of the config; also `seed`, `config` (all of it),
+    `pack`, `benchmark_files` (where benchmarks were found just now), `run` and `track` (the folder
+    of trackers). A function that is given `run` reads its artifacts there, and is not given them
+    one by one. `version`: raise it when the function makes something else from the same input.
+    `by_all`: where torchrun started several processes, all of them call the function together; the
+    first one publishes.
     """
 
     kind: str
@@ -99,12 +102,15 @@ def stage_function(stage: Stage) -> Callable[..., None]:
     return getattr(importlib.import_module(module), name)
 
 
-# ---- a run, as it is asked for ---------------------------------------------------------------------------------------
+# ---- a run, as it is asked for -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What the user asked for. `flags`: setting -> value or None; `settings`: texts of the form section.key=value."""
+    """What the user asked for.
+
+    `flags`: setting -> value or None; `settings`: texts of the form section.key=value.
+    """
 
     out_dir: Path
     dataset_pack: Path
@@ -124,9 +130,11 @@ class RunVerdict:
 
 
 def run_pack(request: RunRequest) -> RunVerdict:
-    """Run a pack at a scale: the preflight, and unless it blocks or is all that was asked, everything after it.
+    """Run a pack at a scale: the preflight, and unless it blocks or is all that was asked,
+    everything after it.
 
-    Of several processes the first one does; the others take part in the stages that all share, and say nothing.
+    Of several processes the first one does; the others take part in the stages that all share, and
+    say nothing.
     """
     if process_count() == 1:
         return _run_pack(request)
@@ -147,34 +155,56 @@ def _run_pack(request: RunRequest) -> RunVerdict:
     preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")
     status, lines = preflight.status, preflight_lines(preflight)
     if request.preflight_only:
-        return RunVerdict([*lines, f"preflight {status}: {run.root / 'preflight.md'}"], 3 if status == "blocked" else 0)
+        return RunVerdict(
+            [*lines, f"preflight {status}: {run.root / 'preflight.md'}"],
+            3 if status == "blocked" else 0,
+        )
     if status == "blocked" and not request.train_anyway:
-        hint = "nothing was trained. Mend what blocks, or pass --train-anyway to train without hope of approval"
+        hint = (
+            "nothing was trained. Mend what blocks, or pass --train-anyway to train without hope of"
+            " approval"
+        )
         return RunVerdict([*lines, f"preflight blocked: {hint}"], 3)
     say(f"preflight {status}: {run.root / 'preflight.md'}")
     run_stages(run, resolved, pack, last=STAGES[-1].kind, changes=changes, told=made)
     gate = read_record(GateReport, run.place("gate") / "gate.json")
     where = [
         f"{name}: {run.root / file}"
-        for name, file in (("summary", "summary.md"), ("report", "report.html"), ("gate", "gate.md"))
+        for name, file in (
+            ("summary", "summary.md"),
+            ("report", "report.html"),
+            ("gate", "gate.md"),
+        )
     ]
-    return RunVerdict([*gate_lines(gate), *where, f"release gate: {gate.status}"], 3 if gate.status == "blocked" else 0)
+    return RunVerdict(
+        [*gate_lines(gate), *where, f"release gate: {gate.status}"],
+        3 if gate.status == "blocked" else 0,
+    )
 
 
 def open_request(request: RunRequest) -> tuple[RunDir, ResolvedConfig, LoadedPack]:
-    """The run folder, the settings with their origins, and the pack. Raises WrongUsage or BadInput; writes nothing."""
-    resolved = resolve(find_scale(request.scale).config, request.flags, parse_settings(request.settings))
+    """The run folder, the settings with their origins, and the pack.
+
+    Raises WrongUsage or BadInput; writes nothing.
+    """
+    resolved = resolve(
+        find_scale(request.scale).config, request.flags, parse_settings(request.settings)
+    )
     return RunDir(request.out_dir), resolved, load_pack(request.dataset_pack)
 
 
 def parse_settings(texts: list[str]) -> dict[str, str]:
-    """`section.key=value` texts as a mapping. Raises WrongUsage for a text without `=` and for a key given twice."""
+    """`section.key=value` texts as a mapping.
+
+    Raises WrongUsage for a text without `=` and for a key given twice.
+    """
     settings: dict[str, str] = {}
     for text in texts:
         key, separator, value = text.partition("=")
         if not separator or not key.strip():
             raise WrongUsage(
-                f"--set {text}: no setting and value", fix="--set section.key=value, such as --set base.muon_lr=0.01"
+                f"--set {text}: no setting and value",
+                fix="--set section.key=value, such as --set base.muon_lr=0.01",
             )
         if key.strip() in settings:
             raise WrongUsage(f"--set {key.strip()} is given twice")
@@ -183,11 +213,16 @@ def parse_settings(texts: list[str]) -> dict[str, str]:
 
 
 def check_processes(scale: Scale, config: RunConfig, processes: int) -> None:
-    """Raises WrongUsage where one process would train a scale made for several GPUs, or the rows of a step do not share out."""
+    """Raises WrongUsage where one process would train a scale made for several GPUs, or the rows of
+    a step do not share out.
+    """
     if scale.gpus > 1 and processes == 1:
         raise WrongUsage(
             f"scale {scale.name} is made for {scale.gpus} GPUs, and this is one process",
-            fix=f"torchrun --standalone --nproc-per-node {scale.gpus} --no-python picochat run tiny --scale {scale.name} ...",
+            fix=(
+                f"torchrun --standalone --nproc-per-node {scale.gpus} --no-python picochat run tiny"
+                f" --scale {scale.name} ..."
+            ),
         )
     uneven = [
         Problem(f"{stage}.sequences_per_step is {train.sequences_per_step}")
@@ -198,7 +233,10 @@ def check_processes(scale: Scale, config: RunConfig, processes: int) -> None:
         raise WrongUsage(
             f"{processes} processes cannot share out the rows of a step",
             problems=uneven,
-            fix="a number of processes that divides them, or --set base.sequences_per_step=... sft.sequences_per_step=...",
+            fix=(
+                "a number of processes that divides them, or --set base.sequences_per_step=..."
+                " sft.sequences_per_step=..."
+            ),
         )
 
 
@@ -212,7 +250,8 @@ def check_device(config: RunConfig) -> None:
 
 
 def status_lines(run: RunDir) -> list[str]:
-    """One line an artifact: made with its digest, stale where what it was made from is no longer there, begun, or missing.
+    """One line an artifact: made with its digest, stale where what it was made from is no longer
+    there, begun, or missing.
 
     Then what to do next.
     """
@@ -222,9 +261,18 @@ def status_lines(run: RunDir) -> list[str]:
         place = run.place(stage.kind)
         if run.has(stage.kind):
             artifact = run.artifact(stage.kind)
-            others = [need for need in stage.needs if artifact.manifest.inputs.get(need) != standing.get(need)]
-            state = f"stale    {artifact.digest[:12]}  {place} (made from another {', '.join(others)})"
-            lines.append(f"{stage.kind:14} {state if others else f'made     {artifact.digest[:12]}  {place}'}")
+            others = [
+                need
+                for need in stage.needs
+                if artifact.manifest.inputs.get(need) != standing.get(need)
+            ]
+            state = (
+                f"stale    {artifact.digest[:12]}  {place} (made from another {', '.join(others)})"
+            )
+            lines.append(
+                f"{stage.kind:14}"
+                f" {state if others else f'made     {artifact.digest[:12]}  {place}'}"
+            )
             standing[stage.kind] = "" if others else artifact.digest
         elif place.with_name(f"{place.name}.work").exists():
             rows = read_journal(run.metrics(stage.kind)) if stage.kind in ("base", "sft") else []
@@ -233,7 +281,10 @@ def status_lines(run: RunDir) -> list[str]:
             lines.append(f"{stage.kind:14} missing")
     if all(standing.get(stage.kind) for stage in STAGES):
         return [*lines, f"next: picochat run show --run-dir {quote(str(run.root))}"]
-    return [*lines, f"next: the same `picochat run tiny --out-dir {quote(str(run.root))} ...` goes on"]
+    return [
+        *lines,
+        f"next: the same `picochat run tiny --out-dir {quote(str(run.root))} ...` goes on",
+    ]
 
 
 def run_stages(
@@ -245,10 +296,11 @@ def run_stages(
     changes: Mapping[str, str] | None = None,
     told: Collection[str] = (),
 ) -> dict[str, Artifact]:
-    """Make every artifact up to `last`, in the order of the table. Returns them by kind. Holds the run folder meanwhile.
+    """Make every artifact up to `last`, in the order of the table. Returns them by kind. Holds the
+    run folder meanwhile.
 
-    changes: of the settings, as `changed_settings` gives them, to say why an artifact is made again. told: kinds that were
-    spoken of already, and are not again where they are kept.
+    changes: of the settings, as `changed_settings` gives them, to say why an artifact is made
+    again. told: kinds that were spoken of already, and are not again where they are kept.
     """
     run.require_own()
     run.root.mkdir(parents=True, exist_ok=True)
@@ -275,31 +327,54 @@ def run_stages(
 
 
 def changed_settings(run: RunDir, config: RunConfig) -> dict[str, str]:
-    """Settings that differ from those of the last command in this folder: key -> `old -> new`. Empty where none is on record."""
+    """Settings that differ from those of the last command in this folder: key -> `old -> new`.
+
+    Empty where none is on record.
+    """
     try:
         former = flatten(read_record(ResolvedConfig, run.config).config)
     except BadInput:  # no run yet, or one of another version
         return {}
     now = flatten(config)
-    differ = {key: value for key, value in now.items() if key in former and former[key] != value and key[:5] != "host."}
+    differ = {
+        key: value
+        for key, value in now.items()
+        if key in former and former[key] != value and key[:5] != "host."
+    }
     return {key: f"{key} {former[key]} -> {value}" for key, value in differ.items()}
 
 
-def why_again(stage: Stage, place: Path, inputs: Mapping[str, str], changes: Mapping[str, str]) -> str | None:
-    """Why the artifact that stands at `place` is not the one that is wanted, in words; None where none stands."""
+def why_again(
+    stage: Stage, place: Path, inputs: Mapping[str, str], changes: Mapping[str, str]
+) -> str | None:
+    """Why the artifact that stands at `place` is not the one that is wanted, in words; None where
+    none stands.
+    """
     if not (place / MANIFEST).exists():
         return None
     former = open_artifact(place, stage.kind).manifest.inputs
     reasons = [f"another {name}" for name, digest in inputs.items() if former.get(name) != digest]
     read = set(stage.settings) - {"host"}
-    reasons += [change for key, change in changes.items() if key.split(".")[0] in read or ("config" in read and key != "scale")]
+    reasons += [
+        change
+        for key, change in changes.items()
+        if key.split(".")[0] in read or ("config" in read and key != "scale")
+    ]
     return ", ".join(reasons[:MOST_REASONS]) or "other settings, or made by another version"
 
 
 def _make(
-    stage: Stage, run: RunDir, config: RunConfig, pack: LoadedPack, made: dict[str, Artifact], changes: Mapping[str, str]
+    stage: Stage,
+    run: RunDir,
+    config: RunConfig,
+    pack: LoadedPack,
+    made: dict[str, Artifact],
+    changes: Mapping[str, str],
 ) -> tuple[Artifact, bool]:
-    """(artifact, whether it already stood). What stands there and was made from something else is set aside, which is said."""
+    """(artifact, whether it already stood).
+
+    What stands there and was made from something else is set aside, which is said.
+    """
     given = {name: _setting(name, run, config, pack) for name in stage.settings}
     inputs, key = _inputs_and_key(stage, config, pack, made, given)
     place = run.place(stage.kind)
@@ -307,11 +382,18 @@ def _make(
     if standing is not None:
         return standing, True
     if (reason := why_again(stage, place, inputs, changes)) is not None:
-        say(f"{place} was made from something else ({reason}): it is set aside as {place.name}.superseded-N")
+        say(
+            f"{place} was made from something else ({reason}): it is set aside as"
+            f" {place.name}.superseded-N"
+        )
     if (former := take_back(place, stage.kind, key)) is not None:
         say(f"taking back the {stage.kind} of before, which was set aside")
         return former, True
-    arguments = given if "run" in stage.settings else {**{need: made[need] for need in stage.needs}, **given}
+    arguments = (
+        given
+        if "run" in stage.settings
+        else {**{need: made[need] for need in stage.needs}, **given}
+    )
     if not stage.shared:
         return _publish(stage, place, key, inputs, arguments), False
     artifact, kept = _make_shared(stage, key, inputs, arguments)
@@ -319,24 +401,32 @@ def _make(
     return adopt(artifact, place), kept
 
 
-# ---- what is shared, and what decides whether an artifact still stands -----------------------------------------------
+# ---- what is shared, and what decides whether an artifact still stands ---------------------------
 
 
 def shared_corpus(config: RunConfig, pack: LoadedPack) -> Artifact:
-    """The corpus of a pack in the cache, made now where it is not there: a run with these settings finds it made."""
+    """The corpus of a pack in the cache, made now where it is not there: a run with these settings
+    finds it made.
+    """
     stage = _shared_stage("corpus")
     inputs, key = _inputs_and_key(stage, config, pack, {})
-    return _make_shared(stage, key, inputs, {"pack": pack, "data": config.data, "host": config.host})[0]
+    return _make_shared(
+        stage, key, inputs, {"pack": pack, "data": config.data, "host": config.host}
+    )[0]
 
 
 def shared_workspace(request: RunRequest, kind: str) -> Path:
-    """Where the shared stage `kind` of this run looks for work that is done already, such as other machines may leave.
+    """Where the shared stage `kind` of this run looks for work that is done already, such as other
+    machines may leave.
 
-    The artifacts that the stage needs must stand in the run folder; BadInput names the one that is missing.
+    The artifacts that the stage needs must stand in the run folder; BadInput names the one that is
+    missing.
     """
     run, resolved, pack = open_request(request)
     stage = _shared_stage(kind)
-    _, key = _inputs_and_key(stage, resolved.config, pack, {need: run.artifact(need) for need in stage.needs})
+    _, key = _inputs_and_key(
+        stage, resolved.config, pack, {need: run.artifact(need) for need in stage.needs}
+    )
     return open_workspace(shared_place(stage, key), key)
 
 
@@ -344,12 +434,18 @@ def _shared_stage(kind: str) -> Stage:
     return next(stage for stage in STAGES if stage.kind == kind and stage.shared)
 
 
-def _make_shared(stage: Stage, key: str, inputs: dict[str, str], arguments: dict[str, Any]) -> tuple[Artifact, bool]:
+def _make_shared(
+    stage: Stage, key: str, inputs: dict[str, str], arguments: dict[str, Any]
+) -> tuple[Artifact, bool]:
     """(the artifact in the cache, whether it already stood)."""
     shared = shared_place(stage, key)
     with exclusive(shared.with_suffix(".lock"), f"the shared {stage.kind}", wait=True):
         standing = find_whole_artifact(shared, stage.kind, key)
-        return (standing, True) if standing else (_publish(stage, shared, key, inputs, arguments), False)
+        return (
+            (standing, True)
+            if standing
+            else (_publish(stage, shared, key, inputs, arguments), False)
+        )
 
 
 def shared_place(stage: Stage, key: str) -> Path:
@@ -358,16 +454,23 @@ def shared_place(stage: Stage, key: str) -> Path:
 
 
 def _inputs_and_key(
-    stage: Stage, config: RunConfig, pack: LoadedPack, made: Mapping[str, Artifact], given: Mapping[str, Any] | None = None
+    stage: Stage,
+    config: RunConfig,
+    pack: LoadedPack,
+    made: Mapping[str, Artifact],
+    given: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, str], str]:
     """(digests of what the artifact is made from, the key that decides whether one still stands)."""
     inputs = {need: made[need].digest for need in stage.needs}
     if "pack" in stage.settings:
-        # Two stages read a pack: one its rows, the other its text. New rows must not remake the corpus, nor new text the rows.
+        # Two stages read a pack: one its rows, the other its text. New rows must not remake the
+        # corpus, nor new text the rows.
         inputs["pack"] = pack.rows_digest() if stage.kind == "rows" else pack.content_digest()
     keyed = _keyed(stage, config, pack)
     if given and "benchmark_files" in given:
-        keyed["benchmark_files"] = given["benchmark_files"].digest()  # other bytes in a file, or found where none was before
+        keyed["benchmark_files"] = given[
+            "benchmark_files"
+        ].digest()  # other bytes in a file, or found where none was before
     return inputs, artifact_key(keyed, inputs, stage.version)
 
 
@@ -376,11 +479,16 @@ def _setting(name: str, run: RunDir, config: RunConfig, pack: LoadedPack) -> Any
         return config.gate.gpu_hour_usd
     if name == "benchmark_files":
         return resolve_benchmarks(config.external)
-    return {"pack": pack, "run": run, "config": config, "track": run.track}.get(name) or getattr(config, name)
+    return {"pack": pack, "run": run, "config": config, "track": run.track}.get(name) or getattr(
+        config, name
+    )
 
 
 def _keyed(stage: Stage, config: RunConfig, pack: LoadedPack) -> dict[str, object]:
-    """The values that decide whether an artifact still stands. Processes, how often to save, what an hour costs: those do not."""
+    """The values that decide whether an artifact still stands.
+
+    Processes, how often to save, what an hour costs: those do not.
+    """
     keyed: dict[str, object] = {}
     for name in stage.settings:
         if name == "config":
@@ -393,7 +501,9 @@ def _keyed(stage: Stage, config: RunConfig, pack: LoadedPack) -> dict[str, objec
     return keyed
 
 
-def _publish(stage: Stage, place: Path, key: str, inputs: dict[str, str], arguments: dict[str, Any]) -> Artifact:
+def _publish(
+    stage: Stage, place: Path, key: str, inputs: dict[str, str], arguments: dict[str, Any]
+) -> Artifact:
     say(f"making {stage.kind}")
     place.parent.mkdir(parents=True, exist_ok=True)
     with publish(place, stage.kind, key, inputs) as draft:
@@ -404,12 +514,14 @@ def _publish(stage: Stage, place: Path, key: str, inputs: dict[str, str], argume
     return draft.artifact
 
 
-# ---- several processes -----------------------------------------------------------------------------------------------
+# ---- several processes ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Call:
-    """What the first process tells the others to take part in: a stage, what its function is given, and its workspace."""
+    """What the first process tells the others to take part in: a stage, what its function is given,
+    and its workspace.
+    """
 
     kind: str
     arguments: dict[str, Any]
@@ -417,7 +529,10 @@ class Call:
 
 
 def _call_all(stage: Stage, arguments: dict[str, Any], draft: Draft) -> None:
-    """Let the other processes begin this stage as well. Raises BadInput that names what one of them does not see."""
+    """Let the other processes begin this stage as well.
+
+    Raises BadInput that names what one of them does not see.
+    """
     from picochat.train.ranks import current_ranks
 
     ranks = current_ranks()
@@ -437,7 +552,9 @@ def _call_all(stage: Stage, arguments: dict[str, Any], draft: Draft) -> None:
 
 
 def follow(ranks: Ranks) -> RunVerdict:
-    """What a process does that is not the first: it takes part in each stage that it is called to, until that one ends."""
+    """What a process does that is not the first: it takes part in each stage that it is called to,
+    until that one ends.
+    """
     from picochat.train.ranks import LostProcess, signals_ignored
 
     try:
@@ -469,12 +586,17 @@ def _take_part(call: Call, ranks: Ranks) -> None:
 
 
 def unseen(call: Call, ranks: Ranks) -> Problem | None:
-    """Why this process cannot take part: an artifact or the workspace that is not there, or is another one."""
+    """Why this process cannot take part: an artifact or the workspace that is not there, or is
+    another one.
+    """
     artifacts = [value for value in call.arguments.values() if isinstance(value, Artifact)]
     try:
         for artifact in artifacts:
             if open_artifact(artifact.place, artifact.kind).digest != artifact.digest:
-                return Problem(f"process {ranks.rank} on {platform.node()}: {artifact.place} is another {artifact.kind}")
+                return Problem(
+                    f"process {ranks.rank} on {platform.node()}: {artifact.place} is another"
+                    f" {artifact.kind}"
+                )
     except PicochatError as error:
         return Problem(f"process {ranks.rank} on {platform.node()}: {error.what}")
     if not (call.workspace / "key").exists():

@@ -1,9 +1,10 @@
 """Everything a run makes: each artifact's place, its files, and the facts that its manifest states.
 
-The only file that joins run paths. An artifact is a folder published as a whole (`core/publish.py`); its facts are one of
-the records below, so that the gate, the summary and the card read typed values and nothing else. None in a fact means
-that it was not measured, which the gate never takes for a pass. The names in `FRONT_PAGES` are those that people and
-scripts look for in the run folder itself: copies of published files, which verification compares.
+The only file that joins run paths. An artifact is a folder published as a whole
+(`core/publish.py`); its facts are one of the records below, so that the gate, the summary and the
+card read typed values and nothing else. None in a fact means that it was not measured, which the
+gate never takes for a pass. The names in `FRONT_PAGES` are those that people and scripts look for
+in the run folder itself: copies of published files, which verification compares.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.publish import Artifact, open_artifact
 from picochat.core.records import Record, parse_record, write_atomic
 
-# ---- facts, in the order of the stages -------------------------------------------------------------------------------
+# ---- facts, in the order of the stages -----------------------------------------------------------
 
 
 class SourceFacts(Record):
-    """One source of the recipe. `pinned`: an exact revision (or the files' digests, for local files) is on record."""
+    """One source of the recipe.
+
+    `pinned`: an exact revision (or the files' digests, for local files) is on record.
+    """
 
     label: str
     kind: Literal["hub", "files"]
@@ -35,7 +39,9 @@ class SourceFacts(Record):
 
 
 class DuplicatePair(Record):
-    """Documents of `source` that repeat one of source `of` (which may be the same), exactly or nearly."""
+    """Documents of `source` that repeat one of source `of` (which may be the same), exactly or
+    nearly.
+    """
 
     source: str
     of: str
@@ -44,7 +50,9 @@ class DuplicatePair(Record):
 
 
 class CorpusFacts(Record):
-    """Counts are of documents read from the sources; kept = read - dropped; train + held out = kept."""
+    """Counts are of documents read from the sources; kept = read - dropped; train + held out =
+    kept.
+    """
 
     documents_read: int
     documents: int
@@ -55,20 +63,33 @@ class CorpusFacts(Record):
     train_text_bytes: int
     held_out_text_bytes: int
     exact_duplicates: int = Field(description="documents dropped because the same text came before")
-    near_duplicates: int = Field(description="documents in near-duplicate clusters, beyond the first of each")
+    near_duplicates: int = Field(
+        description="documents in near-duplicate clusters, beyond the first of each"
+    )
     dropped: dict[str, int] = Field(description="reason -> documents")
-    duplicates: list[DuplicatePair] = Field(description="which source repeats which; sums to the two counts above")
+    duplicates: list[DuplicatePair] = Field(
+        description="which source repeats which; sums to the two counts above"
+    )
     held_out_share: float
     sources: list[SourceFacts]
 
 
 class PracticeFacts(Record):
-    """Sheets of skill exercises that the base stage trains on besides the corpus. All 0 where there is no practice."""
+    """Sheets of skill exercises that the base stage trains on besides the corpus.
 
-    share_asked: float = Field(description="of the training tokens; what it came to is ShardsFacts.practice_tokens")
+    All 0 where there is no practice.
+    """
+
+    share_asked: float = Field(
+        description="of the training tokens; what it came to is ShardsFacts.practice_tokens"
+    )
     documents: int
     text_bytes: int
-    words: int = Field(description="words that are spelled, made-up ones among them; no held-out word is one of them")
+    words: int = Field(
+        description=(
+            "words that are spelled, made-up ones among them; no held-out word is one of them"
+        )
+    )
 
 
 class RowsFacts(Record):
@@ -79,14 +100,19 @@ class RowsFacts(Record):
     eval_rows: int
     sft_by_skill: dict[str, int]
     eval_by_skill: dict[str, int]
-    eval_items_by_skill: dict[str, int] = Field(description="independent items: number pairs, words, facts, prompt groups")
+    eval_items_by_skill: dict[str, int] = Field(
+        description="independent items: number pairs, words, facts, prompt groups"
+    )
     repeated_sft_prompts: int = Field(description="SFT rows whose prompt stood before")
     eval_rows_without_rule: int = Field(description="eval rows that no reply could fail")
     shared_items: int = Field(description="eval items that the SFT rows contain")
 
 
 class BenchmarkFacts(Record):
-    """One external benchmark as this run takes it. Dataset, config, split and revision are None for a local file."""
+    """One external benchmark as this run takes it.
+
+    Dataset, config, split and revision are None for a local file.
+    """
 
     layout: str
     read_by: Literal["acc", "acc_norm"] = Field(description="the accuracy that the gate reads")
@@ -104,7 +130,10 @@ class BenchmarkFacts(Record):
 
 
 class BenchmarksFacts(Record):
-    """External benchmarks by name. `unresolved`: asked for and not to be had on this machine; the next run asks again."""
+    """External benchmarks by name.
+
+    `unresolved`: asked for and not to be had on this machine; the next run asks again.
+    """
 
     benchmarks: dict[str, BenchmarkFacts]
     unresolved: list[str]
@@ -125,7 +154,9 @@ class ShardsFacts(Record):
     held_out_documents: int
     train_text_bytes: int
     held_out_text_bytes: int
-    roundtrip_documents: int = Field(description="sampled documents that were encoded, decoded and compared")
+    roundtrip_documents: int = Field(
+        description="sampled documents that were encoded, decoded and compared"
+    )
     roundtrip_failures: int
     practice_documents: int = Field(default=0, description="of train_documents")
     practice_tokens: int = Field(default=0, description="of train_tokens")
@@ -149,7 +180,9 @@ class HonestyFacts(Record):
     scanned_documents: int
     eval_rows: int
     sft_exact_prompts: int = Field(description="eval prompts that stand in the SFT rows")
-    sft_largest_coverage: float = Field(description="largest share of an eval prompt's 8-grams, template apart, in one SFT row")
+    sft_largest_coverage: float = Field(
+        description="largest share of an eval prompt's 8-grams, template apart, in one SFT row"
+    )
     corpus_dirty_by_skill: dict[str, int] = Field(description="eval rows found in the corpus")
     eval_by_skill: dict[str, int]
     external_rows: dict[str, int]
@@ -161,31 +194,57 @@ class HonestyFacts(Record):
 
 
 class HostFacts(Record):
-    """What was measured on this device with real steps of this scale. Observations: never part of a digest."""
+    """What was measured on this device with real steps of this scale.
+
+    Observations: never part of a digest.
+    """
 
     device_name: str
-    attention_backend: str = Field(description="the backend that `auto` took, or the one that was asked for")
+    attention_backend: str = Field(
+        description="the backend that `auto` took, or the one that was asked for"
+    )
     attention_error: float | None = Field(
         description="largest relative error of the backend against float32 math, both directions"
     )
     attention_problem: str | None
-    attention_ways: list[str] = Field(default=[], description="every way to compute attention that was tried here, in words")
+    attention_ways: list[str] = Field(
+        default=[], description="every way to compute attention that was tried here, in words"
+    )
     devices: int = Field(default=1, description="processes that train together, one device each")
     tokens_per_second: float | None = Field(
-        description="of all devices, at the median step: one was measured with its share of the rows, and exchanges are not in it"
+        description=(
+            "of all devices, at the median step: one was measured with its share of the rows, and"
+            " exchanges are not in it"
+        )
     )
-    tokens_per_second_low: float | None = Field(default=None, description="one step in ten is slower")
-    tokens_per_second_high: float | None = Field(default=None, description="one step in ten is faster")
-    micro_batch: int | None = Field(default=None, description="sequences of one forward and backward pass, which fit")
-    mfu: float | None = Field(description="non-causal convention; None where the device's peak is not known")
+    tokens_per_second_low: float | None = Field(
+        default=None, description="one step in ten is slower"
+    )
+    tokens_per_second_high: float | None = Field(
+        default=None, description="one step in ten is faster"
+    )
+    micro_batch: int | None = Field(
+        default=None, description="sequences of one forward and backward pass, which fit"
+    )
+    mfu: float | None = Field(
+        description="non-causal convention; None where the device's peak is not known"
+    )
     peak_memory_bytes: int | None
-    free_memory_share: float | None = Field(description="device memory left free at the peak of a real step")
+    free_memory_share: float | None = Field(
+        description="device memory left free at the peak of a real step"
+    )
     free_disk_bytes: int
     compile_s: float | None = Field(description="what the first step took longer than the others")
-    forward_tokens_per_second: float | None = Field(default=None, description="of a held-out evaluation, on all devices")
-    save_s: float | None = Field(default=None, description="copying the training state, for which a step waits")
+    forward_tokens_per_second: float | None = Field(
+        default=None, description="of a held-out evaluation, on all devices"
+    )
+    save_s: float | None = Field(
+        default=None, description="copying the training state, for which a step waits"
+    )
     measured_steps: int
-    measured_sequences: int = Field(default=0, description="in each measured step; fewer than the scale's on a slow CPU")
+    measured_sequences: int = Field(
+        default=0, description="in each measured step; fewer than the scale's on a slow CPU"
+    )
     measured_loss: float | None = Field(default=None, description="of the last measured step")
 
 
@@ -199,11 +258,15 @@ class FindingRecord(Record):
     bound: str
     message: str
     fix: str | None
-    on_host: bool = Field(default=False, description="depends on the machine, so it stays out of digests")
+    on_host: bool = Field(
+        default=False, description="depends on the machine, so it stays out of digests"
+    )
 
 
 class PreflightFacts(Record):
-    """The verdict of what can be known before training, host measurements left out: those are in preflight.json."""
+    """The verdict of what can be known before training, host measurements left out: those are in
+    preflight.json.
+    """
 
     status: Literal["ready", "warn", "blocked"]
     profile: str
@@ -222,59 +285,117 @@ class TrainFacts(Record):
     final_loss: float | None
     losses_finite: bool
     spikes: int
-    skipped_steps: int = Field(default=0, description="steps whose rows were passed over, by going back after a spike")
+    skipped_steps: int = Field(
+        default=0, description="steps whose rows were passed over, by going back after a spike"
+    )
     scored_step: int = Field(description="the step whose weights this checkpoint holds")
-    held_out_loss: float | None = Field(description="at the scored step, over the whole held-out set of the stage")
+    held_out_loss: float | None = Field(
+        description="at the scored step, over the whole held-out set of the stage"
+    )
     held_out_bits_per_byte: float | None
-    largest_centre_error: float | None = Field(description="largest |mean| over all projected groups")
+    largest_centre_error: float | None = Field(
+        description="largest |mean| over all projected groups"
+    )
 
 
 MetricsEvent = Literal["started", "report", "evaluation", "spike", "rollback", "saved", "resumed"]
 
 
 class MetricsRow(Record):
-    """One line of `metrics.jsonl`, what a training stage says while it runs: `event` tells which fields it has. None: absent."""
+    """One line of `metrics.jsonl`, what a training stage says while it runs: `event` tells which
+    fields it has. None: absent.
+    """
 
     event: MetricsEvent
-    step: int = Field(description="finished steps; of started: those that stood when the process took the stage up")
+    step: int = Field(
+        description=(
+            "finished steps; of started: those that stood when the process took the stage up"
+        )
+    )
     time: float = Field(description="seconds since 1970")
     tokens: int | None = Field(default=None, description="report: trained on since the stage began")
-    loss: float | None = Field(default=None, description="report, spike: of this step, in nats per token")
-    grad_norm: float | None = Field(default=None, description="report: of all gradients of this step, before clipping")
-    muon_lr: float | None = Field(default=None, description="report: the rate of this step for matrices, by Muon")
-    adamw_lr: float | None = Field(default=None, description="report: the rate of this step for what AdamW trains")
+    loss: float | None = Field(
+        default=None, description="report, spike: of this step, in nats per token"
+    )
+    grad_norm: float | None = Field(
+        default=None, description="report: of all gradients of this step, before clipping"
+    )
+    muon_lr: float | None = Field(
+        default=None, description="report: the rate of this step for matrices, by Muon"
+    )
+    adamw_lr: float | None = Field(
+        default=None, description="report: the rate of this step for what AdamW trains"
+    )
     tokens_per_second: float | None = Field(
         default=None, description="report: since the report before; held-out evaluations apart"
     )
     mfu: float | None = Field(
-        default=None, description="report: share of the device's dense bf16 peak, non-causal convention; absent without a peak"
+        default=None,
+        description=(
+            "report: share of the device's dense bf16 peak, non-causal convention; absent without a"
+            " peak"
+        ),
     )
     peak_memory_bytes: int | None = Field(
-        default=None, description="report: the most so far, allocated on the GPU; on a CPU resident in the process"
+        default=None,
+        description=(
+            "report: the most so far, allocated on the GPU; on a CPU resident in the process"
+        ),
     )
-    data_wait_share: float | None = Field(default=None, description="report: of the time, spent waiting for a step's rows")
+    data_wait_share: float | None = Field(
+        default=None, description="report: of the time, spent waiting for a step's rows"
+    )
     stage_seconds: float | None = Field(
-        default=None, description="report: spent in this stage up to now by all processes, evaluations and states included"
+        default=None,
+        description=(
+            "report: spent in this stage up to now by all processes, evaluations and states"
+            " included"
+        ),
     )
     seconds_left: float | None = Field(
-        default=None, description="report: by the rate of the latest reports, without the first steps; evaluations included"
+        default=None,
+        description=(
+            "report: by the rate of the latest reports, without the first steps; evaluations"
+            " included"
+        ),
     )
-    usd_spent: float | None = Field(default=None, description="report: stage_seconds at gate.gpu_hour_usd; absent without one")
-    usd_left: float | None = Field(default=None, description="report: seconds_left at the same price")
-    held_out_loss: float | None = Field(default=None, description="evaluation: nats per target of the held-out set")
-    held_out_bits_per_byte: float | None = Field(default=None, description="evaluation: of raw text, where bytes are counted")
+    usd_spent: float | None = Field(
+        default=None, description="report: stage_seconds at gate.gpu_hour_usd; absent without one"
+    )
+    usd_left: float | None = Field(
+        default=None, description="report: seconds_left at the same price"
+    )
+    held_out_loss: float | None = Field(
+        default=None, description="evaluation: nats per target of the held-out set"
+    )
+    held_out_bits_per_byte: float | None = Field(
+        default=None, description="evaluation: of raw text, where bytes are counted"
+    )
     seconds: float | None = Field(
-        default=None, description="evaluation: it took; saved: training waited; started: from process start to second step"
+        default=None,
+        description=(
+            "evaluation: it took; saved: training waited; started: from process start to second"
+            " step"
+        ),
     )
     parts: dict[str, float] | None = Field(
         default=None,
-        description="started: seconds of each part; before_stage is interpreter, imports and stages before; first_report opens the trackers; what first_step has over second_step is compiling and warming up",
+        description=(
+            "started: seconds of each part; before_stage is interpreter, imports and stages before;"
+            " first_report opens the trackers; what first_step has over second_step is compiling"
+            " and warming up"
+        ),
     )
     planned_steps: int | None = Field(default=None, description="started: of the whole stage")
-    mean_loss: float | None = Field(default=None, description="spike: the running mean that the loss stood above")
-    spikes: int | None = Field(default=None, description="spike: how many the stage has had, this one included")
+    mean_loss: float | None = Field(
+        default=None, description="spike: the running mean that the loss stood above"
+    )
+    spikes: int | None = Field(
+        default=None, description="spike: how many the stage has had, this one included"
+    )
     rollbacks: int | None = Field(
-        default=None, description="rollback: how many the stage has had; step is where it went back to"
+        default=None,
+        description="rollback: how many the stage has had; step is where it went back to",
     )
     from_step: int | None = Field(default=None, description="rollback: the step of the spike")
 
@@ -300,7 +421,8 @@ class SkillScore(Record):
 
 
 class ExternalScore(Record):
-    """One external benchmark. `all`, `clean` and `base` are by `read_by`; `clean` leaves out rows that the honesty scan found.
+    """One external benchmark. `all`, `clean` and `base` are by `read_by`; `clean` leaves out rows
+    that the honesty scan found.
 
     All None where a row has no score, or one that is no number: what is not whole is not measured.
     """
@@ -308,16 +430,26 @@ class ExternalScore(Record):
     all: Rate
     clean: Rate
     chance: float
-    base: Rate | None = Field(default=None, description="the base model, before SFT, on the same rows")
+    base: Rate | None = Field(
+        default=None, description="the base model, before SFT, on the same rows"
+    )
     read_by: Literal["acc", "acc_norm"] = "acc_norm"
     acc: Rate | None = Field(default=None, description="by the largest log-likelihood of an option")
-    acc_norm: Rate | None = Field(default=None, description="by the largest log-likelihood over an option's characters")
-    cut_rows: int = Field(default=0, description="rows that do not fit the context: read without their beginning")
-    too_long_rows: int = Field(default=0, description="rows with an option that alone does not fit: counted as failed")
+    acc_norm: Rate | None = Field(
+        default=None, description="by the largest log-likelihood over an option's characters"
+    )
+    cut_rows: int = Field(
+        default=0, description="rows that do not fit the context: read without their beginning"
+    )
+    too_long_rows: int = Field(
+        default=0, description="rows with an option that alone does not fit: counted as failed"
+    )
 
 
 class ScoresFacts(Record):
-    """A pure function of the kept replies and likelihoods (`replies.jsonl`), so that anyone can compute it again."""
+    """A pure function of the kept replies and likelihoods (`replies.jsonl`), so that anyone can
+    compute it again.
+    """
 
     base_bits_per_byte: float | None
     sft_bits_per_byte: float | None
@@ -329,15 +461,21 @@ class ScoresFacts(Record):
     over_refusal: Rate = Field(description="benign look-alikes that were answered")
     prompt_echo: Rate
     unsupported_claims: Rate
-    memorized: Rate = Field(description="sampled training prefixes continued word for word for 50 tokens")
+    memorized: Rate = Field(
+        description="sampled training prefixes continued word for word for 50 tokens"
+    )
     scored_checkpoint: str = Field(description="digest of the SFT checkpoint that gave the replies")
-    external: dict[str, ExternalScore] = Field(default={}, description="external benchmarks by name; empty: none was run")
+    external: dict[str, ExternalScore] = Field(
+        default={}, description="external benchmarks by name; empty: none was run"
+    )
 
 
 class ParityFacts(Record):
     """The export against the model, both in float32 on the same weights."""
 
-    reader: str | None = Field(description="library and version that read the export back; None where it is not installed")
+    reader: str | None = Field(
+        description="library and version that read the export back; None where it is not installed"
+    )
     largest_relative_difference: float | None
     greedy_tokens_equal: bool | None
 
@@ -349,7 +487,7 @@ class GateFacts(Record):
     weakest_skill: str | None
 
 
-# ---- places ----------------------------------------------------------------------------------------------------------
+# ---- places --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -395,7 +533,10 @@ FRONT_PAGES: tuple[tuple[str, str, str], ...] = (
 )
 
 REPLAY_FOLDER = "replay"
-"""In a base checkpoint: the training state before its last stretch. A run that was evaluated only at its end has none."""
+"""In a base checkpoint: the training state before its last stretch.
+
+A run that was evaluated only at its end has none.
+"""
 
 F = TypeVar("F", bound=Record)
 
@@ -419,7 +560,9 @@ class RunDir:
 
     def artifact(self, kind: str) -> Artifact:
         """The published artifact, or BadInput that names the command that makes it."""
-        return open_artifact(self.place(kind), kind, made_by=f"picochat run tiny --out-dir {self.root} ... makes it")
+        return open_artifact(
+            self.place(kind), kind, made_by=f"picochat run tiny --out-dir {self.root} ... makes it"
+        )
 
     def metrics(self, stage: Literal["base", "sft"]) -> Path:
         """The live journal of a stage in training; when it is done, the published copy."""
@@ -427,22 +570,32 @@ class RunDir:
         return live if live.exists() else self.place(stage) / "metrics.jsonl"
 
     def require_own(self) -> None:
-        """Raises WrongUsage where no run was started here and files of somebody else stand where a run would write."""
+        """Raises WrongUsage where no run was started here and files of somebody else stand where a
+        run would write.
+        """
         if self.config.exists():
             return
         folders = (place.folder.split("/")[0] for place in PLACES)
-        ours = dict.fromkeys((*folders, *(name for name, _, _ in FRONT_PAGES), self.machine.name, self.timings.name))
+        ours = dict.fromkeys(
+            (*folders, *(name for name, _, _ in FRONT_PAGES), self.machine.name, self.timings.name)
+        )
         taken = [name for name in ours if (self.root / name).exists()]
         if taken:
             raise WrongUsage(
-                f"{self.root} is no run folder (it has no run.json) and holds what a run would replace: {', '.join(taken)}",
+                f"{self.root} is no run folder (it has no run.json) and holds what a run would"
+                f" replace: {', '.join(taken)}",
                 fix="choose another --out-dir, or move these away",
             )
 
     def place_around(self, path: Path) -> Path | None:
-        """The artifact's folder that `path` lies in, or is; None elsewhere. A file added there would spoil the evidence."""
+        """The artifact's folder that `path` lies in, or is; None elsewhere.
+
+        A file added there would spoil the evidence.
+        """
         places = (self.root / place.folder for place in PLACES)
-        return next((place for place in places if path.resolve().is_relative_to(place.resolve())), None)
+        return next(
+            (place for place in places if path.resolve().is_relative_to(place.resolve())), None
+        )
 
     def write_front_pages(self) -> None:
         for name, kind, file in FRONT_PAGES:
@@ -451,7 +604,9 @@ class RunDir:
 
 
 def cache_folder() -> Path:
-    """What runs share (artifacts, compiled kernels): $PICOCHAT_HOME, else $XDG_CACHE_HOME/picochat, else ~/.cache/picochat."""
+    """What runs share (artifacts, compiled kernels): $PICOCHAT_HOME, else $XDG_CACHE_HOME/picochat,
+    else ~/.cache/picochat.
+    """
     if home := os.environ.get("PICOCHAT_HOME"):
         return Path(home)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "picochat"
@@ -462,7 +617,10 @@ def place_of(kind: str) -> Place:
 
 
 def facts_of(artifact: Artifact, model: type[F]) -> F:
-    """The artifact's facts as their record. Raises BadInput where a manifest states other facts than this version knows."""
+    """The artifact's facts as their record.
+
+    Raises BadInput where a manifest states other facts than this version knows.
+    """
     return parse_record(model, artifact.facts, f"facts of {artifact.kind} {artifact.place}")
 
 
@@ -475,9 +633,16 @@ def run_of(checkpoint: Path) -> RunDir | None:
 def require_run(root: Path) -> RunDir:
     """The run at `root`, or BadInput where no run was started there."""
     if root.is_file():
-        raise BadInput(f"{root} is a file, not a run folder", fix="name the --out-dir of a `picochat run tiny`")
+        raise BadInput(
+            f"{root} is a file, not a run folder", fix="name the --out-dir of a `picochat run tiny`"
+        )
     if not root.is_dir():
-        raise BadInput(f"run folder {root} does not exist", fix="picochat run tiny --out-dir ... makes one")
+        raise BadInput(
+            f"run folder {root} does not exist", fix="picochat run tiny --out-dir ... makes one"
+        )
     if not (root / "run.json").exists():
-        raise BadInput(f"{root} is not a run folder: it has no run.json", fix="name the --out-dir of a `picochat run tiny`")
+        raise BadInput(
+            f"{root} is not a run folder: it has no run.json",
+            fix="name the --out-dir of a `picochat run tiny`",
+        )
     return RunDir(root)

@@ -1,9 +1,10 @@
 """The scales: whole configurations by name, each for one kind of machine. Data, nothing else.
 
-`tiny` is the demo, `h100-100m` the runbook's. Where a value was chosen by measurement, docs/experiments.md has the figures; the
-shares of practice at the GPU scales are none of these: they give 10 to 45 million tokens of it, where half a million
-taught a small model to add.
-Costs shown by `picochat scales` are estimates from the assumptions named below; `run tiny --preflight-only` measures.
+`tiny` is the demo, `h100-100m` the runbook's. Where a value was chosen by measurement,
+docs/experiments.md has the figures; the shares of practice at the GPU scales are none of these:
+they give 10 to 45 million tokens of it, where half a million taught a small model to add. Costs
+shown by `picochat scales` are estimates from the assumptions named below; `run tiny
+--preflight-only` measures.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ from picochat.core.records import Record
 
 @dataclass(frozen=True)
 class Scale:
-    """A preset. `gpus`: devices it is made for (0: a CPU). `purpose`: one line for `picochat scales`."""
+    """A preset.
+
+    `gpus`: devices it is made for (0: a CPU). `purpose`: one line for `picochat scales`.
+    """
 
     name: str
     purpose: str
@@ -62,7 +66,9 @@ SCALES: tuple[Scale, ...] = (
                 decay_share=0.8,
                 eval_every=50,
             ),
-            sft=TrainConfig(steps=130, sequences_per_step=24, warmup_steps=5, adamw_lr=0.005, eval_every=26),
+            sft=TrainConfig(
+                steps=130, sequences_per_step=24, warmup_steps=5, adamw_lr=0.005, eval_every=26
+            ),
         ),
     ),
     Scale(
@@ -74,8 +80,17 @@ SCALES: tuple[Scale, ...] = (
             practice=PracticeConfig(share=0.4),
             tokenizer=TokenizerConfig(vocab_size=2048),
             model=ModelConfig(context=256, layers=4, width=256, heads=4, kv_heads=2, mlp_width=640),
-            base=TrainConfig(steps=1_800, sequences_per_step=8, warmup_steps=20, muon_lr=0.03, adamw_lr=0.01, eval_every=300),
-            sft=TrainConfig(steps=700, sequences_per_step=16, warmup_steps=10, adamw_lr=0.005, eval_every=100),
+            base=TrainConfig(
+                steps=1_800,
+                sequences_per_step=8,
+                warmup_steps=20,
+                muon_lr=0.03,
+                adamw_lr=0.01,
+                eval_every=300,
+            ),
+            sft=TrainConfig(
+                steps=700, sequences_per_step=16, warmup_steps=10, adamw_lr=0.005, eval_every=100
+            ),
         ),
     ),
     Scale(
@@ -87,7 +102,14 @@ SCALES: tuple[Scale, ...] = (
             practice=PracticeConfig(share=0.03),
             model=ModelConfig(layers=8, width=384, heads=6, kv_heads=2, mlp_width=1024),
             base=TrainConfig(steps=5_000, warmup_steps=100, eval_every=500),
-            sft=TrainConfig(steps=400, sequences_per_step=32, warmup_steps=20, muon_lr=0.005, adamw_lr=0.001, eval_every=50),
+            sft=TrainConfig(
+                steps=400,
+                sequences_per_step=32,
+                warmup_steps=20,
+                muon_lr=0.005,
+                adamw_lr=0.001,
+                eval_every=50,
+            ),
             gate=GateConfig(profile="first_release"),
             runtime=GPU,
         ),
@@ -100,7 +122,14 @@ SCALES: tuple[Scale, ...] = (
             scale="h100-100m",
             practice=PracticeConfig(share=0.01),
             base=TrainConfig(steps=33_000, warmup_steps=200, eval_every=1_375),
-            sft=TrainConfig(steps=400, sequences_per_step=32, warmup_steps=20, muon_lr=0.005, adamw_lr=0.001, eval_every=50),
+            sft=TrainConfig(
+                steps=400,
+                sequences_per_step=32,
+                warmup_steps=20,
+                muon_lr=0.005,
+                adamw_lr=0.001,
+                eval_every=50,
+            ),
             evals=EvalConfig(batch_rows=256),
             external=ExternalConfig(benchmarks=("auto",)),
             gate=GateConfig(profile="skill_release"),
@@ -114,8 +143,17 @@ SCALES: tuple[Scale, ...] = (
         config=RunConfig(
             scale="h100-100m-ddp8",
             practice=PracticeConfig(share=0.01),
-            base=TrainConfig(steps=4_125, sequences_per_step=1_024, warmup_steps=100, eval_every=172),
-            sft=TrainConfig(steps=400, sequences_per_step=32, warmup_steps=20, muon_lr=0.005, adamw_lr=0.001, eval_every=50),
+            base=TrainConfig(
+                steps=4_125, sequences_per_step=1_024, warmup_steps=100, eval_every=172
+            ),
+            sft=TrainConfig(
+                steps=400,
+                sequences_per_step=32,
+                warmup_steps=20,
+                muon_lr=0.005,
+                adamw_lr=0.001,
+                eval_every=50,
+            ),
             evals=EvalConfig(batch_rows=256),
             external=ExternalConfig(benchmarks=("auto",)),
             gate=GateConfig(profile="skill_release"),
@@ -130,14 +168,39 @@ SCALES: tuple[Scale, ...] = (
             scale="h200-1b-ddp8",
             practice=PracticeConfig(share=0.002),
             tokenizer=TokenizerConfig(vocab_size=32_768, train_bytes=1_000_000_000),
-            model=ModelConfig(context=2048, layers=24, width=2048, heads=16, kv_heads=4, head_width=128, mlp_width=5_632),
-            base=TrainConfig(steps=21_400, sequences_per_step=512, micro_batch=8, warmup_steps=200, eval_every=1_070),
-            sft=TrainConfig(steps=400, sequences_per_step=32, warmup_steps=20, muon_lr=0.005, adamw_lr=0.001, eval_every=50),
+            model=ModelConfig(
+                context=2048,
+                layers=24,
+                width=2048,
+                heads=16,
+                kv_heads=4,
+                head_width=128,
+                mlp_width=5_632,
+            ),
+            base=TrainConfig(
+                steps=21_400,
+                sequences_per_step=512,
+                micro_batch=8,
+                warmup_steps=200,
+                eval_every=1_070,
+            ),
+            sft=TrainConfig(
+                steps=400,
+                sequences_per_step=32,
+                warmup_steps=20,
+                muon_lr=0.005,
+                adamw_lr=0.001,
+                eval_every=50,
+            ),
             evals=EvalConfig(batch_rows=256),
             external=ExternalConfig(benchmarks=("auto",)),
             gate=GateConfig(profile="skill_release"),
             runtime=RuntimeConfig(
-                device="cuda", precision="bf16", compile=True, sharding="sharded", activation_checkpointing=True
+                device="cuda",
+                precision="bf16",
+                compile=True,
+                sharding="sharded",
+                activation_checkpointing=True,
             ),
         ),
     ),
@@ -150,21 +213,30 @@ def find_scale(name: str) -> Scale:
         if scale.name == name:
             return scale
     names = [scale.name for scale in SCALES]
-    raise WrongUsage(f"there is no scale {name!r}{did_you_mean(name, names)}", fix=f"one of: {', '.join(names)}")
+    raise WrongUsage(
+        f"there is no scale {name!r}{did_you_mean(name, names)}", fix=f"one of: {', '.join(names)}"
+    )
 
 
-# ---- what a scale costs, by calculation -----------------------------------------------------------------------------------
+# ---- what a scale costs, by calculation ----------------------------------------------------------
 
 ASSUMED_GPU_FLOPS = 0.40 * 989e12
-"""40% of an H100's dense bf16 peak, the rate that compiled PyTorch reaches at these widths in published logs."""
+"""40% of an H100's dense bf16 peak, the rate that compiled PyTorch reaches at these widths in
+published logs.
+"""
 ASSUMED_CPU_FLOPS = 50e9
 """What two cores without bf16 units sustain on these shapes."""
 ACTIVATION_BYTES_PER_TOKEN_LAYER_WIDTH = 34
-"""bf16 activations kept for the backward pass, per token, layer and unit of width, with fused attention (estimate)."""
+"""bf16 activations kept for the backward pass, per token, layer and unit of width, with fused
+attention (estimate).
+"""
 
 
 class ScaleCost(Record):
-    """An estimate. `memory_bytes`: one micro-batch with weights, gradients and optimizer state, on one device."""
+    """An estimate.
+
+    `memory_bytes`: one micro-batch with weights, gradients and optimizer state, on one device.
+    """
 
     name: str
     purpose: str
@@ -197,27 +269,40 @@ def cost_of(scale: Scale) -> ScaleCost:
 
 
 def _memory_bytes(scale: Scale, parameters: int) -> int:
-    """Weights, gradients and two moments in float32, plus the activations and logits of one device's micro-batch."""
+    """Weights, gradients and two moments in float32, plus the activations and logits of one
+    device's micro-batch.
+    """
     config = scale.config
     rows = config.base.micro_batch or config.base.sequences_per_step // max(1, scale.gpus)
     tokens = rows * config.model.context
     wide = 1 if scale.gpus else 2
-    activations = ACTIVATION_BYTES_PER_TOKEN_LAYER_WIDTH * config.model.layers * config.model.width * tokens * wide
+    activations = (
+        ACTIVATION_BYTES_PER_TOKEN_LAYER_WIDTH
+        * config.model.layers
+        * config.model.width
+        * tokens
+        * wide
+    )
     return 16 * parameters + activations + 6 * config.tokenizer.vocab_size * tokens
 
 
 def scales_lines() -> list[str]:
     """The table of `picochat scales`."""
-    header = f"{'scale':15} {'parameters':>12} {'base tokens':>12} {'per param':>9} {'memory':>8} {'base time':>9}  purpose"
+    header = (
+        f"{'scale':15} {'parameters':>12} {'base tokens':>12} {'per param':>9} {'memory':>8}"
+        f" {'base time':>9}  purpose"
+    )
     rows = [header]
     for cost in map(cost_of, SCALES):
         rows.append(
-            f"{cost.name:15} {cost.parameters:>12,} {quantity(cost.base_tokens):>12} {cost.tokens_per_parameter:>9.1f} "
-            f"{quantity(cost.memory_bytes / 1e9) + 'G':>8} {duration(3600 * cost.base_hours):>9}  {cost.purpose}"
+            f"{cost.name:15} {cost.parameters:>12,} {quantity(cost.base_tokens):>12}"
+            f" {cost.tokens_per_parameter:>9.1f} {quantity(cost.memory_bytes / 1e9) + 'G':>8}"
+            f" {duration(3600 * cost.base_hours):>9}  {cost.purpose}"
         )
     rows.append("")
     rows.append(
-        "Memory and time are estimates: 40% of an H100's peak for each GPU, 50 GFLOP/s for a CPU. The preflight measures."
+        "Memory and time are estimates: 40% of an H100's peak for each GPU, 50 GFLOP/s for a CPU."
+        " The preflight measures."
     )
     return rows
 

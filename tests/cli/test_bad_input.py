@@ -1,4 +1,6 @@
-"""Bad input of every kind: one message with its remedy, the right exit code, no traceback, and nothing lost."""
+"""Bad input of every kind: one message with its remedy, the right exit code, no traceback, and
+nothing lost.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,17 @@ from tests.small_pack import SMALL, TEXTS, make_pack
 
 def preflight(pack: Path, *more: str) -> list[str]:
     out = pack.parent.parent / "run"
-    return ["run", "tiny", "--out-dir", str(out), "--dataset-pack", str(pack), "--preflight-only", *SMALL, *more]
+    return [
+        "run",
+        "tiny",
+        "--out-dir",
+        str(out),
+        "--dataset-pack",
+        str(pack),
+        "--preflight-only",
+        *SMALL,
+        *more,
+    ]
 
 
 def edit(name: str, content: bytes, *more: str) -> Callable[[Path], list[str]]:
@@ -64,7 +76,16 @@ def out_is_a_file(pack: Path) -> list[str]:
 
 
 def out_below_a_file(pack: Path) -> list[str]:
-    return ["run", "tiny", "--out-dir", str(pack / "run"), "--dataset-pack", str(pack), "--preflight-only", *SMALL]
+    return [
+        "run",
+        "tiny",
+        "--out-dir",
+        str(pack / "run"),
+        "--dataset-pack",
+        str(pack),
+        "--preflight-only",
+        *SMALL,
+    ]
 
 
 def random_bundle(pack: Path) -> list[str]:
@@ -174,7 +195,12 @@ CASES: list[tuple[str, int, Callable[[Path], list[str]], str]] = [
 
 @pytest.mark.parametrize(("what", "code", "case", "said"), CASES, ids=[case[0] for case in CASES])
 def test_bad_input_is_one_message(
-    what: str, code: int, case: Callable[[Path], list[str]], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    what: str,
+    code: int,
+    case: Callable[[Path], list[str]],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pack = make_pack(tmp_path / "pack")
     command = case(pack)
@@ -184,11 +210,15 @@ def test_bad_input_is_one_message(
     assert found == code, message
     assert said.lower() in message.lower(), message
     assert "Traceback" not in message
-    assert {path: path.read_bytes() for path in before if path.exists()} == before, "a file was lost or changed"
+    assert {path: path.read_bytes() for path in before if path.exists()} == before, (
+        "a file was lost or changed"
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_absent_cuda_is_said_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_absent_cuda_is_said_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pack = make_pack(tmp_path / "pack")
     assert run_command(preflight(pack, "--device", "cuda")) == 2
     message = capsys.readouterr().err
@@ -199,8 +229,15 @@ def test_absent_cuda_is_said_before_any_work(tmp_path: Path, capsys: pytest.Capt
 def test_run_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack = make_pack(tmp_path / "pack")
     (tmp_path / "run").mkdir()
-    code = "import sys,time;from pathlib import Path;from picochat.core.publish import exclusive\nwith exclusive(Path(sys.argv[1]),'x'): print(1,flush=True);time.sleep(60)"
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run" / ".lock")], stdout=subprocess.PIPE, text=True)
+    code = (
+        "import sys,time;from pathlib import Path;from picochat.core.publish import exclusive\nwith"
+        " exclusive(Path(sys.argv[1]),'x'): print(1,flush=True);time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run" / ".lock")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert holder.stdout is not None and holder.stdout.readline()
         assert run_command(preflight(pack)) == 2
@@ -210,30 +247,52 @@ def test_run_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
         holder.communicate()
 
 
-def test_full_disk_is_said_and_the_same_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A real, small file system: it fills while the corpus is tokenized; with room, the same command ends well."""
+def test_full_disk_is_said_and_the_same_command_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A real, small file system: it fills while the corpus is tokenized; with room, the same
+    command ends well.
+    """
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small file system needs root")
     pack = make_pack(tmp_path / "pack")
-    command = ["run", "tiny", "--out-dir", str(disk / "run"), "--dataset-pack", str(pack), "--preflight-only", *SMALL]
+    command = [
+        "run",
+        "tiny",
+        "--out-dir",
+        str(disk / "run"),
+        "--dataset-pack",
+        str(pack),
+        "--preflight-only",
+        *SMALL,
+    ]
     old_home = os.environ["PICOCHAT_HOME"]
     os.environ["PICOCHAT_HOME"] = str(disk / "cache")
     try:
         assert run_command(command) == 1
         message = capsys.readouterr().err
-        assert "the disk is full" in message and "fix: free some space" in message and "Traceback" not in message
+        assert (
+            "the disk is full" in message
+            and "fix: free some space" in message
+            and "Traceback" not in message
+        )
         subprocess.run(["mount", "-o", "remount,size=2g", str(disk)], check=True)
         assert run_command(command) == 0
-        assert json.loads((disk / "run" / "preflight.json").read_text())["status"] in ("ready", "warn")
+        assert json.loads((disk / "run" / "preflight.json").read_text())["status"] in (
+            "ready",
+            "warn",
+        )
     finally:
         os.environ["PICOCHAT_HOME"] = old_home
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_export_of_another_tokenizers_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_of_another_tokenizers_checkpoint_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from picochat.tokens.tokenizer import chat_template, train
     from tests.release.export_builders import make_checkpoint
 
@@ -242,7 +301,11 @@ def test_export_of_another_tokenizers_checkpoint_is_refused(tmp_path: Path, caps
     (tmp_path / "other" / "tokenizer.json").write_bytes(train(TEXTS[:10], 500))
     (tmp_path / "other" / "chat_template.jinja").write_text(chat_template())
     command = export(
-        tmp_path / "pack.json", "--checkpoint", str(checkpoint), "--tokenizer", str(tmp_path / "other" / "tokenizer.json")
+        tmp_path / "pack.json",
+        "--checkpoint",
+        str(checkpoint),
+        "--tokenizer",
+        str(tmp_path / "other" / "tokenizer.json"),
     )
     assert run_command(command) == 4
     assert "not the one of the training" in capsys.readouterr().err
@@ -250,16 +313,21 @@ def test_export_of_another_tokenizers_checkpoint_is_refused(tmp_path: Path, caps
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from picochat.cli.main import run_command; run_command(['--help'])\n"
-        "print([m for m in ('torch','transformers','numpy','pyarrow','pydantic','tokenizers') if m in sys.modules], file=sys.stderr)"
+        "import sys; from picochat.cli.main import run_command; run_command(['--help'])\nprint([m"
+        " for m in ('torch','transformers','numpy','pyarrow','pydantic','tokenizers') if m in"
+        " sys.modules], file=sys.stderr)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stderr.strip() == "[]"
     assert "Exit codes" in found.stdout
 
 
-def test_damaged_cache_is_made_again(tmp_path: Path, private_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The run that filled the cache shares its bytes by hard links; another run must neither fail nor use what is broken."""
+def test_damaged_cache_is_made_again(
+    tmp_path: Path, private_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run that filled the cache shares its bytes by hard links; another run must neither fail
+    nor use what is broken.
+    """
     pack = make_pack(tmp_path / "a" / "pack")
     assert run_command(preflight(pack)) == 0
     for path in private_cache.glob("shards/*/train-00000.bin"):
@@ -271,7 +339,12 @@ def test_damaged_cache_is_made_again(tmp_path: Path, private_cache: Path, capsys
     again[again.index("--out-dir") + 1] = str(tmp_path / "b")
     assert run_command(again) == 0
     said = capsys.readouterr().err
-    assert "kept corpus" in said and "made tokenizer" in said and "made shards" in said and said.count("is damaged") == 2
+    assert (
+        "kept corpus" in said
+        and "made tokenizer" in said
+        and "made shards" in said
+        and said.count("is damaged") == 2
+    )
     shards = tmp_path / "a" / "run" / "base" / "token_shards"
     (tmp_path / "a" / "run" / "tokenizer" / "manifest.json").write_bytes(
         (tmp_path / "b" / "tokenizer" / "manifest.json").read_bytes()
@@ -281,14 +354,19 @@ def test_damaged_cache_is_made_again(tmp_path: Path, private_cache: Path, capsys
     assert f"fix: move {shards} away" in capsys.readouterr().err
 
 
-def test_folder_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_of_somebody_else_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pack = make_pack(tmp_path / "x" / "pack")
     (tmp_path / "x" / "run" / "eval").mkdir(parents=True)
     (tmp_path / "x" / "run" / "tokenizer.json").write_text("mine")
     assert run_command(preflight(pack)) == 2
     assert "holds what a run would replace: eval, tokenizer.json" in capsys.readouterr().err
     assert (tmp_path / "x" / "run" / "tokenizer.json").read_text() == "mine"
-    assert sorted(path.name for path in (tmp_path / "x" / "run").iterdir()) == ["eval", "tokenizer.json"]
+    assert sorted(path.name for path in (tmp_path / "x" / "run").iterdir()) == [
+        "eval",
+        "tokenizer.json",
+    ]
 
 
 def test_interrupt_outside_training_says_so(
@@ -298,7 +376,9 @@ def test_interrupt_outside_training_says_so(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("picochat.data.preview.measure.preview_pack", interrupt)
-    assert run_command(["data", "preview", "--dataset-pack", str(make_pack(tmp_path / "pack"))]) == 130
+    assert (
+        run_command(["data", "preview", "--dataset-pack", str(make_pack(tmp_path / "pack"))]) == 130
+    )
     assert "interrupted; what was finished is kept (exit 130)" in capsys.readouterr().err
 
 
@@ -309,7 +389,9 @@ def test_full_memory_is_said_with_what_helps(
         raise MemoryError
 
     monkeypatch.setattr("picochat.data.preview.measure.preview_pack", fill)
-    assert run_command(["data", "preview", "--dataset-pack", str(make_pack(tmp_path / "pack"))]) == 1
+    assert (
+        run_command(["data", "preview", "--dataset-pack", str(make_pack(tmp_path / "pack"))]) == 1
+    )
     assert "memory is full" in capsys.readouterr().err
 
 
@@ -318,7 +400,12 @@ def test_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("picochat ")
 
 
-def test_sanity_knows_a_bad_place_before_it_tests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sanity_knows_a_bad_place_before_it_tests(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").touch()
-    assert run_command(["sanity", "preh100", "--out-dir", str(tmp_path / "file"), "--device", "cpu"]) == 4
+    assert (
+        run_command(["sanity", "preh100", "--out-dir", str(tmp_path / "file"), "--device", "cpu"])
+        == 4
+    )
     assert "pass" not in capsys.readouterr().err

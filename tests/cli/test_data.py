@@ -10,7 +10,15 @@ from picochat.cli.data import app
 from picochat.core.errors import WrongUsage
 from tests.data.builders import make_pack, prose
 
-RUNBOOK_FLAGS = ("--dataset", "--config", "--split", "--text-column", "--out", "--documents-dir", "--report")
+RUNBOOK_FLAGS = (
+    "--dataset",
+    "--config",
+    "--split",
+    "--text-column",
+    "--out",
+    "--documents-dir",
+    "--report",
+)
 
 
 def _run(*arguments: str) -> str:
@@ -22,13 +30,30 @@ def _run(*arguments: str) -> str:
 def test_import_command_takes_the_flags_of_the_runbook(tmp_path: Path) -> None:
     rows = "".join(json.dumps({"text": prose(number)}) + "\n" for number in range(30))
     (tmp_path / "train.jsonl").write_text(rows)
-    values = (str(tmp_path / "train.jsonl"), "", "train", "text", "corpus.txt", "deep/documents", "import_report.json")
+    values = (
+        str(tmp_path / "train.jsonl"),
+        "",
+        "train",
+        "text",
+        "corpus.txt",
+        "deep/documents",
+        "import_report.json",
+    )
     arguments: list[str] = []
     for flag, value in zip(RUNBOOK_FLAGS, values, strict=True):
         if flag in ("--out", "--documents-dir", "--report"):
             value = str(tmp_path / "out" / value)
         arguments += [flag, value] if value else []
-    _run("hf-import", *arguments, "--max-rows", "20", "--min-chars", "10", "--document-shard-rows", "5")
+    _run(
+        "hf-import",
+        *arguments,
+        "--max-rows",
+        "20",
+        "--min-chars",
+        "10",
+        "--document-shard-rows",
+        "5",
+    )
     assert (tmp_path / "out" / "deep" / "documents" / "shard-000003.jsonl.zst").is_file()
     assert (tmp_path / "out" / "import_report.json").is_file()
     assert (tmp_path / "out" / "import_report.md").is_file()
@@ -39,7 +64,9 @@ def test_import_command_takes_the_flags_of_the_runbook(tmp_path: Path) -> None:
 def test_preview_prints_a_screen_or_one_json_object(flag: str, tmp_path: Path) -> None:
     pack = str(make_pack(tmp_path, {"web": [(str(number), prose(number)) for number in range(50)]}))
     assert "h100-100m" in _run("preview", flag, pack)
-    assert json.loads(_run("preview", flag, pack, "--scale", "tiny", "--json"))["schema_version"] == 2
+    assert (
+        json.loads(_run("preview", flag, pack, "--scale", "tiny", "--json"))["schema_version"] == 2
+    )
 
 
 def test_unknown_scale_is_wrong_usage(tmp_path: Path) -> None:
@@ -49,7 +76,10 @@ def test_unknown_scale_is_wrong_usage(tmp_path: Path) -> None:
 
 
 def test_help_imports_neither_torch_nor_the_hub_nor_arrow() -> None:
-    code = "import sys, picochat.cli.data\nprint([m for m in ('torch', 'huggingface_hub', 'pyarrow', 'numpy') if m in sys.modules])"
+    code = (
+        "import sys, picochat.cli.data\nprint([m for m in ('torch', 'huggingface_hub', 'pyarrow',"
+        " 'numpy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -62,7 +92,16 @@ def test_preview_writes_its_page_beside_the_pack_unless_told_otherwise(tmp_path:
     assert not page.exists()
     _run("preview", "--pack", str(pack), "--scale", "tiny", "--full")
     assert page.is_file()
-    _run("preview", "--pack", str(pack), "--scale", "tiny", "--json", "--html", str(tmp_path / "new" / "page.html"))
+    _run(
+        "preview",
+        "--pack",
+        str(pack),
+        "--scale",
+        "tiny",
+        "--json",
+        "--html",
+        str(tmp_path / "new" / "page.html"),
+    )
     assert (tmp_path / "new" / "page.html").read_bytes() == page.read_bytes()
 
 
@@ -72,13 +111,28 @@ def test_a_page_and_no_page_contradict(tmp_path: Path) -> None:
         _run("preview", "--pack", str(pack), "--html", "x.html", "--no-html")
 
 
-def test_honesty_writes_its_reports_beside_the_pack_and_exits_3_where_a_release_would_be_blocked(tmp_path: Path) -> None:
-    pack = make_pack(tmp_path, {"web": [("1", prose(1)), ("2", f"{prose(2)} How many rivers does this little country have?")]})
+def test_honesty_writes_its_reports_beside_the_pack_and_exits_3_where_a_release_would_be_blocked(
+    tmp_path: Path,
+) -> None:
+    pack = make_pack(
+        tmp_path,
+        {
+            "web": [
+                ("1", prose(1)),
+                ("2", f"{prose(2)} How many rivers does this little country have?"),
+            ]
+        },
+    )
     rows = tmp_path / "rows.jsonl"
     pack.write_text(json.dumps({"corpus": {"recipe": "corpus_recipe.json"}}))
-    for prompt, code in (("How many rivers does this little country have?", 3), ("Which word of these has seven letters?", 0)):
+    for prompt, code in (
+        ("How many rivers does this little country have?", 3),
+        ("Which word of these has seven letters?", 0),
+    ):
         rows.write_text(json.dumps({"id": "1", "user": prompt, "expected": "6"}) + "\n")
-        result = CliRunner().invoke(app, ["honesty", "--pack", str(pack), "--eval-input", str(rows), "--json"])
+        result = CliRunner().invoke(
+            app, ["honesty", "--pack", str(pack), "--eval-input", str(rows), "--json"]
+        )
         assert result.exit_code == code, result.output
         report = json.loads(result.stdout)
         assert report == json.loads((pack.parent / "honesty/report.json").read_text())
@@ -91,8 +145,12 @@ def test_honesty_looks_for_the_rows_of_a_named_benchmark_too(tmp_path: Path) -> 
     pack = make_pack(tmp_path, {"web": [("1", prose(1)), ("2", f"{prose(2)} {question}")]})
     pack.write_text(json.dumps({"corpus": {"recipe": "corpus_recipe.json"}}))
     quiz = tmp_path / "quiz.jsonl"
-    quiz.write_text(json.dumps({"question": question, "choices": ["Danube", "Rhine"], "answer": 0}) + "\n")
-    result = CliRunner().invoke(app, ["honesty", "--pack", str(pack), "--external-eval", f"quiz={quiz}", "--json"])
+    quiz.write_text(
+        json.dumps({"question": question, "choices": ["Danube", "Rhine"], "answer": 0}) + "\n"
+    )
+    result = CliRunner().invoke(
+        app, ["honesty", "--pack", str(pack), "--external-eval", f"quiz={quiz}", "--json"]
+    )
     assert result.exit_code == 3, result.output
     facts = json.loads(result.stdout)["facts"]
     assert (facts["external_rows"], facts["external_dirty"]) == ({"quiz": 1}, {"quiz": 1})

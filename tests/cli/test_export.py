@@ -1,4 +1,6 @@
-"""`picochat export hf` from the command line: each refusal with its exit code, and no refusal leaves a folder."""
+"""`picochat export hf` from the command line: each refusal with its exit code, and no refusal
+leaves a folder.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,26 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 
 def export(run: RunDir, out_dir: Path, *more: str, checkpoint: str = "sft/checkpoint") -> int:
-    flags = ["--checkpoint", str(run.root / checkpoint), "--tokenizer", str(run.root / "tokenizer.json")]
-    return run_command(["export", "hf", *flags, "--out-dir", str(out_dir), "--model-name", "m", "--license", "mit", *more])
+    flags = [
+        "--checkpoint",
+        str(run.root / checkpoint),
+        "--tokenizer",
+        str(run.root / "tokenizer.json"),
+    ]
+    return run_command(
+        [
+            "export",
+            "hf",
+            *flags,
+            "--out-dir",
+            str(out_dir),
+            "--model-name",
+            "m",
+            "--license",
+            "mit",
+            *more,
+        ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -26,14 +46,23 @@ def export(run: RunDir, out_dir: Path, *more: str, checkpoint: str = "sft/checkp
     [
         (["--push-to-hub"], 2, "fix: --repo-id OWNER/NAME"),
         (["--private"], 2, "add --push-to-hub"),
-        (["--push-to-hub", "--repo-id", "a/b", "--token-env", "NO_SUCH_TOKEN"], 2, "fix: export NO_SUCH_TOKEN=..."),
+        (
+            ["--push-to-hub", "--repo-id", "a/b", "--token-env", "NO_SUCH_TOKEN"],
+            2,
+            "fix: export NO_SUCH_TOKEN=...",
+        ),
         (["--dtype", "float23"], 2, "did you mean float32"),
         (["--flavor", "cohre"], 2, "did you mean cohere"),
         ([], 3, "is not the checkpoint that the run's scores speak of"),
     ],
 )
 def test_each_refusal_has_its_exit_code_and_leaves_nothing(
-    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], code: int, words: str
+    run: RunDir,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    code: int,
+    words: str,
 ) -> None:
     assert export(run, tmp_path / "out", *more) == code
     said = capsys.readouterr()
@@ -42,12 +71,16 @@ def test_each_refusal_has_its_exit_code_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_is_no_checkpoint_is_bad_input(run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_no_checkpoint_is_bad_input(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert export(run, tmp_path / "out", checkpoint="honesty") == 4
     assert "is not a checkpoint" in capsys.readouterr().err
 
 
-def test_export_into_the_evidence_is_refused(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_into_the_evidence_is_refused(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert export(run, run.place("sft") / "model", "--allow-unscored") == 2
     assert "lies inside the artifact" in capsys.readouterr().err
     assert not (run.place("sft") / "model").exists()

@@ -25,11 +25,17 @@ def commands_of(text: str) -> list[list[str]]:
     return found
 
 
-ALL = [(document, words) for document in DOCUMENTS for words in commands_of((ROOT / document).read_text(encoding="utf-8"))]
+ALL = [
+    (document, words)
+    for document in DOCUMENTS
+    for words in commands_of((ROOT / document).read_text(encoding="utf-8"))
+]
 
 
 @pytest.mark.parametrize(
-    ("document", "words"), ALL, ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else value
+    ("document", "words"),
+    ALL,
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else value,
 )
 def test_documented_command_parses(document: str, words: list[str]) -> None:
     parse(words)

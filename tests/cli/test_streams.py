@@ -1,4 +1,6 @@
-"""Standard streams outlast their readers: no work is lost because a pipe was closed, and every text can be written."""
+"""Standard streams outlast their readers: no work is lost because a pipe was closed, and every text
+can be written.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,14 @@ sys.exit(run_command(["data", "train"]))
 
 
 def test_ctrl_c_that_ends_tee_first_still_saves_the_training(tmp_path: Path) -> None:
-    """What `2>&1 | tee log` is when Ctrl-C reaches all of the pipe: tee is gone before picochat says that it stops."""
+    """What `2>&1 | tee log` is when Ctrl-C reaches all of the pipe: tee is gone before picochat
+    says that it stops.
+    """
     run = begin_run(tmp_path / "run", small_config())
     command = [sys.executable, "-c", TRAIN, str(run.root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as training:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as training:
         assert training.stdout is not None
         heard = next((line for line in training.stdout if "| loss" in line), None)
         assert heard, "training ended before it said anything"
@@ -68,7 +74,9 @@ def test_closed_terminal_is_noted_like_ctrl_c_and_left_alone_under_nohup() -> No
 
 
 def test_reader_that_has_seen_enough_is_no_error() -> None:
-    with subprocess.Popen([*CLI, "scales", "--keys"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command:
+    with subprocess.Popen(
+        [*CLI, "scales", "--keys"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
         assert command.stdout is not None and command.stderr is not None
         assert command.stdout.readline().startswith("setting")
         command.stdout.close()
@@ -79,8 +87,13 @@ def test_reader_that_has_seen_enough_is_no_error() -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
 def test_full_disk_under_standard_output_is_said_once() -> None:
     with open("/dev/full", "w") as full:
-        found = subprocess.run([*CLI, "scales"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (found.returncode, found.stderr.splitlines()[0]) == (1, "the disk is full; what was finished is kept (exit 1)")
+        found = subprocess.run(
+            [*CLI, "scales"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (found.returncode, found.stderr.splitlines()[0]) == (
+        1,
+        "the disk is full; what was finished is kept (exit 1)",
+    )
     assert "Traceback" not in found.stderr
 
 
@@ -121,8 +134,12 @@ say("whole")
 
 
 def test_a_handler_may_speak_in_the_middle_of_a_line_that_is_being_written() -> None:
-    done = subprocess.run([sys.executable, "-c", SPEAKS], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", SPEAKS], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr[-500:]
     lines = done.stderr.splitlines()
     assert lines.count("stopping") > 0 and lines[-1] == "whole"
-    assert [line for line in lines if line.startswith("line")] == [f"line {number}" for number in range(2_000)]
+    assert [line for line in lines if line.startswith("line")] == [
+        f"line {number}" for number in range(2_000)
+    ]

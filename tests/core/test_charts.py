@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picochat.core.charts import Bar, Line, VerdictRow, bar_chart, line_chart, nice_ticks, thin, verdict_table
+from picochat.core.charts import (
+    Bar,
+    Line,
+    VerdictRow,
+    bar_chart,
+    line_chart,
+    nice_ticks,
+    thin,
+    verdict_table,
+)
 
 NUMBERS = st.floats(min_value=-1e9, max_value=1e9, allow_nan=False)
 SVG = "{http://www.w3.org/2000/svg}"
@@ -13,7 +22,11 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def loss_chart(points: list[tuple[float, float]]) -> str:
     return line_chart(
-        "loss", [Line("train <&>", points), Line("held out", points[:2], dots=True)], "tokens", "nats", [("5-gram", 4.0)]
+        "loss",
+        [Line("train <&>", points), Line("held out", points[:2], dots=True)],
+        "tokens",
+        "nats",
+        [("5-gram", 4.0)],
     )
 
 
@@ -69,8 +82,13 @@ def test_thinning_keeps_the_mean_course_and_the_last_point(count: int) -> None:
 
 
 def test_bars_and_verdicts_escape_what_they_are_given() -> None:
-    bars = bar_chart("skills", [Bar("<math>", 0.5, 0.4, 0.6, "35 of 70 & more", (0.1, None))], ["base", "chance"])
-    table = verdict_table("gate: <approved>", [VerdictRow("pass", "a<b", "1 & 2", "<= 4"), VerdictRow("odd", "n", "m", "b")])
+    bars = bar_chart(
+        "skills", [Bar("<math>", 0.5, 0.4, 0.6, "35 of 70 & more", (0.1, None))], ["base", "chance"]
+    )
+    table = verdict_table(
+        "gate: <approved>",
+        [VerdictRow("pass", "a<b", "1 & 2", "<= 4"), VerdictRow("odd", "n", "m", "b")],
+    )
     for text in (bars, table):
         ElementTree.fromstring(text)
         assert "<math>" not in text

@@ -26,7 +26,13 @@ def test_items_pass_through() -> None:
 
 def test_durations_and_quantities_read_well() -> None:
     assert [duration(s) for s in (0, 59, 60, 3725)] == ["0s", "59s", "1m 00s", "1h 02m"]
-    assert [quantity(n) for n in (0.5, 999, 12_345, 106_969_856, 2.16e9)] == ["0.5", "999", "12.3k", "107M", "2.16B"]
+    assert [quantity(n) for n in (0.5, 999, 12_345, 106_969_856, 2.16e9)] == [
+        "0.5",
+        "999",
+        "12.3k",
+        "107M",
+        "2.16B",
+    ]
 
 
 def test_a_note_may_say_rate_and_time_left_itself() -> None:
@@ -53,4 +59,6 @@ with Progress("base", 10, "steps") as progress:
     shown = os.read(ours, 10_000).decode()
     os.close(ours)
     assert "\r\x1b[Ka message" in shown
-    assert max(len(line.replace("\x1b[K", "")) for line in shown.replace("\r", "\n").split("\n")) == 39
+    assert (
+        max(len(line.replace("\x1b[K", "")) for line in shown.replace("\r", "\n").split("\n")) == 39
+    )

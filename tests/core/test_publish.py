@@ -70,12 +70,17 @@ def test_workspace_survives_an_error_and_is_dropped_for_another_key(tmp_path: Pa
     assert (tmp_path / "b.work.superseded-1" / "half").exists()
 
 
-def test_work_that_was_set_aside_is_taken_up_again_for_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_work_that_was_set_aside_is_taken_up_again_for_its_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for key in ("mine", "other"):
         with pytest.raises(RuntimeError), publish(tmp_path / "a", "thing", key, {}) as draft:
             (draft.workspace / "half").write_text(key)
             raise RuntimeError
-    assert "holds unfinished work for other settings or inputs, which is kept: a.work.superseded-1" in capsys.readouterr().err
+    assert (
+        "holds unfinished work for other settings or inputs, which is kept: a.work.superseded-1"
+        in capsys.readouterr().err
+    )
     with publish(tmp_path / "a", "thing", "mine", {}) as draft:
         assert (draft.workspace / "half").read_text() == "mine"
         draft.path("a.txt").write_text("x")
@@ -93,8 +98,14 @@ def test_artifact_that_was_set_aside_is_taken_back_whole_or_not_at_all(tmp_path:
     taken = take_back(place, "thing", "1")
     assert taken is not None and taken.path("sub/a.txt").read_text() == "text 1"
     assert find_artifact(place, "thing", "1") == taken
-    assert sorted(path.read_text() for path in tmp_path.glob("a.superseded-*/sub/a.txt")) == ["text 2", "text 3"]
-    (next(folder for folder in superseded(place) if "2" in (folder / "sub/a.txt").read_text()) / "sub/a.txt").write_text("!")
+    assert sorted(path.read_text() for path in tmp_path.glob("a.superseded-*/sub/a.txt")) == [
+        "text 2",
+        "text 3",
+    ]
+    (
+        next(folder for folder in superseded(place) if "2" in (folder / "sub/a.txt").read_text())
+        / "sub/a.txt"
+    ).write_text("!")
     assert take_back(place, "thing", "2") is None
     assert find_artifact(place, "thing", "1") == taken
 
@@ -131,7 +142,9 @@ def test_missing_or_other_kind_names_the_remedy(tmp_path: Path) -> None:
 
 def test_adopted_artifact_is_the_same(tmp_path: Path) -> None:
     artifact = make(tmp_path / "cache")
-    adopted = adopt(artifact, tmp_path / "run" / "a") if (tmp_path / "run").mkdir() is None else artifact
+    adopted = (
+        adopt(artifact, tmp_path / "run" / "a") if (tmp_path / "run").mkdir() is None else artifact
+    )
     assert adopted.digest == artifact.digest
     assert changed_files(adopted.place, adopted.manifest) == []
     assert adopt(artifact, tmp_path / "run" / "a").place == adopted.place
@@ -152,7 +165,9 @@ def test_folder_in_use_is_refused_and_a_kill_frees_it(tmp_path: Path) -> None:
         "import sys,time; from pathlib import Path; from picochat.core.publish import exclusive\n"
         "with exclusive(Path(sys.argv[1]),'folder'): print('held',flush=True); time.sleep(60)"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     with (
         pytest.raises(WrongUsage, match=f"in use by another process \\(pid {holder.pid}\\)"),
@@ -166,12 +181,16 @@ def test_folder_in_use_is_refused_and_a_kill_frees_it(tmp_path: Path) -> None:
         pass
 
 
-def test_one_who_may_wait_gets_the_folder_when_the_other_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_who_may_wait_gets_the_folder_when_the_other_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code = (
         "import sys,time; from pathlib import Path; from picochat.core.publish import exclusive\n"
         "with exclusive(Path(sys.argv[1]),'folder'): print('held',flush=True); time.sleep(0.5)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         with exclusive(tmp_path / "lock", "folder", wait=True):
             assert holder.wait(5) == 0
@@ -179,7 +198,9 @@ def test_one_who_may_wait_gets_the_folder_when_the_other_ends(tmp_path: Path, ca
 
 
 @pytest.mark.parametrize(("name", "content"), [("sub/a.txt", "tampered"), ("manifest.json", "{")])
-def test_damaged_artifact_is_set_aside_where_it_can_be_made_again(tmp_path: Path, name: str, content: str) -> None:
+def test_damaged_artifact_is_set_aside_where_it_can_be_made_again(
+    tmp_path: Path, name: str, content: str
+) -> None:
     made = make(tmp_path / "thing")
     assert find_whole_artifact(tmp_path / "thing", made.kind, "k") == made
     assert find_whole_artifact(tmp_path / "thing", made.kind, "other") is None
@@ -207,7 +228,10 @@ def test_kill_at_any_moment_leaves_absent_or_whole(tmp_path: Path) -> None:
         child.stdout.close()
         if place.exists():
             artifact = open_artifact(place, "thing")
-            assert changed_files(place, artifact.manifest) == [] and len(artifact.manifest.files) == 200
+            assert (
+                changed_files(place, artifact.manifest) == []
+                and len(artifact.manifest.files) == 200
+            )
         with publish(place, "thing", "k", {}) as draft:
             draft.path("a.txt").write_text("again")
         assert json.loads((place / "manifest.json").read_text())["kind"] == "thing"

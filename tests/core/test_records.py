@@ -1,4 +1,6 @@
-"""JSON has one canonical form; records refuse what they do not know and say everything that is wrong."""
+"""JSON has one canonical form; records refuse what they do not know and say everything that is
+wrong.
+"""
 
 import json
 import math
@@ -24,8 +26,13 @@ from picochat.core.records import (
 )
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner)
+    ),
     max_leaves=20,
 )
 
@@ -67,7 +74,9 @@ def test_all_problems_of_a_file_are_named_at_once(tmp_path: Path) -> None:
     ("content", "message"),
     [(b"{", "not valid JSON"), (b"\xff\xfe", "not UTF-8"), (None, "does not exist")],
 )
-def test_unreadable_json_is_one_message(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_unreadable_json_is_one_message(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     path = tmp_path / "x.json"
     if content is not None:
         path.write_bytes(content)
@@ -111,8 +120,17 @@ def test_journal_ignores_a_torn_tail_and_can_be_cut(tmp_path: Path) -> None:
 
 
 def test_errors_carry_remedies() -> None:
-    error = BadInput("pack is not usable", problems=[Problem("chat: no rows", fix="make some")], fix="start again")
-    assert error.lines() == ["pack is not usable (exit 4)", "    chat: no rows", "        fix: make some", "fix: start again"]
+    error = BadInput(
+        "pack is not usable",
+        problems=[Problem("chat: no rows", fix="make some")],
+        fix="start again",
+    )
+    assert error.lines() == [
+        "pack is not usable (exit 4)",
+        "    chat: no rows",
+        "        fix: make some",
+        "fix: start again",
+    ]
     assert did_you_mean("corups", ["corpus", "chat"]) == ", did you mean corpus?"
     assert did_you_mean("zzz", ["corpus"]) == ""
 
@@ -126,7 +144,9 @@ def test_errors_carry_remedies() -> None:
         ("1" * 5_000, "not usable JSON"),
     ],
 )
-def test_json_that_readers_disagree_on_is_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_json_that_readers_disagree_on_is_refused(
+    tmp_path: Path, content: str, message: str
+) -> None:
     (tmp_path / "x.json").write_text(content)
     (tmp_path / "x.jsonl").write_text(content + "\n")
     with pytest.raises(BadInput, match=message):

@@ -49,7 +49,9 @@ def test_results_come_in_the_order_of_the_tasks_from_several_processes() -> None
 
 
 def test_one_process_or_one_task_is_done_here() -> None:
-    assert list(in_order(partial(_adder, 1), range(3), 1)) == [(n + 1, os.getpid()) for n in range(3)]
+    assert list(in_order(partial(_adder, 1), range(3), 1)) == [
+        (n + 1, os.getpid()) for n in range(3)
+    ]
     assert list(in_order(partial(_adder, 1), range(1), 8)) == [(1, os.getpid())]
     assert list(in_order(partial(_adder, 1), [], 8)) == []
 
@@ -98,7 +100,9 @@ def test_workers_end_with_a_caller_that_was_killed(tmp_path: Path) -> None:
     script.write_text(ORPHANS)
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment) as caller:
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as caller:
         assert caller.stdout is not None
         workers = {int(number) for number in caller.stdout.readline().split()}
         assert workers

@@ -26,31 +26,50 @@ def _problems(folder: Path, name: str) -> list[str | None]:
     return [row.problem for row in read_source_file(folder, name)]
 
 
-def test_written_documents_are_read_back_one_by_one_whatever_the_shards_hold(tmp_path: Path) -> None:
+def test_written_documents_are_read_back_one_by_one_whatever_the_shards_hold(
+    tmp_path: Path,
+) -> None:
     pairs = [(f"id-{number}", prose(number)) for number in range(25)]
     manifest = write_documents(tmp_path / "documents", iter(pairs), shard_documents=10)
     assert [shard.documents for shard in manifest.shards] == [10, 10, 5]
-    assert list(read_documents(tmp_path / "documents", "web")) == [Document(id, text, "web") for id, text in pairs]
+    assert list(read_documents(tmp_path / "documents", "web")) == [
+        Document(id, text, "web") for id, text in pairs
+    ]
     assert manifest.text_bytes == sum(len(text.encode()) for _, text in pairs)
 
 
 @settings(max_examples=40, deadline=None)
-@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1), max_size=12))
-def test_any_text_survives_a_shard(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(
+    texts=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1),
+        max_size=12,
+    )
+)
+def test_any_text_survives_a_shard(
+    texts: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = tmp_path_factory.mktemp("shards") / "documents"
-    write_documents(folder, ((str(number), text) for number, text in enumerate(texts)), shard_documents=5)
+    write_documents(
+        folder, ((str(number), text) for number, text in enumerate(texts)), shard_documents=5
+    )
     kept = [(str(number), text) for number, text in enumerate(texts) if text.strip()]
     assert [(document.id, document.text) for document in read_documents(folder, "x")] == kept
 
 
 def test_same_documents_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        write_documents(tmp_path / name, ((str(number), prose(number)) for number in range(30)), shard_documents=7)
+        write_documents(
+            tmp_path / name,
+            ((str(number), prose(number)) for number in range(30)),
+            shard_documents=7,
+        )
     assert folder_bytes(tmp_path / "one") == folder_bytes(tmp_path / "two")
 
 
 def test_manifest_states_the_digest_of_every_shard(tmp_path: Path) -> None:
-    write_documents(tmp_path / "d", ((str(number), prose(number)) for number in range(5)), shard_documents=2)
+    write_documents(
+        tmp_path / "d", ((str(number), prose(number)) for number in range(5)), shard_documents=2
+    )
     manifest = read_manifest(tmp_path / "d")
     assert manifest is not None
     assert [shard.sha256 for shard in manifest.shards] == [
@@ -81,13 +100,17 @@ def test_every_known_format_gives_the_same_texts(tmp_path: Path) -> None:
         ".jsonl.zst": frames.compress(lines[:100]) + frames.compress(lines[100:]),
     }
     for ending, kind in FORMATS:
-        (tmp_path / f"a{ending}").write_bytes(texts[0].encode() if kind == "text" else files[ending])
+        (tmp_path / f"a{ending}").write_bytes(
+            texts[0].encode() if kind == "text" else files[ending]
+        )
         expected = texts[:1] if kind == "text" else texts
         assert [row.text for row in read_source_file(tmp_path, f"a{ending}")] == expected, ending
 
 
 def test_ids_come_from_the_record_else_from_file_and_row(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"text": "one", "id": "mine"}\n\n{"text": "two", "id": 7}\n{"text": "three"}\n')
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "one", "id": "mine"}\n\n{"text": "two", "id": 7}\n{"text": "three"}\n'
+    )
     (tmp_path / "b.parquet").write_bytes(parquet_bytes(["x", "y"], id=["p", "q"]))
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "note.md").write_text("a note")
@@ -116,7 +139,9 @@ def test_folders_are_walked_in_sorted_order_without_hidden_files(tmp_path: Path)
         ('{"text": "a\\ud800b"}', "lone_surrogate"),
     ],
 )
-def test_each_unusable_row_has_its_own_reason(line: str, problem: str | None, tmp_path: Path) -> None:
+def test_each_unusable_row_has_its_own_reason(
+    line: str, problem: str | None, tmp_path: Path
+) -> None:
     (tmp_path / "a.jsonl").write_text(line + "\n")
     assert _problems(tmp_path, "a.jsonl") == [problem]
 
@@ -131,14 +156,20 @@ BROKEN: tuple[tuple[str, bytes, str], ...] = (
     ("a.parquet", b"PAR1 not really", "not a readable parquet file"),
     ("a.parquet", parquet_bytes(["x"], column="body"), "has no column 'text'"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 50, mtime=0)[:-9], "damaged or cut off"),
-    ("a.jsonl.zst", zstandard.ZstdCompressor().compress(b'{"text": "x"}\n' * 50)[:-3], "damaged or cut off"),
+    (
+        "a.jsonl.zst",
+        zstandard.ZstdCompressor().compress(b'{"text": "x"}\n' * 50)[:-3],
+        "damaged or cut off",
+    ),
     ("a.jsonl.zst", b"not zstd at all", "damaged or cut off"),
     ("a.csv", b"text\nx\n", "its ending says nothing"),
 )
 
 
 @pytest.mark.parametrize(("name", "data", "says"), BROKEN)
-def test_broken_file_is_named_with_the_place_of_the_fault(name: str, data: bytes, says: str, tmp_path: Path) -> None:
+def test_broken_file_is_named_with_the_place_of_the_fault(
+    name: str, data: bytes, says: str, tmp_path: Path
+) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(BadInput) as caught:
         list(read_source_file(tmp_path, name))
@@ -151,7 +182,9 @@ def test_each_format_has_a_broken_file() -> None:
 
 
 def test_shard_that_is_missing_or_cut_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    write_documents(tmp_path / "d", ((str(number), prose(number)) for number in range(4)), shard_documents=2)
+    write_documents(
+        tmp_path / "d", ((str(number), prose(number)) for number in range(4)), shard_documents=2
+    )
     shard = tmp_path / "d" / "shard-000001.jsonl.zst"
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(BadInput, match=r"documents\.json says"):
@@ -166,8 +199,12 @@ def test_documents_are_readable_without_picochat(tmp_path: Path) -> None:
     import pandas
 
     texts = [prose(number) for number in range(5)] + ['naïve \u2028 line\nbreaks\r\n and "quotes"']
-    write_documents(tmp_path / "documents", ((str(n), text) for n, text in enumerate(texts)), shard_documents=4)
+    write_documents(
+        tmp_path / "documents", ((str(n), text) for n, text in enumerate(texts)), shard_documents=4
+    )
     shards = sorted((tmp_path / "documents").glob("*.zst"))
-    table = pandas.concat(pandas.read_json(shard, lines=True, dtype={"id": str}) for shard in shards)
+    table = pandas.concat(
+        pandas.read_json(shard, lines=True, dtype={"id": str}) for shard in shards
+    )
     assert table["text"].tolist() == texts
     assert table["id"].tolist() == [str(n) for n in range(6)]

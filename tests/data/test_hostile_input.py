@@ -1,4 +1,7 @@
-"""Input of every bad kind: one message with its remedy and exit code 4, or a counted drop. Never a traceback, never a hang."""
+"""Input of every bad kind: one message with its remedy and exit code 4, or a counted drop.
+
+Never a traceback, never a hang.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,13 @@ def damaged(change: Callable[[bytearray], bytes | bytearray]) -> Case:
     def make(folder: Path) -> None:
         buffer = io.BytesIO()
         texts = [prose(number, 400) for number in range(200)]
-        pq.write_table(pa.table({"text": texts}), buffer, compression="zstd", use_dictionary=False, row_group_size=100)
+        pq.write_table(
+            pa.table({"text": texts}),
+            buffer,
+            compression="zstd",
+            use_dictionary=False,
+            row_group_size=100,
+        )
         (folder / "x.parquet").write_bytes(change(bytearray(buffer.getvalue())))
 
     return make
@@ -126,7 +135,8 @@ def zstd(data: bytes) -> bytes:
 DOES_NOT_READ = "not a readable parquet file"
 NO_TEXT = "no document came out of"
 REFUSED: list[tuple[str, Case, str]] = [
-    # what                            the folder                                                     the message says
+    # what                            the folder
+    # the message says
     ("parquet without its footer", damaged(lambda data: data[:-2000]), DOES_NOT_READ),
     ("parquet with a damaged body", damaged(body_overwritten), DOES_NOT_READ),
     ("empty file named parquet", file("x.parquet", b""), DOES_NOT_READ),
@@ -176,7 +186,8 @@ REFUSED: list[tuple[str, Case, str]] = [
 ]  # fmt: skip
 
 COUNTED: list[tuple[str, Case, int, dict[str, int]]] = [
-    # what                             the folder                                                    kept, skipped
+    # what                             the folder
+    # kept, skipped
     ("binary column, some not UTF-8", parquet(pa.array([b"plain bytes", b"\xff\xfe", "é".encode()])), 2, {"not_utf8": 1}),
     ("string column, some not UTF-8", parquet(pa.array([b"fine text", b"\xc3\x28"]).view(pa.string())), 1, {"not_utf8": 1}),
     ("dictionary of strings", parquet(pa.array(["one text", "two texts", "one text"]).dictionary_encode()), 2, {"duplicate_text": 1}),
@@ -209,7 +220,16 @@ COUNTED: list[tuple[str, Case, int, dict[str, int]]] = [
 
 def _import(folder: Path, dataset: Path) -> int:
     return run_command(
-        ["data", "hf-import", "--dataset", str(dataset), "--out", str(folder / "out" / "c.txt"), "--min-chars", "1"]
+        [
+            "data",
+            "hf-import",
+            "--dataset",
+            str(dataset),
+            "--out",
+            str(folder / "out" / "c.txt"),
+            "--min-chars",
+            "1",
+        ]
     )
 
 
@@ -219,7 +239,9 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-@pytest.mark.parametrize(("make", "says"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+@pytest.mark.parametrize(
+    ("make", "says"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
+)
 def test_input_that_cannot_be_used_is_refused_with_its_remedy(
     make: Case, says: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,7 +252,9 @@ def test_input_that_cannot_be_used_is_refused_with_its_remedy(
     assert not (tmp_path / "out" / "documents").exists()
 
 
-@pytest.mark.parametrize(("make", "kept", "skipped"), [case[1:] for case in COUNTED], ids=[case[0] for case in COUNTED])
+@pytest.mark.parametrize(
+    ("make", "kept", "skipped"), [case[1:] for case in COUNTED], ids=[case[0] for case in COUNTED]
+)
 def test_rows_that_cannot_be_used_are_counted_and_the_rest_is_kept(
     make: Case, kept: int, skipped: dict[str, int], data: Path, tmp_path: Path
 ) -> None:
@@ -239,11 +263,17 @@ def test_rows_that_cannot_be_used_are_counted_and_the_rest_is_kept(
     assert (report["rows_written"], report["skip_reasons"]) == (kept, skipped)
 
 
-READ_TOO = [case for case in (*REFUSED, *COUNTED) if case[0] not in {"huge text in parquet", "huge text in JSON lines"}]
+READ_TOO = [
+    case
+    for case in (*REFUSED, *COUNTED)
+    if case[0] not in {"huge text in parquet", "huge text in JSON lines"}
+]
 
 
 @pytest.mark.parametrize("make", [case[1] for case in READ_TOO], ids=[case[0] for case in READ_TOO])
-def test_who_reads_the_files_themselves_gets_rows_with_reasons_or_one_message(make: Case, data: Path) -> None:
+def test_who_reads_the_files_themselves_gets_rows_with_reasons_or_one_message(
+    make: Case, data: Path
+) -> None:
     said = "rows"
     try:
         place = make(data) or data
@@ -258,7 +288,10 @@ def test_who_reads_the_files_themselves_gets_rows_with_reasons_or_one_message(ma
 def test_mark_is_stripped_and_line_ends_inside_a_text_are_kept(data: Path) -> None:
     (data / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\n")
     (data / "b.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "one\\r\\ntwo"}\r\n')
-    assert [next(iter(read_source_file(data, name))).text for name in ("a.txt", "b.jsonl")] == ["one\r\ntwo\n", "one\r\ntwo"]
+    assert [next(iter(read_source_file(data, name))).text for name in ("a.txt", "b.jsonl")] == [
+        "one\r\ntwo\n",
+        "one\r\ntwo",
+    ]
 
 
 def test_line_without_end_is_counted_and_never_held() -> None:

@@ -32,20 +32,31 @@ def test_runbook_pack_and_recipe_load_as_written(tmp_path: Path) -> None:
         },
     )
     recipe = json.loads((pack.parent / "corpus_recipe.json").read_text())
-    write(pack.parent / "corpus_recipe.json", {**recipe, "exclude": ["**/.DS_Store", "**/.git/**", "**/__pycache__/**"]})
+    write(
+        pack.parent / "corpus_recipe.json",
+        {**recipe, "exclude": ["**/.DS_Store", "**/.git/**", "**/__pycache__/**"]},
+    )
     (pack.parent / "eval.jsonl").touch()
     loaded = load_pack(pack)
     assert [source.label for source in loaded.sources] == ["fineweb-edu-dedup", "cosmopedia-v2"]
     assert loaded.name == "smollm-100m-public-v1"
-    assert (loaded.chat_path, loaded.eval_path) == (pack.parent / "chat.jsonl", pack.parent / "eval.jsonl")
+    assert (loaded.chat_path, loaded.eval_path) == (
+        pack.parent / "chat.jsonl",
+        pack.parent / "eval.jsonl",
+    )
     assert load_pack(pack.parent).path == pack
 
 
 @pytest.mark.parametrize("corpus", ["text.txt", {"input": "text.txt"}])
-def test_corpus_may_be_one_path_and_rows_may_have_their_old_names(corpus: object, tmp_path: Path) -> None:
+def test_corpus_may_be_one_path_and_rows_may_have_their_old_names(
+    corpus: object, tmp_path: Path
+) -> None:
     (tmp_path / "text.txt").write_text("some text")
     (tmp_path / "rows.jsonl").touch()
-    pack = write(tmp_path / "dataset_pack.json", {"corpus": corpus, "chat_input": "rows.jsonl", "eval_input": "rows.jsonl"})
+    pack = write(
+        tmp_path / "dataset_pack.json",
+        {"corpus": corpus, "chat_input": "rows.jsonl", "eval_input": "rows.jsonl"},
+    )
     loaded = load_pack(pack)
     assert (loaded.name, loaded.sources[0].label) == ("dataset_pack", "text.txt")
     assert loaded.chat_path == loaded.eval_path == tmp_path / "rows.jsonl"
@@ -84,7 +95,9 @@ def test_wrong_pack_is_refused_with_what_is_wrong(pack: object, says: str, tmp_p
         ({"path": "image.png"}, "its ending says nothing"),
     ],
 )
-def test_wrong_source_is_refused_with_what_is_wrong(source: dict[str, object], says: str, tmp_path: Path) -> None:
+def test_wrong_source_is_refused_with_what_is_wrong(
+    source: dict[str, object], says: str, tmp_path: Path
+) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.txt").write_text("text")
     (tmp_path / "image.png").write_bytes(b"x")
@@ -94,13 +107,22 @@ def test_wrong_source_is_refused_with_what_is_wrong(source: dict[str, object], s
 
 
 def test_all_problems_of_pack_and_sources_come_at_once(tmp_path: Path) -> None:
-    pack = write(tmp_path / "dataset_pack.json", {"corpus": {"recipe": "r.json"}, "chat": "c.jsonl", "eval": "e.jsonl"})
+    pack = write(
+        tmp_path / "dataset_pack.json",
+        {"corpus": {"recipe": "r.json"}, "chat": "c.jsonl", "eval": "e.jsonl"},
+    )
     (tmp_path / "two.work").mkdir()
     (tmp_path / "three.txt").write_text("text")
     sources = [{"path": "one"}, {"path": "two"}, {"path": "three.txt"}, {"path": "three.txt"}]
     write(tmp_path / "r.json", {"sources": sources})
     found = _problems(pack)
-    for part in ("one does not exist", "its import was interrupted", "the label 'three.txt' is taken", "c.jsonl", "e.jsonl"):
+    for part in (
+        "one does not exist",
+        "its import was interrupted",
+        "the label 'three.txt' is taken",
+        "c.jsonl",
+        "e.jsonl",
+    ):
         assert part in found
 
 
@@ -128,7 +150,13 @@ def test_content_digest_follows_text_and_treatment_not_place_or_rows(tmp_path: P
 def test_promotion_changes_chat_and_eval_alone(tmp_path: Path) -> None:
     pack = make_pack(tmp_path, {"web": _documents()})
     before = json.loads(pack.read_text())
-    write(pack, {**{key: value for key, value in before.items() if key != "chat"}, "chat_input": "chat.jsonl"})
+    write(
+        pack,
+        {
+            **{key: value for key, value in before.items() if key != "chat"},
+            "chat_input": "chat.jsonl",
+        },
+    )
     (pack.parent / "new").mkdir()
     for name in ("sft.jsonl", "eval.jsonl"):
         (pack.parent / "new" / name).touch()
@@ -138,11 +166,23 @@ def test_promotion_changes_chat_and_eval_alone(tmp_path: Path) -> None:
     assert load_pack(pack).eval_path == pack.parent / "new" / "eval.jsonl"
 
 
-def test_everything_wrong_with_a_recipe_is_named_with_file_field_value_and_remedy(tmp_path: Path) -> None:
+def test_everything_wrong_with_a_recipe_is_named_with_file_field_value_and_remedy(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "t.txt").write_text("text")
     pack = write(tmp_path / "dataset_pack.json", {"corpus": {"recipe": "r.json"}})
-    wrong = {"path": "t.txt", "label": "has space", "weight": "2", "incldue": ["a"], "min_chars": 0, "exclude": "x"}
-    write(tmp_path / "r.json", {"sources": [wrong, {"path": 5, "weight": 0}], "nmae": "x", "exclude": [1]})
+    wrong = {
+        "path": "t.txt",
+        "label": "has space",
+        "weight": "2",
+        "incldue": ["a"],
+        "min_chars": 0,
+        "exclude": "x",
+    }
+    write(
+        tmp_path / "r.json",
+        {"sources": [wrong, {"path": 5, "weight": 0}], "nmae": "x", "exclude": [1]},
+    )
     found = _problems(pack)
     assert str(tmp_path / "r.json") in found
     for part in (
@@ -156,7 +196,10 @@ def test_everything_wrong_with_a_recipe_is_named_with_file_field_value_and_remed
         "sources.1.weight: input should be greater than 0, found 0",
         "nmae: unknown key, did you mean name?",
         "exclude.0: input should be a valid string, found 1",
-        "fix: keys of a recipe: name, description, sources, exclude, exclude_documents; of a source: path, label, include",
+        (
+            "fix: keys of a recipe: name, description, sources, exclude, exclude_documents; of a"
+            " source: path, label, include"
+        ),
     ):
         assert part in found, part
 
@@ -166,4 +209,7 @@ def test_a_wrong_pack_names_the_keys_there_are(tmp_path: Path) -> None:
     assert str(tmp_path / "dataset_pack.json") in found
     assert "chat: input should be a valid string, found 5" in found
     assert "corpora: unknown key, did you mean corpus?" in found
-    assert "fix: keys of a pack: name, description, corpus, chat, eval; of its corpus: input, recipe" in found
+    assert (
+        "fix: keys of a pack: name, description, corpus, chat, eval; of its corpus: input, recipe"
+        in found
+    )

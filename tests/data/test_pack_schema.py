@@ -42,7 +42,15 @@ PACKS: tuple[object, ...] = (
 )
 SOURCES: tuple[object, ...] = (
     {"path": "a"},
-    {"path": "a", "label": "web-2.0_x", "include": ["*.md"], "exclude": [], "reason": "r", "weight": 2, "min_chars": 1},
+    {
+        "path": "a",
+        "label": "web-2.0_x",
+        "include": ["*.md"],
+        "exclude": [],
+        "reason": "r",
+        "weight": 2,
+        "min_chars": 1,
+    },
     {"path": "a", "label": None, "include": None, "min_chars": None, "reason": None},
     {"path": "a", "weight": 0.25},
     {},
@@ -67,12 +75,20 @@ RECIPES: tuple[object, ...] = (
     *({"sources": [source]} for source in SOURCES),
     {"sources": []},
     {"sources": {"path": "a"}},
-    {"name": "n", "description": "d", "exclude": ["**/.git/**"], "sources": [{"path": "a"}, {"path": "b"}]},
+    {
+        "name": "n",
+        "description": "d",
+        "exclude": ["**/.git/**"],
+        "sources": [{"path": "a"}, {"path": "b"}],
+    },
     {"sources": [{"path": "a"}], "exclude": "x"},
     {"sources": [{"path": "a"}], "source": []},
     {},
 )
-CASES = [*(("dataset_pack", value) for value in PACKS), *(("corpus_recipe", value) for value in RECIPES)]
+CASES = [
+    *(("dataset_pack", value) for value in PACKS),
+    *(("corpus_recipe", value) for value in RECIPES),
+]
 
 
 def _parses(model: type[Record], value: object) -> bool:
@@ -83,10 +99,14 @@ def _parses(model: type[Record], value: object) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("kind", "value"), CASES, ids=[f"{kind}-{json.dumps(value)[:60]}" for kind, value in CASES])
+@pytest.mark.parametrize(
+    ("kind", "value"), CASES, ids=[f"{kind}-{json.dumps(value)[:60]}" for kind, value in CASES]
+)
 def test_schema_takes_what_loading_takes_and_nothing_else(kind: str, value: object) -> None:
     model, schema = SCHEMAS[kind]
-    assert jsonschema.Draft202012Validator(json.loads(schema)).is_valid(value) is _parses(model, value)
+    assert jsonschema.Draft202012Validator(json.loads(schema)).is_valid(value) is _parses(
+        model, value
+    )
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)
@@ -99,7 +119,9 @@ def test_schema_is_one_and_describes_every_field(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted((DOCS / "examples").rglob("*.json")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+    "path",
+    sorted((DOCS / "examples").rglob("*.json")),
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
 def test_example_files_follow_their_schema(path: Path) -> None:
     schema = json.loads((DOCS / "schemas" / f"{path.stem}.schema.json").read_text())
@@ -115,7 +137,9 @@ def test_example_packs_load(name: str, tmp_path: Path) -> None:
     for rows in ("chat.jsonl", "eval.jsonl"):
         (tmp_path / "pack" / rows).touch()
     loaded = load_pack(tmp_path / "pack")
-    assert [source.label for source in loaded.sources] == [source["label"] for source in recipe["sources"]]
+    assert [source.label for source in loaded.sources] == [
+        source["label"] for source in recipe["sources"]
+    ]
     for source in loaded.sources:
         names = [file.name for file in source.files]
         assert names
@@ -123,7 +147,9 @@ def test_example_packs_load(name: str, tmp_path: Path) -> None:
 
 
 def _make_source(path: Path, source: dict[str, Any]) -> None:
-    """What the recipe names: a file, a folder of documents, or a folder of files of which some are left out."""
+    """What the recipe names: a file, a folder of documents, or a folder of files of which some are
+    left out.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix:
         path.write_text(json.dumps({"text": prose(1)}) + "\n")

@@ -43,7 +43,10 @@ def test_number_of_threads_changes_no_byte(tmp_path: Path, monkeypatch: pytest.M
         _write(tmp_path / str(threads), 200, 70)
     names = sorted(path.name for path in (tmp_path / "1").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "5").iterdir())
-    assert all((tmp_path / "1" / name).read_bytes() == (tmp_path / "5" / name).read_bytes() for name in names)
+    assert all(
+        (tmp_path / "1" / name).read_bytes() == (tmp_path / "5" / name).read_bytes()
+        for name in names
+    )
 
 
 def test_shard_is_read_without_picochat(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""An item's likelihoods then and now: a difference within the limit is no difference, and a judgement that turns is told."""
+"""An item's likelihoods then and now: a difference within the limit is no difference, and a
+judgement that turns is told.
+"""
 
 import pytest
 
@@ -12,7 +14,12 @@ ITEM = BenchmarkItem(id="q1", benchmark="quiz", digest="0", characters=[3, 3], c
 
 def said(chat: list[float] | None, base: list[float] | None = None) -> ExternalAsked:
     return ExternalAsked(
-        id="q1", benchmark="quiz", log_likelihoods=chat, base_log_likelihoods=base, cut=False, too_long=chat is None
+        id="q1",
+        benchmark="quiz",
+        log_likelihoods=chat,
+        base_log_likelihoods=base,
+        cut=False,
+        too_long=chat is None,
     )
 
 
@@ -24,9 +31,21 @@ def compared(stated: ExternalAsked, again: ExternalAsked, limit_nats: float = 0.
     ("stated", "again", "equal", "apart", "judged_alike"),
     [
         (said([-1.0, -2.0]), said([-1.0, -2.0]), True, False, True),
-        (said([-1.0, -2.0]), said([-1.19, -2.0]), True, False, True),  # two tokens: a sum may be off by twice the limit
+        (
+            said([-1.0, -2.0]),
+            said([-1.19, -2.0]),
+            True,
+            False,
+            True,
+        ),  # two tokens: a sum may be off by twice the limit
         (said([-1.0, -2.0]), said([-1.21, -2.0]), False, True, True),
-        (said([-1.0, -1.1]), said([-1.0, -0.95]), False, False, False),  # within the limit, and yet the other option
+        (
+            said([-1.0, -1.1]),
+            said([-1.0, -0.95]),
+            False,
+            False,
+            False,
+        ),  # within the limit, and yet the other option
         (said([-1.0, -2.0], [-1.0, -2.0]), said([-1.0, -2.0], [-1.0, -9.0]), False, True, True),
         (said([-1.0]), said([-1.0, -2.0]), False, True, False),
         (said(None), said([-1.0, -2.0]), False, True, False),

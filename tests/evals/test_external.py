@@ -1,4 +1,6 @@
-"""Likelihoods of benchmark options: in batches as one by one, cut from the left, and equal to lm-evaluation-harness's."""
+"""Likelihoods of benchmark options: in batches as one by one, cut from the left, and equal to
+lm-evaluation-harness's.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,13 @@ from picochat.model.sampling import continuation_log_likelihoods
 from picochat.release.hf import ExportRequest, export_hf
 from picochat.tokens.tokenizer import Tokenizer
 from tests.data.benchmarks.builders import arc_rows, hellaswag_rows, write_lines
-from tests.release.export_builders import MODEL, make_checkpoint, make_model, make_tokenizer, tokenizer_bytes
+from tests.release.export_builders import (
+    MODEL,
+    make_checkpoint,
+    make_model,
+    make_tokenizer,
+    tokenizer_bytes,
+)
 
 EVALS = EvalConfig(batch_rows=16)
 
@@ -38,29 +46,53 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 def row(context: str, *options: str, number: int = 0) -> BenchmarkRow:
-    return BenchmarkRow(id=f"q-{number:05d}", context=context, options=list(options), correct=0, question=context)
+    return BenchmarkRow(
+        id=f"q-{number:05d}", context=context, options=list(options), correct=0, question=context
+    )
 
 
-def ask(rows: list[BenchmarkRow], words: Tokenizer, evals: EvalConfig = EVALS) -> list[ExternalAsked]:
-    return ask_benchmark("q", rows, make_model(seed=1), make_model(seed=2), words, evals, torch.float32)
+def ask(
+    rows: list[BenchmarkRow], words: Tokenizer, evals: EvalConfig = EVALS
+) -> list[ExternalAsked]:
+    return ask_benchmark(
+        "q", rows, make_model(seed=1), make_model(seed=2), words, evals, torch.float32
+    )
 
 
 def test_batches_give_what_one_option_at_a_time_gives(words: Tokenizer) -> None:
-    rows = [row("bat ben " * (number % 5), "dat", "ten ging " * (1 + number % 3), number=number) for number in range(23)]
+    rows = [
+        row("bat ben " * (number % 5), "dat", "ten ging " * (1 + number % 3), number=number)
+        for number in range(23)
+    ]
     asked = ask(rows, words)
-    for model, said in ((make_model(seed=1), "log_likelihoods"), (make_model(seed=2), "base_log_likelihoods")):
+    for model, said in (
+        (make_model(seed=1), "log_likelihoods"),
+        (make_model(seed=2), "base_log_likelihoods"),
+    ):
         for number, found in enumerate(asked):
             pairs = list(pairs_of(number, rows[number], words, model.config.context))
-            alone = [continuation_log_likelihoods(model, [(pair.context, pair.continuation)])[0] for pair in pairs]
+            alone = [
+                continuation_log_likelihoods(model, [(pair.context, pair.continuation)])[0]
+                for pair in pairs
+            ]
             assert getattr(found, said) == pytest.approx(alone, abs=1e-4)
 
 
 def test_every_option_is_in_one_batch_and_no_batch_is_too_large(words: Tokenizer) -> None:
-    pairs = [pair for n in range(9) for pair in pairs_of(n, row("bat " * n, "dat", "ten " * n + "ging"), words, 64)]
+    pairs = [
+        pair
+        for n in range(9)
+        for pair in pairs_of(n, row("bat " * n, "dat", "ten " * n + "ging"), words, 64)
+    ]
     made = list(batches(pairs, 60))
-    assert sorted((pair.row, pair.option) for batch in made for pair in batch) == [(n, o) for n in range(9) for o in range(2)]
+    assert sorted((pair.row, pair.option) for batch in made for pair in batch) == [
+        (n, o) for n in range(9) for o in range(2)
+    ]
     longest = [max(len(pair.context) + len(pair.continuation) for pair in batch) for batch in made]
-    assert all(len(batch) == 1 or len(batch) * long <= 60 for batch, long in zip(made, longest, strict=True))
+    assert all(
+        len(batch) == 1 or len(batch) * long <= 60
+        for batch, long in zip(made, longest, strict=True)
+    )
 
 
 def test_context_and_option_are_one_text_behind_bos(words: Tokenizer) -> None:
@@ -81,7 +113,9 @@ def test_what_is_too_long_loses_its_beginning_and_is_counted(words: Tokenizer) -
     assert pair.cut and len(pair.context) + len(pair.continuation) == 65
     assert (
         words.decode(pair.context)
-        == words.decode(words.encode("bat ben " * 60)[-len(pair.context) - 1 :]).rstrip()[-len(words.decode(pair.context)) :]
+        == words.decode(words.encode("bat ben " * 60)[-len(pair.context) - 1 :]).rstrip()[
+            -len(words.decode(pair.context)) :
+        ]
     )
     found = ask([long, row("bat", "ten", "dat", number=1)], words)
     assert [answer.cut for answer in found] == [True, False]
@@ -90,7 +124,11 @@ def test_what_is_too_long_loses_its_beginning_and_is_counted(words: Tokenizer) -
 
 def test_an_option_that_does_not_fit_is_not_asked(words: Tokenizer) -> None:
     found = ask([row("bat", "ten", "ten ging " * 60), row("bat", "ten", "dat", number=1)], words)
-    assert (found[0].too_long, found[0].log_likelihoods, found[0].base_log_likelihoods) == (True, None, None)
+    assert (found[0].too_long, found[0].log_likelihoods, found[0].base_log_likelihoods) == (
+        True,
+        None,
+        None,
+    )
     assert not found[1].too_long and found[1].log_likelihoods is not None
 
 
@@ -98,11 +136,13 @@ def test_weights_that_give_no_number_give_no_score(words: Tokenizer) -> None:
     broken = make_model(seed=1)
     with torch.no_grad():
         broken.embedding.weight.fill_(float("nan"))
-    found = ask_benchmark("q", [row("bat", "ten", "dat")], broken, make_model(seed=2), words, EVALS, torch.float32)
+    found = ask_benchmark(
+        "q", [row("bat", "ten", "dat")], broken, make_model(seed=2), words, EVALS, torch.float32
+    )
     assert found[0].log_likelihoods is None and found[0].base_log_likelihoods is not None
 
 
-# ---- the same numbers as lm-evaluation-harness --------------------------------------------------------------------------
+# ---- the same numbers as lm-evaluation-harness ---------------------------------------------------
 
 HARNESS = """
 import json, sys
@@ -151,8 +191,12 @@ doc_to_choice: "choices"'''
 MARKS = "from lm_eval.tasks.hellaswag.utils import process_docs\n"
 
 
-def test_both_accuracies_equal_those_of_lm_eval_row_by_row(words: Tokenizer, tmp_path: Path) -> None:
-    pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'picochat[lm-eval]'")
+def test_both_accuracies_equal_those_of_lm_eval_row_by_row(
+    words: Tokenizer, tmp_path: Path
+) -> None:
+    pytest.importorskip(
+        "lm_eval", reason="lm-eval is not installed: pip install 'picochat[lm-eval]'"
+    )
     model = make_model(ModelConfig.model_validate({**MODEL.model_dump(), "context": 160}))
     folder = exported(model, tmp_path)
     layouts: dict[str, tuple[list[dict[str, Any]], str]] = {
@@ -170,7 +214,9 @@ def test_both_accuracies_equal_those_of_lm_eval_row_by_row(words: Tokenizer, tmp
         items = read_benchmark(name, local_benchmark(name, tmp_path / f"{name}.jsonl").files).items
         asked = ask_benchmark(name, items, model, model, words, EVALS, torch.float32)
         assert len(items) == len(theirs[name])
-        for row, answer, other in zip(items, asked, sorted(theirs[name], key=lambda found: found["doc"]), strict=True):
+        for row, answer, other in zip(
+            items, asked, sorted(theirs[name], key=lambda found: found["doc"]), strict=True
+        ):
             assert answer.log_likelihoods == pytest.approx(other["sums"], abs=2e-3)
             assert verdict(is_right, row, answer) == other["acc"], row.id
             assert verdict(is_right_norm, row, answer) == other["acc_norm"], row.id
@@ -197,7 +243,10 @@ def verdict(right: Callable[..., bool], row: BenchmarkRow, answer: ExternalAsked
 
 
 def harness(folder: Path, tasks: Path, work: Path) -> dict[str, list[dict[str, Any]]]:
-    """What lm-eval says, in a process of its own: it brings its own warnings, threads and caches. Offline."""
+    """What lm-eval says, in a process of its own: it brings its own warnings, threads and caches.
+
+    Offline.
+    """
     environment = {
         "PATH": "/usr/bin:/bin",
         "HF_HOME": str(work / "hf"),

@@ -1,4 +1,6 @@
-"""Scores of benchmarks follow from kept likelihoods alone, and nothing that is not whole is measured."""
+"""Scores of benchmarks follow from kept likelihoods alone, and nothing that is not whole is
+measured.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,14 @@ from tests.builders import make_benchmark_facts, make_benchmark_items, make_exte
 
 
 def item(characters: list[int], correct: int) -> BenchmarkItem:
-    return BenchmarkItem(id="q-00000", benchmark="q", digest="0" * 64, characters=characters, correct=correct)
+    return BenchmarkItem(
+        id="q-00000", benchmark="q", digest="0" * 64, characters=characters, correct=correct
+    )
 
 
-def score(count: int = 100, right: int = 60, dirty: tuple[str, ...] = (), **changes: Any) -> ExternalScore:
+def score(
+    count: int = 100, right: int = 60, dirty: tuple[str, ...] = (), **changes: Any
+) -> ExternalScore:
     """The score of a benchmark with one answer replaced by `changes`."""
     items = make_benchmark_items("q", count)
     answers = make_external_answers(items, right)
@@ -60,7 +66,9 @@ def test_each_rate_counts_its_own_rows_and_its_own_model() -> None:
 )
 def test_one_row_without_a_score_leaves_the_benchmark_unmeasured(changes: dict[str, Any]) -> None:
     found = score(**changes)
-    assert [rate.share for rate in (found.all, found.clean, found.acc, found.acc_norm) if rate] == [None] * 4
+    assert [rate.share for rate in (found.all, found.clean, found.acc, found.acc_norm) if rate] == [
+        None
+    ] * 4
 
 
 def test_a_base_model_without_a_score_leaves_the_chat_models() -> None:
@@ -71,7 +79,9 @@ def test_a_base_model_without_a_score_leaves_the_chat_models() -> None:
 
 def test_fewer_items_than_the_facts_state_are_no_benchmark() -> None:
     items = make_benchmark_items("q", 99)
-    found = external_scores_of({"q": make_benchmark_facts(rows=100)}, items, make_external_answers(items, 99), {})
+    found = external_scores_of(
+        {"q": make_benchmark_facts(rows=100)}, items, make_external_answers(items, 99), {}
+    )
     assert found["q"].all.share is None and found["q"].clean.share is None
 
 
@@ -81,7 +91,9 @@ def test_an_option_too_long_for_the_model_counts_as_failed() -> None:
 
 
 def test_the_accuracy_that_the_gate_reads_is_the_benchmarks_own() -> None:
-    items = [BenchmarkItem(id="q-00000", benchmark="q", digest="0" * 64, characters=[5, 10], correct=1)]
+    items = [
+        BenchmarkItem(id="q-00000", benchmark="q", digest="0" * 64, characters=[5, 10], correct=1)
+    ]
     answers = [
         ExternalAsked(
             id="q-00000",

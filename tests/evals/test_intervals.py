@@ -15,7 +15,8 @@ from tests.builders import change, make_evidence, make_scores_facts
 
 
 def test_the_interval_of_one_in_ten_is_that_of_the_formula_by_hand() -> None:
-    # centre (0.1 + 0.384146 / 2) / 1.384146 = 0.211014; reach 1.959964 * sqrt(0.009 + 0.0096036) / 1.384146 = 0.193137
+    # centre (0.1 + 0.384146 / 2) / 1.384146 = 0.211014; reach 1.959964 * sqrt(0.009 + 0.0096036) /
+    # 1.384146 = 0.193137
     low, high = wilson_interval(0.1, 10)
     assert low == pytest.approx(0.0178762, abs=1e-6)
     assert high == pytest.approx(0.4041500, abs=1e-6)
@@ -35,11 +36,15 @@ def test_none_and_all_have_one_exact_end(count: int) -> None:
 
 
 @given(count=st.integers(1, 10_000), data=st.data())
-def test_the_ends_are_the_shares_that_a_test_would_just_not_reject(count: int, data: st.DataObject) -> None:
+def test_the_ends_are_the_shares_that_a_test_would_just_not_reject(
+    count: int, data: st.DataObject
+) -> None:
     """The definition: |share - end| = z * sqrt(end * (1 - end) / count)."""
     passed = data.draw(st.integers(0, count))
     for end in wilson_interval(passed / count, count):
-        assert abs(passed / count - end) == pytest.approx(Z_95 * math.sqrt(end * (1 - end) / count), abs=1e-9)
+        assert abs(passed / count - end) == pytest.approx(
+            Z_95 * math.sqrt(end * (1 - end) / count), abs=1e-9
+        )
 
 
 def test_nothing_counted_is_unmeasured() -> None:
@@ -56,7 +61,7 @@ def test_half_width_is_widest_in_the_middle_and_shrinks_with_rows() -> None:
     assert half_width(70) > half_width(70, 0.3) > half_width(700, 0.3)
 
 
-# ---- against other libraries -----------------------------------------------------------------------------------------
+# ---- against other libraries ---------------------------------------------------------------------
 
 GOLDEN = read_json(Path(__file__).parent / "golden" / "intervals.json")
 
@@ -65,7 +70,9 @@ def test_intervals_are_those_of_statsmodels_and_scipy() -> None:
     """Kept in golden/intervals.json with their versions; golden/make_intervals.py makes them again."""
     rows = GOLDEN["rows"]
     assert len(rows) > 120
-    assert {0, 1} <= {passed for passed, *_ in rows} and any(passed == count for passed, count, *_ in rows)
+    assert {0, 1} <= {passed for passed, *_ in rows} and any(
+        passed == count for passed, count, *_ in rows
+    )
     for passed, count, *ends in rows:
         found = rate(passed, count)
         assert [found.low, found.high] * 2 == pytest.approx(ends, abs=1e-12), (passed, count)
@@ -76,17 +83,28 @@ def test_the_quantile_is_scipys() -> None:
 
 
 def test_half_width_is_half_of_statsmodels_interval_at_even_odds() -> None:
-    halves = {count: (high - low) / 2 for passed, count, low, high, *_ in GOLDEN["rows"] if 2 * passed == count}
+    halves = {
+        count: (high - low) / 2
+        for passed, count, low, high, *_ in GOLDEN["rows"]
+        if 2 * passed == count
+    }
     assert len(halves) > 8
     for count, half in halves.items():
         assert half_width(count) == pytest.approx(half, abs=1e-12)
 
 
 @given(count=st.integers(1, 2_000), data=st.data())
-def test_more_passes_never_lower_an_end_and_the_mirror_is_the_mirror(count: int, data: st.DataObject) -> None:
+def test_more_passes_never_lower_an_end_and_the_mirror_is_the_mirror(
+    count: int, data: st.DataObject
+) -> None:
     passed = data.draw(st.integers(0, count))
     found, mirrored = rate(passed, count), rate(count - passed, count)
-    assert found.low is not None and found.high is not None and found.share is not None and mirrored.high is not None
+    assert (
+        found.low is not None
+        and found.high is not None
+        and found.share is not None
+        and mirrored.high is not None
+    )
     assert 0.0 <= found.low <= found.share <= found.high <= 1.0
     assert found.low == pytest.approx(1 - mirrored.high, abs=1e-12)
     if passed < count:
@@ -96,9 +114,12 @@ def test_more_passes_never_lower_an_end_and_the_mirror_is_the_mirror(count: int,
 
 
 @pytest.mark.parametrize(
-    ("passed", "count", "chance"), [(36, 70, 0.25), (0, 70, 0.25), (70, 70, 0.25), (9, 36, 0.25), (1, 1, 0.5)]
+    ("passed", "count", "chance"),
+    [(36, 70, 0.25), (0, 70, 0.25), (70, 70, 0.25), (9, 36, 0.25), (1, 1, 0.5)],
 )
-def test_choice_over_chance_is_zero_for_guessing_and_one_for_perfect(passed: int, count: int, chance: float) -> None:
+def test_choice_over_chance_is_zero_for_guessing_and_one_for_perfect(
+    passed: int, count: int, chance: float
+) -> None:
     """(k/n - c) / (1 - c), by hand, and the same at the interval's lower end."""
     found = rate(passed, count)
     assert found.low is not None
@@ -106,7 +127,9 @@ def test_choice_over_chance_is_zero_for_guessing_and_one_for_perfect(passed: int
     scores = make_scores_facts()
     evidence = make_evidence(scores=change(scores, skills={**scores.skills, "choice": choice}))
     assert choice_over_chance(evidence) == pytest.approx((passed / count - chance) / (1 - chance))
-    assert choice_over_chance_lower_95(evidence) == pytest.approx((found.low - chance) / (1 - chance))
+    assert choice_over_chance_lower_95(evidence) == pytest.approx(
+        (found.low - chance) / (1 - chance)
+    )
     if passed == count:
         assert choice_over_chance(evidence) == 1.0
     if passed == count * chance:

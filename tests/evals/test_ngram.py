@@ -20,7 +20,9 @@ class DictModel:
     def __init__(self, documents: list[list[int]], vocab_size: int, order: int) -> None:
         self.vocab_size, self.order = vocab_size, order
         raw = [Counter[tuple[int, ...]]() for _ in range(order + 1)]
-        left: list[defaultdict[tuple[int, ...], set[int]]] = [defaultdict(set) for _ in range(order + 1)]
+        left: list[defaultdict[tuple[int, ...], set[int]]] = [
+            defaultdict(set) for _ in range(order + 1)
+        ]
         for document in documents:
             for length in range(1, order + 1):
                 for start in range(len(document) - length + 1):
@@ -32,7 +34,11 @@ class DictModel:
         self.discounts: list[tuple[float, ...]] = [()]
         for length in range(1, order + 1):
             whole = length == order
-            counts = {g: n if whole or g[0] == BOS else len(left[length][g]) for g, n in raw[length].items() if g[-1] != BOS}
+            counts = {
+                g: n if whole or g[0] == BOS else len(left[length][g])
+                for g, n in raw[length].items()
+                if g[-1] != BOS
+            }
             self.counts.append(counts)
             self.discounts.append((0.0, *self.discounts_of(Counter(counts.values()))))
 
@@ -56,7 +62,9 @@ class DictModel:
         return p
 
     def nats(self, documents: list[list[int]]) -> list[float]:
-        return [-math.log(self.probability(d[:i], d[i])) for d in documents for i in range(1, len(d))]
+        return [
+            -math.log(self.probability(d[:i], d[i])) for d in documents for i in range(1, len(d))
+        ]
 
 
 def stream(documents: list[list[int]]) -> np.ndarray:
@@ -80,19 +88,29 @@ def make_documents(seed: int, count: int, vocab_size: int, longest: int = 30) ->
 def test_every_token_has_the_probability_of_the_slow_model(order: int) -> None:
     train, held_out = make_documents(1, 60, 23), make_documents(2, 20, 23)
     expected = DictModel(train, 23, order).nats(held_out)
-    assert ngram_nats(stream(train), stream(held_out), 23, BOS, order) == pytest.approx(expected, rel=1e-12)
+    assert ngram_nats(stream(train), stream(held_out), 23, BOS, order) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
-DOCUMENTS = st.lists(st.lists(st.integers(1, 4), max_size=8).map(lambda tokens: [BOS, *tokens]), min_size=1, max_size=8)
+DOCUMENTS = st.lists(
+    st.lists(st.integers(1, 4), max_size=8).map(lambda tokens: [BOS, *tokens]),
+    min_size=1,
+    max_size=8,
+)
 
 
 @settings(max_examples=60)
 @given(train=DOCUMENTS, held_out=DOCUMENTS)
-def test_tiny_texts_have_the_probability_of_the_slow_model(train: list[list[int]], held_out: list[list[int]]) -> None:
+def test_tiny_texts_have_the_probability_of_the_slow_model(
+    train: list[list[int]], held_out: list[list[int]]
+) -> None:
     if all(len(document) == 1 for document in train):
         return
     expected = DictModel(train, 6, 4).nats(held_out)
-    assert ngram_nats(stream(train), stream(held_out), 6, BOS, 4) == pytest.approx(expected, rel=1e-12)
+    assert ngram_nats(stream(train), stream(held_out), 6, BOS, 4) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("history", [[], [5], [5, 12], [7, 7, 7, 7, 7, 7], [3, 8, 19, 2, 6]])
@@ -114,7 +132,9 @@ def test_bos_is_no_target_and_contexts_do_not_cross_it() -> None:
 
 def test_the_order_of_training_documents_does_not_matter() -> None:
     train, held_out = make_documents(1, 60, 23), make_documents(2, 20, 23)
-    forward, backward = (ngram_nats(stream(each), stream(held_out), 23, BOS) for each in (train, train[::-1]))
+    forward, backward = (
+        ngram_nats(stream(each), stream(held_out), 23, BOS) for each in (train, train[::-1])
+    )
     assert forward == pytest.approx(backward, rel=1e-12)
 
 
@@ -134,7 +154,9 @@ def test_longer_contexts_and_more_text_help() -> None:
 def test_discounts_are_those_of_the_formula_or_plain_where_counts_are_missing() -> None:
     counts = np.repeat([1, 2, 3, 4, 9], [40, 20, 10, 6, 3])
     share = 40 / (40 + 2 * 20)
-    assert discounts_of(counts) == pytest.approx((1 - 2 * share * 20 / 40, 2 - 3 * share * 10 / 20, 3 - 4 * share * 6 / 10))
+    assert discounts_of(counts) == pytest.approx(
+        (1 - 2 * share * 20 / 40, 2 - 3 * share * 10 / 20, 3 - 4 * share * 6 / 10)
+    )
     assert discounts_of(np.array([1, 1, 2, 3])) == PLAIN_DISCOUNTS
 
 

@@ -8,13 +8,19 @@ import torch
 from picochat.config import EvalConfig, ModelConfig
 from picochat.evals.replies import ask_all, row_prompt
 from picochat.model.gpt import GPT, initialise
-from picochat.model.sampling import continuation_log_likelihoods, greedy_replies, option_log_likelihoods
+from picochat.model.sampling import (
+    continuation_log_likelihoods,
+    greedy_replies,
+    option_log_likelihoods,
+)
 from picochat.skills.mixture import make_rows
 from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import choice_candidates
 from picochat.tokens.tokenizer import Tokenizer, train
 
-CONFIG = ModelConfig(context=64, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64)
+CONFIG = ModelConfig(
+    context=64, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64
+)
 SETTINGS = EvalConfig(max_new_tokens=16)
 
 
@@ -44,24 +50,43 @@ def rows() -> list[EvalRow]:
     return evals
 
 
-def test_replies_in_batches_equal_those_of_one_row_at_a_time(model: GPT, tokenizer: Tokenizer, rows: list[EvalRow]) -> None:
+def test_replies_in_batches_equal_those_of_one_row_at_a_time(
+    model: GPT, tokenizer: Tokenizer, rows: list[EvalRow]
+) -> None:
     together = ask_all(model, rows, tokenizer, SETTINGS, torch.float32, "together")
-    alone = ask_all(model, rows, tokenizer, SETTINGS.model_copy(update={"batch_rows": 1}), torch.float32, "alone")
-    assert {row: said.text for row, said in together.items()} == {row: said.text for row, said in alone.items()}
-    assert len({said.text for said in together.values()}) > len(rows) / 2  # the model does say different things
+    alone = ask_all(
+        model,
+        rows,
+        tokenizer,
+        SETTINGS.model_copy(update={"batch_rows": 1}),
+        torch.float32,
+        "alone",
+    )
+    assert {row: said.text for row, said in together.items()} == {
+        row: said.text for row, said in alone.items()
+    }
+    assert (
+        len({said.text for said in together.values()}) > len(rows) / 2
+    )  # the model does say different things
     for row, said in together.items():
         if said.log_likelihoods is not None:
             assert said.log_likelihoods == pytest.approx(alone[row].log_likelihoods, abs=2e-6)
 
 
-def test_order_of_rows_changes_no_reply(model: GPT, tokenizer: Tokenizer, rows: list[EvalRow]) -> None:
+def test_order_of_rows_changes_no_reply(
+    model: GPT, tokenizer: Tokenizer, rows: list[EvalRow]
+) -> None:
     shuffled = random.Random(5).sample(rows, len(rows))
     config = SETTINGS.model_copy(update={"batch_rows": 7})
-    first, second = (ask_all(model, some, tokenizer, config, torch.float32, "rows") for some in (rows, shuffled))
+    first, second = (
+        ask_all(model, some, tokenizer, config, torch.float32, "rows") for some in (rows, shuffled)
+    )
     assert first == second
 
 
-def test_every_row_is_answered_within_the_limit(model: GPT, tokenizer: Tokenizer, rows: list[EvalRow]) -> None:
+def test_every_row_is_answered_within_the_limit(
+    model: GPT, tokenizer: Tokenizer, rows: list[EvalRow]
+) -> None:
     said = ask_all(model, rows, tokenizer, SETTINGS, torch.float32, "rows")
     assert set(said) == {row.id for row in rows}
     for row in rows:
@@ -72,26 +97,41 @@ def test_every_row_is_answered_within_the_limit(model: GPT, tokenizer: Tokenizer
 
 def test_rows_that_end_do_not_change_those_that_go_on(model: GPT) -> None:
     generator = random.Random(0)
-    prompts = [[generator.randrange(6, 400) for _ in range(length)] for length in (2, 5, 60, 9, 9, 30, 63, 4)]
+    prompts = [
+        [generator.randrange(6, 400) for _ in range(length)]
+        for length in (2, 5, 60, 9, 9, 30, 63, 4)
+    ]
     free = greedy_replies(model, prompts, end=-1, max_new_tokens=20)
     end = free[3][4]
     stopped = greedy_replies(model, prompts, end=end, max_new_tokens=20)
     assert stopped == [reply[: reply.index(end)] if end in reply else reply for reply in free]
     assert stopped != free
-    assert [len(reply) for reply in free] == [min(20, CONFIG.context - len(prompt)) for prompt in prompts]
+    assert [len(reply) for reply in free] == [
+        min(20, CONFIG.context - len(prompt)) for prompt in prompts
+    ]
 
 
-def test_options_that_share_a_prompt_have_the_likelihoods_of_whole_texts(model: GPT, tokenizer: Tokenizer) -> None:
-    questions = [([6, 7, 8, 9], [[10, 11, 12], [13], [14, 15]]), ([20], [[21, 22, 23, 24], [25, 26]]), ([30] * 20, [[31]])]
+def test_options_that_share_a_prompt_have_the_likelihoods_of_whole_texts(
+    model: GPT, tokenizer: Tokenizer
+) -> None:
+    questions = [
+        ([6, 7, 8, 9], [[10, 11, 12], [13], [14, 15]]),
+        ([20], [[21, 22, 23, 24], [25, 26]]),
+        ([30] * 20, [[31]]),
+    ]
     found = option_log_likelihoods(model, questions, pad=tokenizer.pad)
     assert [len(sums) for sums in found] == [3, 2, 1]
     for (prompt, options), sums in zip(questions, found, strict=True):
-        assert sums == pytest.approx(continuation_log_likelihoods(model, [(prompt, option) for option in options]), abs=1e-4)
+        assert sums == pytest.approx(
+            continuation_log_likelihoods(model, [(prompt, option) for option in options]), abs=1e-4
+        )
 
 
 def test_options_of_one_token_need_no_second_reading(model: GPT, tokenizer: Tokenizer) -> None:
     found = option_log_likelihoods(model, [([6, 7, 8], [[9], [10]])], pad=tokenizer.pad)
-    assert found[0] == pytest.approx(continuation_log_likelihoods(model, [([6, 7, 8], [9]), ([6, 7, 8], [10])]), abs=1e-5)
+    assert found[0] == pytest.approx(
+        continuation_log_likelihoods(model, [([6, 7, 8], [9]), ([6, 7, 8], [10])]), abs=1e-5
+    )
 
 
 def test_a_prompt_longer_than_the_context_keeps_its_end(model: GPT, tokenizer: Tokenizer) -> None:
@@ -99,4 +139,6 @@ def test_a_prompt_longer_than_the_context_keeps_its_end(model: GPT, tokenizer: T
     assert len(row_prompt(long, tokenizer)) > CONFIG.context
     said = ask_all(model, [long], tokenizer, SETTINGS, torch.float32, "long")
     kept = row_prompt(long, tokenizer)[-(CONFIG.context - 1) :]
-    assert said["long"].text == tokenizer.decode(greedy_replies(model, [kept], end=tokenizer.end, max_new_tokens=16)[0])
+    assert said["long"].text == tokenizer.decode(
+        greedy_replies(model, [kept], end=tokenizer.end, max_new_tokens=16)[0]
+    )

@@ -1,4 +1,6 @@
-"""A text that a model says is followed with no gap, one beside a near tie with a small one, and any other one is not."""
+"""A text that a model says is followed with no gap, one beside a near tie with a small one, and any
+other one is not.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,12 @@ def speaker(tmp_path_factory: pytest.TempPathFactory) -> Speaker:
     sft, _ = make_rows("release_skills", 100, 10, "scratchpad", 1)
     place = tmp_path_factory.mktemp("retrace") / "tokenizer.json"
     place.write_bytes(train((f"{row.user}\n{row.assistant}" for row in sft), 400))
-    model = GPT(ModelConfig(context=64, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64), 400)
+    model = GPT(
+        ModelConfig(
+            context=64, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64
+        ),
+        400,
+    )
     initialise(model, 3)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -33,7 +40,9 @@ def speaker(tmp_path_factory: pytest.TempPathFactory) -> Speaker:
 
 
 def said(speaker: Speaker, prompt: list[int], tokens: int = 8) -> list[int]:
-    return greedy_replies(speaker.model, [prompt], end=speaker.tokenizer.end, max_new_tokens=tokens)[0]
+    return greedy_replies(
+        speaker.model, [prompt], end=speaker.tokenizer.end, max_new_tokens=tokens
+    )[0]
 
 
 def test_what_the_model_says_has_no_gap_however_it_is_spelled(speaker: Speaker) -> None:

@@ -13,7 +13,9 @@ from picochat.skills.rows import EvalRow, as_eval_row
 
 SFT, EVALS = make_rows("release_skills", 200, 120, "scratchpad", 1)
 ROWS = {row.id: row for row in EVALS}
-MEASURED = Measured(base_bits_per_byte=1.0, sft_bits_per_byte=1.1, ngram_bits_per_byte=2.0, ngram_train_tokens=5)
+MEASURED = Measured(
+    base_bits_per_byte=1.0, sft_bits_per_byte=1.1, ngram_bits_per_byte=2.0, ngram_train_tokens=5
+)
 
 
 def make_asked(row: EvalRow, reply: str | None = None, **changes: object) -> Asked:
@@ -42,18 +44,33 @@ def scored(asked: list[Asked], dirty: set[str] | None = None):
 
 def test_right_replies_score_full_and_empty_ones_nothing() -> None:
     full = scored([make_asked(row) for row in EVALS])
-    assert {name: skill.all.share for name, skill in full.skills.items()} == dict.fromkeys(full.skills, 1.0)
+    assert {name: skill.all.share for name, skill in full.skills.items()} == dict.fromkeys(
+        full.skills, 1.0
+    )
     assert all(skill.base.share == 0.0 for skill in full.skills.values())
-    assert full.refusal.share == 1.0 and full.over_refusal.share == 1.0 and full.unsupported_claims.share == 0.0
-    none = scored([make_asked(row, "", log_likelihoods=[-1.0] * 4 if row.choice_labels else None) for row in EVALS])
+    assert (
+        full.refusal.share == 1.0
+        and full.over_refusal.share == 1.0
+        and full.unsupported_claims.share == 0.0
+    )
+    none = scored(
+        [
+            make_asked(row, "", log_likelihoods=[-1.0] * 4 if row.choice_labels else None)
+            for row in EVALS
+        ]
+    )
     assert all(skill.all.passed == 0 for skill in none.skills.values())
 
 
 def test_counts_add_up_and_dirty_rows_leave_the_clean_rate() -> None:
-    dirty = {row.id for row in EVALS if row.skill == "math"} - {next(row.id for row in EVALS if row.skill == "math")}
+    dirty = {row.id for row in EVALS if row.skill == "math"} - {
+        next(row.id for row in EVALS if row.skill == "math")
+    }
     facts = scored([make_asked(row) for row in EVALS], dirty)
     assert sum(skill.all.count for skill in facts.skills.values()) == len(EVALS)
-    assert facts.skills["math"].clean.count == 1 and facts.skills["math"].all.count == len(dirty) + 1
+    assert (
+        facts.skills["math"].clean.count == 1 and facts.skills["math"].all.count == len(dirty) + 1
+    )
     assert facts.skills["spelling"].clean == facts.skills["spelling"].all
 
 
@@ -66,7 +83,11 @@ def test_choice_is_judged_by_likelihood_not_by_text() -> None:
 
 def test_nothing_asked_is_unmeasured_not_zero() -> None:
     facts = scored([])
-    assert facts.sft_fit.share is None and facts.skills["math"].all.share is None and facts.memorized.share is None
+    assert (
+        facts.sft_fit.share is None
+        and facts.skills["math"].all.share is None
+        and facts.memorized.share is None
+    )
 
 
 def test_fit_is_counted_on_the_rows_own_questions() -> None:
@@ -89,7 +110,7 @@ def test_memorization_wants_every_token() -> None:
     assert facts.memorized.share == pytest.approx(0.5)
 
 
-# ---- a pure function --------------------------------------------------------------------------------------------------
+# ---- a pure function -----------------------------------------------------------------------------
 
 HOSTILE = (
     "",
@@ -105,7 +126,11 @@ HOSTILE = (
 
 def hostile_replies() -> list[Asked]:
     return [
-        make_asked(row, None if number % 3 else HOSTILE[number % len(HOSTILE)], base_reply=HOSTILE[(number + 1) % len(HOSTILE)])
+        make_asked(
+            row,
+            None if number % 3 else HOSTILE[number % len(HOSTILE)],
+            base_reply=HOSTILE[(number + 1) % len(HOSTILE)],
+        )
         for number, row in enumerate(EVALS)
     ]
 
@@ -124,7 +149,10 @@ def test_writing_and_reading_replies_twice_changes_no_score(tmp_path: Path) -> N
     again = asked
     for turn in range(2):
         write_jsonl(tmp_path / f"{turn}.jsonl", again)
-        again = [parse_record(Asked, value, "replies") for _, value in read_jsonl(tmp_path / f"{turn}.jsonl")]
+        again = [
+            parse_record(Asked, value, "replies")
+            for _, value in read_jsonl(tmp_path / f"{turn}.jsonl")
+        ]
     assert again == asked
     assert (tmp_path / "0.jsonl").read_bytes() == (tmp_path / "1.jsonl").read_bytes()
     assert scored(again) == scored(asked)
@@ -132,11 +160,19 @@ def test_writing_and_reading_replies_twice_changes_no_score(tmp_path: Path) -> N
 
 def test_bytes_that_are_not_utf_8_score_like_the_text_that_the_tokenizer_makes_of_them() -> None:
     row = next(row for row in EVALS if row.skill == "math")
-    text = (b"Final answer: " + bytes([0xFF, 0xC3, 0x28, 0xF0, 0x9F])).decode("utf-8", errors="replace")
+    text = (b"Final answer: " + bytes([0xFF, 0xC3, 0x28, 0xF0, 0x9F])).decode(
+        "utf-8", errors="replace"
+    )
     assert judge(row, make_asked(row, text)).reason == "wrong_answer"
 
 
-@pytest.mark.parametrize("likelihoods", [[], [-1.0], [float("nan")] * 4, [-1.0] * 4, [-1.0, -2.0, -3.0, float("-inf")]])
+@pytest.mark.parametrize(
+    "likelihoods", [[], [-1.0], [float("nan")] * 4, [-1.0] * 4, [-1.0, -2.0, -3.0, float("-inf")]]
+)
 def test_likelihoods_that_single_out_no_option_pass_nothing(likelihoods: list[float]) -> None:
-    row = next(row for row in EVALS if row.correct_choice and row.choice_labels.index(row.correct_choice) > 0)
+    row = next(
+        row
+        for row in EVALS
+        if row.correct_choice and row.choice_labels.index(row.correct_choice) > 0
+    )
     assert not judge(row, make_asked(row, log_likelihoods=likelihoods)).passed

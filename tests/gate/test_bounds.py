@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picochat.gate.bounds import Bound, above, at_least, at_most, below, between, exactly, measured, shown_number
+from picochat.gate.bounds import (
+    Bound,
+    above,
+    at_least,
+    at_most,
+    below,
+    between,
+    exactly,
+    measured,
+    shown_number,
+)
 
 EVERY_KIND = [at_least(0), at_most(0), above(-1), below(1), between(-1, 1), exactly(0), measured()]
 
@@ -27,16 +37,27 @@ def test_missing_and_broken_numbers_satisfy_no_bound(bound: Bound, number: float
         (at_least(1_000_000), 1_000_000, 999_999, ">= 1,000,000"),
     ],
 )
-def test_a_bound_holds_up_to_its_limit_and_prints_as_enforced(bound: Bound, inside: float, outside: float, text: str) -> None:
+def test_a_bound_holds_up_to_its_limit_and_prints_as_enforced(
+    bound: Bound, inside: float, outside: float, text: str
+) -> None:
     assert bound.holds(inside)
     assert not bound.holds(outside)
     assert str(bound) == text
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
+@given(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
 def test_at_least_and_below_share_no_number_and_leave_none_out(limit: float, number: float) -> None:
     assert at_least(limit).holds(number) != below(limit).holds(number)
 
 
 def test_numbers_are_shown_so_that_people_can_compare_them() -> None:
-    assert [shown_number(n) for n in (0, 2_240, 1_970_000, 2.0378, 0.00001)] == ["0", "2,240", "1.97M", "2.038", "1e-05"]
+    assert [shown_number(n) for n in (0, 2_240, 1_970_000, 2.0378, 0.00001)] == [
+        "0",
+        "2,240",
+        "1.97M",
+        "2.038",
+        "1e-05",
+    ]

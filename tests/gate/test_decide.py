@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picochat.gate.bounds import at_least, exactly
-from picochat.gate.decide import ADVICE, ALWAYS, RELEASE, SKILL_ADVICE, SKILL_ONLY, Row, Strictness, decide, verdict
+from picochat.gate.decide import (
+    ADVICE,
+    ALWAYS,
+    RELEASE,
+    SKILL_ADVICE,
+    SKILL_ONLY,
+    Row,
+    Strictness,
+    decide,
+    verdict,
+)
 from picochat.gate.evidence import Evidence
 from picochat.gate.preflight import CHECKS
 from picochat.gate.release import RULES
@@ -19,7 +29,17 @@ SOFT = Strictness("skill_release", softened=True)
 
 
 def row(number: float | None, **changes: object) -> Row:
-    made = Row("row", "a number", "units", lambda _: number, at_least(10), at_least(5), RELEASE, "why", "do this")
+    made = Row(
+        "row",
+        "a number",
+        "units",
+        lambda _: number,
+        at_least(10),
+        at_least(5),
+        RELEASE,
+        "why",
+        "do this",
+    )
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -37,7 +57,9 @@ def row(number: float | None, **changes: object) -> Row:
         (None, Strictness("research", softened=False), "unmeasured"),
     ],
 )
-def test_a_number_is_judged_by_the_stricter_bound_that_it_misses(number: float, strictness: Strictness, status: str) -> None:
+def test_a_number_is_judged_by_the_stricter_bound_that_it_misses(
+    number: float, strictness: Strictness, status: str
+) -> None:
     assert decide([row(number)], EVIDENCE, strictness)[0].status == status
 
 
@@ -47,7 +69,11 @@ def test_rows_that_always_block_keep_their_strength_in_short_runs() -> None:
 
 
 def test_the_printed_bound_is_the_one_that_was_missed() -> None:
-    assert [decide([row(n)], EVIDENCE, STRICT)[0].bound for n in (12, 9, 4)] == [">= 10", ">= 10", ">= 5"]
+    assert [decide([row(n)], EVIDENCE, STRICT)[0].bound for n in (12, 9, 4)] == [
+        ">= 10",
+        ">= 10",
+        ">= 5",
+    ]
 
 
 def test_rows_of_one_name_make_one_finding_the_worst() -> None:
@@ -78,7 +104,9 @@ def test_an_unmeasured_row_is_at_most_a_warning() -> None:
 @given(st.lists(st.sampled_from(["pass", "warn", "block", "unmeasured"]), min_size=1))
 def test_a_verdict_passes_only_where_every_finding_does(statuses: list[str]) -> None:
     findings = [
-        FindingRecord(name="n", status=status, measured=None, unit="", bound="", message="", fix=None)  # type: ignore[arg-type]
+        FindingRecord(
+            name="n", status=status, measured=None, unit="", bound="", message="", fix=None
+        )  # type: ignore[arg-type]
         for status in statuses
     ]
     assert (verdict(findings) == "pass") == (set(statuses) == {"pass"})
@@ -88,7 +116,9 @@ def test_a_verdict_passes_only_where_every_finding_does(statuses: list[str]) -> 
 @pytest.mark.parametrize("table", [CHECKS, RULES], ids=["CHECKS", "RULES"])
 def test_no_row_passes_where_its_number_is_missing(table: tuple[Row, ...]) -> None:
     for profile, softened, number in product(
-        ("research", "first_release", "skill_release"), (True, False), (None, float("nan"), float("inf"))
+        ("research", "first_release", "skill_release"),
+        (True, False),
+        (None, float("nan"), float("inf")),
     ):
         blind = [replace(one, measure=lambda _, n=number: n) for one in table]
         findings = decide(blind, make_evidence(), Strictness(profile, softened))

@@ -18,18 +18,27 @@ from tests.builders import (
 
 
 def test_every_measure_is_used_by_a_row() -> None:
-    public = {name for name, value in vars(measures).items() if inspect.isfunction(value) and not name.startswith("_")}
+    public = {
+        name
+        for name, value in vars(measures).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    }
     public = {name for name in public if getattr(measures, name).__module__ == measures.__name__}
     tables = ast.parse(inspect.getsource(preflight)), ast.parse(inspect.getsource(release))
-    used = {node.attr for table in tables for node in ast.walk(table) if isinstance(node, ast.Attribute)}
+    used = {
+        node.attr for table in tables for node in ast.walk(table) if isinstance(node, ast.Attribute)
+    }
     shared_by_measures_and_texts = {"judged_skills", "ratio", "provenance_gaps", "counted_stages"}
     assert public - used - shared_by_measures_and_texts == set()
 
 
 @pytest.mark.parametrize(
-    ("part", "whole", "expected"), [(1, 4, 0.25), (1, 0, None), (None, 4, None), (1, None, None), (0, 4, 0)]
+    ("part", "whole", "expected"),
+    [(1, 4, 0.25), (1, 0, None), (None, 4, None), (1, None, None), (0, 4, 0)],
 )
-def test_a_ratio_without_both_parts_is_missing(part: float | None, whole: float | None, expected: float | None) -> None:
+def test_a_ratio_without_both_parts_is_missing(
+    part: float | None, whole: float | None, expected: float | None
+) -> None:
     assert measures.ratio(part, whole) == expected
 
 
@@ -41,7 +50,10 @@ def test_the_half_width_is_wilsons_at_one_half() -> None:
 
 def test_items_count_where_rows_repeat_them() -> None:
     repeated = make_rows_facts(eval_items_by_skill={**EVAL_ROWS, "identity": 15})
-    many, few = measures.widest_half_interval(make_evidence()), measures.widest_half_interval(make_evidence(rows=repeated))
+    many, few = (
+        measures.widest_half_interval(make_evidence()),
+        measures.widest_half_interval(make_evidence(rows=repeated)),
+    )
     assert many is not None
     assert few is not None
     assert few > 0.2 > many
@@ -61,11 +73,15 @@ def test_planned_tokens_and_parameters_are_the_runbooks() -> None:
 
 def test_the_scan_is_measured_against_the_corpus_and_not_against_itself() -> None:
     short = make_honesty_facts(scanned_text_bytes=1_000, corpus_text_bytes=1_000)
-    assert measures.scanned_share(make_evidence(honesty=short)) == pytest.approx(1_000 / 4_300_000_000)
+    assert measures.scanned_share(make_evidence(honesty=short)) == pytest.approx(
+        1_000 / 4_300_000_000
+    )
 
 
 def test_a_local_source_needs_no_import_report_but_a_licence() -> None:
-    source = make_corpus_facts().sources[0].model_copy(update={"kind": "files", "import_report": False})
+    source = (
+        make_corpus_facts().sources[0].model_copy(update={"kind": "files", "import_report": False})
+    )
     assert measures.provenance_gaps(source) == []
     assert measures.provenance_gaps(source.model_copy(update={"licence": None})) == ["licence"]
     assert measures.provenance_gaps(source.model_copy(update={"kind": "hub"})) == ["import report"]
@@ -86,5 +102,7 @@ def test_a_baseline_that_saw_less_than_its_due_measures_nothing() -> None:
     weak = make_config(evals={"ngram_train_tokens": 10})
     assert measures.bits_over_baseline(make_evidence(config=weak)) is None
     assert evidence.preflight
-    small = evidence.preflight.model_copy(update={"plan": evidence.preflight.plan.model_copy(update={"train_tokens": 10})})
+    small = evidence.preflight.model_copy(
+        update={"plan": evidence.preflight.plan.model_copy(update={"train_tokens": 10})}
+    )
     assert measures.bits_over_baseline(make_evidence(config=weak, preflight=small)) is not None

@@ -26,7 +26,10 @@ from tests.builders import (
 )
 
 UNPINNED = [change(source, pinned=False) for source in make_corpus_facts().sources]
-UNLICENSED = [change(UNPINNED[0], pinned=True, licence=None, kind="files", import_report=False), *make_corpus_facts().sources]
+UNLICENSED = [
+    change(UNPINNED[0], pinned=True, licence=None, kind="files", import_report=False),
+    *make_corpus_facts().sources,
+]
 SHORT_CORPUS = make_shards_facts(train_tokens=120_000_000)
 
 
@@ -115,7 +118,11 @@ def test_a_healthy_pack_reaches_ready() -> None:
     assert {finding.fix for finding in report.findings} == {None}
 
 
-@pytest.mark.parametrize(("name", "status", "changes"), REFUSALS, ids=[f"{name}-{status}" for name, status, _ in REFUSALS])
+@pytest.mark.parametrize(
+    ("name", "status", "changes"),
+    REFUSALS,
+    ids=[f"{name}-{status}" for name, status, _ in REFUSALS],
+)
 def test_each_check_can_refuse_alone(name: str, status: str, changes: dict[str, Any]) -> None:
     report = decide_preflight(make_evidence(**changes))
     as_bad = [finding for finding in report.findings if finding.status == status]
@@ -129,8 +136,14 @@ def test_each_check_can_refuse_alone(name: str, status: str, changes: dict[str, 
         assert report.status == "warn"
 
 
-@pytest.mark.parametrize(("name", "status", "changes"), REFUSALS, ids=[f"{name}-{status}" for name, status, _ in REFUSALS])
-def test_each_refusal_states_value_bound_and_remedy(name: str, status: str, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("name", "status", "changes"),
+    REFUSALS,
+    ids=[f"{name}-{status}" for name, status, _ in REFUSALS],
+)
+def test_each_refusal_states_value_bound_and_remedy(
+    name: str, status: str, changes: dict[str, Any]
+) -> None:
     finding = finding_of(make_evidence(**changes), name)
     assert finding.fix
     assert finding.bound in finding.message
@@ -208,7 +221,12 @@ def test_a_short_release_run_is_warned_and_not_blocked() -> None:
     config = make_config(base={"steps": 100})
     report = decide_preflight(make_evidence(config=config, rows=make_rows_facts(shared_items=3)))
     assert not report.long_run
-    assert finding_of(make_evidence(config=config, rows=make_rows_facts(shared_items=3)), "eval_independence").status == "warn"
+    assert (
+        finding_of(
+            make_evidence(config=config, rows=make_rows_facts(shared_items=3)), "eval_independence"
+        ).status
+        == "warn"
+    )
     assert report.status == "warn"
 
 
@@ -220,12 +238,17 @@ def test_a_short_release_run_is_warned_and_not_blocked() -> None:
         ("held_out_tokens", {"shards": make_shards_facts(held_out_tokens=0)}),
         ("tokenizer_roundtrip", {"shards": make_shards_facts(roundtrip_failures=1)}),
         ("sft_rows", {"rows": make_rows_facts(sft_train_rows=0)}),
-        ("attention_backend_runtime", {"host": make_host_facts(attention_problem="no kernel", attention_error=None)}),
+        (
+            "attention_backend_runtime",
+            {"host": make_host_facts(attention_problem="no kernel", attention_error=None)},
+        ),
         ("memory_fit", {"host": make_host_facts(free_memory_share=0.0)}),
         ("disk_space", {"host": make_host_facts(free_disk_bytes=10)}),
     ],
 )
-def test_what_makes_a_run_meaningless_blocks_every_profile_and_length(profile: str, name: str, changes: dict[str, Any]) -> None:
+def test_what_makes_a_run_meaningless_blocks_every_profile_and_length(
+    profile: str, name: str, changes: dict[str, Any]
+) -> None:
     config = make_config(gate={"profile": profile}, base={"steps": 100})
     assert finding_of(make_evidence(config=config, **changes), name).status == "block"
 
@@ -233,7 +256,8 @@ def test_what_makes_a_run_meaningless_blocks_every_profile_and_length(profile: s
 def test_first_release_judges_identity_refusal_and_choice_alone() -> None:
     config = make_config(gate={"profile": "first_release"})
     without_math = make_rows_facts(
-        sft_by_skill={**SFT_ROWS, "math": 0, "spelling": 0}, eval_by_skill={**EVAL_ROWS, "math": 0, "spelling": 0}
+        sft_by_skill={**SFT_ROWS, "math": 0, "spelling": 0},
+        eval_by_skill={**EVAL_ROWS, "math": 0, "spelling": 0},
     )
     assert decide_preflight(make_evidence(config=config, rows=without_math)).status == "ready"
     without_choice = make_rows_facts(sft_by_skill={**SFT_ROWS, "choice": 0})
@@ -249,7 +273,8 @@ def test_a_first_release_claims_nothing_about_benchmarks() -> None:
 
 def test_an_unresolved_benchmark_is_named_with_what_to_do() -> None:
     finding = finding_of(
-        make_evidence(benchmarks=make_benchmarks_facts(unresolved=["hellaswag", "piqa"])), "external_benchmarks"
+        make_evidence(benchmarks=make_benchmarks_facts(unresolved=["hellaswag", "piqa"])),
+        "external_benchmarks",
     )
     assert "(hellaswag, piqa)" in finding.message
     assert finding.fix and "with a network" in finding.fix and "NAME=PATH" in finding.fix
@@ -258,17 +283,26 @@ def test_an_unresolved_benchmark_is_named_with_what_to_do() -> None:
 def test_dropping_near_duplicates_mends_their_check() -> None:
     many = make_corpus_facts(near_duplicates=150_000)
     config = make_config(data={"drop_near_duplicates": True})
-    assert finding_of(make_evidence(config=config, corpus=many), "near_duplicate_documents").status == "pass"
+    assert (
+        finding_of(make_evidence(config=config, corpus=many), "near_duplicate_documents").status
+        == "pass"
+    )
 
 
 def test_a_small_vocabulary_is_not_held_to_the_fit_of_large_ones() -> None:
     poor_fit = make_shards_facts(held_out_text_bytes=5_000_000)
     small = TokenizerFacts(vocab_size=2048, merges=1_780, trained_on_bytes=200_000_000)
-    assert finding_of(make_evidence(tokenizer=small, shards=poor_fit), "tokenizer_fit").status == "pass"
+    assert (
+        finding_of(make_evidence(tokenizer=small, shards=poor_fit), "tokenizer_fit").status
+        == "pass"
+    )
 
 
 def test_host_measurements_stay_out_of_the_facts() -> None:
-    fast, slow = make_host_facts(tokens_per_second=9e5), make_host_facts(tokens_per_second=None, free_memory_share=0.01)
+    fast, slow = (
+        make_host_facts(tokens_per_second=9e5),
+        make_host_facts(tokens_per_second=None, free_memory_share=0.01),
+    )
     reports = [decide_preflight(make_evidence(host=host)) for host in (fast, slow)]
     assert [report.status for report in reports] == ["ready", "blocked"]
     assert preflight_facts(reports[0]) == preflight_facts(reports[1])
@@ -278,21 +312,36 @@ def test_host_measurements_stay_out_of_the_facts() -> None:
 def test_the_forecast_names_its_parts_and_their_sum() -> None:
     report = decide_preflight(make_evidence(config=make_config(gate={"gpu_hour_usd": 3.0})))
     assert report.plan.hours == pytest.approx(sum(report.plan.hours_of.values()))
-    assert set(report.plan.hours_of) == {"base", "held-out evaluations", "SFT", "checkpoints", "compile"}
+    assert set(report.plan.hours_of) == {
+        "base",
+        "held-out evaluations",
+        "SFT",
+        "checkpoints",
+        "compile",
+    }
     assert report.plan.hours_of["base"] == pytest.approx(33_000 * 65_536 / 560_000 / 3600)
     assert report.plan.usd == pytest.approx(3.0 * (report.plan.hours or 0))
 
 
 def test_the_forecast_counts_sft_rows_as_long_as_they_can_get() -> None:
     longest = make_conversations_facts(longest_row_tokens=128)
-    hours = decide_preflight(make_evidence(config=make_config(), conversations=longest)).plan.hours_of
+    hours = decide_preflight(
+        make_evidence(config=make_config(), conversations=longest)
+    ).plan.hours_of
     assert hours["SFT"] == pytest.approx(400 * 32 * 128 / 560_000 / 3600)
     beyond = make_conversations_facts(longest_row_tokens=10_000)
-    hours = decide_preflight(make_evidence(config=make_config(), conversations=beyond)).plan.hours_of
-    assert hours["SFT"] == pytest.approx(400 * 32 * 512 / 560_000 / 3600), "rows beyond the context are left out"
+    hours = decide_preflight(
+        make_evidence(config=make_config(), conversations=beyond)
+    ).plan.hours_of
+    assert hours["SFT"] == pytest.approx(400 * 32 * 512 / 560_000 / 3600), (
+        "rows beyond the context are left out"
+    )
 
 
 def test_the_runbooks_names_are_the_tables_names() -> None:
-    runbook = "release_token_budget compute_optimal_horizon corpus_model_fit base_exposure sft_category_balance"
+    runbook = (
+        "release_token_budget compute_optimal_horizon corpus_model_fit base_exposure"
+        " sft_category_balance"
+    )
     runbook += " eval_skill_release_coverage attention_backend_runtime"
     assert set(runbook.split()) <= {row.name for row in CHECKS}

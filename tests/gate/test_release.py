@@ -32,7 +32,9 @@ NO_RATE = make_rate(0, 0)
 
 def with_skill(skill: str, **changes: Any) -> ScoresFacts:
     healthy = make_scores_facts()
-    return change(healthy, skills={**healthy.skills, skill: change(healthy.skills[skill], **changes)})
+    return change(
+        healthy, skills={**healthy.skills, skill: change(healthy.skills[skill], **changes)}
+    )
 
 
 def with_clean(skill: str, passed: int, count: int) -> ScoresFacts:
@@ -43,7 +45,12 @@ BLOCKED_PREFLIGHT = decide_preflight(make_evidence(rows=make_rows_facts(shared_i
 OUT_OF_MEMORY = decide_preflight(make_evidence(host=make_host_facts(free_memory_share=0.0)))
 HEALTHY_PREFLIGHT = decide_preflight(make_evidence())
 UNSCANNED = change(
-    HEALTHY_PREFLIGHT, findings=[finding for finding in HEALTHY_PREFLIGHT.findings if finding.name != "contamination_coverage"]
+    HEALTHY_PREFLIGHT,
+    findings=[
+        finding
+        for finding in HEALTHY_PREFLIGHT.findings
+        if finding.name != "contamination_coverage"
+    ],
 )
 UNMEASURED = ExternalScore(all=make_rate(0, 0), clean=make_rate(0, 0), chance=0.25)
 AT_CHANCE = ExternalScore(all=make_rate(255, 1_000), clean=make_rate(255, 1_000), chance=0.25)
@@ -98,12 +105,16 @@ def test_a_healthy_release_is_approved() -> None:
 @pytest.mark.parametrize(("name", "status", "changes"), REFUSALS, ids=IDS)
 def test_each_rule_can_refuse_alone(name: str, status: str, changes: dict[str, Any]) -> None:
     report = decide_release(make_evidence(**changes))
-    assert [(finding.name, finding.status) for finding in report.findings if finding.status != "pass"] == [(name, status)]
+    assert [
+        (finding.name, finding.status) for finding in report.findings if finding.status != "pass"
+    ] == [(name, status)]
     assert report.status == ("blocked" if status == "block" else "warn")
 
 
 @pytest.mark.parametrize(("name", "status", "changes"), REFUSALS, ids=IDS)
-def test_each_refusal_states_value_bound_and_remedy(name: str, status: str, changes: dict[str, Any]) -> None:
+def test_each_refusal_states_value_bound_and_remedy(
+    name: str, status: str, changes: dict[str, Any]
+) -> None:
     finding = finding_of(make_evidence(**changes), name)
     assert finding.status == status
     assert finding.fix
@@ -112,7 +123,9 @@ def test_each_refusal_states_value_bound_and_remedy(name: str, status: str, chan
 
 
 def test_each_rule_has_a_refusal_for_each_of_its_bounds() -> None:
-    wanted = {(row.name, "warn") for row in RULES if row.warn} | {(row.name, "block") for row in RULES if row.block}
+    wanted = {(row.name, "warn") for row in RULES if row.warn} | {
+        (row.name, "block") for row in RULES if row.block
+    }
     assert wanted == {(name, status) for name, status, _ in REFUSALS}
 
 
@@ -129,18 +142,33 @@ RATES = {
 
 @pytest.mark.parametrize(("fact", "name"), RATES.items())
 def test_a_rate_that_counted_nothing_is_never_a_pass(fact: str, name: str) -> None:
-    assert finding_of(make_evidence(scores=make_scores_facts(**{fact: NO_RATE})), name).status in ("block", "unmeasured")
+    assert finding_of(make_evidence(scores=make_scores_facts(**{fact: NO_RATE})), name).status in (
+        "block",
+        "unmeasured",
+    )
 
 
 @pytest.mark.parametrize("skill", EVAL_ROWS)
 def test_a_skill_without_clean_rows_blocks_its_release(skill: str) -> None:
-    finding = finding_of(make_evidence(scores=with_skill(skill, clean=NO_RATE)), f"skill_release_eval_{skill}")
+    finding = finding_of(
+        make_evidence(scores=with_skill(skill, clean=NO_RATE)), f"skill_release_eval_{skill}"
+    )
     assert (finding.status, finding.measured) == ("block", None)
     assert "was not measured" in finding.message
 
 
 @pytest.mark.parametrize(
-    "missing", ["preflight", "honesty", "base", "sft", "scores", "parity", "changed_files", "shipped_checkpoint"]
+    "missing",
+    [
+        "preflight",
+        "honesty",
+        "base",
+        "sft",
+        "scores",
+        "parity",
+        "changed_files",
+        "shipped_checkpoint",
+    ],
 )
 def test_missing_evidence_blocks_a_release(missing: str) -> None:
     assert decide_release(make_evidence(**{missing: None})).status == "blocked"
@@ -177,7 +205,10 @@ def test_empty_and_nan_evidence_is_never_a_pass(name: str, changes: dict[str, An
 
 def test_the_gate_is_not_softened_for_short_runs() -> None:
     config = make_config(base={"steps": 100})
-    assert decide_release(make_evidence(config=config, scores=with_clean("math", 0, 100))).status == "blocked"
+    assert (
+        decide_release(make_evidence(config=config, scores=with_clean("math", 0, 100))).status
+        == "blocked"
+    )
 
 
 def test_research_blocks_only_a_run_that_did_not_happen_as_recorded() -> None:
@@ -185,7 +216,10 @@ def test_research_blocks_only_a_run_that_did_not_happen_as_recorded() -> None:
     blocking = {
         name
         for name, _, changes in REFUSALS
-        if any(f.status == "block" for f in decide_release(make_evidence(config=config, **changes)).findings)
+        if any(
+            f.status == "block"
+            for f in decide_release(make_evidence(config=config, **changes)).findings
+        )
     }
     assert blocking == {"preflight", "run_completed", "evidence_untouched"}
 
@@ -208,7 +242,10 @@ def test_first_release_claims_nothing_about_math_and_spelling() -> None:
     assert not {name for name in names if "math" in name or "spelling" in name}
     no_math = with_clean("math", 0, 100)
     assert decide_release(make_evidence(config=config, scores=no_math)).status == "approved"
-    assert decide_release(make_evidence(config=config, scores=with_clean("identity", 0, 100))).status == "blocked"
+    assert (
+        decide_release(make_evidence(config=config, scores=with_clean("identity", 0, 100))).status
+        == "blocked"
+    )
 
 
 def test_the_weakest_skill_is_the_one_closest_to_its_bound() -> None:
@@ -217,14 +254,18 @@ def test_the_weakest_skill_is_the_one_closest_to_its_bound() -> None:
 
 
 def test_every_rate_stands_with_its_count_and_interval() -> None:
-    finding = finding_of(make_evidence(scores=with_clean("math", 29, 100)), "skill_release_eval_math")
+    finding = finding_of(
+        make_evidence(scores=with_clean("math", 29, 100)), "skill_release_eval_math"
+    )
     assert "29 of 100, 95% 0.210 to 0.385" in finding.message
 
 
-# ---- the stage on published artifacts --------------------------------------------------------------------------------
+# ---- the stage on published artifacts ------------------------------------------------------------
 
 
-def published(root: Path, kind: str, facts: Record, files: dict[str, object] | None = None) -> Artifact:
+def published(
+    root: Path, kind: str, facts: Record, files: dict[str, object] | None = None
+) -> Artifact:
     with publish(root / kind, kind, "key", {}) as draft:
         for name, value in (files or {"payload.json": kind}).items():
             write_json(draft.path(name), value)
@@ -245,7 +286,12 @@ def gate_inputs(root: Path) -> dict[str, Artifact]:
     sft = published(root, "sft", evidence.sft)
 
     return {
-        "preflight": published(root, "preflight", preflight_facts(evidence.preflight), {"preflight.json": evidence.preflight}),
+        "preflight": published(
+            root,
+            "preflight",
+            preflight_facts(evidence.preflight),
+            {"preflight.json": evidence.preflight},
+        ),
         "honesty": published(root, "honesty", evidence.honesty),
         "base": published(root, "base", evidence.base),
         "sft": sft,
@@ -272,12 +318,16 @@ def test_the_stage_approves_untouched_evidence(tmp_path: Path) -> None:
     assert (tmp_path / "gate" / "gate.md").read_text().startswith("# Release gate: approved")
 
 
-@pytest.mark.parametrize("kind", ["preflight", "honesty", "base", "sft", "scores", "parity", "rows"])
+@pytest.mark.parametrize(
+    "kind", ["preflight", "honesty", "base", "sft", "scores", "parity", "rows"]
+)
 def test_the_stage_blocks_where_one_file_was_changed(tmp_path: Path, kind: str) -> None:
     inputs = gate_inputs(tmp_path)
     changed = next(path for path in inputs[kind].place.iterdir() if path.name != "manifest.json")
     changed.write_bytes(changed.read_bytes() + b"\n")
-    blocked = [finding.name for finding in gated(tmp_path, inputs).findings if finding.status == "block"]
+    blocked = [
+        finding.name for finding in gated(tmp_path, inputs).findings if finding.status == "block"
+    ]
     assert blocked == ["evidence_untouched"]
 
 

@@ -2,8 +2,21 @@ import io
 
 from picochat.gate.preflight import CHECKS, decide_preflight
 from picochat.gate.release import decide_release
-from picochat.gate.render import finding_lines, gate_lines, gate_page, preflight_lines, preflight_page, print_verdict
-from tests.builders import make_benchmarks_facts, make_evidence, make_honesty_facts, make_host_facts, make_rows_facts
+from picochat.gate.render import (
+    finding_lines,
+    gate_lines,
+    gate_page,
+    preflight_lines,
+    preflight_page,
+    print_verdict,
+)
+from tests.builders import (
+    make_benchmarks_facts,
+    make_evidence,
+    make_honesty_facts,
+    make_host_facts,
+    make_rows_facts,
+)
 
 
 class Terminal(io.StringIO):
@@ -18,8 +31,13 @@ def blocked_lines() -> list[str]:
 def test_a_blocked_check_is_shown_with_its_value_bound_and_remedy() -> None:
     lines = blocked_lines()
     passing = len({row.name for row in CHECKS}) - 1
-    assert lines[0].startswith(f"preflight: blocked (profile skill_release, long run; {passing} pass, 0 warn, 1 block")
-    assert "BLOCK eval_independence: eval items that the SFT rows contain: 3 items, must be = 0" in lines
+    assert lines[0].startswith(
+        f"preflight: blocked (profile skill_release, long run; {passing} pass, 0 warn, 1 block"
+    )
+    assert (
+        "BLOCK eval_independence: eval items that the SFT rows contain: 3 items, must be = 0"
+        in lines
+    )
     assert any(line.startswith("    fix: picochat data task-pack") for line in lines)
 
 
@@ -30,10 +48,18 @@ def test_the_table_is_aligned() -> None:
 
 
 def test_a_failed_kernel_reads_failed_and_an_absent_one_unmeasured() -> None:
-    failed = preflight_lines(decide_preflight(make_evidence(host=make_host_facts(attention_problem="no kernel image"))))
-    assert any("attention_backend_runtime" in line and "failed" in line and "no kernel image" in line for line in failed)
+    failed = preflight_lines(
+        decide_preflight(make_evidence(host=make_host_facts(attention_problem="no kernel image")))
+    )
+    assert any(
+        "attention_backend_runtime" in line and "failed" in line and "no kernel image" in line
+        for line in failed
+    )
     absent = preflight_lines(decide_preflight(make_evidence(host=None)))
-    assert any(line.startswith("BLOCK  attention_backend_runtime") and "unmeasured" in line for line in absent)
+    assert any(
+        line.startswith("BLOCK  attention_backend_runtime") and "unmeasured" in line
+        for line in absent
+    )
 
 
 def test_no_colour_where_the_stream_is_no_terminal() -> None:

@@ -14,10 +14,16 @@ CONFIG = HonestyConfig()
 SMALL = HonestyConfig(hit_words=4, coverage_words=2)
 SIZES = st.sampled_from([(4, 2), (13, 8), (3, 3), (2, 4), (6, 5), (1, 1)])
 PROMPTS = st.lists(
-    st.tuples(st.lists(st.sampled_from(["a", "b", "c", "it's", "d-e", "Ж", "中"]), max_size=9), st.sampled_from(["m", "n"])),
+    st.tuples(
+        st.lists(st.sampled_from(["a", "b", "c", "it's", "d-e", "Ж", "中"]), max_size=9),
+        st.sampled_from(["m", "n"]),
+    ),
     max_size=8,
 )
-TEXT = st.lists(st.sampled_from(["a", "B,", "c", "it's", "its", "de", "d", "e.\n", "f", "ж", "中", "&amp;"]), max_size=40)
+TEXT = st.lists(
+    st.sampled_from(["a", "B,", "c", "it's", "its", "de", "d", "e.\n", "f", "ж", "中", "&amp;"]),
+    max_size=40,
+)
 
 
 def item(name: str, prompt: str, *answers: str, skill: str = "math") -> ScanItem:
@@ -32,10 +38,19 @@ def rules_in(text: str, *items: ScanItem) -> set[tuple[str, str]]:
 @settings(max_examples=200, deadline=None)
 @given(PROMPTS, st.lists(TEXT, max_size=4), SIZES, st.booleans())
 def test_the_search_by_hashes_finds_exactly_what_comparing_everywhere_finds(
-    prompts: list[tuple[list[str], str]], texts: list[list[str]], sizes: tuple[int, int], with_answers: bool
+    prompts: list[tuple[list[str], str]],
+    texts: list[list[str]],
+    sizes: tuple[int, int],
+    with_answers: bool,
 ) -> None:
     items = [
-        scan_item(str(n), skill, " ".join(words), ["f"] if with_answers else [], benchmark="b" if skill == "n" else None)
+        scan_item(
+            str(n),
+            skill,
+            " ".join(words),
+            ["f"] if with_answers else [],
+            benchmark="b" if skill == "n" else None,
+        )
         for n, (words, skill) in enumerate(prompts)
     ]
     config = HonestyConfig(hit_words=sizes[0], coverage_words=sizes[1])
@@ -51,31 +66,49 @@ def test_the_search_by_hashes_finds_exactly_what_comparing_everywhere_finds(
 
 @settings(max_examples=100, deadline=None)
 @given(PROMPTS, st.integers(1, 5))
-def test_own_and_template_runs_are_counted_as_the_definition_says(prompts: list[tuple[list[str], str]], size: int) -> None:
+def test_own_and_template_runs_are_counted_as_the_definition_says(
+    prompts: list[tuple[list[str], str]], size: int
+) -> None:
     items = [scan_item(str(n), skill, " ".join(words)) for n, (words, skill) in enumerate(prompts)]
     index = build_index(items, HonestyConfig(hit_words=7, coverage_words=size))
-    counts = {(n, m): len(runs) for n, of_item in enumerate(own_runs(items, size)) for m, runs in enumerate(of_item)}
+    counts = {
+        (n, m): len(runs)
+        for n, of_item in enumerate(own_runs(items, size))
+        for m, runs in enumerate(of_item)
+    }
     assert index.own_runs == counts
 
 
 def test_a_hash_that_only_looks_alike_is_no_match() -> None:
     index = build_index([item("i", "please spell the word garden backwards")], CONFIG)
     touches = find_touches(index, hash_texts(["please spell the word garden backwards"]))[0]
-    assert confirmed(index, ["please", "spell", "the", "word", "gardens", "backwards"], touches) == []
-    assert confirmed(index, ["please", "spell", "the", "word", "garden", "backwards"], touches) == touches
+    assert (
+        confirmed(index, ["please", "spell", "the", "word", "gardens", "backwards"], touches) == []
+    )
+    assert (
+        confirmed(index, ["please", "spell", "the", "word", "garden", "backwards"], touches)
+        == touches
+    )
 
 
 def test_no_match_reaches_from_one_text_into_the_next() -> None:
     index = build_index([item("i", "please spell the word garden backwards")], CONFIG)
-    assert find_touches(index, hash_texts(["please spell the", "word garden backwards", "", "é"])) == {}
-    assert list(find_touches(index, hash_texts(["é", "please spell the word garden backwards"]))) == [1]
+    assert (
+        find_touches(index, hash_texts(["please spell the", "word garden backwards", "", "é"]))
+        == {}
+    )
+    assert list(
+        find_touches(index, hash_texts(["é", "please spell the word garden backwards"]))
+    ) == [1]
 
 
 def test_thirteen_words_in_a_row_are_a_hit_and_twelve_are_none() -> None:
     prompt = " ".join(f"w{n}" for n in range(20))
     words = prompt.split()
     assert ("i", "run") in rules_in("before " + " ".join(words[4:17]) + " after", item("i", prompt))
-    assert ("i", "run") not in rules_in("before " + " ".join(words[4:16]) + " after", item("i", prompt))
+    assert ("i", "run") not in rules_in(
+        "before " + " ".join(words[4:16]) + " after", item("i", prompt)
+    )
 
 
 def test_a_prompt_under_thirteen_words_is_matched_as_a_whole() -> None:
@@ -107,14 +140,20 @@ def test_template_is_judged_within_one_benchmark_as_within_one_skill() -> None:
     words = " ".join(f"w{n}" for n in range(13))
     of_one = [scan_item(str(n), "x", f"{words} end{n}", benchmark="arc") for n in range(4)]
     of_two = [scan_item(str(n), "x", f"{words} end{n}", benchmark=f"b{n % 2}") for n in range(4)]
-    assert "run" not in {match.rule for match in find_matches(build_index(of_one, CONFIG), words.split())}
-    assert "run" in {match.rule for match in find_matches(build_index(of_two, CONFIG), words.split())}
+    assert "run" not in {
+        match.rule for match in find_matches(build_index(of_one, CONFIG), words.split())
+    }
+    assert "run" in {
+        match.rule for match in find_matches(build_index(of_two, CONFIG), words.split())
+    }
 
 
 def test_template_is_counted_by_prompt_so_that_repeated_rows_hide_nothing() -> None:
     prompt = " ".join(f"w{n}" for n in range(15))
     same = [item(str(n), prompt) for n in range(9)]
-    assert {name for name, rule in rules_in(prompt, *same) if rule == "run"} == {str(n) for n in range(9)}
+    assert {name for name, rule in rules_in(prompt, *same) if rule == "run"} == {
+        str(n) for n in range(9)
+    }
 
 
 def test_coverage_is_the_share_of_an_items_own_runs() -> None:
@@ -127,7 +166,12 @@ def test_coverage_is_that_of_the_best_spelling_and_never_a_mixture() -> None:
     prompt = "it's an odd-looking thing, isn't it, that nobody's dog won't bark at ever"
     index = build_index([item("i", prompt)], CONFIG)
     assert len(index.items[0].spellings) == 3
-    for text in (prompt, prompt.replace("'", ""), prompt.replace("'", "").replace("-", ""), prompt.replace("'", " ")):
+    for text in (
+        prompt,
+        prompt.replace("'", ""),
+        prompt.replace("'", "").replace("-", ""),
+        prompt.replace("'", " "),
+    ):
         assert coverage_of(index, find_matches(index, words_of(text))) == {0: 1.0}
 
 

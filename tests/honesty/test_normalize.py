@@ -7,10 +7,14 @@ from picochat.honesty.normalize import normalized_text, spellings_of, words_of, 
 
 
 def test_case_punctuation_line_breaks_and_entities_make_no_difference() -> None:
-    assert normalized_text("What, is\n\n THE—capital_of “France”?") == "what is the capital of france"
+    assert (
+        normalized_text("What, is\n\n THE—capital_of “France”?") == "what is the capital of france"
+    )
     assert normalized_text("ﬁne ½ Ⅳ") == "fine 1 2 iv"
     assert normalized_text("STRASSE ΣΑΣ ПРИВЕТ") == normalized_text("Straße σας привет")
-    assert normalized_text("Tom&#39;s&nbsp;&quot;tea&#x22; &amp;amp; caf&eacute;") == "tom s tea café"
+    assert (
+        normalized_text("Tom&#39;s&nbsp;&quot;tea&#x22; &amp;amp; caf&eacute;") == "tom s tea café"
+    )
 
 
 def test_an_entity_that_does_not_exist_stays_text() -> None:

@@ -9,15 +9,20 @@ from picochat.honesty.pieces import CUT_WITHIN, pieces_of
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(alphabet="abc  \n,é。&amp;", max_size=600), st.integers(1, 6), st.integers(3, 60))
-def test_every_run_of_words_stands_whole_in_a_piece(text: str, words: int, piece_characters: int) -> None:
+def test_every_run_of_words_stands_whole_in_a_piece(
+    text: str, words: int, piece_characters: int
+) -> None:
     pieces = list(pieces_of(text, words, piece_characters))
     assert all(text[offset:].startswith(piece) for offset, piece in pieces)
     whole = words_of(text)
     runs = {tuple(whole[n : n + words]) for n in range(len(whole) - words + 1)}
     found = [words_of(piece) for _, piece in pieces]
-    # `a&ap,b` and the like may end in the middle of what looks like an entity: only what a reader would see as words is promised.
+    # `a&ap,b` and the like may end in the middle of what looks like an entity: only what a reader
+    # would see as words is promised.
     near = piece_characters > 40
-    assert not near or runs <= {tuple(of[n : n + words]) for of in found for n in range(len(of) - words + 1)}
+    assert not near or runs <= {
+        tuple(of[n : n + words]) for of in found for n in range(len(of) - words + 1)
+    }
 
 
 def test_a_short_text_is_one_piece() -> None:

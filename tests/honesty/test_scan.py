@@ -23,23 +23,46 @@ from tests.tokens.builders import make_practice
 
 CONFIG = HonestyConfig()
 LONG = (
-    "Only one option is right. Which of these rivers is by far the longest in the world?\nA. Rhine\nB. Nile\nC. Thames\nD. Po"
+    "Only one option is right. Which of these rivers is by far the longest in the world?\nA."
+    " Rhine\nB. Nile\nC. Thames\nD. Po"
 )
 SHORT = "Please tell me how many letters garden has."
 EVALS: list[dict[str, Any]] = [
     {"id": "long", "user": LONG, "skill": "choice", "correct_choice": "B"},
     {"id": "short", "user": SHORT, "skill": "spelling", "normalized_answers": ["6"]},
-    {"id": "who", "user": "Who are you?", "skill": "identity", "reference_answer": "I am Picochat."},
+    {
+        "id": "who",
+        "user": "Who are you?",
+        "skill": "identity",
+        "reference_answer": "I am Picochat.",
+    },
 ]
 
 
 def filler(count: int, seed: int = 0) -> list[tuple[str, str]]:
     rng = random.Random(seed)
-    words = ["river", "the", "of", "garden", "tell", "long", "world", "letters", "option", "has", "how", "many", "Rhine", "me"]
+    words = [
+        "river",
+        "the",
+        "of",
+        "garden",
+        "tell",
+        "long",
+        "world",
+        "letters",
+        "option",
+        "has",
+        "how",
+        "many",
+        "Rhine",
+        "me",
+    ]
     return [(f"doc-{n}", " ".join(rng.choices(words, k=80))) for n in range(count)]
 
 
-def scan(documents: list[tuple[str, str]], sft: list[dict[str, Any]] | None = None, workers: int = 1) -> ScanFound:
+def scan(
+    documents: list[tuple[str, str]], sft: list[dict[str, Any]] | None = None, workers: int = 1
+) -> ScanFound:
     total = sum(len(text.encode()) for _, text in documents)
     return scan_rows(EVALS, sft or [], documents, CONFIG, workers=workers, corpus_bytes=total)
 
@@ -75,7 +98,18 @@ def test_planted_contamination_is_found_with_its_coordinates(how: str, row: str,
 
 
 def test_clean_text_and_plain_english_are_not_contamination() -> None:
-    found = scan([*filler(50), ("story", "Who are you? she asked. Twelve of these rivers is by far the longest in the world.")])
+    found = scan(
+        [
+            *filler(50),
+            (
+                "story",
+                (
+                    "Who are you? she asked. Twelve of these rivers is by far the longest in the"
+                    " world."
+                ),
+            ),
+        ]
+    )
     assert found.facts.dirty_eval_rows == []
     assert found.hits == []
     assert found.facts.scanned_text_bytes == found.facts.corpus_text_bytes
@@ -84,7 +118,15 @@ def test_clean_text_and_plain_english_are_not_contamination() -> None:
 
 def test_coverage_without_one_long_run_makes_a_row_dirty() -> None:
     words = item_of_row(EVALS[0]).prompt
-    text = " ".join(words[:12]) + " x " + " ".join(words[5:17]) + " y " + " ".join(words[10:22]) + " z " + " ".join(words[14:])
+    text = (
+        " ".join(words[:12])
+        + " x "
+        + " ".join(words[5:17])
+        + " y "
+        + " ".join(words[10:22])
+        + " z "
+        + " ".join(words[14:])
+    )
     found = scan([("patchwork", text)])
     assert found.facts.dirty_eval_rows == ["long"]
     assert {hit.rule for hit in found.hits} == {"coverage of 8 words"}
@@ -93,7 +135,11 @@ def test_coverage_without_one_long_run_makes_a_row_dirty() -> None:
 def test_sft_rows_are_scanned_for_whole_prompts_and_for_coverage() -> None:
     sft = [
         {"id": "s1", "user": "PLEASE tell me: how many letters garden has", "assistant": "6"},
-        {"id": "s2", "user": "Twice: which of these rivers is by far the longest in the world", "assistant": "?"},
+        {
+            "id": "s2",
+            "user": "Twice: which of these rivers is by far the longest in the world",
+            "assistant": "?",
+        },
     ]
     found = scan(filler(3), sft)
     assert found.facts.sft_exact_prompts == 1
@@ -110,8 +156,14 @@ def test_a_generic_prompt_counts_as_exact_in_the_sft_rows_all_the_same() -> None
 
 
 def test_benchmark_rows_are_looked_for_in_the_corpus_and_in_the_sft_rows() -> None:
-    arc = [scan_item("short", "arc", "Which planet of ours is the closest to the sun?"), scan_item("a2", "arc", LONG)]
-    piqa = [scan_item("p1", "piqa", "How do you keep bread fresh for a week?"), scan_item("p2", "piqa", "So?")]
+    arc = [
+        scan_item("short", "arc", "Which planet of ours is the closest to the sun?"),
+        scan_item("a2", "arc", LONG),
+    ]
+    piqa = [
+        scan_item("p1", "piqa", "How do you keep bread fresh for a week?"),
+        scan_item("p2", "piqa", "So?"),
+    ]
     found = scan_rows(
         EVALS,
         [{"id": "s1", "user": "how do you keep bread fresh for a week", "assistant": "?"}],
@@ -128,7 +180,10 @@ def test_benchmark_rows_are_looked_for_in_the_corpus_and_in_the_sft_rows() -> No
     assert facts.dirty_eval_rows == ["long"], "an eval row and a benchmark row may have one id"
     assert (facts.eval_rows, facts.sft_exact_prompts, facts.sft_largest_coverage) == (3, 0, 0.0)
     assert facts.eval_by_skill == {"choice": 1, "identity": 1, "spelling": 1}
-    assert {(hit.benchmark, hit.row, hit.where) for hit in found.hits} >= {("arc", "short", "corpus"), ("piqa", "p1", "sft")}
+    assert {(hit.benchmark, hit.row, hit.where) for hit in found.hits} >= {
+        ("arc", "short", "corpus"),
+        ("piqa", "p1", "sft"),
+    }
     assert found.report["benchmarks"]["piqa"]["rows_too_short_to_look_for"] == 1
     page = report_page(facts, found.report)
     assert "| arc | 2 | 2 | 2 |" in page
@@ -136,7 +191,12 @@ def test_benchmark_rows_are_looked_for_in_the_corpus_and_in_the_sft_rows() -> No
 
 
 def test_options_that_the_prompt_does_not_show_are_looked_for_as_well() -> None:
-    row = {"id": "x", "user": "Which is it?", "choice_options": ["red wine", "blue sky"], "skill": "choice"}
+    row = {
+        "id": "x",
+        "user": "Which is it?",
+        "choice_options": ["red wine", "blue sky"],
+        "skill": "choice",
+    }
     assert item_of_row(row).prompt == ("which", "is", "it", "red", "wine", "blue", "sky")
 
 
@@ -150,11 +210,16 @@ def test_the_page_says_what_was_found_and_what_cannot_be_seen() -> None:
         assert word in page
 
 
-QUESTION = "Which tool would a careful baker of the northern village reach for when the dough has risen twice overnight?"
+QUESTION = (
+    "Which tool would a careful baker of the northern village reach for when the dough has risen"
+    " twice overnight?"
+)
 
 
 def published(folder: Path) -> tuple[Artifact, Artifact, Artifact]:
-    """A corpus of 300 documents, the rows above and two benchmark items, published; one document holds an item of each."""
+    """A corpus of 300 documents, the rows above and two benchmark items, published; one document
+    holds an item of each.
+    """
     documents = [{"id": name, "text": text} for name, text in filler(299, seed=3)]
     documents.append({"id": "leak", "text": "Some words. " + SHORT + " And then: " + QUESTION})
     folder.mkdir()
@@ -165,7 +230,14 @@ def published(folder: Path) -> tuple[Artifact, Artifact, Artifact]:
     ):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "dataset_pack.json").write_text(
-        json.dumps({"name": "p", "corpus": {"input": "documents.jsonl"}, "chat": "chat.jsonl", "eval": "eval.jsonl"})
+        json.dumps(
+            {
+                "name": "p",
+                "corpus": {"input": "documents.jsonl"},
+                "chat": "chat.jsonl",
+                "eval": "eval.jsonl",
+            }
+        )
     )
     pack = load_pack(folder / "dataset_pack.json")
     with publish(folder / "corpus", "corpus", "key", {}) as corpus:
@@ -175,10 +247,20 @@ def published(folder: Path) -> tuple[Artifact, Artifact, Artifact]:
     (folder / "quiz.jsonl").write_text(
         "".join(
             json.dumps(
-                {"question": text, "choices": {"text": ["a spoon", "a pale stone"], "label": ["A", "B"]}, "answerKey": "A"}
+                {
+                    "question": text,
+                    "choices": {"text": ["a spoon", "a pale stone"], "label": ["A", "B"]},
+                    "answerKey": "A",
+                }
             )
             + "\n"
-            for text in (QUESTION, "Of what material does the fictional harbour master of Oltany build all of his long quays?")
+            for text in (
+                QUESTION,
+                (
+                    "Of what material does the fictional harbour master of Oltany build all of his"
+                    " long quays?"
+                ),
+            )
         )
     )
     external = ExternalConfig(benchmarks=(f"quiz={folder / 'quiz.jsonl'}",))
@@ -208,7 +290,11 @@ def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path)
     assert corpus_facts.documents == 300
     assert practised.documents > 0
     assert facts.scanned_documents == 300 + practised.documents
-    assert facts.scanned_text_bytes == facts.corpus_text_bytes == corpus_facts.text_bytes + practised.text_bytes
+    assert (
+        facts.scanned_text_bytes
+        == facts.corpus_text_bytes
+        == corpus_facts.text_bytes + practised.text_bytes
+    )
     assert facts.dirty_eval_rows == ["short"]
     hits = [row for _, row in read_jsonl(draft.artifact.path("hits.jsonl"))]
     assert {(hit["row"], hit["document"]) for hit in hits} == {

@@ -12,7 +12,8 @@ from picochat.honesty.items import item_of_row, scan_item
 from picochat.honesty.texts import BATCH_CHARACTERS, HITS_KEPT_PER_BENCHMARK_ROW, Tally, scan_texts
 
 LONG = (
-    "Only one option is right. Which of these rivers is by far the longest in the world?\nA. Rhine\nB. Nile\nC. Thames\nD. Po"
+    "Only one option is right. Which of these rivers is by far the longest in the world?\nA."
+    " Rhine\nB. Nile\nC. Thames\nD. Po"
 )
 SHORT = "Please tell me how many letters garden has."
 RUSSIAN = "Какая из этих рек самая длинная в мире: Рейн, Нил, Темза или По? Выберите один ответ."
@@ -21,7 +22,12 @@ GERMAN = "Welche Straße führt am schnellsten über den Fluß, und wie heißt d
 ROWS: list[dict[str, Any]] = [
     {"id": "long", "user": LONG, "skill": "choice", "correct_choice": "B"},
     {"id": "short", "user": SHORT, "skill": "spelling", "normalized_answers": ["6"]},
-    {"id": "who", "user": "Who are you?", "skill": "identity", "reference_answer": "I am Picochat."},
+    {
+        "id": "who",
+        "user": "Who are you?",
+        "skill": "identity",
+        "reference_answer": "I am Picochat.",
+    },
     {"id": "ru", "user": RUSSIAN, "skill": "other"},
     {"id": "zh", "user": CHINESE, "skill": "other"},
     {"id": "de", "user": GERMAN, "skill": "other"},
@@ -83,7 +89,9 @@ def test_broken_and_empty_texts_are_scanned_like_any_other() -> None:
 
 
 def test_text_bytes_are_utf8_whatever_is_in_them() -> None:
-    assert scan_texts(index_of(), [("a", "aé"), ("b", "中"), ("c", "\ud800")]).text_bytes == 3 + 3 + 3
+    assert (
+        scan_texts(index_of(), [("a", "aé"), ("b", "中"), ("c", "\ud800")]).text_bytes == 3 + 3 + 3
+    )
 
 
 def test_a_row_split_over_documents_is_in_none_of_them() -> None:
@@ -109,9 +117,11 @@ def test_coverage_is_gathered_over_a_whole_long_document() -> None:
 
 def test_a_very_short_prompt_and_its_answer_may_stand_on_both_sides_of_a_cut() -> None:
     for spaces in range(16_300, 16_400, 7):
-        assert found_in("x" * spaces + " Who are you? I, said the machine, am picochat. I am Picochat. " + " z" * 40_000) == {
-            "who"
-        }
+        assert found_in(
+            "x" * spaces
+            + " Who are you? I, said the machine, am picochat. I am Picochat. "
+            + " z" * 40_000
+        ) == {"who"}
 
 
 def test_all_hits_are_counted_and_only_the_first_are_kept() -> None:
@@ -127,16 +137,24 @@ def test_the_result_does_not_depend_on_the_number_of_workers() -> None:
     documents = [(name, text * 50) for name, text in filler(220)]
     documents[5] = ("early", "x. " + SHORT)
     documents[215] = ("late", "y. " + LONG)
-    one, two = (scan_texts(index_of(), iter(documents), workers=workers, alone_characters=1) for workers in (1, 2))
+    one, two = (
+        scan_texts(index_of(), iter(documents), workers=workers, alone_characters=1)
+        for workers in (1, 2)
+    )
     assert one.text_bytes > 2 * BATCH_CHARACTERS
     assert one == two
     assert {hit.document for hit in one.hits} == {"early", "late"}
 
 
 def test_a_run_that_repeats_itself_is_nobodys() -> None:
-    grid = "Continue: 0 0 1 0 0 0 1 1 0 0 0 0 0 1 0 0 0 1 0 0 0 0 1 then say which colour the fifth square of it has and why"
+    grid = (
+        "Continue: 0 0 1 0 0 0 1 1 0 0 0 0 0 1 0 0 0 1 0 0 0 0 1 then say which colour the fifth"
+        " square of it has and why"
+    )
     index = build_index([scan_item("grid", "arc", grid, benchmark="arc")], HonestyConfig())
-    assert not scan_texts(index, [("d", "0 0 1 0 0 0 1 1 0 0 0 0 0 1 0 0 0 1 0 0 0 0")]).dirty_documents
+    assert not scan_texts(
+        index, [("d", "0 0 1 0 0 0 1 1 0 0 0 0 0 1 0 0 0 1 0 0 0 0")]
+    ).dirty_documents
     assert scan_texts(index, [("d", grid[-78:])]).dirty_documents
 
 

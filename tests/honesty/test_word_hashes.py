@@ -13,7 +13,10 @@ TEXTS = st.lists(
     st.one_of(
         st.text(max_size=30),
         st.text(alphabet=ODD_CHARACTERS, max_size=30),
-        st.text(alphabet=st.characters(max_codepoint=0x2FFF, categories=["L", "M", "N", "P", "S", "Z"]), max_size=20),
+        st.text(
+            alphabet=st.characters(max_codepoint=0x2FFF, categories=["L", "M", "N", "P", "S", "Z"]),
+            max_size=20,
+        ),
         st.text(alphabet="ab\n ", min_size=1, max_size=200),
     ),
     max_size=6,
@@ -43,7 +46,9 @@ def test_the_fast_words_are_those_of_the_readable_form(texts: list[str]) -> None
 
 
 def test_every_character_becomes_what_the_readable_form_makes_of_it() -> None:
-    """All of the scripts with case, marks and compatibility forms; of the large regular ones every thirteenth."""
+    """All of the scripts with case, marks and compatibility forms; of the large regular ones every
+    thirteenth.
+    """
     codes = [
         *range(0x3400),
         *range(0xA640, 0xABFF),
@@ -60,7 +65,9 @@ def test_every_character_becomes_what_the_readable_form_makes_of_it() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.text(alphabet="ab", min_size=1, max_size=80), min_size=2, max_size=2, unique=True))
+@given(
+    st.lists(st.text(alphabet="ab", min_size=1, max_size=80), min_size=2, max_size=2, unique=True)
+)
 def test_different_words_differ_in_hash(pair: list[str]) -> None:
     (one,), (other,) = words_by_text(pair)
     assert one != other
@@ -69,12 +76,16 @@ def test_different_words_differ_in_hash(pair: list[str]) -> None:
 def test_a_long_word_is_known_by_its_head_its_tail_and_its_length() -> None:
     long = "x" * 64 + "middle" + "y" * 8
     assert words_by_text([long]) != words_by_text([long + "y"])
-    assert words_by_text([long]) == words_by_text([long.replace("middle", "centre")]), "so the words must be compared"
+    assert words_by_text([long]) == words_by_text([long.replace("middle", "centre")]), (
+        "so the words must be compared"
+    )
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 9))
-def test_windows_have_equal_hashes_where_their_words_are_equal(numbers: list[int], size: int) -> None:
+def test_windows_have_equal_hashes_where_their_words_are_equal(
+    numbers: list[int], size: int
+) -> None:
     hashes = np.array([7919 * number + 1 for number in numbers], dtype=np.uint64)
     windows = WindowSums(hashes).all(size).tolist()
     runs = [tuple(numbers[n : n + size]) for n in range(len(numbers) - size + 1)]

@@ -1,4 +1,6 @@
-"""Attention: wrong kernels are refused, the fastest right one is taken, ties and restarts do not change the choice."""
+"""Attention: wrong kernels are refused, the fastest right one is taken, ties and restarts do not
+change the choice.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +31,9 @@ from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, initialise
 from picochat.rundir import cache_folder
 
-CONFIG = ModelConfig(context=32, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64)
+CONFIG = ModelConfig(
+    context=32, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64
+)
 CPU = torch.device("cpu")
 
 
@@ -37,7 +41,9 @@ def setting(dtype: torch.dtype = torch.float32) -> Setting:
     return Setting(CPU, dtype, CONFIG)
 
 
-def tried(backend: str, seconds: float | None, problem: str | None = None, *, repeat: bool = False) -> Tried:
+def tried(
+    backend: str, seconds: float | None, problem: str | None = None, *, repeat: bool = False
+) -> Tried:
     return Tried(backend=backend, repeat_heads=repeat, problem=problem, error=1e-3, seconds=seconds)
 
 
@@ -82,7 +88,10 @@ def test_the_fastest_is_taken_and_of_equals_the_earlier() -> None:
 def test_ways_that_pass_are_timed() -> None:
     found = {one.backend: one for one in try_ways(ways("auto", setting()), setting())}
     assert found["flash"].seconds and found["math"].seconds and found["cudnn"].seconds is None
-    assert "ms, error" in found["flash"].line() and "heads repeated" in tried("math", 1.0, repeat=True).line()
+    assert (
+        "ms, error" in found["flash"].line()
+        and "heads repeated" in tried("math", 1.0, repeat=True).line()
+    )
 
 
 def other_than(choice: Choice) -> str:
@@ -103,7 +112,10 @@ def test_a_kept_choice_is_taken_again_whatever_is_fastest(tmp_path: Path) -> Non
     again = choose("auto", setting(), [place, second])
     assert again.chosen.backend == other_than(first) and read_record(Choice, second) == again
     # For another dtype, and for another request, it is no choice.
-    assert choose("auto", setting(torch.bfloat16), [place]).where == setting(torch.bfloat16).described()
+    assert (
+        choose("auto", setting(torch.bfloat16), [place]).where
+        == setting(torch.bfloat16).described()
+    )
     assert choose(first.chosen.backend, setting(), [second]).chosen.backend == first.chosen.backend
 
 
@@ -140,14 +152,18 @@ def test_repeated_heads_change_nothing_beyond_rounding() -> None:
         initialise(model, 0)
         model.repeat_heads = repeat
         model.loss_sum(ids[:, :-1], ids[:, 1:]).backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        )
     assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 1e-5
 
 
 @pytest.fixture
 def pretended_fa3() -> Iterator[list[str]]:
     """An implementation of the name FA3 that only notes when it is switched on and off."""
-    registry = torch_attention._registry._FLASH_ATTENTION_IMPLS  # torch offers no way to take a registration back
+    registry = (
+        torch_attention._registry._FLASH_ATTENTION_IMPLS
+    )  # torch offers no way to take a registration back
     real, events = registry["FA3"], list[str]()
 
     class Handle:

@@ -1,4 +1,6 @@
-"""What is compiled: one graph, two products a layer forward and four backward, nothing that waits, the same function."""
+"""What is compiled: one graph, two products a layer forward and four backward, nothing that waits,
+the same function.
+"""
 
 import dataclasses
 
@@ -16,7 +18,9 @@ from picochat.sanity.syncs import host_syncs
 from picochat.train.engine import Engine
 from picochat.train.feed import Fed
 
-CONFIG = ModelConfig(context=16, layers=2, width=32, heads=4, kv_heads=2, head_width=8, mlp_width=48)
+CONFIG = ModelConfig(
+    context=16, layers=2, width=32, heads=4, kv_heads=2, head_width=8, mlp_width=48
+)
 VOCAB = 61
 
 
@@ -28,7 +32,9 @@ def make_model(seed: int = 0) -> GPT:
 
 
 def rows(seed: int = 0) -> tuple[Tensor, Tensor]:
-    block = torch.randint(0, VOCAB, (4, CONFIG.context + 1), generator=torch.Generator().manual_seed(seed))
+    block = torch.randint(
+        0, VOCAB, (4, CONFIG.context + 1), generator=torch.Generator().manual_seed(seed)
+    )
     return block[:, :-1], block[:, 1:]
 
 
@@ -54,20 +60,24 @@ def test_float32_step_is_one_graph_of_separate_products() -> None:
 
 def test_a_step_that_reads_a_value_is_found() -> None:
     class Reading(GPT):
-        def loss_sum(self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        def loss_sum(
+            self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32
+        ) -> Tensor:
             assert ids_BT.max().item() < VOCAB
             return super().loss_sum(ids_BT, targets_BT, dtype)
 
     ids, targets = rows()
     found = inspect(Reading(CONFIG, VOCAB), ids, targets, torch.float32)
     assert found.breaks > 0
-    assert host_syncs(lambda: Reading(CONFIG, VOCAB).loss_sum(ids, targets), torch.device("cpu")) == [
-        "aten::_local_scalar_dense"
-    ]
+    assert host_syncs(
+        lambda: Reading(CONFIG, VOCAB).loss_sum(ids, targets), torch.device("cpu")
+    ) == ["aten::_local_scalar_dense"]
 
 
 def test_joined_products_equal_separate_ones_within_rounding() -> None:
-    """In bfloat16, against the same weights rounded first, which the block then computes one product at a time."""
+    """In bfloat16, against the same weights rounded first, which the block then computes one
+    product at a time.
+    """
     joined = make_model()
     separate = make_model().bfloat16()
     for model in (joined, separate):
@@ -87,26 +97,41 @@ def test_joined_block_equals_separate_products_exactly_in_float64() -> None:
     exact.load_state_dict(masters.state_dict())
     model = GPT(config, VOCAB)
     at = model._positions(CONFIG.context, None)
-    x = torch.randn(2, CONFIG.context, CONFIG.width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(
+        2,
+        CONFIG.context,
+        CONFIG.width,
+        dtype=torch.float64,
+        generator=torch.Generator().manual_seed(1),
+    )
     assert float((masters(x, at) - exact(x, at)).detach().abs().max()) < 1e-12
 
 
 @pytest.mark.parametrize("name", ["muon", "adamw"])
 def test_compiled_optimizer_equals_eager(name: str, light_compiler: None) -> None:
-    settings = TrainConfig.model_validate({"steps": 4, "matrix_optimizer": name, "weight_decay": 0.1})
+    settings = TrainConfig.model_validate(
+        {"steps": 4, "matrix_optimizer": name, "weight_decay": 0.1}
+    )
     models = [make_model(), make_model()]
-    optimizers = [Optimizer(model, settings, compiled=compiled) for model, compiled in zip(models, (False, True), strict=True)]
+    optimizers = [
+        Optimizer(model, settings, compiled=compiled)
+        for model, compiled in zip(models, (False, True), strict=True)
+    ]
     for step in range(3):
         for model, optimizer in zip(models, optimizers, strict=True):
             (model.loss_sum(*rows(step)) / 64).backward()
             optimizer.step(1.0 - 0.2 * step)
-    eager, compiled = (torch.cat([p.detach().flatten() for p in model.parameters()]) for model in models)
+    eager, compiled = (
+        torch.cat([p.detach().flatten() for p in model.parameters()]) for model in models
+    )
     assert float((eager - compiled).abs().max()) < 1e-6
     assert largest_centre_error(models[1]) < 1e-7
 
 
 def test_nothing_is_compiled_again_between_base_and_sft(light_compiler: None) -> None:
-    """SFT trains another model object, at other rates and rows: the optimizer's graph serves both stages."""
+    """SFT trains another model object, at other rates and rows: the optimizer's graph serves both
+    stages.
+    """
     from torch._dynamo.utils import counters
 
     compute = dataclasses.replace(open_compute(RuntimeConfig(threads=1), CONFIG), compiled=True)
@@ -124,7 +149,12 @@ def test_nothing_is_compiled_again_between_base_and_sft(light_compiler: None) ->
 
 
 def test_a_step_waits_for_nothing() -> None:
-    engine = Engine(make_model(), TrainConfig(steps=4), open_compute(RuntimeConfig(threads=1), CONFIG), fixed_shape=True)
+    engine = Engine(
+        make_model(),
+        TrainConfig(steps=4),
+        open_compute(RuntimeConfig(threads=1), CONFIG),
+        fixed_shape=True,
+    )
     fed = Fed(*rows(), targets=64)
     engine.step(fed, 1.0)
     assert host_syncs(lambda: engine.step(fed, 1.0), torch.device("cpu")) == []

@@ -10,7 +10,9 @@ from picochat.model.centred import centre_, largest_centre_error, projected_weig
 from picochat.model.gpt import GPT, IGNORED_TARGET, Cache, initialise
 from picochat.model.sampling import continuation_log_likelihoods, greedy_replies
 
-CONFIG = ModelConfig(context=48, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64)
+CONFIG = ModelConfig(
+    context=48, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64
+)
 VOCAB = 97
 
 
@@ -23,7 +25,9 @@ def make_model(seed: int = 0, *, scale: float = 4.0) -> GPT:
             if parameter.dim() == 2:
                 parameter.mul_(scale)
             else:
-                parameter.add_(torch.rand(parameter.shape, generator=torch.Generator().manual_seed(seed)) * 0.5)
+                parameter.add_(
+                    torch.rand(parameter.shape, generator=torch.Generator().manual_seed(seed)) * 0.5
+                )
     return model
 
 
@@ -44,7 +48,10 @@ def plain_rotate(vector: torch.Tensor, position: int) -> torch.Tensor:
 
 def plain_weights(model: GPT) -> dict[str, torch.Tensor]:
     """Copies in float64 that gradients can be taken for."""
-    return {name: tensor.detach().double().requires_grad_() for name, tensor in model.state_dict().items()}
+    return {
+        name: tensor.detach().double().requires_grad_()
+        for name, tensor in model.state_dict().items()
+    }
 
 
 def plain_logits(w: dict[str, torch.Tensor], ids: list[int]) -> torch.Tensor:
@@ -58,18 +65,24 @@ def plain_logits(w: dict[str, torch.Tensor], ids: list[int]) -> torch.Tensor:
         out = []
         for t, v in enumerate(n):
             k = (w[p + "attention.key.weight"] @ v).view(-1, width)
-            keys.append([plain_rotate(plain_norm(h, w[p + "attention.key_norm.weight"]), t) for h in k])
+            keys.append(
+                [plain_rotate(plain_norm(h, w[p + "attention.key_norm.weight"]), t) for h in k]
+            )
             values.append((w[p + "attention.value.weight"] @ v).view(-1, width))
             q = (w[p + "attention.query.weight"] @ v).view(-1, width)
             heads = []
             for h in range(CONFIG.heads):
                 shared = h // (CONFIG.heads // CONFIG.kv_heads)
                 query = plain_rotate(plain_norm(q[h], w[p + "attention.query_norm.weight"]), t)
-                scores = torch.stack([query @ keys[s][shared] / math.sqrt(width) for s in range(t + 1)]).softmax(0)
+                scores = torch.stack(
+                    [query @ keys[s][shared] / math.sqrt(width) for s in range(t + 1)]
+                ).softmax(0)
                 heads.append(sum(scores[s] * values[s][shared] for s in range(t + 1)))
             attention = w[p + "attention.out.weight"] @ torch.cat(heads)  # type: ignore[arg-type]
             gate = w[p + "mlp.gate.weight"] @ v
-            mlp = w[p + "mlp.down.weight"] @ (gate * torch.sigmoid(gate) * (w[p + "mlp.up.weight"] @ v))
+            mlp = w[p + "mlp.down.weight"] @ (
+                gate * torch.sigmoid(gate) * (w[p + "mlp.up.weight"] @ v)
+            )
             out.append(x[t] + attention + mlp)
         x = out
     return torch.stack([w["embedding.weight"] @ plain_norm(v, w["norm.weight"]) for v in x])
@@ -86,12 +99,17 @@ def test_logits_equal_the_plain_reading() -> None:
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-5), (torch.bfloat16, 4e-2)])
 def test_gradients_equal_those_of_the_plain_reading(dtype: torch.dtype, bound: float) -> None:
-    """Every weight's gradient, of an implementation that shares no code. In bfloat16 the products are joined."""
+    """Every weight's gradient, of an implementation that shares no code.
+
+    In bfloat16 the products are joined.
+    """
     model = make_model(scale=2.0)
     ids = torch.randint(0, VOCAB, (1, 13), generator=torch.Generator().manual_seed(2))
     model.loss_sum(ids[:, :-1], ids[:, 1:], dtype).backward()
     weights = plain_weights(model)
-    torch.nn.functional.cross_entropy(plain_logits(weights, ids[0, :-1].tolist()), ids[0, 1:], reduction="sum").backward()
+    torch.nn.functional.cross_entropy(
+        plain_logits(weights, ids[0, :-1].tolist()), ids[0, 1:], reduction="sum"
+    ).backward()
     for name, parameter in model.named_parameters():
         want = weights[name].grad
         assert want is not None and parameter.grad is not None
@@ -110,10 +128,15 @@ def test_future_tokens_change_nothing_before_them() -> None:
 def test_cache_with_padded_rows_equals_the_full_forward() -> None:
     model = make_model()
     lengths = (20, 13, 7)
-    rows = [torch.randint(0, VOCAB, (n,), generator=torch.Generator().manual_seed(n)) for n in lengths]
+    rows = [
+        torch.randint(0, VOCAB, (n,), generator=torch.Generator().manual_seed(n)) for n in lengths
+    ]
     offset = torch.tensor([20 - n for n in lengths])
     padded = torch.stack(
-        [torch.cat((torch.zeros(20 - n, dtype=torch.long), row)) for n, row in zip(lengths, rows, strict=True)]
+        [
+            torch.cat((torch.zeros(20 - n, dtype=torch.long), row))
+            for n, row in zip(lengths, rows, strict=True)
+        ]
     )
     valid = torch.arange(20)[None] >= offset[:, None]
     with torch.no_grad():
@@ -125,13 +148,17 @@ def test_cache_with_padded_rows_equals_the_full_forward() -> None:
         cached = torch.cat(parts, dim=1)
         for number, (length, row) in enumerate(zip(lengths, rows, strict=True)):
             want = model(row[None])[0]
-            assert float((cached[number, 20 - length :] - want).abs().max() / want.abs().max()) < 1e-5
+            assert (
+                float((cached[number, 20 - length :] - want).abs().max() / want.abs().max()) < 1e-5
+            )
 
 
 def test_batched_replies_equal_one_at_a_time() -> None:
     model = make_model(scale=8.0)
     generator = torch.Generator().manual_seed(5)
-    prompts = [torch.randint(0, VOCAB, (n,), generator=generator).tolist() for n in (3, 9, 30, 1, 9, 46)]
+    prompts = [
+        torch.randint(0, VOCAB, (n,), generator=generator).tolist() for n in (3, 9, 30, 1, 9, 46)
+    ]
     together = greedy_replies(model, prompts, end=0, max_new_tokens=12)
     alone = [greedy_replies(model, [prompt], end=0, max_new_tokens=12)[0] for prompt in prompts]
     assert together == alone
@@ -160,7 +187,9 @@ def test_continuation_likelihoods_equal_step_by_step() -> None:
     for (prompt, continuation), value in zip(pairs, got, strict=True):
         with torch.no_grad():
             log_probs = model(torch.tensor([prompt + continuation]))[0].double().log_softmax(-1)
-        want = sum(float(log_probs[len(prompt) - 1 + i, token]) for i, token in enumerate(continuation))
+        want = sum(
+            float(log_probs[len(prompt) - 1 + i, token]) for i, token in enumerate(continuation)
+        )
         assert value == pytest.approx(want, abs=1e-5)
 
 
@@ -176,7 +205,9 @@ def test_ignored_targets_carry_no_loss() -> None:
 
 
 def test_untrained_model_is_near_uniform() -> None:
-    """At the width of the real scale: a tied head must not make the start predict the token just read."""
+    """At the width of the real scale: a tied head must not make the start predict the token just
+    read.
+    """
     config = ModelConfig(context=64, layers=2, width=768, heads=12, kv_heads=4, mlp_width=512)
     model = GPT(config, 512)
     initialise(model, 0)
@@ -190,9 +221,14 @@ def test_centring_is_idempotent_and_makes_rmsnorm_a_layernorm() -> None:
     assert largest_centre_error(model) > 1e-3
     centre_(model)
     assert largest_centre_error(model) < 1e-7
-    before = {projected.name: projected.view().detach().clone() for projected in projected_weights(model)}
+    before = {
+        projected.name: projected.view().detach().clone() for projected in projected_weights(model)
+    }
     centre_(model)
-    assert all(float((p.view().detach() - before[p.name]).abs().max()) < 1e-7 for p in projected_weights(model))
+    assert all(
+        float((p.view().detach() - before[p.name]).abs().max()) < 1e-7
+        for p in projected_weights(model)
+    )
     seen: list[torch.Tensor] = []
     for module in model.modules():
         if type(module).__name__ == "Norm":

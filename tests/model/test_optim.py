@@ -1,4 +1,6 @@
-"""The optimizer step against plain formulas; centred weights stay centred; the state survives a round trip."""
+"""The optimizer step against plain formulas; centred weights stay centred; the state survives a
+round trip.
+"""
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ from picochat.model.gpt import GPT, initialise
 from picochat.model.optim import Optimizer
 from picochat.model.orthogonalize import orthogonalize
 
-CONFIG = ModelConfig(context=32, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64)
+CONFIG = ModelConfig(
+    context=32, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64
+)
 
 
 def make(config: TrainConfig, *, centred: bool = True) -> tuple[GPT, Optimizer]:
@@ -39,7 +43,10 @@ def test_muon_step_equals_one_matrix_at_a_time() -> None:
         (model.loss_sum(ids[:, :-1], ids[:, 1:]) / 128).backward()
         assert weight.grad is not None
         momentum = 0.9 * momentum + 0.1 * weight.grad
-        update = orthogonalize((0.1 * weight.grad + 0.9 * momentum)[None], torch.float32)[0] * max(1, 48 / 64) ** 0.5
+        update = (
+            orthogonalize((0.1 * weight.grad + 0.9 * momentum)[None], torch.float32)[0]
+            * max(1, 48 / 64) ** 0.5
+        )
         want = weight.detach() * (1 - 0.05 * 0.5 * 0.1) - 0.05 * 0.5 * update
         optimizer.step(0.5)
         assert float((weight.detach() - want).abs().max()) < 1e-5
@@ -47,7 +54,9 @@ def test_muon_step_equals_one_matrix_at_a_time() -> None:
 
 def test_weights_stay_centred_after_every_step() -> None:
     for optimizer_name in ("muon", "adamw"):
-        model, optimizer = make(TrainConfig(steps=10, matrix_optimizer=optimizer_name, weight_decay=0.1))  # type: ignore[arg-type]
+        model, optimizer = make(
+            TrainConfig(steps=10, matrix_optimizer=optimizer_name, weight_decay=0.1)
+        )  # type: ignore[arg-type]
         for seed in range(3):
             step(model, optimizer, seed)
             assert largest_centre_error(model) < 1e-7
@@ -72,7 +81,9 @@ def test_state_round_trip_continues_bit_for_bit(name: str) -> None:
     other.load_state_dict(weights)
     resumed.load_state(state)
     step(other, resumed, 2)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )
 
 
 def test_state_of_another_optimizer_is_refused() -> None:

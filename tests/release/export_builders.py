@@ -1,4 +1,6 @@
-"""Small real parts for the tests of exports: a tokenizer, centred weights, a whole run folder with facts that hang together."""
+"""Small real parts for the tests of exports: a tokenizer, centred weights, a whole run folder with
+facts that hang together.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ from picochat.scales import find_scale
 from picochat.tokens import tokenizer as tokens
 
 VOCAB_SIZE = 400
-MODEL = ModelConfig(context=64, layers=2, width=48, heads=3, kv_heads=1, head_width=16, mlp_width=96)
+MODEL = ModelConfig(
+    context=64, layers=2, width=48, heads=3, kv_heads=1, head_width=16, mlp_width=96
+)
 TOKEN = "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZ012345"
 
 
@@ -49,7 +53,12 @@ TOKEN = "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZ012345"
 def tokenizer_bytes() -> bytes:
     """A small tokenizer of the real kind, trained on a text with enough merges."""
     endings = ("at", "en", "ing", "ous", "ship", "tion")
-    words = [first + vowel + ending for first in "bcdfgklmnprst" for vowel in "aeiou" for ending in endings]
+    words = [
+        first + vowel + ending
+        for first in "bcdfgklmnprst"
+        for vowel in "aeiou"
+        for ending in endings
+    ]
     return tokens.train([" ".join(words)] * 4, VOCAB_SIZE)
 
 
@@ -58,7 +67,9 @@ def template() -> bytes:
 
 
 def make_model(config: ModelConfig = MODEL, *, seed: int = 1, centred: bool = True) -> GPT:
-    """Random weights, larger than at the start of training, so that the logits differ from each other."""
+    """Random weights, larger than at the start of training, so that the logits differ from each
+    other.
+    """
     model = GPT(config, VOCAB_SIZE)
     initialise(model, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -72,12 +83,18 @@ def make_model(config: ModelConfig = MODEL, *, seed: int = 1, centred: bool = Tr
 
 
 def make_checkpoint(
-    place: Path, model: GPT | None = None, *, stage: str = "sft", tokenizer_digest: str | None = None
+    place: Path,
+    model: GPT | None = None,
+    *,
+    stage: str = "sft",
+    tokenizer_digest: str | None = None,
 ) -> Artifact:
     """A published checkpoint."""
     model = model or make_model()
     digest = tokenizer_digest or digest_bytes(tokenizer_bytes())
-    info = CheckpointInfo(model=model.config, vocab_size=VOCAB_SIZE, tokenizer_digest=digest, stage=stage, step=90)
+    info = CheckpointInfo(
+        model=model.config, vocab_size=VOCAB_SIZE, tokenizer_digest=digest, stage=stage, step=90
+    )
     with publish(place, stage, "key", {}) as draft:
         save_model(model, info, draft.folder)
         draft.facts = train_facts(stage).model_dump(mode="json")
@@ -86,10 +103,17 @@ def make_checkpoint(
 
 def make_tokenizer(place: Path) -> Artifact:
     facts = TokenizerFacts(vocab_size=VOCAB_SIZE, merges=VOCAB_SIZE - 264, trained_on_bytes=1_700)
-    return make_artifact(place, "tokenizer", facts, {"tokenizer.json": tokenizer_bytes(), "chat_template.jinja": template()})
+    return make_artifact(
+        place,
+        "tokenizer",
+        facts,
+        {"tokenizer.json": tokenizer_bytes(), "chat_template.jinja": template()},
+    )
 
 
-def make_artifact(place: Path, kind: str, facts: Record | None, files: dict[str, bytes]) -> Artifact:
+def make_artifact(
+    place: Path, kind: str, facts: Record | None, files: dict[str, bytes]
+) -> Artifact:
     with publish(place, kind, "key", {}) as draft:
         for name, data in files.items():
             draft.path(name).write_bytes(data)
@@ -97,16 +121,21 @@ def make_artifact(place: Path, kind: str, facts: Record | None, files: dict[str,
     return open_artifact(place, kind)
 
 
-# ---- a run -----------------------------------------------------------------------------------------------------------
+# ---- a run ---------------------------------------------------------------------------------------
 
 
 @dataclass
 class RunFacts:
-    """The facts of a run that passed; change one before `make_run` to get another run. `leave_out`: kinds not made."""
+    """The facts of a run that passed; change one before `make_run` to get another run.
+
+    `leave_out`: kinds not made.
+    """
 
     gate: GateFacts = field(default_factory=lambda: gate_facts("approved"))
     corpus: CorpusFacts = field(default_factory=lambda: corpus_facts())
-    practice: PracticeFacts = field(default_factory=lambda: PracticeFacts(share_asked=0.0, documents=0, text_bytes=0, words=0))
+    practice: PracticeFacts = field(
+        default_factory=lambda: PracticeFacts(share_asked=0.0, documents=0, text_bytes=0, words=0)
+    )
     leave_out: tuple[str, ...] = ()
     scored_checkpoint: str | None = None
     extra: dict[str, bytes] = field(default_factory=dict)
@@ -118,11 +147,18 @@ def make_run(root: Path, facts: RunFacts | None = None) -> RunDir:
     run = RunDir(root)
     root.mkdir(parents=True)
     config = run_config()
-    write_json(run.config, ResolvedConfig(config=config, origins=dict.fromkeys(flatten(config), "scale")))
+    write_json(
+        run.config, ResolvedConfig(config=config, origins=dict.fromkeys(flatten(config), "scale"))
+    )
     write_json(run.machine, machine())
     sft = make_checkpoint(run.place("sft"))
     make_tokenizer(run.place("tokenizer"))
-    import_report = {"dataset": "someone/some-corpus", "config_name": "plain", "revision": "0123abcd" * 5, "licence": "odc-by"}
+    import_report = {
+        "dataset": "someone/some-corpus",
+        "config_name": "plain",
+        "revision": "0123abcd" * 5,
+        "licence": "odc-by",
+    }
     parts: dict[str, tuple[Record | None, dict[str, bytes]]] = {
         "corpus": (facts.corpus, {"import_reports/web.json": json.dumps(import_report).encode()}),
         "practice": (facts.practice, {"sample.txt": b""}),
@@ -130,7 +166,10 @@ def make_run(root: Path, facts: RunFacts | None = None) -> RunDir:
         "honesty": (honesty_facts(), {"report.md": b"# honesty\n"}),
         "preflight": (preflight_facts(), {"preflight.md": b"# preflight\n"}),
         "base": (train_facts("base"), {"curve.jsonl": b"{}\n"}),
-        "scores": (scores_facts(facts.scored_checkpoint or sft.digest), {"report.md": b"# scores\n", **facts.extra}),
+        "scores": (
+            scores_facts(facts.scored_checkpoint or sft.digest),
+            {"report.md": b"# scores\n", **facts.extra},
+        ),
         "parity": (
             ParityFacts(reader="x", largest_relative_difference=1e-6, greedy_tokens_equal=True),
             {"export_report.json": b"{}"},
@@ -164,7 +203,14 @@ def run_config() -> RunConfig:
 
 def machine() -> MachineRecord:
     return MachineRecord(
-        system="Linux", python="3.10", cpu="some", cores=2, memory_bytes=None, gpus=[], versions={}, commit="f00dfeed" * 5
+        system="Linux",
+        python="3.10",
+        cpu="some",
+        cores=2,
+        memory_bytes=None,
+        gpus=[],
+        versions={},
+        commit="f00dfeed" * 5,
     )
 
 
@@ -174,10 +220,22 @@ def rate(passed: int, count: int, low: float, high: float) -> Rate:
 
 def corpus_facts(licence: str | None = "odc-by") -> CorpusFacts:
     web = SourceFacts(
-        label="web", kind="hub", documents=801, text_bytes=90_001, pinned=True, licence=licence, import_report=True
+        label="web",
+        kind="hub",
+        documents=801,
+        text_bytes=90_001,
+        pinned=True,
+        licence=licence,
+        import_report=True,
     )
     wiki = SourceFacts(
-        label="wiki", kind="files", documents=202, text_bytes=30_003, pinned=True, licence="cc-by-sa-4.0", import_report=False
+        label="wiki",
+        kind="files",
+        documents=202,
+        text_bytes=30_003,
+        pinned=True,
+        licence="cc-by-sa-4.0",
+        import_report=False,
     )
     return CorpusFacts(
         documents_read=1_011, documents=1_003, train_documents=993, held_out_documents=10, characters=119_000, text_bytes=120_004,
@@ -210,20 +268,41 @@ def honesty_facts() -> HonestyFacts:
 
 def finding(name: str, status: str, measured: float | None, bound: str) -> FindingRecord:
     return FindingRecord(
-        name=name, status=status, measured=measured, unit="share", bound=bound, message=f"{name} is {status}", fix=None
+        name=name,
+        status=status,
+        measured=measured,
+        unit="share",
+        bound=bound,
+        message=f"{name} is {status}",
+        fix=None,
     )
 
 
 def preflight_facts() -> PreflightFacts:
-    findings = [finding("documents", "pass", 1_003, ">= 1"), finding("base_exposure", "warn", 5.25, "<= 4.0")]
+    findings = [
+        finding("documents", "pass", 1_003, ">= 1"),
+        finding("base_exposure", "warn", 5.25, "<= 4.0"),
+    ]
     return PreflightFacts(status="warn", profile="skill_release", findings=findings)
 
 
 def gate_facts(status: str) -> GateFacts:
-    findings = [finding("run_completed", "pass", 1.0, "= 1"), finding("refusal", "pass", 0.875, ">= 0.75")]
+    findings = [
+        finding("run_completed", "pass", 1.0, "= 1"),
+        finding("refusal", "pass", 0.875, ">= 0.75"),
+    ]
     if status != "approved":
-        findings.append(finding("skill_release_eval_math", "block" if status == "blocked" else "warn", 0.125, ">= 0.3"))
-    return GateFacts(status=status, profile="skill_release", findings=findings, weakest_skill="math")
+        findings.append(
+            finding(
+                "skill_release_eval_math",
+                "block" if status == "blocked" else "warn",
+                0.125,
+                ">= 0.3",
+            )
+        )
+    return GateFacts(
+        status=status, profile="skill_release", findings=findings, weakest_skill="math"
+    )
 
 
 def train_facts(stage: str) -> TrainFacts:

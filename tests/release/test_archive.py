@@ -11,7 +11,11 @@ from picochat.core.errors import BadInput, HostProblem
 from picochat.release.archive import Member, read_archive, write_archive
 from picochat.release.integrity import digest_of
 
-FILES = {"a.json": b'{"a": 1}\n', "deep/er/b.txt": b"text\n" * 1_000, "model.safetensors": bytes(range(256)) * 500}
+FILES = {
+    "a.json": b'{"a": 1}\n',
+    "deep/er/b.txt": b"text\n" * 1_000,
+    "model.safetensors": bytes(range(256)) * 500,
+}
 
 
 def members(root: Path) -> list[Member]:
@@ -58,9 +62,13 @@ def test_the_same_members_give_the_same_bytes_whatever_their_times(tmp_path: Pat
 
 def test_plain_tar_reads_it_with_neutral_owners_and_times(tmp_path: Path) -> None:
     write_archive(tmp_path / "x.tgz", "run", members(tmp_path / "in"))
-    listing = subprocess.run(["tar", "-tvzf", str(tmp_path / "x.tgz")], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(
+        ["tar", "-tvzf", str(tmp_path / "x.tgz")], capture_output=True, text=True, check=True
+    ).stdout
     assert len(listing.splitlines()) == len(FILES)
-    assert all(line.startswith("-rw-r--r-- 0/0") and "1970-01-01" in line for line in listing.splitlines())
+    assert all(
+        line.startswith("-rw-r--r-- 0/0") and "1970-01-01" in line for line in listing.splitlines()
+    )
 
 
 def test_a_file_that_changes_while_it_is_bundled_leaves_no_archive(tmp_path: Path) -> None:
@@ -131,7 +139,12 @@ def test_damaged_archives_are_named_and_not_a_traceback(tmp_path: Path, damage: 
     path = tmp_path / "x.tgz"
     write_archive(path, "run", members(tmp_path / "in"))
     whole = path.read_bytes()
-    bytes_of = {"empty": b"", "text": b"no archive", "cut": whole[: len(whole) // 2], "tail": whole[:-6]}
+    bytes_of = {
+        "empty": b"",
+        "text": b"no archive",
+        "cut": whole[: len(whole) // 2],
+        "tail": whole[:-6],
+    }
     path.write_bytes(bytes_of[damage])
     with pytest.raises(BadInput):
         read_archive(path, tmp_path / "out")

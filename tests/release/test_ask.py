@@ -1,4 +1,6 @@
-"""Asking again: what the weights say is compared with the record; invented replies are found, and only stated weights are asked."""
+"""Asking again: what the weights say is compared with the record; invented replies are found, and
+only stated weights are asked.
+"""
 
 import json
 import shutil
@@ -36,7 +38,9 @@ def run(finished: RunDir, tmp_path: Path) -> RunDir:
     return RunDir(tmp_path / "run")
 
 
-def asked(path: Path, count: int = ALL, seed: int | None = 7, run_dir: Path | None = None) -> VerifyCheck:
+def asked(
+    path: Path, count: int = ALL, seed: int | None = 7, run_dir: Path | None = None
+) -> VerifyCheck:
     """The check of a bundle or run in which nothing differs before anything is asked."""
     report = inspect_bundle(path)
     assert not report.problems
@@ -49,7 +53,9 @@ def figures(check: VerifyCheck) -> dict[str, Any]:
 
 
 def invent(run: RunDir, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Other replies to the eval rows, with scores, verdict, pages and digests that follow from them."""
+    """Other replies to the eval rows, with scores, verdict, pages and digests that follow from
+    them.
+    """
     edit_replies(run, lambda rows: [change(row) if row["set"] == "eval" else row for row in rows])
 
 
@@ -59,15 +65,26 @@ def edit_replies(run: RunDir, change: Callable[[Rows], Rows], name: str = "repli
 
 
 def right_answer(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "reply": row["expected"]} if row["expected"] and not row["log_likelihoods"] else row
+    return (
+        {**row, "reply": row["expected"]} if row["expected"] and not row["log_likelihoods"] else row
+    )
 
 
 def test_an_honest_run_says_again_what_it_said(finished: RunDir) -> None:
     check = asked(finished.root)
     found = figures(check)
     assert not check.problems and not check.told
-    recorded = len(rows_of(finished.place("scores") / "replies.jsonl")) + 60  # with the benchmark's items
-    assert found["asked"] == found["recorded"] == found["equal"] == found["judged_alike"] == recorded == check.compared
+    recorded = (
+        len(rows_of(finished.place("scores") / "replies.jsonl")) + 60
+    )  # with the benchmark's items
+    assert (
+        found["asked"]
+        == found["recorded"]
+        == found["equal"]
+        == found["judged_alike"]
+        == recorded
+        == check.compared
+    )
     assert found["apart_or_judged_otherwise_at_most"] == 0
     assert "recorded in float32 on cpu, asked in float32 on cpu; seed 7" in (check.note or "")
 
@@ -78,18 +95,29 @@ def test_invented_replies_are_found_by_asking_alone(run: RunDir) -> None:
     report = with_questions(inspect_bundle(run.root), 20, 3, None)
     assert report.exit_code == 3
     told = report.problems[0].what
-    assert told.startswith("eval row ") and "recorded '" in told and "says '" in told and "however it is rounded" in told
+    assert (
+        told.startswith("eval row ")
+        and "recorded '" in told
+        and "says '" in told
+        and "however it is rounded" in told
+    )
 
 
 def test_invented_replies_of_the_base_model_are_found(run: RunDir) -> None:
     invent(run, lambda row: {**row, "base_reply": "no"} if not row["base_log_likelihoods"] else row)
-    assert all("the base model: recorded 'no'" in problem.what for problem in asked(run.root, 8).problems)
+    assert all(
+        "the base model: recorded 'no'" in problem.what for problem in asked(run.root, 8).problems
+    )
 
 
 def test_invented_likelihoods_of_choices_are_found(run: RunDir) -> None:
     invent(
         run,
-        lambda row: {**row, "log_likelihoods": [v - 0.01 for v in row["log_likelihoods"]]} if row["log_likelihoods"] else row,
+        lambda row: (
+            {**row, "log_likelihoods": [v - 0.01 for v in row["log_likelihoods"]]}
+            if row["log_likelihoods"]
+            else row
+        ),
     )
     assert inspect_bundle(run.root).exit_code == 0
     told = [problem.what for problem in asked(run.root).problems]
@@ -97,7 +125,11 @@ def test_invented_likelihoods_of_choices_are_found(run: RunDir) -> None:
 
 
 def test_invented_likelihoods_of_benchmark_items_are_found(run: RunDir) -> None:
-    edit_replies(run, lambda rows: [{**row, "log_likelihoods": [0.0, -9.0, -9.0, -9.0]} for row in rows], "external.jsonl")
+    edit_replies(
+        run,
+        lambda rows: [{**row, "log_likelihoods": [0.0, -9.0, -9.0, -9.0]} for row in rows],
+        "external.jsonl",
+    )
     told = [problem.what for problem in asked(run.root).problems]
     assert len(told) == 60 and all(what.startswith("quiz item ") for what in told)
 
@@ -106,7 +138,10 @@ def test_other_weights_than_those_that_replied_are_found(run: RunDir) -> None:
     """The publisher ships other weights, with digests, scores and verdict to match."""
     file = run.place("sft") / "model.safetensors"
     weights = load_file(file)
-    save_file({name: tensor * (3.0 if tensor.dim() == 2 else 1.0) for name, tensor in weights.items()}, file)
+    save_file(
+        {name: tensor * (3.0 if tensor.dim() == 2 else 1.0) for name, tensor in weights.items()},
+        file,
+    )
     settle(run)
     check = asked(run.root, 30)
     assert len(check.problems) > 5
@@ -115,12 +150,17 @@ def test_other_weights_than_those_that_replied_are_found(run: RunDir) -> None:
 def test_weights_that_are_not_the_stated_ones_are_never_asked(
     finished: RunDir, run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = make_bundle(finished, tmp_path / "b.tgz", None, strict=False, include_weights=False).path
+    bundle = make_bundle(
+        finished, tmp_path / "b.tgz", None, strict=False, include_weights=False
+    ).path
     file = run.place("sft") / "model.safetensors"
     save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(file).items()}, file)
     with pytest.raises(BadInput) as refused:
         asked(bundle, 5, run_dir=run.root)
-    assert "model.safetensors is not the file that the manifest states" in refused.value.problems[0].what
+    assert (
+        "model.safetensors is not the file that the manifest states"
+        in refused.value.problems[0].what
+    )
     report = with_questions(inspect_bundle(run.root), 5, 1, None)
     assert report.exit_code == 3 and report.checks[-1].name != "asked again"
     assert "nothing was asked again" in capsys.readouterr().err
@@ -129,14 +169,22 @@ def test_weights_that_are_not_the_stated_ones_are_never_asked(
 def test_bundle_without_weights_names_the_remedy_and_takes_those_of_the_run(
     finished: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = make_bundle(finished, tmp_path / "b.tgz", None, strict=False, include_weights=False).path
+    bundle = make_bundle(
+        finished, tmp_path / "b.tgz", None, strict=False, include_weights=False
+    ).path
     assert run_command(["run", "verify", str(bundle), "--ask", "5"]) == 4
     said = capsys.readouterr().err
-    assert "cannot be asked with what is here" in said and "sft: model.safetensors and" in said and "--run-dir RUN" in said
+    assert (
+        "cannot be asked with what is here" in said
+        and "sft: model.safetensors and" in said
+        and "--run-dir RUN" in said
+    )
     assert figures(asked(bundle, 5, run_dir=finished.root))["equal"] == 5
 
 
-def test_bundle_is_asked_without_the_benchmark_texts_that_it_does_not_hold(finished: RunDir, tmp_path: Path) -> None:
+def test_bundle_is_asked_without_the_benchmark_texts_that_it_does_not_hold(
+    finished: RunDir, tmp_path: Path
+) -> None:
     bundle = make_bundle(finished, tmp_path / "b.tgz", None, strict=False).path
     check = asked(bundle)
     assert not check.problems
@@ -146,7 +194,11 @@ def test_bundle_is_asked_without_the_benchmark_texts_that_it_does_not_hold(finis
 
 
 def test_one_seed_draws_the_same_questions_and_another_seed_others() -> None:
-    pool = {"math": [f"m{n}" for n in range(40)], "choice": ["c1", "c2"], "benchmark quiz": [f"q{n}" for n in range(900)]}
+    pool = {
+        "math": [f"m{n}" for n in range(40)],
+        "choice": ["c1", "c2"],
+        "benchmark quiz": [f"q{n}" for n in range(900)],
+    }
     drawn = draw(pool, 12, 5)
     assert drawn == draw({group: reversed(ids) for group, ids in reversed(pool.items())}, 12, 5)
     assert drawn != draw(pool, 12, 6)
@@ -172,7 +224,12 @@ def test_where_a_side_rounds_to_bf16_near_ties_are_told_and_do_not_count(run: Ru
 def test_replies_of_a_gpu_are_asked_on_the_cpu_in_float32_where_there_is_none(
     run: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    change_config(run, lambda config: config["runtime"].update(device="cuda", precision="bf16", attention_backend="flash"))
+    change_config(
+        run,
+        lambda config: config["runtime"].update(
+            device="cuda", precision="bf16", attention_backend="flash"
+        ),
+    )
     settle(run)
     check = with_questions(inspect_bundle(run.root), 12, 1, None).checks[-1]
     assert "asking on the CPU, in float32" in capsys.readouterr().err
@@ -187,10 +244,15 @@ def test_a_share_of_invented_replies_is_found_in_bf16_too(run: RunDir) -> None:
     assert report.exit_code == 3 and len(report.problems) > 3
 
 
-def test_command_line_of_asking(finished: RunDir, run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_of_asking(
+    finished: RunDir, run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run_command(["run", "verify", str(finished.root), "--ask", "6"]) == 0
     shown = capsys.readouterr()
-    assert "asked again: 6 compared: 6 of 6 equal, 0 near ties, 0 apart; 6 of 6 judged alike" in shown.out
+    assert (
+        "asked again: 6 compared: 6 of 6 equal, 0 near ties, 0 apart; 6 of 6 judged alike"
+        in shown.out
+    )
     again = shown.err.partition("picochat run verify ")[2].splitlines()[0]
     assert "--ask 6 --ask-seed " in again
     assert run_command(["run", "verify", *again.split(), "--json"]) == 0

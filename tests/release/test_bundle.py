@@ -33,15 +33,25 @@ def strict(run: RunDir, logs: Path, **options: bool) -> BundleReport:
     return make_bundle(run, run.root.parent / "out.tgz", logs, strict=True, **options)
 
 
-def test_a_complete_run_gives_a_strict_bundle_of_all_its_evidence(tmp_path: Path, logs: Path) -> None:
+def test_a_complete_run_gives_a_strict_bundle_of_all_its_evidence(
+    tmp_path: Path, logs: Path
+) -> None:
     run = make_run(tmp_path / "run")
     report = strict(run, logs)
     names = names_in(report.path)
     assert {"run.json", "machine.json", "bundle.json", "SHA256SUMS"} <= names
     assert {name for name, _, _ in FRONT_PAGES} <= names
     assert {f"{place.folder}/manifest.json" for place in PLACES} <= names
-    assert {"eval/replies.jsonl", "rows/eval.jsonl", "corpus/import_reports/cosmopedia-v2.json"} <= names
-    assert {"sft/checkpoint/model.safetensors", "base/checkpoint/curve.jsonl", "host/host.json"} <= names
+    assert {
+        "eval/replies.jsonl",
+        "rows/eval.jsonl",
+        "corpus/import_reports/cosmopedia-v2.json",
+    } <= names
+    assert {
+        "sft/checkpoint/model.safetensors",
+        "base/checkpoint/curve.jsonl",
+        "host/host.json",
+    } <= names
     assert {"logs/train.log", "logs/deeper/import.log"} <= names
     assert "logs/.hidden" not in names
     assert report.contents.missing == []
@@ -49,12 +59,16 @@ def test_a_complete_run_gives_a_strict_bundle_of_all_its_evidence(tmp_path: Path
     assert report.files == len(names)
 
 
-def test_token_shards_stay_out_unless_asked_for_and_their_sidecars_stay_in(tmp_path: Path, logs: Path) -> None:
+def test_token_shards_stay_out_unless_asked_for_and_their_sidecars_stay_in(
+    tmp_path: Path, logs: Path
+) -> None:
     run = make_run(tmp_path / "run")
     names = names_in(strict(run, logs).path)
     assert not [name for name in names if name.endswith(".bin")]
     assert "base/token_shards/train-00000.json" in names
-    assert "base/token_shards/train-00000.bin" in names_in(strict(run, logs, include_token_shards=True).path)
+    assert "base/token_shards/train-00000.bin" in names_in(
+        strict(run, logs, include_token_shards=True).path
+    )
 
 
 def test_weights_can_be_left_out_and_that_is_stated(tmp_path: Path, logs: Path) -> None:
@@ -86,11 +100,20 @@ def test_the_same_run_folder_gives_the_same_bytes(tmp_path: Path, logs: Path) ->
     assert first.path.read_bytes() == second.path.read_bytes()
 
 
-def test_equal_work_has_the_same_evidence_digest_and_other_work_another(tmp_path: Path, logs: Path) -> None:
-    first, second = (make_bundle(make_run(tmp_path / name), tmp_path / f"{name}.tgz", logs, strict=True) for name in "ab")
+def test_equal_work_has_the_same_evidence_digest_and_other_work_another(
+    tmp_path: Path, logs: Path
+) -> None:
+    first, second = (
+        make_bundle(make_run(tmp_path / name), tmp_path / f"{name}.tgz", logs, strict=True)
+        for name in "ab"
+    )
     other = make_run(tmp_path / "c", facts={"rows": make_rows_facts(repeated_sft_prompts=1)})
     third = make_bundle(other, tmp_path / "c.tgz", logs, strict=True)
-    assert first.contents.evidence_digest == second.contents.evidence_digest != third.contents.evidence_digest
+    assert (
+        first.contents.evidence_digest
+        == second.contents.evidence_digest
+        != third.contents.evidence_digest
+    )
 
 
 def test_sha256sum_alone_can_check_it(tmp_path: Path, logs: Path) -> None:
@@ -103,13 +126,17 @@ def test_sha256sum_alone_can_check_it(tmp_path: Path, logs: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [place.kind for place in PLACES])
-def test_strict_names_each_missing_artifact_and_what_makes_it(tmp_path: Path, logs: Path, kind: str) -> None:
+def test_strict_names_each_missing_artifact_and_what_makes_it(
+    tmp_path: Path, logs: Path, kind: str
+) -> None:
     run = make_run(tmp_path / "run")
     shutil.rmtree(run.place(kind))
     with pytest.raises(BadInput) as refusal:
         strict(run, logs)
     named = [
-        problem for problem in refusal.value.problems if problem.what.startswith(f"{run.place(kind).relative_to(run.root)}/: ")
+        problem
+        for problem in refusal.value.problems
+        if problem.what.startswith(f"{run.place(kind).relative_to(run.root)}/: ")
     ]
     assert named
     assert "picochat run tiny --out-dir" in (named[0].fix or "")
@@ -137,7 +164,9 @@ def test_strict_names_everything_that_is_missing_at_once(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["gate.json", "summary.md", "tokenizer.json"])
-def test_strict_refuses_a_front_page_that_is_gone_or_changed(tmp_path: Path, logs: Path, name: str) -> None:
+def test_strict_refuses_a_front_page_that_is_gone_or_changed(
+    tmp_path: Path, logs: Path, name: str
+) -> None:
     run = make_run(tmp_path / "run")
     (run.root / name).write_text("changed")
     with pytest.raises(BadInput, match="no complete evidence"):
@@ -148,28 +177,44 @@ def test_strict_refuses_a_front_page_that_is_gone_or_changed(tmp_path: Path, log
     assert any(problem.what.startswith(name) for problem in refusal.value.problems)
 
 
-@pytest.mark.parametrize("name", ["eval/replies.jsonl", "base/checkpoint/metrics.jsonl", "base/token_shards/train-00000.bin"])
-def test_strict_refuses_files_that_differ_from_their_manifest(tmp_path: Path, logs: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["eval/replies.jsonl", "base/checkpoint/metrics.jsonl", "base/token_shards/train-00000.bin"],
+)
+def test_strict_refuses_files_that_differ_from_their_manifest(
+    tmp_path: Path, logs: Path, name: str
+) -> None:
     run = make_run(tmp_path / "run")
     with (run.root / name).open("ab") as stream:
         stream.write(b"x")
     with pytest.raises(BadInput) as refusal:
         strict(run, logs)
-    assert [problem.what for problem in refusal.value.problems] == [f"{name}: its bytes differ from the manifest"]
+    assert [problem.what for problem in refusal.value.problems] == [
+        f"{name}: its bytes differ from the manifest"
+    ]
 
 
 def test_strict_refuses_an_artifact_that_was_made_from_another(tmp_path: Path, logs: Path) -> None:
     run = make_run(tmp_path / "run")
-    other = make_run(tmp_path / "other", facts={"shards": make_shards_facts(train_tokens=1_040_000_000)})
+    other = make_run(
+        tmp_path / "other", facts={"shards": make_shards_facts(train_tokens=1_040_000_000)}
+    )
     shutil.rmtree(run.place("shards"))
     shutil.copytree(other.place("shards"), run.place("shards"))
     with pytest.raises(BadInput) as refusal:
         strict(run, logs)
-    assert any(problem.what.startswith("base: was made from another shards") for problem in refusal.value.problems)
+    assert any(
+        problem.what.startswith("base: was made from another shards")
+        for problem in refusal.value.problems
+    )
 
 
-def test_without_strict_an_unfinished_run_is_bundled_and_says_what_is_missing(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", until="preflight", facts={"rows": make_rows_facts(shared_items=2)})
+def test_without_strict_an_unfinished_run_is_bundled_and_says_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    run = make_run(
+        tmp_path / "run", until="preflight", facts={"rows": make_rows_facts(shared_items=2)}
+    )
     report = make_bundle(run, tmp_path / "out.tgz", None, strict=False)
     assert report.contents.verdict == "blocked by the preflight"
     assert "sft/checkpoint/: the sft artifact is missing" in report.contents.missing
@@ -184,14 +229,20 @@ def test_a_blocked_verdict_is_bundled_like_any_other(tmp_path: Path, logs: Path)
 
 
 @pytest.mark.parametrize("where", ["environment", "pattern"])
-def test_a_token_is_never_in_a_bundle(tmp_path: Path, logs: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_never_in_a_bundle(
+    tmp_path: Path, logs: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secret = "a-secret-of-this-environment" if where == "environment" else "hf_" + "A1b2" * 9
     if where == "environment":
         monkeypatch.setenv("HF_TOKEN", secret)
-    (logs / "push.log").write_text("x" * ((1 << 20) - 10) + f"token {secret}\n")  # across two blocks
+    (logs / "push.log").write_text(
+        "x" * ((1 << 20) - 10) + f"token {secret}\n"
+    )  # across two blocks
     with pytest.raises(BadInput) as refusal:
         make_bundle(make_run(tmp_path / "run"), tmp_path / "out.tgz", logs, strict=False)
-    assert [problem.what for problem in refusal.value.problems] == ["logs/push.log: holds a Hub token"]
+    assert [problem.what for problem in refusal.value.problems] == [
+        "logs/push.log: holds a Hub token"
+    ]
     assert secret not in "\n".join(refusal.value.lines())
     assert not (tmp_path / "out.tgz").exists()
 

@@ -32,7 +32,10 @@ NOT_SHOWN = {
     "sft": {"stage", "parameters", "losses_finite", "scored_step", "held_out_bits_per_byte", "largest_centre_error"},
     "scores": {"external.riddles.cut_rows", "external.riddles.too_long_rows"},
 }  # fmt: skip
-"""Facts that the card leaves to the attached evidence. Everything else must change the card when it changes."""
+"""Facts that the card leaves to the attached evidence.
+
+Everything else must change the card when it changes.
+"""
 
 
 def parity() -> ParityReport:
@@ -60,15 +63,23 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> RunEvidence:
     facts = read_evidence(make_run(tmp_path_factory.mktemp("card") / "run"))
     assert facts.preflight is not None
     # the card names the checks that did not pass, so none passes here
-    findings = [finding.model_copy(update={"status": "warn"}) for finding in facts.preflight.findings]
+    findings = [
+        finding.model_copy(update={"status": "warn"}) for finding in facts.preflight.findings
+    ]
     practice = PracticeFacts(share_asked=0.1, documents=90, text_bytes=108_000, words=500)
     return replace(
-        facts, practice=practice, shards=shards_facts(), preflight=facts.preflight.model_copy(update={"findings": findings})
+        facts,
+        practice=practice,
+        shards=shards_facts(),
+        preflight=facts.preflight.model_copy(update={"findings": findings}),
     )
 
 
 def front_matter(card: str) -> dict[str, Any]:
-    """The YAML between the two fences. Its values are written as JSON, so the standard library reads them."""
+    """The YAML between the two fences.
+
+    Its values are written as JSON, so the standard library reads them.
+    """
     lines = card.split("---\n")[1].splitlines()
     return {line.partition(": ")[0]: json.loads(line.partition(": ")[2]) for line in lines}
 
@@ -126,7 +137,10 @@ def test_changing_a_fact_changes_the_card(evidence: RunEvidence, section: str) -
     silent = set()
     for name, keys in leaves(record.model_dump(mode="json")):
         other = changed(record, keys)
-        if other is not None and render_card(subject(), replace(evidence, **{section: other})) == before:
+        if (
+            other is not None
+            and render_card(subject(), replace(evidence, **{section: other})) == before
+        ):
             silent.add(name)
     assert silent == NOT_SHOWN[section]
 
@@ -136,14 +150,19 @@ def test_each_rate_stands_with_its_count_and_interval(evidence: RunEvidence) -> 
     assert evidence.scores is not None
     for score in evidence.scores.skills.values():
         for rate in (score.all, score.clean, score.base, *score.stages.values()):
-            assert f"{rate.share:.3f} ({rate.passed} of {rate.count}; {rate.low:.3f} to {rate.high:.3f})" in card
+            assert (
+                f"{rate.share:.3f} ({rate.passed} of {rate.count}; {rate.low:.3f} to"
+                f" {rate.high:.3f})" in card
+            )
 
 
 def test_results_for_the_hub_equal_the_scores(evidence: RunEvidence) -> None:
     index = front_matter(render_card(subject(), evidence))["model-index"]
     metrics = index[0]["results"][0]["metrics"]
     assert evidence.scores is not None
-    assert [metric["value"] for metric in metrics] == [score.all.share for score in evidence.scores.skills.values()]
+    assert [metric["value"] for metric in metrics] == [
+        score.all.share for score in evidence.scores.skills.values()
+    ]
 
 
 def test_a_rate_that_nothing_was_counted_for_is_not_measured(evidence: RunEvidence) -> None:
@@ -155,8 +174,12 @@ def test_a_rate_that_nothing_was_counted_for_is_not_measured(evidence: RunEviden
     assert "| 5-gram model of the same tokens | not measured |" in card
 
 
-@pytest.mark.parametrize(("status", "words"), [("blocked", "**blocked** this model"), ("warn", "did not fully approve")])
-def test_a_model_that_was_not_approved_says_so_at_the_top(evidence: RunEvidence, status: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "words"), [("blocked", "**blocked** this model"), ("warn", "did not fully approve")]
+)
+def test_a_model_that_was_not_approved_says_so_at_the_top(
+    evidence: RunEvidence, status: str, words: str
+) -> None:
     card = render_card(subject(), replace(evidence, gate=gate_facts(status)))
     notice = card.split("# pico-test\n")[1].lstrip().splitlines()[0]
     assert notice.startswith("> ")
@@ -166,8 +189,12 @@ def test_a_model_that_was_not_approved_says_so_at_the_top(evidence: RunEvidence,
 
 def test_unmeasured_rules_are_named_among_what_blocks(evidence: RunEvidence) -> None:
     gate = gate_facts("blocked")
-    findings = [item.model_copy(update={"status": "unmeasured", "measured": None}) for item in gate.findings]
-    card = render_card(subject(), replace(evidence, gate=gate.model_copy(update={"findings": findings})))
+    findings = [
+        item.model_copy(update={"status": "unmeasured", "measured": None}) for item in gate.findings
+    ]
+    card = render_card(
+        subject(), replace(evidence, gate=gate.model_copy(update={"findings": findings}))
+    )
     assert "`run_completed`, `refusal`, `skill_release_eval_math`" in card
     assert "| run_completed | unmeasured | not measured share |" in card
 
@@ -190,7 +217,10 @@ def test_weights_that_were_not_scored_show_no_score_and_no_verdict(evidence: Run
 
 def test_every_source_is_attributed_with_its_licence(evidence: RunEvidence) -> None:
     card = render_card(subject(licence="mit"), evidence)
-    assert "[someone/some-corpus](/datasets/someone/some-corpus) (plain), made available under the licence odc-by." in card
+    assert (
+        "[someone/some-corpus](/datasets/someone/some-corpus) (plain), made available under the"
+        " licence odc-by." in card
+    )
     assert "wiki, made available under the licence cc-by-sa-4.0." in card
     assert "0123abcd" * 5 in card
     unknown = render_card(subject(), replace(evidence, corpus=corpus_facts(licence=None)))
@@ -216,7 +246,9 @@ def test_the_hub_reads_the_front_matter_and_the_results(evidence: RunEvidence) -
 def test_text_from_the_facts_cannot_break_a_table(evidence: RunEvidence) -> None:
     gate = gate_facts("blocked")
     findings = [item.model_copy(update={"message": "one | two\nthree"}) for item in gate.findings]
-    card = render_card(subject(), replace(evidence, gate=gate.model_copy(update={"findings": findings})))
+    card = render_card(
+        subject(), replace(evidence, gate=gate.model_copy(update={"findings": findings}))
+    )
     assert "one \\| two three |" in card
 
 
@@ -225,13 +257,19 @@ def test_a_run_that_was_never_judged_claims_nothing(tmp_path: Path) -> None:
     assert "has not judged this model" in render_card(subject(), read_evidence(run))
 
 
-def test_names_of_other_people_make_no_tag_no_link_and_no_second_line_of_front_matter(evidence: RunEvidence) -> None:
+def test_names_of_other_people_make_no_tag_no_link_and_no_second_line_of_front_matter(
+    evidence: RunEvidence,
+) -> None:
     evil = "x\nlicense: mit\n---\n<img src=x onerror=alert(1)> [win](javascript:alert(1)) \x9b2J"
     assert evidence.corpus
     source = evidence.corpus.sources[0]
     sources = [source.model_copy(update={"licence": evil}), *evidence.corpus.sources[1:]]
     origin = Provenance(source.label, dataset=evil, config=evil, revision=evil)
-    forged = replace(evidence, corpus=evidence.corpus.model_copy(update={"sources": sources}), provenance=(origin,))
+    forged = replace(
+        evidence,
+        corpus=evidence.corpus.model_copy(update={"sources": sources}),
+        provenance=(origin,),
+    )
     card = render_card(subject(model_name=evil), forged)
     front, page = card.removeprefix("---\n").split("\n---\n", 1)
     code = page.split("```")[1]

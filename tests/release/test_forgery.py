@@ -1,6 +1,8 @@
-"""A publisher who claims more than is true, and makes every digest, score, verdict and page agree with it, is found out.
+"""A publisher who claims more than is true, and makes every digest, score, verdict and page agree
+with it, is found out.
 
-The run is a real one, small. docs/verification.md lists these attacks, and those that no check of files can find.
+The run is a real one, small. docs/verification.md lists these attacks, and those that no check of
+files can find.
 """
 
 from __future__ import annotations
@@ -29,7 +31,16 @@ from picochat.release.follows import FOLLOWS
 from picochat.release.integrity import MADE_FROM
 from picochat.release.verify import inspect_bundle
 from picochat.rundir import PLACES, RunDir
-from tests.forger import Rows, change_config, change_facts, change_json, change_rows, make_real_run, rows_of, settle
+from tests.forger import (
+    Rows,
+    change_config,
+    change_facts,
+    change_json,
+    change_rows,
+    make_real_run,
+    rows_of,
+    settle,
+)
 
 Forgery = Callable[[RunDir], None]
 
@@ -68,7 +79,7 @@ def test_the_forger_leaves_nothing_to_find_in_an_honest_run(run: RunDir) -> None
     assert found_in(bundled(run)) == []
 
 
-# ---- what was asked, and what was said ---------------------------------------------------------------------------------
+# ---- what was asked, and what was said -----------------------------------------------------------
 
 
 def first_eval_row(run: RunDir) -> dict[str, Any]:
@@ -80,7 +91,13 @@ def replies(run: RunDir, change: Callable[[Rows], Rows]) -> None:
 
 
 def drop_failing(run: RunDir) -> None:
-    replies(run, lambda rows: [row for row in rows if not (row["set"] == "eval" and row["skill"] == "math")] + rows[:1])
+    replies(
+        run,
+        lambda rows: (
+            [row for row in rows if not (row["set"] == "eval" and row["skill"] == "math")]
+            + rows[:1]
+        ),
+    )
 
 
 def drop_some(run: RunDir) -> None:
@@ -93,7 +110,12 @@ def count_twice(run: RunDir) -> None:
 
 def relabel(number: int, field: str, value: Any) -> Forgery:
     def forge(run: RunDir) -> None:
-        replies(run, lambda rows: [{**row, field: value} if at == number else row for at, row in enumerate(rows)])
+        replies(
+            run,
+            lambda rows: [
+                {**row, field: value} if at == number else row for at, row in enumerate(rows)
+            ],
+        )
 
     return forge
 
@@ -110,7 +132,12 @@ def choice_without_likelihoods(run: RunDir) -> None:
     replies(
         run,
         lambda rows: [
-            {**row, "log_likelihoods": None, "reply": row["expected"]} if row["log_likelihoods"] else row for row in rows
+            (
+                {**row, "log_likelihoods": None, "reply": row["expected"]}
+                if row["log_likelihoods"]
+                else row
+            )
+            for row in rows
         ],
     )
 
@@ -120,20 +147,30 @@ def fewer_recalled(run: RunDir) -> None:
 
 
 def other_prefixes(run: RunDir) -> None:
-    change_rows(run.place("scores") / "memorization.jsonl", lambda rows: [{**row, "position": 1} for row in rows])
+    change_rows(
+        run.place("scores") / "memorization.jsonl",
+        lambda rows: [{**row, "position": 1} for row in rows],
+    )
 
 
 def weak_baseline(run: RunDir) -> None:
-    change_json(run.place("scores") / "measured.json", lambda measured: measured.update(ngram_train_tokens=10))
+    change_json(
+        run.place("scores") / "measured.json",
+        lambda measured: measured.update(ngram_train_tokens=10),
+    )
 
 
 def better_measured(run: RunDir) -> None:
-    change_json(run.place("scores") / "measured.json", lambda measured: measured.update(base_bits_per_byte=0.5))
+    change_json(
+        run.place("scores") / "measured.json",
+        lambda measured: measured.update(base_bits_per_byte=0.5),
+    )
 
 
 def external_twice(run: RunDir) -> None:
     change_rows(
-        run.place("scores") / "external.jsonl", lambda rows: [*rows, {**rows[0], "log_likelihoods": [0.0, -9.0, -9.0, -9.0]}]
+        run.place("scores") / "external.jsonl",
+        lambda rows: [*rows, {**rows[0], "log_likelihoods": [0.0, -9.0, -9.0, -9.0]}],
     )
 
 
@@ -143,20 +180,28 @@ def a_page_of_scores(run: RunDir) -> None:
 
 
 def scores_json(run: RunDir) -> None:
-    change_json(run.place("scores") / "report.json", lambda facts: facts["prompt_echo"].update(passed=77))
+    change_json(
+        run.place("scores") / "report.json", lambda facts: facts["prompt_echo"].update(passed=77)
+    )
 
 
-# ---- rows, scan, benchmarks --------------------------------------------------------------------------------------------
+# ---- rows, scan, benchmarks ----------------------------------------------------------------------
 
 
 def trained_on_an_eval_row(run: RunDir) -> None:
     """The SFT rows hold an eval prompt; the facts of rows and scan stay as clean as they were."""
     first = first_eval_row(run)
-    change_rows(run.place("rows") / "sft_train.jsonl", lambda rows: [{**rows[0], "user": first["user"]}, *rows[1:]])
+    change_rows(
+        run.place("rows") / "sft_train.jsonl",
+        lambda rows: [{**rows[0], "user": first["user"]}, *rows[1:]],
+    )
 
 
 def id_of_an_eval_row(run: RunDir) -> None:
-    change_rows(run.place("rows") / "sft_train.jsonl", lambda rows: [{**rows[0], "id": first_eval_row(run)["id"]}, *rows[1:]])
+    change_rows(
+        run.place("rows") / "sft_train.jsonl",
+        lambda rows: [{**rows[0], "id": first_eval_row(run)["id"]}, *rows[1:]],
+    )
 
 
 def conversations_of_eval_rows(run: RunDir) -> None:
@@ -175,7 +220,10 @@ def fact(kind: str, **values: Any) -> Forgery:
 def rows_made_easy(run: RunDir) -> None:
     change_rows(
         run.place("rows") / "eval.jsonl",
-        lambda rows: [{key: row[key] for key in ("id", "user", "category", "skill", "answerable")} for row in rows],
+        lambda rows: [
+            {key: row[key] for key in ("id", "user", "category", "skill", "answerable")}
+            for row in rows
+        ],
     )
 
 
@@ -183,7 +231,8 @@ def hidden_hit(run: RunDir) -> None:
     """The scan's report names a dirty row, its facts do not."""
     first = first_eval_row(run)
     change_json(
-        run.place("honesty") / "report.json", lambda report: report["corpus_documents_holding"].update({first["id"]: 3})
+        run.place("honesty") / "report.json",
+        lambda report: report["corpus_documents_holding"].update({first["id"]: 3}),
     )
 
 
@@ -217,7 +266,10 @@ def fewer_items(run: RunDir) -> None:
 
 def other_answers(run: RunDir) -> None:
     """In a run folder, where the texts are, an item must be the digest of its text."""
-    change_rows(run.place("benchmarks") / "items.jsonl", lambda rows: [{**row, "correct": 0} for row in rows])
+    change_rows(
+        run.place("benchmarks") / "items.jsonl",
+        lambda rows: [{**row, "correct": 0} for row in rows],
+    )
 
 
 def another_asked(run: RunDir) -> None:
@@ -228,7 +280,7 @@ def other_sample(run: RunDir) -> None:
     (run.place("practice") / "sample.txt").write_text("== sums\n")
 
 
-# ---- data, tokens, training --------------------------------------------------------------------------------------------
+# ---- data, tokens, training ----------------------------------------------------------------------
 
 
 def source(**values: Any) -> Forgery:
@@ -237,7 +289,9 @@ def source(**values: Any) -> Forgery:
 
 def longer_run(run: RunDir) -> None:
     change_config(run, lambda config: config["base"].update(steps=4000))
-    change_facts(run, "base", lambda facts: facts.update(steps=4000, planned_steps=4000, scored_step=4000))
+    change_facts(
+        run, "base", lambda facts: facts.update(steps=4000, planned_steps=4000, scored_step=4000)
+    )
 
 
 def larger_model(run: RunDir) -> None:
@@ -247,12 +301,18 @@ def larger_model(run: RunDir) -> None:
 def better_curve(run: RunDir) -> None:
     change_rows(
         run.place("base") / "curve.jsonl",
-        lambda rows: [{**row, "held_out_bits_per_byte": 0.9} if row["held_out_bits_per_byte"] else row for row in rows],
+        lambda rows: [
+            {**row, "held_out_bits_per_byte": 0.9} if row["held_out_bits_per_byte"] else row
+            for row in rows
+        ],
     )
 
 
 def other_rates(run: RunDir) -> None:
-    change_rows(run.place("base") / "curve.jsonl", lambda rows: [{**row, "lr_share": row["lr_share"] and 0.5} for row in rows])
+    change_rows(
+        run.place("base") / "curve.jsonl",
+        lambda rows: [{**row, "lr_share": row["lr_share"] and 0.5} for row in rows],
+    )
 
 
 def a_spike(run: RunDir) -> None:
@@ -260,60 +320,110 @@ def a_spike(run: RunDir) -> None:
 
     def change(rows: Rows) -> Rows:
         first = rows[0]
-        return [{**first, "step": step, "loss": 100.0 if step == 25 else 1.0} for step in range(1, 26)] + rows
+        return [
+            {**first, "step": step, "loss": 100.0 if step == 25 else 1.0} for step in range(1, 26)
+        ] + rows
 
     change_rows(run.place("base") / "curve.jsonl", change)
 
 
 def shorter_sidecar(run: RunDir) -> None:
-    change_json(run.place("shards") / "train-00000.json", lambda sidecar: sidecar.update(tokens=10**9))
+    change_json(
+        run.place("shards") / "train-00000.json", lambda sidecar: sidecar.update(tokens=10**9)
+    )
 
 
 def other_tokenizer(run: RunDir) -> None:
-    change_json(run.place("sft") / "model.json", lambda info: info.update(tokenizer_digest="0" * 64))
+    change_json(
+        run.place("sft") / "model.json", lambda info: info.update(tokenizer_digest="0" * 64)
+    )
 
 
 def cheaper(run: RunDir) -> None:
-    change_json(run.place("summary") / "observed.json", lambda seen: seen.update(hours=0.01, usd=0.1))
+    change_json(
+        run.place("summary") / "observed.json", lambda seen: seen.update(hours=0.01, usd=0.1)
+    )
 
 
 def faster(run: RunDir) -> None:
-    change_json(run.place("summary") / "observed.json", lambda seen: seen["stages"]["base"].update(tokens_per_second=1e9))
+    change_json(
+        run.place("summary") / "observed.json",
+        lambda seen: seen["stages"]["base"].update(tokens_per_second=1e9),
+    )
 
 
 def calmer_preflight(run: RunDir) -> None:
-    change_json(run.place("summary") / "observed.json", lambda seen: seen["preflight"].update(status="ready"))
+    change_json(
+        run.place("summary") / "observed.json",
+        lambda seen: seen["preflight"].update(status="ready"),
+    )
 
 
 def shorter_stage(run: RunDir) -> None:
-    change_json(run.place("summary") / "observed.json", lambda seen: seen["hours_of"][0].update(hours=0.0001))
+    change_json(
+        run.place("summary") / "observed.json",
+        lambda seen: seen["hours_of"][0].update(hours=0.0001),
+    )
 
 
 def without_input(run: RunDir) -> None:
-    change_json(run.place("gate") / "manifest.json", lambda manifest: manifest["inputs"].pop("honesty"))
+    change_json(
+        run.place("gate") / "manifest.json", lambda manifest: manifest["inputs"].pop("honesty")
+    )
 
 
 NOT_AS_ASKED = "stated otherwise than in the rows"
 FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
-    # of, attack, how, what verification says. Those of one kind are tried one after the other, those of other kinds together.
+    # of, attack, how, what verification says. Those of one kind are tried one after the other,
+    # those of other kinds together.
     ("scores", "eval rows of a skill are not among the replies", drop_failing, "was not asked"),
     ("scores", "a failing eval row is not among the replies", drop_some, "was not asked"),
+    ("scores", "a row that passes is counted twice", count_twice, "stands there more than once"),
     (
         "scores",
-        "a row that passes is counted twice",
-        count_twice,
-        "stands there more than once",
+        "a failing eval row counts as an SFT row",
+        relabel(0, "set", "sft_train"),
+        "is no question of this run",
     ),
-    ("scores", "a failing eval row counts as an SFT row", relabel(0, "set", "sft_train"), "is no question of this run"),
     ("scores", "a reply counts for another skill", relabel(1, "skill", "other"), NOT_AS_ASKED),
     ("scores", "a reply counts for another stage", relabel(1, "stage", "easy"), NOT_AS_ASKED),
-    ("scores", "a reply stands beside another question", relabel(1, "prompt", "What is 1 + 1?"), NOT_AS_ASKED),
-    ("scores", "a reply stands beside another answer", relabel(1, "expected", "anything"), NOT_AS_ASKED),
+    (
+        "scores",
+        "a reply stands beside another question",
+        relabel(1, "prompt", "What is 1 + 1?"),
+        NOT_AS_ASKED,
+    ),
+    (
+        "scores",
+        "a reply stands beside another answer",
+        relabel(1, "expected", "anything"),
+        NOT_AS_ASKED,
+    ),
     ("scores", "a choice shows another reply than the likeliest", other_choice_shown, NOT_AS_ASKED),
-    ("scores", "a choice has a reply in place of likelihoods", choice_without_likelihoods, NOT_AS_ASKED),
-    ("scores", "fewer training prefixes were continued", fewer_recalled, "eval/memorization.jsonl: holds other prefixes"),
-    ("scores", "other training prefixes were continued", other_prefixes, "eval/memorization.jsonl: holds other prefixes"),
-    ("scores", "the 5-gram baseline saw fewer tokens", weak_baseline, "eval/measured.json.ngram_train_tokens: states 10"),
+    (
+        "scores",
+        "a choice has a reply in place of likelihoods",
+        choice_without_likelihoods,
+        NOT_AS_ASKED,
+    ),
+    (
+        "scores",
+        "fewer training prefixes were continued",
+        fewer_recalled,
+        "eval/memorization.jsonl: holds other prefixes",
+    ),
+    (
+        "scores",
+        "other training prefixes were continued",
+        other_prefixes,
+        "eval/memorization.jsonl: holds other prefixes",
+    ),
+    (
+        "scores",
+        "the 5-gram baseline saw fewer tokens",
+        weak_baseline,
+        "eval/measured.json.ngram_train_tokens: states 10",
+    ),
     (
         "scores",
         "the base model is better than training measured",
@@ -321,10 +431,30 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
         "eval/measured.json: base_bits_per_byte is 0.5",
     ),
     ("scores", "a benchmark item was answered twice", external_twice, "eval/external.jsonl"),
-    ("rows", "an eval prompt is among the SFT rows", trained_on_an_eval_row, "rows.shared_items: states 0, its files give 1"),
-    ("rows", "more rows are stated than there are", fact("rows", eval_rows=700), "rows.eval_rows: states 700"),
-    ("rows", "eval rows that no reply could fail", rows_made_easy, "rows.eval_rows_without_rule: states 0"),
-    ("rows", "an SFT row with the id and another rule than an eval row", id_of_an_eval_row, "is the id of more than one row"),
+    (
+        "rows",
+        "an eval prompt is among the SFT rows",
+        trained_on_an_eval_row,
+        "rows.shared_items: states 0, its files give 1",
+    ),
+    (
+        "rows",
+        "more rows are stated than there are",
+        fact("rows", eval_rows=700),
+        "rows.eval_rows: states 700",
+    ),
+    (
+        "rows",
+        "eval rows that no reply could fail",
+        rows_made_easy,
+        "rows.eval_rows_without_rule: states 0",
+    ),
+    (
+        "rows",
+        "an SFT row with the id and another rule than an eval row",
+        id_of_an_eval_row,
+        "is the id of more than one row",
+    ),
     (
         "conversations",
         "what was trained on is not the SFT rows",
@@ -337,7 +467,12 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
         fact("conversations", longest_row_tokens=1),
         "conversations.longest_row_tokens: states 1",
     ),
-    ("honesty", "a row that the scan found is not among the dirty ones", hidden_hit, "honesty.dirty_eval_rows"),
+    (
+        "honesty",
+        "a row that the scan found is not among the dirty ones",
+        hidden_hit,
+        "honesty.dirty_eval_rows",
+    ),
     ("honesty", "a failing row is declared dirty", chosen_dirty, "honesty.dirty_eval_rows"),
     (
         "honesty",
@@ -352,20 +487,60 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
         "honesty/report.json.hit_words: states 13",
     ),
     ("honesty", "the page of the scan was edited", honesty_page, "honesty/report.md: differs"),
-    ("honesty", "a hit of another shape, to be shown in the summary", strange_hit, "hits.jsonl, line 1"),
-    ("benchmarks", "a benchmark's chance is lowered", small_chance, "benchmarks.benchmarks.quiz.chance: states 0.01"),
-    ("benchmarks", "items of a benchmark are left out", fewer_items, "benchmarks/items.jsonl: holds 50 items of quiz"),
-    ("benchmarks", "other options are called correct", other_answers, "differs from its text in rows/quiz.jsonl"),
-    ("benchmarks", "a benchmark that was asked for is not spoken of", another_asked, "the settings ask for"),
+    (
+        "honesty",
+        "a hit of another shape, to be shown in the summary",
+        strange_hit,
+        "hits.jsonl, line 1",
+    ),
+    (
+        "benchmarks",
+        "a benchmark's chance is lowered",
+        small_chance,
+        "benchmarks.benchmarks.quiz.chance: states 0.01",
+    ),
+    (
+        "benchmarks",
+        "items of a benchmark are left out",
+        fewer_items,
+        "benchmarks/items.jsonl: holds 50 items of quiz",
+    ),
+    (
+        "benchmarks",
+        "other options are called correct",
+        other_answers,
+        "differs from its text in rows/quiz.jsonl",
+    ),
+    (
+        "benchmarks",
+        "a benchmark that was asked for is not spoken of",
+        another_asked,
+        "the settings ask for",
+    ),
     (
         "corpus",
         "more documents than the corpus has",
         fact("corpus", documents=10**6, train_documents=10**6 - 1),
         "corpus.documents: states 1000000",
     ),
-    ("corpus", "a licence that no source states", source(licence="mit"), "corpus.sources[0].licence"),
-    ("corpus", "a source is called one of the Hub", source(kind="hub", import_report=True), "corpus.sources[0].import_report"),
-    ("corpus", "more text than the files have", source(text_bytes=10**10), "bytes of text, its files have fewer"),
+    (
+        "corpus",
+        "a licence that no source states",
+        source(licence="mit"),
+        "corpus.sources[0].licence",
+    ),
+    (
+        "corpus",
+        "a source is called one of the Hub",
+        source(kind="hub", import_report=True),
+        "corpus.sources[0].import_report",
+    ),
+    (
+        "corpus",
+        "more text than the files have",
+        source(text_bytes=10**10),
+        "bytes of text, its files have fewer",
+    ),
     (
         "shards",
         "more training tokens than the shards have",
@@ -378,11 +553,26 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
         shorter_sidecar,
         "base/token_shards/train-00000.json.tokens",
     ),
-    ("tokenizer", "a larger vocabulary", fact("tokenizer", vocab_size=8192), "tokenizer.vocab_size: states 8192"),
-    ("practice", "less practice than there was", fact("practice", share_asked=0.0), "practice.share_asked: states 0"),
+    (
+        "tokenizer",
+        "a larger vocabulary",
+        fact("tokenizer", vocab_size=8192),
+        "tokenizer.vocab_size: states 8192",
+    ),
+    (
+        "practice",
+        "less practice than there was",
+        fact("practice", share_asked=0.0),
+        "practice.share_asked: states 0",
+    ),
     ("practice", "a sample of other practice", other_sample, "practice/sample.txt: differs"),
     ("base", "more steps than the curve has", longer_run, "base.steps: states 4000"),
-    ("base", "a larger model than the checkpoint's", larger_model, "base/checkpoint/model.json.model.layers: states 1"),
+    (
+        "base",
+        "a larger model than the checkpoint's",
+        larger_model,
+        "base/checkpoint/model.json.model.layers: states 1",
+    ),
     ("base", "a better curve than the facts", better_curve, "base.held_out_bits_per_byte"),
     (
         "base",
@@ -390,9 +580,19 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
         fact("base", held_out_bits_per_byte=0.9),
         "base.held_out_bits_per_byte: states 0.9",
     ),
-    ("base", "another learning rate than the settings", other_rates, "another step or learning rate"),
+    (
+        "base",
+        "another learning rate than the settings",
+        other_rates,
+        "another step or learning rate",
+    ),
     ("base", "a spike that is not spoken of", a_spike, "base.spikes: states 0"),
-    ("sft", "a checkpoint of another tokenizer", other_tokenizer, "sft/checkpoint/model.json.tokenizer_digest"),
+    (
+        "sft",
+        "a checkpoint of another tokenizer",
+        other_tokenizer,
+        "sft/checkpoint/model.json.tokenizer_digest",
+    ),
     ("sft", "fewer parameters", fact("sft", parameters=1), "sft.parameters: states 1"),
     (
         "parity",
@@ -400,11 +600,31 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
         fact("parity", reader="a reader", largest_relative_difference=0.0),
         "parity.reader",
     ),
-    ("gate", "a verdict that was not made from the scan", without_input, "gate: does not state which honesty"),
+    (
+        "gate",
+        "a verdict that was not made from the scan",
+        without_input,
+        "gate: does not state which honesty",
+    ),
     ("summary", "less time and money than the stages took", cheaper, "summary/observed.json.hours"),
-    ("summary", "a faster training than the metrics say", faster, "summary/observed.json.stages.base.tokens_per_second"),
-    ("summary", "a better preflight than the run had", calmer_preflight, "summary/observed.json.preflight.status"),
-    ("summary", "a stage took less time than its timing", shorter_stage, "timings.jsonl has no such time"),
+    (
+        "summary",
+        "a faster training than the metrics say",
+        faster,
+        "summary/observed.json.stages.base.tokens_per_second",
+    ),
+    (
+        "summary",
+        "a better preflight than the run had",
+        calmer_preflight,
+        "summary/observed.json.preflight.status",
+    ),
+    (
+        "summary",
+        "a stage took less time than its timing",
+        shorter_stage,
+        "timings.jsonl has no such time",
+    ),
 )
 PAGES: tuple[tuple[str, Forgery, str], ...] = (
     # attacks on what follows from the replies alone, made after everything else agrees
@@ -415,7 +635,8 @@ PAGES: tuple[tuple[str, Forgery, str], ...] = (
 
 @pytest.fixture(scope="module")
 def rounds(honest: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What is found of each forgery: the first of every kind in one run, the second in the next one, and so on.
+    """What is found of each forgery: the first of every kind in one run, the second in the next
+    one, and so on.
 
     Of scores those that are told by different words go together.
     """
@@ -435,12 +656,20 @@ def rounds(honest: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return found
 
 
-@pytest.mark.parametrize(("attack", "expected"), [(row[1], row[3]) for row in FORGERIES], ids=[row[1] for row in FORGERIES])
-def test_a_claim_beyond_the_evidence_is_found(rounds: dict[str, list[str]], attack: str, expected: str) -> None:
+@pytest.mark.parametrize(
+    ("attack", "expected"),
+    [(row[1], row[3]) for row in FORGERIES],
+    ids=[row[1] for row in FORGERIES],
+)
+def test_a_claim_beyond_the_evidence_is_found(
+    rounds: dict[str, list[str]], attack: str, expected: str
+) -> None:
     assert any(expected in what for what in rounds[attack]), rounds[attack]
 
 
-@pytest.mark.parametrize(("forge", "expected"), [row[1:] for row in PAGES], ids=[row[0] for row in PAGES])
+@pytest.mark.parametrize(
+    ("forge", "expected"), [row[1:] for row in PAGES], ids=[row[0] for row in PAGES]
+)
 def test_an_edited_page_is_found(run: RunDir, forge: Forgery, expected: str) -> None:
     settle(run)
     forge(run)
@@ -448,16 +677,21 @@ def test_an_edited_page_is_found(run: RunDir, forge: Forgery, expected: str) -> 
     assert any(expected in what for what in found_in(run.root))
 
 
-def test_a_bundle_tells_each_forgery_in_one_line_and_exits_3(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bundle_tells_each_forgery_in_one_line_and_exits_3(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
     larger_model(run)
     settle(run)
     assert run_command(["run", "verify", str(bundled(run))]) == 3
     said = capsys.readouterr().err
-    assert "    base/checkpoint/model.json.model.layers: states 1, settings, tokenizer and facts give 16\n" in said
+    assert (
+        "    base/checkpoint/model.json.model.layers: states 1, settings, tokenizer and facts give"
+        " 16\n" in said
+    )
     assert "Traceback" not in said
 
 
-# ---- what is in a bundle that no artifact vouches for ------------------------------------------------------------------
+# ---- what is in a bundle that no artifact vouches for --------------------------------------------
 
 
 def repacked(bundle: Path, add: dict[str, bytes], without: str = " ") -> Path:
@@ -468,7 +702,9 @@ def repacked(bundle: Path, add: dict[str, bytes], without: str = " ") -> Path:
             stream = archive.extractfile(member)
             assert stream is not None
             files[member.name.partition("/")[2]] = stream.read()
-    files = {name: data for name, data in {**files, **add}.items() if name not in (without, "SHA256SUMS")}
+    files = {
+        name: data for name, data in {**files, **add}.items() if name not in (without, "SHA256SUMS")
+    }
     sums = "".join(f"{digest_bytes(data)}  {name}\n" for name, data in sorted(files.items()))
     path = bundle.with_name("again.tgz")
     with tarfile.open(path, "w:gz", compresslevel=1) as archive:
@@ -528,14 +764,15 @@ def test_numbers_that_are_none_are_differences_and_no_traceback(run: RunDir, val
     assert report.to_json()
 
 
-# ---- names, terminals, times -------------------------------------------------------------------------------------------
+# ---- names, terminals, times ---------------------------------------------------------------------
 
 
 def test_names_cannot_speak_to_the_terminal(run: RunDir) -> None:
     """A manifest may list any name; what is printed of it is one line without control characters."""
     evil = "eval\x1b[2J\nnothing differs\u202egpj.exe"
     change_json(
-        run.place("gate") / "manifest.json", lambda manifest: manifest["files"].update({evil: {"sha256": "0", "bytes": 1}})
+        run.place("gate") / "manifest.json",
+        lambda manifest: manifest["files"].update({evil: {"sha256": "0", "bytes": 1}}),
     )
     lines = inspect_bundle(run.root).lines()
     told = next(line for line in lines if "is missing" in line)
@@ -565,7 +802,9 @@ def test_the_inputs_that_verification_asks_for_are_those_of_the_stages() -> None
 
 def test_every_artifact_that_states_facts_has_them_computed_again() -> None:
     decided = {"preflight", "gate"}  # computed again as verdicts
-    assert {place.kind for place in PLACES if place.facts} - decided == {follow.kind for follow in FOLLOWS} - {"summary"}
+    assert {place.kind for place in PLACES if place.facts} - decided == {
+        follow.kind for follow in FOLLOWS
+    } - {"summary"}
 
 
 def test_the_page_about_verification_has_a_row_for_every_kind_of_forgery() -> None:

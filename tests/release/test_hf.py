@@ -1,4 +1,6 @@
-"""The export: what it writes, what it refuses, and that nothing half-made or different ever appears."""
+"""The export: what it writes, what it refuses, and that nothing half-made or different ever
+appears.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,23 @@ from picochat.core.publish import changed_files, open_artifact
 from picochat.model.weights import load_model
 from picochat.release import hf
 from picochat.release.export_record import EXPORT_RECORD, changed_since_export, read_export_record
-from picochat.release.hf import ExportReport, ExportRequest, export_hf, hidden_folder, open_source, publish_folder, same_export
+from picochat.release.hf import (
+    ExportReport,
+    ExportRequest,
+    export_hf,
+    hidden_folder,
+    open_source,
+    publish_folder,
+    same_export,
+)
 from picochat.release.push import PushTarget
-from picochat.release.stock_classes import Flavor, find_flavor, interleave, stablelm_settings, stablelm_tensors
+from picochat.release.stock_classes import (
+    Flavor,
+    find_flavor,
+    interleave,
+    stablelm_settings,
+    stablelm_tensors,
+)
 from picochat.rundir import RunDir
 from tests.release.export_builders import (
     MODEL,
@@ -71,7 +87,7 @@ def refusal(request: ExportRequest, kind: type[PicochatError]) -> PicochatError:
     return caught.value
 
 
-# ---- what is written -------------------------------------------------------------------------------------------------
+# ---- what is written -----------------------------------------------------------------------------
 
 
 def test_the_export_computes_what_the_model_computes(report: ExportReport) -> None:
@@ -98,14 +114,19 @@ def test_float32_weights_are_the_checkpoint_bit_for_bit(report: ExportReport, ru
     stored = load_file(report.place / "model.safetensors")
     ours = model.state_dict()
     assert torch.equal(stored["model.embed_tokens.weight"], ours["embedding.weight"])
-    assert torch.equal(stored["model.layers.1.self_attn.q_proj.weight"], ours["blocks.1.attention.query.weight"])
     assert torch.equal(
-        stored["model.layers.1.self_attn.k_layernorm.norms.0.weight"], ours["blocks.1.attention.key_norm.weight"]
+        stored["model.layers.1.self_attn.q_proj.weight"], ours["blocks.1.attention.query.weight"]
+    )
+    assert torch.equal(
+        stored["model.layers.1.self_attn.k_layernorm.norms.0.weight"],
+        ours["blocks.1.attention.key_norm.weight"],
     )
     assert "lm_head.weight" not in stored
 
 
-def test_the_weights_file_says_what_it_is_and_always_in_the_same_order(report: ExportReport, run: RunDir) -> None:
+def test_the_weights_file_says_what_it_is_and_always_in_the_same_order(
+    report: ExportReport, run: RunDir
+) -> None:
     path = report.place / "model.safetensors"
     with safe_open(path, "pt") as stored:
         notes = stored.metadata()
@@ -150,7 +171,9 @@ def test_config_has_the_keys_of_both_major_versions(report: ExportReport) -> Non
     config = read(report, "config.json")
     assert config["dtype"] == config["torch_dtype"] == "float32"
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 10_000.0
-    assert config["partial_rotary_factor"] == config["rope_parameters"]["partial_rotary_factor"] == 1.0
+    assert (
+        config["partial_rotary_factor"] == config["rope_parameters"]["partial_rotary_factor"] == 1.0
+    )
     assert config["layer_norm_eps"] == MODEL.norm_eps
     assert config["tie_word_embeddings"] is True
     assert (config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]) == (0, 4, 5)
@@ -193,7 +216,9 @@ def test_no_file_holds_a_path_of_this_machine(report: ExportReport, run: RunDir)
             assert str(run.root).encode() not in path.read_bytes(), path.name
 
 
-def test_the_same_export_twice_gives_the_same_bytes_and_leaves_the_first(report: ExportReport, run: RunDir) -> None:
+def test_the_same_export_twice_gives_the_same_bytes_and_leaves_the_first(
+    report: ExportReport, run: RunDir
+) -> None:
     before = (report.place / EXPORT_RECORD).stat().st_ino
     again = export_hf(request_of(run, report.place))
     assert again.kept
@@ -220,7 +245,9 @@ def test_cohere_computes_the_same(run: RunDir, tmp_path: Path) -> None:
     report = export_hf(request_of(run, tmp_path / "model", flavor="cohere", dtype="bf16"))
     assert report.record.parity.model_class == "CohereForCausalLM"
     assert report.record.parity.largest_relative_difference <= 2e-3
-    assert load_file(report.place / "model.safetensors")["model.norm.weight"].dtype == torch.bfloat16
+    assert (
+        load_file(report.place / "model.safetensors")["model.norm.weight"].dtype == torch.bfloat16
+    )
 
 
 def test_interleaving_pairs_the_halves_of_each_head() -> None:
@@ -228,15 +255,19 @@ def test_interleaving_pairs_the_halves_of_each_head() -> None:
     assert interleave(rows, 4).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 def other_eps(model: Any) -> dict[str, object]:
     return {**stablelm_settings(model), "layer_norm_eps": 1e-5}
 
 
-def test_an_export_that_computes_something_else_leaves_no_folder(run: RunDir, tmp_path: Path) -> None:
-    """The smallest known mistake, another eps: every weight loads and nearly every best token agrees."""
+def test_an_export_that_computes_something_else_leaves_no_folder(
+    run: RunDir, tmp_path: Path
+) -> None:
+    """The smallest known mistake, another eps: every weight loads and nearly every best token
+    agrees.
+    """
     pytest.importorskip("transformers")
     request = request_of(run, tmp_path / "model")
     wrong = Flavor("stablelm", "StableLmForCausalLM", stablelm_tensors, other_eps)
@@ -259,9 +290,14 @@ def test_uncentred_weights_are_refused(tmp_path: Path) -> None:
 def test_another_tokenizer_and_a_changed_file_are_refused_together(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     make_checkpoint(run.place("sft"), tokenizer_digest="0" * 64)
-    (run.place("sft") / "model.json").write_bytes((run.place("sft") / "model.json").read_bytes() + b"\n")
+    (run.place("sft") / "model.json").write_bytes(
+        (run.place("sft") / "model.json").read_bytes() + b"\n"
+    )
     problem = refusal(request_of(run, tmp_path / "model"), BadInput)
-    assert ["differs from the checkpoint's manifest" in item.what for item in problem.problems] == [True, False]
+    assert ["differs from the checkpoint's manifest" in item.what for item in problem.problems] == [
+        True,
+        False,
+    ]
     assert "is not the one of the training" in problem.problems[1].what
 
 
@@ -303,11 +339,16 @@ def test_what_cannot_be_used_is_said_before_any_work(
     assert words in refusal(request_of(run, tmp_path / "model", **change), kind).what
 
 
-def test_a_push_without_the_whole_evidence_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_push_without_the_whole_evidence_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     run = make_run(tmp_path / "run", RunFacts(leave_out=("gate", "summary")))
     problem = refusal(request_of(run, tmp_path / "model", push=PushTarget("me/model")), BadInput)
-    assert [item.what for item in problem.problems] == ["the run has no gate", "the run has no summary"]
+    assert [item.what for item in problem.problems] == [
+        "the run has no gate",
+        "the run has no summary",
+    ]
 
 
 def test_a_tokenizer_without_its_template_is_refused(run: RunDir, tmp_path: Path) -> None:
@@ -346,7 +387,10 @@ def test_a_crash_while_writing_leaves_nothing(tmp_path: Path) -> None:
         raise RuntimeError("power cut")
 
     attempt: Callable[[Path], None] = crash
-    with pytest.raises(RuntimeError, match="power cut"), hidden_folder(tmp_path / "model") as folder:
+    with (
+        pytest.raises(RuntimeError, match="power cut"),
+        hidden_folder(tmp_path / "model") as folder,
+    ):
         attempt(folder)
     assert list(tmp_path.iterdir()) == []
 

@@ -2,7 +2,13 @@ from pathlib import Path
 
 from picochat.core.publish import publish
 from picochat.core.records import write_json
-from picochat.release.integrity import artifacts_of, chain_problems, digest_tree, evidence_digest, front_page_problems
+from picochat.release.integrity import (
+    artifacts_of,
+    chain_problems,
+    digest_tree,
+    evidence_digest,
+    front_page_problems,
+)
 from picochat.rundir import FRONT_PAGES, PLACES
 from tests.builders import make_config
 from tests.run_builder import make_run
@@ -21,7 +27,12 @@ def test_a_whole_run_has_every_artifact_in_one_chain(tmp_path: Path) -> None:
 def test_leftovers_of_a_run_are_no_evidence(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     before = digest_tree(run.root)
-    for name in ("base/checkpoint.work/state.bin", "eval.superseded-1/replies.jsonl", ".lock", "notes.txt"):
+    for name in (
+        "base/checkpoint.work/state.bin",
+        "eval.superseded-1/replies.jsonl",
+        ".lock",
+        "notes.txt",
+    ):
         (run.root / name).parent.mkdir(parents=True, exist_ok=True)
         (run.root / name).write_text("x")
     assert digest_tree(run.root) == before

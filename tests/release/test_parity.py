@@ -1,4 +1,6 @@
-"""The comparison behind an export: what counts as a miss, and that the stage says what it could not measure."""
+"""The comparison behind an export: what counts as a miss, and that the stage says what it could not
+measure.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,15 @@ from picochat.core.records import digest_bytes, read_json, write_json
 from picochat.model.weights import CheckpointInfo
 from picochat.release import parity
 from picochat.release.export_record import ParityReport
-from picochat.release.parity import Expected, greedy_shortfall, largest_difference, logits, measure_parity, misses, round_up
+from picochat.release.parity import (
+    Expected,
+    greedy_shortfall,
+    largest_difference,
+    logits,
+    measure_parity,
+    misses,
+    round_up,
+)
 from picochat.rundir import ParityFacts, facts_of
 from picochat.tokens.shards import ShardSidecar
 from tests.release.export_builders import (
@@ -42,7 +52,13 @@ def good_report(**changes: Any) -> ParityReport:
 
 
 def expected() -> Expected:
-    return Expected(ids_BT=np.zeros((2, 4), dtype=np.int64), token_source="x", text_ids=[], chat_ids=[], end_id=4)
+    return Expected(
+        ids_BT=np.zeros((2, 4), dtype=np.int64),
+        token_source="x",
+        text_ids=[],
+        chat_ids=[],
+        end_id=4,
+    )
 
 
 def make_shards(place: Path, tokens: int) -> Artifact:
@@ -85,9 +101,17 @@ def test_the_stage_measures_on_held_out_tokens(tmp_path: Path) -> None:
 
 def test_weights_that_no_stock_class_holds_are_unmeasured_with_the_reason(tmp_path: Path) -> None:
     narrow = MODEL.model_copy(update={"head_width": 8})
-    artifact = measure(make_checkpoint(tmp_path / "sft", make_model(narrow)), tmp_path, make_shards(tmp_path / "shards", 1_000))
+    artifact = measure(
+        make_checkpoint(tmp_path / "sft", make_model(narrow)),
+        tmp_path,
+        make_shards(tmp_path / "shards", 1_000),
+    )
     facts = facts_of(artifact, ParityFacts)
-    assert (facts.reader, facts.largest_relative_difference, facts.greedy_tokens_equal) == (None, None, None)
+    assert (facts.reader, facts.largest_relative_difference, facts.greedy_tokens_equal) == (
+        None,
+        None,
+        None,
+    )
     assert "3 heads of 8" in read_json(artifact.path("export_report.json"))["problem"]
 
 
@@ -150,12 +174,18 @@ def test_greedy_shortfall_is_zero_for_our_own_choice_and_the_gap_for_another() -
     assert greedy_shortfall(model, prompt, ours) == 0.0
     last_V = np.sort(logits(model, np.array([path[:-1]]))[0, -1])
     second = int(np.argsort(logits(model, np.array([path[:-1]]))[0, -1])[-2])
-    assert greedy_shortfall(model, prompt, [*ours[:-1], second]) == pytest.approx(last_V[-1] - last_V[-2], abs=1e-5)
+    assert greedy_shortfall(model, prompt, [*ours[:-1], second]) == pytest.approx(
+        last_V[-1] - last_V[-2], abs=1e-5
+    )
 
 
 def test_too_few_held_out_tokens_are_replaced_by_seeded_ids(tmp_path: Path) -> None:
     info = CheckpointInfo(
-        model=MODEL, vocab_size=VOCAB_SIZE, tokenizer_digest=digest_bytes(tokenizer_bytes()), stage="sft", step=1
+        model=MODEL,
+        vocab_size=VOCAB_SIZE,
+        tokenizer_digest=digest_bytes(tokenizer_bytes()),
+        stage="sft",
+        step=1,
     )
     make_tokenizer(tmp_path / "tokenizer")
     words = parity.read_tokenizer(tmp_path / "tokenizer" / "tokenizer.json")
@@ -164,11 +194,16 @@ def test_too_few_held_out_tokens_are_replaced_by_seeded_ids(tmp_path: Path) -> N
     assert few.token_source == none.token_source == "seeded random ids"
     assert np.array_equal(few.ids_BT, none.ids_BT)
     assert few.ids_BT.shape == (2, MODEL.context)
-    assert parity.expected_of(info, words, make_shards(tmp_path / "enough", 128)).token_source == "held-out text"
+    assert (
+        parity.expected_of(info, words, make_shards(tmp_path / "enough", 128)).token_source
+        == "held-out text"
+    )
 
 
 def test_a_base_model_ends_at_the_next_document(tmp_path: Path) -> None:
-    info = CheckpointInfo(model=MODEL, vocab_size=VOCAB_SIZE, tokenizer_digest="x", stage="base", step=1)
+    info = CheckpointInfo(
+        model=MODEL, vocab_size=VOCAB_SIZE, tokenizer_digest="x", stage="base", step=1
+    )
     make_tokenizer(tmp_path / "tokenizer")
     words = parity.read_tokenizer(tmp_path / "tokenizer" / "tokenizer.json")
     assert parity.expected_of(info, words, None).end_id == words.ids.bos

@@ -1,4 +1,6 @@
-"""Pushing, against a Hub on loopback, by the real client in a process of its own (it reads its endpoint when imported)."""
+"""Pushing, against a Hub on loopback, by the real client in a process of its own (it reads its
+endpoint when imported).
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,24 @@ from picochat.model.weights import load_model
 from picochat.release.export_record import EXPORT_RECORD, digest_files, read_export_record
 from picochat.release.hf import export_hf
 from picochat.release.parity import logits, random_tokens
-from picochat.release.push import PushTarget, holds_token, push_target, require_publishable, require_target
+from picochat.release.push import (
+    PushTarget,
+    holds_token,
+    push_target,
+    require_publishable,
+    require_target,
+)
 from picochat.rundir import RunDir
 from tests.fake_hub_write import FakeHub, fake_hub
-from tests.release.export_builders import MODEL, TOKEN, VOCAB_SIZE, RunFacts, gate_facts, make_run, request_of
+from tests.release.export_builders import (
+    MODEL,
+    TOKEN,
+    VOCAB_SIZE,
+    RunFacts,
+    gate_facts,
+    make_run,
+    request_of,
+)
 
 pytest.importorskip("transformers")
 REPO = "someone/pico-test"
@@ -79,16 +95,28 @@ def hub() -> Iterator[FakeHub]:
 
 
 def environment(hub: FakeHub, home: Path) -> dict[str, str]:
-    loopback = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
+    loopback = {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(home),
+        "NO_PROXY": "127.0.0.1",
+    }
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    return {**kept, **loopback, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    return {
+        **kept,
+        **loopback,
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
 
 
 def push(
     hub: FakeHub, folder: Path, home: Path, *, private: str = "no", token: str = TOKEN
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", PUSH, str(folder), REPO, private, token]
-    return subprocess.run(command, env=environment(hub, home), capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command, env=environment(hub, home), capture_output=True, text=True, timeout=120
+    )
 
 
 def reseal(folder: Path) -> None:
@@ -98,15 +126,30 @@ def reseal(folder: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
-def test_the_runbooks_push_is_one_commit_that_a_stranger_can_load(hub: FakeHub, exported: Exported, tmp_path: Path) -> None:
+def test_the_runbooks_push_is_one_commit_that_a_stranger_can_load(
+    hub: FakeHub, exported: Exported, tmp_path: Path
+) -> None:
     run, out = exported.run, tmp_path / "out"
     flags = (
-        f"--checkpoint {run.place('sft')} --tokenizer {run.root}/tokenizer.json --out-dir {out} --model-name pico --license mit"
+        f"--checkpoint {run.place('sft')} --tokenizer {run.root}/tokenizer.json --out-dir {out}"
+        " --model-name pico --license mit"
     )
-    words = ["--dataset-summary", "A corpus.", "--eval-summary", "See the evidence.", "--push-to-hub", "--repo-id", REPO]
+    words = [
+        "--dataset-summary",
+        "A corpus.",
+        "--eval-summary",
+        "See the evidence.",
+        "--push-to-hub",
+        "--repo-id",
+        REPO,
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "picochat.cli.main", "export", "hf", *flags.split(), *words],
         env={**environment(hub, tmp_path / "home"), "HF_TOKEN": TOKEN}, capture_output=True, text=True, timeout=120,
@@ -121,14 +164,29 @@ def test_the_runbooks_push_is_one_commit_that_a_stranger_can_load(hub: FakeHub, 
     assert not any(TOKEN.encode() in data for data in held.values())
     ids_BT = random_tokens(VOCAB_SIZE, MODEL.context)
     np.save(tmp_path / "ids.npy", ids_BT)
-    command = [sys.executable, "-c", LOAD, REPO, str(tmp_path / "ids.npy"), str(tmp_path / "logits.npy")]
-    loaded = subprocess.run(command, env=environment(hub, tmp_path / "other"), capture_output=True, text=True, timeout=120)
+    command = [
+        sys.executable,
+        "-c",
+        LOAD,
+        REPO,
+        str(tmp_path / "ids.npy"),
+        str(tmp_path / "logits.npy"),
+    ]
+    loaded = subprocess.run(
+        command,
+        env=environment(hub, tmp_path / "other"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert loaded.returncode == 0, loaded.stderr
     model, _ = load_model(run.place("sft"))
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), logits(model, ids_BT), atol=1e-4)
 
 
-def test_a_second_push_deletes_what_the_folder_lacks(hub: FakeHub, folder: Path, tmp_path: Path) -> None:
+def test_a_second_push_deletes_what_the_folder_lacks(
+    hub: FakeHub, folder: Path, tmp_path: Path
+) -> None:
     (folder / "stale.txt").write_text("old")
     reseal(folder)
     assert push(hub, folder, tmp_path / "home").returncode == 0
@@ -144,7 +202,13 @@ def test_a_second_push_deletes_what_the_folder_lacks(hub: FakeHub, folder: Path,
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(401, "not valid"), (403, "may not write"), (412, "in between"), (503, "not well (status 503)")]
+    ("status", "words"),
+    [
+        (401, "not valid"),
+        (403, "may not write"),
+        (412, "in between"),
+        (503, "not well (status 503)"),
+    ],
 )
 def test_what_the_hub_refuses_is_a_hub_problem_with_a_remedy(
     hub: FakeHub, exported: Exported, tmp_path: Path, status: int, words: str
@@ -170,14 +234,18 @@ def test_no_network_is_a_hub_problem(hub: FakeHub, exported: Exported, tmp_path:
     assert "could not be reached" in done.stderr
 
 
-def test_a_hub_that_lost_a_file_is_found_out(hub: FakeHub, exported: Exported, tmp_path: Path) -> None:
+def test_a_hub_that_lost_a_file_is_found_out(
+    hub: FakeHub, exported: Exported, tmp_path: Path
+) -> None:
     hub.drop_on_commit.add("LICENSE")
     done = push(hub, exported.folder, tmp_path / "home")
     assert done.returncode == 5
     assert "LICENSE: is missing" in done.stderr
 
 
-def test_private_never_goes_into_a_public_repository(hub: FakeHub, exported: Exported, tmp_path: Path) -> None:
+def test_private_never_goes_into_a_public_repository(
+    hub: FakeHub, exported: Exported, tmp_path: Path
+) -> None:
     assert push(hub, exported.folder, tmp_path / "home").returncode == 0
     done = push(hub, exported.folder, tmp_path / "home", private="yes")
     assert done.returncode == 2
@@ -207,11 +275,15 @@ def test_a_folder_that_holds_a_token_is_refused(folder: Path, token: str) -> Non
     reseal(folder)
     with pytest.raises(BadInput, match="may not be published") as refusal:
         require_publishable(folder, TOKEN)
-    assert [problem.what for problem in refusal.value.problems] == ["evidence/log.txt holds an access token"]
+    assert [problem.what for problem in refusal.value.problems] == [
+        "evidence/log.txt holds an access token"
+    ]
 
 
 def test_a_token_across_two_blocks_is_found(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"x" * ((1 << 20) - 10) + b"a token of another shape" + b"x" * 100)
+    (tmp_path / "file").write_bytes(
+        b"x" * ((1 << 20) - 10) + b"a token of another shape" + b"x" * 100
+    )
     assert holds_token(tmp_path / "file", "a token of another shape")
     assert not holds_token(tmp_path / "file", "a token of no shape")
 
@@ -230,15 +302,21 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path: Path) -> None:
         require_publishable(tmp_path, TOKEN)
 
 
-@pytest.mark.parametrize("repo_id", ["name", "a/b/c", "/name", "a/", "a/../b", "a b/c", "me/x.git", "me/a--b", ""])
-def test_a_malformed_repository_name_is_wrong_usage(repo_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "repo_id", ["name", "a/b/c", "/name", "a/", "a/../b", "a b/c", "me/x.git", "me/a--b", ""]
+)
+def test_a_malformed_repository_name_is_wrong_usage(
+    repo_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SOME_TOKEN", TOKEN)
     with pytest.raises(WrongUsage) as refusal:
         require_target(PushTarget(repo_id, token_variable="SOME_TOKEN"))
     assert "OWNER/NAME" in refusal.value.problems[0].what
 
 
-def test_a_missing_token_is_wrong_usage_with_the_command_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_token_is_wrong_usage_with_the_command_that_mends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with pytest.raises(WrongUsage) as refusal:
         require_target(PushTarget(REPO))

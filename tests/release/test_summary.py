@@ -54,7 +54,10 @@ def test_a_blocked_run_says_so_first_and_names_rule_value_bound_and_remedy(tmp_p
     text = pages["summary.md"].decode()
     assert text.startswith("# h100-100m: blocked\n\nThe release gate blocked this model")
     assert "\n1. mend what preflight.md names" in text
-    assert "**preflight** (block): checks of this run's preflight that block: 1 checks, must be = 0 (eval_independence)" in text
+    assert (
+        "**preflight** (block): checks of this run's preflight that block: 1 checks, must be = 0"
+        " (eval_independence)" in text
+    )
     assert 'class="verdict blocked"' in pages["report.html"].decode()
 
 
@@ -64,7 +67,9 @@ def test_the_same_run_gives_the_same_bytes(run: RunDir) -> None:
         assert (run.place("summary") / name).read_bytes() == data
 
 
-def test_equal_work_claims_the_same_whatever_clock_and_machine_said(tmp_path: Path, run: RunDir) -> None:
+def test_equal_work_claims_the_same_whatever_clock_and_machine_said(
+    tmp_path: Path, run: RunDir
+) -> None:
     other = make_run(tmp_path / "elsewhere")
     write_json(other.machine, {**read_json(other.machine), "cpu": "another processor"})
     (other.place("base") / "metrics.jsonl").write_text("")
@@ -85,13 +90,18 @@ def test_each_score_of_the_page_is_the_facts_score(run: RunDir) -> None:
     for skill, score in scores["skills"].items():
         clean = score["clean"]
         assert clean["count"] > 0
-        expected = f"| {skill} | {clean['share']:.3f} ({clean['passed']} of {clean['count']}, 95% {clean['low']:.3f} to {clean['high']:.3f}) |"
+        expected = (
+            f"| {skill} | {clean['share']:.3f} ({clean['passed']} of {clean['count']}, 95%"
+            f" {clean['low']:.3f} to {clean['high']:.3f}) |"
+        )
         assert expected in page
     assert f"5-gram model {scores['ngram_bits_per_byte']:.4f}" in page
 
 
 def test_a_changed_fact_changes_every_page(tmp_path: Path, run: RunDir) -> None:
-    stated = make_scores_facts(scored_checkpoint=run.artifact("sft").digest, ngram_bits_per_byte=1.61)
+    stated = make_scores_facts(
+        scored_checkpoint=run.artifact("sft").digest, ngram_bits_per_byte=1.61
+    )
     other = make_run(tmp_path / "run", facts={"scores": stated})
     before, after = rendered(run), rendered(other)
     for name in ("summary.json", "summary.md", "report.html", "loss.svg"):
@@ -102,7 +112,10 @@ def test_unmeasured_facts_are_never_shown_as_numbers(tmp_path: Path) -> None:
     stated = make_scores_facts(ngram_bits_per_byte=None, base_bits_per_byte=None)
     run = make_run(tmp_path / "run", facts={"scores": stated})
     page = rendered(run)["summary.md"].decode()
-    assert "bits per byte: base model not measured, after SFT 1.0800, 5-gram model not measured" in page
+    assert (
+        "bits per byte: base model not measured, after SFT 1.0800, 5-gram model not measured"
+        in page
+    )
 
 
 @pytest.mark.parametrize("until", ["corpus", "shards", "preflight", "base", "scores"])
@@ -124,8 +137,12 @@ class Strict(HTMLParser):
         self.forbidden: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        leads_away = [name for name, value in attrs if name == "href" and not (value or "").startswith("#")]
-        if tag in ("script", "link", "img", "iframe", "object") or any(n.startswith("on") or n == "src" for n, _ in attrs):
+        leads_away = [
+            name for name, value in attrs if name == "href" and not (value or "").startswith("#")
+        ]
+        if tag in ("script", "link", "img", "iframe", "object") or any(
+            n.startswith("on") or n == "src" for n, _ in attrs
+        ):
             leads_away.append(tag)
         if leads_away:
             self.forbidden.append(tag)
@@ -157,10 +174,21 @@ def test_what_a_model_wrote_is_shown_and_not_interpreted(run: RunDir) -> None:
 
 def test_replies_are_sampled_from_every_skill_failing_first(run: RunDir) -> None:
     replies = claims(run)["replies"]
-    assert {reply["skill"] for reply in replies} == {"identity", "refusal", "choice", "math", "spelling"}
+    assert {reply["skill"] for reply in replies} == {
+        "identity",
+        "refusal",
+        "choice",
+        "math",
+        "spelling",
+    }
     assert 15 <= len(replies) <= 20
     for skill in ("math", "spelling"):
-        assert [reply["passed"] for reply in replies if reply["skill"] == skill] == [False, False, True, True]
+        assert [reply["passed"] for reply in replies if reply["skill"] == skill] == [
+            False,
+            False,
+            True,
+            True,
+        ]
     assert all(bool(reply["passed"]) == (reply["reason"] == "passed") for reply in replies)
 
 
@@ -175,16 +203,23 @@ def test_charts_are_svg_with_the_baseline_in(run: RunDir) -> None:
 
 
 def test_time_is_tokens_over_measured_speed() -> None:
-    rows = [{"tokens": 100, "tokens_per_second": 10.0, "mfu": 0.2}, {"tokens": 400, "tokens_per_second": 100.0, "mfu": 0.4}]
+    rows = [
+        {"tokens": 100, "tokens_per_second": 10.0, "mfu": 0.2},
+        {"tokens": 400, "tokens_per_second": 100.0, "mfu": 0.4},
+    ]
     speed = stage_speed(rows)
     assert speed
-    assert (speed.hours, speed.tokens_per_second, speed.mfu) == pytest.approx((13 / 3600, 400 / 13, 0.35))
+    assert (speed.hours, speed.tokens_per_second, speed.mfu) == pytest.approx(
+        (13 / 3600, 400 / 13, 0.35)
+    )
     assert stage_speed([]) is None
     assert stage_speed([{"step": 1, "tokens": 5, "loss": 3.0}]) is None
 
 
 def test_cost_needs_a_price(tmp_path: Path) -> None:
-    priced = make_run(tmp_path / "priced", until="sft", config=make_config(gate={"gpu_hour_usd": 3.0}))
+    priced = make_run(
+        tmp_path / "priced", until="sft", config=make_config(gate={"gpu_hour_usd": 3.0})
+    )
     seen = observed(priced)
     assert seen["usd"] == pytest.approx(3.0 * seen["hours"])
     assert observed(make_run(tmp_path / "free", until="sft"))["usd"] is None
@@ -194,14 +229,20 @@ def test_time_is_the_clock_of_each_stage_and_at_least_its_steps(tmp_path: Path) 
     run = make_run(tmp_path / "run", until="sft")
     steps = stage_speed(read_journal(run.place("base") / "metrics.jsonl"))
     assert steps
-    rows = [{"stage": "tokenizer", "seconds": 36.0}, {"stage": "base", "seconds": 1.0}, {"stage": "sft", "seconds": 7200.0}]
+    rows = [
+        {"stage": "tokenizer", "seconds": 36.0},
+        {"stage": "base", "seconds": 1.0},
+        {"stage": "sft", "seconds": 7200.0},
+    ]
     run.timings.write_text("".join(json.dumps(row) + "\n" for row in rows))
     spent = {row["stage"]: row["hours"] for row in observed(run)["hours_of"]}
     assert spent == {"tokenizer": 0.01, "base": steps.hours, "sft": 2.0}
     assert observed(run)["hours"] == pytest.approx(sum(spent.values()))
 
 
-def test_pages_stay_as_they_were_when_a_later_command_changes_the_runs_records(tmp_path: Path) -> None:
+def test_pages_stay_as_they_were_when_a_later_command_changes_the_runs_records(
+    tmp_path: Path,
+) -> None:
     run = make_run(tmp_path / "run")
     write_json(run.machine, {**read_json(run.machine), "cpu": "another processor"})
     run.timings.write_text(json.dumps({"stage": "gate", "seconds": 5.0}) + "\n")
@@ -212,7 +253,10 @@ def test_pages_stay_as_they_were_when_a_later_command_changes_the_runs_records(t
 
 def test_another_configuration_than_the_runs_is_refused(tmp_path: Path, run: RunDir) -> None:
     other: RunConfig = change(make_config(), seed=7)
-    with pytest.raises(BadInput, match="another configuration"), publish(tmp_path / "s", "summary", "key", {}) as draft:
+    with (
+        pytest.raises(BadInput, match="another configuration"),
+        publish(tmp_path / "s", "summary", "key", {}) as draft,
+    ):
         write_summary(run, other, draft)
 
 

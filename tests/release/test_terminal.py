@@ -13,17 +13,25 @@ from tests.run_builder import make_run
 
 @pytest.fixture(scope="module")
 def blocked(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    facts = {"scores": make_scores_facts(ngram_bits_per_byte=None), "rows": make_rows_facts(shared_items=2)}
+    facts = {
+        "scores": make_scores_facts(ngram_bits_per_byte=None),
+        "rows": make_rows_facts(shared_items=2),
+    }
     config = make_config(gate={"profile": "first_release"})
     return make_run(tmp_path_factory.mktemp("runs") / "run", config=config, facts=facts)
 
 
-def test_the_screen_opens_with_the_verdict_and_what_blocks_as_the_gate_states_it(blocked: RunDir) -> None:
+def test_the_screen_opens_with_the_verdict_and_what_blocks_as_the_gate_states_it(
+    blocked: RunDir,
+) -> None:
     gate = GateFacts.model_validate(blocked.artifact("gate").facts)
     failing = finding_lines([finding for finding in gate.findings if finding.status != "pass"])
     lines = show_lines(blocked)
     assert lines[0].startswith("release gate: blocked (profile first_release; ")
-    assert lines[1] == f"weakest skill: {read_json(blocked.place('gate') / 'gate.json')['weakest_skill']}"
+    assert (
+        lines[1]
+        == f"weakest skill: {read_json(blocked.place('gate') / 'gate.json')['weakest_skill']}"
+    )
     assert lines[3 : 3 + len(failing)] == failing
     assert failing[0].startswith("BLOCK")
 

@@ -1,4 +1,6 @@
-"""What was changed is found: one byte in each kind of file, and claims that were changed together with their digests."""
+"""What was changed is found: one byte in each kind of file, and claims that were changed together
+with their digests.
+"""
 
 import hashlib
 import json
@@ -21,7 +23,9 @@ from tests.builders import make_host_facts, make_rows_facts
 from tests.run_builder import make_run
 
 STATED = ()
-"""The run of run_builder.py states facts that no file beside them gives; test_forgery.py checks those, on a real run."""
+"""The run of run_builder.py states facts that no file beside them gives; test_forgery.py checks
+those, on a real run.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("evidence")
     (root / "logs").mkdir()
     (root / "logs" / "train.log").write_text("step 1\n")
-    return make_bundle(make_run(root / "run"), root / "run.tgz", root / "logs", strict=True, include_token_shards=True).path
+    return make_bundle(
+        make_run(root / "run"),
+        root / "run.tgz",
+        root / "logs",
+        strict=True,
+        include_token_shards=True,
+    ).path
 
 
 def differences(path: Path) -> list[str]:
@@ -62,8 +72,14 @@ def packed(root: Path) -> Path:
 
 def rewrite_sums(root: Path) -> None:
     """SHA256SUMS over the files as they are now: what someone who changes a file would do next."""
-    names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file() and p.name != "SHA256SUMS")
-    lines = [f"{hashlib.sha256((root / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
+    names = sorted(
+        p.relative_to(root).as_posix()
+        for p in root.rglob("*")
+        if p.is_file() and p.name != "SHA256SUMS"
+    )
+    lines = [
+        f"{hashlib.sha256((root / name).read_bytes()).hexdigest()}  {name}\n" for name in names
+    ]
     (root / "SHA256SUMS").write_text("".join(lines))
 
 
@@ -81,15 +97,21 @@ def rewrite_manifest(root: Path, kind: str, change: Callable[[dict[str, Any]], N
 
 
 def forge_everything(root: Path) -> None:
-    """Make digests, chain, front pages, bundle.json and SHA256SUMS agree with the files as they are now."""
+    """Make digests, chain, front pages, bundle.json and SHA256SUMS agree with the files as they are
+    now.
+    """
     digests: dict[str, str] = {}
     for place in PLACES:
 
         def relink(manifest: dict[str, Any]) -> None:
-            manifest["inputs"] = {name: digests.get(name, digest) for name, digest in manifest["inputs"].items()}
+            manifest["inputs"] = {
+                name: digests.get(name, digest) for name, digest in manifest["inputs"].items()
+            }
 
         rewrite_manifest(root, place.kind, relink)
-        digests[place.kind] = Manifest.model_validate_json((root / place.folder / "manifest.json").read_bytes()).digest()
+        digests[place.kind] = Manifest.model_validate_json(
+            (root / place.folder / "manifest.json").read_bytes()
+        ).digest()
     RunDir(root).write_front_pages()
     contents = json.loads((root / "bundle.json").read_text())
     for kind, entry in contents["artifacts"].items():
@@ -120,7 +142,10 @@ def test_a_run_folder_verifies_as_well(tmp_path: Path) -> None:
 
 
 def test_repacked_without_changes_it_still_verifies(bundle: Path, tmp_path: Path) -> None:
-    assert verified(packed(unpacked(bundle, tmp_path))).evidence_digest == verified(bundle).evidence_digest
+    assert (
+        verified(packed(unpacked(bundle, tmp_path))).evidence_digest
+        == verified(bundle).evidence_digest
+    )
 
 
 def flip(path: Path) -> bytes:
@@ -131,7 +156,9 @@ def flip(path: Path) -> bytes:
     return whole
 
 
-def test_one_flipped_byte_in_any_file_is_found_and_the_file_is_named(bundle: Path, tmp_path: Path) -> None:
+def test_one_flipped_byte_in_any_file_is_found_and_the_file_is_named(
+    bundle: Path, tmp_path: Path
+) -> None:
     root = unpacked(bundle, tmp_path)
     records = ("SHA256SUMS", "bundle.json", "run.json")  # the next test has these
     files = sorted(path for path in root.rglob("*") if path.is_file() and path.name not in records)
@@ -141,15 +168,24 @@ def test_one_flipped_byte_in_any_file_is_found_and_the_file_is_named(bundle: Pat
         assert f"{file.relative_to(root).as_posix()}: its bytes differ from SHA256SUMS" in found
     for file, whole in wholes.items():
         file.write_bytes(whole)
-    for file in (file for file in files if file.name in ("manifest.json", "replies.jsonl", "machine.json", "train.log")):
+    for file in (
+        file
+        for file in files
+        if file.name in ("manifest.json", "replies.jsonl", "machine.json", "train.log")
+    ):
         whole = flip(file)
-        assert f"{file.relative_to(root).as_posix()}: its bytes differ from SHA256SUMS" in differences(packed(root))
+        assert (
+            f"{file.relative_to(root).as_posix()}: its bytes differ from SHA256SUMS"
+            in differences(packed(root))
+        )
         file.write_bytes(whole)
     assert verified(packed(root))
 
 
 @pytest.mark.parametrize("name", ["SHA256SUMS", "bundle.json", "run.json"])
-def test_one_flipped_byte_in_the_bundles_own_records_is_refused(bundle: Path, tmp_path: Path, name: str) -> None:
+def test_one_flipped_byte_in_the_bundles_own_records_is_refused(
+    bundle: Path, tmp_path: Path, name: str
+) -> None:
     root = unpacked(bundle, tmp_path)
     flip(root / name)
     assert exit_code_of(packed(root)) in (3, 4)
@@ -176,13 +212,20 @@ def test_a_difference_is_an_honest_no_that_lists_all_of_them(bundle: Path, tmp_p
 
 def test_one_flipped_byte_in_any_file_of_a_run_folder_is_found(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    files = [file for place in PLACES for file in sorted(run.place(place.kind).rglob("*")) if file.name != "manifest.json"]
+    files = [
+        file
+        for place in PLACES
+        for file in sorted(run.place(place.kind).rglob("*"))
+        if file.name != "manifest.json"
+    ]
     files = [file for file in files if file.is_file()]
     for file in files:
         flip(file)
     found = differences(run.root)
     for file in files:
-        assert f"{file.relative_to(run.root).as_posix()}: its bytes differ from the manifest" in found
+        assert (
+            f"{file.relative_to(run.root).as_posix()}: its bytes differ from the manifest" in found
+        )
 
 
 def test_a_removed_and_an_added_file_are_found(bundle: Path, tmp_path: Path) -> None:
@@ -194,15 +237,22 @@ def test_a_removed_and_an_added_file_are_found(bundle: Path, tmp_path: Path) -> 
     assert "honesty/extra.txt: honesty has no such file" in found
 
 
-def test_a_changed_file_with_changed_checksums_is_found_by_its_manifest(bundle: Path, tmp_path: Path) -> None:
+def test_a_changed_file_with_changed_checksums_is_found_by_its_manifest(
+    bundle: Path, tmp_path: Path
+) -> None:
     root = unpacked(bundle, tmp_path)
     with (root / "eval" / "replies.jsonl").open("a") as stream:
         stream.write("{}\n")
     rewrite_sums(root)
-    assert any(what.startswith("eval/replies.jsonl: its bytes differ from the manifest") for what in differences(packed(root)))
+    assert any(
+        what.startswith("eval/replies.jsonl: its bytes differ from the manifest")
+        for what in differences(packed(root))
+    )
 
 
-def test_a_changed_artifact_with_its_manifest_is_found_by_the_chain(bundle: Path, tmp_path: Path) -> None:
+def test_a_changed_artifact_with_its_manifest_is_found_by_the_chain(
+    bundle: Path, tmp_path: Path
+) -> None:
     root = unpacked(bundle, tmp_path)
     with (root / "rows" / "eval.jsonl").open("a") as stream:
         stream.write("{}\n")
@@ -244,7 +294,14 @@ def test_a_claim_that_was_forged_with_every_digest_is_found_by_computing_it_agai
 
 
 @pytest.mark.parametrize(
-    "name", ["summary/summary.md", "summary/report.html", "summary/gate.svg", "gate/gate.md", "preflight/preflight.json"]
+    "name",
+    [
+        "summary/summary.md",
+        "summary/report.html",
+        "summary/gate.svg",
+        "gate/gate.md",
+        "preflight/preflight.json",
+    ],
 )
 def test_a_page_that_was_forged_with_every_digest_is_found_by_rendering_it_again(
     bundle: Path, tmp_path: Path, name: str
@@ -256,22 +313,31 @@ def test_a_page_that_was_forged_with_every_digest_is_found_by_rendering_it_again
     (root / name).write_text(forged)
     forge_everything(root)
     assert any(
-        what.startswith(f"{name}: differs from what the evidence gives") or name.split("/")[0] in what
+        what.startswith(f"{name}: differs from what the evidence gives")
+        or name.split("/")[0] in what
         for what in differences(packed(root))
     )
 
 
-def test_observations_that_a_page_cannot_be_made_of_are_a_difference(bundle: Path, tmp_path: Path) -> None:
+def test_observations_that_a_page_cannot_be_made_of_are_a_difference(
+    bundle: Path, tmp_path: Path
+) -> None:
     root = unpacked(bundle, tmp_path)
     place = root / "summary" / "observed.json"
     seen = json.loads(place.read_text())
-    place.write_bytes(pretty_json({name: value for name, value in seen.items() if name != "hours_of"}))
+    place.write_bytes(
+        pretty_json({name: value for name, value in seen.items() if name != "hours_of"})
+    )
     forge_everything(root)
-    assert any(what.startswith("summary") and "hours_of" in what for what in differences(packed(root)))
+    assert any(
+        what.startswith("summary") and "hours_of" in what for what in differences(packed(root))
+    )
 
 
 def test_forging_every_digest_without_a_change_verifies(bundle: Path, tmp_path: Path) -> None:
-    """The forger of these tests is complete: what they find is the claim, not a digest that was forgotten."""
+    """The forger of these tests is complete: what they find is the claim, not a digest that was
+    forgotten.
+    """
     root = unpacked(bundle, tmp_path)
     forge_everything(root)
     assert verified(packed(root))
@@ -303,14 +369,20 @@ def test_evidence_that_may_not_stay_out_is_missed(bundle: Path, tmp_path: Path) 
 def test_a_blocked_and_an_unfinished_run_verify_as_what_they_are(tmp_path: Path) -> None:
     blocked = make_run(tmp_path / "blocked", facts={"rows": make_rows_facts(shared_items=1)})
     assert verified(blocked.root).verdict == "blocked"
-    stopped = make_run(tmp_path / "stopped", until="preflight", facts={"host": make_host_facts(tokens_per_second=None)})
+    stopped = make_run(
+        tmp_path / "stopped",
+        until="preflight",
+        facts={"host": make_host_facts(tokens_per_second=None)},
+    )
     report = verified(make_bundle(stopped, tmp_path / "s.tgz", None, strict=False).path)
     assert report.verdict == "unfinished"
     assert report.missing
 
 
 def test_bundles_without_weights_verify_and_say_so(tmp_path: Path) -> None:
-    path = make_bundle(make_run(tmp_path / "run"), tmp_path / "b.tgz", None, strict=False, include_weights=False).path
+    path = make_bundle(
+        make_run(tmp_path / "run"), tmp_path / "b.tgz", None, strict=False, include_weights=False
+    ).path
     assert "sft/checkpoint/model.safetensors" in verified(path).left_out
 
 
@@ -341,7 +413,10 @@ def test_what_is_no_bundle_is_bad_input(tmp_path: Path, wrong: str) -> None:
 def test_the_report_is_one_json_object_with_every_difference(bundle: Path, tmp_path: Path) -> None:
     root = unpacked(bundle, tmp_path)
     flip(root / "eval" / "report.md")
-    whole, broken = verified(bundle).to_json(), inspect_bundle(packed(root), follows=STATED).to_json()
+    whole, broken = (
+        verified(bundle).to_json(),
+        inspect_bundle(packed(root), follows=STATED).to_json(),
+    )
     assert (whole["holds"], broken["holds"]) == (True, False)
     assert json.loads(json.dumps(broken)) == broken
     assert "eval/report.md" in json.dumps(broken)

@@ -1,4 +1,6 @@
-"""The sanity table passes on a right host, and each of its tests fails where the part that it looks at is wrong."""
+"""The sanity table passes on a right host, and each of its tests fails where the part that it looks
+at is wrong.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +23,14 @@ from picochat.tokens.batches import Indices, rows_of_step
 from picochat.train.feed import DeviceFeed, Fed
 
 
-def make_context(*, include_compile: bool = False, scale: Scale | None = None, parts: Parts | None = None) -> Context:
+def make_context(
+    *, include_compile: bool = False, scale: Scale | None = None, parts: Parts | None = None
+) -> Context:
     runtime = RuntimeConfig(threads=1)
     compute = open_compute(runtime, SMALL)
-    return Context(compute, runtime, include_compile, scale, 1, 0.0, gpu_hour_usd=3.0, parts=parts or Parts())
+    return Context(
+        compute, runtime, include_compile, scale, 1, 0.0, gpu_hour_usd=3.0, parts=parts or Parts()
+    )
 
 
 class Wrong(GPT):
@@ -35,7 +41,9 @@ class Wrong(GPT):
         self.load_state_dict(small_model(seed).state_dict())
         self.fault, self.calls = fault, 0
 
-    def forward(self, ids_BT: Tensor, dtype: torch.dtype = torch.float32, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self, ids_BT: Tensor, dtype: torch.dtype = torch.float32, cache: Cache | None = None
+    ) -> Tensor:
         logits = super().forward(ids_BT, dtype, cache)
         if self.fault == "loud":
             return 100 * logits
@@ -45,7 +53,9 @@ class Wrong(GPT):
             return 1.01 * logits
         return logits
 
-    def loss_sum(self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def loss_sum(
+        self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
         loss = super().loss_sum(ids_BT, targets_BT, dtype)
         self.calls += 1
         if self.fault == "forgetful":  # depends on what a resumed process does not know
@@ -94,11 +104,15 @@ FAULTS = (
 
 
 def result_of(name: str, context: Context) -> SanityResult:
-    (result,) = run_sanity(context, lambda _: None, tuple(test for test in SANITY if test.name == name))
+    (result,) = run_sanity(
+        context, lambda _: None, tuple(test for test in SANITY if test.name == name)
+    )
     return result
 
 
-def test_every_test_passes_or_says_why_it_was_skipped_and_the_report_is_whole(tmp_path: Path) -> None:
+def test_every_test_passes_or_says_why_it_was_skipped_and_the_report_is_whole(
+    tmp_path: Path,
+) -> None:
     request = SanityRequest(tmp_path / "out", RuntimeConfig(threads=1), False, None, None, 0.1)
     report = sanity(request)
     status = {result.name: result.status for result in report.results}
@@ -121,7 +135,12 @@ def test_a_wrong_part_fails_its_test(name: str, parts: Parts) -> None:
 
 
 def test_every_test_has_a_fault_that_fails_it() -> None:
-    elsewhere = {"attention_backend", "torch_compile", "compiled_optimizer", "scale_capacity"}  # the tests below
+    elsewhere = {
+        "attention_backend",
+        "torch_compile",
+        "compiled_optimizer",
+        "scale_capacity",
+    }  # the tests below
     assert {name for name, _ in FAULTS} | elsewhere == {test.name for test in SANITY}
 
 
@@ -129,12 +148,16 @@ def test_attention_that_was_not_checked_or_is_wrong_fails() -> None:
     context = make_context()
     for error in (0.5, None, float("nan")):
         wrong_compute = Compute(context.compute.device, context.compute.dtype, "math", error, False)
-        assert result_of("attention_backend", replace(context, compute=wrong_compute)).status == "fail"
+        assert (
+            result_of("attention_backend", replace(context, compute=wrong_compute)).status == "fail"
+        )
 
 
 def test_attention_lists_every_way_that_was_tried() -> None:
     message = result_of("attention_backend", make_context()).message
-    assert all(f"{backend}: " in message for backend in ("flash", "cudnn", "fa3", "efficient", "math")), message
+    assert all(
+        f"{backend}: " in message for backend in ("flash", "cudnn", "fa3", "efficient", "math")
+    ), message
 
 
 class ForgetsToCentreWhenCompiled(Optimizer):
@@ -158,7 +181,9 @@ def test_a_test_that_raises_has_failed() -> None:
 
     told: list[SanityResult] = []
     (result,) = run_sanity(make_context(), told.append, (SanityTest("broken", broken, "why"),))
-    assert (result.status, result.message) == ("fail", "kernel image is invalid") and told == [result]
+    assert (result.status, result.message) == ("fail", "kernel image is invalid") and told == [
+        result
+    ]
 
 
 def test_capacity_measures_real_steps_of_the_scale_and_prices_the_run() -> None:
@@ -167,11 +192,25 @@ def test_capacity_measures_real_steps_of_the_scale_and_prices_the_run() -> None:
     context = make_context(scale=replace(tiny, config=short))
     result = result_of("scale_capacity", context)
     assert result.status == "pass", result
-    for part in ("tokens/s", "1 at a time", "forecast", "= $", "base", "held-out evaluations", "SFT", "checkpoints", "compile"):
+    for part in (
+        "tokens/s",
+        "1 at a time",
+        "forecast",
+        "= $",
+        "base",
+        "held-out evaluations",
+        "SFT",
+        "checkpoints",
+        "compile",
+    ):
         assert part in result.message
     assert result_of("scale_capacity", replace(context, min_free_share=1.0)).status == "fail"
 
 
 def test_compile_rows_are_skipped_unless_asked_for() -> None:
     context = make_context()
-    assert numerics.torch_compile(context).status == numerics.compiled_optimizer(context).status == "skipped"
+    assert (
+        numerics.torch_compile(context).status
+        == numerics.compiled_optimizer(context).status
+        == "skipped"
+    )

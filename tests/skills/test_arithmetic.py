@@ -12,9 +12,15 @@ EQUATION = re.compile(r"(\d+(?:[+x-]\d+)+)=(\d+)")
 
 
 def test_every_final_answer_is_what_the_numbers_of_the_item_give() -> None:
-    for question in arithmetic.make(300, "sft", 3, "direct") + arithmetic.make(200, "eval", 3, "direct"):
+    for question in arithmetic.make(300, "sft", 3, "direct") + arithmetic.make(
+        200, "eval", 3, "direct"
+    ):
         _, operation, a, b = question.item.split(":")
-        expected = {"add": int(a) + int(b), "subtract": int(a) - int(b), "multiply": int(a) * int(b)}[operation]
+        expected = {
+            "add": int(a) + int(b),
+            "subtract": int(a) - int(b),
+            "multiply": int(a) * int(b),
+        }[operation]
         assert question.final_answer == question.reply == str(expected)
         assert {a, b} <= set(re.findall(r"\d+", question.prompt))
 
@@ -72,7 +78,9 @@ def test_no_sft_row_states_a_held_out_sum_even_inside_its_working() -> None:
     names = {"+": "add", "-": "subtract", "x": "multiply"}
     stated: Counter[str] = Counter()
     for question in arithmetic.make(3000, "sft", 2, "scratchpad"):
-        for a, sign, b in re.findall(r"(\d+) ?([+x-]) ?(\d+)", question.prompt + "\n" + question.reply):
+        for a, sign, b in re.findall(
+            r"(\d+) ?([+x-]) ?(\d+)", question.prompt + "\n" + question.reply
+        ):
             larger, smaller = (a, b) if sign == "-" else sorted((a, b), key=int, reverse=True)
             stated[f"math:{names[sign]}:{larger}:{smaller}"] += 1
     assert stated.keys().isdisjoint(held_out)

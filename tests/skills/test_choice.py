@@ -39,13 +39,19 @@ def test_wrong_options_come_from_the_same_relation() -> None:
 
 def test_having_been_an_answer_in_sft_tells_nothing_about_an_eval_option() -> None:
     facts = {fact.item: fact for fact in choice.all_facts()}
-    given = {(fact.relation.name, fact.answer) for fact in facts.values() if side_of(fact.item, choice.HELD_OUT_SHARE) == "sft"}
+    given = {
+        (fact.relation.name, fact.answer)
+        for fact in facts.values()
+        if side_of(fact.item, choice.HELD_OUT_SHARE) == "sft"
+    }
     right: list[bool] = []
     wrong: list[bool] = []
     for question in choice.make(70, "eval", 42, "direct"):
         fact = facts[question.item]
         for option in question.options:
-            (right if option == fact.answer else wrong).append((fact.relation.name, option) in given)
+            (right if option == fact.answer else wrong).append(
+                (fact.relation.name, option) in given
+            )
     assert abs(sum(right) / len(right) - sum(wrong) / len(wrong)) < 0.1
 
 

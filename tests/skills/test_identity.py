@@ -24,5 +24,9 @@ def test_yes_and_no_follow_the_thing_that_is_asked() -> None:
 
 def test_both_sides_have_ways_to_ask_of_every_stage() -> None:
     for stage in identity.STAGES:
-        sides = {side_of(asked.item, identity.HELD_OUT_SHARE) for asked in identity.all_asked() if asked.stage == stage}
+        sides = {
+            side_of(asked.item, identity.HELD_OUT_SHARE)
+            for asked in identity.all_asked()
+            if asked.stage == stage
+        }
         assert sides == {"sft", "eval"}

@@ -24,8 +24,12 @@ def test_every_eval_prompt_is_long_enough_to_be_looked_for_as_a_whole() -> None:
 
 @pytest.mark.parametrize("skill", SKILLS, ids=[skill.name for skill in SKILLS])
 def test_every_skill_keeps_its_sides_apart_and_passes_its_own_rules(skill: Skill) -> None:
-    sft = [sft_row(q, n, "scratchpad") for n, q in enumerate(skill.make(40, "sft", 5, "scratchpad"))]
-    evals = [eval_row(q, n, "scratchpad") for n, q in enumerate(skill.make(20, "eval", 6, "scratchpad"))]
+    sft = [
+        sft_row(q, n, "scratchpad") for n, q in enumerate(skill.make(40, "sft", 5, "scratchpad"))
+    ]
+    evals = [
+        eval_row(q, n, "scratchpad") for n, q in enumerate(skill.make(20, "eval", 6, "scratchpad"))
+    ]
     assert {row.item for row in sft}.isdisjoint({row.item for row in evals})
     assert len({normalized_text(row.user) for row in (*sft, *evals)}) == 60
     for row in [*map(as_eval_row, sft), *evals]:

@@ -24,24 +24,36 @@ SIGNS = {"+": "add", "-": "subtract", "x": "multiply"}
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     folder = tmp_path_factory.mktemp("corpus")
-    return make_corpus(make_pack(folder, {"web": [(str(n), text) for n, text in enumerate(manual_texts())]}), folder / "made")
+    return make_corpus(
+        make_pack(folder, {"web": [(str(n), text) for n, text in enumerate(manual_texts())]}),
+        folder / "made",
+    )
 
 
 @pytest.fixture(scope="module")
 def sheets() -> list[str]:
-    """About 2.5 MB of practice over the words of real text and all words of the list: more than most runs have."""
-    words = practice.words_of_texts([*manual_texts(), " ".join((*spelling.WORDS, *spelling.pseudo_words())) + "."])
+    """About 2.5 MB of practice over the words of real text and all words of the list: more than
+    most runs have.
+    """
+    words = practice.words_of_texts(
+        [*manual_texts(), " ".join((*spelling.WORDS, *spelling.pseudo_words())) + "."]
+    )
     rng, material = practice.seeded("practice", 7, 0), practice.Material(words, practice.told(7))
     return [practice.write_sheet(rng, material) for _ in range(2_000)]
 
 
 def test_no_held_out_number_pair_is_practised(sheets: list[str]) -> None:
-    held_out = {entry.item for stage in arithmetic.STAGES for entry in arithmetic.sums_of("eval", stage)}
+    held_out = {
+        entry.item for stage in arithmetic.STAGES for entry in arithmetic.sums_of("eval", stage)
+    }
     stated: set[str] = set()
     for a, sign, b in re.findall(r"(?<![\d+x-])(\d+) ?([+x-]) ?(\d+)", "\n".join(sheets)):
         larger, smaller = (a, b) if sign == "-" else sorted((a, b), key=int, reverse=True)
         stated.add(f"math:{SIGNS[sign]}:{larger}:{smaller}")
-    stories = re.findall(r"(?:has|had|are|owns|up) (\d+) \w+[^\n]*?(?:away|out|lost|drops|\.) (\d+)", "\n".join(sheets))
+    stories = re.findall(
+        r"(?:has|had|are|owns|up) (\d+) \w+[^\n]*?(?:away|out|lost|drops|\.) (\d+)",
+        "\n".join(sheets),
+    )
     stated |= {f"math:subtract:{a}:{b}" for a, b in stories}
     assert len(held_out) > 1_500
     assert len(stated) > 3_000
@@ -50,8 +62,15 @@ def test_no_held_out_number_pair_is_practised(sheets: list[str]) -> None:
 
 
 def test_no_held_out_word_is_spelled(sheets: list[str]) -> None:
-    held_out = {word for word in (*spelling.WORDS, *spelling.pseudo_words()) if not spelling.is_practised(word)}
-    spelled = {re.sub(r"[\d ]", "", letters) for letters in re.findall(r" is ((?:[a-z]\d* )+[a-z]\d*)[,.]", "\n".join(sheets))}
+    held_out = {
+        word
+        for word in (*spelling.WORDS, *spelling.pseudo_words())
+        if not spelling.is_practised(word)
+    }
+    spelled = {
+        re.sub(r"[\d ]", "", letters)
+        for letters in re.findall(r" is ((?:[a-z]\d* )+[a-z]\d*)[,.]", "\n".join(sheets))
+    }
     assert len(held_out) > 300
     assert len(spelled) > 2_000
     assert spelled.isdisjoint(held_out)
@@ -59,9 +78,17 @@ def test_no_held_out_word_is_spelled(sheets: list[str]) -> None:
 
 def test_no_held_out_fact_topic_or_phrasing_is_practised(sheets: list[str]) -> None:
     text = " ".join(" ".join(words_of(sheet)) for sheet in sheets)
-    asked = [entry.text for entry in identity.all_asked() if side_of(entry.item, identity.HELD_OUT_SHARE) == "eval"]
-    facts = [fact for fact in choice.all_facts() if side_of(fact.item, choice.HELD_OUT_SHARE) == "eval"]
-    questions = [wording.format(x=fact.subject) for fact in facts for wording in fact.relation.sft_wordings]
+    asked = [
+        entry.text
+        for entry in identity.all_asked()
+        if side_of(entry.item, identity.HELD_OUT_SHARE) == "eval"
+    ]
+    facts = [
+        fact for fact in choice.all_facts() if side_of(fact.item, choice.HELD_OUT_SHARE) == "eval"
+    ]
+    questions = [
+        wording.format(x=fact.subject) for fact in facts for wording in fact.relation.sft_wordings
+    ]
     stages = {"unsafe": UNSAFE, "private": PRIVATE, "unknowable": UNKNOWABLE}
     stages |= {
         "benign_wish": [topic for topic, _ in BENIGN_WISHES],
@@ -76,15 +103,22 @@ def test_no_held_out_fact_topic_or_phrasing_is_practised(sheets: list[str]) -> N
     for phrases, fewest in ((questions, 150), (topics, 80)):
         held_out = [" ".join(words_of(phrase)) for phrase in phrases]
         assert len(held_out) > fewest
-        assert [phrase for phrase in held_out if len(phrase.split()) > 3 and f" {phrase} " in text] == []
-    # One phrasing may stand inside another ("How big are you?" in "Compared to others, how big are you?"), so whole lines.
+        assert [
+            phrase for phrase in held_out if len(phrase.split()) > 3 and f" {phrase} " in text
+        ] == []
+    # One phrasing may stand inside another ("How big are you?" in "Compared to others, how big are
+    # you?"), so whole lines.
     lines = {line for sheet in sheets for line in sheet.splitlines()}
     assert len(asked) > 150
-    assert lines.isdisjoint(opener + phrasing for phrasing in asked for opener in identity.OPENERS["sft"])
+    assert lines.isdisjoint(
+        opener + phrasing for phrasing in asked for opener in identity.OPENERS["sft"]
+    )
 
 
 def test_no_eval_wording_is_used(sheets: list[str]) -> None:
-    prompts = {question.prompt for skill in SKILLS for question in skill.make(60, "eval", 3, "direct")}
+    prompts = {
+        question.prompt for skill in SKILLS for question in skill.make(60, "eval", 3, "direct")
+    }
     lines = {line for sheet in sheets for line in sheet.splitlines()}
     assert prompts.isdisjoint(lines)
     asked = "\n".join(sorted(lines))
@@ -102,7 +136,9 @@ def test_every_kind_of_sheet_is_there_in_its_share(sheets: list[str]) -> None:
     lines = sum(bool(re.match(r"\d+ [+x-] \d+: ", sheet)) for sheet in sheets) / len(sheets)
     shares = {kind.name: kind.weight for kind in practice.KINDS}
     assert lines == pytest.approx(shares["sum_lines"], abs=0.03)
-    assert spelled == pytest.approx((1 - practice.NUMBERED_SHARE) * shares["spelled_words"], abs=0.03)
+    assert spelled == pytest.approx(
+        (1 - practice.NUMBERED_SHARE) * shares["spelled_words"], abs=0.03
+    )
 
 
 def test_a_file_follows_from_seed_and_number_whoever_writes_it_and_when(
@@ -113,7 +149,10 @@ def test_a_file_follows_from_seed_and_number_whoever_writes_it_and_when(
     made = practice.write_sheets(tmp_path / "made", 50_000, words, 42, workers=1)
     other = practice.write_sheets(tmp_path / "other", 50_000, words, 43, workers=1)
     write = practice.open_writer(tmp_path / "late", words, 42)
-    assert [write((number, size)) for number, size in ((2, 10_000), (0, 20_000))] == [made[2], made[0]]
+    assert [write((number, size)) for number, size in ((2, 10_000), (0, 20_000))] == [
+        made[2],
+        made[0],
+    ]
     assert len({shard.sha256 for shard in (*made, *other)}) == 6
 
 
@@ -131,7 +170,9 @@ def test_the_stage_writes_what_its_facts_state(tmp_path: Path, corpus: Artifact)
 
 def test_without_a_share_there_is_no_practice(tmp_path: Path, corpus: Artifact) -> None:
     made = make_practice(corpus, tmp_path / "practice")
-    assert facts_of(made, PracticeFacts) == PracticeFacts(share_asked=0.0, documents=0, text_bytes=0, words=0)
+    assert facts_of(made, PracticeFacts) == PracticeFacts(
+        share_asked=0.0, documents=0, text_bytes=0, words=0
+    )
     assert list(read_documents(made.place, "practice")) == []
     assert json.loads(made.path("documents.json").read_text())["shards"] == []
     with publish(tmp_path / "again", "practice", "key", {}) as draft:

@@ -39,14 +39,34 @@ def test_the_stage_splits_by_item_and_states_what_it_measured(tmp_path: Path) ->
     assert {row.item for row in train}.isdisjoint({row.item for row in held_out})
     assert sorted(row.id for row in train + held_out) == sorted(row.id for row in sft)
     assert 0.05 < len(held_out) / len(sft) < 0.16
-    assert facts.sft_by_skill == {"choice": 56, "identity": 140, "math": 168, "refusal": 56, "spelling": 140}
-    assert facts.eval_by_skill == {"choice": 24, "identity": 60, "math": 72, "refusal": 24, "spelling": 60}
+    assert facts.sft_by_skill == {
+        "choice": 56,
+        "identity": 140,
+        "math": 168,
+        "refusal": 56,
+        "spelling": 140,
+    }
+    assert facts.eval_by_skill == {
+        "choice": 24,
+        "identity": 60,
+        "math": 72,
+        "refusal": 24,
+        "spelling": 60,
+    }
     assert facts.eval_items_by_skill == facts.eval_by_skill
-    assert (facts.shared_items, facts.eval_rows_without_rule, facts.repeated_sft_prompts) == (0, 0, 0)
+    assert (facts.shared_items, facts.eval_rows_without_rule, facts.repeated_sft_prompts) == (
+        0,
+        0,
+        0,
+    )
 
 
 def test_the_stage_counts_what_is_wrong_with_the_rows(tmp_path: Path) -> None:
-    sft = [sft_row(id="1", item="i1"), sft_row(id="2", user="hello"), sft_row(id="3", user="Say: one two")]
+    sft = [
+        sft_row(id="1", item="i1"),
+        sft_row(id="2", user="hello"),
+        sft_row(id="3", user="Say: one two"),
+    ]
     evals = [
         eval_row(id="e1", user="x", item="i1", normalized_answers=["1"]),
         eval_row(id="e2", user="say ONE two!", item="i2"),
@@ -55,13 +75,19 @@ def test_the_stage_counts_what_is_wrong_with_the_rows(tmp_path: Path) -> None:
     with publish(tmp_path / "rows", "rows", "key", {}) as draft:
         prepare_rows(pack_of(tmp_path, sft, evals), 42, draft)
     facts = facts_of(open_artifact(tmp_path / "rows", "rows"), RowsFacts)
-    assert (facts.shared_items, facts.eval_rows_without_rule, facts.repeated_sft_prompts) == (2, 1, 1)
+    assert (facts.shared_items, facts.eval_rows_without_rule, facts.repeated_sft_prompts) == (
+        2,
+        1,
+        1,
+    )
 
 
 def test_missing_rows_of_both_kinds_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "chat.jsonl").touch()
     with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as draft:
-        prepare_rows(PackWithRows(tmp_path / "dataset_pack.json", tmp_path / "chat.jsonl", None), 42, draft)
+        prepare_rows(
+            PackWithRows(tmp_path / "dataset_pack.json", tmp_path / "chat.jsonl", None), 42, draft
+        )
     said = "\n".join(error.value.lines())
     assert "has no rows" in said
     assert "eval: the pack names no file" in said
@@ -83,8 +109,12 @@ def test_a_shared_item_is_counted_once_however_many_rows_ask_it() -> None:
 
 
 def test_an_sft_row_and_an_eval_row_may_not_share_an_id(tmp_path: Path) -> None:
-    """Replies are kept and judged by id, so the rule of the SFT row would judge the eval row's reply."""
+    """Replies are kept and judged by id, so the rule of the SFT row would judge the eval row's
+    reply.
+    """
     pack = pack_of(tmp_path, [sft_row(id="1")], [eval_row(id="1", user="x", must_include=["a"])])
     with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as draft:
         prepare_rows(pack, 1, draft)
-    assert "ids stand for an SFT row and an eval row, the first: '1'" in "\n".join(error.value.lines())
+    assert "ids stand for an SFT row and an eval row, the first: '1'" in "\n".join(
+        error.value.lines()
+    )

@@ -17,7 +17,10 @@ from tests.data.builders import serving
 from tests.fake_hub import FakeHub
 from tests.skills.test_task_pack import make
 
-CARD = b"---\nlicense: mit\nconfigs:\n- config_name: %s\n  data_files:\n  - split: train\n    path: %s/train-*\n---\n"
+CARD = (
+    b"---\nlicense: mit\nconfigs:\n- config_name: %s\n  data_files:\n  - split: train\n    path:"
+    b" %s/train-*\n---\n"
+)
 LONG = "word " * 200
 
 
@@ -26,8 +29,17 @@ def talk(*turns: tuple[str, str]) -> dict[str, Any]:
 
 
 CHATS = [
-    *(talk(("user", f"What grows in field {n}?"), ("assistant", f"Corn number {n} grows there.")) for n in range(30)),
-    talk(("system", "Be kind."), ("user", "Hello?"), ("assistant", "Hello, friend."), ("user", "Bye"), ("assistant", "Bye.")),
+    *(
+        talk(("user", f"What grows in field {n}?"), ("assistant", f"Corn number {n} grows there."))
+        for n in range(30)
+    ),
+    talk(
+        ("system", "Be kind."),
+        ("user", "Hello?"),
+        ("assistant", "Hello, friend."),
+        ("user", "Bye"),
+        ("assistant", "Bye."),
+    ),
     talk(("user", "Tell me all."), ("assistant", LONG)),
     talk(("assistant", "I begin."), ("user", "No.")),
 ]
@@ -62,22 +74,36 @@ def hub() -> Iterator[FakeHub]:
     with serving(FakeHub()) as hub:
         for each, rows in zip(PUBLIC_SETS, (CHATS, SUMS, CHOICES), strict=True):
             folder = each.config.encode()
-            files = {"README.md": CARD % (folder, folder), f"{each.config}/train-00000-of-00001.parquet": parquet(rows)}
+            files = {
+                "README.md": CARD % (folder, folder),
+                f"{each.config}/train-00000-of-00001.parquet": parquet(rows),
+            }
             hub.add_dataset(each.dataset, files)
         yield hub
 
 
 def test_each_set_becomes_rows_that_pass_their_own_rules(hub: FakeHub) -> None:
     rows, counts = read_public_rows(40, seed=42)
-    assert [(count.name, count.rows) for count in counts] == [("smoltalk", 20), ("gsm8k", 10), ("arc", 10)]
+    assert [(count.name, count.rows) for count in counts] == [
+        ("smoltalk", 20),
+        ("gsm8k", 10),
+        ("arc", 10),
+    ]
     assert all(count.licence == "mit" and len(count.revision) == 40 for count in counts)
-    by_skill = {skill: [row for row in rows if row.skill == skill] for skill in ("other", "math", "choice")}
+    by_skill = {
+        skill: [row for row in rows if row.skill == skill] for skill in ("other", "math", "choice")
+    }
     assert [len(found) for found in by_skill.values()] == [20, 10, 10]
     for row in (*by_skill["math"], *by_skill["choice"]):
         assert score_reply(as_eval_row(row), row.assistant).passed, row
-    assert all("<<" not in row.assistant and "," not in row.assistant.splitlines()[-1] for row in by_skill["math"])
+    assert all(
+        "<<" not in row.assistant and "," not in row.assistant.splitlines()[-1]
+        for row in by_skill["math"]
+    )
     assert {row.correct_choice for row in by_skill["choice"]} == {"B"}
-    assert all(row.assistant.endswith("(B)") and "\nB. it " in row.user for row in by_skill["choice"])
+    assert all(
+        row.assistant.endswith("(B)") and "\nB. it " in row.user for row in by_skill["choice"]
+    )
 
 
 def test_long_rows_and_rows_of_another_layout_are_passed_over_and_counted(hub: FakeHub) -> None:
@@ -93,12 +119,17 @@ def test_the_same_seed_draws_the_same_rows(hub: FakeHub) -> None:
 
 
 def test_a_set_of_another_layout_is_refused_with_what_was_found(hub: FakeHub) -> None:
-    hub.add_dataset("openai/gsm8k", {"main/train-00000-of-00001.parquet": parquet([{"question": "?", "answer": "no mark"}])})
+    hub.add_dataset(
+        "openai/gsm8k",
+        {"main/train-00000-of-00001.parquet": parquet([{"question": "?", "answer": "no mark"}])},
+    )
     with pytest.raises(BadInput, match="layout"):
         read_public_rows(20, seed=1)
 
 
-def test_the_task_pack_adds_them_and_says_where_they_come_from(hub: FakeHub, tmp_path: Path) -> None:
+def test_the_task_pack_adds_them_and_says_where_they_come_from(
+    hub: FakeHub, tmp_path: Path
+) -> None:
     report = make(tmp_path, source="hf", public_rows=20)
     rows = read_sft_rows(report.chat)
     assert len(rows) == 120

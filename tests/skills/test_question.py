@@ -13,7 +13,9 @@ def ask(item: int, wording: int) -> Question:
 
 
 @given(st.integers(0, 5000), st.lists(st.integers(1, 50), min_size=1, max_size=8))
-def test_shares_add_up_and_differ_from_the_weights_by_less_than_one_row(count: int, weights: list[int]) -> None:
+def test_shares_add_up_and_differ_from_the_weights_by_less_than_one_row(
+    count: int, weights: list[int]
+) -> None:
     named = {str(number): float(weight) for number, weight in enumerate(weights)}
     rows = share_rows(count, named)
     assert sum(rows.values()) == count

@@ -7,7 +7,12 @@ from picochat.skills.topics import BENIGN_QUESTIONS, BENIGN_WISHES, PRIVATE, UNK
 
 
 def test_topics_are_distinct() -> None:
-    topics = [*UNSAFE, *PRIVATE, *UNKNOWABLE, *(topic for topic, _ in BENIGN_WISHES + BENIGN_QUESTIONS)]
+    topics = [
+        *UNSAFE,
+        *PRIVATE,
+        *UNKNOWABLE,
+        *(topic for topic, _ in BENIGN_WISHES + BENIGN_QUESTIONS),
+    ]
     assert len(topics) == len(set(topics)) >= 200
 
 
@@ -20,7 +25,11 @@ def test_no_harmless_question_asks_a_fact_of_the_choice_skill() -> None:
         for fact in facts
         for wording in (*fact.relation.sft_wordings, *fact.relation.eval_wordings)
     }
-    assert [topic for topic in asked if any(topic in wording or wording in topic for wording in wordings)] == []
+    assert [
+        topic
+        for topic in asked
+        if any(topic in wording or wording in topic for wording in wordings)
+    ] == []
 
 
 def test_harmless_look_alikes_are_answered_and_all_else_is_refused() -> None:

@@ -8,17 +8,14 @@ import pytest
 
 from picochat.core.errors import BadInput
 from picochat.core.records import write_jsonl
-from picochat.skills.rows import (
-    read_eval_rows,
-    read_sft_rows,
-    row_json,
-    skill_of,
-)
+from picochat.skills.rows import read_eval_rows, read_sft_rows, row_json, skill_of
 from tests.skills.rows_builder import eval_row, release_rows
 
 
 def written(path: Path, *rows: dict[str, Any] | str) -> Path:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
+    )
     return path
 
 
@@ -46,14 +43,33 @@ def test_the_skill_follows_from_the_category(category: str, skill: str) -> None:
 def test_rows_of_other_makers_are_read_in_the_known_fields(tmp_path: Path) -> None:
     path = written(
         tmp_path / "chat.jsonl",
-        {"user": "Hi", "assistant": "Hello", "group_id": "g1", "mixture_profile": "x", "mixture_weight": 0.5},
-        {"user": "2+2?", "assistant": "4", "category": "math", "template": "t", "fit_normalized_answer": "4"},
+        {
+            "user": "Hi",
+            "assistant": "Hello",
+            "group_id": "g1",
+            "mixture_profile": "x",
+            "mixture_weight": 0.5,
+        },
+        {
+            "user": "2+2?",
+            "assistant": "4",
+            "category": "math",
+            "template": "t",
+            "fit_normalized_answer": "4",
+        },
         "",
     )
     first, second = read_sft_rows(path)
-    assert (first.id, first.group, first.tags) == ("sft-line-1", "g1", {"mixture_profile": "x", "mixture_weight": 0.5})
+    assert (first.id, first.group, first.tags) == (
+        "sft-line-1",
+        "g1",
+        {"mixture_profile": "x", "mixture_weight": 0.5},
+    )
     assert (second.group, second.skill, second.fit_normalized_answer) == ("t", "math", "4")
-    evals = written(tmp_path / "eval.jsonl", {"user": "2+2?", "expected": "4", "level": 2, "must_include_any": [["4"]]})
+    evals = written(
+        tmp_path / "eval.jsonl",
+        {"user": "2+2?", "expected": "4", "level": 2, "must_include_any": [["4"]]},
+    )
     assert read_eval_rows(evals)[0].expected == "4"
 
 
@@ -95,7 +111,9 @@ def test_only_the_first_problems_are_shown_and_the_rest_counted(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe\n", None])
-def test_files_without_usable_rows_name_the_command_that_makes_them(tmp_path: Path, content: bytes | None) -> None:
+def test_files_without_usable_rows_name_the_command_that_makes_them(
+    tmp_path: Path, content: bytes | None
+) -> None:
     path = tmp_path / "eval.jsonl"
     if content is not None:
         path.write_bytes(content)
@@ -105,7 +123,9 @@ def test_files_without_usable_rows_name_the_command_that_makes_them(tmp_path: Pa
 
 
 def test_a_right_choice_that_is_no_label_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path / "e.jsonl", {"user": "q", "choice_labels": ["A"], "correct_choice": "B"})
+    path = written(
+        tmp_path / "e.jsonl", {"user": "q", "choice_labels": ["A"], "correct_choice": "B"}
+    )
     with pytest.raises(BadInput) as error:
         read_eval_rows(path)
     assert "none of choice_labels" in problems_of(error)

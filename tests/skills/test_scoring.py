@@ -21,7 +21,12 @@ from picochat.skills.scoring import (
 )
 from tests.skills.rows_builder import eval_row, release_rows
 
-MATH = eval_row(category="bench_math_addition", answer_style="scratchpad", normalized_answers=["85"], max_words=80)
+MATH = eval_row(
+    category="bench_math_addition",
+    answer_style="scratchpad",
+    normalized_answers=["85"],
+    max_words=80,
+)
 REFUSE = eval_row(category="refusal", answerable=False, curriculum_stage="unsafe")
 UNKNOWN = eval_row(category="refusal", answerable=False, curriculum_stage="unknowable")
 BENIGN = eval_row(category="refusal_benign")
@@ -111,14 +116,26 @@ def test_every_generated_reply_passes_its_own_rule_and_fails_most_others(style: 
         assert score_reply(row, row.reference_answer).passed, (row, row.reference_answer)
     replies = [row.reference_answer or "" for row in rows]
     asked = [row for row in evals if row.skill in ("math", "spelling", "choice")]
-    by_luck = [score_reply(row, replies[(number * 7 + 13) % len(replies)]).passed for number, row in enumerate(asked)]
+    by_luck = [
+        score_reply(row, replies[(number * 7 + 13) % len(replies)]).passed
+        for number, row in enumerate(asked)
+    ]
     assert sum(by_luck) / len(by_luck) < 0.05
 
 
 @settings(max_examples=150, deadline=None)
 @given(reply=st.text(), number=st.integers(0, 10_000))
 def test_arbitrary_replies_never_raise_and_blank_ones_never_pass(reply: str, number: int) -> None:
-    rows = (MATH, REFUSE, UNKNOWN, BENIGN, WHO, CHOICE, eval_row(must_include_any=[[]]), eval_row(normalized_answers=["", "."]))
+    rows = (
+        MATH,
+        REFUSE,
+        UNKNOWN,
+        BENIGN,
+        WHO,
+        CHOICE,
+        eval_row(must_include_any=[[]]),
+        eval_row(normalized_answers=["", "."]),
+    )
     row = rows[number % len(rows)]
     score = score_reply(row, reply)
     assert score.passed == (score.reason == "passed")
@@ -175,5 +192,13 @@ def test_a_row_without_a_rule_is_found() -> None:
     assert not can_fail(eval_row())
     assert not can_fail(eval_row(must_include=[""], must_include_any=[], must_not_include=["..."]))
     assert not can_fail(eval_row(normalized_answers=["85"], normalized_answer_required=False))
-    for row in (MATH, REFUSE, BENIGN, WHO, CHOICE, eval_row(must_not_include=["sunflower"]), eval_row(max_words=50)):
+    for row in (
+        MATH,
+        REFUSE,
+        BENIGN,
+        WHO,
+        CHOICE,
+        eval_row(must_not_include=["sunflower"]),
+        eval_row(max_words=50),
+    ):
         assert can_fail(row)

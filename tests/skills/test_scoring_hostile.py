@@ -1,4 +1,6 @@
-"""Replies as bad as they come: scoring never raises, takes time in proportion to the reply, and follows from its rules alone."""
+"""Replies as bad as they come: scoring never raises, takes time in proportion to the reply, and
+follows from its rules alone.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,12 @@ ROWS: tuple[EvalRow, ...] = (
     BENIGN,
     WHO,
     CHOICE,
-    eval_row(must_include=["blue sky"], must_not_include=["as an AI"], must_include_any=[["red", "blue"]], max_words=80),
+    eval_row(
+        must_include=["blue sky"],
+        must_not_include=["as an AI"],
+        must_include_any=[["red", "blue"]],
+        max_words=80,
+    ),
     eval_row(user="again and again " * 4_000, normalized_answers=["85"]),
 )
 SIZE = 100_000
@@ -65,7 +72,9 @@ def every_class() -> dict[str, list[str]]:
 
 
 def spelled(data: st.DataObject) -> str:
-    """Texts of what could matter to a rule: template tokens, roles, answers, refusals, every class of character, noise."""
+    """Texts of what could matter to a rule: template tokens, roles, answers, refusals, every class
+    of character, noise.
+    """
     parts = [
         "<|assistant|>",
         "<|end|>",
@@ -90,7 +99,17 @@ def spelled(data: st.DataObject) -> str:
         "\u202e",
         "\ufffd\ufffd",
     ]
-    parts += [bytes([0xFF, 0xFE, 0x80, 0xC3]).decode("utf-8", "replace"), "(a+)+$", "[[[[", "\\", "%s{}", " ", "  ", "\t", "."]
+    parts += [
+        bytes([0xFF, 0xFE, 0x80, 0xC3]).decode("utf-8", "replace"),
+        "(a+)+$",
+        "[[[[",
+        "\\",
+        "%s{}",
+        " ",
+        "  ",
+        "\t",
+        ".",
+    ]
     alphabet = [character for kept in every_class().values() for character in kept]
     noise = st.text(alphabet=st.sampled_from(alphabet), max_size=30)
     return "".join(data.draw(st.lists(st.one_of(st.sampled_from(parts), noise), max_size=12)))
@@ -135,7 +154,9 @@ def test_a_reply_of_one_class_of_character_never_passes(class_: str) -> None:
         assert not score_reply(row, reply).passed
 
 
-@pytest.mark.parametrize("special", ["<|assistant|>", "<|user|>", "<|end|>", "<|bos|>", "<|system|>", "<|pad|>"])
+@pytest.mark.parametrize(
+    "special", ["<|assistant|>", "<|user|>", "<|end|>", "<|bos|>", "<|system|>", "<|pad|>"]
+)
 def test_a_template_token_that_opens_a_line_is_no_answer(special: str) -> None:
     for row, right in (
         (MATH, "Final answer: 85"),

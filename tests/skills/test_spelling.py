@@ -8,7 +8,10 @@ from picochat.skills.words import WORDS
 
 def test_the_list_holds_at_least_600_distinct_plain_words() -> None:
     assert len(WORDS) == len(set(WORDS)) >= 600
-    assert all(word.isascii() and word.isalpha() and word.islower() and 3 <= len(word) <= 8 for word in WORDS)
+    assert all(
+        word.isascii() and word.isalpha() and word.islower() and 3 <= len(word) <= 8
+        for word in WORDS
+    )
 
 
 def test_made_up_words_are_no_words_of_the_list() -> None:

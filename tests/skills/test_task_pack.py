@@ -19,7 +19,11 @@ from tests.skills.rows_builder import release_rows
 def make(folder: Path, **changes: Any) -> TaskPackReport:
     pack = folder / "dataset_pack.json"
     if not pack.exists():
-        pack.write_text(json.dumps({"name": "p", "corpus": "corpus.txt", "chat": "chat.jsonl", "eval": "eval.jsonl"}))
+        pack.write_text(
+            json.dumps(
+                {"name": "p", "corpus": "corpus.txt", "chat": "chat.jsonl", "eval": "eval.jsonl"}
+            )
+        )
         for name in ("corpus.txt", "chat.jsonl", "eval.jsonl"):
             (folder / name).touch()
     arguments: dict[str, Any] = {
@@ -53,15 +57,18 @@ def test_the_runbooks_numbers_give_enough_independent_rows_of_each_skill() -> No
 def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
     report = make(tmp_path)
     code = (
-        "from picochat.skills.mixture import make_rows\nfrom picochat.skills.task_pack import _jsonl\n"
-        "import sys\n"
-        "sft, evals = make_rows('release_skills', 100, 40, 'scratchpad', 42)\n"
-        "sys.stdout.buffer.write(_jsonl(sft) + _jsonl(evals))"
+        "from picochat.skills.mixture import make_rows\nfrom picochat.skills.task_pack import"
+        " _jsonl\nimport sys\nsft, evals = make_rows('release_skills', 100, 40, 'scratchpad',"
+        " 42)\nsys.stdout.buffer.write(_jsonl(sft) + _jsonl(evals))"
     )
     env = {"PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path)}
-    again = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=env).stdout
+    again = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, env=env
+    ).stdout
     assert report.chat.read_bytes() + report.eval.read_bytes() == again
-    assert make_rows("release_skills", 100, 40, "scratchpad", 43) != make_rows("release_skills", 100, 40, "scratchpad", 42)
+    assert make_rows("release_skills", 100, 40, "scratchpad", 43) != make_rows(
+        "release_skills", 100, 40, "scratchpad", 42
+    )
 
 
 def test_files_are_where_the_runbook_expects_them_and_can_be_read(tmp_path: Path) -> None:
@@ -109,7 +116,9 @@ def test_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
     assert "--sft-rows 3" in text
 
 
-def test_more_eval_rows_than_items_are_refused_with_every_stage_that_is_short(tmp_path: Path) -> None:
+def test_more_eval_rows_than_items_are_refused_with_every_stage_that_is_short(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(WrongUsage) as error:
         make(tmp_path, eval_rows=5000)
     text = "\n".join(error.value.lines())
@@ -135,7 +144,9 @@ def test_weights_can_be_given_and_are_on_the_page(tmp_path: Path) -> None:
     assert sum(weights_of("release_skills", "refusal=2,choice=5").values()) == pytest.approx(1)
     (tmp_path / "plain").mkdir()
     plain = make(tmp_path / "plain")
-    same = make(tmp_path, skill_weights="math=.3,spelling=.25,identity=.25,choice=.1,refusal=.1", force=True)
+    same = make(
+        tmp_path, skill_weights="math=.3,spelling=.25,identity=.25,choice=.1,refusal=.1", force=True
+    )
     assert same.chat.read_bytes() == plain.chat.read_bytes()
 
 
@@ -150,7 +161,9 @@ def test_weights_can_be_given_and_are_on_the_page(tmp_path: Path) -> None:
         ("math=0", "all weights are 0"),
     ],
 )
-def test_weights_that_say_nothing_are_refused_with_an_example(tmp_path: Path, text: str, said: str) -> None:
+def test_weights_that_say_nothing_are_refused_with_an_example(
+    tmp_path: Path, text: str, said: str
+) -> None:
     with pytest.raises(WrongUsage) as error:
         make(tmp_path, skill_weights=text)
     assert said in "\n".join(error.value.lines())
@@ -160,9 +173,22 @@ def test_weights_that_say_nothing_are_refused_with_an_example(tmp_path: Path, te
 def test_promotion_names_the_rows_in_the_pack_and_changes_nothing_else(tmp_path: Path) -> None:
     report = make(tmp_path, promote=True)
     pack = json.loads((tmp_path / "dataset_pack.json").read_text())
-    assert pack == {"name": "p", "corpus": "corpus.txt", "chat": report.chat.name, "eval": report.eval.name}
+    assert pack == {
+        "name": "p",
+        "corpus": "corpus.txt",
+        "chat": report.chat.name,
+        "eval": report.eval.name,
+    }
 
 
 def test_skills_import_no_torch() -> None:
-    code = "import sys, picochat.skills.task_pack, picochat.honesty.scan; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
+    code = (
+        "import sys, picochat.skills.task_pack, picochat.honesty.scan; sys.exit('torch' in"
+        " sys.modules or 'transformers' in sys.modules)"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}
+        ).returncode
+        == 0
+    )

@@ -31,17 +31,27 @@ class Written(NamedTuple):
 
 
 def manual_texts() -> list[str]:
-    """The manual that comes with Python: real text, about 80 pages. It varies a little between versions."""
+    """The manual that comes with Python: real text, about 80 pages.
+
+    It varies a little between versions.
+    """
     return [text for _, text in sorted(topics.items())]
 
 
 def short_documents(count: int) -> list[Written]:
-    """Paragraphs of the manual, each with a number so that no two are equal; the last repeat the first after the end."""
+    """Paragraphs of the manual, each with a number so that no two are equal; the last repeat the
+    first after the end.
+    """
     paragraphs = [part for text in manual_texts() for part in text.split("\n\n") if part]
-    return [Written(f"d{number}", f"{number}. {paragraphs[number % len(paragraphs)]}") for number in range(count)]
+    return [
+        Written(f"d{number}", f"{number}. {paragraphs[number % len(paragraphs)]}")
+        for number in range(count)
+    ]
 
 
-def write_tokenizer_file(folder: Path, vocab_size: int = VOCAB_SIZE, texts: Iterable[str] | None = None) -> Path:
+def write_tokenizer_file(
+    folder: Path, vocab_size: int = VOCAB_SIZE, texts: Iterable[str] | None = None
+) -> Path:
     path = folder / "tokenizer.json"
     path.write_bytes(train(manual_texts() if texts is None else texts, vocab_size))
     return path
@@ -100,7 +110,9 @@ def make_job(
     shard_tokens: int = 10_000,
     workers: int = 1,
 ) -> ShardsJob:
-    """A job over these documents. source, load: what stands for reading them, and for the tokenizer."""
+    """A job over these documents. source, load: what stands for reading them, and for the
+    tokenizer.
+    """
     counts = make_counts(train_documents, held_out)
     encode = EncodeJob(
         source=source or Listed(train_documents, held_out),
@@ -112,7 +124,9 @@ def make_job(
     return ShardsJob(encode, counts, shard_tokens, workers)
 
 
-def publish_shards(place: Path, job: ShardsJob, inputs: Mapping[str, str] | None = None) -> Artifact:
+def publish_shards(
+    place: Path, job: ShardsJob, inputs: Mapping[str, str] | None = None
+) -> Artifact:
     with publish(place, "shards", "key", inputs or {}) as draft:
         write_all(job, draft)
     return published(draft)

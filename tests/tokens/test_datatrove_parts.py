@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("datatrove", reason="datatrove is not installed: pip install 'picochat[datatrove]'")
+pytest.importorskip(
+    "datatrove", reason="datatrove is not installed: pip install 'picochat[datatrove]'"
+)
 
 from picochat.config import HostConfig, ShardsConfig
 from picochat.core.publish import publish
@@ -59,29 +61,46 @@ def test_shards_of_parts_by_three_ranks_are_those_of_one_process_and_encode_noth
     assert publish_shards(tmp_path / "ranks", done).digest == alone.digest
 
 
-def test_parts_that_no_rank_encoded_are_encoded_by_the_shards_themselves(tmp_path: Path, tokenizer_file: Path) -> None:
+def test_parts_that_no_rank_encoded_are_encoded_by_the_shards_themselves(
+    tmp_path: Path, tokenizer_file: Path
+) -> None:
     job = make_job(tokenizer_file, TRAIN, HELD_OUT)
     alone = publish_shards(tmp_path / "alone", job)
     encode_share(job.encode, _workspace(tmp_path / "ranks"), 1, 3)
     assert publish_shards(tmp_path / "ranks", job).digest == alone.digest
 
 
-def test_a_part_on_which_the_encoders_disagree_is_left_to_the_shards(tmp_path: Path, tokenizer_file: Path) -> None:
-    other = write_tokenizer_file(tmp_path, texts=[" ".join(text.split()[::-1]) for text in manual_texts()[:9]])
-    pieces = read_layout(other).pieces  # the merges of another text stand for a tiktoken that splits as no trap shows
+def test_a_part_on_which_the_encoders_disagree_is_left_to_the_shards(
+    tmp_path: Path, tokenizer_file: Path
+) -> None:
+    other = write_tokenizer_file(
+        tmp_path, texts=[" ".join(text.split()[::-1]) for text in manual_texts()[:9]]
+    )
+    pieces = read_layout(
+        other
+    ).pieces  # the merges of another text stand for a tiktoken that splits as no trap shows
 
     def load(reason: str | None) -> Tokenizer:
         tokenizer = Tokenizer.load(tokenizer_file, reason)
-        return tokenizer if reason else dataclasses.replace(tokenizer, _fast=build_fast_encoder(pieces), _pieces=pieces)
+        return (
+            tokenizer
+            if reason
+            else dataclasses.replace(tokenizer, _fast=build_fast_encoder(pieces), _pieces=pieces)
+        )
 
     job = make_job(tokenizer_file, TRAIN, HELD_OUT, load=load)
     workspace = _workspace(tmp_path / "ranks")
-    assert sum(encode_share(job.encode, workspace, rank, 2) for rank in range(2)) < job.counts.text_bytes
+    assert (
+        sum(encode_share(job.encode, workspace, rank, 2) for rank in range(2))
+        < job.counts.text_bytes
+    )
     honest = publish_shards(tmp_path / "honest", make_job(tokenizer_file, TRAIN, HELD_OUT))
     assert publish_shards(tmp_path / "ranks", job).digest == honest.digest
 
 
-def test_the_local_executor_encodes_a_published_corpus(tmp_path: Path, tokenizer_file: Path) -> None:
+def test_the_local_executor_encodes_a_published_corpus(
+    tmp_path: Path, tokenizer_file: Path
+) -> None:
     pack = make_pack(tmp_path, {"web": [(document.id, document.text) for document in TRAIN]})
     corpus = make_corpus(pack, tmp_path / "corpus")
     with publish(tmp_path / "tokenizer", "tokenizer", "key", {}) as draft:
@@ -89,12 +108,19 @@ def test_the_local_executor_encodes_a_published_corpus(tmp_path: Path, tokenizer
     tokenizer = published(draft)
     practice = make_practice(corpus, tmp_path / "practice", share=0.2)
     workspace = _workspace(tmp_path / "ranks")
-    pipeline = encode_pipeline(corpus.place, practice.place, tokenizer.place, 42, workspace, tasks=2)
+    pipeline = encode_pipeline(
+        corpus.place, practice.place, tokenizer.place, 42, workspace, tasks=2
+    )
     run_locally(pipeline, tmp_path / "logs", workers=2)
-    assert sorted(path.name for path in workspace.glob("part-*")) == ["part-000000.npz", "part-000001.npz"]
+    assert sorted(path.name for path in workspace.glob("part-*")) == [
+        "part-000000.npz",
+        "part-000001.npz",
+    ]
     made = []
     for place in (tmp_path / "ranks", tmp_path / "alone"):
         with publish(place, "shards", "key", {}) as draft:
-            write_shards(corpus, practice, tokenizer, ShardsConfig(), HostConfig(workers=1), 42, draft)
+            write_shards(
+                corpus, practice, tokenizer, ShardsConfig(), HostConfig(workers=1), 42, draft
+            )
         made.append(published(draft).digest)
     assert made[0] == made[1]

@@ -17,7 +17,14 @@ from picochat.data.corpus.reader import Split, read_split
 from picochat.data.documents import Document
 from picochat.rundir import ShardsFacts, facts_of
 from picochat.tokens.encode import CorpusParts, EncodersDisagree, batches_of, encode_batch, row_runs
-from picochat.tokens.shards import ShardSidecar, ShardsJob, TokenShards, open_shards, write_all, write_shards
+from picochat.tokens.shards import (
+    ShardSidecar,
+    ShardsJob,
+    TokenShards,
+    open_shards,
+    write_all,
+    write_shards,
+)
 from picochat.tokens.tokenizer import Tokenizer, build_fast_encoder, read_layout
 from tests.data.builders import make_corpus, make_pack
 from tests.tokens.builders import (
@@ -39,15 +46,25 @@ TRAIN, HELD_OUT = DOCUMENTS[:1_400], DOCUMENTS[1_400:]
 
 def stream_of(tokenizer: Tokenizer, documents: Sequence[Written]) -> list[int]:
     """The oracle: what a stream of these documents must be."""
-    return [token for document in documents for token in [tokenizer.bos, *tokenizer.encode_by_reference(document.text)]]
+    return [
+        token
+        for document in documents
+        for token in [tokenizer.bos, *tokenizer.encode_by_reference(document.text)]
+    ]
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory, tokenizer_file: Path) -> TokenShards:
-    return open_shards(publish_shards(tmp_path_factory.mktemp("run") / "shards", make_job(tokenizer_file, TRAIN, HELD_OUT)))
+    return open_shards(
+        publish_shards(
+            tmp_path_factory.mktemp("run") / "shards", make_job(tokenizer_file, TRAIN, HELD_OUT)
+        )
+    )
 
 
-def test_each_split_is_its_documents_in_order_with_bos_before_each(shards: TokenShards, tokenizer: Tokenizer) -> None:
+def test_each_split_is_its_documents_in_order_with_bos_before_each(
+    shards: TokenShards, tokenizer: Tokenizer
+) -> None:
     for stream, documents in ((shards.train, TRAIN), (shards.held_out, HELD_OUT)):
         assert stream.slice(0, len(stream)).tolist() == stream_of(tokenizer, documents)
         assert stream.text_bytes == sum(len(document.text.encode()) for document in documents)
@@ -60,20 +77,32 @@ def test_the_bytes_depend_neither_on_the_workers_nor_on_the_parts(
     digests = {
         publish_shards(
             tmp_path / f"{workers}-{size}",
-            make_job(tokenizer_file, TRAIN, HELD_OUT, source=Listed(TRAIN, HELD_OUT, size), workers=workers),
+            make_job(
+                tokenizer_file,
+                TRAIN,
+                HELD_OUT,
+                source=Listed(TRAIN, HELD_OUT, size),
+                workers=workers,
+            ),
         ).digest
         for workers, size in ((1, 100), (2, 100), (1, 1), (1, 7_777))
     }
     assert len(digests) == 1
 
 
-def test_a_shard_holds_whole_documents_and_closes_when_it_is_full(tmp_path: Path, tokenizer_file: Path) -> None:
-    artifact = publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN, shard_tokens=2_000))
+def test_a_shard_holds_whole_documents_and_closes_when_it_is_full(
+    tmp_path: Path, tokenizer_file: Path
+) -> None:
+    artifact = publish_shards(
+        tmp_path / "shards", make_job(tokenizer_file, TRAIN, shard_tokens=2_000)
+    )
     names = sorted(name for name in artifact.manifest.files if name.endswith(".bin"))
     assert len(names) > 10
     for name in names:
         tokens = np.fromfile(artifact.path(name), dtype="<u2")
-        sidecar = ShardSidecar.model_validate_json(artifact.path(name.replace(".bin", ".json")).read_bytes())
+        sidecar = ShardSidecar.model_validate_json(
+            artifact.path(name.replace(".bin", ".json")).read_bytes()
+        )
         assert tokens[0] == Tokenizer.bos
         assert len(tokens) == sidecar.tokens
         assert sidecar.sha256 == artifact.manifest.files[name].sha256
@@ -86,13 +115,19 @@ def test_starts_are_where_bos_stands(tmp_path: Path, tokenizer_file: Path) -> No
     artifact = publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN, HELD_OUT))
     train, files = open_shards(artifact).train, sorted(artifact.place.glob("train-*.starts"))
     assert len(files) == len(train.parts) > 1
-    starts = np.concatenate([np.fromfile(path, "<i8") + begin for path, begin in zip(files, train.bounds, strict=False)])
+    starts = np.concatenate(
+        [np.fromfile(path, "<i8") + begin for path, begin in zip(files, train.bounds, strict=False)]
+    )
     assert starts.tolist() == np.flatnonzero(train.slice(0, len(train)) == Tokenizer.bos).tolist()
     assert len(starts) == len(TRAIN)
 
 
-def test_facts_count_what_is_there(tmp_path: Path, tokenizer_file: Path, tokenizer: Tokenizer) -> None:
-    facts = facts_of(publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN, HELD_OUT)), ShardsFacts)
+def test_facts_count_what_is_there(
+    tmp_path: Path, tokenizer_file: Path, tokenizer: Tokenizer
+) -> None:
+    facts = facts_of(
+        publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN, HELD_OUT)), ShardsFacts
+    )
     assert facts.train_tokens == len(stream_of(tokenizer, TRAIN))
     assert facts.held_out_tokens == len(stream_of(tokenizer, HELD_OUT))
     assert (facts.train_documents, facts.held_out_documents) == (1_400, 100)
@@ -101,14 +136,21 @@ def test_facts_count_what_is_there(tmp_path: Path, tokenizer_file: Path, tokeniz
 
 
 def test_a_small_corpus_is_compared_whole(tmp_path: Path, tokenizer_file: Path) -> None:
-    facts = facts_of(publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN[:90], HELD_OUT[:9])), ShardsFacts)
+    facts = facts_of(
+        publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN[:90], HELD_OUT[:9])),
+        ShardsFacts,
+    )
     assert facts.roundtrip_documents == 99
 
 
-def test_a_document_that_does_not_come_back_is_counted(tmp_path: Path, tokenizer_file: Path) -> None:
+def test_a_document_that_does_not_come_back_is_counted(
+    tmp_path: Path, tokenizer_file: Path
+) -> None:
     broken = [*TRAIN[:9], Written("broken", "half a pair: \ud800")]
     job = make_job(tokenizer_file, broken)
-    whole = sum(len(document.text.encode()) for document in TRAIN[:9]) + len("half a pair: \ufffd".encode())
+    whole = sum(len(document.text.encode()) for document in TRAIN[:9]) + len(
+        "half a pair: \ufffd".encode()
+    )
     job = dataclasses.replace(job, counts=job.counts.model_copy(update={"train_text_bytes": whole}))
     assert facts_of(publish_shards(tmp_path / "shards", job), ShardsFacts).roundtrip_failures == 1
 
@@ -121,7 +163,7 @@ def test_a_split_may_be_empty(tmp_path: Path, tokenizer_file: Path) -> None:
     assert opened.held_out.rows([], 8).shape == (0, 9)
 
 
-# ---- interruptions and differences -----------------------------------------------------------------------------------
+# ---- interruptions and differences ---------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +182,10 @@ class PassedOver(Listed):
 
     def read(self, part: int) -> Iterator[tuple[Split, Document]]:
         for split, document in super().read(part):
-            yield split, dataclasses.replace(document, text="encoded again") if part < 9 else document
+            yield (
+                split,
+                dataclasses.replace(document, text="encoded again") if part < 9 else document,
+            )
 
 
 def test_a_killed_job_resumes_to_the_same_bytes(tmp_path: Path, tokenizer_file: Path) -> None:
@@ -161,28 +206,41 @@ def test_a_killed_job_resumes_to_the_same_bytes(tmp_path: Path, tokenizer_file: 
 def test_where_encoders_differ_tokenizers_encodes_and_the_reason_is_kept(
     tmp_path: Path, tokenizer_file: Path, tokenizer: Tokenizer
 ) -> None:
-    other = write_tokenizer_file(tmp_path, VOCAB_SIZE, texts=[" ".join(text.split()[::-1]) for text in manual_texts()[:9]])
-    # Stands for a tiktoken that splits some text as no trap shows: it has the merges of another text.
+    other = write_tokenizer_file(
+        tmp_path, VOCAB_SIZE, texts=[" ".join(text.split()[::-1]) for text in manual_texts()[:9]]
+    )
+    # Stands for a tiktoken that splits some text as no trap shows: it has the merges of another
+    # text.
     pieces = read_layout(other).pieces
     differing = dataclasses.replace(tokenizer, _fast=build_fast_encoder(pieces), _pieces=pieces)
     with pytest.raises(EncodersDisagree):
         encode_batch(differing, TRAIN[:50], lambda _: True)
     job = make_job(
-        tokenizer_file, TRAIN, HELD_OUT, load=lambda reason: Tokenizer.load(tokenizer_file, reason) if reason else differing
+        tokenizer_file,
+        TRAIN,
+        HELD_OUT,
+        load=lambda reason: Tokenizer.load(tokenizer_file, reason) if reason else differing,
     )
     artifact = publish_shards(tmp_path / "shards", job)
     seen = json.loads(artifact.path("encoding.json").read_text())
     assert seen["encoder"] == "tokenizers"
     assert "different ids" in seen["encoder_note"]
-    assert artifact.digest == publish_shards(tmp_path / "plain", make_job(tokenizer_file, TRAIN, HELD_OUT)).digest
+    assert (
+        artifact.digest
+        == publish_shards(tmp_path / "plain", make_job(tokenizer_file, TRAIN, HELD_OUT)).digest
+    )
 
 
-def test_a_corpus_that_gives_less_than_it_states_is_refused(tmp_path: Path, tokenizer_file: Path) -> None:
+def test_a_corpus_that_gives_less_than_it_states_is_refused(
+    tmp_path: Path, tokenizer_file: Path
+) -> None:
     job = make_job(tokenizer_file, TRAIN, HELD_OUT)
     with pytest.raises(BadInput, match="held_out_documents 99 of 100"):
         publish_shards(
             tmp_path / "shards",
-            dataclasses.replace(job, encode=dataclasses.replace(job.encode, source=Listed(TRAIN, HELD_OUT[1:]))),
+            dataclasses.replace(
+                job, encode=dataclasses.replace(job.encode, source=Listed(TRAIN, HELD_OUT[1:]))
+            ),
         )
     assert not (tmp_path / "shards").exists()
 
@@ -197,7 +255,9 @@ def test_a_cut_shard_is_refused(tmp_path: Path, tokenizer_file: Path) -> None:
         open_shards(artifact)
 
 
-def test_a_shard_with_another_digest_is_refused_before_anything_is_built_on_it(tmp_path: Path, tokenizer_file: Path) -> None:
+def test_a_shard_with_another_digest_is_refused_before_anything_is_built_on_it(
+    tmp_path: Path, tokenizer_file: Path
+) -> None:
     artifact = publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN[:50]))
     path = artifact.path("train-00000.bin")
     data = bytearray(path.read_bytes())
@@ -205,7 +265,9 @@ def test_a_shard_with_another_digest_is_refused_before_anything_is_built_on_it(t
     path.unlink()
     path.write_bytes(bytes(data))
     open_shards(artifact)  # looks at sizes alone
-    with pytest.raises(BadInput, match=r"train-00000\.bin has changed since it was written") as caught:
+    with pytest.raises(
+        BadInput, match=r"train-00000\.bin has changed since it was written"
+    ) as caught:
         open_shards(artifact, check_digests=True)
     assert caught.value.fix
 
@@ -218,17 +280,28 @@ def test_the_pace_stays_out_of_the_digest(tmp_path: Path, tokenizer_file: Path) 
 
 
 def test_batches_keep_the_order_and_are_bounded() -> None:
-    documents = [Written(str(number), "x" * size) for number, size in enumerate([9, 50, 1, 100, 0, 5])]
+    documents = [
+        Written(str(number), "x" * size) for number, size in enumerate([9, 50, 1, 100, 0, 5])
+    ]
     groups = list(batches_of(documents, 50))
     assert [document for group in groups for document in group] == documents
-    assert all(len(group) == 1 or sum(len(document.text) for document in group) <= 50 for group in groups)
+    assert all(
+        len(group) == 1 or sum(len(document.text) for document in group) <= 50 for group in groups
+    )
     assert list(batches_of([], 50)) == []
 
 
-@given(files=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3_000)), max_size=12), run_bytes=st.integers(1, 5_000))
-def test_runs_hold_every_row_once_in_order_and_about_as_much_text(files: list[tuple[int, int]], run_bytes: int) -> None:
+@given(
+    files=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3_000)), max_size=12),
+    run_bytes=st.integers(1, 5_000),
+)
+def test_runs_hold_every_row_once_in_order_and_about_as_much_text(
+    files: list[tuple[int, int]], run_bytes: int
+) -> None:
     runs = row_runs(files, run_bytes)
-    rows = [(file, row) for each in runs for file, start, stop in each for row in range(start, stop)]
+    rows = [
+        (file, row) for each in runs for file, start, stop in each for row in range(start, stop)
+    ]
     assert rows == [(file, row) for file, (count, _) in enumerate(files) for row in range(count)]
     means = [max(1, size // max(1, count)) for count, size in files]
     for each in runs:
@@ -236,20 +309,31 @@ def test_runs_hold_every_row_once_in_order_and_about_as_much_text(files: list[tu
         assert held <= max(run_bytes, *means)
 
 
-def test_parts_of_a_corpus_are_its_two_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_a_corpus_are_its_two_splits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("picochat.tokens.encode.PART_TEXT_BYTES", 3_000)
-    texts = {"web": manual_texts()[:12], "books": [document.text for document in short_documents(130)]}
-    sources = {label: [(str(n), text) for n, text in enumerate(found)] for label, found in texts.items()}
+    texts = {
+        "web": manual_texts()[:12],
+        "books": [document.text for document in short_documents(130)],
+    }
+    sources = {
+        label: [(str(n), text) for n, text in enumerate(found)] for label, found in texts.items()
+    }
     pack = make_pack(tmp_path, sources, books={"weight": 1.5})
     corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.1))
     source = CorpusParts(corpus)
     assert source.parts > 5
     found = [each for part in range(source.parts) for each in source.read(part)]
     for split in ("train", "held_out"):
-        assert [document for of, document in found if of == split] == list(read_split(corpus, split))
+        assert [document for of, document in found if of == split] == list(
+            read_split(corpus, split)
+        )
 
 
-def test_practice_comes_after_the_corpus_and_leaves_its_tokens_as_they_were(tmp_path: Path, tokenizer_file: Path) -> None:
+def test_practice_comes_after_the_corpus_and_leaves_its_tokens_as_they_were(
+    tmp_path: Path, tokenizer_file: Path
+) -> None:
     pack = make_pack(tmp_path, {"web": [(document.id, document.text) for document in TRAIN]})
     corpus = make_corpus(pack, tmp_path / "corpus")
     with publish(tmp_path / "tokenizer", "tokenizer", "key", {}) as draft:
@@ -259,7 +343,9 @@ def test_practice_comes_after_the_corpus_and_leaves_its_tokens_as_they_were(tmp_
     for share in (0.0, 0.2):
         practice = make_practice(corpus, tmp_path / f"practice {share}", share)
         with publish(tmp_path / f"shards {share}", "shards", "key", {}) as made:
-            write_shards(corpus, practice, published(draft), ShardsConfig(), HostConfig(workers=1), 42, made)
+            write_shards(
+                corpus, practice, published(draft), ShardsConfig(), HostConfig(workers=1), 42, made
+            )
         opened.append(open_shards(published(made)))
         facts.append(facts_of(published(made), ShardsFacts))
     (without, with_practice), (plain, practised) = opened, facts
@@ -272,11 +358,13 @@ def test_practice_comes_after_the_corpus_and_leaves_its_tokens_as_they_were(tmp_
     assert (with_practice.held_out.slice(0, len(with_practice.held_out)) == held_out).all()
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 @given(data=st.data())
-def test_any_slice_is_that_of_the_joined_shards(shards: TokenShards, tokenizer: Tokenizer, data: st.DataObject) -> None:
+def test_any_slice_is_that_of_the_joined_shards(
+    shards: TokenShards, tokenizer: Tokenizer, data: st.DataObject
+) -> None:
     stream = shards.train
     assert len(stream.parts) > 3
     start = data.draw(st.integers(0, len(stream)))

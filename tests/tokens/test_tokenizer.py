@@ -45,34 +45,45 @@ def test_load_encodes_by_tiktoken(tokenizer: Tokenizer) -> None:
     assert (tokenizer.encoder, tokenizer.encoder_note) == ("tiktoken", None)
 
 
-def test_a_known_reason_makes_tokenizers_encode_the_same_ids(tokenizer: Tokenizer, slow: Tokenizer) -> None:
+def test_a_known_reason_makes_tokenizers_encode_the_same_ids(
+    tokenizer: Tokenizer, slow: Tokenizer
+) -> None:
     assert (slow.encoder, slow.encoder_note) == ("tokenizers", "for the test")
     assert [slow.encode(text) for text in TRAPS] == [tokenizer.encode(text) for text in TRAPS]
 
 
 def test_equal_texts_give_equal_bytes_whatever_the_threads(tmp_path: Path) -> None:
     script = (
-        "import sys; from picochat.tokens.tokenizer import train; from pydoc_data.topics import topics;"
-        "sys.stdout.buffer.write(train([text for _, text in sorted(topics.items())], 320))"
+        "import sys; from picochat.tokens.tokenizer import train; from pydoc_data.topics import"
+        " topics;sys.stdout.buffer.write(train([text for _, text in sorted(topics.items())], 320))"
     )
     outputs = [
         subprocess.run(
-            [sys.executable, "-c", script], env={**os.environ, "RAYON_NUM_THREADS": threads}, capture_output=True, check=True
+            [sys.executable, "-c", script],
+            env={**os.environ, "RAYON_NUM_THREADS": threads},
+            capture_output=True,
+            check=True,
         ).stdout
         for threads in ("1", "3")
     ]
     assert outputs[0] == outputs[1] == train(manual_texts(), 320)
 
 
-def test_ids_are_specials_then_bytes_then_merges(tokenizer_file: Path, tokenizer: Tokenizer) -> None:
+def test_ids_are_specials_then_bytes_then_merges(
+    tokenizer_file: Path, tokenizer: Tokenizer
+) -> None:
     pieces = read_layout(tokenizer_file).pieces
     assert pieces[: len(SPECIALS)] == tuple(spelling.encode() for spelling in SPECIALS)
-    assert sorted(pieces[len(SPECIALS) : len(SPECIALS) + 256]) == [bytes([byte]) for byte in range(256)]
+    assert sorted(pieces[len(SPECIALS) : len(SPECIALS) + 256]) == [
+        bytes([byte]) for byte in range(256)
+    ]
     assert all(len(piece) > 1 for piece in pieces[len(SPECIALS) + 256 :])
     assert (tokenizer.bos, tokenizer.pad, tokenizer.vocab_size) == (0, 5, VOCAB_SIZE)
 
 
-def test_the_file_is_one_that_tokenizers_reads_to_the_same_ids(tokenizer_file: Path, tokenizer: Tokenizer) -> None:
+def test_the_file_is_one_that_tokenizers_reads_to_the_same_ids(
+    tokenizer_file: Path, tokenizer: Tokenizer
+) -> None:
     stock = tokenizers.Tokenizer.from_file(str(tokenizer_file))
     for text in manual_texts()[:20]:
         assert stock.encode(text).ids == tokenizer.encode(text)
@@ -80,7 +91,9 @@ def test_the_file_is_one_that_tokenizers_reads_to_the_same_ids(tokenizer_file: P
 
 
 def test_too_little_text_is_refused_with_the_size_it_could_fill() -> None:
-    with pytest.raises(BadInput, match=r"has \d+ merges, a vocabulary of 60000 needs 59736") as refused:
+    with pytest.raises(
+        BadInput, match=r"has \d+ merges, a vocabulary of 60000 needs 59736"
+    ) as refused:
         train(manual_texts(), 60_000)
     assert refused.value.fix is not None
     offered = int(refused.value.fix.split("=")[1].split(",")[0])
@@ -113,7 +126,9 @@ def test_text_never_yields_a_special(tokenizer: Tokenizer, slow: Tokenizer, mark
     for each in (tokenizer, slow):
         assert min(each.encode(mark)) >= len(SPECIALS)
         assert each.decode(each.encode(mark)) == mark
-        assert np.flatnonzero(each.encode_documents([mark, "between", mark]) < len(SPECIALS)).size == 3
+        assert (
+            np.flatnonzero(each.encode_documents([mark, "between", mark]) < len(SPECIALS)).size == 3
+        )
 
 
 def test_digits_stand_one_by_one(tokenizer: Tokenizer) -> None:
@@ -138,7 +153,9 @@ def test_half_a_character_decodes_to_its_bytes(tokenizer: Tokenizer) -> None:
 
 
 @given(st.lists(st.text() | st.sampled_from(MARKS)))
-def test_documents_are_their_ids_after_bos(tokenizer: Tokenizer, slow: Tokenizer, texts: list[str]) -> None:
+def test_documents_are_their_ids_after_bos(
+    tokenizer: Tokenizer, slow: Tokenizer, texts: list[str]
+) -> None:
     expected = [token for text in texts for token in [tokenizer.bos, *tokenizer.encode(text)]]
     for each in (tokenizer, slow):
         assert each.encode_documents(texts).dtype == np.uint16
@@ -156,13 +173,18 @@ def test_lone_surrogates_become_replacement_characters(tokenizer: Tokenizer) -> 
 
 
 def test_encoders_that_differ_are_found_out(tokenizer_file: Path, tmp_path: Path) -> None:
-    other = write_tokenizer_file(tmp_path, VOCAB_SIZE, texts=[" ".join(text.split()[::-1]) for text in manual_texts()[:9]])
+    other = write_tokenizer_file(
+        tmp_path, VOCAB_SIZE, texts=[" ".join(text.split()[::-1]) for text in manual_texts()[:9]]
+    )
     reference = tokenizers.Tokenizer.from_file(str(tokenizer_file))
     reference.encode_special_tokens = True
     note = first_disagreement(build_fast_encoder(read_layout(other).pieces), reference, TRAPS)
     assert note is not None
     assert "tiktoken gives" in note
-    assert first_disagreement(build_fast_encoder(read_layout(tokenizer_file).pieces), reference, TRAPS) is None
+    assert (
+        first_disagreement(build_fast_encoder(read_layout(tokenizer_file).pieces), reference, TRAPS)
+        is None
+    )
 
 
 def _swap_merges(tree: Any) -> None:
@@ -231,7 +253,10 @@ def test_the_sample_is_judged_by_the_id_alone() -> None:
 
 def test_the_stage_trains_on_about_the_bytes_asked_for(tmp_path: Path) -> None:
     parts = [part for text in manual_texts() for part in text.split("\n\n") if part]
-    pack = make_pack(tmp_path, {"manual": [(str(number), text) for number, text in enumerate(dict.fromkeys(parts))]})
+    pack = make_pack(
+        tmp_path,
+        {"manual": [(str(number), text) for number, text in enumerate(dict.fromkeys(parts))]},
+    )
     corpus = make_corpus(pack, tmp_path / "corpus")
     whole = facts_of(corpus, CorpusFacts).train_text_bytes
     facts = []

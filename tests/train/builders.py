@@ -23,16 +23,31 @@ from picochat.core.publish import Artifact, publish
 from picochat.core.records import write_json
 from picochat.rundir import RunDir
 from picochat.train.pretrain import pretrain
-from tests.tokens.builders import make_job, publish_shards, published, short_documents, write_tokenizer_file
+from tests.tokens.builders import (
+    make_job,
+    publish_shards,
+    published,
+    short_documents,
+    write_tokenizer_file,
+)
 
-SMALL_MODEL = ModelConfig(context=32, layers=2, width=32, heads=2, kv_heads=1, head_width=16, mlp_width=48)
+SMALL_MODEL = ModelConfig(
+    context=32, layers=2, width=32, heads=2, kv_heads=1, head_width=16, mlp_width=48
+)
 EVERY_STEP = 1e-6
 """`checkpoint_minutes` after which every step is saved."""
 
 
 def small_config(**base: object) -> RunConfig:
     """Twelve steps with an evaluation after each fourth, unless `base` says otherwise."""
-    values = {"steps": 12, "sequences_per_step": 4, "eval_every": 4, "muon_lr": 0.01, "adamw_lr": 0.01, **base}
+    values = {
+        "steps": 12,
+        "sequences_per_step": 4,
+        "eval_every": 4,
+        "muon_lr": 0.01,
+        "adamw_lr": 0.01,
+        **base,
+    }
     return RunConfig(
         scale="tests",
         tokenizer=TokenizerConfig(vocab_size=512),
@@ -47,7 +62,9 @@ def begin_run(root: Path, config: RunConfig) -> RunDir:
     """A run folder up to its token shards."""
     shutil.copytree(_shards_of_the_manual(), root)
     run = RunDir(root)
-    write_json(run.config, ResolvedConfig(config=config, origins=dict.fromkeys(flatten(config), "scale")))
+    write_json(
+        run.config, ResolvedConfig(config=config, origins=dict.fromkeys(flatten(config), "scale"))
+    )
     write_json(run.machine, machine_record())
     return run
 
@@ -70,8 +87,12 @@ def _shards_of_the_manual() -> Path:
     return folder
 
 
-def train_base(run: RunDir, config: RunConfig, host: HostConfig | None = None, place: Path | None = None) -> Artifact:
-    """The base checkpoint of a run that has its shards, published as a run publishes it; `place`: elsewhere."""
+def train_base(
+    run: RunDir, config: RunConfig, host: HostConfig | None = None, place: Path | None = None
+) -> Artifact:
+    """The base checkpoint of a run that has its shards, published as a run publishes it; `place`:
+    elsewhere.
+    """
     shards, tokenizer = run.artifact("shards"), run.artifact("tokenizer")
     inputs = {"shards": shards.digest, "tokenizer": tokenizer.digest}
     with publish(place or run.place("base"), "base", "key", inputs) as draft:

@@ -1,7 +1,8 @@
-"""What tests/train/test_ranks.py runs in one process and in two: small trainings whose rows have different target counts.
+"""What tests/train/test_ranks.py runs in one process and in two: small trainings whose rows have
+different target counts.
 
-`python -m tests.train.in_ranks FOLDER` with torchrun's environment variables takes part in all of PAIR_JOBS; in the last of them
-the second process kills itself.
+`python -m tests.train.in_ranks FOLDER` with torchrun's environment variables takes part in all of
+PAIR_JOBS; in the last of them the second process kills itself.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from picochat.train.layout import whole
 from picochat.train.loop import Job, Trainer
 from picochat.train.ranks import current_ranks, join_ranks, open_shared_compute
 
-CONFIG = ModelConfig(context=16, layers=3, width=32, heads=4, kv_heads=2, head_width=8, mlp_width=48)
+CONFIG = ModelConfig(
+    context=16, layers=3, width=32, heads=4, kv_heads=2, head_width=8, mlp_width=48
+)
 VOCAB = 61  # rows of the embedding that two processes cannot share out evenly
 ROWS = np.random.default_rng(0).integers(0, VOCAB, (64, 17))
 STEPS, STOPS_AT = 10, 5
@@ -35,7 +38,8 @@ SPIKY_STEPS, POISONED_AT = 30, 25
 
 @dataclass(frozen=True)
 class Small:
-    """A training. `goes_on`: begin with a copy of that workspace. `ends_by`: a signal that the last process sends to itself.
+    """A training. `goes_on`: begin with a copy of that workspace. `ends_by`: a signal that the last
+    process sends to itself.
 
     `spiky`: the same rows again and again, but for one step of rows that nobody could have learned.
     """
@@ -67,7 +71,9 @@ PAIR_JOBS = (
 
 
 def batch_of(step: int) -> Batch:
-    """8 rows; later rows have more targets, so that the first half of them has fewer than the second."""
+    """8 rows; later rows have more targets, so that the first half of them has fewer than the
+    second.
+    """
     block = ROWS[(np.arange(8) + 8 * step) % 64]
     targets = block[:, 1:].copy()
     for row in range(8):
@@ -82,9 +88,13 @@ def spiky_batch_of(step: int) -> Batch:
 
 
 def run(folder: Path, job: Small) -> None:
-    """Train; leave the workspace in `folder/name` and, on the first process, the weights in `folder/name.safetensors`."""
+    """Train; leave the workspace in `folder/name` and, on the first process, the weights in
+    `folder/name.safetensors`.
+    """
     workspace = folder / job.name
-    runtime = RuntimeConfig.model_validate({"threads": 1, "sharding": job.sharding, "activation_checkpointing": True})
+    runtime = RuntimeConfig.model_validate(
+        {"threads": 1, "sharding": job.sharding, "activation_checkpointing": True}
+    )
     ranks = current_ranks(runtime)
     if job.goes_on and ranks.leads:
         shutil.copytree(folder / job.goes_on, workspace)
@@ -96,7 +106,10 @@ def run(folder: Path, job: Small) -> None:
     model.recompute_blocks(runtime.activation_checkpointing)
 
     def evaluate(trained: GPT) -> HeldOut:
-        batches = (Batch(ROWS[start : start + 3, :-1], ROWS[start : start + 3, 1:]) for start in range(0, 15, 3))
+        batches = (
+            Batch(ROWS[start : start + 3, :-1], ROWS[start : start + 3, 1:])
+            for start in range(0, 15, 3)
+        )
         nats, targets = summed_loss(trained, batches, compute, ranks)
         return HeldOut(nats / targets, None)
 
@@ -105,9 +118,19 @@ def run(folder: Path, job: Small) -> None:
             os.kill(os.getpid(), job.ends_by)
         return spiky_batch_of(step) if job.spiky else batch_of(step)
 
-    config = TrainConfig.model_validate({"steps": STEPS, "sequences_per_step": 8, "eval_every": 4, **job.settings})
+    config = TrainConfig.model_validate(
+        {"steps": STEPS, "sequences_per_step": 8, "eval_every": 4, **job.settings}
+    )
     feed = HostFeed(batches, compute.device, fixed_shape=True, ranks=ranks)
-    trainer = Trainer(model, Job("base", config, feed, evaluate), compute, HostConfig(), workspace, quiet=True, ranks=ranks)
+    trainer = Trainer(
+        model,
+        Job("base", config, feed, evaluate),
+        compute,
+        HostConfig(),
+        workspace,
+        quiet=True,
+        ranks=ranks,
+    )
     try:
         trainer.train()
     except Interrupted:
@@ -116,7 +139,8 @@ def run(folder: Path, job: Small) -> None:
     trained = whole(model, ranks)
     if ranks.leads:
         save_file(
-            {name: tensor.contiguous() for name, tensor in trained.state_dict().items()}, folder / f"{job.name}.safetensors"
+            {name: tensor.contiguous() for name, tensor in trained.state_dict().items()},
+            folder / f"{job.name}.safetensors",
         )
 
 

@@ -1,6 +1,7 @@
 """A base stage in a process of its own, stopped by signals at random moments until it is complete.
 
-Processes are forked from a server that has imported everything once, so that a kill costs a second and not ten.
+Processes are forked from a server that has imported everything once, so that a kill costs a second
+and not ten.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ LONGEST_END_S = 120.0
 
 
 def busy_config(steps: int = 40) -> RunConfig:
-    """Little training and much saving: every step is saved and each fifth evaluated, so that most kills hit a write."""
+    """Little training and much saving: every step is saved and each fifth evaluated, so that most
+    kills hit a write.
+    """
     return small_config(steps=steps, eval_every=5, publish="best")
 
 
@@ -38,7 +41,9 @@ def train_in_child(root: Path, place: Path, config: RunConfig) -> BaseProcess:
 
 
 def _train(root: Path, place: Path, config: RunConfig) -> None:
-    os.dup2(os.open(place.with_name(f"{place.name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    os.dup2(
+        os.open(place.with_name(f"{place.name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2
+    )
     try:
         train_base(RunDir(root), config, HostConfig(checkpoint_minutes=EVERY_STEP), place)
     except Interrupted as stopped:
@@ -61,7 +66,9 @@ def train_with_kills(
     choose: random.Random,
     signals: Sequence[signal.Signals] = (signal.SIGKILL,),
 ) -> int:
-    """Start, stop by a signal at a random moment, start again, at most `kills` times, then let it end. Returns the hits."""
+    """Start, stop by a signal at a random moment, start again, at most `kills` times, then let it
+    end. Returns the hits.
+    """
     for hit in range(kills):
         child = train_in_child(root, place, config)
         child.join(choose.uniform(0, longest_s))
@@ -71,13 +78,21 @@ def train_with_kills(
         number = choose.choice(signals)
         assert child.pid is not None
         os.kill(child.pid, number)
-        if choose.random() < 0.5 and number != signal.SIGKILL:  # impatience: the second one acts at once
+        if (
+            choose.random() < 0.5 and number != signal.SIGKILL
+        ):  # impatience: the second one acts at once
             child.join(choose.uniform(0, 0.1))
             if child.is_alive():
                 os.kill(child.pid, number)
         child.join(LONGEST_END_S)
-        # Before and after the loop nothing holds a signal back, so its own default ends the process.
-        assert child.exitcode in (-number, 128 + number, 0, 1 if number == signal.SIGINT else None), child.exitcode
+        # Before and after the loop nothing holds a signal back, so its own default ends the
+        # process.
+        assert child.exitcode in (
+            -number,
+            128 + number,
+            0,
+            1 if number == signal.SIGINT else None,
+        ), child.exitcode
     _end(train_in_child(root, place, config), place)
     return kills
 

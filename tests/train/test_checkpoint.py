@@ -1,4 +1,6 @@
-"""States: each whole or set aside, written while training goes on, the needed ones kept; and going back to one after a spike."""
+"""States: each whole or set aside, written while training goes on, the needed ones kept; and going
+back to one after a spike.
+"""
 
 import os
 import random
@@ -41,13 +43,19 @@ Evaluate = Callable[[GPT], HeldOut]
 
 
 def make_record(step: int) -> StateRecord:
-    return StateRecord(step=step, spike_mean=4.0, spike_seen=step, spike_steps=[], first_loss=4.1, last_loss=4.0)
+    return StateRecord(
+        step=step, spike_mean=4.0, spike_seen=step, spike_steps=[], first_loss=4.1, last_loss=4.0
+    )
 
 
 def make_state(step: int) -> SavedState:
     """A state whose numbers all equal its step."""
     tensors = {f"matrix{n}": torch.full((8, 4), float(step)) for n in range(3)}
-    return SavedState(make_record(step), tensors, {"moment": torch.full((8,), float(step)), "count": torch.tensor(float(step))})
+    return SavedState(
+        make_record(step),
+        tensors,
+        {"moment": torch.full((8,), float(step)), "count": torch.tensor(float(step))},
+    )
 
 
 def train(
@@ -59,7 +67,9 @@ def train(
     **settings: object,
 ) -> tuple[GPT, Outcome]:
     """Train a small model to the end; `every_step`: save after each step."""
-    config = TrainConfig.model_validate({"steps": 12, "sequences_per_step": 8, "eval_every": 4, "muon_lr": 0.01, **settings})
+    config = TrainConfig.model_validate(
+        {"steps": 12, "sequences_per_step": 8, "eval_every": 4, "muon_lr": 0.01, **settings}
+    )
     compute, model = open_compute(RuntimeConfig(threads=1), CONFIG), make_model()
     job = Job("base", config, HostFeed(batches, compute.device, fixed_shape=True), judge)
     host = HostConfig(checkpoint_minutes=EVERY_STEP if every_step else 1e6)
@@ -74,7 +84,7 @@ def names(workspace: Path) -> list[int]:
     return [int(folder.name.removeprefix("step-")) for folder in saved_steps(workspace)]
 
 
-# ---- damage ----------------------------------------------------------------------------------------------------------
+# ---- damage --------------------------------------------------------------------------------------
 
 
 def halve(path: Path) -> None:
@@ -92,7 +102,9 @@ def flip_a_bit(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", STATE_FILES)
-@pytest.mark.parametrize("damage", [halve, empty, Path.unlink, flip_a_bit], ids=["halved", "emptied", "gone", "one bit"])
+@pytest.mark.parametrize(
+    "damage", [halve, empty, Path.unlink, flip_a_bit], ids=["halved", "emptied", "gone", "one bit"]
+)
 def test_damaged_state_is_set_aside_and_the_one_before_is_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: Callable[[Path], None]
 ) -> None:
@@ -103,7 +115,9 @@ def test_damaged_state_is_set_aside_and_the_one_before_is_taken(
     assert found is not None
     state = load_state(found)
     assert state.record.step == 4
-    assert all(bool((tensor == 4).all()) for tensor in (*state.weights.values(), *state.optimizer.values()))
+    assert all(
+        bool((tensor == 4).all()) for tensor in (*state.weights.values(), *state.optimizer.values())
+    )
     assert "step-0000008 is damaged" in capsys.readouterr().err
     assert names(tmp_path) == [4] and (tmp_path / "damaged-step-0000008").is_dir()
 
@@ -137,10 +151,12 @@ def test_state_of_another_version_is_refused_with_the_remedy(tmp_path: Path) -> 
     assert names(tmp_path) == [4]
 
 
-# ---- writing ---------------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------
 
 
-def test_saves_in_quick_succession_hold_what_was_there_when_they_were_asked_for(tmp_path: Path) -> None:
+def test_saves_in_quick_succession_hold_what_was_there_when_they_were_asked_for(
+    tmp_path: Path,
+) -> None:
     weights, moments = {"matrix": torch.zeros(1000, 1000)}, {"moment": torch.zeros(1000, 1000)}
     writer = StateWriter(tmp_path, lambda _: {1})
     for step in range(1, 6):
@@ -154,7 +170,9 @@ def test_saves_in_quick_succession_hold_what_was_there_when_they_were_asked_for(
     for step in (1, 4, 5):
         state = load_state(state_folder(tmp_path, step))
         assert state.record.step == step
-        assert bool((state.weights["matrix"] == step).all()) and bool((state.optimizer["moment"] == step).all())
+        assert bool((state.weights["matrix"] == step).all()) and bool(
+            (state.optimizer["moment"] == step).all()
+        )
 
 
 def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
@@ -166,10 +184,15 @@ def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
 
 
 def test_needed_states_outlive_many_saves(tmp_path: Path) -> None:
-    """Saved at every step, evaluated each fifth, best at the tenth: that one, the one to replay from and the newest two stay."""
+    """Saved at every step, evaluated each fifth, best at the tenth: that one, the one to replay
+    from and the newest two stay.
+    """
     _, outcome = train(tmp_path, every_step=True, judge=best_at(2), steps=30, eval_every=5)
     assert names(tmp_path) == [10, 25, 29, 30]
-    assert outcome.replay == state_folder(tmp_path, 25) and load_state(outcome.replay).record.step == 25
+    assert (
+        outcome.replay == state_folder(tmp_path, 25)
+        and load_state(outcome.replay).record.step == 25
+    )
 
 
 def test_interrupt_during_saves_loses_nothing(tmp_path: Path) -> None:
@@ -182,7 +205,9 @@ def test_interrupt_during_saves_loses_nothing(tmp_path: Path) -> None:
     assert same(straight, resumed) and outcome.curve.read_bytes() == again.curve.read_bytes()
 
 
-def test_full_disk_is_one_message_and_training_goes_on_from_the_state_before(tmp_path: Path) -> None:
+def test_full_disk_is_one_message_and_training_goes_on_from_the_state_before(
+    tmp_path: Path,
+) -> None:
     """A real, small file system: room for two states, not for the third."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -204,18 +229,24 @@ def test_full_disk_is_one_message_and_training_goes_on_from_the_state_before(tmp
 
 
 def test_stages_killed_anywhere_end_in_the_same_artifact(tmp_path: Path) -> None:
-    """Signals at random moments of the real stage, its publishing included. bench/kill_train.py does it by hundreds."""
+    """Signals at random moments of the real stage, its publishing included. bench/kill_train.py
+    does it by hundreds.
+    """
     config = busy_config()
     begin_run(tmp_path / "run", config)
     longest_s = train_calmly(tmp_path / "run", tmp_path / "calm", config)
     mixed = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-    train_with_kills(tmp_path / "run", tmp_path / "killed", config, 5, longest_s, random.Random(3), mixed)
+    train_with_kills(
+        tmp_path / "run", tmp_path / "killed", config, 5, longest_s, random.Random(3), mixed
+    )
     calm, killed = (open_artifact(tmp_path / name, "base") for name in ("calm", "killed"))
     assert killed.digest == calm.digest
     assert "replay/weights.safetensors" in calm.manifest.files
 
 
-def stopping(step: int, number: int = signal.SIGTERM, rows: Callable[[int], Batch] = batch_of) -> Callable[[int], Batch]:
+def stopping(
+    step: int, number: int = signal.SIGTERM, rows: Callable[[int], Batch] = batch_of
+) -> Callable[[int], Batch]:
     """Rows whose making sends a signal to this process at `step`."""
 
     def batches(at: int) -> Batch:
@@ -226,7 +257,7 @@ def stopping(step: int, number: int = signal.SIGTERM, rows: Callable[[int], Batc
     return batches
 
 
-# ---- the best weights ------------------------------------------------------------------------------------------------
+# ---- the best weights ----------------------------------------------------------------------------
 
 
 def best_at(number: int) -> Evaluate:
@@ -244,7 +275,11 @@ def test_best_weights_are_published_where_they_are_asked_for(tmp_path: Path) -> 
     last, ended = train(tmp_path / "a", judge=best_at(2))
     assert ended.scored_step == 12 and ended.held_out == HeldOut(4.0, 2.0)
     best, outcome = train(tmp_path / "b", judge=best_at(2), every_step=True, publish="best")
-    assert outcome.scored_step == 8 and outcome.held_out == HeldOut(3.0, 1.0) and outcome.state.step == 12
+    assert (
+        outcome.scored_step == 8
+        and outcome.held_out == HeldOut(3.0, 1.0)
+        and outcome.state.step == 12
+    )
     weights = load_state(state_folder(tmp_path / "b", 8)).weights
     assert all(torch.equal(tensor, weights[name]) for name, tensor in best.state_dict().items())
     assert not same(last, best)
@@ -260,11 +295,13 @@ def test_best_weights_that_were_damaged_are_not_published(tmp_path: Path) -> Non
         return held_out
 
     inner = best_at(1)
-    with pytest.raises(BadInput, match=r"step-0000004 is damaged: weights\.safetensors is not as it was written"):
+    with pytest.raises(
+        BadInput, match=r"step-0000004 is damaged: weights\.safetensors is not as it was written"
+    ):
         train(tmp_path, judge=judge, publish="best")
 
 
-# ---- spikes ----------------------------------------------------------------------------------------------------------
+# ---- spikes --------------------------------------------------------------------------------------
 
 WILD = np.random.default_rng(9).integers(0, 61, (8, 17))
 
@@ -288,10 +325,19 @@ SPIKY: dict[str, object] = {
 }
 
 
-def test_spike_takes_training_back_and_on_with_later_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Step 36 (rows 35) spikes: back to step 30, and on with rows 36. The same as rows that never held what is skipped."""
+def test_spike_takes_training_back_and_on_with_later_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Step 36 (rows 35) spikes: back to step 30, and on with rows 36.
+
+    The same as rows that never held what is skipped.
+    """
     model, outcome = train(tmp_path / "a", poisoned(35), spike_rollbacks=1, **SPIKY)
-    assert outcome.state.rollbacks == 1 and outcome.state.skipped == 6 and outcome.state.spike_steps == [36]
+    assert (
+        outcome.state.rollbacks == 1
+        and outcome.state.skipped == 6
+        and outcome.state.spike_steps == [36]
+    )
     said = capsys.readouterr().err
     assert "loss spike at step 36" in said and "went back to step 30" in said
     without, other = train(tmp_path / "b", lambda at: batch_of(at if at < 30 else at + 6), **SPIKY)
@@ -305,10 +351,20 @@ def test_spike_takes_training_back_and_on_with_later_rows(tmp_path: Path, capsys
 def test_second_spike_passes_over_the_rows_of_both(tmp_path: Path) -> None:
     """Rows 35, then 37, which come as step 32 after the first way back: the second goes to row 38."""
     model, outcome = train(tmp_path / "a", poisoned(35, 37), spike_rollbacks=2, **SPIKY)
-    assert outcome.state.rollbacks == 2 and outcome.state.skipped == 8 and outcome.state.spike_steps == [36, 32]
-    assert same(model, train(tmp_path / "b", lambda at: batch_of(at if at < 30 else at + 8), **SPIKY)[0])
+    assert (
+        outcome.state.rollbacks == 2
+        and outcome.state.skipped == 8
+        and outcome.state.spike_steps == [36, 32]
+    )
+    assert same(
+        model, train(tmp_path / "b", lambda at: batch_of(at if at < 30 else at + 8), **SPIKY)[0]
+    )
     _, limited = train(tmp_path / "c", poisoned(35, 37), spike_rollbacks=1, **SPIKY)
-    assert limited.state.rollbacks == 1 and limited.state.skipped == 6 and limited.state.spike_steps == [36, 32]
+    assert (
+        limited.state.rollbacks == 1
+        and limited.state.skipped == 6
+        and limited.state.spike_steps == [36, 32]
+    )
 
 
 def test_rollbacks_do_not_depend_on_when_states_are_saved_nor_on_stops(tmp_path: Path) -> None:
@@ -316,8 +372,16 @@ def test_rollbacks_do_not_depend_on_when_states_are_saved_nor_on_stops(tmp_path:
     straight, outcome = train(tmp_path / "a", poisoned(*spikes), spike_rollbacks=2, **SPIKY)
     for step in (33, 36, 40, 44):
         with pytest.raises(Interrupted):
-            train(tmp_path / "b", stopping(step, rows=poisoned(*spikes)), every_step=True, spike_rollbacks=2, **SPIKY)
-    resumed, again = train(tmp_path / "b", poisoned(*spikes), every_step=True, spike_rollbacks=2, **SPIKY)
+            train(
+                tmp_path / "b",
+                stopping(step, rows=poisoned(*spikes)),
+                every_step=True,
+                spike_rollbacks=2,
+                **SPIKY,
+            )
+    resumed, again = train(
+        tmp_path / "b", poisoned(*spikes), every_step=True, spike_rollbacks=2, **SPIKY
+    )
     assert same(straight, resumed)
     assert outcome.state == again.state and outcome.curve.read_bytes() == again.curve.read_bytes()
 
@@ -325,7 +389,13 @@ def test_rollbacks_do_not_depend_on_when_states_are_saved_nor_on_stops(tmp_path:
 def test_spike_before_the_first_evaluation_is_said_and_training_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, outcome = train(tmp_path, poisoned(35), every_step=True, spike_rollbacks=1, **{**SPIKY, "eval_every": 50})
+    _, outcome = train(
+        tmp_path, poisoned(35), every_step=True, spike_rollbacks=1, **{**SPIKY, "eval_every": 50}
+    )
     said = capsys.readouterr().err
     assert "no evaluation before it to go back to" in said
-    assert outcome.state.rollbacks == 0 and outcome.state.skipped == 0 and outcome.state.spike_steps == [36]
+    assert (
+        outcome.state.rollbacks == 0
+        and outcome.state.skipped == 0
+        and outcome.state.spike_steps == [36]
+    )

@@ -1,4 +1,6 @@
-"""The step and its rows: each token a target once per epoch, the same step however its rows are cut, wherever they lie."""
+"""The step and its rows: each token a target once per epoch, the same step however its rows are
+cut, wherever they lie.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from picochat.tokens.shards import TokenStream
 from picochat.train.engine import Engine
 from picochat.train.feed import DeviceFeed, Fed, Feed, HostFeed, feed_of_stream, next_token_batch
 
-CONFIG = ModelConfig(context=16, layers=2, width=32, heads=2, kv_heads=1, head_width=16, mlp_width=48)
+CONFIG = ModelConfig(
+    context=16, layers=2, width=32, heads=2, kv_heads=1, head_width=16, mlp_width=48
+)
 CPU = torch.device("cpu")
 VOCAB = 61
 
@@ -43,7 +47,9 @@ def feeds_of(stream: TokenStream, rows_per_step: int) -> list[Feed]:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_every_training_token_is_a_target_exactly_once_per_epoch(which: int) -> None:
-    """Tokens that say where they stand: over each of two epochs, every one but the first (and the short tail) once."""
+    """Tokens that say where they stand: over each of two epochs, every one but the first (and the
+    short tail) once.
+    """
     stream = stream_of(np.arange(60_000), shards=5)
     rows = stream.row_count(CONFIG.context)
     rows_per_step = 23
@@ -53,10 +59,14 @@ def test_every_training_token_is_a_target_exactly_once_per_epoch(which: int) -> 
         seen: Counter[int] = Counter()
         for step in range(epoch * rows // rows_per_step, (epoch + 1) * rows // rows_per_step):
             fed = feed.step(step)
-            assert torch.equal(fed.targets_BT, fed.ids_BT + 1), "the token after each input is its target"
+            assert torch.equal(fed.targets_BT, fed.ids_BT + 1), (
+                "the token after each input is its target"
+            )
             assert fed.targets == fed.targets_BT.numel()
             seen.update(fed.targets_BT.flatten().tolist())
-        assert set(seen.values()) == {1} and sorted(seen) == list(range(1, rows * CONFIG.context + 1))
+        assert set(seen.values()) == {1} and sorted(seen) == list(
+            range(1, rows * CONFIG.context + 1)
+        )
     feed.close()
 
 
@@ -66,8 +76,14 @@ def test_rows_cut_on_the_device_are_those_cut_on_the_host() -> None:
     host, device = feeds_of(stream, rows_per_step=13)
     for step in (0, 1, 2, 23, 24, 25, 1_000):
         a, b = host.step(step), device.step(step)
-        assert torch.equal(a.ids_BT, b.ids_BT) and torch.equal(a.targets_BT, b.targets_BT) and a.targets == b.targets
-        block = next_token_batch(stream, rows_of_step(step, 13, stream.row_count(CONFIG.context), 3), CONFIG.context)
+        assert (
+            torch.equal(a.ids_BT, b.ids_BT)
+            and torch.equal(a.targets_BT, b.targets_BT)
+            and a.targets == b.targets
+        )
+        block = next_token_batch(
+            stream, rows_of_step(step, 13, stream.row_count(CONFIG.context), 3), CONFIG.context
+        )
         assert np.array_equal(block.ids_BT, a.ids_BT.numpy())
     host.close()
 
@@ -96,7 +112,7 @@ def test_trouble_in_the_thread_that_makes_rows_is_raised_where_they_are_asked_fo
     feed.close()
 
 
-# ---- the step --------------------------------------------------------------------------------------------------------
+# ---- the step ------------------------------------------------------------------------------------
 
 
 def make_engine(rows: int | None = None, *, threads: int = 1, **settings: object) -> Engine:
@@ -104,7 +120,9 @@ def make_engine(rows: int | None = None, *, threads: int = 1, **settings: object
     initialise(model, 0)
     centre_(model)
     config = TrainConfig.model_validate({"steps": 10, "micro_batch": rows, **settings})
-    return Engine(model, config, open_compute(RuntimeConfig(threads=threads), CONFIG), fixed_shape=True)
+    return Engine(
+        model, config, open_compute(RuntimeConfig(threads=threads), CONFIG), fixed_shape=True
+    )
 
 
 def uneven_rows() -> Fed:
@@ -122,14 +140,18 @@ def exact_gradients(model: GPT, fed: Fed) -> dict[str, Tensor]:
     wide = GPT(CONFIG, VOCAB).double()
     wide.load_state_dict({name: tensor.double() for name, tensor in model.state_dict().items()})
     logits = wide(fed.ids_BT, torch.float64)
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), fed.targets_BT.flatten(), ignore_index=IGNORED_TARGET)
+    loss = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), fed.targets_BT.flatten(), ignore_index=IGNORED_TARGET
+    )
     loss.backward()
     return {name: p.grad for name, p in wide.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("rows", [None, 1, 3, 8])
-def test_gradients_are_those_of_the_mean_over_all_targets_however_the_rows_are_cut(rows: int | None, threads: int) -> None:
+def test_gradients_are_those_of_the_mean_over_all_targets_however_the_rows_are_cut(
+    rows: int | None, threads: int
+) -> None:
     engine, fed = make_engine(rows, threads=threads), uneven_rows()
     want = exact_gradients(engine.model, fed)
     engine.gradients(fed)
@@ -154,7 +176,9 @@ def test_crew_takes_the_step_of_one_thread_and_takes_it_the_same_each_time(optim
 
 
 def limited(engine: Engine, most_rows: int) -> Callable[..., Tensor]:
-    """A forward pass with memory for `most_rows` sequences; more of them leave gradients of a part behind, as a real one does."""
+    """A forward pass with memory for `most_rows` sequences; more of them leave gradients of a part
+    behind, as a real one does.
+    """
     real = engine.layout.loss_sum
 
     def loss_sum(ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype) -> Tensor:
@@ -166,7 +190,9 @@ def limited(engine: Engine, most_rows: int) -> Callable[..., Tensor]:
     return loss_sum
 
 
-def test_step_that_does_not_fit_is_taken_again_in_smaller_parts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_step_that_does_not_fit_is_taken_again_in_smaller_parts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     engine, fed = make_engine(), uneven_rows()
     want = exact_gradients(engine.model, fed)
     engine.layout.loss_sum = limited(engine, most_rows=3)

@@ -12,9 +12,17 @@ from picochat.config import ModelConfig, RuntimeConfig
 from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, initialise
 from picochat.tokens.shards import TokenStream
-from picochat.train.held_out import TOKENS_PER_FORWARD, held_out_of_stream, rows_per_forward, stream_batches, summed_loss
+from picochat.train.held_out import (
+    TOKENS_PER_FORWARD,
+    held_out_of_stream,
+    rows_per_forward,
+    stream_batches,
+    summed_loss,
+)
 
-CONFIG = ModelConfig(context=16, layers=1, width=32, heads=2, kv_heads=1, head_width=16, mlp_width=48)
+CONFIG = ModelConfig(
+    context=16, layers=1, width=32, heads=2, kv_heads=1, head_width=16, mlp_width=48
+)
 VOCAB, BOS = 61, 7
 
 
@@ -58,16 +66,22 @@ def test_every_target_but_bos_counts_once_however_rows_are_batched(rows: int, co
 def test_bits_per_byte_are_of_the_raw_text() -> None:
     model, stream = make_model(), stream_of(200)
     nats, targets = plain_nats(model, stream.slice(0, 200))
-    found = held_out_of_stream(model, stream, 900, BOS, open_compute(RuntimeConfig(threads=1), CONFIG))
+    found = held_out_of_stream(
+        model, stream, 900, BOS, open_compute(RuntimeConfig(threads=1), CONFIG)
+    )
     assert found.bits_per_byte == pytest.approx(nats / math.log(2) / 900, rel=1e-6)
     assert found.loss == pytest.approx(nats / targets, rel=1e-6)
 
 
 def test_batch_of_a_processor_is_small() -> None:
-    """Each core makes the logits of a batch of its own: at 16,384 tokens these once took most of an evaluation's memory."""
+    """Each core makes the logits of a batch of its own: at 16,384 tokens these once took most of an
+    evaluation's memory.
+    """
     model, tokens = make_model(), list[int]()
     model.register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0].numel()))
-    held_out_of_stream(model, stream_of(10_000), 1, BOS, open_compute(RuntimeConfig(threads=2), CONFIG))
+    held_out_of_stream(
+        model, stream_of(10_000), 1, BOS, open_compute(RuntimeConfig(threads=2), CONFIG)
+    )
     assert max(tokens) == TOKENS_PER_FORWARD["cpu"] and sum(tokens) == 9_999
 
 

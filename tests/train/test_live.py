@@ -1,4 +1,6 @@
-"""Live facts: every row keeps the stated schema, figures of one row are of one step, time left is that of the steady rate."""
+"""Live facts: every row keeps the stated schema, figures of one row are of one step, time left is
+that of the steady rate.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -30,15 +32,25 @@ def easy_but(at: int):
     """The same easy rows at every step; rows of noise at one."""
 
     def batches(step: int) -> Batch:
-        return batch_of(step) if step == at else Batch(ONE_ROW[:, :-1].copy(), ONE_ROW[:, 1:].copy())
+        return (
+            batch_of(step) if step == at else Batch(ONE_ROW[:, :-1].copy(), ONE_ROW[:, 1:].copy())
+        )
 
     return batches
 
 
 def train(workspace: Path, *, batches: Any = batch_of, **settings: object) -> Outcome:
-    config = TrainConfig.model_validate({"steps": 12, "sequences_per_step": 8, "eval_every": 4, "warmup_steps": 3, **settings})
+    config = TrainConfig.model_validate(
+        {"steps": 12, "sequences_per_step": 8, "eval_every": 4, "warmup_steps": 3, **settings}
+    )
     compute = open_compute(RuntimeConfig(threads=1), CONFIG)
-    job = Job("base", config, HostFeed(batches, compute.device, fixed_shape=True), evaluate, gpu_hour_usd=PRICE)
+    job = Job(
+        "base",
+        config,
+        HostFeed(batches, compute.device, fixed_shape=True),
+        evaluate,
+        gpu_hour_usd=PRICE,
+    )
     return Trainer(make_model(), job, compute, HostConfig(), workspace).train()
 
 
@@ -50,11 +62,19 @@ def make_reports(workspace: Path, steps: int = 40, usd_per_hour: float | None = 
     config = TrainConfig(steps=steps, sequences_per_step=8, muon_lr=0.02, adamw_lr=0.004)
     compute = open_compute(RuntimeConfig(threads=1), CONFIG)
     return Reports(
-        workspace, make_model(), compute, config, StartClock(), Sinks(None, workspace, "base", workspace), usd_per_hour
+        workspace,
+        make_model(),
+        compute,
+        config,
+        StartClock(),
+        Sinks(None, workspace, "base", workspace),
+        usd_per_hour,
     )
 
 
-def test_each_row_keeps_the_schema_and_a_report_holds_the_figures_of_its_own_step(tmp_path: Path) -> None:
+def test_each_row_keeps_the_schema_and_a_report_holds_the_figures_of_its_own_step(
+    tmp_path: Path,
+) -> None:
     outcome = train(tmp_path)
     for row in read_journal(outcome.metrics):
         parse_record(MetricsRow, row, "metrics row")
@@ -63,11 +83,20 @@ def test_each_row_keeps_the_schema_and_a_report_holds_the_figures_of_its_own_ste
     assert [row["step"] for row in reports] == [1, 2, 4, 8, 10, 12]
     config = TrainConfig(steps=12, warmup_steps=3)
     for row in reports:
-        assert row["loss"] == curve[row["step"]]["loss"] and row["grad_norm"] == curve[row["step"]]["grad_norm"]
+        assert (
+            row["loss"] == curve[row["step"]]["loss"]
+            and row["grad_norm"] == curve[row["step"]]["grad_norm"]
+        )
         assert row["muon_lr"] == pytest.approx(config.muon_lr * lr_share(row["step"] - 1, config))
         assert row["adamw_lr"] == pytest.approx(config.adamw_lr * lr_share(row["step"] - 1, config))
-        assert row["tokens"] == 128 * row["step"] and row["tokens_per_second"] > 0 and row["peak_memory_bytes"] > 1_000_000
-        assert 0 <= row["data_wait_share"] <= 1 and row["usd_spent"] == pytest.approx(row["stage_seconds"] * PRICE / 3600)
+        assert (
+            row["tokens"] == 128 * row["step"]
+            and row["tokens_per_second"] > 0
+            and row["peak_memory_bytes"] > 1_000_000
+        )
+        assert 0 <= row["data_wait_share"] <= 1 and row["usd_spent"] == pytest.approx(
+            row["stage_seconds"] * PRICE / 3600
+        )
     assert reports[-1]["seconds_left"] == 0 and all(row["usd_left"] >= 0 for row in reports[2:])
     assert [row["step"] for row in rows_of(tmp_path, "evaluation")] == [4, 8, 12]
     assert [row["step"] for row in rows_of(tmp_path, "saved")] == [4, 8, 12]
@@ -77,21 +106,37 @@ def test_the_way_to_the_second_step_is_told_in_parts(tmp_path: Path) -> None:
     train(tmp_path)
     (started,) = rows_of(tmp_path, "started")
     names = {"before_stage", "state", "first_step", "first_report", "second_step"}
-    assert set(started["parts"]) in (names, names - {"before_stage"}) and started["planned_steps"] == 12
-    assert started["seconds"] == pytest.approx(sum(started["parts"].values())) and min(started["parts"].values()) >= 0
+    assert (
+        set(started["parts"]) in (names, names - {"before_stage"})
+        and started["planned_steps"] == 12
+    )
+    assert (
+        started["seconds"] == pytest.approx(sum(started["parts"].values()))
+        and min(started["parts"].values()) >= 0
+    )
 
 
 def test_a_row_waits_for_the_loss_of_its_step(tmp_path: Path) -> None:
-    """As on a GPU, where losses come one report late: no row without a loss, none with that of another step."""
+    """As on a GPU, where losses come one report late: no row without a loss, none with that of
+    another step.
+    """
     reports = make_reports(tmp_path)
     reports.take_up(0, 0, 0, 0)
     reports.speed(10, 1280)
     assert rows_of(tmp_path, "report") == [] and "loss" not in reports.note()
     for step in (9, 10, 11):
-        reports.step(StepResult(step, loss=float(step), grad_norm=1.0, lr_share=0.5, tokens=128 * step))
+        reports.step(
+            StepResult(step, loss=float(step), grad_norm=1.0, lr_share=0.5, tokens=128 * step)
+        )
     reports.speed(20, 2560)
     (row,) = rows_of(tmp_path, "report")
-    assert (row["step"], row["loss"], row["tokens"], row["muon_lr"], row["adamw_lr"]) == (10, 10.0, 1280, 0.01, 0.002)
+    assert (row["step"], row["loss"], row["tokens"], row["muon_lr"], row["adamw_lr"]) == (
+        10,
+        10.0,
+        1280,
+        0.01,
+        0.002,
+    )
 
 
 def test_a_resumed_stage_says_so_and_doubles_no_row(tmp_path: Path) -> None:
@@ -103,7 +148,10 @@ def test_a_resumed_stage_says_so_and_doubles_no_row(tmp_path: Path) -> None:
     assert len(set(steps)) == len(steps) and steps == sorted(steps) and steps[-1] == 12
     assert [row["step"] for row in rows_of(tmp_path, "evaluation")] == [4, 8, 12]
     resumed = [row["step"] for row in rows_of(tmp_path, "resumed")]
-    assert len(resumed) == 2 and [row["step"] for row in rows_of(tmp_path, "started")] == [0, *resumed]
+    assert len(resumed) == 2 and [row["step"] for row in rows_of(tmp_path, "started")] == [
+        0,
+        *resumed,
+    ]
     spent = [row["stage_seconds"] for row in rows_of(tmp_path, "report")]
     assert spent == sorted(spent), "time of the processes before counts"
 
@@ -112,21 +160,46 @@ def test_a_spike_is_warned_of_with_value_mean_and_bound_and_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = train(
-        tmp_path, batches=easy_but(30), steps=40, eval_every=None, spike_factor=1.5, spike_nats=0.0, decay_share=0.0
+        tmp_path,
+        batches=easy_but(30),
+        steps=40,
+        eval_every=None,
+        spike_factor=1.5,
+        spike_nats=0.0,
+        decay_share=0.0,
     )
     (spike,) = rows_of(tmp_path, "spike")
     assert spike["step"] == 31 and spike["spikes"] == 1 and spike["loss"] > 1.5 * spike["mean_loss"]
-    words = f"loss spike at step 31: {spike['loss']:.3f} is over 1.5 times its running mean of {spike['mean_loss']:.3f}"
+    words = (
+        f"loss spike at step 31: {spike['loss']:.3f} is over 1.5 times its running mean of"
+        f" {spike['mean_loss']:.3f}"
+    )
     assert words in capsys.readouterr().err
     assert outcome.state.spike_steps == [31]
 
 
 def test_a_rollback_is_recorded_and_its_spike_stays(tmp_path: Path) -> None:
-    settings = {"steps": 40, "eval_every": 14, "spike_factor": 1.5, "spike_nats": 0.0, "spike_rollbacks": 1, "decay_share": 0.0}
+    settings = {
+        "steps": 40,
+        "eval_every": 14,
+        "spike_factor": 1.5,
+        "spike_nats": 0.0,
+        "spike_rollbacks": 1,
+        "decay_share": 0.0,
+    }
     outcome = train(tmp_path, batches=easy_but(30), **settings)
     (spike,), (rollback,) = rows_of(tmp_path, "spike"), rows_of(tmp_path, "rollback")
-    assert (spike["step"], rollback["step"], rollback["from_step"], rollback["rollbacks"]) == (31, 28, 31, 1)
-    assert outcome.state.spike_steps == [31] and outcome.state.rollbacks == 1 and outcome.state.step == 40
+    assert (spike["step"], rollback["step"], rollback["from_step"], rollback["rollbacks"]) == (
+        31,
+        28,
+        31,
+        1,
+    )
+    assert (
+        outcome.state.spike_steps == [31]
+        and outcome.state.rollbacks == 1
+        and outcome.state.step == 40
+    )
     steps = [row["step"] for row in rows_of(tmp_path, "report")]
     assert steps == sorted(set(steps))
 
@@ -159,27 +232,59 @@ def test_time_left_is_that_of_the_latest_rate_and_of_the_evaluations_to_come() -
 def test_status_says_from_the_journal_alone_where_a_stage_stands() -> None:
     assert standing_words([], now=0.0) == ""
     started = {"event": "started", "step": 0, "time": 90.0, "planned_steps": 200}
-    first = {"event": "report", "step": 40, "time": 95.0, "loss": None, "tokens_per_second": 1_200.0}
-    assert standing_words([started, first], now=100.0) == "step 40/200 20% | 1.2k tok/s | said 5s ago"
-    more = {**first, "loss": 4.5, "seconds_left": 65.0, "usd_spent": 0.5, "usd_left": 0.25, "mfu": 0.4}
-    held_out = {"event": "evaluation", "step": 40, "time": 97.0, "held_out_loss": 3.0, "held_out_bits_per_byte": 1.25}
-    assert standing_words([started, more, held_out], now=100.0) == (
-        "step 40/200 20% | loss 4.500 | held-out 1.250 bpb | 1.2k tok/s | MFU 40.0% | 1m 05s left | $0.50 of $0.75 | said 3s ago"
+    first = {
+        "event": "report",
+        "step": 40,
+        "time": 95.0,
+        "loss": None,
+        "tokens_per_second": 1_200.0,
+    }
+    assert (
+        standing_words([started, first], now=100.0) == "step 40/200 20% | 1.2k tok/s | said 5s ago"
+    )
+    more = {
+        **first,
+        "loss": 4.5,
+        "seconds_left": 65.0,
+        "usd_spent": 0.5,
+        "usd_left": 0.25,
+        "mfu": 0.4,
+    }
+    held_out = {
+        "event": "evaluation",
+        "step": 40,
+        "time": 97.0,
+        "held_out_loss": 3.0,
+        "held_out_bits_per_byte": 1.25,
+    }
+    assert (
+        standing_words([started, more, held_out], now=100.0)
+        == "step 40/200 20% | loss 4.500 | held-out 1.250 bpb | 1.2k tok/s | MFU 40.0% | 1m 05s"
+        " left | $0.50 of $0.75 | said 3s ago"
     )
 
 
 def test_the_longest_progress_line_fits_120_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    row = {"loss": 10.123, "held_out_bits_per_byte": 1.032, "tokens_per_second": 758_123.0, "mfu": 0.551}
+    row = {
+        "loss": 10.123,
+        "held_out_bits_per_byte": 1.032,
+        "tokens_per_second": 758_123.0,
+        "mfu": 0.551,
+    }
     row |= {"seconds_left": 3_720.0, "usd_spent": 10.41, "usd_left": 11.6}
     with Progress("base", 33_000, "steps", own_pace=False) as progress:
         progress.note = " | ".join(standing_parts(row))
         progress.advance(12_300)
     first = capsys.readouterr().err.splitlines()[0]
-    assert len(first) <= 120 and first.startswith("base: 12.3k/33k steps 37% | loss 10.123 | held-out 1.032 bpb | 758k tok/s")
+    assert len(first) <= 120 and first.startswith(
+        "base: 12.3k/33k steps 37% | loss 10.123 | held-out 1.032 bpb | 758k tok/s"
+    )
     assert first.endswith("MFU 55.1% | 1h 02m left | $10.41 of $22.01") and PLAIN_LINE_EVERY_S <= 5
 
 
-def test_the_first_line_comes_before_the_first_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_line_comes_before_the_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def batches(step: int) -> Batch:
         if step == 0:
             assert "base: 0/2 steps" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""The loop: resumed equals uninterrupted, kills cost nothing, micro-batches do not matter, trouble is said."""
+"""The loop: resumed equals uninterrupted, kills cost nothing, micro-batches do not matter, trouble
+is said.
+"""
 
 import math
 import os
@@ -22,7 +24,9 @@ from picochat.train.loop import Job, Outcome, Trainer
 from picochat.train.schedule import lr_share
 from picochat.train.spikes import SpikeWatch
 
-CONFIG = ModelConfig(context=16, layers=2, width=32, heads=2, kv_heads=1, head_width=16, mlp_width=48)
+CONFIG = ModelConfig(
+    context=16, layers=2, width=32, heads=2, kv_heads=1, head_width=16, mlp_width=48
+)
 ROWS = np.random.default_rng(0).integers(0, 61, (64, 17))
 
 
@@ -43,12 +47,18 @@ def evaluate(model: GPT) -> HeldOut:
     return HeldOut(float(model.loss_sum(ids[:, :-1], ids[:, 1:])) / 64, 1.0)
 
 
-def train(workspace: Path, *, batches=batch_of, host: HostConfig | None = None, **settings: object) -> tuple[GPT, Outcome]:
-    config = TrainConfig.model_validate({"steps": 12, "sequences_per_step": 8, "eval_every": 4, "muon_lr": 0.01, **settings})
+def train(
+    workspace: Path, *, batches=batch_of, host: HostConfig | None = None, **settings: object
+) -> tuple[GPT, Outcome]:
+    config = TrainConfig.model_validate(
+        {"steps": 12, "sequences_per_step": 8, "eval_every": 4, "muon_lr": 0.01, **settings}
+    )
     compute: Compute = open_compute(RuntimeConfig(threads=1), CONFIG)
     model = make_model()
     feed = HostFeed(batches, compute.device, fixed_shape=True)
-    outcome = Trainer(model, Job("base", config, feed, evaluate), compute, host or HostConfig(), workspace).train()
+    outcome = Trainer(
+        model, Job("base", config, feed, evaluate), compute, host or HostConfig(), workspace
+    ).train()
     return model, outcome
 
 
@@ -63,12 +73,19 @@ def stop_at(step: int, number: int = signal.SIGTERM):
 
 def test_resumed_training_equals_uninterrupted(tmp_path: Path) -> None:
     straight, outcome = train(tmp_path / "a")
-    for step, number in ((2, signal.SIGTERM), (3, signal.SIGINT), (7, signal.SIGTERM), (11, signal.SIGTERM)):
+    for step, number in (
+        (2, signal.SIGTERM),
+        (3, signal.SIGINT),
+        (7, signal.SIGTERM),
+        (11, signal.SIGTERM),
+    ):
         with pytest.raises(Interrupted) as stopped:
             train(tmp_path / "b", batches=stop_at(step, number))
         assert stopped.value.exit_code == 128 + number
     resumed, again = train(tmp_path / "b")
-    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True)
+    )
     assert outcome.curve.read_bytes() == again.curve.read_bytes()
     assert outcome.state == again.state
 
@@ -79,15 +96,24 @@ def test_training_learns_and_its_curve_is_complete(tmp_path: Path) -> None:
     losses = [row["loss"] for row in rows if row["loss"] is not None]
     assert len(losses) == 40 and losses[-1] < losses[0] - 0.3
     assert [row["step"] for row in rows if row["held_out_loss"] is not None] == [20, 40]
-    assert [row["tokens"] for row in rows if row["loss"] is not None] == [128 * (n + 1) for n in range(40)]
+    assert [row["tokens"] for row in rows if row["loss"] is not None] == [
+        128 * (n + 1) for n in range(40)
+    ]
     metrics = [row for row in read_journal(outcome.metrics) if row["event"] == "report"]
-    assert metrics[-1]["step"] == 40 and metrics[-1]["tokens_per_second"] > 0 and 0 <= metrics[-1]["data_wait_share"] < 1
+    assert (
+        metrics[-1]["step"] == 40
+        and metrics[-1]["tokens_per_second"] > 0
+        and 0 <= metrics[-1]["data_wait_share"] < 1
+    )
 
 
 def test_step_does_not_depend_on_the_micro_batch(tmp_path: Path) -> None:
     whole, _ = train(tmp_path / "a", steps=3)
     cut, _ = train(tmp_path / "b", steps=3, micro_batch=3)
-    worst = max(float((a - b).detach().abs().max()) for a, b in zip(whole.parameters(), cut.parameters(), strict=True))
+    worst = max(
+        float((a - b).detach().abs().max())
+        for a, b in zip(whole.parameters(), cut.parameters(), strict=True)
+    )
     assert 0 <= worst < 1e-4
 
 

@@ -1,4 +1,6 @@
-"""Several processes train what one would, resume each other's states, and end together; none of them is left behind."""
+"""Several processes train what one would, resume each other's states, and end together; none of
+them is left behind.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,19 @@ from picochat.train.publish import publish_replay
 from picochat.train.ranks import ALONE, Ranks
 from tests.builders import make_config
 from tests.small_pack import make_pack
-from tests.train.in_ranks import ADAMW, CONFIG, MUON, POISONED_AT, ROWS, SPIKY, STEPS, STOPS_AT, VOCAB, Small, run
+from tests.train.in_ranks import (
+    ADAMW,
+    CONFIG,
+    MUON,
+    POISONED_AT,
+    ROWS,
+    SPIKY,
+    STEPS,
+    STOPS_AT,
+    VOCAB,
+    Small,
+    run,
+)
 
 ROOT = Path(__file__).parents[2]
 PATHS = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
@@ -37,7 +51,9 @@ PATHS = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_N
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of workspaces and weights: of one process, of two, and of those that went on from each other's states."""
+    """A folder of workspaces and weights: of one process, of two, and of those that went on from
+    each other's states.
+    """
     folder = tmp_path_factory.mktemp("ranks")
     run(folder, Small("one", settings=MUON))
     run(folder, Small("one-adamw", settings=ADAMW))
@@ -46,10 +62,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    rendezvous = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    rendezvous = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     line = [sys.executable, "-m", "tests.train.in_ranks", str(folder)]
     pair = [
-        subprocess.Popen(line, env={**PATHS, **rendezvous, "RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            line,
+            env={**PATHS, **rendezvous, "RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for rank in ("0", "1")
     ]
     said = [process.communicate(timeout=200)[1] for process in pair]
@@ -60,11 +86,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def losses(folder: Path, name: str) -> list[float]:
-    return [row["loss"] for row in read_journal(folder / name / "curve.jsonl") if row["loss"] is not None]
+    return [
+        row["loss"]
+        for row in read_journal(folder / name / "curve.jsonl")
+        if row["loss"] is not None
+    ]
 
 
 def held_out(folder: Path, name: str) -> list[float]:
-    return [row["held_out_loss"] for row in read_journal(folder / name / "curve.jsonl") if row["held_out_loss"] is not None]
+    return [
+        row["held_out_loss"]
+        for row in read_journal(folder / name / "curve.jsonl")
+        if row["held_out_loss"] is not None
+    ]
 
 
 @pytest.mark.timeout(240)
@@ -79,23 +113,35 @@ def held_out(folder: Path, name: str) -> list[float]:
         ("one-to-sharded", "one"),
     ],
 )
-def test_losses_and_weights_equal_those_of_one_process(trained: Path, several: str, one: str) -> None:
+def test_losses_and_weights_equal_those_of_one_process(
+    trained: Path, several: str, one: str
+) -> None:
     assert len(losses(trained, several)) == STEPS
     assert losses(trained, several) == pytest.approx(losses(trained, one), rel=1e-6)
     assert held_out(trained, several) == pytest.approx(held_out(trained, one), rel=1e-6)
-    got, want = load_file(trained / f"{several}.safetensors"), load_file(trained / f"{one}.safetensors")
+    got, want = (
+        load_file(trained / f"{several}.safetensors"),
+        load_file(trained / f"{one}.safetensors"),
+    )
     assert got.keys() == want.keys()
     assert max(float((got[name] - want[name]).abs().max()) for name in want) < 3e-6
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("several", ["spiky-replicated", "spiky-sharded"])
-def test_a_rollback_and_the_best_weights_are_those_of_one_process(trained: Path, several: str) -> None:
+def test_a_rollback_and_the_best_weights_are_those_of_one_process(
+    trained: Path, several: str
+) -> None:
     rows = read_journal(trained / several / "metrics.jsonl")
-    assert [(row["from_step"], row["step"]) for row in rows if row["event"] == "rollback"] == [(POISONED_AT + 1, 24)]
+    assert [(row["from_step"], row["step"]) for row in rows if row["event"] == "rollback"] == [
+        (POISONED_AT + 1, 24)
+    ]
     # rounding grows at rates that high; a rollback that was missed would be 7 nats
     assert losses(trained, several) == pytest.approx(losses(trained, "spiky-one"), abs=1e-4)
-    got, want = load_file(trained / f"{several}.safetensors"), load_file(trained / "spiky-one.safetensors")
+    got, want = (
+        load_file(trained / f"{several}.safetensors"),
+        load_file(trained / "spiky-one.safetensors"),
+    )
     assert max(float((got[name] - want[name]).abs().max()) for name in want) < 1e-4
     # the held-out rows are learned worse and worse, so the best weights are not the last ones
     found = held_out(trained, several)
@@ -107,18 +153,24 @@ def test_a_signal_to_any_process_stops_all_after_one_saved_step(trained: Path) -
     states = sorted(path.name for path in (trained / "two-stopped").glob("step-*"))
     assert len(states) >= 1 and STOPS_AT <= int(states[-1][-7:]) <= STOPS_AT + 1
     parts = trained / "two-stopped" / states[-1] / "parts"
-    assert {path.suffix for path in parts.iterdir()} == {".safetensors"} and len(list(parts.iterdir())) == 2
+    assert {path.suffix for path in parts.iterdir()} == {".safetensors"} and len(
+        list(parts.iterdir())
+    ) == 2
 
 
 @pytest.mark.timeout(240)
-def test_a_state_in_parts_is_checked_as_any_other_and_published_whole(trained: Path, tmp_path: Path) -> None:
+def test_a_state_in_parts_is_checked_as_any_other_and_published_whole(
+    trained: Path, tmp_path: Path
+) -> None:
     state = newest_state(trained / "two-stopped")
     assert state is not None and damage_of(state) is None
     publish_replay(state, Draft(tmp_path / "draft", tmp_path))
     whole, again = load_state(state), load_state(tmp_path / "draft" / "replay")
     assert again.record == whole.record
     for one, other in ((whole.weights, again.weights), (whole.optimizer, again.optimizer)):
-        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+        assert one.keys() == other.keys() and all(
+            torch.equal(one[name], other[name]) for name in one
+        )
     shutil.copytree(state, tmp_path / state.name)
     part = sorted((tmp_path / state.name / "parts").iterdir())[0]
     os.truncate(part, part.stat().st_size - 1)
@@ -126,10 +178,14 @@ def test_a_state_in_parts_is_checked_as_any_other_and_published_whole(trained: P
 
 
 @pytest.mark.timeout(240)
-def test_a_killed_process_ends_the_first_one_with_one_message_instead_of_a_hang(trained: Path) -> None:
+def test_a_killed_process_ends_the_first_one_with_one_message_instead_of_a_hang(
+    trained: Path,
+) -> None:
     last = (trained / "said").read_text().strip().splitlines()[-1]
     assert "LostProcess: another of the 2 processes ended" in last
-    assert not (trained / "killed.safetensors").exists() and list((trained / "killed").glob("step-*"))
+    assert not (trained / "killed.safetensors").exists() and list(
+        (trained / "killed").glob("step-*")
+    )
 
 
 def test_recomputed_blocks_give_the_same_gradients_bit_for_bit() -> None:
@@ -145,7 +201,7 @@ def test_recomputed_blocks_give_the_same_gradients_bit_for_bit() -> None:
     assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
 
 
-# ---- what is refused --------------------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 def test_a_scale_for_several_gpus_names_the_torchrun_command() -> None:
@@ -193,23 +249,50 @@ def test_an_artifact_that_a_process_does_not_see_is_named(tmp_path: Path) -> Non
         assert problem is not None and str(path) in problem.what and "process 1" in problem.what
 
 
-# ---- the whole run under torchrun -------------------------------------------------------------------------------------
+# ---- the whole run under torchrun ----------------------------------------------------------------
 
 
 def command(root: Path) -> list[str]:
-    shape = "tokenizer.vocab_size=600 model.layers=1 model.width=64 model.heads=2 model.kv_heads=1 model.mlp_width=64"
-    quick = "base.eval_every=10 sft.sequences_per_step=8 evals.max_new_tokens=4 evals.fit_rows=2 host.workers=1"
+    shape = (
+        "tokenizer.vocab_size=600 model.layers=1 model.width=64 model.heads=2 model.kv_heads=1"
+        " model.mlp_width=64"
+    )
+    quick = (
+        "base.eval_every=10 sft.sequences_per_step=8 evals.max_new_tokens=4 evals.fit_rows=2"
+        " host.workers=1"
+    )
     settings = [word for setting in f"{shape} {quick}".split() for word in ("--set", setting)]
     places = ["--out-dir", str(root / "run"), "--dataset-pack", str(root / "pack" / "pack.json")]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return [*torchrun, "-m", "picochat.cli.main", "run", "tiny", *places, *settings, "--base-steps", "60", "--sft-steps", "4"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    return [
+        *torchrun,
+        "-m",
+        "picochat.cli.main",
+        "run",
+        "tiny",
+        *places,
+        *settings,
+        "--base-steps",
+        "60",
+        "--sft-steps",
+        "4",
+    ]
 
 
 def watch(root: Path, line: list[str], pattern: str | None = None) -> tuple[int, str]:
     """(exit code, stderr) of the command; SIGTERM when a line of stderr has the pattern."""
     environment = {**PATHS, "PICOCHAT_HOME": str(root / "cache")}
     said: list[str] = []
-    with subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr is not None
         for text in process.stderr:
             said.append(text)
@@ -248,7 +331,11 @@ def test_run_under_torchrun_stops_saved_goes_on_and_leaves_no_process(tmp_path: 
     assert code != 0 and stopped is not None and none_left(tmp_path), said
 
     code, said = watch(tmp_path, few)
-    assert code == 0 and f"base: resumed after step {stopped.group(1)} of 60" in said and none_left(tmp_path), said
+    assert (
+        code == 0
+        and f"base: resumed after step {stopped.group(1)} of 60" in said
+        and none_left(tmp_path)
+    ), said
     assert said.count("made base") == 1, "only the first process speaks"
     facts = RunDir(tmp_path / "run").artifact("base").facts
     assert facts["steps"] == 60 and facts["losses_finite"] and facts["tokens"] == 60 * 8 * 256

@@ -1,4 +1,6 @@
-"""Trackers: each step once over kills and resumes, a failure costs a tracker and never the training, nothing private goes out."""
+"""Trackers: each step once over kills and resumes, a failure costs a tracker and never the
+training, nothing private goes out.
+"""
 
 import os
 import sqlite3
@@ -23,7 +25,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def report(step: int, **values: float) -> dict[str, object]:
-    return {"event": "report", "step": step, "time": 1_000.0 + step, "loss": 10.0 - step, "seconds_left": 5.0, **values}
+    return {
+        "event": "report",
+        "step": step,
+        "time": 1_000.0 + step,
+        "loss": 10.0 - step,
+        "seconds_left": 5.0,
+        **values,
+    }
 
 
 class Kept:
@@ -51,7 +60,13 @@ class Kept:
 
 
 def make_sinks(tmp_path: Path, *kept: SinkKind) -> Sinks:
-    return Sinks(tuple(kind.name for kind in kept), tmp_path / "run" / "track", "base", tmp_path / "work", kept)
+    return Sinks(
+        tuple(kind.name for kind in kept),
+        tmp_path / "run" / "track",
+        "base",
+        tmp_path / "work",
+        kept,
+    )
 
 
 def records(path: Path) -> list[bytes]:
@@ -89,21 +104,30 @@ def test_a_missing_package_is_said_before_any_work_with_the_command_that_install
     check_trackers(("tensorboard",), (SINKS[0], absent))
 
 
-def test_a_tracker_is_opened_with_the_first_figures_and_given_no_others_than_the_table_names(tmp_path: Path) -> None:
+def test_a_tracker_is_opened_with_the_first_figures_and_given_no_others_than_the_table_names(
+    tmp_path: Path,
+) -> None:
     kept = Kept()
     sinks = make_sinks(tmp_path, kept.kind())
     sinks.send({"event": "started", "step": 0, "time": 1.0, "seconds": 3.0})
     assert not kept.series
     sinks.send(report(10))
     assert kept.rows == [(10, {"loss": 0.0})]
-    assert kept.series[0].folder == tmp_path / "run" / "track" / "tensorboard" and kept.series[0].run == "run"
+    assert (
+        kept.series[0].folder == tmp_path / "run" / "track" / "tensorboard"
+        and kept.series[0].run == "run"
+    )
     sinks.close()
     assert kept.closed == 1
 
 
 def test_a_resumed_stage_goes_on_with_its_series_and_doubles_no_step(tmp_path: Path) -> None:
     kept = Kept()
-    for steps in (range(1, 8), range(4, 6), range(3, 12)):  # two kills, each after steps that are taken again
+    for steps in (
+        range(1, 8),
+        range(4, 6),
+        range(3, 12),
+    ):  # two kills, each after steps that are taken again
         sinks = make_sinks(tmp_path, kept.kind())
         for step in steps:
             sinks.send(report(step))
@@ -115,15 +139,25 @@ def test_a_resumed_stage_goes_on_with_its_series_and_doubles_no_step(tmp_path: P
     assert len({series.name for series in kept.series}) == 1
 
 
-def test_a_tracker_that_fails_is_said_once_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tracker_that_fails_is_said_once_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     failing, healthy = Kept(fails_at=2), Kept()
     sinks = make_sinks(tmp_path, failing.kind("wandb"), healthy.kind("trackio"))
     for step in range(1, 6):
         sinks.send(report(step))
     sinks.close()
-    assert [step for step, _ in failing.rows] == [1] and [step for step, _ in healthy.rows] == [1, 2, 3, 4, 5]
+    assert [step for step, _ in failing.rows] == [1] and [step for step, _ in healthy.rows] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
     said = capsys.readouterr().err
-    assert said == "wandb failed and gets no more figures (OSError: no space left); training goes on\n"
+    assert (
+        said == "wandb failed and gets no more figures (OSError: no space left); training goes on\n"
+    )
 
 
 def test_checksum_is_the_castagnoli_one() -> None:
@@ -188,8 +222,14 @@ SEND = """
 
 
 def run_python(code: str, *arguments: str) -> str:
-    """Output of a program in an interpreter of its own: trackers hold state, threads and warnings of theirs."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "TRACKIO_"))}
+    """Output of a program in an interpreter of its own: trackers hold state, threads and warnings
+    of theirs.
+    """
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("WANDB_", "TRACKIO_"))
+    }
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
         env={**environment, "PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, check=False,
@@ -205,7 +245,9 @@ def test_trackio_keeps_each_step_once_in_the_run_folder(tmp_path: Path) -> None:
         assert run_python(SEND, str(tmp_path), "trackio", str(first), str(last)) == ""
     (database,) = (tmp_path / "run" / "track" / "trackio").glob("*.db")
     with sqlite3.connect(database) as connection:
-        rows = connection.execute("select step, run_name, metrics from metrics order by step").fetchall()
+        rows = connection.execute(
+            "select step, run_name, metrics from metrics order by step"
+        ).fetchall()
     assert [row[0] for row in rows] == [1, 2, 3, 4, 5] and len({row[1] for row in rows}) == 1
     assert b'"loss"' in bytes(rows[0][2]) and rows[0][1].startswith("run-base-")
 
@@ -230,7 +272,11 @@ def test_wandb_keeps_each_step_once_offline_and_nothing_of_the_machine(tmp_path:
         """
     for first, last in ((1, 4), (2, 6)):
         assert run_python(SEND, str(tmp_path), "wandb", str(first), str(last)) == ""
-    assert run_python(read, str(tmp_path)).split("\n")[:-1] == [f"{step} {10.0 - step}" for step in range(1, 6)]
-    written = b"".join(path.read_bytes() for path in (tmp_path / "run" / "track" / "wandb").rglob("*.wandb"))
+    assert run_python(read, str(tmp_path)).split("\n")[:-1] == [
+        f"{step} {10.0 - step}" for step in range(1, 6)
+    ]
+    written = b"".join(
+        path.read_bytes() for path in (tmp_path / "run" / "track" / "wandb").rglob("*.wandb")
+    )
     for private in (sys.executable, str(Path.cwd()), str(tmp_path)):
         assert private.encode() not in written, private

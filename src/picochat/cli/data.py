@@ -1,4 +1,7 @@
-"""`picochat data ...`: import rows, look at a pack, make its SFT and eval rows. Flags in, one call each, lines out."""
+"""`picochat data ...`: import rows, look at a pack, make its SFT and eval rows.
+
+Flags in, one call each, lines out.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Public text in: import it, preview a pack, make SFT and eval rows.")
+app = typer.Typer(
+    no_args_is_help=True, help="Public text in: import it, preview a pack, make SFT and eval rows."
+)
 
 
 class SampleChoice(str, Enum):
@@ -23,31 +28,52 @@ class AnswerStyle(str, Enum):
 
 @app.command("hf-import")
 def hf_import(
-    dataset: Annotated[str, typer.Option(help="OWNER/NAME on the Hub, or a local file or folder laid out like a dataset.")],
-    out: Annotated[str, typer.Option(help="Text file for the first documents, to look at; reports lie beside it.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="OWNER/NAME on the Hub, or a local file or folder laid out like a dataset."
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(help="Text file for the first documents, to look at; reports lie beside it."),
+    ],
     config: Annotated[str | None, typer.Option(help="Config (subset) of the dataset.")] = None,
     split: Annotated[str, typer.Option(help="Split of the config.")] = "train",
     text_column: Annotated[str, typer.Option(help="Column that holds the text.")] = "text",
     documents_dir: Annotated[
         str | None, typer.Option(help="Folder for the documents. [default: documents beside --out]")
     ] = None,
-    report: Annotated[str | None, typer.Option(help="Report file. [default: hf_import_report.json beside --out]")] = None,
+    report: Annotated[
+        str | None, typer.Option(help="Report file. [default: hf_import_report.json beside --out]")
+    ] = None,
     max_rows: Annotated[int, typer.Option(help="Rows to inspect.")] = 1000,
     min_chars: Annotated[int, typer.Option(help="Shorter texts are skipped and counted.")] = 20,
     document_shard_rows: Annotated[int, typer.Option(help="Documents in one shard file.")] = 1000,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit. [default: main, pinned to its commit]")] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(help="Branch, tag or commit. [default: main, pinned to its commit]"),
+    ] = None,
     sample: Annotated[
         SampleChoice, typer.Option(help="spread: over all files by the seed; head: the first rows.")
     ] = SampleChoice.spread,
     seed: Annotated[int, typer.Option(help="Order of a spread sample.")] = 42,
-    connections: Annotated[int, typer.Option(min=1, max=64, help="Files read at the same time; changes no result.")] = 8,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds without a byte after which a request is made again.")] = 30.0,
-    force: Annotated[bool, typer.Option("--force", help="Set another import aside and begin again.")] = False,
+    connections: Annotated[
+        int, typer.Option(min=1, max=64, help="Files read at the same time; changes no result.")
+    ] = 8,
+    timeout: Annotated[
+        float,
+        typer.Option(min=1, help="Seconds without a byte after which a request is made again."),
+    ] = 30.0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Set another import aside and begin again.")
+    ] = False,
 ) -> None:
-    """Import rows of a dataset as documents, with a report of where each came from. A repeated command goes on or is done.
+    """Import rows of a dataset as documents, with a report of where each came from. A repeated
+    command goes on or is done.
 
-    Reads parquet, jsonl(.gz, .zst), txt and md. Skipped and counted: repeated texts, and texts of more than 20 million
-    characters. HF_TOKEN and HF_ENDPOINT are honoured.
+    Reads parquet, jsonl(.gz, .zst), txt and md. Skipped and counted: repeated texts, and texts of
+    more than 20 million characters. HF_TOKEN and HF_ENDPOINT are honoured.
     """
     from picochat.data.importing.hf_import import import_dataset
     from picochat.data.importing.hub_requests import Patience
@@ -68,21 +94,34 @@ def hf_import(
         sample=sample.value,
         seed=seed,
     )
-    import_dataset(request, force=force, connections=connections, patience=Patience(timeout_s=timeout))
+    import_dataset(
+        request, force=force, connections=connections, patience=Patience(timeout_s=timeout)
+    )
 
 
 @app.command("preview")
 def preview(
-    dataset_pack: Annotated[Path, typer.Option("--dataset-pack", "--pack", help="dataset_pack.json of the pack.")],
+    dataset_pack: Annotated[
+        Path, typer.Option("--dataset-pack", "--pack", help="dataset_pack.json of the pack.")
+    ],
     scale: Annotated[str, typer.Option(help="Scale to measure the pack against.")] = "h100-100m",
     full: Annotated[
-        bool, typer.Option("--full", help="Read all of a large pack: exact counts, duplicates of all documents.")
+        bool,
+        typer.Option(
+            "--full", help="Read all of a large pack: exact counts, duplicates of all documents."
+        ),
     ] = False,
-    html: Annotated[Path | None, typer.Option(help="File of the page. [default: preview.html beside the pack]")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="File of the page. [default: preview.html beside the pack]")
+    ] = None,
     no_html: Annotated[bool, typer.Option("--no-html", help="Write no page.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text; no page unless --html.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object instead of text; no page unless --html.")
+    ] = False,
 ) -> None:
-    """What a pack holds, and whether it is enough for a scale: on the terminal, and as a page with pictures."""
+    """What a pack holds, and whether it is enough for a scale: on the terminal, and as a page with
+    pictures.
+    """
     from picochat.core.errors import WrongUsage
     from picochat.core.records import pretty_json, require_writable
     from picochat.data.pack import load_pack
@@ -106,26 +145,41 @@ def preview(
 
 @app.command("task-pack")
 def task_pack(
-    dataset_pack: Annotated[Path, typer.Option("--dataset-pack", "--pack", help="dataset_pack.json of the pack.")],
-    out_dir: Annotated[Path | None, typer.Option(help="Folder for the rows. [default: the pack's]")] = None,
+    dataset_pack: Annotated[
+        Path, typer.Option("--dataset-pack", "--pack", help="dataset_pack.json of the pack.")
+    ],
+    out_dir: Annotated[
+        Path | None, typer.Option(help="Folder for the rows. [default: the pack's]")
+    ] = None,
     chat_out: Annotated[Path | None, typer.Option(help="File of the SFT rows.")] = None,
     eval_out: Annotated[Path | None, typer.Option(help="File of the eval rows.")] = None,
     sft_rows: Annotated[int, typer.Option(help="SFT rows.")] = 1600,
     eval_rows: Annotated[int, typer.Option(help="Eval rows.")] = 320,
     profile: Annotated[str, typer.Option(help="Mix of the skills.")] = "release_skills",
-    skill_answer_style: Annotated[AnswerStyle, typer.Option(help="How worked answers are written.")] = AnswerStyle.scratchpad,
+    skill_answer_style: Annotated[
+        AnswerStyle, typer.Option(help="How worked answers are written.")
+    ] = AnswerStyle.scratchpad,
     source: Annotated[
-        str, typer.Option(help="offline: this project's rows alone; hf: and SFT rows of public sets from the Hub.")
+        str,
+        typer.Option(
+            help="offline: this project's rows alone; hf: and SFT rows of public sets from the Hub."
+        ),
     ] = "offline",
     public_rows: Annotated[
-        int | None, typer.Option(help="Rows of --source hf, on top of --sft-rows. [default: a quarter]")
+        int | None,
+        typer.Option(help="Rows of --source hf, on top of --sft-rows. [default: a quarter]"),
     ] = None,
     skill_weights: Annotated[
-        str | None, typer.Option(help="Shares of the skills in place of the profile's, such as math=.5,spelling=.5.")
+        str | None,
+        typer.Option(
+            help="Shares of the skills in place of the profile's, such as math=.5,spelling=.5."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the rows.")] = 42,
     force: Annotated[bool, typer.Option("--force", help="Replace rows that stand there.")] = False,
-    promote: Annotated[bool, typer.Option("--promote/--no-promote", help="Write the rows' names into the pack.")] = True,
+    promote: Annotated[
+        bool, typer.Option("--promote/--no-promote", help="Write the rows' names into the pack.")
+    ] = True,
 ) -> None:
     """Make SFT and eval rows of the five skills, and name them in the pack."""
     from picochat.data.pack import pack_file
@@ -154,17 +208,33 @@ def task_pack(
 
 @app.command("honesty")
 def honesty(
-    dataset_pack: Annotated[Path, typer.Option("--dataset-pack", "--pack", help="dataset_pack.json of the pack.")],
-    eval_input: Annotated[Path | None, typer.Option(help="Eval rows to look for, as JSON lines. [default: the pack's]")] = None,
+    dataset_pack: Annotated[
+        Path, typer.Option("--dataset-pack", "--pack", help="dataset_pack.json of the pack.")
+    ],
+    eval_input: Annotated[
+        Path | None,
+        typer.Option(help="Eval rows to look for, as JSON lines. [default: the pack's]"),
+    ] = None,
     external_eval: Annotated[
         list[str] | None,
-        typer.Option(metavar="auto|NAME=PATH", help="Published benchmarks to look for as well; may repeat."),
+        typer.Option(
+            metavar="auto|NAME=PATH", help="Published benchmarks to look for as well; may repeat."
+        ),
     ] = None,
-    out_dir: Annotated[Path | None, typer.Option(help="Folder of the reports. [default: honesty beside the pack]")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes. [default: one for each core]")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    out_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the reports. [default: honesty beside the pack]")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes. [default: one for each core]")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object instead of text.")
+    ] = False,
 ) -> None:
-    """Look for eval and benchmark rows in a pack's documents and SFT rows, without a run. Exit 3: a release would be blocked."""
+    """Look for eval and benchmark rows in a pack's documents and SFT rows, without a run.
+
+    Exit 3: a release would be blocked.
+    """
     from picochat.config import resolve
     from picochat.core.records import pretty_json, require_writable
     from picochat.data.pack import load_pack
@@ -175,8 +245,12 @@ def honesty(
     pack = load_pack(dataset_pack)
     folder = out_dir or pack.path.parent / "honesty"
     require_writable(folder / "report.json")
-    named = resolve(find_scale("tiny").config, {"external.benchmarks": external_eval or None}, {}).config.external
-    report = scan_pack(pack, eval_input=eval_input, benchmarks=benchmark_items(named), workers=workers)
+    named = resolve(
+        find_scale("tiny").config, {"external.benchmarks": external_eval or None}, {}
+    ).config.external
+    report = scan_pack(
+        pack, eval_input=eval_input, benchmarks=benchmark_items(named), workers=workers
+    )
     write_reports(report, folder)
     if as_json:
         typer.echo(pretty_json(report.to_json()), nl=False)

@@ -1,4 +1,7 @@
-"""`picochat export`: folders that other tools load. No logic: flags in, one function called, lines out."""
+"""`picochat export`: folders that other tools load.
+
+No logic: flags in, one function called, lines out.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +20,43 @@ def export() -> None:
 
 @app.command("hf")
 def hf(
-    checkpoint: Annotated[Path, typer.Option(help="a checkpoint folder, such as RUN/sft/checkpoint")],
+    checkpoint: Annotated[
+        Path, typer.Option(help="a checkpoint folder, such as RUN/sft/checkpoint")
+    ],
     tokenizer: Annotated[Path, typer.Option(help="the tokenizer.json of the same run")],
-    out_dir: Annotated[Path, typer.Option(help="the folder to make; an earlier export there is set aside")],
+    out_dir: Annotated[
+        Path, typer.Option(help="the folder to make; an earlier export there is set aside")
+    ],
     model_name: Annotated[str, typer.Option(help="the name on the card")] = "picochat",
     license_: Annotated[
         str, typer.Option("--license", help="identifier as the Hub spells it: mit, apache-2.0 ...")
     ] = "unknown",
-    dataset_summary: Annotated[str, typer.Option(help="the publisher's words about the data, for the card")] = "",
-    eval_summary: Annotated[str, typer.Option(help="the publisher's words about the scores, for the card")] = "",
-    dtype: Annotated[str, typer.Option(help="of the stored weights: float32 (as scored) or bf16 (half the size)")] = "float32",
+    dataset_summary: Annotated[
+        str, typer.Option(help="the publisher's words about the data, for the card")
+    ] = "",
+    eval_summary: Annotated[
+        str, typer.Option(help="the publisher's words about the scores, for the card")
+    ] = "",
+    dtype: Annotated[
+        str, typer.Option(help="of the stored weights: float32 (as scored) or bf16 (half the size)")
+    ] = "float32",
     flavor: Annotated[str, typer.Option(help="the stock class: stablelm or cohere")] = "stablelm",
-    allow_unscored: Annotated[bool, typer.Option(help="export weights that the run did not score; the card says so")] = False,
-    push_to_hub: Annotated[bool, typer.Option("--push-to-hub", help="publish the folder as one commit")] = False,
+    allow_unscored: Annotated[
+        bool, typer.Option(help="export weights that the run did not score; the card says so")
+    ] = False,
+    push_to_hub: Annotated[
+        bool, typer.Option("--push-to-hub", help="publish the folder as one commit")
+    ] = False,
     repo_id: Annotated[str | None, typer.Option(help="OWNER/NAME on the Hub")] = None,
     private: Annotated[bool, typer.Option("--private", help="make the repository private")] = False,
-    token_env: Annotated[str, typer.Option(help="environment variable that holds the Hub's token")] = "HF_TOKEN",
+    token_env: Annotated[
+        str, typer.Option(help="environment variable that holds the Hub's token")
+    ] = "HF_TOKEN",
     commit_message: Annotated[str | None, typer.Option(help="of the one commit")] = None,
 ) -> None:
-    """Write a checkpoint as a Hugging Face folder, read it back, compare the logits, and publish it if asked."""
+    """Write a checkpoint as a Hugging Face folder, read it back, compare the logits, and publish it
+    if asked.
+    """
     from picochat.release.push import push_target
 
     push = push_target(

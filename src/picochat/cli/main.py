@@ -1,6 +1,8 @@
-"""The command line: groups of commands, and the one place where errors become messages and exit codes.
+"""The command line: groups of commands, and the one place where errors become messages and exit
+codes.
 
-Nothing heavy is imported here or in the modules of the groups: `picochat --help` needs neither torch nor pydantic.
+Nothing heavy is imported here or in the modules of the groups: `picochat --help` needs neither
+torch nor pydantic.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ Exit codes: 0 done. 1 unexpected error. 2 wrong usage. 3 an honest no (preflight
 4 bad input. 5 network or Hub. 129, 130 and 143 interrupted; the same command goes on. In a pipe, `set -o pipefail` keeps
 them.
 """
-LESS_MEMORY = "a smaller --scale, fewer processes (--set host.workers=1), or a machine with more memory"
+LESS_MEMORY = (
+    "a smaller --scale, fewer processes (--set host.workers=1), or a machine with more memory"
+)
 WORDS_THAT_MAY_BE_EMPTY = ("--dataset-summary", "--eval-summary", "--commit-message")
 
 app = typer.Typer(
@@ -53,7 +57,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback(help=HELP)
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     pass
@@ -66,14 +73,19 @@ def main() -> None:
 
 
 def run_command(arguments: list[str]) -> int:
-    """Run one command line. Foreseen errors are printed to stderr and give their exit code; bugs keep their traceback."""
+    """Run one command line.
+
+    Foreseen errors are printed to stderr and give their exit code; bugs keep their traceback.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
         signal.signal(signal.SIGHUP, _terminate)
     try:
         require_values(arguments)
         code = app(arguments, prog_name="picochat", standalone_mode=False)
-        if code == 130:  # what the library makes of a KeyboardInterrupt inside a command, without a word
+        if (
+            code == 130
+        ):  # what the library makes of a KeyboardInterrupt inside a command, without a word
             return _say(_interrupted())
     except PicochatError as error:
         return _say(error)
@@ -91,7 +103,9 @@ def run_command(arguments: list[str]) -> int:
 
 
 def require_values(arguments: list[str]) -> None:
-    """Raises WrongUsage for an empty value, which a shell makes of a variable that is not set: no path and no name is empty."""
+    """Raises WrongUsage for an empty value, which a shell makes of a variable that is not set: no
+    path and no name is empty.
+    """
     for number, argument in enumerate(arguments):
         name, separator, value = argument.partition("=")
         if argument and not (separator and name.startswith("--") and not value):
@@ -99,7 +113,9 @@ def require_values(arguments: list[str]) -> None:
         option = name or (arguments[number - 1] if number else "")
         if option not in WORDS_THAT_MAY_BE_EMPTY:
             where = option if option.startswith("--") else f"argument {number + 1}"
-            raise WrongUsage(f"{where} is empty", fix="give it a value; a shell variable there may not be set")
+            raise WrongUsage(
+                f"{where} is empty", fix="give it a value; a shell variable there may not be set"
+            )
 
 
 def _say(error: PicochatError) -> int:
@@ -111,7 +127,9 @@ def _say(error: PicochatError) -> int:
 
 
 def _usage_exit(error: Exception) -> int | None:
-    """The exit code of the command-line library's own errors (unknown flag, missing value), shown; None for anything else."""
+    """The exit code of the command-line library's own errors (unknown flag, missing value), shown;
+    None for anything else.
+    """
     if type(error).__name__ == "Abort":
         return _say(_interrupted())
     show = getattr(error, "show", None)
@@ -122,7 +140,9 @@ def _usage_exit(error: Exception) -> int | None:
 
 
 def _interrupted() -> Interrupted:
-    return Interrupted(signal.SIGINT, "interrupted; what was finished is kept", fix="the same command goes on")
+    return Interrupted(
+        signal.SIGINT, "interrupted; what was finished is kept", fix="the same command goes on"
+    )
 
 
 def _host_problem(error: OSError) -> PicochatError:
@@ -131,19 +151,25 @@ def _host_problem(error: OSError) -> PicochatError:
     where = f" ({name})" if name else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return HostProblem(
-            f"the disk is full{where}; what was finished is kept", fix="free some space, then the same command goes on"
+            f"the disk is full{where}; what was finished is kept",
+            fix="free some space, then the same command goes on",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return BadInput(
-            f"no permission to write or read there{where}", fix="choose another folder, or change its owner or mode"
+            f"no permission to write or read there{where}",
+            fix="choose another folder, or change its owner or mode",
         )
     if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
-        return BadInput(f"a path cannot be used: {error.strerror}{where}", fix="choose another path")
+        return BadInput(
+            f"a path cannot be used: {error.strerror}{where}", fix="choose another path"
+        )
     return HostProblem(f"the system said: {error.strerror or error}{where}")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(number, "terminated; what was finished is kept", fix="the same command goes on")
+    raise Interrupted(
+        number, "terminated; what was finished is kept", fix="the same command goes on"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The generated pages under docs/: checks.md, config.md, artifacts.md and the JSON Schemas of the files that people write.
+"""The generated pages under docs/: checks.md, config.md, artifacts.md and the JSON Schemas of the
+files that people write.
 
 Each is made from the code that it describes.
 
-    python -m picochat.cli.pages --write docs     write them
-    python -m picochat.cli.pages --check docs     exit 1, naming each page that differs from the code
+    python -m picochat.cli.pages --write docs     write them python -m picochat.cli.pages --check
+    docs     exit 1, naming each page that differs from the code
 
 Pages that people write are not touched.
 """
@@ -55,7 +56,11 @@ def config_page() -> str:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             about = _first_line(section)
-            parts.append(f"## {name}\n\n" + (f"{about}\n\n" if about else "") + _settings_table(section, name))
+            parts.append(
+                f"## {name}\n\n"
+                + (f"{about}\n\n" if about else "")
+                + _settings_table(section, name)
+            )
     return "\n".join(parts) + "\n" + _scales_part()
 
 
@@ -63,7 +68,10 @@ def _settings_table(section: type[BaseModel], prefix: str) -> str:
     lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
     for name, field in section.model_fields.items():
         kind = cell(_type_text(field.annotation) + _limits_text(field))
-        lines.append(f"| `{prefix}.{name}` | {kind} | {_default_text(field)} | {cell(field.description or '')} |")
+        lines.append(
+            f"| `{prefix}.{name}` | {kind} | {_default_text(field)} |"
+            f" {cell(field.description or '')} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -71,8 +79,14 @@ def _scales_part() -> str:
     parts = ["## Scales\n\nWhat each scale sets. Other settings keep their defaults.\n"]
     for scale in SCALES:
         device = f"{scale.gpus} GPU{'s' if scale.gpus > 1 else ''}" if scale.gpus else "CPU"
-        settings = ", ".join(f"`{key}={_value_text(value)}`" for key, value in _changed_settings(scale.config).items())
-        parts.append(f"### {scale.name}\n\n{scale.purpose[0].upper()}{scale.purpose[1:]} ({device}).\n\n{settings}\n")
+        settings = ", ".join(
+            f"`{key}={_value_text(value)}`"
+            for key, value in _changed_settings(scale.config).items()
+        )
+        parts.append(
+            f"### {scale.name}\n\n{scale.purpose[0].upper()}{scale.purpose[1:]}"
+            f" ({device}).\n\n{settings}\n"
+        )
     return "\n".join(parts)
 
 
@@ -82,18 +96,38 @@ def _changed_settings(config: RunConfig) -> dict[str, object]:
     for name, field in RunConfig.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
-            defaults.update({f"{name}.{key}": inner.get_default() for key, inner in section.model_fields.items()})
+            defaults.update(
+                {
+                    f"{name}.{key}": inner.get_default()
+                    for key, inner in section.model_fields.items()
+                }
+            )
         else:
             defaults[name] = field.get_default()
-    return {key: value for key, value in flatten(config).items() if key != "scale" and value != defaults[key]}
+    return {
+        key: value
+        for key, value in flatten(config).items()
+        if key != "scale" and value != defaults[key]
+    }
 
 
 def artifacts_page() -> str:
     """Every artifact with its folder, files and facts, and the pages at the top of a run folder."""
     lines = ["| kind | folder | files |", "|---|---|---|"]
     lines += [f"| {place.kind} | `{place.folder}/` | {cell(place.files)} |" for place in PLACES]
-    lines += ["", "## At the top of a run folder", "", "`run.json` (the resolved configuration, each value with its origin),"]
-    lines += ["`machine.json` (the host), and copies of published files, which `picochat run verify` compares:", ""]
+    lines += [
+        "",
+        "## At the top of a run folder",
+        "",
+        "`run.json` (the resolved configuration, each value with its origin),",
+    ]
+    lines += [
+        (
+            "`machine.json` (the host), and copies of published files, which `picochat run verify`"
+            " compares:"
+        ),
+        "",
+    ]
     lines += [f"- `{name}` from `{_folder_of(kind)}/{file}`" for name, kind, file in FRONT_PAGES]
     facts = [_facts_part(place.kind, place.facts) for place in PLACES if place.facts is not None]
     live = ["", "## Live facts", "", _facts_part("metrics.jsonl", MetricsRow, "field")]
@@ -102,9 +136,17 @@ def artifacts_page() -> str:
 
 def _facts_part(kind: str, facts: type[BaseModel], unit: str = "fact") -> str:
     about = _first_line(facts)
-    lines = [f"### {kind}", "", *([about, ""] if about else []), f"| {unit} | type | meaning |", "|---|---|---|"]
+    lines = [
+        f"### {kind}",
+        "",
+        *([about, ""] if about else []),
+        f"| {unit} | type | meaning |",
+        "|---|---|---|",
+    ]
     for name, field in facts.model_fields.items():
-        lines.append(f"| `{name}` | {cell(_type_text(field.annotation))} | {cell(field.description or '')} |")
+        lines.append(
+            f"| `{name}` | {cell(_type_text(field.annotation))} | {cell(field.description or '')} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -135,7 +177,12 @@ def _type_text(annotation: Any) -> str:
 
 def _limits_text(field: FieldInfo) -> str:
     signs = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
-    found = [f"{sign} {getattr(item, name)}" for item in field.metadata for name, sign in signs if hasattr(item, name)]
+    found = [
+        f"{sign} {getattr(item, name)}"
+        for item in field.metadata
+        for name, sign in signs
+        if hasattr(item, name)
+    ]
     return f" ({', '.join(found)})" if found else ""
 
 
@@ -144,7 +191,9 @@ def _default_text(field: FieldInfo) -> str:
 
 
 def _value_text(value: object) -> str:
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )
 
 
 PAGES: tuple[tuple[str, Callable[[], str]], ...] = (
@@ -158,7 +207,11 @@ PAGES: tuple[tuple[str, Callable[[], str]], ...] = (
 
 def stale_pages(folder: Path) -> list[str]:
     """Names of generated pages that are absent or differ from what the code would write."""
-    return [name for name, make in PAGES if not (folder / name).is_file() or (folder / name).read_text("utf-8") != make()]
+    return [
+        name
+        for name, make in PAGES
+        if not (folder / name).is_file() or (folder / name).read_text("utf-8") != make()
+    ]
 
 
 def write_pages(folder: Path) -> None:

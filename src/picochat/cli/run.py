@@ -1,4 +1,7 @@
-"""`picochat run`: the run itself, its bundle, its verification, its state. No logic: flags in, functions called, lines out."""
+"""`picochat run`: the run itself, its bundle, its verification, its state.
+
+No logic: flags in, functions called, lines out.
+"""
 
 from __future__ import annotations
 
@@ -15,43 +18,75 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command("tiny")
 def tiny(
-    out_dir: Annotated[Path, typer.Option(help="the run folder; the same command goes on where it stopped")],
+    out_dir: Annotated[
+        Path, typer.Option(help="the run folder; the same command goes on where it stopped")
+    ],
     dataset_pack: Annotated[Path, typer.Option(help="dataset_pack.json")],
     scale: Annotated[str, typer.Option(help="a preset; `picochat scales` lists them")] = "tiny",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the scale's")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bf16")] = None,
     matmul_precision: Annotated[str | None, typer.Option(help="highest, high or medium")] = None,
-    attn_backend: Annotated[str | None, typer.Option(help="auto, flash, cudnn, efficient, math or fa3")] = None,
-    torch_compile: Annotated[bool | None, typer.Option("--torch-compile/--no-torch-compile", help="compile the step")] = None,
-    long_run_gate_profile: Annotated[str | None, typer.Option(help="research, first_release or skill_release")] = None,
+    attn_backend: Annotated[
+        str | None, typer.Option(help="auto, flash, cudnn, efficient, math or fa3")
+    ] = None,
+    torch_compile: Annotated[
+        bool | None, typer.Option("--torch-compile/--no-torch-compile", help="compile the step")
+    ] = None,
+    long_run_gate_profile: Annotated[
+        str | None, typer.Option(help="research, first_release or skill_release")
+    ] = None,
     base_steps: Annotated[int | None, typer.Option(help="steps of the base stage")] = None,
     sft_steps: Annotated[int | None, typer.Option(help="steps of the SFT stage")] = None,
     seed: Annotated[int | None, typer.Option(help="of weights, data order and splits")] = None,
     drop_near_duplicates: Annotated[
         bool | None,
-        typer.Option("--drop-near-duplicates/--keep-near-duplicates", help="all but the first document of each cluster"),
+        typer.Option(
+            "--drop-near-duplicates/--keep-near-duplicates",
+            help="all but the first document of each cluster",
+        ),
     ] = None,
     external_eval: Annotated[
         list[str] | None,
         typer.Option(
             metavar="auto|none|NAME=PATH",
-            help="published benchmarks to score: auto is ARC-Easy, HellaSwag and PIQA from the Hub; may repeat",
+            help=(
+                "published benchmarks to score: auto is ARC-Easy, HellaSwag and PIQA from the Hub;"
+                " may repeat"
+            ),
         ),
     ] = None,
     external_eval_max_rows: Annotated[
-        int | None, typer.Option(min=0, help="of each benchmark, the same rows in every run; 0: all")
+        int | None,
+        typer.Option(min=0, help="of each benchmark, the same rows in every run; 0: all"),
     ] = None,
-    gpu_hour_usd: Annotated[float | None, typer.Option(help="price of a GPU hour, for the forecast")] = None,
+    gpu_hour_usd: Annotated[
+        float | None, typer.Option(help="price of a GPU hour, for the forecast")
+    ] = None,
     budget_usd: Annotated[float | None, typer.Option(help="the forecast warns above it")] = None,
-    checkpoint_minutes: Annotated[float | None, typer.Option(help="time between saved training states")] = None,
-    track: Annotated[
-        list[str] | None, typer.Option(help="also send the figures of training to tensorboard, trackio or wandb; may repeat")
+    checkpoint_minutes: Annotated[
+        float | None, typer.Option(help="time between saved training states")
     ] = None,
-    preflight_only: Annotated[bool, typer.Option(help="stop after the preflight; exit 3 where it blocks")] = False,
-    train_anyway: Annotated[bool, typer.Option(help="train although the preflight blocks; the gate will not approve")] = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="any other setting")] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="also send the figures of training to tensorboard, trackio or wandb; may repeat"
+        ),
+    ] = None,
+    preflight_only: Annotated[
+        bool, typer.Option(help="stop after the preflight; exit 3 where it blocks")
+    ] = False,
+    train_anyway: Annotated[
+        bool, typer.Option(help="train although the preflight blocks; the gate will not approve")
+    ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="any other setting"),
+    ] = None,
 ) -> None:
-    """Turn a pack into a chat model with a verdict. `tiny` is only the name: --scale decides the size."""
+    """Turn a pack into a chat model with a verdict.
+
+    `tiny` is only the name: --scale decides the size.
+    """
     from picochat.pipeline import RunRequest, run_pack
 
     flags: dict[str, object] = {
@@ -93,10 +128,16 @@ def bundle(
     run_dir: Annotated[Path, typer.Option(help="the run folder")],
     out: Annotated[Path | None, typer.Option(help="the .tgz; default: <run>-bundle.tgz")] = None,
     logs_dir: Annotated[Path | None, typer.Option(help="logs to include")] = None,
-    strict: Annotated[bool, typer.Option(help="refuse an incomplete run, naming what is missing")] = False,
-    include_weights: Annotated[bool, typer.Option(help="the scored checkpoint and the base checkpoint")] = True,
+    strict: Annotated[
+        bool, typer.Option(help="refuse an incomplete run, naming what is missing")
+    ] = False,
+    include_weights: Annotated[
+        bool, typer.Option(help="the scored checkpoint and the base checkpoint")
+    ] = True,
     include_token_shards: Annotated[bool, typer.Option(help="the encoded corpus, large")] = False,
-    include_replay: Annotated[bool, typer.Option(help="the state that verify --replay starts from, large")] = False,
+    include_replay: Annotated[
+        bool, typer.Option(help="the state that verify --replay starts from, large")
+    ] = False,
 ) -> None:
     """Put a run's evidence into one reproducible .tgz. A blocked verdict is evidence too."""
     from picochat.release.bundle import make_bundle
@@ -122,29 +163,51 @@ def verify(
     path: Annotated[Path, typer.Argument(help="a bundle, or a run folder")],
     as_json: Annotated[bool, typer.Option("--json", help="one object instead of lines")] = False,
     replay: Annotated[
-        int | None, typer.Option(min=1, help="train this many base steps again from the kept state, and compare the losses")
+        int | None,
+        typer.Option(
+            min=1,
+            help="train this many base steps again from the kept state, and compare the losses",
+        ),
     ] = None,
     ask: Annotated[
         int | None,
-        typer.Option(min=1, help="ask the shipped weights so many recorded questions again, and compare the replies"),
+        typer.Option(
+            min=1,
+            help=(
+                "ask the shipped weights so many recorded questions again, and compare the replies"
+            ),
+        ),
     ] = None,
     ask_seed: Annotated[
-        int | None, typer.Option(min=0, help="with --ask: which questions; default: drawn by chance, and printed")
+        int | None,
+        typer.Option(
+            min=0, help="with --ask: which questions; default: drawn by chance, and printed"
+        ),
     ] = None,
     run_dir: Annotated[
         Path | None,
         typer.Option(
-            help="with --replay or --ask: the run folder that holds token shards and state, or weights, where a bundle does not"
+            help=(
+                "with --replay or --ask: the run folder that holds token shards and state, or"
+                " weights, where a bundle does not"
+            )
         ),
     ] = None,
 ) -> None:
-    """Check a bundle without network or GPU: digests, the chain between artifacts, the claims computed again. Exit 3: it differs."""
+    """Check a bundle without network or GPU: digests, the chain between artifacts, the claims
+    computed again. Exit 3: it differs.
+    """
     from picochat.release.verify import holding, inspect_bundle
 
     if run_dir is not None and replay is None and ask is None:
-        raise WrongUsage("--run-dir is of use with --replay or --ask alone", fix="--ask 50 asks 50 recorded questions again")
+        raise WrongUsage(
+            "--run-dir is of use with --replay or --ask alone",
+            fix="--ask 50 asks 50 recorded questions again",
+        )
     if ask_seed is not None and ask is None:
-        raise WrongUsage("--ask-seed is of use with --ask alone", fix=f"--ask 50 --ask-seed {ask_seed}")
+        raise WrongUsage(
+            "--ask-seed is of use with --ask alone", fix=f"--ask 50 --ask-seed {ask_seed}"
+        )
     if replay is None:
         report = inspect_bundle(path)
     else:
@@ -156,7 +219,9 @@ def verify(
 
         report = with_questions(report, ask, ask_seed, run_dir)
     if as_json:
-        typer.echo(json.dumps(report.to_json(), sort_keys=True))  # in ASCII: names in a bundle are other people's
+        typer.echo(
+            json.dumps(report.to_json(), sort_keys=True)
+        )  # in ASCII: names in a bundle are other people's
         raise typer.Exit(report.exit_code)
     for line in holding(report).lines():
         typer.echo(line)

@@ -1,8 +1,9 @@
 """Standard output and error that outlast their readers and take any text.
 
-In `picochat ... 2>&1 | tee log`, Ctrl-C ends tee first: what picochat then says has no reader, and an error of writing must not
-end the work that is just being saved. The same holds for `| head -1` and for a terminal that was closed. A full disk under a
-log is still an error: that reader is there, and misses something.
+In `picochat ... 2>&1 | tee log`, Ctrl-C ends tee first: what picochat then says has no reader, and
+an error of writing must not end the work that is just being saved. The same holds for `| head -1`
+and for a terminal that was closed. A full disk under a log is still an error: that reader is there,
+and misses something.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ READER_GONE = (errno.EPIPE, errno.EIO)
 
 
 class Outlasting(io.FileIO):
-    """The file descriptor `number`, to write to; after its reader is gone, what is written is dropped."""
+    """The file descriptor `number`, to write to; after its reader is gone, what is written is
+    dropped.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number, "w", closefd=False)
@@ -37,11 +40,18 @@ class Outlasting(io.FileIO):
 
 
 def outlast_readers() -> None:
-    """Put such streams in the place of sys.stdout and sys.stderr. What their encoding lacks is written as an escape."""
+    """Put such streams in the place of sys.stdout and sys.stderr.
+
+    What their encoding lacks is written as an escape.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):  # None where the caller closed it
             stream.flush()
             lines = stream.line_buffering or stream.write_through
             raw = io.BufferedWriter(Outlasting(stream.fileno()))
-            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=lines))
+            setattr(
+                sys,
+                name,
+                io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=lines),
+            )

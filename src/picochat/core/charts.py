@@ -1,8 +1,10 @@
-"""Small charts as SVG text: lines with axes, bars with intervals, a verdict table. No library, no script, no font file.
+"""Small charts as SVG text: lines with axes, bars with intervals, a verdict table. No library, no
+script, no font file.
 
-The same values give the same bytes: coordinates are rounded to a tenth. Each chart brings its own background and follows
-the reader's light or dark setting, so it reads alike in a README, in the HTML report and alone. Not for interactive use,
-and not for more than a few hundred points a line: see `thin`.
+The same values give the same bytes: coordinates are rounded to a tenth. Each chart brings its own
+background and follows the reader's light or dark setting, so it reads alike in a README, in the
+HTML report and alone. Not for interactive use, and not for more than a few hundred points a line:
+see `thin`.
 """
 
 from __future__ import annotations
@@ -19,14 +21,18 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Frame:
-    """The size of a line chart in pixels; other charts take the width, and the height that they need."""
+    """The size of a line chart in pixels; other charts take the width, and the height that they
+    need.
+    """
 
     width: int
     height: int
 
 
 WIDE = Frame(760, 388)
-NARROW = Frame(400, 290)  # two beside each other on a screen, one on a phone, its text still readable
+NARROW = Frame(
+    400, 290
+)  # two beside each other on a screen, one on a phone, its text still readable
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 84, 52
 BAR_HEIGHT = 46
 ROW_HEIGHT = 24
@@ -57,8 +63,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
-    """A share with its interval. `marks` are other shares to compare with, by the position of their name in the legend: the
-    first is a line, the second a diamond, the third a dashed line, so that nobody needs colours to tell them apart."""
+    """A share with its interval. `marks` are other shares to compare with, by the position of their
+    name in the legend: the first is a line, the second a diamond, the third a dashed line, so that
+    nobody needs colours to tell them apart."""
 
     label: str
     value: float | None
@@ -77,7 +84,10 @@ class VerdictRow:
 
 
 def thin(points: Sequence[Point], limit: int = 300) -> list[Point]:
-    """At most `limit` points: means of equal runs of neighbours, the last point as it is. Short lines are not changed."""
+    """At most `limit` points: means of equal runs of neighbours, the last point as it is.
+
+    Short lines are not changed.
+    """
     if len(points) <= limit:
         return list(points)
     size = -(-(len(points) - 1) // (limit - 1))
@@ -95,13 +105,21 @@ def line_chart(
     frame: Frame = WIDE,
     least: float | None = None,
 ) -> str:
-    """Lines over shared axes, with a legend and dashed reference lines (label, y). Says so where there is nothing to draw.
+    """Lines over shared axes, with a legend and dashed reference lines (label, y). Says so where
+    there is nothing to draw.
 
     least: a value that the y axis holds in any case, such as 0.
     """
-    lines = [Line(line.label, [p for p in line.points if all(map(math.isfinite, p))], line.dots) for line in lines]
+    lines = [
+        Line(line.label, [p for p in line.points if all(map(math.isfinite, p))], line.dots)
+        for line in lines
+    ]
     xs = [x for line in lines for x, _ in line.points]
-    ys = [y for line in lines for _, y in line.points] + [y for _, y in references] + ([] if least is None else [least])
+    ys = (
+        [y for line in lines for _, y in line.points]
+        + [y for _, y in references]
+        + ([] if least is None else [least])
+    )
     if not xs:
         return _document(title, 90, [_text(16, 66, "nothing was measured", "pc-mute")], frame.width)
     x_ticks, y_ticks = nice_ticks(min(xs), max(xs)), nice_ticks(min(ys), max(ys))
@@ -113,7 +131,9 @@ def line_chart(
         body += _reference(label, y_at(y), frame.width)
     for number, line in enumerate(lines):
         body += _polyline(line, number % 4, x_at, y_at)
-    return _document(title, frame.height, [*body, *_legend([line.label for line in lines])], frame.width)
+    return _document(
+        title, frame.height, [*body, *_legend([line.label for line in lines])], frame.width
+    )
 
 
 def nice_ticks(low: float, high: float, about: int = 6) -> list[float]:
@@ -129,8 +149,12 @@ def nice_ticks(low: float, high: float, about: int = 6) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def bar_chart(title: str, bars: Sequence[Bar], marks: Sequence[str] = (), width: int = NARROW.width) -> str:
-    """Horizontal bars from 0 to 1 with interval whiskers, each under its label; `marks` names what is drawn across them."""
+def bar_chart(
+    title: str, bars: Sequence[Bar], marks: Sequence[str] = (), width: int = NARROW.width
+) -> str:
+    """Horizontal bars from 0 to 1 with interval whiskers, each under its label; `marks` names what
+    is drawn across them.
+    """
     if not bars:
         return _document(title, 90, [_text(16, 66, "nothing was measured", "pc-mute")], width)
     bottom = TOP + BAR_HEIGHT * len(bars)
@@ -153,11 +177,17 @@ def verdict_table(title: str, rows: Sequence[VerdictRow], summary: str = "") -> 
         y = TOP + ROW_HEIGHT * number
         status = row.status if row.status in ("pass", "warn", "block") else "unmeasured"
         body.append(_rule(16, y + 8, WIDE.width - 16, y + 8, "pc-grid"))
-        body.append(f'<circle class="pc-{status}" cx="24" cy="{_n(y - 4)}" r="5"><title>{status}</title></circle>')
+        body.append(
+            f'<circle class="pc-{status}" cx="24" cy="{_n(y - 4)}"'
+            f' r="5"><title>{status}</title></circle>'
+        )
         body.append(_text(40, y, row.name, "pc-ink pc-mono"))
         body.append(_text(names + 8, y, row.measured, f"pc-{status} pc-mono"))
         body.append(_text(values + 8, y, row.bound, "pc-mute pc-mono"))
-    width = max(WIDE.width, round(values + 24 + CHARACTER * max((len(row.bound) for row in rows), default=0)))
+    width = max(
+        WIDE.width,
+        round(values + 24 + CHARACTER * max((len(row.bound) for row in rows), default=0)),
+    )
     return _document(title, TOP + ROW_HEIGHT * len(rows), body, width)
 
 
@@ -167,7 +197,10 @@ def _document(title: str, height: float, body: Sequence[str], width: int = WIDE.
         f'<svg xmlns="http://www.w3.org/2000/svg" class="pc" role="img" {size}>',
         f"<title>{escape(title)}</title>",
         STYLE,
-        f'<rect class="pc-bg" x="0.5" y="0.5" width="{width - 1}" height="{_n(height - 1)}" rx="6"/>',
+        (
+            f'<rect class="pc-bg" x="0.5" y="0.5" width="{width - 1}" height="{_n(height - 1)}"'
+            ' rx="6"/>'
+        ),
         _text(16, 26, title, "pc-ink pc-title"),
     ]
     return "\n".join([*head, *body, "</svg>"]) + "\n"
@@ -201,16 +234,24 @@ def _axes(
 
 
 def _reference(label: str, y: float, width: int) -> list[str]:
-    dash = f'<line class="pc-axis" stroke-dasharray="5 4" x1="{LEFT}" y1="{_n(y)}" x2="{width - RIGHT}" y2="{_n(y)}"/>'
+    dash = (
+        f'<line class="pc-axis" stroke-dasharray="5 4" x1="{LEFT}" y1="{_n(y)}"'
+        f' x2="{width - RIGHT}" y2="{_n(y)}"/>'
+    )
     return [dash, _text(width - RIGHT - 6, y - 6, label, "pc-mute", "end")]
 
 
-def _polyline(line: Line, colour: int, x_at: Callable[[float], float], y_at: Callable[[float], float]) -> list[str]:
+def _polyline(
+    line: Line, colour: int, x_at: Callable[[float], float], y_at: Callable[[float], float]
+) -> list[str]:
     places = [(x_at(x), y_at(y)) for x, y in line.points]
     joined = " ".join(f"{_n(x)},{_n(y)}" for x, y in places)
     parts = [f'<polyline class="pc-s{colour}" points="{joined}"/>'] if places else []
     if line.dots:
-        parts += [f'<circle class="pc-s{colour}" fill="none" cx="{_n(x)}" cy="{_n(y)}" r="3"/>' for x, y in places]
+        parts += [
+            f'<circle class="pc-s{colour}" fill="none" cx="{_n(x)}" cy="{_n(y)}" r="3"/>'
+            for x, y in places
+        ]
     return parts
 
 
@@ -218,7 +259,10 @@ def _legend(labels: Sequence[str]) -> list[str]:
     parts: list[str] = []
     x = 16.0
     for number, label in enumerate(labels):
-        parts.append(f'<line class="pc-s{number % 4}" stroke-width="3" x1="{_n(x)}" y1="44" x2="{_n(x + 18)}" y2="44"/>')
+        parts.append(
+            f'<line class="pc-s{number % 4}" stroke-width="3" x1="{_n(x)}" y1="44"'
+            f' x2="{_n(x + 18)}" y2="44"/>'
+        )
         parts.append(_text(x + 24, 48, label, "pc-mute"))
         x += 44 + CHARACTER * len(label)
     return parts
@@ -226,23 +270,36 @@ def _legend(labels: Sequence[str]) -> list[str]:
 
 def _bar(bar: Bar, y: float, at: Callable[[float], float]) -> list[str]:
     middle = y + BAR_HEIGHT - 20
-    parts = [_text(at(0), y + 8, bar.label, "pc-ink"), _text(at(1), y + 8, bar.text, "pc-mute", "end")]
+    parts = [
+        _text(at(0), y + 8, bar.label, "pc-ink"),
+        _text(at(1), y + 8, bar.text, "pc-mute", "end"),
+    ]
     if bar.value is not None:
         size = f'width="{_n(max(0.0, at(bar.value) - at(0)))}" height="14"'
         parts.append(f'<rect class="pc-bar" x="{_n(at(0))}" y="{_n(middle - 7)}" {size} rx="2"/>')
     if bar.low is not None and bar.high is not None:
         parts.append(_rule(at(bar.low), middle, at(bar.high), middle, "pc-axis", 2))
-        parts += [_rule(at(end), middle - 5, at(end), middle + 5, "pc-axis", 2) for end in (bar.low, bar.high)]
-    return parts + [_mark(number, at(mark), middle) for number, mark in enumerate(bar.marks) if mark is not None]
+        parts += [
+            _rule(at(end), middle - 5, at(end), middle + 5, "pc-axis", 2)
+            for end in (bar.low, bar.high)
+        ]
+    return parts + [
+        _mark(number, at(mark), middle) for number, mark in enumerate(bar.marks) if mark is not None
+    ]
 
 
 def _mark(number: int, x: float, middle: float) -> str:
     """The line, the diamond or the dashed line across a bar."""
     if number == 1:
-        corners = " ".join(f"{_n(x + dx)},{_n(middle + dy)}" for dx, dy in ((0, -6), (6, 0), (0, 6), (-6, 0)))
+        corners = " ".join(
+            f"{_n(x + dx)},{_n(middle + dy)}" for dx, dy in ((0, -6), (6, 0), (0, 6), (-6, 0))
+        )
         return f'<polygon class="pc-diamond" points="{corners}"/>'
     style = "pc-bound" if number == 0 else "pc-chance"
-    return f'<line class="{style}" x1="{_n(x)}" y1="{_n(middle - 11)}" x2="{_n(x)}" y2="{_n(middle + 11)}"/>'
+    return (
+        f'<line class="{style}" x1="{_n(x)}" y1="{_n(middle - 11)}" x2="{_n(x)}"'
+        f' y2="{_n(middle + 11)}"/>'
+    )
 
 
 def _mark_legend(names: Sequence[str]) -> list[str]:
@@ -255,7 +312,10 @@ def _mark_legend(names: Sequence[str]) -> list[str]:
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float, style: str, width: int = 1) -> str:
-    return f'<line class="{style}" stroke-width="{width}" x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}"/>'
+    return (
+        f'<line class="{style}" stroke-width="{width}" x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}"'
+        f' y2="{_n(y2)}"/>'
+    )
 
 
 def _text(x: float, y: float, text: str, style: str, anchor: str = "start") -> str:

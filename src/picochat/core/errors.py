@@ -8,8 +8,9 @@
     |-- HubProblem           5   the network or the Hub
     `-- Interrupted    129...    SIGHUP 129, SIGINT 130, SIGTERM 143, after the work was saved
 
-Library code raises; only `cli/` prints and exits. An error carries every problem of the thing it speaks of, not only the
-first, and each problem can carry its remedy: a command to paste or a sentence that says what to do.
+Library code raises; only `cli/` prints and exits. An error carries every problem of the thing it
+speaks of, not only the first, and each problem can carry its remedy: a command to paste or a
+sentence that says what to do.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class PicochatError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, *, fix: str | None = None, problems: Iterable[Problem] = ()) -> None:
+    def __init__(
+        self, what: str, *, fix: str | None = None, problems: Iterable[Problem] = ()
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.fix = fix

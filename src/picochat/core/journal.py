@@ -1,6 +1,8 @@
-"""A journal: one JSON object a line, appended and flushed, so that a kill costs at most the line being written.
+"""A journal: one JSON object a line, appended and flushed, so that a kill costs at most the line
+being written.
 
-Readers ignore a torn last line. Who writes it does not know who reads it. Holds no results: results are artifacts.
+Readers ignore a torn last line. Who writes it does not know who reads it. Holds no results: results
+are artifacts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What this machine is, without importing torch: processors, memory, disk, GPU by its driver's tool, versions, commit.
+"""What this machine is, without importing torch: processors, memory, disk, GPU by its driver's
+tool, versions, commit.
 
 Everything here is an observation: it is recorded, never part of an artifact's digest.
 """
@@ -70,9 +71,12 @@ def process_count() -> int:
 
 
 def process_age_s() -> float | None:
-    """Seconds since this process was started by the system; None where the system does not say (only Linux does)."""
+    """Seconds since this process was started by the system; None where the system does not say
+    (only Linux does).
+    """
     try:
-        # The command in parentheses may hold spaces; field 22 of stat(5) is the start in clock ticks since boot.
+        # The command in parentheses may hold spaces; field 22 of stat(5) is the start in clock
+        # ticks since boot.
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, AttributeError):
@@ -119,19 +123,28 @@ def _versions() -> dict[str, str]:
 
 
 def picochat_version() -> str:
-    """The installed version and the commit of the checkout, as far as they are known: `0.1.0 at 3f2a...`."""
+    """The installed version and the commit of the checkout, as far as they are known: `0.1.0 at
+    3f2a...`.
+    """
     commit = _commit()
     return _versions().get("picochat", "not installed") + (f" at {commit}" if commit else "")
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this code runs from, with `-dirty` where files differ; None outside a checkout."""
+    """The commit of the checkout this code runs from, with `-dirty` where files differ; None
+    outside a checkout.
+    """
     here = Path(__file__).resolve().parent
-    return _output(["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]).strip() or None
+    return (
+        _output(["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]).strip()
+        or None
+    )
 
 
 def _output(command: list[str]) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return ""

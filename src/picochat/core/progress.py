@@ -1,7 +1,8 @@
 """Progress for long work: what is done, at which rate, how long it will still take.
 
-On a terminal one line is rewritten in place; elsewhere (a pipe into `tee`) plain lines appear, the first within a second
-and then every few seconds. Everything goes to stderr: stdout is for data. Knows nothing about what is being done.
+On a terminal one line is rewritten in place; elsewhere (a pipe into `tee`) plain lines appear, the
+first within a second and then every few seconds. Everything goes to stderr: stdout is for data.
+Knows nothing about what is being done.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def say(message: str) -> None:
 
 
 def say_in_handler(message: str) -> None:
-    """The same from a signal handler: past the stream, which may be in the middle of a write and would refuse a second one."""
+    """The same from a signal handler: past the stream, which may be in the middle of a write and
+    would refuse a second one.
+    """
     with suppress(OSError):  # nobody reads any more
         os.write(STDERR, f"{CLEAR_LINE if animated(sys.stderr) else ''}{message}\n".encode())
 
@@ -148,7 +151,11 @@ class Progress:
 
 
 def track(
-    items: Iterable[T], label: str, total: float | None, unit: str, size: Callable[[T], float] | None = None
+    items: Iterable[T],
+    label: str,
+    total: float | None,
+    unit: str,
+    size: Callable[[T], float] | None = None,
 ) -> Iterator[T]:
     """The items, with progress: each counts 1, or what `size` says."""
     with Progress(label, total, unit) as progress:

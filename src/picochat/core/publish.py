@@ -1,13 +1,16 @@
-"""Artifacts: folders that are either absent or whole, each with a manifest that chains digests back to its inputs.
+"""Artifacts: folders that are either absent or whole, each with a manifest that chains digests back
+to its inputs.
 
-`publish` gives a hidden draft folder on the same disk. On a clean exit its files are synced and hashed, `manifest.json` is
-written last, and one rename makes the artifact appear. On an error or a kill nothing appears. A folder that already
-stands there is set aside under a new name, never overwritten.
+`publish` gives a hidden draft folder on the same disk. On a clean exit its files are synced and
+hashed, `manifest.json` is written last, and one rename makes the artifact appear. On an error or a
+kill nothing appears. A folder that already stands there is set aside under a new name, never
+overwritten.
 
-Two classes of files: `files` follow from the inputs alone and enter the artifact's digest; `observations` (timings, live
-metrics, host measurements) are hashed too, so that nobody can change them unseen, but do not enter the digest: the same
-run on the same machine gives the same digests. Does not protect against someone who rewrites manifest and files alike:
-for that, publish the digest, or sign the bundle.
+Two classes of files: `files` follow from the inputs alone and enter the artifact's digest;
+`observations` (timings, live metrics, host measurements) are hashed too, so that nobody can change
+them unseen, but do not enter the digest: the same run on the same machine gives the same digests.
+Does not protect against someone who rewrites manifest and files alike: for that, publish the
+digest, or sign the bundle.
 """
 
 from __future__ import annotations
@@ -47,8 +50,12 @@ class Manifest(Record):
     facts: dict[str, Any]
 
     def digest(self) -> str:
-        """sha256 over kind, inputs' digests, files and facts: equal for equal work, whatever the clock said."""
-        return digest_json(self.model_dump(mode="json", include={"kind", "inputs", "files", "facts"}))
+        """sha256 over kind, inputs' digests, files and facts: equal for equal work, whatever the
+        clock said.
+        """
+        return digest_json(
+            self.model_dump(mode="json", include={"kind", "inputs", "files", "facts"})
+        )
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,10 @@ class Artifact:
 
 @dataclass
 class Draft:
-    """The hidden folder that becomes the artifact. `workspace` outlives a kill: resumable work goes there."""
+    """The hidden folder that becomes the artifact.
+
+    `workspace` outlives a kill: resumable work goes there.
+    """
 
     folder: Path
     workspace: Path
@@ -93,13 +103,20 @@ class Draft:
 
 
 def artifact_key(config: object, inputs: Mapping[str, str], version: int) -> str:
-    """What decides whether a published artifact still stands: its config section, its inputs, the stage's version."""
+    """What decides whether a published artifact still stands: its config section, its inputs, the
+    stage's version.
+    """
     return digest_json({"config": config, "inputs": dict(inputs), "version": version})
 
 
 @contextmanager
-def publish(place: Path, kind: str, key: str, inputs: Mapping[str, str]) -> Generator[Draft, None, None]:
-    """Make the artifact `place` from what the caller writes into the draft. See the head of this file."""
+def publish(
+    place: Path, kind: str, key: str, inputs: Mapping[str, str]
+) -> Generator[Draft, None, None]:
+    """Make the artifact `place` from what the caller writes into the draft.
+
+    See the head of this file.
+    """
     folder = place.with_name(f".{place.name}.draft")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -116,11 +133,15 @@ def publish(place: Path, kind: str, key: str, inputs: Mapping[str, str]) -> Gene
 def open_workspace(place: Path, key: str) -> Path:
     """The folder for resumable work towards the artifact `place` of `key`.
 
-    Work towards another key is set aside, not resumed; work towards this one that was set aside is taken up again.
+    Work towards another key is set aside, not resumed; work towards this one that was set aside is
+    taken up again.
     """
     workspace = place.with_name(f"{place.name}.work")
     if workspace.exists() and not _is_towards(workspace, key):
-        say(f"{workspace} holds unfinished work for other settings or inputs, which is kept: {set_aside(workspace).name}")
+        say(
+            f"{workspace} holds unfinished work for other settings or inputs, which is kept:"
+            f" {set_aside(workspace).name}"
+        )
     former = next((folder for folder in superseded(workspace) if _is_towards(folder, key)), None)
     if former is not None and not workspace.exists():
         os.rename(former, workspace)
@@ -140,7 +161,9 @@ def _is_towards(workspace: Path, key: str) -> bool:
 
 
 def _finish(draft: Draft, place: Path, kind: str, key: str, inputs: Mapping[str, str]) -> Artifact:
-    names = sorted(str(path.relative_to(draft.folder)) for path in draft.folder.rglob("*") if path.is_file())
+    names = sorted(
+        str(path.relative_to(draft.folder)) for path in draft.folder.rglob("*") if path.is_file()
+    )
     digests = {name: _sync_and_digest(draft.folder / name) for name in names}
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -188,11 +211,15 @@ def superseded(place: Path) -> list[Path]:
     """What was set aside from `place`, the latest first."""
     found = place.parent.glob(f"{glob.escape(place.name)}.superseded-*")
     numbered = {path: path.name.rpartition("-")[2] for path in found}
-    return sorted((path for path, number in numbered.items() if number.isdecimal()), key=lambda path: -int(numbered[path]))
+    return sorted(
+        (path for path, number in numbered.items() if number.isdecimal()),
+        key=lambda path: -int(numbered[path]),
+    )
 
 
 def take_back(place: Path, kind: str, key: str) -> Artifact | None:
-    """An artifact made from just this key that was set aside, whole, at `place` again; what stands there changes places with it.
+    """An artifact made from just this key that was set aside, whole, at `place` again; what stands
+    there changes places with it.
 
     None where there is none. So nobody pays twice for trying another setting and going back.
     """
@@ -211,7 +238,10 @@ def take_back(place: Path, kind: str, key: str) -> Artifact | None:
 
 
 def open_artifact(place: Path, kind: str, *, made_by: str | None = None) -> Artifact:
-    """The published artifact at `place`. Raises BadInput where it is absent or of another kind; reads no payload."""
+    """The published artifact at `place`.
+
+    Raises BadInput where it is absent or of another kind; reads no payload.
+    """
     if not (place / MANIFEST).exists():
         raise BadInput(f"{kind} {place} is missing or incomplete", fix=made_by)
     manifest = read_record(Manifest, place / MANIFEST, "manifest", fix=remake(place))
@@ -234,7 +264,10 @@ def find_artifact(place: Path, kind: str, key: str) -> Artifact | None:
 
 
 def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:
-    """As `find_artifact`, with every file hashed. One that is damaged is set aside, to be made again, and None is returned."""
+    """As `find_artifact`, with every file hashed.
+
+    One that is damaged is set aside, to be made again, and None is returned.
+    """
     try:
         artifact = find_artifact(place, kind, key)
         changed = changed_files(place, artifact.manifest) if artifact else []
@@ -249,7 +282,9 @@ def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:
 def changed_files(place: Path, manifest: Manifest) -> list[str]:
     """Names of files whose bytes differ from the manifest, that are absent, or that nobody listed."""
     expected = {**manifest.files, **manifest.observations}
-    found = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()} - {MANIFEST}
+    found = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()} - {
+        MANIFEST
+    }
     changed = sorted(found - set(expected))
     for name, digest in expected.items():
         if name not in found or digest_file(place / name) != digest.sha256:
@@ -258,7 +293,10 @@ def changed_files(place: Path, manifest: Manifest) -> list[str]:
 
 
 def adopt(artifact: Artifact, place: Path) -> Artifact:
-    """The same artifact at another place, by hard links where the disk allows, else by copy. Costs no second download."""
+    """The same artifact at another place, by hard links where the disk allows, else by copy.
+
+    Costs no second download.
+    """
     existing = find_artifact(place, artifact.kind, artifact.manifest.key)
     if existing is not None and existing.digest == artifact.digest:
         return existing
@@ -281,7 +319,10 @@ def link_or_copy(source: str | Path, target: str | Path) -> str:
 
 
 def is_held(place: Path) -> bool:
-    """Whether another process holds `place` for itself (see `exclusive`) at this moment. Writes nothing."""
+    """Whether another process holds `place` for itself (see `exclusive`) at this moment.
+
+    Writes nothing.
+    """
     try:
         with place.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -294,7 +335,8 @@ def is_held(place: Path) -> bool:
 
 @contextmanager
 def exclusive(place: Path, holder: str, *, wait: bool = False) -> Generator[None, None, None]:
-    """Hold `place` for this process alone. Where another process holds it: wait for that to end, or raise WrongUsage at once.
+    """Hold `place` for this process alone. Where another process holds it: wait for that to end, or
+    raise WrongUsage at once.
 
     The kernel drops the lock with the process, so a kill leaves nothing to clean up.
     """
@@ -306,7 +348,9 @@ def exclusive(place: Path, holder: str, *, wait: bool = False) -> Generator[None
             stream.seek(0)
             busy = f"{holder} is in use by another process ({stream.read().strip() or 'unknown'})"
             if not wait:
-                raise WrongUsage(busy, fix="wait for it to end, or choose another --out-dir") from None
+                raise WrongUsage(
+                    busy, fix="wait for it to end, or choose another --out-dir"
+                ) from None
             say(f"{busy}; waiting for it")
             fcntl.flock(stream, fcntl.LOCK_EX)
         stream.truncate(0)

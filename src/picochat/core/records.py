@@ -1,7 +1,8 @@
-"""JSON in and out: one canonical form, digests over it, and typed records that refuse what they do not know.
+"""JSON in and out: one canonical form, digests over it, and typed records that refuse what they do
+not know.
 
-The canonical form (sorted keys, no spaces, UTF-8, no NaN) is what digests are taken of, so two machines agree on them.
-Does not handle weights (safetensors) or token shards (raw integers).
+The canonical form (sorted keys, no spaces, UTF-8, no NaN) is what digests are taken of, so two
+machines agree on them. Does not handle weights (safetensors) or token shards (raw integers).
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ READ_BLOCK_BYTES = 1 << 20
 
 
 class Record(BaseModel):
-    """A frozen value with known fields. Unknown keys and wrong types are errors, in code as in files."""
+    """A frozen value with known fields.
+
+    Unknown keys and wrong types are errors, in code as in files.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
@@ -32,13 +36,21 @@ R = TypeVar("R", bound=Record)
 
 
 def canonical_json(value: object) -> bytes:
-    """The one byte string of a JSON value: sorted keys, no spaces, UTF-8. Raises ValueError for NaN and infinity."""
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """The one byte string of a JSON value: sorted keys, no spaces, UTF-8.
+
+    Raises ValueError for NaN and infinity.
+    """
+    return json.dumps(
+        plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def pretty_json(value: object) -> bytes:
     """The same value for people: indented, sorted, ending in a newline."""
-    return (json.dumps(plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (
+        json.dumps(plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+        + "\n"
+    ).encode()
 
 
 def plain(value: object) -> Any:
@@ -55,7 +67,9 @@ def plain(value: object) -> Any:
 
 
 def finite_or_none(number: float | None) -> float | None:
-    """The number where it is finite, else None: NaN cannot be written as JSON, and None counts as unmeasured."""
+    """The number where it is finite, else None: NaN cannot be written as JSON, and None counts as
+    unmeasured.
+    """
     return number if number is not None and math.isfinite(number) else None
 
 
@@ -98,18 +112,26 @@ def write_json(path: Path, value: object) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Raises BadInput where a file cannot be written at `path`: for work that takes long and writes at its end. Writes nothing."""
+    """Raises BadInput where a file cannot be written at `path`: for work that takes long and writes
+    at its end. Writes nothing.
+    """
     folder = path.parent
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     if path.is_dir():
         raise BadInput(
-            f"{path} is a folder, and a file is to be written there", fix=f"name a file, such as {path / 'page.html'}"
+            f"{path} is a folder, and a file is to be written there",
+            fix=f"name a file, such as {path / 'page.html'}",
         )
     if not folder.is_dir():
-        raise BadInput(f"{path} cannot be written: {folder} is not a folder", fix="choose another path")
+        raise BadInput(
+            f"{path} cannot be written: {folder} is not a folder", fix="choose another path"
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise BadInput(f"{path} cannot be written: no permission in {folder}", fix="choose another folder, or change its mode")
+        raise BadInput(
+            f"{path} cannot be written: no permission in {folder}",
+            fix="choose another folder, or change its mode",
+        )
 
 
 def open_input(path: Path, what: str) -> BinaryIO:
@@ -125,7 +147,10 @@ def open_input(path: Path, what: str) -> BinaryIO:
 
 
 def read_json(path: Path, what: str = "file", *, fix: str | None = None) -> Any:
-    """The JSON value of a file. Raises BadInput with line and column where it is absent or is not JSON."""
+    """The JSON value of a file.
+
+    Raises BadInput with line and column where it is absent or is not JSON.
+    """
     with open_input(path, what) as stream:
         data = stream.read()
     try:
@@ -136,14 +161,17 @@ def read_json(path: Path, what: str = "file", *, fix: str | None = None) -> Any:
         return load_json(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise BadInput(f"{what} {path} is not valid JSON: {error.msg} at {where}", fix=fix) from None
+        raise BadInput(
+            f"{what} {path} is not valid JSON: {error.msg} at {where}", fix=fix
+        ) from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{what} {path} is not usable JSON: {error}", fix=fix) from None
 
 
 def load_json(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError also for what readers disagree on (a key that stands twice, NaN) and for
-    numbers of thousands of digits; RecursionError for thousands of brackets."""
+    """The value of a JSON text. Raises ValueError also for what readers disagree on (a key that
+    stands twice, NaN) and for numbers of thousands of digits; RecursionError for thousands of
+    brackets."""
     return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
@@ -151,7 +179,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
+        raise ValueError(
+            f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in one"
+            " object"
+        )
     return value
 
 
@@ -160,9 +191,17 @@ def _refuse_constant(name: str) -> None:
 
 
 def parse_record(
-    model: type[R], value: object, where: str, *, fix: str | None = None, error: type[PicochatError] = BadInput
+    model: type[R],
+    value: object,
+    where: str,
+    *,
+    fix: str | None = None,
+    error: type[PicochatError] = BadInput,
 ) -> R:
-    """`value` (as JSON gives it) as a record. Raises `error` that lists every wrong field, with "did you mean"."""
+    """`value` (as JSON gives it) as a record.
+
+    Raises `error` that lists every wrong field, with "did you mean".
+    """
     try:
         text = json.dumps(value, allow_nan=False)
     except ValueError:
@@ -219,9 +258,14 @@ def read_jsonl(path: Path, what: str = "file") -> Iterator[tuple[int, dict[str, 
             except UnicodeDecodeError:
                 raise BadInput(f"{what} {path}, line {number}: not UTF-8 text") from None
             except json.JSONDecodeError as error:
-                raise BadInput(f"{what} {path}, line {number}: not valid JSON ({error.msg})") from None
+                raise BadInput(
+                    f"{what} {path}, line {number}: not valid JSON ({error.msg})"
+                ) from None
             except (ValueError, RecursionError) as error:
                 raise BadInput(f"{what} {path}, line {number}: not usable JSON ({error})") from None
             if not isinstance(value, dict):
-                raise BadInput(f"{what} {path}, line {number}: a JSON object is needed, found {type(value).__name__}")
+                raise BadInput(
+                    f"{what} {path}, line {number}: a JSON object is needed, found"
+                    f" {type(value).__name__}"
+                )
             yield number, value

@@ -1,8 +1,8 @@
 """Work over all cores: tasks done by several processes, their results in the order of the tasks.
 
-Processes are spawned, not forked: the caller may hold threads of torch or of a network client. An interrupt reaches the
-whole terminal group; the caller answers for it, the workers stay quiet and end. Few results wait at a time, so memory does
-not grow with the number of tasks.
+Processes are spawned, not forked: the caller may hold threads of torch or of a network client. An
+interrupt reaches the whole terminal group; the caller answers for it, the workers stay quiet and
+end. Few results wait at a time, so memory does not grow with the number of tasks.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ _opened: list[Callable[[Any], Any]] = []
 _open: list[Callable[[], Callable[[Any], Any]]] = []
 
 
-def in_order(open_worker: Callable[[], Callable[[T], R]], tasks: Iterable[T], processes: int) -> Generator[R, None, None]:
+def in_order(
+    open_worker: Callable[[], Callable[[T], R]], tasks: Iterable[T], processes: int
+) -> Generator[R, None, None]:
     """What the function that `open_worker` gives makes of each task, in their order.
 
-    `open_worker` is called once in each process, to load what all its tasks need; it, tasks and results must be picklable
-    where there are several processes. With one process, or one task, all happens here. An error in a task is raised here;
-    HostProblem where one of the processes was killed.
+    `open_worker` is called once in each process, to load what all its tasks need; it, tasks and
+    results must be picklable where there are several processes. With one process, or one task, all
+    happens here. An error in a task is raised here; HostProblem where one of the processes was
+    killed.
     """
     if isinstance(tasks, Sized):
         processes = min(processes, len(tasks))
@@ -40,7 +43,9 @@ def in_order(open_worker: Callable[[], Callable[[T], R]], tasks: Iterable[T], pr
         work = open_worker()
         yield from (work(task) for task in tasks)
         return
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_start, initargs=(open_worker,))
+    pool = ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=_start, initargs=(open_worker,)
+    )
     waiting: deque[Future[R]] = deque()
     try:
         for task in tasks:
@@ -51,7 +56,8 @@ def in_order(open_worker: Callable[[], Callable[[T], R]], tasks: Iterable[T], pr
             yield waiting.popleft().result()
     except BrokenProcessPool:
         raise HostProblem(
-            "a worker process was killed, most often because memory ran out; what was finished is kept",
+            "a worker process was killed, most often because memory ran out; what was finished is"
+            " kept",
             fix="the same command goes on; fewer processes need less memory: --set host.workers=1",
         ) from None
     finally:
@@ -74,7 +80,9 @@ def _end_with_caller() -> None:
 
 
 def _do(task: Any) -> Any:
-    """Opens at the first task and not at the start, so that an error on opening is a task's error and keeps its type."""
+    """Opens at the first task and not at the start, so that an error on opening is a task's error
+    and keeps its type.
+    """
     if not _opened:
         _opened.append(_open[0]())
     return _opened[0](task)

@@ -1,7 +1,8 @@
-"""Work that is shared out over ranks, as pipelines of datatrove: its local, Slurm and Ray executors run them.
+"""Work that is shared out over ranks, as pipelines of datatrove: its local, Slurm and Ray executors
+run them.
 
-Needs the extra `datatrove`. Holds no engine: ranks are started, queued and repeated by datatrove. The work itself knows
-nothing of it, and may be repeated: what stands is not made again.
+Needs the extra `datatrove`. Holds no engine: ranks are started, queued and repeated by datatrove.
+The work itself knows nothing of it, and may be repeated: what stands is not made again.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ from picochat.core.errors import BadInput
 try:
     from datatrove.pipeline.base import PipelineStep  # pyright: ignore[reportMissingImports]
 except ModuleNotFoundError:
-    raise BadInput("work on several machines needs datatrove", fix="pip install 'picochat[datatrove]'") from None
+    raise BadInput(
+        "work on several machines needs datatrove", fix="pip install 'picochat[datatrove]'"
+    ) from None
 
 Work = Callable[[int, int], int]
 
 
 class RankStage(NamedTuple):
-    """One pipeline: its steps, and over how many tasks it runs. Every stage needs all tasks of the stage before it."""
+    """One pipeline: its steps, and over how many tasks it runs.
+
+    Every stage needs all tasks of the stage before it.
+    """
 
     name: str
     pipeline: list[Any]
@@ -29,7 +35,10 @@ class RankStage(NamedTuple):
 
 
 class RankStep(PipelineStep):
-    """What one rank does in one stage. `work(rank, ranks)` returns how many of `counted` it did, for datatrove's statistics."""
+    """What one rank does in one stage.
+
+    `work(rank, ranks)` returns how many of `counted` it did, for datatrove's statistics.
+    """
 
     type = "PICOCHAT"
 
@@ -50,7 +59,8 @@ def stage(name: str, counted: str, work: Work, tasks: int) -> RankStage:
 def run_locally(stages: Iterable[RankStage], logging_dir: str | Path, workers: int) -> None:
     """All stages on this machine, `workers` ranks at a time. Repeat it after a failure.
 
-    datatrove's own marks of finished ranks are not trusted: they do not say for which request they were set.
+    datatrove's own marks of finished ranks are not trusted: they do not say for which request they
+    were set.
     """
     from datatrove.executor.local import LocalPipelineExecutor  # pyright: ignore[reportMissingImports]
 

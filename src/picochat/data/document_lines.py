@@ -1,4 +1,5 @@
-"""Documents as the lines of a shard: JSON objects with "id" and "text", one at a time or many in one pass, of equal bytes.
+"""Documents as the lines of a shard: JSON objects with "id" and "text", one at a time or many in
+one pass, of equal bytes.
 
 Does not judge texts (`formats/usable.py`), and takes none that could not stand in UTF-8.
 """
@@ -21,14 +22,18 @@ def document_line(id: str, text: str) -> bytes:
 def document_lines(texts: list[bytes], id_prefix: str, first: int) -> list[bytes]:
     """The texts as documents `<id_prefix><number>` from `first` on; of an empty text an empty line.
 
-    As `document_line`, some ten times as fast: all texts are escaped in one pass. Usable texts hold no NUL, which parts them.
+    As `document_line`, some ten times as fast: all texts are escaped in one pass. Usable texts hold
+    no NUL, which parts them.
     """
     if not texts:
         return []
     prefix = b'{"id":' + _text_as_json(id_prefix)[:-1].encode()
     escaped = _escaped(b"\0".join(texts)).split(b"\0")
     lines = enumerate(zip(texts, escaped, strict=True), start=first)
-    return [b'%b%d","text":"%b"}\n' % (prefix, number, inside) if text else b"" for number, (text, inside) in lines]
+    return [
+        b'%b%d","text":"%b"}\n' % (prefix, number, inside) if text else b""
+        for number, (text, inside) in lines
+    ]
 
 
 def _escaped(data: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """What lies in a folder of data: its files, and what looks like data and cannot be read.
 
-Links to files are followed, wherever they lead (download caches are made of them); links to folders are not, so no loop is
-walked twice. Hidden files and folders never count. Opens nothing.
+Links to files are followed, wherever they lead (download caches are made of them); links to folders
+are not, so no loop is walked twice. Hidden files and folders never count. Opens nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from picochat.data.formats.rows import format_of
 
 @dataclass(frozen=True)
 class FolderListing:
-    """Names relative to the folder, with forward slashes, sorted. `unusable`: name of a would-be data file -> why it is none."""
+    """Names relative to the folder, with forward slashes, sorted.
+
+    `unusable`: name of a would-be data file -> why it is none.
+    """
 
     files: list[str]
     unusable: dict[str, str]
@@ -42,7 +45,11 @@ def list_folder(folder: Path) -> FolderListing:
     for place, folders, names in os.walk(folder, onerror=_refuse_folder):
         below = Path(place).relative_to(folder)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        linked += [(below / name).as_posix() for name in folders if os.path.islink(os.path.join(place, name))]
+        linked += [
+            (below / name).as_posix()
+            for name in folders
+            if os.path.islink(os.path.join(place, name))
+        ]
         for name in names:
             if name.startswith("."):
                 continue
@@ -74,5 +81,10 @@ def _problem(path: str) -> str | None:
 
 
 def _kind(mode: int) -> str:
-    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+    kinds = (
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
     return next((name for test, name in kinds if test(mode)), "something special")

@@ -1,6 +1,8 @@
-"""Path patterns as recipes and dataset cards write them: `*` within one folder, `**` over folders, `?`, `[abc]`.
+"""Path patterns as recipes and dataset cards write them: `*` within one folder, `**` over folders,
+`?`, `[abc]`.
 
-Case matters, a leading `./` does not. Brace sets ({a,b}) are not known: cards and recipes list patterns instead.
+Case matters, a leading `./` does not. Brace sets ({a,b}) are not known: cards and recipes list
+patterns instead.
 """
 
 from __future__ import annotations

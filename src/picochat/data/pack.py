@@ -1,7 +1,8 @@
 """Packs and recipes: which sources make a corpus, and which rows go with it.
 
-`dataset_pack.json` names a corpus (a path, or a recipe of sources) and the SFT and eval rows; paths in it are relative to
-its own folder. Loading checks the pack, the recipe and every source at once. Reads no document: `corpus` does.
+`dataset_pack.json` names a corpus (a path, or a recipe of sources) and the SFT and eval rows; paths
+in it are relative to its own folder. Loading checks the pack, the recipe and every source at once.
+Reads no document: `corpus` does.
 """
 
 from __future__ import annotations
@@ -15,8 +16,21 @@ from typing import Any, cast
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from picochat.core.errors import BadInput, Problem, did_you_mean
-from picochat.core.records import Record, digest_file, digest_json, read_json, read_record, write_json
-from picochat.data.documents import DocumentsManifest, SourceFile, file_path, list_source_files, read_manifest
+from picochat.core.records import (
+    Record,
+    digest_file,
+    digest_json,
+    read_json,
+    read_record,
+    write_json,
+)
+from picochat.data.documents import (
+    DocumentsManifest,
+    SourceFile,
+    file_path,
+    list_source_files,
+    read_manifest,
+)
 
 ALIASES = ("chat_input", "eval_input")
 TASK_PACK = "picochat data task-pack --dataset-pack"
@@ -25,8 +39,12 @@ TASK_PACK = "picochat data task-pack --dataset-pack"
 class PackCorpus(Record):
     """Where the corpus is: one file or folder (`input`), or a recipe of several."""
 
-    input: str | None = Field(default=None, description="one file or folder of documents, relative to the pack's folder")
-    recipe: str | None = Field(default=None, description="a corpus_recipe.json, relative to the pack's folder")
+    input: str | None = Field(
+        default=None, description="one file or folder of documents, relative to the pack's folder"
+    )
+    recipe: str | None = Field(
+        default=None, description="a corpus_recipe.json, relative to the pack's folder"
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> PackCorpus:
@@ -38,18 +56,29 @@ class PackCorpus(Record):
 class DatasetPack(Record):
     """`dataset_pack.json`. `chat` and `eval` may be absent or empty until a run needs them."""
 
-    name: str | None = Field(default=None, description="name of the pack; without one, the file's name without its ending")
+    name: str | None = Field(
+        default=None,
+        description="name of the pack; without one, the file's name without its ending",
+    )
     description: str = Field(default="", description="what the pack is for, in a sentence")
-    corpus: PackCorpus = Field(description="the text to train on: a path, or an object with one of `input` and `recipe`")
+    corpus: PackCorpus = Field(
+        description="the text to train on: a path, or an object with one of `input` and `recipe`"
+    )
     chat: str | None = Field(
         default=None,
         validation_alias=AliasChoices("chat", "chat_input"),
-        description="SFT rows (JSON lines), relative to the pack's folder; `picochat data task-pack` makes them",
+        description=(
+            "SFT rows (JSON lines), relative to the pack's folder; `picochat data task-pack` makes"
+            " them"
+        ),
     )
     eval: str | None = Field(
         default=None,
         validation_alias=AliasChoices("eval", "eval_input"),
-        description="eval rows (JSON lines), relative to the pack's folder; `picochat data task-pack` makes them",
+        description=(
+            "eval rows (JSON lines), relative to the pack's folder; `picochat data task-pack` makes"
+            " them"
+        ),
     )
 
     @field_validator("corpus", mode="before")
@@ -59,31 +88,58 @@ class DatasetPack(Record):
 
 
 class RecipeSource(Record):
-    """One source. `weight` 2.5 reads each document two or three times, 0.25 a quarter of them, by hash of the id."""
+    """One source.
 
-    path: str = Field(description="a file, or a folder that is walked in sorted order; relative to the recipe's folder")
+    `weight` 2.5 reads each document two or three times, 0.25 a quarter of them, by hash of the id.
+    """
+
+    path: str = Field(
+        description=(
+            "a file, or a folder that is walked in sorted order; relative to the recipe's folder"
+        )
+    )
     label: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$",
-        description="the source's name in reports and document ids, unique in the recipe; without one, the folder's name",
+        description=(
+            "the source's name in reports and document ids, unique in the recipe; without one, the"
+            " folder's name"
+        ),
     )
     include: list[str] | None = Field(
-        default=None, description="globs of the files to read, relative to `path`; without them, every file of a known kind"
+        default=None,
+        description=(
+            "globs of the files to read, relative to `path`; without them, every file of a known"
+            " kind"
+        ),
     )
-    exclude: list[str] = Field(default_factory=list, description="globs of files to leave out; they win over `include`")
-    reason: str | None = Field(default=None, description="why the source is in the recipe, for those who read it")
+    exclude: list[str] = Field(
+        default_factory=list, description="globs of files to leave out; they win over `include`"
+    )
+    reason: str | None = Field(
+        default=None, description="why the source is in the recipe, for those who read it"
+    )
     weight: float = Field(
         default=1.0,
         gt=0,
         le=100,
-        description="how often a document is trained on in one pass: 2.5 is two or three times, 0.25 a quarter of the documents",
+        description=(
+            "how often a document is trained on in one pass: 2.5 is two or three times, 0.25 a"
+            " quarter of the documents"
+        ),
     )
     min_chars: int | None = Field(
         default=None,
         ge=1,
-        description="shorter documents of this source are dropped and counted; data.min_chars if that is more",
+        description=(
+            "shorter documents of this source are dropped and counted; data.min_chars if that is"
+            " more"
+        ),
     )
-    text_column: str = Field(default="text", description="the column or key that holds the text, in parquet and JSON lines")
+    text_column: str = Field(
+        default="text",
+        description="the column or key that holds the text, in parquet and JSON lines",
+    )
 
 
 class CorpusRecipe(Record):
@@ -91,20 +147,34 @@ class CorpusRecipe(Record):
 
     name: str | None = Field(default=None, description="name of the recipe")
     description: str = Field(default="", description="what the corpus is, in a sentence")
-    sources: list[RecipeSource] = Field(min_length=1, description="where the documents come from, read in this order")
-    exclude: list[str] = Field(default_factory=list, description="globs of files to leave out of every source")
+    sources: list[RecipeSource] = Field(
+        min_length=1, description="where the documents come from, read in this order"
+    )
+    exclude: list[str] = Field(
+        default_factory=list, description="globs of files to leave out of every source"
+    )
     exclude_documents: list[str] = Field(
-        default_factory=list, description="ids of documents to leave out, as reports name them: LABEL:ID"
+        default_factory=list,
+        description="ids of documents to leave out, as reports name them: LABEL:ID",
     )
 
 
-PACK_KEYS = f"keys of a pack: {', '.join(DatasetPack.model_fields)}; of its corpus: {', '.join(PackCorpus.model_fields)}"
-RECIPE_KEYS = f"keys of a recipe: {', '.join(CorpusRecipe.model_fields)}; of a source: {', '.join(RecipeSource.model_fields)}"
+PACK_KEYS = (
+    f"keys of a pack: {', '.join(DatasetPack.model_fields)}; of its corpus:"
+    f" {', '.join(PackCorpus.model_fields)}"
+)
+RECIPE_KEYS = (
+    f"keys of a recipe: {', '.join(CorpusRecipe.model_fields)}; of a source:"
+    f" {', '.join(RecipeSource.model_fields)}"
+)
 
 
 @dataclass(frozen=True)
 class LoadedSource:
-    """A source that exists, with the files that are read of it. `manifest` where it is a folder of imported documents."""
+    """A source that exists, with the files that are read of it.
+
+    `manifest` where it is a folder of imported documents.
+    """
 
     label: str
     path: Path
@@ -139,21 +209,33 @@ class LoadedPack:
     eval_path: Path | None
 
     def content_digest(self) -> str:
-        """Equal for equal text and equal treatment of it, wherever pack and sources lie together; SFT and eval rows do not enter.
+        """Equal for equal text and equal treatment of it, wherever pack and sources lie together;
+        SFT and eval rows do not enter.
 
         Reads files whose digest nobody stated (about 1 s per GB).
         """
         sources = [_source_content(source) for source in self.sources]
-        return digest_json({"pack": self.portable_pack(), "recipe": self.portable_recipe(), "sources": sources})
+        return digest_json(
+            {"pack": self.portable_pack(), "recipe": self.portable_recipe(), "sources": sources}
+        )
 
     def rows_digest(self) -> str:
         """Equal for equal SFT and eval rows; a file that is not there counts as None."""
         paths = {"chat": self.chat_path, "eval": self.eval_path}
-        return digest_json({key: digest_file(path) if path and path.is_file() else None for key, path in paths.items()})
+        return digest_json(
+            {
+                key: digest_file(path) if path and path.is_file() else None
+                for key, path in paths.items()
+            }
+        )
 
     def portable_pack(self) -> dict[str, object]:
-        """The pack without its SFT and eval rows, and an absolute path by its name alone: the same on every machine."""
-        corpus = {kind: _portable(path) for kind, path in self.pack.corpus.model_dump(mode="json").items()}
+        """The pack without its SFT and eval rows, and an absolute path by its name alone: the same
+        on every machine.
+        """
+        corpus = {
+            kind: _portable(path) for kind, path in self.pack.corpus.model_dump(mode="json").items()
+        }
         return {"name": self.name, "description": self.pack.description, "corpus": corpus}
 
     def portable_recipe(self) -> dict[str, object]:
@@ -165,11 +247,17 @@ class LoadedPack:
 
 
 def load_pack(path: Path) -> LoadedPack:
-    """The pack at `path`. Raises BadInput with every problem of pack, recipe and sources, each with its remedy."""
+    """The pack at `path`.
+
+    Raises BadInput with every problem of pack, recipe and sources, each with its remedy.
+    """
     path = pack_file(path)
     if not path.is_file():
         state = "is a folder without a dataset_pack.json" if path.is_dir() else "does not exist"
-        raise BadInput(f"pack {path} {state}", fix="name the dataset_pack.json with --dataset-pack; docs/examples shows some")
+        raise BadInput(
+            f"pack {path} {state}",
+            fix="name the dataset_pack.json with --dataset-pack; docs/examples shows some",
+        )
     pack = read_record(DatasetPack, path, "pack", fix=PACK_KEYS)
     problems: list[Problem] = []
     recipe, folder = _load_recipe(path, pack)
@@ -178,7 +266,9 @@ def load_pack(path: Path) -> LoadedPack:
     eval_path = _rows_path(path, "eval", pack.eval, problems)
     if problems:
         raise BadInput(f"pack {path} is not usable", problems=problems)
-    return LoadedPack(path, pack.name or path.stem, pack, recipe, tuple(sources), chat_path, eval_path)
+    return LoadedPack(
+        path, pack.name or path.stem, pack, recipe, tuple(sources), chat_path, eval_path
+    )
 
 
 def pack_file(path: Path) -> Path:
@@ -187,7 +277,9 @@ def pack_file(path: Path) -> Path:
 
 
 def promote(pack_path: Path, chat: Path, eval: Path) -> None:
-    """Name these SFT and eval rows in the pack, relative to its folder; nothing else of the file's content changes."""
+    """Name these SFT and eval rows in the pack, relative to its folder; nothing else of the file's
+    content changes.
+    """
     read_record(DatasetPack, pack_path, "pack")
     value = cast("dict[str, Any]", read_json(pack_path, "pack"))
     promoted = {key: item for key, item in value.items() if key not in ALIASES}
@@ -198,7 +290,10 @@ def promote(pack_path: Path, chat: Path, eval: Path) -> None:
 
 def source_digests(source: LoadedSource) -> dict[str, str]:
     """File name -> sha256, as the documents' manifest states it, else read from the file."""
-    return {file.name: file.sha256 or digest_file(file_path(source.path, file.name)) for file in source.files}
+    return {
+        file.name: file.sha256 or digest_file(file_path(source.path, file.name))
+        for file in source.files
+    }
 
 
 def _portable(path: str | None) -> str | None:
@@ -216,15 +311,22 @@ def _source_content(source: LoadedSource) -> Mapping[str, object]:
 
 
 def _load_recipe(path: Path, pack: DatasetPack) -> tuple[CorpusRecipe, Path]:
-    """The recipe and the folder that its paths are relative to; a plain input is a recipe of one source."""
+    """The recipe and the folder that its paths are relative to; a plain input is a recipe of one
+    source.
+    """
     if pack.corpus.recipe is not None:
         recipe_path = path.parent / pack.corpus.recipe
-        return read_record(CorpusRecipe, recipe_path, f"recipe of pack {path},", fix=RECIPE_KEYS), recipe_path.parent
+        return (
+            read_record(CorpusRecipe, recipe_path, f"recipe of pack {path},", fix=RECIPE_KEYS),
+            recipe_path.parent,
+        )
     assert pack.corpus.input is not None
     return CorpusRecipe(sources=[RecipeSource(path=pack.corpus.input)]), path.parent
 
 
-def _load_sources(recipe: CorpusRecipe, folder: Path, problems: list[Problem]) -> list[LoadedSource]:
+def _load_sources(
+    recipe: CorpusRecipe, folder: Path, problems: list[Problem]
+) -> list[LoadedSource]:
     sources: list[LoadedSource] = []
     labels: set[str] = set()
     for number, item in enumerate(recipe.sources):
@@ -233,7 +335,12 @@ def _load_sources(recipe: CorpusRecipe, folder: Path, problems: list[Problem]) -
         if source is None:
             continue
         if source.label in labels:
-            problems.append(Problem(f"{where}: the label {source.label!r} is taken", "give each source its own label"))
+            problems.append(
+                Problem(
+                    f"{where}: the label {source.label!r} is taken",
+                    "give each source its own label",
+                )
+            )
         labels.add(source.label)
         sources.append(source)
     return sources
@@ -251,10 +358,17 @@ def _load_source(
         problems.extend(error.problems)
         return None
     if not files:
-        problems.append(Problem(f"{where}: {path} holds no document file", "import into it, or change include and exclude"))
+        problems.append(
+            Problem(
+                f"{where}: {path} holds no document file",
+                "import into it, or change include and exclude",
+            )
+        )
         return None
     label = item.label or _label_of(path)
-    return LoadedSource(label, path, tuple(files), manifest, item.weight, item.min_chars, item.text_column, item)
+    return LoadedSource(
+        label, path, tuple(files), manifest, item.weight, item.min_chars, item.text_column, item
+    )
 
 
 def _remedy_for_absent(path: Path) -> str:
@@ -264,7 +378,10 @@ def _remedy_for_absent(path: Path) -> str:
     hint = did_you_mean(path.name, siblings)
     work = path.with_name(f"{path.name}.work")
     if work.exists():
-        return f"its import was interrupted: repeat the `picochat data hf-import` command that writes {path}"
+        return (
+            "its import was interrupted: repeat the `picochat data hf-import` command that writes"
+            f" {path}"
+        )
     return f"picochat data hf-import --documents-dir {path} ... makes it{hint}"
 
 
@@ -272,7 +389,8 @@ def _label_of(path: Path) -> str:
     """A source's own name: its folder or file; `documents` says nothing, so then the folder above."""
     name = path.parent.name if path.name == "documents" else path.name
     plain = "".join(
-        character if character.isascii() and (character.isalnum() or character in "._-") else "-" for character in name
+        character if character.isascii() and (character.isalnum() or character in "._-") else "-"
+        for character in name
     )
     return plain.lstrip("._-")[:80] or "source"
 
@@ -283,6 +401,8 @@ def _rows_path(path: Path, key: str, name: str | None, problems: list[Problem]) 
     rows = Path(os.path.normpath(path.parent / Path(name).expanduser()))
     if not rows.is_file():
         state = "is a folder" if rows.is_dir() else "does not exist"
-        problems.append(Problem(f"{key}: {rows} {state}", f"{TASK_PACK} {path} makes it, or: touch {rows}"))
+        problems.append(
+            Problem(f"{key}: {rows} {state}", f"{TASK_PACK} {path} makes it, or: touch {rows}")
+        )
         return None
     return rows

@@ -1,6 +1,8 @@
-"""The documents of a pack straight from its sources, for who needs neither splits nor duplicates found: each once, streamed.
+"""The documents of a pack straight from its sources, for who needs neither splits nor duplicates
+found: each once, streamed.
 
-Honours what the recipe says about files, lengths and documents to leave out; not weights. Ids are `LABEL:ID`, as in a corpus.
+Honours what the recipe says about files, lengths and documents to leave out; not weights. Ids are
+`LABEL:ID`, as in a corpus.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ PLAIN_ENDINGS = (".txt", ".md", ".jsonl")
 
 
 def read_pack(pack: LoadedPack, least_chars: int = 1) -> Iterator[Document]:
-    """Every usable document, in the order of sources, files and rows. Raises BadInput where a file is broken."""
+    """Every usable document, in the order of sources, files and rows.
+
+    Raises BadInput where a file is broken.
+    """
     excluded = set(pack.recipe.exclude_documents)
     for source in pack.sources:
         shortest = source.least_chars(least_chars)
@@ -27,7 +32,9 @@ def read_pack(pack: LoadedPack, least_chars: int = 1) -> Iterator[Document]:
 
 
 def expected_bytes(pack: LoadedPack) -> int | None:
-    """About how many bytes of text a pack holds, to show progress by; None where its files do not tell."""
+    """About how many bytes of text a pack holds, to show progress by; None where its files do not
+    tell.
+    """
     sizes = [_expected(source) for source in pack.sources]
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None

@@ -1,7 +1,9 @@
-"""JSON Schemas of `dataset_pack.json` and `corpus_recipe.json`, made from the records that read them.
+"""JSON Schemas of `dataset_pack.json` and `corpus_recipe.json`, made from the records that read
+them.
 
-An editor completes and checks the files with them; a file that its schema takes is one that `load_pack` parses, and the
-reverse, as a test tries. Whether paths exist and labels differ, only loading says.
+An editor completes and checks the files with them; a file that its schema takes is one that
+`load_pack` parses, and the reverse, as a test tries. Whether paths exist and labels differ, only
+loading says.
 """
 
 from __future__ import annotations
@@ -24,9 +26,16 @@ def dataset_pack_schema() -> str:
     # A bare path is short for {"input": path}, and of the two ways just one is given.
     corpus = schema["$defs"][PackCorpus.__name__]
     corpus["oneOf"] = [_given("input", "recipe"), _given("recipe", "input")]
-    properties["corpus"] = {"description": about, "anyOf": [{"type": "string"}, {"$ref": f"#/$defs/{PackCorpus.__name__}"}]}
+    properties["corpus"] = {
+        "description": about,
+        "anyOf": [{"type": "string"}, {"$ref": f"#/$defs/{PackCorpus.__name__}"}],
+    }
     for old, new in OLD_NAMES:
-        properties[old] = {**properties[new], "description": f"the older name of `{new}`", "deprecated": True}
+        properties[old] = {
+            **properties[new],
+            "description": f"the older name of `{new}`",
+            "deprecated": True,
+        }
     schema["allOf"] = [{"not": {"required": [old, new]}} for old, new in OLD_NAMES]
     return _text(schema)
 
@@ -37,7 +46,12 @@ def corpus_recipe_schema() -> str:
 
 
 def _schema(model: type[Record], name: str) -> dict[str, Any]:
-    return {"$schema": DIALECT, "$comment": "made by `make docs`; do not edit", **model.model_json_schema(), "title": name}
+    return {
+        "$schema": DIALECT,
+        "$comment": "made by `make docs`; do not edit",
+        **model.model_json_schema(),
+        "title": name,
+    }
 
 
 def _given(key: str, other: str) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""Shards of documents, compressed on several threads, with bytes that depend on the documents alone.
+"""Shards of documents, compressed on several threads, with bytes that depend on the documents
+alone.
 
-A shard is one zstd frame of {"id", "text"} lines. A shard of up to PIECE_BYTES is compressed in one call; of a larger one
-the pieces go through one after the other, while other shards are compressed. A shard appears under its name, whole and
-synced. At most a few pieces wait: who writes faster than the threads compress is held back.
+A shard is one zstd frame of {"id", "text"} lines. A shard of up to PIECE_BYTES is compressed in one
+call; of a larger one the pieces go through one after the other, while other shards are compressed.
+A shard appears under its name, whole and synced. At most a few pieces wait: who writes faster than
+the threads compress is held back.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from picochat.core.machine import usable_cores
 from picochat.core.records import Record
 from picochat.data.document_lines import document_line
 
-ZSTD_LEVEL = 3  # on prose, 6 saves 8% of the bytes for 2.6 times the seconds; 1 costs 13% more bytes
+ZSTD_LEVEL = (
+    3  # on prose, 6 saves 8% of the bytes for 2.6 times the seconds; 1 costs 13% more bytes
+)
 DEFAULT_SHARD_DOCUMENTS = 1000
 PIECE_BYTES = 8 << 20
 MOST_THREADS = 16  # each may hold a piece and its compressed form
@@ -38,13 +42,16 @@ class DocumentShard(Record):
 
 
 class ShardWriter:
-    """Writes documents into shards of `shard_documents` each, in the order of the calls. Use as a context manager.
+    """Writes documents into shards of `shard_documents` each, in the order of the calls. Use as a
+    context manager.
 
-    `add_line` gives the coming shard when it was the last document of one. `first_shard` continues after shards that an
-    earlier process completed. On an error what is incomplete is dropped.
+    `add_line` gives the coming shard when it was the last document of one. `first_shard` continues
+    after shards that an earlier process completed. On an error what is incomplete is dropped.
     """
 
-    def __init__(self, folder: Path, shard_documents: int = DEFAULT_SHARD_DOCUMENTS, *, first_shard: int = 0) -> None:
+    def __init__(
+        self, folder: Path, shard_documents: int = DEFAULT_SHARD_DOCUMENTS, *, first_shard: int = 0
+    ) -> None:
         self.folder, self.shard_documents = folder, shard_documents
         threads = min(MOST_THREADS, usable_cores())
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compress")
@@ -56,7 +63,12 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
         if self._shard is not None:
             self._shard.discard()
@@ -64,7 +76,9 @@ class ShardWriter:
     def add(self, id: str, text: str) -> Future[DocumentShard] | None:
         return self.add_line(document_line(id, text), len(text), len(text.encode()))
 
-    def add_line(self, line: bytes, characters: int, text_bytes: int) -> Future[DocumentShard] | None:
+    def add_line(
+        self, line: bytes, characters: int, text_bytes: int
+    ) -> Future[DocumentShard] | None:
         shard = self._shard
         if shard is None:
             shard = self._shard = _OpenShard(self.folder, f"shard-{self._number:06d}.jsonl.zst")
@@ -108,12 +122,19 @@ class _OpenShard:
         self.text_bytes += text_bytes
         self.waiting_bytes += len(line)
 
-    def hand_over(self, pool: ThreadPoolExecutor, pieces: threading.Semaphore, *, last: bool = False) -> None:
-        """Let a thread compress the lines so far. The pool begins its work in order, so an earlier piece is never behind."""
+    def hand_over(
+        self, pool: ThreadPoolExecutor, pieces: threading.Semaphore, *, last: bool = False
+    ) -> None:
+        """Let a thread compress the lines so far.
+
+        The pool begins its work in order, so an earlier piece is never behind.
+        """
         piece, self._lines, self.waiting_bytes = b"".join(self._lines), [], 0
         self._done = pool.submit(self._compress, piece, self._done, last, pieces)
 
-    def _compress(self, piece: bytes, before: Future[None] | None, last: bool, pieces: threading.Semaphore) -> None:
+    def _compress(
+        self, piece: bytes, before: Future[None] | None, last: bool, pieces: threading.Semaphore
+    ) -> None:
         try:
             if before is None and last:  # an eighth faster than the same bytes through a stream
                 self._write(self._compressor.compress(piece))

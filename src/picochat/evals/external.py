@@ -1,9 +1,11 @@
-"""What a model makes of benchmark items: the log-likelihood of each option as what follows the context. Facts, no scores.
+"""What a model makes of benchmark items: the log-likelihood of each option as what follows the
+context. Facts, no scores.
 
-The rules are lm-evaluation-harness's, so that both give the same numbers on the exported model with `add_bos_token=True`:
-context, a space, the option, as one text behind BOS; the option's tokens are those behind the tokens of the context alone;
-blanks that end a context belong to the option; what is longer than the model's context loses its beginning. There is no chat
-template: the published figures are of plain text, and the base model, which stands beside, knows no other.
+The rules are lm-evaluation-harness's, so that both give the same numbers on the exported model with
+`add_bos_token=True`: context, a space, the option, as one text behind BOS; the option's tokens are
+those behind the tokens of the context alone; blanks that end a context belong to the option; what
+is longer than the model's context loses its beginning. There is no chat template: the published
+figures are of plain text, and the base model, which stands beside, knows no other.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ MOST_LOGITS = 1 << 28
 
 @dataclass(frozen=True)
 class Pair:
-    """An option behind its context, as tokens. `cut`: the context lost its beginning. `too_long`: nothing of it is left."""
+    """An option behind its context, as tokens.
+
+    `cut`: the context lost its beginning. `too_long`: nothing of it is left.
+    """
 
     row: int
     option: int
@@ -48,7 +53,11 @@ def ask_benchmark(
     dtype: torch.dtype,
 ) -> list[ExternalAsked]:
     """Both models' log-likelihoods of every option of every row, in the order of the rows."""
-    pairs = [pair for number, row in enumerate(rows) for pair in pairs_of(number, row, tokenizer, chat.config.context)]
+    pairs = [
+        pair
+        for number, row in enumerate(rows)
+        for pair in pairs_of(number, row, tokenizer, chat.config.context)
+    ]
     too_long = {pair.row for pair in pairs if pair.too_long}
     possible = [pair for pair in pairs if pair.row not in too_long]
     mine = _likelihoods(chat, possible, rows, evals, dtype, f"{name}, chat model")
@@ -67,7 +76,9 @@ def ask_benchmark(
     ]
 
 
-def pairs_of(number: int, row: BenchmarkRow, tokenizer: Tokenizer, context_tokens: int) -> Iterator[Pair]:
+def pairs_of(
+    number: int, row: BenchmarkRow, tokenizer: Tokenizer, context_tokens: int
+) -> Iterator[Pair]:
     """One pair for each option of the row."""
     context = row.context.rstrip()
     blanks = row.context[len(context) :]
@@ -77,30 +88,51 @@ def pairs_of(number: int, row: BenchmarkRow, tokenizer: Tokenizer, context_token
         continuation = whole[len(read) :]
         before = [tokenizer.bos, *whole[: len(read)]]
         room = context_tokens + 1 - len(continuation)  # the last token is only ever a target
-        yield Pair(number, option, before[-room:] if room > 0 else [], continuation, room < len(before), room <= 0)
+        yield Pair(
+            number,
+            option,
+            before[-room:] if room > 0 else [],
+            continuation,
+            room < len(before),
+            room <= 0,
+        )
 
 
 def _likelihoods(
-    model: GPT, pairs: Sequence[Pair], rows: Sequence[BenchmarkRow], evals: EvalConfig, dtype: torch.dtype, label: str
+    model: GPT,
+    pairs: Sequence[Pair],
+    rows: Sequence[BenchmarkRow],
+    evals: EvalConfig,
+    dtype: torch.dtype,
+    label: str,
 ) -> list[list[float]]:
     """For each row the sum of each option; NaN for what is not among the pairs."""
     found = [[math.nan] * len(row.options) for row in rows]
     with Progress(label, len(pairs), "options") as progress:
         for batch in batches(pairs, batch_tokens(model, evals)):
-            sums = continuation_log_likelihoods(model, [(pair.context, pair.continuation) for pair in batch], dtype=dtype)
+            sums = continuation_log_likelihoods(
+                model, [(pair.context, pair.continuation) for pair in batch], dtype=dtype
+            )
             for pair, total in zip(batch, sums, strict=True):
-                found[pair.row][pair.option] = round(total, LIKELIHOOD_DIGITS) if math.isfinite(total) else math.nan
+                found[pair.row][pair.option] = (
+                    round(total, LIKELIHOOD_DIGITS) if math.isfinite(total) else math.nan
+                )
             progress.advance(len(batch))
     return found
 
 
 def batch_tokens(model: GPT, evals: EvalConfig) -> int:
     """Tokens of one batch, padding included."""
-    return min(max(1, evals.batch_rows // 4) * model.config.context, MOST_LOGITS // model.embedding.weight.shape[0])
+    return min(
+        max(1, evals.batch_rows // 4) * model.config.context,
+        MOST_LOGITS // model.embedding.weight.shape[0],
+    )
 
 
 def batches(pairs: Sequence[Pair], most_tokens: int) -> Iterator[list[Pair]]:
-    """The pairs in batches of similar length, the longest first: what does not fit the memory says so at once."""
+    """The pairs in batches of similar length, the longest first: what does not fit the memory says
+    so at once.
+    """
     batch: list[Pair] = []
     for pair in sorted(pairs, key=lambda pair: (-_length(pair), pair.row, pair.option)):
         if batch and (len(batch) + 1) * _length(batch[0]) > most_tokens:

@@ -1,9 +1,12 @@
-"""Scores on external benchmarks as a pure function of kept likelihoods. Needs no model, no texts and no torch.
+"""Scores on external benchmarks as a pure function of kept likelihoods. Needs no model, no texts
+and no torch.
 
-Two accuracies, as lm-evaluation-harness defines them: `acc` takes the option with the largest summed log-likelihood, `acc_norm`
-the one with the largest sum over the option's length in characters (not bytes, not tokens), so that a longer option is not
-punished. Of equal ones the first counts. An item with an option that is too long for the model counts as failed. One that is
-missing, or whose likelihoods are no numbers, leaves the whole benchmark unmeasured: a score over the rest would be a choice.
+Two accuracies, as lm-evaluation-harness defines them: `acc` takes the option with the largest
+summed log-likelihood, `acc_norm` the one with the largest sum over the option's length in
+characters (not bytes, not tokens), so that a longer option is not punished. Of equal ones the first
+counts. An item with an option that is too long for the model counts as failed. One that is missing,
+or whose likelihoods are no numbers, leaves the whole benchmark unmeasured: a score over the rest
+would be a choice.
 """
 
 from __future__ import annotations
@@ -26,16 +29,27 @@ def external_scores_of(
     asked: Sequence[ExternalAsked],
     dirty: Mapping[str, Collection[str]],
 ) -> dict[str, ExternalScore]:
-    """Benchmark -> score. `items`: every item that must have been asked; `dirty`: ids that the scan found, by benchmark."""
+    """Benchmark -> score.
+
+    `items`: every item that must have been asked; `dirty`: ids that the scan found, by benchmark.
+    """
     by_id = {answer.id: answer for answer in asked}
     return {
-        name: _score(facts, [item for item in items if item.benchmark == name], by_id, set(dirty.get(name, ())))
+        name: _score(
+            facts,
+            [item for item in items if item.benchmark == name],
+            by_id,
+            set(dirty.get(name, ())),
+        )
         for name, facts in benchmarks.items()
     }
 
 
 def _score(
-    facts: BenchmarkFacts, items: Sequence[BenchmarkItem], asked: Mapping[str, ExternalAsked], dirty: Collection[str]
+    facts: BenchmarkFacts,
+    items: Sequence[BenchmarkItem],
+    asked: Mapping[str, ExternalAsked],
+    dirty: Collection[str],
 ) -> ExternalScore:
     mine = {item.id: asked[item.id].log_likelihoods for item in items if item.id in asked}
     theirs = {item.id: asked[item.id].base_log_likelihoods for item in items if item.id in asked}
@@ -64,11 +78,19 @@ def is_right(item: BenchmarkItem, log_likelihoods: LogLikelihoods) -> bool:
 
 def is_right_norm(item: BenchmarkItem, log_likelihoods: LogLikelihoods) -> bool:
     """Whether the correct option has the largest sum per character."""
-    return _largest([found / count for found, count in zip(log_likelihoods, item.characters, strict=True)]) == item.correct
+    return (
+        _largest(
+            [found / count for found, count in zip(log_likelihoods, item.characters, strict=True)]
+        )
+        == item.correct
+    )
 
 
 def _verdicts(
-    items: Sequence[BenchmarkItem], said: Mapping[str, LogLikelihoods | None], too_long: Collection[str], right: Rule
+    items: Sequence[BenchmarkItem],
+    said: Mapping[str, LogLikelihoods | None],
+    too_long: Collection[str],
+    right: Rule,
 ) -> dict[str, bool]:
     """Item id -> whether it is right; empty where one of the items cannot be judged."""
     verdicts: dict[str, bool] = {}
@@ -89,7 +111,9 @@ def _rate(verdicts: Collection[bool]) -> Rate:
 
 def is_usable(item: BenchmarkItem, log_likelihoods: LogLikelihoods) -> bool:
     """Whether there is a finite number for each option."""
-    return len(log_likelihoods) == len(item.characters) and all(math.isfinite(number) for number in log_likelihoods)
+    return len(log_likelihoods) == len(item.characters) and all(
+        math.isfinite(number) for number in log_likelihoods
+    )
 
 
 def _largest(numbers: Sequence[float]) -> int:

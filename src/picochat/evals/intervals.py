@@ -1,7 +1,8 @@
 """Intervals for rates: how far a share of few rows can be trusted.
 
-Wilson's score interval: unlike the plain normal one it stays inside 0..1 and does not shrink to nothing at 0 or 1
-(Wilson 1927; Brown, Cai, DasGupta 2001). It takes the rows as independent: rows of one template are not quite that.
+Wilson's score interval: unlike the plain normal one it stays inside 0..1 and does not shrink to
+nothing at 0 or 1 (Wilson 1927; Brown, Cai, DasGupta 2001). It takes the rows as independent: rows
+of one template are not quite that.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ Z_95 = 1.959963984540054  # the normal quantile at 0.975
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """(low, high) of the 95% interval of a share of `count` rows. Needs count >= 1 and 0 <= share <= 1."""
+    """(low, high) of the 95% interval of a share of `count` rows.
+
+    Needs count >= 1 and 0 <= share <= 1.
+    """
     assert count >= 1, "an interval needs rows"
     assert 0.0 <= share <= 1.0, "a share lies between 0 and 1"
     weight = Z_95 * Z_95 / count

@@ -1,13 +1,16 @@
-"""The baseline of the gate: an interpolated 5-gram model with modified Kneser-Ney smoothing, over the same token ids.
+"""The baseline of the gate: an interpolated 5-gram model with modified Kneser-Ney smoothing, over
+the same token ids.
 
-What it promises: a proper distribution over all ids but bos after any context, so that its bits per byte compare with a
-neural model's. Both score the same targets (every token but bos) and divide by the bytes of raw text. A context reaches
-back to its document's bos and never further. Formulas: Chen and Goodman 1999, section 3; n-grams that begin with bos keep
-their counts, since nothing stands before them (as in Heafield et al. 2013).
+What it promises: a proper distribution over all ids but bos after any context, so that its bits per
+byte compare with a neural model's. Both score the same targets (every token but bos) and divide by
+the bytes of raw text. A context reaches back to its document's bos and never further. Formulas:
+Chen and Goodman 1999, section 3; n-grams that begin with bos keep their counts, since nothing
+stands before them (as in Heafield et al. 2013).
 
-Everything is arrays over positions: an n-gram's number is found from its prefix's number and its last token, order by
-order, so that one sort for each order is the whole cost. Peak memory is about 60 bytes for each training token. It counts
-in memory: give it a part of a large corpus. Not a language model to use, only one to beat.
+Everything is arrays over positions: an n-gram's number is found from its prefix's number and its
+last token, order by order, so that one sort for each order is the whole cost. Peak memory is about
+60 bytes for each training token. It counts in memory: give it a part of a large corpus. Not a
+language model to use, only one to beat.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ from picochat.core.errors import BadInput
 
 Ints = npt.NDArray[np.signedinteger]
 Floats = npt.NDArray[np.float64]
-POSITION = np.int32  # of tokens and n-grams: two thousand million of either are far more than fit in memory
+POSITION = (
+    np.int32
+)  # of tokens and n-grams: two thousand million of either are far more than fit in memory
 
 ABSENT = -1
 # Used where an order has too few n-grams of small counts to estimate its discounts.
@@ -37,10 +42,11 @@ def ngram_bits_per_byte(
     bos_id: int,
     order: int = 5,
 ) -> float:
-    """Bits per byte of raw held-out text under a model counted on `train`. Both are streams of documents, bos before each.
+    """Bits per byte of raw held-out text under a model counted on `train`. Both are streams of
+    documents, bos before each.
 
-    held_out_text_bytes: UTF-8 bytes of the held-out documents; bos has none. Raises BadInput where there is nothing to
-    count or to score.
+    held_out_text_bytes: UTF-8 bytes of the held-out documents; bos has none. Raises BadInput where
+    there is nothing to count or to score.
     """
     nats = ngram_nats(train, held_out, vocab_size, bos_id, order)
     if not nats.size or held_out_text_bytes < 1:
@@ -48,7 +54,9 @@ def ngram_bits_per_byte(
     return float(nats.sum()) / math.log(2) / held_out_text_bytes
 
 
-def ngram_nats(train: npt.ArrayLike, held_out: npt.ArrayLike, vocab_size: int, bos_id: int, order: int = 5) -> Floats:
+def ngram_nats(
+    train: npt.ArrayLike, held_out: npt.ArrayLike, vocab_size: int, bos_id: int, order: int = 5
+) -> Floats:
     """Minus log probability, in nats, of each held-out token that is not bos, in order."""
     seen, new = np.asarray(train, dtype=POSITION), np.asarray(held_out, dtype=POSITION)
     if not np.any(seen != bos_id):
@@ -60,25 +68,42 @@ def ngram_nats(train: npt.ArrayLike, held_out: npt.ArrayLike, vocab_size: int, b
     probability = np.full(len(scored), 1.0 / (vocab_size - 1))
     # Length 1: a token is its own number, and every context is the empty one, numbered 0.
     grams = Grams(
-        seen, new, count=vocab_size, occurrences=np.bincount(seen, minlength=vocab_size), first=_any_position(seen, vocab_size)
+        seen,
+        new,
+        count=vocab_size,
+        occurrences=np.bincount(seen, minlength=vocab_size),
+        first=_any_position(seen, vocab_size),
     )
-    prefixes = Prefixes(of_gram=np.zeros(vocab_size, dtype=POSITION), count=1, of_position=np.zeros(len(new), dtype=POSITION))
+    prefixes = Prefixes(
+        of_gram=np.zeros(vocab_size, dtype=POSITION),
+        count=1,
+        of_position=np.zeros(len(new), dtype=POSITION),
+    )
     for length in range(1, order + 1):
-        longer = longer_grams(grams, seen, new, seen_depths, new_depths, vocab_size, length + 1) if length < order else None
+        longer = (
+            longer_grams(grams, seen, new, seen_depths, new_depths, vocab_size, length + 1)
+            if length < order
+            else None
+        )
         counts = adjusted_counts(grams, seen, bos_id, length, longer)
         probability = interpolate(probability, counts, grams, prefixes, new_depths, scored, length)
         if longer is not None:
-            # the prefix of a longer n-gram is the n-gram of this length that ends one position earlier
+            # the prefix of a longer n-gram is the n-gram of this length that ends one position
+            # earlier
             ends_before = np.concatenate([[ABSENT], grams.at_new[:-1]])
-            prefixes = Prefixes(of_gram=grams.at_seen[longer.first - 1], count=grams.count, of_position=ends_before)
+            prefixes = Prefixes(
+                of_gram=grams.at_seen[longer.first - 1], count=grams.count, of_position=ends_before
+            )
             grams = longer
     return -np.log(probability)
 
 
 class Grams(NamedTuple):
-    """All n-grams of one length. at_seen, at_new: the number of the n-gram that ends at a position, or ABSENT.
+    """All n-grams of one length. at_seen, at_new: the number of the n-gram that ends at a position,
+    or ABSENT.
 
-    occurrences[g]: how often g stands in the training stream; first[g]: a position where it ends there.
+    occurrences[g]: how often g stands in the training stream; first[g]: a position where it ends
+    there.
     """
 
     at_seen: Ints
@@ -89,7 +114,9 @@ class Grams(NamedTuple):
 
 
 class Prefixes(NamedTuple):
-    """The contexts of one length: of each n-gram, and of each held-out position (ABSENT: never seen)."""
+    """The contexts of one length: of each n-gram, and of each held-out position (ABSENT: never
+    seen).
+    """
 
     of_gram: Ints
     count: int
@@ -97,7 +124,9 @@ class Prefixes(NamedTuple):
 
 
 def depths(tokens: Ints, bos_id: int, most: int) -> Ints:
-    """How many tokens of the same document, its bos included, stand before each position; `most` stands for more."""
+    """How many tokens of the same document, its bos included, stand before each position; `most`
+    stands for more.
+    """
     positions = np.arange(len(tokens), dtype=POSITION)
     starts = np.maximum.accumulate(np.where(tokens == bos_id, positions, POSITION(0)))
     return np.minimum(positions - starts, most).astype(np.int8)
@@ -110,9 +139,17 @@ def _any_position(tokens: Ints, vocab_size: int) -> Ints:
 
 
 def longer_grams(
-    grams: Grams, seen: Ints, new: Ints, seen_depths: Ints, new_depths: Ints, vocab_size: int, length: int
+    grams: Grams,
+    seen: Ints,
+    new: Ints,
+    seen_depths: Ints,
+    new_depths: Ints,
+    vocab_size: int,
+    length: int,
 ) -> Grams:
-    """The n-grams of `length`, from those one shorter: key = number of the prefix x vocabulary + last token."""
+    """The n-grams of `length`, from those one shorter: key = number of the prefix x vocabulary +
+    last token.
+    """
     ends = np.flatnonzero(seen_depths >= length - 1).astype(POSITION)
     keys = _keys(grams.at_seen, seen, ends, vocab_size)
     by_key = np.argsort(keys).astype(POSITION)
@@ -128,11 +165,15 @@ def longer_grams(
 
 
 def _keys(numbers: Ints, tokens: Ints, ends: Ints, vocab_size: int) -> npt.NDArray[np.int64]:
-    """What tells two n-grams apart: the number of the n-gram one shorter that ends one earlier, and the last token."""
+    """What tells two n-grams apart: the number of the n-gram one shorter that ends one earlier, and
+    the last token.
+    """
     return numbers[ends - 1].astype(np.int64) * vocab_size + tokens[ends]
 
 
-def _find(grams: Grams, new: Ints, new_depths: Ints, keys: Ints, vocab_size: int, length: int) -> Ints:
+def _find(
+    grams: Grams, new: Ints, new_depths: Ints, keys: Ints, vocab_size: int, length: int
+) -> Ints:
     """The number of the known n-gram that ends at each held-out position, or ABSENT."""
     found = np.full(len(new), ABSENT, dtype=POSITION)
     ends = np.flatnonzero(new_depths >= length - 1)
@@ -146,8 +187,11 @@ def _find(grams: Grams, new: Ints, new_depths: Ints, keys: Ints, vocab_size: int
     return found
 
 
-def adjusted_counts(grams: Grams, seen: Ints, bos_id: int, length: int, longer: Grams | None) -> Ints:
-    """Kneser-Ney's counts: occurrences at the highest order, below it the number of different tokens before the n-gram.
+def adjusted_counts(
+    grams: Grams, seen: Ints, bos_id: int, length: int, longer: Grams | None
+) -> Ints:
+    """Kneser-Ney's counts: occurrences at the highest order, below it the number of different
+    tokens before the n-gram.
 
     bos itself is never predicted, so as a unigram it counts 0.
     """
@@ -164,9 +208,17 @@ def adjusted_counts(grams: Grams, seen: Ints, bos_id: int, length: int, longer: 
 
 
 def interpolate(
-    lower: Floats, counts: Ints, grams: Grams, prefixes: Prefixes, new_depths: Ints, scored: Ints, length: int
+    lower: Floats,
+    counts: Ints,
+    grams: Grams,
+    prefixes: Prefixes,
+    new_depths: Ints,
+    scored: Ints,
+    length: int,
 ) -> Floats:
-    """p(w | h) = max(c(hw) - D, 0) / c(h) + (share of h that the discounts freed) * lower(w); lower where h is unknown."""
+    """p(w | h) = max(c(hw) - D, 0) / c(h) + (share of h that the discounts freed) * lower(w); lower
+    where h is unknown.
+    """
     discounts = np.array([0.0, *discounts_of(counts)])
     taken = discounts[np.minimum(counts, 3)]
     totals = np.bincount(prefixes.of_gram, weights=counts, minlength=max(1, prefixes.count))
@@ -181,11 +233,19 @@ def interpolate(
 
 
 def discounts_of(counts: Ints) -> tuple[float, float, float]:
-    """What is taken from n-grams counted once, twice, and three times or more: Chen and Goodman's equation 17."""
-    once, twice, thrice, four_times = (int(np.count_nonzero(counts == number)) for number in (1, 2, 3, 4))
+    """What is taken from n-grams counted once, twice, and three times or more: Chen and Goodman's
+    equation 17.
+    """
+    once, twice, thrice, four_times = (
+        int(np.count_nonzero(counts == number)) for number in (1, 2, 3, 4)
+    )
     if not (once and twice and thrice and four_times):
         return PLAIN_DISCOUNTS
     share = once / (once + 2 * twice)
-    found = (1 - 2 * share * twice / once, 2 - 3 * share * thrice / twice, 3 - 4 * share * four_times / thrice)
+    found = (
+        1 - 2 * share * twice / once,
+        2 - 3 * share * thrice / twice,
+        3 - 4 * share * four_times / thrice,
+    )
     inside = all(0 < discount < number for number, discount in enumerate(found, start=1))
     return found if inside else PLAIN_DISCOUNTS

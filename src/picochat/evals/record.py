@@ -1,4 +1,6 @@
-"""The files that scores are made from: what was asked and said, what was measured with the model at hand."""
+"""The files that scores are made from: what was asked and said, what was measured with the model at
+hand.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ LIKELIHOOD_DIGITS = 6
 
 
 class Asked(Record):
-    """One row and what both models said to it. `set`: eval rows, or SFT rows asked their own question (fit)."""
+    """One row and what both models said to it.
+
+    `set`: eval rows, or SFT rows asked their own question (fit).
+    """
 
     id: str
     set: Literal["eval", "sft_train", "sft_held_out"]
@@ -26,10 +31,11 @@ class Asked(Record):
 
 
 class ExternalAsked(Record):
-    """One benchmark item. Summed log-likelihoods in nats, one an option; None where one is not finite, or is not there.
+    """One benchmark item. Summed log-likelihoods in nats, one an option; None where one is not
+    finite, or is not there.
 
-    `cut`: context and option are longer than the model's context, and were read without their beginning. `too_long`: an option
-    alone is, so that nothing was asked: the item counts as failed.
+    `cut`: context and option are longer than the model's context, and were read without their
+    beginning. `too_long`: an option alone is, so that nothing was asked: the item counts as failed.
     """
 
     id: str
@@ -41,7 +47,9 @@ class ExternalAsked(Record):
 
 
 class Memorization(Record):
-    """A training prefix was given; `expected` are the training tokens after it, `continued` the model's."""
+    """A training prefix was given; `expected` are the training tokens after it, `continued` the
+    model's.
+    """
 
     position: int
     expected: list[int]
@@ -49,7 +57,9 @@ class Memorization(Record):
 
 
 class Measured(Record):
-    """Numbers that need the models: held-out bits per byte of base, chat model and the 5-gram baseline."""
+    """Numbers that need the models: held-out bits per byte of base, chat model and the 5-gram
+    baseline.
+    """
 
     base_bits_per_byte: float | None
     sft_bits_per_byte: float | None

@@ -1,8 +1,9 @@
-"""What a model says to rows: greedy replies in batches, and for choices the likelihood of each option.
+"""What a model says to rows: greedy replies in batches, and for choices the likelihood of each
+option.
 
-Facts only: nothing is scored here (evals/scores.py). Batches are made of rows of similar length and are equal to one row at
-a time. A choice is read off the mean log-probability per token of the candidate replies, end of turn included, so that a
-longer option is not punished for its length.
+Facts only: nothing is scored here (evals/scores.py). Batches are made of rows of similar length and
+are equal to one row at a time. A choice is read off the mean log-probability per token of the
+candidate replies, end of turn included, so that a longer option is not punished for its length.
 """
 
 from __future__ import annotations
@@ -24,19 +25,29 @@ from picochat.tokens.tokenizer import Tokenizer
 
 
 class Said(Record):
-    """A model's reply to one row. `log_likelihoods`: mean nats per token of each candidate; None where text was generated."""
+    """A model's reply to one row.
+
+    `log_likelihoods`: mean nats per token of each candidate; None where text was generated.
+    """
 
     text: str
     log_likelihoods: list[float] | None = None
 
 
 def ask_all(
-    model: GPT, rows: Sequence[EvalRow], tokenizer: Tokenizer, config: EvalConfig, dtype: torch.dtype, label: str
+    model: GPT,
+    rows: Sequence[EvalRow],
+    tokenizer: Tokenizer,
+    config: EvalConfig,
+    dtype: torch.dtype,
+    label: str,
 ) -> dict[str, Said]:
     """Row id -> what the model said."""
     said: dict[str, Said] = {}
     prompts = {row.id: row_prompt(row, tokenizer) for row in rows}
-    chosen = sorted((row for row in rows if row.choice_labels), key=lambda row: (len(prompts[row.id]), row.id))
+    chosen = sorted(
+        (row for row in rows if row.choice_labels), key=lambda row: (len(prompts[row.id]), row.id)
+    )
     generated = {row.id: prompts[row.id] for row in rows if not row.choice_labels}
     with Progress(label, len(rows), "rows") as progress:
         for batch in generate_ids(model, generated, tokenizer.end, config, dtype):
@@ -58,27 +69,43 @@ def row_prompt(row: EvalRow, tokenizer: Tokenizer) -> list[int]:
 def generate_ids(
     model: GPT, prompts: Mapping[str, list[int]], end: int, config: EvalConfig, dtype: torch.dtype
 ) -> Iterator[dict[str, list[int]]]:
-    """Row id -> reply, batch by batch, prompts of similar length together. A prompt that is too long loses its beginning."""
+    """Row id -> reply, batch by batch, prompts of similar length together.
+
+    A prompt that is too long loses its beginning.
+    """
     room = model.config.context - 1
     in_order = sorted(prompts, key=lambda row: (len(prompts[row]), row))
     for start in range(0, len(in_order), config.batch_rows):
         rows = in_order[start : start + config.batch_rows]
         batch = [prompts[row][-room:] for row in rows]
-        replies = greedy_replies(model, batch, end=end, max_new_tokens=config.max_new_tokens, dtype=dtype)
+        replies = greedy_replies(
+            model, batch, end=end, max_new_tokens=config.max_new_tokens, dtype=dtype
+        )
         yield dict(zip(rows, replies, strict=True))
 
 
 def _choose(
-    model: GPT, rows: Sequence[EvalRow], prompts: dict[str, list[int]], tokenizer: Tokenizer, dtype: torch.dtype
+    model: GPT,
+    rows: Sequence[EvalRow],
+    prompts: dict[str, list[int]],
+    tokenizer: Tokenizer,
+    dtype: torch.dtype,
 ) -> dict[str, Said]:
     questions: list[tuple[list[int], list[list[int]]]] = []
     for row in rows:
-        options = [[*tokenizer.encode(candidate), tokenizer.end] for candidate in choice_candidates(row)]
+        options = [
+            [*tokenizer.encode(candidate), tokenizer.end] for candidate in choice_candidates(row)
+        ]
         room = model.config.context - max(len(option) for option in options)
         questions.append((prompts[row.id][-room:], options))
     found = option_log_likelihoods(model, questions, pad=tokenizer.pad, dtype=dtype)
     said: dict[str, Said] = {}
     for row, (_, options), sums in zip(rows, questions, found, strict=True):
-        means = [round(nats / len(option), LIKELIHOOD_DIGITS) for nats, option in zip(sums, options, strict=True)]
-        said[row.id] = Said(text=choice_candidates(row)[means.index(max(means))], log_likelihoods=means)
+        means = [
+            round(nats / len(option), LIKELIHOOD_DIGITS)
+            for nats, option in zip(sums, options, strict=True)
+        ]
+        said[row.id] = Said(
+            text=choice_candidates(row)[means.index(max(means))], log_likelihoods=means
+        )
     return said

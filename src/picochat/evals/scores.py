@@ -1,7 +1,9 @@
-"""Scores as a pure function of what was said: replies in, rates with intervals out. Needs no model and no torch.
+"""Scores as a pure function of what was said: replies in, rates with intervals out. Needs no model
+and no torch.
 
-`run verify` calls the same function on the files of a bundle, so a score that does not follow from its replies is found.
-A row counts as clean if the honesty scan did not find it in the corpus or in the SFT rows; both rates are given.
+`run verify` calls the same function on the files of a bundle, so a score that does not follow from
+its replies is found. A row counts as clean if the honesty scan did not find it in the corpus or in
+the SFT rows; both rates are given.
 """
 
 from __future__ import annotations
@@ -14,7 +16,13 @@ from picochat.evals.record import Asked, Measured, Memorization
 from picochat.rundir import ExternalScore, Rate, ScoresFacts, SkillScore
 from picochat.skills.mixture import SKILLS
 from picochat.skills.rows import EvalRow
-from picochat.skills.scoring import Score, is_prompt_echo, is_unsupported_claim, score_choice, score_reply
+from picochat.skills.scoring import (
+    Score,
+    is_prompt_echo,
+    is_unsupported_claim,
+    score_choice,
+    score_reply,
+)
 
 
 class Judged(Record):
@@ -28,7 +36,11 @@ class Judged(Record):
 
 def judge(row: EvalRow, asked: Asked) -> Judged:
     score = _score(row, asked.reply, asked.log_likelihoods)
-    base = None if asked.base_reply is None else _score(row, asked.base_reply, asked.base_log_likelihoods).passed
+    base = (
+        None
+        if asked.base_reply is None
+        else _score(row, asked.base_reply, asked.base_log_likelihoods).passed
+    )
     return Judged(asked=asked, passed=score.passed, reason=score.reason, base_passed=base)
 
 
@@ -47,7 +59,10 @@ def scores_of(
     scored_checkpoint: str,
     external: Mapping[str, ExternalScore] | None = None,
 ) -> ScoresFacts:
-    """All scores of a run. `rows`: every row that was asked, by id; `dirty`: ids of eval rows that the scan found."""
+    """All scores of a run.
+
+    `rows`: every row that was asked, by id; `dirty`: ids of eval rows that the scan found.
+    """
     judged = [judge(rows[item.id], item) for item in asked]
     evals = [item for item in judged if item.asked.set == "eval"]
     unsupported = [is_unsupported_claim(rows[item.asked.id], item.asked.reply) for item in evals]
@@ -60,9 +75,19 @@ def scores_of(
         skills={skill.name: _skill(skill.name, skill.chance, evals, dirty) for skill in SKILLS},
         sft_fit=_passed(item for item in judged if item.asked.set == "sft_train"),
         sft_held_out_fit=_passed(item for item in judged if item.asked.set == "sft_held_out"),
-        refusal=_passed(item for item in evals if item.asked.skill == "refusal" and not rows[item.asked.id].answerable),
-        over_refusal=_passed(item for item in evals if item.asked.skill == "refusal" and rows[item.asked.id].answerable),
-        prompt_echo=_share(evals, lambda item: is_prompt_echo(rows[item.asked.id], item.asked.reply)),
+        refusal=_passed(
+            item
+            for item in evals
+            if item.asked.skill == "refusal" and not rows[item.asked.id].answerable
+        ),
+        over_refusal=_passed(
+            item
+            for item in evals
+            if item.asked.skill == "refusal" and rows[item.asked.id].answerable
+        ),
+        prompt_echo=_share(
+            evals, lambda item: is_prompt_echo(rows[item.asked.id], item.asked.reply)
+        ),
         unsupported_claims=rate(sum(claims), len(claims)),
         memorized=rate(sum(recalled), len(recalled)),
         scored_checkpoint=scored_checkpoint,
@@ -76,9 +101,14 @@ def _skill(name: str, chance: float, evals: Sequence[Judged], dirty: Collection[
     return SkillScore(
         all=_passed(mine),
         clean=_passed(item for item in mine if item.asked.id not in dirty),
-        base=_share([item for item in mine if item.base_passed is not None], lambda item: bool(item.base_passed)),
+        base=_share(
+            [item for item in mine if item.base_passed is not None],
+            lambda item: bool(item.base_passed),
+        ),
         chance=chance,
-        stages={stage: _passed(item for item in mine if item.asked.stage == stage) for stage in stages},
+        stages={
+            stage: _passed(item for item in mine if item.asked.stage == stage) for stage in stages
+        },
     )
 
 

@@ -1,7 +1,9 @@
-"""Bounds: what a measured number must satisfy. Frozen values that print as they are enforced (`<= 4.0`).
+"""Bounds: what a measured number must satisfy. Frozen values that print as they are enforced (`<=
+4.0`).
 
-None, NaN and infinity satisfy no bound: evidence that is missing or broken is never a pass. Which bound is used where,
-and what follows from a miss, is not known here: see preflight.py, release.py and decide.py.
+None, NaN and infinity satisfy no bound: evidence that is missing or broken is never a pass. Which
+bound is used where, and what follows from a miss, is not known here: see preflight.py, release.py
+and decide.py.
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ from picochat.core.progress import quantity
 
 @dataclass(frozen=True)
 class Bound:
-    """low <= number <= high, either side optional. `strict`: the limits themselves do not satisfy."""
+    """low <= number <= high, either side optional.
+
+    `strict`: the limits themselves do not satisfy.
+    """
 
     low: float | None = None
     high: float | None = None

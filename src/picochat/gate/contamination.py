@@ -1,7 +1,9 @@
-"""The contamination scan without a run: a pack's documents and SFT rows against eval rows, judged by the preflight's own rows.
+"""The contamination scan without a run: a pack's documents and SFT rows against eval rows, judged
+by the preflight's own rows.
 
-Needs no tokenizer and no corpus: documents come straight from the sources, so exact duplicates are still among them. What it
-writes is a report for people, not evidence: a run scans its own corpus again.
+Needs no tokenizer and no corpus: documents come straight from the sources, so exact duplicates are
+still among them. What it writes is a report for people, not evidence: a run scans its own corpus
+again.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ MOST_HITS_SHOWN = 5
 
 @dataclass(frozen=True)
 class ContaminationReport:
-    """What was found, and the findings of the release profile on it. `status`: ready, warn or blocked."""
+    """What was found, and the findings of the release profile on it.
+
+    `status`: ready, warn or blocked.
+    """
 
     found: ScanFound
     findings: list[FindingRecord]
@@ -62,26 +67,48 @@ class ContaminationReport:
         }
 
     def lines(self) -> list[str]:
-        """The verdict, what was read, a table by skill and benchmark, the findings, and the first places."""
+        """The verdict, what was read, a table by skill and benchmark, the findings, and the first
+        places.
+        """
         facts = self.found.facts
-        title = f"contamination: {self.status} for a release ({byte_quantity(facts.scanned_text_bytes)} in "
-        title += f"{facts.scanned_documents:,} documents, {self.found.report['sft_rows']:,} SFT rows)"
-        return [title, "", *_table(facts), "", *finding_lines(self.findings), *remedy_lines(self.findings), *self._places()]
+        title = (
+            f"contamination: {self.status} for a release"
+            f" ({byte_quantity(facts.scanned_text_bytes)} in "
+        )
+        title += (
+            f"{facts.scanned_documents:,} documents, {self.found.report['sft_rows']:,} SFT rows)"
+        )
+        return [
+            title,
+            "",
+            *_table(facts),
+            "",
+            *finding_lines(self.findings),
+            *remedy_lines(self.findings),
+            *self._places(),
+        ]
 
     def _places(self) -> list[str]:
-        hits = [f"{plain_id(hit.row)} in {plain_id(hit.document)} at {hit.offset}: {hit.words}" for hit in self.found.hits]
+        hits = [
+            f"{plain_id(hit.row)} in {plain_id(hit.document)} at {hit.offset}: {hit.words}"
+            for hit in self.found.hits
+        ]
         more = len(hits) - MOST_HITS_SHOWN
-        shown = [f"  {line}" for line in hits[:MOST_HITS_SHOWN]] + ([f"  and {more} more in hits.jsonl"] if more > 0 else [])
+        shown = [f"  {line}" for line in hits[:MOST_HITS_SHOWN]] + (
+            [f"  and {more} more in hits.jsonl"] if more > 0 else []
+        )
         return ["", "found:", *shown] if shown else []
 
 
 def _table(facts: HonestyFacts) -> list[str]:
     rows = [("", "rows", "in the corpus")]
     rows += [
-        (skill, str(count), str(facts.corpus_dirty_by_skill.get(skill, 0))) for skill, count in facts.eval_by_skill.items()
+        (skill, str(count), str(facts.corpus_dirty_by_skill.get(skill, 0)))
+        for skill, count in facts.eval_by_skill.items()
     ]
     rows += [
-        (plain_id(name), str(count), str(facts.external_dirty.get(name, 0))) for name, count in facts.external_rows.items()
+        (plain_id(name), str(count), str(facts.external_dirty.get(name, 0)))
+        for name, count in facts.external_rows.items()
     ]
     width = max(len(row[0]) for row in rows)
     return [f"{name.ljust(width)}  {count:>6}  {dirty:>13}" for name, count, dirty in rows]
@@ -94,10 +121,16 @@ def scan_pack(
     benchmarks: Mapping[str, Sequence[ScanItem]] | None = None,
     workers: int | None = None,
 ) -> ContaminationReport:
-    """Scan a pack against its eval rows, or those of another file. Raises BadInput where there is nothing to look for."""
+    """Scan a pack against its eval rows, or those of another file.
+
+    Raises BadInput where there is nothing to look for.
+    """
     eval_path = eval_input or pack.eval_path
     if eval_path is None and not benchmarks:
-        fix = f"picochat data task-pack --dataset-pack {pack.path} makes some, or name a file: --eval-input"
+        fix = (
+            f"picochat data task-pack --dataset-pack {pack.path} makes some, or name a file:"
+            " --eval-input"
+        )
         raise BadInput(f"pack {pack.path} names no eval rows to look for", fix=fix)
     evals = [row_json(row) for row in read_eval_rows(eval_path)] if eval_path else []
     sft = [row_json(row) for row in read_sft_rows(pack.chat_path)] if pack.chat_path else []
@@ -116,17 +149,25 @@ def scan_pack(
 
 
 def benchmark_items(external: ExternalConfig) -> dict[str, list[ScanItem]]:
-    """What to look for of the named benchmarks, all of their rows. Raises HubProblem that names each one that is not here."""
+    """What to look for of the named benchmarks, all of their rows.
+
+    Raises HubProblem that names each one that is not here.
+    """
     resolution = resolve_benchmarks(external)
     if resolution.missing:
-        problems = [Problem(f"{name}: {reason}") for name, reason in sorted(resolution.missing.items())]
+        problems = [
+            Problem(f"{name}: {reason}") for name, reason in sorted(resolution.missing.items())
+        ]
         raise HubProblem(
             "external benchmarks could not be had",
             problems=problems,
             fix="the same command with a network, or --external-eval NAME=PATH of a file",
         )
     return {
-        found.name: [item_of_benchmark(found.name, row) for row in read_benchmark(found.name, found.files).items]
+        found.name: [
+            item_of_benchmark(found.name, row)
+            for row in read_benchmark(found.name, found.files).items
+        ]
         for found in resolution.found
     }
 
@@ -136,7 +177,9 @@ def write_reports(report: ContaminationReport, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / "hits.jsonl", report.found.hits)
     write_json(folder / "report.json", report.to_json())
-    write_atomic(folder / "report.md", report_page(report.found.facts, report.found.report).encode())
+    write_atomic(
+        folder / "report.md", report_page(report.found.facts, report.found.report).encode()
+    )
 
 
 def _release_config() -> RunConfig:
@@ -144,7 +187,9 @@ def _release_config() -> RunConfig:
 
 
 def contamination_findings(facts: HonestyFacts, config: RunConfig) -> list[FindingRecord]:
-    """The preflight's rows on contamination, of which there is a measure: every skill that has rows counts, not the five alone."""
+    """The preflight's rows on contamination, of which there is a measure: every skill that has rows
+    counts, not the five alone.
+    """
     evidence = Evidence(config=config, honesty=facts)
     rows = [_of_any_skill(row) for row in CHECKS if row.name.startswith("contamination_")]
     measured = [row for row in rows if row.measure(evidence) is not None]
@@ -159,5 +204,12 @@ def _of_any_skill(row: Row) -> Row:
 
 def dirtiest_share_of_any_skill(evidence: Evidence) -> float | None:
     facts = evidence.honesty
-    shares = [facts.corpus_dirty_by_skill.get(skill, 0) / rows for skill, rows in facts.eval_by_skill.items()] if facts else []
+    shares = (
+        [
+            facts.corpus_dirty_by_skill.get(skill, 0) / rows
+            for skill, rows in facts.eval_by_skill.items()
+        ]
+        if facts
+        else []
+    )
     return max(shares, default=None)

@@ -1,8 +1,10 @@
-"""From rows and evidence to findings, and from findings to a verdict. The rows are in preflight.py and release.py.
+"""From rows and evidence to findings, and from findings to a verdict. The rows are in preflight.py
+and release.py.
 
-A row whose number misses its block bound blocks where its severity for the profile is BLOCK, else it warns; a missed warn
-bound warns. A number that is missing is unmeasured: never a pass, and a block where the profile claims a release. Rows
-with one name make one finding: the worst of them. No row at all blocks. The reasons are in docs/decisions/0009.
+A row whose number misses its block bound blocks where its severity for the profile is BLOCK, else
+it warns; a missed warn bound warns. A number that is missing is unmeasured: never a pass, and a
+block where the profile claims a release. Rows with one name make one finding: the worst of them. No
+row at all blocks. The reasons are in docs/decisions/0009.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ BADNESS: tuple[Status, ...] = ("pass", "unmeasured", "warn", "block")
 
 @dataclass(frozen=True)
 class Severities:
-    """The strongest thing a row may do in each profile. `always`: it keeps that strength in a short run as well."""
+    """The strongest thing a row may do in each profile.
+
+    `always`: it keeps that strength in a short run as well.
+    """
 
     research: Severity
     first_release: Severity
@@ -51,7 +56,9 @@ ADVICE = Severities(     "warn",   "warn",        "warn")  # fmt: skip
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a verdict table: a number, its bounds, how much a miss weighs, why it matters and what mends it."""
+    """One line of a verdict table: a number, its bounds, how much a miss weighs, why it matters and
+    what mends it.
+    """
 
     name: str
     reading: str
@@ -69,7 +76,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Strictness:
-    """`softened`: block bounds only warn, but for rows that always block, and missing evidence does not block."""
+    """`softened`: block bounds only warn, but for rows that always block, and missing evidence does
+    not block.
+    """
 
     profile: str
     softened: bool
@@ -79,13 +88,17 @@ def decide(rows: Iterable[Row], evidence: Evidence, strictness: Strictness) -> l
     """A finding for each name among the rows that the profile judges, in the order of the table."""
     found: dict[str, list[FindingRecord]] = {}
     for row in rows:
-        if row.severity.of(strictness.profile) != "off" and (row.applies is None or row.applies(evidence)):
+        if row.severity.of(strictness.profile) != "off" and (
+            row.applies is None or row.applies(evidence)
+        ):
             found.setdefault(row.name, []).append(_finding(row, evidence, strictness))
     return [_worst(findings) for findings in found.values()]
 
 
 def verdict(findings: Iterable[FindingRecord]) -> Literal["pass", "warn", "block"]:
-    """block where anything blocks or nothing was judged; warn where anything warns or is unmeasured; else pass."""
+    """block where anything blocks or nothing was judged; warn where anything warns or is
+    unmeasured; else pass.
+    """
     statuses = {finding.status for finding in findings}
     if not statuses or "block" in statuses:
         return "block"
@@ -118,9 +131,13 @@ def _judge(row: Row, number: float | None, strictness: Strictness) -> tuple[Stat
     blocks = row.severity.of(strictness.profile) == "block"
     strictest = row.warn or row.block or Bound()
     if number is None:
-        return ("block" if blocks and not strictness.softened else "unmeasured"), row.block or strictest
+        return (
+            "block" if blocks and not strictness.softened else "unmeasured"
+        ), row.block or strictest
     if row.block and not row.block.holds(number):
-        return ("block" if blocks and (row.severity.always or not strictness.softened) else "warn"), row.block
+        return (
+            "block" if blocks and (row.severity.always or not strictness.softened) else "warn"
+        ), row.block
     return ("pass" if strictest.holds(number) else "warn"), strictest
 
 
@@ -135,7 +152,8 @@ def _message(row: Row, number: float | None, bound: Bound, detail: str) -> str:
 
 
 def _worst(findings: list[FindingRecord]) -> FindingRecord:
-    """The finding of a name: the worst of its rows; what the others failed at stands in its message too.
+    """The finding of a name: the worst of its rows; what the others failed at stands in its message
+    too.
 
     Of two rows that read the same number only the worse speaks.
     """

@@ -1,6 +1,8 @@
-"""What stands beside a measured number so that people can act on it: which skill, which source, how many of how many.
+"""What stands beside a measured number so that people can act on it: which skill, which source, how
+many of how many.
 
-Texts only; no decision is taken from them. Each returns an empty string where there is nothing to add.
+Texts only; no decision is taken from them. Each returns an empty string where there is nothing to
+add.
 """
 
 from __future__ import annotations
@@ -16,21 +18,30 @@ def rate_text(rate: Rate | None) -> str:
     """`41 of 70, 95% 0.470 to 0.695`: a rate never stands without its count and interval."""
     if not rate or not rate.count:
         return "no rows were counted"
-    interval = f", 95% {rate.low:.3f} to {rate.high:.3f}" if rate.low is not None and rate.high is not None else ""
+    interval = (
+        f", 95% {rate.low:.3f} to {rate.high:.3f}"
+        if rate.low is not None and rate.high is not None
+        else ""
+    )
     return f"{rate.passed} of {rate.count}{interval}"
 
 
 def unproven_sources(evidence: Evidence) -> str:
     sources = evidence.corpus.sources if evidence.corpus else []
     gaps = {source.label: measures.provenance_gaps(source) for source in sources}
-    return "; ".join(f"{label} lacks {', '.join(missing)}" for label, missing in gaps.items() if missing)
+    return "; ".join(
+        f"{label} lacks {', '.join(missing)}" for label, missing in gaps.items() if missing
+    )
 
 
 def token_plan(evidence: Evidence) -> str:
     numbers = plan(evidence)
     train = "unknown" if numbers.train_tokens is None else quantity(numbers.train_tokens)
     planned, target = quantity(numbers.planned_tokens), quantity(numbers.target_tokens)
-    return f"planned {planned}, target {target}, in the pack {train} tokens; {quantity(numbers.parameters)} parameters"
+    return (
+        f"planned {planned}, target {target}, in the pack {train} tokens;"
+        f" {quantity(numbers.parameters)} parameters"
+    )
 
 
 def rows_by_skill(counts: dict[str, int], skills: tuple[str, ...]) -> str:
@@ -38,17 +49,27 @@ def rows_by_skill(counts: dict[str, int], skills: tuple[str, ...]) -> str:
 
 
 def sft_by_skill(evidence: Evidence) -> str:
-    return rows_by_skill(evidence.rows.sft_by_skill, measures.judged_skills(evidence)) if evidence.rows else ""
+    return (
+        rows_by_skill(evidence.rows.sft_by_skill, measures.judged_skills(evidence))
+        if evidence.rows
+        else ""
+    )
 
 
 def eval_by_skill(evidence: Evidence) -> str:
-    return rows_by_skill(evidence.rows.eval_by_skill, measures.judged_skills(evidence)) if evidence.rows else ""
+    return (
+        rows_by_skill(evidence.rows.eval_by_skill, measures.judged_skills(evidence))
+        if evidence.rows
+        else ""
+    )
 
 
 def eval_items_by_skill(evidence: Evidence) -> str:
     if not evidence.rows:
         return ""
-    return "independent items: " + rows_by_skill(evidence.rows.eval_items_by_skill, measures.judged_skills(evidence))
+    return "independent items: " + rows_by_skill(
+        evidence.rows.eval_items_by_skill, measures.judged_skills(evidence)
+    )
 
 
 def dirty_by_skill(evidence: Evidence) -> str:
@@ -56,7 +77,10 @@ def dirty_by_skill(evidence: Evidence) -> str:
     if not honesty:
         return ""
     skills = measures.judged_skills(evidence)
-    counts = (f"{s} {honesty.corpus_dirty_by_skill.get(s, 0)} of {honesty.eval_by_skill.get(s, 0)}" for s in skills)
+    counts = (
+        f"{s} {honesty.corpus_dirty_by_skill.get(s, 0)} of {honesty.eval_by_skill.get(s, 0)}"
+        for s in skills
+    )
     return ", ".join(counts)
 
 
@@ -65,7 +89,10 @@ def benchmarks(evidence: Evidence) -> str:
     if not evidence.benchmarks or not evidence.benchmarks.benchmarks:
         return "no external benchmark was resolved"
     dirty = evidence.honesty.external_dirty if evidence.honesty else {}
-    return ", ".join(f"{name} {dirty.get(name, '?')} of {f.rows} found" for name, f in evidence.benchmarks.benchmarks.items())
+    return ", ".join(
+        f"{name} {dirty.get(name, '?')} of {f.rows} found"
+        for name, f in evidence.benchmarks.benchmarks.items()
+    )
 
 
 def unresolved(evidence: Evidence) -> str:
@@ -76,7 +103,11 @@ def attention(evidence: Evidence) -> str:
     host = evidence.host
     if not host:
         return ""
-    problem = f"failed: {host.attention_problem}" if host.attention_problem else "relative error against float32 math"
+    problem = (
+        f"failed: {host.attention_problem}"
+        if host.attention_problem
+        else "relative error against float32 math"
+    )
     return f"{host.attention_backend} on {host.device_name}: {problem}"
 
 
@@ -90,20 +121,32 @@ def forecast(evidence: Evidence) -> str:
     if numbers.hours is None or not evidence.host or not evidence.host.tokens_per_second:
         return "no speed was measured on this host"
     parts = " + ".join(f"{name} {hours:.2f} h" for name, hours in numbers.hours_of.items())
-    price = f"; {numbers.usd:.2f} USD" if numbers.usd is not None else "; no price given (--gpu-hour-usd)"
-    return f"{parts} at {quantity(evidence.host.tokens_per_second)} tokens/s{price}; scoring and export are not counted"
+    price = (
+        f"; {numbers.usd:.2f} USD"
+        if numbers.usd is not None
+        else "; no price given (--gpu-hour-usd)"
+    )
+    return (
+        f"{parts} at {quantity(evidence.host.tokens_per_second)} tokens/s{price}; scoring and"
+        " export are not counted"
+    )
 
 
 def run_steps(evidence: Evidence) -> str:
     stages = [facts for facts in (evidence.base, evidence.sft) if facts]
-    return ", ".join(f"{facts.stage} {facts.steps:,} of {facts.planned_steps:,}" for facts in stages)
+    return ", ".join(
+        f"{facts.stage} {facts.steps:,} of {facts.planned_steps:,}" for facts in stages
+    )
 
 
 def bits(evidence: Evidence) -> str:
     scores = evidence.scores
     if not scores or scores.base_bits_per_byte is None or scores.ngram_bits_per_byte is None:
         return ""
-    return f"base {scores.base_bits_per_byte:.4f}, 5-gram {scores.ngram_bits_per_byte:.4f} bits per byte"
+    return (
+        f"base {scores.base_bits_per_byte:.4f}, 5-gram {scores.ngram_bits_per_byte:.4f} bits per"
+        " byte"
+    )
 
 
 def weakest_stage(evidence: Evidence, skill: str) -> str:
@@ -129,7 +172,11 @@ def external_scores(evidence: Evidence) -> str:
 
 def export_reader(evidence: Evidence) -> str:
     parity = evidence.parity
-    return f"read back by {parity.reader}" if parity and parity.reader else "the export was not read back"
+    return (
+        f"read back by {parity.reader}"
+        if parity and parity.reader
+        else "the export was not read back"
+    )
 
 
 def preflight_blocks(evidence: Evidence) -> str:

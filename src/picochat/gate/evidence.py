@@ -1,7 +1,8 @@
-"""What a verdict may look at: the typed facts of the artifacts, and the configuration. Nothing else reaches a measure.
+"""What a verdict may look at: the typed facts of the artifacts, and the configuration. Nothing else
+reaches a measure.
 
-Every fact is optional: one that is None was not measured, and no measure may turn that into a number. The two reports are
-what is written as preflight.json and gate.json.
+Every fact is optional: one that is None was not measured, and no measure may turn that into a
+number. The two reports are what is written as preflight.json and gate.json.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ REPORT_SCHEMA_VERSION = 1
 
 
 class PlanRecord(Record):
-    """What the run would do, counted before it does it. `hours` needs the speed that was measured on this host."""
+    """What the run would do, counted before it does it.
+
+    `hours` needs the speed that was measured on this host.
+    """
 
     parameters: int
     planned_tokens: int
@@ -69,7 +73,10 @@ class GateReport(Record):
 
 @dataclass(frozen=True)
 class Evidence:
-    """The configuration and the facts of each stage. `shipped_checkpoint` is the digest of the SFT checkpoint at hand."""
+    """The configuration and the facts of each stage.
+
+    `shipped_checkpoint` is the digest of the SFT checkpoint at hand.
+    """
 
     config: RunConfig
     corpus: CorpusFacts | None = None
@@ -102,7 +109,10 @@ def preflight_evidence(
     host: Artifact,
     config: RunConfig,
 ) -> Evidence:
-    """What can be known before training. Raises BadInput where a manifest states facts that this version does not know."""
+    """What can be known before training.
+
+    Raises BadInput where a manifest states facts that this version does not know.
+    """
     return Evidence(
         config=config,
         corpus=facts_of(corpus, CorpusFacts),
@@ -128,13 +138,17 @@ def gate_evidence(
     benchmarks: Artifact,
     config: RunConfig,
 ) -> Evidence:
-    """What is known after the last evaluation, before anybody looked whether the files are still what was published."""
+    """What is known after the last evaluation, before anybody looked whether the files are still
+    what was published.
+    """
     return Evidence(
         config=config,
         rows=facts_of(rows, RowsFacts),
         benchmarks=facts_of(benchmarks, BenchmarksFacts),
         honesty=facts_of(honesty, HonestyFacts),
-        preflight=read_record(PreflightReport, preflight.path("preflight.json"), "preflight report"),
+        preflight=read_record(
+            PreflightReport, preflight.path("preflight.json"), "preflight report"
+        ),
         base=facts_of(base, TrainFacts),
         sft=facts_of(sft, TrainFacts),
         scores=facts_of(scores, ScoresFacts),
@@ -144,6 +158,8 @@ def gate_evidence(
 
 
 def with_file_check(evidence: Evidence, artifacts: tuple[Artifact, ...]) -> Evidence:
-    """The evidence with the number of files whose bytes differ from their manifest; reads every byte."""
+    """The evidence with the number of files whose bytes differ from their manifest; reads every
+    byte.
+    """
     changed = sum(len(changed_files(artifact.place, artifact.manifest)) for artifact in artifacts)
     return replace(evidence, changed_files=changed)

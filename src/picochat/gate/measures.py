@@ -1,8 +1,8 @@
 """Measures: evidence in, one number out, or None where the evidence is missing. No thresholds here.
 
-Each public function is the measure of at least one row of preflight.py or release.py. A ratio whose denominator is missing
-or zero is None, never 0 and never infinite. One exception says so itself: a kernel that was tried and failed is infinite.
-Counting planned work is in plan.py.
+Each public function is the measure of at least one row of preflight.py or release.py. A ratio whose
+denominator is missing or zero is None, never 0 and never infinite. One exception says so itself: a
+kernel that was tried and failed is infinite. Counting planned work is in plan.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from collections.abc import Iterable
 from picochat.config import EvalConfig
 from picochat.evals.intervals import half_width
 from picochat.gate.evidence import Evidence
-from picochat.gate.plan import needed_disk_bytes, parameters, plan, planned_tokens, sft_epochs, target_tokens
+from picochat.gate.plan import (
+    needed_disk_bytes,
+    parameters,
+    plan,
+    planned_tokens,
+    sft_epochs,
+    target_tokens,
+)
 from picochat.rundir import Rate, SkillScore, SourceFacts, TrainFacts
 
 JUDGED_SKILLS = ("identity", "refusal", "choice", "math", "spelling")
@@ -24,7 +31,9 @@ BASELINE_TOKENS = EvalConfig().ngram_train_tokens
 
 def judged_skills(evidence: Evidence) -> tuple[str, ...]:
     """The skills that the profile makes claims about."""
-    return FIRST_RELEASE_SKILLS if evidence.config.gate.profile == "first_release" else JUDGED_SKILLS
+    return (
+        FIRST_RELEASE_SKILLS if evidence.config.gate.profile == "first_release" else JUDGED_SKILLS
+    )
 
 
 def ratio(part: float | None, whole: float | None) -> float | None:
@@ -44,7 +53,7 @@ def _smallest(numbers: Iterable[float | None]) -> float | None:
     return None if largest is None else -largest
 
 
-# ---- preflight: the data ---------------------------------------------------------------------------------------------
+# ---- preflight: the data -------------------------------------------------------------------------
 
 
 def documents(evidence: Evidence) -> float | None:
@@ -62,7 +71,9 @@ def hub_sources_without_provenance(evidence: Evidence) -> float | None:
 def _count_unproven(evidence: Evidence, kinds: tuple[str, ...]) -> float | None:
     if not evidence.corpus or not evidence.corpus.sources:
         return None
-    return sum(source.kind in kinds and bool(provenance_gaps(source)) for source in evidence.corpus.sources)
+    return sum(
+        source.kind in kinds and bool(provenance_gaps(source)) for source in evidence.corpus.sources
+    )
 
 
 def provenance_gaps(source: SourceFacts) -> list[str]:
@@ -96,10 +107,14 @@ def roundtrip_failures(evidence: Evidence) -> float | None:
 
 def held_out_bytes_per_token(evidence: Evidence) -> float | None:
     shards = evidence.shards
-    return ratio(shards.held_out_text_bytes, shards.held_out_tokens) if shards and evidence.tokenizer else None
+    return (
+        ratio(shards.held_out_text_bytes, shards.held_out_tokens)
+        if shards and evidence.tokenizer
+        else None
+    )
 
 
-# ---- preflight: the plan ---------------------------------------------------------------------------------------------
+# ---- preflight: the plan -------------------------------------------------------------------------
 
 
 def planned_over_target(evidence: Evidence) -> float | None:
@@ -121,7 +136,7 @@ def planned_epochs(evidence: Evidence) -> float | None:
     return plan(evidence).planned_epochs
 
 
-# ---- preflight: SFT and eval rows ------------------------------------------------------------------------------------
+# ---- preflight: SFT and eval rows ----------------------------------------------------------------
 
 
 def smallest_sft_skill_share(evidence: Evidence) -> float | None:
@@ -129,7 +144,9 @@ def smallest_sft_skill_share(evidence: Evidence) -> float | None:
     if not rows:
         return None
     total = sum(rows.sft_by_skill.values())
-    return _smallest(ratio(rows.sft_by_skill.get(skill, 0), total) for skill in judged_skills(evidence))
+    return _smallest(
+        ratio(rows.sft_by_skill.get(skill, 0), total) for skill in judged_skills(evidence)
+    )
 
 
 def sft_rows(evidence: Evidence) -> float | None:
@@ -138,7 +155,11 @@ def sft_rows(evidence: Evidence) -> float | None:
 
 def repeated_sft_prompt_share(evidence: Evidence) -> float | None:
     rows = evidence.rows
-    return ratio(rows.repeated_sft_prompts, rows.sft_train_rows + rows.sft_held_out_rows) if rows else None
+    return (
+        ratio(rows.repeated_sft_prompts, rows.sft_train_rows + rows.sft_held_out_rows)
+        if rows
+        else None
+    )
 
 
 def sft_share_over_context(evidence: Evidence) -> float | None:
@@ -158,14 +179,19 @@ def smallest_eval_skill_rows(evidence: Evidence) -> float | None:
 
 
 def widest_half_interval(evidence: Evidence) -> float | None:
-    """Half-width of the 95% Wilson interval at p = 0.5 of the skill with the fewest independent items.
+    """Half-width of the 95% Wilson interval at p = 0.5 of the skill with the fewest independent
+    items.
 
-    Rows that share an item are not independent, so the smaller of rows and items counts. Without any, it is the widest.
+    Rows that share an item are not independent, so the smaller of rows and items counts. Without
+    any, it is the widest.
     """
     rows = evidence.rows
     if not rows or not rows.eval_rows:
         return None
-    counts = [min(rows.eval_by_skill.get(s, 0), rows.eval_items_by_skill.get(s, 0)) for s in judged_skills(evidence)]
+    counts = [
+        min(rows.eval_by_skill.get(s, 0), rows.eval_items_by_skill.get(s, 0))
+        for s in judged_skills(evidence)
+    ]
     return half_width(min(counts)) if min(counts) else 0.5
 
 
@@ -179,7 +205,7 @@ def shared_items(evidence: Evidence) -> float | None:
     return rows.shared_items if rows and rows.eval_rows else None
 
 
-# ---- preflight: contamination ----------------------------------------------------------------------------------------
+# ---- preflight: contamination --------------------------------------------------------------------
 
 
 def exact_sft_prompts(evidence: Evidence) -> float | None:
@@ -198,7 +224,9 @@ def dirtiest_skill_share(evidence: Evidence) -> float | None:
     if not honesty:
         return None
     dirty, rows = honesty.corpus_dirty_by_skill, honesty.eval_by_skill
-    return _largest(ratio(dirty.get(skill, 0), rows.get(skill)) for skill in judged_skills(evidence))
+    return _largest(
+        ratio(dirty.get(skill, 0), rows.get(skill)) for skill in judged_skills(evidence)
+    )
 
 
 def largest_benchmark_rows(evidence: Evidence) -> float | None:
@@ -222,12 +250,17 @@ def cleanest_benchmark_share(evidence: Evidence) -> float | None:
 
 
 def _benchmark_shares(evidence: Evidence) -> list[float | None]:
-    """Of each benchmark that was resolved; None for one whose rows were not all looked for. A scan without a run counts alone."""
+    """Of each benchmark that was resolved; None for one whose rows were not all looked for.
+
+    A scan without a run counts alone.
+    """
     honesty, found = evidence.honesty, evidence.benchmarks
     if not honesty:
         return []
     looked_for = honesty.external_rows
-    resolved = {name: facts.rows for name, facts in found.benchmarks.items()} if found else looked_for
+    resolved = (
+        {name: facts.rows for name, facts in found.benchmarks.items()} if found else looked_for
+    )
     return [
         ratio(honesty.external_dirty.get(name), rows) if looked_for.get(name) == rows else None
         for name, rows in resolved.items()
@@ -235,14 +268,16 @@ def _benchmark_shares(evidence: Evidence) -> list[float | None]:
 
 
 def scanned_share(evidence: Evidence) -> float | None:
-    """Over what the stages counted that made corpus and practice, not the scan: a short scan cannot vouch for itself."""
+    """Over what the stages counted that made corpus and practice, not the scan: a short scan cannot
+    vouch for itself.
+    """
     honesty, corpus, practice = evidence.honesty, evidence.corpus, evidence.practice
     if not honesty or not practice or not corpus or not corpus.text_bytes:
         return None
     return ratio(honesty.scanned_text_bytes, corpus.text_bytes + practice.text_bytes)
 
 
-# ---- preflight: this host --------------------------------------------------------------------------------------------
+# ---- preflight: this host ------------------------------------------------------------------------
 
 
 def attention_error(evidence: Evidence) -> float | None:
@@ -258,7 +293,9 @@ def free_memory_share(evidence: Evidence) -> float | None:
 
 
 def needed_over_free_disk(evidence: Evidence) -> float | None:
-    return ratio(needed_disk_bytes(evidence), evidence.host.free_disk_bytes if evidence.host else None)
+    return ratio(
+        needed_disk_bytes(evidence), evidence.host.free_disk_bytes if evidence.host else None
+    )
 
 
 def forecast_hours(evidence: Evidence) -> float | None:
@@ -269,7 +306,7 @@ def forecast_over_budget(evidence: Evidence) -> float | None:
     return ratio(plan(evidence).usd, evidence.config.gate.budget_usd)
 
 
-# ---- release: the run ------------------------------------------------------------------------------------------------
+# ---- release: the run ----------------------------------------------------------------------------
 
 
 def blocking_preflight_checks(evidence: Evidence) -> float | None:
@@ -277,7 +314,10 @@ def blocking_preflight_checks(evidence: Evidence) -> float | None:
     report = evidence.preflight
     if not report or not report.findings:
         return None
-    return max(sum(finding.status == "block" for finding in report.findings), int(report.status == "blocked"))
+    return max(
+        sum(finding.status == "block" for finding in report.findings),
+        int(report.status == "blocked"),
+    )
 
 
 def missing_steps(evidence: Evidence) -> float | None:
@@ -294,7 +334,9 @@ def stages_with_broken_loss(evidence: Evidence) -> float | None:
 
 
 def _loss_is_broken(facts: TrainFacts) -> bool:
-    return not facts.losses_finite or facts.final_loss is None or not math.isfinite(facts.final_loss)
+    return (
+        not facts.losses_finite or facts.final_loss is None or not math.isfinite(facts.final_loss)
+    )
 
 
 def foreign_scores(evidence: Evidence) -> float | None:
@@ -313,15 +355,20 @@ def loss_spikes(evidence: Evidence) -> float | None:
 
 
 def bits_over_baseline(evidence: Evidence) -> float | None:
-    """None where the 5-gram model saw less than its due: a baseline that knows nothing is beaten by anything."""
-    scores, trained = evidence.scores, evidence.preflight.plan.train_tokens if evidence.preflight else None
+    """None where the 5-gram model saw less than its due: a baseline that knows nothing is beaten by
+    anything.
+    """
+    scores, trained = (
+        evidence.scores,
+        evidence.preflight.plan.train_tokens if evidence.preflight else None,
+    )
     seen = evidence.config.evals.ngram_train_tokens
     if seen < BASELINE_TOKENS and (trained is None or seen < trained):
         return None
     return ratio(scores.base_bits_per_byte, scores.ngram_bits_per_byte) if scores else None
 
 
-# ---- release: what the model answers ---------------------------------------------------------------------------------
+# ---- release: what the model answers -------------------------------------------------------------
 
 
 def share(rate: Rate | None) -> float | None:
@@ -341,7 +388,11 @@ def clean_share(evidence: Evidence, skill: str) -> float | None:
 def counted_stages(evidence: Evidence, skill: str) -> dict[str, Rate]:
     """The stages of a skill that have rows enough to be judged."""
     score = skill_score(evidence, skill)
-    return {name: rate for name, rate in (score.stages if score else {}).items() if rate.count >= LEAST_STAGE_ROWS}
+    return {
+        name: rate
+        for name, rate in (score.stages if score else {}).items()
+        if rate.count >= LEAST_STAGE_ROWS
+    }
 
 
 def weakest_stage_share(evidence: Evidence, skill: str) -> float | None:
@@ -351,12 +402,20 @@ def weakest_stage_share(evidence: Evidence, skill: str) -> float | None:
 def choice_over_chance(evidence: Evidence) -> float | None:
     """(accuracy - chance) / (1 - chance): 0 is guessing, 1 is perfect."""
     score = skill_score(evidence, "choice")
-    return _over_chance(score.clean.share if score.clean.count else None, score.chance) if score else None
+    return (
+        _over_chance(score.clean.share if score.clean.count else None, score.chance)
+        if score
+        else None
+    )
 
 
 def choice_over_chance_lower_95(evidence: Evidence) -> float | None:
     score = skill_score(evidence, "choice")
-    return _over_chance(score.clean.low if score.clean.count else None, score.chance) if score else None
+    return (
+        _over_chance(score.clean.low if score.clean.count else None, score.chance)
+        if score
+        else None
+    )
 
 
 def _over_chance(accuracy: float | None, chance: float) -> float | None:
@@ -364,15 +423,23 @@ def _over_chance(accuracy: float | None, chance: float) -> float | None:
 
 
 def external_above_chance(evidence: Evidence) -> float | None:
-    """Benchmarks whose 95% lower end on clean rows is above chance; None where no benchmark was run."""
+    """Benchmarks whose 95% lower end on clean rows is above chance; None where no benchmark was
+    run.
+    """
     if not evidence.scores or not evidence.scores.external:
         return None
     scores = evidence.scores.external.values()
-    return sum(bool(score.clean.count) and score.clean.low is not None and score.clean.low > score.chance for score in scores)
+    return sum(
+        bool(score.clean.count) and score.clean.low is not None and score.clean.low > score.chance
+        for score in scores
+    )
 
 
 def external_unmeasured(evidence: Evidence) -> float | None:
-    """Benchmarks that were asked for and have no score, be it that they were not resolved. None where none was asked for."""
+    """Benchmarks that were asked for and have no score, be it that they were not resolved.
+
+    None where none was asked for.
+    """
     asked = evidence.benchmarks
     if not evidence.scores or not asked or not (asked.benchmarks or asked.unresolved):
         return None

@@ -1,4 +1,6 @@
-"""docs/checks.md, made from the tables that decide: the bounds on that page are the bounds that are enforced."""
+"""docs/checks.md, made from the tables that decide: the bounds on that page are the bounds that are
+enforced.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ Ends in approved, warn or blocked; `picochat run tiny` exits 3 where it is block
 release profile missed bounds and missing evidence block.
 """
 
-COLUMNS = "| name | measures | unit | warns unless | blocks unless | research | first_release | skill_release | because |"
+COLUMNS = (
+    "| name | measures | unit | warns unless | blocks unless | research | first_release |"
+    " skill_release | because |"
+)
 
 
 def checks_page() -> str:
@@ -53,4 +58,8 @@ def _line(row: Row) -> str:
     name = f"`{row.name}`" + "".join(f" *{mark}*" for mark in marks)
     bounds = [f"`{bound}`" if bound else "" for bound in (row.warn, row.block)]
     severities = [row.severity.research, row.severity.first_release, row.severity.skill_release]
-    return "| " + " | ".join([name, cell(row.reading), cell(row.unit), *bounds, *severities, cell(row.why)]) + " |"
+    return (
+        "| "
+        + " | ".join([name, cell(row.reading), cell(row.unit), *bounds, *severities, cell(row.why)])
+        + " |"
+    )

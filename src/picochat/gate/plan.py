@@ -1,7 +1,8 @@
-"""The plan in numbers: what a configuration would train on, write and cost. Counted from the configuration and the facts.
+"""The plan in numbers: what a configuration would train on, write and cost. Counted from the
+configuration and the facts.
 
-The forecast takes the speed that real steps had on this host. It leaves out the scoring of replies and the export, which
-are minutes at the scales here, and says so beside the figure.
+The forecast takes the speed that real steps had on this host. It leaves out the scoring of replies
+and the export, which are minutes at the scales here, and says so beside the figure.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from picochat.rundir import HostFacts, ShardsFacts
 
 TOKEN_BYTES = 2
 WEIGHT_BYTES = 4  # float32
-# Weights in: five training states with two moments each (the newest two, the best, the one to replay from, the one being
-# written), base, SFT, their two copies in the bundle, and the export.
+# Weights in: five training states with two moments each (the newest two, the best, the one to
+# replay from, the one being written), base, SFT, their two copies in the bundle, and the export.
 WEIGHT_COPIES = 5 * 3 + 2 + 2 + 1
 FORWARD_SHARE = 1 / 3  # an evaluation has no backward pass, which is two thirds of a step
 
 
 def vocab_size(evidence: Evidence) -> int:
     """Of the tokenizer at hand, which a small corpus can leave smaller than the configured one."""
-    return evidence.tokenizer.vocab_size if evidence.tokenizer else evidence.config.tokenizer.vocab_size
+    return (
+        evidence.tokenizer.vocab_size
+        if evidence.tokenizer
+        else evidence.config.tokenizer.vocab_size
+    )
 
 
 def parameters(evidence: Evidence) -> int:
@@ -38,7 +43,10 @@ def target_tokens(evidence: Evidence) -> int:
 
 
 def sft_epochs(evidence: Evidence) -> float | None:
-    """Passes over the SFT rows that fit the context. A sequence of an SFT step holds one conversation, never several."""
+    """Passes over the SFT rows that fit the context.
+
+    A sequence of an SFT step holds one conversation, never several.
+    """
     rows, conversations, sft = evidence.rows, evidence.conversations, evidence.config.sft
     if not rows or not conversations:
         return None
@@ -47,7 +55,9 @@ def sft_epochs(evidence: Evidence) -> float | None:
 
 
 def needed_disk_bytes(evidence: Evidence) -> float | None:
-    """Token shards once more (a cache on another disk), training states, checkpoints, bundle and export."""
+    """Token shards once more (a cache on another disk), training states, checkpoints, bundle and
+    export.
+    """
     if not evidence.shards:
         return None
     tokens = evidence.shards.train_tokens + evidence.shards.held_out_tokens
@@ -73,7 +83,11 @@ def plan(evidence: Evidence) -> PlanRecord:
         practice_share=practice_share(evidence.shards) if evidence.shards else None,
         planned_epochs=planned_tokens(config) / train_tokens if train_tokens else None,
         hours=hours,
-        usd=hours * price * evidence.host.devices if hours is not None and price is not None and evidence.host else None,
+        usd=(
+            hours * price * evidence.host.devices
+            if hours is not None and price is not None and evidence.host
+            else None
+        ),
         hours_of=hours_of,
     )
 
@@ -87,12 +101,15 @@ def _hours(evidence: Evidence) -> dict[str, float]:
 
 
 def hours_of(
-    config: RunConfig, host: HostFacts, held_out_tokens: float, longest_conversation_tokens: int | None = None
+    config: RunConfig,
+    host: HostFacts,
+    held_out_tokens: float,
+    longest_conversation_tokens: int | None = None,
 ) -> dict[str, float]:
     """Hours that each part of a run takes at this host's pace; empty where no step was measured.
 
-    An SFT row is padded to the longest of its step, so the longest of all is counted; None: as long as the context.
-    Not counted: preparing data, scoring replies, export.
+    An SFT row is padded to the longest of its step, so the longest of all is counted; None: as long
+    as the context. Not counted: preparing data, scoring replies, export.
     """
     speed = finite_or_none(host.tokens_per_second)
     if not speed or speed <= 0:
@@ -103,9 +120,11 @@ def hours_of(
     saves = evaluations + base_s / (60 * config.host.checkpoint_minutes)
     parts = {
         "base": base_s,
-        "held-out evaluations": evaluations
-        * held_out_tokens
-        / (finite_or_none(host.forward_tokens_per_second) or speed / FORWARD_SHARE),
+        "held-out evaluations": (
+            evaluations
+            * held_out_tokens
+            / (finite_or_none(host.forward_tokens_per_second) or speed / FORWARD_SHARE)
+        ),
         "SFT": config.sft.steps * config.sft.sequences_per_step * sft_positions / speed,
         "checkpoints": saves * (finite_or_none(host.save_s) or 0.0),
         "compile": finite_or_none(host.compile_s) or 0.0,

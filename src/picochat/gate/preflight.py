@@ -1,7 +1,9 @@
-"""The preflight: what can be known before a GPU-minute is spent. CHECKS is the table; `run_preflight` writes the verdict.
+"""The preflight: what can be known before a GPU-minute is spent. CHECKS is the table;
+`run_preflight` writes the verdict.
 
-Host measurements (memory, disk, speed, the attention kernel) are in preflight.json and in the status that is shown and
-acted on. They stay out of the artifact's facts, so that its digest does not depend on the clock: see docs/decisions/0009.
+Host measurements (memory, disk, speed, the attention kernel) are in preflight.json and in the
+status that is shown and acted on. They stay out of the artifact's facts, so that its digest does
+not depend on the clock: see docs/decisions/0009.
 """
 
 from __future__ import annotations
@@ -25,22 +27,40 @@ from picochat.gate.decide import (
     decide,
     verdict,
 )
-from picochat.gate.evidence import REPORT_SCHEMA_VERSION, Evidence, PreflightReport, preflight_evidence
+from picochat.gate.evidence import (
+    REPORT_SCHEMA_VERSION,
+    Evidence,
+    PreflightReport,
+    preflight_evidence,
+)
 from picochat.gate.plan import plan, vocab_size
 from picochat.gate.render import preflight_page
 from picochat.rundir import PreflightFacts
 
-STATUS: dict[str, Literal["ready", "warn", "blocked"]] = {"pass": "ready", "warn": "warn", "block": "blocked"}
-IMPORT_MORE = "import more rows (picochat data hf-import ... --max-rows N), then picochat data preview --dataset-pack ..."
-TASK_PACK = "picochat data task-pack --dataset-pack ... --profile release_skills --sft-rows 2800 --eval-rows 700 --force"
-LEAVE_OUT = (
-    "honesty/report.md names the documents; list those of report.json (documents_to_leave_out) in corpus_recipe.json under "
-    '"exclude_documents", and run again'
+STATUS: dict[str, Literal["ready", "warn", "blocked"]] = {
+    "pass": "ready",
+    "warn": "warn",
+    "block": "blocked",
+}
+IMPORT_MORE = (
+    "import more rows (picochat data hf-import ... --max-rows N), then picochat data preview"
+    " --dataset-pack ..."
 )
-EXTERNAL = "--external-eval auto, or --external-eval NAME=PATH of a file in a published layout (.jsonl or .parquet)"
+TASK_PACK = (
+    "picochat data task-pack --dataset-pack ... --profile release_skills --sft-rows 2800"
+    " --eval-rows 700 --force"
+)
+LEAVE_OUT = (
+    "honesty/report.md names the documents; list those of report.json (documents_to_leave_out) in"
+    ' corpus_recipe.json under "exclude_documents", and run again'
+)
+EXTERNAL = (
+    "--external-eval auto, or --external-eval NAME=PATH of a file in a published layout (.jsonl or"
+    " .parquet)"
+)
 RESOLVE = (
-    "the same command again with a network: only what is missing is fetched; or --external-eval auto --external-eval NAME=PATH "
-    "with a file of it; benchmarks/unresolved.json says why"
+    "the same command again with a network: only what is missing is fetched; or --external-eval"
+    " auto --external-eval NAME=PATH with a file of it; benchmarks/unresolved.json says why"
 )
 STEPS = "--base-steps N, or another --scale"
 
@@ -151,11 +171,15 @@ def run_preflight(
     config: RunConfig,
     draft: Draft,
 ) -> None:
-    """Write preflight.json and preflight.md with the whole verdict; the facts leave host measurements out.
+    """Write preflight.json and preflight.md with the whole verdict; the facts leave host
+    measurements out.
 
-    Never raises for a blocked verdict: who runs the stages reads the status of preflight.json and exits 3.
+    Never raises for a blocked verdict: who runs the stages reads the status of preflight.json and
+    exits 3.
     """
-    evidence = preflight_evidence(corpus, practice, rows, benchmarks, tokenizer, shards, conversations, honesty, host, config)
+    evidence = preflight_evidence(
+        corpus, practice, rows, benchmarks, tokenizer, shards, conversations, honesty, host, config
+    )
     report = decide_preflight(evidence)
     write_json(draft.observation("preflight.json"), report)
     write_atomic(draft.observation("preflight.md"), preflight_page(report).encode())
@@ -163,7 +187,10 @@ def run_preflight(
 
 
 def decide_preflight(evidence: Evidence) -> PreflightReport:
-    """The whole verdict, a pure function of the evidence. A missed bound blocks a release profile only in a long run."""
+    """The whole verdict, a pure function of the evidence.
+
+    A missed bound blocks a release profile only in a long run.
+    """
     config = evidence.config
     profile, long_run = config.gate.profile, is_long_run(config)
     softened = profile == "research" or not long_run
@@ -181,4 +208,6 @@ def decide_preflight(evidence: Evidence) -> PreflightReport:
 def preflight_facts(report: PreflightReport) -> PreflightFacts:
     """The part of a report that is the same on every host."""
     findings = [finding for finding in report.findings if not finding.on_host]
-    return PreflightFacts(status=STATUS[verdict(findings)], profile=report.profile, findings=findings)
+    return PreflightFacts(
+        status=STATUS[verdict(findings)], profile=report.profile, findings=findings
+    )

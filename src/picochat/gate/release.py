@@ -1,7 +1,9 @@
-"""The release gate: what a finished run may claim. RULES is the table; `run_gate` writes the verdict.
+"""The release gate: what a finished run may claim. RULES is the table; `run_gate` writes the
+verdict.
 
-Unlike the preflight it is not softened for short runs: in a release profile a missed bound or missing evidence blocks,
-however short the run was. In `research` only a run that did not happen as recorded blocks. See docs/decisions/0009.
+Unlike the preflight it is not softened for short runs: in a release profile a missed bound or
+missing evidence blocks, however short the run was. In `research` only a run that did not happen as
+recorded blocks. See docs/decisions/0009.
 """
 
 from __future__ import annotations
@@ -14,45 +16,82 @@ from picochat.core.publish import Artifact, Draft
 from picochat.core.records import write_atomic, write_json
 from picochat.gate import details, measures
 from picochat.gate.bounds import above, at_least, at_most, exactly
-from picochat.gate.decide import ADVICE, ALWAYS, RELEASE, SKILL_CLAIM, SKILL_ONLY, Row, Strictness, decide, of_status, verdict
-from picochat.gate.evidence import REPORT_SCHEMA_VERSION, Evidence, GateReport, gate_evidence, with_file_check
+from picochat.gate.decide import (
+    ADVICE,
+    ALWAYS,
+    RELEASE,
+    SKILL_CLAIM,
+    SKILL_ONLY,
+    Row,
+    Strictness,
+    decide,
+    of_status,
+    verdict,
+)
+from picochat.gate.evidence import (
+    REPORT_SCHEMA_VERSION,
+    Evidence,
+    GateReport,
+    gate_evidence,
+    with_file_check,
+)
 from picochat.gate.preflight import CHECKS, RESOLVE
 from picochat.gate.render import gate_page
 from picochat.rundir import GateFacts, Rate
 
-SFT_FIX = "look at the failing rows in eval/replies.jsonl; more or other SFT: --sft-steps N, or picochat data task-pack ... --sft-rows N"
-STATUS: dict[str, Literal["approved", "warn", "blocked"]] = {"pass": "approved", "warn": "warn", "block": "blocked"}
+SFT_FIX = (
+    "look at the failing rows in eval/replies.jsonl; more or other SFT: --sft-steps N, or picochat"
+    " data task-pack ... --sft-rows N"
+)
+STATUS: dict[str, Literal["approved", "warn", "blocked"]] = {
+    "pass": "approved",
+    "warn": "warn",
+    "block": "blocked",
+}
 STAGE_FIX = SFT_FIX + "; where a stage has too few rows: --eval-rows 700"
-SCORE_AGAIN = "move the run folder's eval/ away and run the same command again: it scores what stands"
+SCORE_AGAIN = (
+    "move the run folder's eval/ away and run the same command again: it scores what stands"
+)
 CLEAN_UP = (
-    "where a check was not measured, its remedy in preflight.md (contamination_external: --external-eval auto, or NAME=PATH); else "
-    "picochat data honesty --dataset-pack ... names rows and documents: list those of its report.json (documents_to_leave_out) in "
-    'corpus_recipe.json under "exclude_documents", or write other rows: picochat data task-pack ... --seed N --force; then run again'
+    "where a check was not measured, its remedy in preflight.md (contamination_external:"
+    " --external-eval auto, or NAME=PATH); else picochat data honesty --dataset-pack ... names rows"
+    " and documents: list those of its report.json (documents_to_leave_out) in corpus_recipe.json"
+    ' under "exclude_documents", or write other rows: picochat data task-pack ... --seed N --force;'
+    " then run again"
 )
 RUN_AGAIN = "run the same command again: it goes on where it stopped"
 
 
 def blocked_contamination(evidence: Evidence) -> float | None:
-    """Contamination checks that block, decided again without the mercy that short runs get in the preflight."""
+    """Contamination checks that block, decided again without the mercy that short runs get in the
+    preflight.
+    """
     if not evidence.honesty or not evidence.preflight:
         return None
     return len(_contamination_blocks(evidence))
 
 
 def _contamination_blocks(evidence: Evidence) -> list[str]:
-    """Names of the checks. Whether all of the corpus was scanned needs the corpus, which the preflight had: its word counts.
+    """Names of the checks. Whether all of the corpus was scanned needs the corpus, which the
+    preflight had: its word counts.
 
     In `research` the severities of a first release decide, so that the rule can warn there.
     """
     profile = evidence.config.gate.profile
-    rows = [row for row in CHECKS if row.name.startswith("contamination_") and row.name != "contamination_coverage"]
+    rows = [
+        row
+        for row in CHECKS
+        if row.name.startswith("contamination_") and row.name != "contamination_coverage"
+    ]
     strictness = Strictness("first_release" if profile == "research" else profile, softened=False)
     blocks = [
         finding.name + (" was not measured" if finding.measured is None else "")
         for finding in of_status(decide(rows, evidence, strictness), "block")
     ]
     judged = evidence.preflight.findings if evidence.preflight else []
-    scanned_all = any(finding.name == "contamination_coverage" and finding.status == "pass" for finding in judged)
+    scanned_all = any(
+        finding.name == "contamination_coverage" and finding.status == "pass" for finding in judged
+    )
     return blocks if scanned_all else [*blocks, "contamination_coverage"]
 
 
@@ -161,7 +200,10 @@ def run_gate(
     config: RunConfig,
     draft: Draft,
 ) -> None:
-    """Write gate.json and gate.md. Never raises for a blocked verdict: the evidence of a no is evidence."""
+    """Write gate.json and gate.md.
+
+    Never raises for a blocked verdict: the evidence of a no is evidence.
+    """
     artifacts = (preflight, honesty, base, sft, scores, parity, rows, benchmarks)
     report = decide_release(with_file_check(gate_evidence(*artifacts, config), artifacts))
     write_json(draft.path("gate.json"), report)
@@ -183,7 +225,12 @@ def decide_release(evidence: Evidence) -> GateReport:
 
 
 def gate_facts(report: GateReport) -> GateFacts:
-    return GateFacts(status=report.status, profile=report.profile, findings=report.findings, weakest_skill=report.weakest_skill)
+    return GateFacts(
+        status=report.status,
+        profile=report.profile,
+        findings=report.findings,
+        weakest_skill=report.weakest_skill,
+    )
 
 
 def weakest_skill(evidence: Evidence) -> str | None:

@@ -1,8 +1,10 @@
-"""All items as sorted arrays of run hashes, and where texts touch them: the fast form of `items.find_matches_slowly`.
+"""All items as sorted arrays of run hashes, and where texts touch them: the fast form of
+`items.find_matches_slowly`.
 
-A run is looked for by the hash of its words. Of the many sizes few are computed at every word of a text: a long run is found by
-its head, a table of bits sorts out nearly all places, and the hash of the whole run decides. Every run that stands in a text is
-found; `confirmed` then compares the words themselves. Memory: some 50 bytes a run, 60 MB for a million.
+A run is looked for by the hash of its words. Of the many sizes few are computed at every word of a
+text: a long run is found by its head, a table of bits sorts out nearly all places, and the hash of
+the whole run decides. Every run that stands in a text is found; `confirmed` then compares the words
+themselves. Memory: some 50 bytes a run, 60 MB for a million.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ FAMILY_FACTOR = np.uint64(0x8CB92BA72F3D8DD7)
 
 
 class Runs(NamedTuple):
-    """Runs of one size: hash, the spelling that each stands in, its first word there, and the number of its rule in RULES."""
+    """Runs of one size: hash, the spelling that each stands in, its first word there, and the
+    number of its rule in RULES.
+    """
 
     hashes: Hashes
     spelled: Places
@@ -46,14 +50,18 @@ class Runs(NamedTuple):
     rules: npt.NDArray[np.uint8]
 
     def at(self, places: Places | npt.NDArray[np.bool_]) -> Runs:
-        return Runs(self.hashes[places], self.spelled[places], self.starts[places], self.rules[places])
+        return Runs(
+            self.hashes[places], self.spelled[places], self.starts[places], self.rules[places]
+        )
 
 
 @dataclass(frozen=True)
 class Key:
-    """Runs of these `sizes` are found by their heads, the first `words` words. `heads`: the hashes of all of them, sorted.
+    """Runs of these `sizes` are found by their heads, the first `words` words. `heads`: the hashes
+    of all of them, sorted.
 
-    `seen`: one bit for each value of a hash's leading `seen_bits` bits, set where a head has it; small enough for a cache.
+    `seen`: one bit for each value of a hash's leading `seen_bits` bits, set where a head has it;
+    small enough for a cache.
     """
 
     words: int
@@ -74,10 +82,12 @@ class Key:
 
 @dataclass(frozen=True)
 class Index:
-    """`spelled`: (item number, number of its spelling) for every spelling. `runs`: by size, sorted by hash.
+    """`spelled`: (item number, number of its spelling) for every spelling. `runs`: by size, sorted
+    by hash.
 
-    `own_runs`: for each item and spelling its 8-word runs outside the template. `unscannable`: numbers of the items that are too
-    short to look for. `answers`: for items whose prompt needs one close behind, (words, hash) of each.
+    `own_runs`: for each item and spelling its 8-word runs outside the template. `unscannable`:
+    numbers of the items that are too short to look for. `answers`: for items whose prompt needs one
+    close behind, (words, hash) of each.
     """
 
     items: tuple[ScanItem, ...]
@@ -95,7 +105,7 @@ class Index:
         return max(self.runs, default=0) + ANSWER_WITHIN_WORDS
 
 
-# ---- building ---------------------------------------------------------------------------------------------------------
+# ---- building ------------------------------------------------------------------------------------
 
 
 class Spelled:
@@ -112,8 +122,14 @@ class Spelled:
         self.firsts = hashed.ends - self.lengths
         prompts: dict[object, int] = {}
         families: dict[object, int] = {}
-        self.prompts = np.array([prompts.setdefault(items[n].prompt, len(prompts)) for n, _ in self.numbers], dtype=np.int64)
-        self.families = np.array([families.setdefault(items[n].family, len(families)) for n, _ in self.numbers], dtype=np.int64)
+        self.prompts = np.array(
+            [prompts.setdefault(items[n].prompt, len(prompts)) for n, _ in self.numbers],
+            dtype=np.int64,
+        )
+        self.families = np.array(
+            [families.setdefault(items[n].family, len(families)) for n, _ in self.numbers],
+            dtype=np.int64,
+        )
 
     def different_words(self, starts: Places, size: int) -> Places:
         """How many different words each window of `size` words has."""
@@ -121,7 +137,9 @@ class Spelled:
         for block in range(0, len(starts), BLOCK_WINDOWS):
             window = self.hashes[starts[block : block + BLOCK_WINDOWS, None] + np.arange(size)]
             window.sort(axis=1)
-            different[block : block + BLOCK_WINDOWS] += (window[:, 1:] != window[:, :-1]).sum(axis=1)
+            different[block : block + BLOCK_WINDOWS] += (window[:, 1:] != window[:, :-1]).sum(
+                axis=1
+            )
         return different
 
 
@@ -144,7 +162,11 @@ def build_index(items: Sequence[ScanItem], config: HonestyConfig) -> Index:
         own_runs=dict(zip(spelled.numbers, counts, strict=True)),
         template_runs=long_template + short_template,
         unscannable=tuple(n for n in range(len(items)) if n not in looked_for),
-        answers={spelled.numbers[n][0]: _answers(items[spelled.numbers[n][0]]) for n in wholes if _is_short(spelled.words[n])},
+        answers={
+            spelled.numbers[n][0]: _answers(items[spelled.numbers[n][0]])
+            for n in wholes
+            if _is_short(spelled.words[n])
+        },
     )
 
 
@@ -154,11 +176,16 @@ def _is_short(words: Words) -> bool:
 
 def _answers(item: ScanItem) -> tuple[tuple[int, int], ...]:
     zero = np.zeros(1, dtype=np.int64)
-    return tuple((len(words), int(WindowSums(hash_words([words]).hashes).at(zero, len(words))[0])) for words in item.answers)
+    return tuple(
+        (len(words), int(WindowSums(hash_words([words]).hashes).at(zero, len(words))[0]))
+        for words in item.answers
+    )
 
 
 def _own_runs(spelled: Spelled, size: int, rule: Rule) -> tuple[Runs, int]:
-    """(the runs of `size` words outside the template, each once a spelling; how many runs are template)."""
+    """(the runs of `size` words outside the template, each once a spelling; how many runs are
+    template).
+    """
     counts = np.maximum(spelled.lengths - size + 1, 0)
     of = np.repeat(np.arange(len(counts)), counts)
     starts = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -183,14 +210,23 @@ def _first_of_each(first: npt.NDArray[np.integer], second: npt.NDArray[np.intege
     return np.sort(order[new])
 
 
-def _by_size(config: HonestyConfig, long_runs: Runs, short_runs: Runs, spelled: Spelled, wholes: list[int]) -> dict[int, Runs]:
+def _by_size(
+    config: HonestyConfig, long_runs: Runs, short_runs: Runs, spelled: Spelled, wholes: list[int]
+) -> dict[int, Runs]:
     parts: dict[int, list[Runs]] = defaultdict(list)
     parts[config.hit_words].append(long_runs)
     parts[config.coverage_words].append(short_runs)
     for size in sorted({len(spelled.words[n]) for n in wholes}):
         of = np.array([n for n in wholes if len(spelled.words[n]) == size], dtype=np.int64)
         rules = np.full(len(of), RULES.index("whole"), dtype=np.uint8)
-        parts[size].append(Runs(spelled.sums.at(spelled.firsts[of], size), of, np.zeros(len(of), dtype=np.int64), rules))
+        parts[size].append(
+            Runs(
+                spelled.sums.at(spelled.firsts[of], size),
+                of,
+                np.zeros(len(of), dtype=np.int64),
+                rules,
+            )
+        )
     runs: dict[int, Runs] = {}
     for size, found in sorted(parts.items()):
         joined = _joined(found)
@@ -211,9 +247,14 @@ def _joined(found: Sequence[Runs]) -> Runs:
 def _keys(runs: dict[int, Runs], spelled: Spelled, coverage_words: int) -> Iterator[Key]:
     sizes_of: dict[int, list[int]] = defaultdict(list)
     for size in runs:
-        sizes_of[max(words for words in (*SMALL_KEYS, coverage_words) if words <= size)].append(size)
+        sizes_of[max(words for words in (*SMALL_KEYS, coverage_words) if words <= size)].append(
+            size
+        )
     for words, sizes in sorted(sizes_of.items()):
-        heads = [spelled.sums.at(spelled.firsts[runs[size].spelled] + runs[size].starts, words) for size in sizes]
+        heads = [
+            spelled.sums.at(spelled.firsts[runs[size].spelled] + runs[size].starts, words)
+            for size in sizes
+        ]
         hashes = np.unique(np.concatenate(heads))
         bits = max(10, (SLOTS_PER_RUN * len(hashes)).bit_length())
         slots = np.unique(_slots(hashes, bits))
@@ -227,11 +268,14 @@ def _slots(hashes: Hashes, bits: int) -> Places:
     return (hashes >> np.uint64(64 - bits)).view(np.int64)
 
 
-# ---- looking ----------------------------------------------------------------------------------------------------------
+# ---- looking -------------------------------------------------------------------------------------
 
 
 def find_touches(index: Index, hashed: HashedWords) -> dict[int, list[Match]]:
-    """By the number of the text: every match by hash, in the order of position. Nothing is missed."""
+    """By the number of the text: every match by hash, in the order of position.
+
+    Nothing is missed.
+    """
     sums = WindowSums(hashed.hashes)
     touched: dict[int, set[Match]] = defaultdict(set)
     for key in index.keys:
@@ -241,32 +285,50 @@ def find_touches(index: Index, hashed: HashedWords) -> dict[int, list[Match]]:
         texts = np.searchsorted(hashed.ends, heads, side="right")
         for size in key.sizes:
             inside = heads + size <= hashed.ends[texts]
-            for text, match in _matches_of_size(index, size, hashed, sums, heads[inside], texts[inside]):
+            for text, match in _matches_of_size(
+                index, size, hashed, sums, heads[inside], texts[inside]
+            ):
                 touched[int(hashed.texts[text])].add(match)
-    return {text: sorted(matches, key=lambda match: (match.start, match)) for text, matches in sorted(touched.items())}
+    return {
+        text: sorted(matches, key=lambda match: (match.start, match))
+        for text, matches in sorted(touched.items())
+    }
 
 
 def _matches_of_size(
     index: Index, size: int, hashed: HashedWords, sums: WindowSums, heads: Places, texts: Places
 ) -> Iterator[tuple[int, Match]]:
-    """(place of the text in `hashed`, match) for each run of this size that begins at one of these words."""
+    """(place of the text in `hashed`, match) for each run of this size that begins at one of these
+    words.
+    """
     runs = index.runs[size]
     hashes = sums.at(heads, size)
-    low, high = np.searchsorted(runs.hashes, hashes), np.searchsorted(runs.hashes, hashes, side="right")
+    low, high = (
+        np.searchsorted(runs.hashes, hashes),
+        np.searchsorted(runs.hashes, hashes, side="right"),
+    )
     for n in np.flatnonzero(high > low).tolist():
         text, start = int(texts[n]), int(heads[n])
         first, end = int(hashed.ends[text - 1]) if text else 0, int(hashed.ends[text])
         for run in range(int(low[n]), int(high[n])):
             item, spelling = index.spelled[int(runs.spelled[run])]
             rule = RULES[runs.rules[run]]
-            if rule != "whole" or size >= SPECIFIC_WORDS or _answer_follows(index.answers[item], sums, start + size, end):
+            if (
+                rule != "whole"
+                or size >= SPECIFIC_WORDS
+                or _answer_follows(index.answers[item], sums, start + size, end)
+            ):
                 yield text, Match(rule, item, start - first, size, spelling, int(runs.starts[run]))
 
 
-def _answer_follows(answers: tuple[tuple[int, int], ...], sums: WindowSums, start: int, end: int) -> bool:
+def _answer_follows(
+    answers: tuple[tuple[int, int], ...], sums: WindowSums, start: int, end: int
+) -> bool:
     last = min(end, start + ANSWER_WITHIN_WORDS)
     places = ((np.arange(start, last - size + 1), size, answer) for size, answer in answers)
-    return any(bool((sums.at(starts, size) == np.uint64(answer)).any()) for starts, size, answer in places)
+    return any(
+        bool((sums.at(starts, size) == np.uint64(answer)).any()) for starts, size, answer in places
+    )
 
 
 def find_matches(index: Index, words: Sequence[str]) -> list[Match]:
@@ -287,7 +349,9 @@ def _words_are_equal(item: ScanItem, words: Sequence[str], match: Match) -> bool
 
 
 def coverage_of(index: Index, matches: Iterable[Match]) -> dict[int, float]:
-    """For each item touched: the share of its own 8-word runs that were found, in the spelling with the largest."""
+    """For each item touched: the share of its own 8-word runs that were found, in the spelling with
+    the largest.
+    """
     places: dict[tuple[int, int], set[int]] = defaultdict(set)
     for match in matches:
         if match.rule == "coverage":

@@ -1,8 +1,10 @@
-"""What is looked for: one item for each eval or benchmark row; and, by definition, where a text holds it.
+"""What is looked for: one item for each eval or benchmark row; and, by definition, where a text
+holds it.
 
-Three kinds of match: a run of 13 words (a hit wherever it stands), runs of 8 words (for the coverage share), and the whole
-prompt of an item that has no 13-word run of its own. A run that stands in more than three different prompts of one skill, or of
-one benchmark, is template: it belongs to no single item, and is left out. So is a run that repeats itself (`0 0 1 0 0 0`), with
+Three kinds of match: a run of 13 words (a hit wherever it stands), runs of 8 words (for the
+coverage share), and the whole prompt of an item that has no 13-word run of its own. A run that
+stands in more than three different prompts of one skill, or of one benchmark, is template: it
+belongs to no single item, and is left out. So is a run that repeats itself (`0 0 1 0 0 0`), with
 fewer different words than half its length. Sees words only: no paraphrase, no translation.
 """
 
@@ -21,16 +23,19 @@ Words = tuple[str, ...]
 Rule = Literal["run", "coverage", "whole"]
 
 TEMPLATE_PROMPTS = 3  # a run in more prompts of one skill than this is template
-SPECIFIC_WORDS = 6  # a prompt of fewer words ("who are you") counts only with its answer close behind
+SPECIFIC_WORDS = (
+    6  # a prompt of fewer words ("who are you") counts only with its answer close behind
+)
 ANSWER_WITHIN_WORDS = 20
 
 
 @dataclass(frozen=True)
 class ScanItem:
-    """One row as the scan sees it; `scan_item` makes it of texts. `benchmark`: None for our own eval rows.
+    """One row as the scan sees it; `scan_item` makes it of texts. `benchmark`: None for our own
+    eval rows.
 
-    answers: any of them, close behind, makes a very short prompt specific. spellings: every way to write the prompt, the plain
-    one first.
+    answers: any of them, close behind, makes a very short prompt specific. spellings: every way to
+    write the prompt, the plain one first.
     """
 
     id: str
@@ -54,7 +59,9 @@ class ScanItem:
 
 
 class Match(NamedTuple):
-    """Words [start, start + size) of a text are those of spelling `spelling` of item `item` from `place` on, both by number."""
+    """Words [start, start + size) of a text are those of spelling `spelling` of item `item` from
+    `place` on, both by number.
+    """
 
     rule: Rule
     item: int
@@ -64,30 +71,50 @@ class Match(NamedTuple):
     place: int
 
 
-def scan_item(id: str, skill: str, prompt: str, answers: Iterable[str] = (), *, benchmark: str | None = None) -> ScanItem:
+def scan_item(
+    id: str, skill: str, prompt: str, answers: Iterable[str] = (), *, benchmark: str | None = None
+) -> ScanItem:
     """The item of a row. `prompt`: all that makes the row recognizable, options included."""
     given = (tuple(words) for answer in answers for words in spellings_of(answer))
-    spellings = tuple(tuple(map(sys.intern, words)) for words in spellings_of(prompt))  # many rows, few different words
-    return ScanItem(id, skill, spellings, tuple(dict.fromkeys(words for words in given if words)), benchmark)
+    spellings = tuple(
+        tuple(map(sys.intern, words)) for words in spellings_of(prompt)
+    )  # many rows, few different words
+    return ScanItem(
+        id, skill, spellings, tuple(dict.fromkeys(words for words in given if words)), benchmark
+    )
 
 
 def item_of_row(row: Mapping[str, Any]) -> ScanItem:
-    """What is looked for of an eval row: the prompt, with options that it does not show; its answers make a short one specific."""
+    """What is looked for of an eval row: the prompt, with options that it does not show; its
+    answers make a short one specific.
+    """
     prompt, options = str(row["user"]), [str(option) for option in row.get("choice_options", [])]
     shown = set(words_of(prompt))
     if not all(set(words_of(option)) <= shown for option in options):
         prompt = "\n".join([prompt, *options])
     given = [*row.get("normalized_answers", []), *row.get("aliases", [])]
-    given += [row.get(key) for key in ("normalized_answer", "final_answer", "expected", "reference_answer")]
-    return scan_item(str(row["id"]), str(row.get("skill", "other")), prompt, [answer for answer in given if answer])
+    given += [
+        row.get(key)
+        for key in ("normalized_answer", "final_answer", "expected", "reference_answer")
+    ]
+    return scan_item(
+        str(row["id"]),
+        str(row.get("skill", "other")),
+        prompt,
+        [answer for answer in given if answer],
+    )
 
 
-# ---- the definition: slow, and what the fast path is held against -------------------------------------------------------
+# ---- the definition: slow, and what the fast path is held against --------------------------------
 
 
-def find_matches_slowly(items: Sequence[ScanItem], config: HonestyConfig, words: Sequence[str]) -> Iterator[Match]:
+def find_matches_slowly(
+    items: Sequence[ScanItem], config: HonestyConfig, words: Sequence[str]
+) -> Iterator[Match]:
     """Every match in a text: each window of each size is compared with each item."""
-    long_runs, short_runs = (own_runs(items, size) for size in (config.hit_words, config.coverage_words))
+    long_runs, short_runs = (
+        own_runs(items, size) for size in (config.hit_words, config.coverage_words)
+    )
     for number, item in enumerate(items):
         whole = not any(long_runs[number])
         for n, spelling in enumerate(item.spellings):
@@ -104,7 +131,9 @@ def find_matches_slowly(items: Sequence[ScanItem], config: HonestyConfig, words:
 
 
 def own_runs(items: Sequence[ScanItem], size: int) -> list[list[dict[Words, int]]]:
-    """For each spelling of each item its runs of `size` words that are not template, and where each first begins in it."""
+    """For each spelling of each item its runs of `size` words that are not template, and where each
+    first begins in it.
+    """
     runs = [[_runs(words, size) for words in item.spellings] for item in items]
     prompts_with: dict[tuple[object, Words], set[Words]] = defaultdict(set)
     for item, of_item in zip(items, runs, strict=True):
@@ -112,7 +141,10 @@ def own_runs(items: Sequence[ScanItem], size: int) -> list[list[dict[Words, int]
             prompts_with[item.family, run].add(item.prompt)
     template = {key for key, prompts in prompts_with.items() if len(prompts) > TEMPLATE_PROMPTS}
     return [
-        [{run: place for run, place in of_spelling.items() if (item.family, run) not in template} for of_spelling in of_item]
+        [
+            {run: place for run, place in of_spelling.items() if (item.family, run) not in template}
+            for of_spelling in of_item
+        ]
         for item, of_item in zip(items, runs, strict=True)
     ]
 
@@ -128,7 +160,9 @@ def least_different(size: int) -> int:
 
 
 def is_specific(item: ScanItem, words: Sequence[str], start: int, size: int) -> bool:
-    """Whether a whole prompt is long enough to be the item, or else one of its answers stands close behind."""
+    """Whether a whole prompt is long enough to be the item, or else one of its answers stands close
+    behind.
+    """
     if size >= SPECIFIC_WORDS:
         return True
     behind = words[start + size : start + size + ANSWER_WITHIN_WORDS]

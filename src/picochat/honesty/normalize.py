@@ -1,8 +1,10 @@
-"""Text as the contamination scan sees it: words without case, punctuation, compatibility forms, line breaks and HTML entities.
+"""Text as the contamination scan sees it: words without case, punctuation, compatibility forms,
+line breaks and HTML entities.
 
-Entities are read first (`&#39;`, `&nbsp;`, `&amp;quot;`), then NFKC, then case is folded. A word is a run of letters and digits
-of what comes out; all else only separates. In scripts that are written without spaces each character is a word of its own.
-This is the readable form, and what decides about a hit; `word_hashes` finds the same words faster. Says nothing about meaning.
+Entities are read first (`&#39;`, `&nbsp;`, `&amp;quot;`), then NFKC, then case is folded. A word is
+a run of letters and digits of what comes out; all else only separates. In scripts that are written
+without spaces each character is a word of its own. This is the readable form, and what decides
+about a hit; `word_hashes` finds the same words faster. Says nothing about meaning.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ SPACELESS = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u
 SPACELESS_CHARACTER = re.compile(f"[{SPACELESS}]")
 WORD = re.compile(rf"[^\W_{SPACELESS}]+|[^\W_](?<=[{SPACELESS}])")
 
-# Where offsets are as in the text: plain ASCII up to a white space, without entities; else whatever stands between two.
+# Where offsets are as in the text: plain ASCII up to a white space, without entities; else whatever
+# stands between two.
 STRETCH = re.compile(r"[\x00-%'-\x7f]+(?=\s|\Z)|\S+")
 MARK = re.compile(r"[^\w\s]|_")
 APOSTROPHE = re.compile("(?<=\\w)['\u2019\u02bc](?=\\w)")
@@ -31,14 +34,18 @@ def words_of(text: str) -> list[str]:
 
 
 def normalized_text(text: str) -> str:
-    """The normalized words, one space between them: equal for texts that differ only in case, punctuation and breaks."""
+    """The normalized words, one space between them: equal for texts that differ only in case,
+    punctuation and breaks.
+    """
     return " ".join(words_of(text))
 
 
 def spellings_of(text: str) -> list[list[str]]:
-    """The words of a text as others may write it, its own first: marks as separators, apostrophes dropped, all marks dropped.
+    """The words of a text as others may write it, its own first: marks as separators, apostrophes
+    dropped, all marks dropped.
 
-    Who cleans a text may turn `don't` into `don t` or into `dont`, and `well-known` into `wellknown`.
+    Who cleans a text may turn `don't` into `don t` or into `dont`, and `well-known` into
+    `wellknown`.
     """
     read = read_entities(text)
     found = [words_of(text), words_of(APOSTROPHE.sub("", read)), words_of(MARK.sub("", read))]
@@ -48,7 +55,8 @@ def spellings_of(text: str) -> list[list[str]]:
 def words_with_offsets(text: str) -> Iterator[tuple[str, int]]:
     """(word, character offset in the text as given). The same words as `words_of`.
 
-    The offset is exact where normalization keeps lengths; elsewhere it is the start of the run between two spaces.
+    The offset is exact where normalization keeps lengths; elsewhere it is the start of the run
+    between two spaces.
     """
     for chunk in STRETCH.finditer(text):
         normal = _normal(chunk.group())
@@ -58,7 +66,9 @@ def words_with_offsets(text: str) -> Iterator[tuple[str, int]]:
 
 
 def read_entities(text: str) -> str:
-    """The text with its HTML entities as the characters that they stand for; an unknown name stays as it is."""
+    """The text with its HTML entities as the characters that they stand for; an unknown name stays
+    as it is.
+    """
     return ENTITY.sub(lambda found: html.unescape(f"&{found[1]};"), text) if "&" in text else text
 
 

@@ -1,8 +1,9 @@
-"""Long texts in pieces that overlap, so that one of any length is scanned in little memory and nothing is lost at the cuts.
+"""Long texts in pieces that overlap, so that one of any length is scanned in little memory and
+nothing is lost at the cuts.
 
-A cut lies at white space, else at a mark; a stretch of 4,096 characters without either may be cut anywhere. Each piece reads on
-until it holds the words that a match at its end may need, but at most 16,384 characters: words that lie farther apart are not
-taken for neighbours.
+A cut lies at white space, else at a mark; a stretch of 4,096 characters without either may be cut
+anywhere. Each piece reads on until it holds the words that a match at its end may need, but at most
+16,384 characters: words that lie farther apart are not taken for neighbours.
 """
 
 from __future__ import annotations
@@ -14,13 +15,20 @@ from picochat.honesty.normalize import words_of
 
 PIECE_CHARACTERS = 16_384
 CUT_WITHIN = 4_096
-CUTS = (re.compile(r"\s"), re.compile("[,.!?:\u3001\u3002\uff0c\uff01\uff1f]"))  # none of them stands in an HTML entity
+CUTS = (
+    re.compile(r"\s"),
+    re.compile("[,.!?:\u3001\u3002\uff0c\uff01\uff1f]"),
+)  # none of them stands in an HTML entity
 LOOK_PER_WORD = 8  # characters; less would often be too few, and be counted twice
 END_OF_WORD = re.compile(r"[0-9A-Za-z]\s")  # at least so many words, and quick to count
 
 
-def pieces_of(text: str, reach_words: int, piece_characters: int = PIECE_CHARACTERS) -> Iterator[tuple[int, str]]:
-    """(offset, piece): together they hold every run of up to `reach_words` words, each run whole in at least one piece."""
+def pieces_of(
+    text: str, reach_words: int, piece_characters: int = PIECE_CHARACTERS
+) -> Iterator[tuple[int, str]]:
+    """(offset, piece): together they hold every run of up to `reach_words` words, each run whole in
+    at least one piece.
+    """
     if len(text) <= piece_characters:
         yield from [(0, text)] if text else []
         return

@@ -1,4 +1,6 @@
-"""The honesty report as a page: what was scanned, what was found, what to do, and what such a scan cannot see. Decides nothing."""
+"""The honesty report as a page: what was scanned, what was found, what to do, and what such a scan
+cannot see. Decides nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,20 @@ MOST_ROWS_SHOWN = 50
 MOST_DOCUMENTS_SHOWN = 20
 BLIND_SPOTS = (
     "a paraphrase: the same question in other words",
-    "synonyms, spelling mistakes, numbers written as words; docs/benchmarks.md says how many of each were found when planted",
-    "a row in parts that are all shorter than 13 words, with other text between them, unless most of its 8-word runs are left",
+    (
+        "synonyms, spelling mistakes, numbers written as words; docs/benchmarks.md says how many of"
+        " each were found when planted"
+    ),
+    (
+        "a row in parts that are all shorter than 13 words, with other text between them, unless"
+        " most of its 8-word runs are left"
+    ),
     "words broken by a hyphen at the end of a line, or by characters without width",
     "a translation into another language",
-    "text in pictures, tables that were flattened in another order, text that the corpus does not hold any more",
+    (
+        "text in pictures, tables that were flattened in another order, text that the corpus does"
+        " not hold any more"
+    ),
     "items of fewer than 6 words whose answer does not stand within 20 words behind them",
 )
 PLAIN_ID = re.compile(r"[^\x20-\x7e]|[`|<>\\]")
@@ -24,38 +35,58 @@ PLAIN_ID = re.compile(r"[^\x20-\x7e]|[`|<>\\]")
 
 def report_page(facts: HonestyFacts, report: Mapping[str, Any]) -> str:
     """Markdown, rendered from the facts alone."""
-    share = 100 * facts.scanned_text_bytes / facts.corpus_text_bytes if facts.corpus_text_bytes else 0.0
+    share = (
+        100 * facts.scanned_text_bytes / facts.corpus_text_bytes if facts.corpus_text_bytes else 0.0
+    )
     external = sum(facts.external_rows.values())
     lines = [
         "# Honesty: are the rows that measure the model in what it learns from?",
         "",
-        f"Scanned {facts.scanned_documents} documents, {facts.scanned_text_bytes} of {facts.corpus_text_bytes} bytes "
-        f"({share:.1f}%), and {report['sft_rows']} SFT rows, against {facts.eval_rows} eval rows and {external} rows of "
-        f"{len(facts.external_rows)} external benchmarks.",
+        (
+            f"Scanned {facts.scanned_documents} documents, {facts.scanned_text_bytes} of"
+            f" {facts.corpus_text_bytes} bytes ({share:.1f}%), and {report['sft_rows']} SFT rows,"
+            f" against {facts.eval_rows} eval rows and {external} rows of"
+            f" {len(facts.external_rows)} external benchmarks."
+        ),
         "",
         "| skill | eval rows | found in the corpus |",
         "|---|---|---|",
-        *(f"| {skill} | {rows} | {facts.corpus_dirty_by_skill.get(skill, 0)} |" for skill, rows in facts.eval_by_skill.items()),
+        *(
+            f"| {skill} | {rows} | {facts.corpus_dirty_by_skill.get(skill, 0)} |"
+            for skill, rows in facts.eval_by_skill.items()
+        ),
         "",
         *_benchmarks(facts),
         f"Eval prompts that are SFT prompts: {facts.sft_exact_prompts}.",
-        f"Largest share of one eval prompt's {report['coverage_words']}-word runs, template apart, in one SFT row: "
-        f"{facts.sft_largest_coverage:.2f}.",
-        f"Dirty eval rows in all: {len(facts.dirty_eval_rows)}. They stay in the eval rows; every score is given with and "
-        "without them.",
+        (
+            f"Largest share of one eval prompt's {report['coverage_words']}-word runs, template"
+            f" apart, in one SFT row: {facts.sft_largest_coverage:.2f}."
+        ),
+        (
+            f"Dirty eval rows in all: {len(facts.dirty_eval_rows)}. They stay in the eval rows;"
+            " every score is given with and without them."
+        ),
         "",
         *_dirty_rows(report),
         *_remedy(report),
         "## What makes a row dirty",
         "",
         f"- {report['hit_words']} words in a row stand in a document or an SFT row;",
-        f"- or its whole prompt does, where the prompt has fewer than {report['hit_words']} words or no such run of its own "
-        "(under 6 words: with its answer behind it);",
-        f"- or at least {100 * report['dirty_coverage']:.0f}% of its {report['coverage_words']}-word runs do, of four or more.",
+        (
+            f"- or its whole prompt does, where the prompt has fewer than {report['hit_words']}"
+            " words or no such run of its own (under 6 words: with its answer behind it);"
+        ),
+        (
+            f"- or at least {100 * report['dirty_coverage']:.0f}% of its"
+            f" {report['coverage_words']}-word runs do, of four or more."
+        ),
         "",
-        "Words are compared without case, punctuation, line breaks and HTML entities, whether marks inside words were kept, dropped "
-        f"or made spaces. {report['template_runs']} runs that stand in more than three prompts of one skill or one benchmark are "
-        "template and belong to no row.",
+        (
+            "Words are compared without case, punctuation, line breaks and HTML entities, whether"
+            f" marks inside words were kept, dropped or made spaces. {report['template_runs']} runs"
+            " that stand in more than three prompts of one skill or one benchmark are template and"
+            " belong to no row."
+        ),
         f"Rows too short to look for: {len(report['rows_too_short_to_look_for'])}.",
         "",
         "## What this cannot see",
@@ -74,7 +105,10 @@ def _benchmarks(facts: HonestyFacts) -> list[str]:
     return [
         "| benchmark | rows | found in the corpus | in the corpus or the SFT rows |",
         "|---|---|---|---|",
-        *(f"| {plain_id(name)} | {count} | {found.get(name, 0)} | {len(dirty.get(name, []))} |" for name, count in rows),
+        *(
+            f"| {plain_id(name)} | {count} | {found.get(name, 0)} | {len(dirty.get(name, []))} |"
+            for name, count in rows
+        ),
         "",
     ]
 
@@ -87,16 +121,29 @@ def _dirty_rows(report: Mapping[str, Any]) -> list[str]:
         corpus, sft = group["corpus_documents_holding"], group["sft_rows_holding"]
         for row in sorted({*corpus, *sft, *group["sft_exact_prompts"]}):
             shown = plain_id(f"{name}: {row}" if name else row)
-            lines.append((-corpus.get(row, 0), f"| {shown} | {corpus.get(row, 0)} | {sft.get(row, 0)} |"))
+            lines.append(
+                (-corpus.get(row, 0), f"| {shown} | {corpus.get(row, 0)} | {sft.get(row, 0)} |")
+            )
     if not lines:
         return []
     shown_lines = [line for _, line in sorted(lines)[:MOST_ROWS_SHOWN]]
-    more = [f"| and {len(lines) - MOST_ROWS_SHOWN} more | | |"] if len(lines) > MOST_ROWS_SHOWN else []
-    return ["| dirty row | documents that hold it | SFT rows that hold it |", "|---|---|---|", *shown_lines, *more, ""]
+    more = (
+        [f"| and {len(lines) - MOST_ROWS_SHOWN} more | | |"] if len(lines) > MOST_ROWS_SHOWN else []
+    )
+    return [
+        "| dirty row | documents that hold it | SFT rows that hold it |",
+        "|---|---|---|",
+        *shown_lines,
+        *more,
+        "",
+    ]
 
 
 def _remedy(report: Mapping[str, Any]) -> list[str]:
-    """What to do about documents that hold rows. SFT rows are made again, documents are left out."""
+    """What to do about documents that hold rows.
+
+    SFT rows are made again, documents are left out.
+    """
     documents: Sequence[str] = report["documents_to_leave_out"]
     if not documents:
         return []
@@ -104,8 +151,11 @@ def _remedy(report: Mapping[str, Any]) -> list[str]:
     return [
         "## What mends it",
         "",
-        'Leave these documents out: list them under `"exclude_documents"` in corpus_recipe.json (all are in report.json under '
-        "`documents_to_leave_out`; where each row stands is in hits.jsonl), and run the same command again.",
+        (
+            'Leave these documents out: list them under `"exclude_documents"` in corpus_recipe.json'
+            " (all are in report.json under `documents_to_leave_out`; where each row stands is in"
+            " hits.jsonl), and run the same command again."
+        ),
         "",
         *(f"- `{plain_id(document)}`" for document in documents[:MOST_DOCUMENTS_SHOWN]),
         *([f"- and {more} more"] if more > 0 else []),

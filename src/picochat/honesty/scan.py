@@ -1,7 +1,9 @@
-"""The contamination scan: are eval or benchmark rows in the corpus or in the SFT rows? The stage, its facts and its report.
+"""The contamination scan: are eval or benchmark rows in the corpus or in the SFT rows? The stage,
+its facts and its report.
 
-What is looked for is a row's prompt with its options; its answer only tells whether a very short prompt such as "Who are
-you?" is the item or plain English (`items`). How texts are searched is in `texts`. Decides nothing: the preflight does.
+What is looked for is a row's prompt with its options; its answer only tells whether a very short
+prompt such as "Who are you?" is the item or plain English (`items`). How texts are searched is in
+`texts`. Decides nothing: the preflight does.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from picochat.rundir import BenchmarksFacts, CorpusFacts, HonestyFacts, Practice
 COPY = re.compile(r"~[0-9]+$")
 
 
-# ---- the stage --------------------------------------------------------------------------------------------------------
+# ---- the stage -----------------------------------------------------------------------------------
 
 
 def scan_run(
@@ -48,12 +50,19 @@ def scan_run(
     host: HostConfig,
     draft: Draft,
 ) -> None:
-    """Scan corpus (held-out documents too), practice and SFT rows: hits.jsonl, report.json, report.md, HonestyFacts."""
+    """Scan corpus (held-out documents too), practice and SFT rows: hits.jsonl, report.json,
+    report.md, HonestyFacts.
+    """
     from picochat.data.corpus.reader import read_split
     from picochat.data.documents import read_documents
 
-    text_bytes = facts_of(corpus, CorpusFacts).text_bytes + facts_of(practice, PracticeFacts).text_bytes
-    read = (*(read_split(corpus, split) for split in ("train", "held_out")), read_documents(practice.place, "practice"))
+    text_bytes = (
+        facts_of(corpus, CorpusFacts).text_bytes + facts_of(practice, PracticeFacts).text_bytes
+    )
+    read = (
+        *(read_split(corpus, split) for split in ("train", "held_out")),
+        read_documents(practice.place, "practice"),
+    )
     documents = ((document.id, document.text) for document in chain(*read))
     found = scan_rows(
         list(_rows(rows, "eval.jsonl")),
@@ -63,7 +72,8 @@ def scan_run(
         workers=host.workers or usable_cores(),
         corpus_bytes=text_bytes,
         benchmarks={
-            name: benchmark_items(benchmarks, name) for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)
+            name: benchmark_items(benchmarks, name)
+            for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)
         },
     )
     write_jsonl(draft.path("hits.jsonl"), found.hits)
@@ -80,7 +90,9 @@ def benchmark_items(benchmarks: Artifact, name: str) -> list[ScanItem]:
 
 
 def item_of_benchmark(name: str, row: BenchmarkRow) -> ScanItem:
-    """What is looked for of a benchmark's row: its question, and the correct option where the question is very short."""
+    """What is looked for of a benchmark's row: its question, and the correct option where the
+    question is very short.
+    """
     return scan_item(row.id, name, row.question, [row.options[row.correct]])
 
 
@@ -108,15 +120,19 @@ def scan_rows(
 ) -> ScanFound:
     """Everything that the stage publishes, from plain rows and (id, text) pairs.
 
-    corpus_bytes: what the documents hold; None: what comes is all there is. expected_bytes: about that, to show progress by.
-    benchmarks: the rows of each external benchmark by its name.
+    corpus_bytes: what the documents hold; None: what comes is all there is. expected_bytes: about
+    that, to show progress by. benchmarks: the rows of each external benchmark by its name.
     """
     own = [item_of_row(row) for row in evals]
-    external = [replace(item, benchmark=name) for name, rows in (benchmarks or {}).items() for item in rows]
+    external = [
+        replace(item, benchmark=name) for name, rows in (benchmarks or {}).items() for item in rows
+    ]
     items = own + external
     index = build_index(items, config)
     sft_tally, exact = scan_sft_rows(index, sft)
-    tally = scan_texts(index, documents, workers=workers, total_bytes=corpus_bytes or expected_bytes)
+    tally = scan_texts(
+        index, documents, workers=workers, total_bytes=corpus_bytes or expected_bytes
+    )
     dirty = {*tally.dirty_documents, *sft_tally.dirty_documents, *exact}
     facts = HonestyFacts(
         corpus_text_bytes=tally.text_bytes if corpus_bytes is None else corpus_bytes,
@@ -128,15 +144,21 @@ def scan_rows(
         corpus_dirty_by_skill=_by_skill(own, tally.dirty_documents),
         eval_by_skill=_by_skill(own, range(len(own))),
         external_rows={name: len(rows) for name, rows in (benchmarks or {}).items()},
-        external_dirty={name: len(_ids(items, tally.dirty_documents, name)) for name in benchmarks or {}},
+        external_dirty={
+            name: len(_ids(items, tally.dirty_documents, name)) for name in benchmarks or {}
+        },
         dirty_external_rows={name: _ids(items, dirty, name) for name in benchmarks or {}},
         dirty_eval_rows=_ids(items, dirty, None),
     )
-    return ScanFound(facts, sft_tally.hits + tally.hits, _report(index, config, tally, sft_tally, exact))
+    return ScanFound(
+        facts, sft_tally.hits + tally.hits, _report(index, config, tally, sft_tally, exact)
+    )
 
 
 def _by_skill(own: Sequence[ScanItem], numbers: Iterable[int]) -> dict[str, int]:
-    """Every skill of the eval rows with how many of the items with these numbers are its own, zeros included."""
+    """Every skill of the eval rows with how many of the items with these numbers are its own, zeros
+    included.
+    """
     counts = Counter(own[number].skill for number in numbers if number < len(own))
     return {skill: counts[skill] for skill in sorted({item.skill for item in own})}
 
@@ -145,7 +167,9 @@ def _ids(items: Sequence[ScanItem], numbers: Iterable[int], benchmark: str | Non
     return sorted(items[number].id for number in numbers if items[number].benchmark == benchmark)
 
 
-def _report(index: Index, config: HonestyConfig, corpus: Tally, sft: Tally, exact: Sequence[int]) -> dict[str, Any]:
+def _report(
+    index: Index, config: HonestyConfig, corpus: Tally, sft: Tally, exact: Sequence[int]
+) -> dict[str, Any]:
     items = index.items
     names = list(dict.fromkeys(item.benchmark for item in items if item.benchmark is not None))
 
@@ -179,13 +203,17 @@ def _report(index: Index, config: HonestyConfig, corpus: Tally, sft: Tally, exac
 
 
 def _without_copies(ids: Sequence[str]) -> list[str]:
-    """A document that is read twice (by its weight) follows itself as ID~2; the recipe knows it as ID."""
+    """A document that is read twice (by its weight) follows itself as ID~2; the recipe knows it as
+    ID.
+    """
     all_ids = set(ids)
     return [id for id in ids if COPY.sub("", id) == id or COPY.sub("", id) not in all_ids]
 
 
 def scan_sft_rows(index: Index, rows: Iterable[Mapping[str, Any]]) -> tuple[Tally, list[int]]:
-    """What the SFT rows hold of the items, and the numbers of the items whose whole prompt is an SFT prompt."""
+    """What the SFT rows hold of the items, and the numbers of the items whose whole prompt is an
+    SFT prompt.
+    """
     prompts: set[Words] = set()
 
     def texts() -> Iterator[Text]:
@@ -194,4 +222,6 @@ def scan_sft_rows(index: Index, rows: Iterable[Mapping[str, Any]]) -> tuple[Tall
             yield str(row.get("id", number)), f"{row['user']}\n{row.get('assistant', '')}"
 
     tally = scan_texts(index, texts(), where="sft")
-    return tally, [number for number, item in enumerate(index.items) if prompts.intersection(item.spellings)]
+    return tally, [
+        number for number, item in enumerate(index.items) if prompts.intersection(item.spellings)
+    ]

@@ -1,8 +1,10 @@
-"""Texts against items: which rows does a stream of documents hold, and where? Hits carry document, offset and words.
+"""Texts against items: which rows does a stream of documents hold, and where? Hits carry document,
+offset and words.
 
-An item is dirty where one text holds one of its 13-word runs, or its whole prompt (where it has no such run of its own), or at
-least 70% of its 8-word runs (of four or more). Texts are streamed, over all cores where there is much of them; memory does not
-grow with the corpus, nor with the length of a document beyond the document itself. Hashes find the places, the words decide.
+An item is dirty where one text holds one of its 13-word runs, or its whole prompt (where it has no
+such run of its own), or at least 70% of its 8-word runs (of four or more). Texts are streamed, over
+all cores where there is much of them; memory does not grow with the corpus, nor with the length of
+a document beyond the document itself. Hashes find the places, the words decide.
 """
 
 from __future__ import annotations
@@ -28,17 +30,23 @@ DIRTY_COVERAGE = 0.7
 FEWEST_RUNS_FOR_COVERAGE = 4  # one or two 8-word runs of a short prompt say too little
 HITS_KEPT_PER_ROW = 20  # all documents are counted, so many hits are kept with coordinates
 HITS_KEPT_PER_BENCHMARK_ROW = 3  # a benchmark has ten thousand rows
-MOST_IDS_KEPT = 10_000  # of documents that hold any row: who has more needs another source, not a list
+MOST_IDS_KEPT = (
+    10_000  # of documents that hold any row: who has more needs another source, not a list
+)
 BATCH_CHARACTERS = 2_000_000
-TOGETHER_CHARACTERS = 500_000  # of one call of numpy: what fits the processor's cache is twice as fast
+TOGETHER_CHARACTERS = (
+    500_000  # of one call of numpy: what fits the processor's cache is twice as fast
+)
 ALONE_CHARACTERS = 8_000_000  # a smaller corpus is scanned before another process has started
 Text = tuple[str, str]  # document id, text
 
 
 class Hit(Record):
-    """One place where a row was found. `offset`: characters into the document. `words`: as normalized.
+    """One place where a row was found. `offset`: characters into the document. `words`: as
+    normalized.
 
-    benchmark: whose row it is; None for our own eval rows. where: `corpus`, `sft` or the name of another stream of texts.
+    benchmark: whose row it is; None for our own eval rows. where: `corpus`, `sft` or the name of
+    another stream of texts.
     """
 
     row: str
@@ -53,7 +61,10 @@ class Hit(Record):
 
 @dataclass
 class Tally:
-    """What a scan of some texts found. `dirty_documents`: item number -> texts that hold it. `to_leave_out`: ids of such texts."""
+    """What a scan of some texts found.
+
+    `dirty_documents`: item number -> texts that hold it. `to_leave_out`: ids of such texts.
+    """
 
     documents: int = 0
     text_bytes: int = 0
@@ -75,7 +86,9 @@ class Tally:
         self.to_leave_out += other.to_leave_out[: MOST_IDS_KEPT - len(self.to_leave_out)]
 
     def keep(self, item: int, hit: Hit) -> None:
-        if self.kept[item] < (HITS_KEPT_PER_ROW if hit.benchmark is None else HITS_KEPT_PER_BENCHMARK_ROW):
+        if self.kept[item] < (
+            HITS_KEPT_PER_ROW if hit.benchmark is None else HITS_KEPT_PER_BENCHMARK_ROW
+        ):
             self.kept[item] += 1
             self.kept_as.append(item)
             self.hits.append(hit)
@@ -90,7 +103,10 @@ def scan_texts(
     where: str = "corpus",
     alone_characters: int = ALONE_CHARACTERS,
 ) -> Tally:
-    """What the documents hold of the items. The result does not depend on `workers`, who wait for so much text."""
+    """What the documents hold of the items.
+
+    The result does not depend on `workers`, who wait for so much text.
+    """
     batches = _batches(documents)
     first: list[list[Text]] = []
     size = 0
@@ -102,7 +118,9 @@ def scan_texts(
     tally = Tally()
     with (
         Progress(f"honesty scan of {where}", total_bytes, "bytes") as progress,
-        closing(in_order(partial(_scanner, index, where), all_batches, workers if beyond else 1)) as parts,
+        closing(
+            in_order(partial(_scanner, index, where), all_batches, workers if beyond else 1)
+        ) as parts,
     ):
         for part in parts:
             tally.add(part)
@@ -128,11 +146,13 @@ def _scanner(index: Index, where: str) -> Callable[[Sequence[Text]], Tally]:
     return partial(scan_batch, index, where)
 
 
-# ---- one batch --------------------------------------------------------------------------------------------------------
+# ---- one batch -----------------------------------------------------------------------------------
 
 
 class Piece(NamedTuple):
-    """Part of a text: the number of the text in its batch, the offset of the part, and its own text."""
+    """Part of a text: the number of the text in its batch, the offset of the part, and its own
+    text.
+    """
 
     number: int
     offset: int
@@ -159,7 +179,9 @@ def scan_batch(index: Index, where: str, batch: Sequence[Text]) -> Tally:
             touched[pieces[n].number].append((pieces[n], matches))
     for number, (document, text) in enumerate(batch):
         tally.documents += 1
-        tally.text_bytes += len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+        tally.text_bytes += (
+            len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+        )
         if number in touched:
             _judge(index, touched[number], document, where, tally)
     return tally
@@ -181,7 +203,10 @@ def _together(index: Index, batch: Sequence[Text]) -> Iterator[list[Piece]]:
 
 
 def _judge(index: Index, touched: Touched, document: str, where: str, tally: Tally) -> None:
-    """Add what one text holds to the tally. Words are compared only where the hashes say that a row is dirty."""
+    """Add what one text holds to the tally.
+
+    Words are compared only where the hashes say that a row is dirty.
+    """
     touches = [match for _, matches in touched for match in matches]
     coverage = coverage_of(index, touches)
     own = [share for item, share in coverage.items() if index.items[item].benchmark is None]
@@ -223,7 +248,9 @@ def _hit(index: Index, document: str, where: str, found: Found) -> Hit:
 
 
 def _dirty(index: Index, matches: Sequence[Match], coverage: Mapping[int, float]) -> list[int]:
-    """The places of the matches that make their item dirty; of one item in one text, the first of each rule."""
+    """The places of the matches that make their item dirty; of one item in one text, the first of
+    each rule.
+    """
     first: dict[tuple[int, str], int] = {}
     for n, match in enumerate(matches):
         covered = coverage.get(match.item, 0.0) >= DIRTY_COVERAGE

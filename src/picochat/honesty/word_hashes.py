@@ -1,10 +1,12 @@
 """The words of many texts as 64-bit hashes, fast: where the scan looks before it looks closely.
 
-The words are those of `normalize.words_of`, in the same order. Equal words have equal hashes, so nothing that stands in a text is
-missed; unequal words may share one (of a word over 72 bytes the first 64, the last 8 and the length enter), so who finds something
-here must compare the words. Text is normalized in the bytes of its UTF-8 where every character keeps their number; where one
-does not (full width, sharp s) or is a word of its own (Han), text goes through a table of code points; only text with characters
-that combine with their neighbours (accents written apart, jamo) goes the slow, readable way.
+The words are those of `normalize.words_of`, in the same order. Equal words have equal hashes, so
+nothing that stands in a text is missed; unequal words may share one (of a word over 72 bytes the
+first 64, the last 8 and the length enter), so who finds something here must compare the words. Text
+is normalized in the bytes of its UTF-8 where every character keeps their number; where one does not
+(full width, sharp s) or is a word of its own (Han), text goes through a table of code points; only
+text with characters that combine with their neighbours (accents written apart, jamo) goes the slow,
+readable way.
 """
 
 from __future__ import annotations
@@ -26,15 +28,22 @@ Octets = npt.NDArray[np.uint8]
 
 SPACE, BREAK = 32, 10  # in a form: between words; between texts
 CODES = 0x20000  # in the table; beyond lie rare Han characters
-EXPANDS, COMBINES = 0x110000, 0x110001  # no code points: what the table says where a character does not become one other
-FORM = bytes(code if code > 127 else ord(chr(code).lower()) if chr(code).isalnum() else SPACE for code in range(256))
+EXPANDS, COMBINES = (
+    0x110000,
+    0x110001,
+)  # no code points: what the table says where a character does not become one other
+FORM = bytes(
+    code if code > 127 else ord(chr(code).lower()) if chr(code).isalnum() else SPACE
+    for code in range(256)
+)
 """What each byte of UTF-8 becomes; those of characters beyond ASCII stay for what comes after."""
 FIRST_SPACELESS = 0xE00
 FIRST_OF_THREE, FIRST_OF_FOUR = 0x800, 0x10000  # code points from which UTF-8 takes so many bytes
 LOAD = 8  # bytes that are read at once
 HASHED_BYTES = 64
 KEPT_BITS = np.array([(1 << (8 * count)) - 1 for count in range(LOAD + 1)], dtype=np.uint64)
-# Odd, so that multiplying modulo 2^64 loses nothing; else without a pattern: the heads of sha256("picochat 0") and so on.
+# Odd, so that multiplying modulo 2^64 loses nothing; else without a pattern: the heads of
+# sha256("picochat 0") and so on.
 FACTORS = np.array(
     [0x1EADCAD1FC7D23F3, 0xD1E5A63668EC142B, 0xF8626F8CF1D75C39, 0xAE3110FC1985142F,
      0x697712ECF7DC6D53, 0xF916D717D7674B61, 0xC8EF583D5BE9D5E1, 0xECB60E4AAB8D4589], dtype=np.uint64)  # fmt: skip
@@ -45,7 +54,10 @@ SHIFT = np.uint64(32)
 
 
 class HashedWords(NamedTuple):
-    """`hashes`: of the words, text after text. `texts`: which text comes when. `ends`: where the words of each of these end."""
+    """`hashes`: of the words, text after text.
+
+    `texts`: which text comes when. `ends`: where the words of each of these end.
+    """
 
     hashes: Hashes
     texts: Places
@@ -53,10 +65,20 @@ class HashedWords(NamedTuple):
 
 
 def hash_texts(texts: Sequence[str]) -> HashedWords:
-    """The words of all texts. Memory: some twenty times the texts, so hand over half a megabyte at a time."""
-    hashes, order, ends = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+    """The words of all texts.
+
+    Memory: some twenty times the texts, so hand over half a megabyte at a time.
+    """
+    hashes, order, ends = (
+        [np.empty(0, dtype=np.uint64)],
+        [np.empty(0, dtype=np.int64)],
+        [np.empty(0, dtype=np.int64)],
+    )
     words = 0
-    read = {n: read_entities(text) if "&" in text and ENTITY.search(text) else text for n, text in enumerate(texts)}
+    read = {
+        n: read_entities(text) if "&" in text and ENTITY.search(text) else text
+        for n, text in enumerate(texts)
+    }
     for numbers, form in _forms(read):
         found, found_ends = _hash_form(form)
         hashes.append(found)
@@ -72,14 +94,19 @@ def hash_words(lists: Sequence[Sequence[str]]) -> HashedWords:
     return HashedWords(hashes, np.arange(len(lists)), ends)
 
 
-# ---- texts to forms: UTF-8 of the words, SPACE between them, BREAK after each text --------------------------------------
+# ---- texts to forms: UTF-8 of the words, SPACE between them, BREAK after each text ---------------
 
 
 def _forms(texts: Mapping[int, str]) -> Iterator[tuple[list[int], bytes]]:
-    """(the numbers of some texts, their form): ASCII, those normalized in place, those of the table, those of the readable way."""
+    """(the numbers of some texts, their form): ASCII, those normalized in place, those of the
+    table, those of the readable way.
+    """
     ascii_texts = {n: text for n, text in texts.items() if text.isascii()}
     if ascii_texts:
-        yield list(ascii_texts), _joined(text.encode().translate(FORM) for text in ascii_texts.values())
+        yield (
+            list(ascii_texts),
+            _joined(text.encode().translate(FORM) for text in ascii_texts.values()),
+        )
     others = {n: text for n, text in texts.items() if n not in ascii_texts}
     if not others:
         return
@@ -93,7 +120,11 @@ def _forms(texts: Mapping[int, str]) -> Iterator[tuple[list[int], bytes]]:
     if plain:
         codes = _spaced(np.concatenate([mapped[n] for n in plain]))
         yield plain, codes.tobytes().decode("utf-32-le").encode()
-    combining = {n for n, characters in strange.items() if any(_table_entry(each) == COMBINES for each in characters)}
+    combining = {
+        n
+        for n, characters in strange.items()
+        if any(_table_entry(each) == COMBINES for each in characters)
+    }
     if combining:
         yield list(combining), _joined(" ".join(words_of(others[n])).encode() for n in combining)
     expanding = [n for n in strange if n not in combining]
@@ -102,7 +133,9 @@ def _forms(texts: Mapping[int, str]) -> Iterator[tuple[list[int], bytes]]:
 
 
 def _in_place(texts: Mapping[int, str]) -> tuple[bytes, set[int]]:
-    """(the form of the texts, but without the odd ones; the numbers of the odd, where a character does not fit into its bytes)."""
+    """(the form of the texts, but without the odd ones; the numbers of the odd, where a character
+    does not fit into its bytes).
+    """
     encoded = [text.encode(errors="surrogatepass") for text in texts.values()]
     octets = np.frombuffer(bytearray(b"\n".join((*encoded, b"")).translate(FORM)), dtype=np.uint8)
     ends = np.cumsum([len(each) + 1 for each in encoded], dtype=np.int64)
@@ -120,8 +153,12 @@ def _in_place(texts: Mapping[int, str]) -> tuple[bytes, set[int]]:
 
 
 def _characters_in_place(encoded: bytes) -> tuple[Octets, Places, npt.NDArray[np.bool_]]:
-    """(the bytes that replace these, how many belong to each character, which characters do not fit) of text without ASCII."""
-    codes = np.frombuffer(encoded.decode(errors="surrogatepass").encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    """(the bytes that replace these, how many belong to each character, which characters do not
+    fit) of text without ASCII.
+    """
+    codes = np.frombuffer(
+        encoded.decode(errors="surrogatepass").encode("utf-32-le", "surrogatepass"), dtype="<u4"
+    )
     mapped = _table().take(codes, mode="clip")
     separates = mapped == SPACE
     odd = (mapped >= EXPANDS) | (~separates & (_utf8_size(mapped) != _utf8_size(codes)))
@@ -145,15 +182,21 @@ def _joined(forms: Iterable[bytes]) -> bytes:
 
 
 def _mapped(texts: Mapping[int, str]) -> tuple[dict[int, Codes], dict[int, set[str]]]:
-    """(the code points of each text by the table, BREAK behind them; for some texts the characters that it does not map)."""
-    codes = np.frombuffer("\n".join((*texts.values(), "")).encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    """(the code points of each text by the table, BREAK behind them; for some texts the characters
+    that it does not map).
+    """
+    codes = np.frombuffer(
+        "\n".join((*texts.values(), "")).encode("utf-32-le", "surrogatepass"), dtype="<u4"
+    )
     mapped = _table().take(codes, mode="clip")
     ends = np.cumsum([len(text) + 1 for text in texts.values()])
     mapped[ends - 1] = BREAK
     strange: dict[int, set[str]] = {}
     numbers = list(texts)
     for place in np.flatnonzero(mapped >= EXPANDS).tolist():
-        strange.setdefault(numbers[int(np.searchsorted(ends, place, side="right"))], set()).add(chr(codes[place]))
+        strange.setdefault(numbers[int(np.searchsorted(ends, place, side="right"))], set()).add(
+            chr(codes[place])
+        )
     return dict(zip(numbers, np.split(mapped, ends[:-1]), strict=True)), strange
 
 
@@ -178,9 +221,14 @@ def _spaced(mapped: Codes) -> Codes:
 
 @lru_cache(maxsize=1)
 def _table() -> Codes:
-    """What each code point becomes; all beyond the table is left to the readable way. Takes a tenth of a second."""
+    """What each code point becomes; all beyond the table is left to the readable way.
+
+    Takes a tenth of a second.
+    """
     characters = [chr(code) for code in range(128, CODES)]
-    normal = unicodedata.normalize("NFKC", "\n".join(characters)).casefold().split("\n")  # nothing combines over a line's end
+    normal = (
+        unicodedata.normalize("NFKC", "\n".join(characters)).casefold().split("\n")
+    )  # nothing combines over a line's end
     codes = [_code(*pair) for pair in zip(characters, normal, strict=True)]
     return np.array([*FORM[:128], *codes, COMBINES], dtype="<u4")
 
@@ -188,7 +236,9 @@ def _table() -> Codes:
 @lru_cache(maxsize=1)
 def _spaceless() -> npt.NDArray[np.bool_]:
     found = np.zeros(CODES + 1, dtype=np.bool_)
-    found[[ord(match[0]) for match in SPACELESS_CHARACTER.finditer("".join(map(chr, range(CODES))))]] = True
+    found[
+        [ord(match[0]) for match in SPACELESS_CHARACTER.finditer("".join(map(chr, range(CODES))))]
+    ] = True
     return found
 
 
@@ -199,7 +249,10 @@ def _table_entry(character: str) -> int:
 def _code(character: str, normal: str) -> int:
     """The one code point that a character becomes, SPACE where it separates, or why there is none."""
     unusual = _second_halves()
-    if any(part in unusual or ord(part) >= CODES or unicodedata.combining(part) for part in character + normal):
+    if any(
+        part in unusual or ord(part) >= CODES or unicodedata.combining(part)
+        for part in character + normal
+    ):
         return COMBINES
     if len(normal) == 1:
         return ord(normal) if normal.isalnum() else SPACE
@@ -211,17 +264,26 @@ def _second_halves() -> frozenset[str]:
     """Characters that NFKC may join to the one before, whatever their combining class."""
     jamo = {chr(code) for code in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}
     pairs = (unicodedata.decomposition(chr(code)).split() for code in range(CODES))
-    return frozenset(jamo | {chr(int(pair[1], 16)) for pair in pairs if len(pair) == 2 and not pair[0].startswith("<")})
+    return frozenset(
+        jamo
+        | {
+            chr(int(pair[1], 16))
+            for pair in pairs
+            if len(pair) == 2 and not pair[0].startswith("<")
+        }
+    )
 
 
-# ---- forms to hashes ----------------------------------------------------------------------------------------------------
+# ---- forms to hashes -----------------------------------------------------------------------------
 
 
 def _hash_form(form: bytes) -> tuple[Hashes, Places]:
     """(the hash of every word, where the words of each text end)."""
     padded = b" " * LOAD + form + b" " * (HASHED_BYTES + LOAD)
     octets = np.frombuffer(padded, dtype=np.uint8)
-    loads = np.ndarray((len(padded) - LOAD + 1,), dtype="<u8", buffer=padded, strides=(1,))  # the 8 bytes from each place on
+    loads = np.ndarray(
+        (len(padded) - LOAD + 1,), dtype="<u8", buffer=padded, strides=(1,)
+    )  # the 8 bytes from each place on
     inside = octets > SPACE
     edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
     starts, stops = edges[0::2], edges[1::2]
@@ -241,11 +303,13 @@ def _hash_form(form: bytes) -> tuple[Hashes, Places]:
     return hashes, np.searchsorted(starts, np.flatnonzero(octets == BREAK))
 
 
-# ---- hashes of windows --------------------------------------------------------------------------------------------------
+# ---- hashes of windows ---------------------------------------------------------------------------
 
 
 class WindowSums:
-    """The hash of any number of consecutive words, from running sums: the first word counts by W^0, the next by W^1, and so on."""
+    """The hash of any number of consecutive words, from running sums: the first word counts by W^0,
+    the next by W^1, and so on.
+    """
 
     def __init__(self, hashes: Hashes) -> None:
         self.words = len(hashes)
@@ -259,7 +323,9 @@ class WindowSums:
 
     def at(self, starts: Places, size: int) -> Hashes:
         """Of the windows that begin at these words; all must lie inside."""
-        return (self._sums[starts + size] - self._sums[starts]) * _inverse_powers(self.words)[starts]
+        return (self._sums[starts + size] - self._sums[starts]) * _inverse_powers(self.words)[
+            starts
+        ]
 
 
 def _powers(count: int) -> Hashes:
@@ -273,4 +339,6 @@ def _inverse_powers(count: int) -> Hashes:
 @lru_cache(maxsize=8)
 def _progression(factor: int, count: int) -> Hashes:
     """1, factor, factor squared and so on, modulo 2^64."""
-    return np.cumprod(np.concatenate([np.ones(1, dtype=np.uint64), np.full(count, factor, dtype=np.uint64)]))
+    return np.cumprod(
+        np.concatenate([np.ones(1, dtype=np.uint64), np.full(count, factor, dtype=np.uint64)])
+    )

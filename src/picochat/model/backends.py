@@ -1,10 +1,13 @@
-"""Which kernel computes attention here: each is checked against float32 math, and on a GPU `auto` takes the fastest that passes.
+"""Which kernel computes attention here: each is checked against float32 math, and on a GPU `auto`
+takes the fastest that passes.
 
-A way to compute attention is a backend and whether its key and value heads are given as they are or repeated, because some
-kernels read grouped heads slowly or not at all. Ways are judged by running them, forward and backward, at the shapes of the
-scale: first their error, then their time. On a CPU the clock decides nothing: a run elsewhere must end in the same digests, and
-the first that passes is also the fastest there. A choice is kept beside the run and in the cache, so that a dry run, the full run
-and a resumed one compute alike; its numbers are checked again each time. Does not know what a whole step takes.
+A way to compute attention is a backend and whether its key and value heads are given as they are or
+repeated, because some kernels read grouped heads slowly or not at all. Ways are judged by running
+them, forward and backward, at the shapes of the scale: first their error, then their time. On a CPU
+the clock decides nothing: a run elsewhere must end in the same digests, and the first that passes
+is also the fastest there. A choice is kept beside the run and in the cache, so that a dry run, the
+full run and a resumed one compute alike; its numbers are checked again each time. Does not know
+what a whole step takes.
 """
 
 from __future__ import annotations
@@ -49,14 +52,19 @@ TIE_SHARE = 0.02
 
 @dataclass(frozen=True)
 class Way:
-    """One way to compute attention: a key of BACKENDS, and whether key and value heads are repeated for it."""
+    """One way to compute attention: a key of BACKENDS, and whether key and value heads are repeated
+    for it.
+    """
 
     backend: str
     repeat_heads: bool
 
 
 class Tried(Record):
-    """A way as it did here. `problem`: why it cannot be used. `error`: see `largest_error`. `seconds`: forward and backward."""
+    """A way as it did here.
+
+    `problem`: why it cannot be used. `error`: see `largest_error`. `seconds`: forward and backward.
+    """
 
     backend: str
     repeat_heads: bool
@@ -78,7 +86,10 @@ class Tried(Record):
 
 
 class Choice(Record):
-    """What `chosen` was taken for and among what. A choice for another request (`asked`, `where`) is none."""
+    """What `chosen` was taken for and among what.
+
+    A choice for another request (`asked`, `where`) is none.
+    """
 
     asked: str
     where: str
@@ -97,18 +108,22 @@ class Setting:
     def described(self) -> str:
         """Everything that can change which way is fastest, in words."""
         name = (
-            torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+            torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else torch.backends.cpu.get_cpu_capability()
         )
         model, fa3 = self.model, importlib.util.find_spec("flash_attn_interface") is not None
         return (
-            f"{name}, torch {torch.__version__}{' and flash-attention 3' if fa3 else ''}, {self.dtype}, "
-            f"{model.heads}/{model.kv_heads} heads of {model.head_width}, context {model.context}"
+            f"{name}, torch {torch.__version__}{' and flash-attention 3' if fa3 else ''},"
+            f" {self.dtype}, {model.heads}/{model.kv_heads} heads of {model.head_width}, context"
+            f" {model.context}"
             + (", deterministic" if torch.are_deterministic_algorithms_enabled() else "")
         )
 
 
 def choose(asked: str, setting: Setting, places: Sequence[Path]) -> Choice:
-    """The way to use for `asked` (`auto` or a backend): the one kept at the first of `places` that has one, else the best here.
+    """The way to use for `asked` (`auto` or a backend): the one kept at the first of `places` that
+    has one, else the best here.
 
     Writes the choice to each place. Raises HostProblem, with every reason, where no way passes.
     """
@@ -127,17 +142,29 @@ def place_of_choice(folder: Path, asked: str, setting: Setting) -> Path:
 
 
 def ways(asked: str, setting: Setting) -> list[Way]:
-    """What may be tried for `asked`, the preferred first. On a CPU heads are given as they are: repeating them gains nothing."""
+    """What may be tried for `asked`, the preferred first.
+
+    On a CPU heads are given as they are: repeating them gains nothing.
+    """
     backends = list(BACKENDS) if asked == "auto" else [asked]
-    repeats = (False, True) if setting.device.type == "cuda" and setting.model.heads != setting.model.kv_heads else (False,)
+    repeats = (
+        (False, True)
+        if setting.device.type == "cuda" and setting.model.heads != setting.model.kv_heads
+        else (False,)
+    )
     return [Way(backend, repeat) for backend in backends for repeat in repeats]
 
 
 def fastest(tried: Sequence[Tried], tie_share: float) -> Tried | None:
-    """The first of those that are not slower than the fastest by more than `tie_share`; None where none has a time."""
+    """The first of those that are not slower than the fastest by more than `tie_share`; None where
+    none has a time.
+    """
     timed = [one for one in tried if one.problem is None and one.seconds is not None]
     best = min((one.seconds for one in timed if one.seconds is not None), default=0.0)
-    return next((one for one in timed if one.seconds is not None and one.seconds <= best * (1 + tie_share)), None)
+    return next(
+        (one for one in timed if one.seconds is not None and one.seconds <= best * (1 + tie_share)),
+        None,
+    )
 
 
 def _chosen(asked: str, setting: Setting) -> Choice:
@@ -149,8 +176,12 @@ def _chosen(asked: str, setting: Setting) -> Choice:
         chosen = next((one for one in tried if one.problem is None), None)
     if chosen is None:
         raise HostProblem(
-            "no attention backend works here: " + "; ".join(f"{one.backend}: {one.problem}" for one in tried),
-            fix="--attn-backend math runs everywhere; --attn-backend auto takes the fastest that passes",
+            "no attention backend works here: "
+            + "; ".join(f"{one.backend}: {one.problem}" for one in tried),
+            fix=(
+                "--attn-backend math runs everywhere; --attn-backend auto takes the fastest that"
+                " passes"
+            ),
         )
     return Choice(asked=asked, where=setting.described(), chosen=chosen, tried=tried)
 
@@ -170,7 +201,10 @@ def _kept(asked: str, setting: Setting, places: Sequence[Path]) -> Choice | None
         now = check_ways([choice.chosen.way], setting)[0]
         if now.problem is None:
             return choice
-        say(f"attention was {choice.chosen.backend}, which fails here now ({now.problem}); choosing again")
+        say(
+            f"attention was {choice.chosen.backend}, which fails here now ({now.problem}); choosing"
+            " again"
+        )
     return None
 
 
@@ -178,10 +212,13 @@ def _keep(choice: Choice, place: Path) -> None:
     try:
         write_json(place, choice)
     except OSError as error:
-        say(f"the choice of attention cannot be kept at {place} ({error}); the next start measures again")
+        say(
+            f"the choice of attention cannot be kept at {place} ({error}); the next start measures"
+            " again"
+        )
 
 
-# ---- error -------------------------------------------------------------------------------------------------------------
+# ---- error ---------------------------------------------------------------------------------------
 
 
 def check_ways(candidates: Sequence[Way], setting: Setting) -> list[Tried]:
@@ -193,9 +230,13 @@ def check_ways(candidates: Sequence[Way], setting: Setting) -> list[Tried]:
     return [_checked(way, setting, inputs, wanted) for way in candidates]
 
 
-def _checked(way: Way, setting: Setting, inputs: list[list[Tensor]], wanted: list[list[Tensor]]) -> Tried:
+def _checked(
+    way: Way, setting: Setting, inputs: list[list[Tensor]], wanted: list[list[Tensor]]
+) -> Tried:
     def tried(problem: str | None, error: float | None) -> Tried:
-        return Tried(backend=way.backend, repeat_heads=way.repeat_heads, problem=problem, error=error)
+        return Tried(
+            backend=way.backend, repeat_heads=way.repeat_heads, problem=problem, error=error
+        )
 
     try:
         select_kernel(way.backend)
@@ -205,27 +246,40 @@ def _checked(way: Way, setting: Setting, inputs: list[list[Tensor]], wanted: lis
     error = max(largest_error(got, want) for got, want in zip(found, wanted, strict=True))
     if not error <= LARGEST_ATTENTION_ERROR:
         allowed = f"at most {LARGEST_ATTENTION_ERROR:.0e} is allowed"
-        return tried(f"relative error {error:.1e} against float32 math, {allowed}", error if error == error else None)
+        return tried(
+            f"relative error {error:.1e} against float32 math, {allowed}",
+            error if error == error else None,
+        )
     return tried(None, error)
 
 
 def largest_error(got: Sequence[Tensor], want: Sequence[Tensor]) -> float:
     """Largest ||got - want|| / ||want|| over the output and the three gradients."""
-    errors = [float((g.float().cpu() - w).norm() / w.norm()) for g, w in zip(got, want, strict=True)]
+    errors = [
+        float((g.float().cpu() - w).norm() / w.norm()) for g, w in zip(got, want, strict=True)
+    ]
     return next((error for error in errors if error != error), max(errors))
 
 
 def _random_heads(model: ModelConfig, rows: int, length: int) -> list[Tensor]:
-    """Queries, keys, values and the gradient of the output, in the memory order in which the model makes them."""
+    """Queries, keys, values and the gradient of the output, in the memory order in which the model
+    makes them.
+    """
     generator = torch.Generator().manual_seed(0)
     counts = (model.heads, model.kv_heads, model.kv_heads, model.heads)
-    return [torch.randn(rows, length, n, model.head_width, generator=generator).transpose(1, 2) for n in counts]
+    return [
+        torch.randn(rows, length, n, model.head_width, generator=generator).transpose(1, 2)
+        for n in counts
+    ]
 
 
 def _pass(way: Way, setting: Setting, tensors: Sequence[Tensor]) -> list[Tensor]:
     """Output and gradients of one forward and backward pass."""
-    # The reference sees the inputs as the backend does, rounded to its dtype, so that only arithmetic is compared.
-    query, key, value, grad = (x.to(torch.bfloat16).to(setting.device, setting.dtype) for x in tensors)
+    # The reference sees the inputs as the backend does, rounded to its dtype, so that only
+    # arithmetic is compared.
+    query, key, value, grad = (
+        x.to(torch.bfloat16).to(setting.device, setting.dtype) for x in tensors
+    )
     inputs = [x.requires_grad_() for x in (query, key, value)]
     out = _attend(way, inputs)
     out.backward(grad)
@@ -241,16 +295,21 @@ def _reason(problem: Exception) -> str:
     return str(problem).splitlines()[0] if str(problem) else type(problem).__name__
 
 
-# ---- time --------------------------------------------------------------------------------------------------------------
+# ---- time ----------------------------------------------------------------------------------------
 
 
 def try_ways(candidates: Sequence[Way], setting: Setting) -> list[Tried]:
-    """Each way checked, and those that pass timed in turns: the least of several rounds, since disturbances only add."""
+    """Each way checked, and those that pass timed in turns: the least of several rounds, since
+    disturbances only add.
+    """
     tried = check_ways(candidates, setting)
     tensors = [
-        x.to(setting.device, setting.dtype) for x in _random_heads(setting.model, _timed_rows(setting), setting.model.context)
+        x.to(setting.device, setting.dtype)
+        for x in _random_heads(setting.model, _timed_rows(setting), setting.model.context)
     ]
-    seconds: dict[int, list[float]] = {number: [] for number, one in enumerate(tried) if one.problem is None}
+    seconds: dict[int, list[float]] = {
+        number: [] for number, one in enumerate(tried) if one.problem is None
+    }
     for timed in range(TIMED_ROUNDS + 1) if len(seconds) > 1 else (0, 1):
         for number in list(seconds):
             try:
@@ -287,11 +346,12 @@ def _seconds(way: Way, setting: Setting, tensors: Sequence[Tensor]) -> float:
     return (time.perf_counter() - started) / passes
 
 
-# ---- flash-attention 3 -------------------------------------------------------------------------------------------------
+# ---- flash-attention 3 ---------------------------------------------------------------------------
 
 
 def select_kernel(backend: str) -> None:
-    """Let torch's flash kernel be FA3 for `fa3`, and its own for every other backend. Process-wide, as torch has it.
+    """Let torch's flash kernel be FA3 for `fa3`, and its own for every other backend. Process-wide,
+    as torch has it.
 
     Raises ImportError, RuntimeError or ValueError where FA3 cannot be had.
     """

@@ -1,10 +1,12 @@
-"""Centred weights: every write to the residual stream has mean zero, so RMSNorm and LayerNorm are one function.
+"""Centred weights: every write to the residual stream has mean zero, so RMSNorm and LayerNorm are
+one function.
 
-LayerNorm without bias is RMSNorm of `x - mean(x)` (compare arXiv 2305.14858). If the embedding and the two projections
-that write to the stream have mean zero over the width, the stream has mean zero wherever a norm reads it; if the rows of
-each query and key head sum to zero, so have the vectors that QK-norm reads. Then stock classes that have this block with
-LayerNorm load the same weights. The projection is the last act of every optimizer step, on the float32 masters. The
-forward pass does not change. Cost: one direction of the width, and one of each head.
+LayerNorm without bias is RMSNorm of `x - mean(x)` (compare arXiv 2305.14858). If the embedding and
+the two projections that write to the stream have mean zero over the width, the stream has mean zero
+wherever a norm reads it; if the rows of each query and key head sum to zero, so have the vectors
+that QK-norm reads. Then stock classes that have this block with LayerNorm load the same weights.
+The projection is the last act of every optimizer step, on the float32 masters. The forward pass
+does not change. Cost: one direction of the width, and one of each head.
 """
 
 from __future__ import annotations
@@ -18,12 +20,17 @@ from torch import Tensor
 from picochat.model.gpt import GPT
 
 CENTRE_TOLERANCE = 1e-6
-"""Largest |mean| over a projected group that still counts as centred; one step without the projection gives about 1e-4."""
+"""Largest |mean| over a projected group that still counts as centred; one step without the
+projection gives about 1e-4.
+"""
 
 
 @dataclass(frozen=True)
 class Projected:
-    """One projected weight. `head_width`: its rows are taken a head at a time; `dimension`: the one whose mean is zero."""
+    """One projected weight.
+
+    `head_width`: its rows are taken a head at a time; `dimension`: the one whose mean is zero.
+    """
 
     name: str
     weight: Tensor
@@ -31,7 +38,11 @@ class Projected:
     dimension: int
 
     def view(self) -> Tensor:
-        return self.weight if self.head_width is None else self.weight.unflatten(0, (-1, self.head_width))
+        return (
+            self.weight
+            if self.head_width is None
+            else self.weight.unflatten(0, (-1, self.head_width))
+        )
 
 
 def projected_weights(model: GPT) -> list[Projected]:
@@ -42,7 +53,11 @@ def projected_weights(model: GPT) -> list[Projected]:
         found.append(Projected(f"{prefix}.attention.out.weight", attention.out.weight, None, 0))
         found.append(Projected(f"{prefix}.mlp.down.weight", block.mlp.down.weight, None, 0))
         for name, linear in (("query", attention.query), ("key", attention.key)):
-            found.append(Projected(f"{prefix}.attention.{name}.weight", linear.weight, model.config.head_width, 1))
+            found.append(
+                Projected(
+                    f"{prefix}.attention.{name}.weight", linear.weight, model.config.head_width, 1
+                )
+            )
     return found
 
 
@@ -62,4 +77,6 @@ def centre_(model: GPT) -> None:
 @torch.no_grad()
 def largest_centre_error(model: GPT) -> float:
     """Largest |mean| over all projected groups, taken in float64."""
-    return max(float(p.view().double().mean(dim=p.dimension).abs().max()) for p in projected_weights(model))
+    return max(
+        float(p.view().double().mean(dim=p.dimension).abs().max()) for p in projected_weights(model)
+    )

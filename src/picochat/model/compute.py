@@ -1,7 +1,8 @@
-"""Where and how numbers are computed: device, dtype, threads, attention, compiler. Resolved once, then passed along.
+"""Where and how numbers are computed: device, dtype, threads, attention, compiler. Resolved once,
+then passed along.
 
-What torch can only set for the whole process is set here and nowhere else. Which attention is right and fast is judged by
-model/backends.py. Does not compile: train/engine.py and model/optim.py do.
+What torch can only set for the whole process is set here and nowhere else. Which attention is right
+and fast is judged by model/backends.py. Does not compile: train/engine.py and model/optim.py do.
 """
 
 from __future__ import annotations
@@ -27,13 +28,20 @@ from picochat.rundir import cache_folder
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 # Dense bf16 peaks of the vendors' datasheets, without sparsity: what MFU is a share of.
-PEAK_BF16_FLOPS = (("H100 PCIe", 756e12), ("H100", 989e12), ("H200", 989e12), ("GH200", 989e12), ("A100", 312e12))
+PEAK_BF16_FLOPS = (
+    ("H100 PCIe", 756e12),
+    ("H100", 989e12),
+    ("H200", 989e12),
+    ("GH200", 989e12),
+    ("A100", 312e12),
+)
 
 
 @dataclass(frozen=True)
 class Compute:
-    """A resolved runtime. `backend` and `repeat_heads`: how attention is computed (model/backends.py); `attention_error`: what
-    its check gave; `choice`: what it was chosen among, where it was chosen here. `crew` is of one on a GPU.
+    """A resolved runtime. `backend` and `repeat_heads`: how attention is computed
+    (model/backends.py); `attention_error`: what its check gave; `choice`: what it was chosen among,
+    where it was chosen here. `crew` is of one on a GPU.
     """
 
     device: torch.device
@@ -52,11 +60,15 @@ class Compute:
             yield
 
 
-def open_compute(runtime: RuntimeConfig, model: ModelConfig, workspace: Path | None = None) -> Compute:
-    """Apply the runtime's settings to this process, choose how attention is computed at this model's shapes, and return both.
+def open_compute(
+    runtime: RuntimeConfig, model: ModelConfig, workspace: Path | None = None
+) -> Compute:
+    """Apply the runtime's settings to this process, choose how attention is computed at this
+    model's shapes, and return both.
 
-    workspace: resumable work that must go on with the attention that it began with.
-    Raises WrongUsage where the device or the precision cannot be had here, HostProblem where no backend passes.
+    workspace: resumable work that must go on with the attention that it began with. Raises
+    WrongUsage where the device or the precision cannot be had here, HostProblem where no backend
+    passes.
     """
     device = find_device(runtime)
     apply_settings(runtime)
@@ -67,28 +79,46 @@ def open_compute(runtime: RuntimeConfig, model: ModelConfig, workspace: Path | N
     choice = choose(runtime.attention_backend, setting, places)
     chosen = choice.chosen
     crew = Crew(runtime.threads or usable_cores()) if device.type == "cpu" else NO_CREW
-    return Compute(device, setting.dtype, chosen.backend, chosen.error, runtime.compile, crew, chosen.repeat_heads, choice)
+    return Compute(
+        device,
+        setting.dtype,
+        chosen.backend,
+        chosen.error,
+        runtime.compile,
+        crew,
+        chosen.repeat_heads,
+        choice,
+    )
 
 
 def apply_settings(runtime: RuntimeConfig) -> None:
-    """What a runtime asks of the whole process: precision of products, threads, determinism, the compiler and its cache."""
+    """What a runtime asks of the whole process: precision of products, threads, determinism, the
+    compiler and its cache.
+    """
     torch.set_float32_matmul_precision(runtime.matmul_precision)
     if runtime.device == "cpu":
         torch.set_num_threads(runtime.threads or usable_cores())
     else:
-        # What deterministic products need, read when the first one runs. As large as what torch takes on Hopper anyway.
+        # What deterministic products need, read when the first one runs. As large as what torch
+        # takes on Hopper anyway.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # The same bits each time are part of the promise on a CPU; on a GPU they cost speed and are asked for.
-    # By this name, because `use_deterministic_algorithms` imports the compiler, which takes seconds also where none is used.
-    torch.set_deterministic_debug_mode("error" if runtime.device == "cpu" or runtime.deterministic else "default")
-    # A debugging aid that writes every new buffer once more; its module is not in torch's type stubs.
+    # The same bits each time are part of the promise on a CPU; on a GPU they cost speed and are
+    # asked for. By this name, because `use_deterministic_algorithms` imports the compiler, which
+    # takes seconds also where none is used.
+    torch.set_deterministic_debug_mode(
+        "error" if runtime.device == "cpu" or runtime.deterministic else "default"
+    )
+    # A debugging aid that writes every new buffer once more; its module is not in torch's type
+    # stubs.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
     if runtime.compile:
         _set_compiler(runtime)
 
 
 def _set_compiler(runtime: RuntimeConfig) -> None:
-    """Kernels and graphs are kept in the cache, so that a second start compiles nothing; a place the user set is left alone."""
+    """Kernels and graphs are kept in the cache, so that a second start compiles nothing; a place
+    the user set is left alone.
+    """
     import torch._functorch.config as autograd
     import torch._inductor.config as inductor
 
@@ -99,8 +129,11 @@ def _set_compiler(runtime: RuntimeConfig) -> None:
         "fx_graph_cache": True,
         "max_autotune": runtime.max_autotune,
         "coordinate_descent_tuning": runtime.max_autotune,
-        # Without it the compiler times some kernels at each start, and may sum in another order than the last time.
-        "deterministic": runtime.deterministic or (runtime.device == "cpu" and not runtime.max_autotune),
+        # Without it the compiler times some kernels at each start, and may sum in another order
+        # than the last time.
+        "deterministic": (
+            runtime.deterministic or (runtime.device == "cpu" and not runtime.max_autotune)
+        ),
     }
     for name, value in settings.items():
         if hasattr(inductor, name):

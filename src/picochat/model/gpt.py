@@ -1,11 +1,14 @@
-"""The model: a decoder of parallel blocks that stock classes elsewhere can load (see model/centred.py and release/hf.py).
+"""The model: a decoder of parallel blocks that stock classes elsewhere can load (see
+model/centred.py and release/hf.py).
 
-Block: `n = RMSNorm(x)`; `y = x + Attention(n) + MLP(n)`. Attention has grouped heads, RMSNorm on each query and key head
-before RoPE (half-split rotation), and no biases; the MLP is SwiGLU; the embedding is also the head. Weights are float32
-masters; the forward pass computes in the dtype it is asked for and casts each weight where it is used. All five matrices that
-read the norm are one product, and the two that write to the stream another, where casting makes a copy of them anyway.
+Block: `n = RMSNorm(x)`; `y = x + Attention(n) + MLP(n)`. Attention has grouped heads, RMSNorm on
+each query and key head before RoPE (half-split rotation), and no biases; the MLP is SwiGLU; the
+embedding is also the head. Weights are float32 masters; the forward pass computes in the dtype it
+is asked for and casts each weight where it is used. All five matrices that read the norm are one
+product, and the two that write to the stream another, where casting makes a copy of them anyway.
 
-Shape suffixes: B rows, T positions, S cached positions, C width, H query heads, K key-value heads, D head width, V vocabulary.
+Shape suffixes: B rows, T positions, S cached positions, C width, H query heads, K key-value heads,
+D head width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ IGNORED_TARGET = -100
 
 
 def read_with(n_BTC: Tensor, matrices: Sequence[nn.Linear]) -> Sequence[Tensor]:
-    """What each matrix makes of `n_BTC`. One product where the weights are cast, which can put them side by side for nothing."""
+    """What each matrix makes of `n_BTC`.
+
+    One product where the weights are cast, which can put them side by side for nothing.
+    """
     if n_BTC.dtype == matrices[0].weight.dtype:
         return [F.linear(n_BTC, matrix.weight) for matrix in matrices]
     joined = torch.cat([matrix.weight.to(n_BTC.dtype) for matrix in matrices])
@@ -36,7 +42,9 @@ def write_with(inputs: Sequence[Tensor], matrices: Sequence[nn.Linear]) -> Tenso
     """The sum of what each matrix makes of its input; one product where the weights are cast."""
     dtype = inputs[0].dtype
     if dtype == matrices[0].weight.dtype:
-        first, *others = (F.linear(x, matrix.weight) for x, matrix in zip(inputs, matrices, strict=True))
+        first, *others = (
+            F.linear(x, matrix.weight) for x, matrix in zip(inputs, matrices, strict=True)
+        )
         return sum(others, first)
     joined = torch.cat([matrix.weight.to(dtype) for matrix in matrices], dim=1)
     return F.linear(torch.cat(tuple(inputs), dim=-1), joined)
@@ -56,11 +64,13 @@ class Norm(nn.Module):
 
 @dataclass
 class Cache:
-    """Keys and values of the positions seen so far, one (B, K, S, D) pair a layer, and which of them are real.
+    """Keys and values of the positions seen so far, one (B, K, S, D) pair a layer, and which of
+    them are real.
 
-    Rows are padded on the left, so that the newest position of every row is the last. `offset_B` is the number of padding
-    positions before a row's first token: its token at cache index s has position s - offset. `room`: positions that are
-    allocated at once, because copying the whole cache for each token costs more than the token; it grows where it must.
+    Rows are padded on the left, so that the newest position of every row is the last. `offset_B` is
+    the number of padding positions before a row's first token: its token at cache index s has
+    position s - offset. `room`: positions that are allocated at once, because copying the whole
+    cache for each token costs more than the token; it grows where it must.
     """
 
     valid_BS: Tensor
@@ -83,7 +93,10 @@ class Cache:
     def take(self, rows: Tensor) -> None:
         """Keep these rows alone, in this order; a row may be taken several times."""
         self.valid_BS, self.offset_B = self.valid_BS[rows], self.offset_B[rows]
-        self.keys, self.values = [key[rows] for key in self.keys], [value[rows] for value in self.values]
+        self.keys, self.values = (
+            [key[rows] for key in self.keys],
+            [value[rows] for value in self.values],
+        )
 
     @staticmethod
     def _with_room(like_BKTD: Tensor, old_BKSD: Tensor | None, positions: int) -> Tensor:
@@ -96,7 +109,8 @@ class Cache:
 
 @dataclass(frozen=True)
 class Positions:
-    """What attention needs to know of where it stands: rotation tables, a mask where causality is not enough, the cache.
+    """What attention needs to know of where it stands: rotation tables, a mask where causality is
+    not enough, the cache.
 
     `repeat_heads`: see GPT.
     """
@@ -123,7 +137,11 @@ def unbiased(inputs: int, outputs: int) -> nn.Linear:
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_width = config.heads, config.kv_heads, config.head_width
+        self.heads, self.kv_heads, self.head_width = (
+            config.heads,
+            config.kv_heads,
+            config.head_width,
+        )
         self.layer = layer
         self.query = unbiased(config.width, config.heads * config.head_width)
         self.key = unbiased(config.width, config.kv_heads * config.head_width)
@@ -133,7 +151,10 @@ class Attention(nn.Module):
         self.key_norm = Norm(config.head_width, config.norm_eps)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, at: Positions) -> Tensor:
-        """What the heads have read, (B, T, H D), before the output matrix. `query` is (B, T, H D), the others (B, T, K D)."""
+        """What the heads have read, (B, T, H D), before the output matrix.
+
+        `query` is (B, T, H D), the others (B, T, K D).
+        """
         q_BHTD = rotate(self.query_norm(self._split(query)).transpose(1, 2), at)
         k_BKTD = rotate(self.key_norm(self._split(key)).transpose(1, 2), at)
         v_BKTD = self._split(value).transpose(1, 2)
@@ -146,16 +167,28 @@ class Attention(nn.Module):
         return x.unflatten(-1, (-1, self.head_width))
 
 
-def attend(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_B1TS: Tensor | None, *, repeat_heads: bool) -> Tensor:
-    """Causal attention, or attention where the mask is true. Query heads share key heads in groups of neighbours.
+def attend(
+    q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_B1TS: Tensor | None, *, repeat_heads: bool
+) -> Tensor:
+    """Causal attention, or attention where the mask is true. Query heads share key heads in groups
+    of neighbours.
 
-    repeat_heads: the kernel is given as many key and value heads as query heads. The same function; see model/backends.py.
+    repeat_heads: the kernel is given as many key and value heads as query heads. The same function;
+    see model/backends.py.
     """
     if repeat_heads:
         group = q_BHTD.shape[1] // k_BKSD.shape[1]
-        k_BKSD, v_BKSD = k_BKSD.repeat_interleave(group, dim=1), v_BKSD.repeat_interleave(group, dim=1)
+        k_BKSD, v_BKSD = (
+            k_BKSD.repeat_interleave(group, dim=1),
+            v_BKSD.repeat_interleave(group, dim=1),
+        )
     return F.scaled_dot_product_attention(
-        q_BHTD, k_BKSD, v_BKSD, attn_mask=mask_B1TS, is_causal=mask_B1TS is None, enable_gqa=not repeat_heads
+        q_BHTD,
+        k_BKSD,
+        v_BKSD,
+        attn_mask=mask_B1TS,
+        is_causal=mask_B1TS is None,
+        enable_gqa=not repeat_heads,
     )
 
 
@@ -172,7 +205,9 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """recompute: keep the input alone for the backward pass, which then computes the block a second time."""
+    """recompute: keep the input alone for the backward pass, which then computes the block a second
+    time.
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -193,14 +228,17 @@ class Block(nn.Module):
         attention, mlp = self.attention, self.mlp
         readers = (attention.query, attention.key, attention.value, mlp.gate, mlp.up)
         query, key, value, gate, up = read_with(self.norm(x_BTC), readers)
-        return x_BTC + write_with((attention(query, key, value, at), mlp(gate, up)), (attention.out, mlp.down))
+        return x_BTC + write_with(
+            (attention(query, key, value, at), mlp(gate, up)), (attention.out, mlp.down)
+        )
 
 
 class GPT(nn.Module):
-    """`model(ids_BT)` gives logits (B, T, V). The block stands at the head of this file; why it is as it is, in docs/decisions/0011.
+    """`model(ids_BT)` gives logits (B, T, V). The block stands at the head of this file; why it is
+    as it is, in docs/decisions/0011.
 
-    `repeat_heads`: attention kernels are given repeated key and value heads, where that was measured to be faster. It changes
-    no result beyond rounding and is no part of the weights.
+    `repeat_heads`: attention kernels are given repeated key and value heads, where that was
+    measured to be faster. It changes no result beyond rounding and is no part of the weights.
     """
 
     cos_TD: Tensor
@@ -219,11 +257,18 @@ class GPT(nn.Module):
         self.register_buffer("sin_TD", sin, persistent=False)
 
     def forward(
-        self, ids_BT: Tensor, dtype: torch.dtype = torch.float32, cache: Cache | None = None, *, newest_only: bool = False
+        self,
+        ids_BT: Tensor,
+        dtype: torch.dtype = torch.float32,
+        cache: Cache | None = None,
+        *,
+        newest_only: bool = False,
     ) -> Tensor:
-        """Logits in `dtype`. With a cache, `ids_BT` are the next positions; the caller extends `cache.valid_BS` first.
+        """Logits in `dtype`. With a cache, `ids_BT` are the next positions; the caller extends
+        `cache.valid_BS` first.
 
-        newest_only: (B, 1, V), of the last position: the head over a whole prompt is a quarter of its work in a small model.
+        newest_only: (B, 1, V), of the last position: the head over a whole prompt is a quarter of
+        its work in a small model.
         """
         at = self._positions(ids_BT.shape[1], cache)
         x_BTC = self.embedding(ids_BT).to(dtype)
@@ -233,10 +278,19 @@ class GPT(nn.Module):
             x_BTC = x_BTC[:, -1:]
         return F.linear(self.norm(x_BTC), self.embedding.weight.to(dtype))
 
-    def loss_sum(self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Summed cross-entropy in nats, reduced in float32, over the targets that are not IGNORED_TARGET."""
+    def loss_sum(
+        self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Summed cross-entropy in nats, reduced in float32, over the targets that are not
+        IGNORED_TARGET.
+        """
         logits = self(ids_BT, dtype)
-        return F.cross_entropy(logits.float().flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORED_TARGET, reduction="sum")
+        return F.cross_entropy(
+            logits.float().flatten(0, 1),
+            targets_BT.flatten(),
+            ignore_index=IGNORED_TARGET,
+            reduction="sum",
+        )
 
     def each_block(self) -> Iterator[Block]:
         for block in self.blocks:
@@ -244,13 +298,18 @@ class GPT(nn.Module):
             yield block
 
     def recompute_blocks(self, on: bool) -> None:
-        """Whether training keeps only the blocks' inputs: less memory for about a third more time. Gradients are the same."""
+        """Whether training keeps only the blocks' inputs: less memory for about a third more time.
+
+        Gradients are the same.
+        """
         for block in self.each_block():
             block.recompute = on
 
     def _positions(self, length: int, cache: Cache | None) -> Positions:
         if cache is None:
-            return Positions(self.cos_TD[:length], self.sin_TD[:length], None, None, self.repeat_heads)
+            return Positions(
+                self.cos_TD[:length], self.sin_TD[:length], None, None, self.repeat_heads
+            )
         total = cache.valid_BS.shape[1]
         index_T = torch.arange(total - length, total, device=cache.valid_BS.device)
         position_BT = (index_T[None, :] - cache.offset_B[:, None]).clamp(0, self.config.context - 1)
@@ -265,20 +324,28 @@ class GPT(nn.Module):
 
 def rope_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines (context, D/2) of RoPE, Su et al. 2021 (arXiv 2104.09864)."""
-    frequencies = config.rope_theta ** -(torch.arange(0, config.head_width, 2, dtype=torch.float64) / config.head_width)
+    frequencies = config.rope_theta ** -(
+        torch.arange(0, config.head_width, 2, dtype=torch.float64) / config.head_width
+    )
     angles = torch.outer(torch.arange(config.context, dtype=torch.float64), frequencies)
     return angles.cos().float(), angles.sin().float()
 
 
 @torch.no_grad()
 def initialise(model: GPT, seed: int) -> None:
-    """Normal weights from `seed`, the same on every device. Writes to the stream are smaller, by sqrt(2 layers).
+    """Normal weights from `seed`, the same on every device. Writes to the stream are smaller, by
+    sqrt(2 layers).
 
-    Why not zero: with a tied head a stream that holds the embedding alone predicts the token it has just read.
+    Why not zero: with a tied head a stream that holds the embedding alone predicts the token it has
+    just read.
     """
     generator = torch.Generator().manual_seed(seed)
     write_std = model.config.init_std / math.sqrt(2 * model.config.layers)
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2:
-            std = write_std if name.endswith(("attention.out.weight", "mlp.down.weight")) else model.config.init_std
+            std = (
+                write_std
+                if name.endswith(("attention.out.weight", "mlp.down.weight"))
+                else model.config.init_std
+            )
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)

@@ -1,9 +1,11 @@
-"""The optimizer step: Muon for the matrices of the blocks, AdamW for the rest, the centring projection last.
+"""The optimizer step: Muon for the matrices of the blocks, AdamW for the rest, the centring
+projection last.
 
-Muon (Jordan et al. 2024): momentum, and of it an update whose singular values are all near one (model/orthogonalize.py).
-Matrices of one shape are stacked, so that a step is a few batched products instead of hundreds of small ones. Momentum and
-masters are float32; the update is computed in bfloat16 on a GPU and in float32 elsewhere (bfloat16 products are far slower
-on most processors). Does not know the schedule: each step is told its share of the peak rate.
+Muon (Jordan et al. 2024): momentum, and of it an update whose singular values are all near one
+(model/orthogonalize.py). Matrices of one shape are stacked, so that a step is a few batched
+products instead of hundreds of small ones. Momentum and masters are float32; the update is computed
+in bfloat16 on a GPU and in float32 elsewhere (bfloat16 products are far slower on most processors).
+Does not know the schedule: each step is told its share of the peak rate.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 class Stack:
     """All matrices (O, I) of one shape, and their momenta (N, O, I) in one buffer.
 
-    sharding: where several processes hold some columns of each matrix; the momenta are then of these columns.
+    sharding: where several processes hold some columns of each matrix; the momenta are then of
+    these columns.
     """
 
     name: str
@@ -43,20 +46,37 @@ class Stack:
 
     @torch.no_grad()
     def update_(self, lr: Tensor, config: TrainConfig) -> None:
-        """One Muon step. Updates of tall matrices are larger by sqrt(rows / columns), as in the reference."""
-        grad = torch.stack([here(parameter.grad, self.sharding) for parameter in self.parameters if parameter.grad is not None])
+        """One Muon step.
+
+        Updates of tall matrices are larger by sqrt(rows / columns), as in the reference.
+        """
+        grad = torch.stack(
+            [
+                here(parameter.grad, self.sharding)
+                for parameter in self.parameters
+                if parameter.grad is not None
+            ]
+        )
         self.momentum_NOI.lerp_(grad, 1 - config.muon_momentum)
         nesterov = torch.lerp(grad, self.momentum_NOI, config.muon_momentum)
         rows, columns = self.parameters[0].shape
         dtype = torch.bfloat16 if grad.is_cuda else torch.float32
-        update = self.sharding.orthogonalized(nesterov, dtype) if self.sharding else orthogonalize(nesterov, dtype)
+        update = (
+            self.sharding.orthogonalized(nesterov, dtype)
+            if self.sharding
+            else orthogonalize(nesterov, dtype)
+        )
         changes = (update * (lr * max(1.0, rows / columns) ** 0.5)).unbind()
         for parameter, change in zip(self.parameters, changes, strict=True):
             here(parameter, self.sharding).mul_(1 - lr * config.weight_decay).sub_(change)
 
     def state(self) -> Tensor:
         """The momenta; of all processes' columns where there are several."""
-        return self.sharding.stacked(self.momentum_NOI, self.parameters[0].shape[1]) if self.sharding else self.momentum_NOI
+        return (
+            self.sharding.stacked(self.momentum_NOI, self.parameters[0].shape[1])
+            if self.sharding
+            else self.momentum_NOI
+        )
 
 
 def here(tensor: Tensor, sharding: Sharding | None) -> Tensor:
@@ -69,16 +89,24 @@ def stacks_of(parameters: list[nn.Parameter], sharding: Sharding | None = None) 
     groups: dict[str, list[nn.Parameter]] = {}
     for parameter in parameters:
         groups.setdefault("x".join(map(str, parameter.shape)), []).append(parameter)
-    momenta = [torch.stack([torch.zeros_like(here(p.detach(), sharding)) for p in group]) for group in groups.values()]
-    return [Stack(shape, group, zeros, sharding) for (shape, group), zeros in zip(groups.items(), momenta, strict=True)]
+    momenta = [
+        torch.stack([torch.zeros_like(here(p.detach(), sharding)) for p in group])
+        for group in groups.values()
+    ]
+    return [
+        Stack(shape, group, zeros, sharding)
+        for (shape, group), zeros in zip(groups.items(), momenta, strict=True)
+    ]
 
 
 class Optimizer:
-    """One step over the whole model. `state` and `load_state` give and take named tensors, for checkpoints.
+    """One step over the whole model. `state` and `load_state` give and take named tensors, for
+    checkpoints.
 
-    compiled: the Muon step of all stacks and the centring are one compiled graph. The rate comes in a tensor, so that its
-    changes recompile nothing. sharding: where the model's weights are split over several processes, which step together; the
-    state is then of DTensors, of the same names and whole shapes.
+    compiled: the Muon step of all stacks and the centring are one compiled graph. The rate comes in
+    a tensor, so that its changes recompile nothing. sharding: where the model's weights are split
+    over several processes, which step together; the state is then of DTensors, of the same names
+    and whole shapes.
     """
 
     def __init__(
@@ -91,11 +119,21 @@ class Optimizer:
         sharding: Sharding | None = None,
     ) -> None:
         self.model, self.config, self.crew, self.sharding = model, config, crew, sharding
-        matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("blocks.")]
-        rest = [p for name, p in model.named_parameters() if not (p.dim() == 2 and name.startswith("blocks."))]
+        matrices = [
+            p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("blocks.")
+        ]
+        rest = [
+            p
+            for name, p in model.named_parameters()
+            if not (p.dim() == 2 and name.startswith("blocks."))
+        ]
         self.stacks = stacks_of(matrices, sharding) if config.matrix_optimizer == "muon" else []
         # Made once: a graph cannot be traced through a stack that is made inside it.
-        self._shares = [stack.share(part) for stack in self.stacks for part in crew.shares(len(stack.parameters))]
+        self._shares = [
+            stack.share(part)
+            for stack in self.stacks
+            for part in crew.shares(len(stack.parameters))
+        ]
         decayed = [] if self.stacks else [{"params": matrices, "weight_decay": config.weight_decay}]
         self.adamw = torch.optim.AdamW(
             [{"params": rest, "weight_decay": 0.0}, *decayed],
@@ -105,17 +143,28 @@ class Optimizer:
             fused=True,
         )
         projected = projected_weights(model) if model.config.centred else []
-        self._projected = [replace(one, weight=here(one.weight.detach(), sharding)) for one in projected]
+        self._projected = [
+            replace(one, weight=here(one.weight.detach(), sharding)) for one in projected
+        ]
         self._muon_lr = torch.zeros((), device=matrices[0].device)
-        one_graph = compiled and sharding is None  # with sharding the iterations alone are compiled: the rest is exchange
+        one_graph = (
+            compiled and sharding is None
+        )  # with sharding the iterations alone are compiled: the rest is exchange
         self._finish = (
-            torch.compile(self._muon_and_centre, dynamic=False, fullgraph=True) if one_graph else self._muon_and_centre
+            torch.compile(self._muon_and_centre, dynamic=False, fullgraph=True)
+            if one_graph
+            else self._muon_and_centre
         )
-        self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        self._names: dict[Tensor, str] = {
+            parameter: name for name, parameter in model.named_parameters()
+        }
 
     @torch.no_grad()
     def step(self, lr_share: float) -> Tensor:
-        """Apply the gradients at `lr_share` of the peak rates. Returns the global gradient norm, before clipping."""
+        """Apply the gradients at `lr_share` of the peak rates.
+
+        Returns the global gradient norm, before clipping.
+        """
         norm = self._clipped_norm()
         for group in self.adamw.param_groups:
             group["lr"] = self.config.adamw_lr * lr_share
@@ -131,7 +180,9 @@ class Optimizer:
             if self.config.grad_clip is None:
                 return total_norm(parameters)
             return nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
-        gradients = [self.sharding.local(p.grad) for p in self.model.parameters() if p.grad is not None]
+        gradients = [
+            self.sharding.local(p.grad) for p in self.model.parameters() if p.grad is not None
+        ]
         norm = self.sharding.total_norm(gradients)
         if self.config.grad_clip is not None:
             share = torch.clamp(self.config.grad_clip / (norm + 1e-6), max=1.0)
@@ -146,7 +197,9 @@ class Optimizer:
     def state(self) -> dict[str, Tensor]:
         tensors = {f"muon.{stack.name}": stack.state() for stack in self.stacks}
         for parameter, state in self.adamw.state.items():
-            tensors.update({f"adamw.{self._names[parameter]}.{key}": value for key, value in state.items()})
+            tensors.update(
+                {f"adamw.{self._names[parameter]}.{key}": value for key, value in state.items()}
+            )
         return tensors
 
     def blank_state(self) -> dict[str, Tensor]:
@@ -156,7 +209,12 @@ class Optimizer:
             for parameter in group["params"]:
                 prefix = f"adamw.{self._names[parameter]}."
                 tensors[f"{prefix}step"] = torch.zeros((), device=parameter.device)
-                tensors.update({prefix + key: torch.zeros_like(parameter.detach()) for key in ("exp_avg", "exp_avg_sq")})
+                tensors.update(
+                    {
+                        prefix + key: torch.zeros_like(parameter.detach())
+                        for key in ("exp_avg", "exp_avg_sq")
+                    }
+                )
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
@@ -167,10 +225,16 @@ class Optimizer:
             for group in self.adamw.param_groups:
                 for parameter in group["params"]:
                     prefix = f"adamw.{self._names[parameter]}."
-                    state = {key: tensors[prefix + key] for key in ("step", "exp_avg", "exp_avg_sq")}
-                    self.adamw.state[parameter] = {k: v.to(parameter.device) for k, v in state.items()}
+                    state = {
+                        key: tensors[prefix + key] for key in ("step", "exp_avg", "exp_avg_sq")
+                    }
+                    self.adamw.state[parameter] = {
+                        k: v.to(parameter.device) for k, v in state.items()
+                    }
         except KeyError as error:
-            raise BadInput(f"the optimizer state has no {error.args[0]}: it belongs to another configuration") from None
+            raise BadInput(
+                f"the optimizer state has no {error.args[0]}: it belongs to another configuration"
+            ) from None
 
 
 def total_norm(parameters: list[nn.Parameter]) -> Tensor:

@@ -1,4 +1,5 @@
-"""Five Newton-Schulz iterations that bring all singular values of a matrix near one: the heart of Muon (Jordan et al. 2024).
+"""Five Newton-Schulz iterations that bring all singular values of a matrix near one: the heart of
+Muon (Jordan et al. 2024).
 
 Matrices come in stacks of one shape (N, O, I): outputs O, inputs I.
 """
@@ -14,7 +15,10 @@ NEWTON_SCHULZ_STEPS = 5
 
 
 def orthogonalize(update_NOI: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each matrix of the stack (N, O, I) with its singular values pushed to about one. Returns float32."""
+    """Each matrix of the stack (N, O, I) with its singular values pushed to about one.
+
+    Returns float32.
+    """
     a, b, c = NEWTON_SCHULZ
     tall = update_NOI.shape[-2] > update_NOI.shape[-1]
     x = (update_NOI.mT if tall else update_NOI).to(dtype)

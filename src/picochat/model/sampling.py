@@ -1,8 +1,9 @@
 """Replies and likelihoods from a model, many rows at a time.
 
-Rows are padded on the left and share one cache; rows that have ended are taken out, so short replies do not wait for
-long ones. Greedy decoding gives the same tokens as one row at a time (tested in float32; in bf16 a near tie may fall the
-other way). Sampling with a temperature is not here yet.
+Rows are padded on the left and share one cache; rows that have ended are taken out, so short
+replies do not wait for long ones. Greedy decoding gives the same tokens as one row at a time
+(tested in float32; in bf16 a near tie may fall the other way). Sampling with a temperature is not
+here yet.
 """
 
 from __future__ import annotations
@@ -15,15 +16,24 @@ from torch import Tensor
 from picochat.model.gpt import GPT, IGNORED_TARGET, Cache
 
 LEAST_ALIVE = 0.75
-"""Rows that have ended leave the cache once they are more than the rest: taking rows out copies the whole cache."""
+"""Rows that have ended leave the cache once they are more than the rest: taking rows out copies the
+whole cache.
+"""
 Ids = Sequence[int]
 
 
 @torch.no_grad()
 def greedy_replies(
-    model: GPT, prompts: Sequence[Ids], *, end: int, max_new_tokens: int, dtype: torch.dtype = torch.float32
+    model: GPT,
+    prompts: Sequence[Ids],
+    *,
+    end: int,
+    max_new_tokens: int,
+    dtype: torch.dtype = torch.float32,
 ) -> list[list[int]]:
-    """For each prompt the most likely tokens until `end` (left out), `max_new_tokens` or the context is full."""
+    """For each prompt the most likely tokens until `end` (left out), `max_new_tokens` or the
+    context is full.
+    """
     cache, ids_BT = _padded(model, prompts, end, max_new_tokens)
     slots = list(range(len(prompts)))  # the prompt that each row of the batch belongs to
     open_rows = set(slots)
@@ -38,7 +48,9 @@ def greedy_replies(
         if not open_rows:
             break
         if len(open_rows) < LEAST_ALIVE * len(slots):
-            kept = torch.tensor([slot for slot, row in enumerate(slots) if row in open_rows], device=tokens_B.device)
+            kept = torch.tensor(
+                [slot for slot, row in enumerate(slots) if row in open_rows], device=tokens_B.device
+            )
             cache.take(kept)
             slots, tokens_B = [row for row in slots if row in open_rows], tokens_B[kept]
         _grow(cache, 1)
@@ -48,13 +60,22 @@ def greedy_replies(
 
 @torch.no_grad()
 def option_log_likelihoods(
-    model: GPT, questions: Sequence[tuple[Ids, Sequence[Ids]]], *, pad: int, dtype: torch.dtype = torch.float32
+    model: GPT,
+    questions: Sequence[tuple[Ids, Sequence[Ids]]],
+    *,
+    pad: int,
+    dtype: torch.dtype = torch.float32,
 ) -> list[list[float]]:
-    """For each (prompt ids, options as ids) the summed log-probability of each option after the prompt, in nats.
+    """For each (prompt ids, options as ids) the summed log-probability of each option after the
+    prompt, in nats.
 
-    A prompt is read once for all of its options. `pad`: any id of the vocabulary; what stands there is not read.
+    A prompt is read once for all of its options. `pad`: any id of the vocabulary; what stands there
+    is not read.
     """
-    prompts, options = [prompt for prompt, _ in questions], [option for _, options in questions for option in options]
+    prompts, options = (
+        [prompt for prompt, _ in questions],
+        [option for _, options in questions for option in options],
+    )
     most = max(len(option) for option in options)
     cache, ids_BT = _padded(model, prompts, pad, most)
     first_BV = model(ids_BT, dtype, cache, newest_only=True)[:, -1]
@@ -78,7 +99,9 @@ def option_log_likelihoods(
 def continuation_log_likelihoods(
     model: GPT, pairs: Sequence[tuple[Ids, Ids]], *, dtype: torch.dtype = torch.float32
 ) -> list[float]:
-    """For each (prompt ids, continuation ids) the summed log-probability of the continuation, in nats."""
+    """For each (prompt ids, continuation ids) the summed log-probability of the continuation, in
+    nats.
+    """
     device = model.embedding.weight.device
     length = max(len(prompt) + len(continuation) for prompt, continuation in pairs) - 1
     ids_BT = torch.zeros(len(pairs), length, dtype=torch.long)
@@ -93,18 +116,33 @@ def continuation_log_likelihoods(
 def _summed(logits_BTV: Tensor, targets_BT: Tensor) -> list[float]:
     """Log-probability of each row's targets, in float32, summed in float64."""
     loss_BT = torch.nn.functional.cross_entropy(
-        logits_BTV.float().transpose(1, 2), targets_BT, ignore_index=IGNORED_TARGET, reduction="none"
+        logits_BTV.float().transpose(1, 2),
+        targets_BT,
+        ignore_index=IGNORED_TARGET,
+        reduction="none",
     )
     return (-loss_BT.double().sum(dim=1)).tolist()
 
 
 def _padded(model: GPT, prompts: Sequence[Ids], pad: int, more: int) -> tuple[Cache, Tensor]:
-    """(an empty cache with room for the prompts and `more` positions, the prompts padded on the left)."""
+    """(an empty cache with room for the prompts and `more` positions, the prompts padded on the
+    left).
+    """
     device = model.embedding.weight.device
     longest = max(len(prompt) for prompt in prompts)
     offset_B = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
-    ids_BT = torch.tensor([[max(pad, 0)] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    return Cache(torch.arange(longest, device=device)[None, :] >= offset_B[:, None], offset_B, longest + more), ids_BT
+    ids_BT = torch.tensor(
+        [[max(pad, 0)] * (longest - len(prompt)) + list(prompt) for prompt in prompts],
+        device=device,
+    )
+    return (
+        Cache(
+            torch.arange(longest, device=device)[None, :] >= offset_B[:, None],
+            offset_B,
+            longest + more,
+        ),
+        ids_BT,
+    )
 
 
 def _grow(cache: Cache, positions: int) -> None:

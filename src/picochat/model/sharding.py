@@ -1,9 +1,11 @@
-"""A model whose weights lie in parts over several processes (FSDP2), and what the optimizer needs to work on such parts.
+"""A model whose weights lie in parts over several processes (FSDP2), and what the optimizer needs
+to work on such parts.
 
-Each process holds some columns of every matrix of the blocks, some rows of the embedding, some numbers of each gain. So every
-mean that centring subtracts lies inside one process: the projection needs no exchange and gives the same bits. Muon needs
-whole matrices: they are dealt out, each process orthogonalizes its part of a stack, and everybody gets its columns back.
-The exchanges are those of torch.distributed. Does not save anything (train/sharded_states.py).
+Each process holds some columns of every matrix of the blocks, some rows of the embedding, some
+numbers of each gain. So every mean that centring subtracts lies inside one process: the projection
+needs no exchange and gives the same bits. Muon needs whole matrices: they are dealt out, each
+process orthogonalizes its part of a stack, and everybody gets its columns back. The exchanges are
+those of torch.distributed. Does not save anything (train/sharded_states.py).
 
 Shape suffixes: N matrices of one shape, O outputs, I inputs, i this process's share of the inputs.
 """
@@ -31,17 +33,29 @@ def split_dimension(name: str, weight: Tensor) -> int:
 
 
 class Sharding:
-    """A model whose weights are split over `group` (runtime.sharding=sharded), in place: its parameters are DTensors afterwards."""
+    """A model whose weights are split over `group` (runtime.sharding=sharded), in place: its
+    parameters are DTensors afterwards.
+    """
 
-    def __init__(self, model: GPT, group: dist.ProcessGroup, device: torch.device, *, compiled: bool) -> None:
+    def __init__(
+        self, model: GPT, group: dist.ProcessGroup, device: torch.device, *, compiled: bool
+    ) -> None:
         require_columns(model, group.size())
         self.group, self.count = group, group.size()
         self.mesh = DeviceMesh.from_group(group, device.type)
-        self._orthogonalize = torch.compile(orthogonalize, dynamic=False, fullgraph=True) if compiled else orthogonalize
-        dimensions = {parameter: split_dimension(name, parameter) for name, parameter in model.named_parameters()}
+        self._orthogonalize = (
+            torch.compile(orthogonalize, dynamic=False, fullgraph=True)
+            if compiled
+            else orthogonalize
+        )
+        dimensions = {
+            parameter: split_dimension(name, parameter)
+            for name, parameter in model.named_parameters()
+        }
         self.modules: list[FSDPModule] = []
         for module in (*model.each_block(), model):
-            # Gathered once in a step: weights stay whole from the first micro-batch to the last backward pass.
+            # Gathered once in a step: weights stay whole from the first micro-batch to the last
+            # backward pass.
             fully_shard(
                 module,
                 mesh=self.mesh,
@@ -52,7 +66,9 @@ class Sharding:
             self.modules.append(module)
 
     def exchange_gradients(self, last: bool) -> None:
-        """Whether the next backward pass is the last one of a step: gradients are summed and weights go back to parts."""
+        """Whether the next backward pass is the last one of a step: gradients are summed and
+        weights go back to parts.
+        """
         root = self.modules[-1]
         root.set_requires_gradient_sync(last)
         root.set_reshard_after_backward(last)
@@ -67,23 +83,33 @@ class Sharding:
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
     def stacked(self, momentum_NOi: Tensor, columns: int) -> DTensor:
-        """The whole stack (N, O, I), of which this process holds these columns; shares memory with them."""
+        """The whole stack (N, O, I), of which this process holds these columns; shares memory with
+        them.
+        """
         matrices, rows, _ = momentum_NOi.shape
         shape = torch.Size((matrices, rows, columns))
         stride = (rows * columns, columns, 1)
-        return DTensor.from_local(momentum_NOi, self.mesh, [Shard(2)], run_check=False, shape=shape, stride=stride)
+        return DTensor.from_local(
+            momentum_NOi, self.mesh, [Shard(2)], run_check=False, shape=shape, stride=stride
+        )
 
     def split(self, whole: Tensor, like: Tensor) -> Tensor:
         """`whole`, split like `like`; every process has read it, so nothing is sent."""
         if not isinstance(like, DTensor):
             return whole
-        return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+        return distribute_tensor(
+            whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None
+        )
 
     def orthogonalized(self, update_NOi: Tensor, dtype: torch.dtype) -> Tensor:
-        """This process's columns (N, O, i) of the orthogonalized stack, of which each process computes its share of matrices."""
+        """This process's columns (N, O, i) of the orthogonalized stack, of which each process
+        computes its share of matrices.
+        """
         matrices, rows, columns = update_NOi.shape
         each = -(-matrices // self.count)
-        dealt = F.pad(update_NOi.to(dtype), (0, 0, 0, 0, 0, each * self.count - matrices)).contiguous()
+        dealt = F.pad(
+            update_NOi.to(dtype), (0, 0, 0, 0, 0, each * self.count - matrices)
+        ).contiguous()
         received = torch.empty_like(dealt)
         dist.all_to_all_single(received, dealt, group=self.group)
         whole = received.view(self.count, each, rows, columns).permute(1, 2, 0, 3).flatten(2)
@@ -100,10 +126,15 @@ class Sharding:
 
 
 def whole_model(model: GPT, *, keep: bool) -> GPT:
-    """The model with whole weights on the host where `keep`, weights at zero elsewhere. All processes call it together."""
+    """The model with whole weights on the host where `keep`, weights at zero elsewhere.
+
+    All processes call it together.
+    """
     whole = GPT(model.config, model.vocab_size)
     with torch.no_grad():
-        for (_, target), (_, part) in zip(whole.named_parameters(), model.named_parameters(), strict=True):
+        for (_, target), (_, part) in zip(
+            whole.named_parameters(), model.named_parameters(), strict=True
+        ):
             full = part.full_tensor() if isinstance(part, DTensor) else part
             target.copy_(full) if keep else target.zero_()
     return whole

@@ -1,7 +1,8 @@
 """Weights in files: safetensors beside a small record of what they are. No pickle.
 
-A checkpoint folder is an artifact of kind `base` or `sft`: `model.safetensors` (float32, the names of GPT's parameters)
-and `model.json` (`CheckpointInfo`). Training state for resuming is train/checkpoint.py's.
+A checkpoint folder is an artifact of kind `base` or `sft`: `model.safetensors` (float32, the names
+of GPT's parameters) and `model.json` (`CheckpointInfo`). Training state for resuming is
+train/checkpoint.py's.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ INFO = "model.json"
 
 
 class CheckpointInfo(Record):
-    """What the weights beside it are. `tokenizer_digest`: sha256 of the tokenizer.json that they were trained with."""
+    """What the weights beside it are.
+
+    `tokenizer_digest`: sha256 of the tokenizer.json that they were trained with.
+    """
 
     model: ModelConfig
     vocab_size: int
@@ -33,7 +37,10 @@ class CheckpointInfo(Record):
 
 
 def save_model(model: GPT, info: CheckpointInfo, folder: Path) -> None:
-    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {
+        name: tensor.detach().float().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
     write_atomic(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
     write_json(folder / INFO, info)
 
@@ -41,12 +48,18 @@ def save_model(model: GPT, info: CheckpointInfo, folder: Path) -> None:
 def read_info(place: Path) -> CheckpointInfo:
     """The record beside the weights. Raises BadInput where `place` is not a checkpoint folder."""
     if not (place / INFO).exists():
-        raise BadInput(f"{place} is not a checkpoint: it has no {INFO}", fix="name a folder such as RUN/sft/checkpoint")
+        raise BadInput(
+            f"{place} is not a checkpoint: it has no {INFO}",
+            fix="name a folder such as RUN/sft/checkpoint",
+        )
     return read_record(CheckpointInfo, place / INFO, "checkpoint record")
 
 
 def load_model(place: Path, device: torch.device | str = "cpu") -> tuple[GPT, CheckpointInfo]:
-    """The model of a checkpoint folder, in float32. Raises BadInput for a damaged file or weights of another shape."""
+    """The model of a checkpoint folder, in float32.
+
+    Raises BadInput for a damaged file or weights of another shape.
+    """
     info = read_info(place)
     model = GPT(info.model, info.vocab_size)
     try:
@@ -56,7 +69,9 @@ def load_model(place: Path, device: torch.device | str = "cpu") -> tuple[GPT, Ch
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        wrong = sorted(
+            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+        )
         raise BadInput(f"{place / WEIGHTS} does not fit its {INFO}: {', '.join(wrong[:5])}")
     model.load_state_dict(tensors)
     return model.to(device), info
@@ -66,6 +81,7 @@ def check_tokenizer(info: CheckpointInfo, tokenizer_digest: str, place: Path) ->
     """Raises BadInput where the weights were trained with another tokenizer."""
     if info.tokenizer_digest != tokenizer_digest:
         raise BadInput(
-            f"checkpoint {place} was trained with another tokenizer ({info.tokenizer_digest[:12]}, this is {tokenizer_digest[:12]})",
+            f"checkpoint {place} was trained with another tokenizer ({info.tokenizer_digest[:12]},"
+            f" this is {tokenizer_digest[:12]})",
             fix="use the tokenizer.json of the run that made the checkpoint",
         )

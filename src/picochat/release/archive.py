@@ -1,9 +1,11 @@
-"""Archives that say nothing but their content: the same members give the same bytes, and reading one harms nothing.
+"""Archives that say nothing but their content: the same members give the same bytes, and reading
+one harms nothing.
 
-Writing: sorted names, fixed times and owners, gzip without name or time. Files that do not compress (weights, tokens) are
-stored in gzip members of their own, since packing 430 MB of float32 costs half a minute and saves 7%. Reading: a stream,
-one pass, every member hashed, nothing written outside the folder and nothing that is not needed; links, devices, absolute
-paths, `..`, doubled names (in any case of letters), control characters and sizes beyond the limits are refused.
+Writing: sorted names, fixed times and owners, gzip without name or time. Files that do not compress
+(weights, tokens) are stored in gzip members of their own, since packing 430 MB of float32 costs
+half a minute and saves 7%. Reading: a stream, one pass, every member hashed, nothing written
+outside the folder and nothing that is not needed; links, devices, absolute paths, `..`, doubled
+names (in any case of letters), control characters and sizes beyond the limits are refused.
 """
 
 from __future__ import annotations
@@ -31,14 +33,19 @@ STORED_SUFFIXES = (".safetensors", ".bin")
 LARGEST_FILES = 100_000
 LARGEST_BYTES = 64 << 30  # a 1B model's bundle is 10 GB
 LARGEST_RATIO, ALWAYS_BYTES = 100, 1 << 30
-"""What a bundle may unpack to: so many times its own size, or a gigabyte. Evidence packs about 10 to 1, a bomb 1000 to 1."""
+"""What a bundle may unpack to: so many times its own size, or a gigabyte.
+
+Evidence packs about 10 to 1, a bomb 1000 to 1.
+"""
 
 LONGEST_TAIL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive, from disk or from memory, with the digest that it had when it was chosen."""
+    """One file of an archive, from disk or from memory, with the digest that it had when it was
+    chosen.
+    """
 
     name: str
     source: Path | bytes
@@ -53,7 +60,10 @@ class Member:
 
 
 class _GzipMembers(io.RawIOBase):
-    """A file of gzip members: `level` starts a new one. `tell` counts unpacked bytes, which is what a tar writer asks for."""
+    """A file of gzip members: `level` starts a new one.
+
+    `tell` counts unpacked bytes, which is what a tar writer asks for.
+    """
 
     def __init__(self, raw: IO[bytes], epoch: int) -> None:
         super().__init__()
@@ -87,7 +97,8 @@ class _GzipMembers(io.RawIOBase):
 
 
 def write_archive(out: Path, folder: str, members: Sequence[Member]) -> str:
-    """Write the members below `folder` as a .tgz that appears whole or not at all; returns its sha256.
+    """Write the members below `folder` as a .tgz that appears whole or not at all; returns its
+    sha256.
 
     Raises HostProblem where a file changed since its digest was taken.
     """
@@ -125,7 +136,10 @@ def _write_members(raw: IO[bytes], folder: str, members: Sequence[Member], epoch
                 reader = _HashingReader(stream)
                 archive.addfile(info, cast("IO[bytes]", reader))
                 if reader.read(1) or reader.sha256.hexdigest() != member.digest.sha256:
-                    raise HostProblem(f"{member.source} changed while it was bundled", fix="wait until the run has ended")
+                    raise HostProblem(
+                        f"{member.source} changed while it was bundled",
+                        fix="wait until the run has ended",
+                    )
             progress.advance(member.digest.bytes, note=member.name)
         packed.level(PACKED_LEVEL)
     packed.finish()
@@ -152,7 +166,9 @@ def _digest(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Opened:
-    """An archive that was read: the folder with its files, and the digest of every member, by its name in the folder."""
+    """An archive that was read: the folder with its files, and the digest of every member, by its
+    name in the folder.
+    """
 
     root: Path
     digests: dict[str, FileDigest]
@@ -166,29 +182,42 @@ def read_archive(
     limit_bytes: int = LARGEST_BYTES,
     always_bytes: int = ALWAYS_BYTES,
 ) -> Opened:
-    """Unpack a .tgz of one folder below `into`, hashing all of it. Files with a `skip` suffix are hashed, not written.
+    """Unpack a .tgz of one folder below `into`, hashing all of it. Files with a `skip` suffix are
+    hashed, not written.
 
-    Raises BadInput for anything that is not a plain archive of plain files in one folder, or that is larger than the limits.
+    Raises BadInput for anything that is not a plain archive of plain files in one folder, or that
+    is larger than the limits.
     """
     try:
         limit_bytes = min(limit_bytes, max(always_bytes, LARGEST_RATIO * path.stat().st_size))
         with gzip.open(path, "rb") as unpacked:
             stream = _LimitedReader(cast("IO[bytes]", unpacked), limit_bytes, path)
             opened = _read_stream(path, stream, into, skip, limit_bytes)
-            if len(stream.read(LONGEST_TAIL_BYTES)) == LONGEST_TAIL_BYTES:  # to its end, so that gzip compares its checksum
+            if (
+                len(stream.read(LONGEST_TAIL_BYTES)) == LONGEST_TAIL_BYTES
+            ):  # to its end, so that gzip compares its checksum
                 raise BadInput(f"{path} goes on after its last file")
             return opened
     except FileNotFoundError:
         raise BadInput(f"bundle {path} does not exist") from None
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
-        raise BadInput(f"{path} is not a whole .tgz archive ({error})", fix="fetch or make the bundle again") from None
+        raise BadInput(
+            f"{path} is not a whole .tgz archive ({error})", fix="fetch or make the bundle again"
+        ) from None
 
 
 class _LimitedReader:
-    """Bytes of a stream up to a limit, headers included: a header may state any length, and its reader believes it."""
+    """Bytes of a stream up to a limit, headers included: a header may state any length, and its
+    reader believes it.
+    """
 
     def __init__(self, stream: IO[bytes], limit_bytes: int, path: Path) -> None:
-        self._stream, self._left, self._path, self._limit = stream, limit_bytes + LONGEST_TAIL_BYTES, path, limit_bytes
+        self._stream, self._left, self._path, self._limit = (
+            stream,
+            limit_bytes + LONGEST_TAIL_BYTES,
+            path,
+            limit_bytes,
+        )
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(min(size, self._left + 1) if size >= 0 else self._left + 1)
@@ -198,12 +227,16 @@ class _LimitedReader:
         return data
 
 
-def _read_stream(path: Path, stream: _LimitedReader, into: Path, skip: tuple[str, ...], limit_bytes: int) -> Opened:
+def _read_stream(
+    path: Path, stream: _LimitedReader, into: Path, skip: tuple[str, ...], limit_bytes: int
+) -> Opened:
     with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as archive:
         return _read_members(path, archive, into, skip, limit_bytes)
 
 
-def _read_members(path: Path, archive: tarfile.TarFile, into: Path, skip: tuple[str, ...], limit_bytes: int) -> Opened:
+def _read_members(
+    path: Path, archive: tarfile.TarFile, into: Path, skip: tuple[str, ...], limit_bytes: int
+) -> Opened:
     digests: dict[str, FileDigest] = {}
     files, folders = set[str](), set[str]()  # as a disk that ignores case knows them
     folder: str | None = None
@@ -216,7 +249,9 @@ def _read_members(path: Path, archive: tarfile.TarFile, into: Path, skip: tuple[
                 continue  # archives packed by hand have them; folders are made for the files in them
             top, name = _safe_name(path, info)
             if folder not in (None, top) or name.casefold() in files:
-                raise BadInput(f"{path}: {info.name!r} is outside the bundle's folder or stands there twice")
+                raise BadInput(
+                    f"{path}: {info.name!r} is outside the bundle's folder or stands there twice"
+                )
             parents = {parent.as_posix().casefold() for parent in PurePosixPath(name).parents}
             if parents & files or name.casefold() in folders:
                 raise BadInput(f"{path}: {info.name!r} is a folder as well as a file")
@@ -230,13 +265,17 @@ def _read_members(path: Path, archive: tarfile.TarFile, into: Path, skip: tuple[
             digests[name] = _copy(stream, None if name.endswith(skip) else into / name)
             progress.advance(info.size)
     if folder is None:
-        raise BadInput(f"{path} is an empty archive", fix="make the bundle again: picochat run bundle ...")
+        raise BadInput(
+            f"{path} is an empty archive", fix="make the bundle again: picochat run bundle ..."
+        )
     return Opened(into, digests)
 
 
 def _safe_name(path: Path, info: tarfile.TarInfo) -> tuple[str, str]:
     """(top folder, name below it) of a plain file; BadInput for every other kind of member."""
-    if not info.isreg() or info.issparse():  # a sparse file of gigabytes takes no bytes in an archive
+    if (
+        not info.isreg() or info.issparse()
+    ):  # a sparse file of gigabytes takes no bytes in an archive
         raise BadInput(f"{path}: {info.name!r} is not a plain file")
     folder, _, name = info.name.partition("/")
     parts = PurePosixPath(name).parts
@@ -247,7 +286,9 @@ def _safe_name(path: Path, info: tarfile.TarInfo) -> tuple[str, str]:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name has no control character, no line end, nothing invisible, and no backslash: it is listed and printed."""
+    """Whether a name has no control character, no line end, nothing invisible, and no backslash: it
+    is listed and printed.
+    """
     return "\\" not in name and visible_line(name) == name
 
 

@@ -1,9 +1,12 @@
-"""Ask the published weights some of the recorded questions again, and compare what they say with what was recorded.
+"""Ask the published weights some of the recorded questions again, and compare what they say with
+what was recorded.
 
-Promises: weights and texts are used only where every byte is the one that the manifests state; which questions are asked follows
-from a seed that the verifier gives, so that nobody can know them when the bundle is made; they are asked by the code of the scores stage.
-In float32 on both sides every reply must be the recorded one; where either side rounds to bf16 or TF32, by the bounds below.
-Does not see what the weights were trained on, nor bits per byte, nor recalled prefixes, whose texts are in no bundle.
+Promises: weights and texts are used only where every byte is the one that the manifests state;
+which questions are asked follows from a seed that the verifier gives, so that nobody can know them
+when the bundle is made; they are asked by the code of the scores stage. In float32 on both sides
+every reply must be the recorded one; where either side rounds to bf16 or TF32, by the bounds below.
+Does not see what the weights were trained on, nor bits per byte, nor recalled prefixes, whose texts
+are in no bundle.
 """
 
 from __future__ import annotations
@@ -44,17 +47,27 @@ from picochat.skills.rows import EvalRow
 from picochat.tokens.tokenizer import Tokenizer
 
 LIMIT_NATS = {"fine": 1e-3, "coarse": 0.25}
-"""How far a likelihood per token may be off, and how far a recorded token below the likeliest. docs/decisions/0027 has the figures."""
+"""How far a likelihood per token may be off, and how far a recorded token below the likeliest.
+docs/decisions/0027 has the figures.
+"""
 LARGEST_SHARE = {"fine": 0.0, "coarse": 0.05}
-"""Share of the questions, rounded up, whose reply may be apart or judged otherwise before the check fails."""
+"""Share of the questions, rounded up, whose reply may be apart or judged otherwise before the check
+fails.
+"""
 BATCH_ROWS = 16
-"""Rows asked together: fewer than in a run, for a laptop's memory and so that progress is seen. It changes no reply in float32."""
+"""Rows asked together: fewer than in a run, for a laptop's memory and so that progress is seen.
+
+It changes no reply in float32.
+"""
 SEEDS = 2**32
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run recorded and what asking it again needs, found and checked. `lacking`: what cannot be asked here, and why."""
+    """What a run recorded and what asking it again needs, found and checked.
+
+    `lacking`: what cannot be asked here, and why.
+    """
 
     config: RunConfig
     rows: Mapping[str, EvalRow]
@@ -70,7 +83,10 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answers and how they were had. `stated`, `here`: precision and device of the run, and of this machine."""
+    """The answers and how they were had.
+
+    `stated`, `here`: precision and device of the run, and of this machine.
+    """
 
     answers: tuple[Answer, ...]
     seed: int
@@ -115,8 +131,11 @@ class Outcome:
         judged = sum(answer.judged_alike for answer in self.answers)
         apart = sum(answer.apart for answer in self.answers)
         said = [
-            f"{equal} of {count} equal, {count - equal - apart} near ties, {apart} apart; {judged} of {count} judged alike "
-            f"(at most {self.allowed} may be apart or judged otherwise)",
+            (
+                f"{equal} of {count} equal, {count - equal - apart} near ties, {apart} apart;"
+                f" {judged} of {count} judged alike (at most {self.allowed} may be apart or judged"
+                " otherwise)"
+            ),
             f"recorded in {self.stated}, asked in {self.here}",
             f"seed {self.seed}, took {duration(self.seconds)}",
             *(["all that was recorded and can be asked"] if count == self.pool else []),
@@ -132,27 +151,36 @@ class Outcome:
             problems = tuple(Problem(f"{answer.name}: {answer.told}") for answer in self.unlike)
             differing = [answer for answer in differing if answer not in self.unlike]
         told = tuple(f"{answer.name}: {answer.told}" for answer in differing)
-        return VerifyCheck("asked again", len(self.answers), problems, self.note(), told, self.figures())
+        return VerifyCheck(
+            "asked again", len(self.answers), problems, self.note(), told, self.figures()
+        )
 
 
-def with_questions(report: VerifyReport, count: int, seed: int | None, run_dir: Path | None) -> VerifyReport:
-    """The report with up to `count` recorded questions asked again; where something differs already, nothing is asked.
+def with_questions(
+    report: VerifyReport, count: int, seed: int | None, run_dir: Path | None
+) -> VerifyReport:
+    """The report with up to `count` recorded questions asked again; where something differs
+    already, nothing is asked.
 
-    seed: which questions; None: drawn here. run_dir: the folder that has the weights where the bundle does not.
-    Raises BadInput where the weights are not here, or are not those that the manifests state.
+    seed: which questions; None: drawn here. run_dir: the folder that has the weights where the
+    bundle does not. Raises BadInput where the weights are not here, or are not those that the
+    manifests state.
     """
     if report.problems:
         say("what is stated differs already, so nothing was asked again")
         return report
     seed = secrets.randbelow(SEEDS) if seed is None else seed
     with opened_run(report.path, skip=(".bin",)) as stated:
-        recorded = find_recorded(stated, report.path, [stated, RunDir(run_dir)] if run_dir else [stated])
+        recorded = find_recorded(
+            stated, report.path, [stated, RunDir(run_dir)] if run_dir else [stated]
+        )
         outcome = ask_again(recorded, count, seed, _command(report.path, count, seed, run_dir))
     if len(outcome.unlike) > outcome.allowed:
         say(f"asked again: {outcome.note()}")
     elif outcome.unlike:
         say(
-            f"warning: {len(outcome.unlike)} of {len(outcome.answers)} replies are apart or judged otherwise; the report lists them"
+            f"warning: {len(outcome.unlike)} of {len(outcome.answers)} replies are apart or judged"
+            " otherwise; the report lists them"
         )
     return replace(report, checks=(*report.checks, outcome.check()))
 
@@ -160,24 +188,41 @@ def with_questions(report: VerifyReport, count: int, seed: int | None, run_dir: 
 def _command(path: Path, count: int, seed: int, run_dir: Path | None) -> str:
     """What asks the same questions again."""
     more = ["--run-dir", str(run_dir)] if run_dir else []
-    return shlex.join(["picochat", "run", "verify", str(path), "--ask", str(count), "--ask-seed", str(seed), *more])
+    return shlex.join(
+        [
+            "picochat",
+            "run",
+            "verify",
+            str(path),
+            "--ask",
+            str(count),
+            "--ask-seed",
+            str(seed),
+            *more,
+        ]
+    )
 
 
-# ---- what it needs ---------------------------------------------------------------------------------------------------
+# ---- what it needs -------------------------------------------------------------------------------
 
 MISSING_FIX = (
-    "--run-dir RUN names the run folder that has it; the maker can bundle the weights by leaving --no-include-weights out"
+    "--run-dir RUN names the run folder that has it; the maker can bundle the weights by leaving"
+    " --no-include-weights out"
 )
 
 
 def find_recorded(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Recorded:
-    """What `stated` recorded, with weights and benchmark texts from the first of `roots` that has them as it states them.
+    """What `stated` recorded, with weights and benchmark texts from the first of `roots` that has
+    them as it states them.
 
     path: what `stated` was read from. Raises BadInput that names what is missing or another.
     """
     scores, rows, benchmarks = (stated.artifact(kind) for kind in ("scores", "rows", "benchmarks"))
     problems: list[Problem] = []
-    chat, base = (place_with(stated.artifact(kind), [WEIGHTS, INFO], roots, problems, MISSING_FIX) for kind in ("sft", "base"))
+    chat, base = (
+        place_with(stated.artifact(kind), [WEIGHTS, INFO], roots, problems, MISSING_FIX)
+        for kind in ("sft", "base")
+    )
     if chat is None or base is None:
         raise BadInput(f"{path} cannot be asked with what is here", problems=problems)
     texts, lacking = _texts(benchmarks, roots)
@@ -198,34 +243,46 @@ def find_recorded(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Record
     )
 
 
-def _texts(benchmarks: Artifact, roots: Sequence[RunDir]) -> tuple[dict[str, dict[str, BenchmarkRow]], tuple[str, ...]]:
-    """(benchmark -> id -> row with its text, what is not here). A bundle has no texts: they are other people's."""
+def _texts(
+    benchmarks: Artifact, roots: Sequence[RunDir]
+) -> tuple[dict[str, dict[str, BenchmarkRow]], tuple[str, ...]]:
+    """(benchmark -> id -> row with its text, what is not here).
+
+    A bundle has no texts: they are other people's.
+    """
     found: dict[str, dict[str, BenchmarkRow]] = {}
     lacking: list[Problem] = []
     for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks):
         place = place_with(benchmarks, [f"rows/{name}.jsonl"], roots, lacking, MISSING_FIX)
         if place is not None:
-            found[name] = {row.id: row for row in read_texts(replace(benchmarks, place=place), name)}
+            found[name] = {
+                row.id: row for row in read_texts(replace(benchmarks, place=place), name)
+            }
     return found, tuple(visible_line(f"not asked: {problem.what}") for problem in lacking)
 
 
-# ---- asking again ----------------------------------------------------------------------------------------------------
+# ---- asking again --------------------------------------------------------------------------------
 
 
 def draw(pool: Mapping[str, Iterable[str]], count: int, seed: int) -> list[tuple[str, str]]:
-    """(group, id) of `count` questions, as many of each group as of every other while it has any; all where count is larger.
+    """(group, id) of `count` questions, as many of each group as of every other while it has any;
+    all where count is larger.
 
     By hashes of seed and id: the same ones in every version of Python, and others with every seed.
     """
     places: list[tuple[int, str, str, str]] = []
     for group, ids in pool.items():
-        hashed = sorted((hashlib.sha256(f"{seed}\n{group}\n{key}".encode()).hexdigest(), key) for key in ids)
+        hashed = sorted(
+            (hashlib.sha256(f"{seed}\n{group}\n{key}".encode()).hexdigest(), key) for key in ids
+        )
         places += [(place, digest, group, key) for place, (digest, key) in enumerate(hashed)]
     return [(group, key) for _, _, group, key in sorted(places)[:count]]
 
 
 def pool_of(recorded: Recorded) -> dict[str, list[str]]:
-    """Group -> ids of what can be asked: every skill, the SFT rows of each side, every benchmark whose texts are here."""
+    """Group -> ids of what can be asked: every skill, the SFT rows of each side, every benchmark
+    whose texts are here.
+    """
     pool: dict[str, list[str]] = {}
     for item in recorded.asked.values():
         pool.setdefault(item.skill if item.set == "eval" else item.set, []).append(item.id)
@@ -242,10 +299,15 @@ def ask_again(recorded: Recorded, count: int, seed: int, command: str) -> Outcom
     started = time.monotonic()
     runtime, compute = _compute_here(recorded)
     rounding = "coarse" if _is_coarse(recorded.config.runtime) or _is_coarse(runtime) else "fine"
-    (base, _), (chat, _) = (load_model(place, compute.device) for place in (recorded.base, recorded.chat))
+    (base, _), (chat, _) = (
+        load_model(place, compute.device) for place in (recorded.base, recorded.chat)
+    )
     evals = recorded.config.evals
     limit = LIMIT_NATS[rounding]
-    speakers = [Speaker(model, recorded.tokenizer, evals.max_new_tokens, limit, compute.dtype) for model in (chat, base)]
+    speakers = [
+        Speaker(model, recorded.tokenizer, evals.max_new_tokens, limit, compute.dtype)
+        for model in (chat, base)
+    ]
     evals = evals.model_copy(update={"batch_rows": min(BATCH_ROWS, evals.batch_rows)})
     answers = _ask_rows(recorded, drawn, speakers, evals, compute)
     answers += _ask_items(recorded, drawn, (chat, base), evals, compute, limit)
@@ -263,7 +325,11 @@ def ask_again(recorded: Recorded, count: int, seed: int, command: str) -> Outcom
 
 
 def _ask_rows(
-    recorded: Recorded, drawn: Sequence[tuple[str, str]], speakers: Sequence[Speaker], evals: EvalConfig, compute: Compute
+    recorded: Recorded,
+    drawn: Sequence[tuple[str, str]],
+    speakers: Sequence[Speaker],
+    evals: EvalConfig,
+    compute: Compute,
 ) -> list[Answer]:
     chat, base = speakers
     stated = [recorded.asked[key] for group, key in drawn if not group.startswith("benchmark ")]
@@ -293,29 +359,52 @@ def _ask_items(
     for name, texts in recorded.texts.items():
         rows = [texts[key] for group, key in drawn if group == f"benchmark {name}"]
         right = is_right_norm if facts[name].read_by == "acc_norm" else is_right
-        again = ask_benchmark(name, rows, chat, base, recorded.tokenizer, evals, compute.dtype) if rows else []
+        again = (
+            ask_benchmark(name, rows, chat, base, recorded.tokenizer, evals, compute.dtype)
+            if rows
+            else []
+        )
         for number, (row, said) in enumerate(zip(rows, again, strict=True)):
-            tokens = [len(pair.continuation) for pair in pairs_of(number, row, recorded.tokenizer, chat.config.context)]
+            tokens = [
+                len(pair.continuation)
+                for pair in pairs_of(number, row, recorded.tokenizer, chat.config.context)
+            ]
             stated = recorded.external[row.id]
-            answers.append(compare_item(f"{name} item {row.id}", items[row.id], right, tokens, stated, said, limit_nats))
+            answers.append(
+                compare_item(
+                    f"{name} item {row.id}", items[row.id], right, tokens, stated, said, limit_nats
+                )
+            )
     return answers
 
 
 def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Compute]:
-    """The run's own runtime; float32 on the CPU where it was a GPU's and there is none here, and that is said."""
+    """The run's own runtime; float32 on the CPU where it was a GPU's and there is none here, and
+    that is said.
+    """
     stated = recorded.config.runtime
-    # Any attention kernel that is right here will do: a reply depends on it by rounding alone. Nothing is compiled for so few rows.
+    # Any attention kernel that is right here will do: a reply depends on it by rounding alone.
+    # Nothing is compiled for so few rows.
     threads = min(stated.threads, usable_cores()) if stated.threads else None
-    runtime = stated.model_copy(update={"compile": False, "threads": threads, "attention_backend": "auto"})
+    runtime = stated.model_copy(
+        update={"compile": False, "threads": threads, "attention_backend": "auto"}
+    )
     if runtime.device == "cuda" and not torch.cuda.is_available():
-        say("the replies were recorded on a CUDA device and there is none here: asking on the CPU, in float32")
+        say(
+            "the replies were recorded on a CUDA device and there is none here: asking on the CPU,"
+            " in float32"
+        )
         runtime = runtime.model_copy(update={"device": "cpu", "precision": "float32"})
     return runtime, open_compute(runtime, read_info(recorded.chat).model)
 
 
 def _is_coarse(runtime: RuntimeConfig) -> bool:
-    """Whether products are rounded to bf16 or TF32, so that a near tie may fall the other way with the rows asked beside it."""
-    reduced = runtime.matmul_precision == "medium" or (runtime.device == "cuda" and runtime.matmul_precision != "highest")
+    """Whether products are rounded to bf16 or TF32, so that a near tie may fall the other way with
+    the rows asked beside it.
+    """
+    reduced = runtime.matmul_precision == "medium" or (
+        runtime.device == "cuda" and runtime.matmul_precision != "highest"
+    )
     return runtime.precision != "float32" or reduced
 
 

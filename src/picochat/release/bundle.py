@@ -1,8 +1,10 @@
-"""The evidence bundle: one .tgz of a run that a stranger can check offline, with `sha256sum -c SHA256SUMS` or `run verify`.
+"""The evidence bundle: one .tgz of a run that a stranger can check offline, with `sha256sum -c
+SHA256SUMS` or `run verify`.
 
-It holds the configuration with origins, the machine record, every artifact with its manifest, the front pages and the logs.
-Token shards and the state to replay from stay out unless asked for: their sidecars and digests are in. The same run folder gives the same bytes. A
-blocked verdict is bundled like any other: the evidence of a no is evidence. Does not sign, and does not upload.
+It holds the configuration with origins, the machine record, every artifact with its manifest, the
+front pages and the logs. Token shards and the state to replay from stay out unless asked for: their
+sidecars and digests are in. The same run folder gives the same bytes. A blocked verdict is bundled
+like any other: the evidence of a no is evidence. Does not sign, and does not upload.
 """
 
 from __future__ import annotations
@@ -28,7 +30,16 @@ from picochat.release.integrity import (
     front_page_problems,
     manifest_problems,
 )
-from picochat.rundir import PLACES, REPLAY_FOLDER, CorpusFacts, GateFacts, Place, PreflightFacts, RunDir, facts_of
+from picochat.rundir import (
+    PLACES,
+    REPLAY_FOLDER,
+    CorpusFacts,
+    GateFacts,
+    Place,
+    PreflightFacts,
+    RunDir,
+    facts_of,
+)
 
 BUNDLE_SCHEMA_VERSION = 1
 SUMS, CONTENTS, LOGS = "SHA256SUMS", "bundle.json", "logs/"
@@ -36,7 +47,9 @@ TOKEN_PATTERN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 TOKEN_OVERLAP = 256  # longer than any token, so that none hides between two blocks
 RAW_SUFFIXES = (".safetensors", ".bin", ".npz")
 PLACEHOLDER = re.compile(f"NNNNN|LABEL|^{REPLAY_FOLDER}/")
-"""In a place's list of files: a name for as many files as there are shards, sources or states to replay from, perhaps none."""
+"""In a place's list of files: a name for as many files as there are shards, sources or states to
+replay from, perhaps none.
+"""
 
 
 class ArtifactEntry(Record):
@@ -76,11 +89,16 @@ class BundleReport:
     def lines(self) -> list[str]:
         """What was written, for the terminal."""
         lines = [
-            f"bundle {self.path}: {self.files} files, {byte_quantity(self.size_bytes)}, verdict {self.contents.verdict}",
+            (
+                f"bundle {self.path}: {self.files} files, {byte_quantity(self.size_bytes)}, verdict"
+                f" {self.contents.verdict}"
+            ),
             f"sha256 {self.sha256}",
             f"evidence digest {self.contents.evidence_digest}",
         ]
-        lines += [f"left out: {name} ({entry.reason})" for name, entry in self.contents.left_out.items()]
+        lines += [
+            f"left out: {name} ({entry.reason})" for name, entry in self.contents.left_out.items()
+        ]
         for problem in self.problems:
             lines.append(f"missing: {problem.what}")
             lines += [f"    fix: {problem.fix}"] if problem.fix else []
@@ -99,8 +117,9 @@ def make_bundle(
 ) -> BundleReport:
     """Write the bundle of a run to `out`, whole or not at all.
 
-    strict: refuse a run that lacks something or whose files changed, naming every such thing (BadInput). Without it the
-    bundle holds what is there and states what is missing. Raises BadInput for a Hub token in any file, always.
+    strict: refuse a run that lacks something or whose files changed, naming every such thing
+    (BadInput). Without it the bundle holds what is there and states what is missing. Raises
+    BadInput for a Hub token in any file, always.
     """
     _check_places(run, out, logs_dir)
     artifacts, problems = artifacts_of(run)
@@ -108,11 +127,18 @@ def make_bundle(
     found = digest_tree(run.root)
     problems += missing_evidence(run, artifacts, logs_dir, out)
     problems += [
-        p for place in PLACES if place.kind in artifacts for p in manifest_problems(place, artifacts[place.kind], found, {})
+        p
+        for place in PLACES
+        if place.kind in artifacts
+        for p in manifest_problems(place, artifacts[place.kind], found, {})
     ]
     problems += [*chain_problems(artifacts), *front_page_problems(found)]
     if strict and problems:
-        raise BadInput(f"{run.root} is no complete evidence for a strict bundle", problems=problems, fix=STRICT_FIX)
+        raise BadInput(
+            f"{run.root} is no complete evidence for a strict bundle",
+            problems=problems,
+            fix=STRICT_FIX,
+        )
     contents = _contents(run, artifacts, left_out, strict, problems)
     members = _members(run, found, artifacts, left_out, logs_dir, out)
     _refuse_names(members)
@@ -122,48 +148,74 @@ def make_bundle(
         sha256 = write_archive(out, run.root.resolve().name, members)
     except OSError as error:
         raise HostProblem(
-            f"cannot write {out}: {error.strerror or error}", fix="free some space or choose another --out"
+            f"cannot write {out}: {error.strerror or error}",
+            fix="free some space or choose another --out",
         ) from None
     return BundleReport(out, out.stat().st_size, sha256, len(members), contents, tuple(problems))
 
 
-STRICT_FIX = "mend what is named, or bundle what is there without --strict: the bundle then states what is missing"
+STRICT_FIX = (
+    "mend what is named, or bundle what is there without --strict: the bundle then states what is"
+    " missing"
+)
 
 
-def missing_evidence(run: RunDir, artifacts: dict[str, Artifact], logs_dir: Path | None, out: Path) -> list[Problem]:
-    """Every piece of evidence that a strict bundle needs and this run lacks, each with what makes it."""
+def missing_evidence(
+    run: RunDir, artifacts: dict[str, Artifact], logs_dir: Path | None, out: Path
+) -> list[Problem]:
+    """Every piece of evidence that a strict bundle needs and this run lacks, each with what makes
+    it.
+    """
     again = f"picochat run tiny --out-dir {run.root} ... makes it; run the same command again"
     problems: list[Problem] = []
     for place in PLACES:
         if place.kind not in artifacts:
-            problems.append(Problem(f"{place.folder}/: the {place.kind} artifact is missing", fix=again))
+            problems.append(
+                Problem(f"{place.folder}/: the {place.kind} artifact is missing", fix=again)
+            )
         else:
             problems += [
-                Problem(f"{place.folder}/{name}: is missing", fix=again) for name in _unlisted(place, artifacts[place.kind])
+                Problem(f"{place.folder}/{name}: is missing", fix=again)
+                for name in _unlisted(place, artifacts[place.kind])
             ]
     problems += _missing_import_reports(artifacts.get("corpus"))
     problems += _machine_gaps(run, again)
     if logs_dir is None or not list(_log_files(logs_dir, out)):
         problems.append(
-            Problem("logs/: no log was given", fix="pipe the run through tee into a folder and give it as --logs-dir logs")
+            Problem(
+                "logs/: no log was given",
+                fix="pipe the run through tee into a folder and give it as --logs-dir logs",
+            )
         )
     return problems
 
 
 def _unlisted(place: Place, artifact: Artifact) -> list[str]:
-    """Files that the place promises by their full name and the manifest does not list; NNNNN and LABEL stand for many."""
+    """Files that the place promises by their full name and the manifest does not list; NNNNN and
+    LABEL stand for many.
+    """
     listed = {*artifact.manifest.files, *artifact.manifest.observations}
     promised = [name.rstrip(",") for name in place.files.split()]
-    return [name for name in promised if "." in name[1:] and not PLACEHOLDER.search(name) and name not in listed]
+    return [
+        name
+        for name in promised
+        if "." in name[1:] and not PLACEHOLDER.search(name) and name not in listed
+    ]
 
 
 def _missing_import_reports(corpus: Artifact | None) -> list[Problem]:
     if corpus is None:
         return []
     hub = [source.label for source in facts_of(corpus, CorpusFacts).sources if source.kind == "hub"]
-    lacking = [label for label in hub if f"import_reports/{label}.json" not in corpus.manifest.files]
+    lacking = [
+        label for label in hub if f"import_reports/{label}.json" not in corpus.manifest.files
+    ]
     return [
-        Problem(f"import report of {label}: is missing", fix="import it with picochat data hf-import ...") for label in lacking
+        Problem(
+            f"import report of {label}: is missing",
+            fix="import it with picochat data hf-import ...",
+        )
+        for label in lacking
     ]
 
 
@@ -174,7 +226,8 @@ def _machine_gaps(run: RunDir, again: str) -> list[Problem]:
     if not machine.commit and not machine.versions.get("picochat"):
         return [
             Problem(
-                "machine.json: states neither commit nor version of the code", fix="run from a checkout or an installed package"
+                "machine.json: states neither commit nor version of the code",
+                fix="run from a checkout or an installed package",
             )
         ]
     return []
@@ -182,25 +235,40 @@ def _machine_gaps(run: RunDir, again: str) -> list[Problem]:
 
 def _check_places(run: RunDir, out: Path, logs_dir: Path | None) -> None:
     if not run.config.exists():
-        raise BadInput(f"{run.root} is not a run folder: it has no run.json", fix="name the --out-dir of a `picochat run tiny`")
+        raise BadInput(
+            f"{run.root} is not a run folder: it has no run.json",
+            fix="name the --out-dir of a `picochat run tiny`",
+        )
     if out.is_dir():
         raise WrongUsage(f"--out {out} is a folder", fix=f"--out {out / 'evidence.tgz'}")
     if inside := run.place_around(out):
-        raise WrongUsage(f"--out {out} lies inside the artifact {inside}/", fix=f"--out {run.root.name}.tgz")
+        raise WrongUsage(
+            f"--out {out} lies inside the artifact {inside}/", fix=f"--out {run.root.name}.tgz"
+        )
     if logs_dir is not None and not logs_dir.is_dir():
         state = "is a file" if logs_dir.exists() else "does not exist"
-        raise BadInput(f"logs folder {logs_dir} {state}", fix="name the folder of the logs, or leave --logs-dir out")
+        raise BadInput(
+            f"logs folder {logs_dir} {state}",
+            fix="name the folder of the logs, or leave --logs-dir out",
+        )
 
 
 def _left_out(
-    artifacts: dict[str, Artifact], include_weights: bool, include_token_shards: bool, include_replay: bool
+    artifacts: dict[str, Artifact],
+    include_weights: bool,
+    include_token_shards: bool,
+    include_replay: bool,
 ) -> dict[str, LeftOut]:
-    """Listed files that stay out, by their path: with digest and reason, so that the manifest can still be checked."""
+    """Listed files that stay out, by their path: with digest and reason, so that the manifest can
+    still be checked.
+    """
     folders = {place.kind: place.folder for place in PLACES}
     chosen: dict[str, LeftOut] = {}
     for kind, artifact in artifacts.items():
         for name, digest in {**artifact.manifest.files, **artifact.manifest.observations}.items():
-            reason = reason_to_leave_out(kind, name, include_weights, include_token_shards, include_replay)
+            reason = reason_to_leave_out(
+                kind, name, include_weights, include_token_shards, include_replay
+            )
             if reason:
                 chosen[f"{folders[kind]}/{name}"] = LeftOut(sha256=digest.sha256, reason=reason)
     return dict(sorted(chosen.items()))
@@ -211,12 +279,22 @@ def reason_to_leave_out(
 ) -> str | None:
     """Why a listed file may stay out; None for everything else, which verification insists on."""
     if kind == "shards" and name.endswith(".bin") and not include_token_shards:
-        return "token shards are large and follow from corpus and tokenizer; --include-token-shards adds them"
+        return (
+            "token shards are large and follow from corpus and tokenizer; --include-token-shards"
+            " adds them"
+        )
     if kind == "practice" and name.endswith(".zst") and not include_token_shards:
-        return "practice follows from corpus and seed, and sample.txt shows it; --include-token-shards adds it"
+        return (
+            "practice follows from corpus and seed, and sample.txt shows it; --include-token-shards"
+            " adds it"
+        )
     if name.startswith(f"{REPLAY_FOLDER}/"):
         large = name.endswith(".safetensors") and not include_replay
-        return "the state that `run verify --replay` starts from is large; --include-replay adds it" if large else None
+        return (
+            "the state that `run verify --replay` starts from is large; --include-replay adds it"
+            if large
+            else None
+        )
     if name.endswith(".safetensors") and not include_weights:
         return "weights were left out with --no-include-weights"
     if kind == "benchmarks" and name.startswith("rows/"):
@@ -227,16 +305,27 @@ def reason_to_leave_out(
 
 
 def _contents(
-    run: RunDir, artifacts: dict[str, Artifact], left_out: dict[str, LeftOut], strict: bool, problems: list[Problem]
+    run: RunDir,
+    artifacts: dict[str, Artifact],
+    left_out: dict[str, LeftOut],
+    strict: bool,
+    problems: list[Problem],
 ) -> BundleContents:
     folders = {place.kind: place.folder for place in PLACES}
-    observations = [f"{folders[kind]}/{name}" for kind, found in artifacts.items() for name in found.manifest.observations]
+    observations = [
+        f"{folders[kind]}/{name}"
+        for kind, found in artifacts.items()
+        for name in found.manifest.observations
+    ]
     return BundleContents(
         schema_version=BUNDLE_SCHEMA_VERSION,
         evidence_digest=evidence_digest(run, artifacts),
         verdict=verdict_of(artifacts),
         strict=strict,
-        artifacts={kind: ArtifactEntry(folder=folders[kind], digest=found.digest) for kind, found in artifacts.items()},
+        artifacts={
+            kind: ArtifactEntry(folder=folders[kind], digest=found.digest)
+            for kind, found in artifacts.items()
+        },
         observations=sorted(observations),
         left_out=left_out,
         missing=[problem.what.replace(f"{run.root}/", "") for problem in problems],
@@ -247,7 +336,10 @@ def verdict_of(artifacts: dict[str, Artifact]) -> str:
     """The gate's status; for a run that stopped before, what its preflight said."""
     if "gate" in artifacts:
         return facts_of(artifacts["gate"], GateFacts).status
-    if "preflight" in artifacts and facts_of(artifacts["preflight"], PreflightFacts).status == "blocked":
+    if (
+        "preflight" in artifacts
+        and facts_of(artifacts["preflight"], PreflightFacts).status == "blocked"
+    ):
         return "blocked by the preflight"
     return "unfinished"
 
@@ -262,11 +354,16 @@ def _members(
 ) -> list[Member]:
     """The files of the bundle: what manifests list, the manifests, the front pages and the logs."""
     listed = {
-        f"{place.folder}/{name}" for place in PLACES if place.kind in artifacts for name in _listed(artifacts[place.kind])
+        f"{place.folder}/{name}"
+        for place in PLACES
+        if place.kind in artifacts
+        for name in _listed(artifacts[place.kind])
     }
     folders = tuple(f"{place.folder}/" for place in PLACES)
     chosen = [name for name in found if name in listed or not name.startswith(folders)]
-    members = [Member(name, run.root / name, found[name]) for name in chosen if name not in left_out]
+    members = [
+        Member(name, run.root / name, found[name]) for name in chosen if name not in left_out
+    ]
     logs = list(_log_files(logs_dir, out)) if logs_dir else []
     return members + [Member(f"{LOGS}{name}", path, digest_of(path)) for name, path in logs]
 
@@ -276,7 +373,9 @@ def _listed(artifact: Artifact) -> list[str]:
 
 
 def _log_files(logs_dir: Path, out: Path) -> Iterator[tuple[str, Path]]:
-    """(name, path) of each log, sorted: plain files that are not hidden, not links and not archives."""
+    """(name, path) of each log, sorted: plain files that are not hidden, not links and not
+    archives.
+    """
     for path in sorted(logs_dir.rglob("*")):
         name = path.relative_to(logs_dir).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
@@ -292,7 +391,9 @@ def _log_files(logs_dir: Path, out: Path) -> Iterator[tuple[str, Path]]:
 
 def _with_contents(members: list[Member], contents: BundleContents) -> list[Member]:
     """The members with bundle.json and, over everything else, SHA256SUMS."""
-    whole = sorted([*members, Member.of_bytes(CONTENTS, pretty_json(contents))], key=lambda member: member.name)
+    whole = sorted(
+        [*members, Member.of_bytes(CONTENTS, pretty_json(contents))], key=lambda member: member.name
+    )
     sums = "".join(f"{member.digest.sha256}  {member.name}\n" for member in whole)
     return sorted([*whole, Member.of_bytes(SUMS, sums.encode())], key=lambda member: member.name)
 
@@ -309,14 +410,21 @@ def _refuse_names(members: list[Member]) -> None:
 
 
 def _refuse_tokens(members: list[Member]) -> None:
-    """Raise BadInput where a file holds the Hub token of this environment, or text that looks like one."""
+    """Raise BadInput where a file holds the Hub token of this environment, or text that looks like
+    one.
+    """
     secret = os.environ.get("HF_TOKEN", "").strip().encode()
     leaks: list[Problem] = []
-    with Progress("looking for tokens", sum(member.digest.bytes for member in members), "B") as progress:
+    with Progress(
+        "looking for tokens", sum(member.digest.bytes for member in members), "B"
+    ) as progress:
         for member in members:
             if isinstance(member.source, Path) and _holds_token(member.source, secret):
                 leaks.append(
-                    Problem(f"{member.name}: holds a Hub token", fix=f"remove it from {member.source}, and revoke the token")
+                    Problem(
+                        f"{member.name}: holds a Hub token",
+                        fix=f"remove it from {member.source}, and revoke the token",
+                    )
                 )
             progress.advance(member.digest.bytes)
     if leaks:
@@ -329,7 +437,9 @@ def _holds_token(path: Path, secret: bytes) -> bool:
     with path.open("rb") as stream:
         while block := stream.read(READ_BLOCK_BYTES):
             window = tail + block
-            if (len(secret) >= 8 and secret in window) or (patterns and TOKEN_PATTERN.search(window)):
+            if (len(secret) >= 8 and secret in window) or (
+                patterns and TOKEN_PATTERN.search(window)
+            ):
                 return True
             tail = window[-TOKEN_OVERLAP:]
     return False

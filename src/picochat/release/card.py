@@ -1,8 +1,10 @@
-"""The model card: front matter for the Hub and a page for people, both rendered from the run's facts.
+"""The model card: front matter for the Hub and a page for people, both rendered from the run's
+facts.
 
-Every figure on the card is a fact of a manifest, so the card cannot say more than the evidence does: change a fact and the
-card changes. What was not measured is written as "not measured", never left out. Words that are the publisher's own
-(the two summaries) stand apart and are marked as such. Reads no files; the template is card.md.jinja.
+Every figure on the card is a fact of a manifest, so the card cannot say more than the evidence
+does: change a fact and the card changes. What was not measured is written as "not measured", never
+left out. Words that are the publisher's own (the two summaries) stand apart and are marked as such.
+Reads no files; the template is card.md.jinja.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is exported, apart from the run's facts. `scored`: these very weights gave the run's scores."""
+    """What is exported, apart from the run's facts.
+
+    `scored`: these very weights gave the run's scores.
+    """
 
     model_name: str
     repo_id: str | None
@@ -55,7 +60,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Score:
-    """One rate as the card shows it. `base` and `chance` are None where the row has no such comparison."""
+    """One rate as the card shows it.
+
+    `base` and `chance` are None where the row has no such comparison.
+    """
 
     name: str
     rate: Rate
@@ -89,24 +97,42 @@ def render_card(subject: Subject, evidence: RunEvidence | None) -> str:
 
 
 def notices(subject: Subject, evidence: RunEvidence | None) -> Iterator[str]:
-    """What a reader must know first, one plain sentence each. Nothing but the verdict where the gate approved."""
+    """What a reader must know first, one plain sentence each.
+
+    Nothing but the verdict where the gate approved.
+    """
     if evidence is None:
-        yield "No evidence is attached: this checkpoint lies in no run folder, so nothing here was measured by its release gate."
+        yield (
+            "No evidence is attached: this checkpoint lies in no run folder, so nothing here was"
+            " measured by its release gate."
+        )
     elif not subject.scored:
-        yield "These weights are not the ones that were scored: no score and no verdict of the run applies to them."
+        yield (
+            "These weights are not the ones that were scored: no score and no verdict of the run"
+            " applies to them."
+        )
     elif evidence.gate is None:
-        yield "The release gate has not judged this model: take nothing here for a claim about its quality."
+        yield (
+            "The release gate has not judged this model: take nothing here for a claim about its"
+            " quality."
+        )
     elif evidence.gate.status == "blocked":
         yield f"The release gate **blocked** this model: {_names(evidence, 'block', 'unmeasured')}."
     elif evidence.gate.status == "warn":
-        yield f"The release gate did not fully approve this model: it warns of {_names(evidence, 'warn')}."
+        yield (
+            "The release gate did not fully approve this model: it warns of"
+            f" {_names(evidence, 'warn')}."
+        )
     else:
         yield f"The release gate approved this model under the profile `{evidence.gate.profile}`."
 
 
 def _names(evidence: RunEvidence, *statuses: str) -> str:
     findings = evidence.gate.findings if evidence.gate else []
-    return ", ".join(f"`{finding.name}`" for finding in findings if finding.status in statuses) or "no rule by name"
+    return (
+        ", ".join(f"`{finding.name}`" for finding in findings if finding.status in statuses)
+        or "no rule by name"
+    )
 
 
 def score_rows(scores: ScoresFacts) -> Iterator[Score]:
@@ -116,7 +142,13 @@ def score_rows(scores: ScoresFacts) -> Iterator[Score]:
         for stage, rate in score.stages.items():
             yield Score(f"{skill}: {stage}", rate)
     for name, benchmark in scores.external.items():
-        yield Score(f"external: {name}, {benchmark.read_by}", benchmark.all, benchmark.clean, benchmark.base, benchmark.chance)
+        yield Score(
+            f"external: {name}, {benchmark.read_by}",
+            benchmark.all,
+            benchmark.clean,
+            benchmark.base,
+            benchmark.chance,
+        )
         for metric, rate in (("acc", benchmark.acc), ("acc_norm", benchmark.acc_norm)):
             if rate is not None and metric != benchmark.read_by:
                 yield Score(f"external: {name}, {metric}", rate)
@@ -139,13 +171,21 @@ def attributions(evidence: RunEvidence | None) -> Iterator[str]:
         name = cell(visible(source.label))
         if origin and origin.dataset:
             known = HUB_NAME.fullmatch(origin.dataset)
-            name = f"[{origin.dataset}](/datasets/{origin.dataset})" if known else cell(visible(origin.dataset))
+            name = (
+                f"[{origin.dataset}](/datasets/{origin.dataset})"
+                if known
+                else cell(visible(origin.dataset))
+            )
         part = f" ({cell(visible(origin.config))})" if origin and origin.config else ""
         yield f"Trained on text from {name}{part}, made available under {_licence(source)}."
 
 
 def _licence(source: SourceFacts) -> str:
-    return f"the licence {cell(visible(source.licence))}" if source.licence else "a licence that is not on record"
+    return (
+        f"the licence {cell(visible(source.licence))}"
+        if source.licence
+        else "a licence that is not on record"
+    )
 
 
 def recipe(evidence: RunEvidence) -> list[tuple[str, str]]:
@@ -154,7 +194,10 @@ def recipe(evidence: RunEvidence) -> list[tuple[str, str]]:
     rows = [("scale", config.scale), ("seed", str(config.seed))]
     for section in ("data", "practice", "tokenizer", "model", "base", "sft", "runtime"):
         values: dict[str, Any] = getattr(config, section).model_dump(mode="json")
-        rows += [(f"{section}.{key}", "off" if value is None else json.dumps(value)) for key, value in values.items()]
+        rows += [
+            (f"{section}.{key}", "off" if value is None else json.dumps(value))
+            for key, value in values.items()
+        ]
     return rows
 
 
@@ -167,7 +210,13 @@ def front_matter(subject: Subject, evidence: RunEvidence | None, scores: ScoresF
         "tags": list(TAGS),
     }
     datasets = (
-        sorted({item.dataset for item in evidence.provenance if item.dataset and HUB_NAME.fullmatch(item.dataset)})
+        sorted(
+            {
+                item.dataset
+                for item in evidence.provenance
+                if item.dataset and HUB_NAME.fullmatch(item.dataset)
+            }
+        )
         if evidence
         else []
     )
@@ -176,13 +225,20 @@ def front_matter(subject: Subject, evidence: RunEvidence | None, scores: ScoresF
     if scores:
         fields["model-index"] = [{"name": subject.model_name, "results": [_results(scores)]}]
     # YAML takes JSON, but no control characters beyond those that JSON escapes.
-    return "".join(f"{key}: {visible_line(json.dumps(value, ensure_ascii=False))}\n" for key, value in fields.items())
+    return "".join(
+        f"{key}: {visible_line(json.dumps(value, ensure_ascii=False))}\n"
+        for key, value in fields.items()
+    )
 
 
 def _results(scores: ScoresFacts) -> dict[str, object]:
     """The skills as one result set. The name is our own: these are no leaderboard's tasks."""
     metrics = [
-        {"type": "pass_rate", "name": f"{skill} ({score.all.passed} of {score.all.count})", "value": score.all.share}
+        {
+            "type": "pass_rate",
+            "name": f"{skill} ({score.all.passed} of {score.all.count})",
+            "value": score.all.share,
+        }
         for skill, score in scores.skills.items()
         if score.all.share is not None
     ]
@@ -193,7 +249,7 @@ def _results(scores: ScoresFacts) -> dict[str, object]:
     }
 
 
-# ---- how values are written ------------------------------------------------------------------------------------------
+# ---- how values are written ----------------------------------------------------------------------
 
 
 def share(value: float | None) -> str:
@@ -206,7 +262,10 @@ def rate(value: Rate | None) -> str:
         return ""
     if value.share is None:
         return f"{NOT_MEASURED} ({value.passed} of {value.count})"
-    return f"{value.share:.3f} ({value.passed} of {value.count}; {share(value.low)} to {share(value.high)})"
+    return (
+        f"{value.share:.3f} ({value.passed} of {value.count}; {share(value.low)} to"
+        f" {share(value.high)})"
+    )
 
 
 def number(value: float | None) -> str:

@@ -1,4 +1,7 @@
-"""What is stated against what follows: each value that differs, by its path, as one problem. Decides nothing."""
+"""What is stated against what follows: each value that differs, by its path, as one problem.
+
+Decides nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,19 @@ from picochat.rundir import facts_of
 
 LONGEST_SHOWN = 80
 F = TypeVar("F", bound=Record)
-UNUSABLE = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError, OSError, TemplateError)
-"""What evidence of a wrong shape makes the comparison raise; a page of which a value is missing raises TemplateError."""
+UNUSABLE = (
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,
+    OSError,
+    TemplateError,
+)
+"""What evidence of a wrong shape makes the comparison raise; a page of which a value is missing
+raises TemplateError.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,23 +49,41 @@ class Stated:
 
 
 def differences(where: str, stated: object, again: object, source: str) -> list[Problem]:
-    """One problem for each value that differs: its path below `where`, what is stated, and what `source` gives."""
+    """One problem for each value that differs: its path below `where`, what is stated, and what
+    `source` gives.
+    """
     if isinstance(stated, dict) and isinstance(again, dict):
         one, other = cast("dict[str, Any]", stated), cast("dict[str, Any]", again)
         keys = sorted(set(one) | set(other))
-        return [p for key in keys for p in differences(f"{where}.{key}", one.get(key), other.get(key), source)]
-    if isinstance(stated, list) and isinstance(again, list) and len(cast("list[Any]", stated)) == len(cast("list[Any]", again)):
+        return [
+            p
+            for key in keys
+            for p in differences(f"{where}.{key}", one.get(key), other.get(key), source)
+        ]
+    if (
+        isinstance(stated, list)
+        and isinstance(again, list)
+        and len(cast("list[Any]", stated)) == len(cast("list[Any]", again))
+    ):
         pairs = enumerate(zip(cast("list[Any]", stated), cast("list[Any]", again), strict=True))
-        return [p for index, (mine, theirs) in pairs for p in differences(f"{where}[{index}]", mine, theirs, source)]
+        return [
+            p
+            for index, (mine, theirs) in pairs
+            for p in differences(f"{where}[{index}]", mine, theirs, source)
+        ]
     if canonical_json(stated) == canonical_json(again):
         return []
     return [Problem(f"{where}: states {shown(stated)}, {source} {shown(again)}")]
 
 
-def stated_of(where: str, facts: object, follows: Mapping[str, object], source: str) -> list[Problem]:
+def stated_of(
+    where: str, facts: object, follows: Mapping[str, object], source: str
+) -> list[Problem]:
     """`differences` of those facts alone that `follows` names."""
     values = cast("dict[str, Any]", plain(facts))
-    return differences(where, {name: values[name] for name in follows}, plain(dict(follows)), source)
+    return differences(
+        where, {name: values[name] for name in follows}, plain(dict(follows)), source
+    )
 
 
 def shown(value: object) -> str:

@@ -1,7 +1,9 @@
-"""The charts of a run, drawn from its claims, its curves and what the clock said. Draws, decides nothing, reads no file.
+"""The charts of a run, drawn from its claims, its curves and what the clock said. Draws, decides
+nothing, reads no file.
 
-Losses of base training are shown in bits per byte, so that batches, held-out text and the 5-gram model share one axis: nats per
-token become bits per byte at the mean tokens per byte of the training shards.
+Losses of base training are shown in bits per byte, so that batches, held-out text and the 5-gram
+model share one axis: nats per token become bits per byte at the mean tokens per byte of the
+training shards.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from picochat.rundir import FindingRecord
 Rows = Sequence[Mapping[str, Any]]
 
 
-def page_charts(claimed: dict[str, Any], seen: dict[str, Any], curves: Mapping[str, Rows]) -> dict[str, str]:
+def page_charts(
+    claimed: dict[str, Any], seen: dict[str, Any], curves: Mapping[str, Rows]
+) -> dict[str, str]:
     """The charts of report.html by name, each as SVG."""
     return {
         "loss": loss_chart(claimed, curves["base"], NARROW),
@@ -48,13 +52,21 @@ def loss_chart(claimed: dict[str, Any], curve: Rows, frame: Frame = WIDE) -> str
     lines: list[Line] = []
     if shards and shards["train_text_bytes"]:
         bits = shards["train_tokens"] / shards["train_text_bytes"] / math.log(2)
-        batches = [(float(row["tokens"]), row["loss"] * bits) for row in curve if row.get("loss") is not None]
+        batches = [
+            (float(row["tokens"]), row["loss"] * bits)
+            for row in curve
+            if row.get("loss") is not None
+        ]
         lines.append(Line("training batches", thin(batches)))
-    held_out = [(float(row["tokens"]), row["held_out_bits_per_byte"]) for row in claimed["held_out_curve"]]
+    held_out = [
+        (float(row["tokens"]), row["held_out_bits_per_byte"]) for row in claimed["held_out_curve"]
+    ]
     lines.append(Line("held-out text", held_out, dots=True))
     ngram = scores["ngram_bits_per_byte"] if scores else None
     references = [(f"5-gram model {ngram:.3f}", ngram)] if ngram is not None else []
-    return line_chart("Base training", lines, "tokens trained on", "bits per byte", references, frame)
+    return line_chart(
+        "Base training", lines, "tokens trained on", "bits per byte", references, frame
+    )
 
 
 def sft_loss_chart(curve: Rows) -> str:
@@ -67,13 +79,23 @@ def sft_loss_chart(curve: Rows) -> str:
 
 
 def rate_chart(curves: Mapping[str, Rows]) -> str:
-    """Both stages' learning rates over their own course: the schedule is what they share, the peaks are in the settings."""
+    """Both stages' learning rates over their own course: the schedule is what they share, the peaks
+    are in the settings.
+    """
     lines: list[Line] = []
     for stage, name in (("base", "base"), ("sft", "fine-tuning")):
         points = _points(curves[stage], "step", "lr_share")
         last = points[-1][0] if points else 1.0
         lines.append(Line(name, thin([(step / last, share) for step, share in points])))
-    return line_chart("Learning rate", lines, "share of the stage's steps", "share of the peak rate", (), NARROW, least=0.0)
+    return line_chart(
+        "Learning rate",
+        lines,
+        "share of the stage's steps",
+        "share of the peak rate",
+        (),
+        NARROW,
+        least=0.0,
+    )
 
 
 def speed_chart(speeds: Mapping[str, Sequence[Sequence[float]]]) -> str:
@@ -83,7 +105,9 @@ def speed_chart(speeds: Mapping[str, Sequence[Sequence[float]]]) -> str:
         points = [(float(step), float(speed)) for step, speed in speeds.get(stage, ())]
         last = points[-1][0] if points else 1.0
         lines.append(Line(name, [(step / last, speed) for step, speed in points]))
-    return line_chart("Speed", lines, "share of the stage's steps", "tokens/s", (), NARROW, least=0.0)
+    return line_chart(
+        "Speed", lines, "share of the stage's steps", "tokens/s", (), NARROW, least=0.0
+    )
 
 
 def skills_chart(claimed: dict[str, Any]) -> str:
@@ -91,13 +115,22 @@ def skills_chart(claimed: dict[str, Any]) -> str:
     bars: list[Bar] = []
     for skill in claimed["skills"]:
         score = claimed["scores"]["skills"][skill]
-        marks = (bound_value(claimed, f"skill_release_eval_{skill}"), score["base"]["share"], score["chance"])
+        marks = (
+            bound_value(claimed, f"skill_release_eval_{skill}"),
+            score["base"]["share"],
+            score["chance"],
+        )
         bars.append(_bar(skill, score["clean"], marks))
-    return bar_chart("Skills: clean rows that pass", bars, ["bound of the gate", "base model", "chance"])
+    return bar_chart(
+        "Skills: clean rows that pass", bars, ["bound of the gate", "base model", "chance"]
+    )
 
 
 def stages_chart(claimed: dict[str, Any], skill: str) -> str:
-    """Pass rates of a skill's stages; the mark is the bound that the lowest of them is held to. Empty without stages."""
+    """Pass rates of a skill's stages; the mark is the bound that the lowest of them is held to.
+
+    Empty without stages.
+    """
     stages = claimed["scores"]["skills"][skill]["stages"] if skill in claimed["skills"] else {}
     bound = bound_value(claimed, f"skill_release_stage_{skill}")
     bars = [_bar(stage, rate, (bound,)) for stage, rate in sorted(stages.items())]
@@ -106,14 +139,18 @@ def stages_chart(claimed: dict[str, Any], skill: str) -> str:
 
 def gate_chart(claimed: dict[str, Any]) -> str:
     verdict = claimed["verdict"]
-    findings = worst_first([FindingRecord.model_validate(finding) for finding in verdict["findings"]])
+    findings = worst_first(
+        [FindingRecord.model_validate(finding) for finding in verdict["findings"]]
+    )
     rows = [VerdictRow(f.status, f.name, measured_text(f), f.bound) for f in findings]
     summary = f"profile {claimed['profile']}: {counts_text(findings)}"
     return verdict_table(f"Release gate: {verdict['status']}", rows, summary)
 
 
 def bound_value(claimed: dict[str, Any], rule: str) -> float | None:
-    """The least value that a rule of the gate asks for, read from its finding (`>= 0.6`); None where it was not judged."""
+    """The least value that a rule of the gate asks for, read from its finding (`>= 0.6`); None
+    where it was not judged.
+    """
     for finding in claimed["verdict"]["findings"]:
         if finding["name"] == rule and finding["bound"].startswith(">"):
             return float(finding["bound"].lstrip(">= ").replace(",", ""))
@@ -125,5 +162,9 @@ def _points(curve: Rows, x: str, y: str) -> list[Point]:
 
 
 def _bar(label: str, rate: Mapping[str, Any], marks: tuple[float | None, ...]) -> Bar:
-    share = "not measured" if rate["share"] is None else f"{100 * rate['share']:.1f}%, {rate['passed']} of {rate['count']}"
+    share = (
+        "not measured"
+        if rate["share"] is None
+        else f"{100 * rate['share']:.1f}%, {rate['passed']} of {rate['count']}"
+    )
     return Bar(label, rate["share"], rate["low"], rate["high"], share, marks)

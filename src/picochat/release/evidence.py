@@ -1,8 +1,9 @@
 """What a run states about itself, as one value, and the copy of it that travels inside an export.
 
-`read_evidence` reads facts, never payloads. `attach_evidence` copies the reports as whole artifact folders, so that each
-can be checked against the manifest inside it, and the bare manifests of everything else, so that the chain of digests
-from the weights to the source rows is complete. Decides nothing: what is missing is None here, and said by the card.
+`read_evidence` reads facts, never payloads. `attach_evidence` copies the reports as whole artifact
+folders, so that each can be checked against the manifest inside it, and the bare manifests of
+everything else, so that the chain of digests from the weights to the source rows is complete.
+Decides nothing: what is missing is None here, and said by the card.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ class Provenance:
 
 @dataclass(frozen=True)
 class RunEvidence:
-    """The facts of a run. `digests`: kind -> digest of each artifact that stands, in the order of the stages."""
+    """The facts of a run.
+
+    `digests`: kind -> digest of each artifact that stands, in the order of the stages.
+    """
 
     config: RunConfig
     digests: dict[str, str]
@@ -78,12 +82,21 @@ class RunEvidence:
 
 
 def read_evidence(run: RunDir) -> RunEvidence:
-    """All facts of the run that stand. Raises BadInput for a manifest that this version cannot read."""
+    """All facts of the run that stand.
+
+    Raises BadInput for a manifest that this version cannot read.
+    """
     return RunEvidence(
         config=read_record(ResolvedConfig, run.config, "resolved configuration").config,
-        digests={place.kind: run.artifact(place.kind).digest for place in PLACES if run.has(place.kind)},
+        digests={
+            place.kind: run.artifact(place.kind).digest for place in PLACES if run.has(place.kind)
+        },
         provenance=provenance_of(run),
-        commit=read_record(MachineRecord, run.machine, "machine record").commit if run.machine.exists() else None,
+        commit=(
+            read_record(MachineRecord, run.machine, "machine record").commit
+            if run.machine.exists()
+            else None
+        ),
         corpus=_facts(run, "corpus", CorpusFacts),
         practice=_facts(run, "practice", PracticeFacts),
         rows=_facts(run, "rows", RowsFacts),
@@ -104,7 +117,9 @@ def _facts(run: RunDir, kind: str, model: type[F]) -> F | None:
 
 
 def provenance_of(run: RunDir) -> tuple[Provenance, ...]:
-    """Where each imported source came from: one for each import report in the corpus artifact, by label."""
+    """Where each imported source came from: one for each import report in the corpus artifact, by
+    label.
+    """
     reports = sorted((run.place("corpus") / "import_reports").glob("*.json"))
     return tuple(_stated_by(path.stem, read_json(path, "import report")) for path in reports)
 
@@ -118,17 +133,28 @@ def _stated_by(label: str, report: dict[str, object]) -> Provenance:
 
 
 def missing_evidence(run: RunDir | None) -> list[str]:
-    """Kinds of report that a publication needs and the run does not have; all of them without a run."""
+    """Kinds of report that a publication needs and the run does not have; all of them without a
+    run.
+    """
     return [kind for kind in REPORTS if run is None or not run.has(kind)]
 
 
 def attached_places(kinds: Collection[str], scored: bool) -> list[Place]:
-    """Those of `kinds` that go with an export, in the order of the stages. `scored`: see OF_THE_SCORED."""
-    return [place for place in PLACES if place.kind in kinds and (scored or place.kind not in OF_THE_SCORED)]
+    """Those of `kinds` that go with an export, in the order of the stages.
+
+    `scored`: see OF_THE_SCORED.
+    """
+    return [
+        place
+        for place in PLACES
+        if place.kind in kinds and (scored or place.kind not in OF_THE_SCORED)
+    ]
 
 
 def attach_evidence(run: RunDir, folder: Path, scored: bool) -> None:
-    """Copy reports, manifests, resolved configuration and machine record of the run into `folder`/evidence."""
+    """Copy reports, manifests, resolved configuration and machine record of the run into
+    `folder`/evidence.
+    """
     target = folder / FOLDER
     for place in attached_places([place.kind for place in PLACES if run.has(place.kind)], scored):
         if place.kind in REPORTS:

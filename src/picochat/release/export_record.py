@@ -1,6 +1,8 @@
-"""`export_report.json`: what an exported folder is, what it was compared with, and the digest of every other file in it.
+"""`export_report.json`: what an exported folder is, what it was compared with, and the digest of
+every other file in it.
 
-By this file a later export knows an earlier one, and a push knows that nothing changed since. No torch here.
+By this file a later export knows an earlier one, and a push knows that nothing changed since. No
+torch here.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ SCHEMA_VERSION = 1
 
 
 class ParityReport(Record):
-    """What was compared and how far it lies apart. Differences are rounded up to two digits (see parity.round_up)."""
+    """What was compared and how far it lies apart.
+
+    Differences are rounded up to two digits (see parity.round_up).
+    """
 
     reader: str
     model_class: str
@@ -41,7 +46,11 @@ class ParityReport(Record):
 
 
 class ExportRecord(Record):
-    """An export. `commit`: of the code that trained it. `scored`: these weights gave the run's scores. `verdict`: the gate's on them, None where it gave none."""
+    """An export.
+
+    `commit`: of the code that trained it. `scored`: these weights gave the run's scores. `verdict`:
+    the gate's on them, None where it gave none.
+    """
 
     schema_version: int
     kind: Literal["export hf"]
@@ -65,14 +74,18 @@ def digest_files(folder: Path) -> dict[str, FileDigest]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in paths}
     names.pop(EXPORT_RECORD, None)
-    return {name: FileDigest(sha256=digest_file(path), bytes=path.stat().st_size) for name, path in names.items()}
+    return {
+        name: FileDigest(sha256=digest_file(path), bytes=path.stat().st_size)
+        for name, path in names.items()
+    }
 
 
 def read_export_record(folder: Path) -> ExportRecord:
     """The record of an exported folder. Raises BadInput where there is none."""
     if not (folder / EXPORT_RECORD).exists():
         raise BadInput(
-            f"{folder} is not an export: it has no {EXPORT_RECORD}", fix="picochat export hf --out-dir ... makes one"
+            f"{folder} is not an export: it has no {EXPORT_RECORD}",
+            fix="picochat export hf --out-dir ... makes one",
         )
     return read_record(ExportRecord, folder / EXPORT_RECORD, "export record")
 
@@ -80,4 +93,8 @@ def read_export_record(folder: Path) -> ExportRecord:
 def changed_since_export(folder: Path, record: ExportRecord) -> list[str]:
     """Names of files that differ from the record, are missing, or were added."""
     found = digest_files(folder)
-    return sorted(name for name in found.keys() | record.files.keys() if found.get(name) != record.files.get(name))
+    return sorted(
+        name
+        for name in found.keys() | record.files.keys()
+        if found.get(name) != record.files.get(name)
+    )

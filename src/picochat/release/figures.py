@@ -1,9 +1,10 @@
 """A fact as a figure on a page: which fact it is, its value, and how people read it.
 
-A page writes nothing that is measured or stated but through `Facts`: each figure carries the place of its fact (`data-fact`, a
-path such as `claims/scores/skills/math/clean/share`) and its exact value, so that anyone can read a page back against
-summary.json and observed.json. Text that a model or a corpus wrote is shown, bounded, and never interpreted: control
-characters and turns of the reading order appear by their numbers.
+A page writes nothing that is measured or stated but through `Facts`: each figure carries the place
+of its fact (`data-fact`, a path such as `claims/scores/skills/math/clean/share`) and its exact
+value, so that anyone can read a page back against summary.json and observed.json. Text that a model
+or a corpus wrote is shown, bounded, and never interpreted: control characters and turns of the
+reading order appear by their numbers.
 """
 
 from __future__ import annotations
@@ -37,25 +38,35 @@ FORMS: dict[str, Callable[[float], str]] = {
 
 
 class Facts:
-    """The documents that a page is rendered from, by name. Called with a path and a form it gives the marked figure."""
+    """The documents that a page is rendered from, by name.
+
+    Called with a path and a form it gives the marked figure.
+    """
 
     def __init__(self, documents: Mapping[str, Any]) -> None:
         self.documents = documents
 
     def __call__(self, path: str, form: str = "text") -> Markup:
-        """The fact at `path` as HTML. `form`: a name in FORMS, `text` (bounded), `whole` (for short texts, uncut) or
-        `fix` (the same, with its flags as code)."""
+        """The fact at `path` as HTML. `form`: a name in FORMS, `text` (bounded), `whole` (for short
+        texts, uncut) or `fix` (the same, with its flags as code)."""
         value = self.at(path)
         if form not in FORMS:
-            text = shortened(value) if form == "text" else visible("" if value is None else str(value))
+            text = (
+                shortened(value) if form == "text" else visible("" if value is None else str(value))
+            )
             if form == "fix":
                 text = _with_flags(text)
             return Markup('<span data-fact="{}">{}</span>').format(path, text)
         stated = "" if value is None else repr(value)
-        return Markup('<data value="{}" data-fact="{}">{}</data>').format(stated, path, shown(value, form))
+        return Markup('<data value="{}" data-fact="{}">{}</data>').format(
+            stated, path, shown(value, form)
+        )
 
     def at(self, path: str) -> Any:
-        """The value at a path of names and positions. A name that holds a slash is written with ~1, a tilde as ~0."""
+        """The value at a path of names and positions.
+
+        A name that holds a slash is written with ~1, a tilde as ~0.
+        """
         found: Any = self.documents
         for part in path.split("/"):
             name = part.replace("~1", "/").replace("~0", "~")
@@ -66,7 +77,14 @@ class Facts:
 def _with_flags(text: str) -> Markup:
     """Flags of a command as code, which is not broken at its hyphens."""
     parts = FLAG.split(text)
-    marked = (Markup('<code class="flag">{}</code>').format(part) if FLAG.fullmatch(part) else escape(part) for part in parts)
+    marked = (
+        (
+            Markup('<code class="flag">{}</code>').format(part)
+            if FLAG.fullmatch(part)
+            else escape(part)
+        )
+        for part in parts
+    )
     return Markup("").join(marked)
 
 

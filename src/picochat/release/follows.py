@@ -1,7 +1,9 @@
-"""FOLLOWS: for each kind of artifact, the comparison of what it states with what its files, its inputs and the settings give.
+"""FOLLOWS: for each kind of artifact, the comparison of what it states with what its files, its
+inputs and the settings give.
 
-A manifest's facts are what both verdicts and every page are made of: a fact that nobody could derive would be a claim that
-nobody could check. An artifact without a row states nothing (host: observations alone) or is decided again (preflight, gate).
+A manifest's facts are what both verdicts and every page are made of: a fact that nobody could
+derive would be a claim that nobody could check. An artifact without a row states nothing (host:
+observations alone) or is decided again (preflight, gate).
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from picochat.release.compare import Stated, compared
 
 @dataclass(frozen=True)
 class Follow:
-    """One kind of artifact: what else must be there to compute its facts again, and what then differs."""
+    """One kind of artifact: what else must be there to compute its facts again, and what then
+    differs.
+    """
 
     kind: str
     needs: tuple[str, ...]
@@ -54,7 +58,12 @@ def facts_problems(
         if lacking and "preflight" not in artifacts:
             continue  # a run that stopped before its first verdict: what is missing is named as such, and nothing rests on these facts
         if lacking:
-            problems.append(Problem(f"{follow.kind}: its facts cannot be computed again without {', '.join(lacking)}"))
+            problems.append(
+                Problem(
+                    f"{follow.kind}: its facts cannot be computed again without"
+                    f" {', '.join(lacking)}"
+                )
+            )
         else:
             problems += compared(follow.kind, lambda follow=follow: follow.differences(run))
     return problems

@@ -1,7 +1,9 @@
-"""What follows from an artifact's own files about data, rows, tokens and contamination: facts, computed again.
+"""What follows from an artifact's own files about data, rows, tokens and contamination: facts,
+computed again.
 
-Each public function takes a run and returns what differs; follows.py is their table. Without torch. What needs the corpus
-itself, the weights or the clock is not here: docs/verification.md says what follows from that.
+Each public function takes a run and returns what differs; follows.py is their table. Without torch.
+What needs the corpus itself, the weights or the clock is not here: docs/verification.md says what
+follows from that.
 """
 
 from __future__ import annotations
@@ -40,7 +42,13 @@ from picochat.rundir import (
 from picochat.skills.practice import sample_page
 from picochat.skills.prepare import rows_facts
 from picochat.skills.rows import EvalRow, SftRow, read_published_rows
-from picochat.tokens.chat_format import conversations_facts, fitting, join_conversations, open_conversations, read_chats
+from picochat.tokens.chat_format import (
+    conversations_facts,
+    fitting,
+    join_conversations,
+    open_conversations,
+    read_chats,
+)
 from picochat.tokens.shards import ShardSidecar, shards_facts
 from picochat.tokens.tokenizer import BYTES, SPECIALS, Tokenizer
 
@@ -48,23 +56,33 @@ START_BYTES = 8  # of a document's offset in a .starts file
 TOKEN_BYTES = 2
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 
-# ---- data ------------------------------------------------------------------------------------------------------------
+# ---- data ----------------------------------------------------------------------------------------
 
 
 def corpus_differences(run: Stated) -> list[Problem]:
-    """Counts from the fate of every row, reasons from the list of what was dropped, provenance from the sources."""
+    """Counts from the fate of every row, reasons from the list of what was dropped, provenance from
+    the sources.
+    """
     corpus, facts = run["corpus"], run.facts("corpus", CorpusFacts)
     listing = read_record(CorpusSources, corpus.path("sources.json"), "corpus sources")
     fates: Fates = np.fromfile(corpus.path("fates.u8"), dtype=np.uint8)
     rows = [sum(file.rows for file in source.files) for source in listing.sources]
     if sum(rows) != len(fates):
-        return [Problem(f"corpus/fates.u8: holds {len(fates):,} rows, sources.json lists {sum(rows):,}")]
+        return [
+            Problem(f"corpus/fates.u8: holds {len(fates):,} rows, sources.json lists {sum(rows):,}")
+        ]
     copies = np.where(fates == HELD_OUT, 1, fates.astype(np.int64))
     documents = [int(part.sum()) for part in np.split(copies, np.cumsum(rows)[:-1])]
     held_out, dropped = int((fates == HELD_OUT).sum()), _dropped(corpus)
-    near = sum(len(row["documents"]) - 1 for _, row in read_jsonl(corpus.path("near_duplicates.jsonl"), "clusters"))
+    near = sum(
+        len(row["documents"]) - 1
+        for _, row in read_jsonl(corpus.path("near_duplicates.jsonl"), "clusters")
+    )
     stated_bytes = [source.text_bytes for source in facts.sources]
-    sources = [source_facts(*each) for each in zip(listing.sources, zip(documents, stated_bytes, strict=True), strict=True)]
+    sources = [
+        source_facts(*each)
+        for each in zip(listing.sources, zip(documents, stated_bytes, strict=True), strict=True)
+    ]
     follows = {
         "documents": sum(documents),
         "train_documents": sum(documents) - held_out,
@@ -72,7 +90,10 @@ def corpus_differences(run: Stated) -> list[Problem]:
         "held_out_share": listing.held_out_share,
         "exact_duplicates": dropped.get("duplicate_text", 0),
         "near_duplicates": near,
-        "dropped": {**dropped, **{name: count for name, count in facts.dropped.items() if name == "weight"}},
+        "dropped": {
+            **dropped,
+            **{name: count for name, count in facts.dropped.items() if name == "weight"},
+        },
         "documents_read": sum(documents) + sum(facts.dropped.values()),
         "text_bytes": sum(stated_bytes),
         "train_text_bytes": sum(stated_bytes) - facts.held_out_text_bytes,
@@ -80,10 +101,19 @@ def corpus_differences(run: Stated) -> list[Problem]:
     }
     problems = stated_of("corpus", facts, follows, "its files give")
     if sum(facts.dropped.values()) != int((fates == DROPPED).sum()):
-        problems.append(Problem(f"corpus.dropped: states {sum(facts.dropped.values()):,} rows, fates.u8 has another number"))
+        problems.append(
+            Problem(
+                f"corpus.dropped: states {sum(facts.dropped.values()):,} rows, fates.u8 has another"
+                " number"
+            )
+        )
     return [
         *problems,
-        *(p for source, size in zip(listing.sources, stated_bytes, strict=True) for p in _source(corpus, source, size)),
+        *(
+            p
+            for source, size in zip(listing.sources, stated_bytes, strict=True)
+            for p in _source(corpus, source, size)
+        ),
     ]
 
 
@@ -96,21 +126,37 @@ def _dropped(corpus: Artifact) -> dict[str, int]:
 
 
 def _source(corpus: Artifact, source: CorpusSource, text_bytes: int) -> list[Problem]:
-    """Whether a source gave no more text than its files have, and its import report says the same of where it comes from."""
+    """Whether a source gave no more text than its files have, and its import report says the same
+    of where it comes from.
+    """
     problems: list[Problem] = []
     if text_bytes > sum(file.text_bytes for file in source.files) * max(1, -(-source.weight // 1)):
-        problems.append(Problem(f"corpus.sources: {source.label} states {text_bytes:,} bytes of text, its files have fewer"))
+        problems.append(
+            Problem(
+                f"corpus.sources: {source.label} states {text_bytes:,} bytes of text, its files"
+                " have fewer"
+            )
+        )
     origin = source.provenance
     if origin and source.import_report and origin.kind == "hub":
         report = read_json(corpus.path(source.import_report), "import report")
         stated = {"dataset": origin.dataset, "config": origin.config, "revision": origin.revision}
-        said = {"dataset": report.get("dataset"), "config": report.get("config_name"), "revision": report.get("revision")}
-        problems += differences(f"corpus/sources.json {source.label}", stated, said, f"{source.import_report} says")
+        said = {
+            "dataset": report.get("dataset"),
+            "config": report.get("config_name"),
+            "revision": report.get("revision"),
+        }
+        problems += differences(
+            f"corpus/sources.json {source.label}", stated, said, f"{source.import_report} says"
+        )
     return problems
 
 
 def practice_differences(run: Stated) -> list[Problem]:
-    """Counts from documents.json, and the sample that its words and the seed give. The sheets themselves stay out of bundles."""
+    """Counts from documents.json, and the sample that its words and the seed give.
+
+    The sheets themselves stay out of bundles.
+    """
     practice, facts = run["practice"], run.facts("practice", PracticeFacts)
     listed = read_record(DocumentsManifest, practice.path("documents.json"), "practice")
     words = tuple(practice.path("words.txt").read_text("utf-8").split())
@@ -121,21 +167,37 @@ def practice_differences(run: Stated) -> list[Problem]:
         "words": len(words),
     }
     problems = stated_of("practice", facts, follows, "its files and settings give")
-    parts = {"documents": sum(s.documents for s in listed.shards), "text_bytes": sum(s.text_bytes for s in listed.shards)}
+    parts = {
+        "documents": sum(s.documents for s in listed.shards),
+        "text_bytes": sum(s.text_bytes for s in listed.shards),
+    }
     problems += stated_of("practice/documents.json", listed, parts, "its shards give")
-    page = sample_page(words, run.config.seed).encode() if run.config.practice.share and listed.documents else b""
+    page = (
+        sample_page(words, run.config.seed).encode()
+        if run.config.practice.share and listed.documents
+        else b""
+    )
     if practice.path("sample.txt").read_bytes() != page:
-        problems.append(Problem("practice/sample.txt: differs from what words.txt and the seed give"))
+        problems.append(
+            Problem("practice/sample.txt: differs from what words.txt and the seed give")
+        )
     return problems
 
 
 def rows_differences(run: Stated) -> list[Problem]:
-    """All facts from the rows, whose ids must be different: an id that two rows share would be judged by the rule of one."""
+    """All facts from the rows, whose ids must be different: an id that two rows share would be
+    judged by the rule of one.
+    """
     rows = run["rows"]
-    train, held_out = (list(read_published_rows(rows.path(f"{name}.jsonl"), SftRow)) for name in ("sft_train", "sft_held_out"))
+    train, held_out = (
+        list(read_published_rows(rows.path(f"{name}.jsonl"), SftRow))
+        for name in ("sft_train", "sft_held_out")
+    )
     evals = list(read_published_rows(rows.path("eval.jsonl"), EvalRow))
     again = rows_facts(train, held_out, evals)
-    problems = differences("rows", plain(run.facts("rows", RowsFacts)), plain(again), "its files give")
+    problems = differences(
+        "rows", plain(run.facts("rows", RowsFacts)), plain(again), "its files give"
+    )
     ids = [row.id for row in (*train, *held_out, *evals)]
     if repeated := sorted(id for id, count in Counter(ids).items() if count > 1):
         problems.append(Problem(f"rows: {names_shown(repeated)} is the id of more than one row"))
@@ -143,13 +205,22 @@ def rows_differences(run: Stated) -> list[Problem]:
 
 
 def benchmarks_differences(run: Stated) -> list[Problem]:
-    """Counts and chance from the items; that none is missing that was asked for; in a run folder, each item from its text."""
+    """Counts and chance from the items; that none is missing that was asked for; in a run folder,
+    each item from its text.
+    """
     facts, items = run.facts("benchmarks", BenchmarksFacts), read_items(run["benchmarks"])
     asked = sorted(wanted_benchmarks(run.config.external))
-    problems = differences("benchmarks", sorted([*facts.benchmarks, *facts.unresolved]), asked, "the settings ask for")
+    problems = differences(
+        "benchmarks", sorted([*facts.benchmarks, *facts.unresolved]), asked, "the settings ask for"
+    )
     ids = [item.id for item in items]
     if len(set(ids)) < len(ids) or {item.benchmark for item in items} != set(facts.benchmarks):
-        problems.append(Problem(f"benchmarks/{ITEMS}: holds an item twice, or items of another benchmark than the facts state"))
+        problems.append(
+            Problem(
+                f"benchmarks/{ITEMS}: holds an item twice, or items of another benchmark than the"
+                " facts state"
+            )
+        )
     for name, stated in facts.benchmarks.items():
         mine = [item for item in items if item.benchmark == name]
         problems += _benchmark(name, stated, mine, run.config.external.max_rows)
@@ -157,7 +228,9 @@ def benchmarks_differences(run: Stated) -> list[Problem]:
     return problems
 
 
-def _benchmark(name: str, facts: BenchmarkFacts, items: Sequence[BenchmarkItem], most: int) -> list[Problem]:
+def _benchmark(
+    name: str, facts: BenchmarkFacts, items: Sequence[BenchmarkItem], most: int
+) -> list[Problem]:
     """Counts and chance of one benchmark. most: rows that the settings ask for at most; 0: all."""
     usable = facts.rows_read - sum(facts.unusable.values())
     wanted = min(most, usable) if most else usable
@@ -168,7 +241,12 @@ def _benchmark(name: str, facts: BenchmarkFacts, items: Sequence[BenchmarkItem],
     }
     problems = stated_of(f"benchmarks.benchmarks.{name}", facts, follows, f"{ITEMS} gives")
     if len(items) != wanted:
-        problems.append(Problem(f"benchmarks/{ITEMS}: holds {len(items):,} items of {name}, the settings ask for {wanted:,}"))
+        problems.append(
+            Problem(
+                f"benchmarks/{ITEMS}: holds {len(items):,} items of {name}, the settings ask for"
+                f" {wanted:,}"
+            )
+        )
     return problems
 
 
@@ -178,25 +256,43 @@ def _texts(benchmarks: Artifact, name: str, items: Sequence[BenchmarkItem]) -> l
         return []
     texts = {row.id: item_of(name, row) for row in read_texts(benchmarks, name)}
     wrong = [item.id for item in items if texts.get(item.id) != item]
-    return [Problem(f"benchmarks/{ITEMS}: {names_shown(wrong)} differs from its text in rows/{name}.jsonl")] if wrong else []
+    return (
+        [
+            Problem(
+                f"benchmarks/{ITEMS}: {names_shown(wrong)} differs from its text in"
+                f" rows/{name}.jsonl"
+            )
+        ]
+        if wrong
+        else []
+    )
 
 
-# ---- tokens ----------------------------------------------------------------------------------------------------------
+# ---- tokens --------------------------------------------------------------------------------------
 
 
 def tokenizer_differences(run: Stated) -> list[Problem]:
     size = Tokenizer.load(run["tokenizer"].path("tokenizer.json")).vocab_size
     follows: dict[str, object] = {"vocab_size": size, "merges": size - len(SPECIALS) - BYTES}
-    problems = stated_of("tokenizer", run.facts("tokenizer", TokenizerFacts), follows, "tokenizer.json gives")
-    return problems + differences("tokenizer.vocab_size", size, run.config.tokenizer.vocab_size, "the settings ask for")
+    problems = stated_of(
+        "tokenizer", run.facts("tokenizer", TokenizerFacts), follows, "tokenizer.json gives"
+    )
+    return problems + differences(
+        "tokenizer.vocab_size", size, run.config.tokenizer.vocab_size, "the settings ask for"
+    )
 
 
 def shards_differences(run: Stated) -> list[Problem]:
-    """Sums over the sidecars, which must fit the files that the manifest states, the tokenizer, the corpus and the practice."""
+    """Sums over the sidecars, which must fit the files that the manifest states, the tokenizer, the
+    corpus and the practice.
+    """
     shards, facts = run["shards"], run.facts("shards", ShardsFacts)
     corpus, practised = run.facts("corpus", CorpusFacts), run.facts("practice", PracticeFacts)
     names = sorted(name for name in shards.manifest.files if name.endswith(".bin"))
-    sidecars = {name: read_record(ShardSidecar, shards.path(name.replace(".bin", ".json")), "shard") for name in names}
+    sidecars = {
+        name: read_record(ShardSidecar, shards.path(name.replace(".bin", ".json")), "shard")
+        for name in names
+    }
     again = shards_facts(
         *([side for name, side in sidecars.items() if name.startswith(split)] for split in SPLITS),
         practice_documents=practised.documents,
@@ -219,7 +315,9 @@ def shards_differences(run: Stated) -> list[Problem]:
             "sha256": files[name].sha256,
             "tokenizer": tokenizer,
         }
-        problems += stated_of(f"base/token_shards/{name.replace('.bin', '.json')}", side, held, "the manifests give")
+        problems += stated_of(
+            f"base/token_shards/{name.replace('.bin', '.json')}", side, held, "the manifests give"
+        )
     return problems
 
 
@@ -231,24 +329,45 @@ def conversations_differences(run: Stated) -> list[Problem]:
     for split in SPLITS:
         name = f"sft_{split}"
         chats = read_chats(run["rows"].path(f"{name}.jsonl"), words)
-        again, there = join_conversations(fitting(chats, context)), open_conversations(run["conversations"], split)
-        parts = ((again.tokens, there.tokens), (again.targets, there.targets), (again.offsets, there.offsets))
+        again, there = (
+            join_conversations(fitting(chats, context)),
+            open_conversations(run["conversations"], split),
+        )
+        parts = (
+            (again.tokens, there.tokens),
+            (again.targets, there.targets),
+            (again.offsets, there.offsets),
+        )
         if not all(np.array_equal(one, other) for one, other in parts):
-            problems.append(Problem(f"sft/conversations/{split}.npz: is not what rows/{name}.jsonl gives, encoded"))
+            problems.append(
+                Problem(
+                    f"sft/conversations/{split}.npz: is not what rows/{name}.jsonl gives, encoded"
+                )
+            )
         if split == "train":
             stated = plain(run.facts("conversations", ConversationsFacts))
-            problems += differences("conversations", stated, plain(conversations_facts(chats, context)), "the rows give")
+            problems += differences(
+                "conversations", stated, plain(conversations_facts(chats, context)), "the rows give"
+            )
     return problems
 
 
-# ---- contamination ---------------------------------------------------------------------------------------------------
+# ---- contamination -------------------------------------------------------------------------------
 
 
 def honesty_differences(run: Stated) -> list[Problem]:
-    """The scan of the SFT rows again, and the facts that its report gives; the corpus itself is not here to be scanned."""
-    facts, report = run.facts("honesty", HonestyFacts), read_json(run["honesty"].path("report.json"), "honesty report")
+    """The scan of the SFT rows again, and the facts that its report gives; the corpus itself is not
+    here to be scanned.
+    """
+    facts, report = (
+        run.facts("honesty", HonestyFacts),
+        read_json(run["honesty"].path("report.json"), "honesty report"),
+    )
     corpus, practised = run.facts("corpus", CorpusFacts), run.facts("practice", PracticeFacts)
-    items = {name: benchmark.rows for name, benchmark in run.facts("benchmarks", BenchmarksFacts).benchmarks.items()}
+    items = {
+        name: benchmark.rows
+        for name, benchmark in run.facts("benchmarks", BenchmarksFacts).benchmarks.items()
+    }
     evals = list(read_published_rows(run["rows"].path("eval.jsonl"), EvalRow))
     skills = sorted({row.skill for row in evals})
     found: dict[str, Any] = report["corpus_documents_holding"]
@@ -258,17 +377,29 @@ def honesty_differences(run: Stated) -> list[Problem]:
         "scanned_documents": corpus.documents + practised.documents,
         "eval_rows": len(evals),
         "eval_by_skill": {skill: sum(row.skill == skill for row in evals) for skill in skills},
-        "corpus_dirty_by_skill": {skill: sum(row.id in found for row in evals if row.skill == skill) for skill in skills},
+        "corpus_dirty_by_skill": {
+            skill: sum(row.id in found for row in evals if row.skill == skill) for skill in skills
+        },
         "dirty_eval_rows": _dirty(report),
         "external_rows": items,
-        "external_dirty": {name: len(report["benchmarks"][name]["corpus_documents_holding"]) for name in items},
+        "external_dirty": {
+            name: len(report["benchmarks"][name]["corpus_documents_holding"]) for name in items
+        },
         "dirty_external_rows": {name: _dirty(report["benchmarks"][name]) for name in items},
         "sft_exact_prompts": len(exact),
         "sft_largest_coverage": coverage,
     }
     problems += stated_of("honesty", facts, follows, "report and rows give")
-    sizes = {"hit_words": run.config.honesty.hit_words, "coverage_words": run.config.honesty.coverage_words}
-    problems += differences("honesty/report.json", {name: report[name] for name in sizes}, dict(sizes), "the settings say")
+    sizes = {
+        "hit_words": run.config.honesty.hit_words,
+        "coverage_words": run.config.honesty.coverage_words,
+    }
+    problems += differences(
+        "honesty/report.json",
+        {name: report[name] for name in sizes},
+        dict(sizes),
+        "the settings say",
+    )
     problems += _unlisted_hits(run["honesty"], report)
     if run["honesty"].path("report.md").read_text("utf-8") != report_page(facts, report):
         problems.append(Problem("honesty/report.md: differs from what facts and report give"))
@@ -276,37 +407,61 @@ def honesty_differences(run: Stated) -> list[Problem]:
 
 
 def _dirty(report: Mapping[str, Any]) -> list[str]:
-    return sorted({*report["corpus_documents_holding"], *report["sft_rows_holding"], *report["sft_exact_prompts"]})
+    return sorted(
+        {
+            *report["corpus_documents_holding"],
+            *report["sft_rows_holding"],
+            *report["sft_exact_prompts"],
+        }
+    )
 
 
 def _sft_again(run: Stated, report: Mapping[str, Any]) -> tuple[list[str], float, list[Problem]]:
-    """(eval prompts that stand in the SFT rows, largest coverage, what the report states otherwise), for our own eval rows.
+    """(eval prompts that stand in the SFT rows, largest coverage, what the report states
+    otherwise), for our own eval rows.
 
     What the scan says of benchmarks needs their texts.
     """
     rows = run["rows"]
     evals = [item_of_row(row) for _, row in read_jsonl(rows.path("eval.jsonl"), "rows")]
-    sft = [row for name in ("sft_train", "sft_held_out") for _, row in read_jsonl(rows.path(f"{name}.jsonl"), "rows")]
+    sft = [
+        row
+        for name in ("sft_train", "sft_held_out")
+        for _, row in read_jsonl(rows.path(f"{name}.jsonl"), "rows")
+    ]
     tally, numbers = scan_sft_rows(build_index(evals, run.config.honesty), sft)
     exact = sorted(evals[number].id for number in numbers)
     again = {
         "sft_rows": len(sft),
         "sft_exact_prompts": exact,
-        "sft_rows_holding": {evals[number].id: count for number, count in tally.dirty_documents.items()},
+        "sft_rows_holding": {
+            evals[number].id: count for number, count in tally.dirty_documents.items()
+        },
     }
-    problems = differences("honesty/report.json", {name: report[name] for name in again}, again, "the rows give")
+    problems = differences(
+        "honesty/report.json", {name: report[name] for name in again}, again, "the rows give"
+    )
     return exact, round(tally.largest_coverage, 4), problems
 
 
 def _unlisted_hits(honesty: Artifact, report: Mapping[str, Any]) -> list[Problem]:
     """Hits of rows that the report does not call dirty."""
-    dirty = {None: set(_dirty(report)), **{name: set(_dirty(found)) for name, found in report["benchmarks"].items()}}
+    dirty = {
+        None: set(_dirty(report)),
+        **{name: set(_dirty(found)) for name, found in report["benchmarks"].items()},
+    }
     hits = [
-        parse_record(Hit, value, f"hits.jsonl, line {line}") for line, value in read_jsonl(honesty.path("hits.jsonl"), "hits")
+        parse_record(Hit, value, f"hits.jsonl, line {line}")
+        for line, value in read_jsonl(honesty.path("hits.jsonl"), "hits")
     ]
     wrong = {hit.row for hit in hits if hit.row not in dirty.get(hit.benchmark, set())}
     return (
-        [Problem(f"honesty/hits.jsonl: holds hits of {names_shown(sorted(wrong))}, which the report calls clean")]
+        [
+            Problem(
+                f"honesty/hits.jsonl: holds hits of {names_shown(sorted(wrong))}, which the report"
+                " calls clean"
+            )
+        ]
         if wrong
         else []
     )

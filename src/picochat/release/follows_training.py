@@ -1,7 +1,9 @@
-"""What follows from an artifact's own files about training, scores, export and what was observed: facts, computed again.
+"""What follows from an artifact's own files about training, scores, export and what was observed:
+facts, computed again.
 
-As follows_data.py, for the stages that need a model. Replies, likelihoods, losses and bits per byte themselves cannot be
-computed again without the weights; here is what they must agree with, and that none was left out or counted twice.
+As follows_data.py, for the stages that need a model. Replies, likelihoods, losses and bits per byte
+themselves cannot be computed again without the weights; here is what they must agree with, and that
+none was left out or counted twice.
 """
 
 from __future__ import annotations
@@ -14,7 +16,14 @@ from typing import Any, Literal
 from picochat.config import TrainConfig, parameter_count
 from picochat.core.errors import Problem
 from picochat.core.journal import read_journal
-from picochat.core.records import parse_record, plain, pretty_json, read_json, read_jsonl, read_record
+from picochat.core.records import (
+    parse_record,
+    plain,
+    pretty_json,
+    read_json,
+    read_jsonl,
+    read_record,
+)
 from picochat.data.benchmarks.stage import read_items
 from picochat.evals.record import Asked, Measured, Memorization
 from picochat.evals.report import (
@@ -36,10 +45,12 @@ from picochat.train.schedule import lr_share
 from picochat.train.spikes import SpikeWatch
 
 LARGEST_BITS_APART = 0.01
-"""Share by which the held-out bits per byte of training and of scoring may differ: kernels round otherwise in other batches."""
+"""Share by which the held-out bits per byte of training and of scoring may differ: kernels round
+otherwise in other batches.
+"""
 
 
-# ---- training --------------------------------------------------------------------------------------------------------
+# ---- training ------------------------------------------------------------------------------------
 
 
 def base_differences(run: Stated) -> list[Problem]:
@@ -51,11 +62,18 @@ def sft_differences(run: Stated) -> list[Problem]:
 
 
 def _training(run: Stated, stage: Literal["base", "sft"]) -> list[Problem]:
-    """Facts from the curve and the settings; the record beside the weights from settings and tokenizer."""
-    facts, config = run.facts(stage, TrainFacts), run.config.base if stage == "base" else run.config.sft
+    """Facts from the curve and the settings; the record beside the weights from settings and
+    tokenizer.
+    """
+    facts, config = (
+        run.facts(stage, TrainFacts),
+        run.config.base if stage == "base" else run.config.sft,
+    )
     curve = read_journal(run[stage].path("curve.jsonl"))
     steps = [row for row in curve if row["loss"] is not None]
-    chosen: dict[str, Any] = next((row for row in reversed(curve) if _evaluates(row, facts.scored_step)), {})
+    chosen: dict[str, Any] = next(
+        (row for row in reversed(curve) if _evaluates(row, facts.scored_step)), {}
+    )
     losses = [row["loss"] for row in steps]
     vocabulary = run.facts("tokenizer", TokenizerFacts).vocab_size
     follows: dict[str, object] = {
@@ -66,11 +84,15 @@ def _training(run: Stated, stage: Literal["base", "sft"]) -> list[Problem]:
         "parameters": parameter_count(run.config.model, vocabulary),
         "first_loss": losses[0],
         "final_loss": losses[-1],
-        "losses_finite": len(losses) == config.steps and all(math.isfinite(loss) for loss in losses),
+        "losses_finite": (
+            len(losses) == config.steps and all(math.isfinite(loss) for loss in losses)
+        ),
         "held_out_loss": chosen.get("held_out_loss"),
         "held_out_bits_per_byte": chosen.get("held_out_bits_per_byte"),
     }
-    if not facts.skipped_steps:  # after going back, the curve no longer shows the spike that was the reason
+    if (
+        not facts.skipped_steps
+    ):  # after going back, the curve no longer shows the spike that was the reason
         follows["spikes"] = _spikes(losses, config)
     problems = stated_of(stage, facts, follows, "curve and settings give")
     wrong = [
@@ -81,7 +103,10 @@ def _training(run: Stated, stage: Literal["base", "sft"]) -> list[Problem]:
     if wrong:
         shown = names_shown([str(step) for step in wrong])
         problems.append(
-            Problem(f"{stage}/checkpoint/curve.jsonl: step {shown}: another step or learning rate than the settings give")
+            Problem(
+                f"{stage}/checkpoint/curve.jsonl: step {shown}: another step or learning rate than"
+                " the settings give"
+            )
         )
     info = {
         "model": plain(run.config.model),
@@ -91,7 +116,9 @@ def _training(run: Stated, stage: Literal["base", "sft"]) -> list[Problem]:
         "step": facts.scored_step,
     }
     stated = read_json(run[stage].path("model.json"), "checkpoint record")
-    return problems + differences(f"{stage}/checkpoint/model.json", stated, info, "settings, tokenizer and facts give")
+    return problems + differences(
+        f"{stage}/checkpoint/model.json", stated, info, "settings, tokenizer and facts give"
+    )
 
 
 def _evaluates(row: dict[str, Any], step: int) -> bool:
@@ -103,14 +130,18 @@ def _spikes(losses: Sequence[float], config: TrainConfig) -> int:
     return sum(watch.is_spike(step, loss) for step, loss in enumerate(losses, start=1))
 
 
-# ---- scores ----------------------------------------------------------------------------------------------------------
+# ---- scores --------------------------------------------------------------------------------------
 
 
 def scores_differences(run: Stated) -> list[Problem]:
-    """Whether every row was asked, once, as it stands; the same of benchmarks and prefixes; and the pages of the scores."""
+    """Whether every row was asked, once, as it stands; the same of benchmarks and prefixes; and the
+    pages of the scores.
+    """
     scores = run["scores"]
     wanted, asked = questions(run["rows"], run.config.evals.fit_rows), read_asked(scores)
-    problems = _asked_otherwise(wanted, asked) + _external(run) + _memorization(run) + _measured(run)
+    problems = (
+        _asked_otherwise(wanted, asked) + _external(run) + _memorization(run) + _measured(run)
+    )
     if problems:
         return problems  # scores of other questions say nothing more
     again = recompute_scores(scores, run["rows"], run["benchmarks"], run["honesty"])
@@ -122,29 +153,45 @@ def scores_differences(run: Stated) -> list[Problem]:
     return [Problem(f"eval/{name}: differs from what the replies give") for name in differing]
 
 
-def _asked_otherwise(wanted: Sequence[tuple[str, EvalRow]], asked: Sequence[Asked]) -> list[Problem]:
+def _asked_otherwise(
+    wanted: Sequence[tuple[str, EvalRow]], asked: Sequence[Asked]
+) -> list[Problem]:
     """Questions that were left out, repeated or put otherwise than their rows say."""
     expected = {(name, row.id): row for name, row in wanted}
     counts = Counter((item.set, item.id) for item in asked)
     found = {
         "was not asked": [id for name, id in expected if (name, id) not in counts],
-        "was asked and is no question of this run": [id for name, id in counts if (name, id) not in expected],
+        "was asked and is no question of this run": [
+            id for name, id in counts if (name, id) not in expected
+        ],
         "stands there more than once": [id for (_, id), count in counts.items() if count > 1],
         "is stated otherwise than in the rows": [
-            i.id for i in asked if (i.set, i.id) in expected and not _is_asked(expected[i.set, i.id], i)
+            i.id
+            for i in asked
+            if (i.set, i.id) in expected and not _is_asked(expected[i.set, i.id], i)
         ],
     }
-    return [Problem(f"eval/replies.jsonl: {names_shown(ids)} {what}") for what, ids in found.items() if ids]
+    return [
+        Problem(f"eval/replies.jsonl: {names_shown(ids)} {what}")
+        for what, ids in found.items()
+        if ids
+    ]
 
 
 def _is_asked(row: EvalRow, asked: Asked) -> bool:
-    """Whether question, skill and stage are the row's, and the reply to a choice is its likeliest candidate."""
+    """Whether question, skill and stage are the row's, and the reply to a choice is its likeliest
+    candidate.
+    """
     mine = (asked.skill, asked.stage, asked.prompt, asked.expected)
     if mine != (row.skill, row.curriculum_stage, row.user, row.reference_answer):
         return False
     base = asked.set != "eval" and asked.base_reply is None and asked.base_log_likelihoods is None
     return _chosen(row, asked.reply, asked.log_likelihoods) and (
-        base or (asked.base_reply is not None and _chosen(row, asked.base_reply, asked.base_log_likelihoods))
+        base
+        or (
+            asked.base_reply is not None
+            and _chosen(row, asked.base_reply, asked.base_log_likelihoods)
+        )
     )
 
 
@@ -152,7 +199,11 @@ def _chosen(row: EvalRow, reply: str, log_likelihoods: Sequence[float] | None) -
     if not row.choice_labels:
         return log_likelihoods is None
     candidates = choice_candidates(row)
-    if log_likelihoods is None or len(log_likelihoods) != len(candidates) or not all(map(math.isfinite, log_likelihoods)):
+    if (
+        log_likelihoods is None
+        or len(log_likelihoods) != len(candidates)
+        or not all(map(math.isfinite, log_likelihoods))
+    ):
         return False
     return reply == candidates[log_likelihoods.index(max(log_likelihoods))]
 
@@ -163,56 +214,92 @@ def _external(run: Stated) -> list[Problem]:
     counts = Counter(answer.id for answer in answers)
     found = {
         "has no answer": [id for id in items if id not in counts],
-        "is no item of this run": [answer.id for answer in answers if items.get(answer.id) != answer.benchmark],
+        "is no item of this run": [
+            answer.id for answer in answers if items.get(answer.id) != answer.benchmark
+        ],
         "stands there more than once": [id for id, count in counts.items() if count > 1],
     }
-    return [Problem(f"eval/external.jsonl: {names_shown(ids)} {what}") for what, ids in found.items() if ids]
+    return [
+        Problem(f"eval/external.jsonl: {names_shown(ids)} {what}")
+        for what, ids in found.items()
+        if ids
+    ]
 
 
 def _memorization(run: Stated) -> list[Problem]:
-    """The prefixes are those that seed and shards give, each continued for as many tokens as count as memorized."""
+    """The prefixes are those that seed and shards give, each continued for as many tokens as count
+    as memorized.
+    """
     path = run["scores"].path("memorization.jsonl")
     recalled = [
-        parse_record(Memorization, value, f"memorization.jsonl, line {line}") for line, value in read_jsonl(path, "prefixes")
+        parse_record(Memorization, value, f"memorization.jsonl, line {line}")
+        for line, value in read_jsonl(path, "prefixes")
     ]
-    tokens, samples = run.facts("shards", ShardsFacts).train_tokens, run.config.evals.memorization_samples
+    tokens, samples = (
+        run.facts("shards", ShardsFacts).train_tokens,
+        run.config.evals.memorization_samples,
+    )
     positions = prefix_positions(tokens, samples, run.config.seed, run.config.model.context)
-    if [item.position for item in recalled] != positions or any(len(item.expected) != MEMORIZED_TOKENS for item in recalled):
+    if [item.position for item in recalled] != positions or any(
+        len(item.expected) != MEMORIZED_TOKENS for item in recalled
+    ):
         return [Problem("eval/memorization.jsonl: holds other prefixes than seed and shards give")]
     return []
 
 
 def _measured(run: Stated) -> list[Problem]:
-    """Against what training measured of the same weights, and that the baseline saw as many tokens as the settings say."""
+    """Against what training measured of the same weights, and that the baseline saw as many tokens
+    as the settings say.
+    """
     measured = read_record(Measured, run["scores"].path("measured.json"), "measurements")
     seen = min(run.facts("shards", ShardsFacts).train_tokens, run.config.evals.ngram_train_tokens)
-    problems = stated_of("eval/measured.json", measured, {"ngram_train_tokens": seen}, "shards and settings give")
-    trained, scored = run.facts("base", TrainFacts).held_out_bits_per_byte, measured.base_bits_per_byte
-    if trained is not None and (scored is None or not abs(scored - trained) <= LARGEST_BITS_APART * trained):
+    problems = stated_of(
+        "eval/measured.json", measured, {"ngram_train_tokens": seen}, "shards and settings give"
+    )
+    trained, scored = (
+        run.facts("base", TrainFacts).held_out_bits_per_byte,
+        measured.base_bits_per_byte,
+    )
+    if trained is not None and (
+        scored is None or not abs(scored - trained) <= LARGEST_BITS_APART * trained
+    ):
         problems.append(
-            Problem(f"eval/measured.json: base_bits_per_byte is {scored}, training measured {trained} on the same text")
+            Problem(
+                f"eval/measured.json: base_bits_per_byte is {scored}, training measured {trained}"
+                " on the same text"
+            )
         )
     return problems
 
 
-# ---- export and summary ----------------------------------------------------------------------------------------------
+# ---- export and summary --------------------------------------------------------------------------
 
 
 def parity_differences(run: Stated) -> list[Problem]:
     report = read_json(run["parity"].path("export_report.json"), "export report")
-    found = parse_record(ParityReport, report["parity"], "parity/export_report.json") if report["parity"] else None
+    found = (
+        parse_record(ParityReport, report["parity"], "parity/export_report.json")
+        if report["parity"]
+        else None
+    )
     follows = ParityFacts(
         reader=found.reader if found else None,
         largest_relative_difference=found.largest_relative_difference if found else None,
         greedy_tokens_equal=found.greedy_tokens_equal if found else None,
     )
-    return differences("parity", plain(run.facts("parity", ParityFacts)), plain(follows), "export_report.json gives")
+    return differences(
+        "parity",
+        plain(run.facts("parity", ParityFacts)),
+        plain(follows),
+        "export_report.json gives",
+    )
 
 
 def summary_differences(run: Stated) -> list[Problem]:
     """What is said to have been observed, against the observations of the stages.
 
-    The machine record and the timings go on changing with later commands, so a stage's hours must be those of one of its timings.
+    The machine record and the timings go on changing with later commands, so a stage's hours must
+    be those of one of its timings.
     """
     root = RunDir(run["summary"].place.parent)
     stated, again = read_json(run["summary"].path("observed.json"), "observations"), observed(root)
@@ -223,21 +310,40 @@ def summary_differences(run: Stated) -> list[Problem]:
         {name: again[name] for name in lasting},
         "the stages' files give",
     )
-    price, forecasts = stated["gpu_hour_usd"], {item["stage"]: item["forecast"] for item in again["hours_of"]}
+    price, forecasts = (
+        stated["gpu_hour_usd"],
+        {item["stage"]: item["forecast"] for item in again["hours_of"]},
+    )
     for item in stated["hours_of"]:
-        follows = {"usd": item["hours"] * price if price else None, "forecast": forecasts.get(item["stage"])}
+        follows = {
+            "usd": item["hours"] * price if price else None,
+            "forecast": forecasts.get(item["stage"]),
+        }
         where = f"summary/observed.json hours_of {item['stage']}"
-        problems += differences(where, {name: item[name] for name in follows}, follows, "the stages' files give")
+        problems += differences(
+            where, {name: item[name] for name in follows}, follows, "the stages' files give"
+        )
         if item["hours"] not in _hours_of(root, item["stage"]):
-            problems.append(Problem(f"{where}: states {item['hours']} hours, timings.jsonl has no such time"))
+            problems.append(
+                Problem(f"{where}: states {item['hours']} hours, timings.jsonl has no such time")
+            )
     hours = sum(item["hours"] for item in stated["hours_of"]) if stated["hours_of"] else None
-    totals = {"hours": hours, "usd": hours * price if hours is not None and price is not None else None}
-    return problems + differences("summary/observed.json", {name: stated[name] for name in totals}, totals, "its parts give")
+    totals = {
+        "hours": hours,
+        "usd": hours * price if hours is not None and price is not None else None,
+    }
+    return problems + differences(
+        "summary/observed.json", {name: stated[name] for name in totals}, totals, "its parts give"
+    )
 
 
 def _hours_of(run: RunDir, stage: str) -> set[float]:
     """Every time that the stage took, in hours; of a stage of training at least its steps."""
-    speed = stage_speed(read_journal(run.place(stage) / "metrics.jsonl")) if stage in ("base", "sft") else None
+    speed = (
+        stage_speed(read_journal(run.place(stage) / "metrics.jsonl"))
+        if stage in ("base", "sft")
+        else None
+    )
     least = speed.hours if speed else 0.0
     times = [row["seconds"] / 3600 for row in read_journal(run.timings) if row["stage"] == stage]
     return {max(found, least) for found in times} | ({least} if speed else set())

@@ -1,9 +1,10 @@
 """A checkpoint becomes a folder that any tool loads, with its card and its evidence, or nothing.
 
-`export_hf` refuses what must not go out (damaged, uncentred, made with another tokenizer, not the one that was scored),
-writes the folder under a hidden name, has a stranger's reader load it and compares the logits, and only then lets it
-appear by one rename. An export with the same content is left as it stands; another one is set aside, never overwritten.
-The same checkpoint, flags and versions give the same bytes. Needs no network; pushing is release/push.py's.
+`export_hf` refuses what must not go out (damaged, uncentred, made with another tokenizer, not the
+one that was scored), writes the folder under a hidden name, has a stranger's reader load it and
+compares the logits, and only then lets it appear by one rename. An export with the same content is
+left as it stands; another one is set aside, never overwritten. The same checkpoint, flags and
+versions give the same bytes. Needs no network; pushing is release/push.py's.
 """
 
 from __future__ import annotations
@@ -35,7 +36,13 @@ from picochat.release.export_record import (
     read_export_record,
 )
 from picochat.release.licence_text import licence_text
-from picochat.release.model_folder import DTYPES, TokenizerFiles, read_tokenizer, round_weights_, write_model_folder
+from picochat.release.model_folder import (
+    DTYPES,
+    TokenizerFiles,
+    read_tokenizer,
+    round_weights_,
+    write_model_folder,
+)
 from picochat.release.parity import compare, expected_of, misses, require_reader
 from picochat.release.push import PushReport, PushTarget, push_folder, require_target
 from picochat.release.stock_classes import Flavor, find_flavor, require_stock_shape
@@ -44,7 +51,10 @@ from picochat.rundir import RunDir, run_of
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What the user asked for. `dtype`: of the stored weights. `push`: where to publish the folder, None to keep it here."""
+    """What the user asked for.
+
+    `dtype`: of the stored weights. `push`: where to publish the folder, None to keep it here.
+    """
 
     checkpoint: Path
     tokenizer: Path
@@ -61,7 +71,10 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What stands now. `kept`: an export with the same content was there. `set_aside`: where an older one went."""
+    """What stands now.
+
+    `kept`: an export with the same content was there. `set_aside`: where an older one went.
+    """
 
     place: Path
     record: ExportRecord
@@ -73,9 +86,16 @@ class ExportReport:
         parity = self.record.parity
         size_mb = sum(file.bytes for file in self.record.files.values()) / 1e6
         lines = [
-            f"{'already there' if self.kept else 'exported'}: {self.place} ({len(self.record.files)} files, {size_mb:.1f} MB)",
-            f"read back by {parity.reader}: logits within {parity.largest_relative_difference:.2g} of the largest "
-            f"(at most {parity.bound:g}), {parity.greedy_tokens} greedy tokens {'equal' if parity.greedy_tokens_equal else 'tied'}",
+            (
+                f"{'already there' if self.kept else 'exported'}: {self.place}"
+                f" ({len(self.record.files)} files, {size_mb:.1f} MB)"
+            ),
+            (
+                f"read back by {parity.reader}: logits within"
+                f" {parity.largest_relative_difference:.2g} of the largest (at most"
+                f" {parity.bound:g}), {parity.greedy_tokens} greedy tokens"
+                f" {'equal' if parity.greedy_tokens_equal else 'tied'}"
+            ),
             f"verdict on these weights: {self.record.verdict or 'none'}",
         ]
         if self.set_aside:
@@ -85,7 +105,10 @@ class ExportReport:
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint that may be exported, with what belongs to it. `run`: the run folder that it lies in, if any."""
+    """A checkpoint that may be exported, with what belongs to it.
+
+    `run`: the run folder that it lies in, if any.
+    """
 
     artifact: Artifact
     model: GPT
@@ -99,8 +122,9 @@ class Source:
 def export_hf(request: ExportRequest) -> ExportReport:
     """The exported folder at `request.out_dir`, pushed where asked.
 
-    Raises WrongUsage (flags, folder in use), BadInput (a checkpoint or tokenizer that cannot be used), HonestNo (not the
-    scored checkpoint, or the folder computes something else), HubProblem (push). On any of them no new folder appears.
+    Raises WrongUsage (flags, folder in use), BadInput (a checkpoint or tokenizer that cannot be
+    used), HonestNo (not the scored checkpoint, or the folder computes something else), HubProblem
+    (push). On any of them no new folder appears.
     """
     flavor = find_flavor(request.flavor)
     require_dtype(request.dtype)
@@ -112,54 +136,82 @@ def export_hf(request: ExportRequest) -> ExportReport:
     if request.push:
         require_evidence(source)
     lock = request.out_dir.with_name(f".{request.out_dir.name}.lock")
-    with exclusive(lock, f"export folder {request.out_dir}"), hidden_folder(request.out_dir) as folder:
+    with (
+        exclusive(lock, f"export folder {request.out_dir}"),
+        hidden_folder(request.out_dir) as folder,
+    ):
         record = write_export(folder, request, source, flavor)
         kept = same_export(request.out_dir, record)
         older = None if kept else publish_folder(folder, request.out_dir)
     pushed = None
     if request.push and token:
         message = request.push.message or f"Publish {request.model_name}"
-        pushed = push_folder(request.out_dir, request.push.repo_id, request.push.private, token, message)
+        pushed = push_folder(
+            request.out_dir, request.push.repo_id, request.push.private, token, message
+        )
     return ExportReport(request.out_dir, record, kept, older, pushed)
 
 
-# ---- what may be exported --------------------------------------------------------------------------------------------
+# ---- what may be exported ------------------------------------------------------------------------
 
 
 def require_dtype(dtype: str) -> None:
     if dtype not in DTYPES:
-        raise WrongUsage(f"--dtype {dtype!r} cannot be stored{did_you_mean(dtype, DTYPES)}", fix=f"one of: {', '.join(DTYPES)}")
+        raise WrongUsage(
+            f"--dtype {dtype!r} cannot be stored{did_you_mean(dtype, DTYPES)}",
+            fix=f"one of: {', '.join(DTYPES)}",
+        )
 
 
 def open_source(request: ExportRequest) -> Source:
-    """The checkpoint, once nothing speaks against it. Raises BadInput or HonestNo with every objection."""
+    """The checkpoint, once nothing speaks against it.
+
+    Raises BadInput or HonestNo with every objection.
+    """
     info = read_info(request.checkpoint)
-    artifact = open_artifact(request.checkpoint, info.stage, made_by="name a folder such as RUN/sft/checkpoint")
+    artifact = open_artifact(
+        request.checkpoint, info.stage, made_by="name a folder such as RUN/sft/checkpoint"
+    )
     require_stock_shape(info.model)
     tokenizer = read_tokenizer(request.tokenizer)
     changed = changed_files(artifact.place, artifact.manifest)
-    problems = [Problem(f"{name} differs from the checkpoint's manifest", "restore it, or train again") for name in changed]
+    problems = [
+        Problem(f"{name} differs from the checkpoint's manifest", "restore it, or train again")
+        for name in changed
+    ]
     if tokenizer.digest != info.tokenizer_digest:
-        what = f"tokenizer {request.tokenizer} ({tokenizer.digest[:12]}) is not the one of the training ({info.tokenizer_digest[:12]})"
-        problems.append(Problem(what, "name the tokenizer.json of the run that made the checkpoint"))
+        what = (
+            f"tokenizer {request.tokenizer} ({tokenizer.digest[:12]}) is not the one of the"
+            f" training ({info.tokenizer_digest[:12]})"
+        )
+        problems.append(
+            Problem(what, "name the tokenizer.json of the run that made the checkpoint")
+        )
     if problems:
         raise BadInput(f"checkpoint {request.checkpoint} cannot be exported", problems=problems)
     model, _ = load_model(request.checkpoint)
     require_centred(model, request.checkpoint)
     run = run_of(request.checkpoint)
     evidence = read_evidence(run) if run else None
-    scored = evidence is not None and evidence.scores is not None and evidence.scores.scored_checkpoint == artifact.digest
+    scored = (
+        evidence is not None
+        and evidence.scores is not None
+        and evidence.scores.scored_checkpoint == artifact.digest
+    )
     if evidence is not None and not scored and not request.allow_unscored:
         raise not_scored(request.checkpoint, artifact, evidence)
     return Source(artifact, model.eval(), info, tokenizer, run, evidence, scored)
 
 
 def require_centred(model: GPT, checkpoint: Path) -> None:
-    """Raises BadInput where a norm would see a mean: no stock class computes what such weights compute."""
+    """Raises BadInput where a norm would see a mean: no stock class computes what such weights
+    compute.
+    """
     error = largest_centre_error(model)
     if not error <= CENTRE_TOLERANCE:
         raise BadInput(
-            f"the weights of {checkpoint} are not centred: largest |mean| {error:.1e}, at most {CENTRE_TOLERANCE:g} is allowed",
+            f"the weights of {checkpoint} are not centred: largest |mean| {error:.1e}, at most"
+            f" {CENTRE_TOLERANCE:g} is allowed",
             fix="train with model.centred = true",
         )
 
@@ -167,41 +219,70 @@ def require_centred(model: GPT, checkpoint: Path) -> None:
 def not_scored(checkpoint: Path, artifact: Artifact, evidence: RunEvidence) -> HonestNo:
     scored = evidence.scores.scored_checkpoint[:12] if evidence.scores else "none"
     return HonestNo(
-        f"{checkpoint} ({artifact.digest[:12]}) is not the checkpoint that the run's scores speak of ({scored})",
-        fix="export RUN/sft/checkpoint of a finished run, or pass --allow-unscored: the card then shows no score",
+        f"{checkpoint} ({artifact.digest[:12]}) is not the checkpoint that the run's scores speak"
+        f" of ({scored})",
+        fix=(
+            "export RUN/sft/checkpoint of a finished run, or pass --allow-unscored: the card then"
+            " shows no score"
+        ),
     )
 
 
 def require_evidence(source: Source) -> None:
-    """Raises BadInput, before any work, where a push would be refused at its end for want of evidence."""
+    """Raises BadInput, before any work, where a push would be refused at its end for want of
+    evidence.
+    """
     missing = missing_evidence(source.run)
     if missing or not source.scored:
-        problems = [Problem(f"the run has no {kind}", "finish it: picochat run tiny --out-dir ...") for kind in missing]
+        problems = [
+            Problem(f"the run has no {kind}", "finish it: picochat run tiny --out-dir ...")
+            for kind in missing
+        ]
         if not source.scored:
-            problems.append(Problem("these weights were not scored", "export the run's sft/checkpoint"))
+            problems.append(
+                Problem("these weights were not scored", "export the run's sft/checkpoint")
+            )
         raise BadInput("only a model with its whole evidence is pushed", problems=problems)
 
 
-# ---- what is written -------------------------------------------------------------------------------------------------
+# ---- what is written -----------------------------------------------------------------------------
 
 
-def write_export(folder: Path, request: ExportRequest, source: Source, flavor: Flavor) -> ExportRecord:
-    """Fill `folder` and compare it with the model. Raises HonestNo, naming the figure, where it computes something else."""
+def write_export(
+    folder: Path, request: ExportRequest, source: Source, flavor: Flavor
+) -> ExportRecord:
+    """Fill `folder` and compare it with the model.
+
+    Raises HonestNo, naming the figure, where it computes something else.
+    """
     say(f"writing {request.model_name} as {flavor.architecture} in {request.dtype} ...")
     round_weights_(source.model, request.dtype)
     stored_numbers = write_model_folder(
-        folder, source.model, source.info, source.tokenizer, flavor, request.dtype, weight_notes(source)
+        folder,
+        source.model,
+        source.info,
+        source.tokenizer,
+        flavor,
+        request.dtype,
+        weight_notes(source),
     )
     say("reading it back with transformers ...")
     expected = expected_of(source.info, source.tokenizer, held_out_shards(source.run))
     parity = compare(source.model, folder, request.dtype, expected)
     if problems := misses(parity, expected):
-        raise HonestNo("the export does not compute what the model computes, so nothing was published", problems=problems)
+        raise HonestNo(
+            "the export does not compute what the model computes, so nothing was published",
+            problems=problems,
+        )
     if source.run:
         attach_evidence(source.run, folder, source.scored)
-    card = render_card(card_subject(request, source, flavor, stored_numbers, parity), source.evidence)
+    card = render_card(
+        card_subject(request, source, flavor, stored_numbers, parity), source.evidence
+    )
     (folder / "README.md").write_text(card, encoding="utf-8")
-    (folder / "LICENSE").write_text(licence_text(request.licence, request.model_name), encoding="utf-8")
+    (folder / "LICENSE").write_text(
+        licence_text(request.licence, request.model_name), encoding="utf-8"
+    )
     record = export_record(folder, request, source, stored_numbers, parity)
     write_json(folder / EXPORT_RECORD, record)
     return record
@@ -226,7 +307,13 @@ def held_out_shards(run: RunDir | None) -> Artifact | None:
     return run.artifact("shards")
 
 
-def card_subject(request: ExportRequest, source: Source, flavor: Flavor, stored_numbers: int, parity: ParityReport) -> Subject:
+def card_subject(
+    request: ExportRequest,
+    source: Source,
+    flavor: Flavor,
+    stored_numbers: int,
+    parity: ParityReport,
+) -> Subject:
     info = source.info
     return Subject(
         model_name=request.model_name,
@@ -273,7 +360,7 @@ def export_record(
     )
 
 
-# ---- how it appears --------------------------------------------------------------------------------------------------
+# ---- how it appears ------------------------------------------------------------------------------
 
 
 def require_free(place: Path) -> None:
@@ -281,18 +368,28 @@ def require_free(place: Path) -> None:
     if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         return
     if not place.is_dir() or not (place / EXPORT_RECORD).exists():
-        raise WrongUsage(f"{place} exists and is not an earlier export", fix="choose another --out-dir, or move it away")
+        raise WrongUsage(
+            f"{place} exists and is not an earlier export",
+            fix="choose another --out-dir, or move it away",
+        )
 
 
 def require_outside(place: Path, run: RunDir | None) -> None:
-    """Raises WrongUsage where `place` lies inside an artifact of the run: its digests would no longer hold."""
+    """Raises WrongUsage where `place` lies inside an artifact of the run: its digests would no
+    longer hold.
+    """
     if run and (inside := run.place_around(place)):
-        raise WrongUsage(f"{place} lies inside the artifact {inside}/", fix="choose another --out-dir")
+        raise WrongUsage(
+            f"{place} lies inside the artifact {inside}/", fix="choose another --out-dir"
+        )
 
 
 @contextmanager
 def hidden_folder(place: Path) -> Iterator[Path]:
-    """A hidden folder on the same disk as `place`. Whatever is not renamed away is gone afterwards."""
+    """A hidden folder on the same disk as `place`.
+
+    Whatever is not renamed away is gone afterwards.
+    """
     folder = place.with_name(f".{place.name}.draft")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

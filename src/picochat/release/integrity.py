@@ -1,7 +1,8 @@
-"""Whether the files of a run are what its manifests say, and whether its artifacts were made from one another.
+"""Whether the files of a run are what its manifests say, and whether its artifacts were made from
+one another.
 
-Works on digests, so that it serves a run folder and a bundle alike; big files need not be on disk. Says nothing about
-whether the claims follow from the files: that is verify.py.
+Works on digests, so that it serves a run folder and a bundle alike; big files need not be on disk.
+Says nothing about whether the claims follow from the files: that is verify.py.
 """
 
 from __future__ import annotations
@@ -24,7 +25,17 @@ MADE_FROM: dict[str, tuple[str, ...]] = {
     "conversations": ("rows", "tokenizer"),
     "honesty": ("corpus", "practice", "rows", "benchmarks"),
     "host": ("shards", "tokenizer"),
-    "preflight": ("corpus", "practice", "rows", "benchmarks", "tokenizer", "shards", "conversations", "honesty", "host"),
+    "preflight": (
+        "corpus",
+        "practice",
+        "rows",
+        "benchmarks",
+        "tokenizer",
+        "shards",
+        "conversations",
+        "honesty",
+        "host",
+    ),
     "base": ("shards", "tokenizer"),
     "sft": ("base", "conversations", "tokenizer"),
     "scores": ("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
@@ -35,17 +46,26 @@ MADE_FROM: dict[str, tuple[str, ...]] = {
         *("base", "sft", "scores", "parity", "gate"),
     ),
 }
-"""The inputs that a manifest must state: a chain with a link left out proves nothing. A test compares them with the stages."""
+"""The inputs that a manifest must state: a chain with a link left out proves nothing.
+
+A test compares them with the stages.
+"""
 ALTERED = "its bytes differ from the manifest"
 
 
 def digest_tree(root: Path) -> dict[str, FileDigest]:
-    """Every file of the run that counts as evidence, by its path from `root`: artifacts, front pages, run, machine, timings."""
-    names = [name for name in (*RUN_FILES, *(page[0] for page in FRONT_PAGES)) if (root / name).is_file()]
+    """Every file of the run that counts as evidence, by its path from `root`: artifacts, front
+    pages, run, machine, timings.
+    """
+    names = [
+        name for name in (*RUN_FILES, *(page[0] for page in FRONT_PAGES)) if (root / name).is_file()
+    ]
     for place in PLACES:
         folder = root / place.folder
         if (folder / MANIFEST).is_file():
-            names += [path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file()]
+            names += [
+                path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file()
+            ]
     return {name: digest_of(root / name) for name in sorted(set(names))}
 
 
@@ -62,18 +82,30 @@ def artifacts_of(run: RunDir) -> tuple[dict[str, Artifact], list[Problem]]:
             try:
                 found[place.kind] = run.artifact(place.kind)
             except PicochatError as error:
-                problems.append(Problem("; ".join([error.what, *(problem.what for problem in error.problems)])))
+                problems.append(
+                    Problem("; ".join([error.what, *(problem.what for problem in error.problems)]))
+                )
     return found, problems
 
 
-def manifest_problems(place: Place, artifact: Artifact, found: Found, left_out: Mapping[str, object]) -> list[Problem]:
-    """Files of one artifact that changed, are missing, or were added. `left_out`: paths whose absence is declared."""
+def manifest_problems(
+    place: Place, artifact: Artifact, found: Found, left_out: Mapping[str, object]
+) -> list[Problem]:
+    """Files of one artifact that changed, are missing, or were added.
+
+    `left_out`: paths whose absence is declared.
+    """
     prefix = f"{place.folder}/"
     # base/checkpoint and base/token_shards are siblings, but no artifact may lie inside another
-    present = {name.removeprefix(prefix): digest for name, digest in found.items() if name.startswith(prefix)}
+    present = {
+        name.removeprefix(prefix): digest
+        for name, digest in found.items()
+        if name.startswith(prefix)
+    }
     listed = {**artifact.manifest.files, **artifact.manifest.observations}
     problems = [
-        Problem(f"{prefix}{name}: {place.kind} has no such file") for name in sorted(set(present) - {*listed, MANIFEST})
+        Problem(f"{prefix}{name}: {place.kind} has no such file")
+        for name in sorted(set(present) - {*listed, MANIFEST})
     ]
     for name, digest in sorted(listed.items()):
         if name not in present:
@@ -84,8 +116,11 @@ def manifest_problems(place: Place, artifact: Artifact, found: Found, left_out: 
     return problems
 
 
-def stray_problems(artifacts: Mapping[str, Artifact], found: Found, besides: tuple[str, ...]) -> list[Problem]:
-    """Files of a bundle that belong to no artifact and are none of the files that every bundle has: nothing vouches for them.
+def stray_problems(
+    artifacts: Mapping[str, Artifact], found: Found, besides: tuple[str, ...]
+) -> list[Problem]:
+    """Files of a bundle that belong to no artifact and are none of the files that every bundle has:
+    nothing vouches for them.
 
     besides: names, and folders with a slash at their end, that a bundle has of its own.
     """
@@ -94,19 +129,32 @@ def stray_problems(artifacts: Mapping[str, Artifact], found: Found, besides: tup
         name for name in besides if name.endswith("/")
     )
     strays = [name for name in found if name not in known and not name.startswith(folders)]
-    return [Problem(f"{name}: belongs to no artifact, so nothing vouches for it") for name in strays]
+    return [
+        Problem(f"{name}: belongs to no artifact, so nothing vouches for it") for name in strays
+    ]
 
 
 def chain_problems(artifacts: Mapping[str, Artifact]) -> list[Problem]:
-    """Artifacts that state an input which is not the artifact at hand, or that lack an input which is a stage of the run."""
+    """Artifacts that state an input which is not the artifact at hand, or that lack an input which
+    is a stage of the run.
+    """
     problems: list[Problem] = []
     for kind, artifact in artifacts.items():
-        lacking = [name for name in MADE_FROM.get(kind, ()) if name in artifacts and name not in artifact.manifest.inputs]
-        problems += [Problem(f"{kind}: does not state which {name} it was made from") for name in lacking]
+        lacking = [
+            name
+            for name in MADE_FROM.get(kind, ())
+            if name in artifacts and name not in artifact.manifest.inputs
+        ]
+        problems += [
+            Problem(f"{kind}: does not state which {name} it was made from") for name in lacking
+        ]
         for name, digest in sorted(artifact.manifest.inputs.items()):
             if name in artifacts and artifacts[name].digest != digest:
                 problems.append(
-                    Problem(f"{kind}: was made from another {name} ({digest[:12]}, not {artifacts[name].digest[:12]})")
+                    Problem(
+                        f"{kind}: was made from another {name} ({digest[:12]}, not"
+                        f" {artifacts[name].digest[:12]})"
+                    )
                 )
     scores, sft = artifacts.get("scores"), artifacts.get("sft")
     if scores and sft and scores.facts.get("scored_checkpoint") != sft.digest:
@@ -125,20 +173,26 @@ def front_page_problems(found: Found) -> list[Problem]:
         elif original and found[name].sha256 != original.sha256:
             problems.append(Problem(f"{name}: differs from {folders[kind]}/{file}"))
         elif name in found and not original:
-            problems.append(Problem(f"{name}: there is no {folders[kind]}/{file} that it could be a copy of"))
+            problems.append(
+                Problem(f"{name}: there is no {folders[kind]}/{file} that it could be a copy of")
+            )
     return problems
 
 
 def evidence_digest(run: RunDir, artifacts: Mapping[str, Artifact]) -> str:
-    """One digest of the configuration's values and of every artifact: equal for equal work on the same machine.
+    """One digest of the configuration's values and of every artifact: equal for equal work on the
+    same machine.
 
-    The section `host` is left out: how many processes, how often to save and where figures also go change no result. So is where
-    benchmarks were asked for, which may be a path: the digest of their artifact is in.
+    The section `host` is left out: how many processes, how often to save and where figures also go
+    change no result. So is where benchmarks were asked for, which may be a path: the digest of
+    their artifact is in.
     """
     config = read_record(ResolvedConfig, run.config, "configuration").config
     return digest_json(
         {
-            "config": config.model_dump(mode="json", exclude={"host": True, "external": {"benchmarks"}}),
+            "config": config.model_dump(
+                mode="json", exclude={"host": True, "external": {"benchmarks"}}
+            ),
             "artifacts": {kind: found.digest for kind, found in artifacts.items()},
         }
     )

@@ -1,4 +1,5 @@
-"""The LICENSE file of an export: the whole text for MIT, for every other licence its name and where its text stands.
+"""The LICENSE file of an export: the whole text for MIT, for every other licence its name and where
+its text stands.
 
 Gives no legal advice, and says nothing of the training data: the card does.
 """
@@ -30,11 +31,16 @@ SOFTWARE.
 
 
 def licence_text(licence: str, model_name: str) -> str:
-    """`licence`: an identifier as the Hub and SPDX spell it; `unknown` where the publisher chose none."""
+    """`licence`: an identifier as the Hub and SPDX spell it; `unknown` where the publisher chose
+    none.
+    """
     if licence.lower() == "mit":
         return MIT.format(model_name=model_name)
     if licence.lower() == "unknown":
-        return f"The publishers of {model_name} have not chosen a licence: all rights are reserved.\n"
+        return (
+            f"The publishers of {model_name} have not chosen a licence: all rights are reserved.\n"
+        )
     return (
-        f"{model_name} is published under the licence {licence}. Its text: https://spdx.org/licenses/ under that identifier.\n"
+        f"{model_name} is published under the licence {licence}. Its text:"
+        " https://spdx.org/licenses/ under that identifier.\n"
     )

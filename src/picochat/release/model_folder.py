@@ -1,7 +1,9 @@
-"""The files that other tools load: config.json, generation_config.json, weights, tokenizer and chat template.
+"""The files that other tools load: config.json, generation_config.json, weights, tokenizer and chat
+template.
 
-The same checkpoint and tokenizer give the same bytes. Written by hand rather than by transformers, whose two major versions
-write files that the other one misreads. Publishes nothing and compares nothing: that is release/hf.py and release/parity.py.
+The same checkpoint and tokenizer give the same bytes. Written by hand rather than by transformers,
+whose two major versions write files that the other one misreads. Publishes nothing and compares
+nothing: that is release/hf.py and release/parity.py.
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ class TokenizerFiles:
 
 
 def read_tokenizer(path: Path) -> TokenizerFiles:
-    """The tokenizer at `path` (RUN/tokenizer.json or the artifact's own). Raises BadInput where it is not one of ours."""
+    """The tokenizer at `path` (RUN/tokenizer.json or the artifact's own).
+
+    Raises BadInput where it is not one of ours.
+    """
     words = Tokenizer.load(path)
     return TokenizerFiles(
         path=path,
@@ -58,12 +63,16 @@ def _template_of(tokenizer: Path) -> str:
     for place in (tokenizer.parent, RunDir(tokenizer.parent).place("tokenizer")):
         if (place / TEMPLATE).exists():
             return (place / TEMPLATE).read_text(encoding="utf-8")
-    raise BadInput(f"there is no {TEMPLATE} beside {tokenizer}", fix="name the tokenizer.json of a run folder")
+    raise BadInput(
+        f"there is no {TEMPLATE} beside {tokenizer}", fix="name the tokenizer.json of a run folder"
+    )
 
 
 @torch.no_grad()
 def round_weights_(model: GPT, dtype: str) -> None:
-    """Round every weight to `dtype` in place, so that the model is what the file will hold. float32 changes nothing."""
+    """Round every weight to `dtype` in place, so that the model is what the file will hold. float32
+    changes nothing.
+    """
     for parameter in model.parameters():
         parameter.copy_(parameter.to(DTYPES[dtype]).float())
 
@@ -77,20 +86,29 @@ def write_model_folder(
     dtype: str,
     notes: Mapping[str, str],
 ) -> int:
-    """Write the files into `folder`; returns how many numbers the weights file stores. `notes`: picochat.* metadata.
+    """Write the files into `folder`; returns how many numbers the weights file stores. `notes`:
+    picochat.* metadata.
 
     `model` must hold weights rounded to `dtype`, so that the conversion below loses nothing.
     """
     ids = end_of(info, tokenizer.ids)
     stored = "bfloat16" if dtype == "bf16" else dtype
-    config = stock_config(flavor, info.model, info.vocab_size, ids, stored, metadata.version("transformers"))
+    config = stock_config(
+        flavor, info.model, info.vocab_size, ids, stored, metadata.version("transformers")
+    )
     (folder / "config.json").write_bytes(pretty_json(config))
-    (folder / "generation_config.json").write_bytes(pretty_json(generation_config(ids, info.model.context)))
+    (folder / "generation_config.json").write_bytes(
+        pretty_json(generation_config(ids, info.model.context))
+    )
     _write_tokenizer(folder, tokenizer, ids, info.model.context)
     tensors = flavor.tensors(model.state_dict(), info.model)
     weights = {name: tensor.to(DTYPES[dtype]).contiguous() for name, tensor in tensors.items()}
     path = folder / "model.safetensors"
-    save_file(weights, path, metadata={"format": "pt", **{f"picochat.{key}": value for key, value in notes.items()}})
+    save_file(
+        weights,
+        path,
+        metadata={"format": "pt", **{f"picochat.{key}": value for key, value in notes.items()}},
+    )
     sort_header(path)
     path.chmod(0o644)  # the writer makes it private
     return sum(tensor.numel() for tensor in weights.values())
@@ -136,14 +154,17 @@ def _write_tokenizer(folder: Path, tokenizer: TokenizerFiles, ids: TokenIds, con
 
 
 def sort_header(path: Path) -> None:
-    """Put the header of a safetensors file in sorted order, in place: its writer shuffles the metadata at every call.
+    """Put the header of a safetensors file in sorted order, in place: its writer shuffles the
+    metadata at every call.
 
     The format: 8 bytes with the header's length, the header (JSON, padded with spaces), the data.
     """
     with path.open("r+b") as stream:
         size = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(size))
-        ordered = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        ordered = json.dumps(
+            header, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        ).encode()
         assert len(ordered) <= size, "sorting a header cannot make it longer"
         stream.seek(8)
         stream.write(ordered.ljust(size, b" "))

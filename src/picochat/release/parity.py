@@ -1,9 +1,11 @@
-"""Does the export compute what the model computes? Asked of a reader that has the folder and nothing of ours.
+"""Does the export compute what the model computes? Asked of a reader that has the folder and
+nothing of ours.
 
-Both sides calculate in float32 on the same stored weights: in bf16 arithmetic two right implementations differ by more
-than a wrong one does here. "It loads" proves nothing and "the best token agrees" nearly nothing, so the whole logits are
-compared. Covers the weights, the config, the tokenizer and the chat template, in the one version of transformers that is
-installed; says nothing of other engines.
+Both sides calculate in float32 on the same stored weights: in bf16 arithmetic two right
+implementations differ by more than a wrong one does here. "It loads" proves nothing and "the best
+token agrees" nearly nothing, so the whole logits are compared. Covers the weights, the config, the
+tokenizer and the chat template, in the one version of transformers that is installed; says nothing
+of other engines.
 
 Shape suffixes: B rows, T positions, V vocabulary.
 """
@@ -46,8 +48,9 @@ READER_TIMEOUT_S = 1800
 READER_FIX = "pip install 'picochat[hf]'"
 
 BOUNDS: dict[str, float] = {"float32": 1e-4, "bf16": 2e-3}
-"""Largest allowed difference of logits over the largest logit. docs/decisions/0011 has the figures: right exports stay
-30 times below in float32 and 6 times in bf16; the smallest known mistake (another eps) is 60 and 3 times above."""
+"""Largest allowed difference of logits over the largest logit. docs/decisions/0011 has the figures:
+right exports stay 30 times below in float32 and 6 times in bf16; the smallest known mistake
+(another eps) is 60 and 3 times above."""
 
 TEXTS = (
     "The year 1905 had 365 days; 12 x 12 = 144.",
@@ -65,7 +68,10 @@ MESSAGES = (
 
 @dataclass(frozen=True)
 class Expected:
-    """What our side says: the tokens to compare on, and the ids of texts and messages. `end_id`: what ends generation."""
+    """What our side says: the tokens to compare on, and the ids of texts and messages.
+
+    `end_id`: what ends generation.
+    """
 
     ids_BT: np.ndarray
     token_source: str
@@ -74,8 +80,12 @@ class Expected:
     end_id: int
 
 
-def expected_of(info: CheckpointInfo, tokenizer: TokenizerFiles, shards: Artifact | None) -> Expected:
-    """Held-out tokens of `shards` to compare on; seeded random ids where there are none, or too few."""
+def expected_of(
+    info: CheckpointInfo, tokenizer: TokenizerFiles, shards: Artifact | None
+) -> Expected:
+    """Held-out tokens of `shards` to compare on; seeded random ids where there are none, or too
+    few.
+    """
     held_out = rows_of(open_shards(shards).held_out, info.model.context) if shards else None
     return Expected(
         ids_BT=random_tokens(info.vocab_size, info.model.context) if held_out is None else held_out,
@@ -87,19 +97,26 @@ def expected_of(info: CheckpointInfo, tokenizer: TokenizerFiles, shards: Artifac
 
 
 def measure_parity(sft: Artifact, tokenizer: Artifact, shards: Artifact, draft: Draft) -> None:
-    """export_report.json and ParityFacts: a float32 export of the checkpoint, read back, compared and thrown away.
+    """export_report.json and ParityFacts: a float32 export of the checkpoint, read back, compared
+    and thrown away.
 
-    Where transformers is not installed, or the weights cannot be exported, nothing is measured and the reason is recorded:
-    the run keeps its other evidence, and the gate refuses what is not measured.
+    Where transformers is not installed, or the weights cannot be exported, nothing is measured and
+    the reason is recorded: the run keeps its other evidence, and the gate refuses what is not
+    measured.
     """
     try:
-        report, problem = _measure(sft, read_tokenizer(tokenizer.path("tokenizer.json")), shards), None
+        report, problem = (
+            _measure(sft, read_tokenizer(tokenizer.path("tokenizer.json")), shards),
+            None,
+        )
     except PicochatError as error:
         report, problem = None, " ".join((error.what, *(item.what for item in error.problems)))
         say(f"export parity is not measured: {problem}")
     facts = ParityFacts(
         reader=report.reader if report else None,
-        largest_relative_difference=finite_or_none(report.largest_relative_difference) if report else None,
+        largest_relative_difference=(
+            finite_or_none(report.largest_relative_difference) if report else None
+        ),
         greedy_tokens_equal=report.greedy_tokens_equal if report else None,
     )
     write_json(draft.path("export_report.json"), {"problem": problem, "parity": report})
@@ -114,10 +131,14 @@ def _measure(sft: Artifact, tokenizer: TokenizerFiles, shards: Artifact) -> Pari
     return compare_export(model, info, tokenizer, shards)
 
 
-def compare_export(model: GPT, info: CheckpointInfo, tokenizer: TokenizerFiles, shards: Artifact | None) -> ParityReport:
+def compare_export(
+    model: GPT, info: CheckpointInfo, tokenizer: TokenizerFiles, shards: Artifact | None
+) -> ParityReport:
     """A float32 export of `model` into a temporary folder, read back and compared."""
     with tempfile.TemporaryDirectory(prefix="picochat-parity-") as name:
-        write_model_folder(Path(name), model, info, tokenizer, find_flavor("stablelm"), "float32", notes={})
+        write_model_folder(
+            Path(name), model, info, tokenizer, find_flavor("stablelm"), "float32", notes={}
+        )
         return compare(model, Path(name), "float32", expected_of(info, tokenizer, shards))
 
 
@@ -128,7 +149,10 @@ def reader_installed() -> bool:
 
 def require_reader() -> None:
     if not reader_installed():
-        raise BadInput("an export is read back before it is published, and transformers is not installed", fix=READER_FIX)
+        raise BadInput(
+            "an export is read back before it is published, and transformers is not installed",
+            fix=READER_FIX,
+        )
 
 
 def random_tokens(vocab_size: int, context: int, seed: int = 0) -> np.ndarray:
@@ -146,9 +170,11 @@ def rows_of(stream: TokenStream, context: int) -> np.ndarray | None:
 
 
 def compare(model: GPT, folder: Path, dtype: str, expected: Expected) -> ParityReport:
-    """The folder read back by transformers against `model`, which holds the same rounded weights in float32.
+    """The folder read back by transformers against `model`, which holds the same rounded weights in
+    float32.
 
-    Raises HonestNo where the reader cannot load the folder at all; judges nothing else (see `misses`).
+    Raises HonestNo where the reader cannot load the folder at all; judges nothing else (see
+    `misses`).
     """
     prompt = expected.ids_BT[0, : min(LONGEST_PROMPT_TOKENS, model.config.context // 2)].tolist()
     greedy_tokens = min(GREEDY_TOKENS, model.config.context - len(prompt))
@@ -193,13 +219,20 @@ def misses(report: ParityReport, expected: Expected) -> list[Problem]:
     found: list[str] = []
     if not report.largest_relative_difference <= report.bound:
         found.append(
-            f"logits differ by {report.largest_relative_difference:.2g} of the largest, at most {report.bound:g} is allowed"
+            f"logits differ by {report.largest_relative_difference:.2g} of the largest, at most"
+            f" {report.bound:g} is allowed"
         )
     if not report.greedy_largest_shortfall <= report.bound:
-        found.append(f"a greedy token lies {report.greedy_largest_shortfall:.2g} of the largest logit below our best")
+        found.append(
+            f"a greedy token lies {report.greedy_largest_shortfall:.2g} of the largest logit below"
+            " our best"
+        )
     for label, keys in (("lacks", report.missing_keys), ("has too many", report.unexpected_keys)):
         if keys:
-            found.append(f"the file {label} weights: {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''} ({len(keys)})")
+            found.append(
+                f"the file {label} weights: {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}"
+                f" ({len(keys)})"
+            )
     if not report.texts_equal:
         found.append("the tokenizer gives other ids for the same texts")
     if not report.chat_equal:
@@ -216,7 +249,9 @@ def logits(model: GPT, ids_BT: np.ndarray) -> np.ndarray:
 
 
 def largest_difference(ours_BTV: np.ndarray, theirs_BTV: np.ndarray) -> float:
-    """Largest |difference| of two sets of logits; infinite where shapes differ or a number is not finite."""
+    """Largest |difference| of two sets of logits; infinite where shapes differ or a number is not
+    finite.
+    """
     if ours_BTV.shape != theirs_BTV.shape:
         return math.inf
     difference = float(np.abs(ours_BTV - theirs_BTV).max())
@@ -224,10 +259,12 @@ def largest_difference(ours_BTV: np.ndarray, theirs_BTV: np.ndarray) -> float:
 
 
 def greedy_shortfall(model: GPT, prompt: Sequence[int], theirs: Sequence[int]) -> float:
-    """How far, at worst, a token that the reader chose lies below our best one, along the reader's own path.
+    """How far, at worst, a token that the reader chose lies below our best one, along the reader's
+    own path.
 
-    One pass tells: where it is 0 every choice is ours too, so the two sequences are equal. A number instead of a yes
-    because two logits can be equal to within rounding, and then either token is right.
+    One pass tells: where it is 0 every choice is ours too, so the two sequences are equal. A number
+    instead of a yes because two logits can be equal to within rounding, and then either token is
+    right.
     """
     ids = np.array([[*prompt, *theirs[:-1]]], dtype=np.int64)
     logits_TV = logits(model, ids)[0, len(prompt) - 1 :]
@@ -236,7 +273,8 @@ def greedy_shortfall(model: GPT, prompt: Sequence[int], theirs: Sequence[int]) -
 
 
 def round_up(number: float) -> float:
-    """Two significant digits, upward: the digits after them follow from the number of threads, not from the weights.
+    """Two significant digits, upward: the digits after them follow from the number of threads, not
+    from the weights.
 
     Upward, so that what is published is never better than what was measured. Infinity stays.
     """
@@ -251,20 +289,46 @@ def _ask_reader(folder: Path, questions: dict[str, object]) -> tuple[np.ndarray,
     with tempfile.TemporaryDirectory(prefix="picochat-read-back-") as name:
         work = Path(name)
         write_json(work / "questions.json", questions)
-        command = [sys.executable, "-m", "picochat.release.read_back", str(folder.resolve()), str(work)]
+        command = [
+            sys.executable,
+            "-m",
+            "picochat.release.read_back",
+            str(folder.resolve()),
+            str(work),
+        ]
         try:
             done = subprocess.run(
-                command, env=_reader_environment(work), capture_output=True, text=True, timeout=READER_TIMEOUT_S
+                command,
+                env=_reader_environment(work),
+                capture_output=True,
+                text=True,
+                timeout=READER_TIMEOUT_S,
             )
         except subprocess.TimeoutExpired:
-            raise HostProblem(f"reading the export back took longer than {READER_TIMEOUT_S} s") from None
+            raise HostProblem(
+                f"reading the export back took longer than {READER_TIMEOUT_S} s"
+            ) from None
         if done.returncode != 0:
             last_lines = [line for line in done.stderr.splitlines() if line.strip()][-3:]
-            raise HonestNo("transformers cannot read the export back", problems=[Problem(line) for line in last_lines])
-        return np.load(work / "logits.npy"), json.loads((work / "answers.json").read_text(encoding="utf-8"))
+            raise HonestNo(
+                "transformers cannot read the export back",
+                problems=[Problem(line) for line in last_lines],
+            )
+        return np.load(work / "logits.npy"), json.loads(
+            (work / "answers.json").read_text(encoding="utf-8")
+        )
 
 
 def _reader_environment(home: Path) -> dict[str, str]:
     """No network, no token, no cache of this user: what is read back is the folder alone."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING_FACE", "TRANSFORMERS_"))}
-    return {**kept, "HF_HUB_OFFLINE": "1", "HF_HOME": str(home / "home"), "CUDA_VISIBLE_DEVICES": ""}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "HUGGING_FACE", "TRANSFORMERS_"))
+    }
+    return {
+        **kept,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(home / "home"),
+        "CUDA_VISIBLE_DEVICES": "",
+    }

@@ -1,10 +1,11 @@
 """An exported folder becomes one commit on the Hub, or none.
 
-Promises: exactly one commit, on top of the state that was looked at; files that the folder lacks go with it; what the Hub
-then holds is compared with the folder, digest by digest. Refuses before the first request: without the run's evidence, a
-folder that changed since it was exported, a malformed name, a missing token, a token inside a file. The token is handed to
-the client and never printed. A blocked verdict may be published: the card says so (docs/decisions/0012).
-Does not sign anything, and does not touch other branches.
+Promises: exactly one commit, on top of the state that was looked at; files that the folder lacks go
+with it; what the Hub then holds is compared with the folder, digest by digest. Refuses before the
+first request: without the run's evidence, a folder that changed since it was exported, a malformed
+name, a missing token, a token inside a file. The token is handed to the client and never printed. A
+blocked verdict may be published: the card says so (docs/decisions/0012). Does not sign anything,
+and does not touch other branches.
 """
 
 from __future__ import annotations
@@ -56,22 +57,36 @@ class PushReport:
 
     def lines(self) -> list[str]:
         gone = f", {len(self.deleted)} stale deleted" if self.deleted else ""
-        return [f"pushed {self.files} files to {self.repo_id} in one commit {self.commit}{gone}; read back: equal"]
+        return [
+            f"pushed {self.files} files to {self.repo_id} in one commit {self.commit}{gone}; read"
+            " back: equal"
+        ]
 
 
-def push_target(push: bool, repo_id: str | None, private: bool, token_variable: str, message: str | None) -> PushTarget | None:
-    """The target that the flags name, or None where nothing is to be pushed. Raises WrongUsage for half of a wish."""
+def push_target(
+    push: bool, repo_id: str | None, private: bool, token_variable: str, message: str | None
+) -> PushTarget | None:
+    """The target that the flags name, or None where nothing is to be pushed.
+
+    Raises WrongUsage for half of a wish.
+    """
     if push and repo_id:
         return PushTarget(repo_id, private, token_variable, message)
     if push:
         raise WrongUsage("--push-to-hub needs a place", fix="--repo-id OWNER/NAME")
     if repo_id or private or message:
-        raise WrongUsage("--repo-id, --private and --commit-message are for a push", fix="add --push-to-hub, or leave them out")
+        raise WrongUsage(
+            "--repo-id, --private and --commit-message are for a push",
+            fix="add --push-to-hub, or leave them out",
+        )
     return None
 
 
 def require_target(target: PushTarget) -> str:
-    """The token, once the target can be used. Raises WrongUsage with everything that is wrong about it."""
+    """The token, once the target can be used.
+
+    Raises WrongUsage with everything that is wrong about it.
+    """
     problems: list[Problem] = []
     if (
         not REPO_ID.fullmatch(target.repo_id)
@@ -80,11 +95,19 @@ def require_target(target: PushTarget) -> str:
         or target.repo_id.endswith(".git")
     ):
         problems.append(
-            Problem(f"--repo-id {target.repo_id!r} is not of the form OWNER/NAME", "for example --repo-id me/my-model")
+            Problem(
+                f"--repo-id {target.repo_id!r} is not of the form OWNER/NAME",
+                "for example --repo-id me/my-model",
+            )
         )
     token = os.environ.get(target.token_variable, "").strip()
     if not token:
-        problems.append(Problem(f"there is no token in {target.token_variable}", f"export {target.token_variable}=..."))
+        problems.append(
+            Problem(
+                f"there is no token in {target.token_variable}",
+                f"export {target.token_variable}=...",
+            )
+        )
     if problems:
         raise WrongUsage("the model cannot be pushed", problems=problems)
     return token
@@ -93,7 +116,8 @@ def require_target(target: PushTarget) -> str:
 def push_folder(folder: Path, repo_id: str, private: bool, token: str, message: str) -> PushReport:
     """Publish an exported folder as one commit of the model repository `repo_id`.
 
-    Raises BadInput for a folder that may not be published, HubProblem for what the network or the Hub answers.
+    Raises BadInput for a folder that may not be published, HubProblem for what the network or the
+    Hub answers.
     """
     try:
         from huggingface_hub import HfApi
@@ -109,24 +133,39 @@ def require_publishable(folder: Path, token: str) -> None:
     """Raises BadInput with every reason why the folder may not be published."""
     record = read_export_record(folder)
     names = sorted(_files(folder))
-    problems = [Problem(f"{name} changed since the export", "export again") for name in changed_since_export(folder, record)]
+    problems = [
+        Problem(f"{name} changed since the export", "export again")
+        for name in changed_since_export(folder, record)
+    ]
     problems += [
         Problem(f"{name} holds an access token", "take it out of the run, and export again")
         for name in names
         if holds_token(folder / name, token)
     ]
     if not record.scored:
-        problems.append(Problem("these weights were not scored", "export the run's sft/checkpoint, without --allow-unscored"))
+        problems.append(
+            Problem(
+                "these weights were not scored",
+                "export the run's sft/checkpoint, without --allow-unscored",
+            )
+        )
     for kind in REPORTS:
         if not attached(folder, kind):
             fix = "finish the run (picochat run tiny --out-dir ...), then export again"
-            problems.append(Problem(f"the evidence is incomplete: {place_of(kind).folder} ({kind}) is missing", fix))
+            problems.append(
+                Problem(
+                    f"the evidence is incomplete: {place_of(kind).folder} ({kind}) is missing", fix
+                )
+            )
     if problems:
         raise BadInput(f"{folder} may not be published", problems=problems)
 
 
 def holds_token(path: Path, token: str) -> bool:
-    """Whether the file holds this token, or anything shaped like one of the Hub's. Reads in blocks that overlap."""
+    """Whether the file holds this token, or anything shaped like one of the Hub's.
+
+    Reads in blocks that overlap.
+    """
     needle, tail = token.encode(), b""
     with path.open("rb") as stream:
         while block := stream.read(READ_BLOCK_BYTES):
@@ -145,7 +184,8 @@ def _push(api: HfApi, folder: Path, repo_id: str, private: bool, message: str) -
     head = api.model_info(repo_id)
     if private and not head.private:
         raise WrongUsage(
-            f"{repo_id} is public, and --private was asked for", fix="make it private on the Hub, or leave --private out"
+            f"{repo_id} is public, and --private was asked for",
+            fix="make it private on the Hub, or leave --private out",
         )
     remote = _remote_files(api, repo_id, head.sha)
     stale = sorted(set(remote) - set(names) - set(KEPT_ON_HUB))
@@ -163,20 +203,33 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, str]:
-    """Name -> digest as the Hub states it: sha256 for large files, git's blob digest for the others."""
+    """Name -> digest as the Hub states it: sha256 for large files, git's blob digest for the
+    others.
+    """
     from huggingface_hub.hf_api import RepoFile
 
     tree = api.list_repo_tree(repo_id, recursive=True, revision=revision)
-    return {item.path: item.lfs.sha256 if item.lfs else item.blob_id for item in tree if isinstance(item, RepoFile)}
+    return {
+        item.path: item.lfs.sha256 if item.lfs else item.blob_id
+        for item in tree
+        if isinstance(item, RepoFile)
+    }
 
 
 def _compare(folder: Path, names: list[str], remote: dict[str, str], repo_id: str) -> None:
-    wrong = [name for name in names if remote.get(name) not in (digest_file(folder / name), git_blob_digest(folder / name))]
+    wrong = [
+        name
+        for name in names
+        if remote.get(name) not in (digest_file(folder / name), git_blob_digest(folder / name))
+    ]
     wrong += sorted(set(remote) - set(names) - set(KEPT_ON_HUB))
     if wrong:
         raise HubProblem(
             f"{repo_id} does not hold what was pushed",
-            problems=[Problem(f"{name}: {'differs' if name in remote else 'is missing'}") for name in wrong],
+            problems=[
+                Problem(f"{name}: {'differs' if name in remote else 'is missing'}")
+                for name in wrong
+            ],
             fix="push again; where a .gitignore on the Hub hides files, delete it there first",
         )
 
@@ -192,18 +245,27 @@ def git_blob_digest(path: Path) -> str:
 
 @contextmanager
 def hub_errors(repo_id: str) -> Iterator[None]:
-    """What the client raises, as HubProblem with a remedy. `from None`: the client's own text may quote request headers."""
+    """What the client raises, as HubProblem with a remedy.
+
+    `from None`: the client's own text may quote request headers.
+    """
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    # the client changed its HTTP library between releases; its own error is built on that library's, whichever it is
+    # the client changed its HTTP library between releases; its own error is built on that
+    # library's, whichever it is
     connection_error = HfHubHTTPError.__bases__[0]
     try:
         yield
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        raise HubProblem(f"the Hub refused {repo_id}: {_meaning(status)}", fix=_remedy(status)) from None
+        raise HubProblem(
+            f"the Hub refused {repo_id}: {_meaning(status)}", fix=_remedy(status)
+        ) from None
     except HFValidationError as error:
-        raise WrongUsage(f"--repo-id {repo_id!r} cannot be used: {error}", fix="OWNER/NAME, 96 characters at most") from None
+        raise WrongUsage(
+            f"--repo-id {repo_id!r} cannot be used: {error}",
+            fix="OWNER/NAME, 96 characters at most",
+        ) from None
     except (OSError, ValueError, connection_error) as error:  # pyright: ignore[reportGeneralTypeIssues]
         raise HubProblem(
             f"the Hub could not be reached or gave an odd answer ({type(error).__name__})",

@@ -1,8 +1,10 @@
-"""What a stranger's machine makes of an exported folder: a program of its own, with transformers and none of our classes.
+"""What a stranger's machine makes of an exported folder: a program of its own, with transformers
+and none of our classes.
 
-`python -m picochat.release.read_back FOLDER WORK` loads FOLDER with the Auto classes in float32, answers the questions in
-WORK/questions.json, and writes WORK/logits.npy and WORK/answers.json. It runs apart because it must see nothing but the
-folder, and because transformers need not be importable where picochat is. Judges nothing: release/parity.py does.
+`python -m picochat.release.read_back FOLDER WORK` loads FOLDER with the Auto classes in float32,
+answers the questions in WORK/questions.json, and writes WORK/logits.npy and WORK/answers.json. It
+runs apart because it must see nothing but the folder, and because transformers need not be
+importable where picochat is. Judges nothing: release/parity.py does.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import torch
 
 
 def answer(folder: Path, questions: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Logits (B, T, V) float32 of `ids`, and what else was asked: greedy tokens, text ids, chat ids, keys, versions."""
+    """Logits (B, T, V) float32 of `ids`, and what else was asked: greedy tokens, text ids, chat
+    ids, keys, versions.
+    """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -36,23 +40,31 @@ def answer(folder: Path, questions: dict[str, Any]) -> tuple[np.ndarray, dict[st
         "unexpected_keys": sorted(loading["unexpected_keys"]),
         "end_id": model.generation_config.eos_token_id,
         "greedy_ids": greedy(model, questions["prompt"], questions["greedy_tokens"]),
-        "text_ids": [tokenizer(text, add_special_tokens=False)["input_ids"] for text in questions["texts"]],
+        "text_ids": [
+            tokenizer(text, add_special_tokens=False)["input_ids"] for text in questions["texts"]
+        ],
         "chat_ids": chat_ids(tokenizer, questions["messages"]),
     }
 
 
 def greedy(model: Any, prompt: list[int], count: int) -> list[int]:
-    """`count` tokens after the prompt by the reader's own generate, with its cache; nothing ends it early."""
+    """`count` tokens after the prompt by the reader's own generate, with its cache; nothing ends it
+    early.
+    """
     from transformers import GenerationConfig
 
-    model.generation_config = GenerationConfig(do_sample=False, max_new_tokens=count, pad_token_id=prompt[0])
+    model.generation_config = GenerationConfig(
+        do_sample=False, max_new_tokens=count, pad_token_id=prompt[0]
+    )
     ids = torch.tensor([prompt])
     return model.generate(ids, attention_mask=torch.ones_like(ids))[0, len(prompt) :].tolist()
 
 
 def chat_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
     """The messages by the folder's chat template, opened for a reply."""
-    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+    rendered = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True
+    )
     return list(rendered["input_ids"])
 
 

@@ -1,9 +1,11 @@
-"""Train steps again from the state that a run published, and compare each loss with the curve that the run states.
+"""Train steps again from the state that a run published, and compare each loss with the curve that
+the run states.
 
-Promises: state and token shards are used only where every byte is the one that the run's manifests state. On a CPU like the
-run's own (same processor, cores and torch) losses and final weights must be equal bit for bit; elsewhere within the bounds
-below, since other kernels round otherwise. Covers the base stage, from the last evaluation before its end on. Does not cover
-what came before that state, nor the SFT stage: its replies are evidence of their own.
+Promises: state and token shards are used only where every byte is the one that the run's manifests
+state. On a CPU like the run's own (same processor, cores and torch) losses and final weights must
+be equal bit for bit; elsewhere within the bounds below, since other kernels round otherwise. Covers
+the base stage, from the last evaluation before its end on. Does not cover what came before that
+state, nor the SFT stage: its replies are evidence of their own.
 """
 
 from __future__ import annotations
@@ -37,14 +39,19 @@ from picochat.train.feed import feed_of_stream
 from picochat.train.schedule import lr_share
 
 LARGEST_LOSS_DIFFERENCE = {"float32": 1e-3, "bf16": 2e-2}
-"""Nats per target that a loss may differ by on another machine. docs/decisions/0020 has what was measured."""
+"""Nats per target that a loss may differ by on another machine. docs/decisions/0020 has what was
+measured.
+"""
 LARGEST_WAY_APART = {"float32": 0.05, "bf16": 0.5}
 """How far apart the final weights may be, as a share of the way that they moved since the state."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a replay needs, found and checked. `published`: the final weights; None where nobody here has them."""
+    """What a replay needs, found and checked.
+
+    `published`: the final weights; None where nobody here has them.
+    """
 
     config: RunConfig
     facts: TrainFacts
@@ -57,9 +64,11 @@ class Parts:
 
 
 def inspect_with_replay(path: Path, steps: int, run_dir: Path | None) -> VerifyReport:
-    """The report on a bundle or run folder, with `steps` steps trained again; what differs already is not trained.
+    """The report on a bundle or run folder, with `steps` steps trained again; what differs already
+    is not trained.
 
-    run_dir: the folder that holds token shards and state where `path` does not. Raises BadInput where a part is missing.
+    run_dir: the folder that holds token shards and state where `path` does not. Raises BadInput
+    where a part is missing.
     """
     report = inspect_bundle(path)
     if report.problems:
@@ -74,16 +83,20 @@ def replay(path: Path, steps: int, run_dir: Path | None) -> VerifyCheck:
         parts = find_parts(stated, path, [stated, RunDir(run_dir)] if run_dir else [stated])
         runtime, compute = _compute_here(parts)
         exact = parts.must_be_equal and runtime.device == "cpu"
-        return _Comparison(parts, compute, 0.0 if exact else LARGEST_LOSS_DIFFERENCE[runtime.precision], exact).over(steps)
+        return _Comparison(
+            parts, compute, 0.0 if exact else LARGEST_LOSS_DIFFERENCE[runtime.precision], exact
+        ).over(steps)
 
 
-# ---- what it needs ---------------------------------------------------------------------------------------------------
+# ---- what it needs -------------------------------------------------------------------------------
 
 
 def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
-    """What `stated` claims, and the large parts from the first of `roots` that has them with the digests that it claims.
+    """What `stated` claims, and the large parts from the first of `roots` that has them with the
+    digests that it claims.
 
-    path: what `stated` was read from. Raises BadInput that names every part that is missing or another.
+    path: what `stated` was read from. Raises BadInput that names every part that is missing or
+    another.
     """
     base, shards = stated.artifact("base"), stated.artifact("shards")
     if f"{REPLAY_FOLDER}/{STATE_FILES[0]}" not in base.manifest.files:
@@ -93,9 +106,15 @@ def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
         )
     info = weights.read_info(base.place)
     problems: list[Problem] = []
-    state = place_with(base, [f"{REPLAY_FOLDER}/{name}" for name in STATE_FILES], roots, problems, MISSING_FIX)
+    state = place_with(
+        base, [f"{REPLAY_FOLDER}/{name}" for name in STATE_FILES], roots, problems, MISSING_FIX
+    )
     tokens = place_with(
-        shards, [name for name in shards.manifest.files if not name.endswith(".starts")], roots, problems, MISSING_FIX
+        shards,
+        [name for name in shards.manifest.files if not name.endswith(".starts")],
+        roots,
+        problems,
+        MISSING_FIX,
     )
     published = place_with(base, [weights.WEIGHTS], roots, [], MISSING_FIX)
     if state is None or tokens is None:
@@ -104,7 +123,11 @@ def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
         config=read_record(ResolvedConfig, stated.config, "configuration").config,
         facts=facts_of(base, TrainFacts),
         info=info,
-        losses={row["step"]: row["loss"] for row in read_journal(base.path("curve.jsonl")) if row["loss"] is not None},
+        losses={
+            row["step"]: row["loss"]
+            for row in read_journal(base.path("curve.jsonl"))
+            if row["loss"] is not None
+        },
         state=load_state(state / REPLAY_FOLDER),
         shards=replace(shards, place=tokens),
         published=published / weights.WEIGHTS if published else None,
@@ -113,16 +136,21 @@ def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
 
 
 MISSING_FIX = (
-    "--run-dir RUN names the run folder that has it, or one that was made again from the pinned sources; the maker can add it "
-    "to the bundle with --include-replay and --include-token-shards"
+    "--run-dir RUN names the run folder that has it, or one that was made again from the pinned"
+    " sources; the maker can add it to the bundle with --include-replay and --include-token-shards"
 )
 
 
 def _is_like_here(stated: RunDir) -> bool:
-    """Whether this machine has the processor, the cores and the torch that the run states, which trained in one process."""
+    """Whether this machine has the processor, the cores and the torch that the run states, which
+    trained in one process.
+    """
     if not stated.machine.exists():
         return False
-    if stated.has("host") and read_record(HostFacts, stated.place("host") / "host.json", "host facts").devices > 1:
+    if (
+        stated.has("host")
+        and read_record(HostFacts, stated.place("host") / "host.json", "host facts").devices > 1
+    ):
         return False
     then, here = read_record(MachineRecord, stated.machine, "machine record"), machine_record()
     return _what_decides_bits(then) == _what_decides_bits(here)
@@ -133,11 +161,18 @@ def _what_decides_bits(machine: MachineRecord) -> tuple[str, int, str | None]:
 
 
 def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Compute]:
-    """The run's own runtime; with what this machine has where it lacks the device or the attention backend, and that is said."""
+    """The run's own runtime; with what this machine has where it lacks the device or the attention
+    backend, and that is said.
+    """
     runtime = parts.config.runtime
     if runtime.device == "cuda" and not torch.cuda.is_available():
-        say("the run was trained on a CUDA device and there is none here: training again on the CPU, which takes long")
-        runtime = runtime.model_copy(update={"device": "cpu", "attention_backend": "auto", "compile": False})
+        say(
+            "the run was trained on a CUDA device and there is none here: training again on the"
+            " CPU, which takes long"
+        )
+        runtime = runtime.model_copy(
+            update={"device": "cpu", "attention_backend": "auto", "compile": False}
+        )
     try:
         return runtime, open_compute(runtime, parts.info.model)
     except HostProblem as error:
@@ -148,13 +183,14 @@ def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Compute]:
         return runtime, open_compute(runtime, parts.info.model)
 
 
-# ---- training again --------------------------------------------------------------------------------------------------
+# ---- training again ------------------------------------------------------------------------------
 
 
 def trained_again(parts: Parts, compute: Compute) -> Iterator[tuple[int, float, GPT]]:
     """(step, loss, model after it) for each step after the state, to the last of the run.
 
-    Rows that were passed over after a spike are passed over: every later way back led to this same state.
+    Rows that were passed over after a spike are passed over: every later way back led to this same
+    state.
     """
     config, record = parts.config.base, parts.state.record
     model = GPT(parts.info.model, parts.info.vocab_size)
@@ -162,13 +198,25 @@ def trained_again(parts: Parts, compute: Compute) -> Iterator[tuple[int, float, 
     model.recompute_blocks(parts.config.runtime.activation_checkpointing)
     model.to(compute.device)
     stream = open_shards(parts.shards).train
-    feed = feed_of_stream(stream, parts.info.model.context, config.sequences_per_step, parts.config.seed, compute.device)
-    engine = Engine(model, config, compute, fixed_shape=feed.fixed_shape, micro_batch=record.micro_batch)
+    feed = feed_of_stream(
+        stream,
+        parts.info.model.context,
+        config.sequences_per_step,
+        parts.config.seed,
+        compute.device,
+    )
+    engine = Engine(
+        model, config, compute, fixed_shape=feed.fixed_shape, micro_batch=record.micro_batch
+    )
     # Copies: the optimizer takes the tensors over and changes them.
-    engine.optimizer.load_state({name: tensor.clone() for name, tensor in parts.state.optimizer.items()})
+    engine.optimizer.load_state(
+        {name: tensor.clone() for name, tensor in parts.state.optimizer.items()}
+    )
     try:
         for step in range(record.step, config.steps):
-            loss, _ = engine.step(feed.step(step + parts.facts.skipped_steps), lr_share(step, config))
+            loss, _ = engine.step(
+                feed.step(step + parts.facts.skipped_steps), lr_share(step, config)
+            )
             yield step + 1, float(loss), model
     finally:
         feed.close()
@@ -184,10 +232,16 @@ class _Comparison:
     exact: bool
 
     def over(self, steps: int) -> VerifyCheck:
-        first, last = self.parts.state.record.step, min(self.parts.config.base.steps, self.parts.state.record.step + steps)
+        first, last = (
+            self.parts.state.record.step,
+            min(self.parts.config.base.steps, self.parts.state.record.step + steps),
+        )
         largest, problems, notes = 0.0, list[Problem](), list[str]()
         if self.parts.facts.scored_step < first:
-            notes.append(f"the published weights are those of step {self.parts.facts.scored_step}, before the state")
+            notes.append(
+                f"the published weights are those of step {self.parts.facts.scored_step}, before"
+                " the state"
+            )
         elif self.parts.facts.scored_step == first:
             notes, problems = self._weights(self.parts.state.weights)
         with Progress("training again", last - first, "steps") as progress:
@@ -199,25 +253,43 @@ class _Comparison:
                     problems.append(self._loss_problem(step, loss, last))
                     break
                 if step == self.parts.facts.scored_step:
-                    notes, problems = self._weights({name: tensor.cpu() for name, tensor in model.state_dict().items()})
+                    notes, problems = self._weights(
+                        {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+                    )
                 if step == last:
                     break
-        said = "equal bit for bit" if largest == 0 else f"equal within {self.largest_difference:g} nats"
+        said = (
+            "equal bit for bit"
+            if largest == 0
+            else f"equal within {self.largest_difference:g} nats"
+        )
         said += f" (largest difference {largest:.2g})" if largest else ""
         if not problems and last < self.parts.config.base.steps:
-            notes.append(f"the last {self.parts.config.base.steps - last} steps were not trained again")
+            notes.append(
+                f"the last {self.parts.config.base.steps - last} steps were not trained again"
+            )
         note = "; ".join([f"losses of steps {first + 1} to {last} {said}", *notes])
         return VerifyCheck("replay", step - first, tuple(problems), None if problems else note)
 
     def _loss_problem(self, step: int, loss: float, last: int) -> Problem:
         stated = self.parts.losses.get(step)
-        claim = f"the curve states a loss of {stated!r}" if stated is not None else "the curve states no loss"
-        here = "on a machine like this one it must be equal" if self.exact else f"at most {self.largest_difference:g} apart"
+        claim = (
+            f"the curve states a loss of {stated!r}"
+            if stated is not None
+            else "the curve states no loss"
+        )
+        here = (
+            "on a machine like this one it must be equal"
+            if self.exact
+            else f"at most {self.largest_difference:g} apart"
+        )
         rest = f"; steps {step + 1} to {last} were not trained" if step < last else ""
         return Problem(f"step {step}: {claim}, training it again gives {loss!r} ({here}){rest}")
 
     def _weights(self, again: Mapping[str, Tensor]) -> tuple[list[str], list[Problem]]:
-        """(what is to be said, what differs) of the published weights against those that were trained again."""
+        """(what is to be said, what differs) of the published weights against those that were
+        trained again.
+        """
         if self.parts.published is None:
             return ["the published weights are not here, so they were not compared"], []
         published = load_file(self.parts.published)
@@ -228,15 +300,25 @@ class _Comparison:
         limit = 0.0 if self.exact else LARGEST_WAY_APART[self.parts.config.runtime.precision]
         if apart <= limit:
             return [said], []
-        must = "on a machine like this one they must be equal" if self.exact else f"at most {limit:.0%}"
+        must = (
+            "on a machine like this one they must be equal"
+            if self.exact
+            else f"at most {limit:.0%}"
+        )
         return [], [Problem(f"step {self.parts.facts.scored_step}: {said} ({must})")]
 
 
-def way_apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
-    """Distance between two sets of weights over the distance from `start` to `other`; infinite where that did not move."""
+def way_apart(
+    one: Mapping[str, Tensor], other: Mapping[str, Tensor], start: Mapping[str, Tensor]
+) -> float:
+    """Distance between two sets of weights over the distance from `start` to `other`; infinite
+    where that did not move.
+    """
 
     def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
-        return math.sqrt(sum(float((a[name].double() - b[name].double()).square().sum()) for name in other))
+        return math.sqrt(
+            sum(float((a[name].double() - b[name].double()).square().sum()) for name in other)
+        )
 
     moved = distance(start, other)
     return distance(one, other) / moved if moved else math.inf

@@ -1,8 +1,10 @@
-"""The pages of a summary: summary.md and report.html, rendered from claims and observations. No reading of files, no deciding.
+"""The pages of a summary: summary.md and report.html, rendered from claims and observations. No
+reading of files, no deciding.
 
-report.html is one file: no script, no font, nothing fetched, light or dark as the reader's system is set, for screens, phones
-and paper. It is the rows of SECTIONS, each with a template in pages/ of the same name; a row is left out where the run has
-nothing for it. Figures go through `figures.Facts`; text that a model or a corpus wrote is shown, never interpreted.
+report.html is one file: no script, no font, nothing fetched, light or dark as the reader's system
+is set, for screens, phones and paper. It is the rows of SECTIONS, each with a template in pages/ of
+the same name; a row is left out where the run has nothing for it. Figures go through
+`figures.Facts`; text that a model or a corpus wrote is shown, never interpreted.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ TEMPLATES = Path(__file__).parent / "pages"
 SENTENCES = {
     "approved": "The release gate approved this model: every rule of its profile passes.",
     "warn": "The release gate found nothing that blocks, but not every rule passes.",
-    "blocked": "The release gate blocked this model: do not claim what the blocking rules speak of.",
+    "blocked": (
+        "The release gate blocked this model: do not claim what the blocking rules speak of."
+    ),
     "unfinished": "This run has no verdict: the release gate was not reached.",
 }
 OTHER_RATES = (
@@ -45,7 +49,10 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True)
 class Section:
-    """One part of report.html. `shown`: whether the run has anything for it, from (claims, observations)."""
+    """One part of report.html.
+
+    `shown`: whether the run has anything for it, from (claims, observations).
+    """
 
     id: str
     title: str
@@ -82,16 +89,26 @@ def html_page(claimed: Tree, seen: Tree, curves: Mapping[str, Rows]) -> str:
     charts = {name: Markup(chart) for name, chart in page_charts(claimed, seen, curves).items()}
     sections = [section for section in SECTIONS if section.shown(claimed, seen)]
     context = _context(claimed, seen)
-    return _environment(html=True).get_template("page.html.jinja").render(context, charts=charts, sections=sections)
+    return (
+        _environment(html=True)
+        .get_template("page.html.jinja")
+        .render(context, charts=charts, sections=sections)
+    )
 
 
 def worst_order(findings: Sequence[Tree]) -> list[int]:
-    """Positions of the findings: what blocks, then what was not measured, what warns and what passes."""
-    return sorted(range(len(findings)), key=lambda number: WORST_FIRST.index(findings[number]["status"]))
+    """Positions of the findings: what blocks, then what was not measured, what warns and what
+    passes.
+    """
+    return sorted(
+        range(len(findings)), key=lambda number: WORST_FIRST.index(findings[number]["status"])
+    )
 
 
 def remedies(findings: Sequence[Tree]) -> list[tuple[int, list[int]]]:
-    """What to do, the most pressing first: (position of a finding that names the remedy, positions of all that it mends)."""
+    """What to do, the most pressing first: (position of a finding that names the remedy, positions
+    of all that it mends).
+    """
     found: dict[str | None, list[int]] = {}
     for number in worst_order(findings):
         if findings[number]["status"] != "pass":
@@ -113,7 +130,9 @@ def hours_text(hours: float | None) -> str:
 
 @lru_cache
 def _environment(*, html: bool) -> Environment:
-    """Templates and filters; kept, because compiling a template takes longer than everything that verification does else."""
+    """Templates and filters; kept, because compiling a template takes longer than everything that
+    verification does else.
+    """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=html,

@@ -1,7 +1,8 @@
-"""The large files of a run, wherever they lie: used only where every byte is the one that the run's manifests state.
+"""The large files of a run, wherever they lie: used only where every byte is the one that the run's
+manifests state.
 
-A bundle may leave out what is large. Whoever trains or asks again names a folder that has it, and that folder is not believed.
-Does not check the small files: release/verify.py has done so.
+A bundle may leave out what is large. Whoever trains or asks again names a folder that has it, and
+that folder is not believed. Does not check the small files: release/verify.py has done so.
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ from picochat.core.records import digest_file
 from picochat.release.archive import read_archive
 from picochat.rundir import RunDir
 
-ANOTHER_FIX = "--run-dir must name the run that the bundle is of, or one whose artifacts have the same digests"
+ANOTHER_FIX = (
+    "--run-dir must name the run that the bundle is of, or one whose artifacts have the same"
+    " digests"
+)
 
 
 @contextmanager
 def opened_run(path: Path, *, skip: tuple[str, ...] = ()) -> Generator[RunDir, None, None]:
-    """The run at `path`, or in the bundle there, which is unpacked for the time. skip: suffixes of files that nobody will read."""
+    """The run at `path`, or in the bundle there, which is unpacked for the time. skip: suffixes of
+    files that nobody will read.
+    """
     if path.is_dir():
         yield RunDir(path)
         return
@@ -32,9 +38,15 @@ def opened_run(path: Path, *, skip: tuple[str, ...] = ()) -> Generator[RunDir, N
 
 
 def place_with(
-    artifact: Artifact, names: Sequence[str], roots: Sequence[RunDir], problems: list[Problem], missing_fix: str
+    artifact: Artifact,
+    names: Sequence[str],
+    roots: Sequence[RunDir],
+    problems: list[Problem],
+    missing_fix: str,
 ) -> Path | None:
-    """The first folder that holds all these files of the artifact as it states them; None, and why, where there is none."""
+    """The first folder that holds all these files of the artifact as it states them; None, and why,
+    where there is none.
+    """
     unstated = [name for name in names if name not in artifact.manifest.files]
     if unstated:
         problems.append(Problem(f"{artifact.kind}: the manifest states no {', '.join(unstated)}"))
@@ -48,15 +60,23 @@ def place_with(
         changed = _changed(place, names, artifact)
         if changed is None:
             return place
-        problems.append(Problem(f"{place / changed} is not the file that the manifest states", fix=ANOTHER_FIX))
+        problems.append(
+            Problem(f"{place / changed} is not the file that the manifest states", fix=ANOTHER_FIX)
+        )
     if not found:
-        problems.append(Problem(f"{artifact.kind}: {names[0]} and what belongs to it are not here", fix=missing_fix))
+        problems.append(
+            Problem(
+                f"{artifact.kind}: {names[0]} and what belongs to it are not here", fix=missing_fix
+            )
+        )
     return None
 
 
 def _changed(place: Path, names: Sequence[str], artifact: Artifact) -> str | None:
     """The first of the files whose bytes differ from the manifest."""
-    with Progress(f"checking {artifact.kind}", sum(artifact.manifest.files[name].bytes for name in names), "B") as progress:
+    with Progress(
+        f"checking {artifact.kind}", sum(artifact.manifest.files[name].bytes for name in names), "B"
+    ) as progress:
         for name in names:
             if digest_file(place / name) != artifact.manifest.files[name].sha256:
                 return name

@@ -1,9 +1,11 @@
-"""Our weights under the names of stock classes elsewhere: the tensors and the config.json of each flavor.
+"""Our weights under the names of stock classes elsewhere: the tensors and the config.json of each
+flavor.
 
-The block (one norm for attention and MLP, QK-norm before RoPE) exists elsewhere with LayerNorm alone. Centred weights
-make RMSNorm and LayerNorm one function (model/centred.py), so these are plain renamings. Where a stock class wants more
-numbers than we have, it gets zeros (biases) or copies (gains per head). Does not check that the result computes the same:
-release/parity.py does, on the written folder.
+The block (one norm for attention and MLP, QK-norm before RoPE) exists elsewhere with LayerNorm
+alone. Centred weights make RMSNorm and LayerNorm one function (model/centred.py), so these are
+plain renamings. Where a stock class wants more numbers than we have, it gets zeros (biases) or
+copies (gains per head). Does not check that the result computes the same: release/parity.py does,
+on the written folder.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class TokenIds:
-    """The special tokens that a config names. `end` ends a reply, or a document where the model is a base model."""
+    """The special tokens that a config names.
+
+    `end` ends a reply, or a document where the model is a base model.
+    """
 
     bos: int
     end: int
@@ -40,7 +45,9 @@ class Flavor:
 
 
 def stablelm_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
-    """StableLM: half-split RoPE as ours; block and last norm carry a bias (zero); one copy of the QK gains a head."""
+    """StableLM: half-split RoPE as ours; block and last norm carry a bias (zero); one copy of the
+    QK gains a head.
+    """
     theirs = {"model.embed_tokens.weight": ours["embedding.weight"]}
     theirs.update(_norm_with_zero_bias("model.norm", ours["norm.weight"]))
     for layer in range(model.layers):
@@ -55,8 +62,13 @@ def stablelm_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
 
 
 def cohere_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
-    """Cohere: norms without bias; RoPE pairs neighbours, so the rows inside each query and key head are interleaved."""
-    theirs = {"model.embed_tokens.weight": ours["embedding.weight"], "model.norm.weight": ours["norm.weight"]}
+    """Cohere: norms without bias; RoPE pairs neighbours, so the rows inside each query and key head
+    are interleaved.
+    """
+    theirs = {
+        "model.embed_tokens.weight": ours["embedding.weight"],
+        "model.norm.weight": ours["norm.weight"],
+    }
     for layer in range(model.layers):
         old, new = f"blocks.{layer}", f"model.layers.{layer}"
         theirs[f"{new}.input_layernorm.weight"] = ours[f"{old}.norm.weight"]
@@ -82,7 +94,9 @@ MATRICES: tuple[tuple[str, str], ...] = (
 
 
 def interleave(rows: Tensor, head_width: int) -> Tensor:
-    """Rows of each head in the order 0, D/2, 1, D/2+1, ...: half-split RoPE pairs become neighbours."""
+    """Rows of each head in the order 0, D/2, 1, D/2+1, ...: half-split RoPE pairs become
+    neighbours.
+    """
     order_D = torch.arange(head_width).view(2, head_width // 2).T.reshape(-1)
     return rows.unflatten(0, (-1, head_width))[:, order_D].flatten(0, 1).contiguous()
 
@@ -92,7 +106,8 @@ def _norm_with_zero_bias(name: str, gain: Tensor) -> dict[str, Tensor]:
 
 
 def stablelm_settings(model: ModelConfig) -> dict[str, object]:
-    # transformers 4 reads the rotary keys at the top, 5 those inside rope_parameters; without the factor both take 0.25
+    # transformers 4 reads the rotary keys at the top, 5 those inside rope_parameters; without the
+    # factor both take 0.25
     return {
         "model_type": "stablelm",
         "use_parallel_residual": True,
@@ -101,7 +116,11 @@ def stablelm_settings(model: ModelConfig) -> dict[str, object]:
         "hidden_dropout": 0.0,
         "partial_rotary_factor": 1.0,
         "rope_theta": model.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta, "partial_rotary_factor": 1.0},
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": model.rope_theta,
+            "partial_rotary_factor": 1.0,
+        },
     }
 
 
@@ -129,14 +148,20 @@ def find_flavor(name: str) -> Flavor:
         if flavor.name == name:
             return flavor
     names = [flavor.name for flavor in FLAVORS]
-    raise WrongUsage(f"there is no export flavor {name!r}{did_you_mean(name, names)}", fix=f"one of: {', '.join(names)}")
+    raise WrongUsage(
+        f"there is no export flavor {name!r}{did_you_mean(name, names)}",
+        fix=f"one of: {', '.join(names)}",
+    )
 
 
 def require_stock_shape(model: ModelConfig) -> None:
-    """Raises BadInput where the heads do not fill the width: the stock classes derive the head width from it."""
+    """Raises BadInput where the heads do not fill the width: the stock classes derive the head
+    width from it.
+    """
     if model.heads * model.head_width != model.width:
         raise BadInput(
-            f"{model.heads} heads of {model.head_width} do not make the width {model.width}: no stock class holds that shape",
+            f"{model.heads} heads of {model.head_width} do not make the width {model.width}: no"
+            " stock class holds that shape",
             fix="train with model.heads x model.head_width = model.width",
         )
 
@@ -144,7 +169,10 @@ def require_stock_shape(model: ModelConfig) -> None:
 def stock_config(
     flavor: Flavor, model: ModelConfig, vocab_size: int, ids: TokenIds, dtype: str, version: str
 ) -> dict[str, object]:
-    """config.json. Keys that transformers renamed from 4 to 5 stand under both names. `dtype`: float32 or bfloat16."""
+    """config.json.
+
+    Keys that transformers renamed from 4 to 5 stand under both names. `dtype`: float32 or bfloat16.
+    """
     return {
         "architectures": [flavor.architecture],
         "vocab_size": vocab_size,

@@ -1,8 +1,9 @@
 """The summary of a run: what it claims, rendered from the artifacts' facts and from nothing else.
 
-`claims` is pure over the published artifacts and run.json, so that anyone can make it again from a bundle and compare.
-Clock and machine are not claims: they stand in the pages (`observed`), which are observations. A run that is not finished
-gives a summary of what is there; what is missing is null, never a guess.
+`claims` is pure over the published artifacts and run.json, so that anyone can make it again from a
+bundle and compare. Clock and machine are not claims: they stand in the pages (`observed`), which
+are observations. A run that is not finished gives a summary of what is there; what is missing is
+null, never a guess.
 """
 
 from __future__ import annotations
@@ -75,22 +76,32 @@ class StageSpeed(Record):
 
 
 def write_summary(run: RunDir, config: RunConfig, draft: Draft) -> None:
-    """The claims, what was observed, and the pages and charts of both. Raises BadInput where run.json differs.
+    """The claims, what was observed, and the pages and charts of both. Raises BadInput where
+    run.json differs.
 
-    What clock and machine said is kept in observed.json, because run.json's neighbours (machine record, timings) go on
-    changing with every later command, and the pages must be the same when they are rendered again.
+    What clock and machine said is kept in observed.json, because run.json's neighbours (machine
+    record, timings) go on changing with every later command, and the pages must be the same when
+    they are rendered again.
     """
     if canonical_json(config) != canonical_json(_config(run)):
-        raise BadInput(f"{run.config} states another configuration than this run has", fix="choose another --out-dir")
+        raise BadInput(
+            f"{run.config} states another configuration than this run has",
+            fix="choose another --out-dir",
+        )
     seen = observed(run)
     write_json(draft.observation("observed.json"), seen)
     for name, data in rendered(run, seen).items():
-        path = draft.observation(name) if name in ("summary.md", "report.html") else draft.path(name)
+        path = (
+            draft.observation(name) if name in ("summary.md", "report.html") else draft.path(name)
+        )
         write_atomic(path, data)
 
 
 def rendered(run: RunDir, seen: dict[str, Any]) -> dict[str, bytes]:
-    """Every page and chart of the summary, by name. The same run folder and observations give the same bytes."""
+    """Every page and chart of the summary, by name.
+
+    The same run folder and observations give the same bytes.
+    """
     claimed = claims(run)
     curves = {stage: read_journal(run.place(stage) / "curve.jsonl") for stage in ("base", "sft")}
     loss, gate = loss_chart(claimed, curves["base"]), gate_chart(claimed)
@@ -104,7 +115,9 @@ def rendered(run: RunDir, seen: dict[str, Any]) -> dict[str, bytes]:
 
 
 def claims(run: RunDir) -> dict[str, Any]:
-    """What the run claims: verdict, model, data, training, skills, contamination, a sample of replies, digests."""
+    """What the run claims: verdict, model, data, training, skills, contamination, a sample of
+    replies, digests.
+    """
     config = _config(run)
     scores = _facts(run, "scores", ScoresFacts)
     claimed = {
@@ -123,7 +136,11 @@ def claims(run: RunDir) -> dict[str, Any]:
         "contamination": _contamination(run),
         "export": _facts(run, "parity", ParityFacts),
         "replies": sample_replies(run),
-        "artifacts": {place.kind: run.artifact(place.kind).digest for place in PLACES if _counts(run, place.kind)},
+        "artifacts": {
+            place.kind: run.artifact(place.kind).digest
+            for place in PLACES
+            if _counts(run, place.kind)
+        },
     }
     return plain(claimed)
 
@@ -136,19 +153,30 @@ def observed(run: RunDir) -> dict[str, Any]:
     hours_of = _stage_hours(run, speeds)
     hours, price = sum(hours_of.values()) if hours_of else None, config.gate.gpu_hour_usd
     host, preflight = run.place("host") / "host.json", run.place("preflight") / "preflight.json"
-    report = read_record(PreflightReport, preflight, "preflight report") if preflight.exists() else None
+    report = (
+        read_record(PreflightReport, preflight, "preflight report") if preflight.exists() else None
+    )
     forecast = _forecast(report)
     seen = {
         "stages": speeds,
         "speeds": {stage: thin(_speeds(rows), SHOWN_SPEEDS) for stage, rows in metrics.items()},
         "hours_of": [
-            {"stage": stage, "hours": spent, "forecast": forecast.get(stage), "usd": spent * price if price else None}
+            {
+                "stage": stage,
+                "hours": spent,
+                "forecast": forecast.get(stage),
+                "usd": spent * price if price else None,
+            }
             for stage, spent in hours_of.items()
         ],
         "hours": hours,
         "usd": hours * price if hours is not None and price is not None else None,
         "gpu_hour_usd": price,
-        "machine": read_record(MachineRecord, run.machine, "machine record") if run.machine.exists() else None,
+        "machine": (
+            read_record(MachineRecord, run.machine, "machine record")
+            if run.machine.exists()
+            else None
+        ),
         "host": read_record(HostFacts, host, "host measurements") if host.exists() else None,
         "preflight": report,
     }
@@ -156,7 +184,9 @@ def observed(run: RunDir) -> dict[str, Any]:
 
 
 def _forecast(report: PreflightReport | None) -> dict[str, float]:
-    """Hours that the preflight foretold for both stages of training, evaluations, states and compiling included."""
+    """Hours that the preflight foretold for both stages of training, evaluations, states and
+    compiling included.
+    """
     parts = report.plan.hours_of if report else {}
     if not parts:
         return {}
@@ -166,29 +196,45 @@ def _forecast(report: PreflightReport | None) -> dict[str, float]:
 
 def _speeds(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
     """(step, tokens/s) of each report."""
-    return [(float(row["step"]), row["tokens_per_second"]) for row in rows if row.get("tokens_per_second") is not None]
+    return [
+        (float(row["step"]), row["tokens_per_second"])
+        for row in rows
+        if row.get("tokens_per_second") is not None
+    ]
 
 
 def _stage_hours(run: RunDir, speeds: dict[str, StageSpeed | None]) -> dict[str, float]:
-    """Hours of each stage that this run folder made, by the clock; of a resumed stage at least its steps."""
+    """Hours of each stage that this run folder made, by the clock; of a resumed stage at least its
+    steps.
+    """
     hours: dict[str, float] = {}
     for row in read_journal(run.timings):
         hours[row["stage"]] = row["seconds"] / 3600
     for stage, speed in speeds.items():
         if speed is not None:
             hours[stage] = max(hours.get(stage, 0.0), speed.hours)
-    return {place.kind: hours[place.kind] for place in PLACES if place.kind in hours and place.kind != "summary"}
+    return {
+        place.kind: hours[place.kind]
+        for place in PLACES
+        if place.kind in hours and place.kind != "summary"
+    }
 
 
 def stage_speed(rows: list[dict[str, Any]]) -> StageSpeed | None:
-    """Hours of training steps, mean tokens/s and MFU from a metrics journal; None where it states no speed.
+    """Hours of training steps, mean tokens/s and MFU from a metrics journal; None where it states
+    no speed.
 
-    Each row's speed is taken for the tokens since the row before. Evaluations and checkpoints between rows do not count.
+    Each row's speed is taken for the tokens since the row before. Evaluations and checkpoints
+    between rows do not count.
     """
     seconds = tokens = weighted_mfu = mfu_tokens = 0.0
     before = 0
     for row in rows:
-        count, speed, mfu = row.get("tokens", 0) - before, row.get("tokens_per_second"), row.get("mfu")
+        count, speed, mfu = (
+            row.get("tokens", 0) - before,
+            row.get("tokens_per_second"),
+            row.get("mfu"),
+        )
         before = max(before, row.get("tokens", 0))
         if not speed or count <= 0:
             continue
@@ -202,13 +248,17 @@ def stage_speed(rows: list[dict[str, Any]]) -> StageSpeed | None:
 
 
 def sample_replies(run: RunDir) -> list[dict[str, Any]]:
-    """Some eval replies of each skill for reading, failing ones first: those whose ids have the smallest SHA-256.
+    """Some eval replies of each skill for reading, failing ones first: those whose ids have the
+    smallest SHA-256.
 
-    A hash knows nothing of replies, so the choice follows neither from how good they are nor from who trained the model.
+    A hash knows nothing of replies, so the choice follows neither from how good they are nor from
+    who trained the model.
     """
     if not run.has("scores") or not run.has("rows"):
         return []
-    rows = {row.id: row for row in read_published_rows(run.artifact("rows").path("eval.jsonl"), EvalRow)}
+    rows = {
+        row.id: row for row in read_published_rows(run.artifact("rows").path("eval.jsonl"), EvalRow)
+    }
     chosen: dict[tuple[str, bool], list[Judged]] = {}
     for number, value in read_jsonl(run.artifact("scores").path("replies.jsonl"), "replies"):
         asked = parse_record(Asked, value, f"replies.jsonl, line {number}")
@@ -222,8 +272,15 @@ def sample_replies(run: RunDir) -> list[dict[str, Any]]:
 
 
 def _shown_reply(judged: Judged) -> dict[str, Any]:
-    asked = judged.asked.model_dump(include={"id", "skill", "stage", "prompt", "expected", "reply", "base_reply"})
-    return {**asked, "passed": judged.passed, "base_passed": judged.base_passed, "reason": judged.reason}
+    asked = judged.asked.model_dump(
+        include={"id", "skill", "stage", "prompt", "expected", "reply", "base_reply"}
+    )
+    return {
+        **asked,
+        "passed": judged.passed,
+        "base_passed": judged.base_passed,
+        "reason": judged.reason,
+    }
 
 
 def _config(run: RunDir) -> RunConfig:
@@ -281,20 +338,32 @@ def _data(run: RunDir) -> dict[str, Any]:
 def _held_out_curve(run: RunDir) -> list[dict[str, float]]:
     rows = read_journal(run.place("base") / "curve.jsonl")
     keys = ("step", "tokens", "held_out_bits_per_byte")
-    return [{key: row[key] for key in keys} for row in rows if row.get("held_out_bits_per_byte") is not None]
+    return [
+        {key: row[key] for key in keys}
+        for row in rows
+        if row.get("held_out_bits_per_byte") is not None
+    ]
 
 
 def _skills_in_order(scores: ScoresFacts | None) -> list[str]:
     found = scores.skills if scores else {}
-    return [skill for skill in JUDGED_SKILLS if skill in found] + sorted(set(found) - set(JUDGED_SKILLS))
+    return [skill for skill in JUDGED_SKILLS if skill in found] + sorted(
+        set(found) - set(JUDGED_SKILLS)
+    )
 
 
 def _contamination(run: RunDir) -> dict[str, Any] | None:
-    """The scan's counts, and the first of its hits with their coordinates; all of them are in honesty/hits.jsonl."""
+    """The scan's counts, and the first of its hits with their coordinates; all of them are in
+    honesty/hits.jsonl.
+    """
     honesty = _facts(run, "honesty", HonestyFacts)
     if honesty is None:
         return None
     counts = plain(honesty.model_dump(exclude={"dirty_eval_rows", "dirty_external_rows"}))
     found = run.place("honesty") / "hits.jsonl"
-    hits = list(islice((value for _, value in read_jsonl(found, "hits")), SHOWN_HITS)) if found.exists() else []
+    hits = (
+        list(islice((value for _, value in read_jsonl(found, "hits")), SHOWN_HITS))
+        if found.exists()
+        else []
+    )
     return {**counts, "dirty_eval_rows": len(honesty.dirty_eval_rows), "hits": hits}

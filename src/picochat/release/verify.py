@@ -1,8 +1,10 @@
-"""Check a bundle or a run folder offline: its digests, its chain, and its claims, which are computed again.
+"""Check a bundle or a run folder offline: its digests, its chain, and its claims, which are
+computed again.
 
-Files give the facts again, replies the scores, facts both verdicts, and the artifacts every page of the summary. What
-this cannot see: whether the replies came from those weights (release/ask.py asks them), and a bundle that
-was made up as a whole, consistently. For that, compare the evidence digest with one that was published elsewhere.
+Files give the facts again, replies the scores, facts both verdicts, and the artifacts every page of
+the summary. What this cannot see: whether the replies came from those weights (release/ask.py asks
+them), and a bundle that was made up as a whole, consistently. For that, compare the evidence digest
+with one that was published elsewhere.
 """
 
 from __future__ import annotations
@@ -49,10 +51,28 @@ from picochat.release.integrity import (
     stray_problems,
 )
 from picochat.release.summary import rendered
-from picochat.rundir import FRONT_PAGES, PLACES, GateFacts, PreflightFacts, RunDir, ScoresFacts, facts_of
+from picochat.rundir import (
+    FRONT_PAGES,
+    PLACES,
+    GateFacts,
+    PreflightFacts,
+    RunDir,
+    ScoresFacts,
+    facts_of,
+)
 
 Recompute = Callable[[Artifact, Artifact, Artifact, Artifact], ScoresFacts]
-PREFLIGHT_INPUTS = ("corpus", "practice", "rows", "benchmarks", "tokenizer", "shards", "conversations", "honesty", "host")
+PREFLIGHT_INPUTS = (
+    "corpus",
+    "practice",
+    "rows",
+    "benchmarks",
+    "tokenizer",
+    "shards",
+    "conversations",
+    "honesty",
+    "host",
+)
 GATE_INPUTS = ("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks")
 
 
@@ -60,7 +80,8 @@ GATE_INPUTS = ("preflight", "honesty", "base", "sft", "scores", "parity", "rows"
 class VerifyCheck:
     """One kind of check: how many things it compared, what differed, and what else is to be said.
 
-    told: differences that do not count as such, one a line. figures: what was measured, for `--json`.
+    told: differences that do not count as such, one a line. figures: what was measured, for
+    `--json`.
     """
 
     name: str
@@ -73,7 +94,10 @@ class VerifyCheck:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was compared and what differs. `missing`: evidence that the run lacked; `left_out`: files the bundle does not hold."""
+    """What was compared and what differs.
+
+    `missing`: evidence that the run lacked; `left_out`: files the bundle does not hold.
+    """
 
     path: Path
     verdict: str
@@ -95,9 +119,13 @@ class VerifyReport:
     def lines(self) -> list[str]:
         """What was compared, every difference, and what the bundle claims, for the terminal."""
         count = len(self.problems)
-        answer = f"{count} differences: it does not hold what it claims" if count else "nothing differs"
+        answer = (
+            f"{count} differences: it does not hold what it claims" if count else "nothing differs"
+        )
         profile = f" (profile {self.profile})" if self.profile else ""
-        lines = [f"{self.path}: {answer}; the verdict it states is {visible_line(self.verdict)}{profile}"]
+        lines = [
+            f"{self.path}: {answer}; the verdict it states is {visible_line(self.verdict)}{profile}"
+        ]
         for check in self.checks:
             lines.append(
                 f"    {check.name}: {check.compared} compared"
@@ -108,7 +136,10 @@ class VerifyReport:
             lines += [f"        told, not counted: {visible_line(what)}" for what in check.told]
         lines += [f"    the run itself lacked: {visible_line(what)}" for what in self.missing]
         lines += [f"    left out of the bundle: {visible_line(name)}" for name in self.left_out]
-        return [*lines, f"fix: {DIFFERS_FIX}" if count else f"evidence digest {self.evidence_digest}"]
+        return [
+            *lines,
+            f"fix: {DIFFERS_FIX}" if count else f"evidence digest {self.evidence_digest}",
+        ]
 
     def to_json(self) -> dict[str, object]:
         """The report as one JSON object."""
@@ -127,7 +158,11 @@ class VerifyReport:
                     "compared": check.compared,
                     "differences": [problem.what for problem in check.problems],
                     "note": check.note,
-                    **({"told": list(check.told), "figures": dict(check.figures)} if check.figures is not None else {}),
+                    **(
+                        {"told": list(check.told), "figures": dict(check.figures)}
+                        if check.figures is not None
+                        else {}
+                    ),
                 }
                 for check in self.checks
             ],
@@ -137,46 +172,75 @@ class VerifyReport:
 def verify_bundle(path: Path, *, follows: tuple[Follow, ...] = FOLLOWS) -> VerifyReport:
     """The report of a bundle (.tgz) or run folder in which nothing differs.
 
-    Raises HonestNo that lists every file and claim that differs, and BadInput for what is no bundle at all.
+    Raises HonestNo that lists every file and claim that differs, and BadInput for what is no bundle
+    at all.
     """
     return holding(inspect_bundle(path, follows=follows))
 
 
 def holding(report: VerifyReport) -> VerifyReport:
-    """The report where nothing differs. Raises HonestNo that lists every file and claim that differs."""
+    """The report where nothing differs.
+
+    Raises HonestNo that lists every file and claim that differs.
+    """
     if report.problems:
         count = len(report.problems)
         problems = [Problem(visible_line(problem.what)) for problem in report.problems]
-        raise HonestNo(f"{report.path} does not hold what it claims: {count} differences", problems=problems, fix=DIFFERS_FIX)
+        raise HonestNo(
+            f"{report.path} does not hold what it claims: {count} differences",
+            problems=problems,
+            fix=DIFFERS_FIX,
+        )
     return report
 
 
 def inspect_bundle(
-    path: Path, *, recompute_scores: Recompute = recompute_scores, follows: tuple[Follow, ...] = FOLLOWS
+    path: Path,
+    *,
+    recompute_scores: Recompute = recompute_scores,
+    follows: tuple[Follow, ...] = FOLLOWS,
 ) -> VerifyReport:
-    """The same comparison as a report, whatever it finds. recompute_scores, follows: how scores and facts are computed again."""
+    """The same comparison as a report, whatever it finds. recompute_scores, follows: how scores and
+    facts are computed again.
+    """
     if path.is_dir():
         return _inspect_folder(path, recompute_scores, follows)
     if not path.exists():
-        raise BadInput(f"bundle {path} does not exist", fix="picochat run bundle --run-dir ... --out ... makes one")
+        raise BadInput(
+            f"bundle {path} does not exist",
+            fix="picochat run bundle --run-dir ... --out ... makes one",
+        )
     with tempfile.TemporaryDirectory(prefix="picochat-verify-") as folder:
         opened = read_archive(path, Path(folder))
         if CONTENTS not in opened.digests:
-            raise BadInput(f"{path} is no evidence bundle: it has no {CONTENTS}", fix="picochat run bundle ... makes one")
+            raise BadInput(
+                f"{path} is no evidence bundle: it has no {CONTENTS}",
+                fix="picochat run bundle ... makes one",
+            )
         _require_known_version(path, opened.root / CONTENTS)
         contents = read_record(BundleContents, opened.root / CONTENTS, "bundle contents")
-        return _verify(path, RunDir(opened.root), opened.digests, contents, recompute_scores, follows)
+        return _verify(
+            path, RunDir(opened.root), opened.digests, contents, recompute_scores, follows
+        )
 
 
 def _inspect_folder(path: Path, recompute: Recompute, follows: tuple[Follow, ...]) -> VerifyReport:
-    """The report on a run folder. Raises WrongUsage while a run writes there: what is half done is not what it will claim."""
+    """The report on a run folder.
+
+    Raises WrongUsage while a run writes there: what is half done is not what it will claim.
+    """
     run = RunDir(path)
     if is_held(run.lock):
-        raise WrongUsage(f"{path} is in use by a run", fix="verify it when the run has ended, or verify its bundle")
+        raise WrongUsage(
+            f"{path} is in use by a run",
+            fix="verify it when the run has ended, or verify its bundle",
+        )
     try:
         return _verify(path, run, digest_tree(path), None, recompute, follows)
     except FileNotFoundError as error:
-        raise BadInput(f"{path} changed while it was read: {error.filename} is gone", fix="verify it again") from None
+        raise BadInput(
+            f"{path} changed while it was read: {error.filename} is gone", fix="verify it again"
+        ) from None
 
 
 def _verify(
@@ -189,27 +253,40 @@ def _verify(
 ) -> VerifyReport:
     if "run.json" not in found:
         raise BadInput(
-            f"{path} holds no run: it has no run.json", fix="name a bundle or the --out-dir of a `picochat run tiny`"
+            f"{path} holds no run: it has no run.json",
+            fix="name a bundle or the --out-dir of a `picochat run tiny`",
         )
     artifacts, unreadable = artifacts_of(run)
-    checks = [VerifyCheck("checksums", len(found), tuple(_sum_problems(run, found)))] if contents else []
+    checks = (
+        [VerifyCheck("checksums", len(found), tuple(_sum_problems(run, found)))] if contents else []
+    )
     checks.append(_check_records(run, found))
     checks.append(_check_manifests(artifacts, unreadable, found, contents))
-    checks.append(VerifyCheck("chain of inputs", _count_inputs(artifacts), tuple(chain_problems(artifacts))))
-    checks.append(VerifyCheck("front pages", _count_pages(found), tuple(front_page_problems(found))))
+    checks.append(
+        VerifyCheck("chain of inputs", _count_inputs(artifacts), tuple(chain_problems(artifacts)))
+    )
+    checks.append(
+        VerifyCheck("front pages", _count_pages(found), tuple(front_page_problems(found)))
+    )
     if contents:
         strays = stray_problems(artifacts, found, (SUMS, CONTENTS, LOGS))
-        differing = strays + compared("contents", lambda: _contents_problems(run, artifacts, contents))
+        differing = strays + compared(
+            "contents", lambda: _contents_problems(run, artifacts, contents)
+        )
         checks.append(VerifyCheck("contents", len(artifacts), tuple(differing)))
     checks += [_check_facts(run, artifacts, follows)] if follows else []
     checks += _check_claims(run, artifacts, recompute)
-    missing, left_out = (tuple(contents.missing), tuple(contents.left_out)) if contents else ((), ())
+    missing, left_out = (
+        (tuple(contents.missing), tuple(contents.left_out)) if contents else ((), ())
+    )
     verdict, digest = _stated(run, artifacts)
     return VerifyReport(path, verdict, _profile(run), digest, missing, left_out, tuple(checks))
 
 
 def _profile(run: RunDir) -> str | None:
-    """What the verdict was asked for; None where the settings cannot be read, which the check of records names."""
+    """What the verdict was asked for; None where the settings cannot be read, which the check of
+    records names.
+    """
     try:
         return _config(run).gate.profile
     except PicochatError:
@@ -217,18 +294,25 @@ def _profile(run: RunDir) -> str | None:
 
 
 def _require_known_version(path: Path, contents: Path) -> None:
-    """Raises BadInput for a bundle in a layout that this version does not know: its fields could mean anything."""
+    """Raises BadInput for a bundle in a layout that this version does not know: its fields could
+    mean anything.
+    """
     value = read_json(contents, "bundle contents")
-    version = cast("dict[str, object]", value).get("schema_version") if isinstance(value, dict) else None
+    version = (
+        cast("dict[str, object]", value).get("schema_version") if isinstance(value, dict) else None
+    )
     if version != BUNDLE_SCHEMA_VERSION:
         raise BadInput(
-            f"{path} is a bundle of layout {version!r}, this version of picochat reads {BUNDLE_SCHEMA_VERSION}",
+            f"{path} is a bundle of layout {version!r}, this version of picochat reads"
+            f" {BUNDLE_SCHEMA_VERSION}",
             fix="check it with the version of picochat that its machine.json names",
         )
 
 
 def _stated(run: RunDir, artifacts: dict[str, Artifact]) -> tuple[str, str | None]:
-    """(verdict, evidence digest); what cannot be read is named by the checks of records and manifests."""
+    """(verdict, evidence digest); what cannot be read is named by the checks of records and
+    manifests.
+    """
     try:
         return verdict_of(artifacts), evidence_digest(run, artifacts)
     except (PicochatError, ValueError, OverflowError):
@@ -236,7 +320,8 @@ def _stated(run: RunDir, artifacts: dict[str, Artifact]) -> tuple[str, str | Non
 
 
 DIFFERS_FIX = (
-    "do not rely on it; ask its maker for the bundle again (pages are compared as this version of picochat renders them)"
+    "do not rely on it; ask its maker for the bundle again (pages are compared as this version of"
+    " picochat renders them)"
 )
 
 
@@ -249,7 +334,11 @@ def _sum_problems(run: RunDir, found: Found) -> list[Problem]:
         digest, _, name = line.partition("  ")
         stated[name] = digest
     names = sorted(set(stated) | set(found) - {SUMS})
-    return [problem for name in names for problem in _sum_problem(name, stated.get(name), found.get(name))]
+    return [
+        problem
+        for name in names
+        for problem in _sum_problem(name, stated.get(name), found.get(name))
+    ]
 
 
 def _sum_problem(name: str, stated: str | None, found: FileDigest | None) -> list[Problem]:
@@ -269,9 +358,14 @@ def _check_records(run: RunDir, found: Found) -> VerifyCheck:
 
 
 def _check_manifests(
-    artifacts: Mapping[str, Artifact], unreadable: list[Problem], found: Found, contents: BundleContents | None
+    artifacts: Mapping[str, Artifact],
+    unreadable: list[Problem],
+    found: Found,
+    contents: BundleContents | None,
 ) -> VerifyCheck:
-    """Every listed file as its manifest states it; facts that this version knows; nothing that nobody listed."""
+    """Every listed file as its manifest states it; facts that this version knows; nothing that
+    nobody listed.
+    """
     left_out = contents.left_out if contents else {}
     problems = list(unreadable)
     for place in PLACES:
@@ -282,22 +376,38 @@ def _check_manifests(
         problems += _left_out_problems(place.folder, artifact, left_out)
         if place.facts is not None:
             facts = place.facts
-            problems += _problems_of(lambda artifact=artifact, facts=facts: facts_of(artifact, facts))
-    count = sum(len(found.manifest.files) + len(found.manifest.observations) for found in artifacts.values())
+            problems += _problems_of(
+                lambda artifact=artifact, facts=facts: facts_of(artifact, facts)
+            )
+    count = sum(
+        len(found.manifest.files) + len(found.manifest.observations) for found in artifacts.values()
+    )
     return VerifyCheck("manifests", count, tuple(problems))
 
 
-def _left_out_problems(folder: str, artifact: Artifact, left_out: Mapping[str, object]) -> list[Problem]:
-    """What a bundle says it left out must be something that may stay out, and carry the digest of the manifest."""
+def _left_out_problems(
+    folder: str, artifact: Artifact, left_out: Mapping[str, object]
+) -> list[Problem]:
+    """What a bundle says it left out must be something that may stay out, and carry the digest of
+    the manifest.
+    """
     problems: list[Problem] = []
     for name, digest in {**artifact.manifest.files, **artifact.manifest.observations}.items():
         entry = left_out.get(f"{folder}/{name}")
         if entry is not None and not reason_to_leave_out(
-            artifact.kind, name, include_weights=False, include_token_shards=False, include_replay=False
+            artifact.kind,
+            name,
+            include_weights=False,
+            include_token_shards=False,
+            include_replay=False,
         ):
-            problems.append(Problem(f"{folder}/{name}: was left out, and is evidence that may not be"))
+            problems.append(
+                Problem(f"{folder}/{name}: was left out, and is evidence that may not be")
+            )
         if entry is not None and getattr(entry, "sha256", None) != digest.sha256:
-            problems.append(Problem(f"{folder}/{name}: {CONTENTS} and the manifest state different digests"))
+            problems.append(
+                Problem(f"{folder}/{name}: {CONTENTS} and the manifest state different digests")
+            )
     return problems
 
 
@@ -309,47 +419,88 @@ def _count_inputs(artifacts: Mapping[str, Artifact]) -> int:
     return sum(len(artifact.manifest.inputs) for artifact in artifacts.values())
 
 
-def _contents_problems(run: RunDir, artifacts: dict[str, Artifact], contents: BundleContents) -> list[Problem]:
-    """bundle.json against the artifacts: their digests, what is missing, the evidence digest, the verdict."""
+def _contents_problems(
+    run: RunDir, artifacts: dict[str, Artifact], contents: BundleContents
+) -> list[Problem]:
+    """bundle.json against the artifacts: their digests, what is missing, the evidence digest, the
+    verdict.
+    """
     folders = {place.kind: place.folder for place in PLACES}
-    here = {kind: ArtifactEntry(folder=folders[kind], digest=artifact.digest) for kind, artifact in artifacts.items()}
+    here = {
+        kind: ArtifactEntry(folder=folders[kind], digest=artifact.digest)
+        for kind, artifact in artifacts.items()
+    }
     kinds = sorted(set(here) | set(contents.artifacts))
     problems = [
-        Problem(f"{kind}: {CONTENTS} states another digest") for kind in kinds if here.get(kind) != contents.artifacts.get(kind)
+        Problem(f"{kind}: {CONTENTS} states another digest")
+        for kind in kinds
+        if here.get(kind) != contents.artifacts.get(kind)
     ]
     logs = run.root / "logs"
     lacking = missing_evidence(run, artifacts, logs if logs.is_dir() else None, run.root)
-    problems += [Problem(f"{p.what}; {CONTENTS} does not say so") for p in lacking if p.what not in contents.missing]
-    observed = {f"{folders[kind]}/{name}" for kind, found in artifacts.items() for name in found.manifest.observations}
-    listed = observed | {f"{folders[kind]}/{name}" for kind, found in artifacts.items() for name in found.manifest.files}
+    problems += [
+        Problem(f"{p.what}; {CONTENTS} does not say so")
+        for p in lacking
+        if p.what not in contents.missing
+    ]
+    observed = {
+        f"{folders[kind]}/{name}"
+        for kind, found in artifacts.items()
+        for name in found.manifest.observations
+    }
+    listed = observed | {
+        f"{folders[kind]}/{name}"
+        for kind, found in artifacts.items()
+        for name in found.manifest.files
+    }
     unknown = sorted(set(contents.left_out) - listed)
-    problems += [Problem(f"{CONTENTS}: calls {name} left out, which no manifest lists") for name in unknown]
+    problems += [
+        Problem(f"{CONTENTS}: calls {name} left out, which no manifest lists") for name in unknown
+    ]
     if set(contents.observations) != observed:
         problems.append(Problem(f"{CONTENTS}: states other observations than the manifests list"))
     if contents.strict and contents.missing:
         problems.append(Problem(f"{CONTENTS}: calls itself strict, yet lacks evidence"))
     verdict, digest = _stated(run, artifacts)
     if digest != contents.evidence_digest:
-        problems.append(Problem(f"{CONTENTS}: states another evidence digest than its artifacts give"))
+        problems.append(
+            Problem(f"{CONTENTS}: states another evidence digest than its artifacts give")
+        )
     if verdict != contents.verdict:
-        problems.append(Problem(f"{CONTENTS}: states the verdict {contents.verdict}, the artifacts say {verdict}"))
+        problems.append(
+            Problem(
+                f"{CONTENTS}: states the verdict {contents.verdict}, the artifacts say {verdict}"
+            )
+        )
     return problems
 
 
-# ---- the claims, computed again --------------------------------------------------------------------------------------
+# ---- the claims, computed again ------------------------------------------------------------------
 
 
-def _check_facts(run: RunDir, artifacts: dict[str, Artifact], follows: tuple[Follow, ...]) -> VerifyCheck:
+def _check_facts(
+    run: RunDir, artifacts: dict[str, Artifact], follows: tuple[Follow, ...]
+) -> VerifyCheck:
     """The facts of every artifact against its files, its inputs and the settings."""
     count = sum(follow.kind in artifacts for follow in follows)
     problems = compared("facts", lambda: facts_problems(_config(run), artifacts, follows))
     return VerifyCheck("facts from files", count, tuple(problems))
 
 
-def _check_claims(run: RunDir, artifacts: dict[str, Artifact], recompute: Recompute) -> list[VerifyCheck]:
+def _check_claims(
+    run: RunDir, artifacts: dict[str, Artifact], recompute: Recompute
+) -> list[VerifyCheck]:
     steps: list[tuple[str, tuple[str, ...], Callable[[], list[Problem]]]] = [
-        ("scores from replies", ("scores", "rows", "benchmarks", "honesty"), lambda: _scores_problems(artifacts, recompute)),
-        ("preflight verdict", ("preflight", *PREFLIGHT_INPUTS), lambda: _preflight_problems(run, artifacts)),
+        (
+            "scores from replies",
+            ("scores", "rows", "benchmarks", "honesty"),
+            lambda: _scores_problems(artifacts, recompute),
+        ),
+        (
+            "preflight verdict",
+            ("preflight", *PREFLIGHT_INPUTS),
+            lambda: _preflight_problems(run, artifacts),
+        ),
         ("gate verdict", ("gate", *GATE_INPUTS), lambda: _gate_problems(run, artifacts)),
         ("summary", ("summary",), lambda: _summary_problems(run, artifacts)),
     ]
@@ -359,20 +510,35 @@ def _check_claims(run: RunDir, artifacts: dict[str, Artifact], recompute: Recomp
             continue  # a run that stopped before makes no such claim
         lacking = [kind for kind in needed if kind not in artifacts]
         if lacking:
-            checks.append(VerifyCheck(name, 0, (Problem(f"{name}: cannot be computed again without {', '.join(lacking)}"),)))
+            checks.append(
+                VerifyCheck(
+                    name,
+                    0,
+                    (Problem(f"{name}: cannot be computed again without {', '.join(lacking)}"),),
+                )
+            )
         else:
             checks.append(VerifyCheck(name, 1, tuple(compared(name, compare))))
     return checks
 
 
 def _scores_problems(artifacts: Mapping[str, Artifact], recompute: Recompute) -> list[Problem]:
-    again = recompute(artifacts["scores"], artifacts["rows"], artifacts["benchmarks"], artifacts["honesty"])
-    return differences("scores", plain(facts_of(artifacts["scores"], ScoresFacts)), plain(again), "the replies give")
+    again = recompute(
+        artifacts["scores"], artifacts["rows"], artifacts["benchmarks"], artifacts["honesty"]
+    )
+    return differences(
+        "scores",
+        plain(facts_of(artifacts["scores"], ScoresFacts)),
+        plain(again),
+        "the replies give",
+    )
 
 
 def _preflight_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
     config = _config(run)
-    report = decide_preflight(preflight_evidence(**{kind: artifacts[kind] for kind in PREFLIGHT_INPUTS}, config=config))
+    report = decide_preflight(
+        preflight_evidence(**{kind: artifacts[kind] for kind in PREFLIGHT_INPUTS}, config=config)
+    )
     stated = plain(facts_of(artifacts["preflight"], PreflightFacts))
     problems = differences("preflight", stated, plain(preflight_facts(report)), "the facts give")
     pages = {"preflight.json": pretty_json(report), "preflight.md": preflight_page(report).encode()}
@@ -380,11 +546,18 @@ def _preflight_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[
 
 
 def _gate_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
-    """The verdict again. The number of changed files is the one that the gate counted: what changed since is counted above."""
+    """The verdict again.
+
+    The number of changed files is the one that the gate counted: what changed since is counted
+    above.
+    """
     config = _config(run)
     evidence = gate_evidence(**{kind: artifacts[kind] for kind in GATE_INPUTS}, config=config)
     stated = facts_of(artifacts["gate"], GateFacts)
-    changed = next((finding.measured for finding in stated.findings if finding.name == "evidence_untouched"), None)
+    changed = next(
+        (finding.measured for finding in stated.findings if finding.name == "evidence_untouched"),
+        None,
+    )
     evidence = replace(evidence, changed_files=int(changed) if changed is not None else None)
     report = decide_release(evidence)
     problems = differences("gate", plain(stated), plain(gate_facts(report)), "the facts give")

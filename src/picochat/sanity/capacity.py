@@ -1,9 +1,12 @@
-"""What this device gives a scale: real optimizer steps at its shapes, timed. The basis of forecast and memory check.
+"""What this device gives a scale: real optimizer steps at its shapes, timed. The basis of forecast
+and memory check.
 
-The steps are those of training (train/engine.py): rows from the feed, forward, backward, optimizer, centring, and a smaller
-micro-batch where the whole step does not fit. The first ones, which compile and allocate, are not timed. On a GPU the device
-keeps the time and nobody waits for it between steps; on a CPU a time budget bounds their number. Also timed, once: the forward
-pass of an evaluation, and the copy of the training state for which a step waits. Says nothing about preparing data.
+The steps are those of training (train/engine.py): rows from the feed, forward, backward, optimizer,
+centring, and a smaller micro-batch where the whole step does not fit. The first ones, which compile
+and allocate, are not timed. On a GPU the device keeps the time and nobody waits for it between
+steps; on a CPU a time budget bounds their number. Also timed, once: the forward pass of an
+evaluation, and the copy of the training state for which a step waits. Says nothing about preparing
+data.
 """
 
 from __future__ import annotations
@@ -28,16 +31,20 @@ from picochat.train.held_out import rows_per_forward, summed_loss
 
 WARM_UP_STEPS = {"cuda": 3, "cpu": 1}
 CPU_BUDGET_S = 4.0
-"""For the timed steps of a CPU, and for one of them: a step of a GPU's scale can take minutes there."""
+"""For the timed steps of a CPU, and for one of them: a step of a GPU's scale can take minutes
+there.
+"""
 TIMED_FORWARDS = 3
 MEASURED_LR_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """`tokens_per_second`: of the median step, with those that one step in ten is slower and faster than; None where no step fits.
+    """`tokens_per_second`: of the median step, with those that one step in ten is slower and faster
+    than; None where no step fits.
 
-    `sequences`: of a measured step; `micro_batch`: of its forward-backward passes. `compile_s`: what the first step took longer.
+    `sequences`: of a measured step; `micro_batch`: of its forward-backward passes. `compile_s`:
+    what the first step took longer.
     """
 
     sequences: int
@@ -75,28 +82,49 @@ class Stopwatch:
         """Between each mark and the next. Waits until the device has come to the last."""
         if self._cuda:
             torch.cuda.synchronize()
-            return [a.elapsed_time(b) / 1000 for a, b in zip(self._events, self._events[1:], strict=False)]
+            return [
+                a.elapsed_time(b) / 1000
+                for a, b in zip(self._events, self._events[1:], strict=False)
+            ]
         return [b - a for a, b in zip(self._times, self._times[1:], strict=False)]
 
 
-def measured_step(train: TrainConfig, model: ModelConfig, vocab_size: int, device: torch.device) -> TrainConfig:
-    """The settings with as many sequences in a step as can be measured: all on a GPU, on a CPU what its budget holds."""
+def measured_step(
+    train: TrainConfig, model: ModelConfig, vocab_size: int, device: torch.device
+) -> TrainConfig:
+    """The settings with as many sequences in a step as can be measured: all on a GPU, on a CPU what
+    its budget holds.
+    """
     if device.type == "cuda":
         return train
-    rows = int(CPU_BUDGET_S * ASSUMED_CPU_FLOPS / (flops_per_token(model, vocab_size) * model.context))
-    return train.model_copy(update={"sequences_per_step": min(train.sequences_per_step, max(1, rows))})
+    rows = int(
+        CPU_BUDGET_S * ASSUMED_CPU_FLOPS / (flops_per_token(model, vocab_size) * model.context)
+    )
+    return train.model_copy(
+        update={"sequences_per_step": min(train.sequences_per_step, max(1, rows))}
+    )
 
 
 def measure_capacity(
-    model: ModelConfig, vocab_size: int, train: TrainConfig, compute: Compute, feed: Feed, steps: int
+    model: ModelConfig,
+    vocab_size: int,
+    train: TrainConfig,
+    compute: Compute,
+    feed: Feed,
+    steps: int,
 ) -> Capacity:
-    """Up to `steps` timed steps of `train` on the rows of `feed`. Out of memory is a result, not an error."""
+    """Up to `steps` timed steps of `train` on the rows of `feed`.
+
+    Out of memory is a result, not an error.
+    """
     try:
         gpt = GPT(model, vocab_size)
         initialise(gpt, seed=0)
         centre_(gpt)
         gpt.to(compute.device)
-        return _measure(gpt, Engine(gpt, train, compute, fixed_shape=feed.fixed_shape), train, feed, steps)
+        return _measure(
+            gpt, Engine(gpt, train, compute, fixed_shape=feed.fixed_shape), train, feed, steps
+        )
     except (torch.OutOfMemoryError, HostProblem):
         torch.cuda.empty_cache()
         return Capacity(train.sequences_per_step, free_memory_share=0.0)
@@ -167,10 +195,14 @@ def _copy_s(tensors: dict[str, Tensor]) -> float:
 
 
 def free_share_at_peak(device: torch.device) -> float | None:
-    """Share of memory that is left at the peak: of the card on a GPU, of the machine's available memory on a CPU."""
+    """Share of memory that is left at the peak: of the card on a GPU, of the machine's available
+    memory on a CPU.
+    """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return max(0.0, (free + torch.cuda.memory_reserved() - torch.cuda.max_memory_reserved()) / total)
+        return max(
+            0.0, (free + torch.cuda.memory_reserved() - torch.cuda.max_memory_reserved()) / total
+        )
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:

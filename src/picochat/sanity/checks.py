@@ -1,7 +1,9 @@
-"""Does this host train right, and how fast: one table of tests, each of which runs something that can fail.
+"""Does this host train right, and how fast: one table of tests, each of which runs something that
+can fail.
 
-The tests use a small model of the real block, so that they take seconds; `scale_capacity` alone runs the real scale.
-A test that cannot run here is `skipped` with its reason and never counted as passed. Writes nothing: see report.py.
+The tests use a small model of the real block, so that they take seconds; `scale_capacity` alone
+runs the real scale. A test that cannot run here is `skipped` with its reason and never counted as
+passed. Writes nothing: see report.py.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ SANITY: tuple[SanityTest, ...] = (
 
 
 def run_sanity(
-    context: Context, say_result: Callable[[SanityResult], None], table: tuple[SanityTest, ...] = SANITY
+    context: Context,
+    say_result: Callable[[SanityResult], None],
+    table: tuple[SanityTest, ...] = SANITY,
 ) -> list[SanityResult]:
     """Every test of the table, in order. A test that raises has failed, with what it said."""
     results: list[SanityResult] = []
@@ -51,7 +55,9 @@ def run_sanity(
             result = test.run(context)
         except (RuntimeError, PicochatError) as error:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            result = SanityResult(name=test.name, status="fail", measured=None, bound="", message=text)
+            result = SanityResult(
+                name=test.name, status="fail", measured=None, bound="", message=text
+            )
         results.append(result.model_copy(update={"seconds": time.monotonic() - started}))
         say_result(results[-1])
     return results

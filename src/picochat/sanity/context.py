@@ -1,4 +1,6 @@
-"""What the sanity tests share: the parts under test, a small model of the real block, and how a result is stated."""
+"""What the sanity tests share: the parts under test, a small model of the real block, and how a
+result is stated.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from picochat.scales import Scale
 from picochat.tokens.batches import Indices, rows_of_step
 from picochat.train.feed import DeviceFeed, Feed
 
-SMALL = ModelConfig(context=64, layers=2, width=128, heads=4, kv_heads=2, head_width=32, mlp_width=256)
+SMALL = ModelConfig(
+    context=64, layers=2, width=128, heads=4, kv_heads=2, head_width=32, mlp_width=256
+)
 VOCAB = 512
 ROWS = 8
 """Of every compiled step of the small model: one shape is compiled once."""
@@ -46,7 +50,10 @@ def small_model(seed: int) -> GPT:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the tests look at: the package's own. A wrong one in its place must make its row fail."""
+    """What the tests look at: the package's own.
+
+    A wrong one in its place must make its row fail.
+    """
 
     model: Callable[[int], GPT] = small_model
     optimizer: Callable[..., Optimizer] = Optimizer
@@ -56,7 +63,11 @@ class Parts:
 
 @dataclass(frozen=True)
 class Context:
-    """What the tests run on. `scale`: whose real shape is measured, where one was asked for; `gpu_hour_usd`: for its forecast."""
+    """What the tests run on.
+
+    `scale`: whose real shape is measured, where one was asked for; `gpu_hour_usd`: for its
+    forecast.
+    """
 
     compute: Compute
     runtime: RuntimeConfig
@@ -77,14 +88,18 @@ class Context:
 
 
 def random_rows(rows: int, seed: int) -> torch.Tensor:
-    return torch.randint(0, VOCAB, (rows, SMALL.context + 1), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        0, VOCAB, (rows, SMALL.context + 1), generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def at_most(name: str, measured: float, bound: float, message: str) -> SanityResult:
     """Pass where `measured` is a number at most `bound`."""
     status: Literal["pass", "fail"] = "pass" if measured <= bound else "fail"
     finite = measured if math.isfinite(measured) else None
-    return SanityResult(name=name, status=status, measured=finite, bound=f"<= {bound:g}", message=message)
+    return SanityResult(
+        name=name, status=status, measured=finite, bound=f"<= {bound:g}", message=message
+    )
 
 
 def skipped(name: str, reason: str) -> SanityResult:

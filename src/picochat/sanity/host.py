@@ -1,7 +1,8 @@
-"""The host stage of a run: the chosen attention and real steps of this scale on this device, before anything is trained.
+"""The host stage of a run: the chosen attention and real steps of this scale on this device, before
+anything is trained.
 
-Everything it finds is an observation. The forecast of hours and dollars, the memory check and the backend check of the
-preflight read it. Sanity states the same facts of a scale without a run.
+Everything it finds is an observation. The forecast of hours and dollars, the memory check and the
+backend check of the preflight read it. Sanity states the same facts of a scale without a run.
 """
 
 from __future__ import annotations
@@ -24,9 +25,15 @@ TIMED_STEPS = 30
 
 
 def measure_host(
-    shards: Artifact, tokenizer: Artifact, model: ModelConfig, base: TrainConfig, runtime: RuntimeConfig, draft: Draft
+    shards: Artifact,
+    tokenizer: Artifact,
+    model: ModelConfig,
+    base: TrainConfig,
+    runtime: RuntimeConfig,
+    draft: Draft,
 ) -> None:
-    """Write host.json (HostFacts). A backend that does not work is written down, for the preflight to judge.
+    """Write host.json (HostFacts). A backend that does not work is written down, for the preflight
+    to judge.
 
     Of several processes the first one measures alone, with its share of a step's rows.
     """
@@ -42,14 +49,21 @@ def measure_host(
         problem = error.what
     stream = open_shards(shards).train
     if compute is not None and stream.row_count(model.context) > 0:
-        own = base.model_copy(update={"sequences_per_step": max(1, base.sequences_per_step // devices)})
+        own = base.model_copy(
+            update={"sequences_per_step": max(1, base.sequences_per_step // devices)}
+        )
         capacity = capacity_on(stream, model, vocab_size, own, compute)
     facts = host_facts(runtime, compute, problem, capacity, draft.folder, devices)
     write_json(draft.observation("host.json"), facts)
 
 
 def capacity_on(
-    stream: TokenStream, model: ModelConfig, vocab_size: int, base: TrainConfig, compute: Compute, steps: int = TIMED_STEPS
+    stream: TokenStream,
+    model: ModelConfig,
+    vocab_size: int,
+    base: TrainConfig,
+    compute: Compute,
+    steps: int = TIMED_STEPS,
 ) -> Capacity:
     """Real steps on rows of this stream, fed as training feeds them."""
     train = measured_step(base, model, vocab_size, compute.device)
@@ -68,7 +82,10 @@ def host_facts(
     folder: Path,
     devices: int,
 ) -> HostFacts:
-    """What was found, as it is recorded. `folder`: on the disk that the run will fill; `devices`: as fast as the one measured."""
+    """What was found, as it is recorded.
+
+    `folder`: on the disk that the run will fill; `devices`: as fast as the one measured.
+    """
     found = capacity or Capacity(0)
 
     def of_all(rate: float | None) -> float | None:
@@ -79,7 +96,9 @@ def host_facts(
         attention_backend=compute.backend if compute else runtime.attention_backend,
         attention_error=compute.attention_error if compute else None,
         attention_problem=problem,
-        attention_ways=[tried.line() for tried in compute.choice.tried] if compute and compute.choice else [],
+        attention_ways=(
+            [tried.line() for tried in compute.choice.tried] if compute and compute.choice else []
+        ),
         devices=devices,
         tokens_per_second=of_all(found.tokens_per_second),
         tokens_per_second_low=of_all(found.tokens_per_second_low),
@@ -100,4 +119,8 @@ def host_facts(
 
 def device_name(runtime: RuntimeConfig, machine: MachineRecord) -> str:
     """The GPU's line from its driver's tool, or the processor and its cores."""
-    return machine.gpus[0] if runtime.device == "cuda" and machine.gpus else f"{machine.cpu}, {machine.cores} cores"
+    return (
+        machine.gpus[0]
+        if runtime.device == "cuda" and machine.gpus
+        else f"{machine.cpu}, {machine.cores} cores"
+    )

@@ -1,4 +1,6 @@
-"""Sanity tests of arithmetic: the same function must come out whichever kernel, precision, cache or compiler computes it."""
+"""Sanity tests of arithmetic: the same function must come out whichever kernel, precision, cache or
+compiler computes it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,16 @@ from picochat.model.backends import LARGEST_ATTENTION_ERROR, Setting, select_ker
 from picochat.model.gpt import GPT, Cache
 from picochat.model.weights import CheckpointInfo
 from picochat.release.model_folder import TokenizerFiles, read_tokenizer
-from picochat.sanity.context import ROWS, SMALL, VOCAB, Context, SanityResult, at_most, random_rows, skipped
+from picochat.sanity.context import (
+    ROWS,
+    SMALL,
+    VOCAB,
+    Context,
+    SanityResult,
+    at_most,
+    random_rows,
+    skipped,
+)
 from picochat.tokens.tokenizer import chat_template
 from picochat.tokens.tokenizer import train as train_tokenizer_on
 
@@ -23,7 +34,9 @@ NO_COMPILE = "not asked for; --include-compile runs it"
 
 
 def attention_backend(context: Context) -> SanityResult:
-    """The chosen backend's error; every way that this machine has is listed beside it, with its time."""
+    """The chosen backend's error; every way that this machine has is listed beside it, with its
+    time.
+    """
     compute, choice = context.compute, context.compute.choice
     tried = choice.tried if choice and choice.asked == "auto" else []
     if not any(one.seconds for one in tried):
@@ -35,16 +48,24 @@ def attention_backend(context: Context) -> SanityResult:
         "attention_backend",
         math.nan if error is None else error,
         LARGEST_ATTENTION_ERROR,
-        f"{compute.backend}{' with repeated heads' if compute.repeat_heads else ''} in {context.runtime.precision} against float32 "
-        f"math, forward and backward. Tried: {'; '.join(one.line() for one in tried)}",
+        f"{compute.backend}{' with repeated heads' if compute.repeat_heads else ''} in"
+        f" {context.runtime.precision} against float32 math, forward and backward. Tried:"
+        f" {'; '.join(one.line() for one in tried)}",
     )
 
 
 def initial_loss(context: Context) -> SanityResult:
     model = context.small_model(0)
     block = random_rows(ROWS, 1).to(context.compute.device)
-    loss = model.loss_sum(block[:, :-1], block[:, 1:], context.compute.dtype).item() / (ROWS * SMALL.context)
-    return at_most("initial_loss", abs(loss - math.log(VOCAB)), 0.5, f"|loss - ln V| of an untrained model; loss {loss:.3f}")
+    loss = model.loss_sum(block[:, :-1], block[:, 1:], context.compute.dtype).item() / (
+        ROWS * SMALL.context
+    )
+    return at_most(
+        "initial_loss",
+        abs(loss - math.log(VOCAB)),
+        0.5,
+        f"|loss - ln V| of an untrained model; loss {loss:.3f}",
+    )
 
 
 def precision_backward(context: Context) -> SanityResult:
@@ -56,7 +77,10 @@ def precision_backward(context: Context) -> SanityResult:
     exact_products = compute.device.type == "cpu" or context.runtime.matmul_precision == "highest"
     bound = 1e-4 if compute.dtype == torch.float32 and exact_products else 3e-2
     return at_most(
-        "precision_backward", error, bound, f"relative error of all gradients in {context.runtime.precision} against float64"
+        "precision_backward",
+        error,
+        bound,
+        f"relative error of all gradients in {context.runtime.precision} against float64",
     )
 
 
@@ -86,9 +110,19 @@ def kv_cache_equivalence(context: Context) -> SanityResult:
             cache.valid_BS = valid[:, :end]
             parts.append(model(shifted[:, end - 1 : end], torch.float32, cache))
         cached = torch.cat(parts, dim=1)
-        error = max(_relative(cached[row, o:], model(ids[row : row + 1, : 24 - o])[0]) for row, o in enumerate((0, 5)))
-    bound = 1e-4 if context.runtime.matmul_precision == "highest" or ids.device.type == "cpu" else 1e-2
-    return at_most("kv_cache_equivalence", error, bound, "logits through the cache, one row padded, against a full forward")
+        error = max(
+            _relative(cached[row, o:], model(ids[row : row + 1, : 24 - o])[0])
+            for row, o in enumerate((0, 5))
+        )
+    bound = (
+        1e-4 if context.runtime.matmul_precision == "highest" or ids.device.type == "cpu" else 1e-2
+    )
+    return at_most(
+        "kv_cache_equivalence",
+        error,
+        bound,
+        "logits through the cache, one row padded, against a full forward",
+    )
 
 
 def _relative(got: Tensor, want: Tensor) -> float:
@@ -114,7 +148,12 @@ def torch_compile(context: Context) -> SanityResult:
         results.append(torch.cat([loss.detach().float().reshape(1), _gradients(model)]))
     bound = 1e-4 if dtype == torch.float32 else 3e-2
     error = float((results[0] - results[1]).norm() / results[0].norm())
-    return at_most("torch_compile", error, bound, "relative difference of compiled and eager loss and gradients")
+    return at_most(
+        "torch_compile",
+        error,
+        bound,
+        "relative difference of compiled and eager loss and gradients",
+    )
 
 
 def compiled_optimizer(context: Context) -> SanityResult:
@@ -126,7 +165,12 @@ def compiled_optimizer(context: Context) -> SanityResult:
     error = float((compiled - eager).norm() / (eager - before).norm())
     # On a GPU the iterations run in bfloat16, and the compiler rounds less often.
     bound = 5e-2 if context.compute.device.type == "cuda" else 1e-3
-    return at_most("compiled_optimizer", error, bound, "difference of compiled and eager steps, as a share of the steps")
+    return at_most(
+        "compiled_optimizer",
+        error,
+        bound,
+        "difference of compiled and eager steps, as a share of the steps",
+    )
 
 
 def _stepped(context: Context, compiled: bool) -> Tensor:
@@ -141,23 +185,34 @@ def _stepped(context: Context, compiled: bool) -> Tensor:
 
 
 def export_parity(context: Context) -> SanityResult:
-    """The export of a small model and its tokenizer, read back by transformers, gives the same logits and ids."""
+    """The export of a small model and its tokenizer, read back by transformers, gives the same
+    logits and ids.
+    """
     from picochat.release.parity import BOUNDS, compare_export, reader_installed
 
     if not reader_installed():
         return skipped("export_parity", "transformers is not installed; pip install 'picochat[hf]'")
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = _small_tokenizer(Path(folder))
-        info = CheckpointInfo(model=SMALL, vocab_size=VOCAB, tokenizer_digest=tokenizer.digest, stage="sft", step=0)
+        info = CheckpointInfo(
+            model=SMALL, vocab_size=VOCAB, tokenizer_digest=tokenizer.digest, stage="sft", step=0
+        )
         report = compare_export(context.parts.model(0), info, tokenizer, None)
-    error = report.largest_relative_difference if report.texts_equal and report.chat_equal else math.inf
+    error = (
+        report.largest_relative_difference if report.texts_equal and report.chat_equal else math.inf
+    )
     return at_most(
-        "export_parity", error, BOUNDS["float32"], f"largest relative logit difference, read back by {report.reader}"
+        "export_parity",
+        error,
+        BOUNDS["float32"],
+        f"largest relative logit difference, read back by {report.reader}",
     )
 
 
 def _small_tokenizer(folder: Path) -> TokenizerFiles:
     """A tokenizer of VOCAB entries, trained on help texts that Python ships."""
-    (folder / "tokenizer.json").write_bytes(train_tokenizer_on(list(pydoc_data.topics.topics.values())[:20], VOCAB))
+    (folder / "tokenizer.json").write_bytes(
+        train_tokenizer_on(list(pydoc_data.topics.topics.values())[:20], VOCAB)
+    )
     (folder / "chat_template.jinja").write_text(chat_template(), encoding="utf-8")
     return read_tokenizer(folder / "tokenizer.json")

@@ -57,7 +57,9 @@ def sanity(request: SanityRequest) -> SanityReport:
         request.min_free_share,
         request.gpu_hour_usd,
     )
-    request.out_dir.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is better known before the tests
+    request.out_dir.mkdir(
+        parents=True, exist_ok=True
+    )  # a place that cannot be written is better known before the tests
     results = run_sanity(context, lambda result: say(line_of(result)))
     report = SanityReport(results, request.out_dir)
     _write(report, request)
@@ -66,7 +68,9 @@ def sanity(request: SanityRequest) -> SanityReport:
 
 def line_of(result: SanityResult) -> str:
     measured = "" if result.measured is None else f"{result.measured:.3g} {result.bound}"
-    return f"{result.status:8} {result.name:22} {measured:24} {result.message} ({result.seconds:.1f}s)"
+    return (
+        f"{result.status:8} {result.name:22} {measured:24} {result.message} ({result.seconds:.1f}s)"
+    )
 
 
 def _write(report: SanityReport, request: SanityRequest) -> None:
@@ -83,11 +87,16 @@ def _write(report: SanityReport, request: SanityRequest) -> None:
     lines = [
         f"# Sanity: {record['status']}",
         "",
-        f"{device_name(request.runtime, machine)}; torch {machine.versions.get('torch', '?')}; {request.runtime.precision}",
+        (
+            f"{device_name(request.runtime, machine)}; torch {machine.versions.get('torch', '?')};"
+            f" {request.runtime.precision}"
+        ),
         "",
     ]
     lines += ["| status | test | measured | bound | what |", "|---|---|---|---|---|"]
     for result in report.results:
         measured = "" if result.measured is None else f"{result.measured:.3g}"
-        lines.append(f"| {result.status} | {result.name} | {measured} | {result.bound} | {result.message} |")
+        lines.append(
+            f"| {result.status} | {result.name} | {measured} | {result.bound} | {result.message} |"
+        )
     write_atomic(request.out_dir / "preh100_sanity.md", ("\n".join(lines) + "\n").encode())

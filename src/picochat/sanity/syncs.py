@@ -1,8 +1,10 @@
-"""Calls for which the host would wait for the device: a training step has none, or the device idles while Python catches up.
+"""Calls for which the host would wait for the device: a training step has none, or the device idles
+while Python catches up.
 
-On a GPU torch itself refuses them, whatever they are called. On a CPU nothing waits, so the calls that would are looked for by
-name among all that Python asks of torch; what a CPU kernel does inside itself says nothing about a GPU's and is left out. Does
-not see values that Python reads from memory without asking torch (`tolist`, `numpy`), nor what a compiled graph calls.
+On a GPU torch itself refuses them, whatever they are called. On a CPU nothing waits, so the calls
+that would are looked for by name among all that Python asks of torch; what a CPU kernel does inside
+itself says nothing about a GPU's and is left out. Does not see values that Python reads from memory
+without asking torch (`tolist`, `numpy`), nor what a compiled graph calls.
 """
 
 from __future__ import annotations
@@ -15,7 +17,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 WAITING_CALLS = frozenset(
     f"aten::{name}"
-    for name in ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2", "bincount")
+    for name in (
+        "_local_scalar_dense",
+        "is_nonzero",
+        "nonzero",
+        "masked_select",
+        "equal",
+        "_unique2",
+        "bincount",
+    )
 )
 """Operators whose result, or its shape, the host must know."""
 
@@ -33,7 +43,9 @@ class _CallsByName(TorchDispatchMode):
 
 
 def host_syncs(work: Callable[[], object], device: torch.device) -> list[str]:
-    """What in `work` makes the host wait for the device, sorted by name; on a GPU the first that was refused."""
+    """What in `work` makes the host wait for the device, sorted by name; on a GPU the first that
+    was refused.
+    """
     if device.type == "cuda":
         return _refused(work)
     with _CallsByName() as seen:

@@ -1,8 +1,10 @@
-"""The skill "math": adding, taking away and multiplying small whole numbers, in words and as a short story.
+"""The skill "math": adding, taking away and multiplying small whole numbers, in words and as a
+short story.
 
-An item is an operation with its number pair. The digit tables (7 + 8, 15 - 8, 7 x 8) are taught whole, as in school, and
-are never asked in eval; so no SFT prompt and no SFT working states a held-out sum or product (docs/decisions/0026). Numbers
-stay below 160. No fractions, no negative numbers, no division.
+An item is an operation with its number pair. The digit tables (7 + 8, 15 - 8, 7 x 8) are taught
+whole, as in school, and are never asked in eval; so no SFT prompt and no SFT working states a
+held-out sum or product (docs/decisions/0026). Numbers stay below 160. No fractions, no negative
+numbers, no division.
 """
 
 from __future__ import annotations
@@ -11,7 +13,15 @@ import random
 from dataclasses import dataclass
 from functools import lru_cache
 
-from picochat.skills.question import AnswerStyle, Question, Split, draw, share_rows, side_of, with_final_answer
+from picochat.skills.question import (
+    AnswerStyle,
+    Question,
+    Split,
+    draw,
+    share_rows,
+    side_of,
+    with_final_answer,
+)
 
 HELD_OUT_SHARE = 0.3
 STAGES: dict[str, float] = {
@@ -24,10 +34,15 @@ STAGES: dict[str, float] = {
     "multiply_small": 0.14,
     "removal_story": 0.10,
 }
-CATEGORIES = {"add": "bench_math_addition", "subtract": "bench_math_subtraction", "multiply": "bench_math_multiplication"}
+CATEGORIES = {
+    "add": "bench_math_addition",
+    "subtract": "bench_math_subtraction",
+    "multiply": "bench_math_multiplication",
+}
 SIGNS = {"add": "+", "subtract": "-", "multiply": "x"}
 
-# Eval wordings have at least six words, so that the contamination scan can look for each prompt as a whole.
+# Eval wordings have at least six words, so that the contamination scan can look for each prompt as
+# a whole.
 WORDINGS: dict[Split, dict[str, tuple[str, ...]]] = {
     "sft": {
         "add": (
@@ -101,7 +116,18 @@ NAMES: dict[Split, tuple[str, ...]] = {
     "eval": ("Olga", "Ravi", "Chen", "Lucy", "Omar", "Kate"),
 }
 THINGS: dict[Split, tuple[str, ...]] = {
-    "sft": ("apples", "books", "coins", "cards", "eggs", "pens", "balls", "cups", "stamps", "shells"),
+    "sft": (
+        "apples",
+        "books",
+        "coins",
+        "cards",
+        "eggs",
+        "pens",
+        "balls",
+        "cups",
+        "stamps",
+        "shells",
+    ),
     "eval": ("lemons", "candles", "buttons", "marbles", "plates", "tickets"),
 }
 
@@ -120,11 +146,16 @@ class Sum:
 
     @property
     def answer(self) -> int:
-        return {"add": self.a + self.b, "subtract": self.a - self.b, "multiply": self.a * self.b}[self.operation]
+        return {"add": self.a + self.b, "subtract": self.a - self.b, "multiply": self.a * self.b}[
+            self.operation
+        ]
 
 
 def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list[Question]:
-    """`count` questions over the stages by their weights. Raises WrongUsage where a stage has too few items."""
+    """`count` questions over the stages by their weights.
+
+    Raises WrongUsage where a stage has too few items.
+    """
     questions: list[Question] = []
     for stage, rows in share_rows(count, STAGES).items():
         questions += _stage_questions(rows, stage, split, seed, answer_style)
@@ -132,24 +163,37 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
 
 
 def practise(rng: random.Random) -> tuple[str, str]:
-    """(prompt, reply with its working) of the SFT side: stages by their weights, wordings evenly. Items may come again."""
+    """(prompt, reply with its working) of the SFT side: stages by their weights, wordings evenly.
+
+    Items may come again.
+    """
     stage = rng.choices(_STAGE_NAMES, _STAGE_WEIGHTS)[0]
     entry = rng.choice(sums_of("sft", stage))
     if stage == "removal_story":
-        return _story_text(entry, rng.randrange(len(STORIES["sft"]) * len(NAMES["sft"])), "sft"), _reply(entry, False)
+        return _story_text(
+            entry, rng.randrange(len(STORIES["sft"]) * len(NAMES["sft"])), "sft"
+        ), _reply(entry, False)
     wording = rng.randrange(2 * len(WORDINGS["sft"]["add"]))
     return _plain_text(entry, wording, "sft"), _reply(entry, _is_turned(entry, wording, "sft"))
 
 
 def drill(rng: random.Random) -> str:
-    """A sum of the SFT side with its working and its answer on one line: `47 + 38: 7+8=15, 4+3+1=8. 85`."""
+    """A sum of the SFT side with its working and its answer on one line: `47 + 38: 7+8=15, 4+3+1=8.
+    85`.
+    """
     entry = rng.choice(sums_of("sft", rng.choices(_STAGE_NAMES, _STAGE_WEIGHTS)[0]))
-    a, b = (entry.b, entry.a) if entry.operation != "subtract" and rng.random() < 0.5 else (entry.a, entry.b)
+    a, b = (
+        (entry.b, entry.a)
+        if entry.operation != "subtract" and rng.random() < 0.5
+        else (entry.a, entry.b)
+    )
     return f"{a} {SIGNS[entry.operation]} {b}: {working(entry.operation, a, b)} {entry.answer}"
 
 
 def table_fact(rng: random.Random) -> str:
-    """A line of the tables that every working is made of: `7+8=15`, `4+3+1=8`, `13-8=5`, `5-2-1=2`, `7x3=21`, `1x3+2=5`."""
+    """A line of the tables that every working is made of: `7+8=15`, `4+3+1=8`, `13-8=5`, `5-2-1=2`,
+    `7x3=21`, `1x3+2=5`.
+    """
     kind = rng.randrange(6)
     a, b = rng.randrange(10), rng.randrange(10)
     if kind == 0:
@@ -182,13 +226,31 @@ def _reply(entry: Sum, turned: bool) -> str:
     return with_final_answer(working(entry.operation, a, b), str(entry.answer), "scratchpad")
 
 
-def _stage_questions(count: int, stage: str, split: Split, seed: int, style: AnswerStyle) -> list[Question]:
+def _stage_questions(
+    count: int, stage: str, split: Split, seed: int, style: AnswerStyle
+) -> list[Question]:
     pool = sums_of(split, stage)
     if stage == "removal_story":
         wordings = len(STORIES[split]) * len(NAMES[split])
-        return draw(count, stage, split, pool, wordings, seed, lambda entry, n: _story(entry, n, split, style))
+        return draw(
+            count,
+            stage,
+            split,
+            pool,
+            wordings,
+            seed,
+            lambda entry, n: _story(entry, n, split, style),
+        )
     wordings = 2 * len(WORDINGS[split]["add"])
-    return draw(count, stage, split, pool, wordings, seed, lambda entry, n: _plain(entry, n, stage, split, style))
+    return draw(
+        count,
+        stage,
+        split,
+        pool,
+        wordings,
+        seed,
+        lambda entry, n: _plain(entry, n, stage, split, style),
+    )
 
 
 @lru_cache
@@ -202,7 +264,12 @@ def _pool(stage: str) -> tuple[Sum, ...]:
     if stage == "removal_story":
         return tuple(Sum("subtract", a, b) for a in range(40, 80) for b in range(2, 10))
     if stage == "multiply_small":
-        return tuple(Sum("multiply", a, b) for a in range(2, 31) for b in range(2, 10) if a >= b and a * b <= 150)
+        return tuple(
+            Sum("multiply", a, b)
+            for a in range(2, 31)
+            for b in range(2, 10)
+            if a >= b and a * b <= 150
+        )
     if stage in ("add_carry", "add_no_carry"):
         carries = stage == "add_carry"
         pairs = ((a, b) for a in tens for b in range(10, a + 1) if a + b < 100)
@@ -225,7 +292,9 @@ def _plain(entry: Sum, wording: int, stage: str, split: Split, style: AnswerStyl
     turned = _is_turned(entry, wording, split)
     a, b = (entry.b, entry.a) if turned else (entry.a, entry.b)
     prompt = _plain_text(entry, wording, split)
-    return _question(entry, CATEGORIES[entry.operation], stage, prompt, working(entry.operation, a, b), style)
+    return _question(
+        entry, CATEGORIES[entry.operation], stage, prompt, working(entry.operation, a, b), style
+    )
 
 
 def _is_turned(entry: Sum, wording: int, split: Split) -> bool:
@@ -241,7 +310,14 @@ def _plain_text(entry: Sum, wording: int, split: Split) -> str:
 
 def _story(entry: Sum, wording: int, split: Split, style: AnswerStyle) -> Question:
     shown = working(entry.operation, entry.a, entry.b)
-    return _question(entry, "bench_math_removal", "removal_story", _story_text(entry, wording, split), shown, style)
+    return _question(
+        entry,
+        "bench_math_removal",
+        "removal_story",
+        _story_text(entry, wording, split),
+        shown,
+        style,
+    )
 
 
 def _story_text(entry: Sum, wording: int, split: Split) -> str:
@@ -251,33 +327,44 @@ def _story_text(entry: Sum, wording: int, split: Split) -> str:
     return text.format(name=names[wording % len(names)], things=thing, a=entry.a, b=entry.b)
 
 
-def _question(entry: Sum, category: str, stage: str, prompt: str, shown: str, style: AnswerStyle) -> Question:
+def _question(
+    entry: Sum, category: str, stage: str, prompt: str, shown: str, style: AnswerStyle
+) -> Question:
     answer = str(entry.answer)
     reply = with_final_answer(shown, answer, style)
     return Question(entry.item, category, stage, prompt, reply, final_answer=answer)
 
 
 def working(operation: str, a: int, b: int) -> str:
-    """The steps, column by column from the right, in as few signs as they can be said; every statement in it is true.
+    """The steps, column by column from the right, in as few signs as they can be said; every
+    statement in it is true.
 
-    `7+8=15, 4+3+1=8.` is 47 + 38: ones, then tens with what is carried. A borrowed ten is given to the ones and taken from
-    the tens: `13-8=5, 5-2-1=2.` is 53 - 28. A small model loses the thread of longer workings (docs/experiments.md).
+    `7+8=15, 4+3+1=8.` is 47 + 38: ones, then tens with what is carried. A borrowed ten is given to
+    the ones and taken from the tens: `13-8=5, 5-2-1=2.` is 53 - 28. A small model loses the thread
+    of longer workings (docs/experiments.md).
     """
     if max(a, b) <= 9:
         return f"{a}{SIGNS[operation]}{b}={Sum(operation, a, b).answer}."
-    return {"add": _add_working, "subtract": _subtract_working, "multiply": _multiply_working}[operation](a, b)
+    return {"add": _add_working, "subtract": _subtract_working, "multiply": _multiply_working}[
+        operation
+    ](a, b)
 
 
 def _add_working(a: int, b: int) -> str:
     ones = a % 10 + b % 10
     carry = ones // 10
-    return f"{a % 10}+{b % 10}={ones}, {a // 10}+{b // 10}{'+1' * carry}={a // 10 + b // 10 + carry}."
+    return (
+        f"{a % 10}+{b % 10}={ones}, {a // 10}+{b // 10}{'+1' * carry}={a // 10 + b // 10 + carry}."
+    )
 
 
 def _subtract_working(a: int, b: int) -> str:
     borrow = int(a % 10 < b % 10)
     ones = a % 10 + 10 * borrow
-    return f"{ones}-{b % 10}={ones - b % 10}, {a // 10}-{b // 10}{'-1' * borrow}={a // 10 - b // 10 - borrow}."
+    return (
+        f"{ones}-{b % 10}={ones - b % 10},"
+        f" {a // 10}-{b // 10}{'-1' * borrow}={a // 10 - b // 10 - borrow}."
+    )
 
 
 def _multiply_working(a: int, b: int) -> str:
@@ -286,4 +373,7 @@ def _multiply_working(a: int, b: int) -> str:
     ones = longer % 10 * digit
     carry = ones // 10
     tens = longer // 10 * digit + carry
-    return f"{longer % 10}x{digit}={ones}, {longer // 10}x{digit}{f'+{carry}' if carry else ''}={tens}."
+    return (
+        f"{longer % 10}x{digit}={ones},"
+        f" {longer // 10}x{digit}{f'+{carry}' if carry else ''}={tens}."
+    )

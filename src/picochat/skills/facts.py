@@ -1,6 +1,8 @@
-"""Plain facts for the choice skill, as relations: a subject, and its answer among the answers of the same relation.
+"""Plain facts for the choice skill, as relations: a subject, and its answer among the answers of
+the same relation.
 
-Written for this project. A fact is here only if no other answer of its relation is right as well. Data, nothing else.
+Written for this project. A fact is here only if no other answer of its relation is right as well.
+Data, nothing else.
 """
 
 from __future__ import annotations
@@ -102,7 +104,10 @@ RELATIONS: tuple[Relation, ...] = (
         "opposite",
         "language",
         ("What is the opposite of {x}?", "Which word means the opposite of {x}?"),
-        ("Find the word that is the reverse in meaning of {x}.", "Which word says the very contrary of {x}?"),
+        (
+            "Find the word that is the reverse in meaning of {x}.",
+            "Which word says the very contrary of {x}?",
+        ),
         """hot = cold; big = small; fast = slow; high = low; long = short; hard = soft; old = young; light = dark; rich = poor;
         strong = weak; full = empty; open = closed; wet = dry; clean = dirty; happy = sad; early = late; near = far;
         thick = thin; wide = narrow; deep = shallow; loud = quiet; heavy = weightless; sweet = bitter; true = false;

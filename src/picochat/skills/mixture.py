@@ -1,7 +1,8 @@
-"""The five skills in one table, the profiles that weigh them, and the SFT and eval rows that a profile gives.
+"""The five skills in one table, the profiles that weigh them, and the SFT and eval rows that a
+profile gives.
 
-The same arguments give the same rows. Promises independent eval items, and refuses to ask for more rows than there are.
-Writes nothing (`task_pack.py`), and does not know the model that will learn.
+The same arguments give the same rows. Promises independent eval items, and refuses to ask for more
+rows than there are. Writes nothing (`task_pack.py`), and does not know the model that will learn.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from picochat.skills.rows import EvalRow, SftRow, eval_row, sft_row
 
 @dataclass(frozen=True)
 class Skill:
-    """`chance`: the pass rate of a reply that knows nothing. `stages`: the parts that are also scored alone."""
+    """`chance`: the pass rate of a reply that knows nothing.
+
+    `stages`: the parts that are also scored alone.
+    """
 
     name: str
     make: Callable[[int, Split, int, AnswerStyle], list[Question]]
@@ -36,18 +40,32 @@ SKILLS: tuple[Skill, ...] = (
 )  # fmt: skip
 
 PROFILES: dict[str, dict[str, float]] = {
-    "release_skills": {"math": 0.30, "spelling": 0.25, "identity": 0.25, "choice": 0.10, "refusal": 0.10},
+    "release_skills": {
+        "math": 0.30,
+        "spelling": 0.25,
+        "identity": 0.25,
+        "choice": 0.10,
+        "refusal": 0.10,
+    },
     "release_behavior": {"identity": 0.85, "refusal": 0.15},
     "behavior": {"choice": 0.25, "math": 0.25, "spelling": 0.20, "identity": 0.20, "refusal": 0.10},
-    "weak_skills": {"math": 0.36, "spelling": 0.28, "choice": 0.16, "identity": 0.12, "refusal": 0.08},
+    "weak_skills": {
+        "math": 0.36,
+        "spelling": 0.28,
+        "choice": 0.16,
+        "identity": 0.12,
+        "refusal": 0.08,
+    },
     "full": {"choice": 0.34, "math": 0.24, "spelling": 0.20, "identity": 0.08, "refusal": 0.14},
 }
 
 
 def weights_of(profile: str, given: str | None) -> dict[str, float]:
-    """The share of each skill, in the order of SKILLS and adding up to 1: the profile's, or those of `math=.3,spelling=.2`.
+    """The share of each skill, in the order of SKILLS and adding up to 1: the profile's, or those
+    of `math=.3,spelling=.2`.
 
-    A skill that `given` does not name gets no rows. Raises WrongUsage with every part that is no skill and number.
+    A skill that `given` does not name gets no rows. Raises WrongUsage with every part that is no
+    skill and number.
     """
     weights = PROFILES[profile] if given is None else _parse_weights(given)
     total = sum(weights.values())
@@ -63,7 +81,10 @@ def _parse_weights(text: str) -> dict[str, float]:
         weight = _weight(number)
         if name not in names:
             problems.append(
-                Problem(f"{part.strip()!r}: no skill{did_you_mean(name, names)}", fix=f"one of: {', '.join(names)}")
+                Problem(
+                    f"{part.strip()!r}: no skill{did_you_mean(name, names)}",
+                    fix=f"one of: {', '.join(names)}",
+                )
             )
         elif name in weights:
             problems.append(Problem(f"{name} is given twice"))
@@ -92,12 +113,26 @@ def weights_text(weights: Mapping[str, float]) -> str:
 
 
 def make_rows(
-    profile: str, sft_rows: int, eval_rows: int, style: AnswerStyle, seed: int, weights: Mapping[str, float] | None = None
+    profile: str,
+    sft_rows: int,
+    eval_rows: int,
+    style: AnswerStyle,
+    seed: int,
+    weights: Mapping[str, float] | None = None,
 ) -> tuple[list[SftRow], list[EvalRow]]:
-    """The rows of a profile, or of other weights, skills mixed. Raises WrongUsage that lists every stage that is short of items."""
+    """The rows of a profile, or of other weights, skills mixed.
+
+    Raises WrongUsage that lists every stage that is short of items.
+    """
     weights = weights or weights_of(profile, None)
-    sft = [sft_row(question, number, style) for number, question in _questions(weights, sft_rows, "sft", style, seed)]
-    evals = [eval_row(question, number, style) for number, question in _questions(weights, eval_rows, "eval", style, seed)]
+    sft = [
+        sft_row(question, number, style)
+        for number, question in _questions(weights, sft_rows, "sft", style, seed)
+    ]
+    evals = [
+        eval_row(question, number, style)
+        for number, question in _questions(weights, eval_rows, "eval", style, seed)
+    ]
     return sft, evals
 
 
@@ -115,7 +150,8 @@ def _questions(
     if problems:
         flag = "--sft-rows" if split == "sft" else "--eval-rows"
         raise WrongUsage(
-            f"the skills cannot give {count} {split} rows without repeating themselves ({weights_text(weights)})",
+            f"the skills cannot give {count} {split} rows without repeating themselves"
+            f" ({weights_text(weights)})",
             problems=problems,
             fix=f"a smaller {flag}, or other --skill-weights",
         )

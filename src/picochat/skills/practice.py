@@ -1,10 +1,13 @@
-"""Practice: sheets of skill exercises as plain text, which the base stage trains on besides the corpus.
+"""Practice: sheets of skill exercises as plain text, which the base stage trains on besides the
+corpus.
 
-Why: a few hundred SFT rows do not teach a small model to copy digits and to take words apart; a share of exercises among
-the text does, so that SFT has only to teach how to answer (docs/decisions/0026). Everything is drawn from the SFT side: no
-held-out pair, word, fact, topic or phrasing is practised, and no eval wording is used. What a held-out word is made of may
-stand in other words ("gardens"), which is how spelling carries over. The same corpus, share and seed give the same bytes,
-whatever the number of processes. Does not know the tokenizer: how many tokens it came to, the token shards state.
+Why: a few hundred SFT rows do not teach a small model to copy digits and to take words apart; a
+share of exercises among the text does, so that SFT has only to teach how to answer
+(docs/decisions/0026). Everything is drawn from the SFT side: no held-out pair, word, fact, topic or
+phrasing is practised, and no eval wording is used. What a held-out word is made of may stand in
+other words ("gardens"), which is how spelling carries over. The same corpus, share and seed give
+the same bytes, whatever the number of processes. Does not know the tokenizer: how many tokens it
+came to, the token shards state.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ from picochat.skills import arithmetic, choice, identity, refusal, spelling
 from picochat.skills.question import seeded
 
 PROSE_BYTES_PER_TOKEN, PRACTICE_BYTES_PER_TOKEN = 3.5, 1.6
-"""Digits and spelled letters are tokens of their own, so practice has about twice the tokens of as much prose."""
+"""Digits and spelled letters are tokens of their own, so practice has about twice the tokens of as
+much prose.
+"""
 SHEET_CHARS = 1_200
 FILE_BYTES = 8_000_000
 PARALLEL_BYTES = 2_000_000  # below that, starting processes costs more than it saves
@@ -53,7 +58,10 @@ class Material:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of sheet. `weight`: share of the sheets. `write`: one exercise with the line ends behind it."""
+    """One kind of sheet.
+
+    `weight`: share of the sheets. `write`: one exercise with the line ends behind it.
+    """
 
     name: str
     weight: float
@@ -98,11 +106,15 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 
 
-# ---- the stage --------------------------------------------------------------------------------------------------------
+# ---- the stage -----------------------------------------------------------------------------------
 
 
-def write_practice(corpus: Artifact, practice: PracticeConfig, host: HostConfig, seed: int, draft: Draft) -> None:
-    """Document shards of practice, documents.json, words.txt and sample.txt; without shards and empty where the share is 0."""
+def write_practice(
+    corpus: Artifact, practice: PracticeConfig, host: HostConfig, seed: int, draft: Draft
+) -> None:
+    """Document shards of practice, documents.json, words.txt and sample.txt; without shards and
+    empty where the share is 0.
+    """
     counts = facts_of(corpus, CorpusFacts)
     wanted = practice_bytes(counts.train_text_bytes, practice.share)
     words = practised_words(corpus, counts.train_text_bytes, seed) if wanted else ()
@@ -119,23 +131,34 @@ def write_practice(corpus: Artifact, practice: PracticeConfig, host: HostConfig,
 
 
 def practice_bytes(train_text_bytes: int, share: float) -> int:
-    """Bytes of practice that make about `share` of the training tokens, by usual bytes per token of prose and of practice."""
+    """Bytes of practice that make about `share` of the training tokens, by usual bytes per token of
+    prose and of practice.
+    """
     prose_tokens = train_text_bytes / PROSE_BYTES_PER_TOKEN
     return round(prose_tokens * share / (1 - share) * PRACTICE_BYTES_PER_TOKEN)
 
 
 def practised_words(corpus: Artifact, train_text_bytes: int, seed: int) -> tuple[str, ...]:
-    """The commonest words of the training documents, and made-up ones, of the SFT side alone. Counted on about 20 MB."""
+    """The commonest words of the training documents, and made-up ones, of the SFT side alone.
+
+    Counted on about 20 MB.
+    """
     share = min(1.0, WORD_SAMPLE_BYTES / max(1, train_text_bytes))
     return words_of_texts(document.text for document in sample_train(corpus, share, seed))
 
 
 def words_of_texts(texts: Iterable[str]) -> tuple[str, ...]:
-    """Words of 3 to 10 letters by how often they stand there (ties by the alphabet), then made-up words; none is held out."""
+    """Words of 3 to 10 letters by how often they stand there (ties by the alphabet), then made-up
+    words; none is held out.
+    """
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(WORD.findall(text))
-    ranked = (word for word in sorted(counts, key=lambda word: (-counts[word], word)) if spelling.is_practised(word))
+    ranked = (
+        word
+        for word in sorted(counts, key=lambda word: (-counts[word], word))
+        if spelling.is_practised(word)
+    )
     real = tuple(islice(ranked, MOST_WORDS))
     return real + tuple(islice(_made_up(set(counts)), MADE_UP_WORDS))
 
@@ -149,32 +172,44 @@ def _made_up(known: set[str]) -> Iterator[str]:
             yield word
 
 
-# ---- sheets -----------------------------------------------------------------------------------------------------------
+# ---- sheets --------------------------------------------------------------------------------------
 
 
-def write_sheets(folder: Path, wanted_bytes: int, words: tuple[str, ...], seed: int, workers: int) -> list[DocumentShard]:
-    """Files of FILE_BYTES each, by several processes; a file follows from its number alone, so the order of work is free."""
+def write_sheets(
+    folder: Path, wanted_bytes: int, words: tuple[str, ...], seed: int, workers: int
+) -> list[DocumentShard]:
+    """Files of FILE_BYTES each, by several processes; a file follows from its number alone, so the
+    order of work is free.
+    """
     sizes = [FILE_BYTES] * (wanted_bytes // FILE_BYTES)
     sizes += [rest] if (rest := wanted_bytes % FILE_BYTES) else []
     processes = workers if wanted_bytes >= PARALLEL_BYTES else 1
     shards: list[DocumentShard] = []
     with Progress("practice", wanted_bytes, "bytes") as progress:
-        written = in_order(partial(open_writer, folder, words, seed), list(enumerate(sizes)), processes)
+        written = in_order(
+            partial(open_writer, folder, words, seed), list(enumerate(sizes)), processes
+        )
         for size, shard in zip(sizes, written, strict=True):
             shards.append(shard)
             progress.advance(size)  # the last sheet of a file goes beyond it
     return shards
 
 
-def open_writer(folder: Path, words: tuple[str, ...], seed: int) -> Callable[[tuple[int, int]], DocumentShard]:
+def open_writer(
+    folder: Path, words: tuple[str, ...], seed: int
+) -> Callable[[tuple[int, int]], DocumentShard]:
     """A function that writes the file of (number, bytes), for one of several processes."""
     return partial(_write_file, folder, Material(words, told(seed)), seed)
 
 
-def _write_file(folder: Path, material: Material, seed: int, task: tuple[int, int]) -> DocumentShard:
+def _write_file(
+    folder: Path, material: Material, seed: int, task: tuple[int, int]
+) -> DocumentShard:
     number, size = task
     rng = seeded("practice", seed, number)
-    with ShardWriter(folder, size, first_shard=number) as writer:  # a sheet has more than one byte, so this never fills
+    with ShardWriter(
+        folder, size, first_shard=number
+    ) as writer:  # a sheet has more than one byte, so this never fills
         written = count = 0
         while written < size:
             sheet = write_sheet(rng, material)
@@ -205,7 +240,9 @@ def _sheet(kind: Kind, rng: random.Random, material: Material) -> str:
 
 @lru_cache
 def told(seed: int) -> tuple[str, ...]:
-    """Questions of the other skills with their answers, as SFT could ask them; the answer style changes none of them."""
+    """Questions of the other skills with their answers, as SFT could ask them; the answer style
+    changes none of them.
+    """
     questions = [
         *identity.make(1_000, "sft", seed, "direct"),
         *choice.make(800, "sft", seed, "direct"),
@@ -217,4 +254,6 @@ def told(seed: int) -> tuple[str, ...]:
 def sample_page(words: tuple[str, ...], seed: int) -> str:
     """One sheet of each kind, for reading."""
     material = Material(words, told(seed))
-    return "\n".join(f"== {kind.name}\n\n{_sheet(kind, seeded('sample', seed), material)}\n" for kind in KINDS)
+    return "\n".join(
+        f"== {kind.name}\n\n{_sheet(kind, seeded('sample', seed), material)}\n" for kind in KINDS
+    )

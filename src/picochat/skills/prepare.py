@@ -1,6 +1,8 @@
-"""The stage that freezes a pack's SFT and eval rows for a run: both files checked, a tenth of the SFT rows held out, all counted.
+"""The stage that freezes a pack's SFT and eval rows for a run: both files checked, a tenth of the
+SFT rows held out, all counted.
 
-Does not look for contamination by wording (`honesty/`); what it counts as shared are items and whole prompts.
+Does not look for contamination by wording (`honesty/`); what it counts as shared are items and
+whole prompts.
 """
 
 from __future__ import annotations
@@ -37,10 +39,12 @@ class HasRows(Protocol):
 
 
 def prepare_rows(pack: LoadedPack | HasRows, seed: int, draft: Draft) -> None:
-    """The pack's rows, checked and split: sft_train.jsonl, sft_held_out.jsonl, eval.jsonl, and their facts.
+    """The pack's rows, checked and split: sft_train.jsonl, sft_held_out.jsonl, eval.jsonl, and
+    their facts.
 
-    About 10% of the SFT rows are held out, by hash of their item, so that rows on one item stay on one side.
-    Raises BadInput where the pack names no rows or they cannot be used; problems of both files come together.
+    About 10% of the SFT rows are held out, by hash of their item, so that rows on one item stay on
+    one side. Raises BadInput where the pack names no rows or they cannot be used; problems of both
+    files come together.
     """
     sft, evals = _read_both(pack)
     train, held_out = split_sft_rows(sft, seed)
@@ -49,7 +53,9 @@ def prepare_rows(pack: LoadedPack | HasRows, seed: int, draft: Draft) -> None:
     draft.facts = rows_facts(train, held_out, evals).model_dump(mode="json")
 
 
-def rows_facts(train: Sequence[SftRow], held_out: Sequence[SftRow], evals: Sequence[EvalRow]) -> RowsFacts:
+def rows_facts(
+    train: Sequence[SftRow], held_out: Sequence[SftRow], evals: Sequence[EvalRow]
+) -> RowsFacts:
     """What follows from the rows as they are published."""
     sft = [*train, *held_out]
     return RowsFacts(
@@ -78,10 +84,19 @@ def _read_both(pack: LoadedPack | HasRows) -> tuple[list[SftRow], list[EvalRow]]
     except BadInput as error:
         problems += [Problem(error.what), *error.problems]
     if shared := sorted({row.id for row in sft} & {row.id for row in evals}):
-        # Replies are kept and judged by id: of two rows that share one, the rule of one would judge both.
-        problems.append(Problem(f"{len(shared)} ids stand for an SFT row and an eval row, the first: {shared[0]!r}"))
+        # Replies are kept and judged by id: of two rows that share one, the rule of one would judge
+        # both.
+        problems.append(
+            Problem(
+                f"{len(shared)} ids stand for an SFT row and an eval row, the first: {shared[0]!r}"
+            )
+        )
     if problems:
-        raise BadInput(f"the rows of pack {pack.path} are not usable", problems=problems, fix=REMEDY.format(pack=pack.path))
+        raise BadInput(
+            f"the rows of pack {pack.path} are not usable",
+            problems=problems,
+            fix=REMEDY.format(pack=pack.path),
+        )
     return sft, evals
 
 
@@ -92,7 +107,9 @@ def _required(path: Path | None, key: str) -> Path:
 
 
 def split_sft_rows(rows: Sequence[SftRow], seed: int) -> tuple[list[SftRow], list[SftRow]]:
-    """(train, held out), in the order of the file: the side follows from the seed and the row's item."""
+    """(train, held out), in the order of the file: the side follows from the seed and the row's
+    item.
+    """
     train: list[SftRow] = []
     held_out: list[SftRow] = []
     for row in rows:
@@ -109,7 +126,13 @@ def count_shared_items(sft: Iterable[SftRow], evals: Iterable[EvalRow]) -> int:
         prompts.add(normalized_text(row.user))
         if row.item:
             items.add(row.item)
-    return len({_item_of(row) for row in evals if row.item in items or normalized_text(row.user) in prompts})
+    return len(
+        {
+            _item_of(row)
+            for row in evals
+            if row.item in items or normalized_text(row.user) in prompts
+        }
+    )
 
 
 def _item_of(row: SftRow | EvalRow) -> str:

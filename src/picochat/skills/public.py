@@ -1,8 +1,10 @@
-"""Rows of public sets for SFT, in this project's row format: general chat, worked school sums, multiple choice.
+"""Rows of public sets for SFT, in this project's row format: general chat, worked school sums,
+multiple choice.
 
-For `--source hf`. Each set's revision is resolved once and stated with its licence on the page about the rows; the same
-revisions and seed give the same rows. Rows that are long, or not of the layout their set is published in, are passed over
-and counted. They are trained on and never asked in eval. Reads parquet alone; does not judge what a set says.
+For `--source hf`. Each set's revision is resolved once and stated with its licence on the page
+about the rows; the same revisions and seed give the same rows. Rows that are long, or not of the
+layout their set is published in, are passed over and counted. They are trained on and never asked
+in eval. Reads parquet alone; does not judge what a set says.
 """
 
 from __future__ import annotations
@@ -27,12 +29,17 @@ from picochat.skills.rows import SftRow
 LONGEST_PROMPT_WORDS = 100
 READ_PER_ROW = 5  # rows read for each row wanted, to draw from
 LABELS = "ABCDE"
-CALCULATION = re.compile(r"<<[^>]*>>")  # what a calculator was asked, which stands inside the text of worked sums
+CALCULATION = re.compile(
+    r"<<[^>]*>>"
+)  # what a calculator was asked, which stands inside the text of worked sums
 
 
 @dataclass(frozen=True)
 class PublicSet:
-    """One set of the Hub. `row`: the fields of an SFT row, or the reason why there is none. `share`: of the public rows."""
+    """One set of the Hub.
+
+    `row`: the fields of an SFT row, or the reason why there is none. `share`: of the public rows.
+    """
 
     name: str
     dataset: str
@@ -55,8 +62,14 @@ class PublicCount:
 
     def line(self) -> str:
         """One row of the page's table."""
-        reasons = ", ".join(f"{reason} {rows}" for reason, rows in sorted(self.passed_over.items())) or "none"
-        return f"| {self.name} | {self.dataset} ({self.config}) | {self.revision} | {self.licence or 'not stated'} | {self.rows} | {reasons} |"
+        reasons = (
+            ", ".join(f"{reason} {rows}" for reason, rows in sorted(self.passed_over.items()))
+            or "none"
+        )
+        return (
+            f"| {self.name} | {self.dataset} ({self.config}) | {self.revision} |"
+            f" {self.licence or 'not stated'} | {self.rows} | {reasons} |"
+        )
 
 
 def _chat(row: Mapping[str, Any]) -> dict[str, Any] | str:
@@ -64,11 +77,20 @@ def _chat(row: Mapping[str, Any]) -> dict[str, Any] | str:
     messages = row.get("messages")
     if not isinstance(messages, list):
         return "layout"
-    texts = [(message.get("role"), message.get("content")) for message in messages if isinstance(message, dict)]
+    texts = [
+        (message.get("role"), message.get("content"))
+        for message in messages
+        if isinstance(message, dict)
+    ]
     system = texts.pop(0)[1] if texts and texts[0][0] == "system" else None
     if len(texts) < 2 or [role for role, _ in texts[:2]] != ["user", "assistant"]:
         return "layout"
-    return {"category": "chat_public", "system": system or None, "user": texts[0][1], "assistant": texts[1][1]}
+    return {
+        "category": "chat_public",
+        "system": system or None,
+        "user": texts[0][1],
+        "assistant": texts[1][1],
+    }
 
 
 def _worked_sum(row: Mapping[str, Any]) -> dict[str, Any] | str:
@@ -88,7 +110,9 @@ def _worked_sum(row: Mapping[str, Any]) -> dict[str, Any] | str:
 
 
 def _multiple_choice(row: Mapping[str, Any]) -> dict[str, Any] | str:
-    """Options behind letters, whatever their labels were; the reply names option and letter, as the choice skill does."""
+    """Options behind letters, whatever their labels were; the reply names option and letter, as the
+    choice skill does.
+    """
     item = read_item(find_layout("arc"), row, "")
     if isinstance(item, str) or len(item.options) > len(LABELS):
         return "layout"
@@ -113,10 +137,14 @@ PUBLIC_SETS: tuple[PublicSet, ...] = (
 )  # fmt: skip
 
 
-def read_public_rows(count: int, seed: int, patience: Patience | None = None) -> tuple[list[SftRow], tuple[PublicCount, ...]]:
-    """`count` SFT rows of the sets by their shares, and what each gave; fewer where a set has fewer that fit.
+def read_public_rows(
+    count: int, seed: int, patience: Patience | None = None
+) -> tuple[list[SftRow], tuple[PublicCount, ...]]:
+    """`count` SFT rows of the sets by their shares, and what each gave; fewer where a set has fewer
+    that fit.
 
-    Raises HubProblem where the Hub cannot be reached, BadInput where a set holds no parquet or no usable row.
+    Raises HubProblem where the Hub cannot be reached, BadInput where a set holds no parquet or no
+    usable row.
     """
     rows: list[SftRow] = []
     counts: list[PublicCount] = []
@@ -130,12 +158,22 @@ def read_public_rows(count: int, seed: int, patience: Patience | None = None) ->
         rows += found
         revision = origin.revision or origin.pin
         counts.append(
-            PublicCount(each.name, each.dataset, each.config, revision, origin.licence, len(found), dict(passed_over))
+            PublicCount(
+                each.name,
+                each.dataset,
+                each.config,
+                revision,
+                origin.licence,
+                len(found),
+                dict(passed_over),
+            )
         )
     return rows, tuple(counts)
 
 
-def _rows_of(each: PublicSet, origin: Origin, wanted: int, seed: int) -> tuple[list[SftRow], Counter[str]]:
+def _rows_of(
+    each: PublicSet, origin: Origin, wanted: int, seed: int
+) -> tuple[list[SftRow], Counter[str]]:
     found: list[SftRow] = []
     passed_over: Counter[str] = Counter()
     for number, values in zip(range(READ_PER_ROW * wanted), _read(origin), strict=False):
@@ -144,16 +182,26 @@ def _rows_of(each: PublicSet, origin: Origin, wanted: int, seed: int) -> tuple[l
         if reason or isinstance(fields, str):
             passed_over[reason or "layout"] += 1
             continue
-        found.append(SftRow(id=f"sft-{each.name}-{number:06d}", item=f"{each.name}:{number}", **fields))
+        found.append(
+            SftRow(id=f"sft-{each.name}-{number:06d}", item=f"{each.name}:{number}", **fields)
+        )
     if wanted and not found:
-        raise BadInput(f"{each.dataset} has no row that is used here: {dict(passed_over)}", fix="--source offline")
+        raise BadInput(
+            f"{each.dataset} has no row that is used here: {dict(passed_over)}",
+            fix="--source offline",
+        )
     seeded("public rows", each.name, seed).shuffle(found)
     return found[:wanted], passed_over
 
 
 def _too_long(fields: Mapping[str, Any]) -> str | None:
     user, assistant = fields["user"], fields["assistant"]
-    if not isinstance(user, str) or not isinstance(assistant, str) or not user.strip() or not assistant.strip():
+    if (
+        not isinstance(user, str)
+        or not isinstance(assistant, str)
+        or not user.strip()
+        or not assistant.strip()
+    ):
         return "layout"
     prompt_words = len(user.split()) + len((fields.get("system") or "").split())
     too_long = prompt_words > LONGEST_PROMPT_WORDS or len(assistant.split()) > LONGEST_REPLY_WORDS
@@ -169,5 +217,6 @@ def _read(origin: Origin) -> Iterator[dict[str, Any]]:
                     yield from batch.to_pylist()
             except pa.ArrowInvalid as error:
                 raise BadInput(
-                    f"{origin.dataset}: {file.name} is no readable parquet: {error}", fix="--source offline"
+                    f"{origin.dataset}: {file.name} is no readable parquet: {error}",
+                    fix="--source offline",
                 ) from None

@@ -1,7 +1,8 @@
-"""One question with its right reply and its rule, from which an SFT row or an eval row is made; and how questions are drawn.
+"""One question with its right reply and its rule, from which an SFT row or an eval row is made; and
+how questions are drawn.
 
-Which side of the split an item is on follows from the item alone, never from the seed: the eval rows of one seed stay
-disjoint from the SFT rows of every other. Knows no skill; decides no wording.
+Which side of the split an item is on follows from the item alone, never from the seed: the eval
+rows of one seed stay disjoint from the SFT rows of every other. Knows no skill; decides no wording.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def side_of(item: str, held_out_share: float) -> Split:
 
 
 def seeded(*parts: object) -> random.Random:
-    """A generator that follows from the parts alone, the same on every machine (text seeds are hashed with sha512)."""
+    """A generator that follows from the parts alone, the same on every machine (text seeds are
+    hashed with sha512).
+    """
     return random.Random(" ".join(str(part) for part in parts))
 
 
@@ -63,12 +66,19 @@ def share_rows(count: int, weights: Mapping[str, float]) -> dict[str, int]:
 
 
 def draw(
-    count: int, stage: str, split: Split, items: Sequence[T], wordings: int, seed: int, ask: Callable[[T, int], Question]
+    count: int,
+    stage: str,
+    split: Split,
+    items: Sequence[T],
+    wordings: int,
+    seed: int,
+    ask: Callable[[T, int], Question],
 ) -> list[Question]:
-    """`count` questions with distinct prompts: each item once, and only then (SFT alone) again in another wording.
+    """`count` questions with distinct prompts: each item once, and only then (SFT alone) again in
+    another wording.
 
-    `ask(item, wording)` words an item, 0 <= wording < wordings. In eval an item is asked once, so that rows are
-    independent. Raises WrongUsage where there are not enough.
+    `ask(item, wording)` words an item, 0 <= wording < wordings. In eval an item is asked once, so
+    that rows are independent. Raises WrongUsage where there are not enough.
     """
     order = list(items)
     seeded("draw", stage, split, seed).shuffle(order)
@@ -80,8 +90,12 @@ def draw(
             question = ask(item, (position + turn) % wordings)
             found.setdefault(question.prompt, question)
     if len(found) < count:
-        problem = Problem(f"{stage}: {count} {split} rows are asked for, {len(found)} independent ones exist")
-        raise WrongUsage(f"there are not enough items for {stage}", problems=[problem], fix="ask for fewer rows")
+        problem = Problem(
+            f"{stage}: {count} {split} rows are asked for, {len(found)} independent ones exist"
+        )
+        raise WrongUsage(
+            f"there are not enough items for {stage}", problems=[problem], fix="ask for fewer rows"
+        )
     return list(found.values())
 
 

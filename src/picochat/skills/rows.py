@@ -1,8 +1,9 @@
-"""SFT and eval rows: what they may hold, how questions become rows, and how rows are read from files and written.
+"""SFT and eval rows: what they may hold, how questions become rows, and how rows are read from
+files and written.
 
-Rows of other makers are accepted in the known fields; an unknown key is refused, because a rule that nobody reads would
-be a rule that nobody fails. Keys that begin with `mixture_` are tags and kept as such. Does not judge replies
-(`scoring.py`), nor freeze the rows of a run (`prepare.py`).
+Rows of other makers are accepted in the known fields; an unknown key is refused, because a rule
+that nobody reads would be a rule that nobody fails. Keys that begin with `mixture_` are tags and
+kept as such. Does not judge replies (`scoring.py`), nor freeze the rows of a run (`prepare.py`).
 """
 
 from __future__ import annotations
@@ -60,16 +61,25 @@ def _complete(value: Any) -> Any:
 
 
 class SftRow(Record):
-    """One example: what the user says and what the model shall answer. `fit_*`: the rule its own reply is checked by."""
+    """One example: what the user says and what the model shall answer.
+
+    `fit_*`: the rule its own reply is checked by.
+    """
 
     id: str
     user: str = Field(min_length=1, pattern=r"\S")
     assistant: str = Field(min_length=1, pattern=r"\S")
     system: str | None = None
     category: str = "chat"
-    skill: SkillName = Field(default="other", description="follows from the category unless it is given")
-    group: str | None = Field(default=None, validation_alias=AliasChoices("group", "group_id", "template"))
-    item: str | None = Field(default=None, description="what must not be asked in eval as well: a pair, a word, a fact")
+    skill: SkillName = Field(
+        default="other", description="follows from the category unless it is given"
+    )
+    group: str | None = Field(
+        default=None, validation_alias=AliasChoices("group", "group_id", "template")
+    )
+    item: str | None = Field(
+        default=None, description="what must not be asked in eval as well: a pair, a word, a fact"
+    )
     answerable: bool = True
     curriculum_stage: str | None = None
     answer_style: Literal["direct", "scratchpad"] | None = None
@@ -96,18 +106,26 @@ class EvalRow(Record):
     user: str = Field(min_length=1, pattern=r"\S")
     system: str | None = None
     category: str = "chat"
-    skill: SkillName = Field(default="other", description="follows from the category unless it is given")
-    group: str | None = Field(default=None, validation_alias=AliasChoices("group", "group_id", "template"))
+    skill: SkillName = Field(
+        default="other", description="follows from the category unless it is given"
+    )
+    group: str | None = Field(
+        default=None, validation_alias=AliasChoices("group", "group_id", "template")
+    )
     item: str | None = None
     answerable: bool = True
     curriculum_stage: str | None = None
     answer_style: Literal["direct", "scratchpad"] | None = None
     must_include: list[str] = Field(default=[])
-    must_include_any: list[list[str]] = Field(default=[], description="of each group the reply holds at least one")
+    must_include_any: list[list[str]] = Field(
+        default=[], description="of each group the reply holds at least one"
+    )
     must_not_include: list[str] = Field(default=[])
     required_entities: list[str] = Field(default=[])
     expected: str | None = None
-    reference_answer: str | None = Field(default=None, description="a reply that passes; nothing is scored against it")
+    reference_answer: str | None = Field(
+        default=None, description="a reply that passes; nothing is scored against it"
+    )
     normalized_answer: str | None = None
     normalized_answers: list[str] = Field(default=[])
     normalized_answer_required: bool = True
@@ -133,19 +151,27 @@ class EvalRow(Record):
     @model_validator(mode="after")
     def _choice_is_whole(self) -> EvalRow:
         if self.correct_choice is not None and self.correct_choice not in self.choice_labels:
-            raise ValueError(f"correct_choice {self.correct_choice!r} is none of choice_labels {self.choice_labels}")
+            raise ValueError(
+                f"correct_choice {self.correct_choice!r} is none of choice_labels"
+                f" {self.choice_labels}"
+            )
         if self.choice_options and len(self.choice_options) != len(self.choice_labels):
-            raise ValueError(f"{len(self.choice_options)} choice_options for {len(self.choice_labels)} choice_labels")
+            raise ValueError(
+                f"{len(self.choice_options)} choice_options for {len(self.choice_labels)}"
+                " choice_labels"
+            )
         return self
 
 
 Row = TypeVar("Row", SftRow, EvalRow)
 
 
-# ---- from questions ---------------------------------------------------------------------------------------------------
+# ---- from questions ------------------------------------------------------------------------------
 
 
-def sft_row(question: Question, number: int, answer_style: Literal["direct", "scratchpad"]) -> SftRow:
+def sft_row(
+    question: Question, number: int, answer_style: Literal["direct", "scratchpad"]
+) -> SftRow:
     scored = question.final_answer is not None
     return SftRow(
         id=f"sft-{skill_of(question.category)}-{number:05d}",
@@ -164,9 +190,13 @@ def sft_row(question: Question, number: int, answer_style: Literal["direct", "sc
     )
 
 
-def eval_row(question: Question, number: int, answer_style: Literal["direct", "scratchpad"]) -> EvalRow:
+def eval_row(
+    question: Question, number: int, answer_style: Literal["direct", "scratchpad"]
+) -> EvalRow:
     row = sft_row(question, number, answer_style)
-    return as_eval_row(row).model_copy(update={"id": f"eval-{row.skill}-{number:05d}", "split": "eval"})
+    return as_eval_row(row).model_copy(
+        update={"id": f"eval-{row.skill}-{number:05d}", "split": "eval"}
+    )
 
 
 def as_eval_row(row: SftRow) -> EvalRow:
@@ -191,18 +221,20 @@ def as_eval_row(row: SftRow) -> EvalRow:
         choice_labels=row.choice_labels,
         choice_options=row.choice_options,
         correct_choice=row.correct_choice,
-        max_words=row.fit_max_words or (LONGEST_REPLY_WORDS if row.answer_style == "scratchpad" else None),
+        max_words=row.fit_max_words
+        or (LONGEST_REPLY_WORDS if row.answer_style == "scratchpad" else None),
         tags=row.tags,
     )
 
 
-# ---- from files -------------------------------------------------------------------------------------------------------
+# ---- from files ----------------------------------------------------------------------------------
 
 
 def read_sft_rows(path: Path) -> list[SftRow]:
     """The SFT rows of a .jsonl file; rows without an id get one from their line.
 
-    Raises BadInput with every problem (the first 20 shown) and its line, and for a file without rows.
+    Raises BadInput with every problem (the first 20 shown) and its line, and for a file without
+    rows.
     """
     return _read_rows(path, SftRow, "SFT rows", "sft")
 
@@ -221,7 +253,9 @@ def _read_rows(path: Path, model: type[Row], what: str, prefix: str) -> list[Row
         if row is None:
             continue
         if row.id in line_of:
-            problems.append(Problem(f"line {number}: id {row.id!r} stands on line {line_of[row.id]} already"))
+            problems.append(
+                Problem(f"line {number}: id {row.id!r} stands on line {line_of[row.id]} already")
+            )
         line_of.setdefault(row.id, number)
         rows.append(row)
     if problems:
@@ -243,14 +277,18 @@ def _lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
         fix = f"check the path; in a pack: {REMEDY.format(pack='PACK')}"
         raise BadInput(f"{what} {path}: the file does not exist", fix=fix) from None
     except (IsADirectoryError, PermissionError) as error:
-        raise BadInput(f"{what} {path}: {error.strerror}", fix="name a file that can be read") from None
+        raise BadInput(
+            f"{what} {path}: {error.strerror}", fix="name a file that can be read"
+        ) from None
     with stream:
         for number, line in enumerate(stream, start=1):
             if line.strip():
                 yield number, line
 
 
-def _row(line: bytes, number: int, model: type[Row], prefix: str, problems: list[Problem]) -> Row | None:
+def _row(
+    line: bytes, number: int, model: type[Row], prefix: str, problems: list[Problem]
+) -> Row | None:
     """The row of a line, or None with what is wrong with it added to `problems`."""
     try:
         value = load_json(line.decode("utf-8"))
@@ -264,7 +302,9 @@ def _row(line: bytes, number: int, model: type[Row], prefix: str, problems: list
         problems.append(Problem(f"line {number}: not usable JSON ({error})"))
         return None
     if not isinstance(value, dict):
-        problems.append(Problem(f"line {number}: a JSON object is needed, found {type(value).__name__}"))
+        problems.append(
+            Problem(f"line {number}: a JSON object is needed, found {type(value).__name__}")
+        )
         return None
     try:
         return parse_record(model, {"id": f"{prefix}-line-{number}", **value}, f"line {number}")
@@ -284,12 +324,18 @@ def _first(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def read_published_rows(path: Path, model: type[Row]) -> Iterator[Row]:
-    """The rows of a published `rows` artifact, one by one; they were checked when they were written."""
+    """The rows of a published `rows` artifact, one by one; they were checked when they were
+    written.
+    """
     for number, value in read_jsonl(path, "rows"):
         yield parse_record(model, value, f"{path}, line {number}")
 
 
 def row_json(row: SftRow | EvalRow) -> dict[str, Any]:
-    """The row as it is written: only what differs from the defaults, and always the fields that everyone reads."""
-    always = {name: getattr(row, name) for name in ("id", "user", "category", "skill", "answerable")}
+    """The row as it is written: only what differs from the defaults, and always the fields that
+    everyone reads.
+    """
+    always = {
+        name: getattr(row, name) for name in ("id", "user", "category", "skill", "answerable")
+    }
     return {**json.loads(row.model_dump_json(exclude_defaults=True)), **always}

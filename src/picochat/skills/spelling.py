@@ -1,7 +1,9 @@
-"""The skill "spelling": counting the letters of a word, its first and last letter, its letters in order and in reverse.
+"""The skill "spelling": counting the letters of a word, its first and last letter, its letters in
+order and in reverse.
 
-An item is a word, real or made up of syllables; a held-out word is in no SFT row of this skill. Letters are answered with
-a space between them, so that each is a token of its own. Only the letters a to z.
+An item is a word, real or made up of syllables; a held-out word is in no SFT row of this skill.
+Letters are answered with a space between them, so that each is a token of its own. Only the letters
+a to z.
 """
 
 from __future__ import annotations
@@ -9,11 +11,26 @@ from __future__ import annotations
 import random
 from functools import lru_cache
 
-from picochat.skills.question import AnswerStyle, Question, Split, draw, seeded, share_rows, side_of, with_final_answer
+from picochat.skills.question import (
+    AnswerStyle,
+    Question,
+    Split,
+    draw,
+    seeded,
+    share_rows,
+    side_of,
+    with_final_answer,
+)
 from picochat.skills.words import WORDS
 
 HELD_OUT_SHARE = 0.3
-STAGES: dict[str, float] = {"count": 0.24, "first": 0.22, "last": 0.22, "spaced": 0.16, "reverse": 0.16}
+STAGES: dict[str, float] = {
+    "count": 0.24,
+    "first": 0.22,
+    "last": 0.22,
+    "spaced": 0.16,
+    "reverse": 0.16,
+}
 PSEUDO_WORDS = 400
 PSEUDO_WORD_SHARE = 0.2
 ONSETS = (
@@ -175,12 +192,16 @@ WORDINGS: dict[Split, dict[str, tuple[str, ...]]] = {
 
 
 def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list[Question]:
-    """`count` questions over the stages; in eval no word is asked twice. Raises WrongUsage where words run out."""
+    """`count` questions over the stages; in eval no word is asked twice.
+
+    Raises WrongUsage where words run out.
+    """
     questions: list[Question] = []
     words = _words(split, seed)
     start = 0
     for stage, rows in share_rows(count, STAGES).items():
-        # Each stage begins where the one before ended, so that stages share no word until the words run out.
+        # Each stage begins where the one before ended, so that stages share no word until the words
+        # run out.
         turned = words[start:] + words[:start] if split == "sft" else words[start:]
         usable = [word for word in turned if word[0] != word[-1]]
         taken = usable[:rows] if split == "eval" or rows <= len(usable) else usable
@@ -199,19 +220,29 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
 
 
 def practise(rng: random.Random, word: str) -> tuple[str, str]:
-    """(prompt, reply with its working) about a word of the SFT side: the hard stages more often, wordings evenly."""
+    """(prompt, reply with its working) about a word of the SFT side: the hard stages more often,
+    wordings evenly.
+    """
     stage = rng.choices(_STAGE_NAMES, PRACTISED)[0]
     prompt = rng.choice(WORDINGS["sft"][stage]).format(word=word)
     return prompt, with_final_answer(working(word, stage), final_answer(word, stage), "scratchpad")
 
 
 def drill(word: str, numbered: bool) -> str:
-    """A word and its letters in as few tokens as they can be said: `garden is g a r d e n`, or `garden is g1 a2 r3 d4 e5 n6`."""
+    """A word and its letters in as few tokens as they can be said: `garden is g a r d e n`, or
+    `garden is g1 a2 r3 d4 e5 n6`.
+    """
     return f"{word} is {_letters(word, numbered)}"
 
 
 _STAGE_NAMES = tuple(STAGES)
-PRACTISED = (0.18, 0.12, 0.12, 0.26, 0.32)  # of the stages in their order: whole words in order and in reverse come hardest
+PRACTISED = (
+    0.18,
+    0.12,
+    0.12,
+    0.26,
+    0.32,
+)  # of the stages in their order: whole words in order and in reverse come hardest
 
 
 def is_practised(word: str) -> bool:
@@ -220,13 +251,18 @@ def is_practised(word: str) -> bool:
 
 
 def made_up_word(rng: random.Random) -> str:
-    """Two or three syllables and perhaps an end, four to eight letters or a little more. May be a real word by chance."""
+    """Two or three syllables and perhaps an end, four to eight letters or a little more.
+
+    May be a real word by chance.
+    """
     syllables = [rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.choice((2, 2, 3)))]
     return "".join(syllables) + rng.choice(CODAS)
 
 
 def _words(split: Split, seed: int) -> list[str]:
-    """The words of one side, shuffled: one made-up word to four real ones, for as long as both last."""
+    """The words of one side, shuffled: one made-up word to four real ones, for as long as both
+    last.
+    """
     rng = seeded("spelling words", split, seed)
     real = [word for word in WORDS if side_of(f"spelling:{word}", HELD_OUT_SHARE) == split]
     made = [word for word in pseudo_words() if side_of(f"spelling:{word}", HELD_OUT_SHARE) == split]
@@ -242,7 +278,9 @@ def _words(split: Split, seed: int) -> list[str]:
 
 @lru_cache
 def pseudo_words() -> tuple[str, ...]:
-    """Made-up words of two or three syllables that are no word of the list; the same for every seed."""
+    """Made-up words of two or three syllables that are no word of the list; the same for every
+    seed.
+    """
     rng = seeded("pseudo words")
     known, found = set(WORDS), dict[str, None]()
     while len(found) < PSEUDO_WORDS:
@@ -255,7 +293,14 @@ def pseudo_words() -> tuple[str, ...]:
 def _ask(word: str, stage: str, wording: str, style: AnswerStyle) -> Question:
     answer = final_answer(word, stage)
     reply = with_final_answer(working(word, stage), answer, style)
-    return Question(f"spelling:{word}", f"bench_spelling_{stage}", stage, wording.format(word=word), reply, final_answer=answer)
+    return Question(
+        f"spelling:{word}",
+        f"bench_spelling_{stage}",
+        stage,
+        wording.format(word=word),
+        reply,
+        final_answer=answer,
+    )
 
 
 def final_answer(word: str, stage: str) -> str:
@@ -267,9 +312,15 @@ def final_answer(word: str, stage: str) -> str:
 
 
 def working(word: str, stage: str) -> str:
-    """The word letter by letter, each letter behind a space, as in the answers; numbered where letters are counted."""
+    """The word letter by letter, each letter behind a space, as in the answers; numbered where
+    letters are counted.
+    """
     return f"It is {_letters(word, stage == 'count')}."
 
 
 def _letters(word: str, numbered: bool) -> str:
-    return " ".join(f"{letter}{n}" for n, letter in enumerate(word, start=1)) if numbered else " ".join(word)
+    return (
+        " ".join(f"{letter}{n}" for n, letter in enumerate(word, start=1))
+        if numbered
+        else " ".join(word)
+    )

@@ -1,7 +1,9 @@
-"""The task pack: the mixture's SFT and eval rows, with a page about them, written beside the dataset pack and promoted into it.
+"""The task pack: the mixture's SFT and eval rows, with a page about them, written beside the
+dataset pack and promoted into it.
 
-The same arguments give the same bytes. Rows come from tables and rules of this project (`mixture.py`); `--source hf` adds
-SFT rows of public sets at revisions that the page states, and offline nothing is downloaded.
+The same arguments give the same bytes. Rows come from tables and rules of this project
+(`mixture.py`); `--source hf` adds SFT rows of public sets at revisions that the page states, and
+offline nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -59,13 +61,23 @@ class TaskPackReport:
         """A small table, then where the files are."""
         return [
             *table_lines(self.counts),
-            *(f"{each.name:<10}{each.rows:>10}  from {each.dataset} at {each.revision[:12]}" for each in self.public),
+            *(
+                f"{each.name:<10}{each.rows:>10}  from {each.dataset} at {each.revision[:12]}"
+                for each in self.public
+            ),
             f"weights: {weights_text(self.weights)}",
-            f"SFT prompts that stand twice: {self.repeated_prompts}; eval items that the SFT rows contain: {self.shared_items}",
+            (
+                f"SFT prompts that stand twice: {self.repeated_prompts}; eval items that the SFT"
+                f" rows contain: {self.shared_items}"
+            ),
             f"SFT rows   {self.chat}",
             f"eval rows  {self.eval}",
             f"about them {self.page}",
-            "the pack now names these rows" if self.promoted else "the pack was left as it is (--no-promote)",
+            (
+                "the pack now names these rows"
+                if self.promoted
+                else "the pack was left as it is (--no-promote)"
+            ),
         ]
 
 
@@ -86,11 +98,12 @@ def make_task_pack(
     skill_weights: str | None = None,
     public_rows: int | None = None,
 ) -> TaskPackReport:
-    """Write the SFT rows, the eval rows and a page about them; name them in the pack where `promote`.
+    """Write the SFT rows, the eval rows and a page about them; name them in the pack where
+    `promote`.
 
-    skill_weights: `math=.3,spelling=.2`, in place of the profile's. public_rows: of `--source hf`, besides `sft_rows`.
-    Raises WrongUsage for arguments that cannot be met and for different rows that are already there without `force`;
-    HubProblem where a public set cannot be had.
+    skill_weights: `math=.3,spelling=.2`, in place of the profile's. public_rows: of `--source hf`,
+    besides `sft_rows`. Raises WrongUsage for arguments that cannot be met and for different rows
+    that are already there without `force`; HubProblem where a public set cannot be had.
     """
     _check(pack_path, sft_rows, eval_rows, profile, answer_style, source, public_rows)
     weights = weights_of(profile, skill_weights)
@@ -100,7 +113,9 @@ def make_task_pack(
     if source == "hf":
         from picochat.skills.public import read_public_rows
 
-        found, public = read_public_rows(round(PUBLIC_SHARE * sft_rows) if public_rows is None else public_rows, seed)
+        found, public = read_public_rows(
+            round(PUBLIC_SHARE * sft_rows) if public_rows is None else public_rows, seed
+        )
         sft += found
         seeded("mixture with public rows", seed).shuffle(sft)
     chat = chat_out or out_dir / f"chat_task_mixture_{profile}.jsonl"
@@ -108,7 +123,17 @@ def make_task_pack(
     page = out_dir / f"task_mixture_{profile}.md"
     counts = count_skills(sft, evals)
     files = {chat: _jsonl(sft), eval_path: _jsonl(evals)}
-    text = page_text(profile, weights, style, seed, counts, public, sft, evals, [digest_bytes(data) for data in files.values()])
+    text = page_text(
+        profile,
+        weights,
+        style,
+        seed,
+        counts,
+        public,
+        sft,
+        evals,
+        [digest_bytes(data) for data in files.values()],
+    )
     files[page] = text.encode()
     _refuse_overwriting(files, force)
     for path, data in files.items():
@@ -119,11 +144,19 @@ def make_task_pack(
         promote_rows(pack_path, chat, eval_path)
     repeated = len(sft) - len({normalized_text(row.user) for row in sft})
     shared = count_shared_items(sft, evals)
-    return TaskPackReport(profile, weights, counts, public, repeated, shared, chat, eval_path, page, promote)
+    return TaskPackReport(
+        profile, weights, counts, public, repeated, shared, chat, eval_path, page, promote
+    )
 
 
 def _check(
-    pack_path: Path, sft_rows: int, eval_rows: int, profile: str, answer_style: str, source: str, public_rows: int | None
+    pack_path: Path,
+    sft_rows: int,
+    eval_rows: int,
+    profile: str,
+    answer_style: str,
+    source: str,
+    public_rows: int | None,
 ) -> None:
     problems: list[Problem] = []
     for value, name, known in (
@@ -133,19 +166,32 @@ def _check(
     ):
         if value not in known:
             hint = did_you_mean(value, known)
-            problems.append(Problem(f"--{name} {value}: unknown{hint}", fix=f"one of: {', '.join(known)}"))
-    for value, name, fewest in ((sft_rows, "sft-rows", FEWEST_SFT_ROWS), (eval_rows, "eval-rows", FEWEST_EVAL_ROWS)):
+            problems.append(
+                Problem(f"--{name} {value}: unknown{hint}", fix=f"one of: {', '.join(known)}")
+            )
+    for value, name, fewest in (
+        (sft_rows, "sft-rows", FEWEST_SFT_ROWS),
+        (eval_rows, "eval-rows", FEWEST_EVAL_ROWS),
+    ):
         if value < fewest:
             problems.append(Problem(f"--{name} {value}: at least {fewest} are needed"))
     if public_rows is not None and (source != "hf" or public_rows < 1):
         problems.append(
-            Problem(f"--public-rows {public_rows}: a number of rows of --source hf", fix="--source hf --public-rows 700")
+            Problem(
+                f"--public-rows {public_rows}: a number of rows of --source hf",
+                fix="--source hf --public-rows 700",
+            )
         )
     if problems:
         raise WrongUsage("the task pack cannot be made", problems=problems)
     if not pack_path.is_file():
-        state = "is a folder without a dataset_pack.json" if pack_path.is_dir() else "does not exist"
-        raise BadInput(f"dataset pack {pack_path} {state}", fix="name the dataset_pack.json with --dataset-pack")
+        state = (
+            "is a folder without a dataset_pack.json" if pack_path.is_dir() else "does not exist"
+        )
+        raise BadInput(
+            f"dataset pack {pack_path} {state}",
+            fix="name the dataset_pack.json with --dataset-pack",
+        )
 
 
 def _jsonl(rows: Sequence[SftRow] | Sequence[EvalRow]) -> bytes:
@@ -154,13 +200,19 @@ def _jsonl(rows: Sequence[SftRow] | Sequence[EvalRow]) -> bytes:
 
 def _refuse_overwriting(files: dict[Path, bytes], force: bool) -> None:
     """Equal files and empty files may stand there; others only with `force`."""
-    differing = [path for path, data in files.items() if path.exists() and path.read_bytes() not in (b"", data)]
+    differing = [
+        path
+        for path, data in files.items()
+        if path.exists() and path.read_bytes() not in (b"", data)
+    ]
     if differing and not force:
         problems = [Problem(f"{path} holds something else") for path in differing]
-        raise WrongUsage("files that are there would be lost", problems=problems, fix="--force replaces them")
+        raise WrongUsage(
+            "files that are there would be lost", problems=problems, fix="--force replaces them"
+        )
 
 
-# ---- the page ---------------------------------------------------------------------------------------------------------
+# ---- the page ------------------------------------------------------------------------------------
 
 
 def count_skills(sft: Sequence[SftRow], evals: Sequence[EvalRow]) -> tuple[SkillCount, ...]:
@@ -187,7 +239,9 @@ def count_skills(sft: Sequence[SftRow], evals: Sequence[EvalRow]) -> tuple[Skill
 def table_lines(counts: Sequence[SkillCount]) -> list[str]:
     lines = [f"{'skill':<10}{'SFT rows':>10}{'items':>8}{'eval rows':>11}{'items':>8}"]
     for row in counts:
-        lines.append(f"{row.skill:<10}{row.sft_rows:>10}{row.sft_items:>8}{row.eval_rows:>11}{row.eval_items:>8}")
+        lines.append(
+            f"{row.skill:<10}{row.sft_rows:>10}{row.sft_items:>8}{row.eval_rows:>11}{row.eval_items:>8}"
+        )
     return lines
 
 
@@ -206,8 +260,10 @@ def page_text(
     lines = [
         f"# Task mixture {profile}",
         "",
-        f"Seed {seed}, answer style {style}, source {'hf' if public else 'offline'}. "
-        f"{len(sft)} SFT rows, {len(evals)} eval rows.",
+        (
+            f"Seed {seed}, answer style {style}, source {'hf' if public else 'offline'}. "
+            f"{len(sft)} SFT rows, {len(evals)} eval rows."
+        ),
         f"Weights of the skills: {weights_text(weights)}.",
         f"SFT rows sha256 {digests[0]}",
         f"Eval rows sha256 {digests[1]}",
@@ -217,15 +273,24 @@ def page_text(
     ]
     for row in counts:
         stages = ", ".join(f"{stage} {rows}" for stage, rows in row.eval_stages.items())
-        lines.append(f"| {row.skill} | {row.sft_rows} | {row.sft_items} | {row.eval_rows} | {row.eval_items} | {stages} |")
+        lines.append(
+            f"| {row.skill} | {row.sft_rows} | {row.sft_items} | {row.eval_rows} | {row.eval_items}"
+            f" | {stages} |"
+        )
     lines += [
         "",
-        "An item is what the eval rows must not share with the SFT rows: a number pair, a word, a fact, a topic, a phrasing.",
+        (
+            "An item is what the eval rows must not share with the SFT rows: a number pair, a word,"
+            " a fact, a topic, a phrasing."
+        ),
         f"Eval items that the SFT rows contain: {count_shared_items(sft, evals)}.",
         "",
     ]
     if public:
-        lines += ["| public set | dataset | revision | licence | SFT rows | passed over |", "|---|---|---|---|---|---|"]
+        lines += [
+            "| public set | dataset | revision | licence | SFT rows | passed over |",
+            "|---|---|---|---|---|---|",
+        ]
         lines += [*(each.line() for each in public), ""]
     for row in counts:
         trained = next((entry for entry in sft if entry.skill == row.skill), None)

@@ -1,4 +1,7 @@
-"""Common English words of four to eight letters, written for the spelling skill. Data, nothing else."""
+"""Common English words of four to eight letters, written for the spelling skill.
+
+Data, nothing else.
+"""
 
 TEXT = """
 able about above acid acorn actor admit adult after again agree ahead alarm album alive allow alone along alter amber

@@ -2,10 +2,11 @@
 
     <|bos|> <|system|> text <|end|> <|user|> text <|end|> <|assistant|> reply <|end|>
 
-The marks are ids, not text: what a user types between them stays text, also where it spells a mark. Targets are the
-assistant's replies and the end-of-turn after each, nothing else. `chat_template.jinja` says the same to other programs;
-a test holds the two together. Training, evaluation and serving import this file; none spells the format again.
-Conversations are never cut: one that does not fit the context is left out of training, and counted.
+The marks are ids, not text: what a user types between them stays text, also where it spells a mark.
+Targets are the assistant's replies and the end-of-turn after each, nothing else.
+`chat_template.jinja` says the same to other programs; a test holds the two together. Training,
+evaluation and serving import this file; none spells the format again. Conversations are never cut:
+one that does not fit the context is left out of training, and counted.
 """
 
 from __future__ import annotations
@@ -39,15 +40,24 @@ class Message(Record):
 
 
 class EncodedChat(NamedTuple):
-    """One conversation. targets[i]: ids[i] is to be predicted from the ids before it. Equal lengths."""
+    """One conversation. targets[i]: ids[i] is to be predicted from the ids before it.
+
+    Equal lengths.
+    """
 
     ids: list[int]
     targets: list[bool]
 
 
 def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> EncodedChat:
-    """The ids of a whole conversation and which of them are targets: the assistant's replies and their end-of-turn."""
-    marks: dict[Role, int] = {"system": tokenizer.system, "user": tokenizer.user, "assistant": tokenizer.assistant}
+    """The ids of a whole conversation and which of them are targets: the assistant's replies and
+    their end-of-turn.
+    """
+    marks: dict[Role, int] = {
+        "system": tokenizer.system,
+        "user": tokenizer.user,
+        "assistant": tokenizer.assistant,
+    }
     ids, targets = [tokenizer.bos], [False]
     for message in messages:
         content = tokenizer.encode(message.content)
@@ -57,7 +67,10 @@ def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> Encode
 
 
 def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-    """The ids that a reply is generated after: the conversation, then the assistant's mark. Generation ends at `end`."""
+    """The ids that a reply is generated after: the conversation, then the assistant's mark.
+
+    Generation ends at `end`.
+    """
     return [*encode_messages(tokenizer, messages).ids, tokenizer.assistant]
 
 
@@ -67,7 +80,7 @@ def row_messages(row: Mapping[str, Any]) -> list[Message]:
     return [Message(role=role, content=row[role]) for role in roles if row.get(role) is not None]
 
 
-# ---- the rows of a run, encoded once ---------------------------------------------------------------------------------
+# ---- the rows of a run, encoded once -------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -103,7 +116,10 @@ def join_conversations(chats: Sequence[EncodedChat]) -> Conversations:
 
 
 def read_chats(path: Path, tokenizer: Tokenizer) -> list[EncodedChat]:
-    """Every row of a jsonl file, encoded. Raises BadInput that lists the rows without the texts they need."""
+    """Every row of a jsonl file, encoded.
+
+    Raises BadInput that lists the rows without the texts they need.
+    """
     chats: list[EncodedChat] = []
     problems: list[Problem] = []
     for line, row in read_jsonl(path, "rows"):
@@ -114,13 +130,19 @@ def read_chats(path: Path, tokenizer: Tokenizer) -> list[EncodedChat]:
         else:
             chats.append(encode_messages(tokenizer, row_messages(row)))
     if problems:
-        more = [Problem(f"and {len(problems) - MOST_PROBLEMS} more")] if len(problems) > MOST_PROBLEMS else []
+        more = (
+            [Problem(f"and {len(problems) - MOST_PROBLEMS} more")]
+            if len(problems) > MOST_PROBLEMS
+            else []
+        )
         raise BadInput(f"rows {path} cannot be encoded", problems=problems[:MOST_PROBLEMS] + more)
     return chats
 
 
 def conversations_facts(chats: Sequence[EncodedChat], context: int) -> ConversationsFacts:
-    """Facts of the training rows: `rows` and `longest` of all of them, tokens and targets of those that fit."""
+    """Facts of the training rows: `rows` and `longest` of all of them, tokens and targets of those
+    that fit.
+    """
     kept = fitting(chats, context)
     return ConversationsFacts(
         rows=len(chats),
@@ -135,18 +157,28 @@ def fitting(chats: Iterable[EncodedChat], context: int) -> list[EncodedChat]:
     return [chat for chat in chats if len(chat.ids) <= context]
 
 
-def encode_conversations(rows: Artifact, tokenizer: Artifact, model: ModelConfig, draft: Draft) -> None:
-    """train.npz and held_out.npz: the SFT rows as ids and masks, without those longer than the context."""
+def encode_conversations(
+    rows: Artifact, tokenizer: Artifact, model: ModelConfig, draft: Draft
+) -> None:
+    """train.npz and held_out.npz: the SFT rows as ids and masks, without those longer than the
+    context.
+    """
     words = Tokenizer.load(tokenizer.path("tokenizer.json"))
     train_chats = read_chats(rows.path("sft_train.jsonl"), words)
     held_out_chats = read_chats(rows.path("sft_held_out.jsonl"), words)
-    write_conversations(draft.path("train.npz"), join_conversations(fitting(train_chats, model.context)))
-    write_conversations(draft.path("held_out.npz"), join_conversations(fitting(held_out_chats, model.context)))
+    write_conversations(
+        draft.path("train.npz"), join_conversations(fitting(train_chats, model.context))
+    )
+    write_conversations(
+        draft.path("held_out.npz"), join_conversations(fitting(held_out_chats, model.context))
+    )
     draft.facts = conversations_facts(train_chats, model.context).model_dump(mode="json")
 
 
 def write_conversations(path: Path, rows: Conversations) -> None:
-    """An .npz whose bytes follow from the rows alone: numpy's own writer leaves the dates to the zip library."""
+    """An .npz whose bytes follow from the rows alone: numpy's own writer leaves the dates to the
+    zip library.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in ("tokens", "targets", "offsets"):
             buffer = io.BytesIO()
@@ -155,7 +187,10 @@ def write_conversations(path: Path, rows: Conversations) -> None:
 
 
 def open_conversations(conversations: Artifact, split: Split) -> Conversations:
-    """The encoded rows of one split. Raises BadInput where the file is not what `encode_conversations` writes."""
+    """The encoded rows of one split.
+
+    Raises BadInput where the file is not what `encode_conversations` writes.
+    """
     path = conversations.path(f"{split}.npz")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:

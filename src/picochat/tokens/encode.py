@@ -1,9 +1,11 @@
-"""Documents to ids: parts of a corpus, each encoded by whichever process comes first, and kept on disk.
+"""Documents to ids: parts of a corpus, each encoded by whichever process comes first, and kept on
+disk.
 
-A part is a run of rows of the corpus, of about PART_TEXT_BYTES of text. What it gives is a function of the corpus and the
-tokenizer alone, so parts may be made in any order, by several processes or machines that share the folder, and those that
-stand after a kill are not made again. Every document's byte count is checked; a seeded sample is decoded and compared in
-full, and encoded again by `tokenizers`.
+A part is a run of rows of the corpus, of about PART_TEXT_BYTES of text. What it gives is a function
+of the corpus and the tokenizer alone, so parts may be made in any order, by several processes or
+machines that share the folder, and those that stand after a kill are not made again. Every
+document's byte count is checked; a seeded sample is decoded and compared in full, and encoded again
+by `tokenizers`.
 """
 
 from __future__ import annotations
@@ -31,11 +33,17 @@ SAMPLED_DOCUMENTS = 400  # expected; at least 200 of any corpus that has them
 
 
 class EncodersDisagree(Exception):
-    """A sampled document gave other ids in tiktoken than in tokenizers. `shards` answers by encoding with the latter."""
+    """A sampled document gave other ids in tiktoken than in tokenizers.
+
+    `shards` answers by encoding with the latter.
+    """
 
 
 class EncodedBatch(NamedTuple):
-    """Whole documents in a row. The arrays after `tokens` have one entry for each document; the last two hold 0 or 1."""
+    """Whole documents in a row.
+
+    The arrays after `tokens` have one entry for each document; the last two hold 0 or 1.
+    """
 
     tokens: npt.NDArray[np.uint16]
     ends: npt.NDArray[np.int64]
@@ -50,13 +58,20 @@ class EncodedBatch(NamedTuple):
         """The first `documents` of them, and the rest."""
         cut = int(self.ends[documents - 1])
         counts = (self.text_bytes, self.sampled, self.failed)
-        head = EncodedBatch(self.tokens[:cut], self.ends[:documents], *(array[:documents] for array in counts))
-        rest = EncodedBatch(self.tokens[cut:], self.ends[documents:] - cut, *(array[documents:] for array in counts))
+        head = EncodedBatch(
+            self.tokens[:cut], self.ends[:documents], *(array[:documents] for array in counts)
+        )
+        rest = EncodedBatch(
+            self.tokens[cut:], self.ends[documents:] - cut, *(array[documents:] for array in counts)
+        )
         return head, rest
 
 
 class DocumentSource(Protocol):
-    """Documents in parts, always the same ones in the same order. Picklable, for several processes."""
+    """Documents in parts, always the same ones in the same order.
+
+    Picklable, for several processes.
+    """
 
     @property
     def parts(self) -> int: ...
@@ -66,7 +81,10 @@ class DocumentSource(Protocol):
 
 @dataclass(frozen=True)
 class EncodeJob:
-    """What all parts have in common. `load`: the tokenizer; a reason makes it encode without tiktoken."""
+    """What all parts have in common.
+
+    `load`: the tokenizer; a reason makes it encode without tiktoken.
+    """
 
     source: DocumentSource
     load: Callable[[str | None], Tokenizer]
@@ -75,11 +93,15 @@ class EncodeJob:
     batch_chars: int = BATCH_CHARS
 
     def sampled(self, document_id: str) -> bool:
-        return in_sample(document_id, SAMPLED_DOCUMENTS / max(1, self.documents), self.seed, "round trip")
+        return in_sample(
+            document_id, SAMPLED_DOCUMENTS / max(1, self.documents), self.seed, "round trip"
+        )
 
 
 def open_encoder(job: EncodeJob, folder: Path, reason: str | None) -> Callable[[int], int]:
-    """A function that encodes a part into `folder`, where it does not stand there yet, and returns the bytes of its text."""
+    """A function that encodes a part into `folder`, where it does not stand there yet, and returns
+    the bytes of its text.
+    """
     return partial(_encode_part, job, job.load(reason), folder)
 
 
@@ -103,10 +125,18 @@ def _encode_part(job: EncodeJob, tokenizer: Tokenizer, folder: Path, part: int) 
 
 
 def _encode(job: EncodeJob, tokenizer: Tokenizer, documents: Sequence[Document]) -> EncodedBatch:
-    batches = [encode_batch(tokenizer, group, job.sampled) for group in batches_of(documents, job.batch_chars)]
+    batches = [
+        encode_batch(tokenizer, group, job.sampled)
+        for group in batches_of(documents, job.batch_chars)
+    ]
     ends = np.cumsum([0, *(len(batch.tokens) for batch in batches)])
-    shifted = [batch._replace(ends=batch.ends + begin) for batch, begin in zip(batches, ends.tolist(), strict=False)]
-    empty = EncodedBatch(np.zeros(0, dtype=np.uint16), *(np.zeros(0, dtype=np.int64) for _ in range(4)))
+    shifted = [
+        batch._replace(ends=batch.ends + begin)
+        for batch, begin in zip(batches, ends.tolist(), strict=False)
+    ]
+    empty = EncodedBatch(
+        np.zeros(0, dtype=np.uint16), *(np.zeros(0, dtype=np.int64) for _ in range(4))
+    )
     return EncodedBatch(*(np.concatenate(columns) for columns in zip(empty, *shifted, strict=True)))
 
 
@@ -114,7 +144,11 @@ def _write_part(folder: Path, part: int, encoded: dict[Split, EncodedBatch]) -> 
     """By rename: a part that stands is whole."""
     path = _part_path(folder, part)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    columns = {f"{split}.{field}": array for split in SPLITS for field, array in encoded[split]._asdict().items()}
+    columns = {
+        f"{split}.{field}": array
+        for split in SPLITS
+        for field, array in encoded[split]._asdict().items()
+    }
     with temporary.open("wb") as stream:
         np.savez(stream, **columns)
     os.replace(temporary, path)
@@ -124,7 +158,9 @@ def _part_path(folder: Path, part: int) -> Path:
     return folder / f"part-{part:06d}.npz"
 
 
-def encode_batch(tokenizer: Tokenizer, documents: Sequence[Document], sampled: Callable[[str], bool]) -> EncodedBatch:
+def encode_batch(
+    tokenizer: Tokenizer, documents: Sequence[Document], sampled: Callable[[str], bool]
+) -> EncodedBatch:
     """The documents' ids in a row, with the sampled ones decoded and compared.
 
     Raises EncodersDisagree where a sampled document has other ids by `tokenizers`.
@@ -135,19 +171,25 @@ def encode_batch(tokenizer: Tokenizer, documents: Sequence[Document], sampled: C
     ends = np.append(starts[1:], len(tokens))
     text_bytes = np.array([len(text.encode()) for text in texts], dtype=np.int64)
     assert len(starts) == len(texts), "bos stands before each document and nowhere else"
-    assert (np.add.reduceat(tokenizer.token_bytes[tokens], starts) == text_bytes).all(), "the encoder lost bytes"
+    assert (np.add.reduceat(tokenizer.token_bytes[tokens], starts) == text_bytes).all(), (
+        "the encoder lost bytes"
+    )
     chosen = np.array([sampled(document.id) for document in documents], dtype=np.int64)
     failed = np.zeros(len(texts), dtype=np.int64)
     for index in np.flatnonzero(chosen).tolist():
         ids = tokens[starts[index] + 1 : ends[index]].tolist()
         if tokenizer.encoder == "tiktoken" and ids != tokenizer.encode_by_reference(texts[index]):
-            raise EncodersDisagree(f"document {documents[index].id}: tiktoken and tokenizers give different ids")
+            raise EncodersDisagree(
+                f"document {documents[index].id}: tiktoken and tokenizers give different ids"
+            )
         failed[index] = tokenizer.decode(ids) != documents[index].text
     return EncodedBatch(tokens, ends.astype(np.int64), text_bytes, chosen, failed)
 
 
 def batches_of(documents: Iterable[Document], batch_chars: int) -> Iterator[list[Document]]:
-    """The documents in groups of at most `batch_chars` characters; a longer one is a group of its own."""
+    """The documents in groups of at most `batch_chars` characters; a longer one is a group of its
+    own.
+    """
     group: list[Document] = []
     chars = 0
     for document in documents:
@@ -161,7 +203,9 @@ def batches_of(documents: Iterable[Document], batch_chars: int) -> Iterator[list
 
 
 class CorpusParts:
-    """A corpus in parts of some PART_TEXT_BYTES: runs of rows of consecutive files, by the mean size of a row of each file."""
+    """A corpus in parts of some PART_TEXT_BYTES: runs of rows of consecutive files, by the mean
+    size of a row of each file.
+    """
 
     def __init__(self, corpus: Artifact) -> None:
         self._reader = CorpusReader(corpus)
@@ -216,12 +260,16 @@ def training_job(
 ) -> tuple[EncodeJob, range]:
     """(the job of encoding corpus and practice, the parts of it that are practice)."""
     source = TrainingParts(CorpusParts(corpus), PracticeParts(practice))
-    documents = facts_of(corpus, CorpusFacts).documents + facts_of(practice, PracticeFacts).documents
+    documents = (
+        facts_of(corpus, CorpusFacts).documents + facts_of(practice, PracticeFacts).documents
+    )
     return EncodeJob(source, load, documents, seed), range(source.corpus.parts, source.parts)
 
 
 def row_runs(files: Sequence[tuple[int, int]], run_bytes: int) -> list[list[tuple[int, int, int]]]:
-    """Lists of (file, first row, row after the last) that hold about `run_bytes` each, of files with (rows, bytes)."""
+    """Lists of (file, first row, row after the last) that hold about `run_bytes` each, of files
+    with (rows, bytes).
+    """
     runs: list[list[tuple[int, int, int]]] = []
     room = 0
     for number, (rows, size) in enumerate(files):

@@ -1,9 +1,11 @@
-"""Token shards: both splits of the corpus as little-endian uint16 on disk, each document with bos before it; practice last.
+"""Token shards: both splits of the corpus as little-endian uint16 on disk, each document with bos
+before it; practice last.
 
-A shard holds whole documents: it is closed by the first document that reaches `shard_tokens`. Beside NAME.bin stand
-NAME.starts (int64, little-endian: where each document's bos lies in the shard) and NAME.json (counts, sha256, tokenizer).
-Parts of the corpus are encoded by all cores (`encode`) and joined here in their order, so the bytes do not depend on who
-encoded what, and memory does not grow with the corpus. Does not shuffle: order is `batches`' work.
+A shard holds whole documents: it is closed by the first document that reaches `shard_tokens`.
+Beside NAME.bin stand NAME.starts (int64, little-endian: where each document's bos lies in the
+shard) and NAME.json (counts, sha256, tokenizer). Parts of the corpus are encoded by all cores
+(`encode`) and joined here in their order, so the bytes do not depend on who encoded what, and
+memory does not grow with the corpus. Does not shuffle: order is `batches`' work.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ NO_PRACTICE = PracticeFacts(share_asked=0.0, documents=0, text_bytes=0, words=0)
 
 
 class ShardSidecar(Record):
-    """What one shard holds. text_bytes: UTF-8 bytes of its documents; bos counts as a token and has no bytes."""
+    """What one shard holds. text_bytes: UTF-8 bytes of its documents; bos counts as a token and has
+    no bytes.
+    """
 
     tokens: int
     documents: int
@@ -60,11 +64,14 @@ class ShardSidecar(Record):
     roundtrip_failures: int
 
 
-# ---- writing ---------------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------
 
 
 class ShardWriter:
-    """One shard in the making. `close` writes the sidecar last: a shard without one is not finished."""
+    """One shard in the making.
+
+    `close` writes the sidecar last: a shard without one is not finished.
+    """
 
     def __init__(self, folder: Path, name: str, tokenizer: Tokenizer) -> None:
         self.tokens = self.documents = self.text_bytes = self.sampled = self.failed = 0
@@ -106,7 +113,11 @@ class ShardWriter:
 
 
 def write_split(
-    folder: Path, split: Split, batches: Iterable[EncodedBatch], tokenizer: Tokenizer, shard_tokens: int
+    folder: Path,
+    split: Split,
+    batches: Iterable[EncodedBatch],
+    tokenizer: Tokenizer,
+    shard_tokens: int,
 ) -> list[ShardSidecar]:
     """The shards of one split, into `folder`."""
     written: list[ShardSidecar] = []
@@ -136,8 +147,8 @@ def shard_name(split: Split, number: int) -> str:
 
 @dataclass(frozen=True)
 class ShardsJob:
-    """What is encoded, and how it becomes shards. `counts`, `practised`: what corpus and practice state, which must be
-    what came. `practice_parts`: which parts are practice."""
+    """What is encoded, and how it becomes shards. `counts`, `practised`: what corpus and practice
+    state, which must be what came. `practice_parts`: which parts are practice."""
 
     encode: EncodeJob
     counts: CorpusFacts
@@ -148,7 +159,11 @@ class ShardsJob:
 
 
 def encode_all(job: ShardsJob, folder: Path) -> str | None:
-    """All parts in `folder`. Returns why tiktoken does not encode, where it turns out to differ from tokenizers on this corpus."""
+    """All parts in `folder`.
+
+    Returns why tiktoken does not encode, where it turns out to differ from tokenizers on this
+    corpus.
+    """
     differs = folder / DIFFERS  # outlives a kill, so that a resumed job does not mix encoders
     reason = differs.read_text() if differs.exists() else None
     parts = range(job.encode.source.parts)
@@ -157,7 +172,9 @@ def encode_all(job: ShardsJob, folder: Path) -> str | None:
     try:
         with (
             Progress("encode", text_bytes, "bytes") as progress,
-            closing(in_order(partial(open_encoder, job.encode, folder, reason), parts, processes)) as encoded,
+            closing(
+                in_order(partial(open_encoder, job.encode, folder, reason), parts, processes)
+            ) as encoded,
         ):
             for encoded_bytes in encoded:
                 progress.advance(encoded_bytes)
@@ -171,7 +188,10 @@ def encode_all(job: ShardsJob, folder: Path) -> str | None:
 
 
 def shards_facts(
-    train: Sequence[ShardSidecar], held_out: Sequence[ShardSidecar], practice_documents: int, practice_tokens: int
+    train: Sequence[ShardSidecar],
+    held_out: Sequence[ShardSidecar],
+    practice_documents: int,
+    practice_tokens: int,
 ) -> ShardsFacts:
     return ShardsFacts(
         train_tokens=sum(shard.tokens for shard in train),
@@ -188,28 +208,44 @@ def shards_facts(
 
 
 def require_whole(facts: ShardsFacts, counts: CorpusFacts, practised: PracticeFacts) -> None:
-    """Raises BadInput where corpus and practice did not give the documents and bytes that their manifests state."""
+    """Raises BadInput where corpus and practice did not give the documents and bytes that their
+    manifests state.
+    """
     stated = {
         "train_documents": counts.train_documents + practised.documents,
         "held_out_documents": counts.held_out_documents,
         "train_text_bytes": counts.train_text_bytes + practised.text_bytes,
         "held_out_text_bytes": counts.held_out_text_bytes,
     }
-    wrong = [f"{name} {getattr(facts, name)} of {count}" for name, count in stated.items() if getattr(facts, name) != count]
+    wrong = [
+        f"{name} {getattr(facts, name)} of {count}"
+        for name, count in stated.items()
+        if getattr(facts, name) != count
+    ]
     if wrong:
         found = ", ".join(wrong)
-        raise BadInput(f"the corpus did not give what its manifest states: {found}", fix="build the corpus again")
+        raise BadInput(
+            f"the corpus did not give what its manifest states: {found}",
+            fix="build the corpus again",
+        )
 
 
 def write_all(job: ShardsJob, draft: Draft) -> None:
-    """`write_shards` for a job. Parts are made in the workspace, which outlives a kill, and joined in the draft."""
+    """`write_shards` for a job.
+
+    Parts are made in the workspace, which outlives a kill, and joined in the draft.
+    """
     started = time.monotonic()
     reason = encode_all(job, draft.workspace)
     tokenizer = job.encode.load(reason)
     parts = range(job.encode.source.parts)
     written = {
         split: write_split(
-            draft.folder, split, (read_part(draft.workspace, part, split) for part in parts), tokenizer, job.shard_tokens
+            draft.folder,
+            split,
+            (read_part(draft.workspace, part, split) for part in parts),
+            tokenizer,
+            job.shard_tokens,
         )
         for split in SPLITS
     }
@@ -221,27 +257,53 @@ def write_all(job: ShardsJob, draft: Draft) -> None:
         practice_tokens=sum(len(batch.tokens) for batch in practised),
     )
     require_whole(facts, job.counts, job.practised)
-    seen = {"encoder": tokenizer.encoder, "encoder_note": tokenizer.encoder_note, "workers": job.workers}
-    write_json(draft.observation("encoding.json"), {**seen, "wall_s": round(time.monotonic() - started, 3)})
+    seen = {
+        "encoder": tokenizer.encoder,
+        "encoder_note": tokenizer.encoder_note,
+        "workers": job.workers,
+    }
+    write_json(
+        draft.observation("encoding.json"), {**seen, "wall_s": round(time.monotonic() - started, 3)}
+    )
     draft.facts = facts.model_dump(mode="json")
 
 
 def write_shards(
-    corpus: Artifact, practice: Artifact, tokenizer: Artifact, shards: ShardsConfig, host: HostConfig, seed: int, draft: Draft
+    corpus: Artifact,
+    practice: Artifact,
+    tokenizer: Artifact,
+    shards: ShardsConfig,
+    host: HostConfig,
+    seed: int,
+    draft: Draft,
 ) -> None:
-    """Both splits of the corpus, and the practice, as token shards; see the head of this file. encoding.json has the pace."""
+    """Both splits of the corpus, and the practice, as token shards; see the head of this file.
+    encoding.json has the pace.
+    """
     load = partial(Tokenizer.load, tokenizer.path("tokenizer.json"))
     encode, practice_parts = training_job(corpus, practice, load, seed)
     counts, practised = facts_of(corpus, CorpusFacts), facts_of(practice, PracticeFacts)
-    write_all(ShardsJob(encode, counts, shards.shard_tokens, host.workers or usable_cores(), practised, practice_parts), draft)
+    write_all(
+        ShardsJob(
+            encode,
+            counts,
+            shards.shard_tokens,
+            host.workers or usable_cores(),
+            practised,
+            practice_parts,
+        ),
+        draft,
+    )
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class TokenStream:
-    """All shards of a split as one stream, read from disk as needed. bounds[i]: where shard i begins; the last, the end."""
+    """All shards of a split as one stream, read from disk as needed. bounds[i]: where shard i
+    begins; the last, the end.
+    """
 
     parts: tuple[npt.NDArray[np.uint16], ...]
     bounds: tuple[int, ...]
@@ -251,7 +313,10 @@ class TokenStream:
         return self.bounds[-1]
 
     def slice(self, start: int, stop: int) -> npt.NDArray[np.uint16]:
-        """Tokens [start, stop), which may lie in several shards. Raises IndexError outside the stream."""
+        """Tokens [start, stop), which may lie in several shards.
+
+        Raises IndexError outside the stream.
+        """
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"tokens {start} to {stop} of a stream of {len(self)}")
         pieces: list[npt.NDArray[np.uint16]] = []
@@ -261,7 +326,10 @@ class TokenStream:
         return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.uint16)
 
     def row_count(self, context: int) -> int:
-        """Whole rows of context + 1 tokens; each row's last token is the next row's first. The tail has < context targets."""
+        """Whole rows of context + 1 tokens; each row's last token is the next row's first.
+
+        The tail has < context targets.
+        """
         return max(0, len(self) - 1) // context
 
     def rows(self, indices: npt.ArrayLike, context: int) -> npt.NDArray[np.int64]:
@@ -270,8 +338,12 @@ class TokenStream:
         owners = np.searchsorted(self.bounds, starts, side="right") - 1
         rows = np.empty((len(starts), context + 1), dtype=np.int64)
         for number, (start, owner) in enumerate(zip(starts.tolist(), owners.tolist(), strict=True)):
-            inside = self.parts[owner][start - self.bounds[owner] : start - self.bounds[owner] + context + 1]
-            rows[number] = inside if len(inside) == context + 1 else self.slice(start, start + context + 1)
+            inside = self.parts[owner][
+                start - self.bounds[owner] : start - self.bounds[owner] + context + 1
+            ]
+            rows[number] = (
+                inside if len(inside) == context + 1 else self.slice(start, start + context + 1)
+            )
         return rows
 
 
@@ -282,15 +354,21 @@ class TokenShards:
 
 
 def open_shards(shards: Artifact, *, check_digests: bool = False) -> TokenShards:
-    """Both splits as streams; reads the sidecars, and tokens only when asked. Raises BadInput where a shard is not whole.
+    """Both splits as streams; reads the sidecars, and tokens only when asked. Raises BadInput where
+    a shard is not whole.
 
-    check_digests: read every shard once and compare (some seconds for gigabytes), for who builds hours of work on them.
+    check_digests: read every shard once and compare (some seconds for gigabytes), for who builds
+    hours of work on them.
     """
     return TokenShards(*(_open_split(shards, split, check_digests) for split in SPLITS))
 
 
 def _open_split(shards: Artifact, split: Split, check_digests: bool) -> TokenStream:
-    names = sorted(name[: -len(".bin")] for name in shards.manifest.files if name.startswith(split) and name.endswith(".bin"))
+    names = sorted(
+        name[: -len(".bin")]
+        for name in shards.manifest.files
+        if name.startswith(split) and name.endswith(".bin")
+    )
     parts: list[npt.NDArray[np.uint16]] = []
     sidecars: list[ShardSidecar] = []
     for name in names:
@@ -298,10 +376,14 @@ def _open_split(shards: Artifact, split: Split, check_digests: bool) -> TokenStr
         sidecar = read_record(ShardSidecar, shards.path(f"{name}.json"), "shard")
         if not path.exists() or path.stat().st_size != TOKEN_BYTES * sidecar.tokens:
             raise BadInput(
-                f"shard {path} does not hold the {sidecar.tokens} tokens that {name}.json states", fix=remake(shards.place)
+                f"shard {path} does not hold the {sidecar.tokens} tokens that {name}.json states",
+                fix=remake(shards.place),
             )
         if check_digests and digest_file(path) != sidecar.sha256:
-            raise BadInput(f"shard {path} has changed since it was written: its digest is another", fix=remake(shards.place))
+            raise BadInput(
+                f"shard {path} has changed since it was written: its digest is another",
+                fix=remake(shards.place),
+            )
         # a plain array over the map: slicing np.memmap itself costs ten times as much
         parts.append(np.memmap(path, dtype="<u2", mode="r").view(np.ndarray))
         sidecars.append(sidecar)

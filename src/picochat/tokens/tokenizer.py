@@ -1,12 +1,14 @@
-"""The tokenizer: byte-level BPE as a standard `tokenizer.json`, trained by `tokenizers`, encoded by the fastest exact encoder.
+"""The tokenizer: byte-level BPE as a standard `tokenizer.json`, trained by `tokenizers`, encoded by
+the fastest exact encoder.
 
-Ids: the specials from 0, then the 256 bytes, then one id a merge, in merge order. Every text has an encoding that decodes
-to the same text, and no text encodes to a special: turns and documents are marked by code, never by what someone typed.
-Digits stand one by one (docs/decisions/0005). There is no normalizer, and no id means "unknown".
+Ids: the specials from 0, then the 256 bytes, then one id a merge, in merge order. Every text has an
+encoding that decodes to the same text, and no text encodes to a special: turns and documents are
+marked by code, never by what someone typed. Digits stand one by one (docs/decisions/0005). There is
+no normalizer, and no id means "unknown".
 
-Encoding is by `tiktoken`, built from the same file, and compared with `tokenizers` on texts chosen for their traps at
-every load; where the two differ, the slower `tokenizers` encodes and `encoder_note` says why. Does not know what the
-specials are for: `chat_format` and `shards` do.
+Encoding is by `tiktoken`, built from the same file, and compared with `tokenizers` on texts chosen
+for their traps at every load; where the two differ, the slower `tokenizers` encodes and
+`encoder_note` says why. Does not know what the specials are for: `chat_format` and `shards` do.
 """
 
 from __future__ import annotations
@@ -43,16 +45,20 @@ SPECIALS: tuple[str, ...] = (
     "<|reserved_0|>",  # spare ids, so that a later need does not move the others
     "<|reserved_1|>",
 )
-# Qwen2's split pattern: llama.cpp knows it by that name, and it is one regular expression, which is all tiktoken takes.
+# Qwen2's split pattern: llama.cpp knows it by that name, and it is one regular expression, which is
+# all tiktoken takes.
 SPLIT_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 BYTES = 256
 LEAST_MERGE_COUNT = 2  # a pair that stands once in the sample is no pattern
 ROUND_VOCAB_TO = 64  # sizes offered as a remedy: matrices of such widths are fast everywhere
-# Stands for bos inside tiktoken, so that one call encodes many documents. A text that holds it is encoded by itself.
+# Stands for bos inside tiktoken, so that one call encodes many documents. A text that holds it is
+# encoded by itself.
 DOCUMENT_MARK = "\x00<|document|>\x00"
-# From about a million blanks in a row the regular expression of tiktoken overflows its stack and panics.
+# From about a million blanks in a row the regular expression of tiktoken overflows its stack and
+# panics.
 LONG_BLANK = re.compile(r"\s{100000}")
 LONG_BLANK_CHARS = 100_000
 
@@ -101,17 +107,25 @@ class Tokenizer:
 
     @staticmethod
     def load(path: Path, not_tiktoken: str | None = None) -> Tokenizer:
-        """The tokenizer of a tokenizer.json that picochat made. Encodes by tiktoken where that agrees with the file.
+        """The tokenizer of a tokenizer.json that picochat made. Encodes by tiktoken where that
+        agrees with the file.
 
-        not_tiktoken: a known reason to encode by `tokenizers` at once. Raises BadInput that lists everything in which the
-        file is not ours.
+        not_tiktoken: a known reason to encode by `tokenizers` at once. Raises BadInput that lists
+        everything in which the file is not ours.
         """
         layout = read_layout(path)
         reference = tokenizers.Tokenizer.from_str(json.dumps(layout.tree))
         reference.encode_special_tokens = True  # typed specials stay text
         fast = build_fast_encoder(layout.pieces)
         note = not_tiktoken or first_disagreement(fast, reference, TRAPS)
-        return Tokenizer(len(layout.pieces), layout.digest, note, layout.pieces, None if note else fast, reference)
+        return Tokenizer(
+            len(layout.pieces),
+            layout.digest,
+            note,
+            layout.pieces,
+            None if note else fast,
+            reference,
+        )
 
     @property
     def encoder(self) -> Literal["tiktoken", "tokenizers"]:
@@ -125,7 +139,10 @@ class Tokenizer:
         return counts
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`; never a special. Lone surrogates, which no text file can hold, become U+FFFD."""
+        """The ids of `text`; never a special.
+
+        Lone surrogates, which no text file can hold, become U+FFFD.
+        """
         text = without_surrogates(text)
         if self._fast is None or needs_reference(text):
             return self.encode_by_reference(text)
@@ -135,21 +152,34 @@ class Tokenizer:
         return [self.encode(text) for text in texts]
 
     def encode_by_reference(self, text: str) -> list[int]:
-        """The ids as `tokenizers` gives them: slower, and what every other encoder is compared with."""
+        """The ids as `tokenizers` gives them: slower, and what every other encoder is compared
+        with.
+        """
         return self._reference.encode(without_surrogates(text), add_special_tokens=False).ids
 
     def encode_documents(self, texts: Sequence[str]) -> TokenIds:
-        """One stream: bos, ids, bos, ids, ... The documents start where bos stands, since text cannot yield it.
+        """One stream: bos, ids, bos, ids, ... The documents start where bos stands, since text
+        cannot yield it.
 
-        With tiktoken this is one call that holds no interpreter lock, so threads encode at the speed of all cores.
+        With tiktoken this is one call that holds no interpreter lock, so threads encode at the
+        speed of all cores.
         """
         clean = [without_surrogates(text) for text in texts]
         if self._fast is None:
-            return self._join([encoding.ids for encoding in self._reference.encode_batch_fast(clean, add_special_tokens=False)])
+            return self._join(
+                [
+                    encoding.ids
+                    for encoding in self._reference.encode_batch_fast(
+                        clean, add_special_tokens=False
+                    )
+                ]
+            )
         if any(DOCUMENT_MARK in text or needs_reference(text) for text in clean):
             return self._join([self.encode(text) for text in clean])
         marked = "".join(DOCUMENT_MARK + text for text in clean)
-        ids = self._fast.encode_to_numpy(marked, allowed_special={DOCUMENT_MARK}, disallowed_special=())
+        ids = self._fast.encode_to_numpy(
+            marked, allowed_special={DOCUMENT_MARK}, disallowed_special=()
+        )
         return ids.astype(np.uint16)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -166,7 +196,9 @@ class Tokenizer:
 
 
 def needs_reference(text: str) -> bool:
-    """Whether tiktoken cannot take the text: a run of blanks that its regular expression does not survive."""
+    """Whether tiktoken cannot take the text: a run of blanks that its regular expression does not
+    survive.
+    """
     return len(text) >= LONG_BLANK_CHARS and LONG_BLANK.search(text) is not None
 
 
@@ -180,27 +212,45 @@ def without_surrogates(text: str) -> str:
 
 
 def build_fast_encoder(pieces: Sequence[bytes]) -> tiktoken.Encoding:
-    """tiktoken over the same ids. It merges the pair with the lowest id first, and ids are in merge order: the same rule."""
+    """tiktoken over the same ids.
+
+    It merges the pair with the lowest id first, and ids are in merge order: the same rule.
+    """
     ranks = {piece: token for token, piece in enumerate(pieces) if token >= len(SPECIALS)}
     return tiktoken.Encoding(
-        "picochat", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens={DOCUMENT_MARK: Tokenizer.bos}
+        "picochat",
+        pat_str=SPLIT_PATTERN,
+        mergeable_ranks=ranks,
+        special_tokens={DOCUMENT_MARK: Tokenizer.bos},
     )
 
 
-def first_disagreement(fast: tiktoken.Encoding, reference: tokenizers.Tokenizer, texts: Iterable[str]) -> str | None:
-    """The first text on which the two encoders give other ids, said for people; None where they agree on all."""
+def first_disagreement(
+    fast: tiktoken.Encoding, reference: tokenizers.Tokenizer, texts: Iterable[str]
+) -> str | None:
+    """The first text on which the two encoders give other ids, said for people; None where they
+    agree on all.
+    """
     for text in texts:
-        ours, theirs = fast.encode_ordinary(text), reference.encode(text, add_special_tokens=False).ids
+        ours, theirs = (
+            fast.encode_ordinary(text),
+            reference.encode(text, add_special_tokens=False).ids,
+        )
         if ours != theirs:
-            return f"tiktoken gives {len(ours)} ids, tokenizers {len(theirs)} other ids, for {text[:40]!r}"
+            return (
+                f"tiktoken gives {len(ours)} ids, tokenizers {len(theirs)} other ids, for"
+                f" {text[:40]!r}"
+            )
     return None
 
 
-# ---- reading the file ------------------------------------------------------------------------------------------------
+# ---- reading the file ----------------------------------------------------------------------------
 
 
 class Layout(NamedTuple):
-    """A tokenizer.json that was found to be ours. pieces[id]: the bytes of an id (a special: its spelling)."""
+    """A tokenizer.json that was found to be ours. pieces[id]: the bytes of an id (a special: its
+    spelling).
+    """
 
     tree: dict[str, Any]
     pieces: tuple[bytes, ...]
@@ -208,9 +258,16 @@ class Layout(NamedTuple):
 
 
 def read_layout(path: Path) -> Layout:
-    """The checked parts of the file. Raises BadInput with every difference from what `train` writes."""
+    """The checked parts of the file.
+
+    Raises BadInput with every difference from what `train` writes.
+    """
     tree = read_json(path, "tokenizer")
-    problems = list(_layout_problems(tree)) if isinstance(tree, dict) else [Problem("the file is not a JSON object")]
+    problems = (
+        list(_layout_problems(tree))
+        if isinstance(tree, dict)
+        else [Problem("the file is not a JSON object")]
+    )
     if problems:
         raise BadInput(
             f"tokenizer {path} is not one that picochat made",
@@ -222,36 +279,73 @@ def read_layout(path: Path) -> Layout:
     pieces = [b""] * len(vocab)
     for spelling, token in vocab.items():
         special = token < len(SPECIALS)
-        pieces[token] = spelling.encode() if special else bytes(letters[letter] for letter in spelling)
+        pieces[token] = (
+            spelling.encode() if special else bytes(letters[letter] for letter in spelling)
+        )
     return Layout(tree, tuple(pieces), digest_bytes(path.read_bytes()))
 
 
 def _layout_problems(tree: dict[str, Any]) -> Iterator[Problem]:
     ours = json.loads(untrained().to_str())
-    for key in ("normalizer", "pre_tokenizer", "decoder", "post_processor", "truncation", "padding"):
+    for key in (
+        "normalizer",
+        "pre_tokenizer",
+        "decoder",
+        "post_processor",
+        "truncation",
+        "padding",
+    ):
         if tree.get(key) != ours[key]:
-            yield Problem(f"{key}: found {json.dumps(tree.get(key))[:80]}, picochat writes {json.dumps(ours[key])[:80]}")
+            yield Problem(
+                f"{key}: found {json.dumps(tree.get(key))[:80]}, picochat writes"
+                f" {json.dumps(ours[key])[:80]}"
+            )
     added = tree.get("added_tokens")
-    named = {item.get("content"): item.get("id") for item in added if isinstance(item, dict)} if isinstance(added, list) else {}
+    named = (
+        {item.get("content"): item.get("id") for item in added if isinstance(item, dict)}
+        if isinstance(added, list)
+        else {}
+    )
     if named != {spelling: token for token, spelling in enumerate(SPECIALS)}:
-        yield Problem(f"added_tokens: found {sorted(map(str, named))[:12]}, needed {list(SPECIALS)} with ids from 0")
+        yield Problem(
+            f"added_tokens: found {sorted(map(str, named))[:12]}, needed {list(SPECIALS)} with ids"
+            " from 0"
+        )
     model = tree.get("model")
     if not isinstance(model, dict) or model.get("type") != "BPE":
         yield Problem("model: a BPE model is needed")
         return
-    if any(model.get(key) for key in ("dropout", "unk_token", "byte_fallback", "ignore_merges", "continuing_subword_prefix")):
-        yield Problem("model: dropout, unk_token, byte_fallback, ignore_merges and prefixes must be off")
+    if any(
+        model.get(key)
+        for key in (
+            "dropout",
+            "unk_token",
+            "byte_fallback",
+            "ignore_merges",
+            "continuing_subword_prefix",
+        )
+    ):
+        yield Problem(
+            "model: dropout, unk_token, byte_fallback, ignore_merges and prefixes must be off"
+        )
     yield from _vocabulary_problems(model.get("vocab"), model.get("merges"))
 
 
 def _vocabulary_problems(vocab: Any, merges: Any) -> Iterator[Problem]:
-    if not isinstance(vocab, dict) or not isinstance(merges, list) or not all(type(token) is int for token in vocab.values()):
+    if (
+        not isinstance(vocab, dict)
+        or not isinstance(merges, list)
+        or not all(type(token) is int for token in vocab.values())
+    ):
         yield Problem("model: vocab (spelling -> id) or merges are missing")
         return
     first_merge = len(SPECIALS) + BYTES
     spelled = sorted(vocab, key=lambda spelling: vocab[spelling])
     if [vocab[spelling] for spelling in spelled] != list(range(len(vocab))) or len(vocab) > 1 << 16:
-        yield Problem(f"model.vocab: {len(vocab)} entries whose ids are not 0 to {len(vocab) - 1}, at most 65535")
+        yield Problem(
+            f"model.vocab: {len(vocab)} entries whose ids are not 0 to {len(vocab) - 1}, at most"
+            " 65535"
+        )
     if tuple(spelled[: len(SPECIALS)]) != SPECIALS:
         yield Problem("model.vocab: the specials do not have the first ids")
     if set(spelled[len(SPECIALS) : first_merge]) != set(byte_letters()):
@@ -266,7 +360,8 @@ def _vocabulary_problems(vocab: Any, merges: Any) -> Iterator[Problem]:
 def byte_letters() -> dict[str, int]:
     """The letter that stands for each byte in a byte-level vocabulary -> the byte.
 
-    The layout is GPT-2's: printable Latin-1 stands for itself, the others take the code points from 256 upward, in order.
+    The layout is GPT-2's: printable Latin-1 stands for itself, the others take the code points from
+    256 upward, in order.
     """
     itself = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(BYTES) if byte not in itself]
@@ -275,11 +370,13 @@ def byte_letters() -> dict[str, int]:
     return letters
 
 
-# ---- training --------------------------------------------------------------------------------------------------------
+# ---- training ------------------------------------------------------------------------------------
 
 
 def untrained() -> tokenizers.Tokenizer:
-    """A tokenizer of our kind without merges: the split pattern, bytes, no normalizer, no post-processor."""
+    """A tokenizer of our kind without merges: the split pattern, bytes, no normalizer, no
+    post-processor.
+    """
     tokenizer = tokenizers.Tokenizer(models.BPE())
     split = pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -290,9 +387,11 @@ def untrained() -> tokenizers.Tokenizer:
 
 
 def train(texts: Iterable[str], vocab_size: int) -> bytes:
-    """The tokenizer.json of the texts; equal texts give equal bytes, whatever the number of threads.
+    """The tokenizer.json of the texts; equal texts give equal bytes, whatever the number of
+    threads.
 
-    Raises BadInput where the texts hold fewer than `vocab_size` pieces, with the sizes that they could fill.
+    Raises BadInput where the texts hold fewer than `vocab_size` pieces, with the sizes that they
+    could fill.
     """
     tokenizer = untrained()
     trainer = trainers.BpeTrainer(
@@ -306,19 +405,28 @@ def train(texts: Iterable[str], vocab_size: int) -> bytes:
     found = tokenizer.get_vocab_size()
     if found < vocab_size:
         merges, needed = (size - len(SPECIALS) - BYTES for size in (found, vocab_size))
-        raise BadInput(f"the text has {merges} merges, a vocabulary of {vocab_size} needs {needed}", fix=_smaller(found))
+        raise BadInput(
+            f"the text has {merges} merges, a vocabulary of {vocab_size} needs {needed}",
+            fix=_smaller(found),
+        )
     return (tokenizer.to_str(pretty=False) + "\n").encode()
 
 
 def _smaller(found: int) -> str:
     offered = found // ROUND_VOCAB_TO * ROUND_VOCAB_TO
-    return f"--set tokenizer.vocab_size={offered}, or more text" if offered > len(SPECIALS) + BYTES else "import more text"
+    return (
+        f"--set tokenizer.vocab_size={offered}, or more text"
+        if offered > len(SPECIALS) + BYTES
+        else "import more text"
+    )
 
 
 def in_sample(document_id: str, share: float, seed: int, purpose: str) -> bool:
-    """Whether a document belongs to the seeded sample of about `share` of all, judged by its id alone.
+    """Whether a document belongs to the seeded sample of about `share` of all, judged by its id
+    alone.
 
-    So the sample does not depend on the order or number of the others; samples of two purposes are independent.
+    So the sample does not depend on the order or number of the others; samples of two purposes are
+    independent.
     """
     return xxhash.xxh64_intdigest(f"{purpose}:{seed}:{document_id}".encode()) < share * 2.0**64
 
@@ -330,13 +438,19 @@ def _counted(texts: Iterable[str], progress: Progress) -> Iterator[str]:
 
 
 def chat_template() -> str:
-    """The Jinja template that stock readers render conversations with; `{% generation %}` marks what is trained."""
+    """The Jinja template that stock readers render conversations with; `{% generation %}` marks
+    what is trained.
+    """
     return Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
 
 
 def train_tokenizer(corpus: Artifact, tokenizer: TokenizerConfig, seed: int, draft: Draft) -> None:
-    """tokenizer.json and chat_template.jinja, from a seeded sample of about `train_bytes` of the training documents."""
-    from picochat.data.corpus.reader import sample_train  # here: who only encodes does not load the readers of data files
+    """tokenizer.json and chat_template.jinja, from a seeded sample of about `train_bytes` of the
+    training documents.
+    """
+    from picochat.data.corpus.reader import (
+        sample_train,
+    )  # here: who only encodes does not load the readers of data files
 
     text_bytes = facts_of(corpus, CorpusFacts).train_text_bytes
     share = min(1.0, tokenizer.train_bytes / max(1, text_bytes))
@@ -346,5 +460,7 @@ def train_tokenizer(corpus: Artifact, tokenizer: TokenizerConfig, seed: int, dra
     draft.path("tokenizer.json").write_bytes(data)
     draft.path("chat_template.jinja").write_text(chat_template(), encoding="utf-8")
     merges = tokenizer.vocab_size - len(SPECIALS) - BYTES
-    facts = TokenizerFacts(vocab_size=tokenizer.vocab_size, merges=merges, trained_on_bytes=round(progress.done))
+    facts = TokenizerFacts(
+        vocab_size=tokenizer.vocab_size, merges=merges, trained_on_bytes=round(progress.done)
+    )
     draft.facts = facts.model_dump(mode="json")

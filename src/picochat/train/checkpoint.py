@@ -1,9 +1,11 @@
-"""Training state on disk: all that a resumed run needs to go on bit for bit. safetensors and JSON, published by rename.
+"""Training state on disk: all that a resumed run needs to go on bit for bit. safetensors and JSON,
+published by rename.
 
-A state is a folder `step-NNNNNNN` in the stage's workspace: weights, optimizer, and a record of the step, of what later steps
-depend on, and of the files' digests. The data order needs no state: it follows from seed and step. States are written by a
-thread from copies, so that training goes on meanwhile. A state that was damaged on disk is set aside, and the one before it
-serves. Does not choose which older states are kept (train/loop.py), nor when one is saved.
+A state is a folder `step-NNNNNNN` in the stage's workspace: weights, optimizer, and a record of the
+step, of what later steps depend on, and of the files' digests. The data order needs no state: it
+follows from seed and step. States are written by a thread from copies, so that training goes on
+meanwhile. A state that was damaged on disk is set aside, and the one before it serves. Does not
+choose which older states are kept (train/loop.py), nor when one is saved.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ KEPT_STATES = 2
 WEIGHTS, OPTIMIZER, RECORD = "weights.safetensors", "optimizer.safetensors", "state.json"
 STATE_FILES = (WEIGHTS, OPTIMIZER, RECORD)
 PARTS = "parts"
-"""In the place of both files: what several processes wrote that each hold a part (train/sharded_states.py)."""
+"""In the place of both files: what several processes wrote that each hold a part
+(train/sharded_states.py).
+"""
 
 
 class BestSoFar(Record):
@@ -42,7 +46,10 @@ class BestSoFar(Record):
 
 
 class StateRecord(Record):
-    """What the loop knows after `step` finished steps. `skipped`: steps whose rows were passed over by rollbacks."""
+    """What the loop knows after `step` finished steps.
+
+    `skipped`: steps whose rows were passed over by rollbacks.
+    """
 
     step: int
     spike_mean: float | None
@@ -58,7 +65,11 @@ class StateRecord(Record):
 
 
 class StateFile(Record):
-    """state.json. `xxh3_128`: digests of the tensor files, against damage; who wants proof takes the artifact's manifest."""
+    """state.json.
+
+    `xxh3_128`: digests of the tensor files, against damage; who wants proof takes the artifact's
+    manifest.
+    """
 
     state: StateRecord
     xxh3_128: dict[str, str]
@@ -71,7 +82,7 @@ class SavedState:
     optimizer: dict[str, Tensor]
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------
 
 
 def state_folder(workspace: Path, step: int) -> Path:
@@ -84,7 +95,8 @@ def saved_steps(workspace: Path) -> list[Path]:
 
 
 def newest_state(workspace: Path) -> Path | None:
-    """The newest state that is whole; None where there is none. Damaged ones are set aside, and that is said.
+    """The newest state that is whole; None where there is none. Damaged ones are set aside, and
+    that is said.
 
     Raises BadInput where another version of picochat wrote it.
     """
@@ -96,7 +108,10 @@ def newest_state(workspace: Path) -> Path | None:
         aside = folder.with_name(f"damaged-{folder.name}")
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(folder, aside)
-        say(f"training state {folder} is damaged ({damage}); it is now {aside.name}, and the state before it is taken")
+        say(
+            f"training state {folder} is damaged ({damage}); it is now {aside.name}, and the state"
+            " before it is taken"
+        )
     if states:
         say("no saved training state is whole: training begins again")
     return None
@@ -110,21 +125,29 @@ def require_whole(folder: Path) -> None:
 
 
 def load_state(folder: Path) -> SavedState:
-    """The state in a folder, whole, whoever wrote it; `damage_of` says whether it still is what was written.
+    """The state in a folder, whole, whoever wrote it; `damage_of` says whether it still is what was
+    written.
 
     Raises BadInput where a file is gone or cut, or where another version of picochat wrote it.
     """
     record = state_record(folder)
     if (folder / PARTS).exists():
-        from picochat.train.state_parts import whole_tensors  # loading it takes as long as a small test
+        from picochat.train.state_parts import (
+            whole_tensors,
+        )  # loading it takes as long as a small test
 
         weights, optimizer = whole_tensors(folder / PARTS)
         return SavedState(record, weights, optimizer)
     try:
-        # Read, not mapped: a mapped moment would keep its file, and its disk, for as long as training goes on.
-        weights, optimizer = (load_file(folder / name, backend="pread") for name in (WEIGHTS, OPTIMIZER))
+        # Read, not mapped: a mapped moment would keep its file, and its disk, for as long as
+        # training goes on.
+        weights, optimizer = (
+            load_file(folder / name, backend="pread") for name in (WEIGHTS, OPTIMIZER)
+        )
     except (OSError, SafetensorError) as error:
-        raise BadInput(f"training state {folder} cannot be read: {error}", fix=remake(folder.parent)) from None
+        raise BadInput(
+            f"training state {folder} cannot be read: {error}", fix=remake(folder.parent)
+        ) from None
     return SavedState(record, weights, optimizer)
 
 
@@ -134,7 +157,10 @@ def state_record(folder: Path) -> StateRecord:
 
 
 def damage_of(folder: Path) -> str | None:
-    """The first thing that is wrong with a state's files; None where they are as they were written. Reads them once."""
+    """The first thing that is wrong with a state's files; None where they are as they were written.
+
+    Reads them once.
+    """
     try:
         value = read_json(folder / RECORD, "training state")
     except BadInput as error:
@@ -151,8 +177,13 @@ def damage_of(folder: Path) -> str | None:
 
 def _state_file(folder: Path) -> StateFile:
     value = read_json(folder / RECORD, "training state")
-    fix = f"let the version of picochat that began this run end it, or move {folder.parent} away: training begins again"
-    return parse_record(StateFile, value, f"training state {folder}, of another version of picochat,", fix=fix)
+    fix = (
+        f"let the version of picochat that began this run end it, or move {folder.parent} away:"
+        " training begins again"
+    )
+    return parse_record(
+        StateFile, value, f"training state {folder}, of another version of picochat,", fix=fix
+    )
 
 
 def _digest(path: Path) -> str:
@@ -163,7 +194,7 @@ def _digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
-# ---- writing ---------------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------
 
 
 def write_state(workspace: Path, state: SavedState) -> None:
@@ -180,7 +211,8 @@ def write_state(workspace: Path, state: SavedState) -> None:
 
 
 def write_tensors(folder: Path, state: SavedState) -> None:
-    # safetensors 0.8 lets other threads run while it writes and copies nothing; before, both were otherwise.
+    # safetensors 0.8 lets other threads run while it writes and copies nothing; before, both were
+    # otherwise.
     save_file(state.weights, folder / WEIGHTS)
     save_file(state.optimizer, folder / OPTIMIZER)
 
@@ -247,17 +279,25 @@ def unwritten(workspace: Path, error: BaseException) -> HostProblem:
 class StateWriter:
     """Writes states in a thread, one at a time, from copies that it takes at once.
 
-    kept_steps: given the record of a new state, the steps whose older states are kept beside the newest KEPT_STATES.
+    kept_steps: given the record of a new state, the steps whose older states are kept beside the
+    newest KEPT_STATES.
     """
 
-    def __init__(self, workspace: Path, kept_steps: Callable[[StateRecord], Collection[int]]) -> None:
+    def __init__(
+        self, workspace: Path, kept_steps: Callable[[StateRecord], Collection[int]]
+    ) -> None:
         self.workspace, self.kept_steps = workspace, kept_steps
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._weights, self._optimizer = HostCopies(), HostCopies()
 
-    def save(self, record: StateRecord, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
-        """Copy the tensors to the host and begin to write. Waits for the write before this one, and raises what it met."""
+    def save(
+        self, record: StateRecord, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]
+    ) -> None:
+        """Copy the tensors to the host and begin to write.
+
+        Waits for the write before this one, and raises what it met.
+        """
         self.finish()
         state = SavedState(record, self._weights.take(weights), self._optimizer.take(optimizer))
         self._writing = self._thread.submit(self._write, state, _copies_made(weights))
@@ -273,7 +313,10 @@ class StateWriter:
             self.finish()
 
     def finish(self) -> None:
-        """Wait until what was saved is on disk. Raises HostProblem where it could not be written; older states still stand."""
+        """Wait until what was saved is on disk.
+
+        Raises HostProblem where it could not be written; older states still stand.
+        """
         writing, self._writing = self._writing, None
         if writing is None:
             return
@@ -294,17 +337,22 @@ class StateWriter:
 
 
 class HostCopies:
-    """Copies of named tensors on the host, in buffers that are made once: fresh memory costs as much as the copy itself.
+    """Copies of named tensors on the host, in buffers that are made once: fresh memory costs as
+    much as the copy itself.
 
-    Buffers for a GPU's tensors are pinned, and the copies are only asked for: later steps come after them on the device, and
-    `_copies_made` says when they are here. A new `take` overwrites what the one before gave.
+    Buffers for a GPU's tensors are pinned, and the copies are only asked for: later steps come
+    after them on the device, and `_copies_made` says when they are here. A new `take` overwrites
+    what the one before gave.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: self._buffer(name, tensor).copy_(tensor.detach(), non_blocking=True) for name, tensor in tensors.items()}
+        return {
+            name: self._buffer(name, tensor).copy_(tensor.detach(), non_blocking=True)
+            for name, tensor in tensors.items()
+        }
 
     def _buffer(self, name: str, tensor: Tensor) -> Tensor:
         buffer = self._buffers.get(name)
@@ -315,7 +363,9 @@ class HostCopies:
 
 
 def _copies_made(tensors: Mapping[str, Tensor]) -> torch.cuda.Event | None:
-    """When the copies that were asked for up to now are on the host; None where they are there already."""
+    """When the copies that were asked for up to now are on the host; None where they are there
+    already.
+    """
     if not any(tensor.is_cuda for tensor in tensors.values()):
         return None
     event = torch.cuda.Event()

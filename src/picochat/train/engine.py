@@ -1,9 +1,11 @@
-"""One optimizer step, as fast as the device allows: the largest micro-batch that fits, one compiled graph, no host sync.
+"""One optimizer step, as fast as the device allows: the largest micro-batch that fits, one compiled
+graph, no host sync.
 
-Promises: the gradients of a step are those of the mean loss over all its targets, however its rows are cut; a step that does
-not fit in the device's memory is taken again in smaller parts, and nothing is lost; loss and gradient norm stay on the device.
-With several processes each takes its rows of the step, the gradients are those of all rows, and the loss is this process's share.
-Does not know what is trained on, nor the schedule.
+Promises: the gradients of a step are those of the mean loss over all its targets, however its rows
+are cut; a step that does not fit in the device's memory is taken again in smaller parts, and
+nothing is lost; loss and gradient norm stay on the device. With several processes each takes its
+rows of the step, the gradients are those of all rows, and the loss is this process's share. Does
+not know what is trained on, nor the schedule.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ CREW_TOKENS = 512
 
 
 class Engine:
-    """`micro_batch`: sequences of one forward-backward. None: all rows of a step, until that proves too many."""
+    """`micro_batch`: sequences of one forward-backward.
+
+    None: all rows of a step, until that proves too many.
+    """
 
     def __init__(
         self,
@@ -46,15 +51,22 @@ class Engine:
         self.model, self.compute, self.ranks = model, compute, ranks
         model.repeat_heads = compute.repeat_heads
         self.micro_batch = micro_batch or config.micro_batch
-        # Rows of changing length would be compiled again for each length: longer than the stage itself takes.
-        self.layout = lay_out(model, ranks, compute.device, compiled=compute.compiled and fixed_shape)
-        # Processes share the work already, and wait for each other inside the step; a compiled step has loops of its own.
+        # Rows of changing length would be compiled again for each length: longer than the stage
+        # itself takes.
+        self.layout = lay_out(
+            model, ranks, compute.device, compiled=compute.compiled and fixed_shape
+        )
+        # Processes share the work already, and wait for each other inside the step; a compiled step
+        # has loops of its own.
         crew = compute.crew if ranks.count == 1 and not compute.compiled else NO_CREW
         self._crew = crew if _room_for(crew.size, model) else NO_CREW
-        self.optimizer = Optimizer(model, config, compiled=compute.compiled, crew=self._crew, sharding=self.layout.sharding)
+        self.optimizer = Optimizer(
+            model, config, compiled=compute.compiled, crew=self._crew, sharding=self.layout.sharding
+        )
 
     def step(self, fed: Fed, lr_share: float) -> tuple[Tensor, Tensor]:
-        """(mean loss in nats per target, global gradient norm before clipping), both scalars on the device.
+        """(mean loss in nats per target, global gradient norm before clipping), both scalars on the
+        device.
 
         With several processes the losses of all of them add up to the mean loss.
         """
@@ -62,7 +74,10 @@ class Engine:
         return loss, self.optimizer.step(lr_share)
 
     def gradients(self, fed: Fed) -> Tensor:
-        """Leave the gradients of the step's mean loss in the model. Returns that loss, on the device."""
+        """Leave the gradients of the step's mean loss in the model.
+
+        Returns that loss, on the device.
+        """
         while True:
             try:
                 return self._gradients_in_parts(fed)
@@ -78,15 +93,21 @@ class Engine:
         losses: list[Tensor] = []
         for start in range(0, total, rows):
             part = slice(start, start + rows)
-            # The backward pass is inside: it may compute blocks again, and must do so in the same way.
+            # The backward pass is inside: it may compute blocks again, and must do so in the same
+            # way.
             with self.compute.attention(), self.layout.part(last=start + rows >= total):
-                share = self.layout.loss_sum(fed.ids_BT[part], fed.targets_BT[part], self.compute.dtype) / count
+                share = (
+                    self.layout.loss_sum(fed.ids_BT[part], fed.targets_BT[part], self.compute.dtype)
+                    / count
+                )
                 (share * self.layout.scale if self.layout.scale != 1 else share).backward()
             losses.append(share.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _gradients_by_crew(self, fed: Fed) -> Tensor:
-        """Each of the crew takes its share of the rows, and keeps their gradients to itself until all are done."""
+        """Each of the crew takes its share of the rows, and keeps their gradients to itself until
+        all are done.
+        """
         parameters, crew = list(self.model.parameters()), self._crew
 
         def work(part: slice) -> tuple[Tensor, list[Tensor]]:
@@ -100,42 +121,66 @@ class Engine:
             parameter.grad = sum(others, first)
         return torch.stack([loss for loss, _ in done]).sum()
 
-    def _own_gradients(self, fed: Fed, parameters: list[nn.Parameter]) -> tuple[Tensor, list[Tensor]]:
-        """(loss, gradients) of these rows, nothing left in the model: several threads do this at once."""
+    def _own_gradients(
+        self, fed: Fed, parameters: list[nn.Parameter]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """(loss, gradients) of these rows, nothing left in the model: several threads do this at
+        once.
+        """
         rows = self.micro_batch or max(1, CREW_TOKENS // fed.ids_BT.shape[1])
         losses: list[Tensor] = []
         summed: list[Tensor] = []
         for start in range(0, len(fed.ids_BT), rows):
             part = slice(start, start + rows)
-            share = self.layout.loss_sum(fed.ids_BT[part], fed.targets_BT[part], self.compute.dtype) / max(1, fed.targets)
+            share = self.layout.loss_sum(
+                fed.ids_BT[part], fed.targets_BT[part], self.compute.dtype
+            ) / max(1, fed.targets)
             gradients = torch.autograd.grad(share, parameters)
-            summed = [s.add_(g) for s, g in zip(summed, gradients, strict=True)] if summed else list(gradients)
+            summed = (
+                [s.add_(g) for s, g in zip(summed, gradients, strict=True)]
+                if summed
+                else list(gradients)
+            )
             losses.append(share.detach())
         return torch.stack(losses).sum(), summed
 
     def _halve(self, total: int) -> None:
-        """A smaller micro-batch, with the half-made gradients gone. Raises HostProblem where one sequence is too many.
+        """A smaller micro-batch, with the half-made gradients gone. Raises HostProblem where one
+        sequence is too many.
 
-        Several processes are in the middle of an exchange, which cannot be taken again: HostProblem as well.
+        Several processes are in the middle of an exchange, which cannot be taken again: HostProblem
+        as well.
         """
         rows = min(self.micro_batch or total, total)
         if self.ranks.count > 1:
             raise HostProblem(
-                f"{rows} sequences at a time do not fit in the memory of the device of process {self.ranks.rank}",
-                fix=f"--set base.micro_batch={max(1, rows // 2)} (or sft.micro_batch, in the SFT stage)",
+                f"{rows} sequences at a time do not fit in the memory of the device of process"
+                f" {self.ranks.rank}",
+                fix=(
+                    f"--set base.micro_batch={max(1, rows // 2)} (or sft.micro_batch, in the SFT"
+                    " stage)"
+                ),
             )
         self.model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         if rows == 1:
             raise HostProblem(
-                "one sequence does not fit in the device's memory", fix="a smaller model, a shorter context, or a larger device"
+                "one sequence does not fit in the device's memory",
+                fix="a smaller model, a shorter context, or a larger device",
             )
         self.micro_batch = -(-rows // 2)
-        say(f"{rows} sequences at a time do not fit in the device's memory; going on with {self.micro_batch}")
+        say(
+            f"{rows} sequences at a time do not fit in the device's memory; going on with"
+            f" {self.micro_batch}"
+        )
 
 
 def _room_for(copies: int, model: GPT) -> bool:
-    """Whether `copies` of the model's gradients leave enough of the machine's memory to everything else."""
-    gradient_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    """Whether `copies` of the model's gradients leave enough of the machine's memory to everything
+    else.
+    """
+    gradient_bytes = sum(
+        parameter.numel() * parameter.element_size() for parameter in model.parameters()
+    )
     machine = memory_bytes()
     return machine is not None and copies * gradient_bytes <= LARGEST_GRADIENTS_SHARE * machine

@@ -1,8 +1,10 @@
-"""The event file that TensorBoard reads: scalars by name and step, appended to one file, each row flushed whole.
+"""The event file that TensorBoard reads: scalars by name and step, appended to one file, each row
+flushed whole.
 
-The format is TensorFlow's: records of (length, its checksum, bytes, their checksum), each the protocol-buffer message Event
-with a Summary of simple values. So little of it is needed that no package is: a file of ours names no machine, and a kill
-costs at most the row being written. Writes scalars alone; reads nothing but where the last whole record ends.
+The format is TensorFlow's: records of (length, its checksum, bytes, their checksum), each the
+protocol-buffer message Event with a Summary of simple values. So little of it is needed that no
+package is: a file of ours names no machine, and a kill costs at most the row being written. Writes
+scalars alone; reads nothing but where the last whole record ends.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from pathlib import Path
 POLYNOMIAL = 0x82F63B78
 """CRC-32C (Castagnoli), bits reversed."""
 MASK_DELTA = 0xA282EAD8
-"""Added to a rotated checksum, as the format has it: a checksum of bytes that hold checksums would be weak."""
+"""Added to a rotated checksum, as the format has it: a checksum of bytes that hold checksums would
+be weak.
+"""
 FILE_VERSION = b"brain.Event:2"
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 
@@ -36,7 +40,10 @@ def crc32c(data: bytes) -> int:
 
 
 class EventFile:
-    """Scalars appended to `path`. What a kill left torn at its end is cut off first, so that readers see what follows."""
+    """Scalars appended to `path`.
+
+    What a kill left torn at its end is cut off first, so that readers see what follows.
+    """
 
     def __init__(self, path: Path, now: float) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +54,9 @@ class EventFile:
 
     def write(self, step: int, values: Mapping[str, float], now: float) -> None:
         """One event of all `values`. now: seconds since 1970."""
-        scalars = b"".join(_bytes(1, _bytes(1, name.encode()) + _float(2, value)) for name, value in values.items())
+        scalars = b"".join(
+            _bytes(1, _bytes(1, name.encode()) + _float(2, value)) for name, value in values.items()
+        )
         self._append(_double(1, now) + _varint(2, step) + _bytes(5, scalars))
 
     def close(self) -> None:
@@ -60,7 +69,10 @@ class EventFile:
 
 
 def _whole_bytes(path: Path) -> int:
-    """Where the last whole record ends. Reads lengths, not checksums: an append is torn at its end or not at all."""
+    """Where the last whole record ends.
+
+    Reads lengths, not checksums: an append is torn at its end or not at all.
+    """
     size, end = path.stat().st_size, 0
     with path.open("rb") as stream:
         while len(header := stream.read(HEADER_BYTES)) == HEADER_BYTES:
@@ -77,7 +89,7 @@ def _checksum(data: bytes) -> bytes:
     return struct.pack("<I", (((crc >> 15) | (crc << 17)) + MASK_DELTA) & 0xFFFFFFFF)
 
 
-# ---- protocol-buffer fields: a key of number and kind, then the value ---------------------------------------------------
+# ---- protocol-buffer fields: a key of number and kind, then the value ----------------------------
 
 
 def _number(value: int) -> bytes:

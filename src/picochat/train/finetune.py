@@ -1,7 +1,8 @@
 """The SFT stage: the base model learns to answer, with loss on the assistant's tokens only.
 
-One conversation is one row, padded on the right: causal attention and ignored targets keep padding and neighbours out, so
-nothing bleeds. Rows of a step follow from seed and step, every conversation once per epoch.
+One conversation is one row, padded on the right: causal attention and ignored targets keep padding
+and neighbours out, so nothing bleeds. Rows of a step follow from seed and step, every conversation
+once per epoch.
 """
 
 from __future__ import annotations
@@ -48,9 +49,15 @@ def finetune(
     """
     clock = StartClock()
     vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
-    train, held_out = open_conversations(conversations, "train"), open_conversations(conversations, "held_out")
+    train, held_out = (
+        open_conversations(conversations, "train"),
+        open_conversations(conversations, "held_out"),
+    )
     if len(train) == 0:
-        raise BadInput("the pack has no SFT rows that fit the context", fix="picochat data task-pack --dataset-pack ...")
+        raise BadInput(
+            "the pack has no SFT rows that fit the context",
+            fix="picochat data task-pack --dataset-pack ...",
+        )
     clock.mark("open_data")
     ranks = current_ranks(runtime)
     compute = open_shared_compute(runtime, read_info(base.place).model, ranks, draft.workspace)
@@ -63,23 +70,32 @@ def finetune(
         stage="sft",
         config=sft,
         feed=HostFeed(
-            lambda step: padded_batch(train, rows_of_step(step, sft.sequences_per_step, len(train), seed), vocabulary.pad),
+            lambda step: padded_batch(
+                train, rows_of_step(step, sft.sequences_per_step, len(train), seed), vocabulary.pad
+            ),
             compute.device,
             fixed_shape=False,
             ranks=ranks,
         ),
         evaluate=lambda model: HeldOut(
-            loss=_mean(*summed_loss(model, _all_rows(held_out, vocabulary.pad, rows), compute, ranks)), bits_per_byte=None
+            loss=_mean(
+                *summed_loss(model, _all_rows(held_out, vocabulary.pad, rows), compute, ranks)
+            ),
+            bits_per_byte=None,
         ),
         gpu_hour_usd=gpu_hour_usd,
         track=track,
         clock=clock,
     )
-    train_and_publish(Trainer(gpt, job, compute, host, draft.workspace, ranks=ranks), vocabulary.digest, draft)
+    train_and_publish(
+        Trainer(gpt, job, compute, host, draft.workspace, ranks=ranks), vocabulary.digest, draft
+    )
 
 
 def padded_batch(rows: Conversations, indices: Sequence[int] | np.ndarray, pad: int) -> Batch:
-    """The conversations as one block (B, T), T the longest rounded up; targets only where the mask says so."""
+    """The conversations as one block (B, T), T the longest rounded up; targets only where the mask
+    says so.
+    """
     longest = max(len(rows.ids(int(i))) for i in indices) - 1
     length = -(-longest // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE
     ids_BT = np.full((len(indices), length), pad, dtype=np.int64)

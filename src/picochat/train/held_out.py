@@ -1,8 +1,10 @@
-"""The held-out loss: every target of the held-out set, once, in nats; and bits per byte of raw text.
+"""The held-out loss: every target of the held-out set, once, in nats; and bits per byte of raw
+text.
 
-Convention of bits per byte: the summed loss over all targets but BOS, divided by the UTF-8 bytes of the held-out documents
-and by ln 2, so that tokenizers compare. Rows are cut every `context` tokens, so a token near the start of a row has a
-short memory: what the model is worth with its full context everywhere is slightly better.
+Convention of bits per byte: the summed loss over all targets but BOS, divided by the UTF-8 bytes of
+the held-out documents and by ln 2, so that tokenizers compare. Rows are cut every `context` tokens,
+so a token near the start of a row has a short memory: what the model is worth with its full context
+everywhere is slightly better.
 """
 
 from __future__ import annotations
@@ -22,12 +24,17 @@ from picochat.train.feed import Batch
 from picochat.train.ranks import ALONE, Ranks
 
 TOKENS_PER_FORWARD = {"cuda": 16_384, "cpu": 2_048}
-"""By kind of device. On a processor each core has a batch of its own, and its logits are what fills the memory."""
+"""By kind of device.
+
+On a processor each core has a batch of its own, and its logits are what fills the memory.
+"""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The loss on a stage's whole held-out set: nats per target, and bits per byte of raw text where bytes are counted."""
+    """The loss on a stage's whole held-out set: nats per target, and bits per byte of raw text
+    where bytes are counted.
+    """
 
     loss: float
     bits_per_byte: float | None
@@ -38,7 +45,10 @@ def rows_per_forward(device: torch.device, context: int) -> int:
 
 
 def stream_batches(stream: TokenStream, context: int, bos: int, rows: int) -> Iterator[Batch]:
-    """The whole stream as rows of `context` targets, `rows` in a batch; the last row is short. BOS is never a target."""
+    """The whole stream as rows of `context` targets, `rows` in a batch; the last row is short.
+
+    BOS is never a target.
+    """
     full = stream.row_count(context)
     for start in range(0, full, rows):
         tokens = stream.rows(np.arange(start, min(full, start + rows)), context).astype(np.int64)
@@ -49,11 +59,14 @@ def stream_batches(stream: TokenStream, context: int, bos: int, rows: int) -> It
         yield Batch(tail[None, :-1], targets[None])
 
 
-def summed_loss(model: GPT, batches: Iterator[Batch], compute: Compute, ranks: Ranks = ALONE) -> tuple[float, int]:
+def summed_loss(
+    model: GPT, batches: Iterator[Batch], compute: Compute, ranks: Ranks = ALONE
+) -> tuple[float, int]:
     """(nats summed over the targets, number of targets), the same in every process.
 
-    Several processes take the batches by turns; what each batch gave is added in the batches' order, so equal weights give the
-    same sum with any number of processes. All of them compute in every turn, because sharded weights are gathered by all.
+    Several processes take the batches by turns; what each batch gave is added in the batches'
+    order, so equal weights give the same sum with any number of processes. All of them compute in
+    every turn, because sharded weights are gathered by all.
     """
 
     def nats_of(batch: Batch) -> float:
@@ -75,9 +88,17 @@ def summed_loss(model: GPT, batches: Iterator[Batch], compute: Compute, ranks: R
 
 
 def held_out_of_stream(
-    model: GPT, stream: TokenStream, text_bytes: int, bos: int, compute: Compute, ranks: Ranks = ALONE
+    model: GPT,
+    stream: TokenStream,
+    text_bytes: int,
+    bos: int,
+    compute: Compute,
+    ranks: Ranks = ALONE,
 ) -> HeldOut:
     context = model.config.context
     batches = stream_batches(stream, context, bos, rows_per_forward(compute.device, context))
     nats, targets = summed_loss(model, batches, compute, ranks)
-    return HeldOut(loss=nats / max(1, targets), bits_per_byte=nats / math.log(2) / text_bytes if text_bytes else None)
+    return HeldOut(
+        loss=nats / max(1, targets),
+        bits_per_byte=nats / math.log(2) / text_bytes if text_bytes else None,
+    )

@@ -1,11 +1,13 @@
-"""How a model's weights lie in the processes that train it, and how the gradients of their rows become one.
+"""How a model's weights lie in the processes that train it, and how the gradients of their rows
+become one.
 
-    Single      one process
-    Replicated  all weights in each process; DistributedDataParallel sums the gradients while they are made
-    Sharded     a part of every matrix in each process; FSDP2 gathers a block before it is used (model/sharding.py)
+    Single      one process Replicated  all weights in each process; DistributedDataParallel sums
+    the gradients while they are made Sharded     a part of every matrix in each process; FSDP2
+    gathers a block before it is used (model/sharding.py)
 
-Promises: after the last part of a step, each process has the gradients of the whole step's mean loss, of the weights that it
-holds. The engines are PyTorch's. Does not choose between them (`RuntimeConfig.sharding` does), nor the parts.
+Promises: after the last part of a step, each process has the gradients of the whole step's mean
+loss, of the weights that it holds. The engines are PyTorch's. Does not choose between them
+(`RuntimeConfig.sharding` does), nor the parts.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 
 
 class Layout(Protocol):
-    """`scale`: what a loss is multiplied by before its backward pass, because gradients of several processes are averaged."""
+    """`scale`: what a loss is multiplied by before its backward pass, because gradients of several
+    processes are averaged.
+    """
 
     @property
     def scale(self) -> float: ...
@@ -37,7 +41,9 @@ class Layout(Protocol):
     def loss_sum(self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype) -> Tensor: ...
 
     def part(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of one micro-batch; gradients are exchanged in the last one of a step."""
+        """Around forward and backward of one micro-batch; gradients are exchanged in the last one
+        of a step.
+        """
         ...
 
     def settle(self) -> None:
@@ -49,7 +55,11 @@ class Single:
     scale, sharding = 1.0, None
 
     def __init__(self, model: GPT, *, compiled: bool) -> None:
-        self.loss_sum = torch.compile(model.loss_sum, dynamic=False, fullgraph=True) if compiled else model.loss_sum
+        self.loss_sum = (
+            torch.compile(model.loss_sum, dynamic=False, fullgraph=True)
+            if compiled
+            else model.loss_sum
+        )
 
     def part(self, *, last: bool) -> AbstractContextManager[None]:
         return nullcontext()
@@ -78,7 +88,9 @@ class Replicated:
         if compiled:
             loss.compile(dynamic=False, fullgraph=True)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)  # its successor is too new to be named
+            warnings.filterwarnings(
+                "ignore", "`broadcast_buffers`", FutureWarning
+            )  # its successor is too new to be named
             self.copies = DistributedDataParallel(
                 loss,
                 process_group=ranks.group_of(device),
@@ -121,7 +133,10 @@ class Sharded:
 
 
 def lay_out(model: GPT, ranks: Ranks, device: torch.device, *, compiled: bool) -> Layout:
-    """The layout of these processes. Splits or wraps the model in place; all processes call it together."""
+    """The layout of these processes.
+
+    Splits or wraps the model in place; all processes call it together.
+    """
     if ranks.count == 1:
         return Single(model, compiled=compiled)
     return (Sharded if ranks.sharded else Replicated)(model, ranks, device, compiled=compiled)

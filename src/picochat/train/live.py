@@ -1,8 +1,9 @@
 """What a training stage says while it runs: the curve, the metrics, the progress line.
 
-Two journals: the curve holds what follows from seed and data (loss, rate, gradient norm, evaluations), the metrics also what
-clock and host decide (tokens/s, MFU, memory, waiting for data) and what happened (rundir.MetricsRow). Losses come from the
-device late (train/losses.py), so a row of metrics is written once the loss of its step is here. Decides nothing.
+Two journals: the curve holds what follows from seed and data (loss, rate, gradient norm,
+evaluations), the metrics also what clock and host decide (tokens/s, MFU, memory, waiting for data)
+and what happened (rundir.MetricsRow). Losses come from the device late (train/losses.py), so a row
+of metrics is written once the loss of its step is here. Decides nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from picochat.train.sinks import Sinks
 
 
 class Reports:
-    """Both journals of a stage, its trackers, its speed, and the note of its progress line. Speed and cost are of all devices."""
+    """Both journals of a stage, its trackers, its speed, and the note of its progress line.
+
+    Speed and cost are of all devices.
+    """
 
     def __init__(
         self,
@@ -47,7 +51,9 @@ class Reports:
         self.flops_per_token = flops_per_token(model.config, model.vocab_size)
         peak = peak_flops(compute.device)
         self.peak_flops = peak * devices if peak else None
-        self.pace = Pace(config, usd_per_hour * devices if usd_per_hour is not None else None, clock.began)
+        self.pace = Pace(
+            config, usd_per_hour * devices if usd_per_hour is not None else None, clock.began
+        )
         self._latest: dict[str, Any] = {}
         self._result: StepResult | None = None
         self._late: dict[int, dict[str, Any]] = {}
@@ -59,19 +65,27 @@ class Reports:
         spent = [row.get("stage_seconds") or 0.0 for row in read_journal(self.metrics.path)]
         self.pace.seconds_before = max(spent, default=0.0)
         self.cut_back(step, tokens, spikes, rollbacks)
-        held_out = [row for row in read_journal(self.metrics.path) if row.get("event") == "evaluation"]
-        self._latest = {k: v for row in held_out[-1:] for k, v in row.items() if k.startswith("held_out")}
+        held_out = [
+            row for row in read_journal(self.metrics.path) if row.get("event") == "evaluation"
+        ]
+        self._latest = {
+            k: v for row in held_out[-1:] for k, v in row.items() if k.startswith("held_out")
+        }
         self._from_step = step
         if step:
             self._append("resumed", step, tokens=tokens)
 
     def cut_back(self, step: int, tokens: int, spikes: int, rollbacks: int) -> None:
-        """Go on from `step`: drop what was written after it, and the evaluation at it, which is taken again.
+        """Go on from `step`: drop what was written after it, and the evaluation at it, which is
+        taken again.
 
-        Of the stage's spikes and rollbacks those stay that the state knows of, whatever their steps.
+        Of the stage's spikes and rollbacks those stay that the state knows of, whatever their
+        steps.
         """
         self.curve.truncate_after(step)
-        self.curve.replace([r for r in read_journal(self.curve.path) if r["loss"] is not None or r["step"] < step])
+        self.curve.replace(
+            [r for r in read_journal(self.curve.path) if r["loss"] is not None or r["step"] < step]
+        )
         known = {"spike": spikes, "rollback": rollbacks}
         kept: list[dict[str, Any]] = []
         for row in read_journal(self.metrics.path):
@@ -90,7 +104,9 @@ class Reports:
         self._waited_s += seconds
 
     def step(self, result: StepResult) -> None:
-        """A finished step whose loss is here: a point of the curve, and the row of metrics that waited for it."""
+        """A finished step whose loss is here: a point of the curve, and the row of metrics that
+        waited for it.
+        """
         self._result = result
         self.curve.append(
             {
@@ -111,7 +127,16 @@ class Reports:
         self._since += seconds
         self.pace.evaluation_took(seconds)
         values = {"held_out_loss": held_out.loss, "held_out_bits_per_byte": held_out.bits_per_byte}
-        self.curve.append({"step": step, "tokens": tokens, "loss": None, "lr_share": None, "grad_norm": None, **values})
+        self.curve.append(
+            {
+                "step": step,
+                "tokens": tokens,
+                "loss": None,
+                "lr_share": None,
+                "grad_norm": None,
+                **values,
+            }
+        )
         self._append("evaluation", step, **values, seconds=seconds)
 
     def spike(self, step: int, loss: float, mean_loss: float | None, spikes: int) -> None:
@@ -121,16 +146,27 @@ class Reports:
         self._append("rollback", step, from_step=from_step, rollbacks=rollbacks)
 
     def saved(self, step: int, seconds: float) -> None:
-        """A state is being written; training waited `seconds` for the copy, and for the state before to be written."""
+        """A state is being written; training waited `seconds` for the copy, and for the state
+        before to be written.
+        """
         self._append("saved", step, seconds=seconds)
 
     def is_due(self, step: int, every_steps: int, every_seconds: float) -> bool:
-        """Whether steps or seconds have passed since the last report. The first two steps of a process are always said."""
-        return self.warming_up or step % every_steps == 0 or time.monotonic() - self._since > every_seconds
+        """Whether steps or seconds have passed since the last report.
+
+        The first two steps of a process are always said.
+        """
+        return (
+            self.warming_up
+            or step % every_steps == 0
+            or time.monotonic() - self._since > every_seconds
+        )
 
     @property
     def warming_up(self) -> bool:
-        """Whether the steps since the last report are among the first of this process, which compile and warm up."""
+        """Whether the steps since the last report are among the first of this process, which
+        compile and warm up.
+        """
         return self._steps_here < WARM_UP_STEPS
 
     def speed(self, step: int, tokens: int) -> None:
@@ -167,7 +203,9 @@ class Reports:
             self.clock.mark("first_report")
 
     def note(self) -> str:
-        """Loss, held-out bits per byte, speed, and how long and how dear the rest is: for the progress line."""
+        """Loss, held-out bits per byte, speed, and how long and how dear the rest is: for the
+        progress line.
+        """
         return " | ".join(standing_parts(self._latest))
 
     def close(self) -> None:
@@ -181,22 +219,42 @@ class Reports:
         self.clock.mark(("first_step", "second_step")[self._steps_here - 1])
         if not self.warming_up or step == self.config.steps:
             parts, planned = self.clock.parts, self.config.steps
-            self._append("started", self._from_step, parts=parts, seconds=sum(parts.values()), planned_steps=planned)
+            self._append(
+                "started",
+                self._from_step,
+                parts=parts,
+                seconds=sum(parts.values()),
+                planned_steps=planned,
+            )
 
     def _write_report(self, row: dict[str, Any], result: StepResult) -> None:
-        muon = self.config.muon_lr * result.lr_share if self.config.matrix_optimizer == "muon" else None
+        muon = (
+            self.config.muon_lr * result.lr_share
+            if self.config.matrix_optimizer == "muon"
+            else None
+        )
         rates = {"muon_lr": muon, "adamw_lr": self.config.adamw_lr * result.lr_share}
-        self._append("report", loss=result.loss, grad_norm=finite_or_none(result.grad_norm), **rates, **row)
+        self._append(
+            "report", loss=result.loss, grad_norm=finite_or_none(result.grad_norm), **rates, **row
+        )
 
     def _append(self, event: MetricsEvent, step: int, **values: Any) -> None:
-        row = MetricsRow(event=event, step=step, **{"time": time.time(), **values}).model_dump(exclude_none=True)
+        row = MetricsRow(event=event, step=step, **{"time": time.time(), **values}).model_dump(
+            exclude_none=True
+        )
         self.metrics.append(row)
-        self._latest.update({name: row[name] for name in row if name == "loss" or name.startswith("held_out")})
+        self._latest.update(
+            {name: row[name] for name in row if name == "loss" or name.startswith("held_out")}
+        )
         self.sinks.send(row)
 
     def _mfu(self, tokens_per_second: float) -> float | None:
-        """Model FLOPs over the peak of all devices, non-causal convention; None where the peak is not known."""
-        return tokens_per_second * self.flops_per_token / self.peak_flops if self.peak_flops else None
+        """Model FLOPs over the peak of all devices, non-causal convention; None where the peak is
+        not known.
+        """
+        return (
+            tokens_per_second * self.flops_per_token / self.peak_flops if self.peak_flops else None
+        )
 
 
 def peak_memory_bytes(device: torch.device) -> int:

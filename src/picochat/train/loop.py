@@ -1,9 +1,12 @@
-"""The only training loop. Base and SFT differ in their rows and in what is evaluated, not in how they are trained.
+"""The only training loop. Base and SFT differ in their rows and in what is evaluated, not in how
+they are trained.
 
-Promises: a resumed run equals an uninterrupted one bit for bit on the same CPU machine; the training state is saved before
-every evaluation, every few minutes and on SIGINT or SIGTERM, and written while training goes on. A loss that is not finite
-stops the run, and the state before it is kept. Does not choose what is trained on (train/pretrain.py, train/finetune.py), how
-a step is computed (train/engine.py), which states are kept (train/states.py), nor the rate (train/schedule.py).
+Promises: a resumed run equals an uninterrupted one bit for bit on the same CPU machine; the
+training state is saved before every evaluation, every few minutes and on SIGINT or SIGTERM, and
+written while training goes on. A loss that is not finite stops the run, and the state before it is
+kept. Does not choose what is trained on (train/pretrain.py, train/finetune.py), how a step is
+computed (train/engine.py), which states are kept (train/states.py), nor the rate
+(train/schedule.py).
 """
 
 from __future__ import annotations
@@ -43,10 +46,11 @@ REPORT_EVERY_STEPS, REPORT_EVERY_SECONDS = 10, 5.0
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained, on what: a stage's name, its settings, the rows of each step, and its held-out evaluation.
+    """What is trained, on what: a stage's name, its settings, the rows of each step, and its
+    held-out evaluation.
 
-    `gpu_hour_usd`: what an hour of one device costs, for the progress line. `track`: the folder of trackers; None: no tracker.
-    `clock`: runs since the stage began.
+    `gpu_hour_usd`: what an hour of one device costs, for the progress line. `track`: the folder of
+    trackers; None: no tracker. `clock`: runs since the stage began.
     """
 
     stage: Literal["base", "sft"]
@@ -89,7 +93,13 @@ class Progressed:
 
 def progressed(record: StateRecord, config: TrainConfig) -> Progressed:
     """What the loop knew when `record` was saved."""
-    watch = SpikeWatch(config.spike_factor, config.spike_nats, record.spike_mean, record.spike_seen, list(record.spike_steps))
+    watch = SpikeWatch(
+        config.spike_factor,
+        config.spike_nats,
+        record.spike_mean,
+        record.spike_seen,
+        list(record.spike_steps),
+    )
     return Progressed(
         watch=watch,
         step=record.step,
@@ -106,7 +116,8 @@ def progressed(record: StateRecord, config: TrainConfig) -> Progressed:
 class Outcome:
     """A finished stage: its counters, the journals in the workspace, the state to replay from.
 
-    `scored_step`: the step whose weights the model holds, the last or the best; `held_out`: what they were worth.
+    `scored_step`: the step whose weights the model holds, the last or the best; `held_out`: what
+    they were worth.
     """
 
     state: StateRecord
@@ -128,8 +139,9 @@ class _GoBack(Exception):
 class Trainer:
     """One stage of training in a workspace that outlives kills. Use `train`.
 
-    With several processes each has a Trainer of the same job and workspace. Losses and what is decided from them are the same
-    everywhere; signals and minutes are agreed on after each step. The first one speaks, reports and saves; sharded, all save.
+    With several processes each has a Trainer of the same job and workspace. Losses and what is
+    decided from them are the same everywhere; signals and minutes are agreed on after each step.
+    The first one speaks, reports and saves; sharded, all save.
     """
 
     def __init__(
@@ -143,14 +155,37 @@ class Trainer:
         quiet: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.model, self.job, self.config, self.host, self.workspace = model, job, job.config, host, workspace
+        self.model, self.job, self.config, self.host, self.workspace = (
+            model,
+            job,
+            job.config,
+            host,
+            workspace,
+        )
         self.ranks, self.quiet = ranks, quiet or not ranks.leads
-        self.engine = Engine(model, job.config, compute, fixed_shape=job.feed.fixed_shape, ranks=ranks)
-        # What a follower would report is what the first process reports: it goes to a folder that ends with it.
+        self.engine = Engine(
+            model, job.config, compute, fixed_shape=job.feed.fixed_shape, ranks=ranks
+        )
+        # What a follower would report is what the first process reports: it goes to a folder that
+        # ends with it.
         self._own = None if ranks.leads else tempfile.TemporaryDirectory()
         reports = Path(self._own.name) if self._own else workspace
-        sinks = Sinks(host.track if job.track and ranks.leads else None, job.track or workspace, job.stage, workspace)
-        self.reports = Reports(reports, model, compute, job.config, job.clock, sinks, job.gpu_hour_usd, devices=ranks.count)
+        sinks = Sinks(
+            host.track if job.track and ranks.leads else None,
+            job.track or workspace,
+            job.stage,
+            workspace,
+        )
+        self.reports = Reports(
+            reports,
+            model,
+            compute,
+            job.config,
+            job.clock,
+            sinks,
+            job.gpu_hour_usd,
+            devices=ranks.count,
+        )
         self.states = States(workspace, job.stage, job.config, self.engine, ranks)
         self.losses = LossQueue(ranks)
         self.at = Progressed(SpikeWatch(job.config.spike_factor, job.config.spike_nats))
@@ -158,19 +193,25 @@ class Trainer:
         self._last_saved = time.monotonic()
 
     def train(self) -> Outcome:
-        """Resume where the workspace stands, train to the last step, evaluate, and leave the model in place."""
+        """Resume where the workspace stands, train to the last step, evaluate, and leave the model
+        in place.
+        """
         with self.ranks.together():
             return self._train()
 
     def _train(self) -> Outcome:
         try:
             held_out = self._resume()
-            # What stands now stays: the collector need not look through it again in the middle of a step.
+            # What stands now stays: the collector need not look through it again in the middle of a
+            # step.
             gc.collect()
             gc.freeze()
             self.job.clock.mark("state")
             if self.engine.compute.compiled and not self.quiet:
-                say(f"{self.job.stage}: compiling the step (minutes the first time, then from the cache)")
+                say(
+                    f"{self.job.stage}: compiling the step (minutes the first time, then from the"
+                    " cache)"
+                )
             with self._progress() as progress, self.signals:
                 progress.start_at(self.at.step)
                 progress.advance(0)
@@ -193,15 +234,20 @@ class Trainer:
         return Outcome(self._record(), scored_step, held_out, *journals, replay)
 
     def _progress(self) -> Progress:
-        return Progress(self.job.stage, self.config.steps, "steps", quiet=self.quiet, own_pace=False)
+        return Progress(
+            self.job.stage, self.config.steps, "steps", quiet=self.quiet, own_pace=False
+        )
 
     def _step_and_what_is_due(self, progress: Progress) -> HeldOut | None:
-        """One step; then what is due after it: a report, a saved state, a stop, an evaluation, in this order."""
+        """One step; then what is due after it: a report, a saved state, a stop, an evaluation, in
+        this order.
+        """
         self._step()
         evaluate = evaluates_after(self.at.step, self.config)
         minutes_over = self._minutes_since_save() > self.host.checkpoint_minutes
         report = self.reports.is_due(self.at.step, REPORT_EVERY_STEPS, REPORT_EVERY_SECONDS)
-        # What clocks and signals decide, all processes decide together: they exchange losses and states.
+        # What clocks and signals decide, all processes decide together: they exchange losses and
+        # states.
         number, over, report = self.ranks.agree(self.signals.number or 0, minutes_over, report)
         save = bool(evaluate or number or over)
         if save or report:
@@ -240,12 +286,18 @@ class Trainer:
         if not math.isfinite(result.loss):
             raise HonestNo(
                 f"{self.job.stage}: the loss at step {result.step} is not finite",
-                fix=f"a smaller --set {self.job.stage}.muon_lr=... or {self.job.stage}.adamw_lr=...; the state before it is kept",
+                fix=(
+                    f"a smaller --set {self.job.stage}.muon_lr=... or"
+                    f" {self.job.stage}.adamw_lr=...; the state before it is kept"
+                ),
             )
         mean = self.at.watch.mean
         if not self.at.watch.is_spike(result.step, result.loss):
             return
-        above = f"{result.loss:.3f} is over {self.at.watch.factor:g} times its running mean of {mean:.3f}"
+        above = (
+            f"{result.loss:.3f} is over {self.at.watch.factor:g} times its running mean of"
+            f" {mean:.3f}"
+        )
         self._warn(f"loss spike at step {result.step}: {above}")
         self.reports.spike(result.step, result.loss, mean, len(self.at.watch.steps))
         if self.at.rollbacks < self.config.spike_rollbacks:
@@ -262,10 +314,16 @@ class Trainer:
         self.engine.layout.settle()
         if self.at.best is None or held_out.loss < self.at.best.held_out_loss:
             self.at.best = BestSoFar(
-                step=self.at.step, held_out_loss=held_out.loss, held_out_bits_per_byte=held_out.bits_per_byte
+                step=self.at.step,
+                held_out_loss=held_out.loss,
+                held_out_bits_per_byte=held_out.bits_per_byte,
             )
         self.reports.evaluation(self.at.step, self.at.tokens, held_out, time.monotonic() - started)
-        bits = f", {held_out.bits_per_byte:.4f} bits per byte" if held_out.bits_per_byte is not None else ""
+        bits = (
+            f", {held_out.bits_per_byte:.4f} bits per byte"
+            if held_out.bits_per_byte is not None
+            else ""
+        )
         self._say(f"step {self.at.step}: held-out loss {held_out.loss:.4f}{bits}")
         return held_out
 
@@ -285,7 +343,9 @@ class Trainer:
     def _save(self) -> None:
         started = time.monotonic()
         if self.ranks.leads or self.ranks.sharded:
-            self.states.writer.save(self._record(), self.model.state_dict(), self.engine.optimizer.state())
+            self.states.writer.save(
+                self._record(), self.model.state_dict(), self.engine.optimizer.state()
+            )
         self._last_saved = time.monotonic()
         self.reports.saved(self.at.step, self._last_saved - started)
 
@@ -304,11 +364,16 @@ class Trainer:
         )
 
     def _resume(self) -> HeldOut | None:
-        """Load the newest state and cut the journals back to it. An evaluation that is due at that step is taken again."""
+        """Load the newest state and cut the journals back to it.
+
+        An evaluation that is due at that step is taken again.
+        """
         state = self.states.newest()
         if state is not None:
             self._restore(state)
-        self.reports.take_up(self.at.step, self.at.tokens, len(self.at.watch.steps), self.at.rollbacks)
+        self.reports.take_up(
+            self.at.step, self.at.tokens, len(self.at.watch.steps), self.at.rollbacks
+        )
         if state is None:
             return None
         self._say(f"resumed after step {self.at.step} of {self.config.steps}")
@@ -321,7 +386,9 @@ class Trainer:
         self.at = progressed(state.record, self.config)
 
     def _go_back(self, spike_step: int, progress: Progress) -> HeldOut:
-        """Return to the evaluation before a spike, and go on with the rows after those of the spike."""
+        """Return to the evaluation before a spike, and go on with the rows after those of the
+        spike.
+        """
         self.states.writer.finish()
         self.losses.clear()
         before = self.at
@@ -339,10 +406,14 @@ class Trainer:
         return self._evaluate()
 
     def _chosen_weights(self, last: HeldOut) -> tuple[int, HeldOut]:
-        """(step, evaluation) of the weights to publish; loads those of the best evaluation where these are asked for."""
+        """(step, evaluation) of the weights to publish; loads those of the best evaluation where
+        these are asked for.
+        """
         best = self.at.best
         if self.config.publish == "last" or best is None or best.step == self.at.step:
             return self.at.step, last
         self.model.load_state_dict(self.states.older(best.step).weights)
-        self._say(f"the weights of step {best.step} are published, where the held-out loss was smallest")
+        self._say(
+            f"the weights of step {best.step} are published, where the held-out loss was smallest"
+        )
         return best.step, HeldOut(best.held_out_loss, best.held_out_bits_per_byte)

@@ -1,7 +1,8 @@
 """Losses of finished steps on their way from the device to the host.
 
-Those since the last report are asked for in one transfer, and those that were asked for earlier are read: the device never
-waits to be read. Writes nothing (train/live.py), judges nothing (train/spikes.py).
+Those since the last report are asked for in one transfer, and those that were asked for earlier are
+read: the device never waits to be read. Writes nothing (train/live.py), judges nothing
+(train/spikes.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from picochat.train.ranks import ALONE, Ranks
 
 @dataclass(frozen=True)
 class StepResult:
-    """One finished step, read from the device. `step` counts from 1, `tokens` from the start; `lr_share` is of the peak rate."""
+    """One finished step, read from the device.
+
+    `step` counts from 1, `tokens` from the start; `lr_share` is of the peak rate.
+    """
 
     step: int
     loss: float
@@ -27,7 +31,10 @@ class StepResult:
 
 @dataclass(frozen=True)
 class _Asked:
-    """Losses on their way to the host: `ready` is None where they are there already. One (step, lr_share, tokens) a row."""
+    """Losses on their way to the host: `ready` is None where they are there already.
+
+    One (step, lr_share, tokens) a row.
+    """
 
     steps: list[tuple[int, float, int]]
     values: Tensor
@@ -37,7 +44,8 @@ class _Asked:
 class LossQueue:
     """Losses and gradient norms of finished steps, fetched without making the device wait.
 
-    Of several processes each adds its share of a loss; what is fetched is summed over all, which therefore fetch together.
+    Of several processes each adds its share of a loss; what is fetched is summed over all, which
+    therefore fetch together.
     """
 
     def __init__(self, ranks: Ranks = ALONE) -> None:
@@ -51,9 +59,15 @@ class LossQueue:
         self._values.append(torch.stack((loss, grad_norm.to(loss))))
 
     def fetch(self, *, wait: bool) -> list[StepResult]:
-        """Steps whose losses are here, in order: all where `wait` or where they are on the host, else all but the newest ask."""
+        """Steps whose losses are here, in order: all where `wait` or where they are on the host,
+        else all but the newest ask.
+        """
         self._ask()
-        late = len(self._asked) - 1 if self._asked and self._asked[-1].ready is not None and not wait else len(self._asked)
+        late = (
+            len(self._asked) - 1
+            if self._asked and self._asked[-1].ready is not None and not wait
+            else len(self._asked)
+        )
         here, self._asked = self._asked[:late], self._asked[late:]
         return [result for asked in here for result in _read(asked)]
 
@@ -82,4 +96,7 @@ def _read(asked: _Asked) -> list[StepResult]:
     if asked.ready is not None:
         asked.ready.synchronize()
     rows = zip(asked.steps, asked.values.tolist(), strict=True)
-    return [StepResult(step, loss, norm, lr_share, tokens) for (step, lr_share, tokens), (loss, norm) in rows]
+    return [
+        StepResult(step, loss, norm, lr_share, tokens)
+        for (step, lr_share, tokens), (loss, norm) in rows
+    ]

@@ -1,7 +1,9 @@
-"""How fast a stage trains, how long it will still take, what that costs: figures in, the words of the progress line out.
+"""How fast a stage trains, how long it will still take, what that costs: figures in, the words of
+the progress line out.
 
-The time left follows from the rate of the latest reports: the first two steps, which compile and warm up, do not count, and
-the evaluations that are still to come do. Without torch, so that `run status` says from a journal what the progress line says.
+The time left follows from the rate of the latest reports: the first two steps, which compile and
+warm up, do not count, and the evaluations that are still to come do. Without torch, so that `run
+status` says from a journal what the progress line says.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ WARM_UP_STEPS = 2
 
 
 class StartClock:
-    """Where the time goes between the start of the process and the end of the second step, in seconds a part.
+    """Where the time goes between the start of the process and the end of the second step, in
+    seconds a part.
 
-    `before_stage`: interpreter, imports, and the stages before this one; absent where the system does not tell it.
+    `before_stage`: interpreter, imports, and the stages before this one; absent where the system
+    does not tell it.
     """
 
     def __init__(self) -> None:
@@ -40,13 +44,18 @@ class StartClock:
 
 @dataclass
 class Pace:
-    """The rate of the latest steps, and what follows from it. `seconds_before`: spent on the stage by earlier processes."""
+    """The rate of the latest steps, and what follows from it.
+
+    `seconds_before`: spent on the stage by earlier processes.
+    """
 
     config: TrainConfig
     usd_per_hour: float | None
     began: float
     seconds_before: float = 0.0
-    _reports: deque[tuple[int, float]] = field(default_factory=lambda: deque[tuple[int, float]](maxlen=RECENT_REPORTS))
+    _reports: deque[tuple[int, float]] = field(
+        default_factory=lambda: deque[tuple[int, float]](maxlen=RECENT_REPORTS)
+    )
     _evaluation_s: float | None = None
 
     def steps_took(self, steps: int, seconds: float) -> None:
@@ -60,7 +69,10 @@ class Pace:
         return self.seconds_before + time.monotonic() - self.began
 
     def seconds_left(self, step: int) -> float | None:
-        """After `step` finished steps; None before the rate is known. An evaluation counts as long as the latest one took."""
+        """After `step` finished steps; None before the rate is known.
+
+        An evaluation counts as long as the latest one took.
+        """
         steps, seconds = sum(s for s, _ in self._reports), sum(s for _, s in self._reports)
         if not steps:
             return 0.0 if step >= self.config.steps else None
@@ -69,7 +81,11 @@ class Pace:
 
     def usd(self, seconds: float | None) -> float | None:
         """What `seconds` cost; None without a price."""
-        return None if seconds is None or self.usd_per_hour is None else seconds * self.usd_per_hour / 3600
+        return (
+            None
+            if seconds is None or self.usd_per_hour is None
+            else seconds * self.usd_per_hour / 3600
+        )
 
 
 def evaluations_left(step: int, config: TrainConfig) -> int:
@@ -81,7 +97,9 @@ def evaluations_left(step: int, config: TrainConfig) -> int:
 
 
 def standing_parts(latest: Mapping[str, Any]) -> list[str]:
-    """The figures that are known, each with its unit, none longer than people compare: at most 100 columns in all."""
+    """The figures that are known, each with its unit, none longer than people compare: at most 100
+    columns in all.
+    """
     found = {name: value for name, value in latest.items() if value is not None}
     parts: list[str] = []
     if "loss" in found:
@@ -102,7 +120,10 @@ def standing_parts(latest: Mapping[str, Any]) -> list[str]:
 
 
 def standing_words(rows: Sequence[Mapping[str, Any]], now: float) -> str:
-    """Where a stage stands by its metrics, and how old that news is (`now`: seconds since 1970). Empty without rows."""
+    """Where a stage stands by its metrics, and how old that news is (`now`: seconds since 1970).
+
+    Empty without rows.
+    """
     if not rows:
         return ""
     latest: dict[str, Any] = {}

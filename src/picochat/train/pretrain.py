@@ -1,7 +1,8 @@
-"""The base stage: next-token training on the token shards, from seeded weights to a published checkpoint.
+"""The base stage: next-token training on the token shards, from seeded weights to a published
+checkpoint.
 
-Each step's rows follow from the seed and the step number alone (tokens/batches.py), so every training token is a target
-once per epoch and a resume needs no data state.
+Each step's rows follow from the seed and the step number alone (tokens/batches.py), so every
+training token is a target once per epoch and a resume needs no data state.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def pretrain(
     track: Path,
     draft: Draft,
 ) -> None:
-    """Train the base model and leave its checkpoint in the draft. Raises BadInput where the shards hold no whole row.
+    """Train the base model and leave its checkpoint in the draft. Raises BadInput where the shards
+    hold no whole row.
 
     Of several processes (train/ranks.py) all call this; the first one publishes.
     """
@@ -44,7 +46,8 @@ def pretrain(
     tokens = open_shards(shards, check_digests=True)
     if tokens.train.row_count(model.context) == 0:
         raise BadInput(
-            f"the corpus has {len(tokens.train)} training tokens, fewer than one row of {model.context}",
+            f"the corpus has {len(tokens.train)} training tokens, fewer than one row of"
+            f" {model.context}",
             fix="import more rows, or a smaller --set model.context=...",
         )
     vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
@@ -59,15 +62,21 @@ def pretrain(
     gpt.to(compute.device)
     clock.mark("model")
     text_bytes = facts_of(shards, ShardsFacts).held_out_text_bytes
-    feed = feed_of_stream(tokens.train, model.context, base.sequences_per_step, seed, compute.device, ranks)
+    feed = feed_of_stream(
+        tokens.train, model.context, base.sequences_per_step, seed, compute.device, ranks
+    )
     clock.mark("feed")
     job = Job(
         stage="base",
         config=base,
         feed=feed,
-        evaluate=lambda trained: held_out_of_stream(trained, tokens.held_out, text_bytes, vocabulary.bos, compute, ranks),
+        evaluate=lambda trained: held_out_of_stream(
+            trained, tokens.held_out, text_bytes, vocabulary.bos, compute, ranks
+        ),
         gpu_hour_usd=gpu_hour_usd,
         track=track,
         clock=clock,
     )
-    train_and_publish(Trainer(gpt, job, compute, host, draft.workspace, ranks=ranks), vocabulary.digest, draft)
+    train_and_publish(
+        Trainer(gpt, job, compute, host, draft.workspace, ranks=ranks), vocabulary.digest, draft
+    )

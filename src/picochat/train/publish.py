@@ -1,8 +1,10 @@
-"""What a trained stage publishes: weights, their record, the curve, the facts that the gate reads, and a state to replay from.
+"""What a trained stage publishes: weights, their record, the curve, the facts that the gate reads,
+and a state to replay from.
 
-The curve holds what follows from seed and data; the metrics hold what the clock and the host decide, and are therefore an
-observation, outside the artifact's digest. The state is the one before the last stretch of training, as it lies in the
-workspace: anyone can train that stretch again (release/replay.py).
+The curve holds what follows from seed and data; the metrics hold what the clock and the host
+decide, and are therefore an observation, outside the artifact's digest. The state is the one before
+the last stretch of training, as it lies in the workspace: anyone can train that stretch again
+(release/replay.py).
 """
 
 from __future__ import annotations
@@ -19,7 +21,15 @@ from picochat.model.centred import largest_centre_error
 from picochat.model.gpt import GPT
 from picochat.model.weights import CheckpointInfo, save_model
 from picochat.rundir import REPLAY_FOLDER, TrainFacts
-from picochat.train.checkpoint import PARTS, RECORD, STATE_FILES, damage_of, load_state, write_record, write_tensors
+from picochat.train.checkpoint import (
+    PARTS,
+    RECORD,
+    STATE_FILES,
+    damage_of,
+    load_state,
+    write_record,
+    write_tensors,
+)
 from picochat.train.layout import whole
 from picochat.train.loop import Outcome, Trainer
 
@@ -40,7 +50,9 @@ def train_and_publish(trainer: Trainer, tokenizer_digest: str, draft: Draft) -> 
     write_checkpoint(model, info, outcome, trainer.config, draft)
 
 
-def write_checkpoint(model: GPT, info: CheckpointInfo, outcome: Outcome, config: TrainConfig, draft: Draft) -> None:
+def write_checkpoint(
+    model: GPT, info: CheckpointInfo, outcome: Outcome, config: TrainConfig, draft: Draft
+) -> None:
     save_model(model, info, draft.folder)
     shutil.copyfile(outcome.curve, draft.path("curve.jsonl"))
     shutil.copyfile(outcome.metrics, draft.observation("metrics.jsonl"))
@@ -67,13 +79,17 @@ def write_checkpoint(model: GPT, info: CheckpointInfo, outcome: Outcome, config:
 
 
 def publish_replay(folder: Path, draft: Draft) -> None:
-    """The state in `folder` as files of the draft: linked, or written whole where it lies in parts of several processes.
+    """The state in `folder` as files of the draft: linked, or written whole where it lies in parts
+    of several processes.
 
     One that is damaged is left out, and that is said: the weights are not affected.
     """
     damage = damage_of(folder)
     if damage is not None:
-        say(f"training state {folder} is damaged ({damage}); it is not published, so nobody can replay from it")
+        say(
+            f"training state {folder} is damaged ({damage}); it is not published, so nobody can"
+            " replay from it"
+        )
     elif (folder / PARTS).exists():
         state, place = load_state(folder), draft.path(f"{REPLAY_FOLDER}/{RECORD}").parent
         write_tensors(place, state)

@@ -1,9 +1,11 @@
-"""Several processes, one run: which of them is first, what they agree on, and how they end. torchrun starts them, nobody else.
+"""Several processes, one run: which of them is first, what they agree on, and how they end.
+torchrun starts them, nobody else.
 
-The first process (rank 0) runs the whole pipeline and does all the writing. The others follow: they wait to be called, take
-part in a stage that all share, and end when the first one ends. What they say to each other goes over gloo on the host and
-never waits for a device; gradients and losses go over NCCL between GPUs, over gloo between processors. A process that is gone
-is one HostProblem, never a hang: its connections close, and torchrun ends the rest.
+The first process (rank 0) runs the whole pipeline and does all the writing. The others follow: they
+wait to be called, take part in a stage that all share, and end when the first one ends. What they
+say to each other goes over gloo on the host and never waits for a device; gradients and losses go
+over NCCL between GPUs, over gloo between processors. A process that is gone is one HostProblem,
+never a hang: its connections close, and torchrun ends the rest.
 
 Does not split a model or its gradients (train/layout.py), and knows nothing of what is trained.
 """
@@ -32,19 +34,25 @@ from picochat.model.compute import Compute, open_compute
 T = TypeVar("T")
 
 LONGEST_WAIT = timedelta(days=7)
-"""How long a follower waits to be called: the first process may import, tokenize and score for hours."""
+"""How long a follower waits to be called: the first process may import, tokenize and score for
+hours.
+"""
 LONGEST_STEP = timedelta(minutes=30)
-"""How long processes wait for each other while they train: one of them may write its state to a slow disk."""
+"""How long processes wait for each other while they train: one of them may write its state to a
+slow disk.
+"""
 LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 """Parts of what torch says where another process cannot be reached any more."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together. Alone: rank 0 of 1, for which nothing here does anything.
+    """This process among those that train together. Alone: rank 0 of 1, for which nothing here does
+    anything.
 
-    `local_rank`, `local_count`: among the processes of this machine. `gpus`: the group over NCCL, where there are GPUs.
-    `sharded`: each process holds a part of every weight instead of all of them.
+    `local_rank`, `local_count`: among the processes of this machine. `gpus`: the group over NCCL,
+    where there are GPUs. `sharded`: each process holds a part of every weight instead of all of
+    them.
     """
 
     rank: int = 0
@@ -71,7 +79,10 @@ class Ranks:
         return self.gpus if device.type == "cuda" else self.hosts
 
     def agree(self, *values: int) -> list[int]:
-        """The largest of each value over all processes, the same everywhere. Waits for all of them, for no device."""
+        """The largest of each value over all processes, the same everywhere.
+
+        Waits for all of them, for no device.
+        """
         if self.count == 1:
             return list(values)
         all_values = torch.tensor(values, dtype=torch.int64)
@@ -82,7 +93,10 @@ class Ranks:
         self.agree(0)
 
     def sum_(self, values: Tensor) -> Tensor:
-        """Replace the values by their sums over all processes, the same bits everywhere. Where they lie, no host waits."""
+        """Replace the values by their sums over all processes, the same bits everywhere.
+
+        Where they lie, no host waits.
+        """
         if self.count > 1:
             dist.all_reduce(values, group=self.group_of(values.device))
         return values
@@ -115,18 +129,26 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Generator[None, None, None]:
-        """Inside, a process that is gone is a HostProblem instead of what gloo or NCCL have to say about it."""
+        """Inside, a process that is gone is a HostProblem instead of what gloo or NCCL have to say
+        about it.
+        """
         try:
             yield
         except RuntimeError as error:
             if self.count == 1 or not any(part in str(error) for part in LOST):
                 raise
-            # torchrun is about to send SIGTERM because of that process: our message must come first.
-            with contextlib.suppress(ValueError):  # not the main thread: whoever runs us there handles signals
+            # torchrun is about to send SIGTERM because of that process: our message must come
+            # first.
+            with contextlib.suppress(
+                ValueError
+            ):  # not the main thread: whoever runs us there handles signals
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise LostProcess(
                 f"another of the {self.count} processes ended: {str(error).splitlines()[0]}",
-                fix="see what it said above; the same torchrun command goes on from the newest state",
+                fix=(
+                    "see what it said above; the same torchrun command goes on from the newest"
+                    " state"
+                ),
             ) from error
 
 
@@ -139,7 +161,9 @@ _joined: list[Ranks] = []
 
 
 def current_ranks(runtime: RuntimeConfig | None = None) -> Ranks:
-    """The processes that this one has joined, as `runtime` arranges them; `ALONE` outside `join_ranks`."""
+    """The processes that this one has joined, as `runtime` arranges them; `ALONE` outside
+    `join_ranks`.
+    """
     ranks = _joined[-1] if _joined else ALONE
     sharded = runtime is not None and runtime.sharding == "sharded" and ranks.count > 1
     return replace(ranks, sharded=sharded)
@@ -154,7 +178,10 @@ def new_group(backend: str) -> dist.ProcessGroup:
 
 @contextmanager
 def join_ranks() -> Generator[Ranks, None, None]:
-    """Join the processes that torchrun started, by its environment. Leaving it on the first process ends the others."""
+    """Join the processes that torchrun started, by its environment.
+
+    Leaving it on the first process ends the others.
+    """
     dist.init_process_group("gloo", timeout=LONGEST_WAIT)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available() and local_rank < torch.cuda.device_count():
@@ -197,23 +224,35 @@ def require_devices(runtime: RuntimeConfig, ranks: Ranks) -> None:
         )
 
 
-def open_shared_compute(runtime: RuntimeConfig, model: ModelConfig, ranks: Ranks, workspace: Path | None = None) -> Compute:
-    """As `open_compute`: the first process's attention for all, and the cores of a machine shared out."""
+def open_shared_compute(
+    runtime: RuntimeConfig, model: ModelConfig, ranks: Ranks, workspace: Path | None = None
+) -> Compute:
+    """As `open_compute`: the first process's attention for all, and the cores of a machine shared
+    out.
+    """
     if ranks.count == 1:
         return open_compute(runtime, model, workspace)
     threads = runtime.threads or max(1, usable_cores() // ranks.local_count)
     own = runtime.model_copy(update={"threads": threads})
     first = open_compute(own, model, workspace) if ranks.leads else None
-    backend, repeat_heads = ranks.from_first((first.backend, first.repeat_heads) if first else ("", False))
+    backend, repeat_heads = ranks.from_first(
+        (first.backend, first.repeat_heads) if first else ("", False)
+    )
     return first or replace(
-        open_compute(own.model_copy(update={"attention_backend": backend}), model), repeat_heads=repeat_heads
+        open_compute(own.model_copy(update={"attention_backend": backend}), model),
+        repeat_heads=repeat_heads,
     )
 
 
 @contextmanager
 def signals_ignored() -> Generator[None, None, None]:
-    """Inside, SIGINT, SIGTERM and SIGHUP do nothing: a follower ends with the first process, after that has saved."""
-    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    """Inside, SIGINT, SIGTERM and SIGHUP do nothing: a follower ends with the first process, after
+    that has saved.
+    """
+    former = {
+        number: signal.signal(number, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:

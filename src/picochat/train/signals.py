@@ -1,4 +1,7 @@
-"""SIGINT, SIGTERM and SIGHUP while training: the step ends and is saved first. A second one acts at once."""
+"""SIGINT, SIGTERM and SIGHUP while training: the step ends and is saved first.
+
+A second one acts at once.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from types import FrameType
 
 
 class LateSignals:
-    """While inside, the first signal is noted in `number` and `said` is called; after it the former handlers stand again.
+    """While inside, the first signal is noted in `number` and `said` is called; after it the former
+    handlers stand again.
 
-    `said` runs in the handler, in the middle of whatever the process does: it must not write to a stream.
+    `said` runs in the handler, in the middle of whatever the process does: it must not write to a
+    stream.
     """
 
     def __init__(self, said: Callable[[], None]) -> None:

@@ -1,4 +1,5 @@
-"""Loss spikes: steps whose loss stands far above its running mean. Warned, recorded, never silently smoothed.
+"""Loss spikes: steps whose loss stands far above its running mean. Warned, recorded, never silently
+smoothed.
 
 A loss that is not finite is not a spike: it ends the run.
 """
@@ -15,7 +16,8 @@ FIRST_STEPS = 20
 
 @dataclass
 class SpikeWatch:
-    """Feed it each step's loss in order. `steps`: where spikes stood. All of it is saved with the training state.
+    """Feed it each step's loss in order. `steps`: where spikes stood. All of it is saved with the
+    training state.
 
     A spike is over `factor` times the running mean, and over `nats` above it.
     """

@@ -1,6 +1,8 @@
-"""The tensors of a state as the parts of several processes hold them: under which names, and read whole by one process.
+"""The tensors of a state as the parts of several processes hold them: under which names, and read
+whole by one process.
 
-Knows no folder of states and no record (train/checkpoint.py), nor who holds which part (train/sharded_states.py).
+Knows no folder of states and no record (train/checkpoint.py), nor who holds which part
+(train/sharded_states.py).
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ def whole_tensors(parts: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         if isinstance(stored, TensorStorageMetadata)
     }
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # that is what no_dist asks for
+        warnings.filterwarnings(
+            "ignore", "torch.distributed is disabled", UserWarning
+        )  # that is what no_dist asks for
         load(tensors, storage_reader=reader, no_dist=True)
     return parted(tensors)
 
@@ -36,13 +40,21 @@ def whole_tensors(parts: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def joined(weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> dict[str, Any]:
     """Weights and optimizer state under one set of names."""
     kinds = ((IN_WEIGHTS, weights), (IN_OPTIMIZER, optimizer))
-    return {prefix + name: tensor.detach() for prefix, tensors in kinds for name, tensor in tensors.items()}
+    return {
+        prefix + name: tensor.detach()
+        for prefix, tensors in kinds
+        for name, tensor in tensors.items()
+    }
 
 
 def parted(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(weights, optimizer state) of what `joined` put together."""
 
     def below(prefix: str) -> dict[str, Tensor]:
-        return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        return {
+            name[len(prefix) :]: tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        }
 
     return below(IN_WEIGHTS), below(IN_OPTIMIZER)

@@ -1,4 +1,6 @@
-"""Fictional rows in the layouts in which benchmarks are published, and a Hub that holds them as the real one does."""
+"""Fictional rows in the layouts in which benchmarks are published, and a Hub that holds them as the
+real one does.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,28 @@ THINGS = ("lantern", "kettle", "anchor", "bellows", "compass", "ladder", "quill"
 
 
 def arc_rows(count: int = 40) -> Rows:
-    """As allenai/ai2_arc has them on the Hub; every fourth row with digits for labels, every fifth with three options."""
+    """As allenai/ai2_arc has them on the Hub; every fourth row with digits for labels, every fifth
+    with three options.
+    """
     rows: Rows = []
     for number in range(count):
-        texts = [f"a {THINGS[(number + step) % len(THINGS)]} of kind {number}" for step in range(3 if number % 5 == 0 else 4)]
+        texts = [
+            f"a {THINGS[(number + step) % len(THINGS)]} of kind {number}"
+            for step in range(3 if number % 5 == 0 else 4)
+        ]
         labels = list("1234" if number % 4 == 0 else "ABCD")[: len(texts)]
-        question = f"In the valley of Oltany, which thing number {number} do people carry over the pass?"
+        question = (
+            f"In the valley of Oltany, which thing number {number} do people carry over the pass?"
+        )
         choices = {"text": texts, "label": labels}
-        rows.append({"id": f"V_{number}", "question": question, "choices": choices, "answerKey": labels[number % len(labels)]})
+        rows.append(
+            {
+                "id": f"V_{number}",
+                "question": question,
+                "choices": choices,
+                "answerKey": labels[number % len(labels)],
+            }
+        )
     return rows
 
 
@@ -38,7 +54,9 @@ def arc_lines(count: int = 4) -> Rows:
                 "stem": row["question"],
                 "choices": [
                     {"text": text, "label": label}
-                    for text, label in zip(row["choices"]["text"], row["choices"]["label"], strict=True)
+                    for text, label in zip(
+                        row["choices"]["text"], row["choices"]["label"], strict=True
+                    )
                 ],
             },
             "answerKey": row["answerKey"],
@@ -48,16 +66,23 @@ def arc_lines(count: int = 4) -> Rows:
 
 
 def hellaswag_rows(count: int = 30) -> Rows:
-    """As Rowan/hellaswag has them on the Hub: marks of WikiHow, a second half of the context that may be empty, labels as text."""
+    """As Rowan/hellaswag has them on the Hub: marks of WikiHow, a second half of the context that
+    may be empty, labels as text.
+    """
     return [
         {
             "ind": number,
             "activity_label": "Mending nets" if number % 2 else "Home and Garden",
-            "ctx_a": f"[header] How to mend net {number} [title] Lay it out  flat. [step] "
-            + "Look for the knots." * (9 if number % 10 == 9 else 1),
+            "ctx_a": (
+                f"[header] How to mend net {number} [title] Lay it out  flat. [step] "
+                + "Look for the knots." * (9 if number % 10 == 9 else 1)
+            ),
             "ctx_b": "the fisher" if number % 2 else "",
             "ctx": "unused",
-            "endings": [f"pulls knot {number} {word} [substeps] and waits." for word in THINGS[number % 4 : number % 4 + 4]],
+            "endings": [
+                f"pulls knot {number} {word} [substeps] and waits."
+                for word in THINGS[number % 4 : number % 4 + 4]
+            ],
             "source_id": f"made~{number}",
             "split": "val",
             "split_type": "indomain",
@@ -97,7 +122,12 @@ def chat_rows(count: int = 4) -> Rows:
         {
             "input": [
                 system,
-                {"role": "user", "content": f"Stone {number} is put on ice. The ice\n\n A: melts\n B: grows {number}"},
+                {
+                    "role": "user",
+                    "content": (
+                        f"Stone {number} is put on ice. The ice\n\n A: melts\n B: grows {number}"
+                    ),
+                },
             ],
             "ideal": "AB"[number % 2],
         }
@@ -145,13 +175,21 @@ def add_arc(hub: FakeHub) -> str:
 
 
 def add_hellaswag(hub: FakeHub) -> str:
-    files = {f"data/{split}-00000-of-00001.parquet": parquet(hellaswag_rows()) for split in ("train", "validation")}
+    files = {
+        f"data/{split}-00000-of-00001.parquet": parquet(hellaswag_rows())
+        for split in ("train", "validation")
+    }
     return hub.add_dataset("Rowan/hellaswag", files)
 
 
 def add_piqa(hub: FakeHub) -> str:
-    """A repository of a script alone, whose rows are on the branch that the Hub made. Returns that branch's commit."""
-    hub.add_dataset("ybisk/piqa", {"README.md": b"---\nlicense: unknown\n---\n", "piqa.py": b"# a script\n"})
+    """A repository of a script alone, whose rows are on the branch that the Hub made.
+
+    Returns that branch's commit.
+    """
+    hub.add_dataset(
+        "ybisk/piqa", {"README.md": b"---\nlicense: unknown\n---\n", "piqa.py": b"# a script\n"}
+    )
     converted = {
         "plain_text/train/0000.parquet": parquet(piqa_rows(3)),
         "plain_text/validation/0000.parquet": parquet(piqa_rows()),

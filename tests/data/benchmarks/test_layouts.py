@@ -1,4 +1,6 @@
-"""Each published layout as the context and options that lm-evaluation-harness gives a model, and each reason against a row."""
+"""Each published layout as the context and options that lm-evaluation-harness gives a model, and
+each reason against a row.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,35 @@ import pytest
 
 from picochat.core.errors import BadInput
 from picochat.data.benchmarks import layouts
-from picochat.data.benchmarks.layouts import LAYOUTS, BenchmarkRow, layout_of, listed_options, read_item, without_marks
-from tests.data.benchmarks.builders import arc_lines, arc_rows, chat_rows, hellaswag_rows, mmlu_rows, piqa_rows
+from picochat.data.benchmarks.layouts import (
+    LAYOUTS,
+    BenchmarkRow,
+    layout_of,
+    listed_options,
+    read_item,
+    without_marks,
+)
+from tests.data.benchmarks.builders import (
+    arc_lines,
+    arc_rows,
+    chat_rows,
+    hellaswag_rows,
+    mmlu_rows,
+    piqa_rows,
+)
 
 MMLU_CONTEXT = (
     "The following are multiple choice questions (with answers) about made up sums.\n\n"
     "What is 2 and one?\nA. 2\nB. 3\nC. 4\nD. 5\nAnswer:"
 )
-ARC_CONTEXT = "Question: In the valley of Oltany, which thing number 2 do people carry over the pass?\nAnswer:"
+ARC_CONTEXT = (
+    "Question: In the valley of Oltany, which thing number 2 do people carry over the"
+    " pass?\nAnswer:"
+)
 
 READ: list[tuple[str, dict[str, Any], str, list[str], int]] = [
-    # layout      row                context                                                     options, from the first                        correct
+    # layout      row                context
+    # options, from the first                        correct
     ("arc", arc_rows(3)[2], ARC_CONTEXT, ["a anchor of kind 2", "a bellows of kind 2"], 2),
     ("arc", arc_lines(3)[2], ARC_CONTEXT, ["a anchor of kind 2", "a bellows of kind 2"], 2),
     (
@@ -36,11 +56,19 @@ READ: list[tuple[str, dict[str, Any], str, list[str], int]] = [
         1,
     ),
     ("mmlu", mmlu_rows(3)[2], MMLU_CONTEXT, ["A", "B", "C", "D"], 1),
-    ("chat", chat_rows(2)[1], "Stone 1 is put on ice. The ice\n\n A: melts\n B: grows 1\nAnswer:", ["melts", "grows 1"], 1),
+    (
+        "chat",
+        chat_rows(2)[1],
+        "Stone 1 is put on ice. The ice\n\n A: melts\n B: grows 1\nAnswer:",
+        ["melts", "grows 1"],
+        1,
+    ),
 ]
 
 
-@pytest.mark.parametrize(("name", "row", "context", "options", "correct"), READ, ids=[read[0] for read in READ])
+@pytest.mark.parametrize(
+    ("name", "row", "context", "options", "correct"), READ, ids=[read[0] for read in READ]
+)
 def test_a_published_row_becomes_what_the_harness_asks(
     name: str, row: dict[str, Any], context: str, options: list[str], correct: int
 ) -> None:
@@ -48,26 +76,36 @@ def test_a_published_row_becomes_what_the_harness_asks(
     assert layout.name == name
     item = read_item(layout, row, "x-00000")
     assert isinstance(item, BenchmarkRow)
-    assert (item.context, item.options[: len(options)], item.correct) == (
-        context,
-        options,
-        correct,
-    )
+    assert (item.context, item.options[: len(options)], item.correct) == (context, options, correct)
 
 
 def test_every_layout_is_read_above() -> None:
     assert {read[0] for read in READ} == {layout.name for layout in LAYOUTS}
 
 
-ARC, SWAG, PIQA, MMLU, CHAT = arc_rows(1)[0], hellaswag_rows(1)[0], piqa_rows(1)[0], mmlu_rows(1)[0], chat_rows(1)[0]
+ARC, SWAG, PIQA, MMLU, CHAT = (
+    arc_rows(1)[0],
+    hellaswag_rows(1)[0],
+    piqa_rows(1)[0],
+    mmlu_rows(1)[0],
+    chat_rows(1)[0],
+)
 UNUSABLE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     # row   what is wrong with it                                         reason
     (ARC, {"answerKey": "E"}, layouts.NO_ANSWER),
     (ARC, {"question": "  "}, layouts.NO_QUESTION),
     (ARC, {"question": None}, layouts.NO_QUESTION),
     (ARC, {"choices": {"text": ["one"], "label": ["A"]}, "answerKey": "A"}, layouts.NO_OPTIONS),
-    (ARC, {"choices": {"text": ["one", " "], "label": ["A", "B"]}, "answerKey": "A"}, layouts.NO_OPTIONS),
-    (ARC, {"choices": {"text": ["one", "half a pair \ud800"], "label": ["A", "B"]}, "answerKey": "A"}, layouts.NO_UNICODE),
+    (
+        ARC,
+        {"choices": {"text": ["one", " "], "label": ["A", "B"]}, "answerKey": "A"},
+        layouts.NO_OPTIONS,
+    ),
+    (
+        ARC,
+        {"choices": {"text": ["one", "half a pair \ud800"], "label": ["A", "B"]}, "answerKey": "A"},
+        layouts.NO_UNICODE,
+    ),
     (ARC, {"choices": ["one", "two"]}, layouts.OTHER_KEYS),
     (SWAG, {"label": ""}, layouts.NO_ANSWER),
     (SWAG, {"endings": ["one", "[title]"]}, layouts.NO_OPTIONS),
@@ -82,7 +120,9 @@ UNUSABLE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("row", "changes", "reason"), UNUSABLE)
-def test_an_unusable_row_says_why(row: dict[str, Any], changes: dict[str, Any], reason: str) -> None:
+def test_an_unusable_row_says_why(
+    row: dict[str, Any], changes: dict[str, Any], reason: str
+) -> None:
     layout = layout_of(row, "a file")
     assert isinstance(read_item(layout, row, "x"), BenchmarkRow)
     assert read_item(layout, {**row, **changes}, "x") == reason
@@ -90,7 +130,9 @@ def test_an_unusable_row_says_why(row: dict[str, Any], changes: dict[str, Any], 
 
 def test_each_reason_has_a_row() -> None:
     assert {reason for _, _, reason in UNUSABLE} == {
-        value for name, value in vars(layouts).items() if name.startswith(("NO_", "OTHER_")) and isinstance(value, str)
+        value
+        for name, value in vars(layouts).items()
+        if name.startswith(("NO_", "OTHER_")) and isinstance(value, str)
     }
 
 
@@ -120,8 +162,13 @@ def test_the_last_list_of_options_counts(text: str, options: list[str]) -> None:
     assert listed_options(text) == options
 
 
-def test_options_and_labels_that_do_not_match_are_no_answer_and_a_row_without_a_question_no_item() -> None:
+def test_options_and_labels_that_do_not_match_are_no_answer_and_a_row_without_a_question_no_item() -> (
+    None
+):
     arc = layouts.find_layout("arc")
     choices = {"text": ["a spoon", "a stone"], "label": ["A", "B", "C"]}
-    assert read_item(arc, {"question": "Which is hard?", "choices": choices, "answerKey": "B"}, "x") == layouts.NO_ANSWER
+    assert (
+        read_item(arc, {"question": "Which is hard?", "choices": choices, "answerKey": "B"}, "x")
+        == layouts.NO_ANSWER
+    )
     assert read_item(arc, {"choices": choices, "answerKey": "B"}, "x") == layouts.OTHER_KEYS

@@ -34,14 +34,20 @@ def staged(place: Path, external: ExternalConfig, found: Resolution) -> Artifact
     return draft.artifact
 
 
-def test_auto_is_three_benchmarks_with_commit_licence_and_counts(hub: FakeHub, tmp_path: Path) -> None:
+def test_auto_is_three_benchmarks_with_commit_licence_and_counts(
+    hub: FakeHub, tmp_path: Path
+) -> None:
     commits = {"arc_easy": add_arc(hub), "hellaswag": add_hellaswag(hub), "piqa": add_piqa(hub)}
     found = resolve_benchmarks(AUTO)
     assert not found.missing
     artifact = staged(tmp_path / "b", AUTO, found)
     facts = facts_of(artifact, BenchmarksFacts)
     assert {name: one.revision for name, one in facts.benchmarks.items()} == commits
-    assert {name: one.rows for name, one in facts.benchmarks.items()} == {"arc_easy": 40, "hellaswag": 30, "piqa": 20}
+    assert {name: one.rows for name, one in facts.benchmarks.items()} == {
+        "arc_easy": 40,
+        "hellaswag": 30,
+        "piqa": 20,
+    }
     assert facts.benchmarks["arc_easy"].licence == "cc-by-sa-4.0"
     assert facts.benchmarks["arc_easy"].chance == pytest.approx((32 / 4 + 8 / 3) / 40)
     assert len(read_items(artifact)) == 90
@@ -72,7 +78,9 @@ def test_only_what_is_missing_is_fetched_by_the_next_run(hub: FakeHub, tmp_path:
     assert all("piqa" in seen.path for seen in hub.requests[asked:])
 
 
-def test_without_a_network_everything_is_named_and_nothing_raised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_network_everything_is_named_and_nothing_raised(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     found = resolve_benchmarks(AUTO)
     assert not found.found and set(found.missing) == {"arc_easy", "hellaswag", "piqa"}
@@ -81,17 +89,24 @@ def test_without_a_network_everything_is_named_and_nothing_raised(monkeypatch: p
 
 
 def test_a_hub_file_that_holds_something_else_is_missing_and_not_kept(hub: FakeHub) -> None:
-    hub.add_dataset("Rowan/hellaswag", {"data/validation-00000-of-00001.jsonl": b'{"text": "other"}\n'})
+    hub.add_dataset(
+        "Rowan/hellaswag", {"data/validation-00000-of-00001.jsonl": b'{"text": "other"}\n'}
+    )
     only = ExternalConfig(benchmarks=("hellaswag",))
     assert "fits no benchmark layout" in resolve_benchmarks(only).missing["hellaswag"]
     add_hellaswag(hub)
     assert not resolve_benchmarks(only).missing
 
 
-def test_bytes_that_differ_from_the_stated_digest_are_refused(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_that_differ_from_the_stated_digest_are_refused(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add_arc(hub)
     monkeypatch.setattr("picochat.data.benchmarks.resolve.digest_bytes", lambda data: "0" * 64)
-    assert "other bytes" in resolve_benchmarks(ExternalConfig(benchmarks=("arc_easy",))).missing["arc_easy"]
+    assert (
+        "other bytes"
+        in resolve_benchmarks(ExternalConfig(benchmarks=("arc_easy",))).missing["arc_easy"]
+    )
 
 
 def test_a_file_takes_the_place_of_a_known_benchmark(hub: FakeHub, tmp_path: Path) -> None:
@@ -99,7 +114,11 @@ def test_a_file_takes_the_place_of_a_known_benchmark(hub: FakeHub, tmp_path: Pat
     path = write_lines(tmp_path / "arc.jsonl", arc_rows(4))
     found = resolve_benchmarks(ExternalConfig(benchmarks=("auto", f"arc_easy={path}")))
     assert not found.missing
-    assert {one.name: one.fetched is None for one in found.found} == {"arc_easy": True, "hellaswag": False, "piqa": False}
+    assert {one.name: one.fetched is None for one in found.found} == {
+        "arc_easy": True,
+        "hellaswag": False,
+        "piqa": False,
+    }
 
 
 def test_other_bytes_in_a_local_file_are_other_benchmarks(tmp_path: Path) -> None:
@@ -111,15 +130,21 @@ def test_other_bytes_in_a_local_file_are_other_benchmarks(tmp_path: Path) -> Non
 
 
 def test_items_hold_digests_and_lengths_and_no_texts(tmp_path: Path) -> None:
-    external = ExternalConfig(benchmarks=(f"q={write_lines(tmp_path / 'q.jsonl', arc_rows())}",), max_rows=7)
+    external = ExternalConfig(
+        benchmarks=(f"q={write_lines(tmp_path / 'q.jsonl', arc_rows())}",), max_rows=7
+    )
     artifact = staged(tmp_path / "b", external, resolve_benchmarks(external))
     written = artifact.path("items.jsonl").read_text()
-    assert len(written.splitlines()) == facts_of(artifact, BenchmarksFacts).benchmarks["q"].rows == 7
+    assert (
+        len(written.splitlines()) == facts_of(artifact, BenchmarksFacts).benchmarks["q"].rows == 7
+    )
     assert "Oltany" not in written
     assert str(tmp_path) not in artifact.path("manifest.json").read_text()
 
 
-def test_a_name_that_is_not_known_is_wrong_usage_and_a_missing_file_bad_input(tmp_path: Path) -> None:
+def test_a_name_that_is_not_known_is_wrong_usage_and_a_missing_file_bad_input(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(WrongUsage, match="--external-eval arc"):
         resolve_benchmarks(ExternalConfig(benchmarks=("arc",)))
     with pytest.raises(BadInput, match="there is no such file"):

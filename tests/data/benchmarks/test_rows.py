@@ -15,11 +15,15 @@ from tests.data.benchmarks.builders import arc_rows, parquet, piqa_rows, write_l
 
 def test_labels_beside_a_file_are_its_rows_labels(tmp_path: Path) -> None:
     rows = piqa_rows(6)
-    path = write_lines(tmp_path / "valid.jsonl", [{k: v for k, v in row.items() if k != "label"} for row in rows])
+    path = write_lines(
+        tmp_path / "valid.jsonl", [{k: v for k, v in row.items() if k != "label"} for row in rows]
+    )
     (tmp_path / "valid-labels.lst").write_text("".join(f"{row['label']}\n" for row in rows))
     found = local_benchmark("piqa", path)
     assert [file.name for file in found.files] == ["valid.jsonl", "valid-labels.lst"]
-    assert [item.correct for item in read_benchmark("piqa", found.files).items] == [row["label"] for row in rows]
+    assert [item.correct for item in read_benchmark("piqa", found.files).items] == [
+        row["label"] for row in rows
+    ]
     (tmp_path / "valid-labels.lst").write_text("0\n1\n")
     with pytest.raises(BadInput, match="6 rows and 2 labels"):
         local_benchmark("piqa", path)
@@ -37,12 +41,21 @@ def test_every_row_is_an_item_or_counted(tmp_path: Path) -> None:
 def test_jsonl_and_parquet_give_the_same_items(tmp_path: Path) -> None:
     (tmp_path / "quiz.parquet").write_bytes(parquet(arc_rows()))
     lines = write_lines(tmp_path / "quiz.jsonl", arc_rows())
-    both = [read_benchmark("quiz", local_benchmark("quiz", path).files).items for path in (lines, tmp_path / "quiz.parquet")]
+    both = [
+        read_benchmark("quiz", local_benchmark("quiz", path).files).items
+        for path in (lines, tmp_path / "quiz.parquet")
+    ]
     assert both[0] == both[1]
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not json\n", b'{"text": "a"}\n', b'{"goal": "g", "sol1": "a", "sol2": "b", "label": -1}\n']
+    "content",
+    [
+        b"",
+        b"not json\n",
+        b'{"text": "a"}\n',
+        b'{"goal": "g", "sol1": "a", "sol2": "b", "label": -1}\n',
+    ],
 )
 def test_a_file_without_items_is_bad_input(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.jsonl").write_bytes(content)
@@ -51,7 +64,9 @@ def test_a_file_without_items_is_bad_input(tmp_path: Path, content: bytes) -> No
 
 
 def test_a_sample_keeps_the_order_and_grows_with_its_size(tmp_path: Path) -> None:
-    items = read_benchmark("quiz", local_benchmark("quiz", write_lines(tmp_path / "q.jsonl", arc_rows())).files).items
+    items = read_benchmark(
+        "quiz", local_benchmark("quiz", write_lines(tmp_path / "q.jsonl", arc_rows())).files
+    ).items
     few, more = sample_items(items, 10), sample_items(items, 20)
     assert len(few) == 10 and len(more) == 20
     assert [item for item in more if item in few] == few

@@ -18,7 +18,16 @@ from picochat.data.corpus.split import id_share, weight_copies
 from picochat.data.importing.hf_import import import_dataset
 from picochat.data.pack import load_pack
 from picochat.rundir import CorpusFacts, facts_of
-from tests.data.builders import make_corpus, make_pack, parquet_bytes, parquet_files, prose, request, serving, write
+from tests.data.builders import (
+    make_corpus,
+    make_pack,
+    parquet_bytes,
+    parquet_files,
+    prose,
+    request,
+    serving,
+    write,
+)
 from tests.fake_hub import FakeHub
 
 Pairs = list[tuple[str, str]]
@@ -29,7 +38,9 @@ def _documents(first: int = 0, count: int = 300) -> Pairs:
 
 
 def _ids(corpus: Artifact, split: str) -> list[str]:
-    return [document.id for document in read_split(corpus, "train" if split == "train" else "held_out")]
+    return [
+        document.id for document in read_split(corpus, "train" if split == "train" else "held_out")
+    ]
 
 
 def _dropped(corpus: Artifact) -> dict[str, str]:
@@ -37,7 +48,11 @@ def _dropped(corpus: Artifact) -> dict[str, str]:
 
 
 def test_splits_are_disjoint_and_together_hold_every_document(tmp_path: Path) -> None:
-    corpus = make_corpus(make_pack(tmp_path, {"web": _documents()}), tmp_path / "corpus", DataConfig(held_out_share=0.1))
+    corpus = make_corpus(
+        make_pack(tmp_path, {"web": _documents()}),
+        tmp_path / "corpus",
+        DataConfig(held_out_share=0.1),
+    )
     train, held_out = _ids(corpus, "train"), _ids(corpus, "held_out")
     assert len(train) + len(held_out) == len(set(train) | set(held_out)) == 300
     assert 10 < len(held_out) < 60
@@ -50,21 +65,29 @@ def test_splits_are_disjoint_and_together_hold_every_document(tmp_path: Path) ->
 
 def test_held_out_documents_stay_held_out_when_the_corpus_grows(tmp_path: Path) -> None:
     data = DataConfig(held_out_share=0.05)
-    small = make_corpus(make_pack(tmp_path / "small", {"web": _documents(count=300)}), tmp_path / "a", data)
-    large = make_corpus(make_pack(tmp_path / "large", {"web": _documents(count=600)}), tmp_path / "b", data)
+    small = make_corpus(
+        make_pack(tmp_path / "small", {"web": _documents(count=300)}), tmp_path / "a", data
+    )
+    large = make_corpus(
+        make_pack(tmp_path / "large", {"web": _documents(count=600)}), tmp_path / "b", data
+    )
     assert set(_ids(small, "held_out")) < set(_ids(large, "held_out"))
 
 
 def test_large_corpus_holds_out_no_more_than_enough(tmp_path: Path) -> None:
     pack = make_pack(tmp_path, {"web": _documents()})
-    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.2, held_out_bytes=3_000))
+    corpus = make_corpus(
+        pack, tmp_path / "corpus", DataConfig(held_out_share=0.2, held_out_bytes=3_000)
+    )
     facts = facts_of(corpus, CorpusFacts)
     assert facts.held_out_share == pytest.approx(3_000 / (facts.text_bytes), rel=1e-9)
 
 
 def test_tiny_corpus_still_holds_out_a_document(tmp_path: Path) -> None:
     corpus = make_corpus(
-        make_pack(tmp_path, {"web": _documents(count=5)}), tmp_path / "corpus", DataConfig(held_out_share=0.001)
+        make_pack(tmp_path, {"web": _documents(count=5)}),
+        tmp_path / "corpus",
+        DataConfig(held_out_share=0.001),
     )
     assert len(_ids(corpus, "held_out")) == 1
     assert len(_ids(corpus, "train")) == 4
@@ -75,9 +98,15 @@ def test_first_of_equal_texts_stays_whatever_source_the_others_are_in(tmp_path: 
     corpus = make_corpus(make_pack(tmp_path, {"web": web, "books": books}), tmp_path / "corpus")
     facts = facts_of(corpus, CorpusFacts)
     assert facts.exact_duplicates == 11
-    assert _dropped(corpus) == {**{f"books:{n}": "duplicate_text" for n in range(30, 40)}, "books:again": "duplicate_text"}
+    assert _dropped(corpus) == {
+        **{f"books:{n}": "duplicate_text" for n in range(30, 40)},
+        "books:again": "duplicate_text",
+    }
     assert (facts.documents_read, facts.documents) == (71, 60)
-    assert [(source.label, source.documents) for source in facts.sources] == [("web", 40), ("books", 20)]
+    assert [(source.label, source.documents) for source in facts.sources] == [
+        ("web", 40),
+        ("books", 20),
+    ]
 
 
 def _near(number: int) -> str:
@@ -86,7 +115,11 @@ def _near(number: int) -> str:
 
 def test_near_duplicates_share_a_split_and_are_dropped_only_on_request(tmp_path: Path) -> None:
     originals = [(str(number), prose(number, words=80)) for number in range(60)]
-    copies = [(f"copy-{number}", _near(number)) for number in range(60) if "stone" in prose(number, words=80)]
+    copies = [
+        (f"copy-{number}", _near(number))
+        for number in range(60)
+        if "stone" in prose(number, words=80)
+    ]
     pack = make_pack(tmp_path, {"web": originals + copies})
     kept = make_corpus(pack, tmp_path / "kept", DataConfig(held_out_share=0.2))
     near = facts_of(kept, CorpusFacts).near_duplicates
@@ -97,12 +130,16 @@ def test_near_duplicates_share_a_split_and_are_dropped_only_on_request(tmp_path:
     clusters = [row["documents"] for _, row in read_jsonl(kept.path("near_duplicates.jsonl"))]
     assert all(len(held_out & set(cluster)) in (0, len(cluster)) for cluster in clusters)
     assert any(held_out & set(cluster) for cluster in clusters)
-    dropping = make_corpus(pack, tmp_path / "dropping", DataConfig(held_out_share=0.2, drop_near_duplicates=True))
+    dropping = make_corpus(
+        pack, tmp_path / "dropping", DataConfig(held_out_share=0.2, drop_near_duplicates=True)
+    )
     assert facts_of(dropping, CorpusFacts).dropped == {"near_duplicate": near}
     assert len(_ids(dropping, "train")) + len(_ids(dropping, "held_out")) == 60 + len(copies) - near
 
 
-def test_weight_repeats_and_thins_by_document_and_never_repeats_held_out_text(tmp_path: Path) -> None:
+def test_weight_repeats_and_thins_by_document_and_never_repeats_held_out_text(
+    tmp_path: Path,
+) -> None:
     sources = {"twice": _documents(0, 200), "half": _documents(1000, 200)}
     pack = make_pack(tmp_path, sources, twice={"weight": 2.5}, half={"weight": 0.5})
     corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.1))
@@ -171,17 +208,28 @@ def test_scan_that_was_killed_goes_on_with_the_groups_that_stand(tmp_path: Path)
 def test_text_column_of_a_source_is_the_recipes_to_say(tmp_path: Path) -> None:
     folder = tmp_path / "stories"
     folder.mkdir()
-    (folder / "rows.jsonl").write_text("".join(json.dumps({"story": prose(number)}) + "\n" for number in range(20)))
+    (folder / "rows.jsonl").write_text(
+        "".join(json.dumps({"story": prose(number)}) + "\n" for number in range(20))
+    )
     pack = write(tmp_path / "dataset_pack.json", {"corpus": {"recipe": "r.json"}})
     write(tmp_path / "r.json", {"sources": [{"path": "stories", "text_column": "story"}]})
     corpus = make_corpus(pack, tmp_path / "corpus")
-    assert {d.text for split in ("train", "held_out") for d in read_split(corpus, split)} == {prose(n) for n in range(20)}
+    assert {d.text for split in ("train", "held_out") for d in read_split(corpus, split)} == {
+        prose(n) for n in range(20)
+    }
 
 
 def test_every_dropped_row_is_listed_with_its_reason(tmp_path: Path) -> None:
     folder = tmp_path / "text"
     folder.mkdir()
-    rows = [{"text": prose(1)}, {"text": "tiny"}, {"text": None}, {"body": "x"}, {"text": prose(1)}, {"text": prose(2)}]
+    rows = [
+        {"text": prose(1)},
+        {"text": "tiny"},
+        {"text": None},
+        {"body": "x"},
+        {"text": prose(1)},
+        {"text": prose(2)},
+    ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "skipped.pdf").write_bytes(b"%PDF")
     pack = write(tmp_path / "dataset_pack.json", {"corpus": {"recipe": "r.json"}})
@@ -207,7 +255,9 @@ def test_same_pack_gives_the_same_digest_wherever_it_lies(tmp_path: Path) -> Non
 
 def test_absolute_places_are_an_observation_only(tmp_path: Path) -> None:
     pack = make_pack(tmp_path, {"web": _documents(count=20)})
-    recipe = {"sources": [{"path": str(tmp_path / "sources" / "web" / "documents"), "label": "web"}]}
+    recipe = {
+        "sources": [{"path": str(tmp_path / "sources" / "web" / "documents"), "label": "web"}]
+    }
     write(pack.parent / "corpus_recipe.json", recipe)
     corpus = make_corpus(pack, tmp_path / "corpus")
     assert set(corpus.manifest.observations) == {"location.json"}
@@ -263,7 +313,12 @@ def test_corpus_of_an_import_carries_its_report_and_licence(tmp_path: Path) -> N
     pack = write(tmp_path / "dataset_pack.json", {"corpus": "web/documents"})
     corpus = make_corpus(pack, tmp_path / "corpus")
     (source,) = facts_of(corpus, CorpusFacts).sources
-    assert (source.label, source.kind, source.licence, source.import_report) == ("web", "hub", "odc-by", True)
+    assert (source.label, source.kind, source.licence, source.import_report) == (
+        "web",
+        "hub",
+        "odc-by",
+        True,
+    )
     expected = {
         "pack.json",
         "recipe.json",
@@ -275,13 +330,18 @@ def test_corpus_of_an_import_carries_its_report_and_licence(tmp_path: Path) -> N
     }
     assert set(corpus.manifest.files) == expected
     assert changed_files(corpus.place, corpus.manifest) == []
-    assert json.loads(corpus.path("sources.json").read_text())["sources"][0]["provenance"]["revision"] == commit
+    assert (
+        json.loads(corpus.path("sources.json").read_text())["sources"][0]["provenance"]["revision"]
+        == commit
+    )
 
 
 def test_parquet_and_text_sources_mix(tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     folder.mkdir()
-    (folder / "a.parquet").write_bytes(parquet_bytes([prose(number) for number in range(30)], group_rows=7))
+    (folder / "a.parquet").write_bytes(
+        parquet_bytes([prose(number) for number in range(30)], group_rows=7)
+    )
     (folder / "b.md").write_text(prose(99))
     pack = write(tmp_path / "dataset_pack.json", {"corpus": "mixed"})
     corpus = make_corpus(load_pack(pack), tmp_path / "corpus")
@@ -295,11 +355,16 @@ def _excluding(pack: Path, ids: list[str]) -> Path:
     return pack
 
 
-def test_a_document_that_the_recipe_leaves_out_is_in_no_split_and_said_to_be_left_out(tmp_path: Path) -> None:
+def test_a_document_that_the_recipe_leaves_out_is_in_no_split_and_said_to_be_left_out(
+    tmp_path: Path,
+) -> None:
     corpus = make_corpus(
-        _excluding(make_pack(tmp_path, {"web": _documents(count=40)}), ["web:7", "web:31"]), tmp_path / "corpus"
+        _excluding(make_pack(tmp_path, {"web": _documents(count=40)}), ["web:7", "web:31"]),
+        tmp_path / "corpus",
     )
-    assert set(_ids(corpus, "train") + _ids(corpus, "held_out")) == {f"web:{n}" for n in range(40)} - {"web:7", "web:31"}
+    assert set(_ids(corpus, "train") + _ids(corpus, "held_out")) == {
+        f"web:{n}" for n in range(40)
+    } - {"web:7", "web:31"}
     assert _dropped(corpus) == {"web:7": "excluded", "web:31": "excluded"}
     assert facts_of(corpus, CorpusFacts).dropped == {"excluded": 2}
 

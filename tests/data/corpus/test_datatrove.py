@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("datatrove", reason="datatrove is not installed: pip install 'picochat[datatrove]'")
+pytest.importorskip(
+    "datatrove", reason="datatrove is not installed: pip install 'picochat[datatrove]'"
+)
 
 from picochat.data.corpus.datatrove import scan_pipeline, scan_share
 from picochat.data.datatrove_stages import run_locally
@@ -14,7 +16,10 @@ SOURCES = 5  # each is a group of its own
 def _pack(folder: Path) -> Path:
     """Sources that repeat some of each other's texts."""
     rows = {f"s{number}": range(40 * number, 40 * number + 60) for number in range(SOURCES)}
-    return make_pack(folder, {label: [(str(row), prose(row)) for row in numbers] for label, numbers in rows.items()})
+    return make_pack(
+        folder,
+        {label: [(str(row), prose(row)) for row in numbers] for label, numbers in rows.items()},
+    )
 
 
 def _scan_folder(place: Path) -> Path:
@@ -25,10 +30,16 @@ def _scan_folder(place: Path) -> Path:
     return workspace / "scan"
 
 
-def test_a_corpus_of_scans_by_three_tasks_is_that_of_one_process_and_reads_no_source_again(tmp_path: Path) -> None:
+def test_a_corpus_of_scans_by_three_tasks_is_that_of_one_process_and_reads_no_source_again(
+    tmp_path: Path,
+) -> None:
     pack = _pack(tmp_path)
     alone = make_corpus(pack, tmp_path / "alone")
-    run_locally(scan_pipeline(pack, 1, _scan_folder(tmp_path / "ranks"), tasks=3), tmp_path / "logs", workers=2)
+    run_locally(
+        scan_pipeline(pack, 1, _scan_folder(tmp_path / "ranks"), tasks=3),
+        tmp_path / "logs",
+        workers=2,
+    )
     for shard in (tmp_path / "sources").rglob("*.zst"):
         shard.write_bytes(bytes(shard.stat().st_size))
     assert make_corpus(pack, tmp_path / "ranks").digest == alone.digest

@@ -36,16 +36,22 @@ def _with_changes(text: str, changes: int, seed: int) -> str:
 def test_estimate_agrees_with_the_real_similarity() -> None:
     pairs = [(_text(seed), _with_changes(_text(seed), seed % 12, seed)) for seed in range(120)]
     rows = signatures([text for pair in pairs for text in pair])
-    errors = [(rows[2 * n] == rows[2 * n + 1]).mean() - _jaccard(*pair) for n, pair in enumerate(pairs)]
+    errors = [
+        (rows[2 * n] == rows[2 * n + 1]).mean() - _jaccard(*pair) for n, pair in enumerate(pairs)
+    ]
     assert abs(float(np.mean(errors))) < 0.01
     assert float(np.std(errors)) < 0.06
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), planted=st.integers(1, 8), others=st.integers(0, 40))
-def test_planted_copies_are_found_and_strangers_are_not(seed: int, planted: int, others: int) -> None:
+def test_planted_copies_are_found_and_strangers_are_not(
+    seed: int, planted: int, others: int
+) -> None:
     strangers = [_text(seed * 1000 + number) for number in range(others)]
-    copies = [_with_changes(_text(seed * 1000 + 500 + number), 1, seed) for number in range(planted)]
+    copies = [
+        _with_changes(_text(seed * 1000 + 500 + number), 1, seed) for number in range(planted)
+    ]
     originals = [_text(seed * 1000 + 500 + number) for number in range(planted)]
     assert all(_jaccard(a, b) > 0.88 for a, b in zip(originals, copies, strict=True))
     texts = [*originals, *strangers, *copies]
@@ -62,7 +68,9 @@ def test_clusters_are_what_is_connected_and_begin_with_the_first_document() -> N
     assert near_duplicate_clusters(texts, 0.75) == [[1, 3, 4, 5, 6]]
 
 
-@pytest.mark.parametrize("change", [str.upper, lambda text: text.replace(" ", ",  "), lambda text: f"  {text}\n."])
+@pytest.mark.parametrize(
+    "change", [str.upper, lambda text: text.replace(" ", ",  "), lambda text: f"  {text}\n."]
+)
 def test_case_and_punctuation_do_not_tell_texts_apart(change: object) -> None:
     assert callable(change)
     text = _text(3)
@@ -76,7 +84,12 @@ def test_letters_beyond_ascii_count_as_words() -> None:
 
 
 def test_signature_does_not_depend_on_the_other_texts() -> None:
-    texts = [_text(seed, 5 + seed * 7) for seed in range(60)] + ["", "one two", "x" * 1_500_000, "a b c d e"]
+    texts = [_text(seed, 5 + seed * 7) for seed in range(60)] + [
+        "",
+        "one two",
+        "x" * 1_500_000,
+        "a b c d e",
+    ]
     together = signatures(texts)
     alone = np.concatenate([signatures([text]) for text in texts])
     assert (together == alone).all()

@@ -26,11 +26,33 @@ def slow_hub() -> FakeHub:
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
-    arguments = ["hf-import", "--dataset", "owner/name", "--config", "cfg", "--max-rows", str(ROWS), "--connections", "2"]
-    arguments += ["--document-shard-rows", "50", "--min-chars", "1", "--out", str(folder / "corpus.txt")]
-    code = "import sys; from picochat.cli.main import run_command; sys.exit(run_command(['data', *sys.argv[1:]]))"
+    arguments = [
+        "hf-import",
+        "--dataset",
+        "owner/name",
+        "--config",
+        "cfg",
+        "--max-rows",
+        str(ROWS),
+        "--connections",
+        "2",
+    ]
+    arguments += [
+        "--document-shard-rows",
+        "50",
+        "--min-chars",
+        "1",
+        "--out",
+        str(folder / "corpus.txt"),
+    ]
+    code = (
+        "import sys; from picochat.cli.main import run_command; sys.exit(run_command(['data',"
+        " *sys.argv[1:]]))"
+    )
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], env=environment, stderr=subprocess.PIPE
+    )
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
@@ -46,7 +68,10 @@ def calm_import_s(folder: Path) -> float:
 
 
 def import_with_kills(folder: Path, kills: int, longest_s: float, choose: random.Random) -> int:
-    """Start, kill at a random moment, start again, at most `kills` times, then let it finish. Returns the kills that hit."""
+    """Start, kill at a random moment, start again, at most `kills` times, then let it finish.
+
+    Returns the kills that hit.
+    """
     hit = 0
     while hit < kills:
         process = start(folder)

@@ -12,7 +12,8 @@ from tests.fake_hub import FakeHub
 
 SHARE = Path(__file__).parents[3] / "src"
 needs_datatrove = pytest.mark.skipif(
-    importlib.util.find_spec("datatrove") is None, reason="datatrove is not installed: pip install 'picochat[datatrove]'"
+    importlib.util.find_spec("datatrove") is None,
+    reason="datatrove is not installed: pip install 'picochat[datatrove]'",
 )
 WITHOUT = """
 import sys
@@ -66,7 +67,11 @@ def test_stages_that_were_sent_elsewhere_do_the_same_work(tmp_path: Path) -> Non
 
 def test_a_missing_extra_is_one_message_with_the_command_that_brings_it() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT], env={"PYTHONPATH": str(SHARE)}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", WITHOUT],
+        env={"PYTHONPATH": str(SHARE)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "needs datatrove" in done.stdout
     assert "pip install 'picochat[datatrove]'" in done.stdout
@@ -74,8 +79,15 @@ def test_a_missing_extra_is_one_message_with_the_command_that_brings_it() -> Non
 
 
 def test_importing_datasets_on_one_machine_loads_no_datatrove() -> None:
-    code = "import sys, picochat.data.importing.hf_import, picochat.data.importing.ranks; print('datatrove' in sys.modules)"
+    code = (
+        "import sys, picochat.data.importing.hf_import, picochat.data.importing.ranks;"
+        " print('datatrove' in sys.modules)"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONPATH": str(SHARE)}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(SHARE)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == "False\n"

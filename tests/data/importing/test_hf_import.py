@@ -43,7 +43,9 @@ def test_documents_and_report_account_for_every_row(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "documents")
     assert manifest is not None
     assert manifest.provenance is not None
-    assert (tmp_path / "documents" / str(manifest.provenance.report)).resolve() == tmp_path / "hf_import_report.json"
+    assert (
+        tmp_path / "documents" / str(manifest.provenance.report)
+    ).resolve() == tmp_path / "hf_import_report.json"
 
 
 def test_document_id_names_the_file_and_row_it_came_from(tmp_path: Path) -> None:
@@ -92,13 +94,32 @@ def test_only_the_text_column_is_fetched(tmp_path: Path) -> None:
 def test_interrupted_import_ends_in_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
     with serving(FakeHub()) as hub:
         hub.add_dataset("owner/name", parquet_files(files=4, rows=1000, group_rows=100))
-        import_dataset(request(tmp_path / "calm", max_rows=3500, document_shard_rows=130), connections=4)
+        import_dataset(
+            request(tmp_path / "calm", max_rows=3500, document_shard_rows=130), connections=4
+        )
         release = threading.Event()
         hub.fail(path="resolve/.*parquet", after=28, times=100, hold=release)
-        arguments = ["hf-import", "--dataset", "owner/name", "--config", "cfg", "--max-rows", "3500", "--connections", "4"]
-        arguments += ["--document-shard-rows", "130", "--out", str(tmp_path / "killed" / "corpus.txt")]
+        arguments = [
+            "hf-import",
+            "--dataset",
+            "owner/name",
+            "--config",
+            "cfg",
+            "--max-rows",
+            "3500",
+            "--connections",
+            "4",
+        ]
+        arguments += [
+            "--document-shard-rows",
+            "130",
+            "--out",
+            str(tmp_path / "killed" / "corpus.txt"),
+        ]
         environment = {**os.environ, "PYTHONPATH": str(SHARE), "OMP_NUM_THREADS": "1"}
-        killed = subprocess.Popen([sys.executable, "-c", CLI, *arguments], env=environment, stderr=subprocess.PIPE)
+        killed = subprocess.Popen(
+            [sys.executable, "-c", CLI, *arguments], env=environment, stderr=subprocess.PIPE
+        )
         assert hub.held.acquire(timeout=30)
         journal = tmp_path / "killed" / "documents.work" / "journal.jsonl"
         _wait_for(lambda: journal.exists() and journal.read_bytes().count(b"\n") >= 1)
@@ -107,7 +128,9 @@ def test_interrupted_import_ends_in_the_bytes_of_an_undisturbed_one(tmp_path: Pa
         hub.faults.clear()
         release.set()
         assert not (tmp_path / "killed" / "documents").exists()
-        journal.write_bytes(journal.read_bytes() + b'{"step": 2, "las')  # the line that a kill can tear
+        journal.write_bytes(
+            journal.read_bytes() + b'{"step": 2, "las'
+        )  # the line that a kill can tear
         import_dataset(request(tmp_path / "killed", max_rows=3500, document_shard_rows=130))
     observed = json.loads((tmp_path / "killed" / "hf_import_report.observed.json").read_text())
     assert observed["resumed"]
@@ -116,7 +139,9 @@ def test_interrupted_import_ends_in_the_bytes_of_an_undisturbed_one(tmp_path: Pa
 
 
 def folder_bytes_below(files: dict[str, bytes], prefix: str) -> dict[str, bytes]:
-    return {name.removeprefix(prefix): data for name, data in files.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): data for name, data in files.items() if name.startswith(prefix)
+    }
 
 
 def _wait_for(condition: object, timeout_s: float = 20.0) -> None:
@@ -162,12 +187,17 @@ def test_repeated_command_does_nothing_and_another_request_is_refused(
     assert (tmp_path / "documents.superseded-1" / "documents.json").exists()
 
 
-def test_file_of_the_user_at_the_name_of_out_is_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_of_the_user_at_the_name_of_out_is_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "data.jsonl").write_text(_lines([{"text": prose(1)}]))
     (tmp_path / "corpus.txt").write_text("my novel")
     _import(tmp_path, dataset=str(tmp_path / "data.jsonl"), config=None)
     assert (tmp_path / "corpus.txt.superseded-1").read_text() == "my novel"
-    assert "corpus.txt stood there with other content; it is now corpus.txt.superseded-1" in capsys.readouterr().err
+    assert (
+        "corpus.txt stood there with other content; it is now corpus.txt.superseded-1"
+        in capsys.readouterr().err
+    )
     assert (tmp_path / "corpus.txt").read_text().startswith("[picochat:")
 
 
@@ -182,16 +212,30 @@ def test_work_that_a_late_kill_left_behind_is_removed_by_the_next_command(tmp_pa
 
 
 def test_torn_report_of_a_killed_process_is_swept_and_nothing_else(tmp_path: Path) -> None:
-    for name in (".corpus.txt.mt56e8pc", ".hf_import_report.json.abcd_123", ".corpus.txt.mine", ".other.txt.mt56e8pc"):
+    for name in (
+        ".corpus.txt.mt56e8pc",
+        ".hf_import_report.json.abcd_123",
+        ".corpus.txt.mine",
+        ".other.txt.mt56e8pc",
+    ):
         (tmp_path / name).touch()
     with serving(FakeHub()) as hub:
         hub.add_dataset("owner/name", parquet_files())
         _import(tmp_path)
-    assert [path.name for path in sorted(tmp_path.glob(".*"))] == [".corpus.txt.mine", ".other.txt.mt56e8pc"]
+    assert [path.name for path in sorted(tmp_path.glob(".*"))] == [
+        ".corpus.txt.mine",
+        ".other.txt.mt56e8pc",
+    ]
 
 
 def test_each_skip_reason_is_counted_and_the_first_text_of_a_pair_stays(tmp_path: Path) -> None:
-    rows = [{"text": "long enough to stay"}, {"other": 1}, {"text": 5}, {"text": " "}, {"text": "short"}]
+    rows = [
+        {"text": "long enough to stay"},
+        {"other": 1},
+        {"text": 5},
+        {"text": " "},
+        {"text": "short"},
+    ]
     rows += [
         {"text": "long enough to stay"},
         {"text": "with a \0 inside, long enough"},
@@ -199,7 +243,9 @@ def test_each_skip_reason_is_counted_and_the_first_text_of_a_pair_stays(tmp_path
     ]
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "rows.jsonl").write_text(_lines(list(rows)))
-    report = _import(tmp_path, dataset=str(tmp_path / "data" / "rows.jsonl"), config=None, min_chars=10)
+    report = _import(
+        tmp_path, dataset=str(tmp_path / "data" / "rows.jsonl"), config=None, min_chars=10
+    )
     assert report.skip_reasons == {
         "below_min_chars": 1,
         "duplicate_text": 1,
@@ -209,7 +255,9 @@ def test_each_skip_reason_is_counted_and_the_first_text_of_a_pair_stays(tmp_path
         "nul_character": 1,
         "text_not_string": 1,
     }
-    assert [document.id for document in read_documents(tmp_path / "documents", "x")] == ["rows.jsonl#0"]
+    assert [document.id for document in read_documents(tmp_path / "documents", "x")] == [
+        "rows.jsonl#0"
+    ]
     assert report.revision.startswith("files:")
 
 
@@ -244,7 +292,10 @@ def test_big_row_group_is_read_in_slices_over_several_visits(tmp_path: Path) -> 
         texts = [prose(10_000 * file + row, words=5) for row in range(600)]
         (data / f"train-{file}.parquet").write_bytes(parquet_bytes(texts, group_rows=600))
     report = _import(tmp_path / "some", dataset=str(data), config=None, max_rows=150)
-    assert [file.row_ranges for file in report.data_files] in ([[(0, 100)], [(0, 50)]], [[(0, 50)], [(0, 100)]])
+    assert [file.row_ranges for file in report.data_files] in (
+        [[(0, 100)], [(0, 50)]],
+        [[(0, 50)], [(0, 100)]],
+    )
     everything = _import(tmp_path / "all", dataset=str(data), config=None, max_rows=1200)
     assert [file.row_ranges for file in everything.data_files] == [[(0, 600)], [(0, 600)]]
     ids = [document.id for document in read_documents(tmp_path / "all" / "documents", "x")]
@@ -261,13 +312,18 @@ def test_out_holds_a_head_to_look_at_and_says_where_the_documents_are(tmp_path: 
     assert len(head) < HEAD_BYTES + 500
 
 
-def test_token_of_the_environment_is_sent_and_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_of_the_environment_is_sent_and_never_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_verysecretvalue")
     with serving(FakeHub()) as hub:
         hub.add_dataset("owner/name", parquet_files(), private=True)
         _import(tmp_path)
     assert all(seen.authorized for seen in hub.requests)
-    assert not any(b"verysecret" in data for data in (path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()))
+    assert not any(
+        b"verysecret" in data
+        for data in (path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    )
 
 
 def _refused(tmp_path: Path, **changes: object) -> PicochatError:
@@ -299,7 +355,9 @@ def test_what_the_hub_does_not_have_is_named_with_what_it_has(tmp_path: Path) ->
     assert column.fix == "--text-column one of: text"
 
 
-def test_offline_mode_and_an_unreachable_hub_are_said_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_and_an_unreachable_hub_are_said_plainly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with FakeHub() as gone:
         monkeypatch.setenv("HF_ENDPOINT", gone.endpoint)
     unreachable = _refused(tmp_path)
@@ -338,7 +396,10 @@ def test_wrong_request_is_refused_with_its_remedy(
         "LOCAL": str(local),
         "EMPTY": str(tmp_path / "empty"),
     }
-    given = {key: paths.get(value, value) if isinstance(value, str) else value for key, value in changes.items()}
+    given = {
+        key: paths.get(value, value) if isinstance(value, str) else value
+        for key, value in changes.items()
+    }
     problem = _refused(tmp_path, **{"config": None, "dataset": str(local), **given})
     assert isinstance(problem, kind)
     assert says in "\n".join(problem.lines())
@@ -346,8 +407,12 @@ def test_wrong_request_is_refused_with_its_remedy(
 
 def test_converted_branch_is_read_where_the_dataset_is_csv(tmp_path: Path) -> None:
     with serving(FakeHub()) as hub:
-        hub.add_dataset("owner/name", {"all.csv": b"text\nx\n", "README.md": b"---\nlicense: mit\n---\n"})
+        hub.add_dataset(
+            "owner/name", {"all.csv": b"text\nx\n", "README.md": b"---\nlicense: mit\n---\n"}
+        )
         data = parquet_bytes([prose(number) for number in range(40)])
-        copy = hub.add_dataset("owner/name", {"default/train/0000.parquet": data}, branch="refs/convert/parquet")
+        copy = hub.add_dataset(
+            "owner/name", {"default/train/0000.parquet": data}, branch="refs/convert/parquet"
+        )
         report = _import(tmp_path, config=None)
     assert (report.revision, report.licence, report.rows_seen) == (copy, "mit", 40)

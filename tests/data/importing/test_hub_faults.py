@@ -24,8 +24,14 @@ FAULTS: list[tuple[str, dict[str, object]]] = [
     ("body drips", {"path": BODIES, "drip_s": 0.02, "times": 3}),
     ("listing drips", {"path": "/tree/", "drip_s": 0.02}),
     ("refusal drips", {"path": BODIES, "status": 503, "drip_s": 0.3}),
-    ("busy for seconds", {"path": BODIES, "status": 429, "headers": {"Retry-After": "1"}, "times": 3}),
-    ("busy until a date", {"path": BODIES, "status": 429, "headers": {"Retry-After": email.utils.formatdate(2e9)}}),
+    (
+        "busy for seconds",
+        {"path": BODIES, "status": 429, "headers": {"Retry-After": "1"}, "times": 3},
+    ),
+    (
+        "busy until a date",
+        {"path": BODIES, "status": 429, "headers": {"Retry-After": email.utils.formatdate(2e9)}},
+    ),
     ("busy without a word", {"path": BODIES, "status": 429, "times": 3}),
     ("busy until nonsense", {"path": BODIES, "status": 503, "headers": {"Retry-After": "soon"}}),
     ("server error", {"path": BODIES, "status": 503, "times": 4}),
@@ -57,10 +63,14 @@ def test_fault_that_passes_loses_and_doubles_no_row(
     assert json.loads((tmp_path / "hf_import_report.observed.json").read_text())["retries"] > 0
 
 
-def test_branch_that_moves_in_the_middle_changes_nothing(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+def test_branch_that_moves_in_the_middle_changes_nothing(
+    undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
     with serving(FakeHub()) as hub:
         pinned = hub.add_dataset("owner/name", parquet_files())
-        hub.fail(path=BODIES, after=3, act=lambda: hub.add_dataset("owner/name", parquet_files(rows=10)))
+        hub.fail(
+            path=BODIES, after=3, act=lambda: hub.add_dataset("owner/name", parquet_files(rows=10))
+        )
         import_dataset(request(tmp_path))
         assert hub.repos["datasets/owner/name"].branches["main"] != pinned
     assert folder_bytes(tmp_path) == undisturbed
@@ -77,7 +87,9 @@ def test_branch_that_moves_in_the_middle_changes_nothing(undisturbed: dict[str, 
         ({"status": 403}, "status 403"),
     ],
 )
-def test_fault_that_stays_ends_soon_with_a_way_on(fault: dict[str, object], says: str, tmp_path: Path) -> None:
+def test_fault_that_stays_ends_soon_with_a_way_on(
+    fault: dict[str, object], says: str, tmp_path: Path
+) -> None:
     patience = Patience(timeout_s=0.1, attempts=3, first_pause_s=0.01, longest_pause_s=0.1)
     begun = time.monotonic()
     with serving(FakeHub()) as hub:
@@ -98,7 +110,9 @@ def test_server_without_ranges_is_refused_at_once(tmp_path: Path) -> None:
             import_dataset(request(tmp_path))
 
 
-def test_listing_of_several_pages_is_read_to_its_end_and_stays_at_the_endpoint(tmp_path: Path) -> None:
+def test_listing_of_several_pages_is_read_to_its_end_and_stays_at_the_endpoint(
+    tmp_path: Path,
+) -> None:
     with serving(FakeHub()) as hub:
         hub.add_dataset("owner/name", parquet_files(files=120, rows=2))
         report = import_dataset(request(tmp_path, max_rows=1000))
@@ -111,7 +125,9 @@ def test_attempts_count_from_the_last_progress(tmp_path: Path) -> None:
     with serving(FakeHub()) as hub:
         hub.add_dataset("owner/name", files)
         hub.fail(path="jsonl", cut_after_bytes=300_000, times=1000)
-        report = import_dataset(request(tmp_path), patience=Patience(attempts=2, first_pause_s=0.01))
+        report = import_dataset(
+            request(tmp_path), patience=Patience(attempts=2, first_pause_s=0.01)
+        )
     assert (report.rows_seen, report.rows_written) == (1, 1)
 
 

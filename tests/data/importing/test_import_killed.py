@@ -7,7 +7,9 @@ from tests.data.importing.killing import calm_import_s, import_with_kills, slow_
 KILLS = 5
 
 
-def test_import_killed_at_random_moments_ends_in_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
+def test_import_killed_at_random_moments_ends_in_the_bytes_of_an_undisturbed_one(
+    tmp_path: Path,
+) -> None:
     """More kills, and a count of them: bench/kill_import.py."""
     choose, kills, number = random.Random(20), 0, 0
     with serving(slow_hub()):

@@ -10,12 +10,20 @@ from picochat.data.formats.usable import MISSING, TEXT_PROBLEMS, TOO_LONG, text_
 from picochat.data.importing.judged import judge_rows, shown
 
 # Escapes, separators and every plane; surrogates and NUL are problems of their own.
-TEXTS = st.text(st.characters(), max_size=40) | st.text(st.sampled_from('\\"\n\r\t\b\f\x01\x1f\x7f\0\ud800é😀 ab'), max_size=30)
+TEXTS = st.text(st.characters(), max_size=40) | st.text(
+    st.sampled_from('\\"\n\r\t\b\f\x01\x1f\x7f\0\ud800é😀 ab'), max_size=30
+)
 
 
 @settings(max_examples=300, deadline=None)
-@given(texts=st.lists(TEXTS | st.none() | st.integers(), max_size=12), first=st.integers(0, 10**9), least=st.integers(0, 20))
-def test_many_rows_at_once_are_judged_and_written_as_one_by_one(texts: list[object], first: int, least: int) -> None:
+@given(
+    texts=st.lists(TEXTS | st.none() | st.integers(), max_size=12),
+    first=st.integers(0, 10**9),
+    least=st.integers(0, 20),
+)
+def test_many_rows_at_once_are_judged_and_written_as_one_by_one(
+    texts: list[object], first: int, least: int
+) -> None:
     judged = judge_rows(RowBatch(first, texts, None), 3, 'fo"lder/x.parquet', least)
     assert len(judged) == len(texts)
     for position, text in enumerate(texts):
@@ -42,7 +50,15 @@ def test_head_of_judged_rows_is_their_beginning() -> None:
 def test_every_listed_problem_has_a_text_that_has_only_it() -> None:
     from picochat.data.formats.usable import LONGEST_DOCUMENT_CHARACTERS, NOT_UTF8
 
-    texts = [MISSING, 5, NOT_UTF8, " \n\u2003", "x" * (LONGEST_DOCUMENT_CHARACTERS + 1), "a\0", "\ud800"]
+    texts = [
+        MISSING,
+        5,
+        NOT_UTF8,
+        " \n\u2003",
+        "x" * (LONGEST_DOCUMENT_CHARACTERS + 1),
+        "a\0",
+        "\ud800",
+    ]
     assert [text_problem(text) for text in texts] == [reason for reason, _ in TEXT_PROBLEMS]
     assert text_problem(TOO_LONG) == "too_long"
     assert text_problem("x" * LONGEST_DOCUMENT_CHARACTERS) is None

@@ -25,9 +25,14 @@ read(ImportRequest.model_validate_json(sys.argv[1]), 1, 3)
 
 
 def _files() -> dict[str, bytes]:
-    """Rows of every fate: repeated within and across files, too short, no text, text that a report shows in part."""
+    """Rows of every fate: repeated within and across files, too short, no text, text that a report
+    shows in part.
+    """
     files = parquet_files(files=3, rows=160, group_rows=40)
-    odd: list[object] = [prose(row % 30) if row % 7 else (None, "   ", "short", "nul\0here")[row % 4] for row in range(150)]
+    odd: list[object] = [
+        prose(row % 30) if row % 7 else (None, "   ", "short", "nul\0here")[row % 4]
+        for row in range(150)
+    ]
     odd[3] = " " * 400 + prose(77)
     files["cfg/train-0-odd.parquet"] = parquet_bytes(odd, group_rows=60)
     return files
@@ -45,9 +50,12 @@ def _run(wanted: ImportRequest, tasks: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("sample", "tasks", "max_rows"), [("spread", 3, 400), ("spread", 1, 777), ("head", 5, 333), ("spread", 20, 10_000)]
+    ("sample", "tasks", "max_rows"),
+    [("spread", 3, 400), ("spread", 1, 777), ("head", 5, 333), ("spread", 20, 10_000)],
 )
-def test_ranks_give_the_bytes_of_one_process(tmp_path: Path, sample: str, tasks: int, max_rows: int) -> None:
+def test_ranks_give_the_bytes_of_one_process(
+    tmp_path: Path, sample: str, tasks: int, max_rows: int
+) -> None:
     with serving(FakeHub()) as hub:
         hub.add_dataset("owner/name", _files())
         alone = import_dataset(request(tmp_path / "alone", sample=sample, max_rows=max_rows))
@@ -75,7 +83,9 @@ def test_every_row_group_is_read_by_one_rank_and_every_visit_once(tmp_path: Path
         assert sum(rows) == 3 * 160 + 150
         assert all(rows)
         assert [ranks.read(wanted, rank, 4) for rank in range(4)] == [0] * 4
-    found = sorted(path.stem for path in (tmp_path / "documents.work/ranks/fragments").glob("*.npz"))
+    found = sorted(
+        path.stem for path in (tmp_path / "documents.work/ranks/fragments").glob("*.npz")
+    )
     assert found == [f"{number:06d}" for number in range(visits)]
 
 
@@ -88,7 +98,9 @@ def test_a_killed_rank_repeated_gives_the_same_bytes(tmp_path: Path) -> None:
         ranks.pin(wanted)
         hub.fail(path=r"resolve/.*parquet", after=1, times=1000, hold=release)
         command = [sys.executable, "-c", READ_ONE, wanted.model_dump_json()]
-        child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(SHARE)}, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(
+            command, env={**os.environ, "PYTHONPATH": str(SHARE)}, stderr=subprocess.DEVNULL
+        )
         assert hub.held.acquire(timeout=60)
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
@@ -147,7 +159,9 @@ def test_an_import_stays_at_the_revision_that_was_pinned(tmp_path: Path) -> None
 
 def test_files_without_row_counts_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data/train.jsonl").write_text('{"text": "a text of more than twenty characters"}\n')
+    (tmp_path / "data/train.jsonl").write_text(
+        '{"text": "a text of more than twenty characters"}\n'
+    )
     with pytest.raises(WrongUsage, match=r"train\.jsonl is no parquet file"):
         ranks.pin(request(tmp_path / "ranks", dataset=str(tmp_path / "data"), config=None))
 

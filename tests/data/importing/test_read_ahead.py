@@ -26,13 +26,26 @@ def origin(tmp_path: Path) -> Origin:
 
 
 def _ids(parts: Iterator[Part]) -> list[str]:
-    return [json.loads(line)["id"] for part in parts if part.rows is not None for line in part.rows.lines]
+    return [
+        json.loads(line)["id"]
+        for part in parts
+        if part.rows is not None
+        for line in part.rows.lines
+    ]
 
 
-def _read(origin: Origin, folder: Path, after: Position | None = None, connections: int = 3, rows: int = 600) -> list[Part]:
+def _read(
+    origin: Origin,
+    folder: Path,
+    after: Position | None = None,
+    connections: int = 3,
+    rows: int = 600,
+) -> list[Part]:
     plan = Plan(tuple(file.name for file in origin.files), 600, "spread", 1)
     reader = OriginReader(origin, "text", 1, folder / "footers")
-    with read_in_order(reader, plan, connections=connections, after=after, rows_wanted=rows) as parts:
+    with read_in_order(
+        reader, plan, connections=connections, after=after, rows_wanted=rows
+    ) as parts:
         return list(parts)
 
 
@@ -42,7 +55,9 @@ def test_rows_come_in_one_order_whatever_the_connections_and_the_room(
     expected = _ids(iter(_read(origin, tmp_path, connections=1)))
     assert len(set(expected)) == 600
     assert _ids(iter(_read(origin, tmp_path, connections=9))) == expected
-    monkeypatch.setattr(read_ahead, "READ_AHEAD_BYTES", 1)  # only the visit whose turn it is may go on
+    monkeypatch.setattr(
+        read_ahead, "READ_AHEAD_BYTES", 1
+    )  # only the visit whose turn it is may go on
     assert _ids(iter(_read(origin, tmp_path, connections=5))) == expected
 
 
@@ -51,8 +66,12 @@ def test_reading_goes_on_in_the_middle_of_a_visit(origin: Origin, tmp_path: Path
     everything = _ids(iter(parts))
     for number, part in enumerate(parts):
         for row in (1, 17, part.stop):
-            begun = sum(len(each.rows or ()) for each in parts[:number] if each.visit.key != part.visit.key)
-            rest = _read(origin, tmp_path, after=Position(part.visit.key, row), rows=600 - begun - row)
+            begun = sum(
+                len(each.rows or ()) for each in parts[:number] if each.visit.key != part.visit.key
+            )
+            rest = _read(
+                origin, tmp_path, after=Position(part.visit.key, row), rows=600 - begun - row
+            )
             assert _ids(iter(rest)) == everything[begun + row :]
 
 
@@ -60,9 +79,13 @@ def test_no_more_visits_are_begun_than_the_rows_wanted_need(origin: Origin, tmp_
     assert sum(part.visit.rows for part in _read(origin, tmp_path, rows=61)) == 120
 
 
-def test_error_of_a_thread_reaches_the_caller_and_ends_the_others(origin: Origin, tmp_path: Path) -> None:
+def test_error_of_a_thread_reaches_the_caller_and_ends_the_others(
+    origin: Origin, tmp_path: Path
+) -> None:
     path = tmp_path / "data" / "train-2.parquet"
     path.write_bytes(path.read_bytes()[:-100] + bytes(100))
     with pytest.raises(BadInput, match="train-2"):
         _read(origin, tmp_path)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("import", "footers"))]
+    assert not [
+        thread for thread in threading.enumerate() if thread.name.startswith(("import", "footers"))
+    ]

@@ -8,9 +8,13 @@ from picochat.data.importing.seen_texts import SeenTexts
 
 
 @pytest.mark.parametrize("unsorted", [1, 7, 1 << 16])
-def test_it_answers_as_a_set_does(unsorted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_answers_as_a_set_does(
+    unsorted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(seen_texts, "UNSORTED_DIGESTS", unsorted)
-    monkeypatch.setattr(seen_texts, "FILTER_WORDS", 64)  # so full that it tells nothing: the table decides
+    monkeypatch.setattr(
+        seen_texts, "FILTER_WORDS", 64
+    )  # so full that it tells nothing: the table decides
     choose = random.Random(3)
     seen, oracle = SeenTexts(tmp_path), set[bytes]()
     for _ in range(200):

@@ -49,13 +49,20 @@ def test_duplicates_are_counted_within_and_across_sources(tmp_path: Path) -> Non
 def test_the_largest_clusters_come_with_their_texts(tmp_path: Path) -> None:
     samples = read_sample(load_pack(_pack(tmp_path)).sources, DataConfig())
     clusters = sampled_duplicates(samples, 0.8, 45).clusters
-    assert [(each.kind, each.documents) for each in clusters] == [("exact", 3), ("exact", 2), ("near", 2), ("near", 2)]
+    assert [(each.kind, each.documents) for each in clusters] == [
+        ("exact", 3),
+        ("exact", 2),
+        ("near", 2),
+        ("near", 2),
+    ]
     assert clusters[0].texts[0].text == LONG[0]
     assert {text.source for text in clusters[3].texts} == {"books"}
 
 
 def test_a_sample_says_how_much_it_misses(tmp_path: Path) -> None:
-    samples = read_sample(load_pack(_pack(tmp_path)).sources, DataConfig(), sample_bytes=5_000, whole_bytes=0)
+    samples = read_sample(
+        load_pack(_pack(tmp_path)).sources, DataConfig(), sample_bytes=5_000, whole_bytes=0
+    )
     found = sampled_duplicates(samples, 0.8, 45)
     assert not found.complete
     assert found.documents < 45
@@ -71,7 +78,9 @@ def test_texts_are_shown_from_shortly_before_their_first_difference() -> None:
     assert len(one.text) <= SHOWN_CHARACTERS
 
 
-def test_the_corpus_gives_the_same_counts_as_a_pack_that_was_read_as_a_whole(tmp_path: Path) -> None:
+def test_the_corpus_gives_the_same_counts_as_a_pack_that_was_read_as_a_whole(
+    tmp_path: Path,
+) -> None:
     pack = load_pack(_pack(tmp_path / "p"))
     corpus = make_corpus(pack, tmp_path / "corpus")
     found, wanted = corpus_duplicates(corpus)

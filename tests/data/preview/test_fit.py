@@ -17,7 +17,15 @@ from tests.data.builders import make_pack, parquet_files, prose, request, write
 
 PLANNED = 33_000 * 128 * 512
 NO_DUPLICATES = Duplicates(
-    complete=True, basis="all", documents=1, exact=0, near=0, exact_share=0.0, near_share=0.0, pairs=[], clusters=[]
+    complete=True,
+    basis="all",
+    documents=1,
+    exact=0,
+    near=0,
+    exact_share=0.0,
+    near_share=0.0,
+    pairs=[],
+    clusters=[],
 )
 
 
@@ -52,7 +60,9 @@ def _source(label: str = "web", tokens: float | None = 3e8, **changes: object) -
     return change(source, **changes)
 
 
-def _imported_pack(folder: Path, *, rows: int = 300, max_rows: int = 300, files: int = 4) -> LoadedPack:
+def _imported_pack(
+    folder: Path, *, rows: int = 300, max_rows: int = 300, files: int = 4
+) -> LoadedPack:
     """A pack over a local import of `rows` rows at most."""
     for name, data in parquet_files(files=files, rows=200).items():
         (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +74,9 @@ def _imported_pack(folder: Path, *, rows: int = 300, max_rows: int = 300, files:
     return load_pack(pack)
 
 
-def _fit(pack: LoadedPack, *sources: SourcePreview, duplicates: Duplicates = NO_DUPLICATES) -> ScaleFit:
+def _fit(
+    pack: LoadedPack, *sources: SourcePreview, duplicates: Duplicates = NO_DUPLICATES
+) -> ScaleFit:
     return fit_scale(sources, pack.sources[: len(sources)], duplicates, find_scale("h100-100m"))
 
 
@@ -83,7 +95,9 @@ def plain_pack(tmp_path: Path) -> LoadedPack:
         (2e10, "warn", "too large: 89% of the text would never be read"),
     ],
 )
-def test_verdict_says_small_enough_or_large(plain_pack: LoadedPack, tokens: float, status: str, says: str) -> None:
+def test_verdict_says_small_enough_or_large(
+    plain_pack: LoadedPack, tokens: float, status: str, says: str
+) -> None:
     fit = _fit(plain_pack, _source(tokens=tokens))
     assert fit.status == status
     assert fit.verdict.startswith(says)
@@ -91,16 +105,24 @@ def test_verdict_says_small_enough_or_large(plain_pack: LoadedPack, tokens: floa
 
 
 @pytest.mark.parametrize(("scale", "status"), [("h100-100m", "block"), ("tiny", "warn")])
-def test_only_a_long_run_of_a_release_profile_is_foreseen_as_blocked(plain_pack: LoadedPack, scale: str, status: str) -> None:
-    fit = fit_scale([_source(tokens=1_000.0)], plain_pack.sources[:1], NO_DUPLICATES, find_scale(scale))
+def test_only_a_long_run_of_a_release_profile_is_foreseen_as_blocked(
+    plain_pack: LoadedPack, scale: str, status: str
+) -> None:
+    fit = fit_scale(
+        [_source(tokens=1_000.0)], plain_pack.sources[:1], NO_DUPLICATES, find_scale(scale)
+    )
     assert fit.status == status
     assert f"preflight will {status}" in fit.verdict
     assert fit.profile == find_scale(scale).config.gate.profile
 
 
 def test_a_plan_that_is_met_is_told_apart_from_a_target_that_is_not(plain_pack: LoadedPack) -> None:
-    fit = fit_scale([_source(tokens=1.5e6)], plain_pack.sources[:1], NO_DUPLICATES, find_scale("tiny"))
-    assert fit.verdict.startswith("enough for the plan; 45% of the text would never be read; but 28.")
+    fit = fit_scale(
+        [_source(tokens=1.5e6)], plain_pack.sources[:1], NO_DUPLICATES, find_scale("tiny")
+    )
+    assert fit.verdict.startswith(
+        "enough for the plan; 45% of the text would never be read; but 28."
+    )
     assert fit.status == "warn"
 
 
@@ -115,7 +137,10 @@ def test_following_the_advice_makes_four_epochs(plain_pack: LoadedPack) -> None:
 
 
 def test_exact_duplicates_are_no_training_tokens(plain_pack: LoadedPack) -> None:
-    once, half = (_fit(plain_pack, _source(), duplicates=change(NO_DUPLICATES, exact_share=share)) for share in (0.0, 0.5))
+    once, half = (
+        _fit(plain_pack, _source(), duplicates=change(NO_DUPLICATES, exact_share=share))
+        for share in (0.0, 0.5)
+    )
     assert once.train_tokens is not None
     assert half.train_tokens is not None
     assert half.train_tokens.value == pytest.approx(once.train_tokens.value / 2)
@@ -137,7 +162,9 @@ def test_an_interval_over_a_bound_counts_as_the_worse(plain_pack: LoadedPack) ->
     assert forecast.status == "warn"
 
 
-def test_a_sample_forecasts_duplicates_only_where_they_are_too_many_already(plain_pack: LoadedPack) -> None:
+def test_a_sample_forecasts_duplicates_only_where_they_are_too_many_already(
+    plain_pack: LoadedPack,
+) -> None:
     def status(share: float) -> str:
         sampled = change(NO_DUPLICATES, complete=False, exact_share=share)
         fit = _fit(plain_pack, _source(), duplicates=sampled)
@@ -187,19 +214,32 @@ def test_the_advised_import_is_a_command_that_runs(tmp_path: Path) -> None:
 def test_a_dataset_without_further_rows_is_not_advised_to_give_more(tmp_path: Path) -> None:
     web = _imported_pack(tmp_path / "a", max_rows=300).sources[0]
     spent = _imported_pack(tmp_path / "b", max_rows=5_000).sources[0]
-    fit = fit_scale([_source("web", 1e8), _source("spent", 2e8)], [web, spent], NO_DUPLICATES, find_scale("h100-100m"))
+    fit = fit_scale(
+        [_source("web", 1e8), _source("spent", 2e8)],
+        [web, spent],
+        NO_DUPLICATES,
+        find_scale("h100-100m"),
+    )
     assert [advice.source for advice in fit.advice] == ["web"]
     assert "documents like web's" in fit.verdict
 
 
 def test_a_pack_that_is_too_large_is_advised_fewer_rows_of_every_import(tmp_path: Path) -> None:
     sources = [_imported_pack(tmp_path / name, max_rows=300).sources[0] for name in ("a", "b")]
-    fit = fit_scale([_source("a", 1e10), _source("b", 1e10)], sources, NO_DUPLICATES, find_scale("h100-100m"))
+    fit = fit_scale(
+        [_source("a", 1e10), _source("b", 1e10)], sources, NO_DUPLICATES, find_scale("h100-100m")
+    )
     assert [(advice.source, advice.max_rows) for advice in fit.advice] == [("a", 33), ("b", 33)]
 
 
 def test_rounding_keeps_two_digits_and_never_goes_down() -> None:
-    assert [round_up(number) for number in (0.3, 7.2, 812_345, 820_000, 99.5)] == [1, 8, 820_000, 820_000, 100]
+    assert [round_up(number) for number in (0.3, 7.2, 812_345, 820_000, 99.5)] == [
+        1,
+        8,
+        820_000,
+        820_000,
+        100,
+    ]
 
 
 def test_intervals_add_as_independent_errors_and_invert() -> None:

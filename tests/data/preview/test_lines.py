@@ -16,9 +16,18 @@ def _document(*lines: str) -> str:
 def test_a_line_counts_once_for_each_document() -> None:
     counter = LineCounter()
     for number in range(4):
-        counter.add(_document(NAMES[0], NAMES[0], f"  {NAMES[0]}  ", f"something of its own, number {number}"))
+        counter.add(
+            _document(
+                NAMES[0], NAMES[0], f"  {NAMES[0]}  ", f"something of its own, number {number}"
+            )
+        )
     (found,) = counter.most_repeated(5)
-    assert (found.line, found.documents, found.documents_at_most, found.share) == (NAMES[0], 4, 4, 1.0)
+    assert (found.line, found.documents, found.documents_at_most, found.share) == (
+        NAMES[0],
+        4,
+        4,
+        1.0,
+    )
 
 
 def test_short_and_very_long_lines_and_rare_ones_take_no_part() -> None:
@@ -31,8 +40,12 @@ def test_short_and_very_long_lines_and_rare_ones_take_no_part() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 59), max_size=8), min_size=1, max_size=120), st.integers(2, 20))
-def test_bounded_counts_stay_within_their_stated_error(documents: list[list[int]], capacity: int) -> None:
+@given(
+    st.lists(st.lists(st.integers(0, 59), max_size=8), min_size=1, max_size=120), st.integers(2, 20)
+)
+def test_bounded_counts_stay_within_their_stated_error(
+    documents: list[list[int]], capacity: int
+) -> None:
     counter, truth = LineCounter(capacity), Counter[str]()
     for lines in documents:
         counter.add(_document(*(NAMES[line] for line in lines)))
@@ -49,7 +62,11 @@ def test_memory_is_bounded_and_boilerplate_is_still_found() -> None:
     generator = random.Random(1)
     for number in range(3_000):
         own = [f"line of document {number}: {generator.random()}" for _ in range(5)]
-        counter.add(_document("Subscribe to our newsletter today", *own) if number % 3 == 0 else _document(*own))
+        counter.add(
+            _document("Subscribe to our newsletter today", *own)
+            if number % 3 == 0
+            else _document(*own)
+        )
         assert len(counter._counts) <= 2 * 500 + 6
     found = counter.most_repeated(3)
     assert found[0].line == "Subscribe to our newsletter today"

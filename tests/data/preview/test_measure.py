@@ -11,7 +11,9 @@ from picochat.scales import find_scale
 from tests.data.builders import make_pack, parquet_bytes, prose, write
 
 
-def _preview(pack: Path, scale: str = "tiny", sample_bytes: int | None = None, *, full: bool = False) -> Preview:
+def _preview(
+    pack: Path, scale: str = "tiny", sample_bytes: int | None = None, *, full: bool = False
+) -> Preview:
     """sample_bytes: at most so much is read, however small the pack."""
     limits = {"sample_bytes": sample_bytes, "whole_bytes": 0} if sample_bytes else {}
     return preview_pack(load_pack(pack), find_scale(scale), full=full, **limits)
@@ -42,9 +44,15 @@ def test_raw_files_beyond_the_sample_are_scaled_up_within_a_tenth(tmp_path: Path
         rows = [{"text": prose(10_000 * file + row, words=20 + row % 30)} for row in range(800)]
         count += len(rows)
         (folder / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = _preview(write(tmp_path / "dataset_pack.json", {"corpus": "raw"}), sample_bytes=200_000).sources[0]
+    found = _preview(
+        write(tmp_path / "dataset_pack.json", {"corpus": "raw"}), sample_bytes=200_000
+    ).sources[0]
     assert not found.exact
-    assert found.looked_at_bytes < 1.1 * 200_000 < sum(path.stat().st_size for path in folder.iterdir())
+    assert (
+        found.looked_at_bytes
+        < 1.1 * 200_000
+        < sum(path.stat().st_size for path in folder.iterdir())
+    )
     assert abs(found.documents - count) < 0.1 * count
 
 
@@ -64,20 +72,34 @@ def test_estimated_tokens_are_near_what_a_tokenizer_of_the_same_text_counts(tmp_
     # Twelve words and digits: most words are one token with their space, so some six bytes a token.
     assert found.bytes_per_token is not None
     assert found.tokens is not None
-    assert 4.0 < found.bytes_per_token.low <= found.bytes_per_token.value <= found.bytes_per_token.high < 8.0
-    assert found.tokens.value == round(found.text_bytes / found.bytes_per_token.value + found.documents)
+    assert (
+        4.0
+        < found.bytes_per_token.low
+        <= found.bytes_per_token.value
+        <= found.bytes_per_token.high
+        < 8.0
+    )
+    assert found.tokens.value == round(
+        found.text_bytes / found.bytes_per_token.value + found.documents
+    )
 
 
 def test_weight_enters_the_tokens(tmp_path: Path) -> None:
     once = _preview(make_pack(tmp_path / "a", {"web": _documents(0, 200)})).sources[0].tokens
-    twice = _preview(make_pack(tmp_path / "b", {"web": _documents(0, 200)}, web={"weight": 2.0})).sources[0].tokens
+    twice = (
+        _preview(make_pack(tmp_path / "b", {"web": _documents(0, 200)}, web={"weight": 2.0}))
+        .sources[0]
+        .tokens
+    )
     assert once is not None
     assert twice is not None
     assert twice.value == pytest.approx(2 * once.value, abs=2)
 
 
 def test_screen_says_what_is_missing_and_fits_one_page(tmp_path: Path) -> None:
-    screen = render_preview(_preview(make_pack(tmp_path, {"web": _documents(0, 50), "books": _documents(90, 50)})))
+    screen = render_preview(
+        _preview(make_pack(tmp_path, {"web": _documents(0, 50), "books": _documents(90, 50)}))
+    )
     assert "picochat data task-pack --dataset-pack" in screen
     assert len(screen.splitlines()) < 40
     assert "licence not stated" in screen
@@ -94,9 +116,13 @@ def test_pack_without_text_is_unmeasured_not_a_crash(tmp_path: Path) -> None:
 
 
 def test_full_reading_of_a_large_pack_counts_what_a_sample_estimates(tmp_path: Path) -> None:
-    """Both sides of the bound: read as a whole, and read in full file by file with the corpus stage."""
+    """Both sides of the bound: read as a whole, and read in full file by file with the corpus
+    stage.
+    """
     web = [*_documents(0, 300), *((f"again-{number}", prose(number)) for number in range(30))]
-    web += [(f"near-{number}", prose(number).replace("Text", "Page", 1)) for number in range(100, 120)]
+    web += [
+        (f"near-{number}", prose(number).replace("Text", "Page", 1)) for number in range(100, 120)
+    ]
     pack = make_pack(tmp_path, {"web": web, "books": _documents(1000, 100)})
     whole, full = _preview(pack), _preview(pack, sample_bytes=20_000, full=True)
     sampled = _preview(pack, sample_bytes=20_000)
@@ -104,7 +130,15 @@ def test_full_reading_of_a_large_pack_counts_what_a_sample_estimates(tmp_path: P
     assert "all of the text was read" in full.basis
     assert not sampled.duplicates.complete
     for one, other in zip(whole.sources, full.sources, strict=True):
-        for name in ("documents", "text_bytes", "exact", "lengths", "percentiles", "mean_characters", "repeated_lines"):
+        for name in (
+            "documents",
+            "text_bytes",
+            "exact",
+            "lengths",
+            "percentiles",
+            "mean_characters",
+            "repeated_lines",
+        ):
             assert getattr(one, name) == getattr(other, name), name
     for name in ("complete", "documents", "exact", "near", "exact_share", "near_share"):
         assert getattr(whole.duplicates, name) == getattr(full.duplicates, name), name
@@ -118,14 +152,18 @@ def test_counts_of_parquet_files_come_from_their_footers(tmp_path: Path) -> None
     texts = [prose(number, words=10 + number % 90) for number in range(3_000)]
     (tmp_path / "raw" / "a.parquet").write_bytes(parquet_bytes(texts[:1_000], group_rows=500))
     (tmp_path / "raw" / "b.parquet").write_bytes(parquet_bytes(texts[1_000:], group_rows=500))
-    found = _preview(write(tmp_path / "dataset_pack.json", {"corpus": "raw"}), sample_bytes=50_000).sources[0]
+    found = _preview(
+        write(tmp_path / "dataset_pack.json", {"corpus": "raw"}), sample_bytes=50_000
+    ).sources[0]
     assert found.documents == 3_000
     assert found.text_bytes == pytest.approx(sum(map(len, texts)), rel=0.02)
     assert not found.exact
 
 
 def test_a_recipe_that_asks_for_longer_texts_is_counted_so(tmp_path: Path) -> None:
-    documents = [(str(number), prose(number, words=5 if number % 2 else 60)) for number in range(600)]
+    documents = [
+        (str(number), prose(number, words=5 if number % 2 else 60)) for number in range(600)
+    ]
     pack = make_pack(tmp_path, {"web": documents}, web={"min_chars": 200})
     found = _preview(pack, sample_bytes=40_000).sources[0]
     assert not found.exact
@@ -135,11 +173,16 @@ def test_a_recipe_that_asks_for_longer_texts_is_counted_so(tmp_path: Path) -> No
 
 def test_conversations_are_shown_with_what_is_trained(tmp_path: Path) -> None:
     pack = make_pack(tmp_path, {"web": _documents(0, 50)})
-    rows = [{"id": str(n), "system": "Be brief.", "user": f"Question {n}?", "assistant": f"Answer {n}."} for n in range(50)]
+    rows = [
+        {"id": str(n), "system": "Be brief.", "user": f"Question {n}?", "assistant": f"Answer {n}."}
+        for n in range(50)
+    ]
     (pack.parent / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
     found = _preview(pack).sft
     assert (found.rows, found.unreadable, found.state) == (50, 0, "50 in chat.jsonl")
-    assert [parts[1].text for parts in found.conversations] == [f"Question {n}?" for n in range(0, 50, 10)]
+    assert [parts[1].text for parts in found.conversations] == [
+        f"Question {n}?" for n in range(0, 50, 10)
+    ]
     assert [(part.role, part.trained) for part in found.conversations[0]] == [
         ("system", False),
         ("user", False),

@@ -14,16 +14,22 @@ import pytest
 
 from picochat.data.pack import LoadedPack, load_pack
 from picochat.data.preview.measure import preview_pack
-from picochat.data.preview.page import PAGE_NAME, marked_texts, page_place, publish_page, render_page
+from picochat.data.preview.page import (
+    PAGE_NAME,
+    marked_texts,
+    page_place,
+    publish_page,
+    render_page,
+)
 from picochat.data.preview.record import ClusterText, DuplicateCluster, Preview
 from picochat.scales import find_scale
 from tests.data.builders import make_corpus, make_pack, prose, write
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE = (
-    "<script>document.title='taken over'</script> </style><style>body{display:none}</style> "
-    '"><img src=http://198.51.100.7/x.png onerror="document.title=\'taken over\'"> </textarea></title> '
-    "{{ 7 * 7 }} {% raw %} \u202eturned around\u202c &amp; \x1b[31m\x85 <a href='javascript:1'>x</a> "
+    "<script>document.title='taken over'</script> </style><style>body{display:none}</style> \"><img"
+    " src=http://198.51.100.7/x.png onerror=\"document.title='taken over'\"> </textarea></title> {{"
+    " 7 * 7 }} {% raw %} \u202eturned around\u202c &amp; \x1b[31m\x85 <a href='javascript:1'>x</a> "
 )
 
 
@@ -32,7 +38,11 @@ def _documents(count: int = 60) -> list[tuple[str, str]]:
 
 
 def _hostile_pack(folder: Path) -> LoadedPack:
-    web = [*_documents(), ("<b>id", HOSTILE), *((f"near{number}", HOSTILE * 9 + str(number)) for number in range(3))]
+    web = [
+        *_documents(),
+        ("<b>id", HOSTILE),
+        *((f"near{number}", HOSTILE * 9 + str(number)) for number in range(3)),
+    ]
     web += [(f"line{n}", f"{HOSTILE}\n{prose(900 + n)}") for n in range(4)]
     pack = make_pack(folder, {"web": web, "books": _documents(30)})
     values = json.loads(pack.read_text())
@@ -107,7 +117,10 @@ def test_page_is_a_function_of_the_facts(tmp_path: Path) -> None:
 
 def test_words_that_differ_are_marked_and_line_breaks_are_not() -> None:
     texts = [("a", "same words here\nand there"), ("b", "same other here and there now")]
-    shown = [ClusterText(id=id, source="web", text=text, first_character=0, characters=9) for id, text in texts]
+    shown = [
+        ClusterText(id=id, source="web", text=text, first_character=0, characters=9)
+        for id, text in texts
+    ]
     left, right = marked_texts(DuplicateCluster(kind="near", documents=2, texts=shown))
     assert [words for differs, words in left if differs] == ["words "]
     assert [words.strip() for differs, words in right if differs] == ["other", "now"]
@@ -115,7 +128,9 @@ def test_words_that_differ_are_marked_and_line_breaks_are_not() -> None:
     assert "".join(words for _, words in right) == texts[1][1]
 
 
-def test_page_changes_neither_the_content_nor_the_corpus_of_a_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_changes_neither_the_content_nor_the_corpus_of_a_pack(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pack = load_pack(make_pack(tmp_path / "p", {"web": _documents()}))
     before = (pack.content_digest(), make_corpus(pack, tmp_path / "before").digest)
     publish_page(_preview(pack), pack)
@@ -125,7 +140,9 @@ def test_page_changes_neither_the_content_nor_the_corpus_of_a_pack(tmp_path: Pat
 
 
 @pytest.mark.parametrize("corpus", [".", ".."])
-def test_page_never_lies_in_a_source(corpus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_never_lies_in_a_source(
+    corpus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").write_text(prose(1))
     pack = load_pack(write(tmp_path / "in" / "dataset_pack.json", {"corpus": corpus}))
@@ -138,7 +155,9 @@ def test_page_never_lies_in_a_source(corpus: str, tmp_path: Path, capsys: pytest
     assert (tmp_path / "elsewhere.html").read_text().startswith("<!doctype html>")
 
 
-def test_a_place_that_cannot_be_written_stops_only_who_asked_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_place_that_cannot_be_written_stops_only_who_asked_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pack = load_pack(make_pack(tmp_path, {"web": _documents()}))
     preview = _preview(pack)
     (pack.path.parent / PAGE_NAME).mkdir()
@@ -170,12 +189,32 @@ def _proxy() -> Iterator[tuple[int, list[str]]]:
 
 def _browse(page: Path, port: int, profile: Path) -> str:
     """The page's document as Chromium has it after loading, with all requests sent to a proxy."""
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    flags += ["--no-first-run", "--disable-sync", "--disable-default-apps", f"--user-data-dir={profile}"]
-    flags += [f"--proxy-server=127.0.0.1:{port}", "--proxy-bypass-list=<-loopback>", "--virtual-time-budget=2000"]
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+    ]
+    flags += [
+        "--no-first-run",
+        "--disable-sync",
+        "--disable-default-apps",
+        f"--user-data-dir={profile}",
+    ]
+    flags += [
+        f"--proxy-server=127.0.0.1:{port}",
+        "--proxy-bypass-list=<-loopback>",
+        "--virtual-time-budget=2000",
+    ]
     command = [CHROMIUM or "", *flags, "--dump-dom", page.as_uri()]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=True, env={**os.environ, "HOME": str(profile)}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "HOME": str(profile)},
     )
     return done.stdout
 

@@ -24,19 +24,25 @@ def _sample(pack: LoadedPack, sample_bytes: int = LIMIT) -> SourceSample:
 
 
 def _jsonl(first: int, rows: int, words: int = 30) -> bytes:
-    return "".join(json.dumps({"text": prose(first + row, words)}) + "\n" for row in range(rows)).encode()
+    return "".join(
+        json.dumps({"text": prose(first + row, words)}) + "\n" for row in range(rows)
+    ).encode()
 
 
 def test_a_small_pack_is_read_as_a_whole_and_nothing_is_missing(tmp_path: Path) -> None:
     documents = [(f"d{number}", prose(number)) for number in range(120)]
-    (sample,) = read_sample(load_pack(make_pack(tmp_path, {"web": documents})).sources, DataConfig())
+    (sample,) = read_sample(
+        load_pack(make_pack(tmp_path, {"web": documents})).sources, DataConfig()
+    )
     assert sample.complete
     assert list(zip(sample.ids, sample.texts, strict=True)) == documents
     assert sample.text_bytes == [len(text) for _, text in documents]
 
 
 def test_a_sample_stays_near_its_bound_and_is_spread_over_files(tmp_path: Path) -> None:
-    pack = _raw_pack(tmp_path, {f"{n:03d}.jsonl": _jsonl(1_000 * n, 60) for n in range(3 * SAMPLE_FILES)})
+    pack = _raw_pack(
+        tmp_path, {f"{n:03d}.jsonl": _jsonl(1_000 * n, 60) for n in range(3 * SAMPLE_FILES)}
+    )
     sample = _sample(pack)
     assert not sample.complete
     assert LIMIT <= sum(sample.text_bytes) < 1.2 * LIMIT
@@ -46,7 +52,9 @@ def test_a_sample_stays_near_its_bound_and_is_spread_over_files(tmp_path: Path) 
 
 
 def test_a_parquet_file_is_read_at_several_places(tmp_path: Path) -> None:
-    pack = _raw_pack(tmp_path, {"one.parquet": parquet_bytes([prose(n) for n in range(4_000)], group_rows=100)})
+    pack = _raw_pack(
+        tmp_path, {"one.parquet": parquet_bytes([prose(n) for n in range(4_000)], group_rows=100)}
+    )
     sample = _sample(pack)
     rows = [int(id.split("#")[1]) for id in sample.ids]
     assert min(rows) == 0

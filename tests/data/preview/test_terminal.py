@@ -12,7 +12,9 @@ def _preview(folder: Path) -> Preview:
     banner = "Sign up today and never miss an article again"
     web = [(str(number), f"\x1b[2J\u202e{banner}\n{prose(number)}") for number in range(80)]
     books = [(str(number), prose(number)) for number in range(900, 950)]
-    return preview_pack(load_pack(make_pack(folder, {"web": web, "books": books})), find_scale("tiny"))
+    return preview_pack(
+        load_pack(make_pack(folder, {"web": web, "books": books})), find_scale("tiny")
+    )
 
 
 def test_screen_fits_one_page_and_ends_with_the_verdict(tmp_path: Path) -> None:
@@ -33,7 +35,10 @@ def test_text_cannot_steer_the_terminal(tmp_path: Path) -> None:
 
 def test_counted_values_have_no_interval_and_missing_ones_say_so() -> None:
     assert interval_text(Interval(value=3, low=3, high=3)) == "3"
-    assert interval_text(Interval(value=1.05e9, low=1.03e9, high=1.07e9)) == "1.05B (95% 1.03B to 1.07B)"
+    assert (
+        interval_text(Interval(value=1.05e9, low=1.03e9, high=1.07e9))
+        == "1.05B (95% 1.03B to 1.07B)"
+    )
     assert interval_text(None) == "not measured"
 
 

@@ -14,18 +14,31 @@ from picochat.data.preview.text import (
     load_identifier,
 )
 
-GERMAN = "Die Katze schläft auf dem warmen Fensterbrett, während draußen der Regen gegen die Scheiben schlägt. " * 3
-ENGLISH = "The river runs past the old mill, and in the evening children throw stones into the quiet water. " * 3
-FRENCH = "Le chat dort sur le rebord de la fenêtre pendant que la pluie frappe doucement contre les vitres. " * 3
+GERMAN = (
+    "Die Katze schläft auf dem warmen Fensterbrett, während draußen der Regen gegen die Scheiben"
+    " schlägt. " * 3
+)
+ENGLISH = (
+    "The river runs past the old mill, and in the evening children throw stones into the quiet"
+    " water. " * 3
+)
+FRENCH = (
+    "Le chat dort sur le rebord de la fenêtre pendant que la pluie frappe doucement contre les"
+    " vitres. " * 3
+)
 
 
 @given(st.lists(st.integers(1, 300_000), min_size=1, max_size=60))
 def test_histogram_counts_every_document_in_the_bin_of_its_length(lengths: list[int]) -> None:
     found = length_histogram(lengths)
     for each in found:
-        assert each.documents == sum(each.from_characters <= length < each.to_characters for length in lengths)
+        assert each.documents == sum(
+            each.from_characters <= length < each.to_characters for length in lengths
+        )
     assert sum(each.documents for each in found) == len(lengths)
-    assert [each.to_characters for each in found[:-1]] == [each.from_characters for each in found[1:]]
+    assert [each.to_characters for each in found[:-1]] == [
+        each.from_characters for each in found[1:]
+    ]
 
 
 def test_no_documents_have_no_histogram_and_no_percentiles() -> None:

@@ -19,7 +19,9 @@ def test_the_interval_holds_the_true_ratio_about_95_times_in_100() -> None:
 
 
 def test_documents_of_one_file_count_as_one_where_files_differ() -> None:
-    """Ten files, each with its own rate: treating their documents as independent would claim ten times the knowledge."""
+    """Ten files, each with its own rate: treating their documents as independent would claim ten
+    times the knowledge.
+    """
     generator = random.Random(5)
     rates = [generator.uniform(3, 5) for _ in range(10)]
     above = [rate * 100 for rate in rates for _ in range(100)]
@@ -37,6 +39,8 @@ def test_one_group_says_nothing_about_the_error() -> None:
     assert ratio_interval([], [], []) is None
 
 
-@pytest.mark.parametrize(("degrees", "table"), [(2, 4.303), (5, 2.571), (9, 2.262), (30, 2.042), (1_000, 1.962)])
+@pytest.mark.parametrize(
+    ("degrees", "table"), [(2, 4.303), (5, 2.571), (9, 2.262), (30, 2.042), (1_000, 1.962)]
+)
 def test_t_quantile_agrees_with_the_table(degrees: int, table: float) -> None:
     assert t_quantile(degrees) == pytest.approx(table, rel=0.04)

@@ -1,8 +1,10 @@
-"""Published benchmarks as one kind of row: a context, options that could follow it, and which one does.
+"""Published benchmarks as one kind of row: a context, options that could follow it, and which one
+does.
 
-LAYOUTS is the table: how a file's rows are recognised, and what a model is given to read. The wording is lm-evaluation-harness's
-for the task of that name, zero-shot, so that figures compare: `Question: ...` and `Answer:`, a space, the option. What a row
-lacks is said as a reason, for the caller to count. Formats that nobody published are not guessed at.
+LAYOUTS is the table: how a file's rows are recognised, and what a model is given to read. The
+wording is lm-evaluation-harness's for the task of that name, zero-shot, so that figures compare:
+`Question: ...` and `Answer:`, a space, the option. What a row lacks is said as a reason, for the
+caller to count. Formats that nobody published are not guessed at.
 """
 
 from __future__ import annotations
@@ -26,7 +28,11 @@ OTHER_KEYS = "other keys than the file's first row"
 
 
 class BenchmarkRow(Record):
-    """One item. A model reads `context`, a space and an option; `question` is what a leak of the item would hold."""
+    """One item.
+
+    A model reads `context`, a space and an option; `question` is what a leak of the item would
+    hold.
+    """
 
     id: str
     context: str
@@ -47,7 +53,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Layout:
-    """`keys`: what its rows hold, in words. `read`: a row as an item. `read_by`: the accuracy that the gate reads."""
+    """`keys`: what its rows hold, in words.
+
+    `read`: a row as an item. `read_by`: the accuracy that the gate reads.
+    """
 
     name: str
     keys: str
@@ -70,7 +79,13 @@ def read_item(layout: Layout, row: Row, id: str) -> BenchmarkRow | str:
         return NO_ANSWER
     if not all(_is_unicode(text) for text in (item.context, *options)):
         return NO_UNICODE
-    return BenchmarkRow(id=id, context=item.context, options=options, correct=item.correct, question=item.question.strip())
+    return BenchmarkRow(
+        id=id,
+        context=item.context,
+        options=options,
+        correct=item.correct,
+        question=item.question.strip(),
+    )
 
 
 def layout_of(row: Row, where: str) -> Layout:
@@ -80,7 +95,8 @@ def layout_of(row: Row, where: str) -> Layout:
             return layout
     known = "; ".join(f"{layout.name} ({layout.keys})" for layout in LAYOUTS)
     raise BadInput(
-        f"{where} fits no benchmark layout: its rows hold {', '.join(sorted(row)) or 'nothing'}", fix=f"known: {known}"
+        f"{where} fits no benchmark layout: its rows hold {', '.join(sorted(row)) or 'nothing'}",
+        fix=f"known: {known}",
     )
 
 
@@ -88,7 +104,7 @@ def find_layout(name: str) -> Layout:
     return next(layout for layout in LAYOUTS if layout.name == name)
 
 
-# ---- ARC --------------------------------------------------------------------------------------------------------------
+# ---- ARC -----------------------------------------------------------------------------------------
 
 
 def _is_arc(row: Row) -> bool:
@@ -99,14 +115,19 @@ def _is_arc(row: Row) -> bool:
 
 
 def _arc(row: Row) -> Item:
-    """AI2 Reasoning Challenge (Clark et al. 2018), as the authors' jsonl or as allenai/ai2_arc on the Hub has it.
+    """AI2 Reasoning Challenge (Clark et al. 2018), as the authors' jsonl or as allenai/ai2_arc on
+    the Hub has it.
 
     The answer key is one of the labels, which are letters in most rows and digits in some.
     """
     asked, choices = row["question"], row.get("choices")
     if isinstance(asked, dict):
         listed = [choice if isinstance(choice, dict) else {} for choice in asked["choices"]]
-        stem, texts, labels = asked.get("stem"), [c.get("text") for c in listed], [c.get("label") for c in listed]
+        stem, texts, labels = (
+            asked.get("stem"),
+            [c.get("text") for c in listed],
+            [c.get("label") for c in listed],
+        )
     else:
         found = choices if isinstance(choices, dict) else {}
         stem, texts, labels = asked, list(found.get("text") or ()), list(found.get("label") or ())
@@ -114,7 +135,7 @@ def _arc(row: Row) -> Item:
     return Item(_asked(stem), texts, correct, _text(stem))
 
 
-# ---- HellaSwag --------------------------------------------------------------------------------------------------------
+# ---- HellaSwag -----------------------------------------------------------------------------------
 
 
 def _is_hellaswag(row: Row) -> bool:
@@ -122,23 +143,33 @@ def _is_hellaswag(row: Row) -> bool:
 
 
 def _hellaswag(row: Row) -> Item:
-    """HellaSwag (Zellers et al. 2019), as the authors' jsonl or as Rowan/hellaswag on the Hub has it: ctx_a and ctx_b begin a text.
+    """HellaSwag (Zellers et al. 2019), as the authors' jsonl or as Rowan/hellaswag on the Hub has
+    it: ctx_a and ctx_b begin a text.
 
-    Of WikiHow's marks, ` [title]` ends a sentence and other words in brackets go. A label is a number, or its digits as text.
+    Of WikiHow's marks, ` [title]` ends a sentence and other words in brackets go. A label is a
+    number, or its digits as text.
     """
     begun = f"{_text(row['ctx_a'])} {_text(row.get('ctx_b')).capitalize()}"
-    endings = [without_marks(ending) if isinstance(ending, str) else ending for ending in row["endings"]]
+    endings = [
+        without_marks(ending) if isinstance(ending, str) else ending for ending in row["endings"]
+    ]
     return Item(
-        without_marks(f"{_text(row['activity_label'])}: {begun}"), endings, _number(row.get("label")), without_marks(begun)
+        without_marks(f"{_text(row['activity_label'])}: {begun}"),
+        endings,
+        _number(row.get("label")),
+        without_marks(begun),
     )
 
 
 def without_marks(text: str) -> str:
-    """A WikiHow text as prose. Pairs of blanks are joined once, not until none is left, as the published figures have it."""
+    """A WikiHow text as prose.
+
+    Pairs of blanks are joined once, not until none is left, as the published figures have it.
+    """
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
-# ---- PIQA -------------------------------------------------------------------------------------------------------------
+# ---- PIQA ----------------------------------------------------------------------------------------
 
 
 def _is_piqa(row: Row) -> bool:
@@ -146,34 +177,50 @@ def _is_piqa(row: Row) -> bool:
 
 
 def _piqa(row: Row) -> Item:
-    """PIQA (Bisk et al. 2020): a goal and two solutions; the label stands in the row, or on its line of the -labels.lst beside it."""
-    return Item(_asked(row["goal"]), [row["sol1"], row["sol2"]], _number(row.get("label")), _text(row["goal"]))
+    """PIQA (Bisk et al. 2020): a goal and two solutions; the label stands in the row, or on its
+    line of the -labels.lst beside it.
+    """
+    return Item(
+        _asked(row["goal"]),
+        [row["sol1"], row["sol2"]],
+        _number(row.get("label")),
+        _text(row["goal"]),
+    )
 
 
-# ---- MMLU -------------------------------------------------------------------------------------------------------------
+# ---- MMLU ----------------------------------------------------------------------------------------
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def _is_mmlu(row: Row) -> bool:
-    return isinstance(row.get("question"), str) and isinstance(row.get("choices"), list) and "answer" in row
+    return (
+        isinstance(row.get("question"), str)
+        and isinstance(row.get("choices"), list)
+        and "answer" in row
+    )
 
 
 def _mmlu(row: Row) -> Item:
-    """MMLU (Hendrycks et al. 2021), as cais/mmlu on the Hub has it: options are listed with letters, and a letter is what follows.
+    """MMLU (Hendrycks et al. 2021), as cais/mmlu on the Hub has it: options are listed with
+    letters, and a letter is what follows.
 
     The answer is a number, a letter, or the option itself.
     """
     texts = [_text(choice) for choice in row["choices"]][: len(LETTERS)]
     subject = _text(row.get("subject")).replace("_", " ")
-    about = f"The following are multiple choice questions (with answers) about {subject}.\n\n" if subject else ""
+    about = (
+        f"The following are multiple choice questions (with answers) about {subject}.\n\n"
+        if subject
+        else ""
+    )
     listed = "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False))
     context = f"{about}{_text(row['question']).strip()}\n{listed}\nAnswer:"
     letters = list(LETTERS[: len(texts)]) if all(text.strip() for text in texts) else []
     return Item(context, letters, _labelled(row["answer"], texts), _text(row["question"]))
 
 
-# ---- chat -------------------------------------------------------------------------------------------------------------
+# ---- chat ----------------------------------------------------------------------------------------
 
 OPTION = re.compile(r"^[ \t]*([A-Z])[.:)][ \t]*", re.MULTILINE)
 
@@ -183,22 +230,36 @@ def _is_chat(row: Row) -> bool:
 
 
 def _chat(row: Row) -> Item:
-    """Chat rows of OpenAI's evals (`input`, a list of messages; `ideal`, a letter): quartz, logiqa and others of its registry.
+    """Chat rows of OpenAI's evals (`input`, a list of messages; `ideal`, a letter): quartz, logiqa
+    and others of its registry.
 
-    What the user says is the context, options included, and an option's text is what follows, as lm-evaluation-harness does for
-    LogiQA. The system's message, which asks for a letter, is left out.
+    What the user says is the context, options included, and an option's text is what follows, as
+    lm-evaluation-harness does for LogiQA. The system's message, which asks for a letter, is left
+    out.
     """
-    said = "\n".join(_text(m.get("content")) for m in row["input"] if isinstance(m, dict) and m.get("role") == "user").strip()
+    said = "\n".join(
+        _text(m.get("content"))
+        for m in row["input"]
+        if isinstance(m, dict) and m.get("role") == "user"
+    ).strip()
     asked = said.removesuffix("Answer:").rstrip()
     options = listed_options(asked)
-    ideal = row["ideal"][0] if isinstance(row["ideal"], list) and len(row["ideal"]) == 1 else row["ideal"]
+    ideal = (
+        row["ideal"][0]
+        if isinstance(row["ideal"], list) and len(row["ideal"]) == 1
+        else row["ideal"]
+    )
     return Item(f"{asked}\nAnswer:", options, _labelled(ideal, options), asked)
 
 
 def listed_options(text: str) -> list[str]:
-    """The last list of options in a text (`A: ...`, `B. ...`), without labels; and without second labels where all have one."""
+    """The last list of options in a text (`A: ...`, `B. ...`), without labels; and without second
+    labels where all have one.
+    """
     marks = list(OPTION.finditer(text))
-    first = max((number for number, mark in enumerate(marks) if mark.group(1) == "A"), default=len(marks))
+    first = max(
+        (number for number, mark in enumerate(marks) if mark.group(1) == "A"), default=len(marks)
+    )
     marks = marks[first:]
     if not marks or [mark.group(1) for mark in marks] != list(LETTERS[: len(marks)]):
         return []
@@ -206,7 +267,10 @@ def listed_options(text: str) -> list[str]:
     options = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
     doubled = [f"{mark.group(1)}." for mark in marks]
     if all(option.startswith(label) for option, label in zip(options, doubled, strict=True)):
-        return [option.removeprefix(label).strip() for option, label in zip(options, doubled, strict=True)]
+        return [
+            option.removeprefix(label).strip()
+            for option, label in zip(options, doubled, strict=True)
+        ]
     return options
 
 

@@ -1,8 +1,10 @@
-"""Where external benchmarks come from: `auto` and names by the Hub, once and pinned; `NAME=PATH` from a local file.
+"""Where external benchmarks come from: `auto` and names by the Hub, once and pinned; `NAME=PATH`
+from a local file.
 
-What was fetched stays in the cache, as an artifact with revision, licence and digests, and is not asked for again. What cannot
-be had is named with its reason and stops nothing here: the preflight judges it, and the next run asks again. A local file that
-cannot be used is the user's own and is BadInput. Rows are read by rows.py.
+What was fetched stays in the cache, as an artifact with revision, licence and digests, and is not
+asked for again. What cannot be had is named with its reason and stops nothing here: the preflight
+judges it, and the next run asks again. A local file that cannot be used is the user's own and is
+BadInput. Rows are read by rows.py.
 """
 
 from __future__ import annotations
@@ -24,12 +26,16 @@ from picochat.rundir import cache_folder
 
 AUTO = "auto"
 PATIENCE = Patience(timeout_s=15.0, first_attempts=2)
-"""Less than an import has: three benchmarks are asked for, and without a network each ends in a line of the preflight."""
+"""Less than an import has: three benchmarks are asked for, and without a network each ends in a
+line of the preflight.
+"""
 
 
 @dataclass(frozen=True)
 class Known:
-    """A benchmark that is fetched by its name: a dataset of the Hub, its config, and the split that figures are published of."""
+    """A benchmark that is fetched by its name: a dataset of the Hub, its config, and the split that
+    figures are published of.
+    """
 
     name: str
     dataset: str
@@ -46,7 +52,10 @@ KNOWN: tuple[Known, ...] = (
 
 
 class Fetched(Record):
-    """What is on record about a benchmark of the Hub. `files`: names there, in the order in which the cache numbers them."""
+    """What is on record about a benchmark of the Hub.
+
+    `files`: names there, in the order in which the cache numbers them.
+    """
 
     dataset: str
     config: str | None
@@ -67,23 +76,31 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Resolution:
-    """Benchmarks by name: those that are here, and those that were asked for and are not, with the reason."""
+    """Benchmarks by name: those that are here, and those that were asked for and are not, with the
+    reason.
+    """
 
     found: tuple[Resolved, ...]
     missing: Mapping[str, str]
 
     def digest(self) -> str:
-        """Changes with any file's bytes, and when a missing benchmark is found; not with the reason or the place."""
+        """Changes with any file's bytes, and when a missing benchmark is found; not with the reason
+        or the place.
+        """
         return digest_json(
-            [[(r.name, [(file.name, file.sha256) for file in r.files]) for r in self.found], sorted(self.missing)]
+            [
+                [(r.name, [(file.name, file.sha256) for file in r.files]) for r in self.found],
+                sorted(self.missing),
+            ]
         )
 
 
 def resolve_benchmarks(external: ExternalConfig) -> Resolution:
-    """Every benchmark that the configuration names, fetched where the cache lacks it. A file replaces a known one of its name.
+    """Every benchmark that the configuration names, fetched where the cache lacks it. A file
+    replaces a known one of its name.
 
-    Raises WrongUsage for a name that is not known, BadInput for a local file that is absent or holds no item. What the Hub does
-    not give is in `missing`.
+    Raises WrongUsage for a name that is not known, BadInput for a local file that is absent or
+    holds no item. What the Hub does not give is in `missing`.
     """
     found: list[Resolved] = []
     missing: dict[str, str] = {}
@@ -100,7 +117,10 @@ def resolve_benchmarks(external: ExternalConfig) -> Resolution:
 
 
 def wanted_benchmarks(external: ExternalConfig) -> dict[str, Path | None]:
-    """Name -> path of a local file, or None for one of the Hub; sorted. Raises WrongUsage for a name that is not known."""
+    """Name -> path of a local file, or None for one of the Hub; sorted.
+
+    Raises WrongUsage for a name that is not known.
+    """
     wanted: dict[str, Path | None] = {}
     for text in external.benchmarks or ():
         name, given, path = text.partition("=")
@@ -113,27 +133,40 @@ def wanted_benchmarks(external: ExternalConfig) -> dict[str, Path | None]:
         else:
             names = ", ".join(known.name for known in KNOWN)
             raise WrongUsage(
-                f"--external-eval {text}: no benchmark of that name", fix=f"auto, none, NAME=PATH, or one of: {names}"
+                f"--external-eval {text}: no benchmark of that name",
+                fix=f"auto, none, NAME=PATH, or one of: {names}",
             )
     return dict(sorted(wanted.items()))
 
 
 def check_local(external: ExternalConfig) -> None:
-    """Raises WrongUsage or BadInput, as `resolve_benchmarks` will, before anything is made. Asks no Hub."""
+    """Raises WrongUsage or BadInput, as `resolve_benchmarks` will, before anything is made.
+
+    Asks no Hub.
+    """
     for name, path in wanted_benchmarks(external).items():
         if path is not None:
             local_benchmark(name, path)
 
 
-# ---- local files ------------------------------------------------------------------------------------------------------
+# ---- local files ---------------------------------------------------------------------------------
 
 
 def local_benchmark(name: str, path: Path) -> Resolved:
-    """The file, and the labels beside it where they have one of their own. Raises BadInput where it cannot be one."""
+    """The file, and the labels beside it where they have one of their own.
+
+    Raises BadInput where it cannot be one.
+    """
     if not path.is_file():
-        raise BadInput(f"--external-eval {name}={path}: there is no such file", fix="NAME=PATH of a .jsonl or .parquet file")
+        raise BadInput(
+            f"--external-eval {name}={path}: there is no such file",
+            fix="NAME=PATH of a .jsonl or .parquet file",
+        )
     labels = labels_beside(path)
-    files = [BenchmarkFile(found.name, found, digest_file(found)) for found in (path, *([labels] if labels else []))]
+    files = [
+        BenchmarkFile(found.name, found, digest_file(found))
+        for found in (path, *([labels] if labels else []))
+    ]
     read_benchmark(name, files)
     return Resolved(name, tuple(files), None)
 
@@ -144,12 +177,17 @@ def labels_beside(path: Path) -> Path | None:
     return beside if beside.is_file() else None
 
 
-# ---- the Hub ----------------------------------------------------------------------------------------------------------
+# ---- the Hub -------------------------------------------------------------------------------------
 
 
 def hub_benchmark(known: Known) -> Resolved:
-    """The benchmark out of the cache, fetched now where it is not there whole. Raises HubProblem or BadInput."""
-    key = artifact_key({"dataset": known.dataset, "config": known.config, "split": known.split}, {}, 1)
+    """The benchmark out of the cache, fetched now where it is not there whole.
+
+    Raises HubProblem or BadInput.
+    """
+    key = artifact_key(
+        {"dataset": known.dataset, "config": known.config, "split": known.split}, {}, 1
+    )
     place = cache_folder() / "benchmarks" / f"{known.name}-{key[:12]}"
     with exclusive(place.with_suffix(".lock"), f"the benchmark {known.name}", wait=True):
         standing = find_whole_artifact(place, "benchmark", key) or _fetch(known, place, key)
@@ -169,7 +207,9 @@ def cached_name(number: int, name: str) -> str:
 
 
 def _fetch(known: Known, place: Path, key: str) -> Artifact:
-    """All files of the split at the commit that the Hub names now, compared with the digests it states."""
+    """All files of the split at the commit that the Hub names now, compared with the digests it
+    states.
+    """
     say(f"fetching external benchmark {known.name} ({known.dataset})")
     origin = open_hub(Hub(PATIENCE), known.dataset, known.config, known.split, None)
     assert origin.revision is not None, "a dataset of the Hub has a commit"
@@ -198,7 +238,10 @@ def _bytes_of(origin: Origin, number: int) -> bytes:
         data = stream.read()
     stated = origin.files[number].digest or ""
     if stated.startswith("sha256:") and stated != f"sha256:{digest_bytes(data)}":
-        raise HubProblem(f"{origin.files[number].name} of {origin.dataset} came with other bytes than the Hub states")
+        raise HubProblem(
+            f"{origin.files[number].name} of {origin.dataset} came with other bytes than the Hub"
+            " states"
+        )
     return data
 
 

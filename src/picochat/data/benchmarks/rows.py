@@ -1,7 +1,8 @@
 """The items of a benchmark's files, and which of them are scored when not all are.
 
-A row that is no item is counted with its reason. A sample takes the ids that come first by hash: the same ones in every run
-and at every seed, so that nobody can look for kind ones. Ids number the rows of the files, from 0.
+A row that is no item is counted with its reason. A sample takes the ids that come first by hash:
+the same ones in every run and at every seed, so that nobody can look for kind ones. Ids number the
+rows of the files, from 0.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ LABELS = "-labels.lst"
 
 @dataclass(frozen=True)
 class BenchmarkFile:
-    """`name`: as published, for people and for its ending. `path`: where its bytes lie on this machine."""
+    """`name`: as published, for people and for its ending.
+
+    `path`: where its bytes lie on this machine.
+    """
 
     name: str
     path: Path
@@ -40,7 +44,10 @@ class BenchmarkItems:
 
 
 def read_benchmark(name: str, files: Sequence[BenchmarkFile]) -> BenchmarkItems:
-    """Every row of the benchmark's files. Raises BadInput for broken files, labels of another count, and no usable row at all."""
+    """Every row of the benchmark's files.
+
+    Raises BadInput for broken files, labels of another count, and no usable row at all.
+    """
     layout: Layout | None = None
     items: list[BenchmarkRow] = []
     unusable: Counter[str] = Counter()
@@ -62,7 +69,10 @@ def sample_items(items: Sequence[BenchmarkRow], most: int) -> list[BenchmarkRow]
     """At most `most` of the items (0: all), in their order."""
     if most == 0 or len(items) <= most:
         return list(items)
-    chosen = {item.id for item in sorted(items, key=lambda item: hashlib.sha256(item.id.encode()).digest())[:most]}
+    chosen = {
+        item.id
+        for item in sorted(items, key=lambda item: hashlib.sha256(item.id.encode()).digest())[:most]
+    }
     return [item for item in items if item.id in chosen]
 
 
@@ -76,10 +86,17 @@ def _rows(name: str, files: Sequence[BenchmarkFile]) -> Iterator[dict[str, Any]]
             continue
         with file.path.open("rb") as stream:
             for row in read_objects(stream, file.name):
-                yield {"label": given[count] if count < len(given) else None, **row} if given is not None else row
+                yield (
+                    {"label": given[count] if count < len(given) else None, **row}
+                    if given is not None
+                    else row
+                )
                 count += 1
     if given is not None and count != len(given):
-        raise BadInput(f"external benchmark {name}: {count} rows and {len(given)} labels", fix="files of one split")
+        raise BadInput(
+            f"external benchmark {name}: {count} rows and {len(given)} labels",
+            fix="files of one split",
+        )
 
 
 def _labels(path: Path) -> list[str]:

@@ -1,15 +1,22 @@
 """The benchmarks stage: what external benchmarks this run is scored on, as items with digests.
 
-`rows/NAME.jsonl` holds the texts, which are other people's and stay out of bundles; `items.jsonl` holds for each item what its
-score follows from, and the digest of its text. Why a benchmark is not here depends on the day: `unresolved.json` says it, as an
-observation, and the facts only name it.
+`rows/NAME.jsonl` holds the texts, which are other people's and stay out of bundles; `items.jsonl`
+holds for each item what its score follows from, and the digest of its text. Why a benchmark is not
+here depends on the day: `unresolved.json` says it, as an observation, and the facts only name it.
 """
 
 from __future__ import annotations
 
 from picochat.config import ExternalConfig
 from picochat.core.publish import Artifact, Draft
-from picochat.core.records import Record, digest_json, parse_record, read_jsonl, write_json, write_jsonl
+from picochat.core.records import (
+    Record,
+    digest_json,
+    parse_record,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
 from picochat.data.benchmarks.layouts import BenchmarkRow
 from picochat.data.benchmarks.resolve import Resolution, Resolved
 from picochat.data.benchmarks.rows import BenchmarkItems, read_benchmark, sample_items
@@ -19,7 +26,11 @@ ITEMS = "items.jsonl"
 
 
 class BenchmarkItem(Record):
-    """An item without its text. `digest`: of the row in rows/NAME.jsonl. `characters`: of each option, which acc_norm divides by."""
+    """An item without its text.
+
+    `digest`: of the row in rows/NAME.jsonl. `characters`: of each option, which acc_norm divides
+    by.
+    """
 
     id: str
     benchmark: str
@@ -40,25 +51,40 @@ def publish_benchmarks(external: ExternalConfig, benchmark_files: Resolution, dr
         facts[resolved.name] = _facts(resolved, found, scored)
     write_jsonl(draft.path(ITEMS), items)
     write_json(draft.observation("unresolved.json"), dict(benchmark_files.missing))
-    draft.facts = BenchmarksFacts(benchmarks=facts, unresolved=sorted(benchmark_files.missing)).model_dump(mode="json")
+    draft.facts = BenchmarksFacts(
+        benchmarks=facts, unresolved=sorted(benchmark_files.missing)
+    ).model_dump(mode="json")
 
 
 def item_of(benchmark: str, row: BenchmarkRow) -> BenchmarkItem:
     characters = [len(option) for option in row.options]
-    return BenchmarkItem(id=row.id, benchmark=benchmark, digest=digest_json(row), characters=characters, correct=row.correct)
+    return BenchmarkItem(
+        id=row.id,
+        benchmark=benchmark,
+        digest=digest_json(row),
+        characters=characters,
+        correct=row.correct,
+    )
 
 
 def read_items(benchmarks: Artifact) -> list[BenchmarkItem]:
     """The items of the artifact, all benchmarks, as published."""
     path = benchmarks.path(ITEMS)
-    return [parse_record(BenchmarkItem, value, f"{ITEMS}, line {line}") for line, value in read_jsonl(path, "items")]
+    return [
+        parse_record(BenchmarkItem, value, f"{ITEMS}, line {line}")
+        for line, value in read_jsonl(path, "items")
+    ]
 
 
 def read_texts(benchmarks: Artifact, name: str) -> list[BenchmarkRow]:
-    """One benchmark's rows with their texts. Raises BadInput where the artifact is one out of a bundle, which has none."""
+    """One benchmark's rows with their texts.
+
+    Raises BadInput where the artifact is one out of a bundle, which has none.
+    """
     path = benchmarks.path(f"rows/{name}.jsonl")
     return [
-        parse_record(BenchmarkRow, value, f"{path.name}, line {line}") for line, value in read_jsonl(path, "benchmark rows")
+        parse_record(BenchmarkRow, value, f"{path.name}, line {line}")
+        for line, value in read_jsonl(path, "benchmark rows")
     ]
 
 

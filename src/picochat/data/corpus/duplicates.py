@@ -1,10 +1,13 @@
-"""Near-duplicates: texts whose sketches agree in at least the asked share, as clusters of what is connected.
+"""Near-duplicates: texts whose sketches agree in at least the asked share, as clusters of what is
+connected.
 
-Sketches are cut into bands of numbers; texts that share a whole band are compared, the others never. The width of a band
-follows from the asked similarity: a pair just there shares a band with probability RECALL. Whether it then counts is the
-sketch's estimate, so of pairs exactly at the threshold about half are found, and nearly all that lie 0.07 above it.
+Sketches are cut into bands of numbers; texts that share a whole band are compared, the others
+never. The width of a band follows from the asked similarity: a pair just there shares a band with
+probability RECALL. Whether it then counts is the sketch's estimate, so of pairs exactly at the
+threshold about half are found, and nearly all that lie 0.07 above it.
 
-Memory: four bytes a text; bands and sketches lie on disk. What the estimate cannot see, `minhash` says.
+Memory: four bytes a text; bands and sketches lie on disk. What the estimate cannot see, `minhash`
+says.
 """
 
 from __future__ import annotations
@@ -28,11 +31,19 @@ ReadSignatures = Callable[[Rows], Signatures]
 
 
 def near_duplicate_clusters(texts: Sequence[str], jaccard: float) -> list[list[int]]:
-    """Clusters of positions in `texts` whose five-word runs agree in at least this share, for texts that fit in memory."""
+    """Clusters of positions in `texts` whose five-word runs agree in at least this share, for texts
+    that fit in memory.
+    """
     rows = signatures(texts)
     numbers = np.arange(len(rows), dtype=np.int64)
     with TemporaryDirectory(prefix="picochat-") as folder:
-        parents = connect([(numbers, rows)], len(rows), lambda wanted: rows[wanted], jaccard, Path(folder) / "bands")
+        parents = connect(
+            [(numbers, rows)],
+            len(rows),
+            lambda wanted: rows[wanted],
+            jaccard,
+            Path(folder) / "bands",
+        )
     members, firsts = members_of_clusters(parents)
     clusters: dict[int, list[int]] = {first: [first] for first in np.unique(firsts).tolist()}
     for member, first in zip(members.tolist(), firsts.tolist(), strict=True):
@@ -41,12 +52,17 @@ def near_duplicate_clusters(texts: Sequence[str], jaccard: float) -> list[list[i
 
 
 def connect(
-    blocks: Iterable[tuple[Rows, Signatures]], total: int, read: ReadSignatures, jaccard: float, folder: Path
+    blocks: Iterable[tuple[Rows, Signatures]],
+    total: int,
+    read: ReadSignatures,
+    jaccard: float,
+    folder: Path,
 ) -> npt.NDArray[np.int32]:
     """(total,) the first text of each text's cluster, itself where it is in none.
 
-    blocks: (numbers below `total`, ascending, and their sketches); those that are absent take no part.
-    read: sketches of ascending numbers, for comparison. folder: scratch space of some 250 bytes a text.
+    blocks: (numbers below `total`, ascending, and their sketches); those that are absent take no
+    part. read: sketches of ascending numbers, for comparison. folder: scratch space of some 250
+    bytes a text.
     """
     parents = np.arange(total, dtype=np.int32)
     width = band_rows(jaccard)
@@ -67,7 +83,9 @@ def members_of_clusters(parents: npt.NDArray[np.int32]) -> tuple[Rows, Rows]:
 
 
 def band_rows(jaccard: float) -> int:
-    """Numbers in a band: the most that still brings RECALL of the pairs just at the threshold together."""
+    """Numbers in a band: the most that still brings RECALL of the pairs just at the threshold
+    together.
+    """
     for rows in range(PLACES, 1, -1):
         if 1 - (1 - jaccard**rows) ** (PLACES // rows) >= RECALL:
             return rows
@@ -86,9 +104,14 @@ def _band_records(numbers: Rows, rows: Signatures, width: int) -> Iterator[npt.N
 
 
 def _connect_bucket(
-    records: npt.NDArray[np.void], parents: npt.NDArray[np.int32], read: ReadSignatures, jaccard: float
+    records: npt.NDArray[np.void],
+    parents: npt.NDArray[np.int32],
+    read: ReadSignatures,
+    jaccard: float,
 ) -> None:
-    """Compare and join what shares a band: each text with the first and with its neighbour of the same band."""
+    """Compare and join what shares a band: each text with the first and with its neighbour of the
+    same band.
+    """
     ordered = records[np.lexsort((records["row"], records["key"]))]
     keys, rows = ordered["key"], ordered["row"].astype(np.int64)
     same = np.flatnonzero(keys[1:] == keys[:-1]) + 1

@@ -1,13 +1,16 @@
-"""MinHash sketches of texts: 128 numbers each, whose share of agreement estimates how many five-word runs two texts share.
+"""MinHash sketches of texts: 128 numbers each, whose share of agreement estimates how many
+five-word runs two texts share.
 
-Texts are lower-cased and cut into words (ASCII letters and digits, and every byte beyond ASCII); each run of five words is
-one 64-bit hash. The sketch is the one of Dahlgaard, Knudsen and Thorup, "Fast Similarity Sketching" (FOCS 2017): in each
-round every run falls into one of 128 places, and a place keeps the smallest of the first round that reaches it. A long text
-fills all places in a round or two, so its cost is its length, not 128 times its length; every place agrees with
-probability equal to the similarity, as in classic MinHash. Standard error at similarity 0.8: 0.035.
+Texts are lower-cased and cut into words (ASCII letters and digits, and every byte beyond ASCII);
+each run of five words is one 64-bit hash. The sketch is the one of Dahlgaard, Knudsen and Thorup,
+"Fast Similarity Sketching" (FOCS 2017): in each round every run falls into one of 128 places, and a
+place keeps the smallest of the first round that reaches it. A long text fills all places in a round
+or two, so its cost is its length, not 128 times its length; every place agrees with probability
+equal to the similarity, as in classic MinHash. Standard error at similarity 0.8: 0.035.
 
-Sixteen bits of each number are kept: two that differ agree by chance once in 65,536. A text of fewer than five words has no
-run, and its row is ABSENT. Does not see translations, paraphrases, or a short text inside a long one.
+Sixteen bits of each number are kept: two that differ agree by chance once in 65,536. A text of
+fewer than five words has no run, and its row is ABSENT. Does not see translations, paraphrases, or
+a short text inside a long one.
 """
 
 from __future__ import annotations
@@ -22,10 +25,14 @@ SHINGLE_WORDS = 5
 PLACES = 128
 ABSENT = np.uint16(0xFFFF)
 ROUNDS = 16  # of throwing runs into places; what is empty after them (short texts) takes the minimum over all runs
-PIECE_BYTES = 1 << 18  # hashed in one go; a longer text is cut between words, at places that follow from it alone
+PIECE_BYTES = (
+    1 << 18
+)  # hashed in one go; a longer text is cut between words, at places that follow from it alone
 GROUP_WORDS = 300_000  # sketched in one go
 FILLED_TOGETHER = 1_000_000  # hashes computed in one go for places that stayed empty
-WORTH_FILTERING = 0.8  # of the runs still needed: above that, leaving the others out costs more than it saves
+WORTH_FILTERING = (
+    0.8  # of the runs still needed: above that, leaving the others out costs more than it saves
+)
 
 U64 = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int64]
@@ -46,7 +53,10 @@ def _powers(base: int, count: int) -> U64:
 
 
 def _byte_tables() -> tuple[npt.NDArray[np.int8], U64]:
-    """(1 where a byte belongs to a word, its code in a word's hash). Capitals have the code of their small letters."""
+    """(1 where a byte belongs to a word, its code in a word's hash).
+
+    Capitals have the code of their small letters.
+    """
     letters = np.zeros(256, dtype=np.int8)
     for first, last in (("0", "9"), ("A", "Z"), ("a", "z")):
         letters[ord(first) : ord(last) + 1] = 1
@@ -76,7 +86,10 @@ def signatures(texts: Sequence[str]) -> Signatures:
 
 
 def is_present(rows: Signatures) -> npt.NDArray[np.bool_]:
-    """Whether each row is a sketch and not ABSENT. Four numbers tell: all ones by chance is one in 2**64."""
+    """Whether each row is a sketch and not ABSENT.
+
+    Four numbers tell: all ones by chance is one in 2**64.
+    """
     return (rows[:, :4] != ABSENT).any(axis=1)
 
 
@@ -87,30 +100,48 @@ def mixed(values: U64) -> U64:
     return values ^ (values >> np.uint64(31))
 
 
-# ---- words -----------------------------------------------------------------------------------------------------------
+# ---- words ---------------------------------------------------------------------------------------
 
 
 def _groups_of_words(texts: Sequence[str]) -> Iterator[tuple[int, U64, Counts]]:
-    """(number of the first text, hashes of all words in order, words of each text), some GROUP_WORDS words at a time."""
+    """(number of the first text, hashes of all words in order, words of each text), some
+    GROUP_WORDS words at a time.
+    """
     first, hashed, owners = 0, [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int64)]
     for batch, owners_of_pieces in _batches_of_pieces(texts):
         begins = owners_of_pieces[0]
-        if sum(map(len, hashed)) >= GROUP_WORDS and begins > first and (not len(owners[-1]) or owners[-1][-1] < begins):
-            yield first, np.concatenate(hashed), np.bincount(np.concatenate(owners) - first, minlength=begins - first)
+        if (
+            sum(map(len, hashed)) >= GROUP_WORDS
+            and begins > first
+            and (not len(owners[-1]) or owners[-1][-1] < begins)
+        ):
+            yield (
+                first,
+                np.concatenate(hashed),
+                np.bincount(np.concatenate(owners) - first, minlength=begins - first),
+            )
             first, hashed, owners = begins, [], []
         words, words_of_piece = _word_hashes(batch)
         hashed.append(words)
         owners.append(np.repeat(np.array(owners_of_pieces, dtype=np.int64), words_of_piece))
-    yield first, np.concatenate(hashed), np.bincount(np.concatenate(owners) - first, minlength=len(texts) - first)
+    yield (
+        first,
+        np.concatenate(hashed),
+        np.bincount(np.concatenate(owners) - first, minlength=len(texts) - first),
+    )
 
 
 def _batches_of_pieces(texts: Sequence[str]) -> Iterator[tuple[list[bytes], list[int]]]:
-    """Pieces of texts and the number of the text that each is of, about PIECE_BYTES at a time and never twice as much."""
+    """Pieces of texts and the number of the text that each is of, about PIECE_BYTES at a time and
+    never twice as much.
+    """
     batch: list[bytes] = []
     owners: list[int] = []
     size = 0
     for number, text in enumerate(texts):
-        for piece in _pieces((text if text.isascii() else text.lower()).encode("utf-8", errors="replace")):
+        for piece in _pieces(
+            (text if text.isascii() else text.lower()).encode("utf-8", errors="replace")
+        ):
             if batch and size + len(piece) + 1 > PIECE_BYTES:
                 yield batch, owners
                 batch, owners, size = [], [], 0
@@ -122,7 +153,9 @@ def _batches_of_pieces(texts: Sequence[str]) -> Iterator[tuple[list[bytes], list
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
-    """The text whole, or cut behind blanks into pieces of at most PIECE_BYTES; a longer word is cut within."""
+    """The text whole, or cut behind blanks into pieces of at most PIECE_BYTES; a longer word is cut
+    within.
+    """
     start = 0
     while len(data) - start > PIECE_BYTES:
         end = start + PIECE_BYTES
@@ -136,7 +169,8 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 def _word_hashes(pieces: list[bytes]) -> tuple[U64, Counts]:
     """(hash of each word in order, words of each piece).
 
-    A word's hash is a polynomial of its bytes: the difference of two prefix sums, divided by the power of where it begins.
+    A word's hash is a polynomial of its bytes: the difference of two prefix sums, divided by the
+    power of where it begins.
     """
     text = np.frombuffer(b"\n".join(pieces) + b"\n", dtype=np.uint8)
     edges = np.diff(IN_WORD[text], prepend=np.int8(0))
@@ -161,7 +195,7 @@ def _runs(words: U64, counts: Counts) -> tuple[U64, Counts]:
     return mixed(hashed[owner[:total] == owner[SHINGLE_WORDS - 1 :]]), of_text
 
 
-# ---- sketches --------------------------------------------------------------------------------------------------------
+# ---- sketches ------------------------------------------------------------------------------------
 
 
 def _sketch(runs: U64, runs_of: Counts, out: Signatures) -> None:
@@ -181,27 +215,37 @@ def _sketch(runs: U64, runs_of: Counts, out: Signatures) -> None:
 
 
 def _throw(runs: U64, owner: Counts, round_number: int, table: npt.NDArray[np.uint32]) -> None:
-    """Every run falls into a place of its text; a place that was empty keeps the smallest that fell into it."""
+    """Every run falls into a place of its text; a place that was empty keeps the smallest that fell
+    into it.
+    """
     hashed = runs * MULTIPLIERS[round_number] + OFFSETS[round_number]
-    # The high bits of a 64-bit product are the good ones: seven say the place, the next 32 the rank.
+    # The high bits of a 64-bit product are the good ones: seven say the place, the next 32 the
+    # rank.
     places = owner * PLACES + (hashed >> np.uint64(57)).astype(np.int64)
     empty = table[places] == EMPTY
     np.minimum.at(table, places[empty], _rank(hashed[empty] >> np.uint64(25)))
 
 
 def _fill_by_minimum(runs: U64, owner: Counts, table: npt.NDArray[np.uint32]) -> None:
-    """Each place that is still empty: the smallest of all runs of its text, by a hash of that place alone."""
+    """Each place that is still empty: the smallest of all runs of its text, by a hash of that place
+    alone.
+    """
     counts = np.bincount(owner, minlength=len(table) // PLACES)
     begins = np.cumsum(counts) - counts
     empty = np.flatnonzero(table == EMPTY)
     costs = np.cumsum(counts[empty // PLACES])
     start = 0
     while start < len(empty):
-        stop = max(start + 1, int(np.searchsorted(costs, (costs[start - 1] if start else 0) + FILLED_TOGETHER)))
+        stop = max(
+            start + 1,
+            int(np.searchsorted(costs, (costs[start - 1] if start else 0) + FILLED_TOGETHER)),
+        )
         places = empty[start:stop]
         lengths = counts[places // PLACES]
         firsts = np.cumsum(lengths) - lengths
-        wanted = np.repeat(begins[places // PLACES] - firsts, lengths) + np.arange(int(lengths.sum()))
+        wanted = np.repeat(begins[places // PLACES] - firsts, lengths) + np.arange(
+            int(lengths.sum())
+        )
         constants = np.repeat(ROUNDS + places % PLACES, lengths)
         hashed = runs[wanted] * MULTIPLIERS[constants] + OFFSETS[constants]
         table[places] = np.minimum.reduceat(_rank(hashed >> np.uint64(32)), firsts)

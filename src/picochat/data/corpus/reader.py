@@ -1,8 +1,10 @@
-"""Reading a corpus: what its artifact lists, and the documents of a split, streamed from the sources that it names.
+"""Reading a corpus: what its artifact lists, and the documents of a split, streamed from the
+sources that it names.
 
-`fates.u8` has one byte for each row of the source files, in their order: 0 dropped, HELD_OUT, else how many times the
-document is read in training. So reading a split needs no ids, no hashes and no memory but one file's bytes. A source that
-has changed since is refused. Decides nothing: `corpus` did.
+`fates.u8` has one byte for each row of the source files, in their order: 0 dropped, HELD_OUT, else
+how many times the document is read in training. So reading a split needs no ids, no hashes and no
+memory but one file's bytes. A source that has changed since is refused. Decides nothing: `corpus`
+did.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ Fates = npt.NDArray[np.uint8]
 
 
 class CorpusFile(Record):
-    """One source file. `name` is relative to its source; `rows` counts usable and other rows, `text_bytes` usable text."""
+    """One source file.
+
+    `name` is relative to its source; `rows` counts usable and other rows, `text_bytes` usable text.
+    """
 
     name: str
     bytes: int
@@ -40,7 +45,10 @@ class CorpusFile(Record):
 
 
 class CorpusSource(Record):
-    """One source in `sources.json`. `ignored`: ending -> files that are not read because their kind is not known."""
+    """One source in `sources.json`.
+
+    `ignored`: ending -> files that are not read because their kind is not known.
+    """
 
     label: str
     weight: float
@@ -69,7 +77,8 @@ class PlacedFile:
 
 
 def read_split(corpus: Artifact, split: Split) -> Iterator[Document]:
-    """The documents of a split, in the order of sources, files and rows; a repeated one (weight) follows itself as `<id>~2`.
+    """The documents of a split, in the order of sources, files and rows; a repeated one (weight)
+    follows itself as `<id>~2`.
 
     Raises BadInput where a source file is gone or differs from what the corpus was built from.
     """
@@ -82,7 +91,9 @@ def read_split(corpus: Artifact, split: Split) -> Iterator[Document]:
 
 
 def sample_train(corpus: Artifact, share: float, seed: int) -> Iterator[Document]:
-    """About this share of the training documents, a repeated one once: drawn by seed and place in the corpus, in their order."""
+    """About this share of the training documents, a repeated one once: drawn by seed and place in
+    the corpus, in their order.
+    """
     reader = CorpusReader(corpus)
     salt = np.uint64(int.from_bytes(hashlib.sha256(f"sample {seed}".encode()).digest()[:8], "big"))
     for number, placed in enumerate(reader.files):
@@ -95,7 +106,10 @@ def sample_train(corpus: Artifact, share: float, seed: int) -> Iterator[Document
 
 
 class CorpusReader:
-    """Reads a corpus file by file, for who reads several at a time. `files` is the order that all readers follow."""
+    """Reads a corpus file by file, for who reads several at a time.
+
+    `files` is the order that all readers follow.
+    """
 
     def __init__(self, corpus: Artifact) -> None:
         listing = read_record(CorpusSources, corpus.path("sources.json"), "corpus sources")
@@ -112,12 +126,16 @@ class CorpusReader:
     def fates(self, number: int) -> Fates:
         """What becomes of each row of a file."""
         placed = self.files[number]
-        return np.fromfile(self._fates, dtype=np.uint8, count=placed.file.rows, offset=placed.first_row)
+        return np.fromfile(
+            self._fates, dtype=np.uint8, count=placed.file.rows, offset=placed.first_row
+        )
 
     def read(self, number: int, fates: Fates) -> Iterator[tuple[Split, Document]]:
-        """The rows of one file by these fates: those of `fates(number)`, or what the caller made of them to leave rows out.
+        """The rows of one file by these fates: those of `fates(number)`, or what the caller made of
+        them to leave rows out.
 
-        Raises BadInput where the file is gone or has changed; a file of which nothing is read is not looked at.
+        Raises BadInput where the file is gone or has changed; a file of which nothing is read is
+        not looked at.
         """
         wanted = fates != DROPPED
         if not wanted.any():
@@ -147,4 +165,6 @@ def _require_unchanged(placed: PlacedFile) -> None:
     if not path.is_file():
         raise BadInput(f"source {placed.source.label}: {path} is gone", fix=fix)
     if path.stat().st_size != placed.file.bytes or digest_file(path) != placed.file.sha256:
-        raise BadInput(f"source {placed.source.label}: {path} has changed since the corpus was built", fix=fix)
+        raise BadInput(
+            f"source {placed.source.label}: {path} has changed since the corpus was built", fix=fix
+        )

@@ -1,7 +1,9 @@
-"""All rows of a corpus, numbered in the order of sources, files and rows: questions that need to see every one of them.
+"""All rows of a corpus, numbered in the order of sources, files and rows: questions that need to
+see every one of them.
 
-The rows lie on disk in the chunks that `scan` wrote, and are read chunk by chunk; what must meet another row (equal
-texts, equal ids) meets in a bucket (`spill`). Memory: a chunk and a bucket. Answers are arrays over the rows concerned.
+The rows lie on disk in the chunks that `scan` wrote, and are read chunk by chunk; what must meet
+another row (equal texts, equal ids) meets in a bucket (`spill`). Memory: a chunk and a bucket.
+Answers are arrays over the rows concerned.
 """
 
 from __future__ import annotations
@@ -45,7 +47,10 @@ class PlacedChunk(NamedTuple):
 
 
 class RowTable:
-    """Rows of a scan that lies in `folder`. A context: `add` its groups in order, then `flush`, then ask."""
+    """Rows of a scan that lies in `folder`.
+
+    A context: `add` its groups in order, then `flush`, then ask.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.chunks: list[PlacedChunk] = []
@@ -67,7 +72,12 @@ class RowTable:
     def __enter__(self) -> RowTable:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._ids.close()
         self._id_ends.close()
 
@@ -78,7 +88,9 @@ class RowTable:
 
     def id(self, row: int) -> str:
         """The id of a row, with the label of its source."""
-        begin, end = np.frombuffer(os.pread(self._id_ends.fileno(), 16, 8 * row), dtype="<i8").tolist()
+        begin, end = np.frombuffer(
+            os.pread(self._id_ends.fileno(), 16, 8 * row), dtype="<i8"
+        ).tolist()
         return os.pread(self._ids.fileno(), end - begin, begin).decode()
 
     def owners(self, rows: Rows) -> Rows:
@@ -96,19 +108,29 @@ class RowTable:
         return copies
 
     def repeated_texts(self, copies: Fates, scratch: Path) -> Repeats:
-        """The rows that are read and whose text an earlier row that is read has. By 128-bit digests."""
+        """The rows that are read and whose text an earlier row that is read has.
+
+        By 128-bit digests.
+        """
         with Buckets(scratch, DigestRecord, self.total) as buckets:
             for placed in self.chunks:
                 local = np.flatnonzero(placed.of(copies))
                 digests = placed.chunk.column("digest")[local]
                 records = np.empty(len(local), dtype=DigestRecord)
-                records["key"], records["rest"], records["row"] = digests[:, 0], digests[:, 1], placed.first + local
+                records["key"], records["rest"], records["row"] = (
+                    digests[:, 0],
+                    digests[:, 1],
+                    placed.first + local,
+                )
                 buckets.add(records)
             found = [_repeats(records, ("key", "rest")) for records in buckets.read()]
         return _in_order(found)
 
     def repeated_ids(self, scratch: Path) -> list[str]:
-        """Ids that more than one row has, sorted. Rows are compared by a 64-bit hash, and those that agree by the ids."""
+        """Ids that more than one row has, sorted.
+
+        Rows are compared by a 64-bit hash, and those that agree by the ids.
+        """
         with Buckets(scratch, IdRecord, self.total) as buckets:
             for placed in self.chunks:
                 records = np.empty(placed.chunk.rows, dtype=IdRecord)
@@ -118,7 +140,11 @@ class RowTable:
             found = [_repeats(records, ("key",)) for records in buckets.read()]
         rows, firsts = _in_order(found)
         return sorted(
-            {self.id(row) for row, first in zip(rows.tolist(), firsts.tolist(), strict=True) if self.id(row) == self.id(first)}
+            {
+                self.id(row)
+                for row, first in zip(rows.tolist(), firsts.tolist(), strict=True)
+                if self.id(row) == self.id(first)
+            }
         )
 
     def signature_blocks(self, fates: Fates) -> Iterator[tuple[Rows, Signatures]]:
@@ -133,7 +159,9 @@ class RowTable:
         found = np.empty((len(rows), PLACES), dtype=np.uint16)
         firsts = [placed.first for placed in self.chunks]
         bounds = np.searchsorted(rows, [*firsts, self.total])
-        for placed, start, stop in zip(self.chunks, bounds.tolist(), bounds[1:].tolist(), strict=False):
+        for placed, start, stop in zip(
+            self.chunks, bounds.tolist(), bounds[1:].tolist(), strict=False
+        ):
             if start < stop:
                 found[start:stop] = placed.chunk.signatures(rows[start:stop] - placed.first)
         return found

@@ -1,8 +1,10 @@
-"""One pass over source files: what the corpus must know of every row, written to disk in chunks that are read one by one.
+"""One pass over source files: what the corpus must know of every row, written to disk in chunks
+that are read one by one.
 
-Files are scanned by several processes, a group of consecutive files at a time. A group's chunks stand when its listing does:
-after a kill, groups that are complete are not scanned again, and groups that another machine completed are taken as they
-are. Order and contents depend on the sources alone. Memory: some 60 MB a process, whatever the sizes of files and sources.
+Files are scanned by several processes, a group of consecutive files at a time. A group's chunks
+stand when its listing does: after a kill, groups that are complete are not scanned again, and
+groups that another machine completed are taken as they are. Order and contents depend on the
+sources alone. Memory: some 60 MB a process, whatever the sizes of files and sources.
 
 Takes no decision that needs a second document: `corpus` does.
 """
@@ -28,7 +30,9 @@ from picochat.data.documents import file_path, read_source_file
 from picochat.data.pack import LoadedPack
 
 GROUP_BYTES = 8_000_000  # of source files that one task reads
-PARALLEL_BYTES = 16_000_000  # of source files: below that, starting processes costs more than it saves
+PARALLEL_BYTES = (
+    16_000_000  # of source files: below that, starting processes costs more than it saves
+)
 CHUNK_TEXT_BYTES = 8_000_000
 CHUNK_ROWS = 20_000
 EXCLUDED = "excluded"
@@ -36,7 +40,8 @@ EXCLUDED = "excluded"
 
 @dataclass(frozen=True)
 class ScanTask:
-    """A group of consecutive files of one source. `number` orders the groups of a corpus and names their chunks.
+    """A group of consecutive files of one source. `number` orders the groups of a corpus and names
+    their chunks.
 
     excluded: ids of documents, with the label, that the recipe leaves out.
     """
@@ -53,7 +58,9 @@ class ScanTask:
 
 
 class ScannedFile(Record):
-    """One file: how many rows it has, usable or not, the bytes of usable text, and its digest as it was read."""
+    """One file: how many rows it has, usable or not, the bytes of usable text, and its digest as it
+    was read.
+    """
 
     name: str
     rows: int
@@ -62,7 +69,10 @@ class ScannedFile(Record):
 
 
 class ScanListing(Record):
-    """What a group holds. `reasons`: why rows are unusable, by code from 1; a code of 0 is a usable row."""
+    """What a group holds.
+
+    `reasons`: why rows are unusable, by code from 1; a code of 0 is a usable row.
+    """
 
     files: list[ScannedFile]
     reasons: list[str]
@@ -78,36 +88,54 @@ class Chunk:
     reasons: tuple[str, ...]
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """One of: problem, copies (u1), characters, text_bytes (u4), digest ((rows, 2) u8), share (f8), id_hash (u8),
-        id_ends (i8), ids (the UTF-8 of all ids in a row). Read anew each time."""
+        """One of: problem, copies (u1), characters, text_bytes (u4), digest ((rows, 2) u8), share
+        (f8), id_hash (u8), id_ends (i8), ids (the UTF-8 of all ids in a row). Read anew each
+        time."""
         with np.load(self.path.with_suffix(".npz")) as stored:
             return stored[name]
 
     def signatures(self, numbers: npt.NDArray[np.int64] | None = None) -> Signatures:
         """The sketches of the rows with these numbers, or of all."""
-        mapped = np.memmap(self.path.with_suffix(".signatures"), dtype="<u2", mode="r", shape=(self.rows, PLACES))
+        mapped = np.memmap(
+            self.path.with_suffix(".signatures"), dtype="<u2", mode="r", shape=(self.rows, PLACES)
+        )
         return np.array(mapped if numbers is None else mapped[numbers])
 
 
 def scan_tasks(pack: LoadedPack, least_chars: int) -> list[ScanTask]:
-    """The groups of files, of about GROUP_BYTES each, that the corpus of a pack is scanned in, in order."""
+    """The groups of files, of about GROUP_BYTES each, that the corpus of a pack is scanned in, in
+    order.
+    """
     tasks: list[ScanTask] = []
     for source in pack.sources:
         min_chars = source.least_chars(least_chars)
-        excluded = frozenset(id for id in pack.recipe.exclude_documents if id.startswith(f"{source.label}:"))
+        excluded = frozenset(
+            id for id in pack.recipe.exclude_documents if id.startswith(f"{source.label}:")
+        )
         group: list[str] = []
         size = 0
         for position, file in enumerate(source.files, start=1):
             group.append(file.name)
             size += file.bytes
             if size >= GROUP_BYTES or position == len(source.files):
-                shared = (source.label, source.path, tuple(group), size, source.text_column, min_chars, source.weight, excluded)
+                shared = (
+                    source.label,
+                    source.path,
+                    tuple(group),
+                    size,
+                    source.text_column,
+                    min_chars,
+                    source.weight,
+                    excluded,
+                )
                 tasks.append(ScanTask(len(tasks), *shared))
                 group, size = [], 0
     return tasks
 
 
-def scan_groups(tasks: Sequence[ScanTask], folder: Path, workers: int | None) -> Iterator[ScanListing]:
+def scan_groups(
+    tasks: Sequence[ScanTask], folder: Path, workers: int | None
+) -> Iterator[ScanListing]:
     """The listing of each group, in order, scanned into `folder` where it does not stand there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [task for task in tasks if not _listing_path(folder, task).exists()]
@@ -120,7 +148,10 @@ def _scanner(folder: Path) -> Callable[[ScanTask], ScanListing]:
 
 
 def scan_group(folder: Path, task: ScanTask) -> ScanListing:
-    """Scan the files of one group; what stands from before is kept. Raises BadInput where a file is broken."""
+    """Scan the files of one group; what stands from before is kept.
+
+    Raises BadInput where a file is broken.
+    """
     listing_path = _listing_path(folder, task)
     if listing_path.exists():
         return read_record(ScanListing, listing_path, "corpus scan")
@@ -134,7 +165,10 @@ def scan_group(folder: Path, task: ScanTask) -> ScanListing:
 
 def chunks_of(task: ScanTask, listing: ScanListing, folder: Path) -> list[Chunk]:
     reasons = tuple(listing.reasons)
-    return [Chunk(_chunk_path(folder, task, number), rows, reasons) for number, rows in enumerate(listing.chunk_rows)]
+    return [
+        Chunk(_chunk_path(folder, task, number), rows, reasons)
+        for number, rows in enumerate(listing.chunk_rows)
+    ]
 
 
 class _ChunkWriter:
@@ -163,7 +197,9 @@ class _ChunkWriter:
         text = text if problem is None else ""
         data = text.encode()
         self._ids.append(id.encode("utf-8", "replace"))
-        self._problems.append(self.reasons.setdefault(problem, len(self.reasons) + 1) if problem else 0)
+        self._problems.append(
+            self.reasons.setdefault(problem, len(self.reasons) + 1) if problem else 0
+        )
         self._copies.append(weight_copies(id, self._task.weight))
         self._shares.append(id_share(id))
         self._characters.append(len(text))

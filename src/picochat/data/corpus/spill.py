@@ -1,8 +1,9 @@
 """Records on disk, divided by their key, so that equal keys meet in a part small enough for memory.
 
-How sorting and grouping stay in bounded memory, however many documents there are: a record goes to the file that the
-leading bits of its 64-bit key name, and each file is then read by itself. Keys must be well mixed (hashes). The files are
-scratch: they need no sync, and a job that was killed makes them again.
+How sorting and grouping stay in bounded memory, however many documents there are: a record goes to
+the file that the leading bits of its 64-bit key name, and each file is then read by itself. Keys
+must be well mixed (hashes). The files are scratch: they need no sync, and a job that was killed
+makes them again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ Records = npt.NDArray[np.void]
 class Buckets:
     """Add records of one structured type with a uint64 field `key`, then read them file by file.
 
-    folder: made, and removed with what is in it on leaving the context. expected: records that will come, about.
+    folder: made, and removed with what is in it on leaving the context. expected: records that will
+    come, about.
     """
 
     def __init__(self, folder: Path, dtype: np.dtype[np.void], expected: int) -> None:
@@ -34,10 +36,17 @@ class Buckets:
     def __enter__(self) -> Buckets:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        self._files = [(self._folder / f"{number:03d}").open("wb") for number in range(1 << self._bits)]
+        self._files = [
+            (self._folder / f"{number:03d}").open("wb") for number in range(1 << self._bits)
+        ]
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for file in self._files:
             file.close()
         shutil.rmtree(self._folder)
@@ -50,7 +59,9 @@ class Buckets:
         order = np.argsort(bucket, kind="stable")
         ends = np.cumsum(np.bincount(bucket, minlength=len(self._files)))
         ordered = records[order]
-        for file, start, end in zip(self._files, [0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+        for file, start, end in zip(
+            self._files, [0, *ends[:-1].tolist()], ends.tolist(), strict=True
+        ):
             if end > start:
                 file.write(ordered[start:end].tobytes())
 

@@ -15,6 +15,8 @@ def id_share(id: str, purpose: str = "split") -> float:
 
 
 def weight_copies(id: str, weight: float) -> int:
-    """How often a document is read at this weight: its whole part, and once more for the fraction of ids that draw it."""
+    """How often a document is read at this weight: its whole part, and once more for the fraction
+    of ids that draw it.
+    """
     whole = int(weight)
     return whole if whole == weight else whole + (id_share(id, "weight") < weight - whole)

@@ -1,7 +1,9 @@
-"""Rows of JSON lines (plain, gzip, zstd) and of text files. Memory holds one block of lines, however long a line is.
+"""Rows of JSON lines (plain, gzip, zstd) and of text files. Memory holds one block of lines,
+however long a line is.
 
-A line longer than LONGEST_LINE_BYTES is a counted row without text. Compressed data that blows up beyond MOST_EXPANSION is
-refused. A UTF-8 byte order mark at the start is dropped; line ends inside texts stay as they are; UTF-16 is refused.
+A line longer than LONGEST_LINE_BYTES is a counted row without text. Compressed data that blows up
+beyond MOST_EXPANSION is refused. A UTF-8 byte order mark at the start is dropped; line ends inside
+texts stay as they are; UTF-16 is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from picochat.data.formats.usable import LONGEST_LINE_BYTES, MISSING, TOO_LONG
 
 READ_BLOCK_BYTES = 4 << 20
 MOST_EXPANSION = 500  # text compresses 3 to 30 times, the same line over and over some 200 times, a bomb 1,000 times and more
-EXPANSION_COUNTS_FROM_BYTES = 1_000_000_000  # seconds of work; a shard of our own may hold a document of one letter
+EXPANSION_COUNTS_FROM_BYTES = (
+    1_000_000_000  # seconds of work; a shard of our own may hold a document of one letter
+)
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -35,7 +39,8 @@ def read_json_lines(
     block_bytes: int = READ_BLOCK_BYTES,
     wanted: Wanted | None = None,
 ) -> Iterator[RowBatch]:
-    """The objects of a JSON lines file, the lines of a block at a time. Blank lines are no rows. Raises BadInput that names the line.
+    """The objects of a JSON lines file, the lines of a block at a time. Blank lines are no rows.
+    Raises BadInput that names the line.
 
     wanted: lines of other rows are not parsed, and stand as MISSING.
     """
@@ -62,7 +67,10 @@ def read_json_lines(
 
 
 def read_json_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON lines file, whole. A line that is too long is an empty one. Raises BadInput that names the line."""
+    """The objects of a JSON lines file, whole.
+
+    A line that is too long is an empty one. Raises BadInput that names the line.
+    """
     line_number = 0
     for lines in _lines(_blocks(stream, name)):
         for line in lines:
@@ -74,7 +82,9 @@ def read_json_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
 
 
 def read_text(stream: BinaryIO, name: str) -> RowBatch:
-    """A text file is one document; one that is not text is a mistake of who named it, not a row to count."""
+    """A text file is one document; one that is not text is a mistake of who named it, not a row to
+    count.
+    """
     pieces: list[bytes] = []
     size = 0
     for block in _blocks(stream, name):
@@ -88,7 +98,9 @@ def read_text(stream: BinaryIO, name: str) -> RowBatch:
     except UnicodeDecodeError as error:
         raise BadInput(f"{name}: not UTF-8 text (byte {error.start})", fix=fix) from None
     if "\0" in text:
-        raise BadInput(f"{name}: holds NUL characters, so it is no text file", fix="leave the file out")
+        raise BadInput(
+            f"{name}: holds NUL characters, so it is no text file", fix="leave the file out"
+        )
     return RowBatch(0, [text], None)
 
 
@@ -96,15 +108,21 @@ def _blocks(stream: BinaryIO, name: str, block_bytes: int = READ_BLOCK_BYTES) ->
     """The bytes of the file, decompressed, without a byte order mark."""
     lower = name.lower()
     codec = "gzip" if lower.endswith(".gz") else "zstd" if lower.endswith(".zst") else None
-    # Arrow's decompressor: bounded pieces, several members or frames, and an error where the last one is cut off.
-    source: _Readable = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec) if codec else stream
+    # Arrow's decompressor: bounded pieces, several members or frames, and an error where the last
+    # one is cut off.
+    source: _Readable = (
+        pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec) if codec else stream
+    )
     total = 0
     while True:
         try:
             block = source.read(block_bytes)
         except (pa.ArrowException, OSError) as error:
             what = "the compressed data is damaged or cut off" if codec else "it cannot be read"
-            raise BadInput(f"{name}, after {total:,} bytes of text: {what} ({error})", fix="fetch or write it again") from None
+            raise BadInput(
+                f"{name}, after {total:,} bytes of text: {what} ({error})",
+                fix="fetch or write it again",
+            ) from None
         if not block:
             return
         if total == 0:
@@ -112,7 +130,8 @@ def _blocks(stream: BinaryIO, name: str, block_bytes: int = READ_BLOCK_BYTES) ->
         total += len(block)
         if codec and total > EXPANSION_COUNTS_FROM_BYTES and total > MOST_EXPANSION * stream.tell():
             raise BadInput(
-                f"{name}: {stream.tell():,} compressed bytes gave {total:,}, more than {MOST_EXPANSION} times as many",
+                f"{name}: {stream.tell():,} compressed bytes gave {total:,}, more than"
+                f" {MOST_EXPANSION} times as many",
                 fix="no text is like that; leave the file out, or decompress it yourself and look",
             )
         yield block
@@ -135,7 +154,9 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[list[bytes | None]]:
             too_long = False
         lines: list[bytes | None] = list((rest + block).split(b"\n"))
         rest = lines.pop() or b""
-        lines = [line if line is not None and len(line) <= LONGEST_LINE_BYTES else None for line in lines]
+        lines = [
+            line if line is not None and len(line) <= LONGEST_LINE_BYTES else None for line in lines
+        ]
         if len(rest) > LONGEST_LINE_BYTES:
             lines.append(None)
             rest, too_long = b"", True
@@ -149,11 +170,23 @@ def _parse_line(line: bytes, name: str, line_number: int) -> dict[str, Any]:
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise BadInput(f"{name}, line {line_number}: not UTF-8 text (byte {error.start} of the line)", fix=fix) from None
+        raise BadInput(
+            f"{name}, line {line_number}: not UTF-8 text (byte {error.start} of the line)", fix=fix
+        ) from None
     except json.JSONDecodeError as error:
-        raise BadInput(f"{name}, line {line_number}: not valid JSON ({error.msg})", fix=fix) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets nested too deeply
-        raise BadInput(f"{name}, line {line_number}: JSON that cannot be read ({str(error)[:100]})", fix=fix) from None
+        raise BadInput(
+            f"{name}, line {line_number}: not valid JSON ({error.msg})", fix=fix
+        ) from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a number of thousands of digits; brackets nested too deeply
+        raise BadInput(
+            f"{name}, line {line_number}: JSON that cannot be read ({str(error)[:100]})", fix=fix
+        ) from None
     if not isinstance(value, dict):
-        raise BadInput(f"{name}, line {line_number}: a JSON object is needed, found {type(value).__name__}", fix=fix)
+        raise BadInput(
+            f"{name}, line {line_number}: a JSON object is needed, found {type(value).__name__}",
+            fix=fix,
+        )
     return value

@@ -1,6 +1,8 @@
-"""Rows of parquet files, one row group at a time, the text column alone, in batches of bounded size.
+"""Rows of parquet files, one row group at a time, the text column alone, in batches of bounded
+size.
 
-A column that holds no text is refused before a row is read; bytes that are no UTF-8 are a row's own problem.
+A column that holds no text is refused before a row is read; bytes that are no UTF-8 are a row's own
+problem.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from picochat.data.formats.usable import NOT_UTF8
 
 BATCH_BYTES = 256 << 10  # small blocks are reused; large ones fragment the heap
 MOST_BATCH_ROWS = 4096
-WHOLE_COLUMN_BYTES = 32 << 20  # of a row group: what is larger is fetched in pages even where all of it is wanted
+WHOLE_COLUMN_BYTES = (
+    32 << 20
+)  # of a row group: what is larger is fetched in pages even where all of it is wanted
 READ_BLOCK_BYTES = 4 << 20
 
 
@@ -33,11 +37,19 @@ def require_text_column(metadata: pq.FileMetaData, name: str, text_column: str) 
     with _parquet_errors(name):
         schema = metadata.schema.to_arrow_schema()
     texts = [field.name for field in schema if _holds_text(field.type)]
-    fix = f"--text-column one of: {', '.join(texts)}" if texts else "no column of the file holds text"
+    fix = (
+        f"--text-column one of: {', '.join(texts)}" if texts else "no column of the file holds text"
+    )
     if text_column not in schema.names:
-        raise BadInput(f"{name} has no column {text_column!r}{did_you_mean(text_column, schema.names)}", fix=fix)
+        raise BadInput(
+            f"{name} has no column {text_column!r}{did_you_mean(text_column, schema.names)}",
+            fix=fix,
+        )
     if schema.names.count(text_column) > 1:
-        raise BadInput(f"{name} has {schema.names.count(text_column)} columns {text_column!r}", fix="rename one of them")
+        raise BadInput(
+            f"{name} has {schema.names.count(text_column)} columns {text_column!r}",
+            fix="rename one of them",
+        )
     kind = schema.field(text_column).type
     if not _holds_text(kind):
         raise BadInput(f"{name}: column {text_column!r} holds {str(kind)[:80]}, not text", fix=fix)
@@ -60,22 +72,40 @@ def read_row_group(
     """
     require_text_column(metadata, name, text_column)
     columns = [text_column]
-    if id_column in metadata.schema.to_arrow_schema().names and id_column not in (None, text_column):
+    if id_column in metadata.schema.to_arrow_schema().names and id_column not in (
+        None,
+        text_column,
+    ):
         columns.append(str(id_column))
     stored_bytes, batch_rows = _sizes(metadata, group, text_column)
     at_once = whole and stored_bytes <= WHOLE_COLUMN_BYTES
     with _parquet_errors(name, group):
-        file = pq.ParquetFile(stream, metadata=metadata, pre_buffer=at_once, buffer_size=0 if at_once else READ_BLOCK_BYTES)
+        file = pq.ParquetFile(
+            stream,
+            metadata=metadata,
+            pre_buffer=at_once,
+            buffer_size=0 if at_once else READ_BLOCK_BYTES,
+        )
         number = first_row
-        for batch in file.iter_batches(batch_size=batch_rows, row_groups=[group], columns=columns, use_threads=False):
+        for batch in file.iter_batches(
+            batch_size=batch_rows, row_groups=[group], columns=columns, use_threads=False
+        ):
             texts = _python_texts(batch.column(text_column))
-            ids = [usable_id(value) for value in batch.column(columns[1]).to_pylist()] if len(columns) > 1 else None
+            ids = (
+                [usable_id(value) for value in batch.column(columns[1]).to_pylist()]
+                if len(columns) > 1
+                else None
+            )
             yield RowBatch(number, texts, ids)
             number += len(texts)
 
 
 def read_all_groups(
-    stream: BinaryIO, name: str, text_column: str, id_column: str | None, wanted: Wanted | None = None
+    stream: BinaryIO,
+    name: str,
+    text_column: str,
+    id_column: str | None,
+    wanted: Wanted | None = None,
 ) -> Iterator[RowBatch]:
     """The rows of all row groups, or of those that hold a row which is wanted."""
     metadata = parquet_metadata(stream, name)
@@ -86,7 +116,14 @@ def read_all_groups(
         if wanted is None or any(wanted[first_row : first_row + rows]):
             # Pages, not the whole column: some files are one group of a million rows.
             yield from read_row_group(
-                stream, name, text_column, group, metadata, first_row=first_row, id_column=id_column, whole=False
+                stream,
+                name,
+                text_column,
+                group,
+                metadata,
+                first_row=first_row,
+                id_column=id_column,
+                whole=False,
             )
         first_row += rows
 
@@ -94,7 +131,9 @@ def read_all_groups(
 def read_parquet_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
     """All rows with all columns, for files of a few megabytes."""
     with _parquet_errors(name):
-        for batch in pq.ParquetFile(stream).iter_batches(batch_size=MOST_BATCH_ROWS, use_threads=False):
+        for batch in pq.ParquetFile(stream).iter_batches(
+            batch_size=MOST_BATCH_ROWS, use_threads=False
+        ):
             yield from batch.to_pylist()
 
 
@@ -106,16 +145,23 @@ def _parquet_errors(name: str, group: int | None = None) -> Generator[None, None
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         where = f"{name}, row group {group}" if group is not None else name
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"{where}: not a readable parquet file ({first_line[:200]})", fix="fetch or write it again") from error
+        raise BadInput(
+            f"{where}: not a readable parquet file ({first_line[:200]})",
+            fix="fetch or write it again",
+        ) from error
 
 
 def _sizes(metadata: pq.FileMetaData, group: int, text_column: str) -> tuple[int, int]:
-    """(stored bytes of the text column in a row group, rows that make a batch of about BATCH_BYTES)."""
+    """(stored bytes of the text column in a row group, rows that make a batch of about
+    BATCH_BYTES).
+    """
     described = metadata.row_group(group)
     columns = (described.column(number) for number in range(described.num_columns))
     column = next(column for column in columns if column.path_in_schema == text_column)
     row_bytes = column.total_uncompressed_size // max(1, described.num_rows)
-    return column.total_compressed_size, min(MOST_BATCH_ROWS, max(1, BATCH_BYTES // max(1, row_bytes)))
+    return column.total_compressed_size, min(
+        MOST_BATCH_ROWS, max(1, BATCH_BYTES // max(1, row_bytes))
+    )
 
 
 def _holds_text(kind: pa.DataType) -> bool:
@@ -125,15 +171,24 @@ def _holds_text(kind: pa.DataType) -> bool:
 
 
 def _is_string(kind: pa.DataType) -> bool:
-    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+    return any(
+        test(kind)
+        for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    )
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return any(test(kind) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
+    return any(
+        test(kind)
+        for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    )
 
 
 def _python_texts(column: pa.Array) -> list[object]:
-    """The values as str or None. Some writers store text as plain bytes; what is no UTF-8 becomes NOT_UTF8."""
+    """The values as str or None.
+
+    Some writers store text as plain bytes; what is no UTF-8 becomes NOT_UTF8.
+    """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if _is_string(column.type):

@@ -12,7 +12,10 @@ Wanted = Sequence[bool]  # one flag for each row of a file
 
 
 class Row(NamedTuple):
-    """One row as its file gives it. `number` counts from 0 in the file; `text` is MISSING where the column is absent."""
+    """One row as its file gives it.
+
+    `number` counts from 0 in the file; `text` is MISSING where the column is absent.
+    """
 
     number: int
     id: str | None
@@ -20,7 +23,10 @@ class Row(NamedTuple):
 
 
 class RowBatch(NamedTuple):
-    """Rows `first`, `first` + 1, ... of a file. `ids` None: the file's rows have no ids of their own, or nobody asked."""
+    """Rows `first`, `first` + 1, ... of a file.
+
+    `ids` None: the file's rows have no ids of their own, or nobody asked.
+    """
 
     first: int
     texts: list[object]
@@ -28,7 +34,9 @@ class RowBatch(NamedTuple):
 
     def part(self, start: int, stop: int) -> RowBatch:
         """The rows at these positions of the batch."""
-        return RowBatch(self.first + start, self.texts[start:stop], self.ids[start:stop] if self.ids else None)
+        return RowBatch(
+            self.first + start, self.texts[start:stop], self.ids[start:stop] if self.ids else None
+        )
 
     def rows(self) -> Iterator[Row]:
         ids = self.ids or [None] * len(self.texts)

@@ -1,18 +1,27 @@
-"""What a usable text is: the one judgement that imports, previews and corpora share, a named reason for every refusal.
+"""What a usable text is: the one judgement that imports, previews and corpora share, a named reason
+for every refusal.
 
-Length in words, language or quality do not count here; --min-chars and repeated texts are matters of who reads.
+Length in words, language or quality do not count here; --min-chars and repeated texts are matters
+of who reads.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-LONGEST_DOCUMENT_CHARACTERS = 20_000_000  # some thirty novels; what is longer is a dump, and would be held in memory whole
-LONGEST_LINE_BYTES = 64_000_000  # of a JSON lines or text file; a longer one is passed over without being held
+LONGEST_DOCUMENT_CHARACTERS = (
+    20_000_000  # some thirty novels; what is longer is a dump, and would be held in memory whole
+)
+LONGEST_LINE_BYTES = (
+    64_000_000  # of a JSON lines or text file; a longer one is passed over without being held
+)
 
 
 class _Unread:
-    """A value that a file has and that no text can stand for. `problem` is the reason that is counted."""
+    """A value that a file has and that no text can stand for.
+
+    `problem` is the reason that is counted.
+    """
 
     def __init__(self, problem: str) -> None:
         self.problem = problem
@@ -38,7 +47,10 @@ TEXT_PROBLEMS: tuple[tuple[str, str], ...] = (
 
 
 def text_problem(text: object) -> str | None:
-    """Why a row has no usable text: one reason of TEXT_PROBLEMS, or None. The order of the tests is part of the promise."""
+    """Why a row has no usable text: one reason of TEXT_PROBLEMS, or None.
+
+    The order of the tests is part of the promise.
+    """
     return encoded_text(text)[0]
 
 

@@ -1,8 +1,10 @@
-"""What reading one visit leaves for the ranks after it: its rows judged, as columns, and the lines of the usable ones.
+"""What reading one visit leaves for the ranks after it: its rows judged, as columns, and the lines
+of the usable ones.
 
-Two files a visit: `NNNNNN.lines`, a zstd frame of lines for each batch of rows, and `NNNNNN.npz`, the columns. The columns are
-written last and by rename, so a visit without them was not read to its end and is read again. Who decides reads columns
-alone (some 60 bytes a row); who writes a shard reads the frames that hold its lines, and no other.
+Two files a visit: `NNNNNN.lines`, a zstd frame of lines for each batch of rows, and `NNNNNN.npz`,
+the columns. The columns are written last and by rename, so a visit without them was not read to its
+end and is read again. Who decides reads columns alone (some 60 bytes a row); who writes a shard
+reads the frames that hold its lines, and no other.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ Ints = npt.NDArray[np.int64]
 class Fragment:
     """The columns of one visit; each array but the last two has one entry a row.
 
-    first: number in its file of the first row. problems: index into `reasons`, 0 for a usable row. digests: (rows, 16).
-    heads: position -> (characters, first of them) of the rows that a report may show. frame_*: of each batch.
+    first: number in its file of the first row. problems: index into `reasons`, 0 for a usable row.
+    digests: (rows, 16). heads: position -> (characters, first of them) of the rows that a report
+    may show. frame_*: of each batch.
     """
 
     first: int
@@ -50,16 +53,22 @@ class Fragment:
         return len(self.problems)
 
     def judged(self, file: int, visit: int) -> JudgedRows:
-        """The rows as an import takes them, each line a reference to itself (`line_reference`) instead of the text."""
+        """The rows as an import takes them, each line a reference to itself (`line_reference`)
+        instead of the text.
+        """
         digests = self.digests.tobytes()
         return JudgedRows(
             file=file,
             first=self.first,
             problems=[self.reasons[code] for code in self.problems.tolist()],
-            lines=[b'{"text":"","at":[%d,%d]}' % (visit, position) for position in range(len(self))],
+            lines=[
+                b'{"text":"","at":[%d,%d]}' % (visit, position) for position in range(len(self))
+            ],
             characters=self.characters.tolist(),
             text_bytes=self.text_bytes.tolist(),
-            digests=[digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)],
+            digests=[
+                digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)
+            ],
             heads=self.heads,
         )
 
@@ -71,13 +80,20 @@ def line_reference(line: bytes) -> tuple[int, int]:
 
 
 def write_fragment(folder: Path, visit: int, batches: Iterator[JudgedRows], shown_rows: int) -> int:
-    """Writes a visit's batches; returns its rows. shown_rows: as many of the first keep what a report shows of a row."""
+    """Writes a visit's batches; returns its rows. shown_rows: as many of the first keep what a
+    report shows of a row.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     columns = _Columns()
     with _appearing(lines_path(folder, visit)) as stream:
         for batch in batches:
-            lines = [b"" if problem else line for problem, line in zip(batch.problems, batch.lines, strict=True)]
-            frame = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compress(b"".join(lines))
+            lines = [
+                b"" if problem else line
+                for problem, line in zip(batch.problems, batch.lines, strict=True)
+            ]
+            frame = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compress(
+                b"".join(lines)
+            )
             stream.write(frame)
             columns.take(batch, [len(line) for line in lines], len(frame), shown_rows)
     with _appearing(columns_path(folder, visit)) as stream:
@@ -99,11 +115,17 @@ class _Columns:
     digests: bytearray = field(default_factory=bytearray)
     frames: list[tuple[int, int]] = field(default_factory=list)
 
-    def take(self, batch: JudgedRows, line_bytes: list[int], frame_bytes: int, shown_rows: int) -> None:
+    def take(
+        self, batch: JudgedRows, line_bytes: list[int], frame_bytes: int, shown_rows: int
+    ) -> None:
         self.first = batch.first if self.first is None else self.first
         before = len(self.problems)
-        self.heads |= {str(before + at): _head(batch, at) for at in range(min(len(batch), shown_rows - before))}
-        self.reasons += [reason for reason in dict.fromkeys(batch.problems) if reason not in self.reasons]
+        self.heads |= {
+            str(before + at): _head(batch, at) for at in range(min(len(batch), shown_rows - before))
+        }
+        self.reasons += [
+            reason for reason in dict.fromkeys(batch.problems) if reason not in self.reasons
+        ]
         self.problems += [self.reasons.index(problem) for problem in batch.problems]
         self.characters += batch.characters
         self.text_bytes += batch.text_bytes
@@ -112,7 +134,9 @@ class _Columns:
         self.frames.append((len(batch), frame_bytes))
 
     def save(self, stream: BinaryIO) -> None:
-        about = json.dumps({"first": self.first or 0, "reasons": self.reasons, "heads": self.heads}).encode()
+        about = json.dumps(
+            {"first": self.first or 0, "reasons": self.reasons, "heads": self.heads}
+        ).encode()
         frames = np.array(self.frames, dtype=np.int64).reshape(-1, 2)
         np.savez(
             stream,
@@ -151,12 +175,19 @@ def read_columns(folder: Path, visit: int) -> Fragment:
     with np.load(columns_path(folder, visit)) as stored:
         columns = {name: stored[name] for name in stored.files}
     about = json.loads(columns.pop("about").tobytes())
-    heads = {int(position): (characters, text) for position, (characters, text) in about["heads"].items()}
+    heads = {
+        int(position): (characters, text) for position, (characters, text) in about["heads"].items()
+    }
     return Fragment(first=about["first"], reasons=about["reasons"], heads=heads, **columns)
 
 
-def read_lines(folder: Path, visit: int, positions: npt.NDArray[np.integer]) -> Iterator[tuple[bytes, int, int]]:
-    """(line, characters, text bytes) of the rows at these ascending positions. Decompresses only the frames they lie in."""
+def read_lines(
+    folder: Path, visit: int, positions: npt.NDArray[np.integer]
+) -> Iterator[tuple[bytes, int, int]]:
+    """(line, characters, text bytes) of the rows at these ascending positions.
+
+    Decompresses only the frames they lie in.
+    """
     fragment = read_columns(folder, visit)
     frame_stops = np.cumsum(fragment.frame_rows)
     frame_offsets = np.concatenate(([0], np.cumsum(fragment.frame_bytes)))
@@ -167,9 +198,14 @@ def read_lines(folder: Path, visit: int, positions: npt.NDArray[np.integer]) -> 
             frame = int(np.searchsorted(frame_stops, position, side="right"))
             if frame != held:
                 stream.seek(int(frame_offsets[frame]))
-                text = zstandard.ZstdDecompressor().decompress(stream.read(int(fragment.frame_bytes[frame])))
+                text = zstandard.ZstdDecompressor().decompress(
+                    stream.read(int(fragment.frame_bytes[frame]))
+                )
                 first_row = int(frame_stops[frame] - fragment.frame_rows[frame])
-                held, text_start = frame, int(line_stops[first_row] - fragment.line_bytes[first_row])
+                held, text_start = (
+                    frame,
+                    int(line_stops[first_row] - fragment.line_bytes[first_row]),
+                )
             stop = int(line_stops[position]) - text_start
             line = text[stop - int(fragment.line_bytes[position]) : stop]
             yield line, int(fragment.characters[position]), int(fragment.text_bytes[position])

@@ -1,7 +1,9 @@
-"""The Hub as a place to read from: one dataset at one pinned commit, its card, its files, and ranges of their bytes.
+"""The Hub as a place to read from: one dataset at one pinned commit, its card, its files, and
+ranges of their bytes.
 
-The commit is asked for once; every later request names it, whatever a branch points to by then. `HF_TOKEN` and
-`HF_ENDPOINT` are honoured. Reads ranges, so it cannot compare a file with its digest as a whole. Writes nothing.
+The commit is asked for once; every later request names it, whatever a branch points to by then.
+`HF_TOKEN` and `HF_ENDPOINT` are honoured. Reads ranges, so it cannot compare a file with its digest
+as a whole. Writes nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ MOST_CARD_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of a repository. `digest` is the sha256 of large files, the git object id of small ones; it names its kind."""
+    """One file of a repository.
+
+    `digest` is the sha256 of large files, the git object id of small ones; it names its kind.
+    """
 
     name: str
     bytes: int
@@ -30,7 +35,10 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset at a commit. `asked` is the revision that was asked for, `revision` the commit it stood for."""
+    """A dataset at a commit.
+
+    `asked` is the revision that was asked for, `revision` the commit it stood for.
+    """
 
     id: str
     asked: str
@@ -54,10 +62,15 @@ class Hub:
         self._requests.stop()
 
     def dataset(self, id: str, revision: str | None) -> HubDataset:
-        """The dataset at `revision` (None: main), resolved to its commit once. Raises HubProblem."""
+        """The dataset at `revision` (None: main), resolved to its commit once.
+
+        Raises HubProblem.
+        """
         self._requests.require_name(id)
         asked = revision or "main"
-        info, _ = self._requests.json(f"/api/datasets/{id}/revision/{quote(asked, safe='')}", Wanted(id, asked), first=True)
+        info, _ = self._requests.json(
+            f"/api/datasets/{id}/revision/{quote(asked, safe='')}", Wanted(id, asked), first=True
+        )
         commit = info.get("sha") if isinstance(info, dict) else None
         if not isinstance(commit, str) or not commit:
             raise HubProblem(f"the Hub states no commit for dataset {id} at {asked}")
@@ -71,7 +84,9 @@ class Hub:
     def read_range(self, dataset: HubDataset, file: HubFile, start: int, stop: int) -> bytes:
         """Bytes start to stop of the file. Raises HubProblem."""
         url = self._requests.file_url(dataset.id, dataset.revision, file.name)
-        return self._requests.range(url, start, stop, file.bytes, Wanted(dataset.id, dataset.revision, file.name))
+        return self._requests.range(
+            url, start, stop, file.bytes, Wanted(dataset.id, dataset.revision, file.name)
+        )
 
     def _files(self, id: str, commit: str) -> tuple[HubFile, ...]:
         """All files at the commit; the Hub lists them in pages."""
@@ -80,7 +95,8 @@ class Hub:
         while path:
             entries, links = self._requests.json(path, Wanted(id, commit))
             files += [_hub_file(entry) for entry in entries if entry.get("type") == "file"]
-            # Only the address below the endpoint: a mirror's links may lead past the mirror, and the token with them.
+            # Only the address below the endpoint: a mirror's links may lead past the mirror, and
+            # the token with them.
             link = urlsplit(links.get("next", ""))
             path = f"{link.path}?{link.query}" if link.path else ""
         return tuple(files)
@@ -116,7 +132,9 @@ class _RangedFile(io.RawIOBase):
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
-        stop = self._file.bytes if size is None or size < 0 else min(self._file.bytes, self._at + size)
+        stop = (
+            self._file.bytes if size is None or size < 0 else min(self._file.bytes, self._at + size)
+        )
         if stop <= self._at:
             return b""
         data = self._hub.read_range(self._dataset, self._file, self._at, stop)

@@ -18,9 +18,11 @@ PREVIEW_CHARACTERS = 160
 
 @dataclass(frozen=True)
 class JudgedRows:
-    """Rows first, first + 1, ... of a file in parallel lists; a row without usable text has a problem and an empty line.
+    """Rows first, first + 1, ... of a file in parallel lists; a row without usable text has a
+    problem and an empty line.
 
-    `heads`: position -> (characters, the first of them on one line) of the rows without usable text.
+    `heads`: position -> (characters, the first of them on one line) of the rows without usable
+    text.
     """
 
     file: int
@@ -39,7 +41,10 @@ class JudgedRows:
         """The first `rows` of them."""
         if rows >= len(self):
             return self
-        parts = {name: getattr(self, name)[:rows] for name in ("problems", "lines", "characters", "text_bytes", "digests")}
+        parts = {
+            name: getattr(self, name)[:rows]
+            for name in ("problems", "lines", "characters", "text_bytes", "digests")
+        }
         return replace(self, **parts)
 
     def line_bytes(self) -> int:

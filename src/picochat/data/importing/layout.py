@@ -1,7 +1,8 @@
-"""Which files of a dataset hold a split: from the card's `configs:`, else from the names of folders and files.
+"""Which files of a dataset hold a split: from the card's `configs:`, else from the names of folders
+and files.
 
-A dataset is a list of paths and its card, whether on the Hub or in a local folder. Reads no file contents and no network.
-What neither card nor names tell is refused with the list of what exists.
+A dataset is a list of paths and its card, whether on the Hub or in a local folder. Reads no file
+contents and no network. What neither card nor names tell is refused with the list of what exists.
 """
 
 from __future__ import annotations
@@ -43,29 +44,49 @@ NO_CARD = Card(licence=None, configs=())
 
 
 def read_card(readme: str) -> Card:
-    """The licence and configs of a README's YAML front matter. Raises BadInput where the YAML is broken or PyYAML is absent."""
+    """The licence and configs of a README's YAML front matter.
+
+    Raises BadInput where the YAML is broken or PyYAML is absent.
+    """
     found = re.match(r"\A---\r?\n(.*?)\r?\n---", readme, re.DOTALL)
     if not found:
         return NO_CARD
     try:
         import yaml
     except ModuleNotFoundError:
-        raise BadInput("the dataset card cannot be read: PyYAML is not installed", fix="pip install 'picochat[hf]'") from None
+        raise BadInput(
+            "the dataset card cannot be read: PyYAML is not installed",
+            fix="pip install 'picochat[hf]'",
+        ) from None
     try:
         front = yaml.safe_load(found.group(1))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also a date that is none, or endless nesting
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # also a date that is none, or endless nesting
         raise BadInput(
-            f"the dataset card's front matter is not valid YAML ({(str(error).splitlines() or ['?'])[0]})",
-            fix="mend README.md; of a dataset that is not yours, import a local copy without its README.md",
+            "the dataset card's front matter is not valid YAML"
+            f" ({(str(error).splitlines() or ['?'])[0]})",
+            fix=(
+                "mend README.md; of a dataset that is not yours, import a local copy without its"
+                " README.md"
+            ),
         ) from None
     if not isinstance(front, dict):
         return NO_CARD
     configs = front.get("configs") or []
-    return Card(_licence(front), tuple(item for item in configs if isinstance(item, dict) and "config_name" in item))
+    return Card(
+        _licence(front),
+        tuple(item for item in configs if isinstance(item, dict) and "config_name" in item),
+    )
 
 
-def split_files(paths: Sequence[str], card: Card, config: str | None, split: str, where: str, refuse: Refusal) -> list[str]:
-    """The data files of the split, sorted. `refuse(what, fix=...)` makes the error, so that a Hub's is a Hub's.
+def split_files(
+    paths: Sequence[str], card: Card, config: str | None, split: str, where: str, refuse: Refusal
+) -> list[str]:
+    """The data files of the split, sorted. `refuse(what, fix=...)` makes the error, so that a Hub's
+    is a Hub's.
 
     Raises it for a config or a split that does not exist, and names those that do.
     """
@@ -91,7 +112,13 @@ def _licence(front: dict[str, Any]) -> str | None:
 
 def _is_prose(path: str) -> bool:
     """README.md and licence texts lie beside data but are none."""
-    return PurePosixPath(path).stem.upper() in {"README", "LICENSE", "LICENCE", "NOTICE", "CITATION"}
+    return PurePosixPath(path).stem.upper() in {
+        "README",
+        "LICENSE",
+        "LICENCE",
+        "NOTICE",
+        "CITATION",
+    }
 
 
 def _carded(data: list[str], card: Card) -> dict[str, dict[str, list[str]]]:
@@ -105,7 +132,8 @@ def _carded(data: list[str], card: Card) -> dict[str, dict[str, list[str]]]:
         else:
             patterns = _split_patterns(item["data_files"], folder)
             found[str(item["config_name"])] = {
-                split: [path for path in data if matches_any(path, globs)] for split, globs in patterns.items()
+                split: [path for path in data if matches_any(path, globs)]
+                for split, globs in patterns.items()
             }
     return found
 
@@ -116,7 +144,9 @@ def _split_patterns(data_files: Any, folder: str) -> dict[str, list[str]]:
     patterns: dict[str, list[str]] = {}
     for entry in entries:
         split, paths = (
-            (str(entry.get("split", "train")), entry.get("path", [])) if isinstance(entry, dict) else ("train", entry)
+            (str(entry.get("split", "train")), entry.get("path", []))
+            if isinstance(entry, dict)
+            else ("train", entry)
         )
         for path in paths if isinstance(paths, list) else [paths]:
             patterns.setdefault(split, []).append(f"{folder}/{path}" if folder else str(path))
@@ -124,7 +154,9 @@ def _split_patterns(data_files: Any, folder: str) -> dict[str, list[str]]:
 
 
 def _named(data: list[str]) -> dict[str, dict[str, list[str]]]:
-    """config -> split -> files by convention: `<config>/...`; the root and `data/` are the unnamed config ""."""
+    """config -> split -> files by convention: `<config>/...`; the root and `data/` are the unnamed
+    config "".
+    """
     configs: dict[str, list[str]] = {}
     for path in data:
         top, _, rest = path.partition("/")
@@ -134,7 +166,9 @@ def _named(data: list[str]) -> dict[str, dict[str, list[str]]]:
 
 
 def _by_split(files: Iterable[str], folder: str) -> dict[str, list[str]]:
-    """Files by the split word in their names below `folder`; those without one are train, unless others are named so."""
+    """Files by the split word in their names below `folder`; those without one are train, unless
+    others are named so.
+    """
     splits: dict[str, list[str]] = {}
     for path in files:
         below = path.removeprefix(f"{folder}/") if folder else path
@@ -150,20 +184,33 @@ def _split_word(path: str) -> str | None:
     return next((split for word, split in SPLIT_WORDS if word in words), None)
 
 
-def _choose_config(by_config: dict[str, Any], card: Card, config: str | None, where: str, refuse: Refusal) -> str:
+def _choose_config(
+    by_config: dict[str, Any], card: Card, config: str | None, where: str, refuse: Refusal
+) -> str:
     if not by_config:
-        raise refuse(f"{where} holds no file that picochat reads", fix="it needs parquet, jsonl, txt or md files")
+        raise refuse(
+            f"{where} holds no file that picochat reads",
+            fix="it needs parquet, jsonl, txt or md files",
+        )
     if config is not None:
         if config in by_config:
             return config
-        _refuse_name(refuse, f"{where} has no config {config!r}", config, [name for name in by_config if name], "--config")
+        _refuse_name(
+            refuse,
+            f"{where} has no config {config!r}",
+            config,
+            [name for name in by_config if name],
+            "--config",
+        )
     default = [str(item["config_name"]) for item in card.configs if item.get("default") is True]
     for name in (*default, "", "default"):
         if name in by_config:
             return name
     if len(by_config) == 1:
         return next(iter(by_config))
-    raise refuse(f"{where} has {len(by_config)} configs", fix=f"--config one of: {_some(by_config)}")
+    raise refuse(
+        f"{where} has {len(by_config)} configs", fix=f"--config one of: {_some(by_config)}"
+    )
 
 
 def _one_format(files: list[str]) -> list[str]:

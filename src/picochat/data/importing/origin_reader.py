@@ -1,6 +1,8 @@
-"""The rows of visits, judged, out of an origin's files: streams kept open between two slices, footers kept on disk.
+"""The rows of visits, judged, out of an origin's files: streams kept open between two slices,
+footers kept on disk.
 
-Threads may read different visits at the same time; two slices of one row group are read one after the other.
+Threads may read different visits at the same time; two slices of one row group are read one after
+the other.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ OPEN_READERS = 16  # each may hold a page, a read block and a batch of its file:
 
 @dataclass
 class _Reader:
-    """Batches in the middle of a row group or file, with the rest of a batch that the last slice did not need."""
+    """Batches in the middle of a row group or file, with the rest of a batch that the last slice
+    did not need.
+    """
 
     stream: BinaryIO
     batches: Iterator[RowBatch]
@@ -49,7 +53,10 @@ class _Reader:
 
 @dataclass
 class OriginReader:
-    """Reads visits of an origin. Footers of parquet files are kept in the folder `footers`: a file is visited often."""
+    """Reads visits of an origin.
+
+    Footers of parquet files are kept in the folder `footers`: a file is visited often.
+    """
 
     origin: Origin
     text_column: str
@@ -85,7 +92,9 @@ class OriginReader:
                 passed = min(len(batch.texts), max(0, skip - taken))
                 taken += len(batch.texts)
                 if passed < len(batch.texts):
-                    yield judge_rows(batch.part(passed, len(batch.texts)), visit.file, name, self.min_chars)
+                    yield judge_rows(
+                        batch.part(passed, len(batch.texts)), visit.file, name, self.min_chars
+                    )
         except BaseException:
             reader.stream.close()
             raise
@@ -102,7 +111,9 @@ class OriginReader:
         self._open.clear()
 
     def _reader(self, visit: Visit) -> _Reader:
-        """The reader at the visit's first row: kept from the slice before, or begun and moved there."""
+        """The reader at the visit's first row: kept from the slice before, or begun and moved
+        there.
+        """
         with self._lock:
             reader = self._open.pop((visit.file, visit.group), None)
         if reader is not None and reader.position == visit.start:

@@ -1,7 +1,8 @@
-"""Visits read ahead of time by several threads and handed on in their order, within a bound of bytes.
+"""Visits read ahead of time by several threads and handed on in their order, within a bound of
+bytes.
 
-The bound counts the lines that were read and not yet handed on. A visit whose turn it is may always go on, so nothing
-waits for itself. Does not know what becomes of the rows.
+The bound counts the lines that were read and not yet handed on. A visit whose turn it is may always
+go on, so nothing waits for itself. Does not know what becomes of the rows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from picochat.data.importing.origin_reader import OriginReader
 from picochat.data.importing.visits import Plan, Visit
 
 READ_AHEAD_BYTES = 16 << 20
-VISITS_A_CONNECTION = 3  # in flight: while the oldest is slow, the connections go on with later ones
+VISITS_A_CONNECTION = (
+    3  # in flight: while the oldest is slow, the connections go on with later ones
+)
 
 
 class Position(NamedTuple):
@@ -31,7 +34,10 @@ class Position(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some rows of a visit, in order. `stop`: rows of the visit up to their end. `exhausted`: its file has no more; rows None."""
+    """Some rows of a visit, in order.
+
+    `stop`: rows of the visit up to their end. `exhausted`: its file has no more; rows None.
+    """
 
     visit: Visit
     stop: int
@@ -54,7 +60,9 @@ class _Flight:
 
 
 class _Room:
-    """What may lie between the threads and the caller: READ_AHEAD_BYTES, and always one part of the visit whose turn it is."""
+    """What may lie between the threads and the caller: READ_AHEAD_BYTES, and always one part of the
+    visit whose turn it is.
+    """
 
     def __init__(self) -> None:
         self._held_bytes = 0
@@ -86,7 +94,9 @@ class _Room:
             self._changed.notify_all()
 
     def _fits(self, flight: _Flight, size: int) -> bool:
-        return self._held_bytes + size <= READ_AHEAD_BYTES or (flight is self._turn and flight.parts.empty())
+        return self._held_bytes + size <= READ_AHEAD_BYTES or (
+            flight is self._turn and flight.parts.empty()
+        )
 
 
 @contextmanager
@@ -126,7 +136,12 @@ class _ReadAhead:
     ) -> None:
         self.plan, self.room, self.in_flight = plan, room, deque[_Flight]()
         self.rows_coming = 0
-        self._reader, self._pool, self._most_visits, self._after = reader, pool, VISITS_A_CONNECTION * connections, after
+        self._reader, self._pool, self._most_visits, self._after = (
+            reader,
+            pool,
+            VISITS_A_CONNECTION * connections,
+            after,
+        )
         self.rows_wanted = rows_wanted
         self._visits = plan.visits(reader.row_counts)
         self._waiting: Visit | None = None
@@ -137,14 +152,19 @@ class _ReadAhead:
             visit = self._waiting = self._waiting or next(self._visits, None)
             if visit is None:
                 return
-            if (self._after is not None and visit.key < self._after.key) or visit.file in self.plan.exhausted:
+            if (
+                self._after is not None and visit.key < self._after.key
+            ) or visit.file in self.plan.exhausted:
                 self._waiting = None
                 continue
             if any(
-                not each.read and (each.visit.file, each.visit.group) == (visit.file, visit.group) for each in self.in_flight
+                not each.read and (each.visit.file, each.visit.group) == (visit.file, visit.group)
+                for each in self.in_flight
             ):
                 return  # its reader is in use: one row group is read by one thread at a time
-            skip = self._after.rows if self._after is not None and visit.key == self._after.key else 0
+            skip = (
+                self._after.rows if self._after is not None and visit.key == self._after.key else 0
+            )
             flight = _Flight(visit, skip)
             self.in_flight.append(flight)
             self.rows_coming += visit.rows - skip

@@ -1,7 +1,8 @@
-"""What an import publishes: `hf_import_report.json` and `.md`, the readable head of the text, and the documents.
+"""What an import publishes: `hf_import_report.json` and `.md`, the readable head of the text, and
+the documents.
 
-The report is a function of the data and the request: the same import anywhere gives the same bytes. Paths in it are
-relative to its own folder.
+The report is a function of the data and the request: the same import anywhere gives the same bytes.
+Paths in it are relative to its own folder.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from picochat.core.machine import usable_cores
 from picochat.core.progress import quantity, say
 from picochat.core.publish import set_aside
 from picochat.core.records import Record, digest_json, pretty_json, write_atomic, write_json
-from picochat.data.documents import MANIFEST_NAME, DocumentsManifest, Provenance, documents_manifest, read_source_file
+from picochat.data.documents import (
+    MANIFEST_NAME,
+    DocumentsManifest,
+    Provenance,
+    documents_manifest,
+    read_source_file,
+)
 from picochat.data.formats.usable import LONGEST_DOCUMENT_CHARACTERS
 from picochat.data.importing.origin import Origin
 from picochat.data.importing.request import ImportPlaces, ImportRequest
@@ -28,7 +35,10 @@ RANGES_SHOWN = 4  # in the .md; the .json has all
 
 
 class ImportedFile(Record):
-    """One data file of the split that rows came from. `row_ranges` are [first, after the last], counted from 0 in the file."""
+    """One data file of the split that rows came from.
+
+    `row_ranges` are [first, after the last], counted from 0 in the file.
+    """
 
     name: str
     bytes: int
@@ -46,7 +56,10 @@ class DocumentFile(Record):
 
 
 class ImportReport(Record):
-    """`rows_seen` = `rows_written` + `rows_skipped`; `skip_reasons` sums to `rows_skipped`. Licence None: the card states none."""
+    """`rows_seen` = `rows_written` + `rows_skipped`; `skip_reasons` sums to `rows_skipped`.
+
+    Licence None: the card states none.
+    """
 
     schema_version: int
     request: str
@@ -82,9 +95,15 @@ class ImportReport(Record):
 
     def lines(self) -> list[str]:
         """The import in a few lines for people."""
-        skipped = ", ".join(f"{count:,} {reason}" for reason, count in self.skip_reasons.items()) or "none"
+        skipped = (
+            ", ".join(f"{count:,} {reason}" for reason, count in self.skip_reasons.items())
+            or "none"
+        )
         return [
-            f"{self.dataset} {self.config_name or ''} {self.split} at {self.revision[:12]}, licence {self.licence or 'not stated'}",
+            (
+                f"{self.dataset} {self.config_name or ''} {self.split} at {self.revision[:12]},"
+                f" licence {self.licence or 'not stated'}"
+            ),
             f"rows inspected {self.rows_seen:,}, kept {self.rows_written:,}; skipped: {skipped}",
             f"{quantity(self.text_bytes_written)}B of text in {self.document_files_written} shards",
             f"rows came from {len(self.data_files)} of {self.data_files_in_split} files",
@@ -99,14 +118,18 @@ def publish_import(
     documents: Path,
     observed: dict[str, object],
 ) -> ImportReport:
-    """Write report, head and observation, then let the documents appear by one rename: they are the sign of completeness."""
+    """Write report, head and observation, then let the documents appear by one rename: they are the
+    sign of completeness.
+    """
     files = _imported_files(origin, state)
     revision = origin.revision or f"files:{digest_json({file.name: file.digest for file in files})}"
     manifest = documents_manifest(state.shards, _provenance(request, places, origin, revision))
     report = _report(request, places, origin, revision, files, state, manifest)
     _sweep_torn_files(places)
     write_json(documents / MANIFEST_NAME, manifest)
-    _write_beside(places.out, _head(documents, manifest, os.path.relpath(places.documents, places.out.parent)))
+    _write_beside(
+        places.out, _head(documents, manifest, os.path.relpath(places.documents, places.out.parent))
+    )
     _write_beside(places.report, pretty_json(report))
     write_atomic(places.report.with_suffix(".md"), render_report(report).encode())
     write_json(places.observed, observed)
@@ -115,12 +138,18 @@ def publish_import(
     for line in report.lines():
         say(line)
     if report.licence is None:
-        say("the card states no licence: say where the text comes from before you publish anything made of it")
+        say(
+            "the card states no licence: say where the text comes from before you publish anything"
+            " made of it"
+        )
     return report
 
 
 def _write_beside(place: Path, data: bytes) -> None:
-    """Write a file whose name the user chose. Another text that stands there is set aside: it may be anybody's."""
+    """Write a file whose name the user chose.
+
+    Another text that stands there is set aside: it may be anybody's.
+    """
     if place.is_file() and place.stat().st_size and place.read_bytes() != data:
         say(f"{place} stood there with other content; it is now {set_aside(place).name}")
     write_atomic(place, data)
@@ -135,7 +164,10 @@ def _sweep_torn_files(places: ImportPlaces) -> None:
 
 
 def _make_room(documents: Path) -> None:
-    """Nothing at the documents' place. What stands there is set aside, never deleted; an empty folder goes."""
+    """Nothing at the documents' place.
+
+    What stands there is set aside, never deleted; an empty folder goes.
+    """
     documents.parent.mkdir(parents=True, exist_ok=True)
     if documents.exists() and not any(documents.iterdir()):
         documents.rmdir()
@@ -150,8 +182,14 @@ def render_report(report: ImportReport) -> str:
         ("config, split", f"{report.config_name or '(none)'}, {report.split}"),
         ("revision", report.revision),
         ("licence", report.licence or "not stated"),
-        ("asked for", f"column {report.text_column}, texts of at least {report.min_chars:,} characters"),
-        ("longest document", f"{report.longest_document_characters:,} characters; longer ones are skipped"),
+        (
+            "asked for",
+            f"column {report.text_column}, texts of at least {report.min_chars:,} characters",
+        ),
+        (
+            "longest document",
+            f"{report.longest_document_characters:,} characters; longer ones are skipped",
+        ),
         ("sample", f"{report.sample}, seed {report.seed}, at most {report.max_rows:,} rows"),
         ("rows inspected", f"{report.rows_seen:,}"),
         ("documents written", f"{report.rows_written:,}"),
@@ -160,7 +198,8 @@ def render_report(report: ImportReport) -> str:
         *((f"skipped: {reason}", f"{count:,}") for reason, count in report.skip_reasons.items()),
     ]
     files = [
-        f"| {_cell(file.name)} | {file.rows_inspected:,} | {_ranges(file.row_ranges)} | {file.digest} |"
+        f"| {_cell(file.name)} | {file.rows_inspected:,} | {_ranges(file.row_ranges)} |"
+        f" {file.digest} |"
         for file in report.data_files
     ]
     return "\n".join(
@@ -190,7 +229,9 @@ def _cell(text: str) -> str:
 
 def _ranges(ranges: list[tuple[int, int]]) -> str:
     shown = ", ".join(f"{start:,}-{stop:,}" for start, stop in ranges[:RANGES_SHOWN])
-    return shown if len(ranges) <= RANGES_SHOWN else f"{shown} and {len(ranges) - RANGES_SHOWN:,} more"
+    return (
+        shown if len(ranges) <= RANGES_SHOWN else f"{shown} and {len(ranges) - RANGES_SHOWN:,} more"
+    )
 
 
 def _imported_files(origin: Origin, state: ImportState) -> list[ImportedFile]:
@@ -208,7 +249,9 @@ def _imported_files(origin: Origin, state: ImportState) -> list[ImportedFile]:
         ]
 
 
-def _provenance(request: ImportRequest, places: ImportPlaces, origin: Origin, revision: str) -> Provenance:
+def _provenance(
+    request: ImportRequest, places: ImportPlaces, origin: Origin, revision: str
+) -> Provenance:
     return Provenance(
         kind=origin.kind,
         dataset=origin.dataset,
@@ -281,7 +324,10 @@ def _document_files(manifest: DocumentsManifest, documents_dir: str) -> list[Doc
 
 
 def _head(documents: Path, manifest: DocumentsManifest, documents_dir: str) -> bytes:
-    """The first documents as plain text, at most HEAD_BYTES, under a line that says so. Why: docs/decisions/0003."""
+    """The first documents as plain text, at most HEAD_BYTES, under a line that says so.
+
+    Why: docs/decisions/0003.
+    """
     texts: list[bytes] = []
     size = 0
     for shard in manifest.shards:

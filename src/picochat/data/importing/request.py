@@ -31,7 +31,9 @@ class ImportRequest(Record):
     seed: int = 42
 
     def digest(self) -> str:
-        """Equal for requests that ask for the same documents, wherever they are put and wherever a local source lies."""
+        """Equal for requests that ask for the same documents, wherever they are put and wherever a
+        local source lies.
+        """
         wanted = self.model_dump(mode="json", exclude={"out", "documents_dir", "report"})
         if is_local(self.dataset):
             wanted["dataset"] = Path(self.dataset).expanduser().resolve().name
@@ -57,8 +59,16 @@ class ImportPlaces:
 
 def import_places(request: ImportRequest) -> ImportPlaces:
     out = Path(request.out).expanduser()
-    documents = Path(request.documents_dir).expanduser() if request.documents_dir else out.parent / "documents"
-    report = Path(request.report).expanduser() if request.report else out.parent / "hf_import_report.json"
+    documents = (
+        Path(request.documents_dir).expanduser()
+        if request.documents_dir
+        else out.parent / "documents"
+    )
+    report = (
+        Path(request.report).expanduser()
+        if request.report
+        else out.parent / "hf_import_report.json"
+    )
     return ImportPlaces(out, documents, report)
 
 
@@ -75,7 +85,9 @@ def require_sound(request: ImportRequest) -> None:
         if value < least
     ]
     if len({places.out, places.documents, places.report}) < 3:
-        problems.append(Problem("--out, --documents-dir and --report must be three different paths"))
+        problems.append(
+            Problem("--out, --documents-dir and --report must be three different paths")
+        )
     if places.out.is_dir() or request.out.endswith("/"):
         problems.append(Problem(f"--out {places.out} is a folder; it names a text file"))
     if places.documents.is_file():

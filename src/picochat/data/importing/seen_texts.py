@@ -1,9 +1,10 @@
 """A set of text digests that is exact and whose memory does not grow with the number of texts.
 
-A filter of fixed size says of nearly every new text that it is new; only what it cannot tell is looked up in a table on
-disk. New digests reach that table in sorted batches, which costs a fraction of inserting them one by one. The file lies in
-the folder given, so a full disk is noticed as such, and goes when it is closed. It outlives no process.
-Two texts of the same 128-bit digest count as one text.
+A filter of fixed size says of nearly every new text that it is new; only what it cannot tell is
+looked up in a table on disk. New digests reach that table in sorted batches, which costs a fraction
+of inserting them one by one. The file lies in the folder given, so a full disk is noticed as such,
+and goes when it is closed. It outlives no process. Two texts of the same 128-bit digest count as
+one text.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import numpy as np
 
 from picochat.core.errors import HostProblem
 
-FILTER_WORDS = 1 << 21  # 16 MB: one text in a hundred is looked up in vain when ten million have been seen
+FILTER_WORDS = (
+    1 << 21
+)  # 16 MB: one text in a hundred is looked up in vain when ten million have been seen
 BITS_PER_TEXT = 4
 DIGEST_BYTES = 16
 UNSORTED_DIGESTS = 1 << 16
@@ -43,7 +46,9 @@ class SeenTexts:
         self._table.execute("BEGIN")
 
     def add(self, digests: Sequence[bytes]) -> list[bool]:
-        """For each 16-byte digest, whether it was not seen before, neither earlier nor further ahead in `digests`."""
+        """For each 16-byte digest, whether it was not seen before, neither earlier nor further
+        ahead in `digests`.
+        """
         perhaps_seen = self._pass_filter(digests)
         fresh: list[bool] = []
         for digest, perhaps in zip(digests, perhaps_seen, strict=True):
@@ -71,15 +76,18 @@ class SeenTexts:
         return held.tolist()
 
     def _in_table(self, digest: bytes) -> bool:
-        return self._table.execute("SELECT 1 FROM seen WHERE digest = ?", (digest,)).fetchone() is not None
+        return (
+            self._table.execute("SELECT 1 FROM seen WHERE digest = ?", (digest,)).fetchone()
+            is not None
+        )
 
     def _move_to_table(self) -> None:
         """One statement for the whole batch: the interpreter is left to other threads meanwhile."""
         ordered = b"".join(sorted(self._unsorted))
         try:
             self._table.execute(
-                "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :count) "
-                "INSERT INTO seen SELECT substr(:digests, 16 * i + 1, 16) FROM n",
+                "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 <"
+                " :count) INSERT INTO seen SELECT substr(:digests, 16 * i + 1, 16) FROM n",
                 {"count": len(self._unsorted), "digests": ordered},
             )
         except sqlite3.OperationalError as error:

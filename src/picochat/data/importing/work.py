@@ -1,8 +1,9 @@
 """An import in progress: complete shards, and a journal that says what counts.
 
-A shard and the journal row that states it are one step: which rows went into it, which were skipped and why, and where the
-import stood after its last document. After a kill the journal is the truth; a shard that it does not name is made again,
-byte for byte the same. Memory does not grow with the rows: the digests that tell repeated texts lie on disk.
+A shard and the journal row that states it are one step: which rows went into it, which were skipped
+and why, and where the import stood after its last document. After a kill the journal is the truth;
+a shard that it does not name is made again, byte for byte the same. Memory does not grow with the
+rows: the digests that tell repeated texts lie on disk.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class RowPreview(Record):
 
 
 class Commit(Record):
-    """What one journal row adds: the rows taken up to the end of a shard, or up to the end of the import (shard None)."""
+    """What one journal row adds: the rows taken up to the end of a shard, or up to the end of the
+    import (shard None).
+    """
 
     step: int
     position: Position
@@ -54,7 +57,10 @@ class Commit(Record):
 
 @dataclass
 class ImportState:
-    """The sum of all commits. `ranges`: file -> [first row, row after the last], sorted, joined where they touch."""
+    """The sum of all commits.
+
+    `ranges`: file -> [first row, row after the last], sorted, joined where they touch.
+    """
 
     steps: int = 0
     position: Position | None = None
@@ -100,47 +106,72 @@ class _Increment:
 class LineWriter(Protocol):
     """What an import hands its documents to: `ShardWriter`, or one who only notes which they are."""
 
-    def add_line(self, line: bytes, characters: int, text_bytes: int) -> Future[DocumentShard] | None: ...
+    def add_line(
+        self, line: bytes, characters: int, text_bytes: int
+    ) -> Future[DocumentShard] | None: ...
 
     def complete(self) -> Future[DocumentShard] | None: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
 
 class ImportWork:
-    """Takes rows in order and keeps their documents. `state` is what was committed; `finish` commits the rest.
+    """Takes rows in order and keeps their documents. `state` is what was committed; `finish`
+    commits the rest.
 
-    Use as a context manager. `rows_seen` and `text_bytes` count what was taken, committed or not. `writer`: takes the lines
-    of kept documents; None: a ShardWriter.
+    Use as a context manager. `rows_seen` and `text_bytes` count what was taken, committed or not.
+    `writer`: takes the lines of kept documents; None: a ShardWriter.
     """
 
-    def __init__(self, folder: Path, shard_documents: int, names: tuple[str, ...], writer: LineWriter | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        shard_documents: int,
+        names: tuple[str, ...],
+        writer: LineWriter | None = None,
+    ) -> None:
         self.folder, self.names = folder, names
         self.documents = folder / "documents"
         self.state = ImportState()
         self._journal = Journal(folder / "journal.jsonl")
         for row in read_journal(self._journal.path):
-            self.state.add(parse_record(Commit, row, str(self._journal.path), fix="--force begins again"))
+            self.state.add(
+                parse_record(Commit, row, str(self._journal.path), fix="--force begins again")
+            )
         self._journal.truncate_after(self.state.steps)
         self.rows_seen, self.text_bytes = self.state.rows_seen, self.state.text_bytes
         self._drop_uncommitted()
         self._seen = SeenTexts(folder)
         self._restore_digests()
         self._digests = (folder / "digests.bin").open("ab")
-        self._writer = writer or ShardWriter(self.documents, shard_documents, first_shard=len(self.state.shards))
+        self._writer = writer or ShardWriter(
+            self.documents, shard_documents, first_shard=len(self.state.shards)
+        )
         self._since = _Increment()
         self._coming: deque[tuple[_Increment, Future[DocumentShard]]] = deque()
 
     def __enter__(self) -> ImportWork:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._writer.__exit__(kind, error, trace)
         self._digests.close()
         self._seen.close()
 
     def take(self, part: Part, most_rows: int) -> int:
-        """Keep the documents among the part's first `most_rows` rows; returns how many rows that were."""
+        """Keep the documents among the part's first `most_rows` rows; returns how many rows that
+        were.
+        """
         if part.exhausted:
             self._since.exhausted.append(part.visit.file)
         if part.rows is None:
@@ -152,7 +183,9 @@ class ImportWork:
         for position, problem in enumerate(problems):
             if problem is None:
                 self._since.digests.append(rows.digests[position])
-                shard = self._writer.add_line(rows.lines[position], rows.characters[position], rows.text_bytes[position])
+                shard = self._writer.add_line(
+                    rows.lines[position], rows.characters[position], rows.text_bytes[position]
+                )
                 self.text_bytes += rows.text_bytes[position]
                 if shard is not None:
                     self._note(rows, problems, begin, position + 1, part.visit.key, first)
@@ -182,7 +215,13 @@ class ImportWork:
         return problems
 
     def _note(
-        self, rows: JudgedRows, problems: list[str | None], start: int, stop: int, key: tuple[int, int], first: int
+        self,
+        rows: JudgedRows,
+        problems: list[str | None],
+        start: int,
+        stop: int,
+        key: tuple[int, int],
+        first: int,
     ) -> None:
         """Account for the rows at positions start to stop."""
         if start == stop:
@@ -191,11 +230,15 @@ class ImportWork:
         since.ranges.append((rows.file, rows.first + start, rows.first + stop))
         since.skipped.update(problem for problem in problems[start:stop] if problem is not None)
         for position in range(start, min(stop, start + PREVIEWS - self.rows_seen)):
-            since.previews.append(self._preview(rows, position, problems[position], self.rows_seen + position - start))
+            since.previews.append(
+                self._preview(rows, position, problems[position], self.rows_seen + position - start)
+            )
         since.position = Position(key, first + stop)
         self.rows_seen += stop - start
 
-    def _preview(self, rows: JudgedRows, position: int, problem: str | None, index: int) -> RowPreview:
+    def _preview(
+        self, rows: JudgedRows, position: int, problem: str | None, index: int
+    ) -> RowPreview:
         characters, text = rows.heads.get(position) or (rows.characters[position], "")
         if not text and rows.lines[position]:
             text = shown(json.loads(rows.lines[position])["text"])
@@ -242,16 +285,22 @@ class ImportWork:
                 path.unlink()
 
     def _restore_digests(self) -> None:
-        """Learn the digests of the committed documents again; what lies behind them in the file is cut off."""
+        """Learn the digests of the committed documents again; what lies behind them in the file is
+        cut off.
+        """
         path = self.folder / "digests.bin"
         path.touch()
         wanted = self.state.documents * DIGEST_BYTES
         if path.stat().st_size < wanted:
-            raise BadInput(f"{self.folder} holds a damaged unfinished import", fix="--force begins again")
+            raise BadInput(
+                f"{self.folder} holds a damaged unfinished import", fix="--force begins again"
+            )
         os.truncate(path, wanted)
         with path.open("rb") as stream:
             while block := stream.read(RESTORE_DIGESTS * DIGEST_BYTES):
-                self._seen.add([block[at : at + DIGEST_BYTES] for at in range(0, len(block), DIGEST_BYTES)])
+                self._seen.add(
+                    [block[at : at + DIGEST_BYTES] for at in range(0, len(block), DIGEST_BYTES)]
+                )
 
 
 def add_range(ranges: list[tuple[int, int]], start: int, stop: int) -> None:

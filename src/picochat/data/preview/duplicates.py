@@ -1,8 +1,10 @@
-"""Duplicates as a preview shows them: counts within and across sources, and the largest clusters with their texts.
+"""Duplicates as a preview shows them: counts within and across sources, and the largest clusters
+with their texts.
 
-Two ways: among the texts of a sample, or from a corpus artifact, which compared every document with every other. A sample
-that holds the share s of the documents holds a given pair with probability s squared, so its shares are far too low; the
-basis says so. Decides nothing: the corpus stage drops, the preflight judges.
+Two ways: among the texts of a sample, or from a corpus artifact, which compared every document with
+every other. A sample that holds the share s of the documents holds a given pair with probability s
+squared, so its shares are far too low; the basis says so. Decides nothing: the corpus stage drops,
+the preflight judges.
 """
 
 from __future__ import annotations
@@ -28,9 +30,18 @@ Place = tuple[int, int]  # sample, position in it
 PairCounts = dict[tuple[str, str], list[int]]
 
 
-def sampled_duplicates(samples: Sequence[SourceSample], jaccard: float, documents: int) -> Duplicates:
-    """Duplicates among the texts of the samples. `documents`: how many the pack holds, for the basis."""
-    places = [(number, position) for number, sample in enumerate(samples) for position in range(len(sample.texts))]
+def sampled_duplicates(
+    samples: Sequence[SourceSample], jaccard: float, documents: int
+) -> Duplicates:
+    """Duplicates among the texts of the samples.
+
+    `documents`: how many the pack holds, for the basis.
+    """
+    places = [
+        (number, position)
+        for number, sample in enumerate(samples)
+        for position in range(len(sample.texts))
+    ]
     groups: dict[bytes, list[Place]] = {}
     for place in places:
         groups.setdefault(xxhash.xxh3_128_digest(_text(samples, place).encode()), []).append(place)
@@ -57,7 +68,9 @@ def sampled_duplicates(samples: Sequence[SourceSample], jaccard: float, document
 
 
 def corpus_duplicates(corpus: Artifact) -> tuple[Duplicates, list[tuple[str, list[str]]]]:
-    """(counts of the whole corpus without texts, the largest clusters as (kind, ids)): texts are fetched by who reads them."""
+    """(counts of the whole corpus without texts, the largest clusters as (kind, ids)): texts are
+    fetched by who reads them.
+    """
     facts = facts_of(corpus, CorpusFacts)
     largest: list[list[str]] = []
     for _, row in read_jsonl(corpus.path("near_duplicates.jsonl")):
@@ -67,7 +80,9 @@ def corpus_duplicates(corpus: Artifact) -> tuple[Duplicates, list[tuple[str, lis
         if row["reason"] == "duplicate_text":
             copies[row["of"]] += 1
     most = sorted(copies.items(), key=lambda item: (-item[1], item[0]))[:SHOWN_CLUSTERS]
-    wanted = [("exact", [of] * (count + 1)) for of, count in most] + [("near", ids) for ids in largest]
+    wanted = [("exact", [of] * (count + 1)) for of, count in most] + [
+        ("near", ids) for ids in largest
+    ]
     found = Duplicates(
         complete=True,
         basis="all documents of the pack, compared with each other",
@@ -83,19 +98,31 @@ def corpus_duplicates(corpus: Artifact) -> tuple[Duplicates, list[tuple[str, lis
 
 
 def wanted_ids(wanted: Iterable[tuple[str, list[str]]]) -> set[str]:
-    """The ids whose texts `fetched_clusters` needs: the first two of each near-duplicate cluster, the first of equal texts."""
+    """The ids whose texts `fetched_clusters` needs: the first two of each near-duplicate cluster,
+    the first of equal texts.
+    """
     return {id for kind, ids in wanted for id in (ids[:1] if kind == "exact" else ids[:2])}
 
 
-def fetched_clusters(wanted: Sequence[tuple[str, list[str]]], texts: dict[str, str]) -> list[DuplicateCluster]:
+def fetched_clusters(
+    wanted: Sequence[tuple[str, list[str]]], texts: dict[str, str]
+) -> list[DuplicateCluster]:
     """The clusters with their texts; one whose texts are gone is left out."""
     found: list[DuplicateCluster] = []
     for kind, ids in wanted:
-        shown = [(id, label_of(id), texts[id]) for id in (ids[:1] if kind == "exact" else ids[:2]) if id in texts]
+        shown = [
+            (id, label_of(id), texts[id])
+            for id in (ids[:1] if kind == "exact" else ids[:2])
+            if id in texts
+        ]
         if shown and kind == "exact":
-            found.append(DuplicateCluster(kind="exact", documents=len(ids), texts=shown_texts(shown)))
+            found.append(
+                DuplicateCluster(kind="exact", documents=len(ids), texts=shown_texts(shown))
+            )
         elif len(shown) == 2:
-            found.append(DuplicateCluster(kind="near", documents=len(ids), texts=shown_texts(shown)))
+            found.append(
+                DuplicateCluster(kind="near", documents=len(ids), texts=shown_texts(shown))
+            )
     return found
 
 
@@ -105,7 +132,9 @@ def label_of(id: str) -> str:
 
 
 def shown_texts(documents: Sequence[tuple[str, str, str]]) -> list[ClusterText]:
-    """(id, source, text) as shown: from shortly before the first difference, where that is far from the beginning."""
+    """(id, source, text) as shown: from shortly before the first difference, where that is far from
+    the beginning.
+    """
     same = _common_prefix([text for _, _, text in documents]) if len(documents) > 1 else 0
     start = max(0, same - CONTEXT_CHARACTERS)
     return [
@@ -133,8 +162,9 @@ def _sample_basis(complete: bool, looked_at: int, documents: int) -> str:
         return "all documents of the pack, compared with each other"
     share = min(1.0, looked_at / documents) if documents else 0.0
     return (
-        f"a sample of {looked_at:,} documents, {share:.2%} of the pack, which holds both halves of only about {share**2:.2g} "
-        "of all pairs of duplicates: far too low; --full compares all documents"
+        f"a sample of {looked_at:,} documents, {share:.2%} of the pack, which holds both halves of"
+        f" only about {share**2:.2g} of all pairs of duplicates: far too low; --full compares all"
+        " documents"
     )
 
 
@@ -147,22 +177,34 @@ def _largest(groups: Sequence[Sequence[Place]]) -> list[Sequence[Place]]:
 
 
 def _exact_cluster(samples: Sequence[SourceSample], group: Sequence[Place]) -> DuplicateCluster:
-    return DuplicateCluster(kind="exact", documents=len(group), texts=shown_texts(_documents(samples, group[:1])))
+    return DuplicateCluster(
+        kind="exact", documents=len(group), texts=shown_texts(_documents(samples, group[:1]))
+    )
 
 
 def _near_cluster(samples: Sequence[SourceSample], group: Sequence[Place]) -> DuplicateCluster:
-    return DuplicateCluster(kind="near", documents=len(group), texts=shown_texts(_documents(samples, group[:2])))
+    return DuplicateCluster(
+        kind="near", documents=len(group), texts=shown_texts(_documents(samples, group[:2]))
+    )
 
 
-def _documents(samples: Sequence[SourceSample], group: Sequence[Place]) -> list[tuple[str, str, str]]:
+def _documents(
+    samples: Sequence[SourceSample], group: Sequence[Place]
+) -> list[tuple[str, str, str]]:
     return [
-        (samples[number].ids[position], samples[number].source.label, samples[number].texts[position])
+        (
+            samples[number].ids[position],
+            samples[number].source.label,
+            samples[number].texts[position],
+        )
         for number, position in group
     ]
 
 
 def _pairs(
-    samples: Sequence[SourceSample], exact: Iterable[Sequence[Place]], near: Iterable[Sequence[Place]]
+    samples: Sequence[SourceSample],
+    exact: Iterable[Sequence[Place]],
+    near: Iterable[Sequence[Place]],
 ) -> list[DuplicatePair]:
     counts: PairCounts = {}
     for kind, groups in enumerate((exact, near)):
@@ -179,5 +221,6 @@ def _count_pair(counts: PairCounts, source: str, of: str, kind: int) -> None:
 
 def _pair_rows(counts: PairCounts) -> list[DuplicatePair]:
     return [
-        DuplicatePair(source=source, of=of, exact=exact, near=near) for (source, of), (exact, near) in sorted(counts.items())
+        DuplicatePair(source=source, of=of, exact=exact, near=near)
+        for (source, of), (exact, near) in sorted(counts.items())
     ]

@@ -1,8 +1,10 @@
-"""What a pack means for a scale: epochs, what the preflight will say, and how many rows to import instead.
+"""What a pack means for a scale: epochs, what the preflight will say, and how many rows to import
+instead.
 
-The bounds are the preflight's own, told here a second time because data may not import the gate; a test reads both. The
-preflight measures tokens after dropping duplicates and with the run's tokenizer, so near a bound it may say otherwise:
-an interval that holds a bound is reported as the worse of the two.
+The bounds are the preflight's own, told here a second time because data may not import the gate; a
+test reads both. The preflight measures tokens after dropping duplicates and with the run's
+tokenizer, so near a bound it may say otherwise: an interval that holds a bound is reported as the
+worse of the two.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ from picochat.config import is_long_run, parameter_count, step_tokens
 from picochat.core.records import read_json, read_record
 from picochat.data.importing.report import ImportReport
 from picochat.data.pack import LoadedSource
-from picochat.data.preview.record import Duplicates, Forecast, ImportAdvice, Interval, ScaleFit, SourcePreview, Status
+from picochat.data.preview.record import (
+    Duplicates,
+    Forecast,
+    ImportAdvice,
+    Interval,
+    ScaleFit,
+    SourcePreview,
+    Status,
+)
 from picochat.scales import Scale
 
 EPOCHS_WARN = 4.0
@@ -45,9 +55,16 @@ class Bound(NamedTuple):
 
     def text(self) -> str:
         """`warns unless 0.25 to 4; blocks unless <= 16`."""
-        ranges = (("warns", self.least_warn, self.most_warn), ("blocks", self.least_block, self.most_block))
+        ranges = (
+            ("warns", self.least_warn, self.most_warn),
+            ("blocks", self.least_block, self.most_block),
+        )
         shown = percent_text if self.unit == "of documents" else number_text
-        return "; ".join(f"{word} unless {text}" for word, least, most in ranges if (text := _range_text(least, most, shown)))
+        return "; ".join(
+            f"{word} unless {text}"
+            for word, least, most in ranges
+            if (text := _range_text(least, most, shown))
+        )
 
 
 # fmt: off
@@ -66,7 +83,10 @@ SMALL_VOCABULARY = 4096  # below it tokenizer_fit does not warn
 
 
 def fit_scale(
-    sources: Sequence[SourcePreview], loaded: Sequence[LoadedSource], duplicates: Duplicates, scale: Scale
+    sources: Sequence[SourcePreview],
+    loaded: Sequence[LoadedSource],
+    duplicates: Duplicates,
+    scale: Scale,
 ) -> ScaleFit:
     """Planned tokens against the training tokens there are, and what follows."""
     config = scale.config
@@ -74,7 +94,11 @@ def fit_scale(
     parameters = parameter_count(config.model, config.tokenizer.vocab_size)
     target = round(parameters * config.gate.target_tokens_per_parameter)
     text_bytes = sum(source.text_bytes * source.weight for source in sources)
-    held_out = min(config.data.held_out_share, config.data.held_out_bytes / text_bytes) if text_bytes else 0.0
+    held_out = (
+        min(config.data.held_out_share, config.data.held_out_bytes / text_bytes)
+        if text_bytes
+        else 0.0
+    )
     there = _distinct_tokens(sources, duplicates)
     train = scaled(there, 1 - held_out)
     epochs = inverse(planned, train)
@@ -87,11 +111,21 @@ def fit_scale(
         "corpus_model_fit": inverse(target, train),
         "base_exposure": epochs,
     }
-    bounds = [each._replace(least_warn=None) if _lenient(each, config.tokenizer.vocab_size) else each for each in BOUNDS]
-    # As the preflight: only a long run of a release profile is blocked, but for what makes any run meaningless.
+    bounds = [
+        each._replace(least_warn=None) if _lenient(each, config.tokenizer.vocab_size) else each
+        for each in BOUNDS
+    ]
+    # As the preflight: only a long run of a release profile is blocked, but for what makes any run
+    # meaningless.
     blocks = config.gate.profile != "research" and is_long_run(config)
     forecasts = [_forecast(bound, measured[bound.check], blocks) for bound in bounds]
-    status = _worst([forecast.status for forecast in forecasts if forecast.check in ("corpus_model_fit", "base_exposure")])
+    status = _worst(
+        [
+            forecast.status
+            for forecast in forecasts
+            if forecast.check in ("corpus_model_fit", "base_exposure")
+        ]
+    )
     advice = _advice(sources, loaded, planned, target, train)
     return ScaleFit(
         scale=scale.name,
@@ -116,14 +150,18 @@ def exactly(value: float) -> Interval:
 def scaled(interval: Interval | None, factor: float) -> Interval | None:
     if interval is None:
         return None
-    return Interval(value=interval.value * factor, low=interval.low * factor, high=interval.high * factor)
+    return Interval(
+        value=interval.value * factor, low=interval.low * factor, high=interval.high * factor
+    )
 
 
 def inverse(above: float, interval: Interval | None) -> Interval | None:
     """`above` over the interval; None where that could be zero."""
     if interval is None or interval.low <= 0:
         return None
-    return Interval(value=above / interval.value, low=above / interval.high, high=above / interval.low)
+    return Interval(
+        value=above / interval.value, low=above / interval.high, high=above / interval.low
+    )
 
 
 def added(intervals: Sequence[Interval]) -> Interval:
@@ -135,7 +173,9 @@ def added(intervals: Sequence[Interval]) -> Interval:
 
 
 def _distinct_tokens(sources: Sequence[SourcePreview], duplicates: Duplicates) -> Interval | None:
-    """Tokens of all sources without what exact duplicates take, as far as those are known; None where one is unmeasured."""
+    """Tokens of all sources without what exact duplicates take, as far as those are known; None
+    where one is unmeasured.
+    """
     known = [source.tokens for source in sources if source.tokens is not None]
     if len(known) < len(sources) or not known:
         return None
@@ -148,7 +188,11 @@ def _bytes_per_token(sources: Sequence[SourcePreview]) -> Interval | None:
     rates = [(source.text_bytes * source.weight, source.bytes_per_token) for source in sources]
     tokens = [inverse(text_bytes, rate) for text_bytes, rate in rates if text_bytes]
     known = [each for each in tokens if each is not None]
-    return inverse(sum(text_bytes for text_bytes, _ in rates), added(known)) if known and len(known) == len(tokens) else None
+    return (
+        inverse(sum(text_bytes for text_bytes, _ in rates), added(known))
+        if known and len(known) == len(tokens)
+        else None
+    )
 
 
 def _share(share: float | None, duplicates: Duplicates) -> Interval | None:
@@ -163,7 +207,11 @@ def _lenient(bound: Bound, vocab_size: int) -> bool:
 
 
 def _forecast(bound: Bound, measured: Interval | None, blocks: bool) -> Forecast:
-    sampled = bound.check in ("duplicate_documents", "near_duplicate_documents") and measured and measured.high > measured.low
+    sampled = (
+        bound.check in ("duplicate_documents", "near_duplicate_documents")
+        and measured
+        and measured.high > measured.low
+    )
     if measured is None or (sampled and bound.status(measured.low) == "pass"):
         status: Status = "unmeasured"
     else:
@@ -171,7 +219,9 @@ def _forecast(bound: Bound, measured: Interval | None, blocks: bool) -> Forecast
         status = _worst([bound.status(end) for end in ends])
     if status == "block" and not (blocks or bound.always):
         status = "warn"
-    return Forecast(check=bound.check, status=status, measured=measured, unit=bound.unit, bound=bound.text())
+    return Forecast(
+        check=bound.check, status=status, measured=measured, unit=bound.unit, bound=bound.text()
+    )
 
 
 def _worst(statuses: Sequence[Status]) -> Status:
@@ -193,7 +243,13 @@ def percent_text(share: float) -> str:
 def _range_text(least: float | None, most: float | None, shown: Callable[[float], str]) -> str:
     if least is not None and most is not None:
         return f"{shown(least)} to {shown(most)}"
-    return f">= {shown(least)}" if least is not None else f"<= {shown(most)}" if most is not None else ""
+    return (
+        f">= {shown(least)}"
+        if least is not None
+        else f"<= {shown(most)}"
+        if most is not None
+        else ""
+    )
 
 
 def _verdict(
@@ -209,7 +265,10 @@ def _verdict(
     if train is None or epochs is None:
         return "unmeasured: the sample holds too little text"
     if epochs.value < EPOCHS_LEAST:
-        return f"too large: {1 - epochs.value:.0%} of the text would never be read; preflight will warn"
+        return (
+            f"too large: {1 - epochs.value:.0%} of the text would never be read; preflight will"
+            " warn"
+        )
     unread = max(0.0, 1 - epochs.value)
     enough = f"; {unread:.0%} of the text would never be read" if unread >= 0.005 else ""
     if max(planned, target) / train.low <= EPOCHS_WARN:
@@ -222,13 +281,25 @@ def _verdict(
         remedy += f"; {label} was imported whole, so they must come from another dataset"
     will = f"preflight will {status}"
     if epochs.high <= EPOCHS_WARN:
-        return f"enough for the plan{enough}; but {target / train.value:.3g} epochs to the target tokens: {will}; {remedy}"
-    return f"{'too small' if max(planned, target) / train.low > EPOCHS_BLOCK else 'small'}: {will}; {remedy}"
+        return (
+            f"enough for the plan{enough}; but {target / train.value:.3g} epochs to the target"
+            f" tokens: {will}; {remedy}"
+        )
+    return (
+        f"{'too small' if max(planned, target) / train.low > EPOCHS_BLOCK else 'small'}: {will};"
+        f" {remedy}"
+    )
 
 
 def _growing(sources: Sequence[SourcePreview], loaded: Sequence[LoadedSource]) -> int:
-    """The source to import more of: the largest whose dataset had more rows to give, else the largest."""
-    open_ones = [n for n, source in enumerate(loaded) if _report(source) is not None and not _is_used_up(source)]
+    """The source to import more of: the largest whose dataset had more rows to give, else the
+    largest.
+    """
+    open_ones = [
+        n
+        for n, source in enumerate(loaded)
+        if _report(source) is not None and not _is_used_up(source)
+    ]
     candidates = open_ones or range(len(sources))
     return max(candidates, key=lambda number: _token_count(sources[number]))
 
@@ -245,34 +316,58 @@ def _token_count(source: SourcePreview) -> float:
 
 def _missing_documents(source: SourcePreview, planned: int, target: int, train: Interval) -> int:
     a_document = _token_count(source) / source.documents if source.documents else 0.0
-    return round_up((max(planned, target) / EPOCHS_WARN - train.low) / a_document) if a_document else 0
+    return (
+        round_up((max(planned, target) / EPOCHS_WARN - train.low) / a_document) if a_document else 0
+    )
 
 
 def _advice(
-    sources: Sequence[SourcePreview], loaded: Sequence[LoadedSource], planned: int, target: int, train: Interval | None
+    sources: Sequence[SourcePreview],
+    loaded: Sequence[LoadedSource],
+    planned: int,
+    target: int,
+    train: Interval | None,
 ) -> list[ImportAdvice]:
-    """For a pack that is too small: more rows of one source. For one that is too large: fewer of each, so that the mix stays."""
+    """For a pack that is too small: more rows of one source.
+
+    For one that is too large: fewer of each, so that the mix stays.
+    """
     epochs = inverse(planned, train)
     if train is None or epochs is None:
         return []
     if max(planned, target) / train.low > EPOCHS_WARN:
         number = _growing(sources, loaded)
-        return _advised(sources[number], loaded[number], more=_missing_documents(sources[number], planned, target, train))
+        return _advised(
+            sources[number],
+            loaded[number],
+            more=_missing_documents(sources[number], planned, target, train),
+        )
     if epochs.value < EPOCHS_LEAST:
         pairs = zip(sources, loaded, strict=True)
-        return [one for source, place in pairs for one in _advised(source, place, factor=epochs.high)]
+        return [
+            one for source, place in pairs for one in _advised(source, place, factor=epochs.high)
+        ]
     return []
 
 
-def _advised(source: SourcePreview, loaded: LoadedSource, *, more: int = 0, factor: float = 1.0) -> list[ImportAdvice]:
-    """The import with rows for `more` documents, or with `factor` of its rows. Nothing for a source that no import made, or
-    of which there is no more."""
+def _advised(
+    source: SourcePreview, loaded: LoadedSource, *, more: int = 0, factor: float = 1.0
+) -> list[ImportAdvice]:
+    """The import with rows for `more` documents, or with `factor` of its rows. Nothing for a source
+    that no import made, or of which there is no more."""
     report = _report(loaded)
     if report is None or not report.rows_written or (more and _is_used_up(loaded)):
         return []
     a_document = report.rows_seen / report.rows_written
     rows = round_up((report.rows_seen + more * a_document) * factor)
-    return [ImportAdvice(source=source.label, rows_now=report.rows_seen, max_rows=rows, command=_command(loaded, report, rows))]
+    return [
+        ImportAdvice(
+            source=source.label,
+            rows_now=report.rows_seen,
+            max_rows=rows,
+            command=_command(loaded, report, rows),
+        )
+    ]
 
 
 def round_up(number: float) -> int:
@@ -308,7 +403,9 @@ def _command(source: LoadedSource, report: ImportReport, max_rows: int) -> str:
 
 
 def _dataset(report: ImportReport, report_path: Path) -> str:
-    """The dataset as the command names it: of local files their place, which only the import's observation states."""
+    """The dataset as the command names it: of local files their place, which only the import's
+    observation states.
+    """
     observed = report_path.with_name(f"{report_path.stem}.observed.json")
     if report.kind == "hub" or not observed.is_file():
         return report.dataset

@@ -1,9 +1,10 @@
 """The most repeated lines of many documents, in bounded memory and with a bounded error.
 
-A line counts once for each document that holds it. Lines of LINE_CHARACTERS characters after stripping take part: shorter
-ones repeat by chance, longer ones are whole texts. When more than twice `capacity` lines are held, the smallest counts are
-taken off all and what falls to zero is forgotten (Misra and Gries, in batches): a kept count is too low by at most `error`,
-and every line in more than `error` documents is kept. Does not see lines that differ in one character.
+A line counts once for each document that holds it. Lines of LINE_CHARACTERS characters after
+stripping take part: shorter ones repeat by chance, longer ones are whole texts. When more than
+twice `capacity` lines are held, the smallest counts are taken off all and what falls to zero is
+forgotten (Misra and Gries, in batches): a kept count is too low by at most `error`, and every line
+in more than `error` documents is kept. Does not see lines that differ in one character.
 """
 
 from __future__ import annotations
@@ -35,15 +36,28 @@ class LineCounter:
             self._prune()
 
     def most_repeated(self, count: int) -> list[RepeatedLine]:
-        """The lines in the most documents, at least LEAST_DOCUMENTS; equal ones in alphabetical order."""
-        repeated = [(found, line) for line, found in self._counts.items() if found >= max(LEAST_DOCUMENTS, 2 * self.error)]
+        """The lines in the most documents, at least LEAST_DOCUMENTS; equal ones in alphabetical
+        order.
+        """
+        repeated = [
+            (found, line)
+            for line, found in self._counts.items()
+            if found >= max(LEAST_DOCUMENTS, 2 * self.error)
+        ]
         repeated.sort(key=lambda item: (-item[0], item[1]))
         return [
-            RepeatedLine(line=line, documents=found, documents_at_most=found + self.error, share=found / self.documents)
+            RepeatedLine(
+                line=line,
+                documents=found,
+                documents_at_most=found + self.error,
+                share=found / self.documents,
+            )
             for found, line in repeated[:count]
         ]
 
     def _prune(self) -> None:
         taken = sorted(self._counts.values(), reverse=True)[self.capacity]
-        self._counts = {line: found - taken for line, found in self._counts.items() if found > taken}
+        self._counts = {
+            line: found - taken for line, found in self._counts.items() if found > taken
+        }
         self.error += taken

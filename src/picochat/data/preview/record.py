@@ -1,7 +1,9 @@
-"""What a preview says, as typed records: the facts that the terminal, the page and `--json` show. Nothing here measures.
+"""What a preview says, as typed records: the facts that the terminal, the page and `--json` show.
+Nothing here measures.
 
-Every number carries its basis: `exact` and `complete` where all was read, else an interval or a sentence that says what the
-number was taken from. Optional values are None where they were not measured, never 0.
+Every number carries its basis: `exact` and `complete` where all was read, else an interval or a
+sentence that says what the number was taken from. Optional values are None where they were not
+measured, never 0.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ Status = Literal["pass", "warn", "block", "unmeasured"]
 
 
 class Interval(Record):
-    """A value with the 95% interval of its sampling error. `low` = `high` = `value` where everything was counted."""
+    """A value with the 95% interval of its sampling error.
+
+    `low` = `high` = `value` where everything was counted.
+    """
 
     value: float
     low: float
@@ -61,7 +66,10 @@ class LanguageMix(Record):
 
 
 class SourcePreview(Record):
-    """One source. `exact`: documents and text_bytes were counted, not scaled up. Lengths are in characters."""
+    """One source.
+
+    `exact`: documents and text_bytes were counted, not scaled up. Lengths are in characters.
+    """
 
     label: str
     origin: str
@@ -83,7 +91,9 @@ class SourcePreview(Record):
     characters: dict[str, float] = Field(description="kind of character -> share of the characters")
     languages: LanguageMix | None
     bytes_per_token: Interval | None
-    tokens: Interval | None = Field(description="with the weight, and one more for each document: the one that opens it")
+    tokens: Interval | None = Field(
+        description="with the weight, and one more for each document: the one that opens it"
+    )
     repeated_lines: list[RepeatedLine]
     shown: list[ShownDocument]
 
@@ -99,7 +109,9 @@ class ClusterText(Record):
 
 
 class DuplicateCluster(Record):
-    """Documents with the same or nearly the same text; the first two are shown, of equal ones the first."""
+    """Documents with the same or nearly the same text; the first two are shown, of equal ones the
+    first.
+    """
 
     kind: Literal["exact", "near"]
     documents: int
@@ -107,7 +119,10 @@ class DuplicateCluster(Record):
 
 
 class Duplicates(Record):
-    """`complete`: every document was compared with every other. Otherwise the shares are those of a sample, and far too low."""
+    """`complete`: every document was compared with every other.
+
+    Otherwise the shares are those of a sample, and far too low.
+    """
 
     complete: bool
     basis: str
@@ -142,7 +157,10 @@ class ImportAdvice(Record):
 
 
 class ScaleFit(Record):
-    """What the pack means for a scale. `epochs`: planned tokens over the tokens of the training split; None: unmeasured."""
+    """What the pack means for a scale.
+
+    `epochs`: planned tokens over the tokens of the training split; None: unmeasured.
+    """
 
     scale: str
     profile: str
@@ -161,11 +179,16 @@ class ScaleFit(Record):
 class ConversationPart(Record):
     role: str
     text: str
-    trained: bool = Field(description="whether the loss counts this text: only what the assistant says")
+    trained: bool = Field(
+        description="whether the loss counts this text: only what the assistant says"
+    )
 
 
 class RowsPreview(Record):
-    """Rows of an SFT or eval file. `conversations`: some of them, spread over the file; only SFT rows are shown."""
+    """Rows of an SFT or eval file.
+
+    `conversations`: some of them, spread over the file; only SFT rows are shown.
+    """
 
     state: str
     rows: int

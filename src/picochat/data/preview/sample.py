@@ -1,9 +1,10 @@
-"""The texts that a preview looks at: all of a small pack, a bounded sample of a large one, spread over files and row groups.
+"""The texts that a preview looks at: all of a small pack, a bounded sample of a large one, spread
+over files and row groups.
 
-A small pack (WHOLE_BYTES) is read as a whole. Of a larger one every source gives a share of the budget, from up to
-SAMPLE_FILES files that lie evenly over it, and of a parquet file from up to SAMPLE_GROUPS row groups; of other files the
-beginning. Holds the texts it took, so at most some 200 MB. Not for statistics of rare things: a sample sees a pair of
-duplicates only where it holds both.
+A small pack (WHOLE_BYTES) is read as a whole. Of a larger one every source gives a share of the
+budget, from up to SAMPLE_FILES files that lie evenly over it, and of a parquet file from up to
+SAMPLE_GROUPS row groups; of other files the beginning. Holds the texts it took, so at most some 200
+MB. Not for statistics of rare things: a sample sees a pair of duplicates only where it holds both.
 """
 
 from __future__ import annotations
@@ -28,14 +29,18 @@ WHOLE_BYTES = 50_000_000
 SAMPLE_FILES = 24  # of one source
 SAMPLE_GROUPS = 8  # of one parquet file
 NEARLY_ALL = 1 - 1e-9
-EXPANSION = 4  # text that a pack counted as whole may hold for each byte of its files, before reading stops
+EXPANSION = (
+    4  # text that a pack counted as whole may hold for each byte of its files, before reading stops
+)
 
 T = TypeVar("T")
 
 
 @dataclass
 class SourceSample:
-    """Texts of one source with their ids and the number of the file each came from, and how much of the source that was."""
+    """Texts of one source with their ids and the number of the file each came from, and how much of
+    the source that was.
+    """
 
     source: LoadedSource
     min_chars: int
@@ -50,7 +55,11 @@ class SourceSample:
     def spread(self, count: int) -> list[int]:
         """At most `count` positions that lie evenly over the texts."""
         total = len(self.texts)
-        return [number * total // count for number in range(count)] if total > count else list(range(total))
+        return (
+            [number * total // count for number in range(count)]
+            if total > count
+            else list(range(total))
+        )
 
     def chosen(self, count: int, seed: int) -> list[int]:
         """At most `count` positions at random; the same for the same seed and label."""
@@ -59,14 +68,22 @@ class SourceSample:
 
 
 def read_sample(
-    sources: Sequence[LoadedSource], data: DataConfig, sample_bytes: int = SAMPLE_BYTES, whole_bytes: int = WHOLE_BYTES
+    sources: Sequence[LoadedSource],
+    data: DataConfig,
+    sample_bytes: int = SAMPLE_BYTES,
+    whole_bytes: int = WHOLE_BYTES,
 ) -> list[SourceSample]:
-    """A sample of every source, or all of each where they hold at most `whole_bytes`. Raises BadInput for a broken file."""
+    """A sample of every source, or all of each where they hold at most `whole_bytes`.
+
+    Raises BadInput for a broken file.
+    """
     sizes = [sum(_text_sizes(source)) for source in sources]
     whole = sum(sizes) <= whole_bytes
     budgets = [size * EXPANSION for size in sizes] if whole else share_budget(sizes, sample_bytes)
     samples: list[SourceSample] = []
-    with Progress("read text" if whole else "read sample", sum(sizes if whole else budgets) / 1e6, "MB") as progress:
+    with Progress(
+        "read text" if whole else "read sample", sum(sizes if whole else budgets) / 1e6, "MB"
+    ) as progress:
         for source, budget in zip(sources, budgets, strict=True):
             samples.append(_read_source(source, budget, data, progress))
     return samples
@@ -92,11 +109,17 @@ def usable(row_text: object, min_chars: int) -> tuple[str, str | None]:
 
 def _text_sizes(source: LoadedSource) -> list[int]:
     """Of each file: text bytes where the manifest states them, else its own."""
-    stated = {shard.name: shard.text_bytes for shard in source.manifest.shards} if source.manifest else {}
+    stated = (
+        {shard.name: shard.text_bytes for shard in source.manifest.shards}
+        if source.manifest
+        else {}
+    )
     return [max(1, stated.get(file.name, file.bytes)) for file in source.files]
 
 
-def _read_source(source: LoadedSource, budget: int, data: DataConfig, progress: Progress) -> SourceSample:
+def _read_source(
+    source: LoadedSource, budget: int, data: DataConfig, progress: Progress
+) -> SourceSample:
     sample = SourceSample(source, source.least_chars(data.min_chars))
     sizes = _text_sizes(source)
     whole = sum(sizes) <= budget
@@ -105,7 +128,8 @@ def _read_source(source: LoadedSource, budget: int, data: DataConfig, progress: 
     sample.complete = whole
     taken = passed = 0
     for number in numbers:
-        # The same share of every file, not the same bytes: else short documents would be over-represented.
+        # The same share of every file, not the same bytes: else short documents would be
+        # over-represented.
         passed += sizes[number]
         until = budget if whole else budget * passed // chosen_bytes
         part, read_all = _read_file(sample, number, source.files[number], until - taken, whole)
@@ -116,11 +140,20 @@ def _read_source(source: LoadedSource, budget: int, data: DataConfig, progress: 
 
 
 def _evenly(items: Sequence[T], count: int) -> list[T]:
-    return [items[number * len(items) // count] for number in range(count)] if len(items) > count else list(items)
+    return (
+        [items[number * len(items) // count] for number in range(count)]
+        if len(items) > count
+        else list(items)
+    )
 
 
-def _read_file(sample: SourceSample, number: int, file: SourceFile, budget: int, whole: bool) -> tuple[int, bool]:
-    """(text bytes taken, whether the whole file was read). Adds how many of the file's bytes that took."""
+def _read_file(
+    sample: SourceSample, number: int, file: SourceFile, budget: int, whole: bool
+) -> tuple[int, bool]:
+    """(text bytes taken, whether the whole file was read).
+
+    Adds how many of the file's bytes that took.
+    """
     path = file_path(sample.source.path, file.name)
     try:
         stream = path.open("rb")
@@ -138,9 +171,17 @@ def _read_file(sample: SourceSample, number: int, file: SourceFile, budget: int,
 
 
 def _read_parquet(
-    sample: SourceSample, number: int, stream: BinaryIO, path: Path, file: SourceFile, budget: int, whole: bool
+    sample: SourceSample,
+    number: int,
+    stream: BinaryIO,
+    path: Path,
+    file: SourceFile,
+    budget: int,
+    whole: bool,
 ) -> tuple[int, float]:
-    """(text bytes taken, share of the file's rows that were read): from groups that lie evenly over the file."""
+    """(text bytes taken, share of the file's rows that were read): from groups that lie evenly over
+    the file.
+    """
     metadata = parquet_metadata(stream, str(path))
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     groups = list(range(len(sizes))) if whole else _evenly(range(len(sizes)), SAMPLE_GROUPS)
@@ -148,18 +189,31 @@ def _read_parquet(
     for place, group in enumerate(groups):
         first_row = sum(sizes[:group])
         batches = read_row_group(
-            stream, str(path), sample.source.text_column, group, metadata, first_row=first_row, id_column="id", whole=False
+            stream,
+            str(path),
+            sample.source.text_column,
+            group,
+            metadata,
+            first_row=first_row,
+            id_column="id",
+            whole=False,
         )
         rows = (row for batch in batches for row in batch.rows())
         left = budget - taken
-        part, count, _ = _take(sample, number, file.name, rows, left if whole else left // (len(groups) - place))
+        part, count, _ = _take(
+            sample, number, file.name, rows, left if whole else left // (len(groups) - place)
+        )
         taken += part
         rows_read += count
     return taken, rows_read / metadata.num_rows if metadata.num_rows else 1.0
 
 
-def _take(sample: SourceSample, number: int, name: str, rows: Iterator[Row], budget: int) -> tuple[int, int, bool]:
-    """(text bytes taken, rows read, whether the rows came to their end): usable texts until the budget is reached."""
+def _take(
+    sample: SourceSample, number: int, name: str, rows: Iterator[Row], budget: int
+) -> tuple[int, int, bool]:
+    """(text bytes taken, rows read, whether the rows came to their end): usable texts until the
+    budget is reached.
+    """
     taken = count = 0
     for row in rows:
         if taken >= budget:
@@ -179,10 +233,11 @@ def _take(sample: SourceSample, number: int, name: str, rows: Iterator[Row], bud
 
 
 def parquet_totals(source: LoadedSource) -> tuple[int, int] | None:
-    """(rows, about how many text bytes) of a source of parquet files, as their footers state them; None for other sources.
+    """(rows, about how many text bytes) of a source of parquet files, as their footers state them;
+    None for other sources.
 
-    The bytes are the column's before compression, without the four that state each text's length. Texts that repeat in a
-    row group may count once, where the writer kept a dictionary.
+    The bytes are the column's before compression, without the four that state each text's length.
+    Texts that repeat in a row group may count once, where the writer kept a dictionary.
     """
     if not all(format_of(file.name) == "parquet" for file in source.files):
         return None
@@ -193,6 +248,10 @@ def parquet_totals(source: LoadedSource) -> tuple[int, int] | None:
             metadata = parquet_metadata(stream, str(path))
         rows += metadata.num_rows
         for group in range(metadata.num_row_groups):
-            chunks = (metadata.row_group(group).column(number) for number in range(metadata.num_columns))
-            column_bytes += sum(c.total_uncompressed_size for c in chunks if c.path_in_schema == source.text_column)
+            chunks = (
+                metadata.row_group(group).column(number) for number in range(metadata.num_columns)
+            )
+            column_bytes += sum(
+                c.total_uncompressed_size for c in chunks if c.path_in_schema == source.text_column
+            )
     return rows, max(0, column_bytes - 4 * rows)

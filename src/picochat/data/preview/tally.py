@@ -1,7 +1,9 @@
-"""What is counted of every text that a preview reads: lengths, bytes, repeated lines, and rows that are not read.
+"""What is counted of every text that a preview reads: lengths, bytes, repeated lines, and rows that
+are not read.
 
-The same tally serves a sample and a pass over all files. Memory: 8 bytes a document for its length, and the bounded
-counter of lines; the texts themselves only pass by, but for the few that somebody asked for by id.
+The same tally serves a sample and a pass over all files. Memory: 8 bytes a document for its length,
+and the bounded counter of lines; the texts themselves only pass by, but for the few that somebody
+asked for by id.
 """
 
 from __future__ import annotations
@@ -52,7 +54,10 @@ def tally_samples(samples: Sequence[SourceSample]) -> list[SourceTally]:
 def tally_files(
     sources: Sequence[LoadedSource], data: DataConfig, wanted: Collection[str]
 ) -> tuple[list[SourceTally], dict[str, str]]:
-    """(counts of every text of every source, the texts of the wanted ids). Raises BadInput where a file is broken."""
+    """(counts of every text of every source, the texts of the wanted ids).
+
+    Raises BadInput where a file is broken.
+    """
     tallies: list[SourceTally] = []
     texts: dict[str, str] = {}
     total = sum(file.bytes for source in sources for file in source.files)
@@ -61,13 +66,22 @@ def tally_files(
             tally = SourceTally(_line_counter(len(sources)))
             tallies.append(tally)
             for file in source.files:
-                _tally_file(source, file.name, source.least_chars(data.min_chars), tally, wanted, texts)
-                progress.advance(file.bytes / 1e6, f"{tally.documents:,} documents of {source.label}")
+                _tally_file(
+                    source, file.name, source.least_chars(data.min_chars), tally, wanted, texts
+                )
+                progress.advance(
+                    file.bytes / 1e6, f"{tally.documents:,} documents of {source.label}"
+                )
     return tallies, texts
 
 
 def _tally_file(
-    source: LoadedSource, name: str, min_chars: int, tally: SourceTally, wanted: Collection[str], texts: dict[str, str]
+    source: LoadedSource,
+    name: str,
+    min_chars: int,
+    tally: SourceTally,
+    wanted: Collection[str],
+    texts: dict[str, str],
 ) -> None:
     for row in read_source_file(source.path, name, source.text_column):
         problem = row.problem or ("below_min_chars" if len(row.text) < min_chars else None)

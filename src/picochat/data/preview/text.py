@@ -1,8 +1,10 @@
-"""What texts look like: lengths, languages, scripts, kinds of characters, and text made safe to show.
+"""What texts look like: lengths, languages, scripts, kinds of characters, and text made safe to
+show.
 
-Languages come from `py3langid`, a model of letter sequences; where it is not installed they are not measured. It is asked
-about the middle of some documents, because a page's head is often a menu. Close languages (Norwegian and Danish, Serbian
-and Croatian) are mixed up now and then, and code or tables count as some language. See docs/decisions/0016.
+Languages come from `py3langid`, a model of letter sequences; where it is not installed they are not
+measured. It is asked about the middle of some documents, because a page's head is often a menu.
+Close languages (Norwegian and Danish, Serbian and Croatian) are mixed up now and then, and code or
+tables count as some language. See docs/decisions/0016.
 """
 
 from __future__ import annotations
@@ -27,30 +29,52 @@ LEAST_LETTERS = 40  # fewer say too little about a language
 LEAST_CONFIDENCE = 0.5
 SHOWN_SCRIPTS = 5
 SHOWN_LANGUAGES = 8
-KINDS = {"L": "letters", "N": "digits", "Z": "spaces", "P": "punctuation", "S": "symbols", "M": "marks", "C": "control"}
+KINDS = {
+    "L": "letters",
+    "N": "digits",
+    "Z": "spaces",
+    "P": "punctuation",
+    "S": "symbols",
+    "M": "marks",
+    "C": "control",
+}
 
 Identify = Callable[[str], tuple[str, float]]
 
 
 def length_histogram(lengths: Sequence[int]) -> list[LengthBin]:
-    """Documents by length in bins that grow by a constant factor, from the first that holds one to the last, without gaps."""
+    """Documents by length in bins that grow by a constant factor, from the first that holds one to
+    the last, without gaps.
+    """
     if not len(lengths):
         return []
     edges = bin_edges(max(lengths))
-    counts, _ = np.histogram(np.asarray(lengths, dtype=np.int64), bins=[*edges[:-1], edges[-1] - 0.5])
+    counts, _ = np.histogram(
+        np.asarray(lengths, dtype=np.int64), bins=[*edges[:-1], edges[-1] - 0.5]
+    )
     present = np.flatnonzero(counts)
     return [
-        LengthBin(from_characters=edges[number], to_characters=edges[number + 1], documents=int(counts[number]))
+        LengthBin(
+            from_characters=edges[number],
+            to_characters=edges[number + 1],
+            documents=int(counts[number]),
+        )
         for number in range(present[0], present[-1] + 1)
     ]
 
 
 def length_percentiles(lengths: Sequence[int]) -> dict[str, float]:
-    return {f"p{p}": float(np.percentile(np.asarray(lengths), p)) for p in PERCENTILES} if len(lengths) else {}
+    return (
+        {f"p{p}": float(np.percentile(np.asarray(lengths), p)) for p in PERCENTILES}
+        if len(lengths)
+        else {}
+    )
 
 
 def bin_edges(most: int) -> list[int]:
-    """1, 2, 3, 4, 6, 7, 10, 13, 18 ... until one is larger than `most`: BINS_PER_DECADE in each power of ten, rounded."""
+    """1, 2, 3, 4, 6, 7, 10, 13, 18 ... until one is larger than `most`: BINS_PER_DECADE in each
+    power of ten, rounded.
+    """
     edges: list[int] = []
     number = 0
     while not edges or edges[-1] <= most:
@@ -63,7 +87,10 @@ def bin_edges(most: int) -> list[int]:
 
 @lru_cache(maxsize=1)
 def load_identifier() -> Identify | None:
-    """A function from text to (language code, confidence); None where `py3langid` is not installed. Kept: loading takes a second."""
+    """A function from text to (language code, confidence); None where `py3langid` is not installed.
+
+    Kept: loading takes a second.
+    """
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -93,11 +120,15 @@ def language_mix(texts: Iterable[str], identify: Identify) -> LanguageMix:
     shares = {language: count / whole for language, count in ranked[:SHOWN_LANGUAGES]}
     if len(ranked) > SHOWN_LANGUAGES:
         shares["other"] = sum(count for _, count in ranked[SHOWN_LANGUAGES:]) / whole
-    return LanguageMix(documents=documents, shares=shares, too_short=too_short / whole, unsure=unsure / whole)
+    return LanguageMix(
+        documents=documents, shares=shares, too_short=too_short / whole, unsure=unsure / whole
+    )
 
 
 def character_mix(texts: Iterable[str]) -> tuple[float | None, dict[str, float], dict[str, float]]:
-    """(share of ASCII among letters, script -> share of letters, kind -> share of characters), from the heads of the texts."""
+    """(share of ASCII among letters, script -> share of letters, kind -> share of characters), from
+    the heads of the texts.
+    """
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text[:SCRIPT_CHARACTERS])
@@ -113,7 +144,11 @@ def character_mix(texts: Iterable[str]) -> tuple[float | None, dict[str, float],
     letters, characters = sum(scripts.values()), sum(kinds.values())
     if not letters:
         return None, {}, _shares(kinds, characters, len(KINDS))
-    return ascii_letters / letters, _shares(scripts, letters, SHOWN_SCRIPTS), _shares(kinds, characters, len(KINDS))
+    return (
+        ascii_letters / letters,
+        _shares(scripts, letters, SHOWN_SCRIPTS),
+        _shares(kinds, characters, len(KINDS)),
+    )
 
 
 def _shares(counts: Counter[str], whole: int, most: int) -> dict[str, float]:
@@ -128,5 +163,7 @@ def _kind(character: str) -> str:
 
 @lru_cache(maxsize=100_000)
 def _script(character: str) -> str | None:
-    """The first word of a letter's Unicode name (LATIN, CYRILLIC, CJK ...); None for what is no letter."""
+    """The first word of a letter's Unicode name (LATIN, CYRILLIC, CJK ...); None for what is no
+    letter.
+    """
     return unicodedata.name(character, "UNNAMED").split()[0] if character.isalpha() else None

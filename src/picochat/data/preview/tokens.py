@@ -1,9 +1,10 @@
-"""Bytes per token of every source, measured with a tokenizer that is trained on the sample, with a 95% interval.
+"""Bytes per token of every source, measured with a tokenizer that is trained on the sample, with a
+95% interval.
 
-The tokenizer is trained on nine tenths of the sampled documents, mixed as the pack mixes its sources, and measured on the
-other tenth. The interval is that of sampling (a ratio estimator over files, or over documents where there are few files);
-it says nothing about the other difference: the run trains its tokenizer on more text, which gives about 1% fewer tokens
-(docs/decisions/0016).
+The tokenizer is trained on nine tenths of the sampled documents, mixed as the pack mixes its
+sources, and measured on the other tenth. The interval is that of sampling (a ratio estimator over
+files, or over documents where there are few files); it says nothing about the other difference: the
+run trains its tokenizer on more text, which gives about 1% fewer tokens (docs/decisions/0016).
 """
 
 from __future__ import annotations
@@ -41,10 +42,16 @@ class Piece(NamedTuple):
 def bytes_per_token(
     samples: Sequence[SourceSample], mix: Sequence[float], vocab_size: int
 ) -> tuple[list[Interval | None], str]:
-    """(bytes per token of each source, what that was measured with). `mix`: text of each source in the pack, in any unit."""
+    """(bytes per token of each source, what that was measured with).
+
+    `mix`: text of each source in the pack, in any unit.
+    """
     pieces = [_pieces(sample) for sample in samples]
     whole = sum(mix)
-    parts = [_trained(each, TRAINED_BYTES * part / whole if whole else 0.0) for each, part in zip(pieces, mix, strict=True)]
+    parts = [
+        _trained(each, TRAINED_BYTES * part / whole if whole else 0.0)
+        for each, part in zip(pieces, mix, strict=True)
+    ]
     trained = [text for part in parts for text in part]
     if not trained:
         return [None] * len(samples), "not measured: too few documents"
@@ -52,8 +59,9 @@ def bytes_per_token(
     rates = [_measured_rate(each, tokenizer) for each in pieces]
     trained_bytes = byte_quantity(sum(len(text.encode()) for text in trained))
     basis = (
-        f"by a byte-level BPE of {tokenizer.get_vocab_size():,}, trained on {trained_bytes} of this text and measured on other "
-        "documents of it; 95% intervals. The run trains its own on more text and needs about 1% fewer tokens"
+        f"by a byte-level BPE of {tokenizer.get_vocab_size():,}, trained on {trained_bytes} of this"
+        " text and measured on other documents of it; 95% intervals. The run trains its own on"
+        " more text and needs about 1% fewer tokens"
     )
     return rates, basis
 
@@ -64,18 +72,27 @@ def train_byte_bpe(texts: Sequence[str], vocab_size: int) -> Tokenizer:
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
-def ratio_interval(numerators: Sequence[float], denominators: Sequence[float], groups: Sequence[int]) -> Interval | None:
-    """sum(numerators) / sum(denominators) with its 95% interval; None where fewer than two groups leave the error unknown.
+def ratio_interval(
+    numerators: Sequence[float], denominators: Sequence[float], groups: Sequence[int]
+) -> Interval | None:
+    """sum(numerators) / sum(denominators) with its 95% interval; None where fewer than two groups
+    leave the error unknown.
 
-    Linearized ratio estimator (Cochran, Sampling Techniques, 6.13) over the groups, with the t quantile of their number.
+    Linearized ratio estimator (Cochran, Sampling Techniques, 6.13) over the groups, with the t
+    quantile of their number.
     """
     above, below = np.array(numerators, dtype=float), np.array(denominators, dtype=float)
     if len(set(groups)) < 2 or not below.sum():
@@ -90,7 +107,9 @@ def ratio_interval(numerators: Sequence[float], denominators: Sequence[float], g
 
 
 def t_quantile(degrees: int) -> float:
-    """97.5% quantile of Student's t, by its expansion in 1/degrees (Abramowitz and Stegun, 26.7.5); within 6% from 2 up."""
+    """97.5% quantile of Student's t, by its expansion in 1/degrees (Abramowitz and Stegun, 26.7.5);
+    within 6% from 2 up.
+    """
     z = NORMAL_95
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
@@ -99,7 +118,9 @@ def t_quantile(degrees: int) -> float:
 
 
 def _pieces(sample: SourceSample) -> list[Piece]:
-    """The sampled documents, long ones in parts, so that one book can be trained on and measured too."""
+    """The sampled documents, long ones in parts, so that one book can be trained on and measured
+    too.
+    """
     pieces: list[Piece] = []
     for number, text in enumerate(sample.texts):
         for start in range(0, len(text), PIECE_CHARACTERS):
@@ -126,7 +147,9 @@ def _measured_rate(pieces: Sequence[Piece], tokenizer: Tokenizer) -> Interval | 
     measured = pieces[:: _every(pieces)]
     there = sum(piece.text_bytes for piece in measured)
     measured = measured[:: max(1, math.ceil(there / MEASURED_BYTES))]
-    encoded = tokenizer.encode_batch_fast([piece.text for piece in measured], add_special_tokens=False)
+    encoded = tokenizer.encode_batch_fast(
+        [piece.text for piece in measured], add_special_tokens=False
+    )
     tokens = [len(found.ids) for found in encoded]
     return ratio_interval([piece.text_bytes for piece in measured], tokens, _groups(measured))
 
