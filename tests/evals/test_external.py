@@ -27,7 +27,7 @@ from picochat.model.sampling import continuation_log_likelihoods
 from picochat.release.hf import ExportRequest, export_hf
 from picochat.tokens.tokenizer import Tokenizer
 from tests.data.benchmarks.builders import arc_rows, hellaswag_rows, write_lines
-from tests.release.export_builders import (
+from tests.export_builders import (
     MODEL,
     make_checkpoint,
     make_model,

@@ -12,7 +12,7 @@ import pytest
 from picochat.data.benchmarks.stage import BenchmarkItem
 from picochat.evals.external_scores import external_scores_of, is_right, is_right_norm
 from picochat.evals.record import ExternalAsked
-from picochat.rundir import ExternalScore
+from picochat.facts import ExternalScore
 from tests.builders import make_benchmark_facts, make_benchmark_items, make_external_answers
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from picochat.data.benchmarks.stage import BenchmarkItem
 from picochat.evals.intervals import rate
 from picochat.evals.record import ExternalAsked
-from picochat.rundir import BenchmarkFacts, ExternalScore, Rate
+from picochat.facts import BenchmarkFacts, ExternalScore, Rate
 
 LogLikelihoods = Sequence[float]
 Rule = Callable[[BenchmarkItem, LogLikelihoods], bool]

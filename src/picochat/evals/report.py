@@ -31,7 +31,7 @@ from picochat.evals.external_scores import external_scores_of
 from picochat.evals.ngram import ngram_bits_per_byte
 from picochat.evals.record import Asked, ExternalAsked, Measured, Memorization
 from picochat.evals.scores import judge, scores_of
-from picochat.rundir import (
+from picochat.facts import (
     BenchmarksFacts,
     ExternalScore,
     HonestyFacts,

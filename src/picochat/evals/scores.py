@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from picochat.core.records import Record
 from picochat.evals.intervals import rate
 from picochat.evals.record import Asked, Measured, Memorization
-from picochat.rundir import ExternalScore, Rate, ScoresFacts, SkillScore
+from picochat.facts import ExternalScore, Rate, ScoresFacts, SkillScore
 from picochat.skills.mixture import SKILLS
 from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import (

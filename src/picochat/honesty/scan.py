@@ -20,6 +20,7 @@ from picochat.core.machine import usable_cores
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import read_jsonl, write_atomic, write_json, write_jsonl
 from picochat.data.benchmarks.layouts import BenchmarkRow
+from picochat.facts import BenchmarksFacts, CorpusFacts, HonestyFacts, PracticeFacts, facts_of
 from picochat.honesty.index import Index, build_index
 from picochat.honesty.items import ScanItem, Words, item_of_row, scan_item
 from picochat.honesty.normalize import words_of
@@ -33,7 +34,6 @@ from picochat.honesty.texts import (
     Text,
     scan_texts,
 )
-from picochat.rundir import BenchmarksFacts, CorpusFacts, HonestyFacts, PracticeFacts, facts_of
 
 COPY = re.compile(r"~[0-9]+$")
 

@@ -37,12 +37,13 @@ from picochat.evals.external_scores import is_right, is_right_norm
 from picochat.evals.record import Asked, ExternalAsked
 from picochat.evals.report import ask_questions, questions, read_asked, read_external
 from picochat.evals.retrace import Speaker
+from picochat.facts import BenchmarksFacts, facts_of
 from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT
 from picochat.model.weights import INFO, WEIGHTS, check_tokenizer, load_model, read_info
 from picochat.release.stated_files import opened_run, place_with
 from picochat.release.verify import VerifyCheck, VerifyReport
-from picochat.rundir import BenchmarksFacts, RunDir, facts_of
+from picochat.run.folder import RunDir
 from picochat.skills.rows import EvalRow
 from picochat.tokens.tokenizer import Tokenizer
 
