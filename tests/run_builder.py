@@ -32,7 +32,7 @@ from picochat.release.bundle import PLACEHOLDER
 from picochat.release.summary import write_summary
 from picochat.rundir import PLACES, RunDir, ScoresFacts, TokenizerFacts, place_of
 from picochat.skills.mixture import make_rows
-from picochat.skills.rows import EvalRow, SftRow, as_eval_row, row_json
+from picochat.skills.task_rows import EvalRow, SftRow, as_eval_row, row_json
 from tests.builders import (
     make_benchmark_items,
     make_benchmarks_facts,

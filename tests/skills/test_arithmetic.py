@@ -87,14 +87,14 @@ def test_no_sft_row_states_a_held_out_sum_even_inside_its_working() -> None:
     assert len(stated) > 500
 
 
-def test_every_stage_asks_what_its_name_says() -> None:
+def test_every_level_asks_what_its_name_says() -> None:
     for question in arithmetic.make(500, "sft", 9, "scratchpad"):
         a, b = (int(number) for number in question.item.split(":")[2:])
-        if question.stage == "add_carry":
+        if question.level == "add_carry":
             assert a % 10 + b % 10 >= 10
-        if question.stage == "subtract_borrow":
+        if question.level == "subtract_borrow":
             assert a % 10 < b % 10
             assert "-1=" in question.reply
-        if question.stage == "removal_story":
+        if question.level == "removal_story":
             assert question.prompt.endswith("?")
             assert question.category == "bench_math_removal"

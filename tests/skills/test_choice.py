@@ -3,8 +3,7 @@ from __future__ import annotations
 from collections import Counter
 
 from picochat.skills import choice
-from picochat.skills.facts import RELATIONS
-from picochat.skills.question import side_of
+from picochat.skills.skill import side_of
 
 
 def test_there_are_at_least_250_distinct_facts() -> None:
@@ -13,8 +12,8 @@ def test_there_are_at_least_250_distinct_facts() -> None:
 
 
 def test_every_relation_has_enough_answers_for_four_options() -> None:
-    for relation in RELATIONS:
-        assert len({answer for _, answer in relation.facts()}) >= 5, relation.name
+    for relation in choice.data().relations:
+        assert len(set(relation.answers.values())) >= 5, relation.name
 
 
 def test_the_right_label_stands_at_the_right_option_and_labels_are_balanced() -> None:
@@ -33,7 +32,7 @@ def test_the_right_label_stands_at_the_right_option_and_labels_are_balanced() ->
 def test_wrong_options_come_from_the_same_relation() -> None:
     facts = {fact.item: fact for fact in choice.all_facts()}
     for question in choice.make(300, "sft", 1, "direct"):
-        known = {answer for _, answer in facts[question.item].relation.facts()}
+        known = set(facts[question.item].relation.answers.values())
         assert set(question.options) <= known
 
 
@@ -56,6 +55,6 @@ def test_having_been_an_answer_in_sft_tells_nothing_about_an_eval_option() -> No
 
 
 def test_eval_wordings_are_not_those_of_sft() -> None:
-    for relation in RELATIONS:
-        assert set(relation.sft_wordings).isdisjoint(relation.eval_wordings)
-    assert set(choice.FRAMES["sft"]).isdisjoint(choice.FRAMES["eval"])
+    for relation in choice.data().relations:
+        assert set(relation.wordings.sft).isdisjoint(relation.wordings.eval)
+    assert set(choice.data().frames.sft).isdisjoint(choice.data().frames.eval)

@@ -1,9 +1,11 @@
 import pytest
 
 from picochat.honesty.normalize import normalized_text, words_of
-from picochat.skills.mixture import PROFILES, SKILLS, Skill, make_rows
-from picochat.skills.rows import as_eval_row, eval_row, sft_row
+from picochat.skills.mixture import make_rows
 from picochat.skills.scoring import can_fail, score_reply
+from picochat.skills.skill import Skill
+from picochat.skills.skill_table import PROFILES, SKILLS
+from picochat.skills.task_rows import as_eval_row, eval_row, sft_row
 from tests.skills.rows_builder import release_rows
 
 
@@ -33,7 +35,7 @@ def test_every_skill_keeps_its_sides_apart_and_passes_its_own_rules(skill: Skill
     assert {row.item for row in sft}.isdisjoint({row.item for row in evals})
     assert len({normalized_text(row.user) for row in (*sft, *evals)}) == 60
     for row in [*map(as_eval_row, sft), *evals]:
-        assert row.skill == skill.name and row.curriculum_stage in skill.stages
+        assert row.skill == skill.name and row.curriculum_stage in skill.levels
         assert score_reply(row, row.reference_answer or "").passed, row
         assert can_fail(row) and not score_reply(row, row.user).passed, row
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import RULES, is_prompt_echo, is_unsupported_claim, score_reply
+from picochat.skills.task_rows import EvalRow
 from tests.skills.rows_builder import eval_row
 from tests.skills.test_scoring import BENIGN, CHOICE, MATH, REFUSE, UNKNOWN, WHO
 

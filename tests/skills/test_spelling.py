@@ -3,25 +3,25 @@ from __future__ import annotations
 import pytest
 
 from picochat.skills import spelling
-from picochat.skills.words import WORDS
 
 
 def test_the_list_holds_at_least_600_distinct_plain_words() -> None:
-    assert len(WORDS) == len(set(WORDS)) >= 600
+    words = spelling.data().words
+    assert len(words) == len(set(words)) >= 600
     assert all(
         word.isascii() and word.isalpha() and word.islower() and 3 <= len(word) <= 8
-        for word in WORDS
+        for word in words
     )
 
 
 def test_made_up_words_are_no_words_of_the_list() -> None:
-    made = spelling.pseudo_words()
-    assert len(made) == len(set(made)) == spelling.PSEUDO_WORDS
-    assert set(made).isdisjoint(WORDS)
+    made = spelling.made_up_words()
+    assert len(made) == len(set(made)) == spelling.MADE_UP_WORDS
+    assert set(made).isdisjoint(spelling.data().words)
 
 
 @pytest.mark.parametrize(
-    ("stage", "answer", "shown"),
+    ("level", "answer", "shown"),
     [
         ("count", "6", "It is g1 a2 r3 d4 e5 n6."),
         ("first", "g", "It is g a r d e n."),
@@ -30,15 +30,15 @@ def test_made_up_words_are_no_words_of_the_list() -> None:
         ("reverse", "n e d r a g", "It is g a r d e n."),
     ],
 )
-def test_answers_and_workings_spell_the_word(stage: str, answer: str, shown: str) -> None:
-    assert spelling.final_answer("garden", stage) == answer
-    assert spelling.working("garden", stage) == shown
+def test_answers_and_workings_spell_the_word(level: str, answer: str, shown: str) -> None:
+    assert spelling.final_answer("garden", level) == answer
+    assert spelling.working("garden", level) == shown
 
 
 def test_no_eval_word_is_asked_twice_and_made_up_words_are_about_a_fifth() -> None:
     questions = spelling.make(175, "eval", 4, "scratchpad")
     assert len({question.item for question in questions}) == 175
-    made = sum(question.item.split(":")[1] in spelling.pseudo_words() for question in questions)
+    made = sum(question.item.split(":")[1] in spelling.made_up_words() for question in questions)
     assert 0.15 < made / 175 < 0.25
 
 

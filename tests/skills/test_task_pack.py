@@ -11,8 +11,8 @@ import pytest
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.honesty.normalize import normalized_text
 from picochat.skills.mixture import make_rows, weights_of
-from picochat.skills.rows import read_eval_rows, read_sft_rows
-from picochat.skills.task_pack import TaskPackReport, count_skills, make_task_pack
+from picochat.skills.task_pack import TaskPackReport, TaskPackRequest, count_skills, make_task_pack
+from picochat.skills.task_rows import read_eval_rows, read_sft_rows
 from tests.skills.rows_builder import release_rows
 
 
@@ -27,26 +27,27 @@ def make(folder: Path, **changes: Any) -> TaskPackReport:
         for name in ("corpus.txt", "chat.jsonl", "eval.jsonl"):
             (folder / name).touch()
     arguments: dict[str, Any] = {
-        "chat_out": None,
-        "eval_out": None,
         "sft_rows": 100,
         "eval_rows": 40,
         "profile": "release_skills",
         "answer_style": "scratchpad",
         "source": "offline",
         "seed": 42,
-        "force": False,
         "promote": False,
     }
-    return make_task_pack(pack, folder, **{**arguments, **changes})
+    return make_task_pack(TaskPackRequest(pack, folder, **{**arguments, **changes}))
 
 
 def test_the_runbooks_numbers_give_enough_independent_rows_of_each_skill() -> None:
     sft, evals = release_rows(2800, 700)
     counts = {count.skill: count for count in count_skills(sft, evals)}
     assert {name: count.eval_rows for name, count in counts.items()} == {
-        "math": 210, "spelling": 175, "identity": 175, "choice": 70, "refusal": 70,
-    }  # fmt: skip
+        "math": 210,
+        "spelling": 175,
+        "identity": 175,
+        "choice": 70,
+        "refusal": 70,
+    }
     assert all(count.eval_items == count.eval_rows for count in counts.values())
     assert len({normalized_text(row.user) for row in sft}) == 2800
     assert all(len(row.user) + len(row.assistant) <= 400 for row in sft)
@@ -116,7 +117,7 @@ def test_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
     assert "--sft-rows 3" in text
 
 
-def test_more_eval_rows_than_items_are_refused_with_every_stage_that_is_short(
+def test_more_eval_rows_than_items_are_refused_with_every_level_that_is_short(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(WrongUsage) as error:
@@ -131,9 +132,17 @@ def test_more_eval_rows_than_items_are_refused_with_every_stage_that_is_short(
 def test_a_missing_pack_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInput):
         make_task_pack(
-            tmp_path / "none.json", tmp_path, chat_out=None, eval_out=None, sft_rows=100, eval_rows=40,
-            profile="release_skills", answer_style="direct", source="offline", seed=1, force=False, promote=False,
-        )  # fmt: skip
+            TaskPackRequest(
+                tmp_path / "none.json",
+                tmp_path,
+                sft_rows=100,
+                eval_rows=40,
+                profile="release_skills",
+                answer_style="direct",
+                source="offline",
+                seed=1,
+            )
+        )
 
 
 def test_weights_can_be_given_and_are_on_the_page(tmp_path: Path) -> None:

@@ -149,12 +149,12 @@ def bits(evidence: Evidence) -> str:
     )
 
 
-def weakest_stage(evidence: Evidence, skill: str) -> str:
-    """The stage with the lowest pass rate, by name."""
-    stages = measures.counted_stages(evidence, skill)
-    if not stages:
-        return f"no {skill} stage has {measures.LEAST_STAGE_ROWS} rows"
-    name, rate = min(stages.items(), key=lambda item: (item[1].share or 0.0, item[0]))
+def weakest_level(evidence: Evidence, skill: str) -> str:
+    """The level with the lowest pass rate, by name."""
+    levels = measures.counted_levels(evidence, skill)
+    if not levels:
+        return f"no {skill} stage has {measures.LEAST_LEVEL_ROWS} rows"
+    name, rate = min(levels.items(), key=lambda item: (item[1].share or 0.0, item[0]))
     return f"{name}: {rate_text(rate)}"
 
 

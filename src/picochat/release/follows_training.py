@@ -39,8 +39,8 @@ from picochat.release.compare import Stated, differences, names_shown, stated_of
 from picochat.release.export_record import ParityReport
 from picochat.release.summary import observed, stage_speed
 from picochat.rundir import ParityFacts, RunDir, ShardsFacts, TokenizerFacts, TrainFacts
-from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import choice_candidates
+from picochat.skills.task_rows import EvalRow
 from picochat.train.schedule import lr_share
 from picochat.train.spikes import SpikeWatch
 

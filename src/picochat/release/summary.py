@@ -57,7 +57,7 @@ from picochat.rundir import (
     TrainFacts,
     facts_of,
 )
-from picochat.skills.rows import EvalRow, read_published_rows
+from picochat.skills.task_rows import EvalRow, read_published_rows
 
 SUMMARY_SCHEMA_VERSION = 2
 SAMPLED_REPLIES = 4  # of each skill, half of them failing where there are any

@@ -8,7 +8,7 @@ import pytest
 
 from picochat.core.errors import BadInput
 from picochat.core.records import write_jsonl
-from picochat.skills.rows import read_eval_rows, read_sft_rows, row_json, skill_of
+from picochat.skills.task_rows import read_eval_rows, read_sft_rows, row_json, skill_of
 from tests.skills.rows_builder import eval_row, release_rows
 
 

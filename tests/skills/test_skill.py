@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picochat.core.errors import WrongUsage
-from picochat.skills.question import Question, draw, share_rows, side_of
+from picochat.skills.skill import Question, draw, share_rows, side_of
 
 
 def ask(item: int, wording: int) -> Question:
