@@ -10,18 +10,21 @@ import math
 from collections.abc import Mapping
 
 from picochat.core.errors import Problem, WrongUsage, did_you_mean
-from picochat.skills.skill import AnswerStyle, Question, Split, seeded, share_rows
-from picochat.skills.skill_table import PROFILES, SKILLS
+from picochat.skills.skill import AnswerStyle, Profile, Question, Split, seeded, share_rows
+from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_rows import EvalRow, SftRow, eval_row, sft_row
 
 
-def weights_of(profile: str, given: str | None) -> dict[str, float]:
+def weights_of(profile: Profile, given: str | None) -> dict[str, float]:
     """The part of each skill in the rows, in the order of SKILLS and adding up to 1.
 
     given: weights in place of the profile's, as in `math=.3,spelling=.2`; a skill that it does not
     name gets no rows. Raises WrongUsage with every piece of it that is not a skill and a number.
     """
-    weights = PROFILES[profile] if given is None else _parse_weights(given)
+    if given is None:
+        weights = {s.name: s.weights[profile] for s in SKILLS if profile in s.weights}
+    else:
+        weights = _parse_weights(given)
     total = sum(weights.values())
     return {skill.name: weights[skill.name] / total for skill in SKILLS if weights.get(skill.name)}
 
@@ -67,7 +70,7 @@ def weights_text(weights: Mapping[str, float]) -> str:
 
 
 def make_rows(
-    profile: str,
+    profile: Profile,
     sft_rows: int,
     eval_rows: int,
     style: AnswerStyle,

@@ -11,14 +11,15 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar, get_args
 
 from picochat.core.errors import Problem, WrongUsage
 
 Split = Literal["sft", "eval"]
 AnswerStyle = Literal["direct", "scratchpad"]
 Profile = Literal["release_skills", "release_behavior", "behavior", "weak_skills", "full"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
 T = TypeVar("T")
 FINAL_ANSWER = "Final answer:"
 LONGEST_REPLY_WORDS = 80  # working included; longer replies are rambling, not working
@@ -103,7 +104,7 @@ class Skill:
     weights: Mapping[Profile, float]
     rules: tuple[Rule, ...] = ()
     exercise_questions: int = 0
-    claim: Claim | None = field(default=None, kw_only=True)
+    claim: Claim | None = None
 
 
 # ---- drawing questions ---------------------------------------------------------------------------

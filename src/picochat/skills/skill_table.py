@@ -1,14 +1,12 @@
-"""SKILLS: every skill of the project, one record each; profiles and categories follow from it.
+"""SKILLS: every skill of the project, one record each; what others list of skills follows from it.
 
 To add a skill, write its module with a `Skill` record and its data file, and list the record here.
 """
 
 from __future__ import annotations
 
-from typing import get_args
-
 from picochat.skills import arithmetic, choice, identity, refusal, spelling
-from picochat.skills.skill import Claim, Profile, Skill
+from picochat.skills.skill import Claim, Skill
 
 # Rows are made and mixed in this order, so another order gives other bytes: append at the end.
 SKILLS: tuple[Skill, ...] = (
@@ -18,12 +16,6 @@ SKILLS: tuple[Skill, ...] = (
     choice.SKILL,
     refusal.SKILL,
 )
-
-PROFILES: dict[str, dict[str, float]] = {
-    profile: {skill.name: skill.weights[profile] for skill in SKILLS if profile in skill.weights}
-    for profile in get_args(Profile)
-}
-"""profile -> skill -> weight, relative to the other weights of the profile."""
 
 OTHER = "other"
 """The skill of a row whose category belongs to none."""

@@ -18,8 +18,8 @@ from picochat.core.records import canonical_json, digest_bytes, write_atomic
 from picochat.honesty.normalize import normalized_text
 from picochat.skills.mixture import make_rows, weights_of, weights_text
 from picochat.skills.prepare import count_shared_items
-from picochat.skills.skill import AnswerStyle, seeded
-from picochat.skills.skill_table import PROFILES, SKILLS
+from picochat.skills.skill import PROFILES, AnswerStyle, Profile, seeded
+from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_rows import EvalRow, SftRow, row_json
 
 if TYPE_CHECKING:  # importing it loads the Hub's client, which offline packs do not need
@@ -113,10 +113,10 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
     without `force`; HubProblem where a public set cannot be had.
     """
     _check(request)
-    weights = weights_of(request.profile, request.skill_weights)
-    style = cast("AnswerStyle", request.answer_style)
+    profile, style = cast("Profile", request.profile), cast("AnswerStyle", request.answer_style)
+    weights = weights_of(profile, request.skill_weights)
     sft, evals = make_rows(
-        request.profile, request.sft_rows, request.eval_rows, style, request.seed, weights
+        profile, request.sft_rows, request.eval_rows, style, request.seed, weights
     )
     public: tuple[PublicCount, ...] = ()
     if request.source == "hf":
@@ -127,7 +127,7 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
         found, public = read_public_rows(count, request.seed)
         sft += found
         seeded("mixture with public rows", request.seed).shuffle(sft)
-    folder, profile = request.out_dir, request.profile
+    folder = request.out_dir
     chat = request.chat_out or folder / f"chat_task_mixture_{profile}.jsonl"
     eval_path = request.eval_out or folder / f"eval_task_mixture_{profile}.jsonl"
     page = folder / f"task_mixture_{profile}.md"
@@ -152,7 +152,7 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
 def _check(request: TaskPackRequest) -> None:
     problems: list[Problem] = []
     for value, name, known in (
-        (request.profile, "profile", tuple(PROFILES)),
+        (request.profile, "profile", PROFILES),
         (request.answer_style, "skill-answer-style", get_args(AnswerStyle)),
         (request.source, "source", SOURCES),
     ):
