@@ -14,7 +14,9 @@ from picochat.rundir import CorpusFacts, PracticeFacts, facts_of
 from picochat.skills import arithmetic, choice, exercises, identity, refusal, spelling
 from picochat.skills.skill import seeded, side_of
 from picochat.skills.skill_table import SKILLS
+from tests.builders import make_config
 from tests.data.builders import make_corpus, make_pack
+from tests.skills.test_arithmetic import value_of
 from tests.tokens.builders import make_practice, manual_texts
 
 SIGNS = {"+": "add", "-": "subtract", "x": "multiply"}
@@ -190,3 +192,67 @@ def test_words_come_by_how_often_they_stand_and_none_is_held_out() -> None:
     assert list(words[: len(real)]) == real
     assert len(words) == len(real) + exercises.MADE_UP_WORDS == len(set(words))
     assert all(spelling.is_practised(word) for word in words)
+
+
+def test_every_line_of_the_tables_and_of_drills_is_true(documents: list[str]) -> None:
+    equations = re.findall(r"(?<![\d+x-])(\d+(?:[+x-]\d+)+)=(\d+)", "\n".join(documents))
+    assert len(equations) > 20_000
+    for left, right in equations:
+        assert value_of(left) == int(right), left
+    drills = re.findall(r"^(\d+) ([+x-]) (\d+): .*\. (\d+)$", "\n".join(documents), re.MULTILINE)
+    assert len(drills) > 3_000
+    for a, sign, b, answer in drills:
+        assert value_of(f"{a}{sign}{b}") == int(answer)
+
+
+def test_every_spelled_word_is_spelled_right(documents: list[str]) -> None:
+    spelled = re.findall(r"(?<!\w)([a-z]+) is ((?:[a-z]\d* )+[a-z]\d*)[,.]", "\n".join(documents))
+    assert len(spelled) > 10_000
+    for word, letters in spelled:
+        numbered = "".join(f"{letter}{n}" for n, letter in enumerate(word, start=1))
+        assert letters.replace(" ", "") in (word, numbered)
+
+
+def test_several_processes_write_the_bytes_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = exercises.words_of_texts(manual_texts()[:20])
+    monkeypatch.setattr(exercises, "FILE_BYTES", 20_000)
+    alone = exercises.write_documents(tmp_path / "one", 90_000, words, 42, workers=2)
+    monkeypatch.setattr(exercises, "PARALLEL_BYTES", 1)
+    together = exercises.write_documents(tmp_path / "two", 90_000, words, 42, workers=2)
+    assert alone == together
+    assert [shard.text_bytes >= 20_000 for shard in alone] == [True] * 4 + [False]
+
+
+def test_the_fraction_of_the_tokens_is_what_is_asked_for_by_usual_bytes_per_token() -> None:
+    prose, share = 35_000_000, 0.2
+    tokens = exercises.practice_bytes(prose, share) / exercises.PRACTICE_BYTES_PER_TOKEN
+    assert tokens / (tokens + prose / exercises.PROSE_BYTES_PER_TOKEN) == pytest.approx(share)
+    assert exercises.practice_bytes(prose, 0.0) == 0
+
+
+def test_whole_questions_are_of_the_skills_that_state_them() -> None:
+    texts = exercises.whole_questions(7)
+    assert len(texts) == sum(skill.exercise_questions for skill in SKILLS)
+    prompts = {
+        f"{question.prompt}\n{question.reply}\n\n": skill.name
+        for skill in SKILLS
+        for question in skill.make(skill.exercise_questions, "sft", 7, "direct")
+    }
+    assert {prompts[text] for text in texts} == {"identity", "choice", "refusal"}
+
+
+def test_facts_are_computed_again_from_files_that_every_bundle_has(
+    tmp_path: Path, corpus: Artifact
+) -> None:
+    made = make_practice(corpus, tmp_path / "practice", share=0.1)
+    for shard in made.place.glob("*.zst"):
+        shard.unlink()
+    config = make_config(practice={"share": 0.1})
+    facts = facts_of(made, PracticeFacts)
+    assert exercises.facts_from(made.place, {"corpus": corpus}, config) == facts
+    words = made.path("words.txt")
+    words.write_text(words.read_text() + "another\n")
+    assert exercises.facts_from(made.place, {}, config).words == facts.words + 1
+    assert exercises.facts_from(made.place, {}, make_config()) != facts

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from picochat.core.errors import BadInput, WrongUsage
+from picochat.core.records import digest_file
 from picochat.honesty.normalize import normalized_text
 from picochat.skills.mixture import make_rows, weights_of
+from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_pack import TaskPackReport, TaskPackRequest, count_skills, make_task_pack
 from picochat.skills.task_rows import read_eval_rows, read_sft_rows
 from tests.skills.rows_builder import release_rows
@@ -201,3 +203,61 @@ def test_skills_import_no_torch() -> None:
         ).returncode
         == 0
     )
+
+
+def test_the_page_states_the_digests_of_the_files_beside_it(tmp_path: Path) -> None:
+    report = make(tmp_path)
+    page = report.page.read_text()
+    assert f"SFT rows sha256 {digest_file(report.chat)}" in page
+    assert f"Eval rows sha256 {digest_file(report.eval)}" in page
+    assert "Eval items that the SFT rows contain: 0." in page
+    for skill in SKILLS:
+        _, _, part = page.partition(f"## {skill.name}\n")
+        assert "SFT:" in part and "Eval:" in part
+
+
+def test_every_level_has_its_eval_rows_on_the_page(tmp_path: Path) -> None:
+    report = make(tmp_path, eval_rows=120)
+    page = report.page.read_text()
+    for count, skill in zip(report.counts, SKILLS, strict=True):
+        assert list(count.eval_levels) == list(skill.levels)
+        assert sum(count.eval_levels.values()) == count.eval_rows
+        assert ", ".join(f"{level} {n}" for level, n in count.eval_levels.items()) in page
+
+
+def test_what_is_printed_says_whether_the_pack_was_changed(tmp_path: Path) -> None:
+    assert "left as it is" in "\n".join(make(tmp_path).lines())
+    assert "now names these rows" in "\n".join(make(tmp_path, promote=True).lines())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"public_rows": 20}, "--public-rows 20: a number of rows of --source hf"),
+        ({"source": "hf", "public_rows": 0}, "--public-rows 0"),
+        ({"eval_rows": 15}, "--eval-rows 15: at least 16 are needed"),
+        ({"answer_style": "Direct"}, "one of: direct, scratchpad"),
+        ({"profile": "ful"}, "did you mean full?"),
+    ],
+)
+def test_a_request_that_cannot_be_met_writes_nothing(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(WrongUsage) as error:
+        make(tmp_path, **changes)
+    assert said in "\n".join(error.value.lines())
+    assert not list(tmp_path.glob("*task_mixture*"))
+
+
+def test_a_folder_is_no_pack(tmp_path: Path) -> None:
+    request = TaskPackRequest(tmp_path, tmp_path, 100, 40, "full", "direct", "offline", 1)
+    with pytest.raises(BadInput, match="is a folder without"):
+        make_task_pack(request)
+
+
+def test_the_seed_and_the_style_change_the_rows_and_the_page_says_which(tmp_path: Path) -> None:
+    first = make(tmp_path).chat.read_bytes()
+    for changes in ({"seed": 7}, {"answer_style": "direct"}):
+        report = make(tmp_path, force=True, **changes)
+        assert report.chat.read_bytes() != first
+        assert str(next(iter(changes.values()))) in report.page.read_text().splitlines()[2]
