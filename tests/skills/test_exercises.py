@@ -240,7 +240,9 @@ def test_whole_questions_are_of_the_skills_that_state_them() -> None:
         for skill in SKILLS
         for question in skill.make(skill.exercise_questions, "sft", 7, "direct")
     }
-    assert {prompts[text] for text in texts} == {"identity", "choice", "refusal"}
+    assert {prompts[text] for text in texts} == {
+        skill.name for skill in SKILLS if skill.exercise_questions
+    }
 
 
 def test_facts_are_computed_again_from_files_that_every_bundle_has(

@@ -11,6 +11,7 @@ from picochat.core.errors import BadInput
 from picochat.core.records import Record
 from picochat.skills import arithmetic, choice, identity, refusal, spelling
 from picochat.skills.skill_data import read_skill_data
+from picochat.skills.skill_table import SKILLS
 
 MODELS: dict[str, type[Record]] = {
     "math.toml": arithmetic.MathData,
@@ -67,8 +68,8 @@ def test_every_data_file_fits_its_record(name: str) -> None:
     assert read_skill_data(name, MODELS[name])
 
 
-def test_every_data_file_is_read_by_a_skill() -> None:
-    assert sorted(each.name for each in FOLDER.iterdir()) == sorted(MODELS)
+def test_every_skill_has_a_data_file_of_its_name_and_there_is_no_other() -> None:
+    assert {each.name for each in FOLDER.iterdir()} == {f"{skill.name}.toml" for skill in SKILLS}
 
 
 @pytest.mark.parametrize(("name", "right", "wrong", "said"), MISTAKES)

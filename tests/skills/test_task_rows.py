@@ -144,7 +144,7 @@ def test_an_unknown_skill_is_refused_with_the_known_ones(tmp_path: Path) -> None
     path = written(tmp_path / "e.jsonl", {"user": "q", "expected": "a", "skill": "maths"})
     with pytest.raises(BadInput) as error:
         read_eval_rows(path)
-    assert "one of math, spelling, identity, choice, refusal and other" in problems_of(error)
+    assert "no skill; it is one of math, spelling, identity, choice, refusal" in problems_of(error)
 
 
 def test_a_skill_that_is_given_outweighs_the_category(tmp_path: Path) -> None:
