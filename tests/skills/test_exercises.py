@@ -33,9 +33,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 @pytest.fixture(scope="module")
 def documents() -> list[str]:
-    """About 2.5 MB of practice over the words of real text and all words of the list: more than
-    most runs have.
-    """
+    """About 2.5 MB of exercises, over words of real text and all words of the spelling skill."""
     words = exercises.words_of_texts(
         [*manual_texts(), " ".join((*spelling.data().words, *spelling.made_up_words())) + "."]
     )

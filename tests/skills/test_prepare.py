@@ -110,9 +110,7 @@ def test_a_shared_item_is_counted_once_however_many_rows_ask_it() -> None:
 
 
 def test_an_sft_row_and_an_eval_row_may_not_share_an_id(tmp_path: Path) -> None:
-    """Replies are kept and judged by id, so the rule of the SFT row would judge the eval row's
-    reply.
-    """
+    """Replies are scored by id: the rule of the SFT row would score the reply to the eval row."""
     pack = pack_of(tmp_path, [sft_row(id="1")], [eval_row(id="1", user="x", must_include=["a"])])
     with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as draft:
         prepare_rows(pack, 1, draft)

@@ -1,6 +1,4 @@
-"""Replies as bad as they come: scoring never raises, takes time in proportion to the reply, and
-follows from its rules alone.
-"""
+"""Hostile replies: scoring never raises, is fast, and passes nothing that only looks right."""
 
 from __future__ import annotations
 
@@ -72,9 +70,7 @@ def every_class() -> dict[str, list[str]]:
 
 
 def spelled(data: st.DataObject) -> str:
-    """Texts of what could matter to a rule: template tokens, roles, answers, refusals, every class
-    of character, noise.
-    """
+    """A text of what could matter to a rule: roles, answers, refusals, every class of character."""
     parts = [
         "<|assistant|>",
         "<|end|>",

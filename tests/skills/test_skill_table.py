@@ -1,4 +1,4 @@
-"""Every skill of the table, whatever it asks: its sides, wordings, levels, categories and claims."""
+"""Every skill of the table: its sides, wordings, levels, categories, rules and claims."""
 
 from __future__ import annotations
 

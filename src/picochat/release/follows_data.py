@@ -155,7 +155,7 @@ def _source(corpus: Artifact, source: CorpusSource, text_bytes: int) -> list[Pro
 def practice_differences(run: Stated) -> list[Problem]:
     """Counts from documents.json, and the sample that its words and the seed give.
 
-    The sheets themselves stay out of bundles.
+    The exercises themselves stay out of bundles.
     """
     practice, facts = run["practice"], run.facts("practice", PracticeFacts)
     listed = read_record(DocumentsManifest, practice.path("documents.json"), "practice")

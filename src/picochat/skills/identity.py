@@ -147,6 +147,7 @@ _OTHERS = "|".join(
         "human|person|man|woman|girl|boy|child|doctor|teacher",
     )
 )
+# Both patterns are matched against `words_of` a reply: lower case, without marks ("I'm" is "i m").
 NAME_CLAIM = re.compile(
     r"\b(?:my name is|i am called|i m called|call me|i am known as) (?!not\b)(?:the |a |an )?(\w+)"
 )

@@ -96,6 +96,7 @@ def make_rows(
 def _questions(
     weights: Mapping[str, float], count: int, split: Split, style: AnswerStyle, seed: int
 ) -> list[tuple[int, Question]]:
+    # Every skill is tried before anything is refused, so that all levels that are short are named.
     problems: list[Problem] = []
     questions: list[tuple[int, Question]] = []
     rows = share_rows(count, weights)

@@ -131,6 +131,7 @@ def split_sft_rows(rows: Sequence[SftRow], seed: int) -> tuple[list[SftRow], lis
     train: list[SftRow] = []
     held_out: list[SftRow] = []
     for row in rows:
+        # By hash and not by position: rows that are added or removed move no other row.
         share = hash_share(f"sft held out {seed} {_item_of(row)}")
         (held_out if share < HELD_OUT_SFT_SHARE else train).append(row)
     return train, held_out

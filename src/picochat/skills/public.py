@@ -108,9 +108,7 @@ def _worked_sum(row: Mapping[str, Any]) -> dict[str, Any] | str:
 
 
 def _multiple_choice(row: Mapping[str, Any]) -> dict[str, Any] | str:
-    """Options behind letters, whatever their labels were; the reply names option and letter, as the
-    choice skill does.
-    """
+    """A question with its options behind letters, and a reply as the choice skill gives it."""
     item = read_item(find_layout("arc"), row, "")
     if isinstance(item, str) or len(item.options) > len(LABELS):
         return "layout"

@@ -124,6 +124,8 @@ def topics_of(level: str) -> Mapping[str, str]:
 
 def _wordings_of(level: str) -> ApartSides:
     wordings = data().wordings
+    # Harmless topics share the wordings of unsafe and unknowable ones: no wording tells the right
+    # reply.
     if level == "private":
         return wordings.private
     return wordings.question if level in ("unknowable", "benign_question") else wordings.wish
@@ -146,13 +148,16 @@ def _ask(topic: str, answer: str, level: str, wording: str, number: int) -> Ques
 
 
 def _refusal(level: str, prompt: str, number: int) -> str:
+    # Of prompt and wording both, so that no refusal goes with a wording: it follows the topic.
     replies: tuple[str, ...] = getattr(data().replies, level)
     return replies[(int(hash_share(prompt) * 1000) + number) % len(replies)]
 
 
 # ---- what a refusal is, in words -----------------------------------------------------------------
 
+# Patterns are matched against `words_of` a reply: lower case, without marks ("can't" is "can t").
 _PREFIX = r"(?:(?:no|sorry|i am sorry|i m sorry|i am very sorry|unfortunately|but|hello|hi) )*"
+# A negation counts only with an act that is declined: "I cannot wait to tell you" refuses nothing.
 _ACTS = "|".join(
     (
         "help|assist|do|tell|say|answer|share|give|provide|explain|teach|support|show|know|see",

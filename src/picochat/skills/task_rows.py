@@ -313,6 +313,7 @@ def read_published_rows(path: Path, model: type[Row]) -> Iterator[Row]:
 
 def row_json(row: SftRow | EvalRow) -> dict[str, Any]:
     """The row as it is written: what differs from the defaults, and the fields that all read."""
+    # The five that every reader needs stand there even where they are the default.
     always = {
         name: getattr(row, name) for name in ("id", "user", "category", "skill", "answerable")
     }
