@@ -165,7 +165,7 @@ def test_the_stage_writes_what_its_facts_state(tmp_path: Path, corpus: Artifact)
     documents = list(read_documents(made.place, "practice"))
     assert len(documents) == facts.documents == len({document.id for document in documents})
     assert sum(len(document.text.encode()) for document in documents) == facts.text_bytes
-    wanted = exercises.practice_bytes(facts_of(corpus, CorpusFacts).train_text_bytes, 0.1)
+    wanted = exercises.exercise_bytes(facts_of(corpus, CorpusFacts).train_text_bytes, 0.1)
     assert wanted <= facts.text_bytes < wanted + 2 * exercises.DOCUMENT_CHARS
     assert len(made.path("words.txt").read_text().splitlines()) == facts.words
     assert "== sum_lines" in made.path("sample.txt").read_text()
@@ -225,9 +225,9 @@ def test_several_processes_write_the_bytes_of_one(
 
 def test_the_fraction_of_the_tokens_is_what_is_asked_for_by_usual_bytes_per_token() -> None:
     prose, share = 35_000_000, 0.2
-    tokens = exercises.practice_bytes(prose, share) / exercises.PRACTICE_BYTES_PER_TOKEN
+    tokens = exercises.exercise_bytes(prose, share) / exercises.EXERCISE_BYTES_PER_TOKEN
     assert tokens / (tokens + prose / exercises.PROSE_BYTES_PER_TOKEN) == pytest.approx(share)
-    assert exercises.practice_bytes(prose, 0.0) == 0
+    assert exercises.exercise_bytes(prose, 0.0) == 0
 
 
 def test_whole_questions_are_of_the_skills_that_state_them() -> None:

@@ -36,7 +36,7 @@ from picochat.skills.skill_table import SKILLS
 # and to take words apart; exercises among the text do, so that SFT has only to teach how to answer
 # (docs/decisions/0026).
 PROSE_BYTES_PER_TOKEN = 3.5
-PRACTICE_BYTES_PER_TOKEN = 1.6  # digits and spelled letters are tokens of their own
+EXERCISE_BYTES_PER_TOKEN = 1.6  # digits and spelled letters are tokens of their own
 DOCUMENT_CHARS = 1_200
 FILE_BYTES = 8_000_000
 PARALLEL_BYTES = 2_000_000  # below that, starting processes costs more than it saves
@@ -117,7 +117,7 @@ def write_exercises(
     Without shards, and with empty files, where the fraction is 0.
     """
     counts = facts_of(corpus, CorpusFacts)
-    wanted = practice_bytes(counts.train_text_bytes, practice.share)
+    wanted = exercise_bytes(counts.train_text_bytes, practice.share)
     words = practised_words(corpus, counts.train_text_bytes, seed) if wanted else ()
     shards = write_documents(draft.folder, wanted, words, seed, host.workers or usable_cores())
     write_json(draft.path(MANIFEST_NAME), documents_manifest(shards, None))
@@ -142,13 +142,13 @@ def _facts(files: Path, practice: PracticeConfig) -> PracticeFacts:
     )
 
 
-def practice_bytes(train_text_bytes: int, share: float) -> int:
+def exercise_bytes(train_text_bytes: int, share: float) -> int:
     """Bytes of exercises that make about `share` of the training tokens.
 
     By the usual bytes per token of prose and of exercises.
     """
     prose_tokens = train_text_bytes / PROSE_BYTES_PER_TOKEN
-    return round(prose_tokens * share / (1 - share) * PRACTICE_BYTES_PER_TOKEN)
+    return round(prose_tokens * share / (1 - share) * EXERCISE_BYTES_PER_TOKEN)
 
 
 def practised_words(corpus: Artifact, train_text_bytes: int, seed: int) -> tuple[str, ...]:
