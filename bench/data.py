@@ -330,7 +330,7 @@ def run_tokenizer(places: Places, vocab_size: int) -> None:
 def run_shards(places: Places, _: int) -> None:
     from picochat.config import HostConfig, PracticeConfig, ShardsConfig
     from picochat.core.publish import open_artifact, publish
-    from picochat.skills.practice import write_practice
+    from picochat.skills.exercises import write_exercises
     from picochat.tokens.shards import write_shards
 
     corpus, tokenizer = (
@@ -339,7 +339,7 @@ def run_shards(places: Places, _: int) -> None:
     with publish(
         places.artifact("practice"), "practice", "bench", {"corpus": corpus.digest}
     ) as draft:
-        write_practice(corpus, PracticeConfig(), HostConfig(), SEED, draft)
+        write_exercises(corpus, PracticeConfig(), HostConfig(), SEED, draft)
     practice = open_artifact(places.artifact("practice"), "practice")
     with publish(places.artifact("shards"), "shards", "bench", {}) as draft:
         write_shards(corpus, practice, tokenizer, ShardsConfig(), HostConfig(), SEED, draft)

@@ -34,7 +34,7 @@ from picochat.report.summary import claims, observed, rendered, write_summary
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS, read_facts, spec_of
 from picochat.skills.mixture import make_rows
-from picochat.skills.rows import EvalRow, SftRow, as_eval_row, row_json
+from picochat.skills.task_rows import EvalRow, SftRow, as_eval_row, row_json
 from tests.builders import (
     make_benchmark_items,
     make_benchmarks_facts,

@@ -17,7 +17,7 @@ from picochat.evals.record import Asked, ExternalAsked
 from picochat.evals.replies import row_prompt
 from picochat.evals.retrace import Speaker, gap_along
 from picochat.evals.scores import judge
-from picochat.skills.rows import EvalRow
+from picochat.skills.task_rows import EvalRow
 
 SHOWN_CHARACTERS = 90
 Likelihoods = Sequence[float] | None

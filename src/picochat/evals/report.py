@@ -40,8 +40,8 @@ from picochat.facts import (
     ShardsFacts,
     facts_of,
 )
-from picochat.skills.rows import EvalRow, SftRow, as_eval_row, read_published_rows
 from picochat.skills.scoring import can_fail
+from picochat.skills.task_rows import EvalRow, SftRow, as_eval_row, read_published_rows
 from picochat.tokens.shards import TokenShards, open_shards
 from picochat.tokens.tokenizer import Tokenizer
 

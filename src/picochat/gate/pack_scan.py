@@ -31,7 +31,7 @@ from picochat.honesty.items import ScanItem
 from picochat.honesty.report import plain_id, report_page
 from picochat.honesty.scan import ScanFound, item_of_benchmark, scan_rows
 from picochat.scales import find_scale
-from picochat.skills.rows import read_eval_rows, read_sft_rows, row_json
+from picochat.skills.task_rows import read_eval_rows, read_sft_rows, row_json
 
 SCHEMA_VERSION = 1
 PROFILE = "skill_release"

@@ -39,9 +39,9 @@ from picochat.honesty.report import report_page
 from picochat.honesty.scan import scan_sft_rows
 from picochat.honesty.texts import Hit
 from picochat.release.compare import Stated, differences, names_shown, stated_of
-from picochat.skills.practice import sample_page
-from picochat.skills.prepare import rows_facts
-from picochat.skills.rows import EvalRow, SftRow, read_published_rows
+from picochat.skills import exercises, prepare
+from picochat.skills.exercises import sample_page
+from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows
 from picochat.tokens.chat_format import (
     conversations_facts,
     fitting,
@@ -155,18 +155,13 @@ def _source(corpus: Artifact, source: CorpusSource, text_bytes: int) -> list[Pro
 def practice_differences(run: Stated) -> list[Problem]:
     """Counts from documents.json, and the sample that its words and the seed give.
 
-    The sheets themselves stay out of bundles.
+    The exercises themselves stay out of bundles.
     """
     practice, facts = run["practice"], run.facts("practice", PracticeFacts)
     listed = read_record(DocumentsManifest, practice.path("documents.json"), "practice")
     words = tuple(practice.path("words.txt").read_text("utf-8").split())
-    follows = {
-        "share_asked": run.config.practice.share,
-        "documents": listed.documents,
-        "text_bytes": listed.text_bytes,
-        "words": len(words),
-    }
-    problems = stated_of("practice", facts, follows, "its files and settings give")
+    again = exercises.facts_from(practice.place, run.artifacts, run.config)
+    problems = differences("practice", plain(facts), plain(again), "its files and settings give")
     parts = {
         "documents": sum(s.documents for s in listed.shards),
         "text_bytes": sum(s.text_bytes for s in listed.shards),
@@ -189,16 +184,13 @@ def rows_differences(run: Stated) -> list[Problem]:
     judged by the rule of one.
     """
     rows = run["rows"]
-    train, held_out = (
-        list(read_published_rows(rows.path(f"{name}.jsonl"), SftRow))
-        for name in ("sft_train", "sft_held_out")
-    )
-    evals = list(read_published_rows(rows.path("eval.jsonl"), EvalRow))
-    again = rows_facts(train, held_out, evals)
+    again = prepare.facts_from(rows.place, run.artifacts, run.config)
     problems = differences(
         "rows", plain(run.facts("rows", RowsFacts)), plain(again), "its files give"
     )
-    ids = [row.id for row in (*train, *held_out, *evals)]
+    sft = (rows.path("sft_train.jsonl"), rows.path("sft_held_out.jsonl"))
+    ids = [row.id for path in sft for row in read_published_rows(path, SftRow)]
+    ids += [row.id for row in read_published_rows(rows.path("eval.jsonl"), EvalRow)]
     if repeated := sorted(id for id, count in Counter(ids).items() if count > 1):
         problems.append(Problem(f"rows: {names_shown(repeated)} is the id of more than one row"))
     return problems

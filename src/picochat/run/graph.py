@@ -40,7 +40,7 @@ from picochat.gate.preflight import run_preflight
 from picochat.gate.release import run_gate
 from picochat.honesty.scan import scan_run
 from picochat.report.summary import write_summary
-from picochat.skills.practice import write_practice
+from picochat.skills.exercises import write_exercises
 from picochat.skills.prepare import prepare_rows
 from picochat.tokens.chat_format import encode_conversations
 from picochat.tokens.shards import write_shards
@@ -146,7 +146,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         folder="practice",
         files="shard-NNNNNN.jsonl.zst documents.json words.txt sample.txt",
         facts=PracticeFacts,
-        make=write_practice,
+        make=write_exercises,
         inputs=("corpus",),
         settings=("practice", "host", "seed"),
         version=2,

@@ -1,9 +1,8 @@
-"""SFT and eval rows: what they may hold, how questions become rows, and how rows are read from
-files and written.
+"""SFT rows and eval rows: their fields, how questions become rows, how rows are read and written.
 
-Rows of other makers are accepted in the known fields; an unknown key is refused, because a rule
-that nobody reads would be a rule that nobody fails. Keys that begin with `mixture_` are tags and
-kept as such. Does not judge replies (`scoring.py`), nor freeze the rows of a run (`prepare.py`).
+Rows of other makers are accepted in the known fields. An unknown key is refused: a rule that nobody
+reads would be a rule that nobody fails. Keys that begin with `mixture_` are tags and kept as such.
+Does not score replies (`scoring.py`), nor fix the rows of a run (`prepare.py`).
 """
 
 from __future__ import annotations
@@ -11,44 +10,32 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, model_validator
 
 from picochat.core.errors import BadInput, Problem
 from picochat.core.records import Record, load_json, parse_record, read_jsonl
-from picochat.skills.question import LONGEST_REPLY_WORDS, Question
-
-if TYPE_CHECKING:
-    pass
+from picochat.skills.skill import LONGEST_REPLY_WORDS, AnswerStyle, Question
+from picochat.skills.skill_table import OTHER, SKILLS, skill_of
 
 MOST_PROBLEMS_SHOWN = 20
 REMEDY = "picochat data task-pack --dataset-pack {pack} --profile release_skills --force"
-SkillName = Literal["identity", "refusal", "choice", "math", "spelling", "other"]
-SKILL_OF_PREFIX: tuple[tuple[str, SkillName], ...] = (
-    # category begins with, skill
-    ("identity", "identity"),
-    ("refusal", "refusal"),
-    ("bench_choice", "choice"),
-    ("choice", "choice"),
-    ("bench_math", "math"),
-    ("math", "math"),
-    ("bench_spelling", "spelling"),
-    ("spelling", "spelling"),
-)
 Tag = str | int | float | bool | None
 
 
-def skill_of(category: str) -> SkillName:
-    """The skill of a category such as bench_math_addition; `other` where it is none of the five."""
-    for prefix, skill in SKILL_OF_PREFIX:
-        if category == prefix or category.startswith(prefix + "_"):
-            return skill
-    return "other"
+def _known(skill: str) -> str:
+    names = [each.name for each in SKILLS]
+    if skill not in (*names, OTHER):
+        raise ValueError(f"no skill; it is one of {', '.join(names)} and {OTHER}")
+    return skill
+
+
+SkillName = Annotated[str, AfterValidator(_known)]
 
 
 def _complete(value: Any) -> Any:
-    """The row with `mixture_*` keys moved into `tags`, and with the skill that its category says."""
+    """The row with `mixture_*` keys moved into `tags`, and with the skill of its category."""
     if not isinstance(value, dict):
         return value
     row = cast("dict[str, Any]", value)
@@ -57,13 +44,13 @@ def _complete(value: Any) -> Any:
     if tags and isinstance(kept.get("tags", {}), dict):
         kept["tags"] = {**kept.get("tags", {}), **tags}
     category = kept.get("category", "chat")
-    return {"skill": skill_of(category) if isinstance(category, str) else "other", **kept}
+    return {"skill": skill_of(category) if isinstance(category, str) else OTHER, **kept}
 
 
 class SftRow(Record):
     """One example: what the user says and what the model shall answer.
 
-    `fit_*`: the rule its own reply is checked by.
+    fit_*: the rule that its own reply is scored by.
     """
 
     id: str
@@ -72,7 +59,7 @@ class SftRow(Record):
     system: str | None = None
     category: str = "chat"
     skill: SkillName = Field(
-        default="other", description="follows from the category unless it is given"
+        default=OTHER, description="follows from the category unless it is given"
     )
     group: str | None = Field(
         default=None, validation_alias=AliasChoices("group", "group_id", "template")
@@ -107,7 +94,7 @@ class EvalRow(Record):
     system: str | None = None
     category: str = "chat"
     skill: SkillName = Field(
-        default="other", description="follows from the category unless it is given"
+        default=OTHER, description="follows from the category unless it is given"
     )
     group: str | None = Field(
         default=None, validation_alias=AliasChoices("group", "group_id", "template")
@@ -169,9 +156,7 @@ Row = TypeVar("Row", SftRow, EvalRow)
 # ---- from questions ------------------------------------------------------------------------------
 
 
-def sft_row(
-    question: Question, number: int, answer_style: Literal["direct", "scratchpad"]
-) -> SftRow:
+def sft_row(question: Question, number: int, answer_style: AnswerStyle) -> SftRow:
     scored = question.final_answer is not None
     return SftRow(
         id=f"sft-{skill_of(question.category)}-{number:05d}",
@@ -180,7 +165,7 @@ def sft_row(
         category=question.category,
         item=question.item,
         answerable=question.answerable,
-        curriculum_stage=question.stage,
+        curriculum_stage=question.level,
         answer_style=answer_style if scored else None,
         expected_final_answer=question.final_answer,
         choice_labels=list("ABCD"[: len(question.options)]),
@@ -190,9 +175,7 @@ def sft_row(
     )
 
 
-def eval_row(
-    question: Question, number: int, answer_style: Literal["direct", "scratchpad"]
-) -> EvalRow:
+def eval_row(question: Question, number: int, answer_style: AnswerStyle) -> EvalRow:
     row = sft_row(question, number, answer_style)
     return as_eval_row(row).model_copy(
         update={"id": f"eval-{row.skill}-{number:05d}", "split": "eval"}
@@ -200,7 +183,7 @@ def eval_row(
 
 
 def as_eval_row(row: SftRow) -> EvalRow:
-    """The eval row that asks an SFT row's own question, for the fit on trained and held-out rows."""
+    """The eval row that asks an SFT row's own question, to measure the fit on SFT rows."""
     answer = row.expected_final_answer or row.fit_normalized_answer
     return EvalRow(
         id=row.id,
@@ -233,8 +216,7 @@ def as_eval_row(row: SftRow) -> EvalRow:
 def read_sft_rows(path: Path) -> list[SftRow]:
     """The SFT rows of a .jsonl file; rows without an id get one from their line.
 
-    Raises BadInput with every problem (the first 20 shown) and its line, and for a file without
-    rows.
+    Raises BadInput with every problem and its line, the first 20 shown, and for an empty file.
     """
     return _read_rows(path, SftRow, "SFT rows", "sft")
 
@@ -324,17 +306,14 @@ def _first(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def read_published_rows(path: Path, model: type[Row]) -> Iterator[Row]:
-    """The rows of a published `rows` artifact, one by one; they were checked when they were
-    written.
-    """
+    """The rows of a published `rows` artifact, one by one."""
     for number, value in read_jsonl(path, "rows"):
         yield parse_record(model, value, f"{path}, line {number}")
 
 
 def row_json(row: SftRow | EvalRow) -> dict[str, Any]:
-    """The row as it is written: only what differs from the defaults, and always the fields that
-    everyone reads.
-    """
+    """The row as it is written: what differs from the defaults, and the fields that all read."""
+    # The five that every reader needs stand there even where they are the default.
     always = {
         name: getattr(row, name) for name in ("id", "user", "category", "skill", "answerable")
     }

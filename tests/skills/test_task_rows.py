@@ -8,7 +8,8 @@ import pytest
 
 from picochat.core.errors import BadInput
 from picochat.core.records import write_jsonl
-from picochat.skills.rows import read_eval_rows, read_sft_rows, row_json, skill_of
+from picochat.skills.skill_table import skill_of
+from picochat.skills.task_rows import as_eval_row, read_eval_rows, read_sft_rows, row_json
 from tests.skills.rows_builder import eval_row, release_rows
 
 
@@ -137,3 +138,74 @@ def test_rows_survive_writing_and_reading(tmp_path: Path) -> None:
         write_jsonl(tmp_path / f"{name}.jsonl", [row_json(row) for row in rows])
     assert read_sft_rows(tmp_path / "chat.jsonl") == sft
     assert read_eval_rows(tmp_path / "eval.jsonl") == evals
+
+
+def test_an_unknown_skill_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    path = written(tmp_path / "e.jsonl", {"user": "q", "expected": "a", "skill": "maths"})
+    with pytest.raises(BadInput) as error:
+        read_eval_rows(path)
+    assert "no skill; it is one of math, spelling, identity, choice, refusal" in problems_of(error)
+
+
+def test_a_skill_that_is_given_outweighs_the_category(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "e.jsonl", {"user": "q", "expected": "a", "category": "math", "skill": "other"}
+    )
+    assert read_eval_rows(path)[0].skill == "other"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"user": "q", "choice_labels": ["A", "B"], "choice_options": ["x"]}, "1 choice_options"),
+        ({"user": "q", "require_corpus_support": True}, "require_corpus_support"),
+        ({"user": "q", "max_words": "ten"}, "max_words"),
+        ({"user": "q", "must_include_any": ["a"]}, "must_include_any"),
+        ({"user": "q", "expected": 4}, "expected"),
+        ({}, "user: is missing"),
+        ({"user": "q", "id": 7}, "id"),
+    ],
+)
+def test_a_field_of_the_wrong_form_is_named(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput) as error:
+        read_eval_rows(written(tmp_path / "e.jsonl", row))
+    assert said in problems_of(error)
+
+
+def test_the_same_key_twice_in_a_row_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "e.jsonl", '{"user": "q", "expected": "a", "expected": "b"}')
+    with pytest.raises(BadInput) as error:
+        read_eval_rows(path)
+    assert "'expected' stands twice" in problems_of(error)
+
+
+def test_what_is_written_leaves_defaults_out_and_keeps_what_all_read() -> None:
+    assert row_json(eval_row(normalized_answers=["4"])) == {
+        "id": "e1",
+        "user": "Please answer this question for me now.",
+        "category": "chat",
+        "skill": "other",
+        "answerable": True,
+        "normalized_answers": ["4"],
+    }
+
+
+def test_the_eval_row_of_an_sft_row_asks_what_it_was_trained_on() -> None:
+    sft, _ = release_rows(64, 32)
+    for row in sft:
+        asked = as_eval_row(row)
+        assert (asked.user, asked.item, asked.skill) == (row.user, row.item, row.skill)
+        assert asked.reference_answer == row.assistant
+        assert (asked.correct_choice, asked.choice_options) == (
+            row.correct_choice,
+            row.choice_options,
+        )
+        assert asked.max_words == (80 if row.answer_style == "scratchpad" else None)
+
+
+def test_eval_rows_of_a_pack_say_so_and_number_their_questions() -> None:
+    _, evals = release_rows(64, 32)
+    assert {row.split for row in evals} == {"eval"}
+    assert len({row.id for row in evals}) == 32
+    for row in evals:
+        assert row.id.startswith(f"eval-{row.skill}-")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picochat.core.errors import WrongUsage
-from picochat.skills.question import Question, draw, share_rows, side_of
+from picochat.skills.skill import Question, draw, share_rows, side_of, with_final_answer
 
 
 def ask(item: int, wording: int) -> Question:
@@ -44,3 +44,38 @@ def test_the_side_of_an_item_follows_from_the_item_and_holds_out_about_the_share
     sides = [side_of(f"word {n}", 0.3) for n in range(4000)]
     assert sides == [side_of(f"word {n}", 0.3) for n in range(4000)]
     assert 0.27 < sides.count("eval") / len(sides) < 0.33
+
+
+def test_the_draw_depends_on_the_seed_and_on_the_level() -> None:
+    first = [q.item for q in draw(5, "add", "eval", range(50), 2, 1, ask)]
+    assert [q.item for q in draw(5, "add", "eval", range(50), 2, 1, ask)] == first
+    assert [q.item for q in draw(5, "add", "eval", range(50), 2, 2, ask)] != first
+    assert [q.item for q in draw(5, "subtract", "eval", range(50), 2, 1, ask)] != first
+
+
+def test_wordings_are_spread_evenly_over_the_items() -> None:
+    questions = draw(40, "add", "sft", range(10), 4, 1, ask)
+    for item in range(10):
+        prompts = {q.prompt for q in questions if q.item == f"item {item}"}
+        assert prompts == {f"{item} in wording {n}?" for n in range(4)}
+
+
+def test_two_items_with_one_prompt_make_one_question() -> None:
+    def same(item: int, wording: int) -> Question:
+        return Question(f"item {item}", "math", "add", "the same?", "reply")
+
+    assert len(draw(1, "add", "eval", range(3), 1, 1, same)) == 1
+    with pytest.raises(WrongUsage):
+        draw(2, "add", "eval", range(3), 1, 1, same)
+
+
+@given(st.text(), st.floats(0, 1))
+def test_a_larger_held_out_share_holds_out_the_same_items_and_more(text: str, share: float) -> None:
+    if side_of(text, share) == "eval":
+        assert side_of(text, min(1.0, share + 0.1)) == "eval"
+    assert side_of(text, 0.0) == "sft"
+
+
+def test_a_reply_in_either_style_ends_in_its_answer() -> None:
+    assert with_final_answer("7+8=15.", "15", "direct") == "15"
+    assert with_final_answer("7+8=15.", "15", "scratchpad") == "7+8=15.\nFinal answer: 15"
