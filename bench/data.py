@@ -284,7 +284,7 @@ def write_pack(places: Places) -> None:
 
 def run_import(places: Places, _: int) -> None:
     from picochat.data.importing.hf_import import import_dataset
-    from picochat.data.importing.request import ImportRequest
+    from picochat.data.importing.import_report import ImportRequest
 
     folder = places.root / "import"
     request = ImportRequest(

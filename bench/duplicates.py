@@ -173,7 +173,7 @@ def planted(
 
 
 def by_picochat(texts: Sequence[str], pairs: Sequence[Pair]) -> Found:
-    from picochat.data.corpus.duplicates import near_duplicate_clusters
+    from picochat.data.corpus.near_duplicates import near_duplicate_clusters
 
     started = time.monotonic()
     near_duplicate_clusters(texts, THRESHOLD)

@@ -78,10 +78,10 @@ class Stage:
 
 STAGES: tuple[Stage, ...] = (
     #     kind             by                                             needs                                                        settings
-    Stage("corpus",        "picochat.data.corpus.build:build_corpus",           (),                                                          ("pack", "data", "host"), 2, shared=True),
+    Stage("corpus",        "picochat.data.corpus.build:build_corpus",           (),                                                          ("pack", "data", "host"), 3, shared=True),
     Stage("practice",      "picochat.skills.practice:write_practice",     ("corpus",),                                                 ("practice", "host", "seed"), 2, shared=True),
     Stage("rows",          "picochat.skills.prepare:prepare_rows",        (),                                                          ("pack", "seed"), 1),
-    Stage("benchmarks",    "picochat.data.benchmarks.stage:publish_benchmarks", (),                                                    ("external", "benchmark_files"), 1),
+    Stage("benchmarks",    "picochat.data.benchmarks.stage:publish_benchmarks", (),                                                    ("external", "benchmark_files"), 2),
     Stage("tokenizer",     "picochat.tokens.tokenizer:train_tokenizer",   ("corpus",),                                                 ("tokenizer", "seed"), 2, shared=True),
     Stage("shards",        "picochat.tokens.shards:write_shards",         ("corpus", "practice", "tokenizer"),                         ("shards", "host", "seed"), 2, shared=True),
     Stage("conversations", "picochat.tokens.chat_format:encode_conversations", ("rows", "tokenizer"),                                  ("model",), 1),

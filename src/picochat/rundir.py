@@ -502,10 +502,10 @@ class Place:
 
 PLACES: tuple[Place, ...] = (
     #     kind             folder               facts               files
-    Place("corpus",        "corpus",            CorpusFacts,        "pack.json recipe.json sources.json import_reports/LABEL.json fates.u8 dropped.jsonl near_duplicates.jsonl location.json"),
+    Place("corpus",        "corpus",            CorpusFacts,        "pack.json recipe.json sources.json import_reports/LABEL.json fates.u8 dropped.jsonl near_duplicates.jsonl measured.json location.json"),
     Place("practice",      "practice",          PracticeFacts,      "shard-NNNNNN.jsonl.zst documents.json words.txt sample.txt"),
     Place("rows",          "rows",              RowsFacts,          "sft_train.jsonl sft_held_out.jsonl eval.jsonl"),
-    Place("benchmarks",    "benchmarks",        BenchmarksFacts,    "items.jsonl rows/LABEL.jsonl unresolved.json"),
+    Place("benchmarks",    "benchmarks",        BenchmarksFacts,    "items.jsonl sources.json rows/LABEL.jsonl unresolved.json"),
     Place("tokenizer",     "tokenizer",         TokenizerFacts,     "tokenizer.json chat_template.jinja"),
     Place("shards",        "base/token_shards", ShardsFacts,        "train-NNNNN.bin held_out-NNNNN.bin, a .starts and a .json beside each; encoding.json"),
     Place("conversations", "sft/conversations", ConversationsFacts, "train.npz held_out.npz"),

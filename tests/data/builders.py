@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from picochat.config import DataConfig, HostConfig
 from picochat.core.publish import Artifact, publish
 from picochat.data.corpus.build import build_corpus
-from picochat.data.documents import write_documents
-from picochat.data.importing.request import ImportRequest
+from picochat.data.document_shards import write_documents
+from picochat.data.importing.import_report import ImportRequest
 from picochat.data.pack import LoadedPack, load_pack
 from tests.fake_hub import FakeHub
 

@@ -22,8 +22,8 @@ import zstandard
 from picochat.cli.main import run_command
 from picochat.core.errors import BadInput
 from picochat.data.documents import list_source_files, read_source_file
-from picochat.data.formats.rows import read_batches
-from picochat.data.formats.usable import LONGEST_LINE_BYTES, TOO_LONG
+from picochat.data.formats.file_rows import LONGEST_LINE_BYTES, read_batches
+from picochat.data.formats.row_batch import TOO_LONG
 from tests.data.builders import parquet_bytes, prose
 
 GOOD = [prose(number) for number in range(30)]

@@ -7,7 +7,7 @@ import pytest
 
 from picochat.core.errors import BadInput
 from picochat.core.records import Record, parse_record
-from picochat.data.documents import write_documents
+from picochat.data.document_shards import write_documents
 from picochat.data.pack import CorpusRecipe, DatasetPack, load_pack
 from picochat.data.pack_schema import corpus_recipe_schema, dataset_pack_schema
 from tests.data.builders import prose

@@ -28,8 +28,12 @@ from picochat.core.publish import Artifact, Draft
 from picochat.core.records import write_atomic, write_json
 from picochat.core.workers import in_order
 from picochat.data.corpus.reader import sample_train
-from picochat.data.documents import MANIFEST_NAME, documents_manifest
-from picochat.data.shard_writer import DocumentShard, ShardWriter
+from picochat.data.document_shards import (
+    MANIFEST_NAME,
+    DocumentShard,
+    ShardWriter,
+    documents_manifest,
+)
 from picochat.rundir import CorpusFacts, PracticeFacts, facts_of
 from picochat.skills import arithmetic, choice, identity, refusal, spelling
 from picochat.skills.question import seeded

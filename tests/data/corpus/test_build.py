@@ -12,9 +12,8 @@ from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, changed_files, publish
 from picochat.core.records import read_jsonl
 from picochat.data.corpus.build import build_corpus
+from picochat.data.corpus.corpus_scan import id_share, scan_group, scan_tasks, weight_copies
 from picochat.data.corpus.reader import DROPPED, HELD_OUT, read_split
-from picochat.data.corpus.scan import scan_group, scan_tasks
-from picochat.data.corpus.split import id_share, weight_copies
 from picochat.data.importing.hf_import import import_dataset
 from picochat.data.pack import load_pack
 from picochat.rundir import CorpusFacts, facts_of
@@ -326,6 +325,7 @@ def test_corpus_of_an_import_carries_its_report_and_licence(tmp_path: Path) -> N
         "fates.u8",
         "dropped.jsonl",
         "near_duplicates.jsonl",
+        "measured.json",
         "import_reports/web.json",
     }
     assert set(corpus.manifest.files) == expected
