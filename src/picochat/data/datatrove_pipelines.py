@@ -112,10 +112,10 @@ def scan_groups_of_rank(
 
 def run_locally(stages: Iterable[RankStage], logging_dir: str | Path, workers: int) -> None:
     """Run all stages on this machine, `workers` ranks at a time. Repeat it after a failure."""
-    from datatrove.executor.local import LocalPipelineExecutor  # pyright: ignore[reportMissingImports]
+    from datatrove.executor import local  # pyright: ignore[reportMissingImports]
 
     for each in stages:
-        LocalPipelineExecutor(
+        local.LocalPipelineExecutor(
             each.pipeline,
             tasks=each.tasks,
             workers=min(workers, each.tasks),

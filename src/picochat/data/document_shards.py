@@ -15,7 +15,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 import numpy as np
@@ -87,7 +86,7 @@ def documents_manifest(
 
 
 def read_manifest(folder: Path) -> DocumentsManifest | None:
-    """The manifest of a folder of documents; None where it has none, BadInput where it is damaged."""
+    """The manifest of a folder of documents; None where it has none. Raises BadInput if damaged."""
     path = folder / MANIFEST_NAME
     return read_record(DocumentsManifest, path, "document manifest") if path.is_file() else None
 
@@ -181,12 +180,7 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
         if self._shard is not None:
             self._shard.discard()

@@ -1,6 +1,7 @@
 """Files of a data folder: what can be read, what cannot and why, and which names fit a pattern.
 
-Opens no file. Patterns are those of recipes and dataset cards; brace sets ({a,b}) are not supported.
+Opens no file. Patterns are those of recipes and dataset cards; brace sets ({a,b}) are not among
+them.
 """
 
 from __future__ import annotations

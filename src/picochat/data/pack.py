@@ -181,7 +181,7 @@ class LoadedSource:
     recipe: RecipeSource
 
     def least_chars(self, least_chars: int) -> int:
-        """The length below which documents are dropped, where the run's setting is `least_chars`."""
+        """The length below which documents are dropped; `least_chars` is the run's own setting."""
         return max(least_chars, self.min_chars or 1)
 
     def report_path(self) -> Path | None:

@@ -1,4 +1,4 @@
-"""JSON Schemas of `dataset_pack.json` and `corpus_recipe.json`, made from the records that read them.
+"""JSON Schemas of `dataset_pack.json` and `corpus_recipe.json`, made from their records.
 
 Editors complete and check the files with them. A file that its schema accepts is one that
 `load_pack` parses, and the reverse. Whether paths exist and labels differ, only loading says.

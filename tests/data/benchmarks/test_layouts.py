@@ -170,9 +170,7 @@ def test_the_last_list_of_options_counts(text: str, options: list[str]) -> None:
     assert listed_options(text) == options
 
 
-def test_options_and_labels_that_do_not_match_are_no_answer_and_a_row_without_a_question_no_item() -> (
-    None
-):
+def test_labels_of_another_count_are_no_answer_and_no_question_is_no_item() -> None:
     arc = layouts.find_layout("arc")
     choices = {"text": ["a spoon", "a stone"], "label": ["A", "B", "C"]}
     assert (

@@ -246,7 +246,7 @@ def _hellaswag(row: Row) -> Item:
 
 def without_marks(text: str) -> str:
     """A WikiHow text as prose: ` [title]` ends a sentence, other words in brackets are removed."""
-    # Pairs of blanks are joined once and not until none is left: so the published figures were made.
+    # Pairs of blanks are joined once, not until none is left, as the published figures have it.
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 

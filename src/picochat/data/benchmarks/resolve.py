@@ -86,8 +86,9 @@ class Resolution:
 def resolve_benchmarks(external: ExternalConfig) -> Resolution:
     """Every benchmark that the configuration names, fetched where the cache lacks it.
 
-    A file replaces a known benchmark of its name. Raises WrongUsage for a name that is not known, BadInput for a local file that is absent or
-    holds no item. What the Hub does not give is in `missing`.
+    A file replaces a known benchmark of its name. Raises WrongUsage for a name that is not known,
+    BadInput for a local file that is absent or holds no item. What the Hub does not give is in
+    `missing`.
     """
     found: list[Resolved] = []
     missing: dict[str, str] = {}
@@ -191,7 +192,7 @@ def cached_name(number: int, name: str) -> str:
 
 
 def _fetch(known: Known, place: Path, key: str) -> Artifact:
-    """All files of the split at the present commit, compared with the digests that the Hub states."""
+    """All files of the split at the present commit, with the digests that the Hub states."""
     say(f"fetching external benchmark {known.name} ({known.dataset})")
     source = open_hub_source(Hub(RETRY), known.dataset, known.config, known.split, None)
     assert source.revision is not None, "a dataset of the Hub has a commit"

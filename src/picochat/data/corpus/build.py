@@ -32,14 +32,7 @@ from picochat.data.corpus.corpus_scan import (
     scan_tasks,
 )
 from picochat.data.corpus.near_duplicates import connect, members_of_clusters
-from picochat.data.corpus.reader import (
-    DROPPED,
-    HELD_OUT,
-    CorpusFile,
-    CorpusSource,
-    CorpusSources,
-    RowDecisions,
-)
+from picochat.data.corpus.reader import DROPPED, HELD_OUT, CorpusSource, CorpusSources, RowDecisions
 from picochat.data.corpus.row_table import PlacedChunk, Repeats, RowTable
 from picochat.data.documents import file_path, ignored_files
 from picochat.data.pack import LoadedPack, LoadedSource
@@ -142,7 +135,7 @@ def _take_files(
                 f"{where} differs from its digest in documents.json",
                 fix="import it again with --force",
             )
-        described.files.append(CorpusFile(bytes=stated.bytes, **found.model_dump()))
+        described.files.append(found)
 
 
 def _require_excluded(pack: LoadedPack, table: RowTable) -> None:
@@ -167,7 +160,7 @@ def _require_excluded(pack: LoadedPack, table: RowTable) -> None:
 
 
 def _require_unique_ids(table: RowTable, scratch: Path) -> None:
-    """Raise BadInput where two rows share an id: splits, weights and lists of documents go by id."""
+    """Raise BadInput where two rows share an id: splits, weights and lists go by id."""
     repeated = table.repeated_ids(scratch)
     if repeated:
         raise BadInput(
@@ -310,7 +303,7 @@ def _drop_rows(outcome: Outcome) -> Iterator[dict[str, str]]:
 
 
 def _cluster_rows(table: RowTable, near: Repeats) -> Iterator[dict[str, list[str]]]:
-    """The rows of near_duplicates.jsonl: the ids of each cluster, in the order of first documents."""
+    """The rows of near_duplicates.jsonl: the ids of each cluster, ordered by first documents."""
     order = np.lexsort((near.rows, near.firsts))
     firsts, begins = np.unique(near.firsts[order], return_index=True)
     for first, members in zip(

@@ -69,19 +69,23 @@ class ScanTask:
     excluded: frozenset[str]
 
 
-class ScannedFile(Record):
-    """One file: its rows, usable or not, the bytes of usable text, and the digest of what was read."""
+class CorpusFile(Record):
+    """One source file.
+
+    name: relative to its source. rows: usable and other ones. text_bytes: of usable text.
+    """
 
     name: str
+    bytes: int
+    sha256: str
     rows: int
     text_bytes: int
-    sha256: str
 
 
 class ScanListing(Record):
     """What a group holds. `reasons`: why rows are unusable, by code from 1; code 0 is usable."""
 
-    files: list[ScannedFile]
+    files: list[CorpusFile]
     reasons: list[str]
     chunk_rows: list[int]
 
@@ -188,7 +192,7 @@ class _ChunkWriter:
         self._folder, self._task = folder, task
         self._clear()
 
-    def scan(self, name: str) -> ScannedFile:
+    def scan(self, name: str) -> CorpusFile:
         """Take in the rows of a file."""
         task, rows, text_bytes = self._task, 0, 0
         for row in read_source_file(task.source, name, task.text_column):
@@ -197,8 +201,14 @@ class _ChunkWriter:
             problem = EXCLUDED if id in task.excluded else row.problem
             problem = problem or ("below_min_chars" if len(row.text) < task.min_chars else None)
             text_bytes += self._take(id, row.text, problem)
-        sha256 = digest_file(file_path(task.source, name))
-        return ScannedFile(name=name, rows=rows, text_bytes=text_bytes, sha256=sha256)
+        path = file_path(task.source, name)
+        return CorpusFile(
+            name=name,
+            bytes=path.stat().st_size,
+            sha256=digest_file(path),
+            rows=rows,
+            text_bytes=text_bytes,
+        )
 
     def _take(self, id: str, text: str, problem: str | None) -> int:
         """Keep a row; returns the bytes of its text, 0 where it is not usable."""

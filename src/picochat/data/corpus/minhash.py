@@ -32,7 +32,8 @@ ROUNDS = 16
 PIECE_BYTES = 1 << 18
 GROUP_WORDS = 300_000  # sketched at once
 FILLED_TOGETHER = 1_000_000  # hashes computed at once for places that stayed empty
-# Share of the runs that are still needed: above it, leaving the others out costs more than it saves.
+# Of the runs, those that are still needed. Above that share, leaving the others out costs more than
+# it saves.
 WORTH_FILTERING = 0.8
 
 U64 = npt.NDArray[np.uint64]

@@ -153,6 +153,6 @@ def _root(parents: npt.NDArray[np.int32], item: int) -> int:
 
 
 def _join(parents: npt.NDArray[np.int32], one: int, other: int) -> None:
-    """Join two clusters; the smaller number is the root, so a cluster is known by its first text."""
+    """Join two clusters; the smaller number is the root, so the first text names the cluster."""
     a, b = sorted((_root(parents, one), _root(parents, other)))
     parents[b] = a

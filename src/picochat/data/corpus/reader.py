@@ -1,9 +1,9 @@
-"""Reading a corpus: what its artifact lists, and the documents of a split, streamed from the sources.
+"""Reading a corpus: what its artifact lists, and the documents of a split.
 
-`fates.u8` has one byte for each row of the source files, in their order: DROPPED, HELD_OUT, else how
-many times the document is read in training. So a reader needs no ids, no hashes, and no memory but
-the bytes of one file. A source that has changed since is refused. The decisions are made in
-build.py.
+The documents are streamed from the sources. `fates.u8` has one byte for each row of the source
+files, in their order: DROPPED, HELD_OUT, else how many times the document is read in training. So a
+reader needs no ids, no hashes, and no memory but the bytes of one file. A source that has changed
+since is refused. The decisions are made in build.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact
 from picochat.core.records import Record, digest_file, read_json, read_record
+from picochat.data.corpus.corpus_scan import CorpusFile
 from picochat.data.corpus.minhash import mixed
 from picochat.data.document_shards import Provenance
 from picochat.data.documents import Document, file_path, read_source_file
@@ -29,19 +30,6 @@ DROPPED = 0
 HELD_OUT = 255
 
 RowDecisions = npt.NDArray[np.uint8]
-
-
-class CorpusFile(Record):
-    """One source file.
-
-    name: relative to its source. rows: usable and other ones. text_bytes: of usable text.
-    """
-
-    name: str
-    bytes: int
-    sha256: str
-    rows: int
-    text_bytes: int
 
 
 class CorpusSource(Record):

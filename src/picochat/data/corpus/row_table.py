@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -74,12 +73,7 @@ class RowTable:
     def __enter__(self) -> RowTable:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ids.close()
         self._id_ends.close()
 
@@ -127,8 +121,8 @@ class RowTable:
                 records["row"] = placed.first + np.arange(placed.chunk.rows)
                 partitions.add(records)
             found = [_repeats(records, ("key",)) for records in partitions.read()]
-        # 64 bits are too few to call ids equal: of four thousand million ids, two would agree by
-        # chance. So the ids themselves decide, and a false alarm costs two reads.
+        # 64 bits are too few to call ids equal: of four billion ids, two may well agree by chance.
+        # So the ids themselves decide, and a false alarm costs two reads.
         rows, firsts = _in_order(found)
         pairs = zip(rows.tolist(), firsts.tolist(), strict=True)
         return sorted({self.id(row) for row, first in pairs if self.id(row) == self.id(first)})

@@ -216,8 +216,8 @@ def _blocks(stream: BinaryIO, name: str, block_bytes: int) -> Iterator[bytes]:
 
 def _lines(blocks: Iterator[bytes]) -> Iterator[list[bytes | None]]:
     """The lines of each block, without their ends; None for a line that is too long."""
-    # `rest` is the line that a block begins and does not end. Once it is too long it is dropped, and
-    # bytes are skipped up to the next line end, so no line is held beyond the limit and one block.
+    # `rest` is the line that a block begins and does not end. Once it is too long it is dropped,
+    # and bytes are skipped up to the next line end: no line is held beyond the limit and one block.
     rest, too_long = b"", False
     for block in blocks:
         if too_long:

@@ -18,16 +18,16 @@ from __future__ import annotations
 import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.progress import say, track
 from picochat.core.publish import exclusive
-from picochat.core.records import Record, read_record, write_json
+from picochat.core.records import Record, read_json, read_record, write_json
 from picochat.data.document_shards import DocumentShard, ShardWriter
 from picochat.data.importing.hf_import import (
     finished_import,
@@ -38,6 +38,7 @@ from picochat.data.importing.hf_import import (
     slice_plan,
     slice_reader,
 )
+from picochat.data.importing.hub import TransferStats
 from picochat.data.importing.import_report import ImportRequest, publish_import
 from picochat.data.importing.import_state import (
     PREVIEWS,
@@ -67,14 +68,6 @@ class PinnedSlices(Record):
     request: str
     names: list[str]
     slices: list[tuple[tuple[int, int], int, int, int, int]]
-
-
-class RankTransfer(Record):
-    """What one rank fetched."""
-
-    bytes: int
-    requests: int
-    retries: int
 
 
 class SharedFolder:
@@ -198,11 +191,7 @@ def read(request: ImportRequest, rank: int, ranks: int) -> int:
     finally:
         source.stop()
         reader.close()
-    stats = source.transfer
-    write_json(
-        shared.transfer(rank),
-        RankTransfer(bytes=stats.bytes, requests=stats.requests, retries=stats.retries),
-    )
+    write_json(shared.transfer(rank), asdict(source.transfer))
     return rows
 
 
@@ -272,12 +261,7 @@ class KeptRows:
         self._shard_documents, self._shards = shard_documents, 0
         self._documents = self._characters = self._text_bytes = 0
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._stream.close()
 
     def add_line(
@@ -394,10 +378,7 @@ def _written_state(shared: SharedFolder) -> ImportState:
 
 
 def _observed(shared: SharedFolder) -> dict[str, object]:
-    stats = [
-        read_record(RankTransfer, path, "transfer statistics")
-        for path in sorted(shared.root.glob("transfer/*.json"))
-    ]
+    stats = [TransferStats(**read_json(path)) for path in shared.root.glob("transfer/*.json")]
     return {
         "schema_version": 1,
         "elapsed_s": round(time.time() - shared.slices.stat().st_mtime, 3),

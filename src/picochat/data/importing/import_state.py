@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 import numpy as np
@@ -139,12 +138,7 @@ class LineWriter(Protocol):
 
     def complete(self) -> Future[DocumentShard] | None: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None: ...
 
 
 class ImportWork:
@@ -181,13 +175,8 @@ class ImportWork:
     def __enter__(self) -> ImportWork:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._writer.__exit__(kind, error, trace)
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self._writer.__exit__(kind, *error)
         self._digests.close()
         self._seen.close()
 

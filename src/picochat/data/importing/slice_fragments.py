@@ -52,7 +52,7 @@ class Fragment:
         return len(self.problems)
 
     def filtered_rows(self, file: int, slice: int) -> FilteredRows:
-        """The rows as an import takes them, each line a reference (`line_reference`) to its text."""
+        """The rows as an import takes them, each line a `line_reference` instead of its text."""
         digests = self.digests.tobytes()
         starts = range(0, len(digests), DIGEST_BYTES)
         return FilteredRows(
