@@ -1,6 +1,4 @@
-"""Real files for the data tests: parquet of plain rows, packs over folders of documents, imports
-from a fake Hub.
-"""
+"""Real files for the data tests: parquet, packs over folders of documents, import requests."""
 
 from __future__ import annotations
 
@@ -109,8 +107,9 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
 def make_pack(
     folder: Path, sources: dict[str, Iterable[tuple[str, str]]], **options: dict[str, object]
 ) -> Path:
-    """A pack over folders of documents, one for each label; options: label -> further keys of that
-    source.
+    """A pack over folders of documents, one for each label.
+
+    options: label -> further keys of that source.
     """
     pack = folder / "pack"
     pack.mkdir(parents=True)

@@ -147,8 +147,9 @@ def test_example_packs_load(name: str, tmp_path: Path) -> None:
 
 
 def _make_source(path: Path, source: dict[str, Any]) -> None:
-    """What the recipe names: a file, a folder of documents, or a folder of files of which some are
-    left out.
+    """Make what the recipe names.
+
+    That is a file, a folder of documents, or a folder of files of which some are left out.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix:

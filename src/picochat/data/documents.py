@@ -31,7 +31,7 @@ class Document:
 class SourceFile(NamedTuple):
     """One file of a source.
 
-    name: path relative to the source, with forward slashes. sha256: None where nobody stated it.
+    name: path relative to the source, with forward slashes. sha256: None where it is not stated.
     """
 
     name: str

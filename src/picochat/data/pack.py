@@ -206,7 +206,7 @@ class LoadedPack:
     def content_digest(self) -> str:
         """Equal for equal text and equal treatment of it, wherever pack and sources lie.
 
-        SFT and eval rows do not enter. Reads files whose digest nobody stated (about 1 s per GB).
+        SFT and eval rows do not enter. Reads files without a stated digest (about 1 s per GB).
         """
         sources = [_source_content(source) for source in self.sources]
         return digest_json(

@@ -32,7 +32,7 @@ def read_pack(pack: LoadedPack, least_chars: int = 1) -> Iterator[Document]:
 
 
 def expected_bytes(pack: LoadedPack) -> int | None:
-    """About how many bytes of text a pack holds, for a progress bar; None where nobody knows."""
+    """About how many bytes of text a pack holds, for a progress bar; None if unknown."""
     sizes = [_expected(source) for source in pack.sources]
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None

@@ -1,6 +1,4 @@
-"""Each published layout as the context and options that lm-evaluation-harness gives a model, and
-each reason against a row.
-"""
+"""Each published layout as lm-evaluation-harness reads it, and each reason against a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Benchmarks by name from a loopback Hub: fetched once, pinned, and named where they are missing."""
+"""Benchmarks by name from a loopback Hub: fetched once, pinned, named where missing."""
 
 from __future__ import annotations
 

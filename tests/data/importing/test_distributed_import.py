@@ -25,9 +25,7 @@ read(ImportRequest.model_validate_json(sys.argv[1]), 1, 3)
 
 
 def _files() -> dict[str, bytes]:
-    """Rows of every fate: repeated within and across files, too short, no text, text that a report
-    shows in part.
-    """
+    """Rows that are kept, repeated, too short, without text, or shown in part by a report."""
     files = parquet_files(files=3, rows=160, group_rows=40)
     odd: list[object] = [
         prose(row % 30) if row % 7 else (None, "   ", "short", "nul\0here")[row % 4]

@@ -30,7 +30,7 @@ def parquet_metadata(stream: BinaryIO, name: str) -> pq.FileMetaData:
 
 
 def _require_text_column(metadata: pq.FileMetaData, name: str, text_column: str) -> None:
-    """Raise BadInput where the column is absent, stands there twice, or holds no text."""
+    """Raise BadInput where the column is absent, occurs twice, or holds no text."""
     with _parquet_errors(name):
         schema = metadata.schema.to_arrow_schema()
     texts = [field.name for field in schema if _holds_text(field.type)]

@@ -79,7 +79,7 @@ class Row(NamedTuple):
 class RowBatch(NamedTuple):
     """Rows `first`, `first` + 1, ... of a file.
 
-    ids: None where the file's rows have no ids of their own, or where nobody asked for them.
+    ids: None where the file's rows have no ids of their own, or where they were not asked for.
     """
 
     first: int

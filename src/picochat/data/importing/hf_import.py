@@ -178,7 +178,7 @@ def _take_rows(
 
 
 def finished_import(request: ImportRequest, places: ImportPlaces) -> ImportReport | None:
-    """The report of a complete import of this request that stands here, else None."""
+    """The report of the complete import of this request at these places, else None."""
     if not (places.documents / MANIFEST_NAME).is_file() or not places.report.is_file():
         return None
     manifest = read_manifest(places.documents)

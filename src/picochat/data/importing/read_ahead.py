@@ -119,7 +119,7 @@ def read_in_order(
         yield _parts(_ReadAhead(reader, plan, pool, connections, after, rows_wanted, budget))
     finally:
         # The order matters: threads that wait for room or for the Hub must wake up before the pools
-        # are joined, and streams close when nobody reads from them.
+        # are joined, and streams are closed when no thread reads from them.
         budget.stop()
         reader.source.stop()
         for each in (footer_pool, pool):
@@ -209,6 +209,6 @@ def _parts(ahead: _ReadAhead) -> Iterator[Part]:
             ahead.fill()
             yield part
         ahead.in_flight.popleft()
-        # A slice may hold fewer rows than planned, at the end of a file that nobody counted.
+        # A slice may hold fewer rows than planned, at the end of a file without row counts.
         ahead.rows_coming -= missing
         ahead.fill()
