@@ -22,6 +22,7 @@ from picochat.core.journal import Journal
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Artifact, Draft, publish
 from picochat.core.records import Record, canonical_json, read_record, write_json, write_jsonl
+from picochat.data.benchmarks.stage import BenchmarkSource
 from picochat.evals.external_scores import external_scores_of
 from picochat.evals.record import Asked, Measured, Memorization
 from picochat.evals.report import questions
@@ -267,6 +268,11 @@ def _fill_practice(kind: str, draft: Draft) -> None:
 
 def _fill_benchmarks(kind: str, draft: Draft) -> None:
     write_jsonl(draft.path("items.jsonl"), make_benchmark_items())
+    sources = {
+        name: facts.model_dump(mode="json", include=set(BenchmarkSource.model_fields))
+        for name, facts in make_benchmarks_facts().benchmarks.items()
+    }
+    write_json(draft.path("sources.json"), {"benchmarks": sources})
     write_jsonl(draft.path("rows/science_questions.jsonl"), [{"question": "somebody's"}])
     write_json(draft.observation("unresolved.json"), {})
 

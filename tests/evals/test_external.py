@@ -15,9 +15,8 @@ import pytest
 import torch
 
 from picochat.config import EvalConfig, ModelConfig
-from picochat.data.benchmarks.layouts import BenchmarkRow
+from picochat.data.benchmarks.layouts import BenchmarkRow, read_benchmark
 from picochat.data.benchmarks.resolve import local_benchmark
-from picochat.data.benchmarks.rows import read_benchmark
 from picochat.data.benchmarks.stage import item_of
 from picochat.evals.external import ask_benchmark, batches, pairs_of
 from picochat.evals.external_scores import is_right, is_right_norm

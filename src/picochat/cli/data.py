@@ -76,8 +76,8 @@ def hf_import(
     more than 20 million characters. HF_TOKEN and HF_ENDPOINT are honoured.
     """
     from picochat.data.importing.hf_import import import_dataset
-    from picochat.data.importing.hub_requests import Patience
-    from picochat.data.importing.request import ImportRequest
+    from picochat.data.importing.hub import RetryPolicy
+    from picochat.data.importing.import_report import ImportRequest
 
     request = ImportRequest(
         dataset=dataset,
@@ -95,7 +95,7 @@ def hf_import(
         seed=seed,
     )
     import_dataset(
-        request, force=force, connections=connections, patience=Patience(timeout_s=timeout)
+        request, force=force, connections=connections, retry=RetryPolicy(timeout_s=timeout)
     )
 
 

@@ -18,8 +18,8 @@ from picochat.core.errors import BadInput, HubProblem, Problem
 from picochat.core.machine import usable_cores
 from picochat.core.progress import byte_quantity
 from picochat.core.records import plain, write_atomic, write_json, write_jsonl
+from picochat.data.benchmarks.layouts import read_benchmark
 from picochat.data.benchmarks.resolve import resolve_benchmarks
-from picochat.data.benchmarks.rows import read_benchmark
 from picochat.data.pack import LoadedPack
 from picochat.data.pack_documents import expected_bytes, read_pack
 from picochat.facts import FindingRecord, HonestyFacts, RunFacts

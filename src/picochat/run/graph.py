@@ -132,13 +132,13 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         folder="corpus",
         files=(
             "pack.json recipe.json sources.json import_reports/LABEL.json fates.u8 dropped.jsonl"
-            " near_duplicates.jsonl location.json"
+            " near_duplicates.jsonl measured.json location.json"
         ),
         facts=CorpusFacts,
         make=build_corpus,
         inputs=(),
         settings=("pack", "data", "host"),
-        version=2,
+        version=3,
         shared=True,
     ),
     ArtifactSpec(
@@ -165,12 +165,12 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
     ArtifactSpec(
         kind="benchmarks",
         folder="benchmarks",
-        files="items.jsonl rows/LABEL.jsonl unresolved.json",
+        files="items.jsonl sources.json rows/LABEL.jsonl unresolved.json",
         facts=BenchmarksFacts,
         make=publish_benchmarks,
         inputs=(),
         settings=("external", "benchmark_files"),
-        version=1,
+        version=2,
     ),
     ArtifactSpec(
         kind="tokenizer",

@@ -25,8 +25,13 @@ from picochat.core.publish import Artifact, Draft
 from picochat.core.records import read_record, write_atomic, write_json
 from picochat.core.workers import in_order
 from picochat.data.corpus.reader import sample_train
-from picochat.data.documents import MANIFEST_NAME, DocumentsManifest, documents_manifest
-from picochat.data.shard_writer import DocumentShard, ShardWriter
+from picochat.data.document_shards import (
+    MANIFEST_NAME,
+    DocumentShard,
+    DocumentsManifest,
+    ShardWriter,
+    documents_manifest,
+)
 from picochat.facts import CorpusFacts, PracticeFacts, facts_of
 from picochat.skills import arithmetic, spelling
 from picochat.skills.skill import seeded

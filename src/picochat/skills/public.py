@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from picochat.core.errors import BadInput
 from picochat.data.benchmarks.layouts import find_layout, read_item
-from picochat.data.importing.hub_requests import Patience
-from picochat.data.importing.origin import Origin, open_origin
+from picochat.data.importing.dataset_source import DatasetSource, open_source
+from picochat.data.importing.hub import RetryPolicy
 from picochat.skills.choice import candidate_reply
 from picochat.skills.skill import FINAL_ANSWER, LONGEST_REPLY_WORDS, seeded, share_rows
 from picochat.skills.task_rows import SftRow
@@ -134,7 +134,7 @@ PUBLIC_SETS: tuple[PublicSet, ...] = (
 
 
 def read_public_rows(
-    count: int, seed: int, patience: Patience | None = None
+    count: int, seed: int, patience: RetryPolicy | None = None
 ) -> tuple[list[SftRow], tuple[PublicCount, ...]]:
     """`count` SFT rows of the sets by their shares, and what each set gave.
 
@@ -145,7 +145,7 @@ def read_public_rows(
     counts: list[PublicCount] = []
     wanted = share_rows(count, {each.name: each.share for each in PUBLIC_SETS})
     for each in PUBLIC_SETS:
-        origin = open_origin(each.dataset, each.config, "train", None, patience=patience)
+        origin = open_source(each.dataset, each.config, "train", None, retry=patience)
         try:
             found, passed_over = _rows_of(each, origin, wanted[each.name], seed)
         finally:
@@ -167,7 +167,7 @@ def read_public_rows(
 
 
 def _rows_of(
-    each: PublicSet, origin: Origin, wanted: int, seed: int
+    each: PublicSet, origin: DatasetSource, wanted: int, seed: int
 ) -> tuple[list[SftRow], Counter[str]]:
     found: list[SftRow] = []
     passed_over: Counter[str] = Counter()
@@ -203,7 +203,7 @@ def _too_long(fields: Mapping[str, Any]) -> str | None:
     return "too long" if too_long else None
 
 
-def _read(origin: Origin) -> Iterator[dict[str, Any]]:
+def _read(origin: DatasetSource) -> Iterator[dict[str, Any]]:
     """The rows of a split, file by file, a row group at a time."""
     for index, file in enumerate(origin.files):
         with origin.open_file(index) as stream:

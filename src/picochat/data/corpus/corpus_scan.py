@@ -1,16 +1,15 @@
-"""One pass over source files: what the corpus must know of every row, written to disk in chunks
-that are read one by one.
+"""The scan of a corpus: one pass over the source files that writes what must be known of every row.
 
-Files are scanned by several processes, a group of consecutive files at a time. A group's chunks
-stand when its listing does: after a kill, groups that are complete are not scanned again, and
-groups that another machine completed are taken as they are. Order and contents depend on the
-sources alone. Memory: some 60 MB a process, whatever the sizes of files and sources.
-
-Takes no decision that needs a second document: `corpus` does.
+Files are scanned by several processes, a group of consecutive files at a time. A group writes
+chunks of rows as columns, and a listing when all of them stand. After a kill, groups with a listing
+are not scanned again, and groups that another machine completed are taken as they are. Order and
+contents follow from the sources alone. Memory: some 60 MB a process, whatever the sizes of files
+and sources. Decides nothing that needs a second document: build.py does.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,25 +24,38 @@ from picochat.core.machine import usable_cores
 from picochat.core.records import Record, digest_file, read_record, write_json
 from picochat.core.workers import in_order
 from picochat.data.corpus.minhash import PLACES, Signatures, signatures
-from picochat.data.corpus.split import id_share, weight_copies
 from picochat.data.documents import file_path, read_source_file
 from picochat.data.pack import LoadedPack
 
 GROUP_BYTES = 8_000_000  # of source files that one task reads
-PARALLEL_BYTES = (
-    16_000_000  # of source files: below that, starting processes costs more than it saves
-)
+# Of source files. Below that, starting processes costs more than it saves.
+PARALLEL_BYTES = 16_000_000
 CHUNK_TEXT_BYTES = 8_000_000
 CHUNK_ROWS = 20_000
 EXCLUDED = "excluded"
 
 
+def id_share(id: str, purpose: str = "split") -> float:
+    """A number in [0, 1) that follows from the id alone: the first 52 bits of a sha256.
+
+    So a larger import keeps the old held-out documents held out, on any machine.
+    """
+    digest = hashlib.sha256(f"{purpose}\0{id}".encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 12) / (1 << 52)
+
+
+def weight_copies(id: str, weight: float) -> int:
+    """How often a document is read: the whole part of the weight, once more for some of the ids."""
+    whole = int(weight)
+    return whole if whole == weight else whole + (id_share(id, "weight") < weight - whole)
+
+
 @dataclass(frozen=True)
 class ScanTask:
-    """A group of consecutive files of one source. `number` orders the groups of a corpus and names
-    their chunks.
+    """A group of consecutive files of one source.
 
-    excluded: ids of documents, with the label, that the recipe leaves out.
+    number: orders the groups of a corpus and names their chunks. excluded: ids of documents, with
+    the label, that the recipe leaves out.
     """
 
     number: int
@@ -57,40 +69,41 @@ class ScanTask:
     excluded: frozenset[str]
 
 
-class ScannedFile(Record):
-    """One file: how many rows it has, usable or not, the bytes of usable text, and its digest as it
-    was read.
+class CorpusFile(Record):
+    """One source file.
+
+    name: relative to its source. rows: usable and other ones. text_bytes: of usable text.
     """
 
     name: str
+    bytes: int
+    sha256: str
     rows: int
     text_bytes: int
-    sha256: str
 
 
 class ScanListing(Record):
-    """What a group holds.
+    """What a group holds. `reasons`: why rows are unusable, by code from 1; code 0 is usable."""
 
-    `reasons`: why rows are unusable, by code from 1; a code of 0 is a usable row.
-    """
-
-    files: list[ScannedFile]
+    files: list[CorpusFile]
     reasons: list[str]
     chunk_rows: list[int]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows of one group, in order, as columns. Columns are read when asked for, and are small."""
+    """Consecutive rows of one group as columns, which are read from disk when asked for."""
 
     path: Path
     rows: int
     reasons: tuple[str, ...]
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """One of: problem, copies (u1), characters, text_bytes (u4), digest ((rows, 2) u8), share
-        (f8), id_hash (u8), id_ends (i8), ids (the UTF-8 of all ids in a row). Read anew each
-        time."""
+        """A column, read anew each time.
+
+        One of: problem, copies (u1), characters, text_bytes (u4), digest ((rows, 2) u8), share
+        (f8), id_hash (u8), id_ends (i8), ids (the UTF-8 of all ids in a row).
+        """
         with np.load(self.path.with_suffix(".npz")) as stored:
             return stored[name]
 
@@ -103,32 +116,29 @@ class Chunk:
 
 
 def scan_tasks(pack: LoadedPack, least_chars: int) -> list[ScanTask]:
-    """The groups of files, of about GROUP_BYTES each, that the corpus of a pack is scanned in, in
-    order.
-    """
+    """The groups of files, of about GROUP_BYTES each, in which a pack is scanned, in order."""
     tasks: list[ScanTask] = []
     for source in pack.sources:
-        min_chars = source.least_chars(least_chars)
-        excluded = frozenset(
-            id for id in pack.recipe.exclude_documents if id.startswith(f"{source.label}:")
-        )
+        prefix = f"{source.label}:"
+        excluded = frozenset(id for id in pack.recipe.exclude_documents if id.startswith(prefix))
         group: list[str] = []
         size = 0
         for position, file in enumerate(source.files, start=1):
             group.append(file.name)
             size += file.bytes
             if size >= GROUP_BYTES or position == len(source.files):
-                shared = (
-                    source.label,
-                    source.path,
-                    tuple(group),
-                    size,
-                    source.text_column,
-                    min_chars,
-                    source.weight,
-                    excluded,
+                task = ScanTask(
+                    number=len(tasks),
+                    label=source.label,
+                    source=source.path,
+                    files=tuple(group),
+                    file_bytes=size,
+                    text_column=source.text_column,
+                    min_chars=source.least_chars(least_chars),
+                    weight=source.weight,
+                    excluded=excluded,
                 )
-                tasks.append(ScanTask(len(tasks), *shared))
+                tasks.append(task)
                 group, size = [], 0
     return tasks
 
@@ -136,7 +146,7 @@ def scan_tasks(pack: LoadedPack, least_chars: int) -> list[ScanTask]:
 def scan_groups(
     tasks: Sequence[ScanTask], folder: Path, workers: int | None
 ) -> Iterator[ScanListing]:
-    """The listing of each group, in order, scanned into `folder` where it does not stand there yet."""
+    """The listing of each group, in order; groups without one are scanned into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [task for task in tasks if not _listing_path(folder, task).exists()]
     large = sum(task.file_bytes for task in missing) >= PARALLEL_BYTES
@@ -148,7 +158,7 @@ def _scanner(folder: Path) -> Callable[[ScanTask], ScanListing]:
 
 
 def scan_group(folder: Path, task: ScanTask) -> ScanListing:
-    """Scan the files of one group; what stands from before is kept.
+    """Scan the files of one group, unless its listing stands.
 
     Raises BadInput where a file is broken.
     """
@@ -159,11 +169,13 @@ def scan_group(folder: Path, task: ScanTask) -> ScanListing:
     files = [writer.scan(name) for name in task.files]
     writer.flush()
     listing = ScanListing(files=files, reasons=list(writer.reasons), chunk_rows=writer.chunk_rows)
+    # Last and by rename: chunks count only when the listing names them.
     write_json(listing_path, listing)
     return listing
 
 
 def chunks_of(task: ScanTask, listing: ScanListing, folder: Path) -> list[Chunk]:
+    """The chunks that a group has written."""
     reasons = tuple(listing.reasons)
     return [
         Chunk(_chunk_path(folder, task, number), rows, reasons)
@@ -180,8 +192,8 @@ class _ChunkWriter:
         self._folder, self._task = folder, task
         self._clear()
 
-    def scan(self, name: str) -> ScannedFile:
-        """The rows of a file, taken in."""
+    def scan(self, name: str) -> CorpusFile:
+        """Take in the rows of a file."""
         task, rows, text_bytes = self._task, 0, 0
         for row in read_source_file(task.source, name, task.text_column):
             rows += 1
@@ -189,11 +201,19 @@ class _ChunkWriter:
             problem = EXCLUDED if id in task.excluded else row.problem
             problem = problem or ("below_min_chars" if len(row.text) < task.min_chars else None)
             text_bytes += self._take(id, row.text, problem)
-        sha256 = digest_file(file_path(task.source, name))
-        return ScannedFile(name=name, rows=rows, text_bytes=text_bytes, sha256=sha256)
+        path = file_path(task.source, name)
+        return CorpusFile(
+            name=name,
+            bytes=path.stat().st_size,
+            sha256=digest_file(path),
+            rows=rows,
+            text_bytes=text_bytes,
+        )
 
     def _take(self, id: str, text: str, problem: str | None) -> int:
-        """Keep a row. Returns the bytes of its text, 0 where it is not usable."""
+        """Keep a row; returns the bytes of its text, 0 where it is not usable."""
+        # Unusable rows are kept too, with an empty text, so that a row's number follows from the
+        # files: `fates.u8` has one byte for each of them.
         text = text if problem is None else ""
         data = text.encode()
         self._ids.append(id.encode("utf-8", "replace"))
@@ -212,10 +232,11 @@ class _ChunkWriter:
         return len(data)
 
     def flush(self) -> None:
+        """Write what was collected as a chunk."""
         if not self._texts:
             return
         path = _chunk_path(self._folder, self._task, len(self.chunk_rows))
-        # a row without a usable text stands here with an empty one, whose sketch is absent
+        # Sketches are a file of their own: they are most of the bytes, and are read row by row.
         signatures(self._texts).astype("<u2").tofile(path.with_suffix(".signatures"))
         np.savez(
             path.with_suffix(".npz"),

@@ -1,4 +1,4 @@
-from picochat.data.importing.request import ImportRequest
+from picochat.data.importing.import_report import ImportRequest
 
 
 def test_request_digest_ignores_places_and_nothing_else() -> None:

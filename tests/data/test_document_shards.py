@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from picochat.data import shard_writer
+from picochat.data import document_shards
+from picochat.data.document_shards import DocumentShard, ShardWriter, document_line
 from picochat.data.documents import read_source_file
-from picochat.data.shard_writer import DocumentShard, ShardWriter
 from tests.data.builders import prose
 
 
@@ -22,7 +24,7 @@ def _write(folder: Path, documents: int, shard_documents: int) -> list[DocumentS
 def test_shards_hold_all_documents_in_order_and_state_what_they_hold(
     piece_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_writer, "PIECE_BYTES", piece_bytes)
+    monkeypatch.setattr(document_shards, "PIECE_BYTES", piece_bytes)
     shards = _write(tmp_path, 250, 60)
     assert [(shard.name, shard.documents) for shard in shards] == [
         (f"shard-{number:06d}.jsonl.zst", min(60, 250 - 60 * number)) for number in range(5)
@@ -37,9 +39,9 @@ def test_shards_hold_all_documents_in_order_and_state_what_they_hold(
 
 
 def test_number_of_threads_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_writer, "PIECE_BYTES", 3000)
+    monkeypatch.setattr(document_shards, "PIECE_BYTES", 3000)
     for threads in (1, 5):
-        monkeypatch.setattr(shard_writer, "usable_cores", lambda threads=threads: threads)
+        monkeypatch.setattr(document_shards, "usable_cores", lambda threads=threads: threads)
         _write(tmp_path / str(threads), 200, 70)
     names = sorted(path.name for path in (tmp_path / "1").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "5").iterdir())
@@ -64,3 +66,16 @@ def test_disk_that_says_no_is_an_error_of_the_shard(tmp_path: Path) -> None:
         assert coming is not None
         with pytest.raises(OSError, match="No such file"):
             coming.result()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"])),
+    id=st.text(st.characters(exclude_categories=["Cs"])),
+)
+def test_line_is_what_the_json_library_writes(text: str, id: str) -> None:
+    expected = (
+        json.dumps({"id": id, "text": text}, ensure_ascii=False, separators=(",", ":")).encode()
+        + b"\n"
+    )
+    assert document_line(id, text) == expected

@@ -1,9 +1,7 @@
-"""Records on disk, divided by their key, so that equal keys meet in a part small enough for memory.
+"""Hash partitions on disk: records divided by their key, so that equal keys meet in memory.
 
-How sorting and grouping stay in bounded memory, however many documents there are: a record goes to
-the file that the leading bits of its 64-bit key name, and each file is then read by itself. Keys
-must be well mixed (hashes). The files are scratch: they need no sync, and a job that was killed
-makes them again.
+Sorting and grouping stay in bounded memory however many records there are (docs/decisions/0015).
+The files are scratch: they need no sync, and a job that was killed makes them again.
 """
 
 from __future__ import annotations
@@ -11,29 +9,28 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
-RECORDS_TOGETHER = 250_000  # what one file holds about, and memory with it
-MOST_FILES = 256
+RECORDS_TOGETHER = 250_000  # about what one file holds, and memory with it
+MOST_FILES = 256  # all are open at the same time
 
 Records = npt.NDArray[np.void]
 
 
-class Buckets:
+class HashPartitions:
     """Add records of one structured type with a uint64 field `key`, then read them file by file.
 
-    folder: made, and removed with what is in it on leaving the context. expected: records that will
-    come, about.
+    A context manager. Keys must be well mixed (hashes): their leading bits name the file. folder:
+    made on entering, removed on leaving. expected: about how many records will come.
     """
 
     def __init__(self, folder: Path, dtype: np.dtype[np.void], expected: int) -> None:
         self._folder, self._dtype = folder, dtype
         self._bits = min(MOST_FILES - 1, expected // RECORDS_TOGETHER).bit_length()
 
-    def __enter__(self) -> Buckets:
+    def __enter__(self) -> HashPartitions:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self._files = [
@@ -41,27 +38,22 @@ class Buckets:
         ]
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for file in self._files:
             file.close()
         shutil.rmtree(self._folder)
 
     def add(self, records: Records) -> None:
+        """Append the records to the files of their keys."""
         if not self._bits:
             self._files[0].write(records.tobytes())
             return
-        bucket = (records["key"] >> np.uint64(64 - self._bits)).astype(np.int64)
-        order = np.argsort(bucket, kind="stable")
-        ends = np.cumsum(np.bincount(bucket, minlength=len(self._files)))
-        ordered = records[order]
-        for file, start, end in zip(
-            self._files, [0, *ends[:-1].tolist()], ends.tolist(), strict=True
-        ):
+        # One write for each file: the records are grouped first, by a stable sort, so that records
+        # of one key stay in the order in which they were added.
+        number = (records["key"] >> np.uint64(64 - self._bits)).astype(np.int64)
+        ordered = records[np.argsort(number, kind="stable")]
+        ends = np.cumsum(np.bincount(number, minlength=len(self._files))).tolist()
+        for file, start, end in zip(self._files, [0, *ends[:-1]], ends, strict=True):
             if end > start:
                 file.write(ordered[start:end].tobytes())
 

@@ -1,7 +1,7 @@
 import pytest
 
 from picochat.core.errors import BadInput, HubProblem
-from picochat.data.importing.layout import NO_CARD, Card, read_card, split_files
+from picochat.data.importing.dataset_source import NO_CARD, Card, read_card, split_files
 
 
 def _files(

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 
-from picochat.data.corpus.scan import (
+from picochat.data.corpus.corpus_scan import (
     CHUNK_TEXT_BYTES,
     PARALLEL_BYTES,
     Chunk,
@@ -10,7 +10,8 @@ from picochat.data.corpus.scan import (
     chunks_of,
     scan_groups,
 )
-from picochat.data.documents import list_source_files, write_documents
+from picochat.data.document_shards import write_documents
+from picochat.data.documents import list_source_files
 from tests.data.builders import prose
 
 

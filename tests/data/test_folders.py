@@ -1,6 +1,6 @@
 import pytest
 
-from picochat.data.globs import matches_any
+from picochat.data.folders import matches_any
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
-"""What reading one visit leaves for the ranks after it: its rows judged, as columns, and the lines
-of the usable ones.
+"""What reading one slice leaves for the ranks after it: its rows as columns, and their lines.
 
-Two files a visit: `NNNNNN.lines`, a zstd frame of lines for each batch of rows, and `NNNNNN.npz`,
-the columns. The columns are written last and by rename, so a visit without them was not read to its
-end and is read again. Who decides reads columns alone (some 60 bytes a row); who writes a shard
+Two files a slice: `NNNNNN.lines`, a zstd frame of lines for each batch of rows, and `NNNNNN.npz`,
+the columns. The columns are written last and by rename, so a slice without them was not read to its
+end and is read again. The deciding rank reads columns alone, some 60 bytes a row; a writing rank
 reads the frames that hold its lines, and no other.
 """
 
@@ -22,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from picochat.data.importing.judged import JudgedRows, shown
-from picochat.data.importing.seen_texts import DIGEST_BYTES
+from picochat.data.importing.import_state import DIGEST_BYTES
+from picochat.data.importing.slices import FilteredRows, shown
 
 ZSTD_LEVEL = 1  # read once, soon, and thrown away
 Ints = npt.NDArray[np.int64]
@@ -31,11 +30,11 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Fragment:
-    """The columns of one visit; each array but the last two has one entry a row.
+    """The columns of one slice; each array but the last two has one entry a row.
 
     first: number in its file of the first row. problems: index into `reasons`, 0 for a usable row.
-    digests: (rows, 16). heads: position -> (characters, first of them) of the rows that a report
-    may show. frame_*: of each batch.
+    digests: (rows, 16). heads: position -> (characters, beginning) of the rows that a report may
+    show. frame_rows, frame_bytes: of each batch.
     """
 
     first: int
@@ -52,58 +51,57 @@ class Fragment:
     def __len__(self) -> int:
         return len(self.problems)
 
-    def judged(self, file: int, visit: int) -> JudgedRows:
-        """The rows as an import takes them, each line a reference to itself (`line_reference`)
-        instead of the text.
-        """
+    def filtered_rows(self, file: int, slice: int) -> FilteredRows:
+        """The rows as an import takes them, each line a `line_reference` instead of its text."""
         digests = self.digests.tobytes()
-        return JudgedRows(
+        starts = range(0, len(digests), DIGEST_BYTES)
+        return FilteredRows(
             file=file,
             first=self.first,
             problems=[self.reasons[code] for code in self.problems.tolist()],
             lines=[
-                b'{"text":"","at":[%d,%d]}' % (visit, position) for position in range(len(self))
+                b'{"text":"","at":[%d,%d]}' % (slice, position) for position in range(len(self))
             ],
             characters=self.characters.tolist(),
             text_bytes=self.text_bytes.tolist(),
-            digests=[
-                digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)
-            ],
+            digests=[digests[at : at + DIGEST_BYTES] for at in starts],
             heads=self.heads,
         )
 
 
 def line_reference(line: bytes) -> tuple[int, int]:
-    """(visit, position in it) that a line of `Fragment.judged` stands for."""
-    visit, position = json.loads(line)["at"]
-    return visit, position
+    """(slice, position in it) that a line of `Fragment.filtered_rows` stands for."""
+    slice, position = json.loads(line)["at"]
+    return slice, position
 
 
-def write_fragment(folder: Path, visit: int, batches: Iterator[JudgedRows], shown_rows: int) -> int:
-    """Writes a visit's batches; returns its rows. shown_rows: as many of the first keep what a
-    report shows of a row.
+def write_fragment(
+    folder: Path, slice: int, batches: Iterator[FilteredRows], shown_rows: int
+) -> int:
+    """Write a slice's batches; returns its rows.
+
+    shown_rows: so many of the first rows keep what a report shows of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     columns = _Columns()
-    with _appearing(lines_path(folder, visit)) as stream:
+    with _appearing(lines_path(folder, slice)) as stream:
         for batch in batches:
             lines = [
                 b"" if problem else line
                 for problem, line in zip(batch.problems, batch.lines, strict=True)
             ]
-            frame = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compress(
-                b"".join(lines)
-            )
+            compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
+            frame = compressor.compress(b"".join(lines))
             stream.write(frame)
             columns.take(batch, [len(line) for line in lines], len(frame), shown_rows)
-    with _appearing(columns_path(folder, visit)) as stream:
+    with _appearing(columns_path(folder, slice)) as stream:
         columns.save(stream)
     return len(columns.problems)
 
 
 @dataclass
 class _Columns:
-    """The columns of a visit in the making."""
+    """The columns of a slice in the making."""
 
     first: int | None = None
     reasons: list[str | None] = field(default_factory=lambda: [None])
@@ -116,16 +114,14 @@ class _Columns:
     frames: list[tuple[int, int]] = field(default_factory=list)
 
     def take(
-        self, batch: JudgedRows, line_bytes: list[int], frame_bytes: int, shown_rows: int
+        self, batch: FilteredRows, line_bytes: list[int], frame_bytes: int, shown_rows: int
     ) -> None:
         self.first = batch.first if self.first is None else self.first
         before = len(self.problems)
-        self.heads |= {
-            str(before + at): _head(batch, at) for at in range(min(len(batch), shown_rows - before))
-        }
-        self.reasons += [
-            reason for reason in dict.fromkeys(batch.problems) if reason not in self.reasons
-        ]
+        for at in range(min(len(batch), shown_rows - before)):
+            self.heads[str(before + at)] = _head(batch, at)
+        new = (each for each in dict.fromkeys(batch.problems) if each not in self.reasons)
+        self.reasons += list(new)
         self.problems += [self.reasons.index(problem) for problem in batch.problems]
         self.characters += batch.characters
         self.text_bytes += batch.text_bytes
@@ -151,9 +147,19 @@ class _Columns:
         )
 
 
+def _head(batch: FilteredRows, position: int) -> tuple[int, str]:
+    """(characters, beginning of the text) of a row, as a report shows it."""
+    known = batch.heads.get(position)
+    if known is not None:
+        return known
+    line = batch.lines[position]
+    return batch.characters[position], shown(json.loads(line)["text"]) if line else ""
+
+
 @contextmanager
 def _appearing(path: Path) -> Generator[BinaryIO, None, None]:
     """A stream whose file appears whole, under its name, when the block ends without an error."""
+    # The name is drawn: two people who start one import at the same time must not share it.
     partial = path.with_name(f".{path.name}.{uuid4().hex}.part")
     with partial.open("wb") as stream:
         yield stream
@@ -162,17 +168,19 @@ def _appearing(path: Path) -> Generator[BinaryIO, None, None]:
     os.replace(partial, path)
 
 
-def lines_path(folder: Path, visit: int) -> Path:
-    return folder / f"{visit:06d}.lines"
+def lines_path(folder: Path, slice: int) -> Path:
+    """The file of a slice's lines."""
+    return folder / f"{slice:06d}.lines"
 
 
-def columns_path(folder: Path, visit: int) -> Path:
-    """The file whose presence says that the visit was read to its end."""
-    return folder / f"{visit:06d}.npz"
+def columns_path(folder: Path, slice: int) -> Path:
+    """The file whose presence says that the slice was read to its end."""
+    return folder / f"{slice:06d}.npz"
 
 
-def read_columns(folder: Path, visit: int) -> Fragment:
-    with np.load(columns_path(folder, visit)) as stored:
+def read_columns(folder: Path, slice: int) -> Fragment:
+    """The columns that `write_fragment` left."""
+    with np.load(columns_path(folder, slice)) as stored:
         columns = {name: stored[name] for name in stored.files}
     about = json.loads(columns.pop("about").tobytes())
     heads = {
@@ -182,39 +190,27 @@ def read_columns(folder: Path, visit: int) -> Fragment:
 
 
 def read_lines(
-    folder: Path, visit: int, positions: npt.NDArray[np.integer]
+    folder: Path, slice: int, positions: npt.NDArray[np.integer]
 ) -> Iterator[tuple[bytes, int, int]]:
     """(line, characters, text bytes) of the rows at these ascending positions.
 
-    Decompresses only the frames they lie in.
+    Decompresses only the frames in which they lie.
     """
-    fragment = read_columns(folder, visit)
+    fragment = read_columns(folder, slice)
     frame_stops = np.cumsum(fragment.frame_rows)
     frame_offsets = np.concatenate(([0], np.cumsum(fragment.frame_bytes)))
     line_stops = np.cumsum(fragment.line_bytes)
-    with lines_path(folder, visit).open("rb") as stream:
+    with lines_path(folder, slice).open("rb") as stream:
         held, text, text_start = -1, b"", 0
         for position in positions.tolist():
             frame = int(np.searchsorted(frame_stops, position, side="right"))
             if frame != held:
                 stream.seek(int(frame_offsets[frame]))
-                text = zstandard.ZstdDecompressor().decompress(
-                    stream.read(int(fragment.frame_bytes[frame]))
-                )
+                data = stream.read(int(fragment.frame_bytes[frame]))
+                text = zstandard.ZstdDecompressor().decompress(data)
                 first_row = int(frame_stops[frame] - fragment.frame_rows[frame])
-                held, text_start = (
-                    frame,
-                    int(line_stops[first_row] - fragment.line_bytes[first_row]),
-                )
+                text_start = int(line_stops[first_row] - fragment.line_bytes[first_row])
+                held = frame
             stop = int(line_stops[position]) - text_start
             line = text[stop - int(fragment.line_bytes[position]) : stop]
             yield line, int(fragment.characters[position]), int(fragment.text_bytes[position])
-
-
-def _head(batch: JudgedRows, position: int) -> tuple[int, str]:
-    """What a report shows of a row: its characters and the first of them."""
-    known = batch.heads.get(position)
-    if known is not None:
-        return known
-    line = batch.lines[position]
-    return batch.characters[position], shown(json.loads(line)["text"]) if line else ""

@@ -1,13 +1,10 @@
-"""Near-duplicates: texts whose sketches agree in at least the asked share, as clusters of what is
-connected.
+"""Near-duplicates: clusters of texts whose MinHash sketches agree in at least the given share.
 
-Sketches are cut into bands of numbers; texts that share a whole band are compared, the others
-never. The width of a band follows from the asked similarity: a pair just there shares a band with
-probability RECALL. Whether it then counts is the sketch's estimate, so of pairs exactly at the
-threshold about half are found, and nearly all that lie 0.07 above it.
-
-Memory: four bytes a text; bands and sketches lie on disk. What the estimate cannot see, `minhash`
-says.
+Sketches are cut into bands of numbers. Texts that share a whole band are compared, others never.
+The width of a band follows from the similarity: a pair just there shares a band with probability
+RECALL. Whether it then counts is the sketch's estimate, so of pairs exactly at the threshold about
+half are found, and nearly all that lie 0.07 above it. Memory: four bytes a text; bands and sketches
+lie on disk. What the estimate cannot see is in minhash.py.
 """
 
 from __future__ import annotations
@@ -19,8 +16,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
+from picochat.data.corpus.hash_partitions import HashPartitions
 from picochat.data.corpus.minhash import PLACES, Signatures, is_present, mixed, signatures
-from picochat.data.corpus.spill import Buckets
 
 RECALL = 0.99  # of pairs just at the threshold that must share a band
 COMPARED_PAIRS = 1 << 15
@@ -31,19 +28,15 @@ ReadSignatures = Callable[[Rows], Signatures]
 
 
 def near_duplicate_clusters(texts: Sequence[str], jaccard: float) -> list[list[int]]:
-    """Clusters of positions in `texts` whose five-word runs agree in at least this share, for texts
-    that fit in memory.
+    """Clusters of positions in `texts` whose five-word runs agree in at least this share.
+
+    For texts that fit in memory.
     """
     rows = signatures(texts)
-    numbers = np.arange(len(rows), dtype=np.int64)
+    blocks = [(np.arange(len(rows), dtype=np.int64), rows)]
     with TemporaryDirectory(prefix="picochat-") as folder:
-        parents = connect(
-            [(numbers, rows)],
-            len(rows),
-            lambda wanted: rows[wanted],
-            jaccard,
-            Path(folder) / "bands",
-        )
+        scratch = Path(folder) / "bands"
+        parents = connect(blocks, len(rows), lambda wanted: rows[wanted], jaccard, scratch)
     members, firsts = members_of_clusters(parents)
     clusters: dict[int, list[int]] = {first: [first] for first in np.unique(firsts).tolist()}
     for member, first in zip(members.tolist(), firsts.tolist(), strict=True):
@@ -66,13 +59,14 @@ def connect(
     """
     parents = np.arange(total, dtype=np.int32)
     width = band_rows(jaccard)
-    with Buckets(folder, BandRecord, total * (PLACES // width)) as bands:
+    # Only texts with an equal band must meet, so bands are grouped by hash, partition by partition.
+    with HashPartitions(folder, BandRecord, total * (PLACES // width)) as bands:
         for numbers, rows in blocks:
             present = is_present(rows)
             for records in _band_records(numbers[present], rows[present], width):
                 bands.add(records)
         for records in bands.read():
-            _connect_bucket(records, parents, read, jaccard)
+            _connect_partition(records, parents, read, jaccard)
     return _roots(parents, np.arange(total, dtype=np.int64)).astype(np.int32)
 
 
@@ -83,9 +77,9 @@ def members_of_clusters(parents: npt.NDArray[np.int32]) -> tuple[Rows, Rows]:
 
 
 def band_rows(jaccard: float) -> int:
-    """Numbers in a band: the most that still brings RECALL of the pairs just at the threshold
-    together.
-    """
+    """Numbers in a band: the most with which RECALL of the pairs at the threshold still meet."""
+    # A pair of similarity j agrees in a whole band of r numbers with probability j**r, and in none
+    # of n bands with (1 - j**r)**n. Wide bands let fewer strangers meet, so the widest is taken.
     for rows in range(PLACES, 1, -1):
         if 1 - (1 - jaccard**rows) ** (PLACES // rows) >= RECALL:
             return rows
@@ -103,26 +97,27 @@ def _band_records(numbers: Rows, rows: Signatures, width: int) -> Iterator[npt.N
         yield records
 
 
-def _connect_bucket(
+def _connect_partition(
     records: npt.NDArray[np.void],
     parents: npt.NDArray[np.int32],
     read: ReadSignatures,
     jaccard: float,
 ) -> None:
-    """Compare and join what shares a band: each text with the first and with its neighbour of the
-    same band.
-    """
+    """Compare and join texts that share a band."""
     ordered = records[np.lexsort((records["row"], records["key"]))]
     keys, rows = ordered["key"], ordered["row"].astype(np.int64)
     same = np.flatnonzero(keys[1:] == keys[:-1]) + 1
     if not len(same):
         return
+    # Each text is compared with the first of its band and with its neighbour in the band, not with
+    # all others: a band that a thousand texts share costs two thousand comparisons, not a million.
     begins = np.concatenate(([True], keys[1:] != keys[:-1]))
     first_of_band = np.maximum.accumulate(np.where(begins, np.arange(len(rows)), 0))
     left = np.concatenate((rows[first_of_band[same]], rows[same - 1]))
     right = np.concatenate((rows[same], rows[same]))
     for start in range(0, len(left), COMPARED_PAIRS):
         a, b = left[start : start + COMPARED_PAIRS], right[start : start + COMPARED_PAIRS]
+        # Most pairs share several bands: those that an earlier band joined need no reading.
         apart = _roots(parents, a) != _roots(parents, b)
         pairs = np.unique(np.stack((a[apart], b[apart])), axis=1)
         close = _agreement(pairs, read) >= jaccard
@@ -140,6 +135,9 @@ def _agreement(pairs: npt.NDArray[np.int64], read: ReadSignatures) -> npt.NDArra
     return (rows[left] == rows[right]).mean(axis=1)
 
 
+# Clusters are a disjoint-set forest: `parents` leads from a text to one before it in its cluster.
+
+
 def _roots(parents: npt.NDArray[np.int32], items: Rows) -> Rows:
     found = parents[items]
     while (above := parents[found]).tobytes() != found.tobytes():
@@ -149,12 +147,12 @@ def _roots(parents: npt.NDArray[np.int32], items: Rows) -> Rows:
 
 def _root(parents: npt.NDArray[np.int32], item: int) -> int:
     while parents[item] != item:
-        parents[item] = parents[parents[item]]
+        parents[item] = parents[parents[item]]  # halves the path for the next search
         item = int(parents[item])
     return item
 
 
 def _join(parents: npt.NDArray[np.int32], one: int, other: int) -> None:
-    """The smaller number is the root, so that a cluster is known by its first text."""
+    """Join two clusters; the smaller number is the root, so the first text names the cluster."""
     a, b = sorted((_root(parents, one), _root(parents, other)))
     parents[b] = a

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picochat.data.corpus.duplicates import band_rows, near_duplicate_clusters
 from picochat.data.corpus.minhash import ABSENT, signatures
+from picochat.data.corpus.near_duplicates import band_rows, near_duplicate_clusters
 
 VOCABULARY = [f"word{number}" for number in range(3000)]
 
