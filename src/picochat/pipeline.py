@@ -90,7 +90,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("preflight",     "picochat.gate.preflight:run_preflight",       ("corpus", "practice", "rows", "benchmarks", "tokenizer", "shards", "conversations", "honesty", "host"), ("config",), 2),
     Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd", "track"), 5, by_all=True),
     Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed", "gpu_hour_usd", "track"), 5, by_all=True),
-    Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"), ("evals", "runtime", "seed"), 4),
+    Stage("scores",        "picochat.evals.evaluate:evaluate",              ("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"), ("evals", "runtime", "seed"), 4),
     Stage("parity",        "picochat.release.parity:measure_parity",      ("sft", "tokenizer", "shards"),                              (), 1),
     Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"), ("config",), 6),
     Stage("summary",       "picochat.release.summary:write_summary",      ("corpus", "practice", "rows", "tokenizer", "shards", "honesty", "preflight", "base", "sft", "scores", "parity", "gate"), ("run", "config"), 2),

@@ -337,7 +337,7 @@ def test_what_blocks_comes_first_and_each_remedy_once(runs: dict[str, RunDir]) -
 def test_replies_are_chosen_by_the_hash_of_their_ids_alone(runs: dict[str, RunDir]) -> None:
     import hashlib
 
-    from picochat.evals.record import Asked
+    from picochat.evals.eval_records import EvaluatedRow
     from picochat.evals.scores import judge
     from picochat.skills.rows import EvalRow, read_published_rows
 
@@ -348,7 +348,7 @@ def test_replies_are_chosen_by_the_hash_of_their_ids_alone(runs: dict[str, RunDi
     judged = [
         judge(rows[asked.id], asked)
         for asked in map(
-            Asked.model_validate_json,
+            EvaluatedRow.model_validate_json,
             (run.place("scores") / "replies.jsonl").read_text().splitlines(),
         )
         if asked.set == "eval"

@@ -30,7 +30,7 @@ from picochat.core.records import (
     write_atomic,
     write_json,
 )
-from picochat.evals.record import Asked
+from picochat.evals.eval_records import EvaluatedRow
 from picochat.evals.scores import Judged, judge
 from picochat.gate.evidence import PreflightReport
 from picochat.gate.measures import JUDGED_SKILLS
@@ -261,7 +261,7 @@ def sample_replies(run: RunDir) -> list[dict[str, Any]]:
     }
     chosen: dict[tuple[str, bool], list[Judged]] = {}
     for number, value in read_jsonl(run.artifact("scores").path("replies.jsonl"), "replies"):
-        asked = parse_record(Asked, value, f"replies.jsonl, line {number}")
+        asked = parse_record(EvaluatedRow, value, f"replies.jsonl, line {number}")
         if asked.set == "eval" and asked.id in rows:
             judged = judge(rows[asked.id], asked)
             kept = chosen.setdefault((asked.skill, judged.passed), [])
