@@ -38,7 +38,7 @@ from picochat.pipeline import (
 from picochat.release.verify import inspect_bundle, verify_bundle
 from picochat.rundir import PLACES, BenchmarksFacts, RunDir, facts_of
 from picochat.scales import find_scale
-from picochat.tokens.datatrove_parts import encode_corpus_share
+from picochat.tokens.datatrove_parts import encode_corpus_parts
 from tests.data.benchmarks.builders import add_arc, add_hellaswag, add_piqa, arc_rows, write_lines
 from tests.data.builders import serving
 from tests.fake_hub import FakeHub
@@ -394,7 +394,7 @@ def test_work_that_another_machine_left_is_found_by_the_run(
         resolved.config.seed,
         (run.place("corpus"), run.place("practice"), run.place("tokenizer")),
     )
-    assert encode_corpus_share(*places, seed, parts, 0, 1) > 0
+    assert encode_corpus_parts(*places, seed, parts, 0, 1) > 0
     made = {path.name: path.stat().st_ino for path in parts.glob("part-*")}
     seen: list[dict[str, int]] = []
     monkeypatch.setattr(

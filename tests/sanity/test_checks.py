@@ -19,7 +19,7 @@ from picochat.sanity.checks import SANITY, SanityTest, run_sanity
 from picochat.sanity.context import SMALL, VOCAB, Context, Parts, SanityResult, small_model
 from picochat.sanity.report import SanityRequest, sanity
 from picochat.scales import Scale, find_scale
-from picochat.tokens.batches import Indices, rows_of_step
+from picochat.tokens.row_order import Indices, rows_of_step
 from picochat.train.feed import DeviceFeed, Fed
 
 

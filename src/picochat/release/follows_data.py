@@ -42,15 +42,11 @@ from picochat.rundir import (
 from picochat.skills.practice import sample_page
 from picochat.skills.prepare import rows_facts
 from picochat.skills.rows import EvalRow, SftRow, read_published_rows
-from picochat.tokens.chat_format import (
-    conversations_facts,
-    fitting,
-    join_conversations,
-    open_conversations,
-    read_chats,
-)
-from picochat.tokens.shards import ShardSidecar, shards_facts
-from picochat.tokens.tokenizer import BYTES, SPECIALS, Tokenizer
+from picochat.tokens import chat_format, tokenizer
+from picochat.tokens import shards as token_shards
+from picochat.tokens.chat_format import fitting, join_conversations, open_conversations, read_chats
+from picochat.tokens.shards import ShardSidecar
+from picochat.tokens.tokenizer import Tokenizer
 
 START_BYTES = 8  # of a document's offset in a .starts file
 TOKEN_BYTES = 2
@@ -272,14 +268,13 @@ def _texts(benchmarks: Artifact, name: str, items: Sequence[BenchmarkItem]) -> l
 
 
 def tokenizer_differences(run: Stated) -> list[Problem]:
-    size = Tokenizer.load(run["tokenizer"].path("tokenizer.json")).vocab_size
-    follows: dict[str, object] = {"vocab_size": size, "merges": size - len(SPECIALS) - BYTES}
-    problems = stated_of(
-        "tokenizer", run.facts("tokenizer", TokenizerFacts), follows, "tokenizer.json gives"
-    )
-    return problems + differences(
-        "tokenizer.vocab_size", size, run.config.tokenizer.vocab_size, "the settings ask for"
-    )
+    again = tokenizer.facts_from(run["tokenizer"].place, run.artifacts, run.config)
+    stated = plain(run.facts("tokenizer", TokenizerFacts))
+    asked = run.config.tokenizer.vocab_size
+    return [
+        *differences("tokenizer", stated, plain(again), "its files give"),
+        *differences("tokenizer.vocab_size", again.vocab_size, asked, "the settings ask for"),
+    ]
 
 
 def shards_differences(run: Stated) -> list[Problem]:
@@ -293,27 +288,24 @@ def shards_differences(run: Stated) -> list[Problem]:
         name: read_record(ShardSidecar, shards.path(name.replace(".bin", ".json")), "shard")
         for name in names
     }
-    again = shards_facts(
-        *([side for name, side in sidecars.items() if name.startswith(split)] for split in SPLITS),
-        practice_documents=practised.documents,
-        practice_tokens=facts.practice_tokens,
-    )
-    problems = differences("shards", plain(facts), plain(again), "its sidecars give")
+    again = token_shards.facts_from(shards.place, run.artifacts, run.config)
+    problems = differences("shards", plain(facts), plain(again), "its files give")
     counted = {
         "train_documents": corpus.train_documents + practised.documents,
         "held_out_documents": corpus.held_out_documents,
         "train_text_bytes": corpus.train_text_bytes + practised.text_bytes,
         "held_out_text_bytes": corpus.held_out_text_bytes,
+        "practice_documents": practised.documents,
     }
     problems += stated_of("shards", facts, counted, "corpus and practice give")
-    tokenizer = run["tokenizer"].manifest.files["tokenizer.json"].sha256
+    tokenizer_digest = run["tokenizer"].manifest.files["tokenizer.json"].sha256
     for name, side in sidecars.items():
         files = shards.manifest.files
         held = {
             "tokens": files[name].bytes // TOKEN_BYTES,
             "documents": files[name.replace(".bin", ".starts")].bytes // START_BYTES,
             "sha256": files[name].sha256,
-            "tokenizer": tokenizer,
+            "tokenizer": tokenizer_digest,
         }
         problems += stated_of(
             f"base/token_shards/{name.replace('.bin', '.json')}", side, held, "the manifests give"
@@ -329,14 +321,12 @@ def conversations_differences(run: Stated) -> list[Problem]:
     for split in SPLITS:
         name = f"sft_{split}"
         chats = read_chats(run["rows"].path(f"{name}.jsonl"), words)
-        again, there = (
-            join_conversations(fitting(chats, context)),
-            open_conversations(run["conversations"], split),
-        )
+        encoded = join_conversations(fitting(chats, context))
+        there = open_conversations(run["conversations"], split)
         parts = (
-            (again.tokens, there.tokens),
-            (again.targets, there.targets),
-            (again.offsets, there.offsets),
+            (encoded.tokens, there.tokens),
+            (encoded.targets, there.targets),
+            (encoded.offsets, there.offsets),
         )
         if not all(np.array_equal(one, other) for one, other in parts):
             problems.append(
@@ -344,12 +334,9 @@ def conversations_differences(run: Stated) -> list[Problem]:
                     f"sft/conversations/{split}.npz: is not what rows/{name}.jsonl gives, encoded"
                 )
             )
-        if split == "train":
-            stated = plain(run.facts("conversations", ConversationsFacts))
-            problems += differences(
-                "conversations", stated, plain(conversations_facts(chats, context)), "the rows give"
-            )
-    return problems
+    again = chat_format.facts_from(run["conversations"].place, run.artifacts, run.config)
+    stated = plain(run.facts("conversations", ConversationsFacts))
+    return problems + differences("conversations", stated, plain(again), "the rows give")
 
 
 # ---- contamination -------------------------------------------------------------------------------

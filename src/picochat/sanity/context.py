@@ -18,7 +18,7 @@ from picochat.model.compute import Compute
 from picochat.model.gpt import GPT, initialise
 from picochat.model.optim import Optimizer
 from picochat.scales import Scale
-from picochat.tokens.batches import Indices, rows_of_step
+from picochat.tokens.row_order import Indices, rows_of_step
 from picochat.train.feed import DeviceFeed, Feed
 
 SMALL = ModelConfig(

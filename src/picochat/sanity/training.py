@@ -34,7 +34,7 @@ from picochat.sanity.context import (
 from picochat.sanity.host import capacity_on, host_facts
 from picochat.sanity.syncs import host_syncs
 from picochat.scales import Scale
-from picochat.tokens.batches import rows_of_step
+from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.shards import TokenStream
 from picochat.train.engine import Engine
 from picochat.train.feed import Batch, Feed, HostFeed, next_token_batch
