@@ -45,7 +45,7 @@ from harness.text import find_documents, take_bytes
 from picochat.config import HonestyConfig
 from picochat.honesty.index import Index, build_index
 from picochat.honesty.items import ScanItem, item_of_row, scan_item
-from picochat.honesty.texts import Tally, Text, scan_batch, scan_texts
+from picochat.honesty.scan_texts import Tally, Text, scan_batch, scan_texts
 from picochat.skills.mixture import make_rows
 from picochat.skills.rows import row_json
 
@@ -322,9 +322,9 @@ def recall(
     reported = set(whole.to_leave_out)
     for id, text, planting in documents:
         tally = scan_batch(index, "planted", [(id, text)])
-        assert bool(tally.dirty_documents) == (id in reported), id
-        found[planting.disguise].append(planting.row in tally.dirty_documents)
-        if planting.row not in tally.dirty_documents and planting.disguise in PROMISED:
+        assert bool(tally.texts_holding) == (id in reported), id
+        found[planting.disguise].append(planting.row in tally.texts_holding)
+        if planting.row not in tally.texts_holding and planting.disguise in PROMISED:
             say(
                 f"missed ({planting.disguise}): {index.items[planting.row].id}:"
                 f" {planting.text[:300]!r}"
@@ -389,7 +389,7 @@ def report_false_rows(
                     f"flagged in {id}: {hit.benchmark or hit.skill} {hit.row}, {hit.rule}:"
                     f" {hit.words}"
                 )
-            rows |= dict.fromkeys(found.dirty_documents, id)
+            rows |= dict.fromkeys(found.texts_holding, id)
     say(f"{len(rows)} of {len(index.items):,} rows were flagged in text where nothing was planted")
     figure(
         "scan_false_rows",

@@ -256,6 +256,7 @@ def _fill_shards(kind: str, draft: Draft) -> None:
         draft.path(f"{split}-00000.bin").write_bytes(bytes(64))
         draft.path(f"{split}-00000.starts").write_bytes(bytes(8))
         write_json(draft.path(f"{split}-00000.json"), {"tokens": 32})
+    write_json(draft.path("measured.json"), {"practice_documents": 0, "practice_tokens": 0})
     write_json(draft.path("encoding.json"), {"documents": 2})
 
 

@@ -85,7 +85,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("tokenizer",     "picochat.tokens.tokenizer:train_tokenizer",   ("corpus",),                                                 ("tokenizer", "seed"), 3, shared=True),
     Stage("shards",        "picochat.tokens.shards:write_shards",         ("corpus", "practice", "tokenizer"),                         ("shards", "host", "seed"), 3, shared=True),
     Stage("conversations", "picochat.tokens.chat_format:encode_conversations", ("rows", "tokenizer"),                                  ("model",), 1),
-    Stage("honesty",       "picochat.honesty.scan:scan_run",              ("corpus", "practice", "rows", "benchmarks"),                ("honesty", "host"), 4, shared=True),
+    Stage("honesty",       "picochat.honesty.contamination_scan:scan_run", ("corpus", "practice", "rows", "benchmarks"),                ("honesty", "host"), 5, shared=True),
     Stage("host",          "picochat.sanity.host:measure_host",           ("shards", "tokenizer"),                                     ("model", "base", "runtime"), 2),
     Stage("preflight",     "picochat.gate.preflight:run_preflight",       ("corpus", "practice", "rows", "benchmarks", "tokenizer", "shards", "conversations", "honesty", "host"), ("config",), 2),
     Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd", "track"), 5, by_all=True),

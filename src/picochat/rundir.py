@@ -509,7 +509,7 @@ PLACES: tuple[Place, ...] = (
     Place("tokenizer",     "tokenizer",         TokenizerFacts,     "tokenizer.json chat_template.jinja measured.json"),
     Place("shards",        "base/token_shards", ShardsFacts,        "train-NNNNN.bin held_out-NNNNN.bin, a .starts and a .json beside each; measured.json encoding.json"),
     Place("conversations", "sft/conversations", ConversationsFacts, "train.npz held_out.npz"),
-    Place("honesty",       "honesty",           HonestyFacts,       "report.json report.md hits.jsonl"),
+    Place("honesty",       "honesty",           HonestyFacts,       "report.json report.md hits.jsonl measured.json"),
     Place("host",          "host",              None,               "host.json"),
     Place("preflight",     "preflight",         PreflightFacts,     "preflight.json preflight.md"),
     Place("base",          "base/checkpoint",   TrainFacts,         "model.safetensors model.json curve.jsonl metrics.jsonl replay/weights.safetensors replay/optimizer.safetensors replay/state.json"),

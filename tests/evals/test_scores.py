@@ -38,8 +38,8 @@ def make_asked(row: EvalRow, reply: str | None = None, **changes: object) -> Eva
     return EvaluatedRow.model_validate(values)
 
 
-def scored(asked: list[EvaluatedRow], dirty: set[str] | None = None):
-    return scores_of(ROWS, asked, [], MEASURED, dirty or set(), "digest")
+def scored(asked: list[EvaluatedRow], contaminated: set[str] | None = None):
+    return scores_of(ROWS, asked, [], MEASURED, contaminated or set(), "digest")
 
 
 def test_right_replies_score_full_and_empty_ones_nothing() -> None:
@@ -62,14 +62,15 @@ def test_right_replies_score_full_and_empty_ones_nothing() -> None:
     assert all(skill.all.passed == 0 for skill in none.skills.values())
 
 
-def test_counts_add_up_and_dirty_rows_leave_the_clean_rate() -> None:
-    dirty = {row.id for row in EVALS if row.skill == "math"} - {
+def test_counts_add_up_and_contaminated_rows_leave_the_clean_rate() -> None:
+    contaminated = {row.id for row in EVALS if row.skill == "math"} - {
         next(row.id for row in EVALS if row.skill == "math")
     }
-    facts = scored([make_asked(row) for row in EVALS], dirty)
+    facts = scored([make_asked(row) for row in EVALS], contaminated)
     assert sum(skill.all.count for skill in facts.skills.values()) == len(EVALS)
     assert (
-        facts.skills["math"].clean.count == 1 and facts.skills["math"].all.count == len(dirty) + 1
+        facts.skills["math"].clean.count == 1
+        and facts.skills["math"].all.count == len(contaminated) + 1
     )
     assert facts.skills["spelling"].clean == facts.skills["spelling"].all
 

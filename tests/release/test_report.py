@@ -20,7 +20,7 @@ import pytest
 from picochat.core.records import read_json
 from picochat.gate.evidence import GateReport, PreflightReport
 from picochat.gate.render import gate_lines, preflight_lines
-from picochat.honesty.report import BLIND_SPOTS
+from picochat.honesty.contamination_page import BLIND_SPOTS
 from picochat.release.figures import SHOWN_CHARACTERS, SHOWN_LINES, shortened
 from picochat.release.report import SECTIONS, TEMPLATES, html_page, markdown_page, worst_order
 from picochat.release.summary import SAMPLED_REPLIES, claims, observed, rendered

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from picochat.core.plain_text import cell
 from picochat.core.progress import byte_quantity, duration, quantity
 from picochat.gate.render import WORST_FIRST, measured_text
-from picochat.honesty.report import BLIND_SPOTS
+from picochat.honesty.contamination_page import BLIND_SPOTS
 from picochat.release.curves import Rows, page_charts
 from picochat.release.figures import NOT_MEASURED, Facts, place, rate_words, shortened
 from picochat.rundir import FindingRecord

@@ -28,12 +28,12 @@ SPLITS: tuple[Split, ...] = ("train", "held_out")
 # One encoder call, about 50 ms of a core: long enough that the Python around it costs little, short
 # enough that an interrupt is answered at once.
 BATCH_CHARS = 500_000
-# About a second of a core: what a kill can cost each process, and still few files for a corpus of
-# gigabytes.
+# Of text, one to two seconds of a core: all that a kill can cost a process, and still few files for
+# a corpus of gigabytes.
 PART_TEXT_BYTES = 16_000_000
 # Both encoders were compared on hard texts when the tokenizer was loaded; a few hundred documents
-# of the corpus itself show what those texts did not think of. Encoding all twice would take nine
-# times as long.
+# of the corpus itself show what those texts missed. Encoding all of it by both would take ten times
+# as long.
 SAMPLED_DOCUMENTS = 400  # expected; at least 200 of any corpus that has them
 
 
