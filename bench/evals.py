@@ -35,7 +35,7 @@ from picochat.evals.replies import ask_all, generate_ids, row_prompt
 from picochat.model.gpt import GPT, initialise
 from picochat.model.sampling import continuation_log_likelihoods, greedy_replies
 from picochat.model.weights import load_model
-from picochat.rundir import RunDir
+from picochat.run.folder import RunDir
 from picochat.scales import find_scale
 from picochat.skills.mixture import make_rows
 from picochat.skills.rows import EvalRow, read_published_rows

@@ -27,7 +27,7 @@ from picochat.config import HostConfig, resolve
 from picochat.model.centred import centre_
 from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, IGNORED_TARGET, initialise
-from picochat.pipeline import parse_settings
+from picochat.run.request import parse_settings
 from picochat.scales import find_scale
 from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.tokenizer import Tokenizer, train

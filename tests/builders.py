@@ -16,9 +16,7 @@ from picochat.core.records import Record
 from picochat.data.benchmarks.stage import BenchmarkItem
 from picochat.evals.eval_records import EvaluatedItem
 from picochat.evals.intervals import rate
-from picochat.gate.evidence import Evidence
-from picochat.gate.preflight import decide_preflight
-from picochat.rundir import (
+from picochat.facts import (
     BenchmarkFacts,
     BenchmarksFacts,
     ConversationsFacts,
@@ -30,6 +28,7 @@ from picochat.rundir import (
     PracticeFacts,
     Rate,
     RowsFacts,
+    RunFacts,
     ScoresFacts,
     ShardsFacts,
     SkillScore,
@@ -37,6 +36,7 @@ from picochat.rundir import (
     TokenizerFacts,
     TrainFacts,
 )
+from picochat.gate.preflight import decide_preflight
 from picochat.scales import find_scale
 
 R = TypeVar("R", bound=Record)
@@ -317,11 +317,11 @@ def make_parity_facts(**changes: Any) -> ParityFacts:
     )
 
 
-def make_evidence(**changes: Any) -> Evidence:
-    """All the evidence of a healthy run; `preflight` is decided from it unless a change gives
+def make_evidence(**changes: Any) -> RunFacts:
+    """All the evidence of a healthy run; `preflight_report` is decided from it unless a change gives
     another.
     """
-    evidence = Evidence(
+    evidence = RunFacts(
         config=make_config(),
         corpus=make_corpus_facts(),
         practice=make_practice_facts(),
@@ -339,5 +339,5 @@ def make_evidence(**changes: Any) -> Evidence:
         changed_files=0,
         shipped_checkpoint=SHIPPED,
     )
-    evidence = replace(evidence, preflight=decide_preflight(evidence))
+    evidence = replace(evidence, preflight_report=decide_preflight(evidence))
     return replace(evidence, **changes)

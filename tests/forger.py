@@ -25,9 +25,9 @@ from picochat.evals.evaluate import facts_from, questions
 from picochat.evals.scores import scores_page
 from picochat.gate.preflight import run_preflight
 from picochat.gate.release import run_gate
-from picochat.pipeline import STAGES, stage_function
-from picochat.release.summary import rendered
-from picochat.rundir import PLACES, RunDir
+from picochat.report.summary import rendered
+from picochat.run.folder import RunDir
+from picochat.run.graph import ARTIFACTS, read_facts
 from tests.builders import change, make_config, make_host_facts
 from tests.data.benchmarks.builders import arc_rows, write_lines
 from tests.small_pack import SHAPE, make_pack
@@ -55,22 +55,29 @@ def make_real_run(root: Path) -> RunDir:
         run.config, ResolvedConfig(config=config, origins=dict.fromkeys(flatten(config), "scale"))
     )
     write_json(run.machine, change(machine_record(), commit="0" * 40))
-    given = {"pack": pack, "run": run, "config": config, "track": None, "gpu_hour_usd": None}
+    given = {
+        "pack": pack,
+        "track": None,
+        "gpu_hour_usd": None,
+        "timings": run.timings,
+        "machine": run.machine,
+        "benchmark_files": resolve_benchmarks(config.external),
+    }
     made: dict[str, Artifact] = {}
-    for stage in STAGES:
+    for stage in ARTIFACTS:
         settings = {
             name: given[name] if name in given else getattr(config, name, None)
             for name in stage.settings
         }
-        if "benchmark_files" in settings:
-            settings["benchmark_files"] = resolve_benchmarks(config.external)
-        needs = {} if "run" in stage.settings else {need: made[need] for need in stage.needs}
-        digests = {need: made[need].digest for need in stage.needs}
+        needs = {need: made[need] for need in stage.inputs}
+        digests = {need: made[need].digest for need in stage.inputs}
+        if "facts" in stage.settings:
+            settings["facts"], needs = read_facts(config, needs), {}
         with publish(run.place(stage.kind), stage.kind, f"key of {stage.kind}", digests) as draft:
             if stage.kind == "host":
                 write_json(draft.observation("host.json"), make_host_facts())
             else:
-                stage_function(stage)(**needs, **settings, draft=draft)
+                stage.make(**needs, **settings, draft=draft)
         assert draft.artifact
         made[stage.kind] = draft.artifact
         Journal(run.timings).append({"stage": stage.kind, "seconds": 36.0, "time": 1.0})
@@ -112,10 +119,10 @@ def settle(run: RunDir, *, judge: bool = True) -> None:
     honest run would.
     """
     artifacts: dict[str, Artifact] = {}
-    for place, stage in zip(PLACES, STAGES, strict=True):
+    for place in ARTIFACTS:
         if not run.has(place.kind):
             continue
-        facts = _made_again(place.kind, run, artifacts, stage.needs) if judge else None
+        facts = _made_again(place.kind, run, artifacts, place.inputs) if judge else None
         artifacts[place.kind] = _relinked(run, place.kind, artifacts, facts)
     run.write_front_pages()
 
@@ -129,11 +136,11 @@ def _made_again(
         return _scores(run, artifacts)
     if kind in ("preflight", "gate"):
         stage = run_preflight if kind == "preflight" else run_gate
-        stage(**{need: artifacts[need] for need in needs}, config=config, draft=draft)
+        stage(read_facts(config, {need: artifacts[need] for need in needs}), draft)
         return draft.facts
     if kind == "summary":
         seen = json.loads(draft.path("observed.json").read_text("utf-8"))
-        for name, data in rendered(run, seen).items():
+        for name, data in rendered(read_facts(config, artifacts), seen).items():
             draft.path(name).write_bytes(data)
     return None
 

@@ -15,22 +15,24 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from picochat.config import ResolvedConfig, RunConfig, flatten
 from picochat.core.journal import Journal
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Artifact, Draft, publish
-from picochat.core.records import Record, canonical_json, write_json, write_jsonl
+from picochat.core.records import Record, canonical_json, read_record, write_json, write_jsonl
 from picochat.evals.eval_records import EvaluatedRow, Memorization, ScoresMeasured
 from picochat.evals.evaluate import questions
 from picochat.evals.external import external_scores_of
 from picochat.evals.scores import scores_of
+from picochat.facts import RunFacts, ScoresFacts, TokenizerFacts
 from picochat.gate.preflight import run_preflight
 from picochat.gate.release import run_gate
-from picochat.pipeline import STAGES
 from picochat.release.bundle import PLACEHOLDER
-from picochat.release.summary import write_summary
-from picochat.rundir import PLACES, RunDir, ScoresFacts, TokenizerFacts, place_of
+from picochat.report.summary import claims, observed, rendered, write_summary
+from picochat.run.folder import RunDir
+from picochat.run.graph import ARTIFACTS, read_facts, spec_of
 from picochat.skills.mixture import make_rows
 from picochat.skills.rows import EvalRow, SftRow, as_eval_row, row_json
 from tests.builders import (
@@ -92,9 +94,9 @@ def _build(run: RunDir, until: str, resolved: RunConfig, facts: dict[str, Record
     write_json(run.machine, make_machine())
     artifacts: dict[str, Artifact] = {}
     timings = Journal(run.timings)
-    for place, stage in zip(PLACES, STAGES, strict=True):
+    for place in ARTIFACTS:
         timings.append({"stage": place.kind, "seconds": 36.0, "time": 1.0})
-        inputs = {kind: artifacts[kind] for kind in stage.needs}
+        inputs = {kind: artifacts[kind] for kind in place.inputs}
         digests = {kind: artifact.digest for kind, artifact in inputs.items()}
         with publish(run.place(place.kind), place.kind, f"key of {place.kind}", digests) as draft:
             _fill(place.kind, draft, inputs, artifacts, run, resolved, facts)
@@ -103,6 +105,24 @@ def _build(run: RunDir, until: str, resolved: RunConfig, facts: dict[str, Record
         if place.kind == until:
             break
     run.write_front_pages()
+
+
+def facts_of_run(run: RunDir) -> RunFacts:
+    """The facts of every artifact that the run folder holds."""
+    return read_facts(read_record(ResolvedConfig, run.config).config, run.artifacts())
+
+
+def claims_of(run: RunDir) -> dict[str, Any]:
+    return claims(facts_of_run(run))
+
+
+def observed_of(run: RunDir) -> dict[str, Any]:
+    return observed(facts_of_run(run), run.timings, run.machine)
+
+
+def rendered_of(run: RunDir, seen: dict[str, Any] | None = None) -> dict[str, bytes]:
+    """The pages of the summary as they are rendered again."""
+    return rendered(facts_of_run(run), seen or observed_of(run))
 
 
 def make_machine() -> MachineRecord:
@@ -170,18 +190,18 @@ def _fill(
     facts: dict[str, Record],
 ) -> None:
     if kind == "preflight":
-        run_preflight(**inputs, config=config, draft=draft)
+        run_preflight(read_facts(config, inputs), draft)
     elif kind == "gate":
-        run_gate(**inputs, config=config, draft=draft)
+        run_gate(read_facts(config, inputs), draft)
     elif kind == "summary":
-        write_summary(run, config, draft)
+        write_summary(read_facts(config, inputs), run.timings, run.machine, draft)
     elif kind == "scores":
         _fill_scores(draft, artifacts, facts)
     else:
         WRITERS.get(kind, _fill_plain)(kind, draft)
         healthy = HEALTHY.get(kind)
         chosen = facts.get(kind) or (healthy() if healthy else None)
-        draft.facts = chosen.model_dump(mode="json") if chosen and place_of(kind).facts else {}
+        draft.facts = chosen.model_dump(mode="json") if chosen and spec_of(kind).facts else {}
         if kind == "host":
             write_json(draft.observation("host.json"), chosen)
 
@@ -223,7 +243,7 @@ def _fill_rows(kind: str, draft: Draft) -> None:
 
 def _fill_plain(kind: str, draft: Draft) -> None:
     """The files that the place promises, each with a line that names it."""
-    for name in place_of(kind).files.split():
+    for name in spec_of(kind).files.split():
         if kind != "host" and "." in name and not PLACEHOLDER.search(name):
             draft.path(name.rstrip(",")).write_text(json.dumps({"file": name}) + "\n")
 

@@ -294,7 +294,7 @@ def test_export_of_another_tokenizers_checkpoint_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from picochat.tokens.tokenizer import chat_template, train
-    from tests.release.export_builders import make_checkpoint
+    from tests.export_builders import make_checkpoint
 
     checkpoint = make_checkpoint(tmp_path / "checkpoint").place
     (tmp_path / "other").mkdir()
@@ -340,9 +340,9 @@ def test_damaged_cache_is_made_again(
     assert run_command(again) == 0
     said = capsys.readouterr().err
     assert (
-        "kept corpus" in said
-        and "made tokenizer" in said
-        and "made shards" in said
+        "reused corpus" in said
+        and "built tokenizer" in said
+        and "built shards" in said
         and said.count("is damaged") == 2
     )
     shards = tmp_path / "a" / "run" / "base" / "token_shards"

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from picochat.cli.main import run_command
-from picochat.rundir import RunDir
-from tests.release.export_builders import RunFacts, make_run
+from picochat.run.folder import RunDir
+from tests.export_builders import RunParts, make_run
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    return make_run(tmp_path_factory.mktemp("cli") / "run", RunFacts(scored_checkpoint="e" * 64))
+    return make_run(tmp_path_factory.mktemp("cli") / "run", RunParts(scored_checkpoint="e" * 64))
 
 
 def export(run: RunDir, out_dir: Path, *more: str, checkpoint: str = "sft/checkpoint") -> int:

@@ -4,7 +4,7 @@ import pytest
 
 from picochat.cli.pages import PAGES, artifacts_page, config_page, main, stale_pages, write_pages
 from picochat.config import RunConfig, flatten
-from picochat.rundir import PLACES
+from picochat.run.graph import ARTIFACTS
 from picochat.scales import SCALES
 from tests.builders import make_config
 
@@ -32,9 +32,9 @@ def test_every_scale_is_listed_with_what_it_changes() -> None:
 
 def test_every_artifact_stands_on_the_page_with_its_facts() -> None:
     page = artifacts_page()
-    for place in PLACES:
-        assert f"| {place.kind} | `{place.folder}/` |" in page
-        for name in place.facts.model_fields if place.facts else ():
+    for spec in ARTIFACTS:
+        assert f"| {spec.kind} | `{spec.folder}/` |" in page
+        for name in spec.facts.model_fields if spec.facts else ():
             assert f"| `{name}` |" in page
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from picochat.cli.main import run_command
 from picochat.cli.streams import outlast_readers
 from picochat.cli import data
-from picochat.rundir import RunDir
+from picochat.run.folder import RunDir
 from tests.train.builders import small_config, train_base
 
 @data.app.command("train")

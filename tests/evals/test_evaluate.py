@@ -15,7 +15,7 @@ from picochat.evals.evaluate import (
     prefix_positions,
     questions,
 )
-from picochat.rundir import ScoresFacts, facts_of
+from picochat.facts import ScoresFacts, facts_of
 from tests.run_builder import make_run
 
 KINDS = ("rows", "benchmarks", "honesty", "sft")

@@ -29,14 +29,14 @@ from picochat.evals.external import (
     is_right_norm,
     pairs_of,
 )
+from picochat.facts import ExternalScore
 from picochat.model.gpt import GPT
 from picochat.model.sampling import continuation_log_likelihoods
 from picochat.release.hf import ExportRequest, export_hf
-from picochat.rundir import ExternalScore
 from picochat.tokens.tokenizer import Tokenizer
 from tests.builders import make_benchmark_facts, make_benchmark_items, make_external_answers
 from tests.data.benchmarks.builders import arc_rows, hellaswag_rows, write_lines
-from tests.release.export_builders import (
+from tests.export_builders import (
     MODEL,
     make_checkpoint,
     make_model,

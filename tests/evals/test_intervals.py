@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from picochat.core.records import read_json
 from picochat.evals.intervals import Z_95, half_width, rate, wilson_interval
+from picochat.facts import Rate, SkillScore
 from picochat.gate.measures import choice_over_chance, choice_over_chance_lower_95
-from picochat.rundir import Rate, SkillScore
 from tests.builders import change, make_evidence, make_scores_facts
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from picochat.facts import FindingRecord, RunFacts
 from picochat.gate.bounds import at_least, exactly
 from picochat.gate.decide import (
     ADVICE,
@@ -17,13 +18,11 @@ from picochat.gate.decide import (
     decide,
     verdict,
 )
-from picochat.gate.evidence import Evidence
 from picochat.gate.preflight import CHECKS
 from picochat.gate.release import RULES
-from picochat.rundir import FindingRecord
 from tests.builders import make_config, make_evidence
 
-EVIDENCE = Evidence(config=make_config())
+EVIDENCE = RunFacts(config=make_config())
 STRICT = Strictness("skill_release", softened=False)
 SOFT = Strictness("skill_release", softened=True)
 

@@ -65,7 +65,7 @@ def test_sft_passes_count_the_rows_that_fit() -> None:
 
 
 def test_planned_tokens_and_parameters_are_the_runbooks() -> None:
-    numbers = make_evidence().preflight
+    numbers = make_evidence().preflight_report
     assert numbers
     assert numbers.plan.parameters == 106_969_856
     assert numbers.plan.planned_tokens == 2_162_688_000
@@ -101,8 +101,10 @@ def test_a_baseline_that_saw_less_than_its_due_measures_nothing() -> None:
     assert measures.bits_over_baseline(evidence) is not None
     weak = make_config(evals={"ngram_train_tokens": 10})
     assert measures.bits_over_baseline(make_evidence(config=weak)) is None
-    assert evidence.preflight
-    small = evidence.preflight.model_copy(
-        update={"plan": evidence.preflight.plan.model_copy(update={"train_tokens": 10})}
+    assert evidence.preflight_report
+    small = evidence.preflight_report.model_copy(
+        update={"plan": evidence.preflight_report.plan.model_copy(update={"train_tokens": 10})}
     )
-    assert measures.bits_over_baseline(make_evidence(config=weak, preflight=small)) is not None
+    assert (
+        measures.bits_over_baseline(make_evidence(config=weak, preflight_report=small)) is not None
+    )

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from picochat.config import RunConfig
-from picochat.gate.evidence import Evidence
+from picochat.facts import FindingRecord, RunFacts, TokenizerFacts
 from picochat.gate.preflight import CHECKS, decide_preflight, preflight_facts
-from picochat.rundir import FindingRecord, TokenizerFacts
 from tests.builders import (
     EVAL_ROWS,
     NO_BENCHMARKS,
@@ -107,7 +106,7 @@ IMPLIED = {
 }
 
 
-def finding_of(evidence: Evidence, name: str) -> FindingRecord:
+def finding_of(evidence: RunFacts, name: str) -> FindingRecord:
     return next(finding for finding in decide_preflight(evidence).findings if finding.name == name)
 
 
@@ -163,7 +162,7 @@ FACTS = ("corpus", "practice", "rows", "tokenizer", "shards", "conversations", "
 
 
 def test_no_evidence_at_all_passes_nothing() -> None:
-    report = decide_preflight(Evidence(config=make_config()))
+    report = decide_preflight(RunFacts(config=make_config()))
     assert report.status == "blocked"
     assert {finding.status for finding in report.findings} <= {"block", "unmeasured"}
 

@@ -7,10 +7,10 @@ import pytest
 
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import Record, read_json, write_json
-from picochat.gate.evidence import Evidence, GateReport
+from picochat.facts import ExternalScore, FindingRecord, GateReport, RunFacts, ScoresFacts
 from picochat.gate.preflight import decide_preflight, preflight_facts
 from picochat.gate.release import RULES, decide_release, run_gate, weakest_skill
-from picochat.rundir import ExternalScore, FindingRecord, ScoresFacts
+from picochat.run.graph import read_facts
 from tests.builders import (
     EVAL_ROWS,
     NO_BENCHMARKS,
@@ -57,10 +57,10 @@ AT_CHANCE = ExternalScore(all=make_rate(255, 1_000), clean=make_rate(255, 1_000)
 
 # name, status that it must cause, what alone differs from a healthy run
 REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("preflight", "block", {"preflight": BLOCKED_PREFLIGHT}),
-    ("preflight", "block", {"preflight": OUT_OF_MEMORY}),
+    ("preflight", "block", {"preflight_report": BLOCKED_PREFLIGHT}),
+    ("preflight", "block", {"preflight_report": OUT_OF_MEMORY}),
     ("data_honesty", "block", {"honesty": make_honesty_facts(sft_exact_prompts=1)}),
-    ("data_honesty", "block", {"preflight": UNSCANNED}),
+    ("data_honesty", "block", {"preflight_report": UNSCANNED}),
     ("run_completed", "block", {"base": make_train_facts("base", steps=32_999)}),
     ("run_completed", "block", {"sft": make_train_facts("sft", losses_finite=False)}),
     ("run_completed", "block", {"sft": make_train_facts("sft", final_loss=None)}),
@@ -92,7 +92,7 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 IDS = [f"{name}-{status}" for name, status, _ in REFUSALS]
 
 
-def finding_of(evidence: Evidence, name: str) -> FindingRecord:
+def finding_of(evidence: RunFacts, name: str) -> FindingRecord:
     return next(finding for finding in decide_release(evidence).findings if finding.name == name)
 
 
@@ -160,7 +160,7 @@ def test_a_skill_without_clean_rows_blocks_its_release(skill: str) -> None:
 @pytest.mark.parametrize(
     "missing",
     [
-        "preflight",
+        "preflight_report",
         "honesty",
         "base",
         "sft",
@@ -175,7 +175,7 @@ def test_missing_evidence_blocks_a_release(missing: str) -> None:
 
 
 def test_no_evidence_at_all_passes_nothing() -> None:
-    report = decide_release(Evidence(config=make_config()))
+    report = decide_release(RunFacts(config=make_config()))
     assert report.status == "blocked"
     assert {finding.status for finding in report.findings} <= {"block", "unmeasured"}
 
@@ -193,7 +193,7 @@ EMPTY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("skill_release_stage_math", {"scores": with_skill("math", stages={"few": make_rate(19, 19)})}),
     ("skill_release_eval_math", {"scores": make_scores_facts(skills={})}),
     ("choice_adjusted_accuracy", {"scores": make_scores_facts(skills={})}),
-    ("preflight", {"preflight": change(BLOCKED_PREFLIGHT, findings=[], status="ready")}),
+    ("preflight", {"preflight_report": change(BLOCKED_PREFLIGHT, findings=[], status="ready")}),
     ("run_completed", {"base": make_train_facts("base", final_loss=float("inf"))}),
 )
 
@@ -276,7 +276,7 @@ def published(
 
 def gate_inputs(root: Path) -> dict[str, Artifact]:
     evidence = make_evidence()
-    assert evidence.preflight
+    assert evidence.preflight_report
     assert evidence.honesty
     assert evidence.rows
     assert evidence.benchmarks
@@ -289,8 +289,8 @@ def gate_inputs(root: Path) -> dict[str, Artifact]:
         "preflight": published(
             root,
             "preflight",
-            preflight_facts(evidence.preflight),
-            {"preflight.json": evidence.preflight},
+            preflight_facts(evidence.preflight_report),
+            {"preflight.json": evidence.preflight_report},
         ),
         "honesty": published(root, "honesty", evidence.honesty),
         "base": published(root, "base", evidence.base),
@@ -304,7 +304,7 @@ def gate_inputs(root: Path) -> dict[str, Artifact]:
 
 def gated(root: Path, inputs: dict[str, Artifact]) -> GateReport:
     with publish(root / "gate", "gate", "key", {}) as draft:
-        run_gate(**inputs, config=make_config(), draft=draft)
+        run_gate(read_facts(make_config(), inputs), draft)
     assert draft.artifact
     return GateReport.model_validate_json((draft.artifact.path("gate.json")).read_bytes())
 
@@ -336,7 +336,7 @@ def test_the_same_evidence_gives_the_same_gate_digest(tmp_path: Path) -> None:
     digests = []
     for folder in ("first", "second"):
         with publish(tmp_path / folder, "gate", "key", {}) as draft:
-            run_gate(**inputs, config=make_config(), draft=draft)
+            run_gate(read_facts(make_config(), inputs), draft)
         assert draft.artifact
         digests.append(draft.artifact.digest)
     assert digests[0] == digests[1]

@@ -14,10 +14,10 @@ from picochat.data.benchmarks.resolve import resolve_benchmarks
 from picochat.data.benchmarks.stage import publish_benchmarks
 from picochat.data.corpus.build import build_corpus
 from picochat.data.pack import load_pack
+from picochat.facts import CorpusFacts, HonestyFacts, PracticeFacts, facts_of
 from picochat.honesty.contamination_page import contamination_page
 from picochat.honesty.contamination_scan import ScanFound, facts_from, scan_rows, scan_run
 from picochat.honesty.items import item_of_row, scan_item
-from picochat.rundir import CorpusFacts, HonestyFacts, PracticeFacts, facts_of
 from picochat.skills.prepare import prepare_rows
 from tests.tokens.builders import make_practice
 

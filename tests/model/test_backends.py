@@ -11,6 +11,7 @@ from torch.nn import attention as torch_attention
 
 from picochat.config import ModelConfig, RuntimeConfig
 from picochat.core.errors import HostProblem
+from picochat.core.machine import cache_folder
 from picochat.core.records import read_record, write_json
 from picochat.model.backends import (
     BACKENDS,
@@ -29,7 +30,6 @@ from picochat.model.backends import (
 )
 from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, initialise
-from picochat.rundir import cache_folder
 
 CONFIG = ModelConfig(
     context=32, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64

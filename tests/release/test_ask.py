@@ -19,7 +19,7 @@ from picochat.core.errors import BadInput
 from picochat.release.ask import draw, find_recorded, with_questions
 from picochat.release.bundle import make_bundle
 from picochat.release.verify import VerifyCheck, inspect_bundle
-from picochat.rundir import RunDir
+from picochat.run.folder import RunDir
 from tests.forger import Rows, change_config, change_rows, make_real_run, rows_of, settle
 
 ALL = 10_000

@@ -9,7 +9,8 @@ import pytest
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.records import read_json
 from picochat.release.bundle import BundleReport, make_bundle
-from picochat.rundir import FRONT_PAGES, PLACES, RunDir
+from picochat.run.folder import RunDir
+from picochat.run.graph import ARTIFACTS, FRONT_PAGES
 from tests.builders import make_rows_facts, make_shards_facts
 from tests.run_builder import make_run
 
@@ -40,8 +41,8 @@ def test_a_complete_run_gives_a_strict_bundle_of_all_its_evidence(
     report = strict(run, logs)
     names = names_in(report.path)
     assert {"run.json", "machine.json", "bundle.json", "SHA256SUMS"} <= names
-    assert {name for name, _, _ in FRONT_PAGES} <= names
-    assert {f"{place.folder}/manifest.json" for place in PLACES} <= names
+    assert {page.name for page in FRONT_PAGES} <= names
+    assert {f"{spec.folder}/manifest.json" for spec in ARTIFACTS} <= names
     assert {
         "eval/replies.jsonl",
         "rows/eval.jsonl",
@@ -125,7 +126,7 @@ def test_sha256sum_alone_can_check_it(tmp_path: Path, logs: Path) -> None:
     assert len(listed) == report.files - 1
 
 
-@pytest.mark.parametrize("kind", [place.kind for place in PLACES])
+@pytest.mark.parametrize("kind", [spec.kind for spec in ARTIFACTS])
 def test_strict_names_each_missing_artifact_and_what_makes_it(
     tmp_path: Path, logs: Path, kind: str
 ) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from picochat.core.records import Record, parse_record
+from picochat.export.export_record import ParityReport
+from picochat.facts import PracticeFacts, Rate, RunFacts
 from picochat.release.card import Subject, render_card
-from picochat.release.evidence import Provenance, RunEvidence, read_evidence
-from picochat.release.export_record import ParityReport
-from picochat.rundir import PracticeFacts, Rate
-from tests.release.export_builders import RunFacts, corpus_facts, gate_facts, make_run, shards_facts
+from picochat.report.summary import Provenance, provenance_of
+from tests.export_builders import RunParts, corpus_facts, gate_facts, make_run, shards_facts
+from tests.run_builder import facts_of_run
 
 NOT_SHOWN = {
     "corpus": {"train_documents", "characters", "text_bytes", "train_text_bytes", "held_out_text_bytes", "dropped.duplicate",
@@ -59,8 +60,8 @@ def subject(**changes: Any) -> Subject:
 
 
 @pytest.fixture(scope="module")
-def evidence(tmp_path_factory: pytest.TempPathFactory) -> RunEvidence:
-    facts = read_evidence(make_run(tmp_path_factory.mktemp("card") / "run"))
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> RunFacts:
+    facts = facts_of_run(make_run(tmp_path_factory.mktemp("card") / "run"))
     assert facts.preflight is not None
     # the card names the checks that did not pass, so none passes here
     findings = [
@@ -131,7 +132,7 @@ def changed(record: Record, keys: list[str | int]) -> Record | None:
 
 
 @pytest.mark.parametrize("section", sorted(NOT_SHOWN))
-def test_changing_a_fact_changes_the_card(evidence: RunEvidence, section: str) -> None:
+def test_changing_a_fact_changes_the_card(evidence: RunFacts, section: str) -> None:
     before = render_card(subject(), evidence)
     record = getattr(evidence, section)
     silent = set()
@@ -145,7 +146,7 @@ def test_changing_a_fact_changes_the_card(evidence: RunEvidence, section: str) -
     assert silent == NOT_SHOWN[section]
 
 
-def test_each_rate_stands_with_its_count_and_interval(evidence: RunEvidence) -> None:
+def test_each_rate_stands_with_its_count_and_interval(evidence: RunFacts) -> None:
     card = render_card(subject(), evidence)
     assert evidence.scores is not None
     for score in evidence.scores.skills.values():
@@ -156,7 +157,7 @@ def test_each_rate_stands_with_its_count_and_interval(evidence: RunEvidence) -> 
             )
 
 
-def test_results_for_the_hub_equal_the_scores(evidence: RunEvidence) -> None:
+def test_results_for_the_hub_equal_the_scores(evidence: RunFacts) -> None:
     index = front_matter(render_card(subject(), evidence))["model-index"]
     metrics = index[0]["results"][0]["metrics"]
     assert evidence.scores is not None
@@ -165,7 +166,7 @@ def test_results_for_the_hub_equal_the_scores(evidence: RunEvidence) -> None:
     ]
 
 
-def test_a_rate_that_nothing_was_counted_for_is_not_measured(evidence: RunEvidence) -> None:
+def test_a_rate_that_nothing_was_counted_for_is_not_measured(evidence: RunFacts) -> None:
     nothing = Rate(passed=0, count=0, share=None, low=None, high=None)
     assert evidence.scores is not None
     scores = evidence.scores.model_copy(update={"refusal": nothing, "ngram_bits_per_byte": None})
@@ -178,7 +179,7 @@ def test_a_rate_that_nothing_was_counted_for_is_not_measured(evidence: RunEviden
     ("status", "words"), [("blocked", "**blocked** this model"), ("warn", "did not fully approve")]
 )
 def test_a_model_that_was_not_approved_says_so_at_the_top(
-    evidence: RunEvidence, status: str, words: str
+    evidence: RunFacts, status: str, words: str
 ) -> None:
     card = render_card(subject(), replace(evidence, gate=gate_facts(status)))
     notice = card.split("# pico-test\n")[1].lstrip().splitlines()[0]
@@ -187,7 +188,7 @@ def test_a_model_that_was_not_approved_says_so_at_the_top(
     assert "`skill_release_eval_math`" in notice
 
 
-def test_unmeasured_rules_are_named_among_what_blocks(evidence: RunEvidence) -> None:
+def test_unmeasured_rules_are_named_among_what_blocks(evidence: RunFacts) -> None:
     gate = gate_facts("blocked")
     findings = [
         item.model_copy(update={"status": "unmeasured", "measured": None}) for item in gate.findings
@@ -206,7 +207,7 @@ def test_without_a_run_the_card_says_that_no_evidence_is_attached() -> None:
     assert "model-index" not in front_matter(card)
 
 
-def test_weights_that_were_not_scored_show_no_score_and_no_verdict(evidence: RunEvidence) -> None:
+def test_weights_that_were_not_scored_show_no_score_and_no_verdict(evidence: RunFacts) -> None:
     card = render_card(subject(scored=False), evidence)
     assert "not the ones that were scored" in card
     assert "43 of 70" not in card
@@ -215,8 +216,8 @@ def test_weights_that_were_not_scored_show_no_score_and_no_verdict(evidence: Run
     assert "model-index" not in front_matter(card)
 
 
-def test_every_source_is_attributed_with_its_licence(evidence: RunEvidence) -> None:
-    card = render_card(subject(licence="mit"), evidence)
+def test_every_source_is_attributed_with_its_licence(evidence: RunFacts) -> None:
+    card = render_card(subject(licence="mit", provenance=provenance_of(evidence)), evidence)
     assert (
         "[someone/some-corpus](/datasets/someone/some-corpus) (plain), made available under the"
         " licence odc-by." in card
@@ -227,15 +228,17 @@ def test_every_source_is_attributed_with_its_licence(evidence: RunEvidence) -> N
     assert "made available under a licence that is not on record." in unknown
 
 
-def test_the_card_gives_both_parameter_counts(evidence: RunEvidence) -> None:
+def test_the_card_gives_both_parameter_counts(evidence: RunFacts) -> None:
     card = render_card(subject(), evidence)
     assert "106,969,856 parameters" in card
     assert "106,997,248 numbers in float32, 27,392 more" in card
 
 
-def test_the_hub_reads_the_front_matter_and_the_results(evidence: RunEvidence) -> None:
+def test_the_hub_reads_the_front_matter_and_the_results(evidence: RunFacts) -> None:
     repocard = pytest.importorskip("huggingface_hub.repocard_data")
-    fields = front_matter(render_card(subject(licence="apache-2.0"), evidence))
+    fields = front_matter(
+        render_card(subject(licence="apache-2.0", provenance=provenance_of(evidence)), evidence)
+    )
     assert fields["license"] == "apache-2.0"
     assert fields["datasets"] == ["someone/some-corpus"]
     name, results = repocard.model_index_to_eval_results(fields["model-index"])
@@ -243,7 +246,7 @@ def test_the_hub_reads_the_front_matter_and_the_results(evidence: RunEvidence) -
     assert {result.dataset_name for result in results} == {"picochat-skills"}
 
 
-def test_text_from_the_facts_cannot_break_a_table(evidence: RunEvidence) -> None:
+def test_text_from_the_facts_cannot_break_a_table(evidence: RunFacts) -> None:
     gate = gate_facts("blocked")
     findings = [item.model_copy(update={"message": "one | two\nthree"}) for item in gate.findings]
     card = render_card(
@@ -253,24 +256,20 @@ def test_text_from_the_facts_cannot_break_a_table(evidence: RunEvidence) -> None
 
 
 def test_a_run_that_was_never_judged_claims_nothing(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", RunFacts(leave_out=("gate", "summary")))
-    assert "has not judged this model" in render_card(subject(), read_evidence(run))
+    run = make_run(tmp_path / "run", RunParts(leave_out=("gate", "summary")))
+    assert "has not judged this model" in render_card(subject(), facts_of_run(run))
 
 
 def test_names_of_other_people_make_no_tag_no_link_and_no_second_line_of_front_matter(
-    evidence: RunEvidence,
+    evidence: RunFacts,
 ) -> None:
     evil = "x\nlicense: mit\n---\n<img src=x onerror=alert(1)> [win](javascript:alert(1)) \x9b2J"
     assert evidence.corpus
     source = evidence.corpus.sources[0]
     sources = [source.model_copy(update={"licence": evil}), *evidence.corpus.sources[1:]]
     origin = Provenance(source.label, dataset=evil, config=evil, revision=evil)
-    forged = replace(
-        evidence,
-        corpus=evidence.corpus.model_copy(update={"sources": sources}),
-        provenance=(origin,),
-    )
-    card = render_card(subject(model_name=evil), forged)
+    forged = replace(evidence, corpus=evidence.corpus.model_copy(update={"sources": sources}))
+    card = render_card(subject(model_name=evil, provenance=(origin,)), forged)
     front, page = card.removeprefix("---\n").split("\n---\n", 1)
     code = page.split("```")[1]
     assert "<img" not in page.replace(code, "")

@@ -25,12 +25,11 @@ from picochat.cli.main import run_command
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.publish import exclusive
 from picochat.core.records import digest_bytes
-from picochat.pipeline import STAGES
 from picochat.release.bundle import make_bundle
 from picochat.release.follows import FOLLOWS
-from picochat.release.integrity import MADE_FROM
 from picochat.release.verify import inspect_bundle
-from picochat.rundir import PLACES, RunDir
+from picochat.run.folder import RunDir
+from picochat.run.graph import ARTIFACTS
 from tests.forger import (
     Rows,
     change_config,
@@ -796,13 +795,9 @@ assert verify_bundle(Path({str(run.root)!r})).exit_code == 0
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_the_inputs_that_verification_asks_for_are_those_of_the_stages() -> None:
-    assert {stage.kind: stage.needs for stage in STAGES if stage.needs} == MADE_FROM
-
-
 def test_every_artifact_that_states_facts_has_them_computed_again() -> None:
     decided = {"preflight", "gate"}  # computed again as verdicts
-    assert {place.kind for place in PLACES if place.facts} - decided == {
+    assert {spec.kind for spec in ARTIFACTS if spec.facts} - decided == {
         follow.kind for follow in FOLLOWS
     } - {"summary"}
 

@@ -19,9 +19,16 @@ from safetensors.torch import load_file
 from picochat.config import parameter_count
 from picochat.core.errors import BadInput, HonestNo, PicochatError, WrongUsage
 from picochat.core.publish import changed_files, open_artifact
+from picochat.export.export_record import EXPORT_RECORD, changed_since_export, read_export_record
+from picochat.export.stock_classes import (
+    Flavor,
+    find_flavor,
+    interleave,
+    stablelm_settings,
+    stablelm_tensors,
+)
 from picochat.model.weights import load_model
 from picochat.release import hf
-from picochat.release.export_record import EXPORT_RECORD, changed_since_export, read_export_record
 from picochat.release.hf import (
     ExportReport,
     ExportRequest,
@@ -32,19 +39,12 @@ from picochat.release.hf import (
     same_export,
 )
 from picochat.release.push import PushTarget
-from picochat.release.stock_classes import (
-    Flavor,
-    find_flavor,
-    interleave,
-    stablelm_settings,
-    stablelm_tensors,
-)
-from picochat.rundir import RunDir
-from tests.release.export_builders import (
+from picochat.run.folder import RunDir
+from tests.export_builders import (
     MODEL,
     TOKEN,
     VOCAB_SIZE,
-    RunFacts,
+    RunParts,
     make_checkpoint,
     make_model,
     make_run,
@@ -302,7 +302,7 @@ def test_another_tokenizer_and_a_changed_file_are_refused_together(tmp_path: Pat
 
 
 def test_a_checkpoint_that_was_not_scored_is_refused(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", RunFacts(scored_checkpoint="e" * 64))
+    run = make_run(tmp_path / "run", RunParts(scored_checkpoint="e" * 64))
     problem = refusal(request_of(run, tmp_path / "model"), HonestNo)
     assert "e" * 12 in problem.what
     assert "--allow-unscored" in (problem.fix or "")
@@ -343,7 +343,7 @@ def test_a_push_without_the_whole_evidence_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    run = make_run(tmp_path / "run", RunFacts(leave_out=("gate", "summary")))
+    run = make_run(tmp_path / "run", RunParts(leave_out=("gate", "summary")))
     problem = refusal(request_of(run, tmp_path / "model", push=PushTarget("me/model")), BadInput)
     assert [item.what for item in problem.problems] == [
         "the run has no gate",
@@ -369,7 +369,7 @@ def test_a_checkpoint_outside_a_run_is_a_source_without_evidence(tmp_path: Path)
         model_name="alone",
     )
     source = open_source(request)
-    assert source.evidence is None
+    assert source.facts is None
     assert not source.scored
 
 

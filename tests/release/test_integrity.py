@@ -9,7 +9,7 @@ from picochat.release.integrity import (
     evidence_digest,
     front_page_problems,
 )
-from picochat.rundir import FRONT_PAGES, PLACES
+from picochat.run.graph import ARTIFACTS, FRONT_PAGES
 from tests.builders import make_config
 from tests.run_builder import make_run
 
@@ -17,11 +17,11 @@ from tests.run_builder import make_run
 def test_a_whole_run_has_every_artifact_in_one_chain(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     artifacts, problems = artifacts_of(run)
-    assert set(artifacts) == {place.kind for place in PLACES}
+    assert set(artifacts) == {spec.kind for spec in ARTIFACTS}
     assert problems == []
     assert chain_problems(artifacts) == []
     assert front_page_problems(digest_tree(run.root)) == []
-    assert {name for name, _, _ in FRONT_PAGES} < set(digest_tree(run.root))
+    assert {page.name for page in FRONT_PAGES} < set(digest_tree(run.root))
 
 
 def test_leftovers_of_a_run_are_no_evidence(tmp_path: Path) -> None:

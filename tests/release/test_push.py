@@ -18,10 +18,10 @@ import pytest
 
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.records import write_json
+from picochat.export.export_record import EXPORT_RECORD, digest_files, read_export_record
+from picochat.export.parity import logits, random_tokens
 from picochat.model.weights import load_model
-from picochat.release.export_record import EXPORT_RECORD, digest_files, read_export_record
 from picochat.release.hf import export_hf
-from picochat.release.parity import logits, random_tokens
 from picochat.release.push import (
     PushTarget,
     holds_token,
@@ -29,17 +29,17 @@ from picochat.release.push import (
     require_publishable,
     require_target,
 )
-from picochat.rundir import RunDir
-from tests.fake_hub_write import FakeHub, fake_hub
-from tests.release.export_builders import (
+from picochat.run.folder import RunDir
+from tests.export_builders import (
     MODEL,
     TOKEN,
     VOCAB_SIZE,
-    RunFacts,
+    RunParts,
     gate_facts,
     make_run,
     request_of,
 )
+from tests.fake_hub_write import FakeHub, fake_hub
 
 pytest.importorskip("transformers")
 REPO = "someone/pico-test"
@@ -77,7 +77,7 @@ class Exported:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """One export of a run that the gate blocked, for every test here."""
     root = tmp_path_factory.mktemp("push")
-    run = make_run(root / "run", RunFacts(gate=gate_facts("blocked")))
+    run = make_run(root / "run", RunParts(gate=gate_facts("blocked")))
     export_hf(request_of(run, root / "out"))
     return Exported(root / "out", run)
 

@@ -20,7 +20,7 @@ from picochat.core.publish import Manifest
 from picochat.core.records import digest_bytes, pretty_json, read_json, write_json
 from picochat.release.bundle import make_bundle
 from picochat.release.replay import inspect_with_replay, replay, way_apart
-from picochat.rundir import RunDir
+from picochat.run.folder import RunDir
 from tests.train.builders import begin_run, small_config, train_base
 
 

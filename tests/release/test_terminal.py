@@ -4,9 +4,10 @@ import pytest
 
 from picochat.core.errors import PicochatError
 from picochat.core.records import read_json, read_jsonl, write_jsonl
+from picochat.facts import GateFacts
 from picochat.gate.render import finding_lines
 from picochat.release.terminal import ONE_LINE, show_lines, text_chart
-from picochat.rundir import GateFacts, RunDir
+from picochat.run.folder import RunDir
 from tests.builders import make_config, make_rows_facts, make_scores_facts
 from tests.run_builder import make_run
 

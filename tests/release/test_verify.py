@@ -18,7 +18,8 @@ from picochat.core.publish import Manifest
 from picochat.core.records import digest_bytes, pretty_json, write_json
 from picochat.release.bundle import make_bundle
 from picochat.release.verify import VerifyReport, inspect_bundle, verify_bundle
-from picochat.rundir import PLACES, RunDir, place_of
+from picochat.run.folder import RunDir
+from picochat.run.graph import ARTIFACTS, spec_of
 from tests.builders import make_host_facts, make_rows_facts
 from tests.run_builder import make_run
 
@@ -85,7 +86,7 @@ def rewrite_sums(root: Path) -> None:
 
 def rewrite_manifest(root: Path, kind: str, change: Callable[[dict[str, Any]], None]) -> None:
     """Change an artifact's manifest, and set the digests of its files to what they are now."""
-    folder = root / place_of(kind).folder
+    folder = root / spec_of(kind).folder
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
     for table in (manifest["files"], manifest["observations"]):
@@ -101,16 +102,16 @@ def forge_everything(root: Path) -> None:
     now.
     """
     digests: dict[str, str] = {}
-    for place in PLACES:
+    for spec in ARTIFACTS:
 
         def relink(manifest: dict[str, Any]) -> None:
             manifest["inputs"] = {
                 name: digests.get(name, digest) for name, digest in manifest["inputs"].items()
             }
 
-        rewrite_manifest(root, place.kind, relink)
-        digests[place.kind] = Manifest.model_validate_json(
-            (root / place.folder / "manifest.json").read_bytes()
+        rewrite_manifest(root, spec.kind, relink)
+        digests[spec.kind] = Manifest.model_validate_json(
+            (root / spec.folder / "manifest.json").read_bytes()
         ).digest()
     RunDir(root).write_front_pages()
     contents = json.loads((root / "bundle.json").read_text())
@@ -214,8 +215,8 @@ def test_one_flipped_byte_in_any_file_of_a_run_folder_is_found(tmp_path: Path) -
     run = make_run(tmp_path / "run")
     files = [
         file
-        for place in PLACES
-        for file in sorted(run.place(place.kind).rglob("*"))
+        for spec in ARTIFACTS
+        for file in sorted(run.place(spec.kind).rglob("*"))
         if file.name != "manifest.json"
     ]
     files = [file for file in files if file.is_file()]

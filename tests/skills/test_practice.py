@@ -9,8 +9,8 @@ import pytest
 from picochat.config import HostConfig, PracticeConfig
 from picochat.core.publish import Artifact, publish
 from picochat.data.documents import read_documents
+from picochat.facts import CorpusFacts, PracticeFacts, facts_of
 from picochat.honesty.normalize import words_of
-from picochat.rundir import CorpusFacts, PracticeFacts, facts_of
 from picochat.skills import arithmetic, choice, identity, practice, refusal, spelling
 from picochat.skills.mixture import SKILLS
 from picochat.skills.question import side_of

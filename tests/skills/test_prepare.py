@@ -8,7 +8,7 @@ import pytest
 from picochat.core.errors import BadInput
 from picochat.core.publish import open_artifact, publish
 from picochat.core.records import write_jsonl
-from picochat.rundir import RowsFacts, facts_of
+from picochat.facts import RowsFacts, facts_of
 from picochat.skills.prepare import count_shared_items, prepare_rows, split_sft_rows
 from picochat.skills.rows import EvalRow, SftRow, read_published_rows, row_json
 from tests.skills.rows_builder import eval_row, release_rows, sft_row

@@ -13,7 +13,7 @@ from picochat.config import HostConfig, PracticeConfig
 from picochat.core.publish import Artifact, Draft, publish
 from picochat.data.corpus.reader import Split
 from picochat.data.documents import Document
-from picochat.rundir import CorpusFacts
+from picochat.facts import CorpusFacts
 from picochat.skills.practice import write_practice
 from picochat.tokens.encode import DocumentSource, EncodeJob
 from picochat.tokens.shards import ShardsJob, write_all

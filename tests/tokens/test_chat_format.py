@@ -12,7 +12,7 @@ from picochat.config import ModelConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, open_artifact, publish
 from picochat.core.records import write_jsonl
-from picochat.rundir import ConversationsFacts, facts_of
+from picochat.facts import ConversationsFacts, facts_of
 from picochat.tokens import tokenizer as tokenizer_module
 from picochat.tokens.chat_format import (
     Message,

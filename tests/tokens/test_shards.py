@@ -15,7 +15,7 @@ from picochat.core.errors import BadInput
 from picochat.core.publish import publish
 from picochat.data.corpus.reader import Split, read_split
 from picochat.data.documents import Document
-from picochat.rundir import ShardsFacts, facts_of
+from picochat.facts import ShardsFacts, facts_of
 from picochat.tokens.encode import CorpusParts, EncodersDisagree, batches_of, encode_batch, row_runs
 from picochat.tokens.shards import (
     ShardSidecar,

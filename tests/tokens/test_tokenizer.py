@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from picochat.config import TokenizerConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import publish
-from picochat.rundir import CorpusFacts, TokenizerFacts, facts_of
+from picochat.facts import CorpusFacts, TokenizerFacts, facts_of
 from picochat.tokens.tokenizer import (
     DOCUMENT_MARK,
     SPECIALS,

@@ -21,7 +21,7 @@ from picochat.config import (
 from picochat.core.machine import machine_record
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import write_json
-from picochat.rundir import RunDir
+from picochat.run.folder import RunDir
 from picochat.train.pretrain import pretrain
 from tests.tokens.builders import (
     make_job,

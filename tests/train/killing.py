@@ -18,7 +18,7 @@ from pathlib import Path
 
 from picochat.config import HostConfig, RunConfig
 from picochat.core.errors import Interrupted
-from picochat.rundir import RunDir
+from picochat.run.folder import RunDir
 from tests.train.builders import EVERY_STEP, small_config, train_base
 
 LONGEST_END_S = 120.0

@@ -13,8 +13,8 @@ from picochat.core.errors import Interrupted
 from picochat.core.journal import read_journal
 from picochat.core.progress import PLAIN_LINE_EVERY_S, Progress
 from picochat.core.records import parse_record
+from picochat.facts import MetricsRow
 from picochat.model.compute import open_compute
-from picochat.rundir import MetricsRow
 from picochat.train.feed import Batch, HostFeed
 from picochat.train.live import Reports
 from picochat.train.loop import Job, Outcome, Trainer

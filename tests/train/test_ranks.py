@@ -23,8 +23,9 @@ from picochat.core.errors import WrongUsage
 from picochat.core.journal import read_journal
 from picochat.core.publish import Artifact, Draft, open_artifact, publish
 from picochat.model.gpt import GPT, initialise
-from picochat.pipeline import Call, check_processes, unseen
-from picochat.rundir import RunDir
+from picochat.run.folder import RunDir
+from picochat.run.request import check_processes
+from picochat.run.workers import Call, unseen
 from picochat.scales import find_scale
 from picochat.train.checkpoint import damage_of, load_state, newest_state
 from picochat.train.publish import publish_replay
@@ -336,6 +337,6 @@ def test_run_under_torchrun_stops_saved_goes_on_and_leaves_no_process(tmp_path: 
         and f"base: resumed after step {stopped.group(1)} of 60" in said
         and none_left(tmp_path)
     ), said
-    assert said.count("made base") == 1, "only the first process speaks"
+    assert said.count("built base") == 1, "only the first process speaks"
     facts = RunDir(tmp_path / "run").artifact("base").facts
     assert facts["steps"] == 60 and facts["losses_finite"] and facts["tokens"] == 60 * 8 * 256

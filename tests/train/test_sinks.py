@@ -17,7 +17,7 @@ import pytest
 
 from picochat.config import Tracker
 from picochat.core.errors import WrongUsage
-from picochat.rundir import MetricsRow
+from picochat.facts import MetricsRow
 from picochat.train.event_file import EventFile, crc32c
 from picochat.train.sinks import SINKS, TRACKED, Series, SinkKind, Sinks, check_trackers
 

@@ -128,7 +128,7 @@ def preview(
     from picochat.data.preview.measure import preview_pack
     from picochat.data.preview.page import publish_page
     from picochat.data.preview.terminal import render_preview
-    from picochat.pipeline import shared_corpus
+    from picochat.run.runner import shared_corpus
     from picochat.scales import find_scale
 
     if html is not None and no_html:

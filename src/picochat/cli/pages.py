@@ -25,8 +25,9 @@ from picochat.core.plain_text import cell
 from picochat.core.progress import say
 from picochat.core.records import write_atomic
 from picochat.data.pack_schema import corpus_recipe_schema, dataset_pack_schema
+from picochat.facts import MetricsRow
 from picochat.gate.pages import checks_page
-from picochat.rundir import FRONT_PAGES, PLACES, MetricsRow
+from picochat.run.graph import ARTIFACTS, FRONT_PAGES, spec_of
 from picochat.scales import SCALES
 
 REQUIRED = "set by the scale"
@@ -41,7 +42,7 @@ given as `--set section.key=value`; `run.json` records every value with its orig
 
 ARTIFACTS_HEAD = """# Artifacts
 
-Made from `src/picochat/rundir.py` by `make docs`; do not edit.
+Made from `src/picochat/run/graph.py` and `src/picochat/facts.py` by `make docs`; do not edit.
 
 A run folder holds one folder for each stage that is done. Each appears whole or not at all and carries `manifest.json`: what
 it was made from (digests), its files (sha256 and size) and its facts. Files whose bytes depend on clock or machine are listed
@@ -114,7 +115,7 @@ def _changed_settings(config: RunConfig) -> dict[str, object]:
 def artifacts_page() -> str:
     """Every artifact with its folder, files and facts, and the pages at the top of a run folder."""
     lines = ["| kind | folder | files |", "|---|---|---|"]
-    lines += [f"| {place.kind} | `{place.folder}/` | {cell(place.files)} |" for place in PLACES]
+    lines += [f"| {spec.kind} | `{spec.folder}/` | {cell(spec.files)} |" for spec in ARTIFACTS]
     lines += [
         "",
         "## At the top of a run folder",
@@ -128,8 +129,10 @@ def artifacts_page() -> str:
         ),
         "",
     ]
-    lines += [f"- `{name}` from `{_folder_of(kind)}/{file}`" for name, kind, file in FRONT_PAGES]
-    facts = [_facts_part(place.kind, place.facts) for place in PLACES if place.facts is not None]
+    lines += [
+        f"- `{page.name}` from `{spec_of(page.kind).folder}/{page.file}`" for page in FRONT_PAGES
+    ]
+    facts = [_facts_part(spec.kind, spec.facts) for spec in ARTIFACTS if spec.facts is not None]
     live = ["", "## Live facts", "", _facts_part("metrics.jsonl", MetricsRow, "field")]
     return "\n".join([ARTIFACTS_HEAD, *lines, "", "## Facts", "", *facts, *live])
 
@@ -148,10 +151,6 @@ def _facts_part(kind: str, facts: type[BaseModel], unit: str = "fact") -> str:
             f"| `{name}` | {cell(_type_text(field.annotation))} | {cell(field.description or '')} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def _folder_of(kind: str) -> str:
-    return next(place.folder for place in PLACES if place.kind == kind)
 
 
 def _first_line(model: type[BaseModel]) -> str:

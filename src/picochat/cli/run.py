@@ -87,7 +87,8 @@ def tiny(
 
     `tiny` is only the name: --scale decides the size.
     """
-    from picochat.pipeline import RunRequest, run_pack
+    from picochat.run.request import RunRequest
+    from picochat.run.runner import run_pack
 
     flags: dict[str, object] = {
         "runtime.device": device,
@@ -141,7 +142,7 @@ def bundle(
 ) -> None:
     """Put a run's evidence into one reproducible .tgz. A blocked verdict is evidence too."""
     from picochat.release.bundle import make_bundle
-    from picochat.rundir import require_run
+    from picochat.run.folder import require_run
 
     run = require_run(run_dir)
     target = out or Path(f"{run_dir.name}-bundle.tgz")
@@ -230,8 +231,8 @@ def verify(
 @app.command("status")
 def status(run_dir: Annotated[Path, typer.Option(help="the run folder")]) -> None:
     """What a run has made, what it is doing, and what is missing."""
-    from picochat.pipeline import status_lines
-    from picochat.rundir import require_run
+    from picochat.run.folder import require_run
+    from picochat.run.status import status_lines
 
     for line in status_lines(require_run(run_dir)):
         typer.echo(line)
@@ -242,6 +243,6 @@ def show(run_dir: Annotated[Path, typer.Option(help="the run folder")]) -> None:
     """A finished run on one screen: verdict, curve, skills, replies."""
     from picochat.gate.render import print_verdict
     from picochat.release.terminal import show_lines
-    from picochat.rundir import require_run
+    from picochat.run.folder import require_run
 
     print_verdict(show_lines(require_run(run_dir)))

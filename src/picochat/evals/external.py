@@ -24,7 +24,7 @@ from picochat.data.benchmarks.layouts import BenchmarkRow
 from picochat.data.benchmarks.stage import BenchmarkItem
 from picochat.evals.eval_records import LIKELIHOOD_DIGITS, EvaluatedItem
 from picochat.evals.intervals import rate
-from picochat.rundir import BenchmarkFacts, ExternalScore, Rate
+from picochat.facts import BenchmarkFacts, ExternalScore, Rate
 from picochat.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from picochat.rundir import Rate
+from picochat.facts import Rate
 
 Z_95 = 1.959963984540054  # the normal quantile at 0.975
 

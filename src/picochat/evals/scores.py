@@ -13,7 +13,7 @@ from picochat.core.plain_text import cell
 from picochat.core.records import Record
 from picochat.evals.eval_records import EvaluatedRow, Memorization, ScoresMeasured
 from picochat.evals.intervals import rate
-from picochat.rundir import ExternalScore, Rate, ScoresFacts, SkillScore
+from picochat.facts import ExternalScore, Rate, ScoresFacts, SkillScore
 from picochat.skills.mixture import SKILLS
 from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import (

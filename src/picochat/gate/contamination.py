@@ -22,15 +22,14 @@ from picochat.data.benchmarks.resolve import resolve_benchmarks
 from picochat.data.benchmarks.rows import read_benchmark
 from picochat.data.pack import LoadedPack
 from picochat.data.pack_documents import expected_bytes, read_pack
+from picochat.facts import FindingRecord, HonestyFacts, RunFacts
 from picochat.gate import measures
 from picochat.gate.decide import Row, Strictness, decide, verdict
-from picochat.gate.evidence import Evidence
 from picochat.gate.preflight import CHECKS, STATUS
 from picochat.gate.render import finding_lines, remedy_lines
 from picochat.honesty.contamination_page import contamination_page, plain_id
 from picochat.honesty.contamination_scan import ScanFound, item_of_benchmark, scan_rows
 from picochat.honesty.items import ScanItem
-from picochat.rundir import FindingRecord, HonestyFacts
 from picochat.scales import find_scale
 from picochat.skills.rows import read_eval_rows, read_sft_rows, row_json
 
@@ -190,10 +189,10 @@ def contamination_findings(facts: HonestyFacts, config: RunConfig) -> list[Findi
     """The preflight's rows on contamination, of which there is a measure: every skill that has rows
     counts, not the five alone.
     """
-    evidence = Evidence(config=config, honesty=facts)
+    run = RunFacts(config=config, honesty=facts)
     rows = [_of_any_skill(row) for row in CHECKS if row.name.startswith("contamination_")]
-    measured = [row for row in rows if row.measure(evidence) is not None]
-    return decide(measured, evidence, Strictness(PROFILE, softened=False))
+    measured = [row for row in rows if row.measure(run) is not None]
+    return decide(measured, run, Strictness(PROFILE, softened=False))
 
 
 def _of_any_skill(row: Row) -> Row:
@@ -202,8 +201,8 @@ def _of_any_skill(row: Row) -> Row:
     return replace(row, measure=dirtiest_share_of_any_skill, detail=None)
 
 
-def dirtiest_share_of_any_skill(evidence: Evidence) -> float | None:
-    facts = evidence.honesty
+def dirtiest_share_of_any_skill(run: RunFacts) -> float | None:
+    facts = run.honesty
     shares = (
         [
             facts.corpus_dirty_by_skill.get(skill, 0) / rows

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from picochat.core.records import finite_or_none
+from picochat.facts import FindingRecord, RunFacts
 from picochat.gate.bounds import Bound, shown_number
-from picochat.gate.evidence import Evidence
-from picochat.rundir import FindingRecord
 
 Status = Literal["pass", "warn", "block", "unmeasured"]
 Severity = Literal["block", "warn", "off"]
+REPORT_SCHEMA_VERSION = 1  # of preflight.json and gate.json
 BADNESS: tuple[Status, ...] = ("pass", "unmeasured", "warn", "block")
 
 
@@ -63,14 +63,14 @@ class Row:
     name: str
     reading: str
     unit: str
-    measure: Callable[[Evidence], float | None]
+    measure: Callable[[RunFacts], float | None]
     warn: Bound | None
     block: Bound | None
     severity: Severities
     why: str
     fix: str
-    detail: Callable[[Evidence], str] | None = None
-    applies: Callable[[Evidence], bool] | None = None
+    detail: Callable[[RunFacts], str] | None = None
+    applies: Callable[[RunFacts], bool] | None = None
     on_host: bool = False
 
 
@@ -84,14 +84,14 @@ class Strictness:
     softened: bool
 
 
-def decide(rows: Iterable[Row], evidence: Evidence, strictness: Strictness) -> list[FindingRecord]:
+def decide(rows: Iterable[Row], run: RunFacts, strictness: Strictness) -> list[FindingRecord]:
     """A finding for each name among the rows that the profile judges, in the order of the table."""
     found: dict[str, list[FindingRecord]] = {}
     for row in rows:
         if row.severity.of(strictness.profile) != "off" and (
-            row.applies is None or row.applies(evidence)
+            row.applies is None or row.applies(run)
         ):
-            found.setdefault(row.name, []).append(_finding(row, evidence, strictness))
+            found.setdefault(row.name, []).append(_finding(row, run, strictness))
     return [_worst(findings) for findings in found.values()]
 
 
@@ -109,8 +109,8 @@ def of_status(findings: Iterable[FindingRecord], *statuses: Status) -> list[Find
     return [finding for finding in findings if finding.status in statuses]
 
 
-def _finding(row: Row, evidence: Evidence, strictness: Strictness) -> FindingRecord:
-    number = row.measure(evidence)
+def _finding(row: Row, run: RunFacts, strictness: Strictness) -> FindingRecord:
+    number = row.measure(run)
     if number is not None and math.isnan(number):
         number = None
     status, bound = _judge(row, number, strictness)
@@ -120,7 +120,7 @@ def _finding(row: Row, evidence: Evidence, strictness: Strictness) -> FindingRec
         measured=finite_or_none(number),
         unit=row.unit,
         bound=str(bound),
-        message=_message(row, number, bound, row.detail(evidence) if row.detail else ""),
+        message=_message(row, number, bound, row.detail(run) if row.detail else ""),
         fix=None if status == "pass" else row.fix,
         on_host=row.on_host,
     )

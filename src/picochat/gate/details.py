@@ -8,10 +8,9 @@ add.
 from __future__ import annotations
 
 from picochat.core.progress import byte_quantity, quantity
+from picochat.facts import Rate, RunFacts
 from picochat.gate import measures
-from picochat.gate.evidence import Evidence
 from picochat.gate.plan import plan
-from picochat.rundir import Rate
 
 
 def rate_text(rate: Rate | None) -> str:
@@ -26,16 +25,16 @@ def rate_text(rate: Rate | None) -> str:
     return f"{rate.passed} of {rate.count}{interval}"
 
 
-def unproven_sources(evidence: Evidence) -> str:
-    sources = evidence.corpus.sources if evidence.corpus else []
+def unproven_sources(run: RunFacts) -> str:
+    sources = run.corpus.sources if run.corpus else []
     gaps = {source.label: measures.provenance_gaps(source) for source in sources}
     return "; ".join(
         f"{label} lacks {', '.join(missing)}" for label, missing in gaps.items() if missing
     )
 
 
-def token_plan(evidence: Evidence) -> str:
-    numbers = plan(evidence)
+def token_plan(run: RunFacts) -> str:
+    numbers = plan(run)
     train = "unknown" if numbers.train_tokens is None else quantity(numbers.train_tokens)
     planned, target = quantity(numbers.planned_tokens), quantity(numbers.target_tokens)
     return (
@@ -48,35 +47,27 @@ def rows_by_skill(counts: dict[str, int], skills: tuple[str, ...]) -> str:
     return ", ".join(f"{skill} {counts.get(skill, 0)}" for skill in skills)
 
 
-def sft_by_skill(evidence: Evidence) -> str:
-    return (
-        rows_by_skill(evidence.rows.sft_by_skill, measures.judged_skills(evidence))
-        if evidence.rows
-        else ""
-    )
+def sft_by_skill(run: RunFacts) -> str:
+    return rows_by_skill(run.rows.sft_by_skill, measures.judged_skills(run)) if run.rows else ""
 
 
-def eval_by_skill(evidence: Evidence) -> str:
-    return (
-        rows_by_skill(evidence.rows.eval_by_skill, measures.judged_skills(evidence))
-        if evidence.rows
-        else ""
-    )
+def eval_by_skill(run: RunFacts) -> str:
+    return rows_by_skill(run.rows.eval_by_skill, measures.judged_skills(run)) if run.rows else ""
 
 
-def eval_items_by_skill(evidence: Evidence) -> str:
-    if not evidence.rows:
+def eval_items_by_skill(run: RunFacts) -> str:
+    if not run.rows:
         return ""
     return "independent items: " + rows_by_skill(
-        evidence.rows.eval_items_by_skill, measures.judged_skills(evidence)
+        run.rows.eval_items_by_skill, measures.judged_skills(run)
     )
 
 
-def dirty_by_skill(evidence: Evidence) -> str:
-    honesty = evidence.honesty
+def dirty_by_skill(run: RunFacts) -> str:
+    honesty = run.honesty
     if not honesty:
         return ""
-    skills = measures.judged_skills(evidence)
+    skills = measures.judged_skills(run)
     counts = (
         f"{s} {honesty.corpus_dirty_by_skill.get(s, 0)} of {honesty.eval_by_skill.get(s, 0)}"
         for s in skills
@@ -84,23 +75,23 @@ def dirty_by_skill(evidence: Evidence) -> str:
     return ", ".join(counts)
 
 
-def benchmarks(evidence: Evidence) -> str:
+def benchmarks(run: RunFacts) -> str:
     """Each benchmark with what the scan found of it."""
-    if not evidence.benchmarks or not evidence.benchmarks.benchmarks:
+    if not run.benchmarks or not run.benchmarks.benchmarks:
         return "no external benchmark was resolved"
-    dirty = evidence.honesty.external_dirty if evidence.honesty else {}
+    dirty = run.honesty.external_dirty if run.honesty else {}
     return ", ".join(
         f"{name} {dirty.get(name, '?')} of {f.rows} found"
-        for name, f in evidence.benchmarks.benchmarks.items()
+        for name, f in run.benchmarks.benchmarks.items()
     )
 
 
-def unresolved(evidence: Evidence) -> str:
-    return ", ".join(evidence.benchmarks.unresolved) if evidence.benchmarks else ""
+def unresolved(run: RunFacts) -> str:
+    return ", ".join(run.benchmarks.unresolved) if run.benchmarks else ""
 
 
-def attention(evidence: Evidence) -> str:
-    host = evidence.host
+def attention(run: RunFacts) -> str:
+    host = run.host
     if not host:
         return ""
     problem = (
@@ -111,14 +102,14 @@ def attention(evidence: Evidence) -> str:
     return f"{host.attention_backend} on {host.device_name}: {problem}"
 
 
-def disk(evidence: Evidence) -> str:
-    return f"{byte_quantity(evidence.host.free_disk_bytes)} free" if evidence.host else ""
+def disk(run: RunFacts) -> str:
+    return f"{byte_quantity(run.host.free_disk_bytes)} free" if run.host else ""
 
 
-def forecast(evidence: Evidence) -> str:
+def forecast(run: RunFacts) -> str:
     """The parts of the forecast, and the price where one was given."""
-    numbers = plan(evidence)
-    if numbers.hours is None or not evidence.host or not evidence.host.tokens_per_second:
+    numbers = plan(run)
+    if numbers.hours is None or not run.host or not run.host.tokens_per_second:
         return "no speed was measured on this host"
     parts = " + ".join(f"{name} {hours:.2f} h" for name, hours in numbers.hours_of.items())
     price = (
@@ -127,20 +118,20 @@ def forecast(evidence: Evidence) -> str:
         else "; no price given (--gpu-hour-usd)"
     )
     return (
-        f"{parts} at {quantity(evidence.host.tokens_per_second)} tokens/s{price}; scoring and"
+        f"{parts} at {quantity(run.host.tokens_per_second)} tokens/s{price}; scoring and"
         " export are not counted"
     )
 
 
-def run_steps(evidence: Evidence) -> str:
-    stages = [facts for facts in (evidence.base, evidence.sft) if facts]
+def run_steps(run: RunFacts) -> str:
+    stages = [facts for facts in (run.base, run.sft) if facts]
     return ", ".join(
         f"{facts.stage} {facts.steps:,} of {facts.planned_steps:,}" for facts in stages
     )
 
 
-def bits(evidence: Evidence) -> str:
-    scores = evidence.scores
+def bits(run: RunFacts) -> str:
+    scores = run.scores
     if not scores or scores.base_bits_per_byte is None or scores.ngram_bits_per_byte is None:
         return ""
     return (
@@ -149,29 +140,29 @@ def bits(evidence: Evidence) -> str:
     )
 
 
-def weakest_stage(evidence: Evidence, skill: str) -> str:
+def weakest_stage(run: RunFacts, skill: str) -> str:
     """The stage with the lowest pass rate, by name."""
-    stages = measures.counted_stages(evidence, skill)
+    stages = measures.counted_stages(run, skill)
     if not stages:
         return f"no {skill} stage has {measures.LEAST_STAGE_ROWS} rows"
     name, rate = min(stages.items(), key=lambda item: (item[1].share or 0.0, item[0]))
     return f"{name}: {rate_text(rate)}"
 
 
-def external_scores(evidence: Evidence) -> str:
+def external_scores(run: RunFacts) -> str:
     """Each score on clean rows, and the benchmarks that are not here."""
-    if not evidence.scores or not evidence.scores.external:
+    if not run.scores or not run.scores.external:
         return "no external benchmark was run"
     found = [
         f"{name}: {score.read_by} {rate_text(score.clean)}, chance {score.chance:.3f}"
-        for name, score in evidence.scores.external.items()
+        for name, score in run.scores.external.items()
     ]
-    missing = unresolved(evidence)
+    missing = unresolved(run)
     return "; ".join([*found, f"not resolved: {missing}"] if missing else found)
 
 
-def export_reader(evidence: Evidence) -> str:
-    parity = evidence.parity
+def export_reader(run: RunFacts) -> str:
+    parity = run.parity
     return (
         f"read back by {parity.reader}"
         if parity and parity.reader
@@ -179,6 +170,6 @@ def export_reader(evidence: Evidence) -> str:
     )
 
 
-def preflight_blocks(evidence: Evidence) -> str:
-    findings = evidence.preflight.findings if evidence.preflight else []
+def preflight_blocks(run: RunFacts) -> str:
+    findings = run.preflight_report.findings if run.preflight_report else []
     return ", ".join(finding.name for finding in findings if finding.status == "block")

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from picochat.config import EvalConfig
 from picochat.evals.intervals import half_width
-from picochat.gate.evidence import Evidence
+from picochat.facts import Rate, RunFacts, SkillScore, SourceFacts, TrainFacts
 from picochat.gate.plan import (
     needed_disk_bytes,
     parameters,
@@ -21,7 +21,6 @@ from picochat.gate.plan import (
     sft_epochs,
     target_tokens,
 )
-from picochat.rundir import Rate, SkillScore, SourceFacts, TrainFacts
 
 JUDGED_SKILLS = ("identity", "refusal", "choice", "math", "spelling")
 FIRST_RELEASE_SKILLS = ("identity", "refusal", "choice")
@@ -29,11 +28,9 @@ LEAST_STAGE_ROWS = 20
 BASELINE_TOKENS = EvalConfig().ngram_train_tokens
 
 
-def judged_skills(evidence: Evidence) -> tuple[str, ...]:
+def judged_skills(run: RunFacts) -> tuple[str, ...]:
     """The skills that the profile makes claims about."""
-    return (
-        FIRST_RELEASE_SKILLS if evidence.config.gate.profile == "first_release" else JUDGED_SKILLS
-    )
+    return FIRST_RELEASE_SKILLS if run.config.gate.profile == "first_release" else JUDGED_SKILLS
 
 
 def ratio(part: float | None, whole: float | None) -> float | None:
@@ -56,23 +53,23 @@ def _smallest(numbers: Iterable[float | None]) -> float | None:
 # ---- preflight: the data -------------------------------------------------------------------------
 
 
-def documents(evidence: Evidence) -> float | None:
-    return evidence.corpus.documents if evidence.corpus else None
+def documents(run: RunFacts) -> float | None:
+    return run.corpus.documents if run.corpus else None
 
 
-def sources_without_provenance(evidence: Evidence) -> float | None:
-    return _count_unproven(evidence, ("hub", "files"))
+def sources_without_provenance(run: RunFacts) -> float | None:
+    return _count_unproven(run, ("hub", "files"))
 
 
-def hub_sources_without_provenance(evidence: Evidence) -> float | None:
-    return _count_unproven(evidence, ("hub",))
+def hub_sources_without_provenance(run: RunFacts) -> float | None:
+    return _count_unproven(run, ("hub",))
 
 
-def _count_unproven(evidence: Evidence, kinds: tuple[str, ...]) -> float | None:
-    if not evidence.corpus or not evidence.corpus.sources:
+def _count_unproven(run: RunFacts, kinds: tuple[str, ...]) -> float | None:
+    if not run.corpus or not run.corpus.sources:
         return None
     return sum(
-        source.kind in kinds and bool(provenance_gaps(source)) for source in evidence.corpus.sources
+        source.kind in kinds and bool(provenance_gaps(source)) for source in run.corpus.sources
     )
 
 
@@ -83,33 +80,33 @@ def provenance_gaps(source: SourceFacts) -> list[str]:
     return gaps + (["import report"] if source.kind == "hub" and not source.import_report else [])
 
 
-def duplicate_share(evidence: Evidence) -> float | None:
-    corpus = evidence.corpus
+def duplicate_share(run: RunFacts) -> float | None:
+    corpus = run.corpus
     return ratio(corpus.exact_duplicates, corpus.documents_read) if corpus else None
 
 
-def near_duplicate_share(evidence: Evidence) -> float | None:
+def near_duplicate_share(run: RunFacts) -> float | None:
     """Of the documents that stay: 0 where near-duplicates were dropped on request."""
-    if not evidence.corpus:
+    if not run.corpus:
         return None
-    staying = 0 if evidence.config.data.drop_near_duplicates else evidence.corpus.near_duplicates
-    return ratio(staying, evidence.corpus.documents)
+    staying = 0 if run.config.data.drop_near_duplicates else run.corpus.near_duplicates
+    return ratio(staying, run.corpus.documents)
 
 
-def held_out_tokens(evidence: Evidence) -> float | None:
-    return evidence.shards.held_out_tokens if evidence.shards else None
+def held_out_tokens(run: RunFacts) -> float | None:
+    return run.shards.held_out_tokens if run.shards else None
 
 
-def roundtrip_failures(evidence: Evidence) -> float | None:
-    shards = evidence.shards
+def roundtrip_failures(run: RunFacts) -> float | None:
+    shards = run.shards
     return shards.roundtrip_failures if shards and shards.roundtrip_documents else None
 
 
-def held_out_bytes_per_token(evidence: Evidence) -> float | None:
-    shards = evidence.shards
+def held_out_bytes_per_token(run: RunFacts) -> float | None:
+    shards = run.shards
     return (
         ratio(shards.held_out_text_bytes, shards.held_out_tokens)
-        if shards and evidence.tokenizer
+        if shards and run.tokenizer
         else None
     )
 
@@ -117,44 +114,42 @@ def held_out_bytes_per_token(evidence: Evidence) -> float | None:
 # ---- preflight: the plan -------------------------------------------------------------------------
 
 
-def planned_over_target(evidence: Evidence) -> float | None:
+def planned_over_target(run: RunFacts) -> float | None:
     """Counts the plan alone, yet needs the shards: without them nothing can be trained on."""
-    if not evidence.shards or not evidence.shards.train_tokens:
+    if not run.shards or not run.shards.train_tokens:
         return None
-    return ratio(planned_tokens(evidence.config), target_tokens(evidence))
+    return ratio(planned_tokens(run.config), target_tokens(run))
 
 
-def target_tokens_per_parameter(evidence: Evidence) -> float | None:
-    return ratio(target_tokens(evidence), parameters(evidence))
+def target_tokens_per_parameter(run: RunFacts) -> float | None:
+    return ratio(target_tokens(run), parameters(run))
 
 
-def epochs_to_target(evidence: Evidence) -> float | None:
-    return ratio(target_tokens(evidence), evidence.shards.train_tokens if evidence.shards else None)
+def epochs_to_target(run: RunFacts) -> float | None:
+    return ratio(target_tokens(run), run.shards.train_tokens if run.shards else None)
 
 
-def planned_epochs(evidence: Evidence) -> float | None:
-    return plan(evidence).planned_epochs
+def planned_epochs(run: RunFacts) -> float | None:
+    return plan(run).planned_epochs
 
 
 # ---- preflight: SFT and eval rows ----------------------------------------------------------------
 
 
-def smallest_sft_skill_share(evidence: Evidence) -> float | None:
-    rows = evidence.rows
+def smallest_sft_skill_share(run: RunFacts) -> float | None:
+    rows = run.rows
     if not rows:
         return None
     total = sum(rows.sft_by_skill.values())
-    return _smallest(
-        ratio(rows.sft_by_skill.get(skill, 0), total) for skill in judged_skills(evidence)
-    )
+    return _smallest(ratio(rows.sft_by_skill.get(skill, 0), total) for skill in judged_skills(run))
 
 
-def sft_rows(evidence: Evidence) -> float | None:
-    return evidence.rows.sft_train_rows if evidence.rows else None
+def sft_rows(run: RunFacts) -> float | None:
+    return run.rows.sft_train_rows if run.rows else None
 
 
-def repeated_sft_prompt_share(evidence: Evidence) -> float | None:
-    rows = evidence.rows
+def repeated_sft_prompt_share(run: RunFacts) -> float | None:
+    rows = run.rows
     return (
         ratio(rows.repeated_sft_prompts, rows.sft_train_rows + rows.sft_held_out_rows)
         if rows
@@ -162,99 +157,97 @@ def repeated_sft_prompt_share(evidence: Evidence) -> float | None:
     )
 
 
-def sft_share_over_context(evidence: Evidence) -> float | None:
-    conversations = evidence.conversations
+def sft_share_over_context(run: RunFacts) -> float | None:
+    conversations = run.conversations
     return ratio(conversations.rows_over_context, conversations.rows) if conversations else None
 
 
-def planned_sft_epochs(evidence: Evidence) -> float | None:
-    return sft_epochs(evidence)
+def planned_sft_epochs(run: RunFacts) -> float | None:
+    return sft_epochs(run)
 
 
-def smallest_eval_skill_rows(evidence: Evidence) -> float | None:
-    rows = evidence.rows
+def smallest_eval_skill_rows(run: RunFacts) -> float | None:
+    rows = run.rows
     if not rows or not rows.eval_rows:
         return None
-    return min(rows.eval_by_skill.get(skill, 0) for skill in judged_skills(evidence))
+    return min(rows.eval_by_skill.get(skill, 0) for skill in judged_skills(run))
 
 
-def widest_half_interval(evidence: Evidence) -> float | None:
+def widest_half_interval(run: RunFacts) -> float | None:
     """Half-width of the 95% Wilson interval at p = 0.5 of the skill with the fewest independent
     items.
 
     Rows that share an item are not independent, so the smaller of rows and items counts. Without
     any, it is the widest.
     """
-    rows = evidence.rows
+    rows = run.rows
     if not rows or not rows.eval_rows:
         return None
     counts = [
         min(rows.eval_by_skill.get(s, 0), rows.eval_items_by_skill.get(s, 0))
-        for s in judged_skills(evidence)
+        for s in judged_skills(run)
     ]
     return half_width(min(counts)) if min(counts) else 0.5
 
 
-def eval_rows_without_rule(evidence: Evidence) -> float | None:
-    rows = evidence.rows
+def eval_rows_without_rule(run: RunFacts) -> float | None:
+    rows = run.rows
     return rows.eval_rows_without_rule if rows and rows.eval_rows else None
 
 
-def shared_items(evidence: Evidence) -> float | None:
-    rows = evidence.rows
+def shared_items(run: RunFacts) -> float | None:
+    rows = run.rows
     return rows.shared_items if rows and rows.eval_rows else None
 
 
 # ---- preflight: contamination --------------------------------------------------------------------
 
 
-def exact_sft_prompts(evidence: Evidence) -> float | None:
-    honesty = evidence.honesty
+def exact_sft_prompts(run: RunFacts) -> float | None:
+    honesty = run.honesty
     return honesty.sft_exact_prompts if honesty and honesty.eval_rows else None
 
 
-def largest_sft_coverage(evidence: Evidence) -> float | None:
-    honesty = evidence.honesty
+def largest_sft_coverage(run: RunFacts) -> float | None:
+    honesty = run.honesty
     return honesty.sft_largest_coverage if honesty and honesty.eval_rows else None
 
 
-def dirtiest_skill_share(evidence: Evidence) -> float | None:
+def dirtiest_skill_share(run: RunFacts) -> float | None:
     """Largest share, over the judged skills, of eval rows that stand in the corpus."""
-    honesty = evidence.honesty
+    honesty = run.honesty
     if not honesty:
         return None
     dirty, rows = honesty.corpus_dirty_by_skill, honesty.eval_by_skill
-    return _largest(
-        ratio(dirty.get(skill, 0), rows.get(skill)) for skill in judged_skills(evidence)
-    )
+    return _largest(ratio(dirty.get(skill, 0), rows.get(skill)) for skill in judged_skills(run))
 
 
-def largest_benchmark_rows(evidence: Evidence) -> float | None:
+def largest_benchmark_rows(run: RunFacts) -> float | None:
     """None where no benchmark was resolved on this machine."""
-    found = evidence.benchmarks
+    found = run.benchmarks
     return _largest(benchmark.rows for benchmark in found.benchmarks.values()) if found else None
 
 
-def unresolved_benchmarks(evidence: Evidence) -> float | None:
+def unresolved_benchmarks(run: RunFacts) -> float | None:
     """None where none was asked for."""
-    found = evidence.benchmarks
+    found = run.benchmarks
     return len(found.unresolved) if found and (found.benchmarks or found.unresolved) else None
 
 
-def dirtiest_benchmark_share(evidence: Evidence) -> float | None:
-    return _largest(_benchmark_shares(evidence))
+def dirtiest_benchmark_share(run: RunFacts) -> float | None:
+    return _largest(_benchmark_shares(run))
 
 
-def cleanest_benchmark_share(evidence: Evidence) -> float | None:
-    return _smallest(_benchmark_shares(evidence))
+def cleanest_benchmark_share(run: RunFacts) -> float | None:
+    return _smallest(_benchmark_shares(run))
 
 
-def _benchmark_shares(evidence: Evidence) -> list[float | None]:
+def _benchmark_shares(run: RunFacts) -> list[float | None]:
     """Of each benchmark that was resolved; None for one whose rows were not all looked for.
 
     A scan without a run counts alone.
     """
-    honesty, found = evidence.honesty, evidence.benchmarks
+    honesty, found = run.honesty, run.benchmarks
     if not honesty:
         return []
     looked_for = honesty.external_rows
@@ -267,11 +260,11 @@ def _benchmark_shares(evidence: Evidence) -> list[float | None]:
     ]
 
 
-def scanned_share(evidence: Evidence) -> float | None:
+def scanned_share(run: RunFacts) -> float | None:
     """Over what the stages counted that made corpus and practice, not the scan: a short scan cannot
     vouch for itself.
     """
-    honesty, corpus, practice = evidence.honesty, evidence.corpus, evidence.practice
+    honesty, corpus, practice = run.honesty, run.corpus, run.practice
     if not honesty or not practice or not corpus or not corpus.text_bytes:
         return None
     return ratio(honesty.scanned_text_bytes, corpus.text_bytes + practice.text_bytes)
@@ -280,38 +273,36 @@ def scanned_share(evidence: Evidence) -> float | None:
 # ---- preflight: this host ------------------------------------------------------------------------
 
 
-def attention_error(evidence: Evidence) -> float | None:
+def attention_error(run: RunFacts) -> float | None:
     """Infinite where the backend was tried and failed: that is measured, and no bound admits it."""
-    host = evidence.host
+    host = run.host
     if host and host.attention_problem is not None:
         return math.inf
     return host.attention_error if host else None
 
 
-def free_memory_share(evidence: Evidence) -> float | None:
-    return evidence.host.free_memory_share if evidence.host else None
+def free_memory_share(run: RunFacts) -> float | None:
+    return run.host.free_memory_share if run.host else None
 
 
-def needed_over_free_disk(evidence: Evidence) -> float | None:
-    return ratio(
-        needed_disk_bytes(evidence), evidence.host.free_disk_bytes if evidence.host else None
-    )
+def needed_over_free_disk(run: RunFacts) -> float | None:
+    return ratio(needed_disk_bytes(run), run.host.free_disk_bytes if run.host else None)
 
 
-def forecast_hours(evidence: Evidence) -> float | None:
-    return plan(evidence).hours
+def forecast_hours(run: RunFacts) -> float | None:
+    return plan(run).hours
 
 
-def forecast_over_budget(evidence: Evidence) -> float | None:
-    return ratio(plan(evidence).usd, evidence.config.gate.budget_usd)
+def forecast_over_budget(run: RunFacts) -> float | None:
+    return ratio(plan(run).usd, run.config.gate.budget_usd)
 
 
 # ---- release: the run ----------------------------------------------------------------------------
 
 
-def blocking_preflight_checks(evidence: Evidence) -> float | None:
+def blocking_preflight_checks(run: RunFacts) -> float | None:
     """A report without a single finding vouches for nothing, so it is None."""
-    report = evidence.preflight
+    report = run.preflight_report
     if not report or not report.findings:
         return None
     return max(
@@ -320,17 +311,17 @@ def blocking_preflight_checks(evidence: Evidence) -> float | None:
     )
 
 
-def missing_steps(evidence: Evidence) -> float | None:
-    if not evidence.base or not evidence.sft:
+def missing_steps(run: RunFacts) -> float | None:
+    if not run.base or not run.sft:
         return None
-    return sum(max(0, facts.planned_steps - facts.steps) for facts in (evidence.base, evidence.sft))
+    return sum(max(0, facts.planned_steps - facts.steps) for facts in (run.base, run.sft))
 
 
-def stages_with_broken_loss(evidence: Evidence) -> float | None:
+def stages_with_broken_loss(run: RunFacts) -> float | None:
     """Stages of training that saw a loss which is not finite, or that state no final loss."""
-    if not evidence.base or not evidence.sft:
+    if not run.base or not run.sft:
         return None
-    return sum(_loss_is_broken(facts) for facts in (evidence.base, evidence.sft))
+    return sum(_loss_is_broken(facts) for facts in (run.base, run.sft))
 
 
 def _loss_is_broken(facts: TrainFacts) -> bool:
@@ -339,30 +330,30 @@ def _loss_is_broken(facts: TrainFacts) -> bool:
     )
 
 
-def foreign_scores(evidence: Evidence) -> float | None:
+def foreign_scores(run: RunFacts) -> float | None:
     """1 where the scores are of another checkpoint than the one that ships."""
-    if not evidence.scores or not evidence.shipped_checkpoint:
+    if not run.scores or not run.shipped_checkpoint:
         return None
-    return int(evidence.scores.scored_checkpoint != evidence.shipped_checkpoint)
+    return int(run.scores.scored_checkpoint != run.shipped_checkpoint)
 
 
-def changed_files(evidence: Evidence) -> float | None:
-    return evidence.changed_files
+def changed_files(run: RunFacts) -> float | None:
+    return run.changed_files
 
 
-def loss_spikes(evidence: Evidence) -> float | None:
-    return evidence.base.spikes + evidence.sft.spikes if evidence.base and evidence.sft else None
+def loss_spikes(run: RunFacts) -> float | None:
+    return run.base.spikes + run.sft.spikes if run.base and run.sft else None
 
 
-def bits_over_baseline(evidence: Evidence) -> float | None:
+def bits_over_baseline(run: RunFacts) -> float | None:
     """None where the 5-gram model saw less than its due: a baseline that knows nothing is beaten by
     anything.
     """
     scores, trained = (
-        evidence.scores,
-        evidence.preflight.plan.train_tokens if evidence.preflight else None,
+        run.scores,
+        run.preflight_report.plan.train_tokens if run.preflight_report else None,
     )
-    seen = evidence.config.evals.ngram_train_tokens
+    seen = run.config.evals.ngram_train_tokens
     if seen < BASELINE_TOKENS and (trained is None or seen < trained):
         return None
     return ratio(scores.base_bits_per_byte, scores.ngram_bits_per_byte) if scores else None
@@ -375,19 +366,19 @@ def share(rate: Rate | None) -> float | None:
     return rate.share if rate and rate.count else None
 
 
-def skill_score(evidence: Evidence, skill: str) -> SkillScore | None:
-    return evidence.scores.skills.get(skill) if evidence.scores else None
+def skill_score(run: RunFacts, skill: str) -> SkillScore | None:
+    return run.scores.skills.get(skill) if run.scores else None
 
 
-def clean_share(evidence: Evidence, skill: str) -> float | None:
+def clean_share(run: RunFacts, skill: str) -> float | None:
     """Pass rate on the rows that the contamination scan found clean."""
-    score = skill_score(evidence, skill)
+    score = skill_score(run, skill)
     return share(score.clean) if score else None
 
 
-def counted_stages(evidence: Evidence, skill: str) -> dict[str, Rate]:
+def counted_stages(run: RunFacts, skill: str) -> dict[str, Rate]:
     """The stages of a skill that have rows enough to be judged."""
-    score = skill_score(evidence, skill)
+    score = skill_score(run, skill)
     return {
         name: rate
         for name, rate in (score.stages if score else {}).items()
@@ -395,13 +386,13 @@ def counted_stages(evidence: Evidence, skill: str) -> dict[str, Rate]:
     }
 
 
-def weakest_stage_share(evidence: Evidence, skill: str) -> float | None:
-    return _smallest(share(rate) for rate in counted_stages(evidence, skill).values())
+def weakest_stage_share(run: RunFacts, skill: str) -> float | None:
+    return _smallest(share(rate) for rate in counted_stages(run, skill).values())
 
 
-def choice_over_chance(evidence: Evidence) -> float | None:
+def choice_over_chance(run: RunFacts) -> float | None:
     """(accuracy - chance) / (1 - chance): 0 is guessing, 1 is perfect."""
-    score = skill_score(evidence, "choice")
+    score = skill_score(run, "choice")
     return (
         _over_chance(score.clean.share if score.clean.count else None, score.chance)
         if score
@@ -409,8 +400,8 @@ def choice_over_chance(evidence: Evidence) -> float | None:
     )
 
 
-def choice_over_chance_lower_95(evidence: Evidence) -> float | None:
-    score = skill_score(evidence, "choice")
+def choice_over_chance_lower_95(run: RunFacts) -> float | None:
+    score = skill_score(run, "choice")
     return (
         _over_chance(score.clean.low if score.clean.count else None, score.chance)
         if score
@@ -422,33 +413,33 @@ def _over_chance(accuracy: float | None, chance: float) -> float | None:
     return None if accuracy is None else ratio(accuracy - chance, 1 - chance)
 
 
-def external_above_chance(evidence: Evidence) -> float | None:
+def external_above_chance(run: RunFacts) -> float | None:
     """Benchmarks whose 95% lower end on clean rows is above chance; None where no benchmark was
     run.
     """
-    if not evidence.scores or not evidence.scores.external:
+    if not run.scores or not run.scores.external:
         return None
-    scores = evidence.scores.external.values()
+    scores = run.scores.external.values()
     return sum(
         bool(score.clean.count) and score.clean.low is not None and score.clean.low > score.chance
         for score in scores
     )
 
 
-def external_unmeasured(evidence: Evidence) -> float | None:
+def external_unmeasured(run: RunFacts) -> float | None:
     """Benchmarks that were asked for and have no score, be it that they were not resolved.
 
     None where none was asked for.
     """
-    asked = evidence.benchmarks
-    if not evidence.scores or not asked or not (asked.benchmarks or asked.unresolved):
+    asked = run.benchmarks
+    if not run.scores or not asked or not (asked.benchmarks or asked.unresolved):
         return None
-    scores = evidence.scores.external
+    scores = run.scores.external
     found = [scores[name].all for name in asked.benchmarks if name in scores]
     whole = sum(share(rate) is not None for rate in found)
     return len(asked.benchmarks) + len(asked.unresolved) - whole
 
 
-def export_difference(evidence: Evidence) -> float | None:
-    parity = evidence.parity
+def export_difference(run: RunFacts) -> float | None:
+    parity = run.parity
     return parity.largest_relative_difference if parity and parity.reader else None

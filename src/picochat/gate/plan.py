@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from picochat.config import RunConfig, TrainConfig, parameter_count, step_tokens
 from picochat.core.records import finite_or_none
-from picochat.gate.evidence import Evidence, PlanRecord
-from picochat.rundir import HostFacts, ShardsFacts
+from picochat.facts import HostFacts, PlanRecord, RunFacts, ShardsFacts
 
 TOKEN_BYTES = 2
 WEIGHT_BYTES = 4  # float32
@@ -20,17 +19,13 @@ WEIGHT_COPIES = 5 * 3 + 2 + 2 + 1
 FORWARD_SHARE = 1 / 3  # an evaluation has no backward pass, which is two thirds of a step
 
 
-def vocab_size(evidence: Evidence) -> int:
+def vocab_size(run: RunFacts) -> int:
     """Of the tokenizer at hand, which a small corpus can leave smaller than the configured one."""
-    return (
-        evidence.tokenizer.vocab_size
-        if evidence.tokenizer
-        else evidence.config.tokenizer.vocab_size
-    )
+    return run.tokenizer.vocab_size if run.tokenizer else run.config.tokenizer.vocab_size
 
 
-def parameters(evidence: Evidence) -> int:
-    return parameter_count(evidence.config.model, vocab_size(evidence))
+def parameters(run: RunFacts) -> int:
+    return parameter_count(run.config.model, vocab_size(run))
 
 
 def planned_tokens(config: RunConfig) -> int:
@@ -38,30 +33,30 @@ def planned_tokens(config: RunConfig) -> int:
     return config.base.steps * step_tokens(config.base, config.model)
 
 
-def target_tokens(evidence: Evidence) -> int:
-    return round(evidence.config.gate.target_tokens_per_parameter * parameters(evidence))
+def target_tokens(run: RunFacts) -> int:
+    return round(run.config.gate.target_tokens_per_parameter * parameters(run))
 
 
-def sft_epochs(evidence: Evidence) -> float | None:
+def sft_epochs(run: RunFacts) -> float | None:
     """Passes over the SFT rows that fit the context.
 
     A sequence of an SFT step holds one conversation, never several.
     """
-    rows, conversations, sft = evidence.rows, evidence.conversations, evidence.config.sft
+    rows, conversations, sft = run.rows, run.conversations, run.config.sft
     if not rows or not conversations:
         return None
     fitting = rows.sft_train_rows - conversations.rows_over_context
     return sft.steps * sft.sequences_per_step / fitting if fitting > 0 else None
 
 
-def needed_disk_bytes(evidence: Evidence) -> float | None:
+def needed_disk_bytes(run: RunFacts) -> float | None:
     """Token shards once more (a cache on another disk), training states, checkpoints, bundle and
     export.
     """
-    if not evidence.shards:
+    if not run.shards:
         return None
-    tokens = evidence.shards.train_tokens + evidence.shards.held_out_tokens
-    return TOKEN_BYTES * tokens + WEIGHT_BYTES * WEIGHT_COPIES * parameters(evidence)
+    tokens = run.shards.train_tokens + run.shards.held_out_tokens
+    return TOKEN_BYTES * tokens + WEIGHT_BYTES * WEIGHT_COPIES * parameters(run)
 
 
 def practice_share(shards: ShardsFacts) -> float | None:
@@ -69,35 +64,35 @@ def practice_share(shards: ShardsFacts) -> float | None:
     return shards.practice_tokens / shards.train_tokens if shards.train_tokens else None
 
 
-def plan(evidence: Evidence) -> PlanRecord:
-    config = evidence.config
-    train_tokens = evidence.shards.train_tokens if evidence.shards else None
-    hours_of = _hours(evidence)
+def plan(run: RunFacts) -> PlanRecord:
+    config = run.config
+    train_tokens = run.shards.train_tokens if run.shards else None
+    hours_of = _hours(run)
     hours = sum(hours_of.values()) if hours_of else None
     price = config.gate.gpu_hour_usd
     return PlanRecord(
-        parameters=parameters(evidence),
+        parameters=parameters(run),
         planned_tokens=planned_tokens(config),
-        target_tokens=target_tokens(evidence),
+        target_tokens=target_tokens(run),
         train_tokens=train_tokens,
-        practice_share=practice_share(evidence.shards) if evidence.shards else None,
+        practice_share=practice_share(run.shards) if run.shards else None,
         planned_epochs=planned_tokens(config) / train_tokens if train_tokens else None,
         hours=hours,
         usd=(
-            hours * price * evidence.host.devices
-            if hours is not None and price is not None and evidence.host
+            hours * price * run.host.devices
+            if hours is not None and price is not None and run.host
             else None
         ),
         hours_of=hours_of,
     )
 
 
-def _hours(evidence: Evidence) -> dict[str, float]:
+def _hours(run: RunFacts) -> dict[str, float]:
     """The parts of the forecast; empty where the speed of this host is not known."""
-    if not evidence.host or not evidence.shards:
+    if not run.host or not run.shards:
         return {}
-    longest = evidence.conversations.longest_row_tokens if evidence.conversations else None
-    return hours_of(evidence.config, evidence.host, evidence.shards.held_out_tokens, longest)
+    longest = run.conversations.longest_row_tokens if run.conversations else None
+    return hours_of(run.config, run.host, run.shards.held_out_tokens, longest)
 
 
 def hours_of(

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from picochat.config import RunConfig, is_long_run
-from picochat.core.publish import Artifact, Draft
+from picochat.config import is_long_run
+from picochat.core.publish import Draft
 from picochat.core.records import write_atomic, write_json
+from picochat.facts import PreflightFacts, PreflightReport, RunFacts
 from picochat.gate import details, measures
 from picochat.gate.bounds import above, at_least, at_most, below, between, exactly, measured
 from picochat.gate.decide import (
     ADVICE,
     ALWAYS,
     RELEASE,
+    REPORT_SCHEMA_VERSION,
     SKILL_ADVICE,
     SKILL_CLAIM,
     SKILL_ONLY,
@@ -27,15 +29,8 @@ from picochat.gate.decide import (
     decide,
     verdict,
 )
-from picochat.gate.evidence import (
-    REPORT_SCHEMA_VERSION,
-    Evidence,
-    PreflightReport,
-    preflight_evidence,
-)
 from picochat.gate.plan import plan, vocab_size
 from picochat.gate.render import preflight_page
-from picochat.rundir import PreflightFacts
 
 STATUS: dict[str, Literal["ready", "warn", "blocked"]] = {
     "pass": "ready",
@@ -65,13 +60,13 @@ RESOLVE = (
 STEPS = "--base-steps N, or another --scale"
 
 
-def _large_vocabulary(evidence: Evidence) -> bool:
+def _large_vocabulary(run: RunFacts) -> bool:
     """Small vocabularies cannot reach the fit of large ones, and are not held to it."""
-    return vocab_size(evidence) >= 4096
+    return vocab_size(run) >= 4096
 
 
-def _has_budget(evidence: Evidence) -> bool:
-    return evidence.config.gate.budget_usd is not None
+def _has_budget(run: RunFacts) -> bool:
+    return run.config.gate.budget_usd is not None
 
 
 # fmt: off
@@ -158,49 +153,32 @@ CHECKS: tuple[Row, ...] = (
 # fmt: on
 
 
-def run_preflight(
-    corpus: Artifact,
-    practice: Artifact,
-    rows: Artifact,
-    benchmarks: Artifact,
-    tokenizer: Artifact,
-    shards: Artifact,
-    conversations: Artifact,
-    honesty: Artifact,
-    host: Artifact,
-    config: RunConfig,
-    draft: Draft,
-) -> None:
-    """Write preflight.json and preflight.md with the whole verdict; the facts leave host
-    measurements out.
+def run_preflight(facts: RunFacts, draft: Draft) -> None:
+    """Write preflight.json and preflight.md with the whole verdict; the facts leave out the host.
 
-    Never raises for a blocked verdict: who runs the stages reads the status of preflight.json and
-    exits 3.
+    Never raises for a blocked verdict: the runner reads the status of preflight.json.
     """
-    evidence = preflight_evidence(
-        corpus, practice, rows, benchmarks, tokenizer, shards, conversations, honesty, host, config
-    )
-    report = decide_preflight(evidence)
+    report = decide_preflight(facts)
     write_json(draft.observation("preflight.json"), report)
     write_atomic(draft.observation("preflight.md"), preflight_page(report).encode())
     draft.facts = preflight_facts(report).model_dump(mode="json")
 
 
-def decide_preflight(evidence: Evidence) -> PreflightReport:
+def decide_preflight(run: RunFacts) -> PreflightReport:
     """The whole verdict, a pure function of the evidence.
 
     A missed bound blocks a release profile only in a long run.
     """
-    config = evidence.config
+    config = run.config
     profile, long_run = config.gate.profile, is_long_run(config)
     softened = profile == "research" or not long_run
-    findings = decide(CHECKS, evidence, Strictness(profile, softened))
+    findings = decide(CHECKS, run, Strictness(profile, softened))
     return PreflightReport(
         schema_version=REPORT_SCHEMA_VERSION,
         status=STATUS[verdict(findings)],
         profile=profile,
         long_run=long_run,
-        plan=plan(evidence),
+        plan=plan(run),
         findings=findings,
     )
 

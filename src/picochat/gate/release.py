@@ -8,18 +8,20 @@ recorded blocks. See docs/decisions/0009.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
-from picochat.config import RunConfig
-from picochat.core.publish import Artifact, Draft
+from picochat.core.publish import Draft, changed_files
 from picochat.core.records import write_atomic, write_json
+from picochat.facts import GateFacts, GateReport, Rate, RunFacts
 from picochat.gate import details, measures
 from picochat.gate.bounds import above, at_least, at_most, exactly
 from picochat.gate.decide import (
     ADVICE,
     ALWAYS,
     RELEASE,
+    REPORT_SCHEMA_VERSION,
     SKILL_CLAIM,
     SKILL_ONLY,
     Row,
@@ -28,16 +30,8 @@ from picochat.gate.decide import (
     of_status,
     verdict,
 )
-from picochat.gate.evidence import (
-    REPORT_SCHEMA_VERSION,
-    Evidence,
-    GateReport,
-    gate_evidence,
-    with_file_check,
-)
 from picochat.gate.preflight import CHECKS, RESOLVE
 from picochat.gate.render import gate_page
-from picochat.rundir import GateFacts, Rate
 
 SFT_FIX = (
     "look at the failing rows in eval/replies.jsonl; more or other SFT: --sft-steps N, or picochat"
@@ -62,22 +56,22 @@ CLEAN_UP = (
 RUN_AGAIN = "run the same command again: it goes on where it stopped"
 
 
-def blocked_contamination(evidence: Evidence) -> float | None:
+def blocked_contamination(run: RunFacts) -> float | None:
     """Contamination checks that block, decided again without the mercy that short runs get in the
     preflight.
     """
-    if not evidence.honesty or not evidence.preflight:
+    if not run.honesty or not run.preflight_report:
         return None
-    return len(_contamination_blocks(evidence))
+    return len(_contamination_blocks(run))
 
 
-def _contamination_blocks(evidence: Evidence) -> list[str]:
+def _contamination_blocks(run: RunFacts) -> list[str]:
     """Names of the checks. Whether all of the corpus was scanned needs the corpus, which the
     preflight had: its word counts.
 
     In `research` the severities of a first release decide, so that the rule can warn there.
     """
-    profile = evidence.config.gate.profile
+    profile = run.config.gate.profile
     rows = [
         row
         for row in CHECKS
@@ -86,46 +80,46 @@ def _contamination_blocks(evidence: Evidence) -> list[str]:
     strictness = Strictness("first_release" if profile == "research" else profile, softened=False)
     blocks = [
         finding.name + (" was not measured" if finding.measured is None else "")
-        for finding in of_status(decide(rows, evidence, strictness), "block")
+        for finding in of_status(decide(rows, run, strictness), "block")
     ]
-    judged = evidence.preflight.findings if evidence.preflight else []
+    judged = run.preflight_report.findings if run.preflight_report else []
     scanned_all = any(
         finding.name == "contamination_coverage" and finding.status == "pass" for finding in judged
     )
     return blocks if scanned_all else [*blocks, "contamination_coverage"]
 
 
-def _contamination_names(evidence: Evidence) -> str:
-    return ", ".join(_contamination_blocks(evidence))
+def _contamination_names(run: RunFacts) -> str:
+    return ", ".join(_contamination_blocks(run))
 
 
-def _rate_of(name: str, evidence: Evidence) -> Rate | None:
-    return getattr(evidence.scores, name) if evidence.scores else None
+def _rate_of(name: str, run: RunFacts) -> Rate | None:
+    return getattr(run.scores, name) if run.scores else None
 
 
-def _share_of(name: str, evidence: Evidence) -> float | None:
-    return measures.share(_rate_of(name, evidence))
+def _share_of(name: str, run: RunFacts) -> float | None:
+    return measures.share(_rate_of(name, run))
 
 
-def _rate_text_of(name: str, evidence: Evidence) -> str:
-    return details.rate_text(_rate_of(name, evidence))
+def _rate_text_of(name: str, run: RunFacts) -> str:
+    return details.rate_text(_rate_of(name, run))
 
 
-def _clean_share(skill: str, evidence: Evidence) -> float | None:
-    return measures.clean_share(evidence, skill)
+def _clean_share(skill: str, run: RunFacts) -> float | None:
+    return measures.clean_share(run, skill)
 
 
-def _clean_text(skill: str, evidence: Evidence) -> str:
-    score = measures.skill_score(evidence, skill)
+def _clean_text(skill: str, run: RunFacts) -> str:
+    score = measures.skill_score(run, skill)
     return details.rate_text(score.clean if score else None)
 
 
-def _weakest_stage(skill: str, evidence: Evidence) -> float | None:
-    return measures.weakest_stage_share(evidence, skill)
+def _weakest_stage(skill: str, run: RunFacts) -> float | None:
+    return measures.weakest_stage_share(run, skill)
 
 
-def _weakest_stage_text(skill: str, evidence: Evidence) -> str:
-    return details.weakest_stage(evidence, skill)
+def _weakest_stage_text(skill: str, run: RunFacts) -> str:
+    return details.weakest_stage(run, skill)
 
 
 # fmt: off
@@ -188,38 +182,30 @@ RULES: tuple[Row, ...] = (
 # fmt: on
 
 
-def run_gate(
-    preflight: Artifact,
-    honesty: Artifact,
-    base: Artifact,
-    sft: Artifact,
-    scores: Artifact,
-    parity: Artifact,
-    rows: Artifact,
-    benchmarks: Artifact,
-    config: RunConfig,
-    draft: Draft,
-) -> None:
-    """Write gate.json and gate.md.
+def run_gate(facts: RunFacts, draft: Draft) -> None:
+    """Write gate.json and gate.md. Reads every byte of the inputs, to count files that changed.
 
-    Never raises for a blocked verdict: the evidence of a no is evidence.
+    Never raises for a blocked verdict: the evidence of a refusal is evidence.
     """
-    artifacts = (preflight, honesty, base, sft, scores, parity, rows, benchmarks)
-    report = decide_release(with_file_check(gate_evidence(*artifacts, config), artifacts))
+    changed = sum(
+        len(changed_files(artifact.place, artifact.manifest))
+        for artifact in facts.artifacts.values()
+    )
+    report = decide_release(replace(facts, changed_files=changed))
     write_json(draft.path("gate.json"), report)
     write_atomic(draft.path("gate.md"), gate_page(report).encode())
     draft.facts = gate_facts(report).model_dump(mode="json")
 
 
-def decide_release(evidence: Evidence) -> GateReport:
+def decide_release(run: RunFacts) -> GateReport:
     """The verdict, a pure function of the evidence."""
-    profile = evidence.config.gate.profile
-    findings = decide(RULES, evidence, Strictness(profile, softened=False))
+    profile = run.config.gate.profile
+    findings = decide(RULES, run, Strictness(profile, softened=False))
     return GateReport(
         schema_version=REPORT_SCHEMA_VERSION,
         status=STATUS[verdict(findings)],
         profile=profile,
-        weakest_skill=weakest_skill(evidence),
+        weakest_skill=weakest_skill(run),
         findings=findings,
     )
 
@@ -233,12 +219,12 @@ def gate_facts(report: GateReport) -> GateFacts:
     )
 
 
-def weakest_skill(evidence: Evidence) -> str | None:
+def weakest_skill(run: RunFacts) -> str | None:
     """The judged skill whose clean pass rate is the furthest below, or the least above, its bound."""
     limits = {row.name: row.block.low for row in RULES if row.block}
     margins: list[tuple[float, str]] = []
-    for skill in measures.judged_skills(evidence):
-        share, limit = measures.clean_share(evidence, skill), limits[f"skill_release_eval_{skill}"]
+    for skill in measures.judged_skills(run):
+        share, limit = measures.clean_share(run, skill), limits[f"skill_release_eval_{skill}"]
         if share is not None and limit is not None:
             margins.append((share - limit, skill))
     return min(margins)[1] if margins else None

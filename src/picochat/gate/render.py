@@ -15,9 +15,8 @@ from rich.text import Text
 
 from picochat.core.plain_text import cell
 from picochat.core.progress import quantity
+from picochat.facts import FindingRecord, GateReport, PlanRecord, PreflightReport
 from picochat.gate.bounds import shown_number
-from picochat.gate.evidence import GateReport, PlanRecord, PreflightReport
-from picochat.rundir import FindingRecord
 
 MARKS = {"pass": "pass", "warn": "WARN", "block": "BLOCK", "unmeasured": "none"}
 WORST_FIRST = ("block", "unmeasured", "warn", "pass")

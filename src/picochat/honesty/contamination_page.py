@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from picochat.rundir import HonestyFacts
+from picochat.facts import HonestyFacts
 
 MOST_ROWS_SHOWN = 50
 MOST_DOCUMENTS_SHOWN = 20

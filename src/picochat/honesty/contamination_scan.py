@@ -28,6 +28,7 @@ from picochat.core.records import (
     write_jsonl,
 )
 from picochat.data.benchmarks.layouts import BenchmarkRow
+from picochat.facts import BenchmarksFacts, CorpusFacts, HonestyFacts, PracticeFacts, facts_of
 from picochat.honesty.contamination_page import contamination_page
 from picochat.honesty.index import Index, build_index
 from picochat.honesty.items import ScanItem, Words, item_of_row, scan_item
@@ -41,7 +42,6 @@ from picochat.honesty.scan_texts import (
     Text,
     scan_texts,
 )
-from picochat.rundir import BenchmarksFacts, CorpusFacts, HonestyFacts, PracticeFacts, facts_of
 
 COPY = re.compile(r"~[0-9]+$")
 

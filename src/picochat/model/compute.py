@@ -19,11 +19,10 @@ from torch.nn.attention import sdpa_kernel
 
 from picochat.config import ModelConfig, RuntimeConfig
 from picochat.core.errors import WrongUsage
-from picochat.core.machine import usable_cores
+from picochat.core.machine import cache_folder, usable_cores
 from picochat.core.progress import say
 from picochat.model.backends import BACKENDS, Choice, Setting, choose, place_of_choice
 from picochat.model.crew import NO_CREW, Crew
-from picochat.rundir import cache_folder
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 

@@ -35,12 +35,13 @@ from picochat.evals.compare_answers import Comparison, ModelRunner, compare_item
 from picochat.evals.eval_records import EvaluatedItem, EvaluatedRow, read_external, read_replies
 from picochat.evals.evaluate import ask_questions, questions
 from picochat.evals.external import ask_benchmark, is_right, is_right_norm, pairs_of
+from picochat.facts import BenchmarksFacts, facts_of
 from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT
 from picochat.model.weights import INFO, WEIGHTS, check_tokenizer, load_model, read_info
 from picochat.release.stated_files import opened_run, place_with
 from picochat.release.verify import VerifyCheck, VerifyReport
-from picochat.rundir import BenchmarksFacts, RunDir, facts_of
+from picochat.run.folder import RunDir
 from picochat.skills.rows import EvalRow
 from picochat.tokens.tokenizer import Tokenizer
 

@@ -20,6 +20,7 @@ from picochat.core.machine import MachineRecord
 from picochat.core.progress import Progress, byte_quantity
 from picochat.core.publish import MANIFEST, Artifact, FileDigest
 from picochat.core.records import READ_BLOCK_BYTES, Record, pretty_json, read_record
+from picochat.facts import REPLAY_FOLDER, CorpusFacts, GateFacts, PreflightFacts, facts_of
 from picochat.release.archive import Member, is_plain_name, write_archive
 from picochat.release.integrity import (
     artifacts_of,
@@ -30,16 +31,8 @@ from picochat.release.integrity import (
     front_page_problems,
     manifest_problems,
 )
-from picochat.rundir import (
-    PLACES,
-    REPLAY_FOLDER,
-    CorpusFacts,
-    GateFacts,
-    Place,
-    PreflightFacts,
-    RunDir,
-    facts_of,
-)
+from picochat.run.folder import RunDir
+from picochat.run.graph import ARTIFACTS, ArtifactSpec
 
 BUNDLE_SCHEMA_VERSION = 1
 SUMS, CONTENTS, LOGS = "SHA256SUMS", "bundle.json", "logs/"
@@ -128,9 +121,9 @@ def make_bundle(
     problems += missing_evidence(run, artifacts, logs_dir, out)
     problems += [
         p
-        for place in PLACES
-        if place.kind in artifacts
-        for p in manifest_problems(place, artifacts[place.kind], found, {})
+        for spec in ARTIFACTS
+        if spec.kind in artifacts
+        for p in manifest_problems(spec, artifacts[spec.kind], found, {})
     ]
     problems += [*chain_problems(artifacts), *front_page_problems(found)]
     if strict and problems:
@@ -168,15 +161,15 @@ def missing_evidence(
     """
     again = f"picochat run tiny --out-dir {run.root} ... makes it; run the same command again"
     problems: list[Problem] = []
-    for place in PLACES:
-        if place.kind not in artifacts:
+    for spec in ARTIFACTS:
+        if spec.kind not in artifacts:
             problems.append(
-                Problem(f"{place.folder}/: the {place.kind} artifact is missing", fix=again)
+                Problem(f"{spec.folder}/: the {spec.kind} artifact is missing", fix=again)
             )
         else:
             problems += [
-                Problem(f"{place.folder}/{name}: is missing", fix=again)
-                for name in _unlisted(place, artifacts[place.kind])
+                Problem(f"{spec.folder}/{name}: is missing", fix=again)
+                for name in _unlisted(spec, artifacts[spec.kind])
             ]
     problems += _missing_import_reports(artifacts.get("corpus"))
     problems += _machine_gaps(run, again)
@@ -190,12 +183,12 @@ def missing_evidence(
     return problems
 
 
-def _unlisted(place: Place, artifact: Artifact) -> list[str]:
+def _unlisted(spec: ArtifactSpec, artifact: Artifact) -> list[str]:
     """Files that the place promises by their full name and the manifest does not list; NNNNN and
     LABEL stand for many.
     """
     listed = {*artifact.manifest.files, *artifact.manifest.observations}
-    promised = [name.rstrip(",") for name in place.files.split()]
+    promised = [name.rstrip(",") for name in spec.files.split()]
     return [
         name
         for name in promised
@@ -262,7 +255,7 @@ def _left_out(
     """Listed files that stay out, by their path: with digest and reason, so that the manifest can
     still be checked.
     """
-    folders = {place.kind: place.folder for place in PLACES}
+    folders = {spec.kind: spec.folder for spec in ARTIFACTS}
     chosen: dict[str, LeftOut] = {}
     for kind, artifact in artifacts.items():
         for name, digest in {**artifact.manifest.files, **artifact.manifest.observations}.items():
@@ -311,7 +304,7 @@ def _contents(
     strict: bool,
     problems: list[Problem],
 ) -> BundleContents:
-    folders = {place.kind: place.folder for place in PLACES}
+    folders = {spec.kind: spec.folder for spec in ARTIFACTS}
     observations = [
         f"{folders[kind]}/{name}"
         for kind, found in artifacts.items()
@@ -354,12 +347,12 @@ def _members(
 ) -> list[Member]:
     """The files of the bundle: what manifests list, the manifests, the front pages and the logs."""
     listed = {
-        f"{place.folder}/{name}"
-        for place in PLACES
-        if place.kind in artifacts
-        for name in _listed(artifacts[place.kind])
+        f"{spec.folder}/{name}"
+        for spec in ARTIFACTS
+        if spec.kind in artifacts
+        for name in _listed(artifacts[spec.kind])
     }
-    folders = tuple(f"{place.folder}/" for place in PLACES)
+    folders = tuple(f"{spec.folder}/" for spec in ARTIFACTS)
     chosen = [name for name in found if name in listed or not name.startswith(folders)]
     members = [
         Member(name, run.root / name, found[name]) for name in chosen if name not in left_out

@@ -21,9 +21,10 @@ import jinja2
 
 from picochat.core.plain_text import cell, visible, visible_line
 from picochat.core.progress import quantity
-from picochat.release.evidence import RunEvidence, attached_places
-from picochat.release.export_record import ParityReport
-from picochat.rundir import Rate, ScoresFacts, SourceFacts
+from picochat.export.export_record import ParityReport
+from picochat.facts import Rate, RunFacts, ScoresFacts, SourceFacts
+from picochat.release.evidence import attached_places
+from picochat.report.summary import Provenance
 
 TEMPLATE = "card.md.jinja"
 HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
@@ -35,7 +36,8 @@ NOT_MEASURED = "not measured"
 class Subject:
     """What is exported, apart from the run's facts.
 
-    `scored`: these very weights gave the run's scores.
+    `scored`: these very weights gave the run's scores. `commit`: of the code that trained them.
+    `provenance`: where each imported source of the corpus came from.
     """
 
     model_name: str
@@ -56,6 +58,8 @@ class Subject:
     end_token: str
     scored: bool
     parity: ParityReport
+    commit: str | None = None
+    provenance: tuple[Provenance, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,36 +76,36 @@ class Score:
     chance: float | None = None
 
 
-def render_card(subject: Subject, evidence: RunEvidence | None) -> str:
-    """README.md of the export. `evidence` is None for a checkpoint that lies in no run folder."""
-    scores = evidence.scores if evidence and subject.scored else None
-    gate = evidence.gate if evidence and subject.scored else None
+def render_card(subject: Subject, facts: RunFacts | None) -> str:
+    """README.md of the export. `facts` is None for a checkpoint that lies in no run folder."""
+    scores = facts.scores if facts and subject.scored else None
+    gate = facts.gate if facts and subject.scored else None
     page = (
         _environment()
         .get_template(TEMPLATE)
         .render(
             subject=subject,
-            evidence=evidence,
+            facts=facts,
             scores=scores,
             gate=gate,
-            notices=list(notices(subject, evidence)),
+            notices=list(notices(subject, facts)),
             rates=list(score_rows(scores)) if scores else [],
-            sources=evidence.corpus.sources if evidence and evidence.corpus else [],
-            provenance={item.label: item for item in evidence.provenance} if evidence else {},
-            attributions=list(attributions(evidence)),
-            settings=recipe(evidence) if evidence else [],
-            attached=attached_places(evidence.digests, subject.scored) if evidence else [],
+            sources=facts.corpus.sources if facts and facts.corpus else [],
+            provenance={item.label: item for item in subject.provenance},
+            attributions=list(attributions(subject, facts)),
+            settings=recipe(facts) if facts else [],
+            attached=attached_places(facts.artifacts, subject.scored) if facts else [],
         )
     )
-    return f"---\n{front_matter(subject, evidence, scores)}---\n{page}"
+    return f"---\n{front_matter(subject, scores)}---\n{page}"
 
 
-def notices(subject: Subject, evidence: RunEvidence | None) -> Iterator[str]:
+def notices(subject: Subject, facts: RunFacts | None) -> Iterator[str]:
     """What a reader must know first, one plain sentence each.
 
     Nothing but the verdict where the gate approved.
     """
-    if evidence is None:
+    if facts is None:
         yield (
             "No evidence is attached: this checkpoint lies in no run folder, so nothing here was"
             " measured by its release gate."
@@ -111,24 +115,24 @@ def notices(subject: Subject, evidence: RunEvidence | None) -> Iterator[str]:
             "These weights are not the ones that were scored: no score and no verdict of the run"
             " applies to them."
         )
-    elif evidence.gate is None:
+    elif facts.gate is None:
         yield (
             "The release gate has not judged this model: take nothing here for a claim about its"
             " quality."
         )
-    elif evidence.gate.status == "blocked":
-        yield f"The release gate **blocked** this model: {_names(evidence, 'block', 'unmeasured')}."
-    elif evidence.gate.status == "warn":
+    elif facts.gate.status == "blocked":
+        yield f"The release gate **blocked** this model: {_names(facts, 'block', 'unmeasured')}."
+    elif facts.gate.status == "warn":
         yield (
             "The release gate did not fully approve this model: it warns of"
-            f" {_names(evidence, 'warn')}."
+            f" {_names(facts, 'warn')}."
         )
     else:
-        yield f"The release gate approved this model under the profile `{evidence.gate.profile}`."
+        yield f"The release gate approved this model under the profile `{facts.gate.profile}`."
 
 
-def _names(evidence: RunEvidence, *statuses: str) -> str:
-    findings = evidence.gate.findings if evidence.gate else []
+def _names(facts: RunFacts, *statuses: str) -> str:
+    findings = facts.gate.findings if facts.gate else []
     return (
         ", ".join(f"`{finding.name}`" for finding in findings if finding.status in statuses)
         or "no rule by name"
@@ -161,12 +165,12 @@ def score_rows(scores: ScoresFacts) -> Iterator[Score]:
     yield Score("training prefixes continued word for word", scores.memorized)
 
 
-def attributions(evidence: RunEvidence | None) -> Iterator[str]:
+def attributions(subject: Subject, facts: RunFacts | None) -> Iterator[str]:
     """One sentence a source: what the licences of the data ask for, whatever licence the model has."""
-    if evidence is None or evidence.corpus is None:
+    if facts is None or facts.corpus is None:
         return
-    provenance = {item.label: item for item in evidence.provenance}
-    for source in evidence.corpus.sources:
+    provenance = {item.label: item for item in subject.provenance}
+    for source in facts.corpus.sources:
         origin = provenance.get(source.label)
         name = cell(visible(source.label))
         if origin and origin.dataset:
@@ -188,9 +192,9 @@ def _licence(source: SourceFacts) -> str:
     )
 
 
-def recipe(evidence: RunEvidence) -> list[tuple[str, str]]:
+def recipe(facts: RunFacts) -> list[tuple[str, str]]:
     """(setting, value) of the sections that decide what the weights become."""
-    config = evidence.config
+    config = facts.config
     rows = [("scale", config.scale), ("seed", str(config.seed))]
     for section in ("data", "practice", "tokenizer", "model", "base", "sft", "runtime"):
         values: dict[str, Any] = getattr(config, section).model_dump(mode="json")
@@ -201,7 +205,7 @@ def recipe(evidence: RunEvidence) -> list[tuple[str, str]]:
     return rows
 
 
-def front_matter(subject: Subject, evidence: RunEvidence | None, scores: ScoresFacts | None) -> str:
+def front_matter(subject: Subject, scores: ScoresFacts | None) -> str:
     """The YAML that the Hub reads. Values are written as JSON, which every YAML reader takes."""
     fields: dict[str, object] = {
         "license": subject.licence,
@@ -209,16 +213,12 @@ def front_matter(subject: Subject, evidence: RunEvidence | None, scores: ScoresF
         "pipeline_tag": "text-generation",
         "tags": list(TAGS),
     }
-    datasets = (
-        sorted(
-            {
-                item.dataset
-                for item in evidence.provenance
-                if item.dataset and HUB_NAME.fullmatch(item.dataset)
-            }
-        )
-        if evidence
-        else []
+    datasets = sorted(
+        {
+            item.dataset
+            for item in subject.provenance
+            if item.dataset and HUB_NAME.fullmatch(item.dataset)
+        }
     )
     if datasets:
         fields["datasets"] = datasets

@@ -15,7 +15,7 @@ from picochat.config import RunConfig
 from picochat.core.errors import PicochatError, Problem
 from picochat.core.publish import Artifact
 from picochat.core.records import Record, canonical_json, plain
-from picochat.rundir import facts_of
+from picochat.facts import facts_of
 
 LONGEST_SHOWN = 80
 F = TypeVar("F", bound=Record)

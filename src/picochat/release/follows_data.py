@@ -22,14 +22,7 @@ from picochat.data.benchmarks.stage import ITEMS, BenchmarkItem, item_of, read_i
 from picochat.data.corpus.build import source_facts
 from picochat.data.corpus.reader import DROPPED, HELD_OUT, CorpusSource, CorpusSources, Fates, Split
 from picochat.data.documents import DocumentsManifest
-from picochat.honesty import contamination_scan
-from picochat.honesty.contamination_page import contamination_page
-from picochat.honesty.contamination_scan import contaminated_rows, scan_sft_rows
-from picochat.honesty.index import build_index
-from picochat.honesty.items import item_of_row
-from picochat.honesty.scan_texts import Hit
-from picochat.release.compare import Stated, differences, names_shown, stated_of
-from picochat.rundir import (
+from picochat.facts import (
     BenchmarkFacts,
     BenchmarksFacts,
     ConversationsFacts,
@@ -40,6 +33,13 @@ from picochat.rundir import (
     ShardsFacts,
     TokenizerFacts,
 )
+from picochat.honesty import contamination_scan
+from picochat.honesty.contamination_page import contamination_page
+from picochat.honesty.contamination_scan import contaminated_rows, scan_sft_rows
+from picochat.honesty.index import build_index
+from picochat.honesty.items import item_of_row
+from picochat.honesty.scan_texts import Hit
+from picochat.release.compare import Stated, differences, names_shown, stated_of
 from picochat.skills.practice import sample_page
 from picochat.skills.prepare import rows_facts
 from picochat.skills.rows import EvalRow, SftRow, read_published_rows

@@ -27,10 +27,12 @@ from picochat.evals.eval_records import (
 )
 from picochat.evals.evaluate import MEMORIZED_TOKENS, facts_from, prefix_positions, questions
 from picochat.evals.scores import scores_page
+from picochat.export.export_record import ParityReport
+from picochat.facts import ParityFacts, ShardsFacts, TokenizerFacts, TrainFacts
 from picochat.release.compare import Stated, differences, names_shown, stated_of
-from picochat.release.export_record import ParityReport
-from picochat.release.summary import observed, stage_speed
-from picochat.rundir import ParityFacts, RunDir, ShardsFacts, TokenizerFacts, TrainFacts
+from picochat.report.summary import observed, stage_speed
+from picochat.run.folder import RunDir
+from picochat.run.graph import read_facts
 from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import choice_candidates
 from picochat.train.schedule import lr_share
@@ -290,7 +292,8 @@ def summary_differences(run: Stated) -> list[Problem]:
     be those of one of its timings.
     """
     root = RunDir(run["summary"].place.parent)
-    stated, again = read_json(run["summary"].path("observed.json"), "observations"), observed(root)
+    stated = read_json(run["summary"].path("observed.json"), "observations")
+    again = observed(read_facts(run.config, run.artifacts), root.timings, root.machine)
     lasting = ("stages", "speeds", "host", "preflight", "gpu_hour_usd")
     problems = differences(
         "summary/observed.json",

@@ -16,17 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from picochat.config import parameter_count
+from picochat.config import ResolvedConfig, parameter_count
 from picochat.core.errors import BadInput, HonestNo, Problem, WrongUsage, did_you_mean
+from picochat.core.machine import MachineRecord
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, changed_files, exclusive, open_artifact, set_aside
-from picochat.core.records import write_json
-from picochat.model.centred import CENTRE_TOLERANCE, largest_centre_error
-from picochat.model.gpt import GPT
-from picochat.model.weights import CheckpointInfo, load_model, read_info
-from picochat.release.card import Subject, render_card
-from picochat.release.evidence import RunEvidence, attach_evidence, missing_evidence, read_evidence
-from picochat.release.export_record import (
+from picochat.core.records import read_record, write_json
+from picochat.export.export_record import (
     EXPORT_RECORD,
     SCHEMA_VERSION,
     ExportRecord,
@@ -35,18 +31,26 @@ from picochat.release.export_record import (
     digest_files,
     read_export_record,
 )
-from picochat.release.licence_text import licence_text
-from picochat.release.model_folder import (
+from picochat.export.model_folder import (
     DTYPES,
     TokenizerFiles,
     read_tokenizer,
     round_weights_,
     write_model_folder,
 )
-from picochat.release.parity import compare, expected_of, misses, require_reader
+from picochat.export.parity import compare, expected_of, misses, require_reader
+from picochat.export.stock_classes import Flavor, find_flavor, require_stock_shape
+from picochat.facts import RunFacts
+from picochat.model.centred import CENTRE_TOLERANCE, largest_centre_error
+from picochat.model.gpt import GPT
+from picochat.model.weights import CheckpointInfo, load_model, read_info
+from picochat.release.card import Subject, render_card
+from picochat.release.evidence import attach_evidence, missing_evidence
+from picochat.release.licence_text import licence_text
 from picochat.release.push import PushReport, PushTarget, push_folder, require_target
-from picochat.release.stock_classes import Flavor, find_flavor, require_stock_shape
-from picochat.rundir import RunDir, run_of
+from picochat.report.summary import provenance_of
+from picochat.run.folder import RunDir, run_of
+from picochat.run.graph import read_facts
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class ExportReport:
 class Source:
     """A checkpoint that may be exported, with what belongs to it.
 
-    `run`: the run folder that it lies in, if any.
+    `run`: the run folder that it lies in, if any; `facts` and `commit` are of that run.
     """
 
     artifact: Artifact
@@ -115,7 +119,8 @@ class Source:
     info: CheckpointInfo
     tokenizer: TokenizerFiles
     run: RunDir | None
-    evidence: RunEvidence | None
+    facts: RunFacts | None
+    commit: str | None
     scored: bool
 
 
@@ -192,15 +197,16 @@ def open_source(request: ExportRequest) -> Source:
     model, _ = load_model(request.checkpoint)
     require_centred(model, request.checkpoint)
     run = run_of(request.checkpoint)
-    evidence = read_evidence(run) if run else None
-    scored = (
-        evidence is not None
-        and evidence.scores is not None
-        and evidence.scores.scored_checkpoint == artifact.digest
-    )
-    if evidence is not None and not scored and not request.allow_unscored:
-        raise not_scored(request.checkpoint, artifact, evidence)
-    return Source(artifact, model.eval(), info, tokenizer, run, evidence, scored)
+    facts = commit = None
+    if run is not None:
+        config = read_record(ResolvedConfig, run.config, "resolved configuration").config
+        facts = read_facts(config, run.artifacts())
+        if run.machine.exists():
+            commit = read_record(MachineRecord, run.machine, "machine record").commit
+    scored = bool(facts and facts.scores and facts.scores.scored_checkpoint == artifact.digest)
+    if facts is not None and not scored and not request.allow_unscored:
+        raise not_scored(request.checkpoint, artifact, facts)
+    return Source(artifact, model.eval(), info, tokenizer, run, facts, commit, scored)
 
 
 def require_centred(model: GPT, checkpoint: Path) -> None:
@@ -216,8 +222,8 @@ def require_centred(model: GPT, checkpoint: Path) -> None:
         )
 
 
-def not_scored(checkpoint: Path, artifact: Artifact, evidence: RunEvidence) -> HonestNo:
-    scored = evidence.scores.scored_checkpoint[:12] if evidence.scores else "none"
+def not_scored(checkpoint: Path, artifact: Artifact, facts: RunFacts) -> HonestNo:
+    scored = facts.scores.scored_checkpoint[:12] if facts.scores else "none"
     return HonestNo(
         f"{checkpoint} ({artifact.digest[:12]}) is not the checkpoint that the run's scores speak"
         f" of ({scored})",
@@ -276,9 +282,7 @@ def write_export(
         )
     if source.run:
         attach_evidence(source.run, folder, source.scored)
-    card = render_card(
-        card_subject(request, source, flavor, stored_numbers, parity), source.evidence
-    )
+    card = render_card(card_subject(request, source, flavor, stored_numbers, parity), source.facts)
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "LICENSE").write_text(
         licence_text(request.licence, request.model_name), encoding="utf-8"
@@ -295,8 +299,8 @@ def weight_notes(source: Source) -> dict[str, str]:
         "tokenizer": source.tokenizer.digest,
         "parameters": str(parameter_count(source.info.model, source.info.vocab_size)),
     }
-    if source.evidence and source.evidence.commit:
-        notes["commit"] = source.evidence.commit
+    if source.commit:
+        notes["commit"] = source.commit
     return notes
 
 
@@ -334,17 +338,19 @@ def card_subject(
         end_token=source.tokenizer.spelling[source.tokenizer.ids.end],
         scored=source.scored,
         parity=parity,
+        commit=source.commit,
+        provenance=provenance_of(source.facts) if source.facts else (),
     )
 
 
 def export_record(
     folder: Path, request: ExportRequest, source: Source, stored_numbers: int, parity: ParityReport
 ) -> ExportRecord:
-    gate = source.evidence.gate if source.evidence and source.scored else None
+    gate = source.facts.gate if source.facts and source.scored else None
     return ExportRecord(
         schema_version=SCHEMA_VERSION,
         kind="export hf",
-        commit=source.evidence.commit if source.evidence else None,
+        commit=source.commit,
         model_name=request.model_name,
         licence=request.licence,
         flavor=request.flavor,

@@ -14,42 +14,11 @@ from picochat.config import ResolvedConfig
 from picochat.core.errors import PicochatError, Problem
 from picochat.core.publish import MANIFEST, Artifact, FileDigest
 from picochat.core.records import digest_file, digest_json, read_record
-from picochat.rundir import FRONT_PAGES, PLACES, Place, RunDir
+from picochat.run.folder import RunDir
+from picochat.run.graph import ARTIFACTS, FRONT_PAGES, ArtifactSpec, spec_of
 
 Found = Mapping[str, FileDigest]
 RUN_FILES = ("run.json", "machine.json", "timings.jsonl")
-MADE_FROM: dict[str, tuple[str, ...]] = {
-    "practice": ("corpus",),
-    "tokenizer": ("corpus",),
-    "shards": ("corpus", "practice", "tokenizer"),
-    "conversations": ("rows", "tokenizer"),
-    "honesty": ("corpus", "practice", "rows", "benchmarks"),
-    "host": ("shards", "tokenizer"),
-    "preflight": (
-        "corpus",
-        "practice",
-        "rows",
-        "benchmarks",
-        "tokenizer",
-        "shards",
-        "conversations",
-        "honesty",
-        "host",
-    ),
-    "base": ("shards", "tokenizer"),
-    "sft": ("base", "conversations", "tokenizer"),
-    "scores": ("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
-    "parity": ("sft", "tokenizer", "shards"),
-    "gate": ("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"),
-    "summary": (
-        *("corpus", "practice", "rows", "tokenizer", "shards", "honesty", "preflight"),
-        *("base", "sft", "scores", "parity", "gate"),
-    ),
-}
-"""The inputs that a manifest must state: a chain with a link left out proves nothing.
-
-A test compares them with the stages.
-"""
 ALTERED = "its bytes differ from the manifest"
 
 
@@ -58,10 +27,12 @@ def digest_tree(root: Path) -> dict[str, FileDigest]:
     pages, run, machine, timings.
     """
     names = [
-        name for name in (*RUN_FILES, *(page[0] for page in FRONT_PAGES)) if (root / name).is_file()
+        name
+        for name in (*RUN_FILES, *(page.name for page in FRONT_PAGES))
+        if (root / name).is_file()
     ]
-    for place in PLACES:
-        folder = root / place.folder
+    for spec in ARTIFACTS:
+        folder = root / spec.folder
         if (folder / MANIFEST).is_file():
             names += [
                 path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file()
@@ -77,10 +48,10 @@ def artifacts_of(run: RunDir) -> tuple[dict[str, Artifact], list[Problem]]:
     """The artifacts that are there, by kind, and what is wrong with manifests that cannot be read."""
     found: dict[str, Artifact] = {}
     problems: list[Problem] = []
-    for place in PLACES:
-        if run.has(place.kind):
+    for spec in ARTIFACTS:
+        if run.has(spec.kind):
             try:
-                found[place.kind] = run.artifact(place.kind)
+                found[spec.kind] = run.artifact(spec.kind)
             except PicochatError as error:
                 problems.append(
                     Problem("; ".join([error.what, *(problem.what for problem in error.problems)]))
@@ -89,13 +60,13 @@ def artifacts_of(run: RunDir) -> tuple[dict[str, Artifact], list[Problem]]:
 
 
 def manifest_problems(
-    place: Place, artifact: Artifact, found: Found, left_out: Mapping[str, object]
+    spec: ArtifactSpec, artifact: Artifact, found: Found, left_out: Mapping[str, object]
 ) -> list[Problem]:
     """Files of one artifact that changed, are missing, or were added.
 
     `left_out`: paths whose absence is declared.
     """
-    prefix = f"{place.folder}/"
+    prefix = f"{spec.folder}/"
     # base/checkpoint and base/token_shards are siblings, but no artifact may lie inside another
     present = {
         name.removeprefix(prefix): digest
@@ -104,7 +75,7 @@ def manifest_problems(
     }
     listed = {**artifact.manifest.files, **artifact.manifest.observations}
     problems = [
-        Problem(f"{prefix}{name}: {place.kind} has no such file")
+        Problem(f"{prefix}{name}: {spec.kind} has no such file")
         for name in sorted(set(present) - {*listed, MANIFEST})
     ]
     for name, digest in sorted(listed.items()):
@@ -124,8 +95,8 @@ def stray_problems(
 
     besides: names, and folders with a slash at their end, that a bundle has of its own.
     """
-    known = {*RUN_FILES, *(name for name, _, _ in FRONT_PAGES), *besides}
-    folders = tuple(f"{place.folder}/" for place in PLACES if place.kind in artifacts) + tuple(
+    known = {*RUN_FILES, *(page.name for page in FRONT_PAGES), *besides}
+    folders = tuple(f"{spec.folder}/" for spec in ARTIFACTS if spec.kind in artifacts) + tuple(
         name for name in besides if name.endswith("/")
     )
     strays = [name for name in found if name not in known and not name.startswith(folders)]
@@ -142,7 +113,7 @@ def chain_problems(artifacts: Mapping[str, Artifact]) -> list[Problem]:
     for kind, artifact in artifacts.items():
         lacking = [
             name
-            for name in MADE_FROM.get(kind, ())
+            for name in spec_of(kind).inputs
             if name in artifacts and name not in artifact.manifest.inputs
         ]
         problems += [
@@ -165,17 +136,15 @@ def chain_problems(artifacts: Mapping[str, Artifact]) -> list[Problem]:
 def front_page_problems(found: Found) -> list[Problem]:
     """Front pages that are missing or differ from the published file that they copy."""
     problems: list[Problem] = []
-    folders = {place.kind: place.folder for place in PLACES}
-    for name, kind, file in FRONT_PAGES:
-        original = found.get(f"{folders[kind]}/{file}")
+    for page in FRONT_PAGES:
+        name, path = page.name, f"{spec_of(page.kind).folder}/{page.file}"
+        original = found.get(path)
         if original and name not in found:
-            problems.append(Problem(f"{name}: the copy of {folders[kind]}/{file} is missing"))
+            problems.append(Problem(f"{name}: the copy of {path} is missing"))
         elif original and found[name].sha256 != original.sha256:
-            problems.append(Problem(f"{name}: differs from {folders[kind]}/{file}"))
+            problems.append(Problem(f"{name}: differs from {path}"))
         elif name in found and not original:
-            problems.append(
-                Problem(f"{name}: there is no {folders[kind]}/{file} that it could be a copy of")
-            )
+            problems.append(Problem(f"{name}: there is no {path} that it could be a copy of"))
     return problems
 
 

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from picochat.core.errors import BadInput, HubProblem, Problem, WrongUsage
 from picochat.core.progress import say
 from picochat.core.records import READ_BLOCK_BYTES, digest_file
+from picochat.export.export_record import changed_since_export, read_export_record
 from picochat.release.evidence import REPORTS, attached
-from picochat.release.export_record import changed_since_export, read_export_record
-from picochat.rundir import place_of
+from picochat.run.graph import spec_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -154,7 +154,7 @@ def require_publishable(folder: Path, token: str) -> None:
             fix = "finish the run (picochat run tiny --out-dir ...), then export again"
             problems.append(
                 Problem(
-                    f"the evidence is incomplete: {place_of(kind).folder} ({kind}) is missing", fix
+                    f"the evidence is incomplete: {spec_of(kind).folder} ({kind}) is missing", fix
                 )
             )
     if problems:

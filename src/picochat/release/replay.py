@@ -26,12 +26,13 @@ from picochat.core.machine import MachineRecord, machine_record
 from picochat.core.progress import Progress, say
 from picochat.core.publish import Artifact
 from picochat.core.records import read_record
+from picochat.facts import REPLAY_FOLDER, HostFacts, TrainFacts, facts_of
 from picochat.model import weights
 from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT
 from picochat.release.stated_files import opened_run, place_with
 from picochat.release.verify import VerifyCheck, VerifyReport, inspect_bundle
-from picochat.rundir import REPLAY_FOLDER, HostFacts, RunDir, TrainFacts, facts_of
+from picochat.run.folder import RunDir
 from picochat.tokens.shards import open_shards
 from picochat.train.checkpoint import STATE_FILES, SavedState, load_state
 from picochat.train.engine import Engine

@@ -17,7 +17,7 @@ from picochat.core.progress import Progress
 from picochat.core.publish import Artifact
 from picochat.core.records import digest_file
 from picochat.release.archive import read_archive
-from picochat.rundir import RunDir
+from picochat.run.folder import RunDir
 
 ANOTHER_FIX = (
     "--run-dir must name the run that the bundle is of, or one whose artifacts have the same"

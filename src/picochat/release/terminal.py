@@ -16,9 +16,10 @@ from picochat.core.plain_text import visible
 from picochat.core.records import read_jsonl
 from picochat.evals.eval_records import EvaluatedRow
 from picochat.evals.scores import interval_text, rate_text
+from picochat.facts import GateFacts, ScoresFacts, TrainFacts, facts_of
 from picochat.gate.measures import JUDGED_SKILLS
 from picochat.gate.render import counts_text, finding_lines
-from picochat.rundir import GateFacts, RunDir, ScoresFacts, TrainFacts, facts_of
+from picochat.run.folder import RunDir
 
 CHART_WIDTH = 64
 CHART_HEIGHT = 10

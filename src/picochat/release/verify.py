@@ -22,7 +22,7 @@ from picochat.core.plain_text import visible_line
 from picochat.core.publish import Artifact, FileDigest, is_held
 from picochat.core.records import plain, pretty_json, read_json, read_record
 from picochat.evals.evaluate import facts_from as scores_from
-from picochat.gate.evidence import gate_evidence, preflight_evidence
+from picochat.facts import GateFacts, PreflightFacts, RunFacts, ScoresFacts, facts_of
 from picochat.gate.preflight import decide_preflight, preflight_facts
 from picochat.gate.release import decide_release, gate_facts
 from picochat.gate.render import gate_page, preflight_page
@@ -50,30 +50,11 @@ from picochat.release.integrity import (
     manifest_problems,
     stray_problems,
 )
-from picochat.release.summary import rendered
-from picochat.rundir import (
-    FRONT_PAGES,
-    PLACES,
-    GateFacts,
-    PreflightFacts,
-    RunDir,
-    ScoresFacts,
-    facts_of,
-)
+from picochat.report.summary import rendered
+from picochat.run.folder import RunDir
+from picochat.run.graph import ARTIFACTS, FRONT_PAGES, read_facts, spec_of
 
 Recompute = Callable[[Path, Mapping[str, Artifact]], ScoresFacts]
-PREFLIGHT_INPUTS = (
-    "corpus",
-    "practice",
-    "rows",
-    "benchmarks",
-    "tokenizer",
-    "shards",
-    "conversations",
-    "honesty",
-    "host",
-)
-GATE_INPUTS = ("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks")
 
 
 @dataclass(frozen=True)
@@ -365,14 +346,14 @@ def _check_manifests(
     """
     left_out = contents.left_out if contents else {}
     problems = list(unreadable)
-    for place in PLACES:
-        artifact = artifacts.get(place.kind)
+    for spec in ARTIFACTS:
+        artifact = artifacts.get(spec.kind)
         if artifact is None:
             continue
-        problems += manifest_problems(place, artifact, found, left_out)
-        problems += _left_out_problems(place.folder, artifact, left_out)
-        if place.facts is not None:
-            facts = place.facts
+        problems += manifest_problems(spec, artifact, found, left_out)
+        problems += _left_out_problems(spec.folder, artifact, left_out)
+        if spec.facts is not None:
+            facts = spec.facts
             problems += _problems_of(
                 lambda artifact=artifact, facts=facts: facts_of(artifact, facts)
             )
@@ -409,7 +390,7 @@ def _left_out_problems(
 
 
 def _count_pages(found: Found) -> int:
-    return sum(name in found for name, _, _ in FRONT_PAGES)
+    return sum(page.name in found for page in FRONT_PAGES)
 
 
 def _count_inputs(artifacts: Mapping[str, Artifact]) -> int:
@@ -422,7 +403,7 @@ def _contents_problems(
     """bundle.json against the artifacts: their digests, what is missing, the evidence digest, the
     verdict.
     """
-    folders = {place.kind: place.folder for place in PLACES}
+    folders = {spec.kind: spec.folder for spec in ARTIFACTS}
     here = {
         kind: ArtifactEntry(folder=folders[kind], digest=artifact.digest)
         for kind, artifact in artifacts.items()
@@ -487,36 +468,39 @@ def _check_facts(
 def _check_claims(
     run: RunDir, artifacts: dict[str, Artifact], recompute: Recompute
 ) -> list[VerifyCheck]:
-    steps: list[tuple[str, tuple[str, ...], Callable[[], list[Problem]]]] = [
+    """Scores, verdicts and pages, each computed again from the inputs that the graph names."""
+    steps: list[tuple[str, str, tuple[str, ...], Callable[[], list[Problem]]]] = [
         (
             "scores from replies",
-            ("scores", "sft", "rows", "benchmarks", "honesty"),
+            "scores",
+            ("sft", "rows", "benchmarks", "honesty"),
             lambda: _scores_problems(artifacts, recompute),
         ),
         (
             "preflight verdict",
-            ("preflight", *PREFLIGHT_INPUTS),
+            "preflight",
+            spec_of("preflight").inputs,
             lambda: _preflight_problems(run, artifacts),
         ),
-        ("gate verdict", ("gate", *GATE_INPUTS), lambda: _gate_problems(run, artifacts)),
-        ("summary", ("summary",), lambda: _summary_problems(run, artifacts)),
+        ("gate verdict", "gate", spec_of("gate").inputs, lambda: _gate_problems(run, artifacts)),
+        ("summary", "summary", (), lambda: _summary_problems(run, artifacts)),
     ]
     checks: list[VerifyCheck] = []
-    for name, needed, compare in steps:
-        if needed[0] not in artifacts:
+    for name, kind, needed, compare in steps:
+        if kind not in artifacts:
             continue  # a run that stopped before makes no such claim
-        lacking = [kind for kind in needed if kind not in artifacts]
+        lacking = [other for other in needed if other not in artifacts]
         if lacking:
-            checks.append(
-                VerifyCheck(
-                    name,
-                    0,
-                    (Problem(f"{name}: cannot be computed again without {', '.join(lacking)}"),),
-                )
-            )
+            what = f"{name}: cannot be computed again without {', '.join(lacking)}"
+            checks.append(VerifyCheck(name, 0, (Problem(what),)))
         else:
             checks.append(VerifyCheck(name, 1, tuple(compared(name, compare))))
     return checks
+
+
+def _facts_given_to(run: RunDir, artifacts: Mapping[str, Artifact], kind: str) -> RunFacts:
+    """What the stage of this kind was given: the facts of its inputs alone."""
+    return read_facts(_config(run), {name: artifacts[name] for name in spec_of(kind).inputs})
 
 
 def _scores_problems(artifacts: Mapping[str, Artifact], recompute: Recompute) -> list[Problem]:
@@ -530,10 +514,7 @@ def _scores_problems(artifacts: Mapping[str, Artifact], recompute: Recompute) ->
 
 
 def _preflight_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
-    config = _config(run)
-    report = decide_preflight(
-        preflight_evidence(**{kind: artifacts[kind] for kind in PREFLIGHT_INPUTS}, config=config)
-    )
+    report = decide_preflight(_facts_given_to(run, artifacts, "preflight"))
     stated = plain(facts_of(artifacts["preflight"], PreflightFacts))
     problems = differences("preflight", stated, plain(preflight_facts(report)), "the facts give")
     pages = {"preflight.json": pretty_json(report), "preflight.md": preflight_page(report).encode()}
@@ -546,15 +527,15 @@ def _gate_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Probl
     The number of changed files is the one that the gate counted: what changed since is counted
     above.
     """
-    config = _config(run)
-    evidence = gate_evidence(**{kind: artifacts[kind] for kind in GATE_INPUTS}, config=config)
     stated = facts_of(artifacts["gate"], GateFacts)
     changed = next(
         (finding.measured for finding in stated.findings if finding.name == "evidence_untouched"),
         None,
     )
-    evidence = replace(evidence, changed_files=int(changed) if changed is not None else None)
-    report = decide_release(evidence)
+    facts = _facts_given_to(run, artifacts, "gate")
+    report = decide_release(
+        replace(facts, changed_files=int(changed) if changed is not None else None)
+    )
     problems = differences("gate", plain(stated), plain(gate_facts(report)), "the facts give")
     pages = {"gate.json": pretty_json(report), "gate.md": gate_page(report).encode()}
     return problems + _page_problems("gate", artifacts["gate"], pages)
@@ -562,7 +543,8 @@ def _gate_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Probl
 
 def _summary_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
     seen = read_json(artifacts["summary"].path("observed.json"), "observations")
-    return _page_problems("summary", artifacts["summary"], rendered(run, seen))
+    facts = read_facts(_config(run), artifacts)
+    return _page_problems("summary", artifacts["summary"], rendered(facts, seen))
 
 
 def _page_problems(kind: str, artifact: Artifact, pages: Mapping[str, bytes]) -> list[Problem]:

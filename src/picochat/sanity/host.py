@@ -15,8 +15,8 @@ from picochat.core.machine import MachineRecord, free_disk_bytes, machine_record
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import finite_or_none, write_json
+from picochat.facts import HostFacts, TokenizerFacts, facts_of
 from picochat.model.compute import Compute, open_compute
-from picochat.rundir import HostFacts, TokenizerFacts, facts_of
 from picochat.sanity.capacity import Capacity, measure_capacity, measured_step
 from picochat.tokens.shards import TokenStream, open_shards
 from picochat.train.feed import feed_of_stream

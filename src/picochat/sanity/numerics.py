@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from picochat.config import TrainConfig
+from picochat.export.model_folder import TokenizerFiles, read_tokenizer
 from picochat.model.backends import LARGEST_ATTENTION_ERROR, Setting, select_kernel, try_ways, ways
 from picochat.model.gpt import GPT, Cache
 from picochat.model.weights import CheckpointInfo
-from picochat.release.model_folder import TokenizerFiles, read_tokenizer
 from picochat.sanity.context import (
     ROWS,
     SMALL,
@@ -188,7 +188,7 @@ def export_parity(context: Context) -> SanityResult:
     """The export of a small model and its tokenizer, read back by transformers, gives the same
     logits and ids.
     """
-    from picochat.release.parity import BOUNDS, compare_export, reader_installed
+    from picochat.export.parity import BOUNDS, compare_export, reader_installed
 
     if not reader_installed():
         return skipped("export_parity", "transformers is not installed; pip install 'picochat[hf]'")

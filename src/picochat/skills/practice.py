@@ -30,7 +30,7 @@ from picochat.core.workers import in_order
 from picochat.data.corpus.reader import sample_train
 from picochat.data.documents import MANIFEST_NAME, documents_manifest
 from picochat.data.shard_writer import DocumentShard, ShardWriter
-from picochat.rundir import CorpusFacts, PracticeFacts, facts_of
+from picochat.facts import CorpusFacts, PracticeFacts, facts_of
 from picochat.skills import arithmetic, choice, identity, refusal, spelling
 from picochat.skills.question import seeded
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 from picochat.core.errors import BadInput, Problem
 from picochat.core.publish import Draft
 from picochat.core.records import write_jsonl
+from picochat.facts import RowsFacts
 from picochat.honesty.normalize import normalized_text
-from picochat.rundir import RowsFacts
 from picochat.skills.question import hash_share
 from picochat.skills.rows import REMEDY, EvalRow, SftRow, read_eval_rows, read_sft_rows, row_json
 from picochat.skills.scoring import can_fail

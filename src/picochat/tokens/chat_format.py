@@ -25,7 +25,7 @@ from picochat.config import ModelConfig, RunConfig
 from picochat.core.errors import BadInput, Problem
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import Record, plain, read_jsonl
-from picochat.rundir import ConversationsFacts
+from picochat.facts import ConversationsFacts
 from picochat.tokens.tokenizer import Tokenizer
 
 Role = Literal["system", "user", "assistant"]

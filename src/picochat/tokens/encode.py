@@ -21,7 +21,7 @@ import numpy.typing as npt
 from picochat.core.publish import Artifact
 from picochat.data.corpus.reader import DROPPED, CorpusReader, Split
 from picochat.data.documents import Document, list_source_files, read_source_file
-from picochat.rundir import CorpusFacts, PracticeFacts, facts_of
+from picochat.facts import CorpusFacts, PracticeFacts, facts_of
 from picochat.tokens.tokenizer import Tokenizer, in_sample, without_surrogates
 
 SPLITS: tuple[Split, ...] = ("train", "held_out")

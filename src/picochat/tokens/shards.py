@@ -29,7 +29,7 @@ from picochat.core.publish import Artifact, Draft, remake
 from picochat.core.records import Record, digest_file, plain, read_record, write_atomic, write_json
 from picochat.core.workers import in_order
 from picochat.data.corpus.reader import Split
-from picochat.rundir import CorpusFacts, PracticeFacts, ShardsFacts, facts_of
+from picochat.facts import CorpusFacts, PracticeFacts, ShardsFacts, facts_of
 from picochat.tokens.encode import (
     SPLITS,
     EncodedBatch,

@@ -32,7 +32,7 @@ from picochat.core.errors import BadInput, Problem
 from picochat.core.progress import Progress
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import Record, digest_bytes, plain, read_json, read_record, write_json
-from picochat.rundir import CorpusFacts, TokenizerFacts, facts_of
+from picochat.facts import CorpusFacts, TokenizerFacts, facts_of
 
 SPECIALS: tuple[str, ...] = (
     "<|bos|>",  # before each document and each conversation

@@ -19,9 +19,9 @@ import torch
 from picochat.config import TrainConfig, flops_per_token
 from picochat.core.journal import Journal, read_journal
 from picochat.core.records import finite_or_none
+from picochat.facts import MetricsEvent, MetricsRow
 from picochat.model.compute import Compute, peak_flops
 from picochat.model.gpt import GPT
-from picochat.rundir import MetricsEvent, MetricsRow
 from picochat.train.held_out import HeldOut
 from picochat.train.losses import StepResult
 from picochat.train.pace import WARM_UP_STEPS, Pace, StartClock, standing_parts

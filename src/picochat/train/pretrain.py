@@ -12,9 +12,9 @@ from pathlib import Path
 from picochat.config import HostConfig, ModelConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, Draft
+from picochat.facts import ShardsFacts, facts_of
 from picochat.model.centred import centre_
 from picochat.model.gpt import GPT, initialise
-from picochat.rundir import ShardsFacts, facts_of
 from picochat.tokens.shards import open_shards
 from picochat.tokens.tokenizer import Tokenizer
 from picochat.train.feed import feed_of_stream

@@ -17,10 +17,10 @@ from picochat.config import TrainConfig, parameter_count
 from picochat.core.journal import read_journal
 from picochat.core.progress import say
 from picochat.core.publish import Draft, link_or_copy
+from picochat.facts import REPLAY_FOLDER, TrainFacts
 from picochat.model.centred import largest_centre_error
 from picochat.model.gpt import GPT
 from picochat.model.weights import CheckpointInfo, save_model
-from picochat.rundir import REPLAY_FOLDER, TrainFacts
 from picochat.train.checkpoint import (
     PARTS,
     RECORD,

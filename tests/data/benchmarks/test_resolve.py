@@ -13,7 +13,7 @@ from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_json
 from picochat.data.benchmarks.resolve import Resolution, resolve_benchmarks
 from picochat.data.benchmarks.stage import publish_benchmarks, read_items, read_texts
-from picochat.rundir import BenchmarksFacts, facts_of
+from picochat.facts import BenchmarksFacts, facts_of
 from tests.data.benchmarks.builders import add_arc, add_hellaswag, add_piqa, arc_rows, write_lines
 from tests.data.builders import serving
 from tests.fake_hub import FakeHub

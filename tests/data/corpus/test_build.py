@@ -17,7 +17,7 @@ from picochat.data.corpus.scan import scan_group, scan_tasks
 from picochat.data.corpus.split import id_share, weight_copies
 from picochat.data.importing.hf_import import import_dataset
 from picochat.data.pack import load_pack
-from picochat.rundir import CorpusFacts, facts_of
+from picochat.facts import CorpusFacts, facts_of
 from tests.data.builders import (
     make_corpus,
     make_pack,

@@ -11,7 +11,7 @@ from picochat.data.preview.duplicates import (
     wanted_ids,
 )
 from picochat.data.preview.sample import read_sample
-from picochat.rundir import DuplicatePair
+from picochat.facts import DuplicatePair
 from tests.data.builders import make_corpus, make_pack, prose
 
 LONG = [prose(number, words=60) for number in range(40)]

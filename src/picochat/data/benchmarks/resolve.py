@@ -15,6 +15,7 @@ from pathlib import Path
 
 from picochat.config import ExternalConfig
 from picochat.core.errors import BadInput, HubProblem, PicochatError, WrongUsage
+from picochat.core.machine import cache_folder
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, artifact_key, exclusive, find_whole_artifact, publish
 from picochat.core.records import Record, digest_bytes, digest_file, digest_json, parse_record
@@ -22,7 +23,6 @@ from picochat.data.benchmarks.rows import BenchmarkFile, read_benchmark
 from picochat.data.importing.hub import Hub
 from picochat.data.importing.hub_requests import Patience
 from picochat.data.importing.origin import Origin, open_hub
-from picochat.rundir import cache_folder
 
 AUTO = "auto"
 PATIENCE = Patience(timeout_s=15.0, first_attempts=2)

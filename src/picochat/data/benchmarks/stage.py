@@ -20,7 +20,7 @@ from picochat.core.records import (
 from picochat.data.benchmarks.layouts import BenchmarkRow
 from picochat.data.benchmarks.resolve import Resolution, Resolved
 from picochat.data.benchmarks.rows import BenchmarkItems, read_benchmark, sample_items
-from picochat.rundir import BenchmarkFacts, BenchmarksFacts
+from picochat.facts import BenchmarkFacts, BenchmarksFacts
 
 ITEMS = "items.jsonl"
 

@@ -32,7 +32,7 @@ from picochat.data.corpus.row_table import Fates, PlacedChunk, Repeats, RowTable
 from picochat.data.corpus.scan import EXCLUDED, ScanListing, ScanTask, scan_groups, scan_tasks
 from picochat.data.documents import file_path, ignored_files
 from picochat.data.pack import LoadedPack, LoadedSource
-from picochat.rundir import CorpusFacts, DuplicatePair, SourceFacts
+from picochat.facts import CorpusFacts, DuplicatePair, SourceFacts
 
 
 class Drop(NamedTuple):

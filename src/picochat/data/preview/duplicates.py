@@ -20,7 +20,7 @@ from picochat.core.records import read_jsonl
 from picochat.data.corpus.duplicates import near_duplicate_clusters
 from picochat.data.preview.record import ClusterText, DuplicateCluster, Duplicates
 from picochat.data.preview.sample import SourceSample
-from picochat.rundir import CorpusFacts, DuplicatePair, facts_of
+from picochat.facts import CorpusFacts, DuplicatePair, facts_of
 
 SHOWN_CLUSTERS = 4  # of each kind
 SHOWN_CHARACTERS = 900

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from picochat.core.records import Record
-from picochat.rundir import DuplicatePair
+from picochat.facts import DuplicatePair
 
 SCHEMA_VERSION = 2
 Status = Literal["pass", "warn", "block", "unmeasured"]

@@ -31,12 +31,12 @@ from picochat.core.errors import BadInput, HonestNo, HostProblem, PicochatError,
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import finite_or_none, write_json
+from picochat.export.export_record import ParityReport
+from picochat.export.model_folder import TokenizerFiles, end_of, read_tokenizer, write_model_folder
+from picochat.export.stock_classes import find_flavor, require_stock_shape
+from picochat.facts import ParityFacts
 from picochat.model.gpt import GPT
 from picochat.model.weights import CheckpointInfo, load_model, read_info
-from picochat.release.export_record import ParityReport
-from picochat.release.model_folder import TokenizerFiles, end_of, read_tokenizer, write_model_folder
-from picochat.release.stock_classes import find_flavor, require_stock_shape
-from picochat.rundir import ParityFacts
 from picochat.tokens.chat_format import Message, render_prompt
 from picochat.tokens.shards import TokenStream, open_shards
 
@@ -292,7 +292,7 @@ def _ask_reader(folder: Path, questions: dict[str, object]) -> tuple[np.ndarray,
         command = [
             sys.executable,
             "-m",
-            "picochat.release.read_back",
+            "picochat.export.read_back",
             str(folder.resolve()),
             str(work),
         ]

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from picochat.core.records import read_json
-from picochat.gate.evidence import GateReport, PreflightReport
+from picochat.facts import GateReport, PreflightReport
 from picochat.gate.render import gate_lines, preflight_lines
 from picochat.honesty.contamination_page import BLIND_SPOTS
-from picochat.release.figures import SHOWN_CHARACTERS, SHOWN_LINES, shortened
-from picochat.release.report import SECTIONS, TEMPLATES, html_page, markdown_page, worst_order
-from picochat.release.summary import SAMPLED_REPLIES, claims, observed, rendered
-from picochat.rundir import RunDir
+from picochat.report.figures import SHOWN_CHARACTERS, SHOWN_LINES, shortened
+from picochat.report.sections import SECTIONS, TEMPLATES, html_page, markdown_page, worst_order
+from picochat.report.summary import SAMPLED_REPLIES
+from picochat.run.folder import RunDir
 from tests.builders import (
     make_config,
     make_honesty_facts,
@@ -32,7 +32,7 @@ from tests.builders import (
     make_scores_facts,
     make_train_facts,
 )
-from tests.run_builder import HOSTILE, make_run
+from tests.run_builder import HOSTILE, claims_of, make_run, observed_of, rendered_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -111,7 +111,7 @@ class Page(HTMLParser):
 
 
 def page_of(run: RunDir) -> Page:
-    return Page(rendered(run, observed(run))["report.html"].decode())
+    return Page(rendered_of(run)["report.html"].decode())
 
 
 def fact_at(path: str, documents: TREE) -> Any:
@@ -176,10 +176,7 @@ def test_every_number_on_the_page_is_the_fact_that_it_names(
 ) -> None:
     run = runs[name]
     page = page_of(run)
-    documents = {
-        "claims": json.loads(rendered(run, observed(run))["summary.json"]),
-        "seen": observed(run),
-    }
+    documents = {"claims": json.loads(rendered_of(run)["summary.json"]), "seen": observed_of(run)}
     numbers = [figure for figure in page.figures if figure.value is not None]
     assert len(numbers) > 200
     for figure in numbers:
@@ -194,7 +191,7 @@ def test_every_number_on_the_page_is_the_fact_that_it_names(
 
 @pytest.mark.parametrize("name", ["approved", "blocked", "research"])
 def test_every_marked_text_is_the_fact_that_it_names(runs: dict[str, RunDir], name: str) -> None:
-    documents = {"claims": claims(runs[name]), "seen": observed(runs[name])}
+    documents = {"claims": claims_of(runs[name]), "seen": observed_of(runs[name])}
     texts = [figure for figure in page_of(runs[name]).figures if figure.value is None]
     assert len(texts) > 100
     for figure in texts:
@@ -214,7 +211,7 @@ def test_no_number_stands_on_the_page_unmarked(runs: dict[str, RunDir], name: st
 
 def test_the_facts_of_the_page_are_those_that_the_gate_read(runs: dict[str, RunDir]) -> None:
     for run in runs.values():
-        claimed, seen = claims(run), observed(run)
+        claimed, seen = claims_of(run), observed_of(run)
         assert (
             claimed["verdict"]["findings"] == read_json(run.place("gate") / "gate.json")["findings"]
         )
@@ -227,14 +224,14 @@ def test_the_facts_of_the_page_are_those_that_the_gate_read(runs: dict[str, RunD
 
 
 def test_bars_are_as_long_as_the_rates_that_they_show(runs: dict[str, RunDir]) -> None:
-    html = rendered(runs["approved"], observed(runs["approved"]))["report.html"].decode()
+    html = rendered_of(runs["approved"])["report.html"].decode()
     chart = html[html.index("Skills: clean rows that pass") :].split("</svg>")[0]
     widths = [
         float(width) for width in re.findall(r'<rect class="pc-bar"[^>]*? width="([\d.]+)"', chart)
     ]
     axis = [float(x) for x in re.findall(r'<line class="pc-grid"[^>]*? x1="([\d.]+)"', chart)]
-    scores = claims(runs["approved"])["scores"]["skills"]
-    shares = [scores[skill]["clean"]["share"] for skill in claims(runs["approved"])["skills"]]
+    scores = claims_of(runs["approved"])["scores"]["skills"]
+    shares = [scores[skill]["clean"]["share"] for skill in claims_of(runs["approved"])["skills"]]
     assert [width / (axis[-1] - axis[0]) for width in widths] == pytest.approx(shares, abs=1e-3)
 
 
@@ -268,7 +265,7 @@ def test_gate_verdicts_agree_in_terminal_json_markdown_summary_page_and_picture(
     runs: dict[str, RunDir], name: str
 ) -> None:
     run = runs[name]
-    pages = {key: data.decode() for key, data in rendered(run, observed(run)).items()}
+    pages = {key: data.decode() for key, data in rendered_of(run).items()}
     stated = read_json(run.place("gate") / "gate.json")
     terminal = gate_lines(GateReport.model_validate(stated))
     rows = rows_of_terminal(terminal)
@@ -311,10 +308,12 @@ def test_these_runs_have_every_status_so_that_the_tests_above_can_fail(
     runs: dict[str, RunDir],
 ) -> None:
     found = [
-        finding["status"] for run in runs.values() for finding in claims(run)["verdict"]["findings"]
+        finding["status"]
+        for run in runs.values()
+        for finding in claims_of(run)["verdict"]["findings"]
     ]
     assert set(found) == {"pass", "warn", "block", "unmeasured"}
-    assert [claims(run)["verdict"]["status"] for run in runs.values()] == [
+    assert [claims_of(run)["verdict"]["status"] for run in runs.values()] == [
         "approved",
         "blocked",
         "warn",
@@ -322,10 +321,12 @@ def test_these_runs_have_every_status_so_that_the_tests_above_can_fail(
 
 
 def test_what_blocks_comes_first_and_each_remedy_once(runs: dict[str, RunDir]) -> None:
-    html = rendered(runs["blocked"], observed(runs["blocked"]))["report.html"].decode()
+    html = rendered_of(runs["blocked"])["report.html"].decode()
     section = html[html.index('id="todo"') :].split("</section>")[0]
     statuses = re.findall(r'<span class="s s-(\w+)">', section)
-    failing = [f for f in claims(runs["blocked"])["verdict"]["findings"] if f["status"] != "pass"]
+    failing = [
+        f for f in claims_of(runs["blocked"])["verdict"]["findings"] if f["status"] != "pass"
+    ]
     assert len(statuses) == len(failing) > 1
     assert statuses[0] == "block"
     assert section.count('<p class="fix">') == len({finding["fix"] for finding in failing})
@@ -353,7 +354,7 @@ def test_replies_are_chosen_by_the_hash_of_their_ids_alone(runs: dict[str, RunDi
         )
         if asked.set == "eval"
     ]
-    shown = claims(run)["replies"]
+    shown = claims_of(run)["replies"]
     for skill in ("identity", "refusal", "choice", "math", "spelling"):
         for passed in (False, True):
             ids = [
@@ -386,7 +387,7 @@ HOSTILE_TEXTS = (
 
 @pytest.mark.parametrize("text", HOSTILE_TEXTS)
 def test_hostile_text_stays_text_and_is_bounded(runs: dict[str, RunDir], text: str) -> None:
-    claimed, seen = claims(runs["approved"]), observed(runs["approved"])
+    claimed, seen = claims_of(runs["approved"]), observed_of(runs["approved"])
     plain = html_page(claimed, seen, {"base": [], "sft": []})
     for row in claimed["replies"]:
         row.update(prompt=text, reply=text, base_reply=text, expected=text, id=text)
@@ -440,7 +441,7 @@ def test_hits_are_shown_with_their_coordinates(tmp_path: Path) -> None:
         "words": "a b c",
     }
     (run.place("honesty") / "hits.jsonl").write_text(json.dumps(hit) + "\n")
-    pages = {name: data.decode() for name, data in rendered(run, observed(run)).items()}
+    pages = {name: data.decode() for name, data in rendered_of(run).items()}
     for part in ("eval-math-00001", "web:77", "4711"):
         assert part in pages["summary.md"]
         assert part in [figure.text for figure in Page(pages["report.html"]).figures]
@@ -456,7 +457,7 @@ def test_a_clean_scan_says_so_and_what_it_cannot_see(runs: dict[str, RunDir]) ->
 @pytest.mark.parametrize("until", ["corpus", "preflight", "base", "scores", "parity"])
 def test_an_unfinished_run_has_a_page_of_what_there_is(tmp_path: Path, until: str) -> None:
     run = make_run(tmp_path / "run", until=until)
-    html = rendered(run, observed(run))["report.html"].decode()
+    html = rendered_of(run)["report.html"].decode()
     page = Page(html)
     assert "h100-100m: unfinished" in html
     assert ("replies" in re.findall(r'<section id="(\w+)"', html)) == (
@@ -480,7 +481,7 @@ def test_headings_descend_tables_have_captions_and_pictures_names(runs: dict[str
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
     assert page.tags.count("table") == page.tags.count("caption") > 5
-    html = rendered(runs["blocked"], observed(runs["blocked"]))["report.html"].decode()
+    html = rendered_of(runs["blocked"])["report.html"].decode()
     assert (
         html.count("<svg")
         == html.count('role="img"')
@@ -521,7 +522,7 @@ def test_text_has_the_contrast_of_wcag_aa_on_both_of_its_grounds(scheme: int) ->
 
 
 def test_status_is_never_told_by_colour_alone(runs: dict[str, RunDir]) -> None:
-    html = rendered(runs["blocked"], observed(runs["blocked"]))["report.html"].decode()
+    html = rendered_of(runs["blocked"])["report.html"].decode()
     for word, inside in re.findall(r'<span class="s s-(\w+)">(.*?)</span>(?=[^<]*<)', html):
         assert inside, word
     assert html.count('class="s s-') == len(
@@ -552,7 +553,7 @@ def test_nothing_overflows_a_phone_or_a_screen(runs: dict[str, RunDir], tmp_path
 
     What a reply holds is cut off.
     """
-    claimed, seen = claims(runs["blocked"]), observed(runs["blocked"])
+    claimed, seen = claims_of(runs["blocked"]), observed_of(runs["blocked"])
     for row, text in zip(claimed["replies"], HOSTILE_TEXTS, strict=False):
         row.update(reply=text, prompt=text, base_reply=text, id="i" * 200)
     page = html_page(claimed, seen, {"base": [], "sft": []})

@@ -3,7 +3,7 @@ template.
 
 The same checkpoint and tokenizer give the same bytes. Written by hand rather than by transformers,
 whose two major versions write files that the other one misreads. Publishes nothing and compares
-nothing: that is release/hf.py and release/parity.py.
+nothing: that is release/hf.py and export/parity.py.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from safetensors.torch import save_file
 
 from picochat.core.errors import BadInput
 from picochat.core.records import pretty_json
+from picochat.export.stock_classes import Flavor, TokenIds, stock_config
 from picochat.model.gpt import GPT
 from picochat.model.weights import CheckpointInfo
-from picochat.release.stock_classes import Flavor, TokenIds, stock_config
-from picochat.rundir import RunDir
 from picochat.tokens.tokenizer import SPECIALS, Tokenizer
 
 TEMPLATE = "chat_template.jinja"
@@ -60,7 +59,7 @@ def read_tokenizer(path: Path) -> TokenizerFiles:
 
 def _template_of(tokenizer: Path) -> str:
     """The chat template beside the file, or in the artifact that a run's front page is a copy of."""
-    for place in (tokenizer.parent, RunDir(tokenizer.parent).place("tokenizer")):
+    for place in (tokenizer.parent, tokenizer.parent / "tokenizer"):
         if (place / TEMPLATE).exists():
             return (place / TEMPLATE).read_text(encoding="utf-8")
     raise BadInput(

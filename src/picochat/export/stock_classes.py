@@ -4,7 +4,7 @@ flavor.
 The block (one norm for attention and MLP, QK-norm before RoPE) exists elsewhere with LayerNorm
 alone. Centred weights make RMSNorm and LayerNorm one function (model/centred.py), so these are
 plain renamings. Where a stock class wants more numbers than we have, it gets zeros (biases) or
-copies (gains per head). Does not check that the result computes the same: release/parity.py does,
+copies (gains per head). Does not check that the result computes the same: export/parity.py does,
 on the written folder.
 """
 

@@ -4,7 +4,6 @@ stages are what the table says.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import random
@@ -19,24 +18,18 @@ from pathlib import Path
 import pytest
 
 from picochat.cli.main import run_command
-from picochat.config import RunConfig
 from picochat.core.errors import BadInput
 from picochat.core.records import read_json, write_json
 from picochat.data.corpus.datatrove import scan_share
 from picochat.data.pack import load_pack
 from picochat.data.preview.measure import preview_pack
-from picochat.pipeline import (
-    STAGES,
-    RunRequest,
-    open_request,
-    run_stages,
-    shared_corpus,
-    shared_workspace,
-    stage_function,
-    status_lines,
-)
+from picochat.facts import BenchmarksFacts, facts_of
 from picochat.release.verify import inspect_bundle, verify_bundle
-from picochat.rundir import PLACES, BenchmarksFacts, RunDir, facts_of
+from picochat.run.folder import RunDir
+from picochat.run.graph import ARTIFACTS
+from picochat.run.request import RunRequest, open_request
+from picochat.run.runner import run_stages, shared_corpus, shared_workspace
+from picochat.run.status import status_lines
 from picochat.scales import find_scale
 from picochat.tokens.datatrove_parts import encode_corpus_parts
 from tests.data.benchmarks.builders import add_arc, add_hellaswag, add_piqa, arc_rows, write_lines
@@ -143,7 +136,7 @@ def test_front_pages_and_screens_of_a_finished_run(
         and "expected" in shown
     )
     assert run_command(["run", "status", "--run-dir", str(finished / "run")]) == 0
-    assert capsys.readouterr().out.count(" made ") == len(STAGES)
+    assert capsys.readouterr().out.count(" built ") == len(ARTIFACTS)
 
 
 def test_same_command_again_makes_nothing_and_says_the_same(
@@ -153,7 +146,7 @@ def test_same_command_again_makes_nothing_and_says_the_same(
     pack = finished / "pack" / "pack.json"
     assert run_command(command(finished / "run", pack, *RELEASE, *make_quiz(pack))) == 3
     assert (finished / "run" / "timings.jsonl").read_bytes() == before
-    assert "made " not in capsys.readouterr().err
+    assert "built " not in capsys.readouterr().err
 
 
 def test_second_run_elsewhere_gives_the_same_evidence(finished: Path, tmp_path: Path) -> None:
@@ -162,8 +155,8 @@ def test_second_run_elsewhere_gives_the_same_evidence(finished: Path, tmp_path: 
     assert run_command(command(tmp_path / "run", pack, *RELEASE, *make_quiz(pack))) == 3
     assert evidence_digest(tmp_path / "run") == evidence_digest(finished / "run")
     first, second = (RunDir(root / "run") for root in (finished, tmp_path))
-    for place in PLACES:
-        assert first.artifact(place.kind).digest == second.artifact(place.kind).digest, place.kind
+    for spec in ARTIFACTS:
+        assert first.artifact(spec.kind).digest == second.artifact(spec.kind).digest, spec.kind
 
 
 def test_killed_run_ends_with_the_same_evidence(finished: Path, tmp_path: Path) -> None:
@@ -257,7 +250,7 @@ def test_benchmarks_of_the_hub_are_fetched_once_and_asked_for_until_they_are_her
         assert benchmarks().unresolved == ["piqa"]
         capsys.readouterr()
         assert benchmarks().unresolved == ["piqa"]
-        assert "kept benchmarks" in capsys.readouterr().err, (
+        assert "reused benchmarks" in capsys.readouterr().err, (
             "what is still missing makes nothing anew"
         )
         add_piqa(hub)
@@ -278,8 +271,8 @@ def test_preflight_and_full_run_share_what_they_measured(
     capsys.readouterr()
     run_command(command(tmp_path / "run", pack, *quiz))
     said = capsys.readouterr().err
-    assert "made base" in said and not any(
-        f"made {kind}" in said
+    assert "built base" in said and not any(
+        f"built {kind}" in said
         for kind in ("corpus", "benchmarks", "tokenizer", "shards", "honesty", "host", "preflight")
     )
     assert (tmp_path / "run" / "host" / "host.json").read_bytes() == host
@@ -291,13 +284,13 @@ def test_changed_setting_sets_the_older_artifact_aside_and_going_back_takes_it_b
     pack = make_pack(tmp_path / "pack")
     run = RunDir(tmp_path / "run")
     assert run_command(command(run.root, pack, "--preflight-only")) == 0
-    first = {stage.kind: run.artifact(stage.kind) for stage in STAGES if run.has(stage.kind)}
+    first = {stage.kind: run.artifact(stage.kind) for stage in ARTIFACTS if run.has(stage.kind)}
     capsys.readouterr()
     assert run_command(command(run.root, pack, "--preflight-only", "--seed", "7")) == 0
     said = capsys.readouterr().err
     assert f"{run.place('tokenizer')} was made from something else (" in said
     assert "seed 42 -> 7): it is set aside as tokenizer.superseded-N" in said
-    assert "kept corpus" in said and f"{run.place('corpus')} was" not in said
+    assert "reused corpus" in said and f"{run.place('corpus')} was" not in said
     assert (run.root / "tokenizer.superseded-1" / "tokenizer.json").exists()
     assert read_json(run.config)["origins"]["seed"] == "flag"
     assert run_command(command(run.root, pack, "--preflight-only")) == 0
@@ -325,7 +318,7 @@ def test_status_names_what_is_stale_and_what_to_do_next(tmp_path: Path) -> None:
     assert "stale" in states["tokenizer"] and states["tokenizer"].endswith(
         "(made from another corpus)"
     )
-    assert "stale" in states["shards"] and "made " in states["rows"]
+    assert "stale" in states["shards"] and "built " in states["rows"]
     assert states["next:"].endswith("goes on")
 
 
@@ -340,36 +333,11 @@ def test_new_rows_in_the_pack_are_read_and_leave_the_corpus(
     assert run_command(command(tmp_path / "run", pack, "--preflight-only")) == 0
     said = capsys.readouterr().err
     assert (
-        "made rows" in said
-        and "made honesty" in said
-        and "kept corpus" in said
-        and "kept shards" in said
+        "built rows" in said
+        and "built honesty" in said
+        and "reused corpus" in said
+        and "reused shards" in said
     )
-
-
-def test_each_stage_function_takes_what_its_row_says() -> None:
-    config = RunConfig.model_fields
-    for stage in STAGES:
-        parameters = set(inspect.signature(stage_function(stage)).parameters) - {"draft"}
-        given = set(stage.settings) if "run" in stage.settings else {*stage.needs, *stage.settings}
-        assert parameters == given, stage.kind
-        assert {*stage.settings} <= {
-            *config,
-            "pack",
-            "run",
-            "config",
-            "track",
-            "gpu_hour_usd",
-            "benchmark_files",
-        }, stage.kind
-
-
-def test_stages_and_places_name_the_same_kinds_in_the_same_order() -> None:
-    assert [stage.kind for stage in STAGES] == [place.kind for place in PLACES]
-    seen: set[str] = set()
-    for stage in STAGES:
-        assert seen >= set(stage.needs), stage.kind
-        seen.add(stage.kind)
 
 
 def test_work_that_another_machine_left_is_found_by_the_run(
@@ -425,4 +393,4 @@ def test_a_full_preview_leaves_the_corpus_for_the_run(
     run, resolved, loaded = open_request(RunRequest(tmp_path / "run", pack, "tiny"))
     made = run_stages(run, resolved, loaded, last="corpus")
     assert made["corpus"].digest == left.digest
-    assert "kept corpus" in capsys.readouterr().err
+    assert "reused corpus" in capsys.readouterr().err

@@ -1,24 +1,22 @@
-"""Everything a run makes: each artifact's place, its files, and the facts that its manifest states.
+"""The typed facts that artifacts state, and `RunFacts`, the facts of one run together.
 
-The only file that joins run paths. An artifact is a folder published as a whole
-(`core/publish.py`); its facts are one of the records below, so that the gate, the summary and the
-card read typed values and nothing else. None in a fact means that it was not measured, which the
-gate never takes for a pass. The names in `FRONT_PAGES` are those that people and scripts look for
-in the run folder itself: copies of published files, which verification compares.
+The manifest of an artifact states its facts as one of the records below, so that preflight, gate,
+card, report, comparison and verification read typed values. None in a fact means that it was not
+measured; no reader takes that for a pass. How a fact is computed is not here: each stage has a
+`facts_from` beside the function that makes the artifact.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from pydantic import Field
 
-from picochat.core.errors import BadInput, WrongUsage
-from picochat.core.publish import Artifact, open_artifact
-from picochat.core.records import Record, parse_record, write_atomic
+from picochat.config import RunConfig
+from picochat.core.publish import Artifact
+from picochat.core.records import Record, parse_record
 
 # ---- facts, in the order of the stages -----------------------------------------------------------
 
@@ -487,50 +485,76 @@ class GateFacts(Record):
     weakest_skill: str | None
 
 
-# ---- places --------------------------------------------------------------------------------------
+class PlanRecord(Record):
+    """What the run would train on, write and cost. `hours` needs a speed measured on this host."""
+
+    parameters: int
+    planned_tokens: int
+    target_tokens: int
+    train_tokens: int | None
+    practice_share: float | None
+    planned_epochs: float | None
+    hours: float | None
+    usd: float | None
+    hours_of: dict[str, float]
+
+
+class PreflightReport(Record):
+    """preflight.json: the whole verdict, host measurements included."""
+
+    schema_version: int
+    status: Literal["ready", "warn", "blocked"]
+    profile: str
+    long_run: bool
+    plan: PlanRecord
+    findings: list[FindingRecord]
+
+
+class GateReport(Record):
+    """gate.json: the verdict on a finished run."""
+
+    schema_version: int
+    status: Literal["approved", "warn", "blocked"]
+    profile: str
+    weakest_skill: str | None
+    findings: list[FindingRecord]
+
+
+# ---- a run as one value --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one artifact lies in the run folder, what it holds, and the record of its facts."""
+class RunFacts:
+    """The configuration of a run and the facts of its artifacts, by kind; None where there is none.
 
-    kind: str
-    folder: str
-    facts: type[Record] | None
-    files: str
+    Every verdict, page, card and comparison reads this. `run/graph.py` makes it (`read_facts`).
+    `artifacts` are the folders that the facts were read from. `host` and `preflight_report` are
+    read from files that are outside the digest; `preflight` is the part that every host gives.
+    `shipped_checkpoint` is the digest of the SFT checkpoint. `changed_files` counts files that
+    differ from their manifest; None where nobody looked.
+    """
 
+    config: RunConfig
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict[str, Artifact])
+    corpus: CorpusFacts | None = None
+    practice: PracticeFacts | None = None
+    rows: RowsFacts | None = None
+    benchmarks: BenchmarksFacts | None = None
+    tokenizer: TokenizerFacts | None = None
+    shards: ShardsFacts | None = None
+    conversations: ConversationsFacts | None = None
+    honesty: HonestyFacts | None = None
+    host: HostFacts | None = None
+    preflight: PreflightFacts | None = None
+    preflight_report: PreflightReport | None = None
+    base: TrainFacts | None = None
+    sft: TrainFacts | None = None
+    scores: ScoresFacts | None = None
+    parity: ParityFacts | None = None
+    gate: GateFacts | None = None
+    shipped_checkpoint: str | None = None
+    changed_files: int | None = None
 
-PLACES: tuple[Place, ...] = (
-    #     kind             folder               facts               files
-    Place("corpus",        "corpus",            CorpusFacts,        "pack.json recipe.json sources.json import_reports/LABEL.json fates.u8 dropped.jsonl near_duplicates.jsonl location.json"),
-    Place("practice",      "practice",          PracticeFacts,      "shard-NNNNNN.jsonl.zst documents.json words.txt sample.txt"),
-    Place("rows",          "rows",              RowsFacts,          "sft_train.jsonl sft_held_out.jsonl eval.jsonl"),
-    Place("benchmarks",    "benchmarks",        BenchmarksFacts,    "items.jsonl rows/LABEL.jsonl unresolved.json"),
-    Place("tokenizer",     "tokenizer",         TokenizerFacts,     "tokenizer.json chat_template.jinja measured.json"),
-    Place("shards",        "base/token_shards", ShardsFacts,        "train-NNNNN.bin held_out-NNNNN.bin, a .starts and a .json beside each; measured.json encoding.json"),
-    Place("conversations", "sft/conversations", ConversationsFacts, "train.npz held_out.npz"),
-    Place("honesty",       "honesty",           HonestyFacts,       "report.json report.md hits.jsonl measured.json"),
-    Place("host",          "host",              None,               "host.json"),
-    Place("preflight",     "preflight",         PreflightFacts,     "preflight.json preflight.md"),
-    Place("base",          "base/checkpoint",   TrainFacts,         "model.safetensors model.json curve.jsonl metrics.jsonl replay/weights.safetensors replay/optimizer.safetensors replay/state.json"),
-    Place("sft",           "sft/checkpoint",    TrainFacts,         "model.safetensors model.json curve.jsonl metrics.jsonl"),
-    Place("scores",        "eval",              ScoresFacts,        "replies.jsonl external.jsonl memorization.jsonl measured.json report.json report.md"),
-    Place("parity",        "parity",            ParityFacts,        "export_report.json"),
-    Place("gate",          "gate",              GateFacts,          "gate.json gate.md"),
-    Place("summary",       "summary",           None,               "summary.json summary.md report.html loss.svg gate.svg observed.json"),
-)  # fmt: skip
-
-FRONT_PAGES: tuple[tuple[str, str, str], ...] = (
-    # name in the run folder, kind, file of the artifact
-    ("tokenizer.json", "tokenizer", "tokenizer.json"),
-    ("preflight.json", "preflight", "preflight.json"),
-    ("preflight.md", "preflight", "preflight.md"),
-    ("gate.json", "gate", "gate.json"),
-    ("gate.md", "gate", "gate.md"),
-    ("summary.json", "summary", "summary.json"),
-    ("summary.md", "summary", "summary.md"),
-    ("report.html", "summary", "report.html"),
-)
 
 REPLAY_FOLDER = "replay"
 """In a base checkpoint: the training state before its last stretch.
@@ -541,108 +565,9 @@ A run that was evaluated only at its end has none.
 F = TypeVar("F", bound=Record)
 
 
-class RunDir:
-    """The paths of one run folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.config = root / "run.json"
-        self.machine = root / "machine.json"
-        self.timings = root / "timings.jsonl"
-        self.lock = root / ".lock"
-        self.track = root / "track"
-
-    def place(self, kind: str) -> Path:
-        return self.root / place_of(kind).folder
-
-    def has(self, kind: str) -> bool:
-        return (self.place(kind) / "manifest.json").exists()
-
-    def artifact(self, kind: str) -> Artifact:
-        """The published artifact, or BadInput that names the command that makes it."""
-        return open_artifact(
-            self.place(kind), kind, made_by=f"picochat run tiny --out-dir {self.root} ... makes it"
-        )
-
-    def metrics(self, stage: Literal["base", "sft"]) -> Path:
-        """The live journal of a stage in training; when it is done, the published copy."""
-        live = self.place(stage).with_name("checkpoint.work") / "metrics.jsonl"
-        return live if live.exists() else self.place(stage) / "metrics.jsonl"
-
-    def require_own(self) -> None:
-        """Raises WrongUsage where no run was started here and files of somebody else stand where a
-        run would write.
-        """
-        if self.config.exists():
-            return
-        folders = (place.folder.split("/")[0] for place in PLACES)
-        ours = dict.fromkeys(
-            (*folders, *(name for name, _, _ in FRONT_PAGES), self.machine.name, self.timings.name)
-        )
-        taken = [name for name in ours if (self.root / name).exists()]
-        if taken:
-            raise WrongUsage(
-                f"{self.root} is no run folder (it has no run.json) and holds what a run would"
-                f" replace: {', '.join(taken)}",
-                fix="choose another --out-dir, or move these away",
-            )
-
-    def place_around(self, path: Path) -> Path | None:
-        """The artifact's folder that `path` lies in, or is; None elsewhere.
-
-        A file added there would spoil the evidence.
-        """
-        places = (self.root / place.folder for place in PLACES)
-        return next(
-            (place for place in places if path.resolve().is_relative_to(place.resolve())), None
-        )
-
-    def write_front_pages(self) -> None:
-        for name, kind, file in FRONT_PAGES:
-            if self.has(kind):
-                write_atomic(self.root / name, (self.place(kind) / file).read_bytes())
-
-
-def cache_folder() -> Path:
-    """What runs share (artifacts, compiled kernels): $PICOCHAT_HOME, else $XDG_CACHE_HOME/picochat,
-    else ~/.cache/picochat.
-    """
-    if home := os.environ.get("PICOCHAT_HOME"):
-        return Path(home)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "picochat"
-
-
-def place_of(kind: str) -> Place:
-    return next(place for place in PLACES if place.kind == kind)
-
-
 def facts_of(artifact: Artifact, model: type[F]) -> F:
     """The artifact's facts as their record.
 
-    Raises BadInput where a manifest states other facts than this version knows.
+    Raises BadInput where the manifest states other facts than this version knows.
     """
     return parse_record(model, artifact.facts, f"facts of {artifact.kind} {artifact.place}")
-
-
-def run_of(checkpoint: Path) -> RunDir | None:
-    """The run folder that a checkpoint path such as RUN/sft/checkpoint lies in, or None."""
-    root = checkpoint.resolve().parent.parent
-    return RunDir(root) if (root / "run.json").exists() else None
-
-
-def require_run(root: Path) -> RunDir:
-    """The run at `root`, or BadInput where no run was started there."""
-    if root.is_file():
-        raise BadInput(
-            f"{root} is a file, not a run folder", fix="name the --out-dir of a `picochat run tiny`"
-        )
-    if not root.is_dir():
-        raise BadInput(
-            f"run folder {root} does not exist", fix="picochat run tiny --out-dir ... makes one"
-        )
-    if not (root / "run.json").exists():
-        raise BadInput(
-            f"{root} is not a run folder: it has no run.json",
-            fix="name the --out-dir of a `picochat run tiny`",
-        )
-    return RunDir(root)

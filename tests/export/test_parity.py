@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 
 from picochat.core.publish import Artifact, open_artifact, publish
 from picochat.core.records import digest_bytes, read_json, write_json
-from picochat.model.weights import CheckpointInfo
-from picochat.release import parity
-from picochat.release.export_record import ParityReport
-from picochat.release.parity import (
+from picochat.export import parity
+from picochat.export.export_record import ParityReport
+from picochat.export.parity import (
     Expected,
     greedy_shortfall,
     largest_difference,
@@ -28,9 +27,10 @@ from picochat.release.parity import (
     misses,
     round_up,
 )
-from picochat.rundir import ParityFacts, facts_of
+from picochat.facts import ParityFacts, facts_of
+from picochat.model.weights import CheckpointInfo
 from picochat.tokens.shards import ShardSidecar
-from tests.release.export_builders import (
+from tests.export_builders import (
     MODEL,
     VOCAB_SIZE,
     make_checkpoint,
@@ -210,7 +210,7 @@ def test_a_base_model_ends_at_the_next_document(tmp_path: Path) -> None:
 
 
 def test_rounding_to_bf16_happens_before_the_comparison() -> None:
-    from picochat.release.model_folder import round_weights_
+    from picochat.export.model_folder import round_weights_
 
     model = make_model()
     round_weights_(model, "bf16")

@@ -16,11 +16,7 @@ from picochat.config import ModelConfig, ResolvedConfig, RunConfig, flatten, par
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Artifact, open_artifact, publish
 from picochat.core.records import Record, digest_bytes, write_json
-from picochat.model.centred import centre_
-from picochat.model.gpt import GPT, initialise
-from picochat.model.weights import CheckpointInfo, save_model
-from picochat.release.hf import ExportRequest
-from picochat.rundir import (
+from picochat.facts import (
     CorpusFacts,
     ExternalScore,
     FindingRecord,
@@ -31,7 +27,6 @@ from picochat.rundir import (
     PreflightFacts,
     Rate,
     RowsFacts,
-    RunDir,
     ScoresFacts,
     ShardsFacts,
     SkillScore,
@@ -39,6 +34,11 @@ from picochat.rundir import (
     TokenizerFacts,
     TrainFacts,
 )
+from picochat.model.centred import centre_
+from picochat.model.gpt import GPT, initialise
+from picochat.model.weights import CheckpointInfo, save_model
+from picochat.release.hf import ExportRequest
+from picochat.run.folder import RunDir
 from picochat.scales import find_scale
 from picochat.tokens import tokenizer as tokens
 
@@ -125,7 +125,7 @@ def make_artifact(
 
 
 @dataclass
-class RunFacts:
+class RunParts:
     """The facts of a run that passed; change one before `make_run` to get another run.
 
     `leave_out`: kinds not made.
@@ -141,9 +141,9 @@ class RunFacts:
     extra: dict[str, bytes] = field(default_factory=dict)
 
 
-def make_run(root: Path, facts: RunFacts | None = None) -> RunDir:
+def make_run(root: Path, facts: RunParts | None = None) -> RunDir:
     """A run folder with every artifact that an export looks at."""
-    facts = facts or RunFacts()
+    facts = facts or RunParts()
     run = RunDir(root)
     root.mkdir(parents=True)
     config = run_config()

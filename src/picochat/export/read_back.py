@@ -1,10 +1,10 @@
 """What a stranger's machine makes of an exported folder: a program of its own, with transformers
 and none of our classes.
 
-`python -m picochat.release.read_back FOLDER WORK` loads FOLDER with the Auto classes in float32,
+`python -m picochat.export.read_back FOLDER WORK` loads FOLDER with the Auto classes in float32,
 answers the questions in WORK/questions.json, and writes WORK/logits.npy and WORK/answers.json. It
 runs apart because it must see nothing but the folder, and because transformers need not be
-importable where picochat is. Judges nothing: release/parity.py does.
+importable where picochat is. Judges nothing: export/parity.py does.
 """
 
 from __future__ import annotations

@@ -8,17 +8,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from picochat.config import RunConfig
-from picochat.core.errors import BadInput
 from picochat.core.journal import read_journal
-from picochat.core.publish import publish
 from picochat.core.records import read_json, write_json
-from picochat.release.report import html_page, markdown_page
-from picochat.release.summary import claims, observed, stage_speed, write_summary
-from picochat.release.summary import rendered as render
-from picochat.rundir import RunDir
-from tests.builders import change, make_config, make_rows_facts, make_scores_facts
-from tests.run_builder import make_run
+from picochat.report.sections import html_page, markdown_page
+from picochat.report.summary import stage_speed
+from picochat.run.folder import RunDir
+from tests.builders import make_config, make_rows_facts, make_scores_facts
+from tests.run_builder import claims_of, make_run, observed_of, rendered_of
 
 NOTHING: dict[str, list[dict[str, Any]]] = {"base": [], "sft": []}
 
@@ -26,10 +22,6 @@ NOTHING: dict[str, list[dict[str, Any]]] = {"base": [], "sft": []}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return make_run(tmp_path_factory.mktemp("runs") / "run")
-
-
-def rendered(run: RunDir) -> dict[str, bytes]:
-    return render(run, observed(run))
 
 
 def numbers_in(value: object) -> list[float]:
@@ -41,7 +33,7 @@ def numbers_in(value: object) -> list[float]:
 
 
 def test_the_verdict_comes_first(run: RunDir) -> None:
-    pages = rendered(run)
+    pages = rendered_of(run)
     assert pages["summary.md"].decode().splitlines()[0] == "# h100-100m: approved"
     html = pages["report.html"].decode()
     assert html.index("</span> h100-100m: approved</h1>") < html.index("<h2")
@@ -50,7 +42,7 @@ def test_the_verdict_comes_first(run: RunDir) -> None:
 
 def test_a_blocked_run_says_so_first_and_names_rule_value_bound_and_remedy(tmp_path: Path) -> None:
     blocked = make_run(tmp_path / "run", facts={"rows": make_rows_facts(shared_items=2)})
-    pages = rendered(blocked)
+    pages = rendered_of(blocked)
     text = pages["summary.md"].decode()
     assert text.startswith("# h100-100m: blocked\n\nThe release gate blocked this model")
     assert "\n1. mend what preflight.md names" in text
@@ -62,8 +54,8 @@ def test_a_blocked_run_says_so_first_and_names_rule_value_bound_and_remedy(tmp_p
 
 
 def test_the_same_run_gives_the_same_bytes(run: RunDir) -> None:
-    assert rendered(run) == rendered(run)
-    for name, data in rendered(run).items():
+    assert rendered_of(run) == rendered_of(run)
+    for name, data in rendered_of(run).items():
         assert (run.place("summary") / name).read_bytes() == data
 
 
@@ -73,20 +65,20 @@ def test_equal_work_claims_the_same_whatever_clock_and_machine_said(
     other = make_run(tmp_path / "elsewhere")
     write_json(other.machine, {**read_json(other.machine), "cpu": "another processor"})
     (other.place("base") / "metrics.jsonl").write_text("")
-    assert claims(other) == claims(run)
-    assert observed(other) != observed(run)
+    assert claims_of(other) == claims_of(run)
+    assert observed_of(other) != observed_of(run)
     assert run.artifact("summary").digest == other.artifact("summary").digest
 
 
 def test_claims_state_no_clock_no_machine_and_no_path(run: RunDir) -> None:
-    text = json.dumps(claims(run))
+    text = json.dumps(claims_of(run))
     for word in ("processor", "tokens_per_second", "hours", str(run.root), "H100 80GB"):
         assert word not in text
 
 
 def test_each_score_of_the_page_is_the_facts_score(run: RunDir) -> None:
-    scores = claims(run)["scores"]
-    page = rendered(run)["summary.md"].decode()
+    scores = claims_of(run)["scores"]
+    page = rendered_of(run)["summary.md"].decode()
     for skill, score in scores["skills"].items():
         clean = score["clean"]
         assert clean["count"] > 0
@@ -103,7 +95,7 @@ def test_a_changed_fact_changes_every_page(tmp_path: Path, run: RunDir) -> None:
         scored_checkpoint=run.artifact("sft").digest, ngram_bits_per_byte=1.61
     )
     other = make_run(tmp_path / "run", facts={"scores": stated})
-    before, after = rendered(run), rendered(other)
+    before, after = rendered_of(run), rendered_of(other)
     for name in ("summary.json", "summary.md", "report.html", "loss.svg"):
         assert before[name] != after[name], name
 
@@ -111,7 +103,7 @@ def test_a_changed_fact_changes_every_page(tmp_path: Path, run: RunDir) -> None:
 def test_unmeasured_facts_are_never_shown_as_numbers(tmp_path: Path) -> None:
     stated = make_scores_facts(ngram_bits_per_byte=None, base_bits_per_byte=None)
     run = make_run(tmp_path / "run", facts={"scores": stated})
-    page = rendered(run)["summary.md"].decode()
+    page = rendered_of(run)["summary.md"].decode()
     assert (
         "bits per byte: base model not measured, after SFT 1.0800, 5-gram model not measured"
         in page
@@ -121,7 +113,7 @@ def test_unmeasured_facts_are_never_shown_as_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("until", ["corpus", "shards", "preflight", "base", "scores"])
 def test_an_unfinished_run_is_summed_up_as_unfinished(tmp_path: Path, until: str) -> None:
     run = make_run(tmp_path / "run", until=until)
-    pages = rendered(run)
+    pages = rendered_of(run)
     assert pages["summary.md"].decode().splitlines()[0] == "# h100-100m: unfinished"
     assert json.loads(pages["summary.json"])["verdict"]["findings"] == []
 
@@ -156,7 +148,7 @@ class Strict(HTMLParser):
 
 def test_the_page_is_whole_and_neither_runs_nor_fetches_anything(run: RunDir) -> None:
     parser = Strict()
-    html = rendered(run)["report.html"].decode()
+    html = rendered_of(run)["report.html"].decode()
     parser.feed(html)
     assert parser.open == []
     assert parser.forbidden == []
@@ -164,8 +156,8 @@ def test_the_page_is_whole_and_neither_runs_nor_fetches_anything(run: RunDir) ->
 
 
 def test_what_a_model_wrote_is_shown_and_not_interpreted(run: RunDir) -> None:
-    assert "<script>alert(1)</script>" in json.dumps(claims(run)["replies"])
-    pages = rendered(run)
+    assert "<script>alert(1)</script>" in json.dumps(claims_of(run)["replies"])
+    pages = rendered_of(run)
     assert b"<script>" not in pages["report.html"]
     assert b"&lt;script&gt;alert(1)" in pages["report.html"]
     assert b"<script>" not in pages["summary.md"]
@@ -173,7 +165,7 @@ def test_what_a_model_wrote_is_shown_and_not_interpreted(run: RunDir) -> None:
 
 
 def test_replies_are_sampled_from_every_skill_failing_first(run: RunDir) -> None:
-    replies = claims(run)["replies"]
+    replies = claims_of(run)["replies"]
     assert {reply["skill"] for reply in replies} == {
         "identity",
         "refusal",
@@ -193,13 +185,13 @@ def test_replies_are_sampled_from_every_skill_failing_first(run: RunDir) -> None
 
 
 def test_charts_are_svg_with_the_baseline_in(run: RunDir) -> None:
-    pages = rendered(run)
+    pages = rendered_of(run)
     loss = pages["loss.svg"].decode()
     ElementTree.fromstring(loss)
     ElementTree.fromstring(pages["gate.svg"].decode())
     assert "5-gram model 1.700" in loss
     assert "held-out text" in loss
-    assert pages["gate.svg"].decode().count("<circle") == len(claims(run)["verdict"]["findings"])
+    assert pages["gate.svg"].decode().count("<circle") == len(claims_of(run)["verdict"]["findings"])
 
 
 def test_time_is_tokens_over_measured_speed() -> None:
@@ -220,9 +212,9 @@ def test_cost_needs_a_price(tmp_path: Path) -> None:
     priced = make_run(
         tmp_path / "priced", until="sft", config=make_config(gate={"gpu_hour_usd": 3.0})
     )
-    seen = observed(priced)
+    seen = observed_of(priced)
     assert seen["usd"] == pytest.approx(3.0 * seen["hours"])
-    assert observed(make_run(tmp_path / "free", until="sft"))["usd"] is None
+    assert observed_of(make_run(tmp_path / "free", until="sft"))["usd"] is None
 
 
 def test_time_is_the_clock_of_each_stage_and_at_least_its_steps(tmp_path: Path) -> None:
@@ -235,9 +227,9 @@ def test_time_is_the_clock_of_each_stage_and_at_least_its_steps(tmp_path: Path) 
         {"stage": "sft", "seconds": 7200.0},
     ]
     run.timings.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    spent = {row["stage"]: row["hours"] for row in observed(run)["hours_of"]}
+    spent = {row["stage"]: row["hours"] for row in observed_of(run)["hours_of"]}
     assert spent == {"tokenizer": 0.01, "base": steps.hours, "sft": 2.0}
-    assert observed(run)["hours"] == pytest.approx(sum(spent.values()))
+    assert observed_of(run)["hours"] == pytest.approx(sum(spent.values()))
 
 
 def test_pages_stay_as_they_were_when_a_later_command_changes_the_runs_records(
@@ -246,22 +238,13 @@ def test_pages_stay_as_they_were_when_a_later_command_changes_the_runs_records(
     run = make_run(tmp_path / "run")
     write_json(run.machine, {**read_json(run.machine), "cpu": "another processor"})
     run.timings.write_text(json.dumps({"stage": "gate", "seconds": 5.0}) + "\n")
-    again = render(run, read_json(run.place("summary") / "observed.json"))
+    again = rendered_of(run, read_json(run.place("summary") / "observed.json"))
     for name, data in again.items():
         assert (run.place("summary") / name).read_bytes() == data
 
 
-def test_another_configuration_than_the_runs_is_refused(tmp_path: Path, run: RunDir) -> None:
-    other: RunConfig = change(make_config(), seed=7)
-    with (
-        pytest.raises(BadInput, match="another configuration"),
-        publish(tmp_path / "s", "summary", "key", {}) as draft,
-    ):
-        write_summary(run, other, draft)
-
-
 def test_pages_come_from_the_claims_that_they_are_given(run: RunDir) -> None:
-    claimed, seen = claims(run), observed(run)
+    claimed, seen = claims_of(run), observed_of(run)
     forged = copy.deepcopy(claimed)
     forged["verdict"]["status"] = "blocked"
     assert markdown_page(forged, seen).startswith("# h100-100m: blocked")

@@ -9,54 +9,39 @@ null, never a guess.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
-from picochat.config import ResolvedConfig, RunConfig
 from picochat.core.charts import thin
-from picochat.core.errors import BadInput
 from picochat.core.journal import read_journal
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Draft
 from picochat.core.records import (
     Record,
-    canonical_json,
-    parse_record,
     plain,
     pretty_json,
+    read_json,
     read_jsonl,
     read_record,
     write_atomic,
     write_json,
 )
-from picochat.evals.eval_records import EvaluatedRow
+from picochat.evals.eval_records import read_replies
 from picochat.evals.scores import Judged, judge
-from picochat.gate.evidence import PreflightReport
-from picochat.gate.measures import JUDGED_SKILLS
-from picochat.gate.render import WORST_FIRST
-from picochat.release.curves import gate_chart, loss_chart
-from picochat.release.evidence import provenance_of
-from picochat.release.report import html_page, markdown_page
-from picochat.rundir import (
-    PLACES,
-    ConversationsFacts,
-    CorpusFacts,
+from picochat.facts import (
     FindingRecord,
     GateFacts,
-    HonestyFacts,
-    HostFacts,
-    ParityFacts,
-    PracticeFacts,
     PreflightFacts,
-    RowsFacts,
-    RunDir,
+    PreflightReport,
+    RunFacts,
     ScoresFacts,
-    ShardsFacts,
-    TokenizerFacts,
-    TrainFacts,
-    facts_of,
 )
+from picochat.gate.measures import JUDGED_SKILLS
+from picochat.gate.render import WORST_FIRST
+from picochat.report.curves import gate_chart, loss_chart
+from picochat.report.sections import html_page, markdown_page
 from picochat.skills.rows import EvalRow, read_published_rows
 
 SUMMARY_SCHEMA_VERSION = 2
@@ -64,7 +49,7 @@ SAMPLED_REPLIES = 4  # of each skill, half of them failing where there are any
 SHOWN_HITS = 20
 SHOWN_SPEEDS = 200
 PARTS_OF_SFT = ("SFT",)  # of the forecast; every other part belongs to the base stage
-F = TypeVar("F", bound=Record)
+WITHOUT_CLAIMS = ("summary", "host")  # itself, and what holds observations alone
 
 
 class StageSpeed(Record):
@@ -75,35 +60,29 @@ class StageSpeed(Record):
     mfu: float | None
 
 
-def write_summary(run: RunDir, config: RunConfig, draft: Draft) -> None:
-    """The claims, what was observed, and the pages and charts of both. Raises BadInput where
-    run.json differs.
+def write_summary(facts: RunFacts, timings: Path, machine: Path, draft: Draft) -> None:
+    """Write the claims, what was observed, and the pages and charts of both.
 
-    What clock and machine said is kept in observed.json, because run.json's neighbours (machine
-    record, timings) go on changing with every later command, and the pages must be the same when
-    they are rendered again.
+    timings, machine: timings.jsonl and machine.json of the run folder. They go on changing with
+    every later command, so what they said is kept in observed.json: the pages must be the same
+    when they are rendered again.
     """
-    if canonical_json(config) != canonical_json(_config(run)):
-        raise BadInput(
-            f"{run.config} states another configuration than this run has",
-            fix="choose another --out-dir",
-        )
-    seen = observed(run)
+    seen = observed(facts, timings, machine)
     write_json(draft.observation("observed.json"), seen)
-    for name, data in rendered(run, seen).items():
+    for name, data in rendered(facts, seen).items():
         path = (
             draft.observation(name) if name in ("summary.md", "report.html") else draft.path(name)
         )
         write_atomic(path, data)
 
 
-def rendered(run: RunDir, seen: dict[str, Any]) -> dict[str, bytes]:
+def rendered(facts: RunFacts, seen: dict[str, Any]) -> dict[str, bytes]:
     """Every page and chart of the summary, by name.
 
-    The same run folder and observations give the same bytes.
+    The same artifacts and observations give the same bytes.
     """
-    claimed = claims(run)
-    curves = {stage: read_journal(run.place(stage) / "curve.jsonl") for stage in ("base", "sft")}
+    claimed = claims(facts)
+    curves = {stage: _journal(facts, stage, "curve.jsonl") for stage in ("base", "sft")}
     loss, gate = loss_chart(claimed, curves["base"]), gate_chart(claimed)
     return {
         "summary.json": pretty_json(claimed),
@@ -114,49 +93,55 @@ def rendered(run: RunDir, seen: dict[str, Any]) -> dict[str, bytes]:
     }
 
 
-def claims(run: RunDir) -> dict[str, Any]:
-    """What the run claims: verdict, model, data, training, skills, contamination, a sample of
-    replies, digests.
-    """
-    config = _config(run)
-    scores = _facts(run, "scores", ScoresFacts)
+def _journal(facts: RunFacts, kind: str, name: str) -> list[dict[str, Any]]:
+    """The rows of an artifact's journal; none where there is no such artifact."""
+    return read_journal(facts.artifacts[kind].path(name)) if kind in facts.artifacts else []
+
+
+def claims(facts: RunFacts) -> dict[str, Any]:
+    """What the run claims: verdict, model, data, training, skills, contamination, replies."""
+    config = facts.config
     claimed = {
         "schema_version": SUMMARY_SCHEMA_VERSION,
         "scale": config.scale,
         "seed": config.seed,
         "profile": config.gate.profile,
-        "verdict": _verdict(_facts(run, "gate", GateFacts)),
-        "preflight": _preflight(_facts(run, "preflight", PreflightFacts)),
+        "verdict": _verdict(facts.gate),
+        "preflight": _preflight(facts.preflight),
         "model": {**plain(config.model), "vocab_size": config.tokenizer.vocab_size},
-        "data": _data(run),
-        "training": {stage: _facts(run, stage, TrainFacts) for stage in ("base", "sft")},
-        "held_out_curve": _held_out_curve(run),
-        "scores": scores,
-        "skills": list(_skills_in_order(scores)),
-        "contamination": _contamination(run),
-        "export": _facts(run, "parity", ParityFacts),
-        "replies": sample_replies(run),
+        "data": {
+            "corpus": facts.corpus,
+            "practice": facts.practice,
+            "provenance": {item.label: asdict(item) for item in provenance_of(facts)},
+            "rows": facts.rows,
+            "tokenizer": facts.tokenizer,
+            "shards": facts.shards,
+            "conversations": facts.conversations,
+        },
+        "training": {"base": facts.base, "sft": facts.sft},
+        "held_out_curve": _held_out_curve(facts),
+        "scores": facts.scores,
+        "skills": list(_skills_in_order(facts.scores)),
+        "contamination": _contamination(facts),
+        "export": facts.parity,
+        "replies": sample_replies(facts),
         "artifacts": {
-            place.kind: run.artifact(place.kind).digest
-            for place in PLACES
-            if _counts(run, place.kind)
+            kind: artifact.digest
+            for kind, artifact in facts.artifacts.items()
+            if kind not in WITHOUT_CLAIMS
         },
     }
     return plain(claimed)
 
 
-def observed(run: RunDir) -> dict[str, Any]:
+def observed(facts: RunFacts, timings: Path, machine: Path) -> dict[str, Any]:
     """What clock and machine said: time, speed, cost, host. Not part of any claim."""
-    config = _config(run)
-    metrics = {stage: read_journal(run.place(stage) / "metrics.jsonl") for stage in ("base", "sft")}
+    metrics = {stage: _journal(facts, stage, "metrics.jsonl") for stage in ("base", "sft")}
     speeds = {stage: stage_speed(rows) for stage, rows in metrics.items()}
-    hours_of = _stage_hours(run, speeds)
-    hours, price = sum(hours_of.values()) if hours_of else None, config.gate.gpu_hour_usd
-    host, preflight = run.place("host") / "host.json", run.place("preflight") / "preflight.json"
-    report = (
-        read_record(PreflightReport, preflight, "preflight report") if preflight.exists() else None
-    )
-    forecast = _forecast(report)
+    hours_of = _stage_hours(facts, timings, speeds)
+    hours = sum(hours_of.values()) if hours_of else None
+    price = facts.config.gate.gpu_hour_usd
+    forecast = _forecast(facts.preflight_report)
     seen = {
         "stages": speeds,
         "speeds": {stage: thin(_speeds(rows), SHOWN_SPEEDS) for stage, rows in metrics.items()},
@@ -173,12 +158,10 @@ def observed(run: RunDir) -> dict[str, Any]:
         "usd": hours * price if hours is not None and price is not None else None,
         "gpu_hour_usd": price,
         "machine": (
-            read_record(MachineRecord, run.machine, "machine record")
-            if run.machine.exists()
-            else None
+            read_record(MachineRecord, machine, "machine record") if machine.exists() else None
         ),
-        "host": read_record(HostFacts, host, "host measurements") if host.exists() else None,
-        "preflight": report,
+        "host": facts.host,
+        "preflight": facts.preflight_report,
     }
     return plain(seen)
 
@@ -203,21 +186,15 @@ def _speeds(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
     ]
 
 
-def _stage_hours(run: RunDir, speeds: dict[str, StageSpeed | None]) -> dict[str, float]:
-    """Hours of each stage that this run folder made, by the clock; of a resumed stage at least its
-    steps.
-    """
-    hours: dict[str, float] = {}
-    for row in read_journal(run.timings):
-        hours[row["stage"]] = row["seconds"] / 3600
+def _stage_hours(
+    facts: RunFacts, timings: Path, speeds: dict[str, StageSpeed | None]
+) -> dict[str, float]:
+    """Hours of each stage by the clock, as last made; of a resumed stage at least its steps."""
+    hours = {row["stage"]: row["seconds"] / 3600 for row in read_journal(timings)}
     for stage, speed in speeds.items():
         if speed is not None:
             hours[stage] = max(hours.get(stage, 0.0), speed.hours)
-    return {
-        place.kind: hours[place.kind]
-        for place in PLACES
-        if place.kind in hours and place.kind != "summary"
-    }
+    return {kind: hours[kind] for kind in facts.artifacts if kind in hours and kind != "summary"}
 
 
 def stage_speed(rows: list[dict[str, Any]]) -> StageSpeed | None:
@@ -247,21 +224,19 @@ def stage_speed(rows: list[dict[str, Any]]) -> StageSpeed | None:
     return StageSpeed(hours=seconds / 3600, tokens_per_second=tokens / seconds, mfu=mfu)
 
 
-def sample_replies(run: RunDir) -> list[dict[str, Any]]:
+def sample_replies(facts: RunFacts) -> list[dict[str, Any]]:
     """Some eval replies of each skill for reading, failing ones first: those whose ids have the
     smallest SHA-256.
 
     A hash knows nothing of replies, so the choice follows neither from how good they are nor from
     who trained the model.
     """
-    if not run.has("scores") or not run.has("rows"):
+    if "scores" not in facts.artifacts or "rows" not in facts.artifacts:
         return []
-    rows = {
-        row.id: row for row in read_published_rows(run.artifact("rows").path("eval.jsonl"), EvalRow)
-    }
+    evals = read_published_rows(facts.artifacts["rows"].path("eval.jsonl"), EvalRow)
+    rows = {row.id: row for row in evals}
     chosen: dict[tuple[str, bool], list[Judged]] = {}
-    for number, value in read_jsonl(run.artifact("scores").path("replies.jsonl"), "replies"):
-        asked = parse_record(EvaluatedRow, value, f"replies.jsonl, line {number}")
+    for asked in read_replies(facts.artifacts["scores"].place):
         if asked.set == "eval" and asked.id in rows:
             judged = judge(rows[asked.id], asked)
             kept = chosen.setdefault((asked.skill, judged.passed), [])
@@ -281,19 +256,6 @@ def _shown_reply(judged: Judged) -> dict[str, Any]:
         "base_passed": judged.base_passed,
         "reason": judged.reason,
     }
-
-
-def _config(run: RunDir) -> RunConfig:
-    return read_record(ResolvedConfig, run.config, "configuration").config
-
-
-def _facts(run: RunDir, kind: str, model: type[F]) -> F | None:
-    return facts_of(run.artifact(kind), model) if run.has(kind) else None
-
-
-def _counts(run: RunDir, kind: str) -> bool:
-    """The summary does not speak of itself, and the host artifact holds observations alone."""
-    return run.has(kind) and kind not in ("summary", "host")
 
 
 def _verdict(gate: GateFacts | None) -> dict[str, Any]:
@@ -323,24 +285,11 @@ def _names(findings: list[FindingRecord], status: str) -> list[str]:
     return [finding.name for finding in findings if finding.status == status]
 
 
-def _data(run: RunDir) -> dict[str, Any]:
-    return {
-        "corpus": _facts(run, "corpus", CorpusFacts),
-        "practice": _facts(run, "practice", PracticeFacts),
-        "provenance": {item.label: asdict(item) for item in provenance_of(run)},
-        "rows": _facts(run, "rows", RowsFacts),
-        "tokenizer": _facts(run, "tokenizer", TokenizerFacts),
-        "shards": _facts(run, "shards", ShardsFacts),
-        "conversations": _facts(run, "conversations", ConversationsFacts),
-    }
-
-
-def _held_out_curve(run: RunDir) -> list[dict[str, float]]:
-    rows = read_journal(run.place("base") / "curve.jsonl")
+def _held_out_curve(facts: RunFacts) -> list[dict[str, float]]:
     keys = ("step", "tokens", "held_out_bits_per_byte")
     return [
         {key: row[key] for key in keys}
-        for row in rows
+        for row in _journal(facts, "base", "curve.jsonl")
         if row.get("held_out_bits_per_byte") is not None
     ]
 
@@ -352,18 +301,38 @@ def _skills_in_order(scores: ScoresFacts | None) -> list[str]:
     )
 
 
-def _contamination(run: RunDir) -> dict[str, Any] | None:
-    """The scan's counts, and the first of its hits with their coordinates; all of them are in
-    honesty/hits.jsonl.
-    """
-    honesty = _facts(run, "honesty", HonestyFacts)
+def _contamination(facts: RunFacts) -> dict[str, Any] | None:
+    """The scan's counts and its first hits with coordinates; honesty/hits.jsonl has all of them."""
+    honesty = facts.honesty
     if honesty is None:
         return None
     counts = plain(honesty.model_dump(exclude={"dirty_eval_rows", "dirty_external_rows"}))
-    found = run.place("honesty") / "hits.jsonl"
-    hits = (
-        list(islice((value for _, value in read_jsonl(found, "hits")), SHOWN_HITS))
-        if found.exists()
-        else []
-    )
+    rows = read_jsonl(facts.artifacts["honesty"].path("hits.jsonl"), "hits")
+    hits = [value for _, value in islice(rows, SHOWN_HITS)]
     return {**counts, "dirty_eval_rows": len(honesty.dirty_eval_rows), "hits": hits}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where one imported source came from, by its import report. None: the report does not say."""
+
+    label: str
+    dataset: str | None
+    config: str | None
+    revision: str | None
+
+
+def provenance_of(facts: RunFacts) -> tuple[Provenance, ...]:
+    """Where each imported source came from: one for each import report of the corpus, by label."""
+    if "corpus" not in facts.artifacts:
+        return ()
+    reports = sorted(facts.artifacts["corpus"].path("import_reports").glob("*.json"))
+    return tuple(_stated_by(path.stem, read_json(path, "import report")) for path in reports)
+
+
+def _stated_by(label: str, report: dict[str, object]) -> Provenance:
+    def text(key: str) -> str | None:
+        value = report.get(key)
+        return value if isinstance(value, str) and value else None
+
+    return Provenance(label, text("dataset"), text("config_name"), text("revision"))

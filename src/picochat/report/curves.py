@@ -25,8 +25,8 @@ from picochat.core.charts import (
     thin,
     verdict_table,
 )
+from picochat.facts import FindingRecord
 from picochat.gate.render import counts_text, measured_text, worst_first
-from picochat.rundir import FindingRecord
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -1,0 +1,106 @@
+"""The paths of one run folder, and whether it is one.
+
+Every path in a run folder is joined here, from the rows of `graph.py`. Publishing artifacts is
+`core/publish.py`; making them is `runner.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from picochat.core.errors import BadInput, WrongUsage
+from picochat.core.publish import MANIFEST, Artifact, open_artifact
+from picochat.core.records import write_atomic
+from picochat.run.graph import ARTIFACTS, FRONT_PAGES, spec_of
+
+
+class RunDir:
+    """The paths of one run folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "run.json"
+        self.machine = root / "machine.json"
+        self.timings = root / "timings.jsonl"
+        self.lock = root / ".lock"
+        self.track = root / "track"
+
+    def place(self, kind: str) -> Path:
+        return self.root / spec_of(kind).folder
+
+    def has(self, kind: str) -> bool:
+        return (self.place(kind) / MANIFEST).exists()
+
+    def artifact(self, kind: str) -> Artifact:
+        """The published artifact, or BadInput that names the command that makes it."""
+        return open_artifact(
+            self.place(kind), kind, made_by=f"picochat run tiny --out-dir {self.root} ... makes it"
+        )
+
+    def artifacts(self) -> dict[str, Artifact]:
+        """Every published artifact, by kind. Raises BadInput for a manifest that cannot be read."""
+        return {spec.kind: self.artifact(spec.kind) for spec in ARTIFACTS if self.has(spec.kind)}
+
+    def metrics(self, stage: Literal["base", "sft"]) -> Path:
+        """The live journal of a stage in training; when it is done, the published copy."""
+        live = self.place(stage).with_name("checkpoint.work") / "metrics.jsonl"
+        return live if live.exists() else self.place(stage) / "metrics.jsonl"
+
+    def require_own(self) -> None:
+        """Raises WrongUsage where a run would replace files that no run has written."""
+        if self.config.exists():
+            return
+        folders = (spec.folder.split("/")[0] for spec in ARTIFACTS)
+        ours = dict.fromkeys(
+            (*folders, *(page.name for page in FRONT_PAGES), self.machine.name, self.timings.name)
+        )
+        taken = [name for name in ours if (self.root / name).exists()]
+        if taken:
+            raise WrongUsage(
+                f"{self.root} is no run folder (it has no run.json) and holds what a run would"
+                f" replace: {', '.join(taken)}",
+                fix="choose another --out-dir, or move these away",
+            )
+
+    def place_around(self, path: Path) -> Path | None:
+        """The artifact's folder that `path` is or lies in; None elsewhere.
+
+        A file added there would differ from the manifest.
+        """
+        places = (self.root / spec.folder for spec in ARTIFACTS)
+        return next(
+            (place for place in places if path.resolve().is_relative_to(place.resolve())), None
+        )
+
+    def write_front_pages(self) -> None:
+        """Copy the files that people look for into the run folder itself."""
+        for page in FRONT_PAGES:
+            if self.has(page.kind):
+                write_atomic(
+                    self.root / page.name, (self.place(page.kind) / page.file).read_bytes()
+                )
+
+
+def run_of(checkpoint: Path) -> RunDir | None:
+    """The run folder that a checkpoint path such as RUN/sft/checkpoint lies in, or None."""
+    root = checkpoint.resolve().parent.parent
+    return RunDir(root) if (root / "run.json").exists() else None
+
+
+def require_run(root: Path) -> RunDir:
+    """The run at `root`, or BadInput where no run was started there."""
+    if root.is_file():
+        raise BadInput(
+            f"{root} is a file, not a run folder", fix="name the --out-dir of a `picochat run tiny`"
+        )
+    if not root.is_dir():
+        raise BadInput(
+            f"run folder {root} does not exist", fix="picochat run tiny --out-dir ... makes one"
+        )
+    if not (root / "run.json").exists():
+        raise BadInput(
+            f"{root} is not a run folder: it has no run.json",
+            fix="name the --out-dir of a `picochat run tiny`",
+        )
+    return RunDir(root)

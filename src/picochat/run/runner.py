@@ -1,0 +1,313 @@
+"""Runs the graph: builds each artifact in order, reuses what stands, resumes what was begun.
+
+An artifact stands where its settings, inputs and version are the ones that are wanted. Otherwise
+its stage runs and takes up its own unfinished work, and an older artifact is set aside, never
+overwritten. Artifacts marked `shared` lie in the cache and are linked into each run: the
+preflight, the dry run and the full run of one pack tokenize once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from picochat.config import ResolvedConfig, RunConfig, flatten
+from picochat.core.errors import BadInput
+from picochat.core.journal import Journal
+from picochat.core.machine import cache_folder, machine_record, process_count
+from picochat.core.progress import duration, say
+from picochat.core.publish import (
+    MANIFEST,
+    Artifact,
+    adopt,
+    artifact_key,
+    exclusive,
+    find_artifact,
+    find_whole_artifact,
+    open_artifact,
+    open_workspace,
+    publish,
+    take_back,
+)
+from picochat.core.records import read_record, write_json
+from picochat.data.benchmarks.resolve import resolve_benchmarks
+from picochat.data.pack import LoadedPack
+from picochat.facts import GateReport, PreflightReport
+from picochat.gate.render import gate_lines, preflight_lines
+from picochat.run.folder import RunDir
+from picochat.run.graph import ARTIFACTS, ArtifactSpec, read_facts, spec_of
+from picochat.run.request import RunRequest, check_request, open_request
+from picochat.run.workers import call_all, follow
+
+MOST_REASONS = 4
+SHOWN_PAGES = (("summary", "summary.md"), ("report", "report.html"), ("gate", "gate.md"))
+NOTHING_TRAINED = (
+    "nothing was trained. Fix what blocks, or pass --train-anyway to train without a chance of"
+    " approval"
+)
+
+
+@dataclass(frozen=True)
+class RunVerdict:
+    """What to print, and the exit code: 3 where the preflight or the gate blocked."""
+
+    lines: list[str]
+    exit_code: int
+
+
+def run_pack(request: RunRequest) -> RunVerdict:
+    """Run a pack at a scale: the preflight, and everything after it unless it blocks.
+
+    Of several processes the first one does this; the others take part in the stages that all
+    compute together, and return no lines.
+    """
+    if process_count() == 1:
+        return _run_pack(request)
+    from picochat.train.ranks import join_ranks
+
+    with join_ranks() as ranks:
+        return _run_pack(request) if ranks.leads else RunVerdict([], follow(ranks))
+
+
+def _run_pack(request: RunRequest) -> RunVerdict:
+    run, resolved, pack = open_request(request)
+    check_request(request.scale, resolved.config)
+    changes = changed_settings(run, resolved.config)
+    built = run_stages(run, resolved, pack, last="preflight", changes=changes)
+    preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")
+    blocked, page = preflight.status == "blocked", run.root / "preflight.md"
+    if request.preflight_only:
+        lines = [*preflight_lines(preflight), f"preflight {preflight.status}: {page}"]
+        return RunVerdict(lines, 3 if blocked else 0)
+    if blocked and not request.train_anyway:
+        return RunVerdict([*preflight_lines(preflight), f"preflight blocked: {NOTHING_TRAINED}"], 3)
+    say(f"preflight {preflight.status}: {page}")
+    run_stages(run, resolved, pack, last=ARTIFACTS[-1].kind, changes=changes, mentioned=built)
+    gate = read_record(GateReport, run.place("gate") / "gate.json")
+    where = [f"{name}: {run.root / file}" for name, file in SHOWN_PAGES]
+    return RunVerdict(
+        [*gate_lines(gate), *where, f"release gate: {gate.status}"],
+        3 if gate.status == "blocked" else 0,
+    )
+
+
+def run_stages(
+    run: RunDir,
+    resolved: ResolvedConfig,
+    pack: LoadedPack,
+    *,
+    last: str,
+    changes: Mapping[str, str] | None = None,
+    mentioned: Collection[str] = (),
+) -> dict[str, Artifact]:
+    """Build or reuse every artifact up to `last`, in the order of the graph. Returns them by kind.
+
+    Holds the lock of the run folder meanwhile.
+    changes: of the settings, as `changed_settings` gives them, to say why an artifact is built
+    again. mentioned: kinds whose reuse was printed already.
+    """
+    run.require_own()
+    run.root.mkdir(parents=True, exist_ok=True)
+    built: dict[str, Artifact] = {}
+    with exclusive(run.lock, f"run folder {run.root}"):
+        write_json(run.config, resolved)
+        write_json(run.machine, machine_record())
+        timings = Journal(run.timings)
+        for spec in ARTIFACTS:
+            started = time.monotonic()
+            artifact, reused = _build(spec, run, resolved.config, pack, built, changes or {})
+            built[spec.kind] = artifact
+            seconds = time.monotonic() - started
+            if not reused:
+                say(f"built {spec.kind} {artifact.digest[:12]} in {duration(seconds)}")
+                timings.append({"stage": spec.kind, "seconds": seconds, "time": time.time()})
+            elif spec.kind not in mentioned:
+                say(f"reused {spec.kind} {artifact.digest[:12]}")
+            run.write_front_pages()
+            if spec.kind == last:
+                break
+    return built
+
+
+def _build(
+    spec: ArtifactSpec,
+    run: RunDir,
+    config: RunConfig,
+    pack: LoadedPack,
+    built: Mapping[str, Artifact],
+    changes: Mapping[str, str],
+) -> tuple[Artifact, bool]:
+    """(artifact, whether it already stood).
+
+    What stands there and was made from something else is set aside, which is printed.
+    """
+    made_from = {kind: built[kind] for kind in spec.inputs}
+    arguments = _arguments(spec, run, config, pack, made_from)
+    inputs, key = _inputs_and_key(spec, config, pack, made_from, arguments)
+    place = run.place(spec.kind)
+    standing = find_artifact(place, spec.kind, key)
+    if standing is not None:
+        return standing, True
+    if (reason := why_again(spec, place, inputs, changes)) is not None:
+        say(
+            f"{place} was made from something else ({reason}): it is set aside as"
+            f" {place.name}.superseded-N"
+        )
+    if (former := take_back(place, spec.kind, key)) is not None:
+        say(f"taking back the {spec.kind} of before, which was set aside")
+        return former, True
+    if not spec.shared:
+        return _publish(spec, place, key, inputs, arguments), False
+    artifact, reused = _build_shared(spec, key, inputs, arguments)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return adopt(artifact, place), reused
+
+
+def _publish(
+    spec: ArtifactSpec, place: Path, key: str, inputs: dict[str, str], arguments: dict[str, Any]
+) -> Artifact:
+    say(f"building {spec.kind}")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with publish(place, spec.kind, key, inputs) as draft:
+        if spec.by_all and process_count() > 1:
+            call_all(spec.kind, arguments, draft)
+        spec.make(**arguments, draft=draft)
+    assert draft.artifact is not None
+    return draft.artifact
+
+
+# ---- what decides whether an artifact still stands -----------------------------------------------
+
+
+def changed_settings(run: RunDir, config: RunConfig) -> dict[str, str]:
+    """Settings that differ from the last command in this folder: key -> `key old -> new`.
+
+    Empty where none is on record. The section `host` changes no result and is left out.
+    """
+    try:
+        former = flatten(read_record(ResolvedConfig, run.config).config)
+    except BadInput:  # no run yet, or one of another version
+        return {}
+    return {
+        key: f"{key} {former[key]} -> {value}"
+        for key, value in flatten(config).items()
+        if key in former and former[key] != value and not key.startswith("host.")
+    }
+
+
+def why_again(
+    spec: ArtifactSpec, place: Path, inputs: Mapping[str, str], changes: Mapping[str, str]
+) -> str | None:
+    """Why the artifact at `place` is not the one that is wanted; None where none stands."""
+    if not (place / MANIFEST).exists():
+        return None
+    former = open_artifact(place, spec.kind).manifest.inputs
+    reasons = [f"another {name}" for name, digest in inputs.items() if former.get(name) != digest]
+    read = set(spec.settings) - {"host"}
+    reasons += [
+        change
+        for key, change in changes.items()
+        if key.split(".")[0] in read or ("facts" in read and key != "scale")
+    ]
+    return ", ".join(reasons[:MOST_REASONS]) or "other settings, or built by another version"
+
+
+def _arguments(
+    spec: ArtifactSpec,
+    run: RunDir,
+    config: RunConfig,
+    pack: LoadedPack,
+    made_from: Mapping[str, Artifact],
+) -> dict[str, Any]:
+    """What the stage's function is called with, but for the draft: see ArtifactSpec."""
+    given = {"pack": pack, "track": run.track, "timings": run.timings, "machine": run.machine}
+    arguments: dict[str, Any] = {} if "facts" in spec.settings else dict(made_from)
+    for name in spec.settings:
+        if name == "facts":
+            arguments[name] = read_facts(config, made_from)
+        elif name == "gpu_hour_usd":
+            arguments[name] = config.gate.gpu_hour_usd
+        elif name == "benchmark_files":
+            arguments[name] = resolve_benchmarks(config.external)
+        else:
+            arguments[name] = given[name] if name in given else getattr(config, name)
+    return arguments
+
+
+def _inputs_and_key(
+    spec: ArtifactSpec,
+    config: RunConfig,
+    pack: LoadedPack,
+    made_from: Mapping[str, Artifact],
+    arguments: Mapping[str, Any],
+) -> tuple[dict[str, str], str]:
+    """(digests of what the artifact is made from, the key that decides whether one stands).
+
+    How many processes, how often to save, what an hour costs and where files lie change no result,
+    so the key leaves them out.
+    """
+    inputs = {kind: artifact.digest for kind, artifact in made_from.items()}
+    keyed: dict[str, object] = {}
+    for name in spec.settings:
+        if name == "facts":
+            keyed["config"] = config.model_dump(mode="json", exclude={"host"})
+        elif name == "pack":
+            # Two stages read a pack: one its rows, the other its text. New rows must not build the
+            # corpus again, nor new text the rows.
+            inputs[name] = pack.rows_digest() if spec.kind == "rows" else pack.content_digest()
+            keyed[name] = str(pack.path.resolve()) if spec.kind == "corpus" else None
+        elif name == "benchmark_files":
+            # A file with other bytes, or one that was not to be had before, is another benchmark.
+            if name in arguments:
+                keyed[name] = arguments[name].digest()
+        elif name not in ("host", "gpu_hour_usd", "track", "timings", "machine"):
+            value = getattr(config, name)
+            keyed[name] = value if isinstance(value, int) else value.model_dump(mode="json")
+    return inputs, artifact_key(keyed, inputs, spec.version)
+
+
+# ---- the cache -----------------------------------------------------------------------------------
+
+
+def shared_corpus(config: RunConfig, pack: LoadedPack) -> Artifact:
+    """The corpus of a pack in the cache, built now where it is not there.
+
+    A run with these settings finds it.
+    """
+    spec = spec_of("corpus")
+    inputs, key = _inputs_and_key(spec, config, pack, {}, {})
+    arguments = {"pack": pack, "data": config.data, "host": config.host}
+    return _build_shared(spec, key, inputs, arguments)[0]
+
+
+def shared_workspace(request: RunRequest, kind: str) -> Path:
+    """Where the shared stage `kind` of this run looks for work that other machines may have done.
+
+    The inputs of the stage must stand in the run folder; BadInput names the one that is missing.
+    """
+    run, resolved, pack = open_request(request)
+    spec = spec_of(kind)
+    assert spec.shared, f"{kind} lies in the run folder alone"
+    made_from = {name: run.artifact(name) for name in spec.inputs}
+    _, key = _inputs_and_key(spec, resolved.config, pack, made_from, {})
+    return open_workspace(shared_place(kind, key), key)
+
+
+def _build_shared(
+    spec: ArtifactSpec, key: str, inputs: dict[str, str], arguments: dict[str, Any]
+) -> tuple[Artifact, bool]:
+    """(the artifact in the cache, whether it already stood)."""
+    shared = shared_place(spec.kind, key)
+    with exclusive(shared.with_suffix(".lock"), f"the shared {spec.kind}", wait=True):
+        standing = find_whole_artifact(shared, spec.kind, key)
+        if standing is not None:
+            return standing, True
+        return _publish(spec, shared, key, inputs, arguments), False
+
+
+def shared_place(kind: str, key: str) -> Path:
+    """Where the cache keeps a shared artifact."""
+    return cache_folder() / kind / key[:32]

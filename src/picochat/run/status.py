@@ -1,0 +1,45 @@
+"""Where a run stands, for `picochat run status`: one line an artifact, then what to do next."""
+
+from __future__ import annotations
+
+import time
+from shlex import quote
+
+from picochat.core.journal import read_journal
+from picochat.run.folder import RunDir
+from picochat.run.graph import ARTIFACTS
+from picochat.train.pace import standing_words
+
+
+def status_lines(run: RunDir) -> list[str]:
+    """One line an artifact: built, stale, begun or missing; then the command that goes on.
+
+    Built names the digest. An artifact is stale where an input that it was made from is no longer
+    there. Of a stage in training, the line has its progress.
+    """
+    lines: list[str] = []
+    standing: dict[str, str] = {}
+    for spec in ARTIFACTS:
+        kind, place = spec.kind, run.place(spec.kind)
+        if run.has(kind):
+            artifact = run.artifact(kind)
+            others = [
+                name
+                for name in spec.inputs
+                if artifact.manifest.inputs.get(name) != standing.get(name)
+            ]
+            why = f" (made from another {', '.join(others)})" if others else ""
+            state = "stale" if others else "built"
+            lines.append(f"{kind:14} {state}    {artifact.digest[:12]}  {place}{why}")
+            standing[kind] = "" if others else artifact.digest
+        elif place.with_name(f"{place.name}.work").exists():
+            rows = read_journal(run.metrics(kind)) if kind in ("base", "sft") else []
+            lines.append(f"{kind:14} begun    {standing_words(rows, time.time())}".rstrip())
+        else:
+            lines.append(f"{kind:14} missing")
+    if all(standing.get(spec.kind) for spec in ARTIFACTS):
+        return [*lines, f"next: picochat run show --run-dir {quote(str(run.root))}"]
+    return [
+        *lines,
+        f"next: the same `picochat run tiny --out-dir {quote(str(run.root))} ...` goes on",
+    ]

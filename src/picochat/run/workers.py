@@ -1,0 +1,107 @@
+"""What the other processes of a run do: torchrun starts several, the first one runs everything.
+
+The first process calls the others for the stages that all compute together (`by_all` in the
+graph). They take part until the stage ends, publish nothing and print nothing but their errors.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from picochat.core.errors import BadInput, HonestNo, Interrupted, PicochatError, Problem
+from picochat.core.progress import say
+from picochat.core.publish import Artifact, Draft, open_artifact
+from picochat.run.graph import spec_of
+
+if TYPE_CHECKING:
+    from picochat.train.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the first process tells the others to take part in: a stage, what its function is given,
+    and its workspace.
+    """
+
+    kind: str
+    arguments: dict[str, Any]
+    workspace: Path
+
+
+def call_all(kind: str, arguments: dict[str, Any], draft: Draft) -> None:
+    """Let the other processes begin this stage as well.
+
+    Raises BadInput that names what one of them does not see.
+    """
+    from picochat.train.ranks import current_ranks
+
+    ranks = current_ranks()
+    seen = {
+        name: replace(value, place=value.place.resolve()) if isinstance(value, Artifact) else value
+        for name, value in arguments.items()
+    }
+    with ranks.together():
+        ranks.call(Call(kind, seen, draft.workspace.resolve()))
+        problems = [problem for problem in ranks.from_all(None) if problem is not None]
+    if problems:
+        raise BadInput(
+            f"not every process sees what the stage {kind} needs",
+            problems=problems,
+            fix="put --out-dir on a disk that all machines see under the same path",
+        )
+
+
+def follow(ranks: Ranks) -> int:
+    """What a process does that is not the first: it takes part in each stage that it is called to,
+    until that one ends.
+    """
+    from picochat.train.ranks import LostProcess, signals_ignored
+
+    try:
+        with signals_ignored(), ranks.together():
+            while (call := ranks.listen()) is not None:
+                assert isinstance(call, Call)
+                _take_part(call, ranks)
+    except LostProcess:
+        return 1  # the first process, or torchrun in its place, says which one
+    return 0
+
+
+def _take_part(call: Call, ranks: Ranks) -> None:
+    from picochat.train.ranks import LostProcess
+
+    problem = unseen(call, ranks)
+    if any(found is not None for found in ranks.from_all(problem)):
+        return
+    with tempfile.TemporaryDirectory() as own:
+        try:
+            spec_of(call.kind).make(**call.arguments, draft=Draft(Path(own), call.workspace))
+        except (Interrupted, HonestNo):
+            pass  # all processes stop for it at the same step, and the first one says so
+        except PicochatError as error:
+            if not isinstance(error, LostProcess):
+                say(f"process {ranks.rank} on {platform.node()}:")
+            raise
+
+
+def unseen(call: Call, ranks: Ranks) -> Problem | None:
+    """Why this process cannot take part: an artifact or the workspace that is not there, or is
+    another one.
+    """
+    artifacts = [value for value in call.arguments.values() if isinstance(value, Artifact)]
+    try:
+        for artifact in artifacts:
+            if open_artifact(artifact.place, artifact.kind).digest != artifact.digest:
+                return Problem(
+                    f"process {ranks.rank} on {platform.node()}: {artifact.place} is another"
+                    f" {artifact.kind}"
+                )
+    except PicochatError as error:
+        return Problem(f"process {ranks.rank} on {platform.node()}: {error.what}")
+    if not (call.workspace / "key").exists():
+        return Problem(f"process {ranks.rank} on {platform.node()}: {call.workspace} is missing")
+    return None
