@@ -1,17 +1,22 @@
-# picochat: make demo | test | check | bench.  Each makes .venv first where it is missing or out of date.
+# picochat: make demo | test | check | docs | bench | stats | clean
+# All but help and clean make .venv first, where it is missing or older than what it is made from.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: demo test check docs bench clean
+.PHONY: help demo test check docs bench stats clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    text becomes a chat model with a verdict, on this CPU, in minutes (result: demo/out)"
-	@echo "make test    the tests"
-	@echo "make check   lint, types, import contracts, generated docs"
+	@echo "make demo    train a small chat model on this CPU, with a verdict, in minutes (result: demo/out)"
+	@echo "make test    run the tests"
+	@echo "make check   check format, lint, import contracts, generated pages and types"
 	@echo "make docs    write the generated pages under docs/ again"
-	@echo "make bench   the quick form of every benchmark"
+	@echo "make bench   run the quick form of every benchmark"
+	@echo "make stats   count the source, and trace what a step, an import and a run go through"
+	@echo "make clean   remove .venv and demo/out"
+	@echo ""
+	@echo "PYTHON=python3.12 chooses the interpreter that .venv is made with."
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "picochat needs Python 3.10 or newer; try: make PYTHON=python3.11")'
@@ -38,6 +43,9 @@ docs: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python demo/fetch_corpus.py demo/out/source
 	for script in bench/*.py; do $(BIN)/python $$script --quick || exit 1; done
+
+stats: $(STAMP)
+	$(BIN)/python bench/stats.py
 
 clean:
 	rm -rf .venv demo/out

@@ -29,15 +29,15 @@ SOFT = Strictness("skill_release", softened=True)
 
 def row(number: float | None, **changes: object) -> Row:
     made = Row(
-        "row",
-        "a number",
-        "units",
-        lambda _: number,
-        at_least(10),
-        at_least(5),
-        RELEASE,
-        "why",
-        "do this",
+        name="row",
+        reading="a number",
+        unit="units",
+        measure=lambda _: number,
+        warn=at_least(10),
+        block=at_least(5),
+        severity=RELEASE,
+        why="why",
+        fix="do this",
     )
     return replace(made, **changes)  # type: ignore[arg-type]
 

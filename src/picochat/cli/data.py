@@ -238,7 +238,7 @@ def honesty(
     from picochat.config import resolve
     from picochat.core.records import pretty_json, require_writable
     from picochat.data.pack import load_pack
-    from picochat.gate.contamination import benchmark_items, scan_pack, write_reports
+    from picochat.gate.pack_scan import benchmark_items, scan_pack, write_reports
     from picochat.gate.render import print_verdict
     from picochat.scales import find_scale
 

@@ -74,7 +74,7 @@ def measured() -> Bound:
 
 
 def shown_number(number: float) -> str:
-    """A measured number for people: counts whole, large ones as `2.16B`, the rest with four digits."""
+    """A measured number for people: whole counts, `2.16B` for large ones, else four digits."""
     if abs(number) >= 1e6:
         return quantity(number)
     if float(number).is_integer():

@@ -64,11 +64,11 @@ class Row:
     reading: str
     unit: str
     measure: Callable[[RunFacts], float | None]
-    warn: Bound | None
-    block: Bound | None
     severity: Severities
     why: str
     fix: str
+    warn: Bound | None = None
+    block: Bound | None = None
     detail: Callable[[RunFacts], str] | None = None
     applies: Callable[[RunFacts], bool] | None = None
     on_host: bool = False

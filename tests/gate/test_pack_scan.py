@@ -9,7 +9,7 @@ import pytest
 from picochat.core.errors import BadInput
 from picochat.core.records import read_json, read_jsonl
 from picochat.data.pack import load_pack
-from picochat.gate.contamination import contamination_findings, scan_pack, write_reports
+from picochat.gate.pack_scan import contamination_findings, scan_pack, write_reports
 from picochat.honesty.items import scan_item
 from picochat.scales import find_scale
 from tests.builders import make_honesty_facts

@@ -13,28 +13,31 @@ from picochat.gate.release import RULES
 
 HEAD = """# Checks and rules
 
-Made from the tables in `src/picochat/gate/preflight.py` and `release.py` by `make docs`; do not edit.
+Made from the tables in `src/picochat/gate/preflight.py` and `release.py` by `make docs`; do not
+edit.
 
-A profile says what a run claims: `research` nothing, `first_release` identity, refusal and choice, `skill_release` all five
-skills and the token budget. The last three columns give the strongest thing a missed block bound may do in each profile
-(off: the row is not judged there). A missed warn bound warns. A number that is missing is unmeasured and never a pass. Rows
-with one name make one finding, the worst of them. Why it is so: `decisions/0009-what-blocks-and-when.md`.
+A profile says what a run claims: `research` nothing, `first_release` identity, refusal and
+choice, `skill_release` all five skills and the token budget. The last three columns give the
+strongest thing a missed block bound may do in each profile (off: the row is not judged there). A
+missed warn bound warns. A number that is missing is unmeasured and never a pass. Rows with one
+name make one finding, the worst of them. Why it is so: `decisions/0009-what-blocks-and-when.md`.
 """
 
 PREFLIGHT = """
 ## Preflight: before a GPU-minute is spent
 
-Ends in ready, warn or blocked; `picochat run tiny` exits 3 where it is blocked. In a release profile bounds block when the
-run is long (5,000 base steps or more); in a short run they warn. Rows marked *always* block in every profile and length,
-because without them the run means nothing. Rows marked *host* depend on the machine and stay out of digests. Missing
-evidence blocks a long run of a release profile.
+Ends in ready, warn or blocked; `picochat run tiny` exits 3 where it is blocked. In a release
+profile bounds block when the run is long (5,000 base steps or more); in a short run they warn.
+Rows marked *always* block in every profile and length, because without them the run means
+nothing. Rows marked *host* depend on the machine and stay out of digests. Missing evidence blocks
+a long run of a release profile.
 """
 
 RELEASE = """
 ## Release gate: after the last evaluation
 
-Ends in approved, warn or blocked; `picochat run tiny` exits 3 where it is blocked. It is not softened for short runs: in a
-release profile missed bounds and missing evidence block.
+Ends in approved, warn or blocked; `picochat run tiny` exits 3 where it is blocked. It is not
+softened for short runs: in a release profile missed bounds and missing evidence block.
 """
 
 COLUMNS = (
