@@ -1,5 +1,4 @@
-"""How far replies drift where numbers are rounded otherwise: the figures behind the bounds of
-release/ask.py.
+"""How far replies drift where numbers are rounded otherwise: the bounds of release/ask.py.
 
     python bench/ask.py [--run demo/out/runs/tiny-wiki-v1] [--rows 200] [--quick]
 
@@ -52,8 +51,9 @@ ROUNDINGS: tuple[tuple[str, dict[str, object]], ...] = (
 
 @dataclass(frozen=True)
 class Drift:
-    """What was found of one model's replies. gaps: of replies that differ; None: no near tie up to
-    the limit.
+    """What was found of one model's replies.
+
+    gaps: of replies that differ; None: no near tie up to the limit.
     """
 
     asked: int
@@ -138,9 +138,7 @@ def _runner(
 
 
 def _as_chat(item: EvaluatedRow) -> EvaluatedRow:
-    """The base model's reply in the place of the chat model's, so that both are compared by the
-    same lines.
-    """
+    """The base model's reply in the place of the chat model's, to be compared by the same code."""
     return item.model_copy(
         update={"reply": item.base_reply, "log_likelihoods": item.base_log_likelihoods}
     )

@@ -65,7 +65,7 @@ class Memorization(Record):
 
 
 class ScoresMeasured(Record):
-    """What only the models can give: held-out bits per byte of base, chat model and 5-gram model."""
+    """Held-out bits per byte of base, chat model and 5-gram model, which need the models."""
 
     base_bits_per_byte: float | None
     sft_bits_per_byte: float | None

@@ -1,4 +1,4 @@
-"""Replies of a model to rows: greedy text in batches, and for choices the likelihood of each option.
+"""Replies of a model to rows: greedy text in batches, and for choices the likeliest option.
 
 Scores nothing (evals/scores.py does). Rows of similar length are asked together, and a batch gives
 the replies of one row at a time. A choice is the candidate reply with the largest mean

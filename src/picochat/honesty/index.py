@@ -80,7 +80,7 @@ class Key:
         """The words at which a head begins."""
         hashes = sums.all(self.words)
         slots = _slots(hashes, self.seen_bits)
-        # The table costs one look-up a word; the binary search is left for the few places that pass.
+        # The table costs one look-up a word; a binary search is left for the few places that pass.
         places = np.flatnonzero(self.seen.take(slots >> 3) & BITS.take(slots & 7))
         found = hashes[places]
         nearest = np.minimum(np.searchsorted(self.heads, found), len(self.heads) - 1)

@@ -55,8 +55,9 @@ SPLIT_PATTERN = (
 BYTES = 256
 LEAST_MERGE_COUNT = 2  # a pair that stands once in the sample is no pattern
 ROUND_VOCAB_TO = 64  # sizes offered as a remedy: matrices of such widths are fast everywhere
-# Stands for bos inside tiktoken, so that one call encodes many documents: a call for each costs about
-# a fifth of the speed (docs/decisions/0005). A text that holds the mark is encoded by itself, so no text can forge a bos.
+# Stands for bos inside tiktoken, so that one call encodes many documents: a call for each costs
+# about a fifth of the speed (docs/decisions/0005). A text that holds the mark is encoded by itself,
+# so no text can forge a bos.
 DOCUMENT_MARK = "\x00<|document|>\x00"
 # From about a million blanks in a row the regular expression of tiktoken overflows its stack and
 # panics.
