@@ -1,5 +1,4 @@
-"""How far replies drift where numbers are rounded otherwise: the figures behind the bounds of
-release/ask.py.
+"""How far replies drift where numbers are rounded otherwise: the bounds of release/ask.py.
 
     python bench/ask.py [--run demo/out/runs/tiny-wiki-v1] [--rows 200] [--quick]
 
@@ -27,10 +26,10 @@ from harness.figures import figure, table
 
 from picochat.config import EvalConfig, ResolvedConfig, RuntimeConfig
 from picochat.core.records import read_record
-from picochat.evals.record import Asked
-from picochat.evals.replies import Said, ask_all, row_prompt
-from picochat.evals.report import questions, read_asked
-from picochat.evals.retrace import Speaker, gap_along
+from picochat.evals.compare_answers import ModelRunner, greedy_gap
+from picochat.evals.eval_records import EvaluatedRow, read_replies
+from picochat.evals.evaluate import questions
+from picochat.evals.replies import Generation, ask_all, row_prompt
 from picochat.evals.scores import judge
 from picochat.model.compute import DTYPES, apply_settings
 from picochat.model.weights import load_model
@@ -52,8 +51,9 @@ ROUNDINGS: tuple[tuple[str, dict[str, object]], ...] = (
 
 @dataclass(frozen=True)
 class Drift:
-    """What was found of one model's replies. gaps: of replies that differ; None: no near tie up to
-    the limit.
+    """What was found of one model's replies.
+
+    gaps: of replies that differ; None: no near tie up to the limit.
     """
 
     asked: int
@@ -74,7 +74,7 @@ def main() -> None:
     config = read_record(ResolvedConfig, run.config, "configuration").config
     tokenizer = Tokenizer.load(run.place("tokenizer") / "tokenizer.json")
     rows = {row.id: row for _, row in questions(run.artifact("rows"), None)}
-    sample = _sample(read_asked(run.artifact("scores")), 20 if flags.quick else flags.rows)
+    sample = _sample(read_replies(run.place("scores")), 20 if flags.quick else flags.rows)
     found: list[tuple[str, Drift]] = []
     for name, changes in ROUNDINGS:
         runtime = config.runtime.model_copy(update={**changes, "compile": False})
@@ -82,21 +82,19 @@ def main() -> None:
             continue
         apply_settings(runtime)
         for kind in ("sft", "base"):
-            speaker = _speaker(run, kind, tokenizer, config.evals.max_new_tokens, runtime)
+            runner = _runner(run, kind, tokenizer, config.evals.max_new_tokens, runtime)
             mine = (
                 sample
                 if kind == "sft"
                 else [_as_chat(item) for item in sample if item.base_reply is not None]
             )
-            found.append((f"{name}, {kind}", drift(speaker, mine, rows, config.evals.batch_rows)))
+            found.append((f"{name}, {kind}", drift(runner, mine, rows, config.evals.batch_rows)))
     invented = [item.model_copy(update={"reply": item.expected}) for item in _wrong(sample, rows)]
-    speaker = replace(
-        _speaker(run, "sft", tokenizer, config.evals.max_new_tokens, config.runtime),
+    runner = replace(
+        _runner(run, "sft", tokenizer, config.evals.max_new_tokens, config.runtime),
         limit_nats=LIMIT_NATS["coarse"],
     )
-    found.append(
-        ("right answers invented", drift(speaker, invented, rows, config.evals.batch_rows))
-    )
+    found.append(("right answers invented", drift(runner, invented, rows, config.evals.batch_rows)))
     head = (
         "rounding",
         "asked",
@@ -124,7 +122,7 @@ def main() -> None:
         figure("ask_largest_gap", gap, None, "nats", None, rounding=name, seconds=seconds, **more)
 
 
-def _sample(asked: list[Asked], count: int) -> list[Asked]:
+def _sample(asked: list[EvaluatedRow], count: int) -> list[EvaluatedRow]:
     pool: dict[str, list[str]] = {}
     for item in asked:
         pool.setdefault(item.skill if item.set == "eval" else item.set, []).append(item.id)
@@ -132,23 +130,21 @@ def _sample(asked: list[Asked], count: int) -> list[Asked]:
     return [item for item in asked if item.id in chosen]
 
 
-def _speaker(
+def _runner(
     run: RunDir, kind: str, tokenizer: Tokenizer, max_new_tokens: int, runtime: RuntimeConfig
-) -> Speaker:
+) -> ModelRunner:
     model, _ = load_model(run.place(kind), runtime.device)
-    return Speaker(model, tokenizer, max_new_tokens, 1.0, DTYPES[runtime.precision])
+    return ModelRunner(model, tokenizer, max_new_tokens, 1.0, DTYPES[runtime.precision])
 
 
-def _as_chat(item: Asked) -> Asked:
-    """The base model's reply in the place of the chat model's, so that both are compared by the
-    same lines.
-    """
+def _as_chat(item: EvaluatedRow) -> EvaluatedRow:
+    """The base model's reply in the place of the chat model's, to be compared by the same code."""
     return item.model_copy(
         update={"reply": item.base_reply, "log_likelihoods": item.base_log_likelihoods}
     )
 
 
-def _wrong(sample: list[Asked], rows: dict[str, EvalRow]) -> Iterator[Asked]:
+def _wrong(sample: list[EvaluatedRow], rows: dict[str, EvalRow]) -> Iterator[EvaluatedRow]:
     for item in sample:
         if (
             item.set == "eval"
@@ -160,26 +156,26 @@ def _wrong(sample: list[Asked], rows: dict[str, EvalRow]) -> Iterator[Asked]:
 
 
 def drift(
-    speaker: Speaker, sample: list[Asked], rows: dict[str, EvalRow], batch_rows: int
+    runner: ModelRunner, sample: list[EvaluatedRow], rows: dict[str, EvalRow], batch_rows: int
 ) -> Drift:
     """One model asked the sample again."""
     config = EvalConfig(
-        max_new_tokens=speaker.max_new_tokens, batch_rows=min(BATCH_ROWS, batch_rows)
+        max_new_tokens=runner.max_new_tokens, batch_rows=min(BATCH_ROWS, batch_rows)
     )
     started = time.monotonic()
     said = ask_all(
-        speaker.model,
+        runner.model,
         [rows[item.id] for item in sample],
-        speaker.tokenizer,
+        runner.tokenizer,
         config,
-        speaker.dtype,
+        runner.dtype,
         "asking",
     )
     seconds = time.monotonic() - started
     generated = [
         item for item in sample if item.log_likelihoods is None and said[item.id].text != item.reply
     ]
-    gaps = [gap_along(speaker, _prompt(speaker, rows[item.id]), item.reply) for item in generated]
+    gaps = [greedy_gap(runner, _prompt(runner, rows[item.id]), item.reply) for item in generated]
     differences = [0.0]
     for item in sample:
         differences += [
@@ -196,11 +192,11 @@ def drift(
     return Drift(len(sample), equal, gaps, max(differences), judged, seconds)
 
 
-def _prompt(speaker: Speaker, row: EvalRow) -> list[int]:
-    return row_prompt(row, speaker.tokenizer)[-(speaker.model.config.context - 1) :]
+def _prompt(runner: ModelRunner, row: EvalRow) -> list[int]:
+    return row_prompt(row, runner.tokenizer)[-(runner.model.config.context - 1) :]
 
 
-def _now(item: Asked, said: Said) -> Asked:
+def _now(item: EvaluatedRow, said: Generation) -> EvaluatedRow:
     return item.model_copy(update={"reply": said.text, "log_likelihoods": said.log_likelihoods})
 
 

@@ -1,8 +1,9 @@
-"""Text to ids: our encoder with threads against `tokenizers`' own batch encoders on the same cores;
-the ids must be equal.
+"""Text to ids: our encoder with threads against `tokenizers`' batch encoders on the same cores.
 
-    python bench/encode.py --source FOLDER --megabytes 100 [--cores 2] [--tokenizer tokenizer.json]
-    [--quick] (the peer, tokenizers, is a dependency of picochat: nothing to install)
+    python bench/encode.py --source FOLDER --megabytes 100
+        [--cores 2] [--tokenizer tokenizer.json] [--quick]
+
+The peer, tokenizers, is a dependency of picochat: nothing to install. The ids must be equal.
 
 The tokenizer is trained on the first 20 MB of the text, or given. Ours:
 `Tokenizer.encode_documents` (tiktoken, built from the same file) on batches of 500,000 characters,
@@ -187,7 +188,7 @@ def trained(texts: Sequence[str], vocab_size: int, folder: Path) -> Path:
 
 
 def batches(texts: Sequence[str], batch_chars: int) -> list[list[str]]:
-    """The texts in groups of at most `batch_chars` characters; a longer one is a group of its own."""
+    """The texts in groups of at most `batch_chars` characters; a longer one is its own group."""
     groups: list[list[str]] = [[]]
     chars = 0
     for text in texts:

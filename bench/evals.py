@@ -1,8 +1,7 @@
-"""Replies to the eval rows: in batches with a cache against one row at a time, without a cache and
-with one. On the CPU.
+"""Replies to the eval rows, on a CPU: batches with a cache against one row at a time.
 
-    python bench/evals.py [--run demo/out/runs/tiny-wiki-v1] [--scale tiny] [--rows 512] [--threads
-    1] [--quick]
+    python bench/evals.py [--run demo/out/runs/tiny-wiki-v1] [--scale tiny]
+        [--rows 512] [--threads 1] [--quick]
 
 `--run`: weights, tokenizer and rows of a finished run, whose replies end where that model ends
 them. Without one: new weights of the scale and a tokenizer trained on the SFT rows, whose replies
@@ -107,9 +106,7 @@ def opened(run: Path | None, scale: str, most: int) -> Task:
 
 
 def trained_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    """A small one: the rows alone hold too few pieces for the vocabulary of a scale, which the
-    model has all the same.
-    """
+    """A small one: the rows alone hold too few pieces for the vocabulary of a scale."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "tokenizer.json"
         place.write_bytes(train(texts, 1_024))

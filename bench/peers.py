@@ -43,7 +43,7 @@ from harness.text import find_documents, take_bytes
 from harness.turns import Runner
 
 from picochat.scales import find_scale
-from picochat.tokens.batches import rows_of_step
+from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.tokenizer import Tokenizer, train
 
 BENCH = Path(__file__).resolve().parent

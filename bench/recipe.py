@@ -29,7 +29,7 @@ from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, IGNORED_TARGET, initialise
 from picochat.run.request import parse_settings
 from picochat.scales import find_scale
-from picochat.tokens.batches import rows_of_step
+from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.tokenizer import Tokenizer, train
 from picochat.train.feed import Batch, HostFeed
 from picochat.train.held_out import HeldOut, summed_loss

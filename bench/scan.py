@@ -1,25 +1,27 @@
-"""The contamination scan: how much of what was planted it finds, what else it flags, how fast it is
-and in how much memory.
+"""The contamination scan: what it finds of planted rows, what else it flags, speed and memory.
 
-    python bench/scan.py --source FOLDER --evals-wheel FILE.whl [--megabytes 1000] [--rows 500]
-    [--no-peer] [--quick] pip download --no-deps evals==3.0.1.post1          # the rows of external
-    benchmarks: quartz, socialiqa, logiqa and others pip install 'datatrove==0.10.1' 'xxhash<4'
-    regex   # the peer; without it its figures are null
+    python bench/scan.py --source FOLDER --evals-wheel FILE.whl
+        [--megabytes 1000] [--rows 500] [--no-peer] [--quick]
+
+The rows of external benchmarks (quartz, socialiqa, logiqa and others):
+    pip download --no-deps evals==3.0.1.post1
+The peer; without it its figures are null:
+    pip install 'datatrove==0.10.1' 'xxhash<4' regex
 
 FOLDER holds parquet files with a text column (bench/harness/text.py says how so much text is made
 of it). Looked for are 700 eval rows of the five skills and, with the wheel, some 17,000 rows of 20
 to 100 words; 500 of them, half of each kind, are planted in ten disguises
 (bench/harness/disguises.py), each time in a document of its own of that text.
 
-Figures. `scan_recall_DISGUISE`: share of the planted rows that are reported dirty for that
+Figures. `scan_recall_DISGUISE`: share of the planted rows that are reported for that
 document. `scan_false_rows`: share of all rows that are flagged in documents where nothing was
 planted; each is shown, to be looked at. `scan_mb_per_second`: UTF-8 text over the scan's own
 processor time in one process, without reading the text, nothing planted; `..._planted` the same
 with all plantings; `scan_peak_mb`: the largest resident size of that process, and `of_a_tenth` the
 same with a tenth of the text. The peer, datatrove's n-gram filter at its default of 12, gets words
 by `str.split` instead of its default spaCy, whole rows as what it looks for, and the planted
-documents alone for its speed; it says only whether a document is dirty, so its recall counts any
-row.
+documents alone for its speed; it says only whether a document is contaminated, so its recall
+counts any row.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from harness.text import find_documents, take_bytes
 from picochat.config import HonestyConfig
 from picochat.honesty.index import Index, build_index
 from picochat.honesty.items import ScanItem, item_of_row, scan_item
-from picochat.honesty.texts import Tally, Text, scan_batch, scan_texts
+from picochat.honesty.scan_texts import Tally, Text, scan_batch, scan_texts
 from picochat.skills.mixture import make_rows
 from picochat.skills.task_rows import row_json
 
@@ -196,9 +198,7 @@ def user_text(row: dict[str, Any]) -> str:
 
 
 def plant(rows: Sequence[Row], count: int) -> list[Planting]:
-    """Half of them our own, as far as there are benchmark rows, each in every disguise that changes
-    it.
-    """
+    """`count` rows, each in every disguise that changes it; half of them are benchmark rows."""
     draw = random.Random("plant")
     own = [n for n, row in enumerate(rows) if row.item.benchmark is None]
     external = [n for n, row in enumerate(rows) if row.item.benchmark in PLANTED_KINDS]
@@ -238,9 +238,7 @@ def texts(
 
 
 class Clock:
-    """The texts of a file, and the processor time that goes into reading them, so that it can be
-    taken off.
-    """
+    """The texts of a file, and the processor time of reading them, so that it can be taken off."""
 
     def __init__(self, file: Path, most_bytes: float) -> None:
         self.file, self.most_bytes, self.seconds = file, most_bytes, 0.0
@@ -314,7 +312,7 @@ def peak_mb() -> float:
 def recall(
     index: Index, documents: Sequence[tuple[str, str, Planting]], whole: Tally
 ) -> dict[str, list[bool]]:
-    """By disguise, for each planting whether its row is dirty in its document.
+    """By disguise, for each planting whether its row is found in its document.
 
     The scan of all text must have said the same.
     """
@@ -322,9 +320,9 @@ def recall(
     reported = set(whole.to_leave_out)
     for id, text, planting in documents:
         tally = scan_batch(index, "planted", [(id, text)])
-        assert bool(tally.dirty_documents) == (id in reported), id
-        found[planting.disguise].append(planting.row in tally.dirty_documents)
-        if planting.row not in tally.dirty_documents and planting.disguise in PROMISED:
+        assert bool(tally.texts_holding) == (id in reported), id
+        found[planting.disguise].append(planting.row in tally.texts_holding)
+        if planting.row not in tally.texts_holding and planting.disguise in PROMISED:
             say(
                 f"missed ({planting.disguise}): {index.items[planting.row].id}:"
                 f" {planting.text[:300]!r}"
@@ -389,7 +387,7 @@ def report_false_rows(
                     f"flagged in {id}: {hit.benchmark or hit.skill} {hit.row}, {hit.rule}:"
                     f" {hit.words}"
                 )
-            rows |= dict.fromkeys(found.dirty_documents, id)
+            rows |= dict.fromkeys(found.texts_holding, id)
     say(f"{len(rows)} of {len(index.items):,} rows were flagged in text where nothing was planted")
     figure(
         "scan_false_rows",
@@ -410,7 +408,7 @@ def peer_recall(
 ) -> tuple[dict[str, list[bool]], float]:
     """(by disguise whether the document of each planting is flagged, MB/s of one core)."""
     from datatrove.data import Document  # pyright: ignore[reportMissingImports]
-    from datatrove.pipeline.decont import NGramsDecontFilter  # pyright: ignore[reportMissingImports]
+    from datatrove.pipeline import decont  # pyright: ignore[reportMissingImports]
     from datatrove.utils.text import ngrams, simplify_text  # pyright: ignore[reportMissingImports]
 
     class Words:
@@ -423,7 +421,7 @@ def peer_recall(
     import datatrove.pipeline.decont.n_grams as module  # pyright: ignore[reportMissingImports]
 
     module.load_word_tokenizer = lambda _: Words()
-    peer = NGramsDecontFilter("unused")
+    peer = decont.NGramsDecontFilter("unused")
     looked_for: dict[int, str] = {}
     for row in rows:
         words = Words.word_tokenize(simplify_text(row.text, peer.config.norm_config))
@@ -440,8 +438,14 @@ def peer_recall(
     started = time.process_time()
     scan_texts(index, ((id, text) for id, text, _ in documents))
     ours = time.process_time() - started
-    figure("scan_mb_per_second_beside_peer", text_bytes / ours / 1e6, text_bytes / seconds / 1e6, "MB/s of one core", peak_mb(),
-           text_mb=round(text_bytes / 1e6, 1))  # fmt: skip
+    figure(
+        "scan_mb_per_second_beside_peer",
+        text_bytes / ours / 1e6,
+        text_bytes / seconds / 1e6,
+        "MB/s of one core",
+        peak_mb(),
+        text_mb=round(text_bytes / 1e6, 1),
+    )
     return found, text_bytes / seconds / 1e6
 
 

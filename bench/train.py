@@ -45,7 +45,7 @@ from picochat.core.journal import read_journal
 from picochat.model.centred import centre_
 from picochat.model.compute import Compute, open_compute, peak_flops
 from picochat.model.gpt import GPT, initialise
-from picochat.sanity.capacity import Stopwatch
+from picochat.sanity.host import Stopwatch
 from picochat.sanity.syncs import host_syncs
 from picochat.scales import find_scale
 from picochat.tokens.shards import TokenStream

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from picochat.config import RunConfig
 from picochat.core.records import Record
 from picochat.data.benchmarks.stage import BenchmarkItem
+from picochat.evals.eval_records import EvaluatedItem
 from picochat.evals.intervals import rate
-from picochat.evals.record import ExternalAsked
 from picochat.facts import (
     BenchmarkFacts,
     BenchmarksFacts,
@@ -166,10 +166,10 @@ def make_benchmark_items(
     ]
 
 
-def make_external_answers(items: list[BenchmarkItem], right: int) -> list[ExternalAsked]:
+def make_external_answers(items: list[BenchmarkItem], right: int) -> list[EvaluatedItem]:
     """The first `right` items answered right by the chat model, and none by the base model."""
     return [
-        ExternalAsked(
+        EvaluatedItem(
             id=item.id,
             benchmark=item.benchmark,
             log_likelihoods=[-1.0 if number < right else -9.0, -2.0, -3.0, -4.0],

@@ -20,7 +20,9 @@ from picochat.core.publish import Artifact, Draft, Manifest, publish
 from picochat.core.records import digest_bytes, pretty_json, read_record, write_json
 from picochat.data.benchmarks.resolve import resolve_benchmarks
 from picochat.data.pack import load_pack
-from picochat.evals.report import questions, read_asked, recompute_scores, report_page
+from picochat.evals.eval_records import read_replies
+from picochat.evals.evaluate import facts_from, questions
+from picochat.evals.scores import scores_page
 from picochat.gate.preflight import run_preflight
 from picochat.gate.release import run_gate
 from picochat.report.summary import rendered
@@ -145,12 +147,12 @@ def _made_again(
 
 def _scores(run: RunDir, artifacts: dict[str, Artifact]) -> dict[str, Any]:
     stated = _relinked(run, "scores", artifacts, None)
-    facts = recompute_scores(
-        stated, artifacts["rows"], artifacts["benchmarks"], artifacts["honesty"]
-    )
+    facts = facts_from(stated.place, artifacts)
     by_id = {row.id: row for _, row in questions(artifacts["rows"], None)}
     write_json(stated.path("report.json"), facts)
-    stated.path("report.md").write_text(report_page(facts, by_id, read_asked(stated)), "utf-8")
+    stated.path("report.md").write_text(
+        scores_page(facts, by_id, read_replies(stated.place)), "utf-8"
+    )
     return facts.model_dump(mode="json")
 
 

@@ -23,9 +23,9 @@ from picochat.core.machine import MachineRecord
 from picochat.core.publish import Artifact, Draft, publish
 from picochat.core.records import Record, canonical_json, read_record, write_json, write_jsonl
 from picochat.data.benchmarks.stage import BenchmarkSource
-from picochat.evals.external_scores import external_scores_of
-from picochat.evals.record import Asked, Measured, Memorization
-from picochat.evals.report import questions
+from picochat.evals.eval_records import EvaluatedRow, Memorization, ScoresMeasured
+from picochat.evals.evaluate import questions
+from picochat.evals.external import external_scores_of
 from picochat.evals.scores import scores_of
 from picochat.facts import RunFacts, ScoresFacts, TokenizerFacts
 from picochat.gate.preflight import run_preflight
@@ -147,7 +147,7 @@ def make_row_files() -> tuple[tuple[SftRow, ...], tuple[EvalRow, ...]]:
 
 
 @lru_cache
-def make_replies() -> tuple[Asked, ...]:
+def make_replies() -> tuple[EvaluatedRow, ...]:
     """What was said to every eval row and some SFT rows: the reference answer, but each tenth reply
     is a hostile text.
     """
@@ -160,12 +160,12 @@ def make_replies() -> tuple[Asked, ...]:
     )
 
 
-def _ask(kind: str, row: EvalRow, number: int) -> Asked:
+def _ask(kind: str, row: EvalRow, number: int) -> EvaluatedRow:
     fails = number % FAILING == 0 and row.answerable
     likelihoods = [
         -1.0 if (label == row.correct_choice) != fails else -2.0 for label in row.choice_labels
     ]
-    return Asked.model_validate(
+    return EvaluatedRow.model_validate(
         {
             "id": row.id,
             "set": kind,
@@ -214,7 +214,7 @@ def _fill_scores(draft: Draft, artifacts: dict[str, Artifact], facts: dict[str, 
     stated = facts.get("scores") or make_scores_facts()
     assert isinstance(stated, ScoresFacts)
     bits = ("base_bits_per_byte", "sft_bits_per_byte", "ngram_bits_per_byte")
-    measured = Measured.model_validate(
+    measured = ScoresMeasured.model_validate(
         {**{name: getattr(stated, name) for name in bits}, "ngram_train_tokens": 1_000}
     )
     memorized = [
@@ -282,6 +282,7 @@ def _fill_shards(kind: str, draft: Draft) -> None:
         draft.path(f"{split}-00000.bin").write_bytes(bytes(64))
         draft.path(f"{split}-00000.starts").write_bytes(bytes(8))
         write_json(draft.path(f"{split}-00000.json"), {"tokens": 32})
+    write_json(draft.path("measured.json"), {"practice_documents": 0, "practice_tokens": 0})
     write_json(draft.path("encoding.json"), {"documents": 2})
 
 

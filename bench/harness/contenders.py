@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from harness.turns import Speaker
+from harness.turns import StepReporter
 from picochat.config import ModelConfig
 
 IGNORED = -100
@@ -69,22 +69,22 @@ class Task:
 class Rows(Dataset[Tensor]):
     """The rows as int64 tensors of context + 1. Says when a step's first row is taken."""
 
-    def __init__(self, task: Task, speaker: Speaker | None) -> None:
-        self.rows, self.task, self.speaker = np.load(task.rows, mmap_mode="r"), task, speaker
+    def __init__(self, task: Task, reporter: StepReporter | None) -> None:
+        self.rows, self.task, self.reporter = np.load(task.rows, mmap_mode="r"), task, reporter
 
     def __len__(self) -> int:
         return self.task.steps * self.task.sequences
 
     def __getitem__(self, index: int) -> Tensor:
-        if self.speaker and index % self.task.sequences == 0:
-            self.speaker.step_begins()
+        if self.reporter and index % self.task.sequences == 0:
+            self.reporter.step_begins()
         return torch.from_numpy(self.rows[index % len(self.rows)].astype(np.int64))
 
 
 # ---- picochat ------------------------------------------------------------------------------------
 
 
-def picochat(task: Task, speaker: Speaker, *, optimizer: str, compiled: bool) -> Logits:
+def picochat(task: Task, reporter: StepReporter, *, optimizer: str, compiled: bool) -> Logits:
     """The public loop of picochat.train. All that touches it is here."""
     from picochat.config import HostConfig
     from picochat.model.centred import centre_
@@ -112,8 +112,8 @@ def picochat(task: Task, speaker: Speaker, *, optimizer: str, compiled: bool) ->
     model = GPT(config.model, task.vocab_size)
     initialise(model, task.seed)
     centre_(model)
-    speaker.say(parameters=parameters_of(model))
-    rows = Rows(task, speaker)
+    reporter.say(parameters=parameters_of(model))
+    rows = Rows(task, reporter)
 
     def batch_of(step: int) -> Batch:
         block = np.stack(
@@ -132,7 +132,7 @@ def picochat(task: Task, speaker: Speaker, *, optimizer: str, compiled: bool) ->
 # ---- Hugging Face Trainer ------------------------------------------------------------------------
 
 
-def trainer(task: Task, speaker: Speaker, *, compiled: bool) -> Logits:
+def trainer(task: Task, reporter: StepReporter, *, compiled: bool) -> Logits:
     """transformers.Trainer on Qwen3ForCausalLM: the nearest stock class, with a sequential
     residual.
     """
@@ -158,7 +158,7 @@ def trainer(task: Task, speaker: Speaker, *, compiled: bool) -> Logits:
             initializer_range=shape.init_std,
         )
     )
-    speaker.say(parameters=parameters_of(model))
+    reporter.say(parameters=parameters_of(model))
     recipe = task.recipe or Recipe(1e-3, "linear to 0")
     kind, extra = {
         "linear to 0": ("linear", None),
@@ -186,7 +186,7 @@ def trainer(task: Task, speaker: Speaker, *, compiled: bool) -> Logits:
             seed=task.seed,
         )
         transformers.Trainer(
-            model, arguments, train_dataset=Rows(task, speaker), data_collator=collate
+            model, arguments, train_dataset=Rows(task, reporter), data_collator=collate
         ).train()
     model.eval()
     return lambda ids_BT: model(input_ids=ids_BT).logits
@@ -202,7 +202,7 @@ def collate(rows: list[Tensor]) -> dict[str, Tensor]:
 # ---- litgpt --------------------------------------------------------------------------------------
 
 
-def litgpt(task: Task, speaker: Speaker, *, micro_batch: int | None) -> Logits:
+def litgpt(task: Task, reporter: StepReporter, *, micro_batch: int | None) -> Logits:
     """litgpt.pretrain.setup on its own model class.
 
     It compiles the model by itself. micro_batch None: a whole step at once.
@@ -237,7 +237,7 @@ def litgpt(task: Task, speaker: Speaker, *, micro_batch: int | None) -> Logits:
     )
     with torch.device("meta"):
         empty = GPT(config)
-    speaker.say(
+    reporter.say(
         parameters=parameters_of(empty) - task.vocab_size * shape.width
     )  # setup() ties head and embedding
     recipe = task.recipe or Recipe(1e-3, "cosine to 10%")
@@ -251,7 +251,7 @@ def litgpt(task: Task, speaker: Speaker, *, micro_batch: int | None) -> Logits:
             pass
 
         def train_dataloader(self) -> DataLoader[Tensor]:
-            return DataLoader(Rows(task, speaker), batch_size=rows_at_once)
+            return DataLoader(Rows(task, reporter), batch_size=rows_at_once)
 
         def val_dataloader(self) -> DataLoader[Tensor]:
             return DataLoader(Rows(task, None), batch_size=rows_at_once)
@@ -299,21 +299,21 @@ def litgpt(task: Task, speaker: Speaker, *, micro_batch: int | None) -> Logits:
 
 # ---- what they share -----------------------------------------------------------------------------
 
-CONTENDERS: dict[str, Callable[[Task, Speaker], Logits]] = {
-    "picochat": lambda task, speaker: picochat(task, speaker, optimizer="adamw", compiled=False),
-    "picochat-compiled": lambda task, speaker: picochat(
-        task, speaker, optimizer="adamw", compiled=True
+CONTENDERS: dict[str, Callable[[Task, StepReporter], Logits]] = {
+    "picochat": lambda task, reporter: picochat(task, reporter, optimizer="adamw", compiled=False),
+    "picochat-compiled": lambda task, reporter: picochat(
+        task, reporter, optimizer="adamw", compiled=True
     ),
-    "picochat-muon": lambda task, speaker: picochat(
-        task, speaker, optimizer="muon", compiled=False
+    "picochat-muon": lambda task, reporter: picochat(
+        task, reporter, optimizer="muon", compiled=False
     ),
-    "picochat-muon-compiled": lambda task, speaker: picochat(
-        task, speaker, optimizer="muon", compiled=True
+    "picochat-muon-compiled": lambda task, reporter: picochat(
+        task, reporter, optimizer="muon", compiled=True
     ),
-    "trainer": lambda task, speaker: trainer(task, speaker, compiled=False),
-    "trainer-compiled": lambda task, speaker: trainer(task, speaker, compiled=True),
-    "litgpt": lambda task, speaker: litgpt(task, speaker, micro_batch=None),
-    "litgpt-micro-4": lambda task, speaker: litgpt(task, speaker, micro_batch=4),
+    "trainer": lambda task, reporter: trainer(task, reporter, compiled=False),
+    "trainer-compiled": lambda task, reporter: trainer(task, reporter, compiled=True),
+    "litgpt": lambda task, reporter: litgpt(task, reporter, micro_batch=None),
+    "litgpt-micro-4": lambda task, reporter: litgpt(task, reporter, micro_batch=4),
 }
 
 
@@ -362,17 +362,17 @@ def read_task(place: Path) -> Task:
 
 def main() -> None:
     task = read_task(Path(sys.argv[1]))
-    speaker = Speaker(int(sys.argv[2]))
+    reporter = StepReporter(int(sys.argv[2]))
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(task.threads)
     started = time.monotonic()
-    logits_of = CONTENDERS[task.contender](task, speaker)
-    speaker.say(
+    logits_of = CONTENDERS[task.contender](task, reporter)
+    reporter.say(
         train_s=time.monotonic() - started,
         peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
     )
     if task.held is not None:
-        speaker.say(held_out_loss=held_out_loss(logits_of, task))
+        reporter.say(held_out_loss=held_out_loss(logits_of, task))
 
 
 if __name__ == "__main__":

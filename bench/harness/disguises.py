@@ -1,8 +1,8 @@
-"""Ten ways in which a row may stand in a text otherwise than it was written. The same seed gives
-the same text.
+"""Ten ways in which a row may stand in a text otherwise than it was written.
 
-A disguise returns None where it would change nothing: such a row would only show that an exact copy
-is found. `promised`: the scan says that it finds all of these; of the others it says how many.
+The same seed gives the same text. A disguise returns None where it would change nothing: such a row
+would only show that an exact copy is found. promised: the scan says that it finds all of these; of
+the others it says how many.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-PART_OF_WORDS = 26  # a row of so many words is planted as its middle half; half of a shorter one would fit many rows
+# A row of so many words is planted as its middle half; half of a shorter one would fit many rows.
+PART_OF_WORDS = 26
 PARAGRAPH = (
     "The committee met again in spring and agreed, after some hours, that nothing further could be"
     " done about it."
@@ -20,10 +21,41 @@ PARAGRAPH = (
 APART_WORDS = 30  # each half is then longer than a run that is a hit
 QUOTES = str.maketrans({"'": "\u2019", '"': "\u201d", "-": "\u2013"})
 SPACES = (" ", "  ", "\t", " \t ", "\u00a0", "\u2009", "\u3000")
-ENTITIES = {"&": ("&amp;", "&#38;"), "'": ("&#39;", "&apos;", "&#x27;"), '"': ("&quot;", "&#34;"), " ": ("&nbsp;", "&#160;", "&emsp;"),
-            "<": ("&lt;",), ">": ("&gt;",), "-": ("&ndash;", "&#8211;"), "?": ("&#63;", "&quest;"), ".": ("&#46;", "&period;"),
-            "\u00e9": ("&eacute;", "&#233;"), "\u00fc": ("&uuml;", "&#xfc;")}  # fmt: skip
-SYNONYMS = dict(pair.split(":") for pair in ["many:numerous", "big:large", "large:big", "small:little", "little:small", "fast:quick", "quick:fast", "slow:sluggish", "tell:inform", "say:state", "make:create", "give:provide", "get:obtain", "find:discover", "show:display", "use:employ", "need:require", "want:wish", "help:assist", "ask:enquire", "answer:reply", "begin:start", "start:begin", "end:finish", "buy:purchase", "choose:select", "pick:select", "keep:retain", "look:gaze", "think:believe", "know:understand", "see:observe", "put:place", "take:grab", "happen:occur", "happens:occurs", "increase:rise", "increases:rises", "decrease:fall", "decreases:falls", "more:additional", "right:correct", "correct:right", "wrong:incorrect", "easy:simple", "hard:difficult", "difficult:hard", "happy:glad", "sad:unhappy", "important:significant", "whole:entire", "often:frequently", "also:too", "very:extremely", "people:persons", "person:human", "children:kids", "man:gentleman", "woman:lady", "house:home", "car:automobile", "road:street", "city:town", "country:nation", "water:liquid", "money:cash", "job:occupation", "work:labour", "school:academy", "teacher:instructor", "student:pupil", "doctor:physician", "friend:companion", "question:query", "letters:characters", "letter:character", "word:term", "words:terms", "number:figure", "numbers:figures", "total:sum", "following:subsequent", "statement:claim", "conclusion:inference", "please:kindly", "write:note", "spell:orthograph", "backwards:reversed", "first:initial", "last:final", "only:solely", "which:what", "because:since", "while:whereas", "when:whenever", "between:amid", "about:regarding", "if:provided", "likely:probable", "will:shall", "can:may", "should:ought", "older:elder", "bigger:larger", "smaller:littler", "higher:taller", "lower:lesser", "hot:warm", "cold:chilly", "old:aged", "new:fresh", "good:fine", "bad:poor", "reveal:disclose", "hide:conceal", "private:personal", "name:title", "called:named", "made:built", "built:made", "live:dwell", "lives:dwells"])  # fmt: skip
+ENTITIES = {
+    "&": ("&amp;", "&#38;"),
+    "'": ("&#39;", "&apos;", "&#x27;"),
+    '"': ("&quot;", "&#34;"),
+    " ": ("&nbsp;", "&#160;", "&emsp;"),
+    "<": ("&lt;",),
+    ">": ("&gt;",),
+    "-": ("&ndash;", "&#8211;"),
+    "?": ("&#63;", "&quest;"),
+    ".": ("&#46;", "&period;"),
+    "\xe9": ("&eacute;", "&#233;"),
+    "\xfc": ("&uuml;", "&#xfc;"),
+}
+SYNONYM_PAIRS = (
+    "many:numerous big:large large:big small:little little:small fast:quick quick:fast "
+    "slow:sluggish tell:inform say:state make:create give:provide get:obtain find:discover "
+    "show:display use:employ need:require want:wish help:assist ask:enquire answer:reply "
+    "begin:start start:begin end:finish buy:purchase choose:select pick:select keep:retain "
+    "look:gaze think:believe know:understand see:observe put:place take:grab happen:occur "
+    "happens:occurs increase:rise increases:rises decrease:fall decreases:falls more:additional "
+    "right:correct correct:right wrong:incorrect easy:simple hard:difficult difficult:hard "
+    "happy:glad sad:unhappy important:significant whole:entire often:frequently also:too "
+    "very:extremely people:persons person:human children:kids man:gentleman woman:lady house:home "
+    "car:automobile road:street city:town country:nation water:liquid money:cash job:occupation "
+    "work:labour school:academy teacher:instructor student:pupil doctor:physician "
+    "friend:companion question:query letters:characters letter:character word:term words:terms "
+    "number:figure numbers:figures total:sum following:subsequent statement:claim "
+    "conclusion:inference please:kindly write:note spell:orthograph backwards:reversed "
+    "first:initial last:final only:solely which:what because:since while:whereas when:whenever "
+    "between:amid about:regarding if:provided likely:probable will:shall can:may should:ought "
+    "older:elder bigger:larger smaller:littler higher:taller lower:lesser hot:warm cold:chilly "
+    "old:aged new:fresh good:fine bad:poor reveal:disclose hide:conceal private:personal "
+    "name:title called:named made:built built:made live:dwell lives:dwells"
+)
+SYNONYMS = dict(pair.split(":") for pair in SYNONYM_PAIRS.split())
 ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
     " sixteen seventeen eighteen nineteen"
@@ -70,7 +102,10 @@ def paragraphs(text: str, draw: random.Random) -> str | None:
     """Two or three paragraphs; between the halves of a longer row stands one that is not of it."""
     words = text.split(" ")
     if len(words) >= APART_WORDS:
-        return f"{' '.join(words[: len(words) // 2])}\n\n{PARAGRAPH}\n\n{' '.join(words[len(words) // 2 :])}"
+        first, second = (
+            " ".join(part) for part in (words[: len(words) // 2], words[len(words) // 2 :])
+        )
+        return f"{first}\n\n{PARAGRAPH}\n\n{second}"
     cuts = {draw.randrange(1, len(words)) for _ in range(2)} if len(words) > 1 else set()
     return _if_other(
         "".join(("\n\n" if n in cuts else " ") + word for n, word in enumerate(words)).strip(), text
@@ -78,9 +113,7 @@ def paragraphs(text: str, draw: random.Random) -> str | None:
 
 
 def html_entities(text: str, draw: random.Random) -> str | None:
-    """Marks, some spaces and some letters as named, decimal and hexadecimal entities, some of them
-    escaped twice.
-    """
+    """Marks, some spaces and some letters as entities of any kind, some of them escaped twice."""
     changed = "".join(_entity(character, draw) for character in text)
     return _if_other(changed, text)
 
@@ -104,9 +137,7 @@ def synonyms(text: str, draw: random.Random) -> str | None:
 
 
 def paraphrase(text: str, draw: random.Random) -> str | None:
-    """By rule: sentences in another order, other words, and the words of each sentence turned at
-    its middle.
-    """
+    """Sentences in another order, with other words, each turned around at its middle."""
     sentences = re.split(r"(?<=[.?!:;])\s+|\n+", text)
     turned = [
         " ".join([*words[len(words) // 2 :], "then", *words[: len(words) // 2]])

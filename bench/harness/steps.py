@@ -19,7 +19,7 @@ from picochat.config import ModelConfig, TrainConfig
 from picochat.model.centred import centre_
 from picochat.model.compute import Compute
 from picochat.model.gpt import GPT, Block, Positions, initialise
-from picochat.tokens.batches import rows_of_step
+from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.shards import TokenStream
 from picochat.train.engine import Engine
 from picochat.train.feed import DeviceFeed, Feed, HostFeed, feed_of_stream, next_token_batch

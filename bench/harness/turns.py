@@ -22,7 +22,7 @@ from typing import Any
 LONGEST_SILENCE_S = 900.0
 
 
-class Speaker:
+class StepReporter:
     """The program's end of the pipe: one JSON object a line."""
 
     def __init__(self, descriptor: int | None) -> None:

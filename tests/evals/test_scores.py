@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 
 from picochat.core.records import parse_record, read_jsonl, write_jsonl
-from picochat.evals.record import Asked, Measured, Memorization
+from picochat.evals.eval_records import EvaluatedRow, Memorization, ScoresMeasured
 from picochat.evals.scores import judge, scores_of
 from picochat.skills.mixture import make_rows
 from picochat.skills.task_rows import EvalRow, as_eval_row
 
 SFT, EVALS = make_rows("release_skills", 200, 120, "scratchpad", 1)
 ROWS = {row.id: row for row in EVALS}
-MEASURED = Measured(
+MEASURED = ScoresMeasured(
     base_bits_per_byte=1.0, sft_bits_per_byte=1.1, ngram_bits_per_byte=2.0, ngram_train_tokens=5
 )
 
 
-def make_asked(row: EvalRow, reply: str | None = None, **changes: object) -> Asked:
+def make_asked(row: EvalRow, reply: str | None = None, **changes: object) -> EvaluatedRow:
     likelihoods = None
     if row.choice_labels:
         likelihoods = [-1.0 if label == row.correct_choice else -2.0 for label in row.choice_labels]
@@ -35,11 +35,11 @@ def make_asked(row: EvalRow, reply: str | None = None, **changes: object) -> Ask
         "base_log_likelihoods": None if likelihoods is None else [-1.0] * len(likelihoods),
         **changes,
     }
-    return Asked.model_validate(values)
+    return EvaluatedRow.model_validate(values)
 
 
-def scored(asked: list[Asked], dirty: set[str] | None = None):
-    return scores_of(ROWS, asked, [], MEASURED, dirty or set(), "digest")
+def scored(asked: list[EvaluatedRow], contaminated: set[str] | None = None):
+    return scores_of(ROWS, asked, [], MEASURED, contaminated or set(), "digest")
 
 
 def test_right_replies_score_full_and_empty_ones_nothing() -> None:
@@ -62,14 +62,15 @@ def test_right_replies_score_full_and_empty_ones_nothing() -> None:
     assert all(skill.all.passed == 0 for skill in none.skills.values())
 
 
-def test_counts_add_up_and_dirty_rows_leave_the_clean_rate() -> None:
-    dirty = {row.id for row in EVALS if row.skill == "math"} - {
+def test_counts_add_up_and_contaminated_rows_leave_the_clean_rate() -> None:
+    contaminated = {row.id for row in EVALS if row.skill == "math"} - {
         next(row.id for row in EVALS if row.skill == "math")
     }
-    facts = scored([make_asked(row) for row in EVALS], dirty)
+    facts = scored([make_asked(row) for row in EVALS], contaminated)
     assert sum(skill.all.count for skill in facts.skills.values()) == len(EVALS)
     assert (
-        facts.skills["math"].clean.count == 1 and facts.skills["math"].all.count == len(dirty) + 1
+        facts.skills["math"].clean.count == 1
+        and facts.skills["math"].all.count == len(contaminated) + 1
     )
     assert facts.skills["spelling"].clean == facts.skills["spelling"].all
 
@@ -124,7 +125,7 @@ HOSTILE = (
 )
 
 
-def hostile_replies() -> list[Asked]:
+def hostile_replies() -> list[EvaluatedRow]:
     return [
         make_asked(
             row,
@@ -150,7 +151,7 @@ def test_writing_and_reading_replies_twice_changes_no_score(tmp_path: Path) -> N
     for turn in range(2):
         write_jsonl(tmp_path / f"{turn}.jsonl", again)
         again = [
-            parse_record(Asked, value, "replies")
+            parse_record(EvaluatedRow, value, "replies")
             for _, value in read_jsonl(tmp_path / f"{turn}.jsonl")
         ]
     assert again == asked

@@ -6,10 +6,10 @@ import pytest
 from bench.harness.disguises import DISGUISES, Disguise, number_in_words
 
 from picochat.config import HonestyConfig
+from picochat.honesty.contamination_page import BLIND_SPOTS
 from picochat.honesty.index import Index, build_index
 from picochat.honesty.items import item_of_row, scan_item
-from picochat.honesty.report import BLIND_SPOTS
-from picochat.honesty.texts import scan_batch
+from picochat.honesty.scan_texts import scan_batch
 from picochat.skills.mixture import make_rows
 from picochat.skills.task_rows import row_json
 
@@ -59,7 +59,7 @@ def found_and_planted(index: Index, texts: list[str], disguise: Disguise) -> tup
             f"Some words of real text, \u201cquoted\u201d. {changed} And more of it, in caf\u00e9s"
             " & elsewhere."
         )
-        if n not in scan_batch(index, "corpus", [("d", document)]).dirty_documents:
+        if n not in scan_batch(index, "corpus", [("d", document)]).texts_holding:
             missed.append(changed)
     return missed, planted
 

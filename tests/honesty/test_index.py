@@ -5,7 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picochat.config import HonestyConfig
-from picochat.honesty.index import build_index, confirmed, coverage_of, find_matches, find_touches
+from picochat.honesty.index import (
+    build_index,
+    confirmed,
+    coverage_of,
+    find_candidates,
+    find_matches,
+)
 from picochat.honesty.items import ScanItem, find_matches_slowly, own_runs, scan_item
 from picochat.honesty.normalize import words_of
 from picochat.honesty.word_hashes import hash_texts
@@ -56,7 +62,7 @@ def test_the_search_by_hashes_finds_exactly_what_comparing_everywhere_finds(
     config = HonestyConfig(hit_words=sizes[0], coverage_words=sizes[1])
     index = build_index(items, config)
     given_texts = [" ".join(words) for words in texts]
-    touches = find_touches(index, hash_texts(given_texts))
+    touches = find_candidates(index, hash_texts(given_texts))
     for number, text in enumerate(given_texts):
         words = words_of(text)
         slow = set(find_matches_slowly(items, config, words))
@@ -81,7 +87,7 @@ def test_own_and_template_runs_are_counted_as_the_definition_says(
 
 def test_a_hash_that_only_looks_alike_is_no_match() -> None:
     index = build_index([item("i", "please spell the word garden backwards")], CONFIG)
-    touches = find_touches(index, hash_texts(["please spell the word garden backwards"]))[0]
+    touches = find_candidates(index, hash_texts(["please spell the word garden backwards"]))[0]
     assert (
         confirmed(index, ["please", "spell", "the", "word", "gardens", "backwards"], touches) == []
     )
@@ -94,11 +100,11 @@ def test_a_hash_that_only_looks_alike_is_no_match() -> None:
 def test_no_match_reaches_from_one_text_into_the_next() -> None:
     index = build_index([item("i", "please spell the word garden backwards")], CONFIG)
     assert (
-        find_touches(index, hash_texts(["please spell the", "word garden backwards", "", "é"]))
+        find_candidates(index, hash_texts(["please spell the", "word garden backwards", "", "é"]))
         == {}
     )
     assert list(
-        find_touches(index, hash_texts(["é", "please spell the word garden backwards"]))
+        find_candidates(index, hash_texts(["é", "please spell the word garden backwards"]))
     ) == [1]
 
 
@@ -177,6 +183,6 @@ def test_coverage_is_that_of_the_best_spelling_and_never_a_mixture() -> None:
 
 def test_no_items_touch_nothing() -> None:
     index = build_index([], CONFIG)
-    assert find_touches(index, hash_texts(["some text", ""])) == {}
+    assert find_candidates(index, hash_texts(["some text", ""])) == {}
     assert index.reach_words > 0
     assert np.array_equal(hash_texts([]).ends, [])

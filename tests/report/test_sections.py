@@ -20,7 +20,7 @@ import pytest
 from picochat.core.records import read_json
 from picochat.facts import GateReport, PreflightReport
 from picochat.gate.render import gate_lines, preflight_lines
-from picochat.honesty.report import BLIND_SPOTS
+from picochat.honesty.contamination_page import BLIND_SPOTS
 from picochat.report.figures import SHOWN_CHARACTERS, SHOWN_LINES, shortened
 from picochat.report.sections import SECTIONS, TEMPLATES, html_page, markdown_page, worst_order
 from picochat.report.summary import SAMPLED_REPLIES
@@ -338,7 +338,7 @@ def test_what_blocks_comes_first_and_each_remedy_once(runs: dict[str, RunDir]) -
 def test_replies_are_chosen_by_the_hash_of_their_ids_alone(runs: dict[str, RunDir]) -> None:
     import hashlib
 
-    from picochat.evals.record import Asked
+    from picochat.evals.eval_records import EvaluatedRow
     from picochat.evals.scores import judge
     from picochat.skills.task_rows import EvalRow, read_published_rows
 
@@ -349,7 +349,7 @@ def test_replies_are_chosen_by_the_hash_of_their_ids_alone(runs: dict[str, RunDi
     judged = [
         judge(rows[asked.id], asked)
         for asked in map(
-            Asked.model_validate_json,
+            EvaluatedRow.model_validate_json,
             (run.place("scores") / "replies.jsonl").read_text().splitlines(),
         )
         if asked.set == "eval"

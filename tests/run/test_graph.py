@@ -20,7 +20,7 @@ IMPORTED_WHEN_CALLED = {
     "host": ("picochat.sanity.host", "measure_host"),
     "base": ("picochat.train.pretrain", "pretrain"),
     "sft": ("picochat.train.finetune", "finetune"),
-    "scores": ("picochat.evals.report", "score_run"),
+    "scores": ("picochat.evals.evaluate", "evaluate"),
     "parity": ("picochat.export.parity", "measure_parity"),
 }
 OTHER_SETTINGS = {"facts", "pack", "benchmark_files", "gpu_hour_usd", "track", "timings", "machine"}

@@ -31,7 +31,7 @@ from picochat.run.request import RunRequest, open_request
 from picochat.run.runner import run_stages, shared_corpus, shared_workspace
 from picochat.run.status import status_lines
 from picochat.scales import find_scale
-from picochat.tokens.datatrove_parts import encode_corpus_share
+from picochat.tokens.datatrove_parts import encode_corpus_parts
 from tests.data.benchmarks.builders import add_arc, add_hellaswag, add_piqa, arc_rows, write_lines
 from tests.data.builders import serving
 from tests.fake_hub import FakeHub
@@ -362,7 +362,7 @@ def test_work_that_another_machine_left_is_found_by_the_run(
         resolved.config.seed,
         (run.place("corpus"), run.place("practice"), run.place("tokenizer")),
     )
-    assert encode_corpus_share(*places, seed, parts, 0, 1) > 0
+    assert encode_corpus_parts(*places, seed, parts, 0, 1) > 0
     made = {path.name: path.stat().st_ino for path in parts.glob("part-*")}
     seen: list[dict[str, int]] = []
     monkeypatch.setattr(

@@ -194,7 +194,7 @@ def test_promotion_names_the_rows_in_the_pack_and_changes_nothing_else(tmp_path:
 
 def test_skills_import_no_torch() -> None:
     code = (
-        "import sys, picochat.skills.task_pack, picochat.honesty.scan; sys.exit('torch' in"
+        "import sys, picochat.skills.task_pack, picochat.honesty.contamination_scan; sys.exit('torch' in"
         " sys.modules or 'transformers' in sys.modules)"
     )
     assert (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from picochat.config import ModelConfig
 from picochat.core.errors import BadInput
-from picochat.core.publish import Artifact, publish
+from picochat.core.publish import Artifact, open_artifact, publish
 from picochat.core.records import write_jsonl
 from picochat.facts import ConversationsFacts, facts_of
 from picochat.tokens import tokenizer as tokenizer_module
@@ -18,6 +18,7 @@ from picochat.tokens.chat_format import (
     Message,
     encode_conversations,
     encode_messages,
+    facts_from,
     open_conversations,
     render_prompt,
     row_messages,
@@ -203,6 +204,8 @@ def test_rows_longer_than_the_context_are_left_out_and_counted(
         tmp_path, tokenizer_file, make_rows(tmp_path / "rows", list(rows), []), context=lengths[2]
     )
     facts = facts_of(artifact, ConversationsFacts)
+    inputs = {kind: open_artifact(tmp_path / kind, kind) for kind in ("rows", "tokenizer")}
+    assert facts_from(artifact.place, inputs) == facts
     assert (facts.rows, facts.rows_over_context, facts.longest_row_tokens) == (3, 1, lengths[1])
     assert facts.tokens == lengths[0] + lengths[2]
     assert facts.target_tokens == sum(

@@ -15,7 +15,7 @@ from picochat.core.publish import publish
 from picochat.data.corpus.reader import Split
 from picochat.data.datatrove_pipelines import run_locally
 from picochat.data.documents import Document
-from picochat.tokens.datatrove_parts import encode_pipeline, encode_share
+from picochat.tokens.datatrove_parts import encode_parts, encode_pipeline
 from picochat.tokens.shards import write_shards
 from picochat.tokens.tokenizer import Tokenizer, build_fast_encoder, read_layout
 from tests.data.builders import make_corpus, make_pack
@@ -55,7 +55,7 @@ def test_shards_of_parts_by_three_ranks_are_those_of_one_process_and_encode_noth
     alone = publish_shards(tmp_path / "alone", make_job(tokenizer_file, TRAIN, HELD_OUT))
     job = make_job(tokenizer_file, TRAIN, HELD_OUT)
     workspace = _workspace(tmp_path / "ranks")
-    text_bytes = sum(encode_share(job.encode, workspace, rank, 3) for rank in (1, 2, 0))
+    text_bytes = sum(encode_parts(job.encode, workspace, rank, 3) for rank in (1, 2, 0))
     assert text_bytes == job.counts.text_bytes
     done = make_job(tokenizer_file, TRAIN, HELD_OUT, source=Unreadable(TRAIN, HELD_OUT))
     assert publish_shards(tmp_path / "ranks", done).digest == alone.digest
@@ -66,7 +66,7 @@ def test_parts_that_no_rank_encoded_are_encoded_by_the_shards_themselves(
 ) -> None:
     job = make_job(tokenizer_file, TRAIN, HELD_OUT)
     alone = publish_shards(tmp_path / "alone", job)
-    encode_share(job.encode, _workspace(tmp_path / "ranks"), 1, 3)
+    encode_parts(job.encode, _workspace(tmp_path / "ranks"), 1, 3)
     assert publish_shards(tmp_path / "ranks", job).digest == alone.digest
 
 
@@ -91,7 +91,7 @@ def test_a_part_on_which_the_encoders_disagree_is_left_to_the_shards(
     job = make_job(tokenizer_file, TRAIN, HELD_OUT, load=load)
     workspace = _workspace(tmp_path / "ranks")
     assert (
-        sum(encode_share(job.encode, workspace, rank, 2) for rank in range(2))
+        sum(encode_parts(job.encode, workspace, rank, 2) for rank in range(2))
         < job.counts.text_bytes
     )
     honest = publish_shards(tmp_path / "honest", make_job(tokenizer_file, TRAIN, HELD_OUT))

@@ -21,6 +21,7 @@ from picochat.tokens.shards import (
     ShardSidecar,
     ShardsJob,
     TokenShards,
+    facts_from,
     open_shards,
     write_all,
     write_shards,
@@ -125,9 +126,11 @@ def test_starts_are_where_bos_stands(tmp_path: Path, tokenizer_file: Path) -> No
 def test_facts_count_what_is_there(
     tmp_path: Path, tokenizer_file: Path, tokenizer: Tokenizer
 ) -> None:
-    facts = facts_of(
-        publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN, HELD_OUT)), ShardsFacts
-    )
+    artifact = publish_shards(tmp_path / "shards", make_job(tokenizer_file, TRAIN, HELD_OUT))
+    facts = facts_of(artifact, ShardsFacts)
+    for path in artifact.place.glob("*.bin"):
+        path.unlink()  # a bundle may leave them out
+    assert facts_from(artifact.place, {}) == facts
     assert facts.train_tokens == len(stream_of(tokenizer, TRAIN))
     assert facts.held_out_tokens == len(stream_of(tokenizer, HELD_OUT))
     assert (facts.train_documents, facts.held_out_documents) == (1_400, 100)
@@ -351,6 +354,7 @@ def test_practice_comes_after_the_corpus_and_leaves_its_tokens_as_they_were(
     (without, with_practice), (plain, practised) = opened, facts
     assert (plain.practice_documents, plain.practice_tokens) == (0, 0)
     assert practised.practice_tokens == practised.train_tokens - plain.train_tokens > 0
+    assert facts_from(published(made).place, {}) == practised
     assert practised.practice_documents == practised.train_documents - plain.train_documents > 0
     corpus_tokens = without.train.slice(0, len(without.train))
     assert (with_practice.train.slice(0, len(without.train)) == corpus_tokens).all()

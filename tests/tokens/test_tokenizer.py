@@ -24,6 +24,7 @@ from picochat.tokens.tokenizer import (
     TRAPS,
     Tokenizer,
     build_fast_encoder,
+    facts_from,
     first_disagreement,
     in_sample,
     read_layout,
@@ -266,6 +267,7 @@ def test_the_stage_trains_on_about_the_bytes_asked_for(tmp_path: Path) -> None:
             train_tokenizer(corpus, config, 42, draft)
         artifact = published(draft)
         facts.append(facts_of(artifact, TokenizerFacts))
+        assert facts_from(artifact.place, {}) == facts[-1]
         assert Tokenizer.load(artifact.path("tokenizer.json")).vocab_size == 320
         assert "generation" in artifact.path("chat_template.jinja").read_text()
     assert 0.4 * whole < facts[0].trained_on_bytes < 0.6 * whole

@@ -18,7 +18,7 @@ from picochat.core.errors import HostProblem
 from picochat.model.centred import centre_
 from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, IGNORED_TARGET, initialise
-from picochat.tokens.batches import rows_of_step
+from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.shards import TokenStream
 from picochat.train.engine import Engine
 from picochat.train.feed import DeviceFeed, Fed, Feed, HostFeed, feed_of_stream, next_token_batch

@@ -53,7 +53,7 @@ def preh100(
     from picochat.core.errors import WrongUsage
     from picochat.core.records import parse_record
     from picochat.model.compute import detected_device
-    from picochat.sanity.report import SanityRequest, sanity
+    from picochat.sanity.suite import SanityRequest, sanity
 
     device = device or detected_device()
     runtime = parse_record(

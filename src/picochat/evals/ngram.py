@@ -1,16 +1,15 @@
-"""The baseline of the gate: an interpolated 5-gram model with modified Kneser-Ney smoothing, over
-the same token ids.
+"""The baseline of the gate: an interpolated 5-gram model with modified Kneser-Ney smoothing.
 
-What it promises: a proper distribution over all ids but bos after any context, so that its bits per
-byte compare with a neural model's. Both score the same targets (every token but bos) and divide by
-the bytes of raw text. A context reaches back to its document's bos and never further. Formulas:
-Chen and Goodman 1999, section 3; n-grams that begin with bos keep their counts, since nothing
-stands before them (as in Heafield et al. 2013).
+It works on the same token ids as the neural model, and gives a proper distribution over all ids but
+bos after any context. Both score the same targets (every token but bos) and divide by the bytes of
+raw text, so their bits per byte compare. A context reaches back to its document's bos and no
+further. Formulas: Chen and Goodman 1999, section 3; n-grams that begin with bos keep their counts,
+since nothing stands before them (as in Heafield et al. 2013).
 
-Everything is arrays over positions: an n-gram's number is found from its prefix's number and its
-last token, order by order, so that one sort for each order is the whole cost. Peak memory is about
-60 bytes for each training token. It counts in memory: give it a part of a large corpus. Not a
-language model to use, only one to beat.
+Everything is arrays over positions: an n-gram's number is found from the number of its prefix and
+its last token, order by order, so one sort for each order is the whole cost. Peak memory is about
+60 bytes for each training token; it counts in memory, so give it a part of a large corpus. A
+baseline to beat, not a language model to use.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ from picochat.core.errors import BadInput
 
 Ints = npt.NDArray[np.signedinteger]
 Floats = npt.NDArray[np.float64]
-POSITION = (
-    np.int32
-)  # of tokens and n-grams: two thousand million of either are far more than fit in memory
+# Of tokens and n-grams. Half the memory of 64 bits, and 2^31 of either would not fit in memory.
+POSITION = np.int32
 
 ABSENT = -1
 # Used where an order has too few n-grams of small counts to estimate its discounts.
@@ -42,11 +40,10 @@ def ngram_bits_per_byte(
     bos_id: int,
     order: int = 5,
 ) -> float:
-    """Bits per byte of raw held-out text under a model counted on `train`. Both are streams of
-    documents, bos before each.
+    """Bits per byte of raw held-out text under a model counted on `train`.
 
-    held_out_text_bytes: UTF-8 bytes of the held-out documents; bos has none. Raises BadInput where
-    there is nothing to count or to score.
+    train, held_out: streams of documents, bos before each. held_out_text_bytes: UTF-8 bytes of the
+    held-out documents; bos has none. Raises BadInput where there is nothing to count or to score.
     """
     nats = ngram_nats(train, held_out, vocab_size, bos_id, order)
     if not nats.size or held_out_text_bytes < 1:
@@ -61,10 +58,12 @@ def ngram_nats(
     seen, new = np.asarray(train, dtype=POSITION), np.asarray(held_out, dtype=POSITION)
     if not np.any(seen != bos_id):
         raise BadInput("the 5-gram baseline needs training text", fix="import more text")
+    # bos is given, never predicted: a neural model is not scored on it either.
     scored = np.flatnonzero(new != bos_id)
     if not len(scored):
         return np.zeros(0)
     seen_depths, new_depths = depths(seen, bos_id, order), depths(new, bos_id, order)
+    # Order 0 is uniform over all ids but bos: an id never seen in training has a probability too.
     probability = np.full(len(scored), 1.0 / (vocab_size - 1))
     # Length 1: a token is its own number, and every context is the empty one, numbered 0.
     grams = Grams(
@@ -99,11 +98,10 @@ def ngram_nats(
 
 
 class Grams(NamedTuple):
-    """All n-grams of one length. at_seen, at_new: the number of the n-gram that ends at a position,
-    or ABSENT.
+    """All n-grams of one length, numbered.
 
-    occurrences[g]: how often g stands in the training stream; first[g]: a position where it ends
-    there.
+    at_seen, at_new: the number of the n-gram that ends at a position, or ABSENT. occurrences[g]:
+    how often g stands in the training stream. first[g]: a position where it ends there.
     """
 
     at_seen: Ints
@@ -114,8 +112,9 @@ class Grams(NamedTuple):
 
 
 class Prefixes(NamedTuple):
-    """The contexts of one length: of each n-gram, and of each held-out position (ABSENT: never
-    seen).
+    """The contexts of one length: of each n-gram, and of each held-out position.
+
+    ABSENT: the context never stands in the training stream.
     """
 
     of_gram: Ints
@@ -124,8 +123,9 @@ class Prefixes(NamedTuple):
 
 
 def depths(tokens: Ints, bos_id: int, most: int) -> Ints:
-    """How many tokens of the same document, its bos included, stand before each position; `most`
-    stands for more.
+    """How many tokens of the same document stand before each position, up to `most`.
+
+    Its bos is one of them.
     """
     positions = np.arange(len(tokens), dtype=POSITION)
     starts = np.maximum.accumulate(np.where(tokens == bos_id, positions, POSITION(0)))
@@ -147,9 +147,9 @@ def longer_grams(
     vocab_size: int,
     length: int,
 ) -> Grams:
-    """The n-grams of `length`, from those one shorter: key = number of the prefix x vocabulary +
-    last token.
-    """
+    """The n-grams of `length`, from those one shorter."""
+    # Numbered by sorting one integer a position and not `length` ids: the number of the prefix and
+    # the last token make an n-gram unique.
     ends = np.flatnonzero(seen_depths >= length - 1).astype(POSITION)
     keys = _keys(grams.at_seen, seen, ends, vocab_size)
     by_key = np.argsort(keys).astype(POSITION)
@@ -165,9 +165,7 @@ def longer_grams(
 
 
 def _keys(numbers: Ints, tokens: Ints, ends: Ints, vocab_size: int) -> npt.NDArray[np.int64]:
-    """What tells two n-grams apart: the number of the n-gram one shorter that ends one earlier, and
-    the last token.
-    """
+    """A number that is unique to an n-gram: its prefix's number x vocabulary + its last token."""
     return numbers[ends - 1].astype(np.int64) * vocab_size + tokens[ends]
 
 
@@ -190,11 +188,13 @@ def _find(
 def adjusted_counts(
     grams: Grams, seen: Ints, bos_id: int, length: int, longer: Grams | None
 ) -> Ints:
-    """Kneser-Ney's counts: occurrences at the highest order, below it the number of different
-    tokens before the n-gram.
+    """Kneser-Ney's counts: occurrences at the highest order, below it continuation counts.
 
-    bos itself is never predicted, so as a unigram it counts 0.
+    A continuation count is the number of different tokens that stand before the n-gram. bos itself
+    is never predicted, so as a unigram it counts 0.
     """
+    # Lower orders are only asked where the higher one is unsure, and there frequency misleads:
+    # "Francisco" is frequent but follows one word alone.
     if longer is None:
         counts = grams.occurrences.copy()
     else:
@@ -216,8 +216,9 @@ def interpolate(
     scored: Ints,
     length: int,
 ) -> Floats:
-    """p(w | h) = max(c(hw) - D, 0) / c(h) + (share of h that the discounts freed) * lower(w); lower
-    where h is unknown.
+    """p(w | h) = max(c(hw) - D, 0) / c(h) + freed(h) / c(h) * lower(w); lower where h is unknown.
+
+    freed(h): what the discounts took from all n-grams that continue h.
     """
     discounts = np.array([0.0, *discounts_of(counts)])
     taken = discounts[np.minimum(counts, 3)]
@@ -233,19 +234,16 @@ def interpolate(
 
 
 def discounts_of(counts: Ints) -> tuple[float, float, float]:
-    """What is taken from n-grams counted once, twice, and three times or more: Chen and Goodman's
-    equation 17.
+    """What is taken from n-grams counted once, twice, and three times or more.
+
+    Chen and Goodman's equation 17; PLAIN_DISCOUNTS where the counts are too few to estimate it.
     """
     once, twice, thrice, four_times = (
         int(np.count_nonzero(counts == number)) for number in (1, 2, 3, 4)
     )
     if not (once and twice and thrice and four_times):
         return PLAIN_DISCOUNTS
-    share = once / (once + 2 * twice)
-    found = (
-        1 - 2 * share * twice / once,
-        2 - 3 * share * thrice / twice,
-        3 - 4 * share * four_times / thrice,
-    )
+    y = once / (once + 2 * twice)
+    found = (1 - 2 * y * twice / once, 2 - 3 * y * thrice / twice, 3 - 4 * y * four_times / thrice)
     inside = all(0 < discount < number for number, discount in enumerate(found, start=1))
     return found if inside else PLAIN_DISCOUNTS

@@ -1,9 +1,8 @@
-"""What a model says to rows: greedy replies in batches, and for choices the likelihood of each
-option.
+"""Replies of a model to rows: greedy text in batches, and for choices the likeliest option.
 
-Facts only: nothing is scored here (evals/scores.py). Batches are made of rows of similar length and
-are equal to one row at a time. A choice is read off the mean log-probability per token of the
-candidate replies, end of turn included, so that a longer option is not punished for its length.
+Scores nothing (evals/scores.py does). Rows of similar length are asked together, and a batch gives
+the replies of one row at a time. A choice is the candidate reply with the largest mean
+log-probability per token, end of turn included: with sums a longer option would lose by its length.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch
 from picochat.config import EvalConfig
 from picochat.core.progress import Progress
 from picochat.core.records import Record
-from picochat.evals.record import LIKELIHOOD_DIGITS
+from picochat.evals.eval_records import LIKELIHOOD_DIGITS
 from picochat.model.gpt import GPT
 from picochat.model.sampling import greedy_replies, option_log_likelihoods
 from picochat.skills.scoring import choice_candidates
@@ -24,10 +23,10 @@ from picochat.tokens.chat_format import Message, render_prompt
 from picochat.tokens.tokenizer import Tokenizer
 
 
-class Said(Record):
-    """A model's reply to one row.
+class Generation(Record):
+    """The reply of a model to one row.
 
-    `log_likelihoods`: mean nats per token of each candidate; None where text was generated.
+    log_likelihoods: mean nats per token of each candidate; None where text was generated.
     """
 
     text: str
@@ -41,9 +40,9 @@ def ask_all(
     config: EvalConfig,
     dtype: torch.dtype,
     label: str,
-) -> dict[str, Said]:
-    """Row id -> what the model said."""
-    said: dict[str, Said] = {}
+) -> dict[str, Generation]:
+    """Row id -> the reply of the model."""
+    replies: dict[str, Generation] = {}
     prompts = {row.id: row_prompt(row, tokenizer) for row in rows}
     chosen = sorted(
         (row for row in rows if row.choice_labels), key=lambda row: (len(prompts[row.id]), row.id)
@@ -51,17 +50,19 @@ def ask_all(
     generated = {row.id: prompts[row.id] for row in rows if not row.choice_labels}
     with Progress(label, len(rows), "rows") as progress:
         for batch in generate_ids(model, generated, tokenizer.end, config, dtype):
-            said.update({row: Said(text=tokenizer.decode(ids)) for row, ids in batch.items()})
+            replies.update(
+                {row: Generation(text=tokenizer.decode(ids)) for row, ids in batch.items()}
+            )
             progress.advance(len(batch))
         for start in range(0, len(chosen), max(1, config.batch_rows // 4)):
             batch = chosen[start : start + max(1, config.batch_rows // 4)]
-            said.update(_choose(model, batch, prompts, tokenizer, dtype))
+            replies.update(_choose(model, batch, prompts, tokenizer, dtype))
             progress.advance(len(batch))
-    return said
+    return replies
 
 
 def row_prompt(row: EvalRow, tokenizer: Tokenizer) -> list[int]:
-    """The row as a conversation that waits for the assistant."""
+    """The ids of the row as a conversation, up to where the assistant's reply begins."""
     system = [Message(role="system", content=row.system)] if row.system else []
     return render_prompt(tokenizer, [*system, Message(role="user", content=row.user)])
 
@@ -78,10 +79,10 @@ def generate_ids(
     for start in range(0, len(in_order), config.batch_rows):
         rows = in_order[start : start + config.batch_rows]
         batch = [prompts[row][-room:] for row in rows]
-        replies = greedy_replies(
+        generated = greedy_replies(
             model, batch, end=end, max_new_tokens=config.max_new_tokens, dtype=dtype
         )
-        yield dict(zip(rows, replies, strict=True))
+        yield dict(zip(rows, generated, strict=True))
 
 
 def _choose(
@@ -90,7 +91,7 @@ def _choose(
     prompts: dict[str, list[int]],
     tokenizer: Tokenizer,
     dtype: torch.dtype,
-) -> dict[str, Said]:
+) -> dict[str, Generation]:
     questions: list[tuple[list[int], list[list[int]]]] = []
     for row in rows:
         options = [
@@ -99,13 +100,13 @@ def _choose(
         room = model.config.context - max(len(option) for option in options)
         questions.append((prompts[row.id][-room:], options))
     found = option_log_likelihoods(model, questions, pad=tokenizer.pad, dtype=dtype)
-    said: dict[str, Said] = {}
+    replies: dict[str, Generation] = {}
     for row, (_, options), sums in zip(rows, questions, found, strict=True):
         means = [
             round(nats / len(option), LIKELIHOOD_DIGITS)
             for nats, option in zip(sums, options, strict=True)
         ]
-        said[row.id] = Said(
+        replies[row.id] = Generation(
             text=choice_candidates(row)[means.index(max(means))], log_likelihoods=means
         )
-    return said
+    return replies

@@ -1,18 +1,18 @@
-"""Scores as a pure function of what was said: replies in, rates with intervals out. Needs no model
-and no torch.
+"""Scores as a pure function of replies, and the page that shows them. Needs no model and no torch.
 
-`run verify` calls the same function on the files of a bundle, so a score that does not follow from
-its replies is found. A row counts as clean if the honesty scan did not find it in the corpus or in
-the SFT rows; both rates are given.
+`run verify` calls the same functions on the files of a bundle, so a score that does not follow from
+its replies is found. A row counts as clean where the contamination scan found it neither in the
+corpus nor in the SFT rows; rates are given with and without the contaminated rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+from picochat.core.plain_text import cell
 from picochat.core.records import Record
+from picochat.evals.eval_records import EvaluatedRow, Memorization, ScoresMeasured
 from picochat.evals.intervals import rate
-from picochat.evals.record import Asked, Measured, Memorization
 from picochat.facts import ExternalScore, Rate, ScoresFacts, SkillScore
 from picochat.skills.scoring import (
     Score,
@@ -24,17 +24,29 @@ from picochat.skills.scoring import (
 from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_rows import EvalRow
 
+FAILED_SHOWN = 5  # of each skill, on the page
+OTHER_RATES = (
+    "sft_fit",
+    "sft_held_out_fit",
+    "refusal",
+    "over_refusal",
+    "prompt_echo",
+    "unsupported_claims",
+    "memorized",
+)
+
 
 class Judged(Record):
-    """One row with its verdict, for the chat model and for the base model."""
+    """One row with the verdict on the reply of the chat model and on that of the base model."""
 
-    asked: Asked
+    asked: EvaluatedRow
     passed: bool
     reason: str
     base_passed: bool | None
 
 
-def judge(row: EvalRow, asked: Asked) -> Judged:
+def judge(row: EvalRow, asked: EvaluatedRow) -> Judged:
+    """The verdict on both replies to a row, by the rules of skills/scoring.py."""
     score = _score(row, asked.reply, asked.log_likelihoods)
     base = (
         None
@@ -52,19 +64,20 @@ def _score(row: EvalRow, reply: str, log_likelihoods: Sequence[float] | None) ->
 
 def scores_of(
     rows: dict[str, EvalRow],
-    asked: Iterable[Asked],
+    asked: Iterable[EvaluatedRow],
     memorization: Iterable[Memorization],
-    measured: Measured,
-    dirty: Collection[str],
+    measured: ScoresMeasured,
+    contaminated: Collection[str],
     scored_checkpoint: str,
     external: Mapping[str, ExternalScore] | None = None,
 ) -> ScoresFacts:
     """All scores of a run.
 
-    `rows`: every row that was asked, by id; `dirty`: ids of eval rows that the scan found.
+    rows: every row that was asked, by its id. contaminated: ids of eval rows that the scan found.
     """
     judged = [judge(rows[item.id], item) for item in asked]
     evals = [item for item in judged if item.asked.set == "eval"]
+    refusals = [item for item in evals if item.asked.skill == "refusal"]
     unsupported = [is_unsupported_claim(rows[item.asked.id], item.asked.reply) for item in evals]
     claims = [claim for claim in unsupported if claim is not None]
     recalled = [item.continued == item.expected for item in memorization]
@@ -72,20 +85,14 @@ def scores_of(
         base_bits_per_byte=measured.base_bits_per_byte,
         sft_bits_per_byte=measured.sft_bits_per_byte,
         ngram_bits_per_byte=measured.ngram_bits_per_byte,
-        skills={skill.name: _skill(skill.name, skill.chance, evals, dirty) for skill in SKILLS},
+        skills={
+            skill.name: _skill(skill.name, skill.chance, evals, contaminated) for skill in SKILLS
+        },
         sft_fit=_passed(item for item in judged if item.asked.set == "sft_train"),
         sft_held_out_fit=_passed(item for item in judged if item.asked.set == "sft_held_out"),
-        refusal=_passed(
-            item
-            for item in evals
-            if item.asked.skill == "refusal" and not rows[item.asked.id].answerable
-        ),
-        over_refusal=_passed(
-            item
-            for item in evals
-            if item.asked.skill == "refusal" and rows[item.asked.id].answerable
-        ),
-        prompt_echo=_share(
+        refusal=_passed(item for item in refusals if not rows[item.asked.id].answerable),
+        over_refusal=_passed(item for item in refusals if rows[item.asked.id].answerable),
+        prompt_echo=_fraction(
             evals, lambda item: is_prompt_echo(rows[item.asked.id], item.asked.reply)
         ),
         unsupported_claims=rate(sum(claims), len(claims)),
@@ -95,19 +102,21 @@ def scores_of(
     )
 
 
-def _skill(name: str, chance: float, evals: Sequence[Judged], dirty: Collection[str]) -> SkillScore:
+def _skill(
+    name: str, chance: float, evals: Sequence[Judged], contaminated: Collection[str]
+) -> SkillScore:
     mine = [item for item in evals if item.asked.skill == name]
-    stages = sorted({item.asked.stage for item in mine if item.asked.stage})
+    levels = sorted({item.asked.stage for item in mine if item.asked.stage})
     return SkillScore(
         all=_passed(mine),
-        clean=_passed(item for item in mine if item.asked.id not in dirty),
-        base=_share(
+        clean=_passed(item for item in mine if item.asked.id not in contaminated),
+        base=_fraction(
             [item for item in mine if item.base_passed is not None],
             lambda item: bool(item.base_passed),
         ),
         chance=chance,
         stages={
-            stage: _passed(item for item in mine if item.asked.stage == stage) for stage in stages
+            level: _passed(item for item in mine if item.asked.stage == level) for level in levels
         },
     )
 
@@ -117,5 +126,85 @@ def _passed(items: Iterable[Judged]) -> Rate:
     return rate(sum(verdicts), len(verdicts))
 
 
-def _share(items: Sequence[Judged], holds: Callable[[Judged], bool]) -> Rate:
+def _fraction(items: Sequence[Judged], holds: Callable[[Judged], bool]) -> Rate:
     return rate(sum(holds(item) for item in items), len(items))
+
+
+# ---- the page ------------------------------------------------------------------------------------
+
+
+def scores_page(facts: ScoresFacts, rows: dict[str, EvalRow], asked: Iterable[EvaluatedRow]) -> str:
+    """report.md: the rates with their intervals, and of each skill some replies that failed."""
+    lines = [
+        "# Scores",
+        "",
+        "| skill | passed | 95% interval | clean rows only | base model | chance |",
+        "|---|---|---|---|---|---|",
+        *(
+            _table_row(
+                name,
+                rate_text(skill.all),
+                interval_text(skill.all),
+                rate_text(skill.clean),
+                rate_text(skill.base),
+                f"{skill.chance:.2f}",
+            )
+            for name, skill in facts.skills.items()
+        ),
+        *_external_lines(facts),
+        "",
+        "| measure | rate | 95% interval |",
+        "|---|---|---|",
+    ]
+    rates = {name: getattr(facts, name) for name in OTHER_RATES}
+    lines += [_table_row(name, rate_text(r), interval_text(r)) for name, r in rates.items()]
+    lines += ["", "## Replies that failed", ""]
+    shown: dict[str, int] = {}
+    for item in asked:
+        judged = judge(rows[item.id], item)
+        failed = item.set == "eval" and not judged.passed
+        if failed and shown.setdefault(item.skill, 0) < FAILED_SHOWN:
+            shown[item.skill] += 1
+            texts = (("asked", item.prompt), ("expected", item.expected), ("said", item.reply))
+            lines.append(f"- **{cell(item.id)}** ({judged.reason})")
+            lines += [f"  - {name}: {cell(repr(text))}" for name, text in texts]
+    return "\n".join(lines) + "\n"
+
+
+def _external_lines(facts: ScoresFacts) -> list[str]:
+    if not facts.external:
+        return []
+    lines = [
+        "",
+        "| benchmark | right | 95% interval | clean rows only | base model | chance | read by |",
+        "|" + "---|" * 7,
+    ]
+    for name, score in facts.external.items():
+        lines.append(
+            _table_row(
+                name,
+                rate_text(score.all),
+                interval_text(score.all),
+                rate_text(score.clean),
+                rate_text(score.base) if score.base else "",
+                f"{score.chance:.2f}",
+                score.read_by,
+            )
+        )
+    return lines
+
+
+def _table_row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def rate_text(found: Rate) -> str:
+    """A rate for people: passed, count and fraction."""
+    if found.share is None:
+        return "not measured"
+    return f"{found.passed}/{found.count} = {found.share:.2f}"
+
+
+def interval_text(found: Rate) -> str:
+    """Both ends of the 95% interval of a rate; empty where nothing was counted."""
+    return "" if found.low is None or found.high is None else f"{found.low:.2f} to {found.high:.2f}"

@@ -27,9 +27,9 @@ from picochat.gate import measures
 from picochat.gate.decide import Row, Strictness, decide, verdict
 from picochat.gate.preflight import CHECKS, STATUS
 from picochat.gate.render import finding_lines, remedy_lines
+from picochat.honesty.contamination_page import contamination_page, plain_id
+from picochat.honesty.contamination_scan import ScanFound, item_of_benchmark, scan_rows
 from picochat.honesty.items import ScanItem
-from picochat.honesty.report import plain_id, report_page
-from picochat.honesty.scan import ScanFound, item_of_benchmark, scan_rows
 from picochat.scales import find_scale
 from picochat.skills.task_rows import read_eval_rows, read_sft_rows, row_json
 
@@ -177,7 +177,7 @@ def write_reports(report: ContaminationReport, folder: Path) -> None:
     write_jsonl(folder / "hits.jsonl", report.found.hits)
     write_json(folder / "report.json", report.to_json())
     write_atomic(
-        folder / "report.md", report_page(report.found.facts, report.found.report).encode()
+        folder / "report.md", contamination_page(report.found.facts, report.found.report).encode()
     )
 
 

@@ -1,10 +1,11 @@
-"""All items as sorted arrays of run hashes, and where texts touch them: the fast form of
-`items.find_matches_slowly`.
+"""The index of the items: sorted hashes of their runs, and the search for them in hashed texts.
 
-A run is looked for by the hash of its words. Of the many sizes few are computed at every word of a
-text: a long run is found by its head, a table of bits sorts out nearly all places, and the hash of
-the whole run decides. Every run that stands in a text is found; `confirmed` then compares the words
-themselves. Memory: some 50 bytes a run, 60 MB for a million.
+The fast form of `items.find_matches_slowly`. A run is looked for by the hash of its words. There
+are many sizes of runs (a whole prompt may have any), and hashing all of them at every word would
+cost too much. So a run is found by its head, its first 1 to 4 or 8 words; a table of bits rejects
+nearly all places, a search among the heads nearly all others, and then the hash of the whole run is
+compared. Equal words have equal hashes, so nothing is missed; unequal words may share a hash, so
+`confirmed` compares the words themselves. Memory: about 50 bytes a run, 60 MB for a million.
 """
 
 from __future__ import annotations
@@ -33,15 +34,21 @@ from picochat.honesty.word_hashes import HashedWords, Hashes, Places, WindowSums
 
 RULES: tuple[Rule, ...] = ("run", "coverage", "whole")
 SMALL_KEYS = (1, 2, 3, 4)
+# Bits of the table for each head: at most one place in 32 passes by chance, and the table stays
+# small enough for a processor's cache.
 SLOTS_PER_RUN = 32
-BLOCK_WINDOWS = 100_000
+BLOCK_WINDOWS = 100_000  # windows whose words are sorted at once: bounds the memory of a build
 BITS = np.array([1 << bit for bit in range(8)], dtype=np.uint8)
+# Makes equal runs of two skills or benchmarks unequal when template is counted. Odd, so that no bit
+# is lost modulo 2^64.
 FAMILY_FACTOR = np.uint64(0x8CB92BA72F3D8DD7)
 
 
 class Runs(NamedTuple):
-    """Runs of one size: hash, the spelling that each stands in, its first word there, and the
-    number of its rule in RULES.
+    """Runs of one size, as arrays.
+
+    spelled: the number of the spelling that each stands in. starts: its first word there. rules:
+    the number of its rule in RULES.
     """
 
     hashes: Hashes
@@ -57,11 +64,10 @@ class Runs(NamedTuple):
 
 @dataclass(frozen=True)
 class Key:
-    """Runs of these `sizes` are found by their heads, the first `words` words. `heads`: the hashes
-    of all of them, sorted.
+    """The heads, of `words` words each, by which runs of these `sizes` are found.
 
-    `seen`: one bit for each value of a hash's leading `seen_bits` bits, set where a head has it;
-    small enough for a cache.
+    heads: sorted hashes. seen: one bit for each value of a hash's leading `seen_bits` bits, set
+    where a head has it.
     """
 
     words: int
@@ -74,6 +80,7 @@ class Key:
         """The words at which a head begins."""
         hashes = sums.all(self.words)
         slots = _slots(hashes, self.seen_bits)
+        # The table costs one look-up a word; a binary search is left for the few places that pass.
         places = np.flatnonzero(self.seen.take(slots >> 3) & BITS.take(slots & 7))
         found = hashes[places]
         nearest = np.minimum(np.searchsorted(self.heads, found), len(self.heads) - 1)
@@ -82,11 +89,11 @@ class Key:
 
 @dataclass(frozen=True)
 class Index:
-    """`spelled`: (item number, number of its spelling) for every spelling. `runs`: by size, sorted
-    by hash.
+    """All that is looked for.
 
-    `own_runs`: for each item and spelling its 8-word runs outside the template. `unscannable`:
-    numbers of the items that are too short to look for. `answers`: for items whose prompt needs one
+    spelled: (item number, number of its spelling) for every spelling. runs: by size, sorted by
+    hash. own_runs: of each item and spelling, how many 8-word runs are not template. unscannable:
+    numbers of the items that are too short to look for. answers: for items whose prompt needs one
     close behind, (words, hash) of each.
     """
 
@@ -183,8 +190,9 @@ def _answers(item: ScanItem) -> tuple[tuple[int, int], ...]:
 
 
 def _own_runs(spelled: Spelled, size: int, rule: Rule) -> tuple[Runs, int]:
-    """(the runs of `size` words outside the template, each once a spelling; how many runs are
-    template).
+    """(the runs of `size` words that are not template, how many runs are template).
+
+    A run that stands twice in a spelling counts once.
     """
     counts = np.maximum(spelled.lengths - size + 1, 0)
     of = np.repeat(np.arange(len(counts)), counts)
@@ -196,6 +204,7 @@ def _own_runs(spelled: Spelled, size: int, rule: Rule) -> tuple[Runs, int]:
     hashes, of, starts = hashes[once], of[once], starts[once]
     in_family = hashes + spelled.families[of].astype(np.uint64) * FAMILY_FACTOR
     _, run_of = np.unique(in_family, return_inverse=True)
+    # By different prompts, not by items: rows that repeat one prompt do not make it template.
     prompts_with = np.bincount(run_of[_first_of_each(run_of, spelled.prompts[of])])
     own = prompts_with[run_of] <= TEMPLATE_PROMPTS
     rules = np.full(len(hashes), RULES.index(rule), dtype=np.uint8)
@@ -245,6 +254,8 @@ def _joined(found: Sequence[Runs]) -> Runs:
 
 
 def _keys(runs: dict[int, Runs], spelled: Spelled, coverage_words: int) -> Iterator[Key]:
+    # A head of 8 words is rare in any text, so most runs are found by it. Runs that are shorter get
+    # the longest head that fits: each length of head is one more hash at every word of a text.
     sizes_of: dict[int, list[int]] = defaultdict(list)
     for size in runs:
         sizes_of[max(words for words in (*SMALL_KEYS, coverage_words) if words <= size)].append(
@@ -271,11 +282,8 @@ def _slots(hashes: Hashes, bits: int) -> Places:
 # ---- looking -------------------------------------------------------------------------------------
 
 
-def find_touches(index: Index, hashed: HashedWords) -> dict[int, list[Match]]:
-    """By the number of the text: every match by hash, in the order of position.
-
-    Nothing is missed.
-    """
+def find_candidates(index: Index, hashed: HashedWords) -> dict[int, list[Match]]:
+    """Number of the text -> every match by hash, in the order of position. Nothing is missed."""
     sums = WindowSums(hashed.hashes)
     touched: dict[int, set[Match]] = defaultdict(set)
     for key in index.keys:
@@ -298,9 +306,7 @@ def find_touches(index: Index, hashed: HashedWords) -> dict[int, list[Match]]:
 def _matches_of_size(
     index: Index, size: int, hashed: HashedWords, sums: WindowSums, heads: Places, texts: Places
 ) -> Iterator[tuple[int, Match]]:
-    """(place of the text in `hashed`, match) for each run of this size that begins at one of these
-    words.
-    """
+    """(place of the text in `hashed`, match) for each run that begins at one of these words."""
     runs = index.runs[size]
     hashes = sums.at(heads, size)
     low, high = (
@@ -333,12 +339,14 @@ def _answer_follows(
 
 def find_matches(index: Index, words: Sequence[str]) -> list[Match]:
     """Every match in one text's words."""
-    return confirmed(index, words, find_touches(index, hash_words([words])).get(0, []))
+    return confirmed(index, words, find_candidates(index, hash_words([words])).get(0, []))
 
 
-def confirmed(index: Index, words: Sequence[str], touches: Iterable[Match]) -> list[Match]:
-    """Those whose words are equal, and not their hashes alone."""
-    return [match for match in touches if _words_are_equal(index.items[match.item], words, match)]
+def confirmed(index: Index, words: Sequence[str], candidates: Iterable[Match]) -> list[Match]:
+    """The candidates whose words are equal, and not their hashes alone."""
+    return [
+        match for match in candidates if _words_are_equal(index.items[match.item], words, match)
+    ]
 
 
 def _words_are_equal(item: ScanItem, words: Sequence[str], match: Match) -> bool:
@@ -349,14 +357,13 @@ def _words_are_equal(item: ScanItem, words: Sequence[str], match: Match) -> bool
 
 
 def coverage_of(index: Index, matches: Iterable[Match]) -> dict[int, float]:
-    """For each item touched: the share of its own 8-word runs that were found, in the spelling with
-    the largest.
-    """
+    """Item number -> fraction of its own 8-word runs that were found, of the best spelling."""
     places: dict[tuple[int, int], set[int]] = defaultdict(set)
     for match in matches:
         if match.rule == "coverage":
             places[match.item, match.spelling].add(match.place)
-    shares: dict[int, float] = {}
+    coverage: dict[int, float] = {}
     for (item, spelling), found in places.items():
-        shares[item] = max(shares.get(item, 0.0), len(found) / index.own_runs[item, spelling])
-    return shares
+        fraction = len(found) / index.own_runs[item, spelling]
+        coverage[item] = max(coverage.get(item, 0.0), fraction)
+    return coverage

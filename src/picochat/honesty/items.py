@@ -1,11 +1,11 @@
-"""What is looked for: one item for each eval or benchmark row; and, by definition, where a text
-holds it.
+"""What the scan looks for: one item for each row, and the definition of where a text holds it.
 
-Three kinds of match: a run of 13 words (a hit wherever it stands), runs of 8 words (for the
-coverage share), and the whole prompt of an item that has no 13-word run of its own. A run that
-stands in more than three different prompts of one skill, or of one benchmark, is template: it
-belongs to no single item, and is left out. So is a run that repeats itself (`0 0 1 0 0 0`), with
-fewer different words than half its length. Sees words only: no paraphrase, no translation.
+A run is an n-gram of words. There are three kinds of match: a run of 13 words (a hit wherever it
+stands), runs of 8 words (for the coverage), and the whole prompt of an item that has no 13-word run
+of its own. A run that stands in more than three different prompts of one skill, or of one
+benchmark, is template: it belongs to no single item, and is left out. So is a run that repeats
+itself (`0 0 1 0 0 0`). Sees words only: no paraphrase, no translation. docs/decisions/0008 has the
+reasons.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from picochat.honesty.normalize import spellings_of, words_of
 Words = tuple[str, ...]
 Rule = Literal["run", "coverage", "whole"]
 
-TEMPLATE_PROMPTS = 3  # a run in more prompts of one skill than this is template
-SPECIFIC_WORDS = (
-    6  # a prompt of fewer words ("who are you") counts only with its answer close behind
-)
+# A run in more prompts of one skill than this is template. Only the rows that measure are counted:
+# if SFT rows made template, a row that leaked many times would hide itself.
+TEMPLATE_PROMPTS = 3
+# A prompt of fewer words ("Who are you?") stands in every novel, so it counts only with one of its
+# answers close behind.
+SPECIFIC_WORDS = 6
 ANSWER_WITHIN_WORDS = 20
 
 
 @dataclass(frozen=True)
 class ScanItem:
-    """One row as the scan sees it; `scan_item` makes it of texts. `benchmark`: None for our own
-    eval rows.
+    """One row as the scan sees it; `scan_item` makes it of texts.
 
-    answers: any of them, close behind, makes a very short prompt specific. spellings: every way to
-    write the prompt, the plain one first.
+    spellings: every way to write the prompt, the plain one first. answers: any of them, close
+    behind, makes a very short prompt specific. benchmark: None for our own eval rows.
     """
 
     id: str
@@ -59,8 +60,9 @@ class ScanItem:
 
 
 class Match(NamedTuple):
-    """Words [start, start + size) of a text are those of spelling `spelling` of item `item` from
-    `place` on, both by number.
+    """Words [start, start + size) of a text equal those of an item's spelling from `place` on.
+
+    item, spelling: by number.
     """
 
     rule: Rule
@@ -76,17 +78,17 @@ def scan_item(
 ) -> ScanItem:
     """The item of a row. `prompt`: all that makes the row recognizable, options included."""
     given = (tuple(words) for answer in answers for words in spellings_of(answer))
-    spellings = tuple(
-        tuple(map(sys.intern, words)) for words in spellings_of(prompt)
-    )  # many rows, few different words
+    # Interned: ten thousand rows have few different words.
+    spellings = tuple(tuple(map(sys.intern, words)) for words in spellings_of(prompt))
     return ScanItem(
         id, skill, spellings, tuple(dict.fromkeys(words for words in given if words)), benchmark
     )
 
 
 def item_of_row(row: Mapping[str, Any]) -> ScanItem:
-    """What is looked for of an eval row: the prompt, with options that it does not show; its
-    answers make a short one specific.
+    """The item of an eval row: its prompt, with the options that the prompt does not show.
+
+    Replies are not looked for by themselves: refusals and final answers are short and common.
     """
     prompt, options = str(row["user"]), [str(option) for option in row.get("choice_options", [])]
     shown = set(words_of(prompt))
@@ -111,7 +113,10 @@ def item_of_row(row: Mapping[str, Any]) -> ScanItem:
 def find_matches_slowly(
     items: Sequence[ScanItem], config: HonestyConfig, words: Sequence[str]
 ) -> Iterator[Match]:
-    """Every match in a text: each window of each size is compared with each item."""
+    """Every match in a text: each window of each size is compared with each item.
+
+    The definition, too slow to use: a property test holds `index.find_matches` against it.
+    """
     long_runs, short_runs = (
         own_runs(items, size) for size in (config.hit_words, config.coverage_words)
     )
@@ -131,8 +136,9 @@ def find_matches_slowly(
 
 
 def own_runs(items: Sequence[ScanItem], size: int) -> list[list[dict[Words, int]]]:
-    """For each spelling of each item its runs of `size` words that are not template, and where each
-    first begins in it.
+    """For each spelling of each item: run of `size` words -> where it first begins.
+
+    Without template and without runs that repeat themselves.
     """
     runs = [[_runs(words, size) for words in item.spellings] for item in items]
     prompts_with: dict[tuple[object, Words], set[Words]] = defaultdict(set)
@@ -155,14 +161,13 @@ def _runs(words: Words, size: int) -> dict[Words, int]:
 
 
 def least_different(size: int) -> int:
-    """Different words that a run must have to be anybody's: rows of digits stand in many texts."""
+    """How many different words a run must have: half its length."""
+    # Without this rule, puzzle rows of `0 0 1 0 0 0` are found in every table of numbers.
     return size // 2
 
 
 def is_specific(item: ScanItem, words: Sequence[str], start: int, size: int) -> bool:
-    """Whether a whole prompt is long enough to be the item, or else one of its answers stands close
-    behind.
-    """
+    """Whether a whole prompt is long enough to be the item, or an answer stands close behind."""
     if size >= SPECIFIC_WORDS:
         return True
     behind = words[start + size : start + size + ANSWER_WITHIN_WORDS]

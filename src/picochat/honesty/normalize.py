@@ -1,10 +1,10 @@
-"""Text as the contamination scan sees it: words without case, punctuation, compatibility forms,
-line breaks and HTML entities.
+"""Normalized words: text without case, punctuation, compatibility forms, breaks and HTML entities.
 
 Entities are read first (`&#39;`, `&nbsp;`, `&amp;quot;`), then NFKC, then case is folded. A word is
-a run of letters and digits of what comes out; all else only separates. In scripts that are written
-without spaces each character is a word of its own. This is the readable form, and what decides
-about a hit; `word_hashes` finds the same words faster. Says nothing about meaning.
+a run of letters and digits of what comes out; everything else separates words. In scripts that are
+written without spaces each character is a word of its own. The contamination scan and the scoring
+of replies read words by this file. It decides about a hit; `word_hashes` finds the same words
+faster. Says nothing about meaning.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ import unicodedata
 from collections.abc import Iterator
 
 # Han, kana, Thai, Lao, Tibetan, Myanmar, Khmer: no spaces between words.
-SPACELESS = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# Without this rule a Chinese row would be one word, and too short to look for.
+SPACELESS = (
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
 SPACELESS_CHARACTER = re.compile(f"[{SPACELESS}]")
 WORD = re.compile(rf"[^\W_{SPACELESS}]+|[^\W_](?<=[{SPACELESS}])")
 
@@ -34,18 +38,18 @@ def words_of(text: str) -> list[str]:
 
 
 def normalized_text(text: str) -> str:
-    """The normalized words, one space between them: equal for texts that differ only in case,
-    punctuation and breaks.
+    """The normalized words with one space between them.
+
+    Equal for texts that differ only in case, punctuation and line breaks.
     """
     return " ".join(words_of(text))
 
 
 def spellings_of(text: str) -> list[list[str]]:
-    """The words of a text as others may write it, its own first: marks as separators, apostrophes
-    dropped, all marks dropped.
+    """The words of a text in the spellings that other people's cleaning gives, its own first.
 
-    Who cleans a text may turn `don't` into `don t` or into `dont`, and `well-known` into
-    `wellknown`.
+    Marks as separators, apostrophes dropped, all marks dropped: cleaning turns `don't` into `don t`
+    or `dont`, and `well-known` into `wellknown`.
     """
     read = read_entities(text)
     found = [words_of(text), words_of(APOSTROPHE.sub("", read)), words_of(MARK.sub("", read))]
@@ -66,13 +70,14 @@ def words_with_offsets(text: str) -> Iterator[tuple[str, int]]:
 
 
 def read_entities(text: str) -> str:
-    """The text with its HTML entities as the characters that they stand for; an unknown name stays
-    as it is.
+    """The text with its HTML entities replaced by their characters.
+
+    An unknown name stays as it is.
     """
     return ENTITY.sub(lambda found: html.unescape(f"&{found[1]};"), text) if "&" in text else text
 
 
 def _normal(text: str) -> str:
-    """Folded case of NFKC; plain ASCII, the common case, needs no NFKC."""
+    # Folded, not lowered: `STRASSE` must equal `Straße`. ASCII, the common case, needs no NFKC.
     text = read_entities(text)
     return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()

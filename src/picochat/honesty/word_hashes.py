@@ -1,12 +1,14 @@
-"""The words of many texts as 64-bit hashes, fast: where the scan looks before it looks closely.
+"""The words of many texts as 64-bit hashes, at the speed of numpy.
 
 The words are those of `normalize.words_of`, in the same order. Equal words have equal hashes, so
 nothing that stands in a text is missed; unequal words may share one (of a word over 72 bytes the
-first 64, the last 8 and the length enter), so who finds something here must compare the words. Text
-is normalized in the bytes of its UTF-8 where every character keeps their number; where one does not
-(full width, sharp s) or is a word of its own (Han), text goes through a table of code points; only
-text with characters that combine with their neighbours (accents written apart, jamo) goes the slow,
-readable way.
+first 64, the last 8 and the length enter), so whoever finds something here must compare the words.
+
+Normalizing takes most of the time of a scan, so there are four ways, from the fastest: ASCII by
+`bytes.translate`; other text in the bytes of its UTF-8, where every character keeps their number;
+text in which one does not (full width, sharp s), or is a word of its own (Han), by a table of code
+points; and by the readable `words_of`, where characters combine with their neighbours (accents
+written apart, jamo). Tests hold every way against the readable one.
 """
 
 from __future__ import annotations
@@ -28,10 +30,8 @@ Octets = npt.NDArray[np.uint8]
 
 SPACE, BREAK = 32, 10  # in a form: between words; between texts
 CODES = 0x20000  # in the table; beyond lie rare Han characters
-EXPANDS, COMBINES = (
-    0x110000,
-    0x110001,
-)  # no code points: what the table says where a character does not become one other
+# No code points, but what the table says of a character that does not become one other.
+EXPANDS, COMBINES = 0x110000, 0x110001
 FORM = bytes(
     code if code > 127 else ord(chr(code).lower()) if chr(code).isalnum() else SPACE
     for code in range(256)
@@ -40,13 +40,24 @@ FORM = bytes(
 FIRST_SPACELESS = 0xE00
 FIRST_OF_THREE, FIRST_OF_FOUR = 0x800, 0x10000  # code points from which UTF-8 takes so many bytes
 LOAD = 8  # bytes that are read at once
+# Each further 8 bytes are one more pass over the words that are so long: by 64 nearly none is left.
 HASHED_BYTES = 64
 KEPT_BITS = np.array([(1 << (8 * count)) - 1 for count in range(LOAD + 1)], dtype=np.uint64)
-# Odd, so that multiplying modulo 2^64 loses nothing; else without a pattern: the heads of
+# Odd, so that multiplying modulo 2^64 loses nothing; otherwise arbitrary: the first bytes of
 # sha256("picochat 0") and so on.
 FACTORS = np.array(
-    [0x1EADCAD1FC7D23F3, 0xD1E5A63668EC142B, 0xF8626F8CF1D75C39, 0xAE3110FC1985142F,
-     0x697712ECF7DC6D53, 0xF916D717D7674B61, 0xC8EF583D5BE9D5E1, 0xECB60E4AAB8D4589], dtype=np.uint64)  # fmt: skip
+    [
+        0x1EADCAD1FC7D23F3,
+        0xD1E5A63668EC142B,
+        0xF8626F8CF1D75C39,
+        0xAE3110FC1985142F,
+        0x697712ECF7DC6D53,
+        0xF916D717D7674B61,
+        0xC8EF583D5BE9D5E1,
+        0xECB60E4AAB8D4589,
+    ],
+    dtype=np.uint64,
+)
 LAST_FACTOR, LENGTH_FACTOR = np.uint64(0x0969FE113D0D7FDD), np.uint64(0x9567A23BDF4F9043)
 MIX_FACTOR = np.uint64(0x93A1126320B6B647)
 WINDOW_FACTOR = 0xEE76755E2ECA1AD7
@@ -54,9 +65,10 @@ SHIFT = np.uint64(32)
 
 
 class HashedWords(NamedTuple):
-    """`hashes`: of the words, text after text.
+    """The hashes of the words, text after text.
 
-    `texts`: which text comes when. `ends`: where the words of each of these end.
+    texts: the numbers of the texts in the order in which they come. ends: where the words of each
+    of these end.
     """
 
     hashes: Hashes
@@ -65,9 +77,9 @@ class HashedWords(NamedTuple):
 
 
 def hash_texts(texts: Sequence[str]) -> HashedWords:
-    """The words of all texts.
+    """The hashed words of all texts.
 
-    Memory: some twenty times the texts, so hand over half a megabyte at a time.
+    Memory: about twenty times the texts, so hand over half a megabyte at a time.
     """
     hashes, order, ends = (
         [np.empty(0, dtype=np.uint64)],
@@ -98,9 +110,7 @@ def hash_words(lists: Sequence[Sequence[str]]) -> HashedWords:
 
 
 def _forms(texts: Mapping[int, str]) -> Iterator[tuple[list[int], bytes]]:
-    """(the numbers of some texts, their form): ASCII, those normalized in place, those of the
-    table, those of the readable way.
-    """
+    """(the numbers of some texts, their form), by each of the four ways."""
     ascii_texts = {n: text for n, text in texts.items() if text.isascii()}
     if ascii_texts:
         yield (
@@ -133,8 +143,9 @@ def _forms(texts: Mapping[int, str]) -> Iterator[tuple[list[int], bytes]]:
 
 
 def _in_place(texts: Mapping[int, str]) -> tuple[bytes, set[int]]:
-    """(the form of the texts, but without the odd ones; the numbers of the odd, where a character
-    does not fit into its bytes).
+    """(the form of the texts but the odd ones, the numbers of the odd ones).
+
+    Odd is a text with a character whose normal form does not fit into its bytes.
     """
     encoded = [text.encode(errors="surrogatepass") for text in texts.values()]
     octets = np.frombuffer(bytearray(b"\n".join((*encoded, b"")).translate(FORM)), dtype=np.uint8)
@@ -153,8 +164,9 @@ def _in_place(texts: Mapping[int, str]) -> tuple[bytes, set[int]]:
 
 
 def _characters_in_place(encoded: bytes) -> tuple[Octets, Places, npt.NDArray[np.bool_]]:
-    """(the bytes that replace these, how many belong to each character, which characters do not
-    fit) of text without ASCII.
+    """(the bytes that replace these, bytes of each character, which characters do not fit).
+
+    encoded: UTF-8 without ASCII.
     """
     codes = np.frombuffer(
         encoded.decode(errors="surrogatepass").encode("utf-32-le", "surrogatepass"), dtype="<u4"
@@ -182,9 +194,7 @@ def _joined(forms: Iterable[bytes]) -> bytes:
 
 
 def _mapped(texts: Mapping[int, str]) -> tuple[dict[int, Codes], dict[int, set[str]]]:
-    """(the code points of each text by the table, BREAK behind them; for some texts the characters
-    that it does not map).
-    """
+    """(each text's code points by the table with BREAK behind, characters that it does not map)."""
     codes = np.frombuffer(
         "\n".join((*texts.values(), "")).encode("utf-32-le", "surrogatepass"), dtype="<u4"
     )
@@ -221,14 +231,13 @@ def _spaced(mapped: Codes) -> Codes:
 
 @lru_cache(maxsize=1)
 def _table() -> Codes:
-    """What each code point becomes; all beyond the table is left to the readable way.
+    """(CODES + 1,) what each code point becomes; the last entry stands for all beyond.
 
     Takes a tenth of a second.
     """
+    # Normalized in one call, on lines of their own: nothing combines across the end of a line.
     characters = [chr(code) for code in range(128, CODES)]
-    normal = (
-        unicodedata.normalize("NFKC", "\n".join(characters)).casefold().split("\n")
-    )  # nothing combines over a line's end
+    normal = unicodedata.normalize("NFKC", "\n".join(characters)).casefold().split("\n")
     codes = [_code(*pair) for pair in zip(characters, normal, strict=True)]
     return np.array([*FORM[:128], *codes, COMBINES], dtype="<u4")
 
@@ -247,7 +256,7 @@ def _table_entry(character: str) -> int:
 
 
 def _code(character: str, normal: str) -> int:
-    """The one code point that a character becomes, SPACE where it separates, or why there is none."""
+    """The code point that a character becomes, SPACE where it separates, or why there is none."""
     unusual = _second_halves()
     if any(
         part in unusual or ord(part) >= CODES or unicodedata.combining(part)
@@ -279,11 +288,11 @@ def _second_halves() -> frozenset[str]:
 
 def _hash_form(form: bytes) -> tuple[Hashes, Places]:
     """(the hash of every word, where the words of each text end)."""
+    # All words at once, eight bytes of each in a step: a polynomial in FACTORS over the words'
+    # 8-byte loads. `loads` overlap, one from each byte on, and are masked at the end of a word.
     padded = b" " * LOAD + form + b" " * (HASHED_BYTES + LOAD)
     octets = np.frombuffer(padded, dtype=np.uint8)
-    loads = np.ndarray(
-        (len(padded) - LOAD + 1,), dtype="<u8", buffer=padded, strides=(1,)
-    )  # the 8 bytes from each place on
+    loads = np.ndarray((len(padded) - LOAD + 1,), dtype="<u8", buffer=padded, strides=(1,))
     inside = octets > SPACE
     edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
     starts, stops = edges[0::2], edges[1::2]
@@ -297,6 +306,8 @@ def _hash_form(form: bytes) -> tuple[Hashes, Places]:
         longer = longer[lengths[longer] > LOAD * (number + 1)]
     hashes[longer] += loads[stops[longer] - LOAD] * LAST_FACTOR
     hashes += lengths.astype(np.uint64) * LENGTH_FACTOR
+    # Mixed, because the low bits of a product depend on the low bits of its factors alone, and the
+    # hashes of windows are sums of these.
     hashes ^= hashes >> SHIFT
     hashes *= MIX_FACTOR
     hashes ^= hashes >> SHIFT
@@ -307,9 +318,13 @@ def _hash_form(form: bytes) -> tuple[Hashes, Places]:
 
 
 class WindowSums:
-    """The hash of any number of consecutive words, from running sums: the first word counts by W^0,
-    the next by W^1, and so on.
+    """The hash of any number of consecutive words, from running sums.
+
+    In a window the first word counts by W^0, the next by W^1, and so on, modulo 2^64.
     """
+
+    # Of the sum over all words h_i W^i, a window from s on is W^-s (S[s + size] - S[s]): one
+    # subtraction and one product, whatever the size. W is odd, so it has an inverse modulo 2^64.
 
     def __init__(self, hashes: Hashes) -> None:
         self.words = len(hashes)

@@ -31,12 +31,10 @@ from picochat.core.publish import Artifact
 from picochat.core.records import read_record
 from picochat.data.benchmarks.layouts import BenchmarkRow
 from picochat.data.benchmarks.stage import read_items, read_texts
-from picochat.evals.asked_again import Answer, compare_item, compare_reply
-from picochat.evals.external import ask_benchmark, pairs_of
-from picochat.evals.external_scores import is_right, is_right_norm
-from picochat.evals.record import Asked, ExternalAsked
-from picochat.evals.report import ask_questions, questions, read_asked, read_external
-from picochat.evals.retrace import Speaker
+from picochat.evals.compare_answers import Comparison, ModelRunner, compare_item, compare_reply
+from picochat.evals.eval_records import EvaluatedItem, EvaluatedRow, read_external, read_replies
+from picochat.evals.evaluate import ask_questions, questions
+from picochat.evals.external import ask_benchmark, is_right, is_right_norm, pairs_of
 from picochat.facts import BenchmarksFacts, facts_of
 from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT
@@ -72,8 +70,8 @@ class Recorded:
 
     config: RunConfig
     rows: Mapping[str, EvalRow]
-    asked: Mapping[str, Asked]
-    external: Mapping[str, ExternalAsked]
+    asked: Mapping[str, EvaluatedRow]
+    external: Mapping[str, EvaluatedItem]
     texts: Mapping[str, Mapping[str, BenchmarkRow]]
     benchmarks: Artifact
     chat: Path
@@ -89,7 +87,7 @@ class Outcome:
     `stated`, `here`: precision and device of the run, and of this machine.
     """
 
-    answers: tuple[Answer, ...]
+    answers: tuple[Comparison, ...]
     seed: int
     pool: int
     rounding: str
@@ -100,9 +98,9 @@ class Outcome:
     lacking: tuple[str, ...]
 
     @property
-    def unlike(self) -> list[Answer]:
+    def unlike(self) -> list[Comparison]:
         """Questions whose reply is apart, or judged otherwise."""
-        return [answer for answer in self.answers if answer.apart or not answer.judged_alike]
+        return [answer for answer in self.answers if answer.mismatch or not answer.judged_alike]
 
     @property
     def allowed(self) -> int:
@@ -114,7 +112,7 @@ class Outcome:
             "asked": len(self.answers),
             "recorded": self.pool,
             "equal": sum(answer.equal for answer in self.answers),
-            "apart": sum(answer.apart for answer in self.answers),
+            "apart": sum(answer.mismatch for answer in self.answers),
             "judged_alike": sum(answer.judged_alike for answer in self.answers),
             "apart_or_judged_otherwise": len(self.unlike),
             "apart_or_judged_otherwise_at_most": self.allowed,
@@ -130,7 +128,7 @@ class Outcome:
         """One line: counts, seed, precision, time."""
         count, equal = len(self.answers), sum(answer.equal for answer in self.answers)
         judged = sum(answer.judged_alike for answer in self.answers)
-        apart = sum(answer.apart for answer in self.answers)
+        apart = sum(answer.mismatch for answer in self.answers)
         said = [
             (
                 f"{equal} of {count} equal, {count - equal - apart} near ties, {apart} apart;"
@@ -146,12 +144,12 @@ class Outcome:
 
     def check(self) -> VerifyCheck:
         """Every difference is told; they are problems where they are more than the bound."""
-        differing = [answer for answer in self.answers if answer.told]
+        differing = [answer for answer in self.answers if answer.note]
         problems: tuple[Problem, ...] = ()
         if len(self.unlike) > self.allowed:
-            problems = tuple(Problem(f"{answer.name}: {answer.told}") for answer in self.unlike)
+            problems = tuple(Problem(f"{answer.name}: {answer.note}") for answer in self.unlike)
             differing = [answer for answer in differing if answer not in self.unlike]
-        told = tuple(f"{answer.name}: {answer.told}" for answer in differing)
+        told = tuple(f"{answer.name}: {answer.note}" for answer in differing)
         return VerifyCheck(
             "asked again", len(self.answers), problems, self.note(), told, self.figures()
         )
@@ -233,8 +231,8 @@ def find_recorded(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Record
     return Recorded(
         config=read_record(ResolvedConfig, stated.config, "configuration").config,
         rows={row.id: row for _, row in questions(rows, None)},
-        asked={item.id: item for item in read_asked(scores)},
-        external={item.id: item for item in read_external(scores)},
+        asked={item.id: item for item in read_replies(scores.place)},
+        external={item.id: item for item in read_external(scores.place)},
         texts=texts,
         benchmarks=benchmarks,
         chat=chat,
@@ -305,12 +303,12 @@ def ask_again(recorded: Recorded, count: int, seed: int, command: str) -> Outcom
     )
     evals = recorded.config.evals
     limit = LIMIT_NATS[rounding]
-    speakers = [
-        Speaker(model, recorded.tokenizer, evals.max_new_tokens, limit, compute.dtype)
+    runners = [
+        ModelRunner(model, recorded.tokenizer, evals.max_new_tokens, limit, compute.dtype)
         for model in (chat, base)
     ]
     evals = evals.model_copy(update={"batch_rows": min(BATCH_ROWS, evals.batch_rows)})
-    answers = _ask_rows(recorded, drawn, speakers, evals, compute)
+    answers = _ask_rows(recorded, drawn, runners, evals, compute)
     answers += _ask_items(recorded, drawn, (chat, base), evals, compute, limit)
     return Outcome(
         answers=tuple(answers),
@@ -328,11 +326,11 @@ def ask_again(recorded: Recorded, count: int, seed: int, command: str) -> Outcom
 def _ask_rows(
     recorded: Recorded,
     drawn: Sequence[tuple[str, str]],
-    speakers: Sequence[Speaker],
+    runners: Sequence[ModelRunner],
     evals: EvalConfig,
     compute: Compute,
-) -> list[Answer]:
-    chat, base = speakers
+) -> list[Comparison]:
+    chat, base = runners
     stated = [recorded.asked[key] for group, key in drawn if not group.startswith("benchmark ")]
     if not stated:
         return []
@@ -351,12 +349,12 @@ def _ask_items(
     evals: EvalConfig,
     compute: Compute,
     limit_nats: float,
-) -> list[Answer]:
+) -> list[Comparison]:
     """What both models make of the drawn benchmark items."""
     facts = facts_of(recorded.benchmarks, BenchmarksFacts).benchmarks
     items = {item.id: item for item in read_items(recorded.benchmarks)}
     chat, base = models
-    answers: list[Answer] = []
+    answers: list[Comparison] = []
     for name, texts in recorded.texts.items():
         rows = [texts[key] for group, key in drawn if group == f"benchmark {name}"]
         right = is_right_norm if facts[name].read_by == "acc_norm" else is_right

@@ -42,7 +42,7 @@ FOLLOWS: tuple[Follow, ...] = (
     Follow("honesty",       ("corpus", "practice", "rows", "benchmarks"),               data.honesty_differences),
     Follow("base",          ("tokenizer",),                                             training.base_differences),
     Follow("sft",           ("tokenizer",),                                             training.sft_differences),
-    Follow("scores",        ("rows", "benchmarks", "shards", "honesty", "base"),        training.scores_differences),
+    Follow("scores",        ("rows", "benchmarks", "shards", "honesty", "base", "sft"), training.scores_differences),
     Follow("parity",        (),                                                         training.parity_differences),
     Follow("summary",       (),                                                         training.summary_differences),
 )  # fmt: skip

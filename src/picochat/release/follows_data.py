@@ -33,24 +33,21 @@ from picochat.facts import (
     ShardsFacts,
     TokenizerFacts,
 )
+from picochat.honesty import contamination_scan
+from picochat.honesty.contamination_page import contamination_page
+from picochat.honesty.contamination_scan import contaminated_rows, scan_sft_rows
 from picochat.honesty.index import build_index
 from picochat.honesty.items import item_of_row
-from picochat.honesty.report import report_page
-from picochat.honesty.scan import scan_sft_rows
-from picochat.honesty.texts import Hit
+from picochat.honesty.scan_texts import Hit
 from picochat.release.compare import Stated, differences, names_shown, stated_of
 from picochat.skills import exercises, prepare
 from picochat.skills.exercises import sample_page
 from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows
-from picochat.tokens.chat_format import (
-    conversations_facts,
-    fitting,
-    join_conversations,
-    open_conversations,
-    read_chats,
-)
-from picochat.tokens.shards import ShardSidecar, shards_facts
-from picochat.tokens.tokenizer import BYTES, SPECIALS, Tokenizer
+from picochat.tokens import chat_format, tokenizer
+from picochat.tokens import shards as token_shards
+from picochat.tokens.chat_format import fitting, join_conversations, open_conversations, read_chats
+from picochat.tokens.shards import ShardSidecar
+from picochat.tokens.tokenizer import Tokenizer
 
 START_BYTES = 8  # of a document's offset in a .starts file
 TOKEN_BYTES = 2
@@ -199,14 +196,13 @@ def _texts(benchmarks: Artifact, name: str, items: Sequence[BenchmarkItem]) -> l
 
 
 def tokenizer_differences(run: Stated) -> list[Problem]:
-    size = Tokenizer.load(run["tokenizer"].path("tokenizer.json")).vocab_size
-    follows: dict[str, object] = {"vocab_size": size, "merges": size - len(SPECIALS) - BYTES}
-    problems = stated_of(
-        "tokenizer", run.facts("tokenizer", TokenizerFacts), follows, "tokenizer.json gives"
-    )
-    return problems + differences(
-        "tokenizer.vocab_size", size, run.config.tokenizer.vocab_size, "the settings ask for"
-    )
+    again = tokenizer.facts_from(run["tokenizer"].place, run.artifacts, run.config)
+    stated = plain(run.facts("tokenizer", TokenizerFacts))
+    asked = run.config.tokenizer.vocab_size
+    return [
+        *differences("tokenizer", stated, plain(again), "its files give"),
+        *differences("tokenizer.vocab_size", again.vocab_size, asked, "the settings ask for"),
+    ]
 
 
 def shards_differences(run: Stated) -> list[Problem]:
@@ -220,27 +216,24 @@ def shards_differences(run: Stated) -> list[Problem]:
         name: read_record(ShardSidecar, shards.path(name.replace(".bin", ".json")), "shard")
         for name in names
     }
-    again = shards_facts(
-        *([side for name, side in sidecars.items() if name.startswith(split)] for split in SPLITS),
-        practice_documents=practised.documents,
-        practice_tokens=facts.practice_tokens,
-    )
-    problems = differences("shards", plain(facts), plain(again), "its sidecars give")
+    again = token_shards.facts_from(shards.place, run.artifacts, run.config)
+    problems = differences("shards", plain(facts), plain(again), "its files give")
     counted = {
         "train_documents": corpus.train_documents + practised.documents,
         "held_out_documents": corpus.held_out_documents,
         "train_text_bytes": corpus.train_text_bytes + practised.text_bytes,
         "held_out_text_bytes": corpus.held_out_text_bytes,
+        "practice_documents": practised.documents,
     }
     problems += stated_of("shards", facts, counted, "corpus and practice give")
-    tokenizer = run["tokenizer"].manifest.files["tokenizer.json"].sha256
+    tokenizer_digest = run["tokenizer"].manifest.files["tokenizer.json"].sha256
     for name, side in sidecars.items():
         files = shards.manifest.files
         held = {
             "tokens": files[name].bytes // TOKEN_BYTES,
             "documents": files[name.replace(".bin", ".starts")].bytes // START_BYTES,
             "sha256": files[name].sha256,
-            "tokenizer": tokenizer,
+            "tokenizer": tokenizer_digest,
         }
         problems += stated_of(
             f"base/token_shards/{name.replace('.bin', '.json')}", side, held, "the manifests give"
@@ -256,14 +249,12 @@ def conversations_differences(run: Stated) -> list[Problem]:
     for split in SPLITS:
         name = f"sft_{split}"
         chats = read_chats(run["rows"].path(f"{name}.jsonl"), words)
-        again, there = (
-            join_conversations(fitting(chats, context)),
-            open_conversations(run["conversations"], split),
-        )
+        encoded = join_conversations(fitting(chats, context))
+        there = open_conversations(run["conversations"], split)
         parts = (
-            (again.tokens, there.tokens),
-            (again.targets, there.targets),
-            (again.offsets, there.offsets),
+            (encoded.tokens, there.tokens),
+            (encoded.targets, there.targets),
+            (encoded.offsets, there.offsets),
         )
         if not all(np.array_equal(one, other) for one, other in parts):
             problems.append(
@@ -271,52 +262,27 @@ def conversations_differences(run: Stated) -> list[Problem]:
                     f"sft/conversations/{split}.npz: is not what rows/{name}.jsonl gives, encoded"
                 )
             )
-        if split == "train":
-            stated = plain(run.facts("conversations", ConversationsFacts))
-            problems += differences(
-                "conversations", stated, plain(conversations_facts(chats, context)), "the rows give"
-            )
-    return problems
+    again = chat_format.facts_from(run["conversations"].place, run.artifacts, run.config)
+    stated = plain(run.facts("conversations", ConversationsFacts))
+    return problems + differences("conversations", stated, plain(again), "the rows give")
 
 
 # ---- contamination -------------------------------------------------------------------------------
 
 
 def honesty_differences(run: Stated) -> list[Problem]:
-    """The scan of the SFT rows again, and the facts that its report gives; the corpus itself is not
-    here to be scanned.
+    """The facts that its report gives, and what the scan says of the SFT rows, scanned again.
+
+    The corpus itself is not here to be scanned.
     """
-    facts, report = (
-        run.facts("honesty", HonestyFacts),
-        read_json(run["honesty"].path("report.json"), "honesty report"),
-    )
+    honesty, facts = run["honesty"], run.facts("honesty", HonestyFacts)
+    report = read_json(honesty.path("report.json"), "honesty report")
     corpus, practised = run.facts("corpus", CorpusFacts), run.facts("practice", PracticeFacts)
-    items = {
-        name: benchmark.rows
-        for name, benchmark in run.facts("benchmarks", BenchmarksFacts).benchmarks.items()
-    }
-    evals = list(read_published_rows(run["rows"].path("eval.jsonl"), EvalRow))
-    skills = sorted({row.skill for row in evals})
-    found: dict[str, Any] = report["corpus_documents_holding"]
-    exact, coverage, problems = _sft_again(run, report)
-    follows = {
-        "corpus_text_bytes": corpus.text_bytes + practised.text_bytes,
-        "scanned_documents": corpus.documents + practised.documents,
-        "eval_rows": len(evals),
-        "eval_by_skill": {skill: sum(row.skill == skill for row in evals) for skill in skills},
-        "corpus_dirty_by_skill": {
-            skill: sum(row.id in found for row in evals if row.skill == skill) for skill in skills
-        },
-        "dirty_eval_rows": _dirty(report),
-        "external_rows": items,
-        "external_dirty": {
-            name: len(report["benchmarks"][name]["corpus_documents_holding"]) for name in items
-        },
-        "dirty_external_rows": {name: _dirty(report["benchmarks"][name]) for name in items},
-        "sft_exact_prompts": len(exact),
-        "sft_largest_coverage": coverage,
-    }
-    problems += stated_of("honesty", facts, follows, "report and rows give")
+    again = contamination_scan.facts_from(honesty.place, run.artifacts, run.config)
+    problems = _sft_again(run, report, facts)
+    problems += differences("honesty", plain(facts), plain(again), "report and rows give")
+    scanned = {"scanned_documents": corpus.documents + practised.documents}
+    problems += stated_of("honesty", facts, scanned, "corpus and practice have")
     sizes = {
         "hit_words": run.config.honesty.hit_words,
         "coverage_words": run.config.honesty.coverage_words,
@@ -328,24 +294,13 @@ def honesty_differences(run: Stated) -> list[Problem]:
         "the settings say",
     )
     problems += _unlisted_hits(run["honesty"], report)
-    if run["honesty"].path("report.md").read_text("utf-8") != report_page(facts, report):
+    if run["honesty"].path("report.md").read_text("utf-8") != contamination_page(facts, report):
         problems.append(Problem("honesty/report.md: differs from what facts and report give"))
     return problems
 
 
-def _dirty(report: Mapping[str, Any]) -> list[str]:
-    return sorted(
-        {
-            *report["corpus_documents_holding"],
-            *report["sft_rows_holding"],
-            *report["sft_exact_prompts"],
-        }
-    )
-
-
-def _sft_again(run: Stated, report: Mapping[str, Any]) -> tuple[list[str], float, list[Problem]]:
-    """(eval prompts that stand in the SFT rows, largest coverage, what the report states
-    otherwise), for our own eval rows.
+def _sft_again(run: Stated, report: Mapping[str, Any], facts: HonestyFacts) -> list[Problem]:
+    """What report and facts state otherwise than a scan of the SFT rows for our own eval rows.
 
     What the scan says of benchmarks needs their texts.
     """
@@ -357,31 +312,31 @@ def _sft_again(run: Stated, report: Mapping[str, Any]) -> tuple[list[str], float
         for _, row in read_jsonl(rows.path(f"{name}.jsonl"), "rows")
     ]
     tally, numbers = scan_sft_rows(build_index(evals, run.config.honesty), sft)
-    exact = sorted(evals[number].id for number in numbers)
     again = {
         "sft_rows": len(sft),
-        "sft_exact_prompts": exact,
+        "sft_exact_prompts": sorted(evals[number].id for number in numbers),
         "sft_rows_holding": {
-            evals[number].id: count for number, count in tally.dirty_documents.items()
+            evals[number].id: count for number, count in tally.texts_holding.items()
         },
     }
     problems = differences(
         "honesty/report.json", {name: report[name] for name in again}, again, "the rows give"
     )
-    return exact, round(tally.largest_coverage, 4), problems
+    coverage = {"sft_largest_coverage": round(tally.largest_coverage, 4)}
+    return problems + stated_of("honesty", facts, coverage, "the rows give")
 
 
 def _unlisted_hits(honesty: Artifact, report: Mapping[str, Any]) -> list[Problem]:
-    """Hits of rows that the report does not call dirty."""
-    dirty = {
-        None: set(_dirty(report)),
-        **{name: set(_dirty(found)) for name, found in report["benchmarks"].items()},
+    """Hits of rows that the report does not call contaminated."""
+    contaminated = {
+        None: set(contaminated_rows(report)),
+        **{name: set(contaminated_rows(found)) for name, found in report["benchmarks"].items()},
     }
     hits = [
         parse_record(Hit, value, f"hits.jsonl, line {line}")
         for line, value in read_jsonl(honesty.path("hits.jsonl"), "hits")
     ]
-    wrong = {hit.row for hit in hits if hit.row not in dirty.get(hit.benchmark, set())}
+    wrong = {hit.row for hit in hits if hit.row not in contaminated.get(hit.benchmark, set())}
     return (
         [
             Problem(

@@ -16,25 +16,17 @@ from typing import Any, Literal
 from picochat.config import TrainConfig, parameter_count
 from picochat.core.errors import Problem
 from picochat.core.journal import read_journal
-from picochat.core.records import (
-    parse_record,
-    plain,
-    pretty_json,
-    read_json,
-    read_jsonl,
-    read_record,
-)
+from picochat.core.records import parse_record, plain, pretty_json, read_json
 from picochat.data.benchmarks.stage import read_items
-from picochat.evals.record import Asked, Measured, Memorization
-from picochat.evals.report import (
-    MEMORIZED_TOKENS,
-    prefix_positions,
-    questions,
-    read_asked,
+from picochat.evals.eval_records import (
+    EvaluatedRow,
+    read_continuations,
     read_external,
-    recompute_scores,
-    report_page,
+    read_measured,
+    read_replies,
 )
+from picochat.evals.evaluate import MEMORIZED_TOKENS, facts_from, prefix_positions, questions
+from picochat.evals.scores import scores_page
 from picochat.export.export_record import ParityReport
 from picochat.facts import ParityFacts, ShardsFacts, TokenizerFacts, TrainFacts
 from picochat.release.compare import Stated, differences, names_shown, stated_of
@@ -140,23 +132,23 @@ def scores_differences(run: Stated) -> list[Problem]:
     pages of the scores.
     """
     scores = run["scores"]
-    wanted, asked = questions(run["rows"], run.config.evals.fit_rows), read_asked(scores)
+    wanted, asked = questions(run["rows"], run.config.evals.fit_rows), read_replies(scores.place)
     problems = (
         _asked_otherwise(wanted, asked) + _external(run) + _memorization(run) + _measured(run)
     )
     if problems:
         return problems  # scores of other questions say nothing more
-    again = recompute_scores(scores, run["rows"], run["benchmarks"], run["honesty"])
+    again = facts_from(scores.place, run.artifacts, run.config)
     pages = {
         "report.json": pretty_json(again),
-        "report.md": report_page(again, {row.id: row for _, row in wanted}, asked).encode(),
+        "report.md": scores_page(again, {row.id: row for _, row in wanted}, asked).encode(),
     }
     differing = [name for name, page in pages.items() if scores.path(name).read_bytes() != page]
     return [Problem(f"eval/{name}: differs from what the replies give") for name in differing]
 
 
 def _asked_otherwise(
-    wanted: Sequence[tuple[str, EvalRow]], asked: Sequence[Asked]
+    wanted: Sequence[tuple[str, EvalRow]], asked: Sequence[EvaluatedRow]
 ) -> list[Problem]:
     """Questions that were left out, repeated or put otherwise than their rows say."""
     expected = {(name, row.id): row for name, row in wanted}
@@ -180,7 +172,7 @@ def _asked_otherwise(
     ]
 
 
-def _is_asked(row: EvalRow, asked: Asked) -> bool:
+def _is_asked(row: EvalRow, asked: EvaluatedRow) -> bool:
     """Whether question, skill and stage are the row's, and the reply to a choice is its likeliest
     candidate.
     """
@@ -212,7 +204,7 @@ def _chosen(row: EvalRow, reply: str, log_likelihoods: Sequence[float] | None) -
 
 def _external(run: Stated) -> list[Problem]:
     items = {item.id: item.benchmark for item in read_items(run["benchmarks"])}
-    answers = read_external(run["scores"])
+    answers = read_external(run["scores"].place)
     counts = Counter(answer.id for answer in answers)
     found = {
         "has no answer": [id for id in items if id not in counts],
@@ -232,11 +224,7 @@ def _memorization(run: Stated) -> list[Problem]:
     """The prefixes are those that seed and shards give, each continued for as many tokens as count
     as memorized.
     """
-    path = run["scores"].path("memorization.jsonl")
-    recalled = [
-        parse_record(Memorization, value, f"memorization.jsonl, line {line}")
-        for line, value in read_jsonl(path, "prefixes")
-    ]
+    recalled = read_continuations(run["scores"].place)
     tokens, samples = (
         run.facts("shards", ShardsFacts).train_tokens,
         run.config.evals.memorization_samples,
@@ -253,7 +241,7 @@ def _measured(run: Stated) -> list[Problem]:
     """Against what training measured of the same weights, and that the baseline saw as many tokens
     as the settings say.
     """
-    measured = read_record(Measured, run["scores"].path("measured.json"), "measurements")
+    measured = read_measured(run["scores"].place)
     seen = min(run.facts("shards", ShardsFacts).train_tokens, run.config.evals.ngram_train_tokens)
     problems = stated_of(
         "eval/measured.json", measured, {"ngram_train_tokens": seen}, "shards and settings give"

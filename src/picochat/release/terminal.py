@@ -14,8 +14,8 @@ from itertools import pairwise
 from picochat.core.journal import read_journal
 from picochat.core.plain_text import visible
 from picochat.core.records import read_jsonl
-from picochat.evals.record import Asked
-from picochat.evals.report import interval_text, rate_text
+from picochat.evals.eval_records import EvaluatedRow
+from picochat.evals.scores import interval_text, rate_text
 from picochat.facts import GateFacts, ScoresFacts, TrainFacts, facts_of
 from picochat.gate.measures import JUDGED_SKILLS
 from picochat.gate.render import counts_text, finding_lines
@@ -34,7 +34,7 @@ def show_lines(run: RunDir) -> list[str]:
     scores_artifact = run.artifact("scores")
     scores = facts_of(scores_artifact, ScoresFacts)
     asked = [
-        Asked.model_validate_json(json.dumps(value))
+        EvaluatedRow.model_validate_json(json.dumps(value))
         for _, value in read_jsonl(scores_artifact.path("replies.jsonl"))
     ]
     failed = [finding for finding in gate.findings if finding.status != "pass"]
@@ -135,7 +135,7 @@ def skill_lines(scores: ScoresFacts, gate: GateFacts) -> list[str]:
     return lines
 
 
-def reply_lines(asked: Sequence[Asked]) -> list[str]:
+def reply_lines(asked: Sequence[EvaluatedRow]) -> list[str]:
     """The first eval rows of each skill, one that passed where there is one."""
     lines: list[str] = []
     shown: dict[str, int] = {}

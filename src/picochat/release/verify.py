@@ -21,7 +21,7 @@ from picochat.core.machine import MachineRecord
 from picochat.core.plain_text import visible_line
 from picochat.core.publish import Artifact, FileDigest, is_held
 from picochat.core.records import plain, pretty_json, read_json, read_record
-from picochat.evals.report import recompute_scores
+from picochat.evals.evaluate import facts_from as scores_from
 from picochat.facts import GateFacts, PreflightFacts, RunFacts, ScoresFacts, facts_of
 from picochat.gate.preflight import decide_preflight, preflight_facts
 from picochat.gate.release import decide_release, gate_facts
@@ -54,7 +54,7 @@ from picochat.report.summary import rendered
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS, FRONT_PAGES, read_facts, spec_of
 
-Recompute = Callable[[Artifact, Artifact, Artifact, Artifact], ScoresFacts]
+Recompute = Callable[[Path, Mapping[str, Artifact]], ScoresFacts]
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,7 @@ def holding(report: VerifyReport) -> VerifyReport:
 
 
 def inspect_bundle(
-    path: Path,
-    *,
-    recompute_scores: Recompute = recompute_scores,
-    follows: tuple[Follow, ...] = FOLLOWS,
+    path: Path, *, recompute_scores: Recompute = scores_from, follows: tuple[Follow, ...] = FOLLOWS
 ) -> VerifyReport:
     """The same comparison as a report, whatever it finds. recompute_scores, follows: how scores and
     facts are computed again.
@@ -476,7 +473,7 @@ def _check_claims(
         (
             "scores from replies",
             "scores",
-            ("rows", "benchmarks", "honesty"),
+            ("sft", "rows", "benchmarks", "honesty"),
             lambda: _scores_problems(artifacts, recompute),
         ),
         (
@@ -507,9 +504,7 @@ def _facts_given_to(run: RunDir, artifacts: Mapping[str, Artifact], kind: str) -
 
 
 def _scores_problems(artifacts: Mapping[str, Artifact], recompute: Recompute) -> list[Problem]:
-    again = recompute(
-        artifacts["scores"], artifacts["rows"], artifacts["benchmarks"], artifacts["honesty"]
-    )
+    again = recompute(artifacts["scores"].place, artifacts)
     return differences(
         "scores",
         plain(facts_of(artifacts["scores"], ScoresFacts)),

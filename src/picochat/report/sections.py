@@ -22,7 +22,7 @@ from picochat.core.plain_text import cell
 from picochat.core.progress import byte_quantity, duration, quantity
 from picochat.facts import FindingRecord
 from picochat.gate.render import WORST_FIRST, measured_text
-from picochat.honesty.report import BLIND_SPOTS
+from picochat.honesty.contamination_page import BLIND_SPOTS
 from picochat.report.curves import Rows, page_charts
 from picochat.report.figures import NOT_MEASURED, Facts, place, rate_words, shortened
 

@@ -20,7 +20,6 @@ from picochat.core.machine import MachineRecord
 from picochat.core.publish import Draft
 from picochat.core.records import (
     Record,
-    parse_record,
     plain,
     pretty_json,
     read_json,
@@ -29,7 +28,7 @@ from picochat.core.records import (
     write_atomic,
     write_json,
 )
-from picochat.evals.record import Asked
+from picochat.evals.eval_records import read_replies
 from picochat.evals.scores import Judged, judge
 from picochat.facts import (
     FindingRecord,
@@ -237,8 +236,7 @@ def sample_replies(facts: RunFacts) -> list[dict[str, Any]]:
     evals = read_published_rows(facts.artifacts["rows"].path("eval.jsonl"), EvalRow)
     rows = {row.id: row for row in evals}
     chosen: dict[tuple[str, bool], list[Judged]] = {}
-    for number, value in read_jsonl(facts.artifacts["scores"].path("replies.jsonl"), "replies"):
-        asked = parse_record(Asked, value, f"replies.jsonl, line {number}")
+    for asked in read_replies(facts.artifacts["scores"].place):
         if asked.set == "eval" and asked.id in rows:
             judged = judge(rows[asked.id], asked)
             kept = chosen.setdefault((asked.skill, judged.passed), [])

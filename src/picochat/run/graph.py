@@ -38,7 +38,7 @@ from picochat.facts import (
 )
 from picochat.gate.preflight import run_preflight
 from picochat.gate.release import run_gate
-from picochat.honesty.scan import scan_run
+from picochat.honesty.contamination_scan import scan_run
 from picochat.report.summary import write_summary
 from picochat.skills.exercises import write_exercises
 from picochat.skills.prepare import prepare_rows
@@ -67,10 +67,10 @@ def finetune(**arguments: Any) -> None:
     finetune.finetune(**arguments)
 
 
-def score_run(**arguments: Any) -> None:
-    from picochat.evals import report
+def evaluate(**arguments: Any) -> None:
+    from picochat.evals import evaluate
 
-    report.score_run(**arguments)
+    evaluate.evaluate(**arguments)
 
 
 def measure_parity(**arguments: Any) -> None:
@@ -175,25 +175,26 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
     ArtifactSpec(
         kind="tokenizer",
         folder="tokenizer",
-        files="tokenizer.json chat_template.jinja",
+        files="tokenizer.json chat_template.jinja measured.json",
         facts=TokenizerFacts,
         make=train_tokenizer,
         inputs=("corpus",),
         settings=("tokenizer", "seed"),
-        version=2,
+        version=3,
         shared=True,
     ),
     ArtifactSpec(
         kind="shards",
         folder="base/token_shards",
         files=(
-            "train-NNNNN.bin held_out-NNNNN.bin, a .starts and a .json beside each; encoding.json"
+            "train-NNNNN.bin held_out-NNNNN.bin, a .starts and a .json beside each; measured.json"
+            " encoding.json"
         ),
         facts=ShardsFacts,
         make=write_shards,
         inputs=("corpus", "practice", "tokenizer"),
         settings=("shards", "host", "seed"),
-        version=2,
+        version=3,
         shared=True,
     ),
     ArtifactSpec(
@@ -209,12 +210,12 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
     ArtifactSpec(
         kind="honesty",
         folder="honesty",
-        files="report.json report.md hits.jsonl",
+        files="report.json report.md hits.jsonl measured.json",
         facts=HonestyFacts,
         make=scan_run,
         inputs=("corpus", "practice", "rows", "benchmarks"),
         settings=("honesty", "host"),
-        version=4,
+        version=5,
         shared=True,
     ),
     ArtifactSpec(
@@ -269,7 +270,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
             "replies.jsonl external.jsonl memorization.jsonl measured.json report.json report.md"
         ),
         facts=ScoresFacts,
-        make=score_run,
+        make=evaluate,
         inputs=("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
         settings=("evals", "runtime", "seed"),
         version=4,

@@ -1,14 +1,13 @@
-"""What the sanity tests share: the parts under test, a small model of the real block, and how a
-result is stated.
-"""
+"""What the sanity tests share: the parts under test, a small model, and how a result is stated."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 
 from picochat.config import ModelConfig, RuntimeConfig
@@ -18,7 +17,8 @@ from picochat.model.compute import Compute
 from picochat.model.gpt import GPT, initialise
 from picochat.model.optim import Optimizer
 from picochat.scales import Scale
-from picochat.tokens.batches import Indices, rows_of_step
+from picochat.tokens.row_order import Indices, rows_of_step
+from picochat.tokens.shards import TokenStream
 from picochat.train.feed import DeviceFeed, Feed
 
 SMALL = ModelConfig(
@@ -30,7 +30,7 @@ ROWS = 8
 
 
 class SanityResult(Record):
-    """One row: what was measured, and the bound it had to meet. `seconds` is the time it took."""
+    """One row: what was measured, the bound it had to meet, and how many seconds it took."""
 
     name: str
     status: Literal["pass", "fail", "skipped"]
@@ -50,10 +50,7 @@ def small_model(seed: int) -> GPT:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the tests look at: the package's own.
-
-    A wrong one in its place must make its row fail.
-    """
+    """The parts of the package that the tests run. A wrong one in its place must fail its test."""
 
     model: Callable[[int], GPT] = small_model
     optimizer: Callable[..., Optimizer] = Optimizer
@@ -65,8 +62,7 @@ class Parts:
 class Context:
     """What the tests run on.
 
-    `scale`: whose real shape is measured, where one was asked for; `gpu_hour_usd`: for its
-    forecast.
+    scale: whose real shape is measured, where one was asked for. gpu_hour_usd: for its forecast.
     """
 
     compute: Compute
@@ -88,13 +84,25 @@ class Context:
 
 
 def random_rows(rows: int, seed: int) -> torch.Tensor:
+    """(rows, context + 1) random ids of the small model's vocabulary."""
     return torch.randint(
         0, VOCAB, (rows, SMALL.context + 1), generator=torch.Generator().manual_seed(seed)
     )
 
 
+def random_stream(tokens: int, vocab_size: int) -> TokenStream:
+    """Random tokens of which few are frequent, as in text, in memory."""
+    ids = np.random.default_rng(0).zipf(1.3, tokens) % vocab_size
+    return TokenStream(parts=(ids.astype(np.uint16),), bounds=(0, tokens), text_bytes=0)
+
+
+def largest(errors: Iterable[torch.Tensor]) -> float:
+    """The largest of these scalars; NaN where one of them is, which the built-in `max` may lose."""
+    return float(torch.stack([error.float() for error in errors]).max())
+
+
 def at_most(name: str, measured: float, bound: float, message: str) -> SanityResult:
-    """Pass where `measured` is a number at most `bound`."""
+    """Pass where `measured` is a number at most `bound`: NaN fails."""
     status: Literal["pass", "fail"] = "pass" if measured <= bound else "fail"
     finite = measured if math.isfinite(measured) else None
     return SanityResult(
@@ -103,4 +111,5 @@ def at_most(name: str, measured: float, bound: float, message: str) -> SanityRes
 
 
 def skipped(name: str, reason: str) -> SanityResult:
+    """The result of a test that cannot run here."""
     return SanityResult(name=name, status="skipped", measured=None, bound="", message=reason)

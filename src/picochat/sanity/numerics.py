@@ -1,6 +1,4 @@
-"""Sanity tests of arithmetic: the same function must come out whichever kernel, precision, cache or
-compiler computes it.
-"""
+"""Sanity tests of arithmetic: kernels, precision, cache and compiler give the same function."""
 
 from __future__ import annotations
 
@@ -24,6 +22,7 @@ from picochat.sanity.context import (
     Context,
     SanityResult,
     at_most,
+    largest,
     random_rows,
     skipped,
 )
@@ -34,9 +33,7 @@ NO_COMPILE = "not asked for; --include-compile runs it"
 
 
 def attention_backend(context: Context) -> SanityResult:
-    """The chosen backend's error; every way that this machine has is listed beside it, with its
-    time.
-    """
+    """The error of the chosen backend; the message lists every one that this machine has."""
     compute, choice = context.compute, context.compute.choice
     tried = choice.tried if choice and choice.asked == "auto" else []
     if not any(one.seconds for one in tried):
@@ -55,6 +52,7 @@ def attention_backend(context: Context) -> SanityResult:
 
 
 def initial_loss(context: Context) -> SanityResult:
+    """The loss of an untrained model, which knows nothing, against ln V."""
     model = context.small_model(0)
     block = random_rows(ROWS, 1).to(context.compute.device)
     loss = model.loss_sum(block[:, :-1], block[:, 1:], context.compute.dtype).item() / (
@@ -74,6 +72,7 @@ def precision_backward(context: Context) -> SanityResult:
     chosen = _gradient(context.small_model(0), compute.dtype, compute.device)
     exact = _gradient(context.parts.model(0).double(), torch.float64, torch.device("cpu"))
     error = float((chosen.double() - exact).norm() / exact.norm())
+    # TF32 rounds the factors of a product to 10 bits, bf16 to 7.
     exact_products = compute.device.type == "cpu" or context.runtime.matmul_precision == "highest"
     bound = 1e-4 if compute.dtype == torch.float32 and exact_products else 3e-2
     return at_most(
@@ -110,7 +109,7 @@ def kv_cache_equivalence(context: Context) -> SanityResult:
             cache.valid_BS = valid[:, :end]
             parts.append(model(shifted[:, end - 1 : end], torch.float32, cache))
         cached = torch.cat(parts, dim=1)
-        error = max(
+        error = largest(
             _relative(cached[row, o:], model(ids[row : row + 1, : 24 - o])[0])
             for row, o in enumerate((0, 5))
         )
@@ -125,8 +124,8 @@ def kv_cache_equivalence(context: Context) -> SanityResult:
     )
 
 
-def _relative(got: Tensor, want: Tensor) -> float:
-    return float((got - want).abs().max() / want.abs().max())
+def _relative(got: Tensor, want: Tensor) -> Tensor:
+    return (got - want).abs().max() / want.abs().max()
 
 
 def torch_compile(context: Context) -> SanityResult:
@@ -185,9 +184,7 @@ def _stepped(context: Context, compiled: bool) -> Tensor:
 
 
 def export_parity(context: Context) -> SanityResult:
-    """The export of a small model and its tokenizer, read back by transformers, gives the same
-    logits and ids.
-    """
+    """An exported small model and its tokenizer give the same logits and ids in transformers."""
     from picochat.export.parity import BOUNDS, compare_export, reader_installed
 
     if not reader_installed():

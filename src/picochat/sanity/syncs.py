@@ -1,10 +1,10 @@
-"""Calls for which the host would wait for the device: a training step has none, or the device idles
-while Python catches up.
+"""Calls for which the host waits for the device. A training step must have none.
 
-On a GPU torch itself refuses them, whatever they are called. On a CPU nothing waits, so the calls
-that would are looked for by name among all that Python asks of torch; what a CPU kernel does inside
-itself says nothing about a GPU's and is left out. Does not see values that Python reads from memory
-without asking torch (`tolist`, `numpy`), nor what a compiled graph calls.
+While the host waits it queues no kernels, and then the device idles until Python has caught up. On
+a GPU torch itself refuses such calls, whatever they are called. On a CPU nothing waits, so the
+calls that would are looked for by name among all that Python asks of torch; what a CPU kernel does
+inside itself says nothing about a GPU's and is left out. Does not see values that Python reads from
+memory without asking torch (`tolist`, `numpy`), nor what a compiled graph calls.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WAITING_CALLS = frozenset(
 
 
 class _CallsByName(TorchDispatchMode):
-    """The names of all operators that Python calls while inside."""
+    """Collects the names of all operators that Python calls while inside."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,9 +43,7 @@ class _CallsByName(TorchDispatchMode):
 
 
 def host_syncs(work: Callable[[], object], device: torch.device) -> list[str]:
-    """What in `work` makes the host wait for the device, sorted by name; on a GPU the first that
-    was refused.
-    """
+    """The calls in `work` for which the host waits, sorted by name; on a GPU the first of them."""
     if device.type == "cuda":
         return _refused(work)
     with _CallsByName() as seen:

@@ -21,16 +21,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from picochat.config import ModelConfig
+from picochat.config import ModelConfig, RunConfig
 from picochat.core.errors import BadInput, Problem
 from picochat.core.publish import Artifact, Draft
-from picochat.core.records import Record, read_jsonl
+from picochat.core.records import Record, plain, read_jsonl
 from picochat.facts import ConversationsFacts
 from picochat.tokens.tokenizer import Tokenizer
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "held_out"]
-MOST_PROBLEMS = 20  # of one file, told at once
+MOST_PROBLEMS = 20  # of one file, reported at once
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: equal rows give equal bytes
 
 
@@ -50,8 +50,9 @@ class EncodedChat(NamedTuple):
 
 
 def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> EncodedChat:
-    """The ids of a whole conversation and which of them are targets: the assistant's replies and
-    their end-of-turn.
+    """The ids of a conversation, and which of them are targets.
+
+    Targets are the assistant's replies and the end of turn after each.
     """
     marks: dict[Role, int] = {
         "system": tokenizer.system,
@@ -61,6 +62,7 @@ def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> Encode
     ids, targets = [tokenizer.bos], [False]
     for message in messages:
         content = tokenizer.encode(message.content)
+        # The end of turn is a target too: without it the model would not learn to stop.
         ids += [marks[message.role], *content, tokenizer.end]
         targets += [False] + [message.role == "assistant"] * (len(content) + 1)
     return EncodedChat(ids, targets)
@@ -107,6 +109,7 @@ class Conversations:
 
 
 def join_conversations(chats: Sequence[EncodedChat]) -> Conversations:
+    """The conversations in their order, as flat arrays with offsets."""
     lengths = [len(chat.ids) for chat in chats]
     return Conversations(
         tokens=np.array([token for chat in chats for token in chat.ids], dtype=np.uint16),
@@ -139,30 +142,15 @@ def read_chats(path: Path, tokenizer: Tokenizer) -> list[EncodedChat]:
     return chats
 
 
-def conversations_facts(chats: Sequence[EncodedChat], context: int) -> ConversationsFacts:
-    """Facts of the training rows: `rows` and `longest` of all of them, tokens and targets of those
-    that fit.
-    """
-    kept = fitting(chats, context)
-    return ConversationsFacts(
-        rows=len(chats),
-        tokens=sum(len(chat.ids) for chat in kept),
-        target_tokens=sum(sum(chat.targets) for chat in kept),
-        longest_row_tokens=max((len(chat.ids) for chat in chats), default=0),
-        rows_over_context=len(chats) - len(kept),
-    )
-
-
 def fitting(chats: Iterable[EncodedChat], context: int) -> list[EncodedChat]:
+    """The conversations that have `context` tokens at most. None is cut."""
     return [chat for chat in chats if len(chat.ids) <= context]
 
 
 def encode_conversations(
     rows: Artifact, tokenizer: Artifact, model: ModelConfig, draft: Draft
 ) -> None:
-    """train.npz and held_out.npz: the SFT rows as ids and masks, without those longer than the
-    context.
-    """
+    """Write train.npz and held_out.npz: the SFT rows that fit the context, as ids and masks."""
     words = Tokenizer.load(tokenizer.path("tokenizer.json"))
     train_chats = read_chats(rows.path("sft_train.jsonl"), words)
     held_out_chats = read_chats(rows.path("sft_held_out.jsonl"), words)
@@ -172,13 +160,32 @@ def encode_conversations(
     write_conversations(
         draft.path("held_out.npz"), join_conversations(fitting(held_out_chats, model.context))
     )
-    draft.facts = conversations_facts(train_chats, model.context).model_dump(mode="json")
+    draft.facts = plain(facts_from(draft.folder, {"rows": rows, "tokenizer": tokenizer}))
+
+
+def facts_from(
+    files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
+) -> ConversationsFacts:
+    """Facts of the training rows, from train.npz and from the rows encoded again.
+
+    inputs: rows, tokenizer. config: not needed.
+    """
+    kept = read_conversations(files / "train.npz")
+    words = Tokenizer.load(inputs["tokenizer"].path("tokenizer.json"))
+    chats = read_chats(inputs["rows"].path("sft_train.jsonl"), words)
+    return ConversationsFacts(
+        rows=len(chats),
+        tokens=len(kept.tokens),
+        target_tokens=int(kept.targets.sum()),
+        longest_row_tokens=max((len(chat.ids) for chat in chats), default=0),
+        rows_over_context=len(chats) - len(kept),
+    )
 
 
 def write_conversations(path: Path, rows: Conversations) -> None:
-    """An .npz whose bytes follow from the rows alone: numpy's own writer leaves the dates to the
-    zip library.
-    """
+    """Write an .npz whose bytes follow from the rows alone."""
+    # Not by numpy.savez: it leaves the dates of the entries to the zip library, which takes the
+    # clock, and the artifact's digest would change with every run.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in ("tokens", "targets", "offsets"):
             buffer = io.BytesIO()
@@ -187,11 +194,15 @@ def write_conversations(path: Path, rows: Conversations) -> None:
 
 
 def open_conversations(conversations: Artifact, split: Split) -> Conversations:
-    """The encoded rows of one split.
+    """The encoded rows of one split; see `read_conversations`."""
+    return read_conversations(conversations.path(f"{split}.npz"))
 
-    Raises BadInput where the file is not what `encode_conversations` writes.
+
+def read_conversations(path: Path) -> Conversations:
+    """The encoded rows of a file.
+
+    Raises BadInput where it is not what `write_conversations` writes.
     """
-    path = conversations.path(f"{split}.npz")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return Conversations(arrays["tokens"], arrays["targets"], arrays["offsets"])

@@ -25,35 +25,34 @@ def encode_pipeline(
 ) -> list[RankStage]:
     """One stage that encodes every part of corpus and practice into `folder`.
 
-    The paths: their artifacts; seed: the run's.
+    corpus, practice, tokenizer: folders of the artifacts. seed: the run's.
     """
     return [
         stage(
             "encode",
             "bytes",
-            partial(encode_corpus_share, corpus, practice, tokenizer, seed, folder),
+            partial(encode_corpus_parts, corpus, practice, tokenizer, seed, folder),
             tasks,
         )
     ]
 
 
-def encode_corpus_share(
+def encode_corpus_parts(
     corpus: Path, practice: Path, tokenizer: Path, seed: int, folder: Path, rank: int, ranks: int
 ) -> int:
-    """`encode_share` over published artifacts. Raises BadInput where one of them is missing."""
+    """`encode_parts` over published artifacts. Raises BadInput where one of them is missing."""
     load = partial(Tokenizer.load, open_artifact(tokenizer, "tokenizer").path("tokenizer.json"))
     job, _ = training_job(
         open_artifact(corpus, "corpus"), open_artifact(practice, "practice"), load, seed
     )
-    return encode_share(job, folder, rank, ranks)
+    return encode_parts(job, folder, rank, ranks)
 
 
-def encode_share(job: EncodeJob, folder: Path, rank: int, ranks: int) -> int:
-    """Encodes every `ranks`-th part from `rank` on, where it does not stand yet; returns the bytes
-    of text in this rank's parts.
+def encode_parts(job: EncodeJob, folder: Path, rank: int, ranks: int) -> int:
+    """Encode every `ranks`-th part from `rank` on; return the bytes of text in these parts.
 
-    A part on which the two encoders disagree is left out: `write_shards` meets it again, and
-    answers for all parts at once.
+    Parts that stand already are not encoded again. A part on which the two encoders disagree is
+    left out: `write_shards` finds the disagreement again and encodes all parts with `tokenizers`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     encode = open_encoder(job, folder, None)

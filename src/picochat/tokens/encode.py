@@ -1,11 +1,9 @@
-"""Documents to ids: parts of a corpus, each encoded by whichever process comes first, and kept on
-disk.
+"""Documents to ids, in parts of the corpus that any process may encode, kept on disk.
 
-A part is a run of rows of the corpus, of about PART_TEXT_BYTES of text. What it gives is a function
-of the corpus and the tokenizer alone, so parts may be made in any order, by several processes or
-machines that share the folder, and those that stand after a kill are not made again. Every
-document's byte count is checked; a seeded sample is decoded and compared in full, and encoded again
-by `tokenizers`.
+A part is a run of rows of about PART_TEXT_BYTES of text. Its ids are a function of the corpus and
+the tokenizer alone, so parts may be made in any order, by several processes or machines that share
+the folder, and a part that stands after a kill is not made again. The byte count of every document
+is checked; a seeded sample is decoded and compared in full, and encoded again by `tokenizers`.
 """
 
 from __future__ import annotations
@@ -27,8 +25,15 @@ from picochat.facts import CorpusFacts, PracticeFacts, facts_of
 from picochat.tokens.tokenizer import Tokenizer, in_sample, without_surrogates
 
 SPLITS: tuple[Split, ...] = ("train", "held_out")
-BATCH_CHARS = 500_000  # one encoder call: about 50 ms of a core
+# One encoder call, about 50 ms of a core: long enough that the Python around it costs little, short
+# enough that an interrupt is answered at once.
+BATCH_CHARS = 500_000
+# Of text, one to two seconds of a core: all that a kill can cost a process, and still few files for
+# a corpus of gigabytes.
 PART_TEXT_BYTES = 16_000_000
+# Both encoders were compared on hard texts when the tokenizer was loaded; a few hundred documents
+# of the corpus itself show what those texts missed. Encoding all of it by both would take ten times
+# as long.
 SAMPLED_DOCUMENTS = 400  # expected; at least 200 of any corpus that has them
 
 
@@ -99,14 +104,15 @@ class EncodeJob:
 
 
 def open_encoder(job: EncodeJob, folder: Path, reason: str | None) -> Callable[[int], int]:
-    """A function that encodes a part into `folder`, where it does not stand there yet, and returns
-    the bytes of its text.
+    """A function that encodes a part into `folder` and returns the bytes of its text.
+
+    A part that stands there already is read and not encoded. reason: why not by tiktoken.
     """
     return partial(_encode_part, job, job.load(reason), folder)
 
 
 def read_part(folder: Path, part: int, split: Split) -> EncodedBatch:
-    """What a part holds of a split."""
+    """The documents of a split that a part holds."""
     with np.load(_part_path(folder, part)) as stored:
         return EncodedBatch(*(stored[f"{split}.{field}"] for field in EncodedBatch._fields))
 
@@ -141,8 +147,9 @@ def _encode(job: EncodeJob, tokenizer: Tokenizer, documents: Sequence[Document])
 
 
 def _write_part(folder: Path, part: int, encoded: dict[Split, EncodedBatch]) -> None:
-    """By rename: a part that stands is whole."""
     path = _part_path(folder, part)
+    # By rename, so that a part that stands is whole; with the process in the name, because two
+    # processes may encode one part at once. Both write the same bytes.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     columns = {
         f"{split}.{field}": array
@@ -171,6 +178,8 @@ def encode_batch(
     ends = np.append(starts[1:], len(tokens))
     text_bytes = np.array([len(text.encode()) for text in texts], dtype=np.int64)
     assert len(starts) == len(texts), "bos stands before each document and nowhere else"
+    # Byte counts catch a lost or doubled byte in every document for the price of one sum; equal
+    # texts are only proved by decoding, which the sample below does.
     assert (np.add.reduceat(tokenizer.token_bytes[tokens], starts) == text_bytes).all(), (
         "the encoder lost bytes"
     )
@@ -187,8 +196,9 @@ def encode_batch(
 
 
 def batches_of(documents: Iterable[Document], batch_chars: int) -> Iterator[list[Document]]:
-    """The documents in groups of at most `batch_chars` characters; a longer one is a group of its
-    own.
+    """The documents in groups of at most `batch_chars` characters.
+
+    A longer document is a group of its own.
     """
     group: list[Document] = []
     chars = 0
@@ -203,8 +213,9 @@ def batches_of(documents: Iterable[Document], batch_chars: int) -> Iterator[list
 
 
 class CorpusParts:
-    """A corpus in parts of some PART_TEXT_BYTES: runs of rows of consecutive files, by the mean
-    size of a row of each file.
+    """A corpus in parts of about PART_TEXT_BYTES: runs of rows of consecutive files.
+
+    Sizes are estimated by the mean size of a row of each file, so no text is read to cut the parts.
     """
 
     def __init__(self, corpus: Artifact) -> None:
@@ -267,8 +278,9 @@ def training_job(
 
 
 def row_runs(files: Sequence[tuple[int, int]], run_bytes: int) -> list[list[tuple[int, int, int]]]:
-    """Lists of (file, first row, row after the last) that hold about `run_bytes` each, of files
-    with (rows, bytes).
+    """Lists of (file, first row, row after the last) that hold about `run_bytes` each.
+
+    files: (rows, bytes) of each.
     """
     runs: list[list[tuple[int, int, int]]] = []
     room = 0

@@ -1,18 +1,17 @@
-"""Token shards: both splits of the corpus as little-endian uint16 on disk, each document with bos
-before it; practice last.
+"""Token shards: both splits of the corpus as little-endian uint16 on disk, practice last.
 
-A shard holds whole documents: it is closed by the first document that reaches `shard_tokens`.
-Beside NAME.bin stand NAME.starts (int64, little-endian: where each document's bos lies in the
-shard) and NAME.json (counts, sha256, tokenizer). Parts of the corpus are encoded by all cores
-(`encode`) and joined here in their order, so the bytes do not depend on who encoded what, and
-memory does not grow with the corpus. Does not shuffle: order is `batches`' work.
+Every document has bos before it, and a shard holds whole documents: it is closed by the first
+document that reaches `shard_tokens`. Beside NAME.bin stand NAME.starts (int64, little-endian: where
+each document's bos lies in the shard) and NAME.json (counts, sha256, tokenizer). All cores encode
+parts of the corpus (`encode`), which are joined here in their order, so the bytes do not depend on
+who encoded what, and memory does not grow with the corpus. Does not shuffle: `row_order` does.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from picochat.config import HostConfig, ShardsConfig
+from picochat.config import HostConfig, RunConfig, ShardsConfig
 from picochat.core.errors import BadInput
 from picochat.core.machine import usable_cores
 from picochat.core.progress import Progress, say
 from picochat.core.publish import Artifact, Draft, remake
-from picochat.core.records import Record, digest_file, read_record, write_atomic, write_json
+from picochat.core.records import Record, digest_file, plain, read_record, write_atomic, write_json
 from picochat.core.workers import in_order
 from picochat.data.corpus.reader import Split
 from picochat.facts import CorpusFacts, PracticeFacts, ShardsFacts, facts_of
@@ -51,8 +50,9 @@ NO_PRACTICE = PracticeFacts(share_asked=0.0, documents=0, text_bytes=0, words=0)
 
 
 class ShardSidecar(Record):
-    """What one shard holds. text_bytes: UTF-8 bytes of its documents; bos counts as a token and has
-    no bytes.
+    """What one shard holds.
+
+    text_bytes: UTF-8 bytes of its documents. bos counts as a token and has no bytes.
     """
 
     tokens: int
@@ -62,6 +62,13 @@ class ShardSidecar(Record):
     tokenizer: str
     roundtrip_documents: int
     roundtrip_failures: int
+
+
+class ShardsMeasured(Record):
+    """measured.json: how much of the training tokens is practice, which no sidecar tells."""
+
+    practice_documents: int
+    practice_tokens: int
 
 
 # ---- writing -------------------------------------------------------------------------------------
@@ -92,7 +99,8 @@ class ShardWriter:
         self.sampled += int(batch.sampled.sum())
         self.failed += int(batch.failed.sum())
 
-    def close(self) -> ShardSidecar:
+    def close(self) -> None:
+        """Write the sidecar of the finished shard."""
         self.stop()
         sidecar = ShardSidecar(
             tokens=self.tokens,
@@ -104,7 +112,6 @@ class ShardWriter:
             roundtrip_failures=self.failed,
         )
         write_json(self._sidecar, sidecar)
-        return sidecar
 
     def stop(self) -> None:
         """Close the files without finishing the shard."""
@@ -118,37 +125,35 @@ def write_split(
     batches: Iterable[EncodedBatch],
     tokenizer: Tokenizer,
     shard_tokens: int,
-) -> list[ShardSidecar]:
-    """The shards of one split, into `folder`."""
-    written: list[ShardSidecar] = []
+) -> None:
+    """Write the shards of one split into `folder`."""
+    number = 0
     writer: ShardWriter | None = None
     try:
         for batch in batches:
             rest = batch
             while len(rest.ends):
-                writer = writer or ShardWriter(folder, shard_name(split, len(written)), tokenizer)
+                writer = writer or ShardWriter(folder, f"{split}-{number:05d}", tokenizer)
                 closing_document = int(np.searchsorted(rest.ends, shard_tokens - writer.tokens))
                 part, rest = rest.split(min(closing_document + 1, len(rest.ends)))
                 writer.add(part)
                 if writer.tokens >= shard_tokens:
-                    written.append(writer.close())
-                    writer = None
+                    writer.close()
+                    writer, number = None, number + 1
         if writer is not None:
-            written.append(writer.close())
+            writer.close()
     finally:
         if writer is not None:
             writer.stop()
-    return written
-
-
-def shard_name(split: Split, number: int) -> str:
-    return f"{split}-{number:05d}"
 
 
 @dataclass(frozen=True)
 class ShardsJob:
-    """What is encoded, and how it becomes shards. `counts`, `practised`: what corpus and practice
-    state, which must be what came. `practice_parts`: which parts are practice."""
+    """What is encoded, and how it becomes shards.
+
+    counts, practised: what corpus and practice state, which must be what came. practice_parts:
+    which of the parts are practice.
+    """
 
     encode: EncodeJob
     counts: CorpusFacts
@@ -159,10 +164,10 @@ class ShardsJob:
 
 
 def encode_all(job: ShardsJob, folder: Path) -> str | None:
-    """All parts in `folder`.
+    """Encode all parts into `folder`; return why tiktoken does not encode, or None.
 
-    Returns why tiktoken does not encode, where it turns out to differ from tokenizers on this
-    corpus.
+    Where a sampled document shows that tiktoken differs from `tokenizers` on this corpus, all parts
+    are encoded again by the latter.
     """
     differs = folder / DIFFERS  # outlives a kill, so that a resumed job does not mix encoders
     reason = differs.read_text() if differs.exists() else None
@@ -187,12 +192,18 @@ def encode_all(job: ShardsJob, folder: Path) -> str | None:
     return reason
 
 
-def shards_facts(
-    train: Sequence[ShardSidecar],
-    held_out: Sequence[ShardSidecar],
-    practice_documents: int,
-    practice_tokens: int,
+def facts_from(
+    files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
 ) -> ShardsFacts:
+    """Sums over the sidecars, which every bundle holds, and what the stage counted of the practice.
+
+    inputs, config: not needed.
+    """
+    train, held_out = (
+        [read_record(ShardSidecar, path, "shard") for path in sorted(files.glob(f"{split}-*.json"))]
+        for split in SPLITS
+    )
+    measured = read_record(ShardsMeasured, files / "measured.json", "measurements")
     return ShardsFacts(
         train_tokens=sum(shard.tokens for shard in train),
         held_out_tokens=sum(shard.tokens for shard in held_out),
@@ -202,15 +213,13 @@ def shards_facts(
         held_out_text_bytes=sum(shard.text_bytes for shard in held_out),
         roundtrip_documents=sum(shard.roundtrip_documents for shard in (*train, *held_out)),
         roundtrip_failures=sum(shard.roundtrip_failures for shard in (*train, *held_out)),
-        practice_documents=practice_documents,
-        practice_tokens=practice_tokens,
+        practice_documents=measured.practice_documents,
+        practice_tokens=measured.practice_tokens,
     )
 
 
 def require_whole(facts: ShardsFacts, counts: CorpusFacts, practised: PracticeFacts) -> None:
-    """Raises BadInput where corpus and practice did not give the documents and bytes that their
-    manifests state.
-    """
+    """Raise BadInput where corpus or practice did not give the documents that they state."""
     stated = {
         "train_documents": counts.train_documents + practised.documents,
         "held_out_documents": counts.held_out_documents,
@@ -231,31 +240,21 @@ def require_whole(facts: ShardsFacts, counts: CorpusFacts, practised: PracticeFa
 
 
 def write_all(job: ShardsJob, draft: Draft) -> None:
-    """`write_shards` for a job.
-
-    Parts are made in the workspace, which outlives a kill, and joined in the draft.
-    """
+    """Encode the parts of a job into the workspace, which outlives a kill, and join them."""
     started = time.monotonic()
     reason = encode_all(job, draft.workspace)
     tokenizer = job.encode.load(reason)
     parts = range(job.encode.source.parts)
-    written = {
-        split: write_split(
-            draft.folder,
-            split,
-            (read_part(draft.workspace, part, split) for part in parts),
-            tokenizer,
-            job.shard_tokens,
-        )
-        for split in SPLITS
-    }
+    for split in SPLITS:
+        batches = (read_part(draft.workspace, part, split) for part in parts)
+        write_split(draft.folder, split, batches, tokenizer, job.shard_tokens)
     practised = [read_part(draft.workspace, part, "train") for part in job.practice_parts]
-    facts = shards_facts(
-        written["train"],
-        written["held_out"],
+    measured = ShardsMeasured(
         practice_documents=sum(len(batch.ends) for batch in practised),
         practice_tokens=sum(len(batch.tokens) for batch in practised),
     )
+    write_json(draft.path("measured.json"), measured)
+    facts = facts_from(draft.folder, {})
     require_whole(facts, job.counts, job.practised)
     seen = {
         "encoder": tokenizer.encoder,
@@ -265,7 +264,7 @@ def write_all(job: ShardsJob, draft: Draft) -> None:
     write_json(
         draft.observation("encoding.json"), {**seen, "wall_s": round(time.monotonic() - started, 3)}
     )
-    draft.facts = facts.model_dump(mode="json")
+    draft.facts = plain(facts)
 
 
 def write_shards(
@@ -277,8 +276,9 @@ def write_shards(
     seed: int,
     draft: Draft,
 ) -> None:
-    """Both splits of the corpus, and the practice, as token shards; see the head of this file.
-    encoding.json has the pace.
+    """Write both splits of the corpus, and the practice, as token shards.
+
+    encoding.json says which encoder was used and how long it took; it is not part of the digest.
     """
     load = partial(Tokenizer.load, tokenizer.path("tokenizer.json"))
     encode, practice_parts = training_job(corpus, practice, load, seed)
@@ -301,8 +301,9 @@ def write_shards(
 
 @dataclass(frozen=True, eq=False)
 class TokenStream:
-    """All shards of a split as one stream, read from disk as needed. bounds[i]: where shard i
-    begins; the last, the end.
+    """All shards of a split as one stream, read from disk as needed.
+
+    bounds[i]: where shard i begins; the last one is the end of the stream.
     """
 
     parts: tuple[npt.NDArray[np.uint16], ...]
@@ -354,11 +355,10 @@ class TokenShards:
 
 
 def open_shards(shards: Artifact, *, check_digests: bool = False) -> TokenShards:
-    """Both splits as streams; reads the sidecars, and tokens only when asked. Raises BadInput where
-    a shard is not whole.
+    """Both splits as streams, which read their tokens when asked for them.
 
-    check_digests: read every shard once and compare (some seconds for gigabytes), for who builds
-    hours of work on them.
+    check_digests: read every shard once and compare its digest, which takes some seconds for a
+    gigabyte. Raises BadInput where a shard is not whole.
     """
     return TokenShards(*(_open_split(shards, split, check_digests) for split in SPLITS))
 

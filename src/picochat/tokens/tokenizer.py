@@ -1,21 +1,20 @@
-"""The tokenizer: byte-level BPE as a standard `tokenizer.json`, trained by `tokenizers`, encoded by
-the fastest exact encoder.
+"""The tokenizer: byte-level BPE in a standard `tokenizer.json`, with the fastest exact encoder.
 
 Ids: the specials from 0, then the 256 bytes, then one id a merge, in merge order. Every text has an
 encoding that decodes to the same text, and no text encodes to a special: turns and documents are
-marked by code, never by what someone typed. Digits stand one by one (docs/decisions/0005). There is
-no normalizer, and no id means "unknown".
+marked by code, never by what someone typed. There is no normalizer, and no id means "unknown".
 
-Encoding is by `tiktoken`, built from the same file, and compared with `tokenizers` on texts chosen
-for their traps at every load; where the two differ, the slower `tokenizers` encodes and
-`encoder_note` says why. Does not know what the specials are for: `chat_format` and `shards` do.
+`tokenizers` trains and writes the file. `tiktoken`, built from the same file, encodes: it gives the
+same ids about nine times as fast (docs/decisions/0005). Every load compares both on texts chosen to
+be hard; where they differ, `tokenizers` encodes and `encoder_note` says why. Does not know what the
+specials are for: `chat_format` and `shards` do.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,11 +27,11 @@ import tokenizers
 import xxhash
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from picochat.config import TokenizerConfig
+from picochat.config import RunConfig, TokenizerConfig
 from picochat.core.errors import BadInput, Problem
 from picochat.core.progress import Progress
 from picochat.core.publish import Artifact, Draft
-from picochat.core.records import digest_bytes, read_json
+from picochat.core.records import Record, digest_bytes, plain, read_json, read_record, write_json
 from picochat.facts import CorpusFacts, TokenizerFacts, facts_of
 
 SPECIALS: tuple[str, ...] = (
@@ -45,8 +44,10 @@ SPECIALS: tuple[str, ...] = (
     "<|reserved_0|>",  # spare ids, so that a later need does not move the others
     "<|reserved_1|>",
 )
-# Qwen2's split pattern: llama.cpp knows it by that name, and it is one regular expression, which is
-# all tiktoken takes.
+# Qwen2's split pattern. llama.cpp knows it by that name, so a GGUF export needs no code of its own,
+# and it is one regular expression, which is all that tiktoken takes. It splits digits one by one
+# (`\p{N}`): arithmetic is trained digit by digit, and a number of two or three digits as one token
+# would hide them. The price is 0.6 to 1.4% more tokens and no bits per byte (docs/decisions/0005).
 SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -54,8 +55,9 @@ SPLIT_PATTERN = (
 BYTES = 256
 LEAST_MERGE_COUNT = 2  # a pair that stands once in the sample is no pattern
 ROUND_VOCAB_TO = 64  # sizes offered as a remedy: matrices of such widths are fast everywhere
-# Stands for bos inside tiktoken, so that one call encodes many documents. A text that holds it is
-# encoded by itself.
+# Stands for bos inside tiktoken, so that one call encodes many documents: a call for each costs
+# about a fifth of the speed (docs/decisions/0005). A text that holds the mark is encoded by itself,
+# so no text can forge a bos.
 DOCUMENT_MARK = "\x00<|document|>\x00"
 # From about a million blanks in a row the regular expression of tiktoken overflows its stack and
 # panics.
@@ -107,11 +109,10 @@ class Tokenizer:
 
     @staticmethod
     def load(path: Path, not_tiktoken: str | None = None) -> Tokenizer:
-        """The tokenizer of a tokenizer.json that picochat made. Encodes by tiktoken where that
-        agrees with the file.
+        """The tokenizer of a tokenizer.json that picochat made.
 
         not_tiktoken: a known reason to encode by `tokenizers` at once. Raises BadInput that lists
-        everything in which the file is not ours.
+        every difference from a file that picochat writes.
         """
         layout = read_layout(path)
         reference = tokenizers.Tokenizer.from_str(json.dumps(layout.tree))
@@ -152,18 +153,11 @@ class Tokenizer:
         return [self.encode(text) for text in texts]
 
     def encode_by_reference(self, text: str) -> list[int]:
-        """The ids as `tokenizers` gives them: slower, and what every other encoder is compared
-        with.
-        """
+        """The ids as `tokenizers` gives them, with which every other encoder is compared."""
         return self._reference.encode(without_surrogates(text), add_special_tokens=False).ids
 
     def encode_documents(self, texts: Sequence[str]) -> TokenIds:
-        """One stream: bos, ids, bos, ids, ... The documents start where bos stands, since text
-        cannot yield it.
-
-        With tiktoken this is one call that holds no interpreter lock, so threads encode at the
-        speed of all cores.
-        """
+        """One stream: bos, ids, bos, ids, ... Documents start where bos stands, and only there."""
         clean = [without_surrogates(text) for text in texts]
         if self._fast is None:
             return self._join(
@@ -176,6 +170,7 @@ class Tokenizer:
             )
         if any(DOCUMENT_MARK in text or needs_reference(text) for text in clean):
             return self._join([self.encode(text) for text in clean])
+        # One call for many documents holds no interpreter lock, so other threads run on meanwhile.
         marked = "".join(DOCUMENT_MARK + text for text in clean)
         ids = self._fast.encode_to_numpy(
             marked, allowed_special={DOCUMENT_MARK}, disallowed_special=()
@@ -196,9 +191,7 @@ class Tokenizer:
 
 
 def needs_reference(text: str) -> bool:
-    """Whether tiktoken cannot take the text: a run of blanks that its regular expression does not
-    survive.
-    """
+    """Whether the text has a run of blanks on which tiktoken's regular expression overflows."""
     return len(text) >= LONG_BLANK_CHARS and LONG_BLANK.search(text) is not None
 
 
@@ -212,10 +205,10 @@ def without_surrogates(text: str) -> str:
 
 
 def build_fast_encoder(pieces: Sequence[bytes]) -> tiktoken.Encoding:
-    """tiktoken over the same ids.
-
-    It merges the pair with the lowest id first, and ids are in merge order: the same rule.
-    """
+    """tiktoken over the same ids."""
+    # tiktoken merges the pair of the lowest rank first, `tokenizers` the pair that was merged first
+    # in training. Ids are given in merge order, so an id is its rank, and no table between the two
+    # encoders can be wrong.
     ranks = {piece: token for token, piece in enumerate(pieces) if token >= len(SPECIALS)}
     return tiktoken.Encoding(
         "picochat",
@@ -228,9 +221,7 @@ def build_fast_encoder(pieces: Sequence[bytes]) -> tiktoken.Encoding:
 def first_disagreement(
     fast: tiktoken.Encoding, reference: tokenizers.Tokenizer, texts: Iterable[str]
 ) -> str | None:
-    """The first text on which the two encoders give other ids, said for people; None where they
-    agree on all.
-    """
+    """The first text on which the two encoders differ, in words; None where they agree on all."""
     for text in texts:
         ours, theirs = (
             fast.encode_ordinary(text),
@@ -248,8 +239,9 @@ def first_disagreement(
 
 
 class Layout(NamedTuple):
-    """A tokenizer.json that was found to be ours. pieces[id]: the bytes of an id (a special: its
-    spelling).
+    """A tokenizer.json that was checked.
+
+    pieces[id]: the bytes of an id; of a special its spelling.
     """
 
     tree: dict[str, Any]
@@ -374,9 +366,9 @@ def byte_letters() -> dict[str, int]:
 
 
 def untrained() -> tokenizers.Tokenizer:
-    """A tokenizer of our kind without merges: the split pattern, bytes, no normalizer, no
-    post-processor.
-    """
+    """A tokenizer of our kind without merges: split pattern and bytes, and nothing else."""
+    # No normalizer: decoding could not give the text back. No post-processor: marks are ids that
+    # code writes, and a reader that added a bos of its own would put two before each text.
     tokenizer = tokenizers.Tokenizer(models.BPE())
     split = pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -387,10 +379,9 @@ def untrained() -> tokenizers.Tokenizer:
 
 
 def train(texts: Iterable[str], vocab_size: int) -> bytes:
-    """The tokenizer.json of the texts; equal texts give equal bytes, whatever the number of
-    threads.
+    """The tokenizer.json of the texts: equal texts give equal bytes, on any number of threads.
 
-    Raises BadInput where the texts hold fewer than `vocab_size` pieces, with the sizes that they
+    Raises BadInput where the texts hold fewer than `vocab_size` pieces, and names a size that they
     could fill.
     """
     tokenizer = untrained()
@@ -421,14 +412,13 @@ def _smaller(found: int) -> str:
     )
 
 
-def in_sample(document_id: str, share: float, seed: int, purpose: str) -> bool:
-    """Whether a document belongs to the seeded sample of about `share` of all, judged by its id
-    alone.
+def in_sample(document_id: str, fraction: float, seed: int, purpose: str) -> bool:
+    """Whether a document belongs to the seeded sample of about this fraction of all documents.
 
-    So the sample does not depend on the order or number of the others; samples of two purposes are
-    independent.
+    Depends on its id alone, not on the order or the number of the others. The samples of two
+    purposes are independent.
     """
-    return xxhash.xxh64_intdigest(f"{purpose}:{seed}:{document_id}".encode()) < share * 2.0**64
+    return xxhash.xxh64_intdigest(f"{purpose}:{seed}:{document_id}".encode()) < fraction * 2.0**64
 
 
 def _counted(texts: Iterable[str], progress: Progress) -> Iterator[str]:
@@ -438,29 +428,50 @@ def _counted(texts: Iterable[str], progress: Progress) -> Iterator[str]:
 
 
 def chat_template() -> str:
-    """The Jinja template that stock readers render conversations with; `{% generation %}` marks
-    what is trained.
-    """
+    """The Jinja template of the chat format; `{% generation %}` encloses what is trained."""
     return Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
 
 
+# ---- the stage -----------------------------------------------------------------------------------
+
+
+class TokenizerMeasured(Record):
+    """measured.json: what only the training of the tokenizer can count."""
+
+    trained_on_bytes: int
+
+
 def train_tokenizer(corpus: Artifact, tokenizer: TokenizerConfig, seed: int, draft: Draft) -> None:
-    """tokenizer.json and chat_template.jinja, from a seeded sample of about `train_bytes` of the
-    training documents.
+    """Write tokenizer.json and chat_template.jinja, trained on a sample of the training documents.
+
+    The sample follows from the seed and has about `train_bytes` bytes of text.
     """
-    from picochat.data.corpus.reader import (
-        sample_train,
-    )  # here: who only encodes does not load the readers of data files
+    # Imported here: to encode needs no readers of data files.
+    from picochat.data.corpus.reader import sample_train
 
     text_bytes = facts_of(corpus, CorpusFacts).train_text_bytes
-    share = min(1.0, tokenizer.train_bytes / max(1, text_bytes))
-    with Progress("tokenizer", share * text_bytes, "bytes") as progress:
-        texts = (document.text for document in sample_train(corpus, share, seed))
+    fraction = min(1.0, tokenizer.train_bytes / max(1, text_bytes))
+    with Progress("tokenizer", fraction * text_bytes, "bytes") as progress:
+        texts = (document.text for document in sample_train(corpus, fraction, seed))
         data = train(_counted(texts, progress), tokenizer.vocab_size)
     draft.path("tokenizer.json").write_bytes(data)
     draft.path("chat_template.jinja").write_text(chat_template(), encoding="utf-8")
-    merges = tokenizer.vocab_size - len(SPECIALS) - BYTES
-    facts = TokenizerFacts(
-        vocab_size=tokenizer.vocab_size, merges=merges, trained_on_bytes=round(progress.done)
+    measured = TokenizerMeasured(trained_on_bytes=round(progress.done))
+    write_json(draft.path("measured.json"), measured)
+    draft.facts = plain(facts_from(draft.folder, {"corpus": corpus}))
+
+
+def facts_from(
+    files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
+) -> TokenizerFacts:
+    """Sizes from tokenizer.json, and the bytes that training counted.
+
+    inputs, config: not needed.
+    """
+    size = Tokenizer.load(files / "tokenizer.json").vocab_size
+    measured = read_record(TokenizerMeasured, files / "measured.json", "measurements")
+    return TokenizerFacts(
+        vocab_size=size,
+        merges=size - len(SPECIALS) - BYTES,
+        trained_on_bytes=measured.trained_on_bytes,
     )
-    draft.facts = facts.model_dump(mode="json")

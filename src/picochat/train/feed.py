@@ -2,7 +2,7 @@
 
 Promises: the rows of a step follow from its number alone; on a device that holds the tokens, the
 step moves row numbers and no tokens; otherwise the next step's rows are made while this one trains.
-Does not choose the rows (tokens/batches.py).
+Does not choose the rows (tokens/row_order.py).
 
 Shape suffixes: B rows, T positions.
 """
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from picochat.model.gpt import IGNORED_TARGET
-from picochat.tokens.batches import rows_of_step
+from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.shards import TOKEN_BYTES, TokenStream
 from picochat.train.ranks import ALONE, Ranks
 

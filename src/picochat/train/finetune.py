@@ -17,8 +17,8 @@ from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, Draft
 from picochat.model.gpt import IGNORED_TARGET
 from picochat.model.weights import check_tokenizer, load_model, read_info
-from picochat.tokens.batches import rows_of_step
 from picochat.tokens.chat_format import Conversations, open_conversations
+from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.tokenizer import Tokenizer
 from picochat.train.feed import Batch, HostFeed
 from picochat.train.held_out import HeldOut, rows_per_forward, summed_loss

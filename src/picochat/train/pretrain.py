@@ -1,7 +1,7 @@
 """The base stage: next-token training on the token shards, from seeded weights to a published
 checkpoint.
 
-Each step's rows follow from the seed and the step number alone (tokens/batches.py), so every
+Each step's rows follow from the seed and the step number alone (tokens/row_order.py), so every
 training token is a target once per epoch and a resume needs no data state.
 """
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picochat.tokens.batches import Permutation, rows_of_step
+from picochat.tokens.row_order import Permutation, rows_of_step
 
 SEEDS = st.integers(0, 1 << 80)
 

@@ -5,11 +5,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from picochat.config import HonestyConfig
 from picochat.honesty.index import Index, build_index
 from picochat.honesty.items import item_of_row, scan_item
-from picochat.honesty.texts import BATCH_CHARACTERS, HITS_KEPT_PER_BENCHMARK_ROW, Tally, scan_texts
+from picochat.honesty.normalize import words_of
+from picochat.honesty.scan_texts import (
+    BATCH_CHARACTERS,
+    CUT_WITHIN,
+    HITS_KEPT_PER_BENCHMARK_ROW,
+    Tally,
+    pieces_of,
+    scan_texts,
+)
 
 LONG = (
     "Only one option is right. Which of these rivers is by far the longest in the world?\nA."
@@ -41,7 +51,7 @@ def index_of(rows: Sequence[dict[str, Any]] = ROWS) -> Index:
 def found_in(*texts: str) -> set[str]:
     index = index_of()
     tally = scan_texts(index, [(f"d{n}", text) for n, text in enumerate(texts)])
-    return {index.items[number].id for number in tally.dirty_documents}
+    return {index.items[number].id for number in tally.texts_holding}
 
 
 def filler(count: int, seed: int = 0) -> list[tuple[str, str]]:
@@ -126,11 +136,11 @@ def test_a_very_short_prompt_and_its_answer_may_stand_on_both_sides_of_a_cut() -
 
 def test_all_hits_are_counted_and_only_the_first_are_kept() -> None:
     tally = scan_texts(index_of(), [(f"d{n}", SHORT) for n in range(70)])
-    assert tally.dirty_documents == {1: 70}
+    assert tally.texts_holding == {1: 70}
     assert [hit.document for hit in tally.hits] == [f"d{n}" for n in range(20)]
     benchmark = build_index([scan_item("b1", "x", SHORT, benchmark="arc")], HonestyConfig())
     tally = scan_texts(benchmark, [(f"d{n}", SHORT) for n in range(70)])
-    assert (tally.dirty_documents[0], len(tally.hits)) == (70, HITS_KEPT_PER_BENCHMARK_ROW)
+    assert (tally.texts_holding[0], len(tally.hits)) == (70, HITS_KEPT_PER_BENCHMARK_ROW)
 
 
 def test_the_result_does_not_depend_on_the_number_of_workers() -> None:
@@ -154,8 +164,8 @@ def test_a_run_that_repeats_itself_is_nobodys() -> None:
     index = build_index([scan_item("grid", "arc", grid, benchmark="arc")], HonestyConfig())
     assert not scan_texts(
         index, [("d", "0 0 1 0 0 0 1 1 0 0 0 0 0 1 0 0 0 1 0 0 0 0")]
-    ).dirty_documents
-    assert scan_texts(index, [("d", grid[-78:])]).dirty_documents
+    ).texts_holding
+    assert scan_texts(index, [("d", grid[-78:])]).texts_holding
 
 
 def test_a_document_of_many_megabytes_is_scanned_like_many_short_ones() -> None:
@@ -164,3 +174,40 @@ def test_a_document_of_many_megabytes_is_scanned_like_many_short_ones() -> None:
     (hit,) = scan_texts(index_of(), [("huge", text)]).hits[:1]
     assert len(text) > 9_000_000
     assert (hit.row, hit.offset) == ("long", 120 * len(around) + 3)
+
+
+# ---- pieces --------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet="abc  \n,é。&amp;", max_size=600), st.integers(1, 6), st.integers(3, 60))
+def test_every_run_of_words_stands_whole_in_a_piece(
+    text: str, words: int, piece_characters: int
+) -> None:
+    pieces = list(pieces_of(text, words, piece_characters))
+    assert all(text[offset:].startswith(piece) for offset, piece in pieces)
+    whole = words_of(text)
+    runs = {tuple(whole[n : n + words]) for n in range(len(whole) - words + 1)}
+    found = [words_of(piece) for _, piece in pieces]
+    # `a&ap,b` and the like may end in the middle of what looks like an entity: only what a reader
+    # would see as words is promised.
+    near = piece_characters > 40
+    assert not near or runs <= {
+        tuple(of[n : n + words]) for of in found for n in range(len(of) - words + 1)
+    }
+
+
+def test_a_short_text_is_one_piece() -> None:
+    assert list(pieces_of("a few words", 33)) == [(0, "a few words")]
+    assert list(pieces_of("", 33)) == []
+
+
+def test_a_text_without_any_place_to_cut_is_cut_all_the_same() -> None:
+    text = "x" * (3 * CUT_WITHIN)
+    pieces = list(pieces_of(text, 3, CUT_WITHIN))
+    assert [offset for offset, _ in pieces] == [0, CUT_WITHIN, 2 * CUT_WITHIN]
+
+
+def test_a_long_gap_does_not_make_pieces_endless() -> None:
+    text = "word " + "-" * 2_000_000 + " word"
+    assert sum(len(piece) for _, piece in pieces_of(text, 33)) < 3 * len(text)

@@ -1,5 +1,6 @@
-"""The honesty report as a page: what was scanned, what was found, what to do, and what such a scan
-cannot see. Decides nothing.
+"""The contamination report as a page: what was scanned and found, what to do, and the blind spots.
+
+Decides nothing.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ BLIND_SPOTS = (
 PLAIN_ID = re.compile(r"[^\x20-\x7e]|[`|<>\\]")
 
 
-def report_page(facts: HonestyFacts, report: Mapping[str, Any]) -> str:
-    """Markdown, rendered from the facts alone."""
-    share = (
+def contamination_page(facts: HonestyFacts, report: Mapping[str, Any]) -> str:
+    """report.md as Markdown, from facts and report alone."""
+    percent = (
         100 * facts.scanned_text_bytes / facts.corpus_text_bytes if facts.corpus_text_bytes else 0.0
     )
     external = sum(facts.external_rows.values())
@@ -44,7 +45,7 @@ def report_page(facts: HonestyFacts, report: Mapping[str, Any]) -> str:
         "",
         (
             f"Scanned {facts.scanned_documents} documents, {facts.scanned_text_bytes} of"
-            f" {facts.corpus_text_bytes} bytes ({share:.1f}%), and {report['sft_rows']} SFT rows,"
+            f" {facts.corpus_text_bytes} bytes ({percent:.1f}%), and {report['sft_rows']} SFT rows,"
             f" against {facts.eval_rows} eval rows and {external} rows of"
             f" {len(facts.external_rows)} external benchmarks."
         ),
@@ -63,13 +64,13 @@ def report_page(facts: HonestyFacts, report: Mapping[str, Any]) -> str:
             f" apart, in one SFT row: {facts.sft_largest_coverage:.2f}."
         ),
         (
-            f"Dirty eval rows in all: {len(facts.dirty_eval_rows)}. They stay in the eval rows;"
-            " every score is given with and without them."
+            f"Contaminated eval rows in all: {len(facts.dirty_eval_rows)}. They stay in the eval"
+            " rows; every score is given with and without them."
         ),
         "",
-        *_dirty_rows(report),
+        *_contaminated_rows(report),
         *_remedy(report),
-        "## What makes a row dirty",
+        "## What makes a row contaminated",
         "",
         f"- {report['hit_words']} words in a row stand in a document or an SFT row;",
         (
@@ -101,20 +102,20 @@ def _benchmarks(facts: HonestyFacts) -> list[str]:
     if not facts.external_rows:
         return []
     rows = facts.external_rows.items()
-    found, dirty = facts.external_dirty, facts.dirty_external_rows
+    found, anywhere = facts.external_dirty, facts.dirty_external_rows
     return [
         "| benchmark | rows | found in the corpus | in the corpus or the SFT rows |",
         "|---|---|---|---|",
         *(
-            f"| {plain_id(name)} | {count} | {found.get(name, 0)} | {len(dirty.get(name, []))} |"
+            f"| {plain_id(name)} | {count} | {found.get(name, 0)} | {len(anywhere.get(name, []))} |"
             for name, count in rows
         ),
         "",
     ]
 
 
-def _dirty_rows(report: Mapping[str, Any]) -> list[str]:
-    """A table of the dirty rows, most frequent first; hits.jsonl has the places."""
+def _contaminated_rows(report: Mapping[str, Any]) -> list[str]:
+    """A table of the contaminated rows, most frequent first; hits.jsonl has the places."""
     groups: list[tuple[str, Mapping[str, Any]]] = [("", report), *report["benchmarks"].items()]
     lines: list[tuple[int, str]] = []
     for name, group in groups:
@@ -131,7 +132,7 @@ def _dirty_rows(report: Mapping[str, Any]) -> list[str]:
         [f"| and {len(lines) - MOST_ROWS_SHOWN} more | | |"] if len(lines) > MOST_ROWS_SHOWN else []
     )
     return [
-        "| dirty row | documents that hold it | SFT rows that hold it |",
+        "| contaminated row | documents that hold it | SFT rows that hold it |",
         "|---|---|---|",
         *shown_lines,
         *more,
@@ -140,16 +141,13 @@ def _dirty_rows(report: Mapping[str, Any]) -> list[str]:
 
 
 def _remedy(report: Mapping[str, Any]) -> list[str]:
-    """What to do about documents that hold rows.
-
-    SFT rows are made again, documents are left out.
-    """
+    """What to do about the documents that hold rows: leave them out of the corpus."""
     documents: Sequence[str] = report["documents_to_leave_out"]
     if not documents:
         return []
     more = len(documents) - MOST_DOCUMENTS_SHOWN
     return [
-        "## What mends it",
+        "## How to fix it",
         "",
         (
             'Leave these documents out: list them under `"exclude_documents"` in corpus_recipe.json'

@@ -15,9 +15,9 @@ from picochat.data.benchmarks.stage import publish_benchmarks
 from picochat.data.corpus.build import build_corpus
 from picochat.data.pack import load_pack
 from picochat.facts import CorpusFacts, HonestyFacts, PracticeFacts, facts_of
+from picochat.honesty.contamination_page import contamination_page
+from picochat.honesty.contamination_scan import ScanFound, facts_from, scan_rows, scan_run
 from picochat.honesty.items import item_of_row, scan_item
-from picochat.honesty.report import report_page
-from picochat.honesty.scan import ScanFound, scan_rows, scan_run
 from picochat.skills.prepare import prepare_rows
 from tests.tokens.builders import make_practice
 
@@ -116,7 +116,7 @@ def test_clean_text_and_plain_english_are_not_contamination() -> None:
     assert found.facts.scanned_documents == 51
 
 
-def test_coverage_without_one_long_run_makes_a_row_dirty() -> None:
+def test_coverage_without_one_long_run_contaminates_a_row() -> None:
     words = item_of_row(EVALS[0]).prompt
     text = (
         " ".join(words[:12])
@@ -185,7 +185,7 @@ def test_benchmark_rows_are_looked_for_in_the_corpus_and_in_the_sft_rows() -> No
         ("piqa", "p1", "sft"),
     }
     assert found.report["benchmarks"]["piqa"]["rows_too_short_to_look_for"] == 1
-    page = report_page(facts, found.report)
+    page = contamination_page(facts, found.report)
     assert "| arc | 2 | 2 | 2 |" in page
     assert "| piqa | 2 | 0 | 1 |" in page
 
@@ -202,7 +202,7 @@ def test_options_that_the_prompt_does_not_show_are_looked_for_as_well() -> None:
 
 def test_the_page_says_what_was_found_and_what_cannot_be_seen() -> None:
     found = scan([("planted", SHORT), *filler(5)])
-    page = report_page(found.facts, found.report)
+    page = contamination_page(found.facts, found.report)
     assert "| short | 1 | 0 |" in page
     assert "Scanned 6 documents" in page
     assert "(100.0%)" in page
@@ -285,6 +285,8 @@ def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path)
     assert digests[0] == digests[1]
     assert draft.artifact
     facts = facts_of(draft.artifact, HonestyFacts)
+    inputs = {"corpus": corpus, "practice": practice, "rows": rows, "benchmarks": benchmarks}
+    assert facts_from(draft.artifact.place, inputs) == facts
     corpus_facts = facts_of(corpus, CorpusFacts)
     assert corpus_facts.held_out_documents > 0
     assert corpus_facts.documents == 300

@@ -1,0 +1,102 @@
+"""The files that the scores stage keeps: their records, and how they are read.
+
+Everything that a score counts stands in these files, so that it can be computed again without the
+models. Contains no rule for scoring: see evals/scores.py and evals/external.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from picochat.core.records import Record, parse_record, read_jsonl, read_record
+
+REPLIES = "replies.jsonl"
+EXTERNAL = "external.jsonl"
+CONTINUATIONS = "memorization.jsonl"
+MEASURED = "measured.json"
+
+# The scores are computed from what was written, so the digits must be cut before writing: a reader
+# that rounded later would choose another option of two that are nearly equal.
+LIKELIHOOD_DIGITS = 6
+
+
+class EvaluatedRow(Record):
+    """One row of the pack with the replies of the chat model and of the base model.
+
+    set: `eval` for eval rows; the name of the SFT side for SFT rows asked their own question.
+    log_likelihoods: mean nats per token of each candidate; None where text was generated.
+    """
+
+    id: str
+    set: Literal["eval", "sft_train", "sft_held_out"]
+    skill: str
+    stage: str | None
+    prompt: str
+    expected: str | None
+    reply: str
+    log_likelihoods: list[float] | None
+    base_reply: str | None
+    base_log_likelihoods: list[float] | None
+
+
+class EvaluatedItem(Record):
+    """One benchmark item with the summed log-likelihoods (nats) of its options, for both models.
+
+    log_likelihoods: None where one of them is not finite, or nothing was asked.
+    cut: context and option exceed the model's context, so the beginning was left out.
+    too_long: one option alone exceeds it, so nothing was asked and the item counts as failed.
+    """
+
+    id: str
+    benchmark: str
+    log_likelihoods: list[float] | None
+    base_log_likelihoods: list[float] | None
+    cut: bool
+    too_long: bool
+
+
+class Memorization(Record):
+    """One training prefix: the training tokens that follow it, and what the model continued."""
+
+    position: int
+    expected: list[int]
+    continued: list[int]
+
+
+class ScoresMeasured(Record):
+    """Held-out bits per byte of base, chat model and 5-gram model, which need the models."""
+
+    base_bits_per_byte: float | None
+    sft_bits_per_byte: float | None
+    ngram_bits_per_byte: float | None
+    ngram_train_tokens: int
+
+
+def read_replies(scores: Path) -> list[EvaluatedRow]:
+    """The rows of replies.jsonl in the folder of a scores artifact."""
+    return [
+        parse_record(EvaluatedRow, value, f"{REPLIES}, line {line}")
+        for line, value in read_jsonl(scores / REPLIES)
+    ]
+
+
+def read_external(scores: Path) -> list[EvaluatedItem]:
+    """The items of external.jsonl in the folder of a scores artifact."""
+    return [
+        parse_record(EvaluatedItem, value, f"{EXTERNAL}, line {line}")
+        for line, value in read_jsonl(scores / EXTERNAL)
+    ]
+
+
+def read_continuations(scores: Path) -> list[Memorization]:
+    """The prefixes of memorization.jsonl in the folder of a scores artifact."""
+    return [
+        parse_record(Memorization, value, f"{CONTINUATIONS}, line {line}")
+        for line, value in read_jsonl(scores / CONTINUATIONS, "prefixes")
+    ]
+
+
+def read_measured(scores: Path) -> ScoresMeasured:
+    """measured.json in the folder of a scores artifact."""
+    return read_record(ScoresMeasured, scores / MEASURED, "measurements")

@@ -1,0 +1,262 @@
+"""The scores stage: ask both models every question, keep all replies, and state the scores.
+
+The eval rows go to both models, a part of the SFT rows and the external benchmarks too; prefixes of
+the training text are continued, and held-out bits per byte are measured beside a 5-gram baseline.
+What was answered is kept in the files of evals/eval_records.py, and `facts_from` computes the
+scores from these files alone. Importing this module needs no torch, so that `run verify` does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from picochat.config import EvalConfig, RunConfig, RuntimeConfig
+from picochat.core.progress import say
+from picochat.core.publish import Artifact, Draft
+from picochat.core.records import plain, write_atomic, write_json, write_jsonl
+from picochat.data.benchmarks.stage import read_items, read_texts
+from picochat.evals.eval_records import (
+    CONTINUATIONS,
+    EXTERNAL,
+    MEASURED,
+    REPLIES,
+    EvaluatedRow,
+    Memorization,
+    ScoresMeasured,
+    read_continuations,
+    read_external,
+    read_measured,
+    read_replies,
+)
+from picochat.evals.external import ask_benchmark, external_scores_of
+from picochat.evals.ngram import ngram_bits_per_byte
+from picochat.evals.scores import scores_of, scores_page
+from picochat.facts import BenchmarksFacts, HonestyFacts, ScoresFacts, ShardsFacts, facts_of
+from picochat.skills.scoring import can_fail
+from picochat.skills.task_rows import EvalRow, SftRow, as_eval_row, read_published_rows
+from picochat.tokens.shards import TokenShards, open_shards
+from picochat.tokens.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from picochat.model.compute import Compute
+    from picochat.model.gpt import GPT
+
+MEMORIZED_TOKENS = 50
+PREFIX_TOKENS = 50
+
+
+def evaluate(
+    base: Artifact,
+    sft: Artifact,
+    rows: Artifact,
+    benchmarks: Artifact,
+    shards: Artifact,
+    tokenizer: Artifact,
+    honesty: Artifact,
+    evals: EvalConfig,
+    runtime: RuntimeConfig,
+    seed: int,
+    draft: Draft,
+) -> None:
+    """Write all replies and measurements, and the ScoresFacts that follow from them."""
+    from picochat.model.compute import open_compute
+    from picochat.model.weights import check_tokenizer, load_model, read_info
+
+    vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
+    compute = open_compute(runtime, read_info(sft.place).model)
+    base_model, _ = load_model(base.place, compute.device)
+    chat_model, info = load_model(sft.place, compute.device)
+    check_tokenizer(info, vocabulary.digest, sft.place)
+    tokens = open_shards(shards)
+    given = questions(rows, evals.fit_rows)
+    asked = ask_questions(base_model, chat_model, given, vocabulary, evals, compute)
+    write_jsonl(draft.path(REPLIES), asked)
+    external = [
+        item
+        for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)
+        for item in ask_benchmark(
+            name,
+            read_texts(benchmarks, name),
+            chat_model,
+            base_model,
+            vocabulary,
+            evals,
+            compute.dtype,
+        )
+    ]
+    write_jsonl(draft.path(EXTERNAL), external)
+    recalled = _continue_prefixes(chat_model, tokens, evals.memorization_samples, seed, compute)
+    write_jsonl(draft.path(CONTINUATIONS), recalled)
+    measured = _measure(base_model, chat_model, tokens, shards, vocabulary, evals, compute)
+    write_json(draft.path(MEASURED), measured)
+    inputs = {"sft": sft, "rows": rows, "benchmarks": benchmarks, "honesty": honesty}
+    facts = facts_from(draft.folder, inputs)
+    write_json(draft.path("report.json"), facts)
+    page = scores_page(facts, {row.id: row for _, row in given}, asked)
+    write_atomic(draft.path("report.md"), page.encode())
+    draft.facts = plain(facts)
+
+
+def facts_from(
+    files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
+) -> ScoresFacts:
+    """The scores that follow from the kept replies, whatever report and manifest state.
+
+    inputs: sft, rows, benchmarks, honesty. config: not needed.
+    """
+    contamination = facts_of(inputs["honesty"], HonestyFacts)
+    return scores_of(
+        {row.id: row for _, row in questions(inputs["rows"], None)},
+        read_replies(files),
+        read_continuations(files),
+        read_measured(files),
+        set(contamination.dirty_eval_rows),
+        inputs["sft"].digest,
+        external_scores_of(
+            facts_of(inputs["benchmarks"], BenchmarksFacts).benchmarks,
+            read_items(inputs["benchmarks"]),
+            read_external(files),
+            contamination.dirty_external_rows,
+        ),
+    )
+
+
+def questions(rows: Artifact, fit_rows: int | None) -> list[tuple[str, EvalRow]]:
+    """(set, row) of every question: all eval rows, and `fit_rows` SFT rows of each side.
+
+    fit_rows: None takes all. SFT rows without a rule that a reply could fail are left out, because
+    they would always pass.
+    """
+    found: list[tuple[str, EvalRow]] = [
+        ("eval", row) for row in read_published_rows(rows.path("eval.jsonl"), EvalRow)
+    ]
+    for name in ("sft_train", "sft_held_out"):
+        sft = [as_eval_row(row) for row in read_published_rows(rows.path(f"{name}.jsonl"), SftRow)]
+        sft = [row for row in sft if can_fail(row)]
+        # By hash and not by seed: no choice of a seed can find rows that are answered well.
+        sft.sort(key=lambda row: hashlib.sha256(row.id.encode()).digest())
+        found += [(name, row) for row in sft[:fit_rows]]
+    return found
+
+
+def ask_questions(
+    base: GPT,
+    chat: GPT,
+    questions: Sequence[tuple[str, EvalRow]],
+    vocabulary: Tokenizer,
+    evals: EvalConfig,
+    compute: Compute,
+) -> list[EvaluatedRow]:
+    """The replies to every (set, row), in the order given.
+
+    The chat model is asked all of them, the base model those of the set `eval`.
+    """
+    from picochat.evals.replies import ask_all
+
+    of_chat = ask_all(
+        chat, [row for _, row in questions], vocabulary, evals, compute.dtype, "chat model"
+    )
+    of_base = ask_all(
+        base,
+        [row for name, row in questions if name == "eval"],
+        vocabulary,
+        evals,
+        compute.dtype,
+        "base model, the same questions",
+    )
+    asked: list[EvaluatedRow] = []
+    for name, row in questions:
+        reply, base_reply = of_chat[row.id], of_base.get(row.id)
+        asked.append(
+            EvaluatedRow.model_validate(
+                {
+                    "id": row.id,
+                    "set": name,
+                    "skill": row.skill,
+                    "stage": row.curriculum_stage,
+                    "prompt": row.user,
+                    "expected": row.reference_answer,
+                    "reply": reply.text,
+                    "log_likelihoods": reply.log_likelihoods,
+                    "base_reply": base_reply.text if base_reply else None,
+                    "base_log_likelihoods": base_reply.log_likelihoods if base_reply else None,
+                }
+            )
+        )
+    return asked
+
+
+def prefix_positions(train_tokens: int, samples: int, seed: int, context: int) -> list[int]:
+    """Where in the training tokens the prefixes begin that the model is to continue.
+
+    Empty where a prefix and its continuation fit neither the tokens nor the context.
+    """
+    span = PREFIX_TOKENS + MEMORIZED_TOKENS
+    if train_tokens <= span or span > context:
+        return []
+    return np.random.default_rng([seed, 50]).integers(0, train_tokens - span, samples).tolist()
+
+
+def _continue_prefixes(
+    model: GPT, tokens: TokenShards, samples: int, seed: int, compute: Compute
+) -> list[Memorization]:
+    """Seeded prefixes of the training text, continued greedily for MEMORIZED_TOKENS."""
+    from picochat.model.sampling import greedy_replies
+
+    starts = prefix_positions(len(tokens.train), samples, seed, model.config.context)
+    if not starts:
+        return []
+    span = PREFIX_TOKENS + MEMORIZED_TOKENS
+    texts = [tokens.train.slice(start, start + span).astype(int).tolist() for start in starts]
+    replies = greedy_replies(
+        model,
+        [text[:PREFIX_TOKENS] for text in texts],
+        end=-1,  # no token ends it: a continuation of training text runs over document ends
+        max_new_tokens=MEMORIZED_TOKENS,
+        dtype=compute.dtype,
+    )
+    return [
+        Memorization(position=start, expected=text[PREFIX_TOKENS:], continued=reply)
+        for start, text, reply in zip(starts, texts, replies, strict=True)
+    ]
+
+
+def _measure(
+    base: GPT,
+    chat: GPT,
+    tokens: TokenShards,
+    shards: Artifact,
+    vocabulary: Tokenizer,
+    evals: EvalConfig,
+    compute: Compute,
+) -> ScoresMeasured:
+    """Held-out bits per byte of both models and of the 5-gram baseline, on the same text."""
+    from picochat.train.held_out import held_out_of_stream
+
+    text_bytes = facts_of(shards, ShardsFacts).held_out_text_bytes
+    count = min(len(tokens.train), evals.ngram_train_tokens)
+    say(f"5-gram baseline on {count:,} training tokens")
+    ngram = ngram_bits_per_byte(
+        tokens.train.slice(0, count),
+        tokens.held_out.slice(0, len(tokens.held_out)),
+        vocab_size=vocabulary.vocab_size,
+        held_out_text_bytes=text_bytes,
+        bos_id=vocabulary.bos,
+    )
+    base_bits, chat_bits = (
+        held_out_of_stream(
+            model, tokens.held_out, text_bytes, vocabulary.bos, compute
+        ).bits_per_byte
+        for model in (base, chat)
+    )
+    return ScoresMeasured(
+        base_bits_per_byte=base_bits,
+        sft_bits_per_byte=chat_bits,
+        ngram_bits_per_byte=ngram,
+        ngram_train_tokens=count,
+    )

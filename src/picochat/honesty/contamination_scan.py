@@ -1,0 +1,307 @@
+"""The honesty stage: are eval or benchmark rows in the corpus or in the SFT rows?
+
+What is looked for is a row's prompt with its options; its answer only tells whether a very short
+prompt such as "Who are you?" is the item or plain English (`items`). `scan_texts` searches the
+texts. Decides nothing: the preflight does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from picochat.config import HonestyConfig, HostConfig, RunConfig
+from picochat.core.machine import usable_cores
+from picochat.core.publish import Artifact, Draft
+from picochat.core.records import (
+    Record,
+    plain,
+    read_json,
+    read_jsonl,
+    read_record,
+    write_atomic,
+    write_json,
+    write_jsonl,
+)
+from picochat.data.benchmarks.layouts import BenchmarkRow
+from picochat.facts import BenchmarksFacts, CorpusFacts, HonestyFacts, PracticeFacts, facts_of
+from picochat.honesty.contamination_page import contamination_page
+from picochat.honesty.index import Index, build_index
+from picochat.honesty.items import ScanItem, Words, item_of_row, scan_item
+from picochat.honesty.normalize import words_of
+from picochat.honesty.scan_texts import (
+    CONTAMINATED_COVERAGE,
+    HITS_KEPT_PER_BENCHMARK_ROW,
+    HITS_KEPT_PER_ROW,
+    Hit,
+    Tally,
+    Text,
+    scan_texts,
+)
+
+COPY = re.compile(r"~[0-9]+$")
+
+
+class HonestyMeasured(Record):
+    """measured.json: what the scan counted while it read; report.json has what it found."""
+
+    scanned_text_bytes: int
+    scanned_documents: int
+    sft_largest_coverage: float
+
+
+# ---- the stage -----------------------------------------------------------------------------------
+
+
+def scan_run(
+    corpus: Artifact,
+    practice: Artifact,
+    rows: Artifact,
+    benchmarks: Artifact,
+    honesty: HonestyConfig,
+    host: HostConfig,
+    draft: Draft,
+) -> None:
+    """Scan corpus, practice and SFT rows; write hits.jsonl, measured.json, report.json, report.md.
+
+    Held-out documents are scanned too.
+    """
+    from picochat.data.corpus.reader import read_split
+    from picochat.data.documents import read_documents
+
+    documents = chain(
+        *(read_split(corpus, split) for split in ("train", "held_out")),
+        read_documents(practice.place, "practice"),
+    )
+    text_bytes = (
+        facts_of(corpus, CorpusFacts).text_bytes + facts_of(practice, PracticeFacts).text_bytes
+    )
+    found = scan_rows(
+        list(_rows(rows, "eval.jsonl")),
+        chain(_rows(rows, "sft_train.jsonl"), _rows(rows, "sft_held_out.jsonl")),
+        ((document.id, document.text) for document in documents),
+        honesty,
+        workers=host.workers or usable_cores(),
+        corpus_bytes=text_bytes,
+        benchmarks={
+            name: benchmark_items(benchmarks, name)
+            for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)
+        },
+    )
+    write_jsonl(draft.path("hits.jsonl"), found.hits)
+    write_json(draft.path("measured.json"), found.measured)
+    write_json(draft.path("report.json"), found.report)
+    inputs = {"corpus": corpus, "practice": practice, "rows": rows, "benchmarks": benchmarks}
+    facts = facts_from(draft.folder, inputs)
+    write_atomic(draft.path("report.md"), contamination_page(facts, found.report).encode())
+    draft.facts = plain(facts)
+
+
+def facts_from(
+    files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
+) -> HonestyFacts:
+    """What report.json and measured.json say of the rows and the corpus of this run.
+
+    inputs: corpus, practice, rows, benchmarks. config: not needed; report.json has the sizes that
+    were looked for.
+    """
+    corpus, practice = (
+        facts_of(inputs["corpus"], CorpusFacts),
+        facts_of(inputs["practice"], PracticeFacts),
+    )
+    benchmarks = facts_of(inputs["benchmarks"], BenchmarksFacts).benchmarks
+    return _facts(
+        read_json(files / "report.json", "honesty report"),
+        read_record(HonestyMeasured, files / "measured.json", "measurements"),
+        [item_of_row(row) for row in _rows(inputs["rows"], "eval.jsonl")],
+        {name: found.rows for name, found in benchmarks.items()},
+        corpus.text_bytes + practice.text_bytes,
+    )
+
+
+def benchmark_items(benchmarks: Artifact, name: str) -> list[ScanItem]:
+    """The items of a published benchmark."""
+    from picochat.data.benchmarks.stage import read_texts
+
+    return [item_of_benchmark(name, row) for row in read_texts(benchmarks, name)]
+
+
+def item_of_benchmark(name: str, row: BenchmarkRow) -> ScanItem:
+    """The item of a benchmark's row: its question.
+
+    The correct option makes a very short question specific.
+    """
+    return scan_item(row.id, name, row.question, [row.options[row.correct]])
+
+
+def _rows(rows: Artifact, name: str) -> Iterator[dict[str, Any]]:
+    return (row for _, row in read_jsonl(rows.path(name), "rows"))
+
+
+# ---- without artifacts ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ScanFound:
+    """All that one scan gives: what the stage writes, and the facts that follow."""
+
+    facts: HonestyFacts
+    hits: list[Hit]
+    report: dict[str, Any]
+    measured: HonestyMeasured
+
+
+def scan_rows(
+    evals: Sequence[Mapping[str, Any]],
+    sft: Iterable[Mapping[str, Any]],
+    documents: Iterable[Text],
+    config: HonestyConfig,
+    *,
+    workers: int,
+    corpus_bytes: int | None,
+    expected_bytes: int | None = None,
+    benchmarks: Mapping[str, Sequence[ScanItem]] | None = None,
+) -> ScanFound:
+    """Scan plain rows and (id, text) pairs.
+
+    corpus_bytes: what the documents hold; None: what comes is all there is. expected_bytes: about
+    that, to show progress by. benchmarks: the rows of each external benchmark by its name.
+    """
+    own = [item_of_row(row) for row in evals]
+    benchmarks = benchmarks or {}
+    external = [replace(item, benchmark=name) for name, rows in benchmarks.items() for item in rows]
+    index = build_index(own + external, config)
+    sft_tally, exact = scan_sft_rows(index, sft)
+    tally = scan_texts(
+        index, documents, workers=workers, total_bytes=corpus_bytes or expected_bytes
+    )
+    measured = HonestyMeasured(
+        scanned_text_bytes=tally.text_bytes,
+        scanned_documents=tally.documents,
+        sft_largest_coverage=round(sft_tally.largest_coverage, 4),
+    )
+    report = _report(index, config, list(benchmarks), tally, sft_tally, exact)
+    facts = _facts(
+        report,
+        measured,
+        own,
+        {name: len(rows) for name, rows in benchmarks.items()},
+        tally.text_bytes if corpus_bytes is None else corpus_bytes,
+    )
+    return ScanFound(facts, sft_tally.hits + tally.hits, report, measured)
+
+
+def scan_sft_rows(index: Index, rows: Iterable[Mapping[str, Any]]) -> tuple[Tally, list[int]]:
+    """(what the SFT rows hold, the numbers of the items whose whole prompt is an SFT prompt)."""
+    prompts: set[Words] = set()
+
+    def texts() -> Iterator[Text]:
+        for number, row in enumerate(rows, start=1):
+            prompts.add(tuple(words_of(str(row["user"]))))
+            yield str(row.get("id", number)), f"{row['user']}\n{row.get('assistant', '')}"
+
+    tally = scan_texts(index, texts(), where="sft")
+    # An equal prompt counts at any length: in the SFT rows "Who are you?" is the item, and not
+    # plain English as in a novel.
+    return tally, [
+        number for number, item in enumerate(index.items) if prompts.intersection(item.spellings)
+    ]
+
+
+def _report(
+    index: Index,
+    config: HonestyConfig,
+    benchmarks: Sequence[str],
+    corpus: Tally,
+    sft: Tally,
+    exact: Sequence[int],
+) -> dict[str, Any]:
+    """report.json: which rows were found where, and what was looked for."""
+    items = index.items
+
+    def ids(numbers: Iterable[int], benchmark: str | None) -> list[str]:
+        return sorted(items[n].id for n in numbers if items[n].benchmark == benchmark)
+
+    def holding(tally: Tally, benchmark: str | None) -> dict[str, int]:
+        found = tally.texts_holding.items()
+        return {items[n].id: count for n, count in sorted(found) if items[n].benchmark == benchmark}
+
+    return {
+        "hit_words": config.hit_words,
+        "coverage_words": config.coverage_words,
+        "dirty_coverage": CONTAMINATED_COVERAGE,
+        "template_runs": index.template_runs,
+        "rows_too_short_to_look_for": ids(index.unscannable, None),
+        "sft_rows": sft.documents,
+        "sft_exact_prompts": ids(exact, None),
+        "sft_rows_holding": holding(sft, None),
+        "corpus_documents_holding": holding(corpus, None),
+        "benchmarks": {
+            name: {
+                "rows_too_short_to_look_for": len(ids(index.unscannable, name)),
+                "sft_exact_prompts": ids(exact, name),
+                "sft_rows_holding": holding(sft, name),
+                "corpus_documents_holding": holding(corpus, name),
+            }
+            for name in benchmarks
+        },
+        "documents_to_leave_out": _without_copies(corpus.to_leave_out),
+        "hits_kept_per_row": HITS_KEPT_PER_ROW,
+        "hits_kept_per_benchmark_row": HITS_KEPT_PER_BENCHMARK_ROW,
+    }
+
+
+def _without_copies(ids: Sequence[str]) -> list[str]:
+    """The ids without those of further copies.
+
+    A document that is read twice, by its weight, follows itself as ID~2; a recipe knows it as ID.
+    """
+    all_ids = set(ids)
+    return [id for id in ids if COPY.sub("", id) == id or COPY.sub("", id) not in all_ids]
+
+
+def _facts(
+    report: Mapping[str, Any],
+    measured: HonestyMeasured,
+    own: Sequence[ScanItem],
+    external_rows: Mapping[str, int],
+    corpus_text_bytes: int,
+) -> HonestyFacts:
+    """own: the items of our own eval rows. external_rows: how many rows each benchmark has."""
+    skills = sorted({item.skill for item in own})
+    in_corpus = report["corpus_documents_holding"]
+    found = report["benchmarks"]
+    return HonestyFacts(
+        corpus_text_bytes=corpus_text_bytes,
+        scanned_text_bytes=measured.scanned_text_bytes,
+        scanned_documents=measured.scanned_documents,
+        eval_rows=len(own),
+        sft_exact_prompts=len(report["sft_exact_prompts"]),
+        sft_largest_coverage=measured.sft_largest_coverage,
+        corpus_dirty_by_skill={
+            skill: sum(item.id in in_corpus for item in own if item.skill == skill)
+            for skill in skills
+        },
+        eval_by_skill={skill: sum(item.skill == skill for item in own) for skill in skills},
+        external_rows=dict(external_rows),
+        external_dirty={
+            name: len(found[name]["corpus_documents_holding"]) for name in external_rows
+        },
+        dirty_external_rows={name: contaminated_rows(found[name]) for name in external_rows},
+        dirty_eval_rows=contaminated_rows(report),
+    )
+
+
+def contaminated_rows(report: Mapping[str, Any]) -> list[str]:
+    """Sorted ids of the rows that a report, or its part on one benchmark, says were found."""
+    return sorted(
+        {
+            *report["corpus_documents_holding"],
+            *report["sft_rows_holding"],
+            *report["sft_exact_prompts"],
+        }
+    )

@@ -1,0 +1,315 @@
+"""Texts against items: which rows does a stream of documents hold, and where?
+
+A row is contaminated where one text holds one of its 13-word runs, or its whole prompt (where it
+has no such run of its own), or at least 70% of its 8-word runs (of four or more). Hits carry
+document, offset and words. Texts are streamed, over all cores where there is much text; memory
+grows neither with the corpus nor with the length of a document. Hashes find the places, and then
+the words themselves are compared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import NamedTuple
+
+from picochat.core.progress import Progress
+from picochat.core.records import Record
+from picochat.core.workers import in_order
+from picochat.honesty.index import Index, confirmed, coverage_of, find_candidates
+from picochat.honesty.items import Match
+from picochat.honesty.normalize import words_of, words_with_offsets
+from picochat.honesty.word_hashes import hash_texts
+
+CONTAMINATED_COVERAGE = 0.7
+FEWEST_RUNS_FOR_COVERAGE = 4  # one or two 8-word runs of a short prompt stand in many texts
+HITS_KEPT_PER_ROW = 20  # all documents are counted; so many hits are kept with their places
+HITS_KEPT_PER_BENCHMARK_ROW = 3  # a benchmark may have ten thousand rows
+MOST_IDS_KEPT = 10_000  # of documents to leave out: whoever has more needs another source
+BATCH_CHARACTERS = 2_000_000
+# Of one call of numpy: with arrays that fit the processor's cache the scan is twice as fast.
+TOGETHER_CHARACTERS = 500_000
+ALONE_CHARACTERS = 8_000_000  # less text is scanned before another process has started
+
+Text = tuple[str, str]  # document id, text
+
+
+class Hit(Record):
+    """One place where a row was found.
+
+    offset: characters into the document. words: as normalized. benchmark: whose row it is; None for
+    our own eval rows. where: `corpus`, `sft` or the name of another stream of texts.
+    """
+
+    row: str
+    skill: str
+    benchmark: str | None
+    where: str
+    document: str
+    offset: int
+    rule: str
+    words: str
+
+
+@dataclass
+class Tally:
+    """What a scan of some texts found.
+
+    texts_holding: item number -> how many texts hold it. to_leave_out: ids of texts that hold any.
+    """
+
+    documents: int = 0
+    text_bytes: int = 0
+    texts_holding: Counter[int] = field(default_factory=Counter[int])
+    largest_coverage: float = 0.0
+    hits: list[Hit] = field(default_factory=list[Hit])
+    kept: Counter[int] = field(default_factory=Counter[int])
+    kept_as: list[int] = field(default_factory=list[int])
+    to_leave_out: list[str] = field(default_factory=list[str])
+
+    def add(self, other: Tally) -> None:
+        """Take in what a later batch found; of each item the first hits are kept."""
+        self.documents += other.documents
+        self.text_bytes += other.text_bytes
+        self.texts_holding.update(other.texts_holding)
+        self.largest_coverage = max(self.largest_coverage, other.largest_coverage)
+        for item, hit in zip(other.kept_as, other.hits, strict=True):
+            self.keep(item, hit)
+        self.to_leave_out += other.to_leave_out[: MOST_IDS_KEPT - len(self.to_leave_out)]
+
+    def keep(self, item: int, hit: Hit) -> None:
+        """Keep a hit of this item, unless enough of them are kept."""
+        most = HITS_KEPT_PER_ROW if hit.benchmark is None else HITS_KEPT_PER_BENCHMARK_ROW
+        if self.kept[item] < most:
+            self.kept[item] += 1
+            self.kept_as.append(item)
+            self.hits.append(hit)
+
+
+def scan_texts(
+    index: Index,
+    documents: Iterable[Text],
+    *,
+    workers: int = 1,
+    total_bytes: int | None = None,
+    where: str = "corpus",
+    alone_characters: int = ALONE_CHARACTERS,
+) -> Tally:
+    """What the documents hold of the items; the result does not depend on `workers`.
+
+    alone_characters: more text than this is scanned by `workers` processes.
+    """
+    batches = _batches(documents)
+    first: list[list[Text]] = []
+    size = 0
+    while size < alone_characters and (batch := next(batches, None)) is not None:
+        first.append(batch)
+        size += sum(len(text) for _, text in batch)
+    beyond = next(batches, None)
+    all_batches = chain(first, [beyond] if beyond else [], batches)
+    tally = Tally()
+    with (
+        Progress(f"contamination scan of {where}", total_bytes, "bytes") as progress,
+        closing(
+            in_order(partial(_scanner, index, where), all_batches, workers if beyond else 1)
+        ) as parts,
+    ):
+        # In the order of the documents, whoever scanned them: which hits are the first, and so are
+        # kept, must not depend on the processes.
+        for part in parts:
+            tally.add(part)
+            progress.advance(part.text_bytes, note=f"{len(tally.texts_holding)} contaminated rows")
+    return tally
+
+
+def _batches(stream: Iterable[Text]) -> Iterator[list[Text]]:
+    """Lists of documents of about BATCH_CHARACTERS."""
+    batch: list[Text] = []
+    size = 0
+    for document in stream:
+        batch.append(document)
+        size += len(document[1])
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _scanner(index: Index, where: str) -> Callable[[Sequence[Text]], Tally]:
+    return partial(scan_batch, index, where)
+
+
+# ---- one batch -----------------------------------------------------------------------------------
+
+
+class Piece(NamedTuple):
+    """Part of a text: the number of the text in its batch, the part's offset, and its own text."""
+
+    number: int
+    offset: int
+    text: str
+
+
+class Found(NamedTuple):
+    """A match whose words are equal, its offset in the text, and the words."""
+
+    match: Match
+    offset: int
+    words: str
+
+
+Candidates = list[tuple[Piece, list[Match]]]
+
+
+def scan_batch(index: Index, where: str, batch: Sequence[Text]) -> Tally:
+    """What some documents hold of the items."""
+    tally = Tally()
+    candidates: dict[int, Candidates] = defaultdict(list)
+    for pieces in _together(index, batch):
+        hashed = hash_texts([piece.text for piece in pieces])
+        for n, matches in find_candidates(index, hashed).items():
+            candidates[pieces[n].number].append((pieces[n], matches))
+    for number, (document, text) in enumerate(batch):
+        tally.documents += 1
+        tally.text_bytes += (
+            len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+        )
+        if number in candidates:
+            _judge(index, candidates[number], document, where, tally)
+    return tally
+
+
+def _together(index: Index, batch: Sequence[Text]) -> Iterator[list[Piece]]:
+    """The pieces of all texts, in lists of about TOGETHER_CHARACTERS."""
+    pieces: list[Piece] = []
+    size, reach_words = 0, index.reach_words
+    for number, (_, text) in enumerate(batch):
+        for offset, part in pieces_of(text, reach_words):
+            pieces.append(Piece(number, offset, part))
+            size += len(part)
+            if size >= TOGETHER_CHARACTERS:
+                yield pieces
+                pieces, size = [], 0
+    if pieces:
+        yield pieces
+
+
+def _judge(index: Index, candidates: Candidates, document: str, where: str, tally: Tally) -> None:
+    """Add what one text holds to the tally."""
+    touches = [match for _, matches in candidates for match in matches]
+    coverage = coverage_of(index, touches)
+    own = [covered for item, covered in coverage.items() if index.items[item].benchmark is None]
+    tally.largest_coverage = max([tally.largest_coverage, *own])
+    # Splitting a text into words with offsets costs far more than hashing it, so words are compared
+    # only where the hashes alone would make a row contaminated: in few texts.
+    suspects = {touches[n].item for n in _contaminating(index, touches, coverage)}
+    found: list[Found] = []
+    for piece, matches in candidates:
+        suspected = [match for match in matches if match.item in suspects]
+        found += _confirmed_in(index, piece, suspected) if suspected else []
+    matches = [match for match, _, _ in found]
+    chosen = _contaminating(index, matches, coverage_of(index, matches))
+    for n in chosen:
+        tally.keep(matches[n].item, _hit(index, document, where, found[n]))
+    if chosen:
+        tally.texts_holding.update({matches[n].item for n in chosen})
+        tally.to_leave_out.append(document)
+
+
+def _confirmed_in(index: Index, piece: Piece, matches: Sequence[Match]) -> Iterator[Found]:
+    """The matches whose words are equal to those of the item."""
+    placed = list(words_with_offsets(piece.text))
+    words = [word for word, _ in placed]
+    for match in confirmed(index, words, matches):
+        offset = piece.offset + placed[match.start][1]
+        yield Found(match, offset, " ".join(words[match.start : match.start + match.size]))
+
+
+def _hit(index: Index, document: str, where: str, found: Found) -> Hit:
+    item = index.items[found.match.item]
+    return Hit(
+        row=item.id,
+        skill=item.skill,
+        benchmark=item.benchmark,
+        where=where,
+        document=document,
+        offset=found.offset,
+        rule=f"{found.match.rule} of {found.match.size} words",
+        words=found.words,
+    )
+
+
+def _contaminating(
+    index: Index, matches: Sequence[Match], coverage: Mapping[int, float]
+) -> list[int]:
+    """The numbers of the matches that contaminate their item.
+
+    Of one item in one text, the first match of each rule.
+    """
+    first: dict[tuple[int, str], int] = {}
+    for n, match in enumerate(matches):
+        covered = coverage.get(match.item, 0.0) >= CONTAMINATED_COVERAGE
+        enough = index.own_runs[match.item, match.spelling] >= FEWEST_RUNS_FOR_COVERAGE
+        if match.rule != "coverage" or (covered and enough):
+            first.setdefault((match.item, match.rule), n)
+    return list(first.values())
+
+
+# ---- long texts in pieces ------------------------------------------------------------------------
+
+PIECE_CHARACTERS = 16_384
+CUT_WITHIN = 4_096
+# Where a text may be cut: none of these characters stands inside a word or an HTML entity.
+CUTS = (re.compile(r"\s"), re.compile("[,.!?:\u3001\u3002\uff0c\uff01\uff1f]"))
+LOOK_PER_WORD = 8  # characters; less would often be too few, and be counted twice
+END_OF_WORD = re.compile(r"[0-9A-Za-z]\s")  # at least so many words, and quick to count
+
+
+def pieces_of(
+    text: str, reach_words: int, piece_characters: int = PIECE_CHARACTERS
+) -> Iterator[tuple[int, str]]:
+    """(offset, piece): every run of up to `reach_words` words stands whole in at least one piece.
+
+    A cut lies at white space, else at a mark; a stretch of 4,096 characters without either may be
+    cut anywhere. Each piece reads on until it holds the words that a match at its end may need, but
+    16,384 characters at most: words that lie farther apart are not taken for neighbours.
+    """
+    if len(text) <= piece_characters:
+        yield from [(0, text)] if text else []
+        return
+    start = 0
+    while start < len(text):
+        end = _cut(text, start + piece_characters)
+        yield start, text[start : _read_on(text, end, reach_words, piece_characters)]
+        start = end
+
+
+def _cut(text: str, place: int) -> int:
+    if place >= len(text):
+        return len(text)
+    found = (pattern.search(text, place, place + CUT_WITHIN) for pattern in CUTS)
+    return next((match.start() for match in found if match), place)
+
+
+def _read_on(text: str, end: int, words: int, most: int) -> int:
+    """The end of a stretch from `end` on that holds so many words."""
+    look = LOOK_PER_WORD * words
+    while end < len(text):
+        further = _cut(text, end + look)
+        if look >= most or further >= len(text) or _holds(text[end:further], words):
+            return further
+        look *= 2
+    return end
+
+
+def _holds(text: str, words: int) -> bool:
+    """Whether the text has at least so many words."""
+    if "&" not in text and len(END_OF_WORD.findall(text)) >= words:
+        return True
+    return len(words_of(text)) >= words
