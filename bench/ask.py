@@ -35,7 +35,7 @@ from picochat.model.compute import DTYPES, apply_settings
 from picochat.model.weights import load_model
 from picochat.release.ask import BATCH_ROWS, LIMIT_NATS, draw
 from picochat.run.folder import RunDir
-from picochat.skills.rows import EvalRow
+from picochat.skills.task_rows import EvalRow
 from picochat.tokens.tokenizer import Tokenizer
 
 SEED = 1

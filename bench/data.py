@@ -1,26 +1,26 @@
-"""From a dataset on a Hub to token shards: what each stage costs in time, processor time and
-memory, beside datatrove.
+"""What each stage from a dataset to token shards costs, beside datatrove: time, CPU and memory.
 
     python bench/data.py --source FOLDER --megabytes 100,1000 [--work FOLDER] [--no-peer] [--quick]
-    pip install 'datatrove==0.10.1' 'xxhash<4' regex        # the peer; without it its figures are
-    null
+    pip install 'datatrove==0.10.1' 'xxhash<4' regex      # the peer; else its figures are null
 
-FOLDER holds parquet files with a text column. Of it as much text is taken as asked for
-(`--megabytes`, of UTF-8 bytes), or it is repeated with every fourth word changed, which is then
-said. A Hub on loopback serves it from disk, in a process that is not counted. Each stage runs in a
-process of its own: import, corpus (exact and near-duplicates found and dropped), preview,
-tokenizer, token shards.
+FOLDER holds parquet files with a text column. As much of its text is taken as asked for
+(`--megabytes`, of UTF-8 bytes). Where there is less, it is repeated with every fourth word changed,
+and the output says so. A Hub on loopback serves it from disk, in a process that is not counted.
+Each stage runs in a process of its own: import, corpus (exact and near-duplicates found and
+dropped), preview, tokenizer, token shards.
 
-Figures. `data_peak_mb_STAGE`: the largest sum of PSS over the stage's processes at the largest
-size; `at_smallest` is the same at the smallest size, and memory does not grow with the corpus where
-the two are close. `data_mb_per_second`: megabytes of text through all five stages in a second, and
-`data_mb_per_cpu_second`: by processor time. `data_total_wall_s` and `data_total_cpu_s`: import,
-corpus and shards against datatrove's pipeline on the same rows: read the parquet files (locally;
-ours reads them over HTTP), drop short texts, exact duplicates, MinHash near-duplicates (five-word
-shingles, 21 bands of 6), encode with the same tokenizer.json, merge. The peer is treated kindly:
-words are cut by `str.split` instead of its default spaCy (`--peer-words spacy` has that), nothing
-is written between its steps, nothing is shuffled. Both use all cores. Says nothing about a real
-network.
+Figures:
+- `data_peak_mb_STAGE`: the largest sum of PSS over the stage's processes at the largest size.
+  `at_smallest` is the same at the smallest size: where the two are close, memory does not grow with
+  the corpus.
+- `data_mb_per_second`, `data_mb_per_cpu_second`: megabytes of text through all five stages, by wall
+  and by processor time.
+- `data_total_wall_s`, `data_total_cpu_s`: import, corpus and shards against datatrove's pipeline on
+  the same rows. It reads the parquet files locally (ours over HTTP), drops short texts, exact
+  duplicates and MinHash near-duplicates (five-word shingles, 21 bands of 6), encodes with the same
+  tokenizer.json and merges. In its favour words are cut by `str.split` instead of its default spaCy
+  (`--peer-words spacy` has that), nothing is written between its steps, and nothing is shuffled.
+Both use all cores. Says nothing about a real network.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Measured:
-    """One size: the text, and the footprint of each stage by name; `tokens` and `peer_tokens` are
-    in the final shards.
-    """
+    """One size: the text, each stage's footprint by name, and the tokens in the final shards."""
 
     made: Made
     stages: dict[str, Footprint]
@@ -135,7 +133,10 @@ def main() -> None:
 
 
 def measure_size(places: Places, made: Made, vocab_size: int, peer_words: str | None) -> Measured:
-    """All stages at one size, and the peer where it is asked for (how it cuts words) and installed."""
+    """All stages at one size, and the peer where it is installed.
+
+    peer_words: how the peer cuts words; None: it is not measured.
+    """
     write_pack(places)
     hub = subprocess.Popen(
         [sys.executable, str(HARNESS / "hub.py"), str(places.source)],
@@ -284,7 +285,7 @@ def write_pack(places: Places) -> None:
 
 def run_import(places: Places, _: int) -> None:
     from picochat.data.importing.hf_import import import_dataset
-    from picochat.data.importing.request import ImportRequest
+    from picochat.data.importing.import_report import ImportRequest
 
     folder = places.root / "import"
     request = ImportRequest(
@@ -330,7 +331,7 @@ def run_tokenizer(places: Places, vocab_size: int) -> None:
 def run_shards(places: Places, _: int) -> None:
     from picochat.config import HostConfig, PracticeConfig, ShardsConfig
     from picochat.core.publish import open_artifact, publish
-    from picochat.skills.practice import write_practice
+    from picochat.skills.exercises import write_exercises
     from picochat.tokens.shards import write_shards
 
     corpus, tokenizer = (
@@ -339,7 +340,7 @@ def run_shards(places: Places, _: int) -> None:
     with publish(
         places.artifact("practice"), "practice", "bench", {"corpus": corpus.digest}
     ) as draft:
-        write_practice(corpus, PracticeConfig(), HostConfig(), SEED, draft)
+        write_exercises(corpus, PracticeConfig(), HostConfig(), SEED, draft)
     practice = open_artifact(places.artifact("practice"), "practice")
     with publish(places.artifact("shards"), "shards", "bench", {}) as draft:
         write_shards(corpus, practice, tokenizer, ShardsConfig(), HostConfig(), SEED, draft)

@@ -1,11 +1,10 @@
-"""Near-duplicates: our MinHash against datasketch's on the same documents, and what each finds of
-planted pairs.
+"""Near-duplicates: our MinHash and datasketch's on the same documents, and on planted pairs.
 
     python bench/duplicates.py --source FOLDER --documents 20000 [--pairs 300] [--quick]
     pip install datasketch        # the peer; without it its figures are null
 
-Ours: `near_duplicate_clusters` of data/corpus/duplicates.py, on one core, its bands on disk as the
-corpus has them. Peer: for each document a `MinHash` of 128 permutations over the same five-word
+Ours: `near_duplicate_clusters` of data/corpus/near_duplicates.py, on one core, its bands on disk as
+in the corpus. Peer: for each document a `MinHash` of 128 permutations over the same five-word
 shingles (`update_batch`), then `MinHashLSH(threshold=0.8)`: query, insert, as its users write it.
 Both times begin with the texts, so cutting words is within them.
 
@@ -40,7 +39,8 @@ THRESHOLD = 0.8
 SHINGLE_WORDS = 5
 PERMUTATIONS = 128
 WITHIN = 0.01
-LEAST_WORDS = 150  # a replaced word changes five shingles, so a short text cannot come within 0.01 of every similarity
+# A replaced word changes five shingles: a short text cannot come within 0.01 of every similarity.
+LEAST_WORDS = 150
 MOST_WORDS = 1500  # pairs are heads of documents: long ones would only take longer
 QUICK = (1000, 40)
 WORD = re.compile(rb"[0-9a-z\x80-\xff]+")
@@ -106,9 +106,7 @@ def main() -> None:
 
 
 def shingles(text: str) -> set[bytes]:
-    """All runs of five words, as data/corpus/minhash.py defines words: written again, so that the
-    two check each other.
-    """
+    """All runs of five words, cut as in data/corpus/minhash.py; written anew to check it."""
     words = WORD.findall(text.lower().encode("utf-8", "replace"))
     return {
         b" ".join(words[start : start + SHINGLE_WORDS])
@@ -117,10 +115,7 @@ def shingles(text: str) -> set[bytes]:
 
 
 def plant(texts: Sequence[str], pairs_each: int, draw: random.Random) -> list[Pair]:
-    """`pairs_each` pairs of each similarity.
-
-    A document is used once for each; too short ones are passed over.
-    """
+    """`pairs_each` pairs of each similarity, each of another document; short ones are left out."""
     heads = (text.split(maxsplit=MOST_WORDS)[:MOST_WORDS] for text in texts)
     bases = [
         " ".join(words)
@@ -146,8 +141,9 @@ def plant(texts: Sequence[str], pairs_each: int, draw: random.Random) -> list[Pa
 def planted(
     text: str, aimed_at: float, vocabulary: Sequence[str], draw: random.Random
 ) -> Pair | None:
-    """The text with words replaced until its similarity has come down to what was aimed at; None
-    where it jumped below.
+    """The text, and a copy with words replaced until it has the similarity that was aimed at.
+
+    None where a replacement jumped below it.
     """
     words, before = text.split(), shingles(text)
     changed = list(words)
@@ -173,13 +169,13 @@ def planted(
 
 
 def by_picochat(texts: Sequence[str], pairs: Sequence[Pair]) -> Found:
-    from picochat.data.corpus.duplicates import near_duplicate_clusters
+    from picochat.data.corpus.near_duplicates import near_duplicate_clusters
 
     started = time.monotonic()
     near_duplicate_clusters(texts, THRESHOLD)
     seconds = time.monotonic() - started
-    # Each pair by itself: chains over other documents, which clusters also follow, would hide what
-    # a single comparison does.
+    # Each pair by itself: clusters also follow chains over other documents, which would hide what a
+    # single comparison does.
     found = [bool(near_duplicate_clusters([pair.text, pair.copy], THRESHOLD)) for pair in pairs]
     return Found(len(texts) / seconds, found, peak_mb())
 

@@ -37,8 +37,8 @@ from picochat.model.weights import load_model
 from picochat.run.folder import RunDir
 from picochat.scales import find_scale
 from picochat.skills.mixture import make_rows
-from picochat.skills.rows import EvalRow, read_published_rows
 from picochat.skills.scoring import choice_candidates
+from picochat.skills.task_rows import EvalRow, read_published_rows
 from picochat.tokens.tokenizer import Tokenizer, train
 
 BOUND = 20.0

@@ -1,10 +1,11 @@
-"""Imports from a loopback Hub, killed with SIGKILL at random moments: does each end in the bytes of
-an undisturbed one?
+"""Imports killed with SIGKILL at random moments: does each end in the bytes of an undisturbed one?
+
+The Hub is on loopback.
 
     python bench/kill_import.py [--kills 50] [--seed 1] [--quick]
 
 Ends with one JSON line: kills, imports that were finished under them, and how many of those differ
-(the figure; 0 is right). Not a power cut: what was written and not synced survives a kill.
+(the figure; 0 is right). It is no power cut: what was written and not synced survives a kill.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ from picochat.honesty.index import Index, build_index
 from picochat.honesty.items import ScanItem, item_of_row, scan_item
 from picochat.honesty.scan_texts import Tally, Text, scan_batch, scan_texts
 from picochat.skills.mixture import make_rows
-from picochat.skills.rows import row_json
+from picochat.skills.task_rows import row_json
 
 OWN_ROWS = 700
 ROW_WORDS = range(20, 101)

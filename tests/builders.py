@@ -38,6 +38,7 @@ from picochat.facts import (
 )
 from picochat.gate.preflight import decide_preflight
 from picochat.scales import find_scale
+from picochat.skills.skill_table import judged
 
 R = TypeVar("R", bound=Record)
 SHIPPED = "5" * 64
@@ -50,6 +51,11 @@ STAGES = {
     "math": {"add_carry": 105, "multiply": 105},
     "spelling": {"count": 90, "reverse": 85},
 }
+for added in (skill for skill, _ in judged() if skill.name not in EVAL_ROWS):
+    # A judged skill that is new in SKILLS is healthy as well.
+    EVAL_ROWS[added.name], SFT_ROWS[added.name] = 100, 400
+    STAGES[added.name] = dict.fromkeys(added.levels, 100)
+CHANCE = {skill.name: skill.chance for skill, _ in judged()}
 
 
 def change(record: R, **changes: Any) -> R:
@@ -278,7 +284,7 @@ def make_skill_score(skill: str, share: float = 0.9, base_share: float = 0.1) ->
         all=rate,
         clean=rate,
         base=make_rate(round(base_share * rows), rows),
-        chance=0.25 if skill == "choice" else 0.0,
+        chance=CHANCE[skill],
         stages={
             name: make_rate(round(share * count), count) for name, count in STAGES[skill].items()
         },

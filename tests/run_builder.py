@@ -22,6 +22,7 @@ from picochat.core.journal import Journal
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Artifact, Draft, publish
 from picochat.core.records import Record, canonical_json, read_record, write_json, write_jsonl
+from picochat.data.benchmarks.stage import BenchmarkSource
 from picochat.evals.eval_records import EvaluatedRow, Memorization, ScoresMeasured
 from picochat.evals.evaluate import questions
 from picochat.evals.external import external_scores_of
@@ -34,7 +35,7 @@ from picochat.report.summary import claims, observed, rendered, write_summary
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS, read_facts, spec_of
 from picochat.skills.mixture import make_rows
-from picochat.skills.rows import EvalRow, SftRow, as_eval_row, row_json
+from picochat.skills.task_rows import EvalRow, SftRow, as_eval_row, row_json
 from tests.builders import (
     make_benchmark_items,
     make_benchmarks_facts,
@@ -267,6 +268,11 @@ def _fill_practice(kind: str, draft: Draft) -> None:
 
 def _fill_benchmarks(kind: str, draft: Draft) -> None:
     write_jsonl(draft.path("items.jsonl"), make_benchmark_items())
+    sources = {
+        name: facts.model_dump(mode="json", include=set(BenchmarkSource.model_fields))
+        for name, facts in make_benchmarks_facts().benchmarks.items()
+    }
+    write_json(draft.path("sources.json"), {"benchmarks": sources})
     write_jsonl(draft.path("rows/science_questions.jsonl"), [{"question": "somebody's"}])
     write_json(draft.observation("unresolved.json"), {})
 

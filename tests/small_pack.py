@@ -9,7 +9,7 @@ from pathlib import Path
 
 from picochat.core.records import write_jsonl
 from picochat.skills.mixture import make_rows
-from picochat.skills.rows import row_json
+from picochat.skills.task_rows import row_json
 
 SHAPE = {
     "tokenizer.vocab_size": 600,

@@ -1,13 +1,12 @@
-"""The peer's side of bench/data.py: datatrove from parquet files to merged token files, with its
-own local executor.
+"""The peer's side of bench/data.py: datatrove from parquet files to merged token files.
 
     python bench/harness/datatrove_job.py PARQUET_FOLDER TOKENIZER_JSON WORK_FOLDER MIN_CHARS
     split|spacy
 
-Its recipe for deduplication as its examples write it: exact duplicates in three steps, MinHash in
-four, each a pipeline of its own over the same reader. Words for MinHash are cut by `str.split`, or
-by spaCy, its default. All cores work; nothing is written between the steps but what they need from
-each other.
+By its own local executor, with its recipe for deduplication as its examples write it: exact
+duplicates in three steps, MinHash in four, each a pipeline of its own over the same reader. Words
+for MinHash are cut by `str.split`, or by spaCy, its default. All cores work; nothing is written
+between the steps but what they need from each other.
 """
 
 import os
@@ -39,16 +38,14 @@ from datatrove.utils.word_tokenizers import WordTokenizer
 BANDS, BAND_HASHES = 21, 6  # what brings 99% of the pairs at similarity 0.8 together, as ours does
 
 
-def content_of(
-    document: Document,
-) -> str:  # its annotation decides how the content is hashed, so annotations stay objects here
+# datatrove reads the annotation to decide how the content is hashed: it must be an object, so this
+# file does not import annotations from __future__.
+def content_of(document: Document) -> str:
     return document.text
 
 
 class SplitWords(WordTokenizer):
-    """Words between blanks: faster than the spaCy tokenizer that is the default, and enough after
-    punctuation is gone.
-    """
+    """Words between blanks: faster than spaCy, and enough after punctuation was removed."""
 
     def word_tokenize(self, text: str) -> list[str]:
         return text.split()

@@ -1,5 +1,4 @@
-"""What a command costs: wall time, processor time and memory of the whole tree of its processes.
-Linux only.
+"""What a command costs: wall time, processor time and memory of all its processes. Linux only.
 
 The command runs below a keeper (this file, run as a script) that the kernel hands every orphan to,
 so that the processor time of helpers which outlive their parent (a fork server, a pool) is counted
@@ -101,9 +100,7 @@ def memory_mb(pid: int) -> tuple[float, float]:
 
 
 def keep(answer: Path, command: list[str]) -> None:
-    """Runs the command, waits for it and for every orphan that it leaves, and writes what they cost
-    together.
-    """
+    """Run the command, wait for it and for every orphan that it leaves, and write their cost."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     started = time.monotonic()

@@ -1,8 +1,6 @@
-"""A Hub on loopback that serves a folder from disk, for a benchmark: run it in a process of its
-own.
+"""A Hub on loopback that serves a folder from disk, for a benchmark.
 
-    python bench/harness/hub.py FOLDER        prints the endpoint, then serves until its stdin is
-    closed
+    python bench/harness/hub.py FOLDER    # prints the endpoint, serves until its stdin is closed
 
 The tests' fake Hub with two of its routes replaced: files are sent from disk as they lie there, and
 digests are taken once. So neither its memory nor its time grows with the data.

@@ -27,12 +27,10 @@ LEAST_FILES = 8
 LEAST_CHARACTERS = 200
 FILES_AT_ONCE = 64
 DOCUMENTS_IN_TURN = 32
-SHARE_TO_SPARE = (
-    1.02  # drawn documents differ in size: a little more than asked for, so that one pass is enough
-)
-CHANGED_WORD = (
-    4  # less than the five words of a shingle, so each shingle of a copy holds a changed word
-)
+# Drawn documents differ in size: a little more than asked for, so that one pass is enough.
+SHARE_TO_SPARE = 1.02
+# Less than the five words of a shingle, so each shingle of a copy holds a changed word.
+CHANGED_WORD = 4
 CARD = "---\nlicense: other\nlicense_name: of-its-source\n---\n# Text for a benchmark\n"
 
 
@@ -40,7 +38,7 @@ CARD = "---\nlicense: other\nlicense_name: of-its-source\n---\n# Text for a benc
 class Made:
     """A dataset folder.
 
-    `repeats`: how often the source was begun; 1 means that every text is as it was written.
+    repeats: how often the source was begun; 1 means that every text is as it was written.
     """
 
     rows: int
@@ -50,8 +48,9 @@ class Made:
 
 
 def find_documents(source: Path | None, column: str) -> tuple[str, Callable[[], Iterator[str]]]:
-    """(what the text is, a function that streams it from its start). source None: the demo's, else
-    Python's help topics.
+    """(what the text is, a function that streams it from its start).
+
+    source None: the demo's source, or Python's help topics where there is none.
     """
     folder = source or DEMO_SOURCE
     files = sorted(folder.rglob("*.parquet"))
@@ -65,7 +64,7 @@ def find_documents(source: Path | None, column: str) -> tuple[str, Callable[[], 
 def take_bytes(
     documents: Callable[[], Iterator[str]], text_bytes: int
 ) -> Iterator[tuple[int, str]]:
-    """(which pass over the source, text), from pass 0 on, until the texts hold `text_bytes` bytes."""
+    """(pass over the source from 0 on, text), until the texts hold `text_bytes` bytes."""
     whole = sum(len(text.encode()) for text in documents() if len(text) >= LEAST_CHARACTERS)
     if not whole:
         raise SystemExit(f"the source holds no text of {LEAST_CHARACTERS} characters or more")
@@ -95,7 +94,7 @@ def with_changed_words(text: str, seed: str) -> str:
 
 
 def write_dataset(texts: Iterator[tuple[int, str]], folder: Path, text_bytes: int) -> Made:
-    """Parquet files under `folder`/data of at most 64 MB of text each, at least eight, and a card."""
+    """Write at least eight parquet files of at most 64 MB of text below `folder`, and a card."""
     file_bytes = min(LARGEST_FILE_BYTES, max(1, text_bytes // LEAST_FILES))
     (folder / "data").mkdir(parents=True)
     (folder / "README.md").write_text(CARD)
@@ -130,9 +129,7 @@ def write_dataset(texts: Iterator[tuple[int, str]], folder: Path, text_bytes: in
 
 
 def _parquet_texts(files: list[Path], column: str) -> Iterator[str]:
-    """A few documents of each file in turn, so that the head of the stream is as mixed as the
-    whole; FILES_AT_ONCE files at a time.
-    """
+    """A few documents of each of FILES_AT_ONCE files in turn: the head is as mixed as the whole."""
     for first in range(0, len(files), FILES_AT_ONCE):
         opened = [pq.ParquetFile(file) for file in files[first : first + FILES_AT_ONCE]]
         waiting = [

@@ -1,6 +1,4 @@
-"""Real files for the data tests: parquet of plain rows, packs over folders of documents, imports
-from a fake Hub.
-"""
+"""Real files for the data tests: parquet, packs over folders of documents, import requests."""
 
 from __future__ import annotations
 
@@ -18,8 +16,8 @@ import pyarrow.parquet as pq
 from picochat.config import DataConfig, HostConfig
 from picochat.core.publish import Artifact, publish
 from picochat.data.corpus.build import build_corpus
-from picochat.data.documents import write_documents
-from picochat.data.importing.request import ImportRequest
+from picochat.data.document_shards import write_documents
+from picochat.data.importing.import_report import ImportRequest
 from picochat.data.pack import LoadedPack, load_pack
 from tests.fake_hub import FakeHub
 
@@ -109,8 +107,9 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
 def make_pack(
     folder: Path, sources: dict[str, Iterable[tuple[str, str]]], **options: dict[str, object]
 ) -> Path:
-    """A pack over folders of documents, one for each label; options: label -> further keys of that
-    source.
+    """A pack over folders of documents, one for each label.
+
+    options: label -> further keys of that source.
     """
     pack = folder / "pack"
     pack.mkdir(parents=True)

@@ -9,16 +9,9 @@ from hypothesis import strategies as st
 
 from picochat.core.errors import BadInput
 from picochat.core.records import digest_file
-from picochat.data.documents import (
-    Document,
-    list_source_files,
-    read_documents,
-    read_manifest,
-    read_source_file,
-    write_documents,
-)
-from picochat.data.formats.rows import FORMATS, format_of
-from picochat.data.shard_writer import ShardWriter
+from picochat.data.document_shards import ShardWriter, read_manifest, write_documents
+from picochat.data.documents import Document, list_source_files, read_documents, read_source_file
+from picochat.data.formats.file_rows import FORMATS, format_of
 from tests.data.builders import folder_bytes, parquet_bytes, prose
 
 

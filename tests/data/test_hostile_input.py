@@ -22,8 +22,8 @@ import zstandard
 from picochat.cli.main import run_command
 from picochat.core.errors import BadInput
 from picochat.data.documents import list_source_files, read_source_file
-from picochat.data.formats.rows import read_batches
-from picochat.data.formats.usable import LONGEST_LINE_BYTES, TOO_LONG
+from picochat.data.formats.file_rows import LONGEST_LINE_BYTES, read_batches
+from picochat.data.formats.row_batch import TOO_LONG
 from tests.data.builders import parquet_bytes, prose
 
 GOOD = [prose(number) for number in range(30)]
@@ -135,13 +135,16 @@ def zstd(data: bytes) -> bytes:
 DOES_NOT_READ = "not a readable parquet file"
 NO_TEXT = "no document came out of"
 REFUSED: list[tuple[str, Case, str]] = [
-    # what                            the folder
-    # the message says
+    # what, the folder, the message says
     ("parquet without its footer", damaged(lambda data: data[:-2000]), DOES_NOT_READ),
     ("parquet with a damaged body", damaged(body_overwritten), DOES_NOT_READ),
     ("empty file named parquet", file("x.parquet", b""), DOES_NOT_READ),
     ("text named parquet", file("x.parquet", "just text\n" * 50), DOES_NOT_READ),
-    ("encrypted parquet", file("x.parquet", b"PARE" + bytes(200) + (150).to_bytes(4, "little") + b"PARE"), DOES_NOT_READ),
+    (
+        "encrypted parquet",
+        file("x.parquet", b"PARE" + bytes(200) + (150).to_bytes(4, "little") + b"PARE"),
+        DOES_NOT_READ,
+    ),
     ("parquet without rows", parquet(pa.array([], pa.string())), "no document came out of 0 rows"),
     ("column of whole numbers", parquet([1, 2, 3]), "holds int64, not text"),
     ("column of lists", parquet([["a"], ["b"]]), "holds list<"),
@@ -149,73 +152,211 @@ REFUSED: list[tuple[str, Case, str]] = [
     ("column twice", repeated_column, "has 2 columns 'text'"),
     ("column of nulls", parquet(pa.array([None] * 5, pa.null())), "5 rows: text_not_string"),
     ("text column of nulls", parquet(pa.array([None] * 5, pa.string())), "5 rows: text_not_string"),
-    ("no such column", file("x.parquet", parquet_bytes(GOOD, column="txet")), "has no column 'text', did you mean txet?"),
+    (
+        "no such column",
+        file("x.parquet", parquet_bytes(GOOD, column="txet")),
+        "has no column 'text', did you mean txet?",
+    ),
     ("broken JSON", file("x.jsonl", '{"text": "x"}\n{"text": \n'), "line 2: not valid JSON"),
-    ("line that is a list", file("x.jsonl", '["text"]\n'), "line 1: a JSON object is needed, found list"),
+    (
+        "line that is a list",
+        file("x.jsonl", '["text"]\n'),
+        "line 1: a JSON object is needed, found list",
+    ),
     ("line that is a number", file("x.jsonl", "5\n"), "found int"),
-    ("deeply nested JSON", file("x.jsonl", '{"text": ' + "[" * 200_000 + "\n"), "line 1: JSON that cannot be read"),
-    ("number of thousands of digits", file("x.jsonl", '{"text": "x", "n": ' + "9" * 5000 + "}\n"), "line 1: JSON that cannot"),
+    (
+        "deeply nested JSON",
+        file("x.jsonl", '{"text": ' + "[" * 200_000 + "\n"),
+        "line 1: JSON that cannot be read",
+    ),
+    (
+        "number of thousands of digits",
+        file("x.jsonl", '{"text": "x", "n": ' + "9" * 5000 + "}\n"),
+        "line 1: JSON that cannot",
+    ),
     ("JSON that is not UTF-8", file("x.jsonl", b'{"text": "caf\xe9"}\n'), "line 1: not UTF-8"),
-    ("JSON lines in UTF-16", file("x.jsonl", lines({"text": GOOD[0]}).encode("utf-16")), "UTF-16 text, UTF-8 is needed"),
+    (
+        "JSON lines in UTF-16",
+        file("x.jsonl", lines({"text": GOOD[0]}).encode("utf-16")),
+        "UTF-16 text, UTF-8 is needed",
+    ),
     ("text in UTF-16", file("x.txt", GOOD[0].encode("utf-16")), "UTF-16 text, UTF-8 is needed"),
-    ("text in Latin-1", file("x.txt", "Füße und Äpfel".encode("latin-1")), "not UTF-8 text (byte 1)"),
+    (
+        "text in Latin-1",
+        file("x.txt", "Füße und Äpfel".encode("latin-1")),
+        "not UTF-8 text (byte 1)",
+    ),
     ("binary named txt", file("x.txt", b"ELF\0\0\1\2"), "holds NUL characters"),
     ("gzip cut off", file("x.jsonl.gz", gzip.compress(good_lines())[:-30]), "damaged or cut off"),
     ("zstd cut off", file("x.jsonl.zst", zstd(good_lines())[:-30]), "damaged or cut off"),
-    ("second frame cut off", file("x.jsonl.zst", zstd(good_lines()) + zstd(good_lines())[:-5]), "damaged or cut off"),
+    (
+        "second frame cut off",
+        file("x.jsonl.zst", zstd(good_lines()) + zstd(good_lines())[:-5]),
+        "damaged or cut off",
+    ),
     ("plain text named gz", file("x.jsonl.gz", good_lines()), "damaged or cut off"),
     ("plain text named zst", file("x.jsonl.zst", good_lines()), "damaged or cut off"),
     ("gzip bomb", bomb(gzip.compress, b" " * 10_000_000, 110), "more than 500 times as many"),
     ("zstd bomb", bomb(zstd, b" " * 10_000_000, 110), "more than 500 times as many"),
-    ("only texts that are too long", file("x.jsonl", lines({"text": HUGE[:21_000_000]})), "1 rows: too_long"),
-    ("only blank texts", file("x.jsonl", lines({"text": " \n\t "}, {"text": ""})), "2 rows: empty_text"),
+    (
+        "only texts that are too long",
+        file("x.jsonl", lines({"text": HUGE[:21_000_000]})),
+        "1 rows: too_long",
+    ),
+    (
+        "only blank texts",
+        file("x.jsonl", lines({"text": " \n\t "}, {"text": ""})),
+        "2 rows: empty_text",
+    ),
     ("empty folder", lambda folder: None, "holds no file that picochat reads"),
     ("only unknown endings", file("x.pdf", b"%PDF"), "holds no file that picochat reads"),
     ("only a licence", file("LICENSE.txt", "All rights"), "holds no file that picochat reads"),
     ("pipe in the folder", beside_good(fifo), "pipe.jsonl: a pipe, not a file"),
     ("pipe given itself", fifo_itself, "neither a file nor a folder"),
     ("socket in the folder", beside_good(unix_socket), "s.parquet: a socket, not a file"),
-    ("device in the folder", beside_good(lambda f: (f / "zero.txt").symlink_to("/dev/zero")), "zero.txt: a device, not a file"),
-    ("dead link", beside_good(lambda f: (f / "gone.parquet").symlink_to("nowhere")), "gone.parquet: a link to nothing"),
-    ("link to itself", beside_good(lambda f: (f / "me.jsonl").symlink_to("me.jsonl")), "me.jsonl: it cannot be reached"),
+    (
+        "device in the folder",
+        beside_good(lambda f: (f / "zero.txt").symlink_to("/dev/zero")),
+        "zero.txt: a device, not a file",
+    ),
+    (
+        "dead link",
+        beside_good(lambda f: (f / "gone.parquet").symlink_to("nowhere")),
+        "gone.parquet: a link to nothing",
+    ),
+    (
+        "link to itself",
+        beside_good(lambda f: (f / "me.jsonl").symlink_to("me.jsonl")),
+        "me.jsonl: it cannot be reached",
+    ),
     ("name that is not UTF-8", beside_good(no_utf8_name), "its name is not UTF-8"),
-    ("broken card", beside_good(file("README.md", "---\na: [1\n---\n")), "front matter is not valid YAML"),
-    ("card with a date that is none", beside_good(file("README.md", "---\na: 2024-13-45\n---\n")), "not valid YAML"),
-    ("card nested without end", beside_good(file("README.md", f"---\na: {'[' * 1500}\n---\n")), "not valid YAML"),
-    ("card of another split", beside_good(file("README.md", "---\nconfigs:\n- config_name: a\n  data_files: b/*\n---\n")), "no split"),
-]  # fmt: skip
+    (
+        "broken card",
+        beside_good(file("README.md", "---\na: [1\n---\n")),
+        "front matter is not valid YAML",
+    ),
+    (
+        "card with a date that is none",
+        beside_good(file("README.md", "---\na: 2024-13-45\n---\n")),
+        "not valid YAML",
+    ),
+    (
+        "card nested without end",
+        beside_good(file("README.md", f"---\na: {'[' * 1500}\n---\n")),
+        "not valid YAML",
+    ),
+    (
+        "card of another split",
+        beside_good(file("README.md", "---\nconfigs:\n- config_name: a\n  data_files: b/*\n---\n")),
+        "no split",
+    ),
+]
 
 COUNTED: list[tuple[str, Case, int, dict[str, int]]] = [
-    # what                             the folder
-    # kept, skipped
-    ("binary column, some not UTF-8", parquet(pa.array([b"plain bytes", b"\xff\xfe", "é".encode()])), 2, {"not_utf8": 1}),
-    ("string column, some not UTF-8", parquet(pa.array([b"fine text", b"\xc3\x28"]).view(pa.string())), 1, {"not_utf8": 1}),
-    ("dictionary of strings", parquet(pa.array(["one text", "two texts", "one text"]).dictionary_encode()), 2, {"duplicate_text": 1}),
+    # what, the folder, rows kept, rows skipped
+    (
+        "binary column, some not UTF-8",
+        parquet(pa.array([b"plain bytes", b"\xff\xfe", "é".encode()])),
+        2,
+        {"not_utf8": 1},
+    ),
+    (
+        "string column, some not UTF-8",
+        parquet(pa.array([b"fine text", b"\xc3\x28"]).view(pa.string())),
+        1,
+        {"not_utf8": 1},
+    ),
+    (
+        "dictionary of strings",
+        parquet(pa.array(["one text", "two texts", "one text"]).dictionary_encode()),
+        2,
+        {"duplicate_text": 1},
+    ),
     ("large strings", parquet(pa.array(GOOD, pa.large_string())), 30, {}),
     ("string views", parquet(pa.array(GOOD, pa.string_view())), 30, {}),
     ("some nulls", parquet([GOOD[0], None, GOOD[1]]), 2, {"text_not_string": 1}),
     ("huge text in parquet", parquet([GOOD[0], HUGE[:25_000_000], GOOD[1]]), 2, {"too_long": 1}),
-    ("huge text in JSON lines", file("x.jsonl", lines({"text": GOOD[0]}, {"text": HUGE}, {"text": GOOD[1]})), 2, {"too_long": 1}),
-    ("huge last line", file("x.jsonl", lines({"text": GOOD[0]}) + "x" * (LONGEST_LINE_BYTES + 9_000_000)), 1, {"too_long": 1}),
-    ("huge text file", lambda f: ((f / "a.txt").write_text(HUGE), (f / "b.txt").write_text("short"))[0] and None, 1, {"too_long": 1}),
-    ("half of a surrogate pair", file("x.jsonl", '{"text": "a\\ud800b"}\n{"text": "\\ud83d\\ude00 whole"}\n'), 1, {"lone_surrogate": 1}),
-    ("NUL in a text", file("x.jsonl", lines({"text": "a\0b"}, {"text": "ab"})), 1, {"nul_character": 1}),
-    ("NaN and numbers as text", file("x.jsonl", '{"text": NaN}\n{"text": 1e999}\n{"text": "x"}\n'), 1, {"text_not_string": 2}),
-    ("huge numbers as id", file("x.jsonl", '{"id": 123456789012345678901234567890, "text": "x"}\n'), 1, {}),
+    (
+        "huge text in JSON lines",
+        file("x.jsonl", lines({"text": GOOD[0]}, {"text": HUGE}, {"text": GOOD[1]})),
+        2,
+        {"too_long": 1},
+    ),
+    (
+        "huge last line",
+        file("x.jsonl", lines({"text": GOOD[0]}) + "x" * (LONGEST_LINE_BYTES + 9_000_000)),
+        1,
+        {"too_long": 1},
+    ),
+    (
+        "huge text file",
+        lambda f: ((f / "a.txt").write_text(HUGE), (f / "b.txt").write_text("short"))[0] and None,
+        1,
+        {"too_long": 1},
+    ),
+    (
+        "half of a surrogate pair",
+        file("x.jsonl", '{"text": "a\\ud800b"}\n{"text": "\\ud83d\\ude00 whole"}\n'),
+        1,
+        {"lone_surrogate": 1},
+    ),
+    (
+        "NUL in a text",
+        file("x.jsonl", lines({"text": "a\0b"}, {"text": "ab"})),
+        1,
+        {"nul_character": 1},
+    ),
+    (
+        "NaN and numbers as text",
+        file("x.jsonl", '{"text": NaN}\n{"text": 1e999}\n{"text": "x"}\n'),
+        1,
+        {"text_not_string": 2},
+    ),
+    (
+        "huge numbers as id",
+        file("x.jsonl", '{"id": 123456789012345678901234567890, "text": "x"}\n'),
+        1,
+        {},
+    ),
     ("mark of UTF-8", file("x.jsonl", b"\xef\xbb\xbf" + good_lines()), 30, {}),
     ("mark of UTF-8 in text", file("x.txt", b"\xef\xbb\xbfText"), 1, {}),
     ("CRLF and blank lines", file("x.jsonl", good_lines().replace(b"\n", b"\r\n\r\n")), 30, {}),
     ("no newline at the end", file("x.jsonl", good_lines()[:-1]), 30, {}),
-    ("several gzip members", file("x.jsonl.gz", gzip.compress(good_lines()[:900]) + gzip.compress(good_lines()[900:])), 30, {}),
-    ("several zstd frames", file("x.jsonl.zst", zstd(good_lines()[:900]) + zstd(good_lines()[900:])), 30, {}),
+    (
+        "several gzip members",
+        file("x.jsonl.gz", gzip.compress(good_lines()[:900]) + gzip.compress(good_lines()[900:])),
+        30,
+        {},
+    ),
+    (
+        "several zstd frames",
+        file("x.jsonl.zst", zstd(good_lines()[:900]) + zstd(good_lines()[900:])),
+        30,
+        {},
+    ),
     ("empty compressed file", beside_good(file("x.jsonl.gz", b"")), 30, {}),
-    ("repeated ids", file("x.jsonl", lines({"id": "a", "text": "one"}, {"id": "a", "text": "two"})), 2, {}),
+    (
+        "repeated ids",
+        file("x.jsonl", lines({"id": "a", "text": "one"}, {"id": "a", "text": "two"})),
+        2,
+        {},
+    ),
     ("link to a file elsewhere", outside, 30, {}),
     ("loop of folders", beside_good(lambda f: (f / "loop").symlink_to(f)), 30, {}),
     ("folder named parquet", beside_good(lambda f: (f / "x.parquet").mkdir()), 30, {}),
-    ("strange names", beside_good(lambda f: (f / "a #1\n\u2028|ü 'x\".jsonl").write_text(lines({"text": "odd"}))), 31, {}),
-    ("hidden and unknown beside good", beside_good(lambda f: ((f / ".x.jsonl").write_text("{"), (f / "x.csv").write_text("1"))[0]), 30, {}),
-]  # fmt: skip
+    (
+        "strange names",
+        beside_good(file("a #1\n\u2028|ü 'x\".jsonl", lines({"text": "odd"}))),
+        31,
+        {},
+    ),
+    (
+        "hidden and unknown beside good",
+        beside_good(lambda f: ((f / ".x.jsonl").write_text("{"), (f / "x.csv").write_text("1"))[0]),
+        30,
+        {},
+    ),
+]
 
 
 def _import(folder: Path, dataset: Path) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from picochat.core.errors import BadInput
 from picochat.core.records import Record, parse_record
-from picochat.data.documents import write_documents
+from picochat.data.document_shards import write_documents
 from picochat.data.pack import CorpusRecipe, DatasetPack, load_pack
 from picochat.data.pack_schema import corpus_recipe_schema, dataset_pack_schema
 from tests.data.builders import prose
@@ -147,8 +147,9 @@ def test_example_packs_load(name: str, tmp_path: Path) -> None:
 
 
 def _make_source(path: Path, source: dict[str, Any]) -> None:
-    """What the recipe names: a file, a folder of documents, or a folder of files of which some are
-    left out.
+    """Make what the recipe names.
+
+    That is a file, a folder of documents, or a folder of files of which some are left out.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix:

@@ -16,9 +16,8 @@ import pytest
 import torch
 
 from picochat.config import EvalConfig, ModelConfig
-from picochat.data.benchmarks.layouts import BenchmarkRow
+from picochat.data.benchmarks.layouts import BenchmarkRow, read_benchmark
 from picochat.data.benchmarks.resolve import local_benchmark
-from picochat.data.benchmarks.rows import read_benchmark
 from picochat.data.benchmarks.stage import BenchmarkItem, item_of
 from picochat.evals.eval_records import EvaluatedItem
 from picochat.evals.external import (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from picochat.core.records import read_json
 from picochat.evals.intervals import Z_95, half_width, rate, wilson_interval
 from picochat.facts import Rate, SkillScore
-from picochat.gate.measures import choice_over_chance, choice_over_chance_lower_95
+from picochat.gate.measures import share_over_chance, share_over_chance_lower_95
 from tests.builders import change, make_evidence, make_scores_facts
 
 
@@ -126,11 +126,13 @@ def test_choice_over_chance_is_zero_for_guessing_and_one_for_perfect(
     choice = SkillScore(all=found, clean=found, base=rate(0, 0), chance=chance, stages={})
     scores = make_scores_facts()
     evidence = make_evidence(scores=change(scores, skills={**scores.skills, "choice": choice}))
-    assert choice_over_chance(evidence) == pytest.approx((passed / count - chance) / (1 - chance))
-    assert choice_over_chance_lower_95(evidence) == pytest.approx(
+    assert share_over_chance(evidence, "choice") == pytest.approx(
+        (passed / count - chance) / (1 - chance)
+    )
+    assert share_over_chance_lower_95(evidence, "choice") == pytest.approx(
         (found.low - chance) / (1 - chance)
     )
     if passed == count:
-        assert choice_over_chance(evidence) == 1.0
+        assert share_over_chance(evidence, "choice") == 1.0
     if passed == count * chance:
-        assert choice_over_chance(evidence) == 0.0
+        assert share_over_chance(evidence, "choice") == 0.0

@@ -14,8 +14,8 @@ from picochat.model.sampling import (
     option_log_likelihoods,
 )
 from picochat.skills.mixture import make_rows
-from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import choice_candidates
+from picochat.skills.task_rows import EvalRow
 from picochat.tokens.tokenizer import Tokenizer, train
 
 CONFIG = ModelConfig(

@@ -9,7 +9,7 @@ from picochat.core.records import parse_record, read_jsonl, write_jsonl
 from picochat.evals.eval_records import EvaluatedRow, Memorization, ScoresMeasured
 from picochat.evals.scores import judge, scores_of
 from picochat.skills.mixture import make_rows
-from picochat.skills.rows import EvalRow, as_eval_row
+from picochat.skills.task_rows import EvalRow, as_eval_row
 
 SFT, EVALS = make_rows("release_skills", 200, 120, "scratchpad", 1)
 ROWS = {row.id: row for row in EVALS}

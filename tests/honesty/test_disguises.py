@@ -11,7 +11,7 @@ from picochat.honesty.index import Index, build_index
 from picochat.honesty.items import item_of_row, scan_item
 from picochat.honesty.scan_texts import scan_batch
 from picochat.skills.mixture import make_rows
-from picochat.skills.rows import row_json
+from picochat.skills.task_rows import row_json
 
 BENCHMARK = (  # written for this test, in the manner of public ones
     (

@@ -25,6 +25,7 @@ from picochat.cli.main import run_command
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.publish import exclusive
 from picochat.core.records import digest_bytes
+from picochat.data.corpus.build import facts_from
 from picochat.release.bundle import make_bundle
 from picochat.release.follows import FOLLOWS
 from picochat.release.verify import inspect_bundle
@@ -286,6 +287,20 @@ def source(**values: Any) -> Forgery:
     return lambda run: change_facts(run, "corpus", lambda facts: facts["sources"][0].update(values))
 
 
+def more_text(run: RunDir) -> None:
+    """In the measured sizes and in all facts that follow from them."""
+    measured = run.place("corpus") / "measured.json"
+    change_json(
+        measured,
+        lambda sizes: sizes["text_bytes"].update(dict.fromkeys(sizes["text_bytes"], 10**10)),
+    )
+    change_facts(
+        run,
+        "corpus",
+        lambda facts: facts.update(facts_from(run.place("corpus")).model_dump(mode="json")),
+    )
+
+
 def longer_run(run: RunDir) -> None:
     change_config(run, lambda config: config["base"].update(steps=4000))
     change_facts(
@@ -538,6 +553,12 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
         "corpus",
         "more text than the files have",
         source(text_bytes=10**10),
+        "bytes of text, its files have fewer",
+    ),
+    (
+        "corpus",
+        "more text than the files have, measured so",
+        more_text,
         "bytes of text, its files have fewer",
     ),
     (

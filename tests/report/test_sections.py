@@ -340,7 +340,7 @@ def test_replies_are_chosen_by_the_hash_of_their_ids_alone(runs: dict[str, RunDi
 
     from picochat.evals.eval_records import EvaluatedRow
     from picochat.evals.scores import judge
-    from picochat.skills.rows import EvalRow, read_published_rows
+    from picochat.skills.task_rows import EvalRow, read_published_rows
 
     run = runs["approved"]
     rows = {

@@ -20,7 +20,7 @@ import pytest
 from picochat.cli.main import run_command
 from picochat.core.errors import BadInput
 from picochat.core.records import read_json, write_json
-from picochat.data.corpus.datatrove import scan_share
+from picochat.data.datatrove_pipelines import scan_groups_of_rank
 from picochat.data.pack import load_pack
 from picochat.data.preview.measure import preview_pack
 from picochat.facts import BenchmarksFacts, facts_of
@@ -352,7 +352,7 @@ def test_work_that_another_machine_left_is_found_by_the_run(
     )
     run, resolved, pack = open_request(request)
     scans = shared_workspace(request, "corpus") / "scan"
-    scan_share(request.dataset_pack, resolved.config.data.min_chars, scans, 0, 1)
+    scan_groups_of_rank(request.dataset_pack, resolved.config.data.min_chars, scans, 0, 1)
     with pytest.raises(BadInput, match="corpus"):
         shared_workspace(request, "shards")
     run_stages(run, resolved, pack, last="tokenizer")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from picochat.skills.mixture import make_rows
-from picochat.skills.rows import EvalRow, SftRow
+from picochat.skills.skill import AnswerStyle
+from picochat.skills.task_rows import EvalRow, SftRow
 
 
 def eval_row(**fields: Any) -> EvalRow:
@@ -19,4 +20,4 @@ def sft_row(**fields: Any) -> SftRow:
 def release_rows(
     sft: int = 560, evals: int = 240, style: str = "scratchpad", seed: int = 42
 ) -> tuple[list[SftRow], list[EvalRow]]:
-    return make_rows("release_skills", sft, evals, style, seed)  # pyright: ignore[reportArgumentType]
+    return make_rows("release_skills", sft, evals, cast("AnswerStyle", style), seed)

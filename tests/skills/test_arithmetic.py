@@ -7,7 +7,9 @@ from math import prod
 import pytest
 
 from picochat.skills import arithmetic
+from picochat.skills.skill import Split
 
+SPLITS: tuple[Split, ...] = ("sft", "eval")
 EQUATION = re.compile(r"(\d+(?:[+x-]\d+)+)=(\d+)")
 
 
@@ -87,14 +89,77 @@ def test_no_sft_row_states_a_held_out_sum_even_inside_its_working() -> None:
     assert len(stated) > 500
 
 
-def test_every_stage_asks_what_its_name_says() -> None:
+def test_every_level_asks_what_its_name_says() -> None:
     for question in arithmetic.make(500, "sft", 9, "scratchpad"):
         a, b = (int(number) for number in question.item.split(":")[2:])
-        if question.stage == "add_carry":
+        if question.level == "add_carry":
             assert a % 10 + b % 10 >= 10
-        if question.stage == "subtract_borrow":
+        if question.level == "subtract_borrow":
             assert a % 10 < b % 10
             assert "-1=" in question.reply
-        if question.stage == "removal_story":
+        if question.level == "removal_story":
             assert question.prompt.endswith("?")
             assert question.category == "bench_math_removal"
+
+
+def test_levels_share_no_sum() -> None:
+    pools = {
+        level: {entry.item for split in SPLITS for entry in arithmetic.sums_of(split, level)}
+        for level in arithmetic.LEVELS
+    }
+    assert sum(map(len, pools.values())) == len(set().union(*pools.values()))
+    assert min(map(len, pools.values())) > 100
+
+
+def test_the_two_sides_of_a_level_make_the_whole_and_about_a_third_is_held_out() -> None:
+    for level in arithmetic.LEVELS:
+        trained, held_out = (set(arithmetic.sums_of(split, level)) for split in SPLITS)
+        assert trained.isdisjoint(held_out)
+        fraction = len(held_out) / len(trained | held_out)
+        assert 0.1 < fraction < 0.4, level
+
+
+def test_digit_tables_are_never_asked_in_eval() -> None:
+    for level in arithmetic.LEVELS:
+        for entry in arithmetic.sums_of("eval", level):
+            assert entry.a > 9, entry
+            if entry.operation == "subtract":
+                assert entry.a > 18 or entry.b > 9
+
+
+def test_every_working_is_true_for_every_sum_there_is() -> None:
+    """Not only for those that a seed draws, and with the numbers either way round."""
+    entries = [
+        e for s in SPLITS for level in arithmetic.LEVELS for e in arithmetic.sums_of(s, level)
+    ]
+    assert len(entries) > 5_000
+    for entry in entries:
+        pairs = [(entry.a, entry.b)]
+        pairs += [] if entry.operation == "subtract" else [(entry.b, entry.a)]
+        for a, b in pairs:
+            statements = EQUATION.findall(arithmetic.working(entry.operation, a, b))
+            results = [int(right) for _, right in statements]
+            assert all(value_of(left) == int(right) for left, right in statements)
+            written = results[0] if len(results) == 1 else 10 * results[1] + results[0] % 10
+            assert written == entry.answer < 160
+
+
+def test_every_wording_is_asked() -> None:
+    prompts = [q.prompt for q in arithmetic.make(1600, "sft", 1, "direct")]
+    prompts += [q.prompt for q in arithmetic.make(250, "eval", 1, "direct")]
+    found = arithmetic.data()
+    sums = (found.wordings.add, found.wordings.subtract, found.wordings.multiply)
+    for wordings in (*sums, found.stories):
+        for text in (*wordings.sft, *wordings.eval):
+            pattern = re.compile(re.sub(r"\\{\w+\\}", r"\\w+", re.escape(text)))
+            assert any(pattern.fullmatch(prompt) for prompt in prompts), text
+
+
+def test_a_story_speaks_of_people_and_things_of_its_own_side() -> None:
+    found = arithmetic.data()
+    for split in SPLITS:
+        for question in arithmetic.make(200, split, 2, "direct"):
+            if question.level == "removal_story":
+                words = set(re.findall(r"\w+", question.prompt))
+                assert len(words & set(found.names[split])) == 1, question.prompt
+                assert len(words & set(found.things[split])) == 1, question.prompt

@@ -1,9 +1,19 @@
 import pytest
 
 from picochat.honesty.normalize import normalized_text, words_of
-from picochat.skills.mixture import PROFILES, SKILLS, Skill, make_rows
-from picochat.skills.rows import as_eval_row, eval_row, sft_row
+from picochat.skills.mixture import make_rows, weights_of
 from picochat.skills.scoring import can_fail, score_reply
+from picochat.skills.skill import (
+    FINAL_ANSWER,
+    LONGEST_REPLY_WORDS,
+    PROFILES,
+    AnswerStyle,
+    Profile,
+    Skill,
+    Split,
+)
+from picochat.skills.skill_table import SKILLS
+from picochat.skills.task_rows import as_eval_row, eval_row, sft_row
 from tests.skills.rows_builder import release_rows
 
 
@@ -33,19 +43,64 @@ def test_every_skill_keeps_its_sides_apart_and_passes_its_own_rules(skill: Skill
     assert {row.item for row in sft}.isdisjoint({row.item for row in evals})
     assert len({normalized_text(row.user) for row in (*sft, *evals)}) == 60
     for row in [*map(as_eval_row, sft), *evals]:
-        assert row.skill == skill.name and row.curriculum_stage in skill.stages
+        assert row.skill == skill.name and row.curriculum_stage in skill.levels
         assert score_reply(row, row.reference_answer or "").passed, row
         assert can_fail(row) and not score_reply(row, row.user).passed, row
 
 
-@pytest.mark.parametrize("profile", sorted(PROFILES))
-def test_every_profile_gives_its_rows(profile: str) -> None:
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_gives_its_rows(profile: Profile) -> None:
     sft, evals = make_rows(profile, 200, 60, "direct", 3)
     assert (len(sft), len(evals)) == (200, 60)
-    assert {row.skill for row in sft} == set(PROFILES[profile])
+    assert {row.skill for row in sft} == {s.name for s in SKILLS if profile in s.weights}
 
 
-def test_profiles_weigh_known_skills_and_add_up_to_one() -> None:
-    for weights in PROFILES.values():
-        assert set(weights) <= {skill.name for skill in SKILLS}
-        assert abs(sum(weights.values()) - 1) < 1e-9
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profiles_weigh_known_skills_and_add_up_to_one(profile: Profile) -> None:
+    weights = weights_of(profile, None)
+    assert set(weights) <= {skill.name for skill in SKILLS}
+    assert abs(sum(weights.values()) - 1) < 1e-9
+    assert min(weights.values()) > 0
+
+
+def test_the_profile_of_the_runbook_asks_for_all_five_skills_in_these_parts() -> None:
+    assert weights_of("release_skills", None) == {
+        "math": 0.30,
+        "spelling": 0.25,
+        "identity": 0.25,
+        "choice": 0.10,
+        "refusal": 0.10,
+    }
+
+
+@pytest.mark.parametrize("split", ["sft", "eval"])
+@pytest.mark.parametrize("skill", SKILLS, ids=[skill.name for skill in SKILLS])
+def test_every_skill_gives_just_as_many_questions_as_it_is_asked_for(
+    skill: Skill, split: Split
+) -> None:
+    for count in (0, 1, 7, 33):
+        assert len(skill.make(count, split, 11, "direct")) == count
+
+
+@pytest.mark.parametrize("skill", SKILLS, ids=[skill.name for skill in SKILLS])
+def test_the_seed_decides_which_questions_are_asked_and_nothing_else_does(skill: Skill) -> None:
+    first = skill.make(30, "eval", 1, "direct")
+    assert skill.make(30, "eval", 1, "direct") == first
+    assert [q.prompt for q in skill.make(30, "eval", 2, "direct")] != [q.prompt for q in first]
+    other_style = skill.make(30, "eval", 1, "scratchpad")
+    assert [q.prompt for q in other_style] == [q.prompt for q in first]
+
+
+@pytest.mark.parametrize("style", ["direct", "scratchpad"])
+def test_a_reply_has_a_working_in_scratchpad_style_alone(style: AnswerStyle) -> None:
+    sft, _ = make_rows("release_skills", 200, 40, style, 3)
+    scored = [row for row in sft if row.expected_final_answer is not None]
+    assert {row.skill for row in scored} == {"math", "spelling"}
+    for row in scored:
+        last = row.assistant.splitlines()[-1]
+        if style == "direct":
+            assert row.assistant == row.expected_final_answer
+        else:
+            assert last == f"{FINAL_ANSWER} {row.expected_final_answer}"
+            assert len(row.assistant.splitlines()) == 2
+            assert len(row.assistant.split()) < LONGEST_REPLY_WORDS

@@ -9,8 +9,9 @@ from picochat.core.errors import BadInput
 from picochat.core.publish import open_artifact, publish
 from picochat.core.records import write_jsonl
 from picochat.facts import RowsFacts, facts_of
-from picochat.skills.prepare import count_shared_items, prepare_rows, split_sft_rows
-from picochat.skills.rows import EvalRow, SftRow, read_published_rows, row_json
+from picochat.skills.prepare import count_shared_items, facts_from, prepare_rows, split_sft_rows
+from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows, row_json
+from tests.builders import make_config
 from tests.skills.rows_builder import eval_row, release_rows, sft_row
 
 
@@ -109,12 +110,47 @@ def test_a_shared_item_is_counted_once_however_many_rows_ask_it() -> None:
 
 
 def test_an_sft_row_and_an_eval_row_may_not_share_an_id(tmp_path: Path) -> None:
-    """Replies are kept and judged by id, so the rule of the SFT row would judge the eval row's
-    reply.
-    """
+    """Replies are scored by id: the rule of the SFT row would score the reply to the eval row."""
     pack = pack_of(tmp_path, [sft_row(id="1")], [eval_row(id="1", user="x", must_include=["a"])])
     with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as draft:
         prepare_rows(pack, 1, draft)
     assert "ids stand for an SFT row and an eval row, the first: '1'" in "\n".join(
         error.value.lines()
     )
+
+
+def test_facts_are_computed_again_from_the_published_rows(tmp_path: Path) -> None:
+    with publish(tmp_path / "rows", "rows", "key", {}) as draft:
+        prepare_rows(pack_of(tmp_path, *release_rows(64, 32)), 42, draft)
+    artifact = open_artifact(tmp_path / "rows", "rows")
+    stated = facts_of(artifact, RowsFacts)
+    assert facts_from(artifact.place, {}, make_config()) == stated
+    evals = artifact.path("eval.jsonl")
+    first, *rest = evals.read_bytes().splitlines(keepends=True)
+    evals.write_bytes(b"".join(rest))
+    again = facts_from(artifact.place, {}, make_config())
+    assert again.eval_rows == stated.eval_rows - 1
+    evals.write_bytes(b"".join([first, first, *rest]))
+    again = facts_from(artifact.place, {}, make_config())
+    assert sum(again.eval_by_skill.values()) == stated.eval_rows + 1
+    assert again.eval_items_by_skill == stated.eval_items_by_skill
+
+
+def test_problems_of_both_files_come_together(tmp_path: Path) -> None:
+    pack = pack_of(tmp_path, [sft_row()], [eval_row()])
+    for name in ("chat", "eval"):
+        with (tmp_path / f"{name}.jsonl").open("a") as stream:
+            stream.write('{"user": "a", "asistant": "b", "skill": "maths"}\n')
+    with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as draft:
+        prepare_rows(pack, 1, draft)
+    said = "\n".join(error.value.lines())
+    assert said.count("asistant: unknown key") == 2
+    assert said.count("skill: value error, no skill; it is one of math, spelling") == 2
+
+
+def test_rows_of_one_item_stay_on_one_side_and_without_items_prompts_decide() -> None:
+    rows = [sft_row(id=str(n), user=f"Is {n // 3} even?") for n in range(900)]
+    train, held_out = split_sft_rows(rows, 5)
+    assert {row.user for row in train}.isdisjoint(row.user for row in held_out)
+    grouped = [row.model_copy(update={"group": "all of them"}) for row in rows]
+    assert [] in split_sft_rows(grouped, 5)

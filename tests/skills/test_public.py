@@ -11,8 +11,8 @@ import pytest
 
 from picochat.core.errors import BadInput
 from picochat.skills.public import PUBLIC_SETS, read_public_rows
-from picochat.skills.rows import as_eval_row, read_sft_rows
 from picochat.skills.scoring import score_reply
+from picochat.skills.task_rows import as_eval_row, read_sft_rows
 from tests.data.builders import serving
 from tests.fake_hub import FakeHub
 from tests.skills.test_task_pack import make

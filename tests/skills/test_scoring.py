@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picochat.skills.rows import EvalRow, as_eval_row
 from picochat.skills.scoring import (
     RULES,
     can_fail,
@@ -15,10 +14,10 @@ from picochat.skills.scoring import (
     given_answer,
     is_prompt_echo,
     is_unsupported_claim,
-    refuses,
     score_choice,
     score_reply,
 )
+from picochat.skills.task_rows import EvalRow, as_eval_row
 from tests.skills.rows_builder import eval_row, release_rows
 
 MATH = eval_row(
@@ -52,8 +51,16 @@ BROKEN: tuple[tuple[str, EvalRow, str], ...] = (
     ("wrong_answer", MATH, "Final answer: 85\nSo it is 85."),
     ("wrong_answer", MATH, "Final answer: 85 or 86"),
     ("wrong_answer", MATH, "Final answer: 85\nFinal answer: 58"),
-    ("wrong_answer", eval_row(answer_style="direct", normalized_answers=["85"]), "The answer is 85"),
-    ("wrong_answer", eval_row(answer_style="direct", normalized_answers=["85"]), "Final answer: 85"),
+    (
+        "wrong_answer",
+        eval_row(answer_style="direct", normalized_answers=["85"]),
+        "The answer is 85",
+    ),
+    (
+        "wrong_answer",
+        eval_row(answer_style="direct", normalized_answers=["85"]),
+        "Final answer: 85",
+    ),
     ("wrong_choice", CHOICE, "London (A)"),
     ("wrong_choice", CHOICE, "Paris (A)"),
     ("wrong_choice", CHOICE, "Paris or London"),
@@ -73,7 +80,7 @@ BROKEN: tuple[tuple[str, EvalRow, str], ...] = (
     ("another_identity", WHO, "I am Picochat, made by OpenAI."),
     ("another_identity", WHO, "I am a human, not Picochat."),
     ("another_identity", WHO, "I am not Picochat."),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("rule", "row", "reply"), BROKEN)
@@ -180,12 +187,6 @@ def test_unsupported_claims_concern_unanswerable_prompts_alone() -> None:
     assert is_unsupported_claim(UNKNOWN, "") is False
     assert is_unsupported_claim(REFUSE, "It is seven.") is None
     assert is_unsupported_claim(BENIGN, "It is seven.") is None
-
-
-def test_a_refusal_must_say_what_it_refuses() -> None:
-    assert refuses("No, I will not help with that.")
-    assert not refuses("I cannot believe how easy this is.")
-    assert not refuses("Great. I cannot help with that.")
 
 
 def test_a_row_without_a_rule_is_found() -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from picochat.core.errors import BadInput, WrongUsage
+from picochat.core.records import digest_file
 from picochat.honesty.normalize import normalized_text
 from picochat.skills.mixture import make_rows, weights_of
-from picochat.skills.rows import read_eval_rows, read_sft_rows
-from picochat.skills.task_pack import TaskPackReport, count_skills, make_task_pack
+from picochat.skills.skill_table import SKILLS
+from picochat.skills.task_pack import TaskPackReport, TaskPackRequest, count_skills, make_task_pack
+from picochat.skills.task_rows import read_eval_rows, read_sft_rows
 from tests.skills.rows_builder import release_rows
 
 
@@ -27,26 +29,27 @@ def make(folder: Path, **changes: Any) -> TaskPackReport:
         for name in ("corpus.txt", "chat.jsonl", "eval.jsonl"):
             (folder / name).touch()
     arguments: dict[str, Any] = {
-        "chat_out": None,
-        "eval_out": None,
         "sft_rows": 100,
         "eval_rows": 40,
         "profile": "release_skills",
         "answer_style": "scratchpad",
         "source": "offline",
         "seed": 42,
-        "force": False,
         "promote": False,
     }
-    return make_task_pack(pack, folder, **{**arguments, **changes})
+    return make_task_pack(TaskPackRequest(pack, folder, **{**arguments, **changes}))
 
 
 def test_the_runbooks_numbers_give_enough_independent_rows_of_each_skill() -> None:
     sft, evals = release_rows(2800, 700)
     counts = {count.skill: count for count in count_skills(sft, evals)}
     assert {name: count.eval_rows for name, count in counts.items()} == {
-        "math": 210, "spelling": 175, "identity": 175, "choice": 70, "refusal": 70,
-    }  # fmt: skip
+        "math": 210,
+        "spelling": 175,
+        "identity": 175,
+        "choice": 70,
+        "refusal": 70,
+    }
     assert all(count.eval_items == count.eval_rows for count in counts.values())
     assert len({normalized_text(row.user) for row in sft}) == 2800
     assert all(len(row.user) + len(row.assistant) <= 400 for row in sft)
@@ -116,7 +119,7 @@ def test_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
     assert "--sft-rows 3" in text
 
 
-def test_more_eval_rows_than_items_are_refused_with_every_stage_that_is_short(
+def test_more_eval_rows_than_items_are_refused_with_every_level_that_is_short(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(WrongUsage) as error:
@@ -131,9 +134,17 @@ def test_more_eval_rows_than_items_are_refused_with_every_stage_that_is_short(
 def test_a_missing_pack_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInput):
         make_task_pack(
-            tmp_path / "none.json", tmp_path, chat_out=None, eval_out=None, sft_rows=100, eval_rows=40,
-            profile="release_skills", answer_style="direct", source="offline", seed=1, force=False, promote=False,
-        )  # fmt: skip
+            TaskPackRequest(
+                tmp_path / "none.json",
+                tmp_path,
+                sft_rows=100,
+                eval_rows=40,
+                profile="release_skills",
+                answer_style="direct",
+                source="offline",
+                seed=1,
+            )
+        )
 
 
 def test_weights_can_be_given_and_are_on_the_page(tmp_path: Path) -> None:
@@ -192,3 +203,62 @@ def test_skills_import_no_torch() -> None:
         ).returncode
         == 0
     )
+
+
+def test_the_page_states_the_digests_of_the_files_beside_it(tmp_path: Path) -> None:
+    report = make(tmp_path)
+    page = report.page.read_text()
+    assert f"SFT rows sha256 {digest_file(report.chat)}" in page
+    assert f"Eval rows sha256 {digest_file(report.eval)}" in page
+    assert "Eval items that the SFT rows contain: 0." in page
+    for count in report.counts:
+        _, _, part = page.partition(f"## {count.skill}\n")
+        assert "SFT:" in part and "Eval:" in part
+
+
+def test_every_level_has_its_eval_rows_on_the_page(tmp_path: Path) -> None:
+    report = make(tmp_path, eval_rows=120)
+    page = report.page.read_text()
+    levels = {skill.name: list(skill.levels) for skill in SKILLS}
+    for count in report.counts:
+        assert list(count.eval_levels) == levels[count.skill]
+        assert sum(count.eval_levels.values()) == count.eval_rows
+        assert ", ".join(f"{level} {n}" for level, n in count.eval_levels.items()) in page
+
+
+def test_what_is_printed_says_whether_the_pack_was_changed(tmp_path: Path) -> None:
+    assert "left as it is" in "\n".join(make(tmp_path).lines())
+    assert "now names these rows" in "\n".join(make(tmp_path, promote=True).lines())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"public_rows": 20}, "--public-rows 20: a number of rows of --source hf"),
+        ({"source": "hf", "public_rows": 0}, "--public-rows 0"),
+        ({"eval_rows": 15}, "--eval-rows 15: at least 16 are needed"),
+        ({"answer_style": "Direct"}, "one of: direct, scratchpad"),
+        ({"profile": "ful"}, "did you mean full?"),
+    ],
+)
+def test_a_request_that_cannot_be_met_writes_nothing(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(WrongUsage) as error:
+        make(tmp_path, **changes)
+    assert said in "\n".join(error.value.lines())
+    assert not list(tmp_path.glob("*task_mixture*"))
+
+
+def test_a_folder_is_no_pack(tmp_path: Path) -> None:
+    request = TaskPackRequest(tmp_path, tmp_path, 100, 40, "full", "direct", "offline", 1)
+    with pytest.raises(BadInput, match="is a folder without"):
+        make_task_pack(request)
+
+
+def test_the_seed_and_the_style_change_the_rows_and_the_page_says_which(tmp_path: Path) -> None:
+    first = make(tmp_path).chat.read_bytes()
+    for changes in ({"seed": 7}, {"answer_style": "direct"}):
+        report = make(tmp_path, force=True, **changes)
+        assert report.chat.read_bytes() != first
+        assert str(next(iter(changes.values()))) in report.page.read_text().splitlines()[2]

@@ -14,7 +14,7 @@ from picochat.core.publish import Artifact, Draft, publish
 from picochat.data.corpus.reader import Split
 from picochat.data.documents import Document
 from picochat.facts import CorpusFacts
-from picochat.skills.practice import write_practice
+from picochat.skills.exercises import write_exercises
 from picochat.tokens.encode import DocumentSource, EncodeJob
 from picochat.tokens.shards import ShardsJob, write_all
 from picochat.tokens.tokenizer import Tokenizer, train
@@ -135,7 +135,7 @@ def publish_shards(
 def make_practice(corpus: Artifact, place: Path, share: float = 0.0) -> Artifact:
     """The practice of a corpus, published; none where the share is 0."""
     with publish(place, "practice", "key", {}) as draft:
-        write_practice(corpus, PracticeConfig(share=share), HostConfig(workers=1), 42, draft)
+        write_exercises(corpus, PracticeConfig(share=share), HostConfig(workers=1), 42, draft)
     return published(draft)
 
 

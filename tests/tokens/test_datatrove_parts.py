@@ -13,7 +13,7 @@ pytest.importorskip(
 from picochat.config import HostConfig, ShardsConfig
 from picochat.core.publish import publish
 from picochat.data.corpus.reader import Split
-from picochat.data.datatrove_stages import run_locally
+from picochat.data.datatrove_pipelines import run_locally
 from picochat.data.documents import Document
 from picochat.tokens.datatrove_parts import encode_parts, encode_pipeline
 from picochat.tokens.shards import write_shards

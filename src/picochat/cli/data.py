@@ -76,8 +76,8 @@ def hf_import(
     more than 20 million characters. HF_TOKEN and HF_ENDPOINT are honoured.
     """
     from picochat.data.importing.hf_import import import_dataset
-    from picochat.data.importing.hub_requests import Patience
-    from picochat.data.importing.request import ImportRequest
+    from picochat.data.importing.hub import RetryPolicy
+    from picochat.data.importing.import_report import ImportRequest
 
     request = ImportRequest(
         dataset=dataset,
@@ -95,7 +95,7 @@ def hf_import(
         seed=seed,
     )
     import_dataset(
-        request, force=force, connections=connections, patience=Patience(timeout_s=timeout)
+        request, force=force, connections=connections, retry=RetryPolicy(timeout_s=timeout)
     )
 
 
@@ -183,24 +183,26 @@ def task_pack(
 ) -> None:
     """Make SFT and eval rows of the five skills, and name them in the pack."""
     from picochat.data.pack import pack_file
-    from picochat.skills.task_pack import make_task_pack
+    from picochat.skills.task_pack import TaskPackRequest, make_task_pack
 
     dataset_pack = pack_file(dataset_pack)
     report = make_task_pack(
-        dataset_pack,
-        out_dir or dataset_pack.parent,
-        chat_out=chat_out,
-        eval_out=eval_out,
-        sft_rows=sft_rows,
-        eval_rows=eval_rows,
-        profile=profile,
-        answer_style=skill_answer_style.value,
-        source=source,
-        seed=seed,
-        force=force,
-        promote=promote,
-        skill_weights=skill_weights,
-        public_rows=public_rows,
+        TaskPackRequest(
+            pack_path=dataset_pack,
+            out_dir=out_dir or dataset_pack.parent,
+            sft_rows=sft_rows,
+            eval_rows=eval_rows,
+            profile=profile,
+            answer_style=skill_answer_style.value,
+            source=source,
+            seed=seed,
+            chat_out=chat_out,
+            eval_out=eval_out,
+            public_rows=public_rows,
+            skill_weights=skill_weights,
+            force=force,
+            promote=promote,
+        )
     )
     for line in report.lines():
         typer.echo(line, err=True)

@@ -1,25 +1,28 @@
-"""What lies in a folder of data: its files, and what looks like data and cannot be read.
+"""Files of a data folder: what can be read, what cannot and why, and which names fit a pattern.
 
-Links to files are followed, wherever they lead (download caches are made of them); links to folders
-are not, so no loop is walked twice. Hidden files and folders never count. Opens nothing.
+Opens no file. Patterns are those of recipes and dataset cards; brace sets ({a,b}) are not among
+them.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from picochat.core.errors import BadInput, Problem
-from picochat.data.formats.rows import format_of
+from picochat.data.formats.file_rows import format_of
 
 
 @dataclass(frozen=True)
 class FolderListing:
-    """Names relative to the folder, with forward slashes, sorted.
+    """The visible files below a folder, as sorted relative names with forward slashes.
 
-    `unusable`: name of a would-be data file -> why it is none.
+    unusable: name of a file with a data ending that cannot be read -> the reason.
     """
 
     files: list[str]
@@ -27,29 +30,31 @@ class FolderListing:
     linked_folders: list[str]
 
     def require_usable(self, where: Path, names: list[str] | None = None) -> None:
-        """Raises BadInput that lists the unusable ones, of `names` where given."""
+        """Raise BadInput that lists the unusable files, only those in `names` where given."""
         found = [name for name in self.unusable if names is None or name in names]
         if found:
             raise BadInput(
                 f"{where} holds files that cannot be read",
                 problems=[Problem(f"{ascii(name)[1:-1]}: {self.unusable[name]}") for name in found],
-                fix="mend, rename or remove them",
+                fix="repair, rename or remove them",
             )
 
 
 def list_folder(folder: Path) -> FolderListing:
-    """Every visible file below the folder. Raises BadInput where a folder may not be read."""
+    """List every visible file below the folder; BadInput where a folder may not be read.
+
+    Hidden files and folders never count.
+    """
     files: list[str] = []
     unusable: dict[str, str] = {}
     linked: list[str] = []
+    # os.walk does not follow links to folders, so a loop of links cannot occur. Links to files are
+    # followed, wherever they lead: the download caches of the Hub's tools consist of them.
     for place, folders, names in os.walk(folder, onerror=_refuse_folder):
         below = Path(place).relative_to(folder)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        linked += [
-            (below / name).as_posix()
-            for name in folders
-            if os.path.islink(os.path.join(place, name))
-        ]
+        links = (name for name in folders if os.path.islink(os.path.join(place, name)))
+        linked += [(below / name).as_posix() for name in links]
         for name in names:
             if name.startswith("."):
                 continue
@@ -66,8 +71,16 @@ def _refuse_folder(error: OSError) -> None:
     raise BadInput(f"folder {error.filename} cannot be read: {error.strerror}")
 
 
+KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
 def _problem(path: str) -> str | None:
-    """Why the path is no regular file with a name that text can hold."""
+    """Why the path is no regular file with a name that text can hold; None where it is one."""
     try:
         path.encode()
         mode = os.stat(path).st_mode
@@ -77,14 +90,51 @@ def _problem(path: str) -> str | None:
         return "a link to nothing"
     except OSError as error:
         return f"it cannot be reached ({error.strerror})"
-    return None if stat.S_ISREG(mode) else f"{_kind(mode)}, not a file"
+    if stat.S_ISREG(mode):
+        return None
+    # Opening a pipe would block for ever, so these are named before anything is opened.
+    kind = next((name for test, name in KINDS if test(mode)), "something special")
+    return f"{kind}, not a file"
 
 
-def _kind(mode: int) -> str:
-    kinds = (
-        (stat.S_ISFIFO, "a pipe"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-    )
-    return next((name for test, name in kinds if test(mode)), "something special")
+# ---- patterns ------------------------------------------------------------------------------------
+
+
+def matches_any(path: str, patterns: Iterable[str]) -> bool:
+    """Whether a relative path with forward slashes fits one of the patterns as a whole.
+
+    `*` matches within one folder, `**` across folders, `?` one character, `[abc]` a set. Case
+    matters, a leading `./` does not.
+    """
+    return any(_compile(pattern).fullmatch(path) for pattern in patterns)
+
+
+# fnmatch does not serve: its `*` crosses folders. PurePath.full_match needs Python 3.13.
+@lru_cache(maxsize=1024)
+def _compile(pattern: str) -> re.Pattern[str]:
+    pattern = pattern.removeprefix("./")
+    out, at = "", 0
+    while at < len(pattern):
+        if pattern.startswith("**/", at):
+            out, at = out + "(?:.*/)?", at + 3
+        elif pattern.startswith("**", at):
+            out, at = out + ".*", at + 2
+        else:
+            piece, at = _piece(pattern, at)
+            out += piece
+    return re.compile(out, re.DOTALL)
+
+
+def _piece(pattern: str, at: int) -> tuple[str, int]:
+    """(regular expression, next position) of one character or one [set]."""
+    character = pattern[at]
+    if character == "*":
+        return "[^/]*", at + 1
+    if character == "?":
+        return "[^/]", at + 1
+    end = pattern.find("]", at + 2)
+    if character == "[" and end > 0:
+        inside = pattern[at + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
+        inside = "^" + inside[1:] if inside[0] in "!^" else inside
+        return f"[{inside}]", end + 1
+    return re.escape(character), at + 1

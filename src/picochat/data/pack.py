@@ -1,8 +1,8 @@
 """Packs and recipes: which sources make a corpus, and which rows go with it.
 
-`dataset_pack.json` names a corpus (a path, or a recipe of sources) and the SFT and eval rows; paths
+`dataset_pack.json` names a corpus (a path, or a recipe of sources) and the SFT and eval rows. Paths
 in it are relative to its own folder. Loading checks the pack, the recipe and every source at once.
-Reads no document: `corpus` does.
+Reads no document.
 """
 
 from __future__ import annotations
@@ -24,13 +24,8 @@ from picochat.core.records import (
     read_record,
     write_json,
 )
-from picochat.data.documents import (
-    DocumentsManifest,
-    SourceFile,
-    file_path,
-    list_source_files,
-    read_manifest,
-)
+from picochat.data.document_shards import DocumentsManifest, read_manifest
+from picochat.data.documents import SourceFile, file_path, list_source_files
 
 ALIASES = ("chat_input", "eval_input")
 TASK_PACK = "picochat data task-pack --dataset-pack"
@@ -173,7 +168,7 @@ RECIPE_KEYS = (
 class LoadedSource:
     """A source that exists, with the files that are read of it.
 
-    `manifest` where it is a folder of imported documents.
+    manifest: of a folder of imported documents, else None.
     """
 
     label: str
@@ -186,7 +181,7 @@ class LoadedSource:
     recipe: RecipeSource
 
     def least_chars(self, least_chars: int) -> int:
-        """Shorter documents of this source are dropped, in a run whose setting is `least_chars`."""
+        """The length below which documents are dropped; `least_chars` is the run's own setting."""
         return max(least_chars, self.min_chars or 1)
 
     def report_path(self) -> Path | None:
@@ -209,10 +204,9 @@ class LoadedPack:
     eval_path: Path | None
 
     def content_digest(self) -> str:
-        """Equal for equal text and equal treatment of it, wherever pack and sources lie together;
-        SFT and eval rows do not enter.
+        """Equal for equal text and equal treatment of it, wherever pack and sources lie.
 
-        Reads files whose digest nobody stated (about 1 s per GB).
+        SFT and eval rows do not enter. Reads files without a stated digest (about 1 s per GB).
         """
         sources = [_source_content(source) for source in self.sources]
         return digest_json(
@@ -230,9 +224,7 @@ class LoadedPack:
         )
 
     def portable_pack(self) -> dict[str, object]:
-        """The pack without its SFT and eval rows, and an absolute path by its name alone: the same
-        on every machine.
-        """
+        """The pack as it is on every machine: without rows, absolute paths by their names alone."""
         corpus = {
             kind: _portable(path) for kind, path in self.pack.corpus.model_dump(mode="json").items()
         }
@@ -247,10 +239,7 @@ class LoadedPack:
 
 
 def load_pack(path: Path) -> LoadedPack:
-    """The pack at `path`.
-
-    Raises BadInput with every problem of pack, recipe and sources, each with its remedy.
-    """
+    """The pack at `path`; BadInput with every problem of pack, recipe and sources at once."""
     path = pack_file(path)
     if not path.is_file():
         state = "is a folder without a dataset_pack.json" if path.is_dir() else "does not exist"
@@ -277,9 +266,7 @@ def pack_file(path: Path) -> Path:
 
 
 def promote(pack_path: Path, chat: Path, eval: Path) -> None:
-    """Name these SFT and eval rows in the pack, relative to its folder; nothing else of the file's
-    content changes.
-    """
+    """Name these SFT and eval rows in the pack; nothing else of the file's content changes."""
     read_record(DatasetPack, pack_path, "pack")
     value = cast("dict[str, Any]", read_json(pack_path, "pack"))
     promoted = {key: item for key, item in value.items() if key not in ALIASES}
@@ -311,9 +298,7 @@ def _source_content(source: LoadedSource) -> Mapping[str, object]:
 
 
 def _load_recipe(path: Path, pack: DatasetPack) -> tuple[CorpusRecipe, Path]:
-    """The recipe and the folder that its paths are relative to; a plain input is a recipe of one
-    source.
-    """
+    """The recipe, and the folder of its paths; a plain input is a recipe of one source."""
     if pack.corpus.recipe is not None:
         recipe_path = path.parent / pack.corpus.recipe
         return (
@@ -386,7 +371,8 @@ def _remedy_for_absent(path: Path) -> str:
 
 
 def _label_of(path: Path) -> str:
-    """A source's own name: its folder or file; `documents` says nothing, so then the folder above."""
+    """A source's own name: its folder or file."""
+    # An import's folder is called `documents`, which says nothing: then it is the folder above.
     name = path.parent.name if path.name == "documents" else path.name
     plain = "".join(
         character if character.isascii() and (character.isalnum() or character in "._-") else "-"

@@ -1,17 +1,17 @@
-"""The documents of a pack straight from its sources, for who needs neither splits nor duplicates
-found: each once, streamed.
+"""The documents of a pack straight from its sources, without splits and duplicates.
 
-Honours what the recipe says about files, lengths and documents to leave out; not weights. Ids are
-`LABEL:ID`, as in a corpus.
+Each document comes once, streamed. What the recipe says about files, lengths and documents to leave
+out is honoured, weights are not. Ids are `LABEL:ID`, as in a corpus.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from picochat.data.documents import Document, read_source_file
+from picochat.data.documents import Document, file_path, read_source_file
+from picochat.data.formats.file_rows import format_of
+from picochat.data.formats.parquet_rows import parquet_metadata
 from picochat.data.pack import LoadedPack, LoadedSource
-from picochat.data.preview.sample import parquet_totals
 
 PLAIN_ENDINGS = (".txt", ".md", ".jsonl")
 
@@ -32,9 +32,7 @@ def read_pack(pack: LoadedPack, least_chars: int = 1) -> Iterator[Document]:
 
 
 def expected_bytes(pack: LoadedPack) -> int | None:
-    """About how many bytes of text a pack holds, to show progress by; None where its files do not
-    tell.
-    """
+    """About how many bytes of text a pack holds, for a progress bar; None if unknown."""
     sizes = [_expected(source) for source in pack.sources]
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None
@@ -48,3 +46,25 @@ def _expected(source: LoadedSource) -> int | None:
         return sum(file.bytes for file in source.files)
     stated = parquet_totals(source)
     return stated[1] if stated else None
+
+
+def parquet_totals(source: LoadedSource) -> tuple[int, int] | None:
+    """(rows, about how many bytes of text) by the footers of parquet files; else None.
+
+    The bytes are the column's before compression, without the four that state each text's length.
+    Texts that repeat in a row group may count once, where the writer kept a dictionary.
+    """
+    if not all(format_of(file.name) == "parquet" for file in source.files):
+        return None
+    rows = column_bytes = 0
+    for file in source.files:
+        path = file_path(source.path, file.name)
+        with path.open("rb") as stream:
+            metadata = parquet_metadata(stream, str(path))
+        rows += metadata.num_rows
+        for group in range(metadata.num_row_groups):
+            described = metadata.row_group(group)
+            for column in map(described.column, range(metadata.num_columns)):
+                if column.path_in_schema == source.text_column:
+                    column_bytes += column.total_uncompressed_size
+    return rows, max(0, column_bytes - 4 * rows)

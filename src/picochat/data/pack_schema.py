@@ -1,9 +1,7 @@
-"""JSON Schemas of `dataset_pack.json` and `corpus_recipe.json`, made from the records that read
-them.
+"""JSON Schemas of `dataset_pack.json` and `corpus_recipe.json`, made from their records.
 
-An editor completes and checks the files with them; a file that its schema takes is one that
-`load_pack` parses, and the reverse, as a test tries. Whether paths exist and labels differ, only
-loading says.
+Editors complete and check the files with them. A file that its schema accepts is one that
+`load_pack` parses, and the reverse. Whether paths exist and labels differ, only loading says.
 """
 
 from __future__ import annotations

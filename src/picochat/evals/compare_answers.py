@@ -23,7 +23,7 @@ from picochat.evals.external import Rule, is_usable
 from picochat.evals.replies import row_prompt
 from picochat.evals.scores import judge
 from picochat.model.gpt import GPT
-from picochat.skills.rows import EvalRow
+from picochat.skills.task_rows import EvalRow
 from picochat.tokens.tokenizer import Tokenizer
 
 SHOWN_CHARACTERS = 90

@@ -37,8 +37,8 @@ from picochat.evals.external import ask_benchmark, external_scores_of
 from picochat.evals.ngram import ngram_bits_per_byte
 from picochat.evals.scores import scores_of, scores_page
 from picochat.facts import BenchmarksFacts, HonestyFacts, ScoresFacts, ShardsFacts, facts_of
-from picochat.skills.rows import EvalRow, SftRow, as_eval_row, read_published_rows
 from picochat.skills.scoring import can_fail
+from picochat.skills.task_rows import EvalRow, SftRow, as_eval_row, read_published_rows
 from picochat.tokens.shards import TokenShards, open_shards
 from picochat.tokens.tokenizer import Tokenizer
 

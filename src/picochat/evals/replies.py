@@ -17,8 +17,8 @@ from picochat.core.records import Record
 from picochat.evals.eval_records import LIKELIHOOD_DIGITS
 from picochat.model.gpt import GPT
 from picochat.model.sampling import greedy_replies, option_log_likelihoods
-from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import choice_candidates
+from picochat.skills.task_rows import EvalRow
 from picochat.tokens.chat_format import Message, render_prompt
 from picochat.tokens.tokenizer import Tokenizer
 

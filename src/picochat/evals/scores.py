@@ -14,8 +14,6 @@ from picochat.core.records import Record
 from picochat.evals.eval_records import EvaluatedRow, Memorization, ScoresMeasured
 from picochat.evals.intervals import rate
 from picochat.facts import ExternalScore, Rate, ScoresFacts, SkillScore
-from picochat.skills.mixture import SKILLS
-from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import (
     Score,
     is_prompt_echo,
@@ -23,6 +21,8 @@ from picochat.skills.scoring import (
     score_choice,
     score_reply,
 )
+from picochat.skills.skill_table import SKILLS
+from picochat.skills.task_rows import EvalRow
 
 FAILED_SHOWN = 5  # of each skill, on the page
 OTHER_RATES = (

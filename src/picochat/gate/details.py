@@ -140,12 +140,12 @@ def bits(run: RunFacts) -> str:
     )
 
 
-def weakest_stage(run: RunFacts, skill: str) -> str:
-    """The stage with the lowest pass rate, by name."""
-    stages = measures.counted_stages(run, skill)
-    if not stages:
-        return f"no {skill} stage has {measures.LEAST_STAGE_ROWS} rows"
-    name, rate = min(stages.items(), key=lambda item: (item[1].share or 0.0, item[0]))
+def weakest_level(run: RunFacts, skill: str) -> str:
+    """The level with the lowest pass rate, by name."""
+    levels = measures.counted_levels(run, skill)
+    if not levels:
+        return f"no {skill} stage has {measures.LEAST_LEVEL_ROWS} rows"
+    name, rate = min(levels.items(), key=lambda item: (item[1].share or 0.0, item[0]))
     return f"{name}: {rate_text(rate)}"
 
 

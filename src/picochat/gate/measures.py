@@ -21,10 +21,11 @@ from picochat.gate.plan import (
     sft_epochs,
     target_tokens,
 )
+from picochat.skills.skill_table import judged
 
-JUDGED_SKILLS = ("identity", "refusal", "choice", "math", "spelling")
-FIRST_RELEASE_SKILLS = ("identity", "refusal", "choice")
-LEAST_STAGE_ROWS = 20
+JUDGED_SKILLS = tuple(skill.name for skill, _ in judged())
+FIRST_RELEASE_SKILLS = tuple(skill.name for skill, claim in judged() if claim.first_release)
+LEAST_LEVEL_ROWS = 20
 BASELINE_TOKENS = EvalConfig().ngram_train_tokens
 
 
@@ -376,37 +377,30 @@ def clean_share(run: RunFacts, skill: str) -> float | None:
     return share(score.clean) if score else None
 
 
-def counted_stages(run: RunFacts, skill: str) -> dict[str, Rate]:
-    """The stages of a skill that have rows enough to be judged."""
+def counted_levels(run: RunFacts, skill: str) -> dict[str, Rate]:
+    """The levels of a skill that have rows enough to be judged."""
     score = skill_score(run, skill)
     return {
         name: rate
         for name, rate in (score.stages if score else {}).items()
-        if rate.count >= LEAST_STAGE_ROWS
+        if rate.count >= LEAST_LEVEL_ROWS
     }
 
 
-def weakest_stage_share(run: RunFacts, skill: str) -> float | None:
-    return _smallest(share(rate) for rate in counted_stages(run, skill).values())
+def weakest_level_share(run: RunFacts, skill: str) -> float | None:
+    return _smallest(share(rate) for rate in counted_levels(run, skill).values())
 
 
-def choice_over_chance(run: RunFacts) -> float | None:
-    """(accuracy - chance) / (1 - chance): 0 is guessing, 1 is perfect."""
-    score = skill_score(run, "choice")
-    return (
-        _over_chance(score.clean.share if score.clean.count else None, score.chance)
-        if score
-        else None
-    )
+def share_over_chance(run: RunFacts, skill: str) -> float | None:
+    """(pass rate - chance) / (1 - chance): 0 is guessing, 1 is perfect."""
+    score = skill_score(run, skill)
+    return _over_chance(share(score.clean), score.chance) if score else None
 
 
-def choice_over_chance_lower_95(run: RunFacts) -> float | None:
-    score = skill_score(run, "choice")
-    return (
-        _over_chance(score.clean.low if score.clean.count else None, score.chance)
-        if score
-        else None
-    )
+def share_over_chance_lower_95(run: RunFacts, skill: str) -> float | None:
+    score = skill_score(run, skill)
+    low = score.clean.low if score and score.clean.count else None
+    return _over_chance(low, score.chance) if score else None
 
 
 def _over_chance(accuracy: float | None, chance: float) -> float | None:

@@ -18,8 +18,8 @@ from picochat.core.errors import BadInput, HubProblem, Problem
 from picochat.core.machine import usable_cores
 from picochat.core.progress import byte_quantity
 from picochat.core.records import plain, write_atomic, write_json, write_jsonl
+from picochat.data.benchmarks.layouts import read_benchmark
 from picochat.data.benchmarks.resolve import resolve_benchmarks
-from picochat.data.benchmarks.rows import read_benchmark
 from picochat.data.pack import LoadedPack
 from picochat.data.pack_documents import expected_bytes, read_pack
 from picochat.facts import FindingRecord, HonestyFacts, RunFacts
@@ -31,7 +31,7 @@ from picochat.honesty.contamination_page import contamination_page, plain_id
 from picochat.honesty.contamination_scan import ScanFound, item_of_benchmark, scan_rows
 from picochat.honesty.items import ScanItem
 from picochat.scales import find_scale
-from picochat.skills.rows import read_eval_rows, read_sft_rows, row_json
+from picochat.skills.task_rows import read_eval_rows, read_sft_rows, row_json
 
 SCHEMA_VERSION = 1
 PROFILE = "skill_release"

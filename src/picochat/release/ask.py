@@ -42,7 +42,7 @@ from picochat.model.weights import INFO, WEIGHTS, check_tokenizer, load_model, r
 from picochat.release.stated_files import opened_run, place_with
 from picochat.release.verify import VerifyCheck, VerifyReport
 from picochat.run.folder import RunDir
-from picochat.skills.rows import EvalRow
+from picochat.skills.task_rows import EvalRow
 from picochat.tokens.tokenizer import Tokenizer
 
 LIMIT_NATS = {"fine": 1e-3, "coarse": 0.25}

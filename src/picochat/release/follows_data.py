@@ -19,11 +19,11 @@ from picochat.core.publish import Artifact
 from picochat.core.records import parse_record, plain, read_json, read_jsonl, read_record
 from picochat.data.benchmarks.resolve import wanted_benchmarks
 from picochat.data.benchmarks.stage import ITEMS, BenchmarkItem, item_of, read_items, read_texts
-from picochat.data.corpus.build import source_facts
-from picochat.data.corpus.reader import DROPPED, HELD_OUT, CorpusSource, CorpusSources, Fates, Split
-from picochat.data.documents import DocumentsManifest
+from picochat.data.benchmarks.stage import facts_from as benchmarks_facts
+from picochat.data.corpus.build import facts_from as corpus_facts
+from picochat.data.corpus.reader import CorpusSource, CorpusSources, Split
+from picochat.data.document_shards import DocumentsManifest
 from picochat.facts import (
-    BenchmarkFacts,
     BenchmarksFacts,
     ConversationsFacts,
     CorpusFacts,
@@ -40,9 +40,9 @@ from picochat.honesty.index import build_index
 from picochat.honesty.items import item_of_row
 from picochat.honesty.scan_texts import Hit
 from picochat.release.compare import Stated, differences, names_shown, stated_of
-from picochat.skills.practice import sample_page
-from picochat.skills.prepare import rows_facts
-from picochat.skills.rows import EvalRow, SftRow, read_published_rows
+from picochat.skills import exercises, prepare
+from picochat.skills.exercises import sample_page
+from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows
 from picochat.tokens import chat_format, tokenizer
 from picochat.tokens import shards as token_shards
 from picochat.tokens.chat_format import fitting, join_conversations, open_conversations, read_chats
@@ -57,69 +57,14 @@ SPLITS: tuple[Split, ...] = ("train", "held_out")
 
 
 def corpus_differences(run: Stated) -> list[Problem]:
-    """Counts from the fate of every row, reasons from the list of what was dropped, provenance from
-    the sources.
-    """
+    """All facts from the artifact's own files; and what files and import reports say of a source."""
     corpus, facts = run["corpus"], run.facts("corpus", CorpusFacts)
+    again = corpus_facts(corpus.place, {}, run.config)
+    problems = differences("corpus", plain(facts), plain(again), "its files give")
     listing = read_record(CorpusSources, corpus.path("sources.json"), "corpus sources")
-    fates: Fates = np.fromfile(corpus.path("fates.u8"), dtype=np.uint8)
-    rows = [sum(file.rows for file in source.files) for source in listing.sources]
-    if sum(rows) != len(fates):
-        return [
-            Problem(f"corpus/fates.u8: holds {len(fates):,} rows, sources.json lists {sum(rows):,}")
-        ]
-    copies = np.where(fates == HELD_OUT, 1, fates.astype(np.int64))
-    documents = [int(part.sum()) for part in np.split(copies, np.cumsum(rows)[:-1])]
-    held_out, dropped = int((fates == HELD_OUT).sum()), _dropped(corpus)
-    near = sum(
-        len(row["documents"]) - 1
-        for _, row in read_jsonl(corpus.path("near_duplicates.jsonl"), "clusters")
-    )
-    stated_bytes = [source.text_bytes for source in facts.sources]
-    sources = [
-        source_facts(*each)
-        for each in zip(listing.sources, zip(documents, stated_bytes, strict=True), strict=True)
-    ]
-    follows = {
-        "documents": sum(documents),
-        "train_documents": sum(documents) - held_out,
-        "held_out_documents": held_out,
-        "held_out_share": listing.held_out_share,
-        "exact_duplicates": dropped.get("duplicate_text", 0),
-        "near_duplicates": near,
-        "dropped": {
-            **dropped,
-            **{name: count for name, count in facts.dropped.items() if name == "weight"},
-        },
-        "documents_read": sum(documents) + sum(facts.dropped.values()),
-        "text_bytes": sum(stated_bytes),
-        "train_text_bytes": sum(stated_bytes) - facts.held_out_text_bytes,
-        "sources": sources,
-    }
-    problems = stated_of("corpus", facts, follows, "its files give")
-    if sum(facts.dropped.values()) != int((fates == DROPPED).sum()):
-        problems.append(
-            Problem(
-                f"corpus.dropped: states {sum(facts.dropped.values()):,} rows, fates.u8 has another"
-                " number"
-            )
-        )
-    return [
-        *problems,
-        *(
-            p
-            for source, size in zip(listing.sources, stated_bytes, strict=True)
-            for p in _source(corpus, source, size)
-        ),
-    ]
-
-
-def _dropped(corpus: Artifact) -> dict[str, int]:
-    """Rows of dropped.jsonl by reason."""
-    counts: dict[str, int] = {}
-    for _, row in read_jsonl(corpus.path("dropped.jsonl"), "dropped rows"):
-        counts[row["reason"]] = counts.get(row["reason"], 0) + 1
-    return counts
+    for source, stated in zip(listing.sources, facts.sources, strict=True):
+        problems += _source(corpus, source, stated.text_bytes)
+    return problems
 
 
 def _source(corpus: Artifact, source: CorpusSource, text_bytes: int) -> list[Problem]:
@@ -152,18 +97,13 @@ def _source(corpus: Artifact, source: CorpusSource, text_bytes: int) -> list[Pro
 def practice_differences(run: Stated) -> list[Problem]:
     """Counts from documents.json, and the sample that its words and the seed give.
 
-    The sheets themselves stay out of bundles.
+    The exercises themselves stay out of bundles.
     """
     practice, facts = run["practice"], run.facts("practice", PracticeFacts)
     listed = read_record(DocumentsManifest, practice.path("documents.json"), "practice")
     words = tuple(practice.path("words.txt").read_text("utf-8").split())
-    follows = {
-        "share_asked": run.config.practice.share,
-        "documents": listed.documents,
-        "text_bytes": listed.text_bytes,
-        "words": len(words),
-    }
-    problems = stated_of("practice", facts, follows, "its files and settings give")
+    again = exercises.facts_from(practice.place, run.artifacts, run.config)
+    problems = differences("practice", plain(facts), plain(again), "its files and settings give")
     parts = {
         "documents": sum(s.documents for s in listed.shards),
         "text_bytes": sum(s.text_bytes for s in listed.shards),
@@ -186,28 +126,28 @@ def rows_differences(run: Stated) -> list[Problem]:
     judged by the rule of one.
     """
     rows = run["rows"]
-    train, held_out = (
-        list(read_published_rows(rows.path(f"{name}.jsonl"), SftRow))
-        for name in ("sft_train", "sft_held_out")
-    )
-    evals = list(read_published_rows(rows.path("eval.jsonl"), EvalRow))
-    again = rows_facts(train, held_out, evals)
+    again = prepare.facts_from(rows.place, run.artifacts, run.config)
     problems = differences(
         "rows", plain(run.facts("rows", RowsFacts)), plain(again), "its files give"
     )
-    ids = [row.id for row in (*train, *held_out, *evals)]
+    sft = (rows.path("sft_train.jsonl"), rows.path("sft_held_out.jsonl"))
+    ids = [row.id for path in sft for row in read_published_rows(path, SftRow)]
+    ids += [row.id for row in read_published_rows(rows.path("eval.jsonl"), EvalRow)]
     if repeated := sorted(id for id, count in Counter(ids).items() if count > 1):
         problems.append(Problem(f"rows: {names_shown(repeated)} is the id of more than one row"))
     return problems
 
 
 def benchmarks_differences(run: Stated) -> list[Problem]:
-    """Counts and chance from the items; that none is missing that was asked for; in a run folder,
-    each item from its text.
+    """All facts from the artifact's own files; and that the settings ask for just these items.
+
+    In a run folder also each item from its text.
     """
     facts, items = run.facts("benchmarks", BenchmarksFacts), read_items(run["benchmarks"])
+    again = benchmarks_facts(run["benchmarks"].place, {}, run.config)
+    problems = differences("benchmarks", plain(facts), plain(again), "its files give")
     asked = sorted(wanted_benchmarks(run.config.external))
-    problems = differences(
+    problems += differences(
         "benchmarks", sorted([*facts.benchmarks, *facts.unresolved]), asked, "the settings ask for"
     )
     ids = [item.id for item in items]
@@ -220,30 +160,17 @@ def benchmarks_differences(run: Stated) -> list[Problem]:
         )
     for name, stated in facts.benchmarks.items():
         mine = [item for item in items if item.benchmark == name]
-        problems += _benchmark(name, stated, mine, run.config.external.max_rows)
-        problems += _texts(run["benchmarks"], name, mine)
-    return problems
-
-
-def _benchmark(
-    name: str, facts: BenchmarkFacts, items: Sequence[BenchmarkItem], most: int
-) -> list[Problem]:
-    """Counts and chance of one benchmark. most: rows that the settings ask for at most; 0: all."""
-    usable = facts.rows_read - sum(facts.unusable.values())
-    wanted = min(most, usable) if most else usable
-    follows: dict[str, object] = {
-        "usable_rows": usable,
-        "rows": len(items),
-        "chance": sum(1 / len(item.characters) for item in items) / max(1, len(items)),
-    }
-    problems = stated_of(f"benchmarks.benchmarks.{name}", facts, follows, f"{ITEMS} gives")
-    if len(items) != wanted:
-        problems.append(
-            Problem(
-                f"benchmarks/{ITEMS}: holds {len(items):,} items of {name}, the settings ask for"
-                f" {wanted:,}"
+        usable = stated.rows_read - sum(stated.unusable.values())
+        most = run.config.external.max_rows
+        wanted = min(most, usable) if most else usable
+        if len(mine) != wanted:
+            problems.append(
+                Problem(
+                    f"benchmarks/{ITEMS}: holds {len(mine):,} items of {name}, the settings ask for"
+                    f" {wanted:,}"
+                )
             )
-        )
+        problems += _texts(run["benchmarks"], name, mine)
     return problems
 
 

@@ -33,8 +33,8 @@ from picochat.release.compare import Stated, differences, names_shown, stated_of
 from picochat.report.summary import observed, stage_speed
 from picochat.run.folder import RunDir
 from picochat.run.graph import read_facts
-from picochat.skills.rows import EvalRow
 from picochat.skills.scoring import choice_candidates
+from picochat.skills.task_rows import EvalRow
 from picochat.train.schedule import lr_share
 from picochat.train.spikes import SpikeWatch
 

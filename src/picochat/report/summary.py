@@ -42,7 +42,7 @@ from picochat.gate.measures import JUDGED_SKILLS
 from picochat.gate.render import WORST_FIRST
 from picochat.report.curves import gate_chart, loss_chart
 from picochat.report.sections import html_page, markdown_page
-from picochat.skills.rows import EvalRow, read_published_rows
+from picochat.skills.task_rows import EvalRow, read_published_rows
 
 SUMMARY_SCHEMA_VERSION = 2
 SAMPLED_REPLIES = 4  # of each skill, half of them failing where there are any

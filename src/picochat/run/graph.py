@@ -40,7 +40,7 @@ from picochat.gate.preflight import run_preflight
 from picochat.gate.release import run_gate
 from picochat.honesty.contamination_scan import scan_run
 from picochat.report.summary import write_summary
-from picochat.skills.practice import write_practice
+from picochat.skills.exercises import write_exercises
 from picochat.skills.prepare import prepare_rows
 from picochat.tokens.chat_format import encode_conversations
 from picochat.tokens.shards import write_shards
@@ -132,13 +132,13 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         folder="corpus",
         files=(
             "pack.json recipe.json sources.json import_reports/LABEL.json fates.u8 dropped.jsonl"
-            " near_duplicates.jsonl location.json"
+            " near_duplicates.jsonl measured.json location.json"
         ),
         facts=CorpusFacts,
         make=build_corpus,
         inputs=(),
         settings=("pack", "data", "host"),
-        version=2,
+        version=3,
         shared=True,
     ),
     ArtifactSpec(
@@ -146,7 +146,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         folder="practice",
         files="shard-NNNNNN.jsonl.zst documents.json words.txt sample.txt",
         facts=PracticeFacts,
-        make=write_practice,
+        make=write_exercises,
         inputs=("corpus",),
         settings=("practice", "host", "seed"),
         version=2,
@@ -165,12 +165,12 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
     ArtifactSpec(
         kind="benchmarks",
         folder="benchmarks",
-        files="items.jsonl rows/LABEL.jsonl unresolved.json",
+        files="items.jsonl sources.json rows/LABEL.jsonl unresolved.json",
         facts=BenchmarksFacts,
         make=publish_benchmarks,
         inputs=(),
         settings=("external", "benchmark_files"),
-        version=1,
+        version=2,
     ),
     ArtifactSpec(
         kind="tokenizer",

@@ -1,38 +1,56 @@
 """The skill "choice": a plain question with four options, of which one is right.
 
-An item is a fact of `facts.py`; eval facts and eval wordings are in no SFT row. Wrong options are
-answers of the same relation. The reply names the option and then its label, "Paris (B)": a small
-model knows the word better than the letter. The evaluator compares the likelihoods of the four
-replies. Says nothing about questions without options.
+An item is a fact of data/choice.toml; eval facts and eval wordings are in no SFT row. Wrong options
+are answers of the same relation. The reply names the option and then its label, "Paris (B)": a
+small model knows the word better than the letter. The evaluator compares the likelihoods of the
+four replies. Says nothing about questions without options.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Annotated, Literal, get_args
 
-from picochat.skills.facts import RELATIONS, Relation
-from picochat.skills.question import AnswerStyle, Question, Split, draw, seeded, side_of
+from pydantic import AfterValidator, Field
+
+from picochat.core.records import Record
+from picochat.skills.skill import AnswerStyle, Claim, Question, Skill, Split, draw, seeded, side_of
+from picochat.skills.skill_data import ApartSides, Text, read_skill_data, with_slots
 
 HELD_OUT_SHARE = 0.3
 LABELS = ("A", "B", "C", "D")
-STAGES = ("language", "science", "world")
-FRAMES: dict[Split, tuple[str, ...]] = {
-    "sft": (
-        "{question}\n{options}",
-        "Choose the right answer. {question}\n{options}",
-        "Quiz: {question}\n{options}",
-        "{question} Pick one.\n{options}",
-    ),
-    "eval": (
-        "Only one option is right. {question}\n{options}",
-        "{question} Here are four options.\n{options}",
-        "Test question: {question}\n{options}",
-    ),
-}
+Level = Literal["language", "science", "world"]
 
 
-@dataclass(frozen=True)
+def _four_answers(answers: dict[str, str]) -> dict[str, str]:
+    if len(set(answers.values())) <= len(LABELS):
+        raise ValueError("a relation needs five different answers or more, to fill four options")
+    return answers
+
+
+class Relation(Record):
+    """Facts of one kind: subject -> answer. In a wording, {x} stands for the subject."""
+
+    name: Text
+    area: Level
+    wordings: Annotated[ApartSides, AfterValidator(with_slots("x"))]
+    answers: Annotated[dict[Text, Text], AfterValidator(_four_answers)]
+
+
+class ChoiceData(Record):
+    """data/choice.toml: the relations, and the frames that a question stands in."""
+
+    frames: Annotated[ApartSides, AfterValidator(with_slots("question"))]
+    relations: Annotated[tuple[Relation, ...], Field(min_length=1)]
+
+
+@lru_cache
+def data() -> ChoiceData:
+    return read_skill_data("choice.toml", ChoiceData)
+
+
+@dataclass(frozen=True, eq=False)
 class Fact:
     relation: Relation
     subject: str
@@ -42,6 +60,19 @@ class Fact:
     def item(self) -> str:
         return f"choice:{self.relation.name}:{self.subject}"
 
+    @cached_property
+    def side(self) -> Split:
+        return side_of(self.item, HELD_OUT_SHARE)
+
+
+@lru_cache
+def all_facts() -> tuple[Fact, ...]:
+    return tuple(
+        Fact(relation, subject, answer)
+        for relation in data().relations
+        for subject, answer in relation.answers.items()
+    )
+
 
 def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list[Question]:
     """`count` questions with the right label balanced over A to D.
@@ -49,8 +80,8 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
     The style changes nothing here: no working is asked.
     """
     del answer_style
-    facts = [fact for fact in all_facts() if side_of(fact.item, HELD_OUT_SHARE) == split]
-    wordings = 2 * len(FRAMES[split])
+    facts = [fact for fact in all_facts() if fact.side == split]
+    wordings = 2 * len(data().frames[split])
     questions = draw(
         count, "choice", split, facts, wordings, seed, lambda fact, n: _ask(fact, n, split, seed)
     )
@@ -63,51 +94,25 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
     return [_deal(question, label) for question, label in zip(questions, deals, strict=False)]
 
 
-@lru_cache
-def all_facts() -> tuple[Fact, ...]:
-    return tuple(
-        Fact(relation, subject, answer)
-        for relation in RELATIONS
-        for subject, answer in relation.facts()
-    )
-
-
 def wrong_options(fact: Fact, seed: int, wording: int) -> list[str]:
-    """Three other answers of the fact's relation, none of them the subject itself, from the fact's
-    own side while they last.
-
-    Were a held-out fact's options drawn from all answers, its right one would be the only one that
-    SFT never gave, and a model that prefers what it has seen would score below chance
-    (docs/decisions/0026).
-    """
-    side = _side(fact)
+    """Three other answers of the fact's relation, from the fact's own side while they last."""
+    # Were the options of a held-out fact drawn from all answers, its right one would be the only
+    # one that SFT never gave as an answer. A model that prefers what it has seen would then score
+    # below chance (docs/decisions/0026).
+    related = [each for each in all_facts() if each.relation is fact.relation]
     barred = {fact.answer, fact.subject}
-    own = sorted(
-        {
-            each.answer
-            for each in all_facts()
-            if each.relation is fact.relation and _side(each) == side
-        }
-        - barred
-    )
-    others = sorted({answer for _, answer in fact.relation.facts()} - barred - set(own))
+    own = {each.answer for each in related if each.side == fact.side} - barred
+    others = {each.answer for each in related} - barred - own
     rng = seeded("options", fact.item, seed, wording)
-    chosen = rng.sample(own, min(3, len(own)))
-    return chosen + rng.sample(others, 3 - len(chosen))
-
-
-@lru_cache
-def _side(fact: Fact) -> Split:
-    return side_of(fact.item, HELD_OUT_SHARE)
+    chosen = rng.sample(sorted(own), min(3, len(own)))
+    return chosen + rng.sample(sorted(others), 3 - len(chosen))
 
 
 def _ask(fact: Fact, wording: int, split: Split, seed: int) -> Question:
-    """The question with its right option first and the options still to be dealt; `{options}`
-    stands in the prompt.
-    """
-    texts = fact.relation.sft_wordings if split == "sft" else fact.relation.eval_wordings
+    """The question with its right option first; its prompt does not list the options yet."""
+    texts, frames = fact.relation.wordings[split], data().frames[split]
     text = texts[wording % len(texts)].format(x=fact.subject)
-    prompt = FRAMES[split][wording // len(texts) % len(FRAMES[split])].replace(
+    prompt = frames[wording // len(texts) % len(frames)].replace(
         "{question}", text[0].upper() + text[1:]
     )
     options = (fact.answer, *wrong_options(fact, seed, wording))
@@ -116,16 +121,14 @@ def _ask(fact: Fact, wording: int, split: Split, seed: int) -> Question:
 
 
 def _deal(question: Question, label: int) -> Question:
-    """The same question with its right option at place `label`."""
+    """The same question with its right option at place `label`, and with its reply."""
     options = list(question.options[1:])
     options.insert(label, question.options[0])
     lines = "\n".join(f"{name}. {option}" for name, option in zip(LABELS, options, strict=True))
-    return Question(
-        question.item,
-        question.category,
-        question.stage,
-        question.prompt.replace("{options}", lines),
-        candidate_reply(options[label], LABELS[label]),
+    return replace(
+        question,
+        prompt=f"{question.prompt}\n{lines}",
+        reply=candidate_reply(options[label], LABELS[label]),
         options=tuple(options),
         correct_choice=LABELS[label],
     )
@@ -134,3 +137,15 @@ def _deal(question: Question, label: int) -> Question:
 def candidate_reply(option: str, label: str) -> str:
     """How a reply names an option."""
     return f"{option} ({label})"
+
+
+SKILL = Skill(
+    name="choice",
+    make=make,
+    chance=1 / len(LABELS),
+    levels=get_args(Level),
+    category_prefixes=("bench_choice", "choice"),
+    weights={"release_skills": 0.10, "behavior": 0.25, "weak_skills": 0.16, "full": 0.34},
+    exercise_questions=800,
+    claim=Claim(order=3, pass_rate=0.50, above_chance=0.15, first_release=True),
+)

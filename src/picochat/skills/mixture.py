@@ -1,73 +1,30 @@
-"""The five skills in one table, the profiles that weigh them, and the SFT and eval rows that a
-profile gives.
+"""The SFT and eval rows that a profile, or weights that are given, ask of the skills.
 
-The same arguments give the same rows. Promises independent eval items, and refuses to ask for more
-rows than there are. Writes nothing (`task_pack.py`), and does not know the model that will learn.
+The same arguments give the same rows. Eval items are independent; more rows than there are items
+are refused. Writes nothing (`task_pack.py`), and does not know the model that will learn.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from picochat.core.errors import Problem, WrongUsage, did_you_mean
-from picochat.skills import arithmetic, choice, identity, refusal, spelling
-from picochat.skills.question import AnswerStyle, Question, Split, seeded, share_rows
-from picochat.skills.rows import EvalRow, SftRow, eval_row, sft_row
+from picochat.skills.skill import AnswerStyle, Profile, Question, Split, seeded, share_rows
+from picochat.skills.skill_table import SKILLS
+from picochat.skills.task_rows import EvalRow, SftRow, eval_row, sft_row
 
 
-@dataclass(frozen=True)
-class Skill:
-    """`chance`: the pass rate of a reply that knows nothing.
+def weights_of(profile: Profile, given: str | None) -> dict[str, float]:
+    """The part of each skill in the rows, in the order of SKILLS and adding up to 1.
 
-    `stages`: the parts that are also scored alone.
+    given: weights in place of the profile's, as in `math=.3,spelling=.2`; a skill that it does not
+    name gets no rows. Raises WrongUsage with every piece of it that is not a skill and a number.
     """
-
-    name: str
-    make: Callable[[int, Split, int, AnswerStyle], list[Question]]
-    chance: float
-    stages: tuple[str, ...]
-
-
-SKILLS: tuple[Skill, ...] = (
-    #     name        makes its questions  chance  stages
-    Skill("math",     arithmetic.make,     0.0,    tuple(arithmetic.STAGES)),
-    Skill("spelling", spelling.make,       0.0,    tuple(spelling.STAGES)),
-    Skill("identity", identity.make,       0.0,    tuple(identity.STAGES)),
-    Skill("choice",   choice.make,         0.25,   choice.STAGES),
-    Skill("refusal",  refusal.make,        0.0,    tuple(refusal.STAGES)),
-)  # fmt: skip
-
-PROFILES: dict[str, dict[str, float]] = {
-    "release_skills": {
-        "math": 0.30,
-        "spelling": 0.25,
-        "identity": 0.25,
-        "choice": 0.10,
-        "refusal": 0.10,
-    },
-    "release_behavior": {"identity": 0.85, "refusal": 0.15},
-    "behavior": {"choice": 0.25, "math": 0.25, "spelling": 0.20, "identity": 0.20, "refusal": 0.10},
-    "weak_skills": {
-        "math": 0.36,
-        "spelling": 0.28,
-        "choice": 0.16,
-        "identity": 0.12,
-        "refusal": 0.08,
-    },
-    "full": {"choice": 0.34, "math": 0.24, "spelling": 0.20, "identity": 0.08, "refusal": 0.14},
-}
-
-
-def weights_of(profile: str, given: str | None) -> dict[str, float]:
-    """The share of each skill, in the order of SKILLS and adding up to 1: the profile's, or those
-    of `math=.3,spelling=.2`.
-
-    A skill that `given` does not name gets no rows. Raises WrongUsage with every part that is no
-    skill and number.
-    """
-    weights = PROFILES[profile] if given is None else _parse_weights(given)
+    if given is None:
+        weights = {s.name: s.weights[profile] for s in SKILLS if profile in s.weights}
+    else:
+        weights = _parse_weights(given)
     total = sum(weights.values())
     return {skill.name: weights[skill.name] / total for skill in SKILLS if weights.get(skill.name)}
 
@@ -113,16 +70,16 @@ def weights_text(weights: Mapping[str, float]) -> str:
 
 
 def make_rows(
-    profile: str,
+    profile: Profile,
     sft_rows: int,
     eval_rows: int,
     style: AnswerStyle,
     seed: int,
     weights: Mapping[str, float] | None = None,
 ) -> tuple[list[SftRow], list[EvalRow]]:
-    """The rows of a profile, or of other weights, skills mixed.
+    """The rows of a profile, or of other weights, with the skills mixed.
 
-    Raises WrongUsage that lists every stage that is short of items.
+    Raises WrongUsage that lists every level that is short of items.
     """
     weights = weights or weights_of(profile, None)
     sft = [
@@ -139,6 +96,7 @@ def make_rows(
 def _questions(
     weights: Mapping[str, float], count: int, split: Split, style: AnswerStyle, seed: int
 ) -> list[tuple[int, Question]]:
+    # Every skill is tried before anything is refused, so that all levels that are short are named.
     problems: list[Problem] = []
     questions: list[tuple[int, Question]] = []
     rows = share_rows(count, weights)

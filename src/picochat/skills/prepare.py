@@ -1,8 +1,7 @@
-"""The stage that freezes a pack's SFT and eval rows for a run: both files checked, a tenth of the
-SFT rows held out, all counted.
+"""The stage `rows`: checks a pack's SFT and eval rows and fixes them for a run.
 
-Does not look for contamination by wording (`honesty/`); what it counts as shared are items and
-whole prompts.
+A tenth of the SFT rows is held out. Does not look for contamination by wording (`honesty/`); what
+is counted as shared here are items and whole prompts.
 """
 
 from __future__ import annotations
@@ -12,14 +11,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from picochat.config import RunConfig
 from picochat.core.errors import BadInput, Problem
-from picochat.core.publish import Draft
+from picochat.core.publish import Artifact, Draft
 from picochat.core.records import write_jsonl
 from picochat.facts import RowsFacts
 from picochat.honesty.normalize import normalized_text
-from picochat.skills.question import hash_share
-from picochat.skills.rows import REMEDY, EvalRow, SftRow, read_eval_rows, read_sft_rows, row_json
 from picochat.skills.scoring import can_fail
+from picochat.skills.skill import hash_share
+from picochat.skills.task_rows import (
+    REMEDY,
+    EvalRow,
+    SftRow,
+    read_eval_rows,
+    read_published_rows,
+    read_sft_rows,
+    row_json,
+)
 
 if TYPE_CHECKING:
     from picochat.data.pack import LoadedPack
@@ -39,36 +47,45 @@ class HasRows(Protocol):
 
 
 def prepare_rows(pack: LoadedPack | HasRows, seed: int, draft: Draft) -> None:
-    """The pack's rows, checked and split: sft_train.jsonl, sft_held_out.jsonl, eval.jsonl, and
-    their facts.
+    """Write sft_train.jsonl, sft_held_out.jsonl and eval.jsonl from the pack's rows.
 
-    About 10% of the SFT rows are held out, by hash of their item, so that rows on one item stay on
-    one side. Raises BadInput where the pack names no rows or they cannot be used; problems of both
-    files come together.
+    Raises BadInput where the pack names no rows or they cannot be used; problems of both files come
+    together.
     """
     sft, evals = _read_both(pack)
     train, held_out = split_sft_rows(sft, seed)
     for name, rows in (("sft_train", train), ("sft_held_out", held_out), ("eval", evals)):
         write_jsonl(draft.path(f"{name}.jsonl"), (row_json(row) for row in rows))
-    draft.facts = rows_facts(train, held_out, evals).model_dump(mode="json")
+    draft.facts = _count(draft.folder).model_dump(mode="json")
 
 
-def rows_facts(
-    train: Sequence[SftRow], held_out: Sequence[SftRow], evals: Sequence[EvalRow]
-) -> RowsFacts:
-    """What follows from the rows as they are published."""
+def facts_from(files: Path, inputs: Mapping[str, Artifact], config: RunConfig) -> RowsFacts:
+    """The facts of a `rows` artifact from its files alone; no input and no setting enters them."""
+    return _count(files)
+
+
+def _count(files: Path) -> RowsFacts:
+    train = list(read_published_rows(files / "sft_train.jsonl", SftRow))
+    held_out = list(read_published_rows(files / "sft_held_out.jsonl", SftRow))
+    evals = list(read_published_rows(files / "eval.jsonl", EvalRow))
     sft = [*train, *held_out]
     return RowsFacts(
         sft_train_rows=len(train),
         sft_held_out_rows=len(held_out),
         eval_rows=len(evals),
-        sft_by_skill=_by_skill(sft),
-        eval_by_skill=_by_skill(evals),
-        eval_items_by_skill=_items_by_skill(evals),
+        sft_by_skill=_by_skill(row.skill for row in sft),
+        eval_by_skill=_by_skill(row.skill for row in evals),
+        eval_items_by_skill=_by_skill(
+            skill for skill, _ in {(row.skill, _item_of(row)) for row in evals}
+        ),
         repeated_sft_prompts=len(sft) - len({normalized_text(row.user) for row in sft}),
         eval_rows_without_rule=sum(not can_fail(row) for row in evals),
         shared_items=count_shared_items(sft, evals),
     )
+
+
+def _by_skill(skills: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(skills).items()))
 
 
 def _read_both(pack: LoadedPack | HasRows) -> tuple[list[SftRow], list[EvalRow]]:
@@ -84,8 +101,8 @@ def _read_both(pack: LoadedPack | HasRows) -> tuple[list[SftRow], list[EvalRow]]
     except BadInput as error:
         problems += [Problem(error.what), *error.problems]
     if shared := sorted({row.id for row in sft} & {row.id for row in evals}):
-        # Replies are kept and judged by id: of two rows that share one, the rule of one would judge
-        # both.
+        # Replies are kept and scored by id: of two rows that share one, the rule of one would score
+        # the replies to both.
         problems.append(
             Problem(
                 f"{len(shared)} ids stand for an SFT row and an eval row, the first: {shared[0]!r}"
@@ -107,19 +124,21 @@ def _required(path: Path | None, key: str) -> Path:
 
 
 def split_sft_rows(rows: Sequence[SftRow], seed: int) -> tuple[list[SftRow], list[SftRow]]:
-    """(train, held out), in the order of the file: the side follows from the seed and the row's
-    item.
+    """(train, held out), in the order of the file; about 10% are held out.
+
+    The side follows from the seed and the row's item, so rows of one item stay on one side.
     """
     train: list[SftRow] = []
     held_out: list[SftRow] = []
     for row in rows:
+        # By hash and not by position: rows that are added or removed move no other row.
         share = hash_share(f"sft held out {seed} {_item_of(row)}")
         (held_out if share < HELD_OUT_SFT_SHARE else train).append(row)
     return train, held_out
 
 
 def count_shared_items(sft: Iterable[SftRow], evals: Iterable[EvalRow]) -> int:
-    """Eval items that the SFT rows contain: the same item, or the same prompt after normalization."""
+    """Eval items that SFT rows contain: the same item, or the same prompt after normalization."""
     items: set[str] = set()
     prompts: set[str] = set()
     for row in sft:
@@ -138,15 +157,3 @@ def count_shared_items(sft: Iterable[SftRow], evals: Iterable[EvalRow]) -> int:
 def _item_of(row: SftRow | EvalRow) -> str:
     """What a row asks about; where it names no item its group, else its prompt."""
     return row.item or row.group or normalized_text(row.user)
-
-
-def _by_skill(rows: Iterable[SftRow | EvalRow]) -> dict[str, int]:
-    return _sorted(Counter(row.skill for row in rows))
-
-
-def _items_by_skill(rows: Iterable[EvalRow]) -> dict[str, int]:
-    return _sorted(Counter(skill for skill, _ in {(row.skill, _item_of(row)) for row in rows}))
-
-
-def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
-    return dict(sorted(counts.items()))

@@ -1,10 +1,9 @@
-"""Rows of public sets for SFT, in this project's row format: general chat, worked school sums,
-multiple choice.
+"""SFT rows of public sets, for `--source hf`: chat, worked school sums, multiple choice.
 
-For `--source hf`. Each set's revision is resolved once and stated with its licence on the page
-about the rows; the same revisions and seed give the same rows. Rows that are long, or not of the
-layout their set is published in, are passed over and counted. They are trained on and never asked
-in eval. Reads parquet alone; does not judge what a set says.
+Each set's revision is resolved once and stated with its licence on the page about the rows; the
+same revisions and seed give the same rows. Rows that are long, or not of the layout in which their
+set is published, are left out and counted. The rows are for SFT and never for eval. Reads parquet
+alone; does not judge what a set says.
 """
 
 from __future__ import annotations
@@ -20,25 +19,24 @@ import pyarrow.parquet as pq
 
 from picochat.core.errors import BadInput
 from picochat.data.benchmarks.layouts import find_layout, read_item
-from picochat.data.importing.hub_requests import Patience
-from picochat.data.importing.origin import Origin, open_origin
+from picochat.data.importing.dataset_source import DatasetSource, open_source
+from picochat.data.importing.hub import RetryPolicy
 from picochat.skills.choice import candidate_reply
-from picochat.skills.question import FINAL_ANSWER, LONGEST_REPLY_WORDS, seeded, share_rows
-from picochat.skills.rows import SftRow
+from picochat.skills.skill import FINAL_ANSWER, LONGEST_REPLY_WORDS, seeded, share_rows
+from picochat.skills.task_rows import SftRow
 
 LONGEST_PROMPT_WORDS = 100
 READ_PER_ROW = 5  # rows read for each row wanted, to draw from
 LABELS = "ABCDE"
-CALCULATION = re.compile(
-    r"<<[^>]*>>"
-)  # what a calculator was asked, which stands inside the text of worked sums
+# What a calculator was asked stands inside the text of worked sums: `3 + 4 = <<3+4=7>>7`.
+CALCULATION = re.compile(r"<<[^>]*>>")
 
 
 @dataclass(frozen=True)
 class PublicSet:
     """One set of the Hub.
 
-    `row`: the fields of an SFT row, or the reason why there is none. `share`: of the public rows.
+    share: its part of the public rows. row: gives the fields of an SFT row, or why there is none.
     """
 
     name: str
@@ -110,9 +108,7 @@ def _worked_sum(row: Mapping[str, Any]) -> dict[str, Any] | str:
 
 
 def _multiple_choice(row: Mapping[str, Any]) -> dict[str, Any] | str:
-    """Options behind letters, whatever their labels were; the reply names option and letter, as the
-    choice skill does.
-    """
+    """A question with its options behind letters, and a reply as the choice skill gives it."""
     item = read_item(find_layout("arc"), row, "")
     if isinstance(item, str) or len(item.options) > len(LABELS):
         return "layout"
@@ -130,27 +126,26 @@ def _multiple_choice(row: Mapping[str, Any]) -> dict[str, Any] | str:
 
 
 PUBLIC_SETS: tuple[PublicSet, ...] = (
-    #         name        dataset                   config      share  its rows
-    PublicSet("smoltalk", "HuggingFaceTB/smoltalk", "all",      0.5,   _chat),
-    PublicSet("gsm8k",    "openai/gsm8k",           "main",     0.25,  _worked_sum),
-    PublicSet("arc",      "allenai/ai2_arc",        "ARC-Easy", 0.25,  _multiple_choice),
-)  # fmt: skip
+    # name, dataset, config, its part of the public rows, how one of its rows is read
+    PublicSet("smoltalk", "HuggingFaceTB/smoltalk", "all", 0.5, _chat),
+    PublicSet("gsm8k", "openai/gsm8k", "main", 0.25, _worked_sum),
+    PublicSet("arc", "allenai/ai2_arc", "ARC-Easy", 0.25, _multiple_choice),
+)
 
 
 def read_public_rows(
-    count: int, seed: int, patience: Patience | None = None
+    count: int, seed: int, patience: RetryPolicy | None = None
 ) -> tuple[list[SftRow], tuple[PublicCount, ...]]:
-    """`count` SFT rows of the sets by their shares, and what each gave; fewer where a set has fewer
-    that fit.
+    """`count` SFT rows of the sets by their shares, and what each set gave.
 
-    Raises HubProblem where the Hub cannot be reached, BadInput where a set holds no parquet or no
-    usable row.
+    Fewer where a set has fewer rows that can be used. Raises HubProblem where the Hub cannot be
+    reached, BadInput where a set holds no parquet or no usable row.
     """
     rows: list[SftRow] = []
     counts: list[PublicCount] = []
     wanted = share_rows(count, {each.name: each.share for each in PUBLIC_SETS})
     for each in PUBLIC_SETS:
-        origin = open_origin(each.dataset, each.config, "train", None, patience=patience)
+        origin = open_source(each.dataset, each.config, "train", None, retry=patience)
         try:
             found, passed_over = _rows_of(each, origin, wanted[each.name], seed)
         finally:
@@ -172,7 +167,7 @@ def read_public_rows(
 
 
 def _rows_of(
-    each: PublicSet, origin: Origin, wanted: int, seed: int
+    each: PublicSet, origin: DatasetSource, wanted: int, seed: int
 ) -> tuple[list[SftRow], Counter[str]]:
     found: list[SftRow] = []
     passed_over: Counter[str] = Counter()
@@ -208,7 +203,7 @@ def _too_long(fields: Mapping[str, Any]) -> str | None:
     return "too long" if too_long else None
 
 
-def _read(origin: Origin) -> Iterator[dict[str, Any]]:
+def _read(origin: DatasetSource) -> Iterator[dict[str, Any]]:
     """The rows of a split, file by file, a row group at a time."""
     for index, file in enumerate(origin.files):
         with origin.open_file(index) as stream:

@@ -1,5 +1,4 @@
-"""The skill "spelling": counting the letters of a word, its first and last letter, its letters in
-order and in reverse.
+"""The skill "spelling": counting letters, first and last letter, spelling forwards and backwards.
 
 An item is a word, real or made up of syllables; a held-out word is in no SFT row of this skill.
 Letters are answered with a space between them, so that each is a token of its own. Only the letters
@@ -10,10 +9,16 @@ from __future__ import annotations
 
 import random
 from functools import lru_cache
+from typing import Annotated
 
-from picochat.skills.question import (
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
+
+from picochat.core.records import Record
+from picochat.skills.skill import (
     AnswerStyle,
+    Claim,
     Question,
+    Skill,
     Split,
     draw,
     seeded,
@@ -21,228 +26,134 @@ from picochat.skills.question import (
     side_of,
     with_final_answer,
 )
-from picochat.skills.words import WORDS
+from picochat.skills.skill_data import (
+    ApartSides,
+    Sides,
+    Texts,
+    distinct,
+    read_skill_data,
+    with_slots,
+)
 
 HELD_OUT_SHARE = 0.3
-STAGES: dict[str, float] = {
+LEVELS: dict[str, float] = {
     "count": 0.24,
     "first": 0.22,
     "last": 0.22,
     "spaced": 0.16,
     "reverse": 0.16,
 }
-PSEUDO_WORDS = 400
-PSEUDO_WORD_SHARE = 0.2
-ONSETS = (
-    "b",
-    "bl",
-    "br",
-    "c",
-    "cl",
-    "d",
-    "dr",
-    "f",
-    "fl",
-    "g",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pl",
-    "pr",
-    "r",
-    "s",
-    "sk",
-    "sp",
-    "st",
-    "t",
-    "tr",
-    "v",
-    "w",
-    "z",
-)
-VOWELS = ("a", "e", "i", "o", "u")
-CODAS = ("", "n", "r", "l", "m", "t", "s")
+# Of the levels in their order, among the skill exercises: whole words, forwards and backwards, are
+# the hardest to learn.
+PRACTISED = (0.18, 0.12, 0.12, 0.26, 0.32)
+MADE_UP_WORDS = 400
+MADE_UP_SHARE = 0.2  # of the words that are asked
 
-WORDINGS: dict[Split, dict[str, tuple[str, ...]]] = {
-    "sft": {
-        "count": (
-            "How many letters are in the word {word}?",
-            "Count the letters of {word}.",
-            "How long is the word {word}?",
-            "How many letters does {word} have?",
-            "Please count the letters in {word}.",
-            "Say how many letters you find in {word}.",
-            "Tell me the length of {word} in letters.",
-            "Of how many letters is {word} made?",
-            "Can you count the letters of {word}?",
-            "I need the count of letters for {word}.",
-            "If you count each letter of {word}, where do you end?",
-            "Give the number of letters that {word} has.",
-            "The word {word}: how many letters is it long?",
-            "Letter by letter, how far can you count in {word}?",
-            "I would like to know how long {word} is in letters.",
-            "Please say of how many letters {word} consists.",
-        ),
-        "first": (
-            "What is the first letter of {word}?",
-            "Which letter does {word} start with?",
-            "Give the first letter of {word}.",
-            "How does {word} begin?",
-            "With which letter does {word} begin?",
-            "Tell me the first letter of {word}.",
-            "Which letter stands first in {word}?",
-            "Name the letter at the start of {word}.",
-            "Can you say the first letter of {word}?",
-            "I need the letter that {word} begins with.",
-            "Of all the letters in {word}, which one is at the front?",
-            "The word {word} has which letter at its start?",
-            "If I spell {word}, which letter do I say first?",
-            "Just the first letter of {word}, please.",
-            "I would like to know with what {word} starts.",
-            "Please say which letter opens {word}.",
-        ),
-        "last": (
-            "What is the last letter of {word}?",
-            "Which letter does {word} end with?",
-            "Give the last letter of {word}.",
-            "How does {word} end?",
-            "With which letter does {word} stop?",
-            "Tell me the last letter of {word}.",
-            "Which letter stands last in {word}?",
-            "Name the letter at the end of {word}.",
-            "Can you say the last letter of {word}?",
-            "I need the letter that {word} ends on.",
-            "Of all the letters in {word}, which one is at the back?",
-            "The word {word} has which letter at its end?",
-            "If I spell {word}, which letter do I say last?",
-            "Just the last letter of {word}, please.",
-            "I would like to know with what {word} ends.",
-            "Please say which letter closes {word}.",
-        ),
-        "spaced": (
-            "Spell the word {word}.",
-            "Write {word} with spaces between the letters.",
-            "Spell {word} letter by letter.",
-            "Put a space between the letters of {word}.",
-            "Please spell {word} for me.",
-            "How is {word} spelled?",
-            "Can you spell out {word}?",
-            "Tell me the letters of {word} in order.",
-            "Say {word} one letter at a time.",
-            "I need {word} spelled with spaces.",
-            "After each letter of {word} leave a space.",
-            "Every letter of {word}, one after the other, please.",
-            "The word {word}: how is it spelled out?",
-            "Go through {word} and say each letter.",
-            "I would like to have {word} spelled, all of it.",
-            "What are the letters of {word}, from the first to the last?",
-        ),
-        "reverse": (
-            "Spell {word} backwards.",
-            "Write the letters of {word} in reverse.",
-            "Reverse the word {word}, with spaces.",
-            "Give the letters of {word} from last to first.",
-            "Please spell {word} from the end.",
-            "How is {word} spelled backwards?",
-            "Can you spell {word} in reverse?",
-            "Tell me the letters of {word} backwards.",
-            "Say {word} one letter at a time, last letter first.",
-            "I need {word} spelled backwards with spaces.",
-            "After each letter of {word} leave a space, and begin at the end.",
-            "Every letter of {word}, from the back to the front, please.",
-            "The word {word}: how is it spelled in reverse?",
-            "Go through {word} backwards and say each letter.",
-            "I would like to have {word} spelled the other way round.",
-            "What are the letters of {word}, from the last to the first?",
-        ),
-    },
-    "eval": {
-        "count": (
-            "Please tell me how many letters {word} has.",
-            "What is the number of letters in {word}?",
-            "I want to know how many letters make up {word}.",
-        ),
-        "first": (
-            "Please tell me which letter comes first in {word}.",
-            "The word {word} starts with what letter?",
-            "I want to know the first letter in {word}.",
-        ),
-        "last": (
-            "Please tell me which letter comes last in {word}.",
-            "The word {word} ends with what letter?",
-            "I want to know the last letter in {word}.",
-        ),
-        "spaced": (
-            "Please spell {word} with a space after each letter.",
-            "How do you spell {word}, letter by letter?",
-            "I want the letters of {word} with spaces.",
-        ),
-        "reverse": (
-            "Please spell {word} backwards with a space after each letter.",
-            "How do you spell {word} backwards, letter by letter?",
-            "I want the letters of {word} in reverse, with spaces.",
-        ),
-    },
-}
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z]{3,8}$")]
+WordWordings = Annotated[ApartSides, AfterValidator(with_slots("word"))]
+
+
+def _split(text: object) -> object:
+    return tuple(text.split()) if isinstance(text, str) else text
+
+
+class Syllables(Record):
+    onsets: Texts
+    vowels: Texts
+    codas: tuple[str, ...]
+
+
+class Wordings(Record):
+    count: WordWordings
+    first: WordWordings
+    last: WordWordings
+    spaced: WordWordings
+    reverse: WordWordings
+
+
+class SpellingData(Record):
+    """data/spelling.toml: words as one text, the parts of made-up words, and wordings by level."""
+
+    words: Annotated[tuple[Word, ...], BeforeValidator(_split), AfterValidator(distinct)]
+    made_up: Syllables
+    wordings: Wordings
+
+
+@lru_cache
+def data() -> SpellingData:
+    return read_skill_data("spelling.toml", SpellingData)
+
+
+# ---- questions -----------------------------------------------------------------------------------
 
 
 def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list[Question]:
-    """`count` questions over the stages; in eval no word is asked twice.
+    """`count` questions over the levels; in eval no word is asked twice.
 
     Raises WrongUsage where words run out.
     """
     questions: list[Question] = []
     words = _words(split, seed)
     start = 0
-    for stage, rows in share_rows(count, STAGES).items():
-        # Each stage begins where the one before ended, so that stages share no word until the words
+    for level, rows in share_rows(count, LEVELS).items():
+        # Each level begins where the one before ended, so that levels share no word until the words
         # run out.
         turned = words[start:] + words[:start] if split == "sft" else words[start:]
+        # First and last letter differ, so that the one is never right where the other is asked.
         usable = [word for word in turned if word[0] != word[-1]]
         taken = usable[:rows] if split == "eval" or rows <= len(usable) else usable
-        wordings = WORDINGS[split][stage]
+        wordings = wordings_of(level)[split]
         questions += draw(
             rows,
-            stage,
+            level,
             split,
             taken,
             len(wordings),
             seed,
-            lambda word, n, s=stage, w=wordings: _ask(word, s, w[n], answer_style),
+            lambda word, n, level=level, wordings=wordings: _ask(
+                word, level, wordings[n], answer_style
+            ),
         )
         start = (words.index(taken[-1]) + 1) % len(words) if taken else start
     return questions
 
 
-def practise(rng: random.Random, word: str) -> tuple[str, str]:
-    """(prompt, reply with its working) about a word of the SFT side: the hard stages more often,
-    wordings evenly.
-    """
-    stage = rng.choices(_STAGE_NAMES, PRACTISED)[0]
-    prompt = rng.choice(WORDINGS["sft"][stage]).format(word=word)
-    return prompt, with_final_answer(working(word, stage), final_answer(word, stage), "scratchpad")
+def wordings_of(level: str) -> Sides:
+    return getattr(data().wordings, level)
 
 
-def drill(word: str, numbered: bool) -> str:
-    """A word and its letters in as few tokens as they can be said: `garden is g a r d e n`, or
-    `garden is g1 a2 r3 d4 e5 n6`.
-    """
-    return f"{word} is {_letters(word, numbered)}"
+def _ask(word: str, level: str, wording: str, style: AnswerStyle) -> Question:
+    answer = final_answer(word, level)
+    return Question(
+        f"spelling:{word}",
+        f"bench_spelling_{level}",
+        level,
+        wording.format(word=word),
+        with_final_answer(working(word, level), answer, style),
+        final_answer=answer,
+    )
 
 
-_STAGE_NAMES = tuple(STAGES)
-PRACTISED = (
-    0.18,
-    0.12,
-    0.12,
-    0.26,
-    0.32,
-)  # of the stages in their order: whole words in order and in reverse come hardest
+def final_answer(word: str, level: str) -> str:
+    if level == "count":
+        return str(len(word))
+    if level in ("first", "last"):
+        return word[0] if level == "first" else word[-1]
+    return " ".join(word if level == "spaced" else reversed(word))
+
+
+def working(word: str, level: str) -> str:
+    """The word letter by letter, each letter behind a space; numbered where letters are counted."""
+    return f"It is {_letters(word, level == 'count')}."
+
+
+def _letters(word: str, numbered: bool) -> str:
+    if numbered:
+        return " ".join(f"{letter}{n}" for n, letter in enumerate(word, start=1))
+    return " ".join(word)
+
+
+# ---- words ---------------------------------------------------------------------------------------
 
 
 def is_practised(word: str) -> bool:
@@ -250,26 +161,15 @@ def is_practised(word: str) -> bool:
     return side_of(f"spelling:{word}", HELD_OUT_SHARE) == "sft"
 
 
-def made_up_word(rng: random.Random) -> str:
-    """Two or three syllables and perhaps an end, four to eight letters or a little more.
-
-    May be a real word by chance.
-    """
-    syllables = [rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.choice((2, 2, 3)))]
-    return "".join(syllables) + rng.choice(CODAS)
-
-
 def _words(split: Split, seed: int) -> list[str]:
-    """The words of one side, shuffled: one made-up word to four real ones, for as long as both
-    last.
-    """
+    """The words of one side, shuffled: a made-up word to four real ones, while both last."""
     rng = seeded("spelling words", split, seed)
-    real = [word for word in WORDS if side_of(f"spelling:{word}", HELD_OUT_SHARE) == split]
-    made = [word for word in pseudo_words() if side_of(f"spelling:{word}", HELD_OUT_SHARE) == split]
+    real = [word for word in data().words if is_practised(word) == (split == "sft")]
+    made = [word for word in made_up_words() if is_practised(word) == (split == "sft")]
     rng.shuffle(real)
     rng.shuffle(made)
     mixed: list[str] = []
-    every = round(1 / PSEUDO_WORD_SHARE)
+    every = round(1 / MADE_UP_SHARE)
     while real or made:
         source = made if made and (len(mixed) % every == every - 1 or not real) else real
         mixed.append(source.pop())
@@ -277,50 +177,50 @@ def _words(split: Split, seed: int) -> list[str]:
 
 
 @lru_cache
-def pseudo_words() -> tuple[str, ...]:
-    """Made-up words of two or three syllables that are no word of the list; the same for every
-    seed.
-    """
+def made_up_words() -> tuple[str, ...]:
+    """Made-up words that are not in the word list; the same for every seed."""
     rng = seeded("pseudo words")
-    known, found = set(WORDS), dict[str, None]()
-    while len(found) < PSEUDO_WORDS:
+    known, found = set(data().words), dict[str, None]()
+    while len(found) < MADE_UP_WORDS:
         word = made_up_word(rng)
         if 4 <= len(word) <= 8 and word not in known:
             found[word] = None
     return tuple(found)
 
 
-def _ask(word: str, stage: str, wording: str, style: AnswerStyle) -> Question:
-    answer = final_answer(word, stage)
-    reply = with_final_answer(working(word, stage), answer, style)
-    return Question(
-        f"spelling:{word}",
-        f"bench_spelling_{stage}",
-        stage,
-        wording.format(word=word),
-        reply,
-        final_answer=answer,
-    )
+def made_up_word(rng: random.Random) -> str:
+    """Two or three syllables and perhaps a coda, four to eight letters or a little more.
 
-
-def final_answer(word: str, stage: str) -> str:
-    if stage == "count":
-        return str(len(word))
-    if stage in ("first", "last"):
-        return word[0] if stage == "first" else word[-1]
-    return " ".join(word if stage == "spaced" else reversed(word))
-
-
-def working(word: str, stage: str) -> str:
-    """The word letter by letter, each letter behind a space, as in the answers; numbered where
-    letters are counted.
+    May be a real word by chance.
     """
-    return f"It is {_letters(word, stage == 'count')}."
+    parts = data().made_up
+    count = rng.choice((2, 2, 3))
+    syllables = [rng.choice(parts.onsets) + rng.choice(parts.vowels) for _ in range(count)]
+    return "".join(syllables) + rng.choice(parts.codas)
 
 
-def _letters(word: str, numbered: bool) -> str:
-    return (
-        " ".join(f"{letter}{n}" for n, letter in enumerate(word, start=1))
-        if numbered
-        else " ".join(word)
-    )
+# ---- skill exercises -----------------------------------------------------------------------------
+
+
+def practise(rng: random.Random, word: str) -> tuple[str, str]:
+    """A (prompt, reply with its working) about a word of the SFT side."""
+    level = rng.choices(tuple(LEVELS), PRACTISED)[0]
+    prompt = rng.choice(wordings_of(level).sft).format(word=word)
+    return prompt, with_final_answer(working(word, level), final_answer(word, level), "scratchpad")
+
+
+def drill(word: str, numbered: bool) -> str:
+    """A word and its letters: `garden is g a r d e n`, or `garden is g1 a2 r3 d4 e5 n6`."""
+    # No wording stands around it: what teaches is the number of spelled words in a token budget.
+    return f"{word} is {_letters(word, numbered)}"
+
+
+SKILL = Skill(
+    name="spelling",
+    make=make,
+    chance=0.0,
+    levels=tuple(LEVELS),
+    category_prefixes=("bench_spelling", "spelling"),
+    weights={"release_skills": 0.25, "behavior": 0.20, "weak_skills": 0.28, "full": 0.20},
+    claim=Claim(order=5, pass_rate=0.40, level_pass_rate=0.30, first_release=False),
+)

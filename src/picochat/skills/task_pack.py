@@ -1,9 +1,8 @@
-"""The task pack: the mixture's SFT and eval rows, with a page about them, written beside the
-dataset pack and promoted into it.
+"""The task pack: SFT and eval rows with a page about them, written beside the dataset pack.
 
-The same arguments give the same bytes. Rows come from tables and rules of this project
-(`mixture.py`); `--source hf` adds SFT rows of public sets at revisions that the page states, and
-offline nothing is downloaded.
+The same request gives the same bytes. Rows come from the data files and rules of this project
+(`mixture.py`); `source="hf"` adds SFT rows of public sets at revisions that the page states. With
+`source="offline"` nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -12,36 +11,62 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 from picochat.core.errors import BadInput, Problem, WrongUsage, did_you_mean
 from picochat.core.records import canonical_json, digest_bytes, write_atomic
 from picochat.honesty.normalize import normalized_text
-from picochat.skills.mixture import PROFILES, SKILLS, make_rows, weights_of, weights_text
+from picochat.skills.mixture import make_rows, weights_of, weights_text
 from picochat.skills.prepare import count_shared_items
-from picochat.skills.question import AnswerStyle, seeded
-from picochat.skills.rows import EvalRow, SftRow, row_json
+from picochat.skills.skill import PROFILES, AnswerStyle, Profile, seeded
+from picochat.skills.skill_table import SKILLS
+from picochat.skills.task_rows import EvalRow, SftRow, row_json
 
-if TYPE_CHECKING:  # the Hub's client is for who asks for it
+if TYPE_CHECKING:  # importing it loads the Hub's client, which offline packs do not need
     from picochat.skills.public import PublicCount
 
-STYLES = ("direct", "scratchpad")
 SOURCES = ("offline", "hf")
-PUBLIC_SHARE = 0.25  # of --sft-rows, on top of them, where --public-rows says nothing
+PUBLIC_SHARE = 0.25  # of sft_rows, on top of them, where public_rows says nothing
 FEWEST_SFT_ROWS = 32
 FEWEST_EVAL_ROWS = 16
 
 
 @dataclass(frozen=True)
+class TaskPackRequest:
+    """What the user asked for. Names are checked by `make_task_pack`, all of them at once.
+
+    chat_out, eval_out: the files of the rows; None: files named for the profile in `out_dir`.
+    public_rows: rows of `source="hf"`, on top of `sft_rows`; None: a quarter of `sft_rows`.
+    skill_weights: `math=.3,spelling=.2`, in place of the profile's.
+    force: replace other rows that stand there. promote: name the rows in the dataset pack.
+    """
+
+    pack_path: Path
+    out_dir: Path
+    sft_rows: int
+    eval_rows: int
+    profile: str
+    answer_style: str
+    source: str
+    seed: int
+    chat_out: Path | None = None
+    eval_out: Path | None = None
+    public_rows: int | None = None
+    skill_weights: str | None = None
+    force: bool = False
+    promote: bool = True
+
+
+@dataclass(frozen=True)
 class SkillCount:
-    """What one skill gave: rows, distinct items, and stages with their eval rows."""
+    """What one skill gave: rows, distinct items, and the eval rows of each level."""
 
     skill: str
     sft_rows: int
     sft_items: int
     eval_rows: int
     eval_items: int
-    eval_stages: dict[str, int]
+    eval_levels: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -81,88 +106,55 @@ class TaskPackReport:
         ]
 
 
-def make_task_pack(
-    pack_path: Path,
-    out_dir: Path,
-    *,
-    chat_out: Path | None,
-    eval_out: Path | None,
-    sft_rows: int,
-    eval_rows: int,
-    profile: str,
-    answer_style: str,
-    source: str,
-    seed: int,
-    force: bool,
-    promote: bool,
-    skill_weights: str | None = None,
-    public_rows: int | None = None,
-) -> TaskPackReport:
-    """Write the SFT rows, the eval rows and a page about them; name them in the pack where
-    `promote`.
+def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
+    """Write the SFT rows, the eval rows and a page about them; name them in the pack if asked to.
 
-    skill_weights: `math=.3,spelling=.2`, in place of the profile's. public_rows: of `--source hf`,
-    besides `sft_rows`. Raises WrongUsage for arguments that cannot be met and for different rows
-    that are already there without `force`; HubProblem where a public set cannot be had.
+    Raises WrongUsage for a request that cannot be met, and for other rows that are already there
+    without `force`; HubProblem where a public set cannot be had.
     """
-    _check(pack_path, sft_rows, eval_rows, profile, answer_style, source, public_rows)
-    weights = weights_of(profile, skill_weights)
-    style = cast("AnswerStyle", answer_style)
-    sft, evals = make_rows(profile, sft_rows, eval_rows, style, seed, weights)
+    _check(request)
+    profile, style = cast("Profile", request.profile), cast("AnswerStyle", request.answer_style)
+    weights = weights_of(profile, request.skill_weights)
+    sft, evals = make_rows(
+        profile, request.sft_rows, request.eval_rows, style, request.seed, weights
+    )
     public: tuple[PublicCount, ...] = ()
-    if source == "hf":
+    if request.source == "hf":
         from picochat.skills.public import read_public_rows
 
-        found, public = read_public_rows(
-            round(PUBLIC_SHARE * sft_rows) if public_rows is None else public_rows, seed
-        )
+        asked = request.public_rows
+        count = round(PUBLIC_SHARE * request.sft_rows) if asked is None else asked
+        found, public = read_public_rows(count, request.seed)
         sft += found
-        seeded("mixture with public rows", seed).shuffle(sft)
-    chat = chat_out or out_dir / f"chat_task_mixture_{profile}.jsonl"
-    eval_path = eval_out or out_dir / f"eval_task_mixture_{profile}.jsonl"
-    page = out_dir / f"task_mixture_{profile}.md"
-    counts = count_skills(sft, evals)
+        seeded("mixture with public rows", request.seed).shuffle(sft)
+    folder = request.out_dir
+    chat = request.chat_out or folder / f"chat_task_mixture_{profile}.jsonl"
+    eval_path = request.eval_out or folder / f"eval_task_mixture_{profile}.jsonl"
+    page = folder / f"task_mixture_{profile}.md"
     files = {chat: _jsonl(sft), eval_path: _jsonl(evals)}
-    text = page_text(
-        profile,
-        weights,
-        style,
-        seed,
-        counts,
-        public,
-        sft,
-        evals,
-        [digest_bytes(data) for data in files.values()],
-    )
-    files[page] = text.encode()
-    _refuse_overwriting(files, force)
+    digests = [digest_bytes(data) for data in files.values()]
+    counts = count_skills(sft, evals)
+    files[page] = page_text(request, weights, counts, public, sft, evals, digests).encode()
+    _refuse_overwriting(files, request.force)
     for path, data in files.items():
         write_atomic(path, data)
-    if promote:
+    if request.promote:
         from picochat.data.pack import promote as promote_rows
 
-        promote_rows(pack_path, chat, eval_path)
+        promote_rows(request.pack_path, chat, eval_path)
     repeated = len(sft) - len({normalized_text(row.user) for row in sft})
     shared = count_shared_items(sft, evals)
     return TaskPackReport(
-        profile, weights, counts, public, repeated, shared, chat, eval_path, page, promote
+        profile, weights, counts, public, repeated, shared, chat, eval_path, page, request.promote
     )
 
 
-def _check(
-    pack_path: Path,
-    sft_rows: int,
-    eval_rows: int,
-    profile: str,
-    answer_style: str,
-    source: str,
-    public_rows: int | None,
-) -> None:
+def _check(request: TaskPackRequest) -> None:
     problems: list[Problem] = []
     for value, name, known in (
-        (profile, "profile", tuple(PROFILES)),
-        (answer_style, "skill-answer-style", STYLES),
-        (source, "source", SOURCES),
+        (request.profile, "profile", PROFILES),
+        (request.answer_style, "skill-answer-style", get_args(AnswerStyle)),
+        (request.source, "source", SOURCES),
     ):
         if value not in known:
             hint = did_you_mean(value, known)
@@ -170,12 +162,13 @@ def _check(
                 Problem(f"--{name} {value}: unknown{hint}", fix=f"one of: {', '.join(known)}")
             )
     for value, name, fewest in (
-        (sft_rows, "sft-rows", FEWEST_SFT_ROWS),
-        (eval_rows, "eval-rows", FEWEST_EVAL_ROWS),
+        (request.sft_rows, "sft-rows", FEWEST_SFT_ROWS),
+        (request.eval_rows, "eval-rows", FEWEST_EVAL_ROWS),
     ):
         if value < fewest:
             problems.append(Problem(f"--{name} {value}: at least {fewest} are needed"))
-    if public_rows is not None and (source != "hf" or public_rows < 1):
+    public_rows = request.public_rows
+    if public_rows is not None and (request.source != "hf" or public_rows < 1):
         problems.append(
             Problem(
                 f"--public-rows {public_rows}: a number of rows of --source hf",
@@ -184,13 +177,11 @@ def _check(
         )
     if problems:
         raise WrongUsage("the task pack cannot be made", problems=problems)
-    if not pack_path.is_file():
-        state = (
-            "is a folder without a dataset_pack.json" if pack_path.is_dir() else "does not exist"
-        )
+    pack = request.pack_path
+    if not pack.is_file():
+        state = "is a folder without a dataset_pack.json" if pack.is_dir() else "does not exist"
         raise BadInput(
-            f"dataset pack {pack_path} {state}",
-            fix="name the dataset_pack.json with --dataset-pack",
+            f"dataset pack {pack} {state}", fix="name the dataset_pack.json with --dataset-pack"
         )
 
 
@@ -222,7 +213,7 @@ def count_skills(sft: Sequence[SftRow], evals: Sequence[EvalRow]) -> tuple[Skill
         asked = [row for row in evals if row.skill == skill.name]
         if not trained and not asked:
             continue
-        stages = Counter(row.curriculum_stage for row in asked)
+        levels = Counter(row.curriculum_stage for row in asked)
         counts.append(
             SkillCount(
                 skill.name,
@@ -230,7 +221,7 @@ def count_skills(sft: Sequence[SftRow], evals: Sequence[EvalRow]) -> tuple[Skill
                 len({row.item for row in trained}),
                 len(asked),
                 len({row.item for row in asked}),
-                {stage: stages[stage] for stage in skill.stages},
+                {level: levels[level] for level in skill.levels},
             )
         )
     return tuple(counts)
@@ -240,16 +231,15 @@ def table_lines(counts: Sequence[SkillCount]) -> list[str]:
     lines = [f"{'skill':<10}{'SFT rows':>10}{'items':>8}{'eval rows':>11}{'items':>8}"]
     for row in counts:
         lines.append(
-            f"{row.skill:<10}{row.sft_rows:>10}{row.sft_items:>8}{row.eval_rows:>11}{row.eval_items:>8}"
+            f"{row.skill:<10}{row.sft_rows:>10}{row.sft_items:>8}"
+            f"{row.eval_rows:>11}{row.eval_items:>8}"
         )
     return lines
 
 
 def page_text(
-    profile: str,
+    request: TaskPackRequest,
     weights: Mapping[str, float],
-    style: AnswerStyle,
-    seed: int,
     counts: Sequence[SkillCount],
     public: Sequence[PublicCount],
     sft: Sequence[SftRow],
@@ -258,24 +248,25 @@ def page_text(
 ) -> str:
     """The page about the rows: how many of what, digests, and one example of each skill."""
     lines = [
-        f"# Task mixture {profile}",
+        f"# Task mixture {request.profile}",
         "",
         (
-            f"Seed {seed}, answer style {style}, source {'hf' if public else 'offline'}. "
+            f"Seed {request.seed}, answer style {request.answer_style},"
+            f" source {'hf' if public else 'offline'}. "
             f"{len(sft)} SFT rows, {len(evals)} eval rows."
         ),
         f"Weights of the skills: {weights_text(weights)}.",
         f"SFT rows sha256 {digests[0]}",
         f"Eval rows sha256 {digests[1]}",
         "",
-        "| skill | SFT rows | SFT items | eval rows | eval items | eval rows of each stage |",
+        "| skill | SFT rows | SFT items | eval rows | eval items | eval rows of each level |",
         "|---|---|---|---|---|---|",
     ]
     for row in counts:
-        stages = ", ".join(f"{stage} {rows}" for stage, rows in row.eval_stages.items())
+        levels = ", ".join(f"{level} {rows}" for level, rows in row.eval_levels.items())
         lines.append(
             f"| {row.skill} | {row.sft_rows} | {row.sft_items} | {row.eval_rows} | {row.eval_items}"
-            f" | {stages} |"
+            f" | {levels} |"
         )
     lines += [
         "",

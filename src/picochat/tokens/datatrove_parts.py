@@ -15,7 +15,7 @@ from pathlib import Path
 
 from picochat.core.progress import say, track
 from picochat.core.publish import open_artifact
-from picochat.data.datatrove_stages import RankStage, stage
+from picochat.data.datatrove_pipelines import RankStage, stage
 from picochat.tokens.encode import EncodeJob, EncodersDisagree, open_encoder, training_job
 from picochat.tokens.tokenizer import Tokenizer
 

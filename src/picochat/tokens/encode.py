@@ -229,7 +229,7 @@ class CorpusParts:
 
     def read(self, part: int) -> Iterator[tuple[Split, Document]]:
         for number, start, stop in self._parts[part]:
-            fates = self._reader.fates(number)
+            fates = self._reader.decisions(number)
             fates[:start] = fates[stop:] = DROPPED
             yield from self._reader.read(number, fates)
 

@@ -1,6 +1,4 @@
-"""Fictional rows in the layouts in which benchmarks are published, and a Hub that holds them as the
-real one does.
-"""
+"""Made-up rows in the layouts of published benchmarks, and a Hub that holds them."""
 
 from __future__ import annotations
 
@@ -20,8 +18,9 @@ THINGS = ("lantern", "kettle", "anchor", "bellows", "compass", "ladder", "quill"
 
 
 def arc_rows(count: int = 40) -> Rows:
-    """As allenai/ai2_arc has them on the Hub; every fourth row with digits for labels, every fifth
-    with three options.
+    """Rows as allenai/ai2_arc has them on the Hub.
+
+    Every fourth row has digits for labels, every fifth has three options.
     """
     rows: Rows = []
     for number in range(count):
@@ -66,8 +65,9 @@ def arc_lines(count: int = 4) -> Rows:
 
 
 def hellaswag_rows(count: int = 30) -> Rows:
-    """As Rowan/hellaswag has them on the Hub: marks of WikiHow, a second half of the context that
-    may be empty, labels as text.
+    """Rows as Rowan/hellaswag has them on the Hub.
+
+    With marks of WikiHow, a second half of the context that may be empty, and labels as text.
     """
     return [
         {

@@ -1,7 +1,8 @@
-"""Benchmarks by name from a loopback Hub: fetched once, pinned, and named where they cannot be had."""
+"""Benchmarks by name from a loopback Hub: fetched once, pinned, named where missing."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_json
 from picochat.data.benchmarks.resolve import Resolution, resolve_benchmarks
-from picochat.data.benchmarks.stage import publish_benchmarks, read_items, read_texts
+from picochat.data.benchmarks.stage import facts_from, publish_benchmarks, read_items, read_texts
 from picochat.facts import BenchmarksFacts, facts_of
 from tests.data.benchmarks.builders import add_arc, add_hellaswag, add_piqa, arc_rows, write_lines
 from tests.data.builders import serving
@@ -149,3 +150,18 @@ def test_a_name_that_is_not_known_is_wrong_usage_and_a_missing_file_bad_input(
         resolve_benchmarks(ExternalConfig(benchmarks=("arc",)))
     with pytest.raises(BadInput, match="there is no such file"):
         resolve_benchmarks(ExternalConfig(benchmarks=(f"q={tmp_path / 'absent.jsonl'}",)))
+
+
+def test_facts_follow_from_the_files_that_a_bundle_holds(hub: FakeHub, tmp_path: Path) -> None:
+    add_arc(hub)
+    add_hellaswag(hub)
+    external = ExternalConfig(benchmarks=("auto",), max_rows=25)
+    artifact = staged(tmp_path / "b", external, resolve_benchmarks(external))
+    shutil.rmtree(artifact.path("rows"))
+    facts = facts_of(artifact, BenchmarksFacts)
+    assert facts_from(artifact.place) == facts
+    assert {name: one.rows for name, one in facts.benchmarks.items()} == {
+        "arc_easy": 25,
+        "hellaswag": 25,
+    }
+    assert facts.unresolved == ["piqa"]

@@ -11,10 +11,9 @@ from picochat.config import DataConfig, HostConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, changed_files, publish
 from picochat.core.records import read_jsonl
-from picochat.data.corpus.build import build_corpus
-from picochat.data.corpus.reader import DROPPED, HELD_OUT, read_split
-from picochat.data.corpus.scan import scan_group, scan_tasks
-from picochat.data.corpus.split import id_share, weight_copies
+from picochat.data.corpus.build import build_corpus, facts_from
+from picochat.data.corpus.corpus_scan import id_share, scan_group, scan_tasks, weight_copies
+from picochat.data.corpus.reader import DROPPED, HELD_OUT, Split, read_split
 from picochat.data.importing.hf_import import import_dataset
 from picochat.data.pack import load_pack
 from picochat.facts import CorpusFacts, facts_of
@@ -58,7 +57,8 @@ def test_splits_are_disjoint_and_together_hold_every_document(tmp_path: Path) ->
     assert 10 < len(held_out) < 60
     facts = facts_of(corpus, CorpusFacts)
     assert (facts.train_documents, facts.held_out_documents) == (len(train), len(held_out))
-    texts = {split: [d.text for d in read_split(corpus, split)] for split in ("train", "held_out")}  # type: ignore[arg-type]
+    splits: tuple[Split, ...] = ("train", "held_out")
+    texts = {split: [d.text for d in read_split(corpus, split)] for split in splits}
     assert facts.train_text_bytes == sum(len(text.encode()) for text in texts["train"])
     assert facts.held_out_text_bytes == sum(len(text.encode()) for text in texts["held_out"])
 
@@ -173,16 +173,36 @@ def test_duplicates_are_told_by_which_source_repeats_which(tmp_path: Path) -> No
     assert of["books:30"] == "web:30"
 
 
-def test_each_row_has_one_fate_and_the_fates_give_the_counts(tmp_path: Path) -> None:
+def test_each_row_has_one_decision_and_the_decisions_give_the_counts(tmp_path: Path) -> None:
     pack = make_pack(tmp_path, {"web": [*_documents(), ("same", prose(3))]}, web={"weight": 1.5})
     corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.1))
-    fates = np.fromfile(corpus.path("fates.u8"), dtype=np.uint8)
+    decisions = np.fromfile(corpus.path("fates.u8"), dtype=np.uint8)
     facts = facts_of(corpus, CorpusFacts)
-    assert len(fates) == 301
-    assert set(fates.tolist()) == {DROPPED, 1, 2, HELD_OUT}
-    assert (fates == HELD_OUT).sum() == facts.held_out_documents
-    assert fates[fates != HELD_OUT].sum() == facts.train_documents
-    assert fates[300] == DROPPED
+    assert len(decisions) == 301
+    assert set(decisions.tolist()) == {DROPPED, 1, 2, HELD_OUT}
+    assert (decisions == HELD_OUT).sum() == facts.held_out_documents
+    assert decisions[decisions != HELD_OUT].sum() == facts.train_documents
+    assert decisions[300] == DROPPED
+
+
+def test_facts_follow_from_the_files_that_a_bundle_holds(tmp_path: Path) -> None:
+    sources = {"web": [*_documents(), ("same", prose(3))], "books": _documents(290, 40)}
+    pack = make_pack(tmp_path, sources, web={"weight": 1.5}, books={"weight": 0.5})
+    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.1))
+    corpus.path("location.json").unlink()
+    assert facts_from(corpus.place) == facts_of(corpus, CorpusFacts)
+
+
+def test_files_that_contradict_each_other_have_no_facts(tmp_path: Path) -> None:
+    corpus = make_corpus(make_pack(tmp_path, {"web": _documents()}), tmp_path / "corpus")
+    dropped = corpus.path("dropped.jsonl")
+    dropped.write_text('{"id":"web:1","reason":"too_long"}\n')
+    with pytest.raises(BadInput, match=r"dropped.jsonl: lists 1 rows more"):
+        facts_from(corpus.place)
+    dropped.write_text("")
+    corpus.path("fates.u8").write_bytes(bytes(299))
+    with pytest.raises(BadInput, match=r"fates.u8: holds 299 rows, sources.json lists 300"):
+        facts_from(corpus.place)
 
 
 def test_scan_that_was_killed_goes_on_with_the_groups_that_stand(tmp_path: Path) -> None:
@@ -326,6 +346,7 @@ def test_corpus_of_an_import_carries_its_report_and_licence(tmp_path: Path) -> N
         "fates.u8",
         "dropped.jsonl",
         "near_duplicates.jsonl",
+        "measured.json",
         "import_reports/web.json",
     }
     assert set(corpus.manifest.files) == expected

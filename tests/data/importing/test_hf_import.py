@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from picochat.core.errors import BadInput, HubProblem, PicochatError, WrongUsage
-from picochat.data.documents import read_documents, read_manifest
+from picochat.data.document_shards import read_manifest
+from picochat.data.documents import read_documents
 from picochat.data.importing.hf_import import import_dataset
-from picochat.data.importing.hub_requests import Patience
-from picochat.data.importing.report import HEAD_BYTES, ImportReport
+from picochat.data.importing.hub import RetryPolicy
+from picochat.data.importing.import_report import HEAD_BYTES, ImportReport
 from tests.data.builders import folder_bytes, parquet_bytes, parquet_files, prose, request, serving
 from tests.fake_hub import FakeHub
 
@@ -21,7 +22,7 @@ CLI = "from picochat.cli.data import app; app()"
 
 
 def _import(folder: Path, **changes: object) -> ImportReport:
-    return import_dataset(request(folder, **changes), patience=Patience(first_pause_s=0.01))
+    return import_dataset(request(folder, **changes), retry=RetryPolicy(first_pause_s=0.01))
 
 
 def _lines(rows: list[object]) -> str:
@@ -285,7 +286,7 @@ def test_asking_for_more_rows_than_there_are_gives_them_all(tmp_path: Path) -> N
     assert (report.rows_seen, report.rows_written) == (75, 75)
 
 
-def test_big_row_group_is_read_in_slices_over_several_visits(tmp_path: Path) -> None:
+def test_big_row_group_is_read_slice_by_slice(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     for file in range(2):

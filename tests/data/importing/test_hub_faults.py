@@ -8,11 +8,11 @@ import pytest
 
 from picochat.core.errors import HubProblem
 from picochat.data.importing.hf_import import import_dataset
-from picochat.data.importing.hub_requests import Patience, retry_after_s
+from picochat.data.importing.hub import RetryPolicy, retry_after_s
 from tests.data.builders import folder_bytes, parquet_files, request, serving
 from tests.fake_hub import FakeHub
 
-HASTY = Patience(timeout_s=0.25, first_pause_s=0.01, longest_pause_s=0.2)
+HASTY = RetryPolicy(timeout_s=0.25, first_pause_s=0.01, longest_pause_s=0.2)
 BODIES = "resolve/.*parquet"
 
 FAULTS: list[tuple[str, dict[str, object]]] = [
@@ -58,7 +58,7 @@ def test_fault_that_passes_loses_and_doubles_no_row(
     with serving(FakeHub()) as hub:
         hub.add_dataset("owner/name", parquet_files())
         hub.fail(**fault)
-        import_dataset(request(tmp_path), patience=HASTY)
+        import_dataset(request(tmp_path), retry=HASTY)
     assert folder_bytes(tmp_path) == undisturbed
     assert json.loads((tmp_path / "hf_import_report.observed.json").read_text())["retries"] > 0
 
@@ -90,13 +90,13 @@ def test_branch_that_moves_in_the_middle_changes_nothing(
 def test_fault_that_stays_ends_soon_with_a_way_on(
     fault: dict[str, object], says: str, tmp_path: Path
 ) -> None:
-    patience = Patience(timeout_s=0.1, attempts=3, first_pause_s=0.01, longest_pause_s=0.1)
+    patience = RetryPolicy(timeout_s=0.1, attempts=3, first_pause_s=0.01, longest_pause_s=0.1)
     begun = time.monotonic()
     with serving(FakeHub()) as hub:
         hub.add_dataset("owner/name", parquet_files())
         hub.fail(path=BODIES, times=1000, **fault)
         with pytest.raises(HubProblem) as caught:
-            import_dataset(request(tmp_path), patience=patience)
+            import_dataset(request(tmp_path), retry=patience)
     assert says in caught.value.what
     assert "same command again" in str(caught.value.fix)
     assert time.monotonic() - begun < 10
@@ -126,7 +126,7 @@ def test_attempts_count_from_the_last_progress(tmp_path: Path) -> None:
         hub.add_dataset("owner/name", files)
         hub.fail(path="jsonl", cut_after_bytes=300_000, times=1000)
         report = import_dataset(
-            request(tmp_path), patience=Patience(attempts=2, first_pause_s=0.01)
+            request(tmp_path), retry=RetryPolicy(attempts=2, first_pause_s=0.01)
         )
     assert (report.rows_seen, report.rows_written) == (1, 1)
 

@@ -1,5 +1,6 @@
-"""Datasets laid out as well-known public ones, imported end to end by the one command: no code
-knows their names.
+"""Datasets laid out as well-known public ones, imported end to end by the one command.
+
+No code knows their names.
 """
 
 from __future__ import annotations

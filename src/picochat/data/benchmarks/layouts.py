@@ -1,21 +1,24 @@
-"""Published benchmarks as one kind of row: a context, options that could follow it, and which one
-does.
+"""Files of published benchmarks as rows of one kind: a context, options, and the correct one.
 
-LAYOUTS is the table: how a file's rows are recognised, and what a model is given to read. The
-wording is lm-evaluation-harness's for the task of that name, zero-shot, so that figures compare:
-`Question: ...` and `Answer:`, a space, the option. What a row lacks is said as a reason, for the
-caller to count. Formats that nobody published are not guessed at.
+LAYOUTS is the table: how the rows of a file are recognised, and what a model is given to read. The
+wording is that of lm-evaluation-harness for the task of that name, zero-shot, so that figures
+compare: `Question: ...` and `Answer:`, a space, the option. A row that is no item is counted with
+its reason. Other formats are refused, not guessed at.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from picochat.core.errors import BadInput
+from picochat.core.errors import BadInput, Problem
 from picochat.core.records import Record
+from picochat.data.formats.file_rows import read_objects
 
 Metric = Literal["acc", "acc_norm"]
 Row = Mapping[str, Any]
@@ -25,13 +28,13 @@ NO_OPTIONS = "fewer than two options with a text"
 NO_ANSWER = "no answer, or one that is none of the options"
 NO_UNICODE = "text that is no valid Unicode"
 OTHER_KEYS = "other keys than the file's first row"
+LABELS = "-labels.lst"
 
 
 class BenchmarkRow(Record):
     """One item.
 
-    A model reads `context`, a space and an option; `question` is what a leak of the item would
-    hold.
+    A model reads `context`, a space and an option. question: what a leak of the item would hold.
     """
 
     id: str
@@ -53,9 +56,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Layout:
-    """`keys`: what its rows hold, in words.
+    """One format in which benchmarks are published.
 
-    `read`: a row as an item. `read_by`: the accuracy that the gate reads.
+    keys: what its rows hold, in words. fits: recognises a row. read: a row as an item. read_by: the
+    accuracy that the gate reads.
     """
 
     name: str
@@ -89,7 +93,7 @@ def read_item(layout: Layout, row: Row, id: str) -> BenchmarkRow | str:
 
 
 def layout_of(row: Row, where: str) -> Layout:
-    """The layout that the row fits. Raises BadInput that lists the layouts there are."""
+    """The layout that the row fits; BadInput that lists the layouts where there is none."""
     for layout in LAYOUTS:
         if layout.fits(row):
             return layout
@@ -101,7 +105,89 @@ def layout_of(row: Row, where: str) -> Layout:
 
 
 def find_layout(name: str) -> Layout:
-    return next(layout for layout in LAYOUTS if layout.name == name)
+    """The layout of that name. Raises BadInput where there is none."""
+    for layout in LAYOUTS:
+        if layout.name == name:
+            return layout
+    raise BadInput(f"no benchmark layout is called {name!r}")
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BenchmarkFile:
+    """A file, by its published name. `path`: where its bytes lie on this machine."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class BenchmarkItems:
+    """All usable items in the order of the files. `unusable`: reason -> rows."""
+
+    layout: Layout
+    items: list[BenchmarkRow]
+    rows_read: int
+    unusable: dict[str, int]
+
+
+def read_benchmark(name: str, files: Sequence[BenchmarkFile]) -> BenchmarkItems:
+    """Every row of the benchmark's files, with ids that number the rows from 0.
+
+    Raises BadInput for broken files, labels of another count, and no usable row at all.
+    """
+    layout: Layout | None = None
+    items: list[BenchmarkRow] = []
+    unusable: Counter[str] = Counter()
+    number = 0
+    for number, row in enumerate(_rows(name, files), start=1):
+        layout = layout or layout_of(row, f"external benchmark {name}")
+        item = read_item(layout, row, f"{name}-{number - 1:05d}")
+        if isinstance(item, BenchmarkRow):
+            items.append(item)
+        else:
+            unusable[item] += 1
+    if layout is None or not items:
+        why = [Problem(f"{reason}: {count} rows") for reason, count in sorted(unusable.items())]
+        raise BadInput(f"external benchmark {name} has no row that can be scored", problems=why)
+    return BenchmarkItems(layout, items, number, dict(sorted(unusable.items())))
+
+
+def sample_items(items: Sequence[BenchmarkRow], most: int) -> list[BenchmarkRow]:
+    """At most `most` of the items (0: all), in their order."""
+    if most == 0 or len(items) <= most:
+        return list(items)
+    # The ids that come first by hash: the same ones in every run, so that nobody can look for a
+    # seed that draws easy ones.
+    by_hash = sorted(items, key=lambda item: hashlib.sha256(item.id.encode()).digest())
+    chosen = {item.id for item in by_hash[:most]}
+    return [item for item in items if item.id in chosen]
+
+
+def _rows(name: str, files: Sequence[BenchmarkFile]) -> Iterator[dict[str, Any]]:
+    """The rows of one file after the other, with labels out of a file of their own where it is."""
+    labels: list[str] | None = None
+    for file in files:
+        if file.name.endswith(LABELS):
+            labels = file.path.read_text(encoding="utf-8", errors="replace").split()
+    count = 0
+    for file in files:
+        if file.name.endswith(LABELS):
+            continue
+        with file.path.open("rb") as stream:
+            for row in read_objects(stream, file.name):
+                if labels is not None:
+                    row = {"label": labels[count] if count < len(labels) else None, **row}
+                yield row
+                count += 1
+    if labels is not None and count != len(labels):
+        raise BadInput(
+            f"external benchmark {name}: {count} rows and {len(labels)} labels",
+            fix="files of one split",
+        )
 
 
 # ---- ARC -----------------------------------------------------------------------------------------
@@ -115,8 +201,7 @@ def _is_arc(row: Row) -> bool:
 
 
 def _arc(row: Row) -> Item:
-    """AI2 Reasoning Challenge (Clark et al. 2018), as the authors' jsonl or as allenai/ai2_arc on
-    the Hub has it.
+    """AI2 Reasoning Challenge (Clark et al. 2018), by the authors or as allenai/ai2_arc on the Hub.
 
     The answer key is one of the labels, which are letters in most rows and digits in some.
     """
@@ -143,11 +228,9 @@ def _is_hellaswag(row: Row) -> bool:
 
 
 def _hellaswag(row: Row) -> Item:
-    """HellaSwag (Zellers et al. 2019), as the authors' jsonl or as Rowan/hellaswag on the Hub has
-    it: ctx_a and ctx_b begin a text.
+    """HellaSwag (Zellers et al. 2019), by the authors or as Rowan/hellaswag on the Hub.
 
-    Of WikiHow's marks, ` [title]` ends a sentence and other words in brackets go. A label is a
-    number, or its digits as text.
+    ctx_a and ctx_b begin a text. A label is a number, or its digits as text.
     """
     begun = f"{_text(row['ctx_a'])} {_text(row.get('ctx_b')).capitalize()}"
     endings = [
@@ -162,10 +245,8 @@ def _hellaswag(row: Row) -> Item:
 
 
 def without_marks(text: str) -> str:
-    """A WikiHow text as prose.
-
-    Pairs of blanks are joined once, not until none is left, as the published figures have it.
-    """
+    """A WikiHow text as prose: ` [title]` ends a sentence, other words in brackets are removed."""
+    # Pairs of blanks are joined once, not until none is left, as the published figures have it.
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
@@ -177,8 +258,9 @@ def _is_piqa(row: Row) -> bool:
 
 
 def _piqa(row: Row) -> Item:
-    """PIQA (Bisk et al. 2020): a goal and two solutions; the label stands in the row, or on its
-    line of the -labels.lst beside it.
+    """PIQA (Bisk et al. 2020): a goal and two solutions.
+
+    The label is in the row, or on its line of the -labels.lst beside the file.
     """
     return Item(
         _asked(row["goal"]),
@@ -202,10 +284,10 @@ def _is_mmlu(row: Row) -> bool:
 
 
 def _mmlu(row: Row) -> Item:
-    """MMLU (Hendrycks et al. 2021), as cais/mmlu on the Hub has it: options are listed with
-    letters, and a letter is what follows.
+    """MMLU (Hendrycks et al. 2021), as cais/mmlu on the Hub.
 
-    The answer is a number, a letter, or the option itself.
+    Options are listed with letters, and a letter is what follows. The answer is a number, a letter,
+    or the option itself.
     """
     texts = [_text(choice) for choice in row["choices"]][: len(LETTERS)]
     subject = _text(row.get("subject")).replace("_", " ")
@@ -230,12 +312,11 @@ def _is_chat(row: Row) -> bool:
 
 
 def _chat(row: Row) -> Item:
-    """Chat rows of OpenAI's evals (`input`, a list of messages; `ideal`, a letter): quartz, logiqa
-    and others of its registry.
+    """Chat rows of OpenAI's evals: `input`, a list of messages, and `ideal`, a letter.
 
-    What the user says is the context, options included, and an option's text is what follows, as
-    lm-evaluation-harness does for LogiQA. The system's message, which asks for a letter, is left
-    out.
+    quartz, logiqa and others of its registry. The user's message is the context, options included,
+    and an option's text is what follows, as lm-evaluation-harness does for LogiQA. The system's
+    message, which asks for a letter, is left out.
     """
     said = "\n".join(
         _text(m.get("content"))
@@ -253,8 +334,9 @@ def _chat(row: Row) -> Item:
 
 
 def listed_options(text: str) -> list[str]:
-    """The last list of options in a text (`A: ...`, `B. ...`), without labels; and without second
-    labels where all have one.
+    """The last list of options in a text (`A: ...`, `B. ...`), without labels.
+
+    Where all options have a second label (`A: A. ...`), it is removed too.
     """
     marks = list(OPTION.finditer(text))
     first = max(
@@ -275,13 +357,20 @@ def listed_options(text: str) -> list[str]:
 
 
 LAYOUTS: tuple[Layout, ...] = (
-    #      name         its rows hold                                            recognised     read         the gate reads
-    Layout("arc",       "question, choices with labels, answerKey",              _is_arc,       _arc,        "acc_norm"),
-    Layout("hellaswag", "activity_label, ctx_a, ctx_b, endings, label",          _is_hellaswag, _hellaswag,  "acc_norm"),
-    Layout("piqa",      "goal, sol1, sol2, label or a -labels.lst beside it",    _is_piqa,      _piqa,       "acc_norm"),
-    Layout("mmlu",      "question, choices, answer",                             _is_mmlu,      _mmlu,       "acc"),
-    Layout("chat",      "input, a list of messages, and ideal",                  _is_chat,      _chat,       "acc_norm"),
-)  # fmt: skip
+    Layout("arc", "question, choices with labels, answerKey", _is_arc, _arc, "acc_norm"),
+    Layout(
+        "hellaswag",
+        "activity_label, ctx_a, ctx_b, endings, label",
+        _is_hellaswag,
+        _hellaswag,
+        "acc_norm",
+    ),
+    Layout(
+        "piqa", "goal, sol1, sol2, label or a -labels.lst beside it", _is_piqa, _piqa, "acc_norm"
+    ),
+    Layout("mmlu", "question, choices, answer", _is_mmlu, _mmlu, "acc"),
+    Layout("chat", "input, a list of messages, and ideal", _is_chat, _chat, "acc_norm"),
+)
 
 
 def _asked(question: object) -> str:
@@ -297,7 +386,7 @@ def _index(labels: Sequence[object], key: object) -> int | None:
 
 
 def _number(value: object) -> int | None:
-    """A label as a number; test splits have -1 or an empty text, which is none."""
+    """A label as a number; None for the empty text of some test splits. Theirs may also be -1."""
     if isinstance(value, str) and value.strip().isdecimal():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None

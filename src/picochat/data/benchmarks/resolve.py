@@ -1,10 +1,9 @@
-"""Where external benchmarks come from: `auto` and names by the Hub, once and pinned; `NAME=PATH`
-from a local file.
+"""Where external benchmarks come from: the Hub (`auto` and names), or a local file (`NAME=PATH`).
 
-What was fetched stays in the cache, as an artifact with revision, licence and digests, and is not
-asked for again. What cannot be had is named with its reason and stops nothing here: the preflight
-judges it, and the next run asks again. A local file that cannot be used is the user's own and is
-BadInput. Rows are read by rows.py.
+A benchmark of the Hub is fetched once and pinned: it stays in the cache, as an artifact with
+revision, licence and digests. One that cannot be had is named with its reason and stops nothing
+here: the preflight judges it, and the next run asks again. A local file that cannot be used is the
+user's own, and BadInput. Files are read in layouts.py.
 """
 
 from __future__ import annotations
@@ -14,28 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picochat.config import ExternalConfig
-from picochat.core.errors import BadInput, HubProblem, PicochatError, WrongUsage
+from picochat.core.errors import BadInput, HubProblem, WrongUsage
 from picochat.core.machine import cache_folder
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, artifact_key, exclusive, find_whole_artifact, publish
 from picochat.core.records import Record, digest_bytes, digest_file, digest_json, parse_record
-from picochat.data.benchmarks.rows import BenchmarkFile, read_benchmark
-from picochat.data.importing.hub import Hub
-from picochat.data.importing.hub_requests import Patience
-from picochat.data.importing.origin import Origin, open_hub
+from picochat.data.benchmarks.layouts import BenchmarkFile, read_benchmark
+from picochat.data.importing.dataset_source import DatasetSource, open_hub_source
+from picochat.data.importing.hub import Hub, RetryPolicy
 
 AUTO = "auto"
-PATIENCE = Patience(timeout_s=15.0, first_attempts=2)
-"""Less than an import has: three benchmarks are asked for, and without a network each ends in a
-line of the preflight.
-"""
+# Less patient than an import: three benchmarks are asked for, and a run goes on without them.
+RETRY = RetryPolicy(timeout_s=15.0, first_attempts=2)
 
 
 @dataclass(frozen=True)
 class Known:
-    """A benchmark that is fetched by its name: a dataset of the Hub, its config, and the split that
-    figures are published of.
-    """
+    """A benchmark that is fetched by its name, from the split that figures are published of."""
 
     name: str
     dataset: str
@@ -44,17 +38,16 @@ class Known:
 
 
 KNOWN: tuple[Known, ...] = (
-    #     name         dataset            config      split
-    Known("arc_easy",  "allenai/ai2_arc", "ARC-Easy", "test"),
-    Known("hellaswag", "Rowan/hellaswag", None,       "validation"),
-    Known("piqa",      "ybisk/piqa",      None,       "validation"),
-)  # fmt: skip
+    Known("arc_easy", "allenai/ai2_arc", "ARC-Easy", "test"),
+    Known("hellaswag", "Rowan/hellaswag", None, "validation"),
+    Known("piqa", "ybisk/piqa", None, "validation"),
+)
 
 
 class Fetched(Record):
-    """What is on record about a benchmark of the Hub.
+    """The facts of a benchmark in the cache.
 
-    `files`: names there, in the order in which the cache numbers them.
+    files: names on the Hub, in the order in which the cache numbers them.
     """
 
     dataset: str
@@ -76,31 +69,26 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Resolution:
-    """Benchmarks by name: those that are here, and those that were asked for and are not, with the
-    reason.
-    """
+    """The benchmarks that are here, and those that were asked for and are not: name -> reason."""
 
     found: tuple[Resolved, ...]
     missing: Mapping[str, str]
 
     def digest(self) -> str:
-        """Changes with any file's bytes, and when a missing benchmark is found; not with the reason
-        or the place.
+        """Changes with any file's bytes, and when a missing benchmark is found.
+
+        Does not change with the reason or the path.
         """
-        return digest_json(
-            [
-                [(r.name, [(file.name, file.sha256) for file in r.files]) for r in self.found],
-                sorted(self.missing),
-            ]
-        )
+        found = [(r.name, [(file.name, file.sha256) for file in r.files]) for r in self.found]
+        return digest_json([found, sorted(self.missing)])
 
 
 def resolve_benchmarks(external: ExternalConfig) -> Resolution:
-    """Every benchmark that the configuration names, fetched where the cache lacks it. A file
-    replaces a known one of its name.
+    """Every benchmark that the configuration names, fetched where the cache lacks it.
 
-    Raises WrongUsage for a name that is not known, BadInput for a local file that is absent or
-    holds no item. What the Hub does not give is in `missing`.
+    A file replaces a known benchmark of its name. Raises WrongUsage for a name that is not known,
+    BadInput for a local file that is absent or holds no item. What the Hub does not give is in
+    `missing`.
     """
     found: list[Resolved] = []
     missing: dict[str, str] = {}
@@ -111,13 +99,13 @@ def resolve_benchmarks(external: ExternalConfig) -> Resolution:
         try:
             found.append(hub_benchmark(next(known for known in KNOWN if known.name == name)))
         except (HubProblem, BadInput) as error:
-            missing[name] = _reason(error)
+            missing[name] = "; fix: ".join(part for part in (error.what, error.fix) if part)
             say(f"external benchmark {name} is not here: {missing[name]}")
     return Resolution(tuple(found), missing)
 
 
 def wanted_benchmarks(external: ExternalConfig) -> dict[str, Path | None]:
-    """Name -> path of a local file, or None for one of the Hub; sorted.
+    """Name -> path of a local file, or None for one of the Hub, sorted by name.
 
     Raises WrongUsage for a name that is not known.
     """
@@ -140,10 +128,7 @@ def wanted_benchmarks(external: ExternalConfig) -> dict[str, Path | None]:
 
 
 def check_local(external: ExternalConfig) -> None:
-    """Raises WrongUsage or BadInput, as `resolve_benchmarks` will, before anything is made.
-
-    Asks no Hub.
-    """
+    """Raise what `resolve_benchmarks` will raise about local files, without asking the Hub."""
     for name, path in wanted_benchmarks(external).items():
         if path is not None:
             local_benchmark(name, path)
@@ -153,7 +138,7 @@ def check_local(external: ExternalConfig) -> None:
 
 
 def local_benchmark(name: str, path: Path) -> Resolved:
-    """The file, and the labels beside it where they have one of their own.
+    """The file as a benchmark, with the file of labels beside it where there is one.
 
     Raises BadInput where it cannot be one.
     """
@@ -181,7 +166,7 @@ def labels_beside(path: Path) -> Path | None:
 
 
 def hub_benchmark(known: Known) -> Resolved:
-    """The benchmark out of the cache, fetched now where it is not there whole.
+    """The benchmark from the cache, fetched now where it is not there whole.
 
     Raises HubProblem or BadInput.
     """
@@ -202,48 +187,43 @@ def hub_benchmark(known: Known) -> Resolved:
 
 
 def cached_name(number: int, name: str) -> str:
-    """The file's name in the cache: two files of a split may have one name in two folders."""
+    """The file's name in the cache, numbered: a split may have one name in two folders."""
     return f"{number:03d}-{name.rpartition('/')[2]}"
 
 
 def _fetch(known: Known, place: Path, key: str) -> Artifact:
-    """All files of the split at the commit that the Hub names now, compared with the digests it
-    states.
-    """
+    """All files of the split at the present commit, with the digests that the Hub states."""
     say(f"fetching external benchmark {known.name} ({known.dataset})")
-    origin = open_hub(Hub(PATIENCE), known.dataset, known.config, known.split, None)
-    assert origin.revision is not None, "a dataset of the Hub has a commit"
+    source = open_hub_source(Hub(RETRY), known.dataset, known.config, known.split, None)
+    assert source.revision is not None, "a dataset of the Hub has a commit"
     files: list[BenchmarkFile] = []
     with publish(place, "benchmark", key, {}) as draft:
-        for number, file in enumerate(origin.files):
+        for number, file in enumerate(source.files):
             path = draft.path(cached_name(number, file.name))
-            path.write_bytes(_bytes_of(origin, number))
+            path.write_bytes(_bytes_of(source, number))
             files.append(BenchmarkFile(file.name, path, ""))
-        read_benchmark(known.name, files)  # what cannot be scored is not kept
+        # Raises inside the draft, so a dataset that cannot be scored is not kept in the cache.
+        read_benchmark(known.name, files)
         facts = Fetched(
             dataset=known.dataset,
             config=known.config,
             split=known.split,
-            revision=origin.revision,
-            licence=origin.licence,
-            files=[file.name for file in origin.files],
+            revision=source.revision,
+            licence=source.licence,
+            files=[file.name for file in source.files],
         )
         draft.facts = facts.model_dump(mode="json")
     assert draft.artifact is not None
     return draft.artifact
 
 
-def _bytes_of(origin: Origin, number: int) -> bytes:
-    with origin.open_file(number) as stream:
+def _bytes_of(source: DatasetSource, number: int) -> bytes:
+    with source.open_file(number) as stream:
         data = stream.read()
-    stated = origin.files[number].digest or ""
+    stated = source.files[number].digest or ""
     if stated.startswith("sha256:") and stated != f"sha256:{digest_bytes(data)}":
         raise HubProblem(
-            f"{origin.files[number].name} of {origin.dataset} came with other bytes than the Hub"
+            f"{source.files[number].name} of {source.dataset} came with other bytes than the Hub"
             " states"
         )
     return data
-
-
-def _reason(error: PicochatError) -> str:
-    return "; fix: ".join(part for part in (error.what, error.fix) if part)

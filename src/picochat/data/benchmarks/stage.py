@@ -1,25 +1,36 @@
-"""The benchmarks stage: what external benchmarks this run is scored on, as items with digests.
+"""The benchmarks stage: the external benchmarks that a run is scored on, as items with digests.
 
-`rows/NAME.jsonl` holds the texts, which are other people's and stay out of bundles; `items.jsonl`
-holds for each item what its score follows from, and the digest of its text. Why a benchmark is not
-here depends on the day: `unresolved.json` says it, as an observation, and the facts only name it.
+`items.jsonl` holds for each item what its score follows from, and the digest of its text.
+`rows/NAME.jsonl` holds the texts, which are other people's and stay out of bundles. `sources.json`
+says where each benchmark comes from. Why one is not here depends on the day: `unresolved.json` says
+it, outside the artifact's digest, and the facts only name it.
 """
 
 from __future__ import annotations
 
-from picochat.config import ExternalConfig
+from collections.abc import Mapping
+from pathlib import Path
+
+from picochat.config import ExternalConfig, RunConfig
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import (
     Record,
     digest_json,
     parse_record,
+    read_json,
     read_jsonl,
+    read_record,
     write_json,
     write_jsonl,
 )
-from picochat.data.benchmarks.layouts import BenchmarkRow
+from picochat.data.benchmarks.layouts import (
+    BenchmarkItems,
+    BenchmarkRow,
+    find_layout,
+    read_benchmark,
+    sample_items,
+)
 from picochat.data.benchmarks.resolve import Resolution, Resolved
-from picochat.data.benchmarks.rows import BenchmarkItems, read_benchmark, sample_items
 from picochat.facts import BenchmarkFacts, BenchmarksFacts
 
 ITEMS = "items.jsonl"
@@ -28,8 +39,7 @@ ITEMS = "items.jsonl"
 class BenchmarkItem(Record):
     """An item without its text.
 
-    `digest`: of the row in rows/NAME.jsonl. `characters`: of each option, which acc_norm divides
-    by.
+    digest: of the row in rows/NAME.jsonl. characters: of each option; acc_norm divides by them.
     """
 
     id: str
@@ -39,60 +49,50 @@ class BenchmarkItem(Record):
     correct: int
 
 
+class BenchmarkSource(Record):
+    """Where a benchmark comes from, and what its files held.
+
+    Dataset, config, split and revision are None for a local file. files: name -> sha256. unusable:
+    reason -> rows that are no item.
+    """
+
+    layout: str
+    dataset: str | None
+    config: str | None
+    split: str | None
+    revision: str | None
+    licence: str | None
+    files: dict[str, str]
+    rows_read: int
+    unusable: dict[str, int]
+
+
+class BenchmarkSources(Record):
+    """`sources.json`, by the name of the benchmark."""
+
+    benchmarks: dict[str, BenchmarkSource]
+
+
 def publish_benchmarks(external: ExternalConfig, benchmark_files: Resolution, draft: Draft) -> None:
-    """Write every benchmark's rows, all items and the BenchmarksFacts."""
-    facts: dict[str, BenchmarkFacts] = {}
+    """Write every benchmark's rows, all items, and where the benchmarks come from."""
+    sources: dict[str, BenchmarkSource] = {}
     items: list[BenchmarkItem] = []
     for resolved in benchmark_files.found:
         found = read_benchmark(resolved.name, resolved.files)
         scored = sample_items(found.items, external.max_rows)
         write_jsonl(draft.path(f"rows/{resolved.name}.jsonl"), scored)
         items += [item_of(resolved.name, row) for row in scored]
-        facts[resolved.name] = _facts(resolved, found, scored)
+        sources[resolved.name] = _source(resolved, found)
     write_jsonl(draft.path(ITEMS), items)
+    write_json(draft.path("sources.json"), BenchmarkSources(benchmarks=sources))
     write_json(draft.observation("unresolved.json"), dict(benchmark_files.missing))
-    draft.facts = BenchmarksFacts(
-        benchmarks=facts, unresolved=sorted(benchmark_files.missing)
-    ).model_dump(mode="json")
+    draft.facts = facts_from(draft.folder).model_dump(mode="json")
 
 
-def item_of(benchmark: str, row: BenchmarkRow) -> BenchmarkItem:
-    characters = [len(option) for option in row.options]
-    return BenchmarkItem(
-        id=row.id,
-        benchmark=benchmark,
-        digest=digest_json(row),
-        characters=characters,
-        correct=row.correct,
-    )
-
-
-def read_items(benchmarks: Artifact) -> list[BenchmarkItem]:
-    """The items of the artifact, all benchmarks, as published."""
-    path = benchmarks.path(ITEMS)
-    return [
-        parse_record(BenchmarkItem, value, f"{ITEMS}, line {line}")
-        for line, value in read_jsonl(path, "items")
-    ]
-
-
-def read_texts(benchmarks: Artifact, name: str) -> list[BenchmarkRow]:
-    """One benchmark's rows with their texts.
-
-    Raises BadInput where the artifact is one out of a bundle, which has none.
-    """
-    path = benchmarks.path(f"rows/{name}.jsonl")
-    return [
-        parse_record(BenchmarkRow, value, f"{path.name}, line {line}")
-        for line, value in read_jsonl(path, "benchmark rows")
-    ]
-
-
-def _facts(resolved: Resolved, found: BenchmarkItems, scored: list[BenchmarkRow]) -> BenchmarkFacts:
+def _source(resolved: Resolved, found: BenchmarkItems) -> BenchmarkSource:
     fetched = resolved.fetched
-    return BenchmarkFacts(
+    return BenchmarkSource(
         layout=found.layout.name,
-        read_by=found.layout.read_by,
         dataset=fetched.dataset if fetched else None,
         config=fetched.config if fetched else None,
         split=fetched.split if fetched else None,
@@ -101,7 +101,59 @@ def _facts(resolved: Resolved, found: BenchmarkItems, scored: list[BenchmarkRow]
         files={file.name: file.sha256 for file in resolved.files},
         rows_read=found.rows_read,
         unusable=found.unusable,
-        usable_rows=len(found.items),
-        rows=len(scored),
-        chance=sum(1 / len(row.options) for row in scored) / len(scored),
     )
+
+
+def facts_from(
+    files: Path, inputs: Mapping[str, Artifact] | None = None, config: RunConfig | None = None
+) -> BenchmarksFacts:
+    """The facts of the benchmarks from their files: of `inputs` and `config` nothing is needed."""
+    listed = read_record(BenchmarkSources, files / "sources.json", "benchmark sources")
+    chances: dict[str, list[float]] = {name: [] for name in listed.benchmarks}
+    for item in _items(files / ITEMS):
+        if item.benchmark in chances:
+            chances[item.benchmark].append(1 / len(item.characters))
+    facts = {
+        name: BenchmarkFacts(
+            **source.model_dump(),
+            read_by=find_layout(source.layout).read_by,
+            usable_rows=source.rows_read - sum(source.unusable.values()),
+            rows=len(chances[name]),
+            chance=sum(chances[name]) / max(1, len(chances[name])),
+        )
+        for name, source in listed.benchmarks.items()
+    }
+    unresolved = read_json(files / "unresolved.json", "unresolved benchmarks")
+    return BenchmarksFacts(benchmarks=facts, unresolved=sorted(unresolved))
+
+
+def item_of(benchmark: str, row: BenchmarkRow) -> BenchmarkItem:
+    """The item of a row: what may be passed on of it."""
+    return BenchmarkItem(
+        id=row.id,
+        benchmark=benchmark,
+        digest=digest_json(row),
+        characters=[len(option) for option in row.options],
+        correct=row.correct,
+    )
+
+
+def read_items(benchmarks: Artifact) -> list[BenchmarkItem]:
+    """The items of the artifact, all benchmarks, in their order."""
+    return _items(benchmarks.path(ITEMS))
+
+
+def _items(path: Path) -> list[BenchmarkItem]:
+    return [
+        parse_record(BenchmarkItem, value, f"{ITEMS}, line {line}")
+        for line, value in read_jsonl(path, "items")
+    ]
+
+
+def read_texts(benchmarks: Artifact, name: str) -> list[BenchmarkRow]:
+    """The rows of one benchmark with their texts; BadInput where a bundle left them out."""
+    path = benchmarks.path(f"rows/{name}.jsonl")
+    return [
+        parse_record(BenchmarkRow, value, f"{path.name}, line {line}")
+        for line, value in read_jsonl(path, "benchmark rows")
+    ]

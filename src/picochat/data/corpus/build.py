@@ -1,38 +1,53 @@
-"""The corpus: which documents of a pack are read, which are dropped and why, and which are held
-out.
+"""The corpus stage: which documents are read, which are dropped and why, which are held out.
 
-Nothing is copied. The artifact states every source file with its digest, and for each of its rows
-what becomes of it; `reader` streams the sources again. A held-out document is chosen by the hash of
-its id, so a larger import keeps the old ones out; near-duplicates go where the first of their
-cluster goes, so no held-out text has a near copy in training. Ids are `<label>:<id of the source>`.
+No text is copied (docs/decisions/0004). The artifact states every source file with its digest, and
+for each of its rows what becomes of it; reader.py streams the sources again. Ids are
+`<label>:<id of the source>`. A weight w reads a training document floor(w) times, and once more by
+the hash of its id; held-out documents are read once.
 
-A weight w reads a training document floor(w) times and once more by the hash of its id; held-out
-documents are read once. Memory: about ten bytes a document beside a fixed amount. What else must be
-known of all documents lies on disk meanwhile, some 600 bytes each (docs/decisions/0015).
+Memory: about ten bytes a document beside a fixed amount. What else must be known of all documents
+lies on disk meanwhile, some 600 bytes each (docs/decisions/0015).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from picochat.config import DataConfig, HostConfig
+from picochat.config import DataConfig, HostConfig, RunConfig
 from picochat.core.errors import BadInput, Problem
 from picochat.core.progress import Progress, say
-from picochat.core.publish import Draft
-from picochat.core.records import write_json, write_jsonl
-from picochat.data.corpus.duplicates import connect, members_of_clusters
-from picochat.data.corpus.reader import DROPPED, HELD_OUT, CorpusFile, CorpusSource, CorpusSources
-from picochat.data.corpus.row_table import Fates, PlacedChunk, Repeats, RowTable
-from picochat.data.corpus.scan import EXCLUDED, ScanListing, ScanTask, scan_groups, scan_tasks
+from picochat.core.publish import Artifact, Draft
+from picochat.core.records import Record, read_jsonl, read_record, write_json, write_jsonl
+from picochat.data.corpus.corpus_scan import (
+    EXCLUDED,
+    ScanListing,
+    ScanTask,
+    scan_groups,
+    scan_tasks,
+)
+from picochat.data.corpus.near_duplicates import connect, members_of_clusters
+from picochat.data.corpus.reader import DROPPED, HELD_OUT, CorpusSource, CorpusSources, RowDecisions
+from picochat.data.corpus.row_table import PlacedChunk, Repeats, RowTable
 from picochat.data.documents import file_path, ignored_files
 from picochat.data.pack import LoadedPack, LoadedSource
 from picochat.facts import CorpusFacts, DuplicatePair, SourceFacts
+
+
+class MeasuredText(Record):
+    """`measured.json`: sizes of the text, which only its reader can count.
+
+    Of documents that are read, by weight. text_bytes: label of the source -> bytes.
+    """
+
+    characters: int
+    held_out_text_bytes: int
+    text_bytes: dict[str, int]
 
 
 class Drop(NamedTuple):
@@ -44,17 +59,17 @@ class Drop(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What becomes of every row, and how it came to that."""
+    """What becomes of every row, and what repeats what."""
 
     table: RowTable
-    fates: Fates
+    decisions: RowDecisions
     exact: Repeats
     near: Repeats
     held_out_share: float
 
 
 def build_corpus(pack: LoadedPack, data: DataConfig, host: HostConfig, draft: Draft) -> None:
-    """Reads every source once and writes what `read_split` needs.
+    """Read every source once and write what `read_split` needs.
 
     Raises BadInput for broken files and repeated ids.
     """
@@ -64,17 +79,15 @@ def build_corpus(pack: LoadedPack, data: DataConfig, host: HostConfig, draft: Dr
         _require_excluded(pack, table)
         _require_unique_ids(table, draft.workspace / "ids")
         outcome = _decide(table, pack, data, draft.workspace)
-        dropped = _write_files(pack, sources, outcome, draft)
-        draft.facts = _facts(pack, sources, outcome, dropped).model_dump(mode="json")
+        _write_files(pack, sources, outcome, draft)
+    draft.facts = facts_from(draft.folder).model_dump(mode="json")
 
 
-# ---- what is there -------------------------------------------------------------------------------
+# ---- the scan ------------------------------------------------------------------------------------
 
 
 def _describe(source: LoadedSource, data: DataConfig, draft: Draft) -> CorpusSource:
-    """The source as `sources.json` states it, but for what the scan will find; its import report is
-    copied into the artifact.
-    """
+    """The source as in `sources.json`, without files; its import report is copied."""
     report = source.report_path()
     if report is not None:
         draft.path(f"import_reports/{source.label}.json").write_bytes(report.read_bytes())
@@ -97,13 +110,12 @@ def _scan(
     host: HostConfig,
     table: RowTable,
 ) -> None:
-    """Every row goes into `table`; `sources` get the files as they were found."""
+    """Put every row into `table`; `sources` get the files as they were found."""
     tasks = scan_tasks(pack, data.min_chars)
     owners = {source.label: number for number, source in enumerate(pack.sources)}
     with Progress("read corpus", sum(task.file_bytes for task in tasks) / 1e6, "MB") as progress:
-        for task, listing in zip(
-            tasks, scan_groups(tasks, table.folder, host.workers), strict=True
-        ):
+        listings = scan_groups(tasks, table.folder, host.workers)
+        for task, listing in zip(tasks, listings, strict=True):
             owner = owners[task.label]
             _take_files(pack.sources[owner], sources[owner], task, listing)
             table.add(owner, task, listing)
@@ -114,10 +126,7 @@ def _scan(
 def _take_files(
     source: LoadedSource, described: CorpusSource, task: ScanTask, listing: ScanListing
 ) -> None:
-    """List the files that were read.
-
-    Where a digest was stated before, it must be the one that was read.
-    """
+    """Add the files that were read; BadInput where one differs from a digest stated before."""
     for found in listing.files:
         stated = source.files[len(described.files)]
         if stated.sha256 is not None and stated.sha256 != found.sha256:
@@ -126,11 +135,14 @@ def _take_files(
                 f"{where} differs from its digest in documents.json",
                 fix="import it again with --force",
             )
-        described.files.append(CorpusFile(bytes=stated.bytes, **found.model_dump()))
+        described.files.append(found)
 
 
 def _require_excluded(pack: LoadedPack, table: RowTable) -> None:
-    """A document that was to be left out and has another name would be trained on unseen."""
+    """Raise BadInput where a document that is to be left out is in no source.
+
+    A misspelled id would otherwise be trained on without anybody noticing.
+    """
     missing = set(pack.recipe.exclude_documents)
     for placed in table.chunks if missing else ():
         if EXCLUDED in placed.chunk.reasons:
@@ -148,9 +160,7 @@ def _require_excluded(pack: LoadedPack, table: RowTable) -> None:
 
 
 def _require_unique_ids(table: RowTable, scratch: Path) -> None:
-    """Splitting and weighing go by id, and so does every list of documents: an id that two rows
-    share would mix them up.
-    """
+    """Raise BadInput where two rows share an id: splits, weights and lists go by id."""
     repeated = table.repeated_ids(scratch)
     if repeated:
         raise BadInput(
@@ -159,58 +169,54 @@ def _require_unique_ids(table: RowTable, scratch: Path) -> None:
         )
 
 
-# ---- what becomes of it --------------------------------------------------------------------------
+# ---- decisions -----------------------------------------------------------------------------------
 
 
 def _decide(table: RowTable, pack: LoadedPack, data: DataConfig, workspace: Path) -> Outcome:
-    """Weight draws first, so that a text it leaves out drops no other; then equal texts, then near
-    ones, then the split.
-    """
-    fates = table.copies()
-    exact = table.repeated_texts(fates, workspace / "digests")
-    fates[exact.rows] = DROPPED
-    say(f"comparing {np.count_nonzero(fates):,} documents for near-duplicates")
-    blocks = table.signature_blocks(fates)
+    """Decide about every row: weight, then equal texts, then near ones, then the split."""
+    # Weight comes first, so that a text which it leaves out drops no other.
+    decisions = table.copies()
+    exact = table.repeated_texts(decisions, workspace / "digests")
+    decisions[exact.rows] = DROPPED
+    say(f"comparing {np.count_nonzero(decisions):,} documents for near-duplicates")
+    blocks = table.signature_blocks(decisions)
     parents = connect(
         blocks, table.total, table.signatures, data.near_duplicate_jaccard, workspace / "bands"
     )
     near = Repeats(*members_of_clusters(parents))
     if data.drop_near_duplicates:
-        fates[near.rows] = DROPPED
-    if not fates.any():
-        counts = Counter(drop.reason for drop in _drops(Outcome(table, fates, exact, near, 0.0)))
-        problems = [
-            Problem(f"{count:,} documents: {reason}") for reason, count in sorted(counts.items())
-        ]
+        decisions[near.rows] = DROPPED
+    if not decisions.any():
+        drops = _drops(Outcome(table, decisions, exact, near, 0.0))
+        counts = Counter(drop.reason for drop in drops)
         raise BadInput(
             f"pack {pack.path} has no document left",
-            problems=problems,
+            problems=[
+                Problem(f"{n:,} documents: {reason}") for reason, n in sorted(counts.items())
+            ],
             fix="lower min_chars of the sources or --set data.min_chars, or add text",
         )
-    return Outcome(table, fates, exact, near, _hold_out(table, fates, near, data))
+    return Outcome(table, decisions, exact, near, _hold_out(table, decisions, near, data))
 
 
-def _hold_out(table: RowTable, fates: Fates, near: Repeats, data: DataConfig) -> float:
-    """Mark the held-out documents. Returns the share: the configured one, or less where the corpus
-    is so large that less is enough.
+def _hold_out(table: RowTable, decisions: RowDecisions, near: Repeats, data: DataConfig) -> float:
+    """Mark the held-out documents; returns the share that is held out.
 
-    A corpus so small that no document would fall under it holds out the one with the smallest
-    number.
+    It is the configured one, or less where the corpus is so large that less is enough. A corpus so
+    small that no document falls under it holds out the one with the smallest number.
     """
     text_bytes, smallest, largest = 0, 1.0, 0.0
     for placed, shares in _split_shares(table, near):
-        here = placed.of(fates)
+        here = placed.of(decisions)
         text_bytes += int((placed.chunk.column("text_bytes").astype(np.int64) * here).sum())
         kept = shares[here != DROPPED]
-        smallest, largest = (
-            min(smallest, kept.min(initial=1.0)),
-            max(largest, kept.max(initial=0.0)),
-        )
+        smallest = min(smallest, kept.min(initial=1.0))
+        largest = max(largest, kept.max(initial=0.0))
     share = min(data.held_out_share, data.held_out_bytes / text_bytes)
     if smallest >= share and smallest < largest:
         share = float(np.nextafter(smallest, 1.0))
     for placed, shares in _split_shares(table, near):
-        here = placed.of(fates)
+        here = placed.of(decisions)
         here[(shares < share) & (here != DROPPED)] = HELD_OUT
     return share
 
@@ -218,9 +224,10 @@ def _hold_out(table: RowTable, fates: Fates, near: Repeats, data: DataConfig) ->
 def _split_shares(
     table: RowTable, near: Repeats
 ) -> Iterator[tuple[PlacedChunk, npt.NDArray[np.float64]]]:
-    """Each chunk with the numbers that decide its split: a near-duplicate has that of its cluster's
-    first.
-    """
+    """Each chunk with the numbers in [0, 1) that decide the split of its rows."""
+    # A near-duplicate has the number of its cluster's first document: a held-out page with a near
+    # copy in training would look easier than it is. The first stands in an earlier chunk or in this
+    # one, so its number is known when it is needed.
     firsts = np.unique(near.firsts)
     of_first = np.zeros(len(firsts))
     for placed in table.chunks:
@@ -238,18 +245,36 @@ def _split_shares(
 # ---- what is written -----------------------------------------------------------------------------
 
 
+def _write_files(
+    pack: LoadedPack, sources: list[CorpusSource], outcome: Outcome, draft: Draft
+) -> None:
+    """Write all files of the artifact."""
+    listing = CorpusSources(
+        schema_version=2, held_out_share=outcome.held_out_share, sources=sources
+    )
+    write_json(draft.path("pack.json"), pack.portable_pack())
+    write_json(draft.path("recipe.json"), pack.portable_recipe())
+    write_json(draft.path("sources.json"), listing)
+    outcome.decisions.tofile(draft.path("fates.u8"))
+    write_jsonl(draft.path("dropped.jsonl"), _drop_rows(outcome))
+    write_jsonl(draft.path("near_duplicates.jsonl"), _cluster_rows(outcome.table, outcome.near))
+    write_json(draft.path("measured.json"), _measure(sources, outcome))
+    # Absolute paths are no part of the digest: it is the same wherever pack and sources lie.
+    locations = {source.label: str(source.path.resolve()) for source in pack.sources}
+    write_json(
+        draft.observation("location.json"), {"pack": str(pack.path.resolve()), "sources": locations}
+    )
+
+
 def _drops(outcome: Outcome) -> Iterator[Drop]:
     """Every row that is not read, in order."""
     for placed in outcome.table.chunks:
-        local = np.flatnonzero(placed.of(outcome.fates) == DROPPED)
-        problems, copies = (
-            placed.chunk.column("problem")[local],
-            placed.chunk.column("copies")[local],
-        )
+        local = np.flatnonzero(placed.of(outcome.decisions) == DROPPED)
+        problems = placed.chunk.column("problem")[local].tolist()
+        copies = placed.chunk.column("copies")[local].tolist()
         texts, nears = (_of_chunk(repeats, placed) for repeats in (outcome.exact, outcome.near))
-        for row, problem, wanted in zip(
-            (local + placed.first).tolist(), problems.tolist(), copies.tolist(), strict=True
-        ):
+        rows = (local + placed.first).tolist()
+        for row, problem, wanted in zip(rows, problems, copies, strict=True):
             if problem:
                 yield Drop(row, placed.chunk.reasons[problem - 1], None)
             elif not wanted:
@@ -261,51 +286,24 @@ def _drops(outcome: Outcome) -> Iterator[Drop]:
 
 
 def _of_chunk(repeats: Repeats, placed: PlacedChunk) -> dict[int, int]:
+    """row -> the row that it repeats, of one chunk."""
     start, stop = np.searchsorted(repeats.rows, [placed.first, placed.first + placed.chunk.rows])
     return dict(
         zip(repeats.rows[start:stop].tolist(), repeats.firsts[start:stop].tolist(), strict=True)
     )
 
 
-def _write_files(
-    pack: LoadedPack, sources: list[CorpusSource], outcome: Outcome, draft: Draft
-) -> Counter[str]:
-    """All files of the artifact. Returns how many rows were dropped, by reason."""
-    table = outcome.table
-    listing = CorpusSources(
-        schema_version=2, held_out_share=outcome.held_out_share, sources=sources
-    )
-    write_json(draft.path("pack.json"), pack.portable_pack())
-    write_json(draft.path("recipe.json"), pack.portable_recipe())
-    write_json(draft.path("sources.json"), listing)
-    outcome.fates.tofile(draft.path("fates.u8"))
-    dropped: Counter[str] = Counter()
-    write_jsonl(draft.path("dropped.jsonl"), _drop_rows(outcome, dropped))
-    write_jsonl(draft.path("near_duplicates.jsonl"), _cluster_rows(table, outcome.near))
-    locations = {source.label: str(source.path.resolve()) for source in pack.sources}
-    write_json(
-        draft.observation("location.json"), {"pack": str(pack.path.resolve()), "sources": locations}
-    )
-    return dropped
-
-
-def _drop_rows(outcome: Outcome, dropped: Counter[str]) -> Iterator[dict[str, str]]:
-    """The rows of dropped.jsonl, counted on the way.
-
-    What weight leaves out follows from id and weight, and is only counted.
-    """
+def _drop_rows(outcome: Outcome) -> Iterator[dict[str, str]]:
+    """The rows of dropped.jsonl."""
     for drop in _drops(outcome):
-        dropped[drop.reason] += 1
         if drop.reason == "weight":
-            continue
+            continue  # it follows from id and weight, and may be most of a source
         row = {"id": outcome.table.id(drop.row), "reason": drop.reason}
         yield row if drop.of is None else {**row, "of": outcome.table.id(drop.of)}
 
 
 def _cluster_rows(table: RowTable, near: Repeats) -> Iterator[dict[str, list[str]]]:
-    """The rows of near_duplicates.jsonl: the ids of each cluster, clusters in the order of their
-    first documents.
-    """
+    """The rows of near_duplicates.jsonl: the ids of each cluster, ordered by first documents."""
     order = np.lexsort((near.rows, near.firsts))
     firsts, begins = np.unique(near.firsts[order], return_index=True)
     for first, members in zip(
@@ -314,73 +312,114 @@ def _cluster_rows(table: RowTable, near: Repeats) -> Iterator[dict[str, list[str
         yield {"documents": [table.id(row) for row in (first, *members.tolist())]}
 
 
-def _facts(
-    pack: LoadedPack, sources: list[CorpusSource], outcome: Outcome, dropped: Counter[str]
-) -> CorpusFacts:
-    totals = np.zeros((len(sources), 3), dtype=np.int64)
-    held_out = np.zeros(2, dtype=np.int64)
+def _measure(sources: list[CorpusSource], outcome: Outcome) -> MeasuredText:
+    characters = held_out_text_bytes = 0
+    text_bytes = {source.label: 0 for source in sources}
     for placed in outcome.table.chunks:
-        fates = placed.of(outcome.fates)
-        copies = np.where(fates == HELD_OUT, 1, fates.astype(np.int64))
-        sizes = np.stack(
-            [
-                np.ones(len(fates)),
-                placed.chunk.column("text_bytes"),
-                placed.chunk.column("characters"),
-            ]
-        )
-        totals[placed.owner] += (sizes.astype(np.int64) * copies).sum(axis=1)
-        held_out += sizes[:2, fates == HELD_OUT].sum(axis=1).astype(np.int64)
-    documents, text_bytes, characters = totals.sum(axis=0).tolist()
-    held_out_documents, held_out_text_bytes = held_out.tolist()
-    return CorpusFacts(
-        documents_read=documents + sum(dropped.values()),
-        documents=documents,
-        train_documents=documents - held_out_documents,
-        held_out_documents=held_out_documents,
-        characters=characters,
-        text_bytes=text_bytes,
-        train_text_bytes=text_bytes - held_out_text_bytes,
-        held_out_text_bytes=held_out_text_bytes,
-        exact_duplicates=len(outcome.exact.rows),
-        near_duplicates=len(outcome.near.rows),
-        dropped=dict(sorted(dropped.items())),
-        duplicates=_duplicate_pairs(pack, outcome),
-        held_out_share=outcome.held_out_share,
-        sources=[source_facts(*each) for each in zip(sources, totals.tolist(), strict=True)],
+        decisions = placed.of(outcome.decisions)
+        copies = np.where(decisions == HELD_OUT, 1, decisions.astype(np.int64))
+        sizes = placed.chunk.column("text_bytes").astype(np.int64)
+        text_bytes[sources[placed.owner].label] += int((sizes * copies).sum())
+        held_out_text_bytes += int(sizes[decisions == HELD_OUT].sum())
+        characters += int((placed.chunk.column("characters").astype(np.int64) * copies).sum())
+    return MeasuredText(
+        characters=characters, held_out_text_bytes=held_out_text_bytes, text_bytes=text_bytes
     )
 
 
-def _duplicate_pairs(pack: LoadedPack, outcome: Outcome) -> list[DuplicatePair]:
-    """Which source repeats which, in the order of the sources."""
-    labels = [source.label for source in pack.sources]
-    counts = [
-        _owner_counts(outcome.table, repeats, len(labels))
-        for repeats in (outcome.exact, outcome.near)
+# ---- facts ---------------------------------------------------------------------------------------
+
+
+def facts_from(
+    files: Path, inputs: Mapping[str, Artifact] | None = None, config: RunConfig | None = None
+) -> CorpusFacts:
+    """The facts of a corpus from its files alone: of `inputs` and `config` nothing is needed.
+
+    Sizes of text are those of measured.json; everything else is counted from the decisions and the
+    lists of documents. Raises BadInput where the files contradict each other.
+    """
+    listing = read_record(CorpusSources, files / "sources.json", "corpus sources")
+    measured = read_record(MeasuredText, files / "measured.json", "measured text")
+    decisions: RowDecisions = np.fromfile(files / "fates.u8", dtype=np.uint8)
+    rows = [sum(file.rows for file in source.files) for source in listing.sources]
+    if sum(rows) != len(decisions):
+        raise BadInput(
+            f"corpus/fates.u8: holds {len(decisions):,} rows, sources.json lists {sum(rows):,}"
+        )
+    of_sources = np.split(decisions, np.cumsum(rows)[:-1])
+    # A held-out document is read once; the byte that marks it is no count.
+    held_out = [int(np.count_nonzero(part == HELD_OUT)) for part in of_sources]
+    documents = [
+        int(part.sum(dtype=np.int64)) - (HELD_OUT - 1) * count
+        for part, count in zip(of_sources, held_out, strict=True)
     ]
-    return [
-        DuplicatePair(source=label, of=other, exact=int(counts[0][i, j]), near=int(counts[1][i, j]))
-        for i, label in enumerate(labels)
-        for j, other in enumerate(labels)
-        if counts[0][i, j] or counts[1][i, j]
-    ]
+    dropped, exact = _dropped(files, int(np.count_nonzero(decisions == DROPPED)))
+    near: Counter[tuple[str, str]] = Counter()
+    for _, row in read_jsonl(files / "near_duplicates.jsonl", "clusters"):
+        first, *members = map(_label, row["documents"])
+        near.update((member, first) for member in members)
+    text_bytes = sum(measured.text_bytes.values())
+    labels = [source.label for source in listing.sources]
+    return CorpusFacts(
+        documents_read=sum(documents) + sum(dropped.values()),
+        documents=sum(documents),
+        train_documents=sum(documents) - sum(held_out),
+        held_out_documents=sum(held_out),
+        characters=measured.characters,
+        text_bytes=text_bytes,
+        train_text_bytes=text_bytes - measured.held_out_text_bytes,
+        held_out_text_bytes=measured.held_out_text_bytes,
+        exact_duplicates=sum(exact.values()),
+        near_duplicates=sum(near.values()),
+        dropped=dropped,
+        duplicates=[
+            DuplicatePair(
+                source=label, of=other, exact=exact[label, other], near=near[label, other]
+            )
+            for label in labels
+            for other in labels
+            if exact[label, other] or near[label, other]
+        ],
+        held_out_share=listing.held_out_share,
+        sources=[
+            _source_facts(source, count, measured.text_bytes[source.label])
+            for source, count in zip(listing.sources, documents, strict=True)
+        ],
+    )
 
 
-def _owner_counts(table: RowTable, repeats: Repeats, sources: int) -> npt.NDArray[np.int64]:
-    """(sources, sources) how many rows of the one repeat a row of the other."""
-    pairs = table.owners(repeats.rows) * sources + table.owners(repeats.firsts)
-    return np.bincount(pairs, minlength=sources * sources).reshape(sources, sources)
+def _dropped(files: Path, rows: int) -> tuple[dict[str, int], Counter[tuple[str, str]]]:
+    """(reason -> dropped rows, (label, label of the repeated text) -> exact duplicates).
+
+    rows: all dropped ones.
+    """
+    reasons: Counter[str] = Counter()
+    exact: Counter[tuple[str, str]] = Counter()
+    for _, row in read_jsonl(files / "dropped.jsonl", "dropped rows"):
+        reasons[row["reason"]] += 1
+        if row["reason"] == "duplicate_text":
+            exact[_label(row["id"]), _label(row["of"])] += 1
+    by_weight = rows - sum(reasons.values())
+    if by_weight < 0:
+        raise BadInput(f"corpus/dropped.jsonl: lists {-by_weight:,} rows more than fates.u8 drops")
+    if by_weight:  # the only reason whose rows are not listed
+        reasons["weight"] = by_weight
+    return dict(sorted(reasons.items())), exact
 
 
-def source_facts(source: CorpusSource, totals: Sequence[int]) -> SourceFacts:
-    """What is stated of a source of which this many documents and bytes (and characters) are kept."""
+def _label(id: str) -> str:
+    return id.partition(":")[0]  # a label holds no colon
+
+
+def _source_facts(source: CorpusSource, documents: int, text_bytes: int) -> SourceFacts:
     provenance = source.provenance
     return SourceFacts(
         label=source.label,
         kind="hub" if provenance and provenance.kind == "hub" else "files",
-        documents=totals[0],
-        text_bytes=totals[1],
-        pinned=True,  # every file's digest is in sources.json, and a Hub import has its commit in the provenance
+        documents=documents,
+        text_bytes=text_bytes,
+        # The digest of every file is in sources.json, and an import from the Hub states its commit.
+        pinned=True,
         licence=provenance.licence if provenance else None,
         import_report=source.import_report is not None,
     )

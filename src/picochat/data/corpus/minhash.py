@@ -1,12 +1,11 @@
-"""MinHash sketches of texts: 128 numbers each, whose share of agreement estimates how many
-five-word runs two texts share.
+"""MinHash sketches: 128 numbers a text; two texts agree in as many as they share five-word runs.
 
-Texts are lower-cased and cut into words (ASCII letters and digits, and every byte beyond ASCII);
-each run of five words is one 64-bit hash. The sketch is the one of Dahlgaard, Knudsen and Thorup,
-"Fast Similarity Sketching" (FOCS 2017): in each round every run falls into one of 128 places, and a
-place keeps the smallest of the first round that reaches it. A long text fills all places in a round
-or two, so its cost is its length, not 128 times its length; every place agrees with probability
-equal to the similarity, as in classic MinHash. Standard error at similarity 0.8: 0.035.
+Texts are lower-cased and cut into words: ASCII letters and digits, and every byte beyond ASCII.
+Each run of five words is one 64-bit hash. The sketch is that of Dahlgaard, Knudsen and Thorup,
+"Fast Similarity Sketching" (FOCS 2017): in each round every run falls into one of 128 places, and
+a place keeps the smallest of the first round that reaches it. A long text fills all places in a
+round or two, so it costs its length and not 128 times its length. Every place agrees with
+probability equal to the Jaccard similarity, as in classic MinHash; standard error at 0.8: 0.035.
 
 Sixteen bits of each number are kept: two that differ agree by chance once in 65,536. A text of
 fewer than five words has no run, and its row is ABSENT. Does not see translations, paraphrases, or
@@ -24,15 +23,18 @@ import numpy.typing as npt
 SHINGLE_WORDS = 5
 PLACES = 128
 ABSENT = np.uint16(0xFFFF)
-ROUNDS = 16  # of throwing runs into places; what is empty after them (short texts) takes the minimum over all runs
-PIECE_BYTES = (
-    1 << 18
-)  # hashed in one go; a longer text is cut between words, at places that follow from it alone
-GROUP_WORDS = 300_000  # sketched in one go
-FILLED_TOGETHER = 1_000_000  # hashes computed in one go for places that stayed empty
-WORTH_FILTERING = (
-    0.8  # of the runs still needed: above that, leaving the others out costs more than it saves
-)
+# Of throwing runs into places. A place that is still empty then, as in short texts, takes the
+# minimum over all runs. Filling it from a full place ("optimal densification") was tried: error
+# 0.029 to 0.037 instead of 0.020 to 0.030 below 120 words, and no faster (docs/decisions/0015).
+ROUNDS = 16
+# Hashed at once. A longer text is cut between words, at places that follow from it alone, so its
+# sketch does not depend on the texts around it.
+PIECE_BYTES = 1 << 18
+GROUP_WORDS = 300_000  # sketched at once
+FILLED_TOGETHER = 1_000_000  # hashes computed at once for places that stayed empty
+# Of the runs, those that are still needed. Above that share, leaving the others out costs more than
+# it saves.
+WORTH_FILTERING = 0.8
 
 U64 = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int64]
@@ -40,7 +42,7 @@ Signatures = npt.NDArray[np.uint16]
 
 
 def _constants(name: str, count: int) -> U64:
-    """Odd 64-bit numbers from a name: the same everywhere, whatever numpy's generators become."""
+    """Odd 64-bit numbers that follow from a name, and not from a version of numpy."""
     digests = (hashlib.sha256(f"{name} {index}".encode()).digest()[:8] for index in range(count))
     return np.array([int.from_bytes(digest, "little") | 1 for digest in digests], dtype=np.uint64)
 
@@ -53,15 +55,13 @@ def _powers(base: int, count: int) -> U64:
 
 
 def _byte_tables() -> tuple[npt.NDArray[np.int8], U64]:
-    """(1 where a byte belongs to a word, its code in a word's hash).
-
-    Capitals have the code of their small letters.
-    """
+    """(1 where a byte belongs to a word, the code of each byte in a word's hash)."""
     letters = np.zeros(256, dtype=np.int8)
     for first, last in (("0", "9"), ("A", "Z"), ("a", "z")):
         letters[ord(first) : ord(last) + 1] = 1
     letters[128:] = 1
     codes = _constants("byte", 256)
+    # Capitals have the code of their small letters: ASCII texts need no lower-casing.
     codes[ord("A") : ord("Z") + 1] = codes[ord("a") : ord("z") + 1]
     return letters, np.where(letters == 1, codes, np.uint64(0))
 
@@ -86,10 +86,8 @@ def signatures(texts: Sequence[str]) -> Signatures:
 
 
 def is_present(rows: Signatures) -> npt.NDArray[np.bool_]:
-    """Whether each row is a sketch and not ABSENT.
-
-    Four numbers tell: all ones by chance is one in 2**64.
-    """
+    """Whether each row is a sketch and not ABSENT."""
+    # Four numbers are enough: all ones by chance is one sketch in 2**64.
     return (rows[:, :4] != ABSENT).any(axis=1)
 
 
@@ -104,44 +102,38 @@ def mixed(values: U64) -> U64:
 
 
 def _groups_of_words(texts: Sequence[str]) -> Iterator[tuple[int, U64, Counts]]:
-    """(number of the first text, hashes of all words in order, words of each text), some
-    GROUP_WORDS words at a time.
+    """(number of the first text, hashes of all words in order, words of each text) of each group.
+
+    A group holds some GROUP_WORDS words, and whole texts.
     """
     first, hashed, owners = 0, [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int64)]
+
+    def group(stop: int) -> tuple[int, U64, Counts]:
+        counts = np.bincount(np.concatenate(owners) - first, minlength=stop - first)
+        return first, np.concatenate(hashed), counts
+
     for batch, owners_of_pieces in _batches_of_pieces(texts):
         begins = owners_of_pieces[0]
-        if (
-            sum(map(len, hashed)) >= GROUP_WORDS
-            and begins > first
-            and (not len(owners[-1]) or owners[-1][-1] < begins)
-        ):
-            yield (
-                first,
-                np.concatenate(hashed),
-                np.bincount(np.concatenate(owners) - first, minlength=begins - first),
-            )
+        full = sum(map(len, hashed)) >= GROUP_WORDS
+        # A batch may begin in the middle of a text: then the group takes that batch as well.
+        whole = begins > first and (not len(owners[-1]) or owners[-1][-1] < begins)
+        if full and whole:
+            yield group(begins)
             first, hashed, owners = begins, [], []
         words, words_of_piece = _word_hashes(batch)
         hashed.append(words)
         owners.append(np.repeat(np.array(owners_of_pieces, dtype=np.int64), words_of_piece))
-    yield (
-        first,
-        np.concatenate(hashed),
-        np.bincount(np.concatenate(owners) - first, minlength=len(texts) - first),
-    )
+    yield group(len(texts))
 
 
 def _batches_of_pieces(texts: Sequence[str]) -> Iterator[tuple[list[bytes], list[int]]]:
-    """Pieces of texts and the number of the text that each is of, about PIECE_BYTES at a time and
-    never twice as much.
-    """
+    """Pieces of texts, and for each piece the number of its text, about PIECE_BYTES at a time."""
     batch: list[bytes] = []
     owners: list[int] = []
     size = 0
     for number, text in enumerate(texts):
-        for piece in _pieces(
-            (text if text.isascii() else text.lower()).encode("utf-8", errors="replace")
-        ):
+        lowered = text if text.isascii() else text.lower()
+        for piece in _pieces(lowered.encode("utf-8", errors="replace")):
             if batch and size + len(piece) + 1 > PIECE_BYTES:
                 yield batch, owners
                 batch, owners, size = [], [], 0
@@ -153,9 +145,7 @@ def _batches_of_pieces(texts: Sequence[str]) -> Iterator[tuple[list[bytes], list
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
-    """The text whole, or cut behind blanks into pieces of at most PIECE_BYTES; a longer word is cut
-    within.
-    """
+    """The text in pieces of at most PIECE_BYTES, cut behind blanks; a longer word is cut within."""
     start = 0
     while len(data) - start > PIECE_BYTES:
         end = start + PIECE_BYTES
@@ -167,16 +157,14 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 
 
 def _word_hashes(pieces: list[bytes]) -> tuple[U64, Counts]:
-    """(hash of each word in order, words of each piece).
-
-    A word's hash is a polynomial of its bytes: the difference of two prefix sums, divided by the
-    power of where it begins.
-    """
+    """(hash of each word in order, words of each piece)."""
     text = np.frombuffer(b"\n".join(pieces) + b"\n", dtype=np.uint8)
     edges = np.diff(IN_WORD[text], prepend=np.int8(0))
     starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
     ends_of_pieces = np.cumsum([len(piece) + 1 for piece in pieces])
     counts = np.diff(np.searchsorted(starts, ends_of_pieces), prepend=0)
+    # A word's hash is a polynomial of its bytes, modulo 2**64: the difference of two prefix sums,
+    # divided by the power of where the word begins. So all words are hashed without a loop.
     sums = np.zeros(len(text) + 1, dtype=np.uint64)
     np.cumsum(BYTE_CODES[text] * POWERS[: len(text)], out=sums[1:])
     return mixed((sums[stops] - sums[starts]) * INVERSE_POWERS[starts]), counts
@@ -184,6 +172,8 @@ def _word_hashes(pieces: list[bytes]) -> tuple[U64, Counts]:
 
 def _runs(words: U64, counts: Counts) -> tuple[U64, Counts]:
     """(hashes of all runs of five words inside one text, in order; how many each text has)."""
+    # All words of a group stand in one array. Runs that begin in one text and end in another are
+    # computed as well, and left out at the end.
     of_text = np.maximum(counts - (SHINGLE_WORDS - 1), 0)
     total = len(words) - SHINGLE_WORDS + 1
     if total <= 0:
@@ -199,7 +189,7 @@ def _runs(words: U64, counts: Counts) -> tuple[U64, Counts]:
 
 
 def _sketch(runs: U64, runs_of: Counts, out: Signatures) -> None:
-    """Fill the rows of the texts that have runs."""
+    """Fill the rows of `out` whose texts have runs."""
     having = np.flatnonzero(runs_of)
     table = np.full(len(having) * PLACES, EMPTY, dtype=np.uint32)
     owner = np.repeat(np.arange(len(having)), runs_of[having])
@@ -207,6 +197,7 @@ def _sketch(runs: U64, runs_of: Counts, out: Signatures) -> None:
         if not len(runs):
             break
         _throw(runs, owner, round_number, table)
+        # Texts whose places are all filled take no part in further rounds.
         left = (table.reshape(-1, PLACES) == EMPTY).any(axis=1)[owner]
         if left.sum() < WORTH_FILTERING * len(runs):
             runs, owner = runs[left], owner[left]
@@ -215,37 +206,32 @@ def _sketch(runs: U64, runs_of: Counts, out: Signatures) -> None:
 
 
 def _throw(runs: U64, owner: Counts, round_number: int, table: npt.NDArray[np.uint32]) -> None:
-    """Every run falls into a place of its text; a place that was empty keeps the smallest that fell
-    into it.
-    """
+    """One round: every run falls into a place of its text; empty places keep their smallest."""
     hashed = runs * MULTIPLIERS[round_number] + OFFSETS[round_number]
-    # The high bits of a 64-bit product are the good ones: seven say the place, the next 32 the
-    # rank.
+    # The high bits of a 64-bit product are the well mixed ones: seven of them say the place, the
+    # next 32 the rank.
     places = owner * PLACES + (hashed >> np.uint64(57)).astype(np.int64)
     empty = table[places] == EMPTY
     np.minimum.at(table, places[empty], _rank(hashed[empty] >> np.uint64(25)))
 
 
 def _fill_by_minimum(runs: U64, owner: Counts, table: npt.NDArray[np.uint32]) -> None:
-    """Each place that is still empty: the smallest of all runs of its text, by a hash of that place
-    alone.
-    """
+    """Fill each place that is still empty with the smallest run, by a hash of that place alone."""
+    # This is classic MinHash for the few places that are left. Every one looks at all runs of its
+    # text, so the work is cut into portions of FILLED_TOGETHER hashes.
     counts = np.bincount(owner, minlength=len(table) // PLACES)
     begins = np.cumsum(counts) - counts
     empty = np.flatnonzero(table == EMPTY)
     costs = np.cumsum(counts[empty // PLACES])
     start = 0
     while start < len(empty):
-        stop = max(
-            start + 1,
-            int(np.searchsorted(costs, (costs[start - 1] if start else 0) + FILLED_TOGETHER)),
-        )
+        before = costs[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(costs, before + FILLED_TOGETHER)))
         places = empty[start:stop]
         lengths = counts[places // PLACES]
         firsts = np.cumsum(lengths) - lengths
-        wanted = np.repeat(begins[places // PLACES] - firsts, lengths) + np.arange(
-            int(lengths.sum())
-        )
+        numbers = np.arange(int(lengths.sum()))
+        wanted = np.repeat(begins[places // PLACES] - firsts, lengths) + numbers
         constants = np.repeat(ROUNDS + places % PLACES, lengths)
         hashed = runs[wanted] * MULTIPLIERS[constants] + OFFSETS[constants]
         table[places] = np.minimum.reduceat(_rank(hashed >> np.uint64(32)), firsts)

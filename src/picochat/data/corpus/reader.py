@@ -1,10 +1,9 @@
-"""Reading a corpus: what its artifact lists, and the documents of a split, streamed from the
-sources that it names.
+"""Reading a corpus: what its artifact lists, and the documents of a split.
 
-`fates.u8` has one byte for each row of the source files, in their order: 0 dropped, HELD_OUT, else
-how many times the document is read in training. So reading a split needs no ids, no hashes and no
-memory but one file's bytes. A source that has changed since is refused. Decides nothing: `corpus`
-did.
+The documents are streamed from the sources. `fates.u8` has one byte for each row of the source
+files, in their order: DROPPED, HELD_OUT, else how many times the document is read in training. So a
+reader needs no ids, no hashes, and no memory but the bytes of one file. A source that has changed
+since is refused. The decisions are made in build.py.
 """
 
 from __future__ import annotations
@@ -21,33 +20,22 @@ import numpy.typing as npt
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact
 from picochat.core.records import Record, digest_file, read_json, read_record
+from picochat.data.corpus.corpus_scan import CorpusFile
 from picochat.data.corpus.minhash import mixed
-from picochat.data.documents import Document, Provenance, file_path, read_source_file
+from picochat.data.document_shards import Provenance
+from picochat.data.documents import Document, file_path, read_source_file
 
 Split = Literal["train", "held_out"]
 DROPPED = 0
 HELD_OUT = 255
 
-Fates = npt.NDArray[np.uint8]
-
-
-class CorpusFile(Record):
-    """One source file.
-
-    `name` is relative to its source; `rows` counts usable and other rows, `text_bytes` usable text.
-    """
-
-    name: str
-    bytes: int
-    sha256: str
-    rows: int
-    text_bytes: int
+RowDecisions = npt.NDArray[np.uint8]
 
 
 class CorpusSource(Record):
     """One source in `sources.json`.
 
-    `ignored`: ending -> files that are not read because their kind is not known.
+    ignored: ending -> files that are not read because their kind is not known.
     """
 
     label: str
@@ -61,6 +49,8 @@ class CorpusSource(Record):
 
 
 class CorpusSources(Record):
+    """`sources.json`."""
+
     schema_version: int
     held_out_share: float
     sources: list[CorpusSource]
@@ -68,7 +58,7 @@ class CorpusSources(Record):
 
 @dataclass(frozen=True)
 class PlacedFile:
-    """A file of a corpus, where it lies, and the number of its first row in `fates.u8`."""
+    """A file of a corpus, the path of its source, and the number of its first row in `fates.u8`."""
 
     source: CorpusSource
     place: Path
@@ -77,38 +67,38 @@ class PlacedFile:
 
 
 def read_split(corpus: Artifact, split: Split) -> Iterator[Document]:
-    """The documents of a split, in the order of sources, files and rows; a repeated one (weight)
-    follows itself as `<id>~2`.
+    """The documents of a split, in the order of sources, files and rows.
 
-    Raises BadInput where a source file is gone or differs from what the corpus was built from.
+    A document that its weight repeats follows itself as `<id>~2`. Raises BadInput where a source
+    file is gone or differs from what the corpus was built from.
     """
     reader = CorpusReader(corpus)
     for number in range(len(reader.files)):
-        fates = reader.fates(number)
-        fates[(fates == HELD_OUT) != (split == "held_out")] = DROPPED
-        for _, document in reader.read(number, fates):
+        decisions = reader.decisions(number)
+        decisions[(decisions == HELD_OUT) != (split == "held_out")] = DROPPED
+        for _, document in reader.read(number, decisions):
             yield document
 
 
 def sample_train(corpus: Artifact, share: float, seed: int) -> Iterator[Document]:
-    """About this share of the training documents, a repeated one once: drawn by seed and place in
-    the corpus, in their order.
-    """
+    """About this share of the training documents, in order, a repeated one once."""
+    # Drawn by a row's place in the corpus, not by its id: ids would have to be parsed out of every
+    # row, and rows that are not drawn are passed over unparsed.
     reader = CorpusReader(corpus)
     salt = np.uint64(int.from_bytes(hashlib.sha256(f"sample {seed}".encode()).digest()[:8], "big"))
     for number, placed in enumerate(reader.files):
         places = np.arange(placed.first_row, placed.first_row + placed.file.rows, dtype=np.uint64)
         drawn = (mixed(places ^ salt) >> np.uint64(12)) < np.uint64(int(share * (1 << 52)))
-        fates = reader.fates(number)
-        once = drawn & (fates != DROPPED) & (fates != HELD_OUT)
+        decisions = reader.decisions(number)
+        once = drawn & (decisions != DROPPED) & (decisions != HELD_OUT)
         for _, document in reader.read(number, once.astype(np.uint8)):
             yield document
 
 
 class CorpusReader:
-    """Reads a corpus file by file, for who reads several at a time.
+    """Reads a corpus file by file, for callers that read several at a time.
 
-    `files` is the order that all readers follow.
+    files: in the order that all readers follow.
     """
 
     def __init__(self, corpus: Artifact) -> None:
@@ -120,43 +110,39 @@ class CorpusReader:
             for file in source.files:
                 self.files.append(PlacedFile(source, Path(places[source.label]), file, first_row))
                 first_row += file.rows
-        self._fates = corpus.path("fates.u8")
+        self._decisions = corpus.path("fates.u8")
         self._unchanged: set[int] = set()
 
-    def fates(self, number: int) -> Fates:
+    def decisions(self, number: int) -> RowDecisions:
         """What becomes of each row of a file."""
         placed = self.files[number]
         return np.fromfile(
-            self._fates, dtype=np.uint8, count=placed.file.rows, offset=placed.first_row
+            self._decisions, dtype=np.uint8, count=placed.file.rows, offset=placed.first_row
         )
 
-    def read(self, number: int, fates: Fates) -> Iterator[tuple[Split, Document]]:
-        """The rows of one file by these fates: those of `fates(number)`, or what the caller made of
-        them to leave rows out.
+    def read(self, number: int, decisions: RowDecisions) -> Iterator[tuple[Split, Document]]:
+        """The rows of one file by these decisions.
 
-        Raises BadInput where the file is gone or has changed; a file of which nothing is read is
-        not looked at.
+        decisions: `decisions(number)`, or what the caller made of it to leave rows out. Raises
+        BadInput where the file is gone or has changed; a file of which nothing is read is not
+        looked at.
         """
-        wanted = fates != DROPPED
+        wanted = decisions != DROPPED
         if not wanted.any():
             return
         placed = self.files[number]
-        self._require_unchanged(number)
+        if number not in self._unchanged:  # once a file: a large one is read in several parts
+            _require_unchanged(placed)
+            self._unchanged.add(number)
         label, column = placed.source.label, placed.source.text_column
         rows = read_source_file(placed.place, placed.file.name, column, wanted=wanted.tolist())
-        for row, fate in zip(rows, fates[wanted].tolist(), strict=True):
-            assert row.problem is None, "a row without a text has no fate but to be dropped"
-            split: Split = "held_out" if fate == HELD_OUT else "train"
+        for row, decision in zip(rows, decisions[wanted].tolist(), strict=True):
+            assert row.problem is None, "a row without a text is always dropped"
+            split: Split = "held_out" if decision == HELD_OUT else "train"
             id = f"{label}:{row.id}"
             yield split, Document(id, row.text, label)
-            for copy in range(2, fate + 1 if split == "train" else 0):
+            for copy in range(2, decision + 1 if split == "train" else 0):
                 yield split, Document(f"{id}~{copy}", row.text, label)
-
-    def _require_unchanged(self, number: int) -> None:
-        """Looks once at each file: a large one is read in several parts."""
-        if number not in self._unchanged:
-            _require_unchanged(self.files[number])
-            self._unchanged.add(number)
 
 
 def _require_unchanged(placed: PlacedFile) -> None:

@@ -1,9 +1,8 @@
-"""All rows of a corpus, numbered in the order of sources, files and rows: questions that need to
-see every one of them.
+"""All rows of a corpus, numbered in the order of sources, files and rows, and what repeats what.
 
-The rows lie on disk in the chunks that `scan` wrote, and are read chunk by chunk; what must meet
-another row (equal texts, equal ids) meets in a bucket (`spill`). Memory: a chunk and a bucket.
-Answers are arrays over the rows concerned.
+The rows lie on disk in the chunks of the scan and are read chunk by chunk. Rows that must meet
+(equal texts, equal ids) meet in a hash partition. Memory: a chunk and a partition, and the answers,
+which are arrays over the rows concerned.
 """
 
 from __future__ import annotations
@@ -11,18 +10,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from picochat.data.corpus.corpus_scan import Chunk, ScanListing, ScanTask, chunks_of
+from picochat.data.corpus.hash_partitions import HashPartitions
 from picochat.data.corpus.minhash import PLACES, Signatures
-from picochat.data.corpus.scan import Chunk, ScanListing, ScanTask, chunks_of
-from picochat.data.corpus.spill import Buckets
+from picochat.data.corpus.reader import RowDecisions
 
 Rows = npt.NDArray[np.int64]
-Fates = npt.NDArray[np.uint8]
 DigestRecord = np.dtype([("key", "<u8"), ("rest", "<u8"), ("row", "<i8")])
 IdRecord = np.dtype([("key", "<u8"), ("row", "<i8")])
 
@@ -35,21 +33,21 @@ class Repeats(NamedTuple):
 
 
 class PlacedChunk(NamedTuple):
-    """A chunk, the number of its first row, and the number of the source it is of."""
+    """A chunk, the number of its source, and the number of its first row."""
 
     owner: int
     first: int
     chunk: Chunk
 
-    def of(self, fates: Fates) -> Fates:
+    def of(self, decisions: RowDecisions) -> RowDecisions:
         """The part of an array over all rows that belongs to this chunk, as a view."""
-        return fates[self.first : self.first + self.chunk.rows]
+        return decisions[self.first : self.first + self.chunk.rows]
 
 
 class RowTable:
-    """Rows of a scan that lies in `folder`.
+    """The rows of a scan that lies in `folder`.
 
-    A context: `add` its groups in order, then `flush`, then ask.
+    A context manager: `add` the groups in order, then `flush`, then ask.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,11 +55,14 @@ class RowTable:
         self.total = 0
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        # Ids are asked for one by one, in any order, and for few rows: two files with fixed offsets
+        # answer that without an index in memory.
         self._ids: BinaryIO = (folder / "ids").open("w+b")
         self._id_ends: BinaryIO = (folder / "id_ends").open("w+b")
         self._id_ends.write(np.zeros(1, dtype="<i8").tobytes())
 
     def add(self, owner: int, task: ScanTask, listing: ScanListing) -> None:
+        """Take in a scanned group of the source number `owner`."""
         for chunk in chunks_of(task, listing, self.folder):
             self.chunks.append(PlacedChunk(owner, self.total, chunk))
             self.total += chunk.rows
@@ -72,12 +73,7 @@ class RowTable:
     def __enter__(self) -> RowTable:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ids.close()
         self._id_ends.close()
 
@@ -88,18 +84,11 @@ class RowTable:
 
     def id(self, row: int) -> str:
         """The id of a row, with the label of its source."""
-        begin, end = np.frombuffer(
-            os.pread(self._id_ends.fileno(), 16, 8 * row), dtype="<i8"
-        ).tolist()
+        ends = np.frombuffer(os.pread(self._id_ends.fileno(), 16, 8 * row), dtype="<i8")
+        begin, end = ends.tolist()
         return os.pread(self._ids.fileno(), end - begin, begin).decode()
 
-    def owners(self, rows: Rows) -> Rows:
-        """The number of the source that each row is of."""
-        firsts = np.array([placed.first for placed in self.chunks], dtype=np.int64)
-        owners = np.array([placed.owner for placed in self.chunks], dtype=np.int64)
-        return owners[np.searchsorted(firsts, rows, side="right") - 1]
-
-    def copies(self) -> Fates:
+    def copies(self) -> RowDecisions:
         """(total,) how often each row is read by its weight; 0 where it is not usable."""
         copies = np.zeros(self.total, dtype=np.uint8)
         for placed in self.chunks:
@@ -107,50 +96,41 @@ class RowTable:
             placed.of(copies)[:] = np.where(usable, placed.chunk.column("copies"), 0)
         return copies
 
-    def repeated_texts(self, copies: Fates, scratch: Path) -> Repeats:
-        """The rows that are read and whose text an earlier row that is read has.
+    def repeated_texts(self, copies: RowDecisions, scratch: Path) -> Repeats:
+        """The rows that are read and have the text of an earlier row that is read.
 
-        By 128-bit digests.
+        Texts are compared by their 128-bit digests.
         """
-        with Buckets(scratch, DigestRecord, self.total) as buckets:
+        with HashPartitions(scratch, DigestRecord, self.total) as partitions:
             for placed in self.chunks:
                 local = np.flatnonzero(placed.of(copies))
                 digests = placed.chunk.column("digest")[local]
                 records = np.empty(len(local), dtype=DigestRecord)
-                records["key"], records["rest"], records["row"] = (
-                    digests[:, 0],
-                    digests[:, 1],
-                    placed.first + local,
-                )
-                buckets.add(records)
-            found = [_repeats(records, ("key", "rest")) for records in buckets.read()]
+                records["key"], records["rest"] = digests[:, 0], digests[:, 1]
+                records["row"] = placed.first + local
+                partitions.add(records)
+            found = [_repeats(records, ("key", "rest")) for records in partitions.read()]
         return _in_order(found)
 
     def repeated_ids(self, scratch: Path) -> list[str]:
-        """Ids that more than one row has, sorted.
-
-        Rows are compared by a 64-bit hash, and those that agree by the ids.
-        """
-        with Buckets(scratch, IdRecord, self.total) as buckets:
+        """Ids that more than one row has, sorted."""
+        with HashPartitions(scratch, IdRecord, self.total) as partitions:
             for placed in self.chunks:
                 records = np.empty(placed.chunk.rows, dtype=IdRecord)
                 records["key"] = placed.chunk.column("id_hash")
                 records["row"] = placed.first + np.arange(placed.chunk.rows)
-                buckets.add(records)
-            found = [_repeats(records, ("key",)) for records in buckets.read()]
+                partitions.add(records)
+            found = [_repeats(records, ("key",)) for records in partitions.read()]
+        # 64 bits are too few to call ids equal: of four billion ids, two may well agree by chance.
+        # So the ids themselves decide, and a false alarm costs two reads.
         rows, firsts = _in_order(found)
-        return sorted(
-            {
-                self.id(row)
-                for row, first in zip(rows.tolist(), firsts.tolist(), strict=True)
-                if self.id(row) == self.id(first)
-            }
-        )
+        pairs = zip(rows.tolist(), firsts.tolist(), strict=True)
+        return sorted({self.id(row) for row, first in pairs if self.id(row) == self.id(first)})
 
-    def signature_blocks(self, fates: Fates) -> Iterator[tuple[Rows, Signatures]]:
+    def signature_blocks(self, decisions: RowDecisions) -> Iterator[tuple[Rows, Signatures]]:
         """(row numbers, sketches) of the rows that are read, chunk by chunk."""
         for placed in self.chunks:
-            local = np.flatnonzero(placed.of(fates))
+            local = np.flatnonzero(placed.of(decisions))
             if len(local):
                 yield placed.first + local, placed.chunk.signatures(local)
 
@@ -158,10 +138,8 @@ class RowTable:
         """(rows, 128) the sketches of ascending row numbers."""
         found = np.empty((len(rows), PLACES), dtype=np.uint16)
         firsts = [placed.first for placed in self.chunks]
-        bounds = np.searchsorted(rows, [*firsts, self.total])
-        for placed, start, stop in zip(
-            self.chunks, bounds.tolist(), bounds[1:].tolist(), strict=False
-        ):
+        bounds = np.searchsorted(rows, [*firsts, self.total]).tolist()
+        for placed, start, stop in zip(self.chunks, bounds, bounds[1:], strict=False):
             if start < stop:
                 found[start:stop] = placed.chunk.signatures(rows[start:stop] - placed.first)
         return found
@@ -169,6 +147,7 @@ class RowTable:
 
 def _repeats(records: npt.NDArray[np.void], by: tuple[str, ...]) -> Repeats:
     """Rows whose fields `by` equal those of an earlier row, and the first such row."""
+    # Sorted by the fields and then by row, equal records stand together with the first row first.
     ordered = records[np.lexsort((records["row"], *(records[name] for name in reversed(by))))]
     rows = ordered["row"]
     same = np.ones(len(rows), dtype=bool)
@@ -180,7 +159,7 @@ def _repeats(records: npt.NDArray[np.void], by: tuple[str, ...]) -> Repeats:
 
 
 def _in_order(found: list[Repeats]) -> Repeats:
-    """The repeats of all buckets, by row."""
+    """The repeats of all partitions, by row."""
     if not found:
         return Repeats(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
     rows, firsts = (np.concatenate(columns) for columns in zip(*found, strict=True))

@@ -1,8 +1,7 @@
-"""Rows of parquet files, one row group at a time, the text column alone, in batches of bounded
-size.
+"""Rows of parquet files: one row group at a time, only the text column, in batches of bounded size.
 
-A column that holds no text is refused before a row is read; bytes that are no UTF-8 are a row's own
-problem.
+A column that holds no text is refused before a row is read. Bytes that are no UTF-8 are the problem
+of their row alone.
 """
 
 from __future__ import annotations
@@ -15,25 +14,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from picochat.core.errors import BadInput, did_you_mean
-from picochat.data.formats.row_batch import RowBatch, Wanted, usable_id
-from picochat.data.formats.usable import NOT_UTF8
+from picochat.data.formats.row_batch import NOT_UTF8, RowBatch, Wanted, usable_id
 
-BATCH_BYTES = 256 << 10  # small blocks are reused; large ones fragment the heap
+BATCH_BYTES = 256 << 10  # the heap reuses small blocks; large ones fragment it
 MOST_BATCH_ROWS = 4096
-WHOLE_COLUMN_BYTES = (
-    32 << 20
-)  # of a row group: what is larger is fetched in pages even where all of it is wanted
+# A larger column of a row group is fetched in pages, even where all of it is wanted.
+WHOLE_COLUMN_BYTES = 32 << 20
 READ_BLOCK_BYTES = 4 << 20
 
 
 def parquet_metadata(stream: BinaryIO, name: str) -> pq.FileMetaData:
-    """Schema and row groups from the file's end. Raises BadInput where it is no parquet file."""
+    """Schema and row groups from the end of the file; BadInput where it is no parquet file."""
     with _parquet_errors(name):
         return pq.read_metadata(stream)
 
 
-def require_text_column(metadata: pq.FileMetaData, name: str, text_column: str) -> None:
-    """Raises BadInput where the file has no such column, has it twice, or where it holds no text."""
+def _require_text_column(metadata: pq.FileMetaData, name: str, text_column: str) -> None:
+    """Raise BadInput where the column is absent, occurs twice, or holds no text."""
     with _parquet_errors(name):
         schema = metadata.schema.to_arrow_schema()
     texts = [field.name for field in schema if _holds_text(field.type)]
@@ -66,11 +63,12 @@ def read_row_group(
     id_column: str | None = None,
     whole: bool = True,
 ) -> Iterator[RowBatch]:
-    """The rows of one row group, numbered from `first_row`. Reads only the columns named.
+    """The rows of one row group, numbered from `first_row`.
 
-    whole: fetch the column in one piece where it is small; otherwise in pages, for who stops early.
+    whole: fetch the column in one piece where it is small. Without it the column is fetched in
+    pages, for a reader that stops early.
     """
-    require_text_column(metadata, name, text_column)
+    _require_text_column(metadata, name, text_column)
     columns = [text_column]
     if id_column in metadata.schema.to_arrow_schema().names and id_column not in (
         None,
@@ -80,6 +78,7 @@ def read_row_group(
     stored_bytes, batch_rows = _sizes(metadata, group, text_column)
     at_once = whole and stored_bytes <= WHOLE_COLUMN_BYTES
     with _parquet_errors(name, group):
+        # The footer is passed in, so a row group costs no further request for it.
         file = pq.ParquetFile(
             stream,
             metadata=metadata,
@@ -107,14 +106,14 @@ def read_all_groups(
     id_column: str | None,
     wanted: Wanted | None = None,
 ) -> Iterator[RowBatch]:
-    """The rows of all row groups, or of those that hold a row which is wanted."""
+    """The rows of all row groups, or of those that hold a wanted row."""
     metadata = parquet_metadata(stream, name)
-    require_text_column(metadata, name, text_column)
+    _require_text_column(metadata, name, text_column)
     first_row = 0
     for group in range(metadata.num_row_groups):
         rows = metadata.row_group(group).num_rows
         if wanted is None or any(wanted[first_row : first_row + rows]):
-            # Pages, not the whole column: some files are one group of a million rows.
+            # In pages, because some files are one row group of a million rows.
             yield from read_row_group(
                 stream,
                 name,
@@ -139,7 +138,7 @@ def read_parquet_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]
 
 @contextmanager
 def _parquet_errors(name: str, group: int | None = None) -> Generator[None, None, None]:
-    """Turns what pyarrow raises on a broken file into BadInput that names file and row group."""
+    """Turn what pyarrow raises on a broken file into BadInput that names file and row group."""
     try:
         yield
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
@@ -152,42 +151,34 @@ def _parquet_errors(name: str, group: int | None = None) -> Generator[None, None
 
 
 def _sizes(metadata: pq.FileMetaData, group: int, text_column: str) -> tuple[int, int]:
-    """(stored bytes of the text column in a row group, rows that make a batch of about
-    BATCH_BYTES).
-    """
+    """(stored bytes of the text column in a row group, rows of a batch of about BATCH_BYTES)."""
     described = metadata.row_group(group)
     columns = (described.column(number) for number in range(described.num_columns))
     column = next(column for column in columns if column.path_in_schema == text_column)
     row_bytes = column.total_uncompressed_size // max(1, described.num_rows)
-    return column.total_compressed_size, min(
-        MOST_BATCH_ROWS, max(1, BATCH_BYTES // max(1, row_bytes))
-    )
+    batch_rows = min(MOST_BATCH_ROWS, max(1, BATCH_BYTES // max(1, row_bytes)))
+    return column.total_compressed_size, batch_rows
 
 
 def _holds_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return pa.types.is_null(kind) or _is_string(kind) or _is_bytes(kind)
+    types = pa.types
+    tests = (types.is_null, types.is_binary, types.is_large_binary, types.is_binary_view)
+    return _is_string(kind) or any(test(kind) for test in tests)
 
 
 def _is_string(kind: pa.DataType) -> bool:
+    types = pa.types
     return any(
-        test(kind)
-        for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    )
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return any(
-        test(kind)
-        for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+        test(kind) for test in (types.is_string, types.is_large_string, types.is_string_view)
     )
 
 
 def _python_texts(column: pa.Array) -> list[object]:
-    """The values as str or None.
+    """The values as str or None; NOT_UTF8 for bytes that are no UTF-8.
 
-    Some writers store text as plain bytes; what is no UTF-8 becomes NOT_UTF8.
+    Some writers store text as plain bytes.
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -195,6 +186,7 @@ def _python_texts(column: pa.Array) -> list[object]:
         try:
             return column.to_numpy(zero_copy_only=False).tolist()
         except (pa.ArrowException, UnicodeDecodeError):
+            # One bad text would cost the whole batch: as bytes, each is decoded by itself.
             column = column.cast(pa.large_binary())
     return [_decoded(value) for value in column.to_pylist()]
 

@@ -1,12 +1,13 @@
-"""`picochat data hf-import`: rows of a dataset become documents, with a report of where every one
-came from.
+"""`picochat data hf-import`: rows of a dataset become documents, with a report of their origin.
 
 The revision is resolved once and pinned. Work lies in `<documents-dir>.work` until it is complete:
 after a kill or a lost connection the same command goes on after the last complete shard, and ends
-with the same bytes. Then the report, the readable head of the text (`--out`, decision 0003) and, by
-one rename, the documents appear. Duration, traffic and absolute places are written apart
-(`*.observed.json`), because they differ between runs that import the same. Does not detect
-near-duplicates: that is the corpus's work.
+with the same bytes. Then report, head (`--out`) and documents appear. Near-duplicates are not found
+here but in the corpus (corpus/near_duplicates.py).
+
+To follow an import, read in this order: slices.py (which rows, and reading them), read_ahead.py
+(by several threads), import_state.py (what is kept, and resuming), import_report.py (what is
+published); dataset_source.py and hub.py say where bytes come from.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 from picochat.core.errors import BadInput, Problem, WrongUsage
@@ -22,20 +22,18 @@ from picochat.core.machine import usable_cores
 from picochat.core.progress import Progress, duration, quantity, say
 from picochat.core.publish import exclusive
 from picochat.core.records import read_json, read_record, write_json
-from picochat.data.documents import MANIFEST_NAME, read_manifest
-from picochat.data.importing.hub_requests import Patience
-from picochat.data.importing.origin import Origin, is_local, open_origin
-from picochat.data.importing.origin_reader import OriginReader
-from picochat.data.importing.read_ahead import read_in_order
-from picochat.data.importing.report import ImportReport, publish_import
-from picochat.data.importing.request import (
+from picochat.data.document_shards import MANIFEST_NAME, read_manifest
+from picochat.data.importing.dataset_source import DatasetSource, is_local, open_source
+from picochat.data.importing.hub import RetryPolicy
+from picochat.data.importing.import_report import (
     ImportPlaces,
+    ImportReport,
     ImportRequest,
-    import_places,
-    require_sound,
+    publish_import,
 )
-from picochat.data.importing.visits import Plan
-from picochat.data.importing.work import ImportState, ImportWork
+from picochat.data.importing.import_state import ImportState, ImportWork
+from picochat.data.importing.read_ahead import read_in_order
+from picochat.data.importing.slices import SlicePlan, SliceReader
 
 DEFAULT_CONNECTIONS = 8
 M_ARENA_MAX = -8  # of malloc.h
@@ -46,19 +44,16 @@ def import_dataset(
     *,
     force: bool = False,
     connections: int = DEFAULT_CONNECTIONS,
-    patience: Patience | None = None,
+    retry: RetryPolicy | None = None,
 ) -> ImportReport:
-    """The report of a complete import: made now, finished from an interrupted one, or found
-    complete.
+    """Import what the request asks for; a complete import is found, an interrupted one finished.
 
-    connections: files read at the same time. patience: with a slow or failing Hub. Neither changes
-    the result.
-
-    Raises WrongUsage for a request that contradicts itself or for places that hold another import
-    (`force` sets that aside), BadInput for local data, HubProblem for the Hub.
+    connections: files read at the same time. retry: for a slow or failing Hub. Neither changes the
+    result. Raises WrongUsage for a request that contradicts itself or for places that hold another
+    import (`force` sets that aside), BadInput for local data, HubProblem for the Hub.
     """
     require_sound(request)
-    places = import_places(request)
+    places = request.places()
     finished = finished_import(request, places)
     if finished is not None and not force:
         say(
@@ -71,31 +66,30 @@ def import_dataset(
     require_room(places, force)
     places.work.mkdir(parents=True, exist_ok=True)
     with exclusive(places.work / "lock", str(places.documents)):
-        origin = pinned_origin(request, places, force, patience)
-        report = _import_rows(request, places, origin, connections)
+        source = pinned_source(request, places, force, retry)
+        report = _import_rows(request, places, source, connections)
     shutil.rmtree(places.work)
     return report
 
 
 def _import_rows(
-    request: ImportRequest, places: ImportPlaces, origin: Origin, connections: int
+    request: ImportRequest, places: ImportPlaces, source: DatasetSource, connections: int
 ) -> ImportReport:
-    _share_heaps()
+    _limit_heaps()
     say(
-        f"importing up to {request.max_rows:,} rows of {origin.dataset} ({request.split}) at"
-        f" {(origin.revision or 'local files')[:12]}: {len(origin.files)} files, licence"
-        f" {origin.licence or 'not stated'}"
+        f"importing up to {request.max_rows:,} rows of {source.dataset} ({request.split}) at"
+        f" {(source.revision or 'local files')[:12]}: {len(source.files)} files, licence"
+        f" {source.licence or 'not stated'}"
     )
-    plan = Plan(
-        tuple(file.name for file in origin.files), request.max_rows, request.sample, request.seed
-    )
-    threads = connections if origin.kind == "hub" else min(connections, usable_cores() + 1)
+    plan = slice_plan(request, source)
+    # Local files need cores, a Hub mostly waiting.
+    threads = connections if source.kind == "hub" else min(connections, usable_cores() + 1)
     with ImportWork(places.work, request.document_shard_rows, plan.names) as work:
         plan.exhausted.update(work.state.exhausted)
         rows_before = work.state.rows_seen
         if rows_before:
             say(f"going on after {rows_before:,} rows that an earlier process imported")
-        elapsed_s = _take_rows(request, places, origin, plan, work, threads)
+        elapsed_s = _take_rows(request, places, source, plan, work, threads)
     require_documents(request, work.state)
     observed: dict[str, object] = {
         "schema_version": 1,
@@ -103,43 +97,65 @@ def _import_rows(
         "rows_by_this_process": work.state.rows_seen - rows_before,
         "resumed": rows_before > 0,
         "connections": threads,
-        "bytes_fetched": origin.traffic.bytes,
-        "requests": origin.traffic.requests,
-        "retries": origin.traffic.retries,
+        "bytes_fetched": source.transfer.bytes,
+        "requests": source.transfer.requests,
+        "retries": source.transfer.retries,
         "documents_dir": str(places.documents.resolve()),
         "dataset": (
             str(Path(request.dataset).expanduser().resolve())
-            if origin.kind == "files"
+            if source.kind == "files"
             else request.dataset
         ),
     }
-    report = publish_import(request, places, origin, work.state, work.documents, observed)
-    _say_what_is_next(report, places, elapsed_s)
+    report = publish_import(request, places, source, work.state, work.documents, observed)
+    rate = report.text_bytes_written / max(elapsed_s, 0.001)
+    page = places.report.with_suffix(".md").name
+    say(f"took {duration(elapsed_s)}: {quantity(rate)}B of text a second")
+    say(f"documents  {places.documents}")
+    say(f"report     {places.report} and {page}; to look at: {places.out}")
+    say(
+        f'next: name {places.documents} in "sources" of a pack\'s recipe, then: picochat data'
+        " preview --dataset-pack PACK"
+    )
     return report
 
 
-def _share_heaps() -> None:
-    """Let all threads share two heaps where the C library is glibc; by default each keeps what it
-    freed to itself.
+def _limit_heaps() -> None:
+    """Let all threads share two heaps, where the C library is glibc.
 
-    A tenth to a third of the memory of an import, decision 0014.
+    By default each thread has its own heap and keeps what it freed: that is a tenth to a third of
+    the memory of an import. Returning every large block at once would save more, for 28% more
+    processor time (docs/decisions/0014).
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_ARENA_MAX, 2)
 
 
+def slice_plan(request: ImportRequest, source: DatasetSource) -> SlicePlan:
+    """The order in which the request reads the source's files."""
+    names = tuple(file.name for file in source.files)
+    return SlicePlan(names, request.max_rows, request.sample, request.seed)
+
+
+def slice_reader(
+    request: ImportRequest, places: ImportPlaces, source: DatasetSource
+) -> SliceReader:
+    """The reader of the source's slices, with its footers kept beside the work."""
+    return SliceReader(source, request.text_column, request.min_chars, places.work / "footers")
+
+
 def _take_rows(
     request: ImportRequest,
     places: ImportPlaces,
-    origin: Origin,
-    plan: Plan,
+    source: DatasetSource,
+    plan: SlicePlan,
     work: ImportWork,
     threads: int,
 ) -> float:
     """Let `work` take and commit the rows that it lacks; returns the seconds that took."""
     rows_before = work.rows_seen
-    reader = OriginReader(origin, request.text_column, request.min_chars, places.work / "footers")
+    reader = slice_reader(request, places, source)
     with Progress("import", request.max_rows, "rows") as progress:
         progress.start_at(rows_before)
         with read_in_order(
@@ -158,32 +174,16 @@ def _take_rows(
         return progress.elapsed_s()
 
 
-def _say_what_is_next(report: ImportReport, places: ImportPlaces, elapsed_s: float) -> None:
-    say(
-        f"took {duration(elapsed_s)}:"
-        f" {quantity(report.text_bytes_written / max(elapsed_s, 0.001))}B of text a second"
-    )
-    say(f"documents  {places.documents}")
-    say(
-        f"report     {places.report} and {places.report.with_suffix('.md').name}; to look at:"
-        f" {places.out}"
-    )
-    say(
-        f'next: name {places.documents} in "sources" of a pack\'s recipe, then: picochat data'
-        " preview --dataset-pack PACK"
-    )
+# ---- what stands already -------------------------------------------------------------------------
 
 
 def finished_import(request: ImportRequest, places: ImportPlaces) -> ImportReport | None:
-    """The report of a complete import of this request that stands here, else None."""
+    """The report of the complete import of this request at these places, else None."""
     if not (places.documents / MANIFEST_NAME).is_file() or not places.report.is_file():
         return None
     manifest = read_manifest(places.documents)
-    if (
-        manifest is None
-        or manifest.provenance is None
-        or manifest.provenance.request != request.digest()
-    ):
+    provenance = manifest.provenance if manifest else None
+    if provenance is None or provenance.request != request.digest():
         return None
     report = read_record(
         ImportReport, places.report, "import report", fix="run the import again with --force"
@@ -194,9 +194,7 @@ def finished_import(request: ImportRequest, places: ImportPlaces) -> ImportRepor
 
 
 def _same_local_files(request: ImportRequest, report: ImportReport) -> bool:
-    """Whether a local source still has the sizes that were imported; a Hub source is pinned and
-    needs no look.
-    """
+    """Whether a local source still has the sizes that were imported; the Hub's is pinned."""
     if not is_local(request.dataset):
         return True
     path = Path(request.dataset).expanduser()
@@ -208,9 +206,7 @@ def _same_local_files(request: ImportRequest, report: ImportReport) -> bool:
 
 
 def _drop_leftover(places: ImportPlaces) -> None:
-    """Remove the work folder of an import that was killed between the appearance of its documents
-    and its last step.
-    """
+    """Remove a work folder whose import was killed after its documents had appeared."""
     if not places.work.is_dir() or (places.work / "documents").exists():
         return
     try:
@@ -220,8 +216,70 @@ def _drop_leftover(places: ImportPlaces) -> None:
         return  # another process begins an import there
 
 
+def pinned_source(
+    request: ImportRequest, places: ImportPlaces, force: bool, retry: RetryPolicy | None = None
+) -> DatasetSource:
+    """The source at the revision that the interrupted import had pinned, else at the present one.
+
+    Raises WrongUsage where the work folder is of another request, or the files have changed.
+    """
+    pin_path = places.work / "pin.json"
+    pin = read_json(pin_path) if pin_path.exists() else None
+    if pin is not None and (force or pin["request"] != request.digest()):
+        if not force:
+            raise WrongUsage(
+                f"{places.work} holds an unfinished import of another request",
+                fix="repeat that request to finish it, or --force to drop it",
+            )
+        for path in places.work.iterdir():
+            if path.name != "lock":  # this process holds it
+                shutil.rmtree(path) if path.is_dir() else os.unlink(path)
+        pin = None
+    pinned = (
+        (pin["revision"], pin["card_revision"]) if pin is not None and pin["revision"] else None
+    )
+    source = open_source(
+        request.dataset, request.config, request.split, request.revision, pinned=pinned, retry=retry
+    )
+    if pin is not None and pin["pin"] != source.pin:
+        raise WrongUsage(
+            f"the files of {request.dataset} changed since this import began",
+            fix="--force begins again",
+        )
+    revisions = {"revision": source.revision, "card_revision": source.card_revision}
+    write_json(pin_path, {"request": request.digest(), "pin": source.pin, **revisions})
+    return source
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+
+
+def require_sound(request: ImportRequest) -> None:
+    """Raise WrongUsage with everything in which the request contradicts itself."""
+    places = request.places()
+    problems = [
+        Problem(f"{flag} must be at least {least}, found {value}")
+        for flag, value, least in (
+            ("--max-rows", request.max_rows, 1),
+            ("--min-chars", request.min_chars, 0),
+            ("--document-shard-rows", request.document_shard_rows, 1),
+        )
+        if value < least
+    ]
+    if len({places.out, places.documents, places.report}) < 3:
+        problems.append(
+            Problem("--out, --documents-dir and --report must be three different paths")
+        )
+    if places.out.is_dir() or request.out.endswith("/"):
+        problems.append(Problem(f"--out {places.out} is a folder; it names a text file"))
+    if places.documents.is_file():
+        problems.append(Problem(f"--documents-dir {places.documents} is a file; it names a folder"))
+    if problems:
+        raise WrongUsage("the import cannot be started", problems=problems)
+
+
 def require_source_untouched(request: ImportRequest, places: ImportPlaces) -> None:
-    """Raises WrongUsage where a file that the import writes would replace one of a local dataset."""
+    """Raise WrongUsage where a file that the import writes would replace one of the dataset."""
     if not is_local(request.dataset):
         return
     source = Path(request.dataset).expanduser().resolve()
@@ -243,10 +301,7 @@ def require_source_untouched(request: ImportRequest, places: ImportPlaces) -> No
 
 
 def require_room(places: ImportPlaces, force: bool) -> None:
-    """Refuses early where another import stands.
-
-    Under --force it stands until the new one is complete, then is set aside.
-    """
+    """Raise WrongUsage where other documents stand; under --force they stand until the end."""
     if not force and places.documents.exists() and any(places.documents.iterdir()):
         raise WrongUsage(
             f"{places.documents} holds something else than this import",
@@ -254,63 +309,16 @@ def require_room(places: ImportPlaces, force: bool) -> None:
         )
 
 
-def pinned_origin(
-    request: ImportRequest, places: ImportPlaces, force: bool, patience: Patience | None = None
-) -> Origin:
-    """The origin at the revision that the interrupted import had pinned, or at the one of now."""
-    pin_path = places.work / "pin.json"
-    pin = read_json(pin_path) if pin_path.exists() else None
-    if pin is not None and (force or pin["request"] != request.digest()):
-        if not force:
-            raise WrongUsage(
-                f"{places.work} holds an unfinished import of another request",
-                fix="repeat that request to finish it, or --force to drop it",
-            )
-        _clear(places.work)
-        pin = None
-    pinned = (
-        (pin["revision"], pin["card_revision"]) if pin is not None and pin["revision"] else None
-    )
-    origin = open_origin(
-        request.dataset,
-        request.config,
-        request.split,
-        request.revision,
-        pinned=pinned,
-        patience=patience,
-    )
-    if pin is not None and pin["pin"] != origin.pin:
-        raise WrongUsage(
-            f"the files of {request.dataset} changed since this import began",
-            fix="--force begins again",
-        )
-    revisions = {"revision": origin.revision, "card_revision": origin.card_revision}
-    write_json(pin_path, {"request": request.digest(), "pin": origin.pin, **revisions})
-    return origin
-
-
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.name != "lock":
-            shutil.rmtree(path) if path.is_dir() else os.unlink(path)
-
-
 def require_documents(request: ImportRequest, state: ImportState) -> None:
-    """Raises BadInput, with the reasons and how often each was met, where no row became a document."""
+    """Raise BadInput that counts the reasons, where no row became a document."""
     if state.shards:
         return
-    reasons = [
-        Problem(f"{count:,} rows: {reason}") for reason, count in _by_count(state.skipped.items())
-    ]
+    by_count = sorted(state.skipped.items(), key=lambda item: (-item[1], item[0]))
     raise BadInput(
         f"no document came out of {state.rows_seen:,} rows of {request.dataset}",
-        problems=reasons,
+        problems=[Problem(f"{count:,} rows: {reason}") for reason, count in by_count],
         fix=(
             f"see --text-column (now {request.text_column!r}) and --min-chars (now"
             f" {request.min_chars}); then --force"
         ),
     )
-
-
-def _by_count(items: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    return sorted(items, key=lambda item: (-item[1], item[0]))

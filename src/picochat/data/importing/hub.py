@@ -1,119 +1,387 @@
-"""The Hub as a place to read from: one dataset at one pinned commit, its card, its files, and
-ranges of their bytes.
+"""A client of the Hub: the files of a dataset at one pinned commit, and ranges of their bytes.
 
-The commit is asked for once; every later request names it, whatever a branch points to by then.
-`HF_TOKEN` and `HF_ENDPOINT` are honoured. Reads ranges, so it cannot compare a file with its digest
-as a whole. Writes nothing.
+Every request ends: it is bounded in silence and in slowness, and repeated while the fault may pass.
+Repeated are 408, 425, 429 and 5xx, connections that break, fall silent or drip, and bodies that are
+cut or of another range than asked for. `HF_TOKEN` and `HF_ENDPOINT` are honoured; a token is sent
+and never part of a message. Since only ranges are read, a file is not compared with its digest.
+Knows nothing of configs, splits and cards (dataset_source.py) and writes nothing.
 """
 
 from __future__ import annotations
 
+import email.utils
 import io
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
-from picochat.core.errors import HubProblem
-from picochat.data.importing.hub_requests import HubRequests, Patience, Traffic, Wanted
-from picochat.data.importing.layout import NO_CARD, Card, read_card
+from picochat.core.errors import HubProblem, PicochatError
+from picochat.core.progress import say
 
-CONVERTED_REVISION = "refs/convert/parquet"
+T = TypeVar("T")
+PUBLIC_ENDPOINT = "https://huggingface.co"
+REPEATED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+PROGRESS_BYTES = 256 << 10
+MOST_ERROR_BYTES = 64 << 10
 MOST_CARD_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class HubFile:
-    """One file of a repository.
+class RetryPolicy:
+    """How long a fault is tolerated.
 
-    `digest` is the sha256 of large files, the git object id of small ones; it names its kind.
+    timeout_s: without a byte, and the window over which a body must keep `slowest_bytes_per_s`.
+    first_attempts: for the very first request, so that a Hub that cannot be reached at all is
+    reported within seconds.
+    """
+
+    timeout_s: float = 30.0
+    slowest_bytes_per_s: int = 1000
+    attempts: int = 8
+    first_attempts: int = 4
+    first_pause_s: float = 0.5
+    longest_pause_s: float = 60.0
+
+
+@dataclass
+class TransferStats:
+    """What was fetched from the Hub so far."""
+
+    bytes: int = 0
+    requests: int = 0
+    retries: int = 0
+
+
+class UnknownRevision(HubProblem):
+    """The dataset exists, the revision does not."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of a dataset.
+
+    digest: names its kind; on the Hub the sha256 of a large file and the git object id of a small
+    one. None for a local file: its digest is taken after it was read.
     """
 
     name: str
     bytes: int
-    digest: str
+    digest: str | None
 
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset at a commit.
-
-    `asked` is the revision that was asked for, `revision` the commit it stood for.
-    """
+    """A dataset at a commit. `readme` is the beginning of its README.md, "" where it has none."""
 
     id: str
-    asked: str
     revision: str
-    card: Card
-    files: tuple[HubFile, ...]
+    readme: str
+    files: tuple[DataFile, ...]
+
+
+class Wanted(NamedTuple):
+    """What a request is about, as error messages name it."""
+
+    dataset: str
+    revision: str
+    file: str | None = None
 
 
 class Hub:
-    """One endpoint of the Hub. Threads may share it."""
+    """The client of one endpoint. Threads may share it."""
 
-    def __init__(self, patience: Patience) -> None:
-        self._requests = HubRequests(patience)
-
-    @property
-    def traffic(self) -> Traffic:
-        return self._requests.traffic
+    def __init__(self, retry: RetryPolicy) -> None:
+        try:
+            import huggingface_hub
+            from huggingface_hub import errors, utils
+        except ModuleNotFoundError:
+            raise HubProblem(
+                "reading from the Hub needs huggingface_hub", fix="pip install 'picochat[hf]'"
+            ) from None
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
+            raise HubProblem(
+                "HF_HUB_OFFLINE is set",
+                fix="unset HF_HUB_OFFLINE, or give --dataset a local folder or file",
+            )
+        self.endpoint = os.environ.get("HF_ENDPOINT", PUBLIC_ENDPOINT).rstrip("/")
+        self.retry, self.transfer = retry, TransferStats()
+        self._library, self._errors, self._utils = huggingface_hub, errors, utils
+        self._session: Any = utils.get_session()
+        # Version 1 of the library speaks through httpx, version 2 through httpx2. The error classes
+        # must be those of the one in use.
+        self._client: Any = sys.modules[type(self._session).__module__.partition(".")[0]]
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._not_before = 0.0
 
     def stop(self) -> None:
-        """Let the threads that wait for another attempt give up: the import is ending."""
-        self._requests.stop()
+        """End the threads that wait for another attempt: the import is ending."""
+        self._stopped.set()
 
     def dataset(self, id: str, revision: str | None) -> HubDataset:
-        """The dataset at `revision` (None: main), resolved to its commit once.
-
-        Raises HubProblem.
-        """
-        self._requests.require_name(id)
+        """The dataset at `revision` (None: main), resolved to its commit. Raises HubProblem."""
+        try:
+            self._utils.validate_repo_id(id)
+        except self._errors.HFValidationError as error:
+            raise self._problem(error, Wanted(id, "")) from None
         asked = revision or "main"
-        info, _ = self._requests.json(
-            f"/api/datasets/{id}/revision/{quote(asked, safe='')}", Wanted(id, asked), first=True
-        )
+        path = f"/api/datasets/{id}/revision/{quote(asked, safe='')}"
+        info, _ = self._json(path, Wanted(id, asked), self.retry.first_attempts)
         commit = info.get("sha") if isinstance(info, dict) else None
         if not isinstance(commit, str) or not commit:
             raise HubProblem(f"the Hub states no commit for dataset {id} at {asked}")
-        files = self._files(id, commit)
-        return HubDataset(id, asked, commit, self._card(id, commit, files), files)
+        # From here on every request names the commit: a branch may move during the import.
+        dataset = HubDataset(id, commit, "", self._list_files(id, commit))
+        readme = next((file for file in dataset.files if file.name == "README.md"), None)
+        if readme is None or readme.bytes == 0:
+            return dataset
+        data = self.read_range(dataset, readme, 0, min(readme.bytes, MOST_CARD_BYTES))
+        return HubDataset(id, commit, data.decode("utf-8", errors="replace"), dataset.files)
 
-    def open(self, dataset: HubDataset, file: HubFile) -> io.RawIOBase:
-        """The file as a seekable stream that fetches the ranges that are read."""
+    def open(self, dataset: HubDataset, file: DataFile) -> io.RawIOBase:
+        """The file as a seekable stream that fetches just the ranges that are read."""
         return _RangedFile(self, dataset, file)
 
-    def read_range(self, dataset: HubDataset, file: HubFile, start: int, stop: int) -> bytes:
+    def read_range(self, dataset: HubDataset, file: DataFile, start: int, stop: int) -> bytes:
         """Bytes start to stop of the file. Raises HubProblem."""
-        url = self._requests.file_url(dataset.id, dataset.revision, file.name)
-        return self._requests.range(
-            url, start, stop, file.bytes, Wanted(dataset.id, dataset.revision, file.name)
+        url = self._library.hf_hub_url(
+            dataset.id,
+            file.name,
+            repo_type="dataset",
+            revision=dataset.revision,
+            endpoint=self.endpoint,
         )
+        data = bytearray()
 
-    def _files(self, id: str, commit: str) -> tuple[HubFile, ...]:
-        """All files at the commit; the Hub lists them in pages."""
-        files: list[HubFile] = []
+        def ask() -> None:
+            # After a fault the read goes on at the byte where it stopped.
+            first = start + len(data)
+            if first < stop:
+                span = (first, stop, file.bytes)
+                self._get(url, {"Range": f"bytes={first}-{stop - 1}"}, data, span)
+            if len(data) != stop - start:
+                raise self._client.ReadError(f"{len(data)} of {stop - start} bytes came")
+
+        wanted = Wanted(dataset.id, dataset.revision, file.name)
+        self._repeat(ask, wanted, self.retry.attempts, lambda: len(data))
+        return bytes(data)
+
+    def _list_files(self, id: str, commit: str) -> tuple[DataFile, ...]:
+        files: list[DataFile] = []
         path = f"/api/datasets/{id}/tree/{commit}?recursive=true&expand=false"
         while path:
-            entries, links = self._requests.json(path, Wanted(id, commit))
-            files += [_hub_file(entry) for entry in entries if entry.get("type") == "file"]
-            # Only the address below the endpoint: a mirror's links may lead past the mirror, and
-            # the token with them.
+            entries, links = self._json(path, Wanted(id, commit), self.retry.attempts)
+            files += [_data_file(entry) for entry in entries if entry.get("type") == "file"]
+            # Only the part below the endpoint: a mirror's links may lead past the mirror, and the
+            # token would go with them.
             link = urlsplit(links.get("next", ""))
             path = f"{link.path}?{link.query}" if link.path else ""
         return tuple(files)
 
-    def _card(self, id: str, commit: str, files: tuple[HubFile, ...]) -> Card:
-        readme = next((file for file in files if file.name == "README.md"), None)
-        if readme is None or readme.bytes == 0:
-            return NO_CARD
-        dataset = HubDataset(id, commit, commit, NO_CARD, files)
-        data = self.read_range(dataset, readme, 0, min(readme.bytes, MOST_CARD_BYTES))
-        return read_card(data.decode("utf-8", errors="replace"))
+    # ---- one request -----------------------------------------------------------------------------
+
+    def _json(self, path: str, wanted: Wanted, attempts: int) -> tuple[Any, dict[str, str]]:
+        """The JSON value at a path of the endpoint, and its links by relation (`next`)."""
+        data = bytearray()
+
+        def ask() -> Any:
+            data.clear()
+            return self._get(f"{self.endpoint}{path}", {}, data, None)
+
+        response = self._repeat(ask, wanted, attempts, lambda: 0)
+        try:
+            value = json.loads(data)
+        except ValueError:
+            raise HubProblem(
+                f"{self.endpoint} answers something that is no JSON", fix="see HF_ENDPOINT"
+            ) from None
+        return value, {name: str(link.get("url", "")) for name, link in response.links.items()}
+
+    def _get(
+        self, url: str, headers: dict[str, str], data: bytearray, span: tuple[int, int, int] | None
+    ) -> Any:
+        """The response, its body appended to `data`; after a fault `data` holds what came.
+
+        span: (first byte, stop, size of the file) of a range.
+        """
+        headers = {**self._utils.build_hf_headers(), **headers, "Accept-Encoding": "identity"}
+        self._count(requests=1)
+        timeout_s = self.retry.timeout_s
+        with self._session.stream(
+            "GET", url, headers=headers, timeout=timeout_s, follow_redirects=True
+        ) as response:
+            if response.status_code >= 400:
+                self._raise_status(response)
+            if span is not None:
+                self._require_range(response, span)
+            room = None if span is None else span[1] - span[0]
+            for block in self._blocks_at_pace(response):
+                data += block if room is None else block[:room]
+                self._count(bytes=len(block))
+                if room is not None and len(block) > room:
+                    raise self._client.RemoteProtocolError("more bytes came than were asked for")
+                room = None if room is None else room - len(block)
+            return response
+
+    def _blocks_at_pace(self, response: Any) -> Iterator[bytes]:
+        """The blocks of a body; ReadTimeout where too few bytes come in a window of timeout_s."""
+        # The client's own timeout counts from byte to byte: a server that sends a byte now and then
+        # would hold an import for ever.
+        since, received = time.monotonic(), 0
+        for block in response.iter_bytes():
+            yield block
+            received += len(block)
+            elapsed_s = time.monotonic() - since
+            if elapsed_s < self.retry.timeout_s:
+                continue
+            if received < self.retry.slowest_bytes_per_s * elapsed_s:
+                raise self._client.ReadTimeout(f"only {received} bytes in {elapsed_s:.0f}s")
+            since, received = time.monotonic(), 0
+
+    def _raise_status(self, response: Any) -> None:
+        """Raise the library's error for a status, reading no more of its body than is needed."""
+        body = bytearray()
+        for block in self._blocks_at_pace(response):
+            body += block
+            if len(body) > MOST_ERROR_BYTES:
+                break
+        headers = {
+            name: value
+            for name, value in response.headers.items()
+            if name.lower() != "content-length"
+        }
+        read = self._client.Response(
+            response.status_code, headers=headers, content=bytes(body), request=response.request
+        )
+        self._utils.hf_raise_for_status(read)
+
+    def _require_range(self, response: Any, span: tuple[int, int, int]) -> None:
+        """Raise where the body is not the range that was asked for.
+
+        A server that serves no ranges is a HubProblem at once; another range than asked for is a
+        fault that may pass.
+        """
+        first, stop, size = span
+        if response.status_code == 200:
+            if first == 0 and response.headers.get("Content-Length") == str(stop) and stop == size:
+                return
+            raise HubProblem(
+                f"{self.endpoint} does not serve ranges of bytes (status 200)",
+                fix="see HF_ENDPOINT",
+            )
+        given = response.headers.get("Content-Range", "")
+        if given not in (f"bytes {first}-{stop - 1}/{size}", f"bytes {first}-{stop - 1}/*"):
+            raise self._client.RemoteProtocolError(
+                f"asked for bytes {first}-{stop - 1}/{size}, got {given or 'others'}"
+            )
+
+    # ---- repeating -------------------------------------------------------------------------------
+
+    def _repeat(
+        self, request: Callable[[], T], wanted: Wanted, attempts: int, received: Callable[[], int]
+    ) -> T:
+        """The value of `request`, repeated while the fault may pass. Raises HubProblem.
+
+        received: bytes of this read so far.
+        """
+        attempt, known = 0, 0
+        while True:
+            self._wait(self._not_before - time.monotonic())
+            try:
+                return request()
+            except PicochatError:
+                raise
+            except (self._errors.HfHubHTTPError, self._client.TransportError) as error:
+                # Attempts count from the last progress on. Otherwise a long read over a connection
+                # that breaks every few megabytes would fail although it gets on.
+                if received() - known >= PROGRESS_BYTES:
+                    attempt, known = 0, received()
+                attempt += 1
+                pause_s = self._pause_s(error, attempt)
+                if pause_s is None or attempt >= attempts:
+                    raise self._problem(error, wanted) from None
+                self._count(retries=1)
+                say(
+                    f"the Hub: {_short(error)}; trying again in {pause_s:.1f}s ({attempt} of"
+                    f" {attempts - 1})"
+                )
+                self._wait(pause_s)
+            except Exception as error:
+                known_kinds = (self._errors.OfflineModeIsEnabled, OSError, self._client.HTTPError)
+                if isinstance(error, known_kinds):
+                    raise self._problem(error, wanted) from None
+                raise
+
+    def _wait(self, pause_s: float) -> None:
+        if self._stopped.is_set() or (pause_s > 0 and self._stopped.wait(pause_s)):
+            raise HubProblem("the import was stopped")
+
+    def _pause_s(self, error: Exception, attempt: int) -> float | None:
+        """Seconds to wait before the next attempt; None where another attempt cannot help."""
+        response = getattr(error, "response", None)
+        longest_s = self.retry.longest_pause_s
+        pause_s = min(longest_s, self.retry.first_pause_s * 2 ** (attempt - 1))
+        if response is None:
+            return pause_s
+        if response.status_code not in REPEATED_STATUS:
+            return None
+        asked_s = retry_after_s(response.headers.get("Retry-After", ""))
+        if asked_s is None:
+            return pause_s
+        pause_s = min(longest_s, max(pause_s, asked_s))
+        # A limit of requests is one for all threads: those that were not refused yet wait as well.
+        with self._lock:
+            self._not_before = max(self._not_before, time.monotonic() + pause_s)
+        return pause_s
+
+    def _count(self, *, bytes: int = 0, requests: int = 0, retries: int = 0) -> None:
+        with self._lock:
+            self.transfer.bytes += bytes
+            self.transfer.requests += requests
+            self.transfer.retries += retries
+
+    def _problem(self, error: Exception, wanted: Wanted) -> HubProblem:
+        errors, what = self._errors, f"dataset {wanted.dataset}"
+        if isinstance(error, errors.GatedRepoError):
+            return HubProblem(
+                f"{what} is gated: the Hub lets in only accounts that accepted its terms",
+                fix=(
+                    f"accept them at {self.endpoint}/datasets/{wanted.dataset}, then set HF_TOKEN"
+                    " to a token of that account"
+                ),
+            )
+        if isinstance(error, errors.RevisionNotFoundError):
+            return UnknownRevision(
+                f"{what} has no revision {wanted.revision!r}",
+                fix="--revision a branch, a tag or a commit of it",
+            )
+        if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
+            return HubProblem(
+                f"{what} does not exist on {self.endpoint}, or is private",
+                fix=(
+                    "check the spelling (owner/name), or set HF_TOKEN for a private one; a local"
+                    " folder must exist"
+                ),
+            )
+        if isinstance(error, errors.EntryNotFoundError):
+            return HubProblem(f"{what} has no file {wanted.file} at {wanted.revision}")
+        where = f"{what}, {wanted.file}" if wanted.file else what
+        return HubProblem(
+            f"the Hub could not be read ({where}): {_short(error)}",
+            fix="check the network, then run the same command again: it goes on where it stopped",
+        )
 
 
 class _RangedFile(io.RawIOBase):
     """A file of the Hub as a stream: each read fetches just its range."""
 
-    def __init__(self, hub: Hub, dataset: HubDataset, file: HubFile) -> None:
+    def __init__(self, hub: Hub, dataset: HubDataset, file: DataFile) -> None:
         self._hub, self._dataset, self._file = hub, dataset, file
         self._at = 0
 
@@ -132,9 +400,8 @@ class _RangedFile(io.RawIOBase):
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
-        stop = (
-            self._file.bytes if size is None or size < 0 else min(self._file.bytes, self._at + size)
-        )
+        end = self._file.bytes
+        stop = end if size is None or size < 0 else min(end, self._at + size)
         if stop <= self._at:
             return b""
         data = self._hub.read_range(self._dataset, self._file, self._at, stop)
@@ -150,6 +417,26 @@ class _RangedFile(io.RawIOBase):
         return len(data)
 
 
-def _hub_file(entry: dict[str, Any]) -> HubFile:
+def _data_file(entry: dict[str, Any]) -> DataFile:
     digest = f"sha256:{entry['lfs']['oid']}" if entry.get("lfs") else f"git:{entry['oid']}"
-    return HubFile(str(entry["path"]), int(entry["size"]), digest)
+    return DataFile(str(entry["path"]), int(entry["size"]), digest)
+
+
+def retry_after_s(value: str) -> float | None:
+    """Seconds that a Retry-After header asks for, a number or a date; None where it is neither."""
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, date.timestamp() - time.time())
+
+
+def _short(error: Exception) -> str:
+    """The error in one line, without addresses: a signed address is a secret too."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"status {response.status_code}"
+    name, first_line = type(error).__name__, (str(error).splitlines() or [""])[0]
+    return name if "://" in first_line else f"{name} {first_line}".strip()[:160]

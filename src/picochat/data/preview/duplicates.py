@@ -17,7 +17,7 @@ import xxhash
 from picochat.core.plain_text import visible
 from picochat.core.publish import Artifact
 from picochat.core.records import read_jsonl
-from picochat.data.corpus.duplicates import near_duplicate_clusters
+from picochat.data.corpus.near_duplicates import near_duplicate_clusters
 from picochat.data.preview.record import ClusterText, DuplicateCluster, Duplicates
 from picochat.data.preview.sample import SourceSample
 from picochat.facts import CorpusFacts, DuplicatePair, facts_of

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from picochat.config import is_long_run, parameter_count, step_tokens
 from picochat.core.records import read_json, read_record
-from picochat.data.importing.report import ImportReport
+from picochat.data.importing.import_report import ImportReport
 from picochat.data.pack import LoadedSource
 from picochat.data.preview.record import (
     Duplicates,

@@ -20,8 +20,9 @@ from picochat.core.progress import byte_quantity, say
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_record
 from picochat.data.corpus.build import build_corpus
-from picochat.data.importing.report import ImportReport
+from picochat.data.importing.import_report import ImportReport
 from picochat.data.pack import LoadedPack, LoadedSource
+from picochat.data.pack_documents import parquet_totals
 from picochat.data.preview.duplicates import (
     corpus_duplicates,
     fetched_clusters,
@@ -40,13 +41,7 @@ from picochat.data.preview.record import (
     ShownDocument,
     SourcePreview,
 )
-from picochat.data.preview.sample import (
-    SAMPLE_BYTES,
-    WHOLE_BYTES,
-    SourceSample,
-    parquet_totals,
-    read_sample,
-)
+from picochat.data.preview.sample import SAMPLE_BYTES, WHOLE_BYTES, SourceSample, read_sample
 from picochat.data.preview.tally import SourceTally, tally_files, tally_samples
 from picochat.data.preview.text import (
     LANGUAGE_DOCUMENTS,

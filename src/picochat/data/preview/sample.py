@@ -20,8 +20,9 @@ from picochat.config import DataConfig
 from picochat.core.errors import BadInput
 from picochat.core.progress import Progress
 from picochat.data.documents import SourceFile, file_path
+from picochat.data.formats.file_rows import format_of, read_rows
 from picochat.data.formats.parquet_rows import parquet_metadata, read_row_group
-from picochat.data.formats.rows import Row, format_of, read_rows, text_problem
+from picochat.data.formats.row_batch import Row, text_problem
 from picochat.data.pack import LoadedSource
 
 SAMPLE_BYTES = 20_000_000
@@ -230,28 +231,3 @@ def _take(
         sample.file_numbers.append(number)
         taken += size
     return taken, count, True
-
-
-def parquet_totals(source: LoadedSource) -> tuple[int, int] | None:
-    """(rows, about how many text bytes) of a source of parquet files, as their footers state them;
-    None for other sources.
-
-    The bytes are the column's before compression, without the four that state each text's length.
-    Texts that repeat in a row group may count once, where the writer kept a dictionary.
-    """
-    if not all(format_of(file.name) == "parquet" for file in source.files):
-        return None
-    rows = column_bytes = 0
-    for file in source.files:
-        path = file_path(source.path, file.name)
-        with path.open("rb") as stream:
-            metadata = parquet_metadata(stream, str(path))
-        rows += metadata.num_rows
-        for group in range(metadata.num_row_groups):
-            chunks = (
-                metadata.row_group(group).column(number) for number in range(metadata.num_columns)
-            )
-            column_bytes += sum(
-                c.total_uncompressed_size for c in chunks if c.path_in_schema == source.text_column
-            )
-    return rows, max(0, column_bytes - 4 * rows)

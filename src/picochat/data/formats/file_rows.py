@@ -1,0 +1,257 @@
+"""Rows of one open file: parquet, JSON lines (plain, gzip, zstd), text and Markdown.
+
+A file that cannot be parsed raises BadInput with file and row. A row without usable text does not:
+the reader counts it (`text_problem`). A line longer than LONGEST_LINE_BYTES is a row without text.
+UTF-16 is refused. Knows no folders, sources or networks: a stream comes in, rows go out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Literal, Protocol
+
+import pyarrow as pa
+
+from picochat.core.errors import BadInput
+from picochat.data.formats.parquet_rows import read_all_groups, read_parquet_objects
+from picochat.data.formats.row_batch import MISSING, TOO_LONG, Row, RowBatch, Wanted, usable_id
+
+Format = Literal["parquet", "jsonl", "text"]
+
+FORMATS: tuple[tuple[str, Format], ...] = (
+    # ending        rows
+    (".parquet", "parquet"),
+    (".jsonl", "jsonl"),
+    (".jsonl.gz", "jsonl"),
+    (".jsonl.zst", "jsonl"),
+    (".txt", "text"),
+    (".md", "text"),
+)
+ENDINGS = ", ".join(ending for ending, _ in FORMATS)
+
+READ_BLOCK_BYTES = 4 << 20
+SMALL_BLOCK_BYTES = 8 << 10
+LONGEST_LINE_BYTES = 64_000_000  # of a JSON lines or text file
+# Text compresses 3 to 30 times, one line over and over some 200 times, a bomb 1,000 times and more.
+MOST_EXPANSION = 500
+# Below that, expansion is not looked at: it is seconds of work, and a shard of ours may well hold a
+# document that repeats one letter.
+EXPANSION_COUNTS_FROM_BYTES = 1_000_000_000
+UTF8_MARK = b"\xef\xbb\xbf"
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def format_of(name: str) -> Format | None:
+    """How a file of that name is read; None where its ending is not known."""
+    lower = name.lower()
+    return next((kind for ending, kind in FORMATS if lower.endswith(ending)), None)
+
+
+def read_rows(
+    stream: BinaryIO, name: str, text_column: str = "text", *, id_column: str | None = None
+) -> Iterator[Row]:
+    """All rows of one file in order, in small blocks, for a reader that may stop early.
+
+    name: picks the format, and appears in errors.
+    """
+    for batch in read_batches(
+        stream, name, text_column, id_column=id_column, block_bytes=SMALL_BLOCK_BYTES
+    ):
+        yield from batch.rows()
+
+
+def read_batches(
+    stream: BinaryIO,
+    name: str,
+    text_column: str = "text",
+    *,
+    id_column: str | None = None,
+    block_bytes: int = READ_BLOCK_BYTES,
+    wanted: Wanted | None = None,
+) -> Iterator[RowBatch]:
+    """The same rows, many at a time.
+
+    block_bytes: read at once of a file that is no parquet. wanted: one flag for each row of the
+    file; rows without it may be left out (parquet) or stand as MISSING.
+    """
+    kind = format_of(name)
+    if kind == "parquet":
+        yield from read_all_groups(stream, name, text_column, id_column, wanted)
+    elif kind == "jsonl":
+        yield from _read_json_lines(stream, name, text_column, id_column, block_bytes, wanted)
+    elif kind == "text":
+        yield _read_text(stream, name)
+    else:
+        raise BadInput(
+            f"{name}: its ending says nothing that picochat reads", fix=f"known endings: {ENDINGS}"
+        )
+
+
+def read_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
+    """All rows of a parquet or JSON lines file with all their values.
+
+    Raises BadInput for other files and for broken ones.
+    """
+    kind = format_of(name)
+    if kind == "parquet":
+        return read_parquet_objects(stream, name)
+    if kind == "jsonl":
+        return _read_json_objects(stream, name)
+    endings = ", ".join(ending for ending, known in FORMATS if known != "text")
+    raise BadInput(
+        f"{name}: its ending says nothing that holds rows", fix=f"known endings: {endings}"
+    )
+
+
+# ---- JSON lines and text -------------------------------------------------------------------------
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _read_json_lines(
+    stream: BinaryIO,
+    name: str,
+    text_column: str,
+    id_column: str | None,
+    block_bytes: int,
+    wanted: Wanted | None,
+) -> Iterator[RowBatch]:
+    """The objects of the file, the lines of a block at a time; blank lines are no rows."""
+    line_number = number = 0
+    for lines in _lines(_blocks(stream, name, block_bytes)):
+        texts: list[object] = []
+        ids: list[str | None] = []
+        for line in lines:
+            line_number += 1
+            if line is None:
+                texts.append(TOO_LONG)
+                ids.append(None)
+            elif not line or line.isspace():
+                continue
+            elif wanted is not None and not wanted[number + len(texts)]:
+                texts.append(MISSING)  # not parsed: parsing is most of the cost of a row
+                ids.append(None)
+            else:
+                value = _parse_line(line, name, line_number)
+                texts.append(value.get(text_column, MISSING))
+                ids.append(usable_id(value.get(id_column)) if id_column else None)
+        yield RowBatch(number, texts, ids if id_column else None)
+        number += len(texts)
+
+
+def _read_json_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
+    line_number = 0
+    for lines in _lines(_blocks(stream, name, READ_BLOCK_BYTES)):
+        for line in lines:
+            line_number += 1
+            if line is None:
+                yield {}  # too long: a row without any of its values
+            elif line and not line.isspace():
+                yield _parse_line(line, name, line_number)
+
+
+def _read_text(stream: BinaryIO, name: str) -> RowBatch:
+    """A text file as one document. Raises BadInput where it is no text.
+
+    That is not counted as a row without text: somebody named the file by mistake.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    for block in _blocks(stream, name, READ_BLOCK_BYTES):
+        pieces.append(block)
+        size += len(block)
+        if size > LONGEST_LINE_BYTES:
+            return RowBatch(0, [TOO_LONG], None)
+    try:
+        text = b"".join(pieces).decode("utf-8")
+    except UnicodeDecodeError as error:
+        fix = "convert it (iconv -t UTF-8), or leave the file out"
+        raise BadInput(f"{name}: not UTF-8 text (byte {error.start})", fix=fix) from None
+    if "\0" in text:
+        raise BadInput(
+            f"{name}: holds NUL characters, so it is no text file", fix="leave the file out"
+        )
+    return RowBatch(0, [text], None)
+
+
+def _blocks(stream: BinaryIO, name: str, block_bytes: int) -> Iterator[bytes]:
+    """The bytes of the file, decompressed, without a byte order mark."""
+    lower = name.lower()
+    codec = "gzip" if lower.endswith(".gz") else "zstd" if lower.endswith(".zst") else None
+    # Arrow's decompressor gives bounded pieces, reads several members or frames, and raises where
+    # the last one is cut off.
+    source: _Readable = (
+        pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec) if codec else stream
+    )
+    total = 0
+    while True:
+        try:
+            block = source.read(block_bytes)
+        except (pa.ArrowException, OSError) as error:
+            what = "the compressed data is damaged or cut off" if codec else "it cannot be read"
+            raise BadInput(
+                f"{name}, after {total:,} bytes of text: {what} ({error})",
+                fix="fetch or write it again",
+            ) from None
+        if not block:
+            return
+        if total == 0:
+            if block.startswith(UTF16_MARKS):
+                raise BadInput(
+                    f"{name}: UTF-16 text, UTF-8 is needed", fix="iconv -f UTF-16 -t UTF-8"
+                )
+            block = block.removeprefix(UTF8_MARK)
+        total += len(block)
+        if codec and total > EXPANSION_COUNTS_FROM_BYTES and total > MOST_EXPANSION * stream.tell():
+            raise BadInput(
+                f"{name}: {stream.tell():,} compressed bytes gave {total:,}, more than"
+                f" {MOST_EXPANSION} times as many",
+                fix="no text is like that; leave the file out, or decompress it yourself and look",
+            )
+        yield block
+
+
+def _lines(blocks: Iterator[bytes]) -> Iterator[list[bytes | None]]:
+    """The lines of each block, without their ends; None for a line that is too long."""
+    # `rest` is the line that a block begins and does not end. Once it is too long it is dropped,
+    # and bytes are skipped up to the next line end: no line is held beyond the limit and one block.
+    rest, too_long = b"", False
+    for block in blocks:
+        if too_long:
+            _, found, block = block.partition(b"\n")
+            if not found:
+                continue
+            too_long = False
+        lines: list[bytes | None] = list((rest + block).split(b"\n"))
+        rest = lines.pop() or b""
+        lines = [
+            line if line is not None and len(line) <= LONGEST_LINE_BYTES else None for line in lines
+        ]
+        if len(rest) > LONGEST_LINE_BYTES:
+            lines.append(None)
+            rest, too_long = b"", True
+        yield lines
+    if rest:
+        yield [rest]
+
+
+def _parse_line(line: bytes, name: str, line_number: int) -> dict[str, Any]:
+    where, fix = f"{name}, line {line_number}", "repair or remove the line"
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        what = f"{where}: not UTF-8 text (byte {error.start} of the line)"
+        raise BadInput(what, fix=fix) from None
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{where}: not valid JSON ({error.msg})", fix=fix) from None
+    # A number of thousands of digits, or brackets nested too deeply: valid JSON all the same.
+    except (ValueError, RecursionError) as error:
+        what = f"{where}: JSON that cannot be read ({str(error)[:100]})"
+        raise BadInput(what, fix=fix) from None
+    if not isinstance(value, dict):
+        what = f"{where}: a JSON object is needed, found {type(value).__name__}"
+        raise BadInput(what, fix=fix)
+    return value

@@ -1,0 +1,379 @@
+"""Which rows an import reads, in which order, and reading them.
+
+A slice is some consecutive rows of one row group (parquet) or of one file (JSON lines, text).
+`spread` goes round over all files in a seeded order and takes one slice of each in turn, row groups
+in a seeded order too, so the first rows are already a fair sample of the split. `head` takes files
+and rows as they stand. The order follows from names, row counts, seed and --max-rows alone, not
+from the number of connections, the clock, or an earlier kill. Which thread reads a slice is decided
+in read_ahead.py; repeated texts and shards are the matter of import_state.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+import pyarrow.parquet as pq
+import xxhash
+
+from picochat.data.document_shards import document_lines
+from picochat.data.formats.file_rows import format_of, read_batches
+from picochat.data.formats.parquet_rows import parquet_metadata, read_row_group
+from picochat.data.formats.row_batch import RowBatch, encoded_text
+from picochat.data.importing.dataset_source import DatasetSource
+
+Sample = Literal["spread", "head"]
+# Of a big row group. In smaller slices the cost of opening it outweighs the better spread.
+SMALLEST_SLICE_ROWS = 100
+LARGEST_SLICE_ROWS = 10_000  # in larger ones a resumed import would read more rows again
+OPEN_READERS = 16  # each may hold a page, a read block and a batch: some ten megabytes
+PREVIEW_CHARACTERS = 160
+
+
+# ---- the order -----------------------------------------------------------------------------------
+
+
+class Slice(NamedTuple):
+    """Rows start to start + rows of a row group, or of the file where `group` is None.
+
+    key: (round, place in it) for `spread`, (file, number) for `head`; ascends over an import.
+    """
+
+    key: tuple[int, int]
+    file: int
+    group: int | None
+    start: int
+    rows: int
+
+
+RowCounts = Callable[[int], "tuple[int, ...] | None"]
+FileIterator = Iterator[tuple[int | None, int, int]]
+
+
+@dataclass(frozen=True)
+class SlicePlan:
+    """The order of slices over the files `names`.
+
+    exhausted: files without row groups that have no rows left. Nobody knows their row counts, so a
+    reader adds a file when it meets the end.
+    """
+
+    names: tuple[str, ...]
+    max_rows: int
+    sample: Sample
+    seed: int
+    exhausted: set[int] = field(default_factory=set)
+
+    @property
+    def slice_rows(self) -> int:
+        """Rows of a slice, so that about one slice of each file makes the import."""
+        rows = -(-self.max_rows // len(self.names))
+        return min(LARGEST_SLICE_ROWS, max(SMALLEST_SLICE_ROWS, rows))
+
+    def file_order(self) -> list[int]:
+        """All files, in the order in which they are read."""
+        files = range(len(self.names))
+        if self.sample == "head":
+            return list(files)
+        return sorted(files, key=lambda file: _shuffle_key(self.seed, self.names[file]))
+
+    def files_surely_read(self) -> list[int]:
+        """Files that are read whatever their row counts: their footers can be fetched early."""
+        if self.sample == "head":
+            return []
+        return self.file_order()[: -(-self.max_rows // self.slice_rows)]
+
+    def slices(self, row_counts: RowCounts) -> Iterator[Slice]:
+        """All slices in order, until every file is used up.
+
+        row_counts(file): rows of each row group, None for a file without row groups.
+        """
+        return self._head(row_counts) if self.sample == "head" else self._spread(row_counts)
+
+    def _head(self, row_counts: RowCounts) -> Iterator[Slice]:
+        for file in self.file_order():
+            slices = _file_slices(row_counts(file), LARGEST_SLICE_ROWS, None)
+            for number, (group, start, rows) in enumerate(slices):
+                if file in self.exhausted:
+                    break
+                yield Slice((file, number), file, group, start, rows)
+
+    def _spread(self, row_counts: RowCounts) -> Iterator[Slice]:
+        # Row counts are asked for when the first round reaches a file, not before: of a split of
+        # thousands of files, an import of few rows fetches the footers of few.
+        iterators: dict[int, FileIterator] = {}
+        order, turn = self.file_order(), 0
+        while turn == 0 or iterators:
+            for position, file in enumerate(order):
+                if turn == 0:
+                    seeded = (self.seed, self.names[file])
+                    iterators[file] = _file_slices(row_counts(file), self.slice_rows, seeded)
+                found = None
+                if file in iterators and file not in self.exhausted:
+                    found = next(iterators[file], None)
+                if found is None:
+                    iterators.pop(file, None)
+                else:
+                    yield Slice((turn, position), file, *found)
+            turn += 1
+
+
+def _file_slices(
+    counts: tuple[int, ...] | None, slice_rows: int, seeded: tuple[int, str] | None
+) -> FileIterator:
+    """(group, start, rows) of one file; without `seeded` as they stand.
+
+    seeded (seed, name): first the beginnings of all row groups, then their second slices, and so
+    on, groups in an order that follows from it.
+    """
+    if counts is None:
+        for number in count():
+            yield None, number * slice_rows, slice_rows
+        return
+    groups = list(range(len(counts)))
+    if seeded is None:
+        for group in groups:
+            for start in range(0, counts[group], slice_rows):
+                yield group, start, min(slice_rows, counts[group] - start)
+        return
+    groups.sort(key=lambda group: _shuffle_key(*seeded, group))
+    for start in range(0, max(counts, default=0), slice_rows):
+        for group in groups:
+            if start < counts[group]:
+                yield group, start, min(slice_rows, counts[group] - start)
+
+
+def _shuffle_key(seed: int, *parts: object) -> bytes:
+    """What a shuffle sorts by: sha256 of seed and names.
+
+    Unlike a generator of numbers, it is the same in every version of Python and numpy, and the
+    place of one file does not depend on the others.
+    """
+    return hashlib.sha256("\0".join(map(str, (seed, *parts))).encode()).digest()
+
+
+# ---- filtered rows -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FilteredRows:
+    """Rows `first`, `first` + 1, ... of a file, in parallel lists, each with its line of a shard.
+
+    A row without usable text has a problem and an empty line. heads: position -> (characters,
+    beginning of the text on one line) of the rows without a line, for the report.
+    """
+
+    file: int
+    first: int
+    problems: list[str | None]
+    lines: list[bytes]
+    characters: list[int]
+    text_bytes: list[int]
+    digests: list[bytes]
+    heads: dict[int, tuple[int, str]]
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    def head(self, rows: int) -> FilteredRows:
+        """The first `rows` of them."""
+        if rows >= len(self):
+            return self
+        names = ("problems", "lines", "characters", "text_bytes", "digests")
+        return replace(self, **{name: getattr(self, name)[:rows] for name in names})
+
+    def line_bytes(self) -> int:
+        """Bytes of all lines."""
+        return sum(map(len, self.lines))
+
+
+def filter_rows(batch: RowBatch, file: int, name: str, min_chars: int) -> FilteredRows:
+    """The batch's rows as documents `<name>#<row>`, or the reason why a row is no document."""
+    problems: list[str | None] = []
+    texts: list[bytes] = []
+    characters: list[int] = []
+    heads: dict[int, tuple[int, str]] = {}
+    for position, text in enumerate(batch.texts):
+        problem, data = encoded_text(text)
+        if problem is not None:
+            heads[position] = (len(text), shown(text)) if isinstance(text, str) else (0, "")
+            characters.append(0)
+        else:
+            assert isinstance(text, str)
+            characters.append(len(text))
+            # A short text keeps its line: the report shows it. Only usable texts are too short.
+            problem = "below_min_chars" if len(text) < min_chars else None
+        problems.append(problem)
+        texts.append(data)
+    return FilteredRows(
+        file=file,
+        first=batch.first,
+        problems=problems,
+        lines=document_lines(texts, f"{name}#", batch.first),
+        characters=characters,
+        text_bytes=[len(data) for data in texts],
+        digests=[xxhash.xxh3_128_digest(data) for data in texts],
+        heads=heads,
+    )
+
+
+def shown(text: str) -> str:
+    """The beginning of a text on one line, printable whatever it holds."""
+    head = " ".join(text[: 2 * PREVIEW_CHARACTERS].split())[:PREVIEW_CHARACTERS]
+    return head.encode("utf-8", errors="replace").decode()
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+@dataclass
+class _OpenGroup:
+    """A row group or file that is read in the middle, and the rest of its last batch."""
+
+    stream: BinaryIO
+    batches: Iterator[RowBatch]
+    position: int = 0
+    rest: RowBatch | None = None
+
+    def take(self, rows: int) -> Iterator[RowBatch]:
+        """The next `rows` rows, or as many as there are."""
+        while rows > 0:
+            batch = self.rest or next(self.batches, None)
+            self.rest = None
+            if batch is None:
+                return
+            if len(batch.texts) > rows:
+                self.rest, batch = batch.part(rows, len(batch.texts)), batch.part(0, rows)
+            rows -= len(batch.texts)
+            self.position += len(batch.texts)
+            yield batch
+
+
+@dataclass
+class SliceReader:
+    """Reads slices of a source as filtered rows.
+
+    Threads may read different slices at the same time; two slices of one row group must be read one
+    after the other. footers: folder for the footers of parquet files, which are read once and used
+    for every slice, by a resumed import too.
+    """
+
+    source: DatasetSource
+    text_column: str
+    min_chars: int
+    footers: Path
+    _counts: dict[int, tuple[int, ...] | None] = field(default_factory=dict)
+    _coming: dict[int, Future[tuple[int, ...] | None]] = field(default_factory=dict)
+    _open: dict[tuple[int, int | None], _OpenGroup] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def row_counts(self, file: int) -> tuple[int, ...] | None:
+        """Rows of each row group; None where the format has none."""
+        if file not in self._counts:
+            coming = self._coming.pop(file, None)
+            self._counts[file] = coming.result() if coming else self._read_counts(file)
+        return self._counts[file]
+
+    def fetch_early(self, files: list[int], pool: ThreadPoolExecutor) -> None:
+        """Begin to read the row counts of files that will be asked for."""
+        for file in files:
+            self._coming[file] = pool.submit(self._read_counts, file)
+
+    def read(self, slice: Slice, skip: int) -> Generator[FilteredRows, None, bool]:
+        """The slice's rows after its first `skip`, some hundred kilobytes at a time.
+
+        Returns whether the file, where it has no row groups, has no row after these.
+        """
+        group = self._at_start_of(slice)
+        taken = 0
+        name = self.source.files[slice.file].name
+        try:
+            for batch in group.take(slice.rows):
+                passed = min(len(batch.texts), max(0, skip - taken))
+                taken += len(batch.texts)
+                if passed < len(batch.texts):
+                    rest = batch.part(passed, len(batch.texts))
+                    yield filter_rows(rest, slice.file, name, self.min_chars)
+        except BaseException:
+            group.stream.close()
+            raise
+        exhausted = slice.group is None and taken < slice.rows
+        if self._has_more(slice, exhausted):
+            self._keep(slice, group)
+        else:
+            group.stream.close()
+        return exhausted
+
+    def close(self) -> None:
+        for group in self._open.values():
+            group.stream.close()
+        self._open.clear()
+
+    def _at_start_of(self, slice: Slice) -> _OpenGroup:
+        """The group at the slice's first row: kept from the slice before, or opened and moved."""
+        with self._lock:
+            group = self._open.pop((slice.file, slice.group), None)
+        if group is not None and group.position == slice.start:
+            return group
+        if group is not None:
+            group.stream.close()
+        group = self._begin(slice)
+        # Rows of a row group cannot be reached otherwise than from its start.
+        for _ in group.take(slice.start):
+            pass
+        return group
+
+    def _begin(self, slice: Slice) -> _OpenGroup:
+        name = self.source.files[slice.file].name
+        counts = self.row_counts(slice.file)
+        stream = self.source.open_file(slice.file)
+        if slice.group is None or counts is None:
+            return _OpenGroup(stream, read_batches(stream, name, self.text_column))
+        batches = read_row_group(
+            stream,
+            name,
+            self.text_column,
+            slice.group,
+            pq.read_metadata(str(self._footer_path(slice.file))),
+            first_row=sum(counts[: slice.group]),
+            whole=slice.rows == counts[slice.group],
+        )
+        return _OpenGroup(stream, batches)
+
+    def _read_counts(self, file: int) -> tuple[int, ...] | None:
+        name = self.source.files[file].name
+        if format_of(name) != "parquet":
+            return None
+        path = self._footer_path(file)
+        if not path.exists():
+            with self.source.open_file(file) as stream:
+                metadata = parquet_metadata(stream, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # By rename: a footer that a kill cut off must not be taken for a whole one.
+            temporary = path.with_suffix(".part")
+            metadata.write_metadata_file(str(temporary))
+            temporary.rename(path)
+        metadata = pq.read_metadata(str(path))
+        return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+
+    def _has_more(self, slice: Slice, exhausted: bool) -> bool:
+        counts = self.row_counts(slice.file)
+        if slice.group is None or counts is None:
+            return not exhausted
+        return slice.start + slice.rows < counts[slice.group]
+
+    def _keep(self, slice: Slice, group: _OpenGroup) -> None:
+        with self._lock:
+            self._open[(slice.file, slice.group)] = group
+            if len(self._open) > OPEN_READERS:
+                oldest = next(iter(self._open))
+                self._open.pop(oldest).stream.close()
+
+    def _footer_path(self, file: int) -> Path:
+        return self.footers / f"{file:06d}.parquet"

@@ -1,0 +1,268 @@
+"""The stage `practice`: skill exercises as plain text, for the base stage to train on.
+
+Everything is drawn from the SFT side: no held-out pair, word, fact, topic or phrasing is practised,
+and no eval wording is used. What a held-out word is made of may stand in other words ("gardens"),
+which is how spelling carries over. The same corpus, fraction and seed give the same bytes, whatever
+the number of processes. Does not know the tokenizer: the token shards state how many tokens the
+exercises came to.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+
+from picochat.config import HostConfig, PracticeConfig, RunConfig
+from picochat.core.machine import usable_cores
+from picochat.core.progress import Progress
+from picochat.core.publish import Artifact, Draft
+from picochat.core.records import read_record, write_atomic, write_json
+from picochat.core.workers import in_order
+from picochat.data.corpus.reader import sample_train
+from picochat.data.document_shards import (
+    MANIFEST_NAME,
+    DocumentShard,
+    DocumentsManifest,
+    ShardWriter,
+    documents_manifest,
+)
+from picochat.facts import CorpusFacts, PracticeFacts, facts_of
+from picochat.skills import arithmetic, spelling
+from picochat.skills.skill import seeded
+from picochat.skills.skill_table import SKILLS
+
+# Why there are exercises at all: a few hundred SFT rows do not teach a small model to copy digits
+# and to take words apart; exercises among the text do, so that SFT has only to teach how to answer
+# (docs/decisions/0026).
+PROSE_BYTES_PER_TOKEN = 3.5
+EXERCISE_BYTES_PER_TOKEN = 1.6  # digits and spelled letters are tokens of their own
+DOCUMENT_CHARS = 1_200
+FILE_BYTES = 8_000_000
+PARALLEL_BYTES = 2_000_000  # below that, starting processes costs more than it saves
+WORD_SAMPLE_BYTES = 20_000_000
+WORD = re.compile(r"(?<![A-Za-z])[a-z]{3,10}(?![A-Za-z])")
+MOST_WORDS = 12_000
+MADE_UP_WORDS = 2_000
+NUMBERED_SHARE = 0.2  # of the spelled words, as letters are counted
+
+
+@dataclass(frozen=True)
+class Material:
+    """What exercises are made of: words of the SFT side, and whole questions with their replies."""
+
+    words: tuple[str, ...]
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of document.
+
+    weight: its part of the documents. write: makes one exercise with the line ends behind it.
+    """
+
+    name: str
+    weight: float
+    write: Callable[[random.Random, Material], str]
+
+
+def _sum(rng: random.Random, material: Material) -> str:
+    prompt, reply = arithmetic.practise(rng)
+    return f"{prompt}\n{reply}\n\n"
+
+
+def _sum_line(rng: random.Random, material: Material) -> str:
+    return arithmetic.drill(rng) + "\n"
+
+
+def _table_line(rng: random.Random, material: Material) -> str:
+    return ", ".join(arithmetic.table_fact(rng) for _ in range(8)) + ".\n"
+
+
+def _spelling(rng: random.Random, material: Material) -> str:
+    prompt, reply = spelling.practise(rng, rng.choice(material.words))
+    return f"{prompt}\n{reply}\n\n"
+
+
+def _spelling_line(rng: random.Random, material: Material) -> str:
+    words = [rng.choice(material.words) for _ in range(8)]
+    return ", ".join(spelling.drill(word, rng.random() < NUMBERED_SHARE) for word in words) + ".\n"
+
+
+def _question(rng: random.Random, material: Material) -> str:
+    return rng.choice(material.questions)
+
+
+KINDS: tuple[Kind, ...] = (
+    # documents of, weight, one exercise. Lines of sums and words without any wording take few
+    # tokens each, and the number of exercises is what teaches.
+    Kind("sums", 0.12, _sum),
+    Kind("sum_lines", 0.12, _sum_line),
+    Kind("tables", 0.06, _table_line),
+    Kind("spelling", 0.22, _spelling),
+    Kind("spelled_words", 0.38, _spelling_line),
+    Kind("told", 0.10, _question),
+)
+
+
+# ---- the stage -----------------------------------------------------------------------------------
+
+
+def write_exercises(
+    corpus: Artifact, practice: PracticeConfig, host: HostConfig, seed: int, draft: Draft
+) -> None:
+    """Write document shards of exercises, documents.json, words.txt and sample.txt.
+
+    Without shards, and with empty files, where the fraction is 0.
+    """
+    counts = facts_of(corpus, CorpusFacts)
+    wanted = exercise_bytes(counts.train_text_bytes, practice.share)
+    words = practised_words(corpus, counts.train_text_bytes, seed) if wanted else ()
+    shards = write_documents(draft.folder, wanted, words, seed, host.workers or usable_cores())
+    write_json(draft.path(MANIFEST_NAME), documents_manifest(shards, None))
+    write_atomic(draft.path("words.txt"), "".join(f"{word}\n" for word in words).encode())
+    write_atomic(draft.path("sample.txt"), sample_page(words, seed).encode() if wanted else b"")
+    draft.facts = _facts(draft.folder, practice).model_dump(mode="json")
+
+
+def facts_from(files: Path, inputs: Mapping[str, Artifact], config: RunConfig) -> PracticeFacts:
+    """The facts of a `practice` artifact from documents.json, words.txt and the settings."""
+    return _facts(files, config.practice)
+
+
+def _facts(files: Path, practice: PracticeConfig) -> PracticeFacts:
+    # Shards stay out of most bundles, so facts follow from documents.json, which counts them.
+    listed = read_record(DocumentsManifest, files / MANIFEST_NAME, "practice")
+    return PracticeFacts(
+        share_asked=practice.share,
+        documents=listed.documents,
+        text_bytes=listed.text_bytes,
+        words=len((files / "words.txt").read_text("utf-8").split()),
+    )
+
+
+def exercise_bytes(train_text_bytes: int, share: float) -> int:
+    """Bytes of exercises that make about `share` of the training tokens.
+
+    By the usual bytes per token of prose and of exercises.
+    """
+    prose_tokens = train_text_bytes / PROSE_BYTES_PER_TOKEN
+    return round(prose_tokens * share / (1 - share) * EXERCISE_BYTES_PER_TOKEN)
+
+
+def practised_words(corpus: Artifact, train_text_bytes: int, seed: int) -> tuple[str, ...]:
+    """Common words of the training documents, and made-up ones; none is held out."""
+    share = min(1.0, WORD_SAMPLE_BYTES / max(1, train_text_bytes))
+    return words_of_texts(document.text for document in sample_train(corpus, share, seed))
+
+
+def words_of_texts(texts: Iterable[str]) -> tuple[str, ...]:
+    """Words of 3 to 10 letters, the most frequent first, then made-up words; none is held out."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(WORD.findall(text))
+    ranked = (
+        word
+        for word in sorted(counts, key=lambda word: (-counts[word], word))
+        if spelling.is_practised(word)
+    )
+    real = tuple(islice(ranked, MOST_WORDS))
+    return real + tuple(islice(_made_up(set(counts)), MADE_UP_WORDS))
+
+
+def _made_up(known: set[str]) -> Iterator[str]:
+    rng = seeded("practised made-up words")
+    while True:
+        word = spelling.made_up_word(rng)
+        if word not in known and spelling.is_practised(word):
+            known.add(word)
+            yield word
+
+
+# ---- documents -----------------------------------------------------------------------------------
+
+
+def write_documents(
+    folder: Path, wanted_bytes: int, words: tuple[str, ...], seed: int, workers: int
+) -> list[DocumentShard]:
+    """Files of FILE_BYTES each, by several processes.
+
+    A file follows from its number alone, so it does not matter which process writes it, or when.
+    """
+    sizes = [FILE_BYTES] * (wanted_bytes // FILE_BYTES)
+    sizes += [rest] if (rest := wanted_bytes % FILE_BYTES) else []
+    processes = workers if wanted_bytes >= PARALLEL_BYTES else 1
+    shards: list[DocumentShard] = []
+    with Progress("practice", wanted_bytes, "bytes") as progress:
+        written = in_order(
+            partial(open_writer, folder, words, seed), list(enumerate(sizes)), processes
+        )
+        for size, shard in zip(sizes, written, strict=True):
+            shards.append(shard)
+            progress.advance(size)  # the last document of a file goes beyond it
+    return shards
+
+
+def open_writer(
+    folder: Path, words: tuple[str, ...], seed: int
+) -> Callable[[tuple[int, int]], DocumentShard]:
+    """A function that writes the file of (number, bytes), for one of several processes."""
+    return partial(_write_file, folder, Material(words, whole_questions(seed)), seed)
+
+
+def _write_file(
+    folder: Path, material: Material, seed: int, task: tuple[int, int]
+) -> DocumentShard:
+    number, size = task
+    rng = seeded("practice", seed, number)
+    # A shard of `size` documents never fills: a document has more than one byte.
+    with ShardWriter(folder, size, first_shard=number) as writer:
+        written = count = 0
+        while written < size:
+            text = write_document(rng, material)
+            writer.add(f"practice-{number:06d}-{count:06d}", text)
+            written, count = written + len(text.encode()), count + 1
+        shard = writer.complete()
+        assert shard is not None, "at least one document was written"
+        return shard.result()
+
+
+def write_document(rng: random.Random, material: Material) -> str:
+    """One document: exercises of one kind, until they are DOCUMENT_CHARS."""
+    return _document(rng.choices(KINDS, [kind.weight for kind in KINDS])[0], rng, material)
+
+
+def _document(kind: Kind, rng: random.Random, material: Material) -> str:
+    exercises: list[str] = []
+    length = 0
+    while length < DOCUMENT_CHARS:
+        exercises.append(kind.write(rng, material))
+        length += len(exercises[-1])
+    return "".join(exercises).rstrip()
+
+
+@lru_cache
+def whole_questions(seed: int) -> tuple[str, ...]:
+    """Questions of the skills that state `exercise_questions`, with replies, as SFT asks them."""
+    # The style is of no account: skills whose replies have a working write exercises of their own.
+    questions = [
+        question
+        for skill in SKILLS
+        if skill.exercise_questions
+        for question in skill.make(skill.exercise_questions, "sft", seed, "direct")
+    ]
+    return tuple(f"{question.prompt}\n{question.reply}\n\n" for question in questions)
+
+
+def sample_page(words: tuple[str, ...], seed: int) -> str:
+    """One document of each kind, for reading."""
+    material = Material(words, whole_questions(seed))
+    return "\n".join(
+        f"== {kind.name}\n\n{_document(kind, seeded('sample', seed), material)}\n" for kind in KINDS
+    )
