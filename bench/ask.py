@@ -32,7 +32,7 @@ from picochat.evals.replies import Said, ask_all, row_prompt
 from picochat.evals.report import questions, read_asked
 from picochat.evals.retrace import Speaker, gap_along
 from picochat.evals.scores import judge
-from picochat.model.compute import DTYPES, apply_settings
+from picochat.model.runtime import DTYPES, apply_settings
 from picochat.model.weights import load_model
 from picochat.release.ask import BATCH_ROWS, LIMIT_NATS, draw
 from picochat.rundir import RunDir

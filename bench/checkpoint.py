@@ -31,8 +31,8 @@ import torch
 from harness.figures import figure, say, table
 
 from picochat.config import ModelConfig, RuntimeConfig, TrainConfig
-from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, initialise
+from picochat.model.runtime import open_runtime
 from picochat.scales import find_scale
 from picochat.train.checkpoint import StateRecord, StateWriter, saved_steps
 from picochat.train.engine import Engine
@@ -48,7 +48,7 @@ class Steps:
     def __init__(
         self, model: ModelConfig, vocab_size: int, base: TrainConfig, runtime: RuntimeConfig
     ) -> None:
-        self.compute = open_compute(runtime, model)
+        self.compute = open_runtime(runtime, model)
         self.model = GPT(model, vocab_size)
         initialise(self.model, 0)
         self.model.to(self.compute.device)

@@ -34,8 +34,8 @@ from harness.graphs import inspect
 
 from picochat.config import RuntimeConfig
 from picochat.model.centred import centre_
-from picochat.model.compute import DTYPES, open_compute
 from picochat.model.gpt import GPT, initialise
+from picochat.model.runtime import DTYPES, open_runtime
 from picochat.scales import find_scale
 
 KERNEL = re.compile(
@@ -106,7 +106,7 @@ def generated(
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = (
             cache  # so that code is generated, and not taken from an earlier run
         )
-        compute = open_compute(
+        compute = open_runtime(
             RuntimeConfig.model_validate(
                 {
                     "device": flags.device,

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 
 from picochat.config import HostConfig, resolve
 from picochat.model.centred import centre_
-from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, IGNORED_TARGET, initialise
+from picochat.model.runtime import open_runtime
 from picochat.pipeline import parse_settings
 from picochat.scales import find_scale
 from picochat.tokens.batches import rows_of_step
@@ -77,7 +77,7 @@ def main() -> None:
         (Path(folder) / "tokenizer.json").write_bytes(train(trained, config.tokenizer.vocab_size))
         tokenizer = Tokenizer.load(Path(folder) / "tokenizer.json")
         tokens, held_tokens = stream(trained, tokenizer), stream(held, tokenizer)
-        compute = open_compute(config.runtime, config.model)
+        compute = open_runtime(config.runtime, config.model)
         model = GPT(config.model, tokenizer.vocab_size)
         initialise(model, config.seed)
         if config.model.centred:

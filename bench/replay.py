@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.train.builders import begin_run, small_config, train_base
 
 from picochat.config import ModelConfig
-from picochat.model.compute import open_compute
+from picochat.model.runtime import open_runtime
 from picochat.release.replay import Parts, find_parts, trained_again, way_apart
 
 MODEL = ModelConfig(
@@ -89,7 +89,7 @@ def drift(parts: Parts, changes: dict[str, object]) -> tuple[float, float, float
     runtime = parts.config.runtime.model_copy(update=changes)
     there = replace(parts, config=parts.config.model_copy(update={"runtime": runtime}))
     differences, weights = list[float](), dict[str, torch.Tensor]()
-    for step, loss, model in trained_again(there, open_compute(runtime, MODEL)):
+    for step, loss, model in trained_again(there, open_runtime(runtime, MODEL)):
         differences.append(abs(loss - parts.losses[step]))
         weights = model.state_dict()
     assert parts.published is not None, "the run folder has its weights"

@@ -90,8 +90,8 @@ def first_step(flags: argparse.Namespace) -> None:
     import torch
 
     from picochat.config import RuntimeConfig
-    from picochat.model.compute import open_compute
     from picochat.model.gpt import GPT, initialise
+    from picochat.model.runtime import open_runtime
     from picochat.scales import find_scale
     from picochat.train.engine import Engine
     from picochat.train.feed import Fed
@@ -104,7 +104,7 @@ def first_step(flags: argparse.Namespace) -> None:
         "compile": not flags.quick,
         "threads": flags.threads,
     }
-    compute = open_compute(RuntimeConfig.model_validate(runtime), config.model)
+    compute = open_runtime(RuntimeConfig.model_validate(runtime), config.model)
     done("attention_s")
     model = GPT(config.model, config.tokenizer.vocab_size)
     initialise(model, 0)

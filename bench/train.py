@@ -43,8 +43,8 @@ from picochat.config import (
 )
 from picochat.core.journal import read_journal
 from picochat.model.centred import centre_
-from picochat.model.compute import Compute, open_compute, peak_flops
 from picochat.model.gpt import GPT, initialise
+from picochat.model.runtime import Runtime, open_runtime, peak_flops
 from picochat.sanity.capacity import Stopwatch
 from picochat.sanity.syncs import host_syncs
 from picochat.scales import find_scale
@@ -74,7 +74,7 @@ def main() -> None:
             "threads": flags.threads,
         }
     )
-    compute = open_compute(runtime, config.model)
+    compute = open_runtime(runtime, config.model)
     for tried in compute.choice.tried if compute.choice else []:
         say(f"attention: {tried.line()}")
     steps, block = (
@@ -156,7 +156,7 @@ def contenders_of(
     stream: TokenStream,
     vocab_size: int,
     base: TrainConfig,
-    compute: Compute,
+    compute: Runtime,
 ) -> list[Contender]:
     """The plain step first, where it runs: ratios are to the first."""
     found = (
@@ -175,7 +175,7 @@ def contenders_of(
 
 
 def run_in_turns(
-    contenders: list[Contender], steps: int, block: int, compute: Compute
+    contenders: list[Contender], steps: int, block: int, compute: Runtime
 ) -> dict[str, tuple[list[float], float, int | None, list[str]]]:
     """For each: seconds of its timed steps, mean loss of its last block, peak memory of its blocks,
     what its step waited for.
@@ -207,11 +207,11 @@ def run_in_turns(
     return {name: (seconds[name], losses[name], peaks[name], waits[name]) for name in seconds}
 
 
-def waiting(one: Contender, number: int, compute: Compute) -> list[str]:
+def waiting(one: Contender, number: int, compute: Runtime) -> list[str]:
     """What one more step makes the host wait for; on a CPU a compiled step shows nothing, so the
     row says eager's.
     """
-    if compute.device.type == "cpu" and (compute.compiled or compute.crew.size > 1):
+    if compute.device.type == "cpu" and (compute.compiled or compute.pool.size > 1):
         return ["not looked at: on a CPU neither compiled graphs nor threads show their calls"]
     one.step(number)
     return host_syncs(lambda: one.step(number + 1), compute.device)
@@ -223,7 +223,7 @@ def report(
     config: RunConfig,
     vocab_size: int,
     base: TrainConfig,
-    compute: Compute,
+    compute: Runtime,
     flags: argparse.Namespace,
 ) -> None:
     tokens = base.sequences_per_step * config.model.context
@@ -283,7 +283,7 @@ def whole_loop(
     stream: TokenStream,
     vocab_size: int,
     base: TrainConfig,
-    compute: Compute,
+    compute: Runtime,
     work: Path,
 ) -> None:
     """The real loop over as many steps, by its own journal: journals, reports and the wall clock

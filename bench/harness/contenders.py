@@ -88,8 +88,8 @@ def picochat(task: Task, speaker: Speaker, *, optimizer: str, compiled: bool) ->
     """The public loop of picochat.train. All that touches it is here."""
     from picochat.config import HostConfig
     from picochat.model.centred import centre_
-    from picochat.model.compute import open_compute
     from picochat.model.gpt import GPT, initialise
+    from picochat.model.runtime import open_runtime
     from picochat.scales import find_scale
     from picochat.train.feed import Batch, HostFeed
     from picochat.train.held_out import HeldOut
@@ -102,7 +102,7 @@ def picochat(task: Task, speaker: Speaker, *, optimizer: str, compiled: bool) ->
         "threads": task.threads,
         "compile": compiled,
     }
-    compute = open_compute(config.runtime.model_copy(update=settings), config.model)
+    compute = open_runtime(config.runtime.model_copy(update=settings), config.model)
     changes: dict[str, Any] = {
         "steps": task.steps,
         "sequences_per_step": task.sequences,

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from picochat.config import ModelConfig, TrainConfig
 from picochat.model.centred import centre_
-from picochat.model.compute import Compute
 from picochat.model.gpt import GPT, Block, Positions, initialise
+from picochat.model.runtime import Runtime
 from picochat.tokens.batches import rows_of_step
 from picochat.tokens.shards import TokenStream
 from picochat.train.engine import Engine
@@ -65,7 +65,7 @@ def picochat_step(
     config: ModelConfig,
     vocab_size: int,
     train: TrainConfig,
-    compute: Compute,
+    compute: Runtime,
     levers: dict[str, str],
 ) -> Contender:
     """picochat's engine and feed as its loop calls them, with some levers changed."""
@@ -93,7 +93,7 @@ def picochat_step(
     )
 
 
-def _feed(stream: TokenStream, context: int, rows: int, compute: Compute, kind: str | None) -> Feed:
+def _feed(stream: TokenStream, context: int, rows: int, compute: Runtime, kind: str | None) -> Feed:
     if kind == "host":
         return host_feed(stream, context, rows, compute.device)
     if kind == "device":
@@ -197,7 +197,7 @@ def plain_step(
     config: ModelConfig,
     vocab_size: int,
     train: TrainConfig,
-    compute: Compute,
+    compute: Runtime,
     rows: int | None,
 ) -> Contender:
     """The plain script's step: `rows` sequences at a time (None: all), torch.compile as it comes,

@@ -242,7 +242,7 @@ def check_processes(scale: Scale, config: RunConfig, processes: int) -> None:
 
 def check_device(config: RunConfig) -> None:
     """Refuse a device that is not here before any data is read."""
-    from picochat.model.compute import find_device
+    from picochat.model.runtime import find_device
     from picochat.train.ranks import current_ranks, require_devices
 
     find_device(config.runtime)

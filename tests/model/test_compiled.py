@@ -11,9 +11,9 @@ from torch import Tensor
 
 from picochat.config import ModelConfig, RuntimeConfig, TrainConfig
 from picochat.model.centred import centre_, largest_centre_error
-from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, Block, initialise
 from picochat.model.optim import Optimizer
+from picochat.model.runtime import open_runtime
 from picochat.sanity.syncs import host_syncs
 from picochat.train.engine import Engine
 from picochat.train.feed import Fed
@@ -134,7 +134,7 @@ def test_nothing_is_compiled_again_between_base_and_sft(light_compiler: None) ->
     """
     from torch._dynamo.utils import counters
 
-    compute = dataclasses.replace(open_compute(RuntimeConfig(threads=1), CONFIG), compiled=True)
+    compute = dataclasses.replace(open_runtime(RuntimeConfig(threads=1), CONFIG), compiled=True)
     base = TrainConfig(steps=4, sequences_per_step=4)
     sft = TrainConfig(steps=2, sequences_per_step=4, muon_lr=0.005, adamw_lr=0.001)
     fed = Fed(*rows(), targets=64)
@@ -152,7 +152,7 @@ def test_a_step_waits_for_nothing() -> None:
     engine = Engine(
         make_model(),
         TrainConfig(steps=4),
-        open_compute(RuntimeConfig(threads=1), CONFIG),
+        open_runtime(RuntimeConfig(threads=1), CONFIG),
         fixed_shape=True,
     )
     fed = Fed(*rows(), targets=64)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from picochat.config import RuntimeConfig
 from picochat.core.records import read_json
-from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT, Cache, initialise
 from picochat.model.optim import Optimizer
+from picochat.model.runtime import Runtime, open_runtime
 from picochat.sanity import numerics
 from picochat.sanity.checks import SANITY, SanityTest, run_sanity
 from picochat.sanity.context import SMALL, VOCAB, Context, Parts, SanityResult, small_model
@@ -27,7 +27,7 @@ def make_context(
     *, include_compile: bool = False, scale: Scale | None = None, parts: Parts | None = None
 ) -> Context:
     runtime = RuntimeConfig(threads=1)
-    compute = open_compute(runtime, SMALL)
+    compute = open_runtime(runtime, SMALL)
     return Context(
         compute, runtime, include_compile, scale, 1, 0.0, gpu_hour_usd=3.0, parts=parts or Parts()
     )
@@ -147,7 +147,7 @@ def test_every_test_has_a_fault_that_fails_it() -> None:
 def test_attention_that_was_not_checked_or_is_wrong_fails() -> None:
     context = make_context()
     for error in (0.5, None, float("nan")):
-        wrong_compute = Compute(context.compute.device, context.compute.dtype, "math", error, False)
+        wrong_compute = Runtime(context.compute.device, context.compute.dtype, "math", error, False)
         assert (
             result_of("attention_backend", replace(context, compute=wrong_compute)).status == "fail"
         )

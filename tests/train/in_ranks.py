@@ -25,7 +25,7 @@ from picochat.train.feed import Batch, HostFeed
 from picochat.train.held_out import HeldOut, summed_loss
 from picochat.train.layout import whole
 from picochat.train.loop import Job, Trainer
-from picochat.train.ranks import current_ranks, join_ranks, open_shared_compute
+from picochat.train.ranks import current_ranks, join_ranks, open_group_runtime
 
 CONFIG = ModelConfig(
     context=16, layers=3, width=32, heads=4, kv_heads=2, head_width=8, mlp_width=48
@@ -99,7 +99,7 @@ def run(folder: Path, job: Small) -> None:
     if job.goes_on and ranks.leads:
         shutil.copytree(folder / job.goes_on, workspace)
     ranks.wait_for_all()
-    compute = open_shared_compute(runtime, CONFIG, ranks)
+    compute = open_group_runtime(runtime, CONFIG, ranks)
     model = GPT(CONFIG, VOCAB)
     initialise(model, 0)
     centre_(model)

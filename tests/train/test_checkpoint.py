@@ -18,8 +18,8 @@ from picochat.core.errors import BadInput, HostProblem, Interrupted
 from picochat.core.journal import read_journal
 from picochat.core.publish import open_artifact
 from picochat.core.records import read_json, write_json
-from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT
+from picochat.model.runtime import open_runtime
 from picochat.train.checkpoint import (
     STATE_FILES,
     SavedState,
@@ -70,7 +70,7 @@ def train(
     config = TrainConfig.model_validate(
         {"steps": 12, "sequences_per_step": 8, "eval_every": 4, "muon_lr": 0.01, **settings}
     )
-    compute, model = open_compute(RuntimeConfig(threads=1), CONFIG), make_model()
+    compute, model = open_runtime(RuntimeConfig(threads=1), CONFIG), make_model()
     job = Job("base", config, HostFeed(batches, compute.device, fixed_shape=True), judge)
     host = HostConfig(checkpoint_minutes=EVERY_STEP if every_step else 1e6)
     return model, Trainer(model, job, compute, host, workspace, quiet=True).train()

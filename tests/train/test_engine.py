@@ -16,8 +16,8 @@ from torch import Tensor
 from picochat.config import ModelConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import HostProblem
 from picochat.model.centred import centre_
-from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, IGNORED_TARGET, initialise
+from picochat.model.runtime import open_runtime
 from picochat.tokens.batches import rows_of_step
 from picochat.tokens.shards import TokenStream
 from picochat.train.engine import Engine
@@ -121,7 +121,7 @@ def make_engine(rows: int | None = None, *, threads: int = 1, **settings: object
     centre_(model)
     config = TrainConfig.model_validate({"steps": 10, "micro_batch": rows, **settings})
     return Engine(
-        model, config, open_compute(RuntimeConfig(threads=threads), CONFIG), fixed_shape=True
+        model, config, open_runtime(RuntimeConfig(threads=threads), CONFIG), fixed_shape=True
     )
 
 

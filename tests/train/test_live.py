@@ -13,7 +13,7 @@ from picochat.core.errors import Interrupted
 from picochat.core.journal import read_journal
 from picochat.core.progress import PLAIN_LINE_EVERY_S, Progress
 from picochat.core.records import parse_record
-from picochat.model.compute import open_compute
+from picochat.model.runtime import open_runtime
 from picochat.rundir import MetricsRow
 from picochat.train.feed import Batch, HostFeed
 from picochat.train.live import Reports
@@ -43,7 +43,7 @@ def train(workspace: Path, *, batches: Any = batch_of, **settings: object) -> Ou
     config = TrainConfig.model_validate(
         {"steps": 12, "sequences_per_step": 8, "eval_every": 4, "warmup_steps": 3, **settings}
     )
-    compute = open_compute(RuntimeConfig(threads=1), CONFIG)
+    compute = open_runtime(RuntimeConfig(threads=1), CONFIG)
     job = Job(
         "base",
         config,
@@ -60,7 +60,7 @@ def rows_of(workspace: Path, event: str) -> list[dict[str, Any]]:
 
 def make_reports(workspace: Path, steps: int = 40, usd_per_hour: float | None = PRICE) -> Reports:
     config = TrainConfig(steps=steps, sequences_per_step=8, muon_lr=0.02, adamw_lr=0.004)
-    compute = open_compute(RuntimeConfig(threads=1), CONFIG)
+    compute = open_runtime(RuntimeConfig(threads=1), CONFIG)
     return Reports(
         workspace,
         make_model(),

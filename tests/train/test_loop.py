@@ -15,8 +15,8 @@ from picochat.config import HostConfig, ModelConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import HonestNo, Interrupted
 from picochat.core.journal import read_journal
 from picochat.model.centred import centre_
-from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT, initialise
+from picochat.model.runtime import Runtime, open_runtime
 from picochat.train.checkpoint import saved_steps
 from picochat.train.feed import Batch, HostFeed
 from picochat.train.held_out import HeldOut
@@ -53,7 +53,7 @@ def train(
     config = TrainConfig.model_validate(
         {"steps": 12, "sequences_per_step": 8, "eval_every": 4, "muon_lr": 0.01, **settings}
     )
-    compute: Compute = open_compute(RuntimeConfig(threads=1), CONFIG)
+    compute: Runtime = open_runtime(RuntimeConfig(threads=1), CONFIG)
     model = make_model()
     feed = HostFeed(batches, compute.device, fixed_shape=True)
     outcome = Trainer(
@@ -122,7 +122,7 @@ def test_state_is_saved_before_each_evaluation(tmp_path: Path) -> None:
         raise RuntimeError("evaluation crashed")
 
     config = TrainConfig(steps=8, sequences_per_step=8, eval_every=4)
-    compute = open_compute(RuntimeConfig(), CONFIG)
+    compute = open_runtime(RuntimeConfig(), CONFIG)
     job = Job("base", config, HostFeed(batch_of, compute.device, fixed_shape=True), failing)
     trainer = Trainer(make_model(), job, compute, HostConfig(), tmp_path)
     with pytest.raises(RuntimeError, match="evaluation crashed"):

@@ -46,8 +46,8 @@ from picochat.tokens.shards import TokenShards, open_shards
 from picochat.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from picochat.model.compute import Compute
     from picochat.model.gpt import GPT
+    from picochat.model.runtime import Runtime
 
 MEMORIZED_TOKENS = 50
 PREFIX_TOKENS = 50
@@ -67,11 +67,11 @@ def score_run(
     draft: Draft,
 ) -> None:
     """Ask, measure, write everything down, and state the scores that follow."""
-    from picochat.model.compute import open_compute
+    from picochat.model.runtime import open_runtime
     from picochat.model.weights import check_tokenizer, load_model, read_info
 
     vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
-    compute = open_compute(runtime, read_info(sft.place).model)
+    compute = open_runtime(runtime, read_info(sft.place).model)
     base_model, _ = load_model(base.place, compute.device)
     chat_model, info = load_model(sft.place, compute.device)
     check_tokenizer(info, vocabulary.digest, sft.place)
@@ -169,7 +169,7 @@ def ask_questions(
     questions: Sequence[tuple[str, EvalRow]],
     vocabulary: Tokenizer,
     evals: EvalConfig,
-    compute: Compute,
+    compute: Runtime,
 ) -> list[Asked]:
     """What the chat model says to every (set, row), and the base model to those of the set `eval`,
     in the order given.
@@ -211,7 +211,7 @@ def _ask_external(
     benchmarks: Artifact,
     vocabulary: Tokenizer,
     evals: EvalConfig,
-    compute: Compute,
+    compute: Runtime,
 ) -> list[ExternalAsked]:
     """What both models make of every item, benchmark after benchmark."""
     from picochat.evals.external import ask_benchmark
@@ -246,7 +246,7 @@ def prefix_positions(train_tokens: int, samples: int, seed: int, context: int) -
 
 
 def _recall(
-    model: GPT, tokens: TokenShards, samples: int, seed: int, compute: Compute
+    model: GPT, tokens: TokenShards, samples: int, seed: int, compute: Runtime
 ) -> list[Memorization]:
     """Seeded prefixes of training text, continued greedily for as many tokens as count as
     memorized.
@@ -278,7 +278,7 @@ def _measure(
     shards: Artifact,
     vocabulary: Tokenizer,
     evals: EvalConfig,
-    compute: Compute,
+    compute: Runtime,
 ) -> Measured:
     from picochat.train.held_out import held_out_of_stream
 

@@ -37,8 +37,8 @@ from picochat.evals.external_scores import is_right, is_right_norm
 from picochat.evals.record import Asked, ExternalAsked
 from picochat.evals.report import ask_questions, questions, read_asked, read_external
 from picochat.evals.retrace import Speaker
-from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT
+from picochat.model.runtime import Runtime, open_runtime
 from picochat.model.weights import INFO, WEIGHTS, check_tokenizer, load_model, read_info
 from picochat.release.stated_files import opened_run, place_with
 from picochat.release.verify import VerifyCheck, VerifyReport
@@ -329,7 +329,7 @@ def _ask_rows(
     drawn: Sequence[tuple[str, str]],
     speakers: Sequence[Speaker],
     evals: EvalConfig,
-    compute: Compute,
+    compute: Runtime,
 ) -> list[Answer]:
     chat, base = speakers
     stated = [recorded.asked[key] for group, key in drawn if not group.startswith("benchmark ")]
@@ -348,7 +348,7 @@ def _ask_items(
     drawn: Sequence[tuple[str, str]],
     models: tuple[GPT, GPT],
     evals: EvalConfig,
-    compute: Compute,
+    compute: Runtime,
     limit_nats: float,
 ) -> list[Answer]:
     """What both models make of the drawn benchmark items."""
@@ -378,7 +378,7 @@ def _ask_items(
     return answers
 
 
-def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Compute]:
+def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Runtime]:
     """The run's own runtime; float32 on the CPU where it was a GPU's and there is none here, and
     that is said.
     """
@@ -395,7 +395,7 @@ def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Compute]:
             " in float32"
         )
         runtime = runtime.model_copy(update={"device": "cpu", "precision": "float32"})
-    return runtime, open_compute(runtime, read_info(recorded.chat).model)
+    return runtime, open_runtime(runtime, read_info(recorded.chat).model)
 
 
 def _is_coarse(runtime: RuntimeConfig) -> bool:

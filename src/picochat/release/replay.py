@@ -27,8 +27,8 @@ from picochat.core.progress import Progress, say
 from picochat.core.publish import Artifact
 from picochat.core.records import read_record
 from picochat.model import weights
-from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT
+from picochat.model.runtime import Runtime, open_runtime
 from picochat.release.stated_files import opened_run, place_with
 from picochat.release.verify import VerifyCheck, VerifyReport, inspect_bundle
 from picochat.rundir import REPLAY_FOLDER, HostFacts, RunDir, TrainFacts, facts_of
@@ -160,7 +160,7 @@ def _what_decides_bits(machine: MachineRecord) -> tuple[str, int, str | None]:
     return machine.cpu, machine.cores, machine.versions.get("torch")
 
 
-def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Compute]:
+def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Runtime]:
     """The run's own runtime; with what this machine has where it lacks the device or the attention
     backend, and that is said.
     """
@@ -174,19 +174,19 @@ def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Compute]:
             update={"device": "cpu", "attention_backend": "auto", "compile": False}
         )
     try:
-        return runtime, open_compute(runtime, parts.info.model)
+        return runtime, open_runtime(runtime, parts.info.model)
     except HostProblem as error:
         if runtime.attention_backend == "auto":
             raise
         say(f"{error.what}; taking another")
         runtime = runtime.model_copy(update={"attention_backend": "auto"})
-        return runtime, open_compute(runtime, parts.info.model)
+        return runtime, open_runtime(runtime, parts.info.model)
 
 
 # ---- training again ------------------------------------------------------------------------------
 
 
-def trained_again(parts: Parts, compute: Compute) -> Iterator[tuple[int, float, GPT]]:
+def trained_again(parts: Parts, compute: Runtime) -> Iterator[tuple[int, float, GPT]]:
     """(step, loss, model after it) for each step after the state, to the last of the run.
 
     Rows that were passed over after a spike are passed over: every later way back led to this same
@@ -227,7 +227,7 @@ class _Comparison:
     """Losses and final weights of a replay against what the run states."""
 
     parts: Parts
-    compute: Compute
+    compute: Runtime
     largest_difference: float
     exact: bool
 

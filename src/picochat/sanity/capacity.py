@@ -22,8 +22,8 @@ from torch import Tensor
 from picochat.config import ModelConfig, TrainConfig, flops_per_token
 from picochat.core.errors import HostProblem
 from picochat.model.centred import centre_
-from picochat.model.compute import Compute, peak_flops
 from picochat.model.gpt import GPT, initialise
+from picochat.model.runtime import Runtime, peak_flops
 from picochat.scales import ASSUMED_CPU_FLOPS
 from picochat.train.engine import Engine
 from picochat.train.feed import Batch, Fed, Feed
@@ -109,7 +109,7 @@ def measure_capacity(
     model: ModelConfig,
     vocab_size: int,
     train: TrainConfig,
-    compute: Compute,
+    compute: Runtime,
     feed: Feed,
     steps: int,
 ) -> Capacity:
@@ -177,7 +177,7 @@ def _first_step_s(engine: Engine, feed: Feed) -> float:
     return watch.seconds()[0]
 
 
-def _forward_rate(gpt: GPT, compute: Compute, fed: Fed) -> float:
+def _forward_rate(gpt: GPT, compute: Runtime, fed: Fed) -> float:
     """Tokens a second of held-out evaluation, by the function that evaluates."""
     rows = slice(0, rows_per_forward(compute.device, gpt.config.context))
     batch = Batch(fed.ids_BT[rows].cpu().numpy(), fed.targets_BT[rows].cpu().numpy())

@@ -14,9 +14,9 @@ import torch
 from picochat.config import ModelConfig, RuntimeConfig
 from picochat.core.records import Record
 from picochat.model.centred import centre_
-from picochat.model.compute import Compute
 from picochat.model.gpt import GPT, initialise
 from picochat.model.optim import Optimizer
+from picochat.model.runtime import Runtime
 from picochat.scales import Scale
 from picochat.tokens.batches import Indices, rows_of_step
 from picochat.train.feed import DeviceFeed, Feed
@@ -69,7 +69,7 @@ class Context:
     forecast.
     """
 
-    compute: Compute
+    compute: Runtime
     runtime: RuntimeConfig
     include_compile: bool
     scale: Scale | None

@@ -15,7 +15,7 @@ from picochat.core.machine import MachineRecord, free_disk_bytes, machine_record
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import finite_or_none, write_json
-from picochat.model.compute import Compute, open_compute
+from picochat.model.runtime import Runtime, open_runtime
 from picochat.rundir import HostFacts, TokenizerFacts, facts_of
 from picochat.sanity.capacity import Capacity, measure_capacity, measured_step
 from picochat.tokens.shards import TokenStream, open_shards
@@ -40,11 +40,11 @@ def measure_host(
     devices = process_count()
     vocab_size = facts_of(tokenizer, TokenizerFacts).vocab_size
     problem: str | None = None
-    compute: Compute | None = None
+    compute: Runtime | None = None
     capacity: Capacity | None = None
     say("finding the attention to use, then timing real steps of this scale on this device")
     try:
-        compute = open_compute(runtime, model)
+        compute = open_runtime(runtime, model)
     except HostProblem as error:
         problem = error.what
     stream = open_shards(shards).train
@@ -62,7 +62,7 @@ def capacity_on(
     model: ModelConfig,
     vocab_size: int,
     base: TrainConfig,
-    compute: Compute,
+    compute: Runtime,
     steps: int = TIMED_STEPS,
 ) -> Capacity:
     """Real steps on rows of this stream, fed as training feeds them."""
@@ -76,7 +76,7 @@ def capacity_on(
 
 def host_facts(
     runtime: RuntimeConfig,
-    compute: Compute | None,
+    compute: Runtime | None,
     problem: str | None,
     capacity: Capacity | None,
     folder: Path,

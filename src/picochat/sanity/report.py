@@ -9,7 +9,7 @@ from picochat.config import RuntimeConfig
 from picochat.core.machine import machine_record
 from picochat.core.progress import say
 from picochat.core.records import write_atomic, write_json
-from picochat.model.compute import open_compute
+from picochat.model.runtime import open_runtime
 from picochat.sanity.checks import run_sanity
 from picochat.sanity.context import SMALL, Context, SanityResult
 from picochat.sanity.host import device_name
@@ -47,7 +47,7 @@ class SanityReport:
 def sanity(request: SanityRequest) -> SanityReport:
     """Run the table, print each row as it is known, write both files."""
     scale = find_scale(request.capacity_scale) if request.capacity_scale else None
-    compute = open_compute(request.runtime, scale.config.model if scale else SMALL)
+    compute = open_runtime(request.runtime, scale.config.model if scale else SMALL)
     context = Context(
         compute,
         request.runtime,

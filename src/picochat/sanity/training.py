@@ -17,10 +17,10 @@ import torch
 from picochat.config import HostConfig, TrainConfig
 from picochat.core.progress import quantity
 from picochat.gate.plan import hours_of
-from picochat.model.backends import select_kernel
+from picochat.model.attention import select_kernel
 from picochat.model.centred import largest_centre_error
-from picochat.model.compute import Compute, apply_settings, open_compute
-from picochat.model.crew import NO_CREW
+from picochat.model.runtime import Runtime, apply_settings, open_runtime
+from picochat.model.thread_pool import ONE_THREAD
 from picochat.rundir import HostFacts
 from picochat.sanity.context import (
     ROWS,
@@ -64,7 +64,7 @@ def resume_determinism(context: Context) -> SanityResult:
 
 
 @contextmanager
-def _deterministic(context: Context) -> Generator[Compute, None, None]:
+def _deterministic(context: Context) -> Generator[Runtime, None, None]:
     """A CPU is deterministic already.
 
     A GPU is made so while inside, with whichever attention can be.
@@ -74,14 +74,14 @@ def _deterministic(context: Context) -> Generator[Compute, None, None]:
         return
     update = {"deterministic": True, "max_autotune": False, "attention_backend": "auto"}
     try:
-        yield open_compute(context.runtime.model_copy(update=update), SMALL)
+        yield open_runtime(context.runtime.model_copy(update=update), SMALL)
     finally:
         apply_settings(context.runtime)
         select_kernel(context.compute.backend)
 
 
 def _train(
-    context: Context, compute: Compute, workspace: Path, stops: tuple[int, ...]
+    context: Context, compute: Runtime, workspace: Path, stops: tuple[int, ...]
 ) -> list[torch.Tensor]:
     rows = random_rows(64, 4).numpy()
     weights: list[torch.Tensor] = []
@@ -184,7 +184,7 @@ def no_host_sync(context: Context) -> SanityResult:
     if (
         compute.device.type == "cpu"
     ):  # where calls are looked for by name, which neither compiled graphs nor threads show
-        compute = replace(compute, compiled=False, crew=NO_CREW)
+        compute = replace(compute, compiled=False, pool=ONE_THREAD)
     feed = _device_feed(context, random_stream(41 * SMALL.context + 3, 512))
     engine = Engine(
         context.small_model(0),

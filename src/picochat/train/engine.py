@@ -17,10 +17,10 @@ from picochat.config import TrainConfig
 from picochat.core.errors import HostProblem
 from picochat.core.machine import memory_bytes
 from picochat.core.progress import say
-from picochat.model.compute import Compute
-from picochat.model.crew import NO_CREW
 from picochat.model.gpt import GPT
 from picochat.model.optim import Optimizer
+from picochat.model.runtime import Runtime
+from picochat.model.thread_pool import ONE_THREAD
 from picochat.train.feed import Fed
 from picochat.train.layout import lay_out
 from picochat.train.ranks import ALONE, Ranks
@@ -42,7 +42,7 @@ class Engine:
         self,
         model: GPT,
         config: TrainConfig,
-        compute: Compute,
+        compute: Runtime,
         *,
         fixed_shape: bool,
         micro_batch: int | None = None,
@@ -58,10 +58,10 @@ class Engine:
         )
         # Processes share the work already, and wait for each other inside the step; a compiled step
         # has loops of its own.
-        crew = compute.crew if ranks.count == 1 and not compute.compiled else NO_CREW
-        self._crew = crew if _room_for(crew.size, model) else NO_CREW
+        crew = compute.pool if ranks.count == 1 and not compute.compiled else ONE_THREAD
+        self._crew = crew if _room_for(crew.size, model) else ONE_THREAD
         self.optimizer = Optimizer(
-            model, config, compiled=compute.compiled, crew=self._crew, sharding=self.layout.sharding
+            model, config, compiled=compute.compiled, pool=self._crew, sharding=self.layout.sharding
         )
 
     def step(self, fed: Fed, lr_share: float) -> tuple[Tensor, Tensor]:
@@ -115,7 +115,7 @@ class Engine:
             return self._own_gradients(own, parameters)
 
         with self.compute.attention():
-            done = crew.map(work, crew.shares(len(fed.ids_BT)))
+            done = crew.map(work, crew.slices(len(fed.ids_BT)))
         for number, parameter in enumerate(parameters):
             first, *others = (gradients[number] for _, gradients in done)
             parameter.grad = sum(others, first)

@@ -25,7 +25,7 @@ from picochat.train.held_out import HeldOut, rows_per_forward, summed_loss
 from picochat.train.loop import Job, Trainer
 from picochat.train.pace import StartClock
 from picochat.train.publish import train_and_publish
-from picochat.train.ranks import current_ranks, open_shared_compute
+from picochat.train.ranks import current_ranks, open_group_runtime
 
 PAD_TO_MULTIPLE = 32
 """Few different shapes, so that the memory of one step serves the next."""
@@ -60,7 +60,7 @@ def finetune(
         )
     clock.mark("open_data")
     ranks = current_ranks(runtime)
-    compute = open_shared_compute(runtime, read_info(base.place).model, ranks, draft.workspace)
+    compute = open_group_runtime(runtime, read_info(base.place).model, ranks, draft.workspace)
     gpt, info = load_model(base.place, compute.device)
     check_tokenizer(info, vocabulary.digest, base.place)
     gpt.recompute_blocks(runtime.activation_checkpointing)

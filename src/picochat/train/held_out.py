@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from picochat.model.compute import Compute
-from picochat.model.crew import NO_CREW
 from picochat.model.gpt import GPT, IGNORED_TARGET
+from picochat.model.runtime import Runtime
+from picochat.model.thread_pool import ONE_THREAD
 from picochat.tokens.shards import TokenStream
 from picochat.train.feed import Batch
 from picochat.train.ranks import ALONE, Ranks
@@ -60,7 +60,7 @@ def stream_batches(stream: TokenStream, context: int, bos: int, rows: int) -> It
 
 
 def summed_loss(
-    model: GPT, batches: Iterator[Batch], compute: Compute, ranks: Ranks = ALONE
+    model: GPT, batches: Iterator[Batch], compute: Runtime, ranks: Ranks = ALONE
 ) -> tuple[float, int]:
     """(nats summed over the targets, number of targets), the same in every process.
 
@@ -77,7 +77,7 @@ def summed_loss(
 
     everything = list(batches)
     mine = range(ranks.rank, -(-len(everything) // ranks.count) * ranks.count, ranks.count)
-    crew = compute.crew if ranks.count == 1 else NO_CREW
+    crew = compute.pool if ranks.count == 1 else ONE_THREAD
     own = crew.map(nats_of, [everything[min(number, len(everything) - 1)] for number in mine])
     nats = torch.zeros(len(everything), dtype=torch.float64)
     for number, value in zip(mine, own, strict=True):
@@ -92,7 +92,7 @@ def held_out_of_stream(
     stream: TokenStream,
     text_bytes: int,
     bos: int,
-    compute: Compute,
+    compute: Runtime,
     ranks: Ranks = ALONE,
 ) -> HeldOut:
     context = model.config.context

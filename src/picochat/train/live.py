@@ -19,8 +19,8 @@ import torch
 from picochat.config import TrainConfig, flops_per_token
 from picochat.core.journal import Journal, read_journal
 from picochat.core.records import finite_or_none
-from picochat.model.compute import Compute, peak_flops
 from picochat.model.gpt import GPT
+from picochat.model.runtime import Runtime, peak_flops
 from picochat.rundir import MetricsEvent, MetricsRow
 from picochat.train.held_out import HeldOut
 from picochat.train.losses import StepResult
@@ -38,7 +38,7 @@ class Reports:
         self,
         workspace: Path,
         model: GPT,
-        compute: Compute,
+        compute: Runtime,
         config: TrainConfig,
         clock: StartClock,
         sinks: Sinks,

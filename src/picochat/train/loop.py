@@ -25,8 +25,8 @@ import torch
 from picochat.config import HostConfig, TrainConfig
 from picochat.core.errors import HonestNo, Interrupted
 from picochat.core.progress import Progress, say, say_in_handler
-from picochat.model.compute import Compute
 from picochat.model.gpt import GPT
+from picochat.model.runtime import Runtime
 from picochat.train.checkpoint import BestSoFar, SavedState, StateRecord, state_folder
 from picochat.train.engine import Engine
 from picochat.train.feed import Feed
@@ -148,7 +148,7 @@ class Trainer:
         self,
         model: GPT,
         job: Job,
-        compute: Compute,
+        compute: Runtime,
         host: HostConfig,
         workspace: Path,
         *,

@@ -22,7 +22,7 @@ from picochat.train.held_out import held_out_of_stream
 from picochat.train.loop import Job, Trainer
 from picochat.train.pace import StartClock
 from picochat.train.publish import train_and_publish
-from picochat.train.ranks import current_ranks, open_shared_compute
+from picochat.train.ranks import current_ranks, open_group_runtime
 
 
 def pretrain(
@@ -53,7 +53,7 @@ def pretrain(
     vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
     clock.mark("open_data")
     ranks = current_ranks(runtime)
-    compute = open_shared_compute(runtime, model, ranks, draft.workspace)
+    compute = open_group_runtime(runtime, model, ranks, draft.workspace)
     gpt = GPT(model, vocabulary.vocab_size)
     initialise(gpt, seed)
     if model.centred:

@@ -29,7 +29,7 @@ from torch import Tensor
 from picochat.config import ModelConfig, RuntimeConfig
 from picochat.core.errors import HostProblem, WrongUsage
 from picochat.core.machine import usable_cores
-from picochat.model.compute import Compute, open_compute
+from picochat.model.runtime import Runtime, open_runtime
 
 T = TypeVar("T")
 
@@ -224,22 +224,22 @@ def require_devices(runtime: RuntimeConfig, ranks: Ranks) -> None:
         )
 
 
-def open_shared_compute(
+def open_group_runtime(
     runtime: RuntimeConfig, model: ModelConfig, ranks: Ranks, workspace: Path | None = None
-) -> Compute:
-    """As `open_compute`: the first process's attention for all, and the cores of a machine shared
+) -> Runtime:
+    """As `open_runtime`: the first process's attention for all, and the cores of a machine shared
     out.
     """
     if ranks.count == 1:
-        return open_compute(runtime, model, workspace)
+        return open_runtime(runtime, model, workspace)
     threads = runtime.threads or max(1, usable_cores() // ranks.local_count)
     own = runtime.model_copy(update={"threads": threads})
-    first = open_compute(own, model, workspace) if ranks.leads else None
+    first = open_runtime(own, model, workspace) if ranks.leads else None
     backend, repeat_heads = ranks.from_first(
         (first.backend, first.repeat_heads) if first else ("", False)
     )
     return first or replace(
-        open_compute(own.model_copy(update={"attention_backend": backend}), model),
+        open_runtime(own.model_copy(update={"attention_backend": backend}), model),
         repeat_heads=repeat_heads,
     )
 
