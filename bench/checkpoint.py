@@ -34,9 +34,9 @@ from picochat.config import ModelConfig, RuntimeConfig, TrainConfig
 from picochat.model.gpt import GPT, initialise
 from picochat.model.runtime import open_runtime
 from picochat.scales import find_scale
-from picochat.train.checkpoint import StateRecord, StateWriter, saved_steps
-from picochat.train.engine import Engine
-from picochat.train.feed import Fed
+from picochat.train.checkpoint import StateWriter, TrainState, saved_steps
+from picochat.train.loader import Batch
+from picochat.train.step import Engine
 
 SAVE_EVERY_S = 300.0
 CPU_ROWS, CPU_POSITIONS = 1, 32
@@ -59,11 +59,11 @@ class Steps:
             (base.sequences_per_step, model.context) if cuda else (CPU_ROWS, CPU_POSITIONS)
         )
         ids = torch.randint(vocab_size, (rows, positions + 1)).to(self.compute.device)
-        self.fed = Fed(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), rows * positions)
+        self.batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), rows * positions)
 
     def run(self, count: int) -> None:
         for _ in range(count):
-            self.engine.step(self.fed, 0.01)
+            self.engine.step(self.batch, 0.01)
         if self.compute.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -75,8 +75,8 @@ class Steps:
         return max(3, round(3 * seconds / (time.monotonic() - begun)))
 
 
-def make_record(step: int) -> StateRecord:
-    return StateRecord(
+def make_state(step: int) -> TrainState:
+    return TrainState(
         step=step, spike_mean=None, spike_seen=0, spike_steps=[], first_loss=None, last_loss=None
     )
 
@@ -86,7 +86,7 @@ def stretch_with_save(
 ) -> tuple[float, float]:
     """(seconds of a save and `count` steps, seconds of them in which training stood still)."""
     begun = time.monotonic()
-    states.save(make_record(number), steps.model.state_dict(), steps.engine.optimizer.state())
+    states.save(make_state(number), steps.model.state_dict(), steps.engine.optimizer.state())
     held = time.monotonic() - begun
     steps.run(count)
     taken = time.monotonic() - begun
@@ -105,7 +105,7 @@ def write_alone(steps: Steps, states: StateWriter) -> tuple[float, float]:
     """
     stretch_with_save(steps, states, 0, 0)  # makes the buffers
     begun = time.monotonic()
-    states.save(make_record(0), steps.model.state_dict(), steps.engine.optimizer.state())
+    states.save(make_state(0), steps.model.state_dict(), steps.engine.optimizer.state())
     longest, last = 0.0, time.monotonic()
     while states.writing:
         now = time.monotonic()

@@ -31,8 +31,8 @@ from picochat.pipeline import parse_settings
 from picochat.scales import find_scale
 from picochat.tokens.batches import rows_of_step
 from picochat.tokens.tokenizer import Tokenizer, train
-from picochat.train.feed import Batch, HostFeed
 from picochat.train.held_out import HeldOut, summed_loss
+from picochat.train.loader import Batch, HostLoader, host_batch
 from picochat.train.loop import Job, Trainer
 
 QUICK_TOKENS = 20_000
@@ -104,7 +104,7 @@ def main() -> None:
             return HeldOut(nats / targets, nats / np.log(2) / text_bytes)
 
         started = time.monotonic()
-        job = Job("base", base, HostFeed(batch_of, compute.device, fixed_shape=True), evaluate)
+        job = Job("base", base, HostLoader(batch_of, compute.device, fixed_shape=True), evaluate)
         trainer = Trainer(
             model, job, compute, HostConfig(checkpoint_minutes=1e6), Path(folder) / "work"
         )
@@ -140,7 +140,7 @@ def batch_at(
         if ignored is None
         else np.where(block[:, 1:] == ignored, IGNORED_TARGET, block[:, 1:])
     )
-    return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(targets))
+    return host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(targets))
 
 
 if __name__ == "__main__":

@@ -93,8 +93,8 @@ def first_step(flags: argparse.Namespace) -> None:
     from picochat.model.gpt import GPT, initialise
     from picochat.model.runtime import open_runtime
     from picochat.scales import find_scale
-    from picochat.train.engine import Engine
-    from picochat.train.feed import Fed
+    from picochat.train.loader import Batch
+    from picochat.train.step import Engine
 
     done("import_s")
     config = find_scale("tiny" if flags.quick else flags.scale).config
@@ -118,7 +118,7 @@ def first_step(flags: argparse.Namespace) -> None:
     )
     engine = Engine(model, config.base, compute, fixed_shape=True)
     for part in ("first_step_s", "second_step_s"):
-        loss, _ = engine.step(Fed(block[:, :-1], block[:, 1:], block[:, 1:].numel()), 0.1)
+        loss, _ = engine.step(Batch(block[:, :-1], block[:, 1:], block[:, 1:].numel()), 0.1)
         float(loss)
         done(part)
     wall_s = sum(parts.values()) - parts["second_step_s"]

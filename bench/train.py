@@ -2,7 +2,7 @@
 tokens/s, MFU, memory, loss.
 
     python bench/train.py --scale h100-100m --device cuda --precision bf16 --steps 200 --baseline
-    --source demo/out/source python bench/train.py ... --lever joined=off --lever feed=host
+    --source demo/out/source python bench/train.py ... --lever joined=off --lever loader=host
     each lever alone, beside all of them python bench/train.py --quick
 
 All contenders train in one process, a block of steps in turns (A B A B), on the same rows; the
@@ -50,8 +50,8 @@ from picochat.sanity.syncs import host_syncs
 from picochat.scales import find_scale
 from picochat.tokens.shards import TokenStream
 from picochat.tokens.tokenizer import Tokenizer, train
-from picochat.train.feed import feed_of_stream
 from picochat.train.held_out import HeldOut
+from picochat.train.loader import stream_loader
 from picochat.train.loop import Job, Trainer
 
 BLOCK_STEPS = 20
@@ -293,8 +293,8 @@ def whole_loop(
     initialise(model, 0)
     centre_(model)
     model.to(compute.device)
-    feed = feed_of_stream(stream, config.model.context, base.sequences_per_step, 0, compute.device)
-    job = Job("base", base, feed, lambda _: HeldOut(0.0, None))
+    loader = stream_loader(stream, config.model.context, base.sequences_per_step, 0, compute.device)
+    job = Job("base", base, loader, lambda _: HeldOut(0.0, None))
     outcome = Trainer(
         model, job, compute, HostConfig(checkpoint_minutes=1e6), work, quiet=True
     ).train()

@@ -91,8 +91,8 @@ def picochat(task: Task, speaker: Speaker, *, optimizer: str, compiled: bool) ->
     from picochat.model.gpt import GPT, initialise
     from picochat.model.runtime import open_runtime
     from picochat.scales import find_scale
-    from picochat.train.feed import Batch, HostFeed
     from picochat.train.held_out import HeldOut
+    from picochat.train.loader import Batch, HostLoader, host_batch
     from picochat.train.loop import Job, Trainer
 
     config = find_scale(task.scale).config
@@ -119,11 +119,11 @@ def picochat(task: Task, speaker: Speaker, *, optimizer: str, compiled: bool) ->
         block = np.stack(
             [rows[step * task.sequences + row].numpy() for row in range(task.sequences)]
         )
-        return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
+        return host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
 
     # The next rows are made while a step trains: what lies between two batches is still one step.
-    feed = HostFeed(batch_of, compute.device, fixed_shape=True)
-    job = Job("base", config.base.model_copy(update=changes), feed, lambda _: HeldOut(0.0, None))
+    loader = HostLoader(batch_of, compute.device, fixed_shape=True)
+    job = Job("base", config.base.model_copy(update=changes), loader, lambda _: HeldOut(0.0, None))
     with tempfile.TemporaryDirectory() as folder:
         Trainer(model, job, compute, HostConfig(checkpoint_minutes=1e6), Path(folder)).train()
     return model

@@ -44,11 +44,11 @@ from picochat.gate.evidence import GateReport, PreflightReport
 from picochat.gate.render import gate_lines, preflight_lines
 from picochat.rundir import RunDir, cache_folder
 from picochat.scales import Scale, find_scale
-from picochat.train.pace import standing_words
-from picochat.train.sinks import check_trackers
+from picochat.train.metrics import standing_words
+from picochat.train.trackers import check_trackers
 
 if TYPE_CHECKING:
-    from picochat.train.ranks import Ranks
+    from picochat.train.distributed import ProcessGroup
 
 
 MOST_REASONS = 4
@@ -88,8 +88,8 @@ STAGES: tuple[Stage, ...] = (
     Stage("honesty",       "picochat.honesty.scan:scan_run",              ("corpus", "practice", "rows", "benchmarks"),                ("honesty", "host"), 4, shared=True),
     Stage("host",          "picochat.sanity.host:measure_host",           ("shards", "tokenizer"),                                     ("model", "base", "runtime"), 2),
     Stage("preflight",     "picochat.gate.preflight:run_preflight",       ("corpus", "practice", "rows", "benchmarks", "tokenizer", "shards", "conversations", "honesty", "host"), ("config",), 2),
-    Stage("base",          "picochat.train.pretrain:pretrain",            ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd", "track"), 5, by_all=True),
-    Stage("sft",           "picochat.train.finetune:finetune",            ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed", "gpu_hour_usd", "track"), 5, by_all=True),
+    Stage("base",          "picochat.train.base:pretrain",                ("shards", "tokenizer"),                                     ("model", "base", "runtime", "host", "seed", "gpu_hour_usd", "track"), 6, by_all=True),
+    Stage("sft",           "picochat.train.sft:finetune",                 ("base", "conversations", "tokenizer"),                      ("sft", "runtime", "host", "seed", "gpu_hour_usd", "track"), 6, by_all=True),
     Stage("scores",        "picochat.evals.report:score_run",             ("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"), ("evals", "runtime", "seed"), 4),
     Stage("parity",        "picochat.release.parity:measure_parity",      ("sft", "tokenizer", "shards"),                              (), 1),
     Stage("gate",          "picochat.gate.release:run_gate",              ("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"), ("config",), 6),
@@ -138,10 +138,10 @@ def run_pack(request: RunRequest) -> RunVerdict:
     """
     if process_count() == 1:
         return _run_pack(request)
-    from picochat.train.ranks import join_ranks
+    from picochat.train.distributed import join_group
 
-    with join_ranks() as ranks:
-        return _run_pack(request) if ranks.leads else follow(ranks)
+    with join_group() as group:
+        return _run_pack(request) if group.is_main else run_worker(group)
 
 
 def _run_pack(request: RunRequest) -> RunVerdict:
@@ -243,10 +243,10 @@ def check_processes(scale: Scale, config: RunConfig, processes: int) -> None:
 def check_device(config: RunConfig) -> None:
     """Refuse a device that is not here before any data is read."""
     from picochat.model.runtime import find_device
-    from picochat.train.ranks import current_ranks, require_devices
+    from picochat.train.distributed import current_group, require_devices
 
     find_device(config.runtime)
-    require_devices(config.runtime, current_ranks())
+    require_devices(config.runtime, current_group())
 
 
 def status_lines(run: RunDir) -> list[str]:
@@ -533,16 +533,16 @@ def _call_all(stage: Stage, arguments: dict[str, Any], draft: Draft) -> None:
 
     Raises BadInput that names what one of them does not see.
     """
-    from picochat.train.ranks import current_ranks
+    from picochat.train.distributed import current_group
 
-    ranks = current_ranks()
+    group = current_group()
     seen = {
         name: replace(value, place=value.place.resolve()) if isinstance(value, Artifact) else value
         for name, value in arguments.items()
     }
-    with ranks.together():
-        ranks.call(Call(stage.kind, seen, draft.workspace.resolve()))
-        problems = [problem for problem in ranks.from_all(None) if problem is not None]
+    with group.watched():
+        group.call_workers(Call(stage.kind, seen, draft.workspace.resolve()))
+        problems = [problem for problem in group.all_gather(None) if problem is not None]
     if problems:
         raise BadInput(
             f"not every process sees what the stage {stage.kind} needs",
@@ -551,27 +551,28 @@ def _call_all(stage: Stage, arguments: dict[str, Any], draft: Draft) -> None:
         )
 
 
-def follow(ranks: Ranks) -> RunVerdict:
+def run_worker(group: ProcessGroup) -> RunVerdict:
     """What a process does that is not the first: it takes part in each stage that it is called to,
     until that one ends.
     """
-    from picochat.train.ranks import LostProcess, signals_ignored
+    from picochat.train.distributed import LostProcess
+    from picochat.train.signals import signals_ignored
 
     try:
-        with signals_ignored(), ranks.together():
-            while (call := ranks.listen()) is not None:
+        with signals_ignored(), group.watched():
+            while (call := group.next_call()) is not None:
                 assert isinstance(call, Call)
-                _take_part(call, ranks)
+                _take_part(call, group)
     except LostProcess:
         return RunVerdict([], 1)  # the first process, or torchrun in its place, says which one
     return RunVerdict([], 0)
 
 
-def _take_part(call: Call, ranks: Ranks) -> None:
-    from picochat.train.ranks import LostProcess
+def _take_part(call: Call, group: ProcessGroup) -> None:
+    from picochat.train.distributed import LostProcess
 
-    problem = unseen(call, ranks)
-    if any(found is not None for found in ranks.from_all(problem)):
+    problem = unseen(call, group)
+    if any(found is not None for found in group.all_gather(problem)):
         return
     stage = next(stage for stage in STAGES if stage.kind == call.kind)
     with tempfile.TemporaryDirectory() as own:
@@ -581,11 +582,11 @@ def _take_part(call: Call, ranks: Ranks) -> None:
             pass  # all processes stop for it at the same step, and the first one says so
         except PicochatError as error:
             if not isinstance(error, LostProcess):
-                say(f"process {ranks.rank} on {platform.node()}:")
+                say(f"process {group.rank} on {platform.node()}:")
             raise
 
 
-def unseen(call: Call, ranks: Ranks) -> Problem | None:
+def unseen(call: Call, group: ProcessGroup) -> Problem | None:
     """Why this process cannot take part: an artifact or the workspace that is not there, or is
     another one.
     """
@@ -594,11 +595,11 @@ def unseen(call: Call, ranks: Ranks) -> Problem | None:
         for artifact in artifacts:
             if open_artifact(artifact.place, artifact.kind).digest != artifact.digest:
                 return Problem(
-                    f"process {ranks.rank} on {platform.node()}: {artifact.place} is another"
+                    f"process {group.rank} on {platform.node()}: {artifact.place} is another"
                     f" {artifact.kind}"
                 )
     except PicochatError as error:
-        return Problem(f"process {ranks.rank} on {platform.node()}: {error.what}")
+        return Problem(f"process {group.rank} on {platform.node()}: {error.what}")
     if not (call.workspace / "key").exists():
-        return Problem(f"process {ranks.rank} on {platform.node()}: {call.workspace} is missing")
+        return Problem(f"process {group.rank} on {platform.node()}: {call.workspace} is missing")
     return None

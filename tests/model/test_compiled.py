@@ -15,8 +15,8 @@ from picochat.model.gpt import GPT, Block, initialise
 from picochat.model.optim import Optimizer
 from picochat.model.runtime import open_runtime
 from picochat.sanity.syncs import host_syncs
-from picochat.train.engine import Engine
-from picochat.train.feed import Fed
+from picochat.train.loader import Batch
+from picochat.train.step import Engine
 
 CONFIG = ModelConfig(
     context=16, layers=2, width=32, heads=4, kv_heads=2, head_width=8, mlp_width=48
@@ -137,14 +137,17 @@ def test_nothing_is_compiled_again_between_base_and_sft(light_compiler: None) ->
     compute = dataclasses.replace(open_runtime(RuntimeConfig(threads=1), CONFIG), compiled=True)
     base = TrainConfig(steps=4, sequences_per_step=4)
     sft = TrainConfig(steps=2, sequences_per_step=4, muon_lr=0.005, adamw_lr=0.001)
-    fed = Fed(*rows(), targets=64)
+    batch = Batch(*rows(), target_count=64)
     engine = Engine(make_model(), base, compute, fixed_shape=True)
     for share in (0.5, 1.0, 0.5):
-        engine.step(fed, share)
+        engine.step(batch, share)
     graphs = counters["stats"]["unique_graphs"]
     tuned = Engine(make_model(1), sft, compute, fixed_shape=False)
     for length in (16, 8):
-        tuned.step(Fed(fed.ids_BT[:, :length], fed.targets_BT[:, :length], targets=4 * length), 1.0)
+        tuned.step(
+            Batch(batch.ids_BT[:, :length], batch.targets_BT[:, :length], target_count=4 * length),
+            1.0,
+        )
     assert counters["stats"]["unique_graphs"] == graphs
 
 
@@ -155,6 +158,6 @@ def test_a_step_waits_for_nothing() -> None:
         open_runtime(RuntimeConfig(threads=1), CONFIG),
         fixed_shape=True,
     )
-    fed = Fed(*rows(), targets=64)
-    engine.step(fed, 1.0)
-    assert host_syncs(lambda: engine.step(fed, 1.0), torch.device("cpu")) == []
+    batch = Batch(*rows(), target_count=64)
+    engine.step(batch, 1.0)
+    assert host_syncs(lambda: engine.step(batch, 1.0), torch.device("cpu")) == []

@@ -20,7 +20,7 @@ from picochat.sanity.context import SMALL, VOCAB, Context, Parts, SanityResult, 
 from picochat.sanity.report import SanityRequest, sanity
 from picochat.scales import Scale, find_scale
 from picochat.tokens.batches import Indices, rows_of_step
-from picochat.train.feed import DeviceFeed, Fed
+from picochat.train.loader import Batch, DeviceLoader
 
 
 def make_context(
@@ -81,12 +81,12 @@ def some_rows_twice(step: int, rows: int, size: int, seed: int) -> Indices:
     return found
 
 
-class SignedFeed(DeviceFeed):
+class SignedLoader(DeviceLoader):
     """Ids above 32,767 come out negative and are cut off, as 16 signed bits would give them."""
 
-    def step(self, number: int) -> Fed:
-        fed = super().step(number)
-        return Fed(fed.ids_BT.clamp(max=0x7FFF), fed.targets_BT, fed.targets)
+    def batch(self, step: int) -> Batch:
+        batch = super().batch(step)
+        return Batch(batch.ids_BT.clamp(max=0x7FFF), batch.targets_BT, batch.target_count)
 
 
 FAULTS = (
@@ -96,7 +96,7 @@ FAULTS = (
     ("kv_cache_equivalence", wrong("cache")),                          # a kernel that is wrong for single positions
     ("resume_determinism",   wrong("forgetful")),                      # a state that is not saved
     ("loader_coverage",      Parts(rows_of_step=some_rows_twice)),     # an order that repeats
-    ("device_feed",          Parts(device_feed=SignedFeed)),           # ids read as signed numbers
+    ("device_feed",          Parts(device_feed=SignedLoader)),         # ids read as signed numbers
     ("centred_step",         Parts(model=uncentred)),                  # an optimizer without the projection
     ("no_host_sync",         wrong("waiting")),                        # a step that reads its loss
     ("export_parity",        wrong("blurred")),                        # an export that is another function

@@ -22,7 +22,7 @@ from picochat.core.machine import machine_record
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import write_json
 from picochat.rundir import RunDir
-from picochat.train.pretrain import pretrain
+from picochat.train.base import pretrain
 from tests.tokens.builders import (
     make_job,
     publish_shards,

@@ -1,7 +1,7 @@
 """What this device gives a scale: real optimizer steps at its shapes, timed. The basis of forecast
 and memory check.
 
-The steps are those of training (train/engine.py): rows from the feed, forward, backward, optimizer,
+The steps are those of training (train/step.py): rows from the loader, forward, backward, optimizer,
 centring, and a smaller micro-batch where the whole step does not fit. The first ones, which compile
 and allocate, are not timed. On a GPU the device keeps the time and nobody waits for it between
 steps; on a CPU a time budget bounds their number. Also timed, once: the forward pass of an
@@ -25,9 +25,9 @@ from picochat.model.centred import centre_
 from picochat.model.gpt import GPT, initialise
 from picochat.model.runtime import Runtime, peak_flops
 from picochat.scales import ASSUMED_CPU_FLOPS
-from picochat.train.engine import Engine
-from picochat.train.feed import Batch, Fed, Feed
 from picochat.train.held_out import rows_per_forward, summed_loss
+from picochat.train.loader import Batch, Loader
+from picochat.train.step import Engine
 
 WARM_UP_STEPS = {"cuda": 3, "cpu": 1}
 CPU_BUDGET_S = 4.0
@@ -110,10 +110,10 @@ def measure_capacity(
     vocab_size: int,
     train: TrainConfig,
     compute: Runtime,
-    feed: Feed,
+    loader: Loader,
     steps: int,
 ) -> Capacity:
-    """Up to `steps` timed steps of `train` on the rows of `feed`.
+    """Up to `steps` timed steps of `train` on the rows of `loader`.
 
     Out of memory is a result, not an error.
     """
@@ -123,30 +123,30 @@ def measure_capacity(
         centre_(gpt)
         gpt.to(compute.device)
         return _measure(
-            gpt, Engine(gpt, train, compute, fixed_shape=feed.fixed_shape), train, feed, steps
+            gpt, Engine(gpt, train, compute, fixed_shape=loader.fixed_shape), train, loader, steps
         )
     except (torch.OutOfMemoryError, HostProblem):
         torch.cuda.empty_cache()
         return Capacity(train.sequences_per_step, free_memory_share=0.0)
 
 
-def _measure(gpt: GPT, engine: Engine, train: TrainConfig, feed: Feed, steps: int) -> Capacity:
-    device, context = engine.compute.device, gpt.config.context
+def _measure(gpt: GPT, engine: Engine, train: TrainConfig, loader: Loader, steps: int) -> Capacity:
+    device, context = engine.runtime.device, gpt.config.context
     cuda = device.type == "cuda"
-    first_s = _first_step_s(engine, feed)
+    first_s = _first_step_s(engine, loader)
     if cuda:
         # What compiling and a micro-batch that proved too large took is no part of a step's peak.
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     number, loss = 1, torch.zeros(())
     for number in range(1, 1 + WARM_UP_STEPS[device.type]):
-        engine.step(feed.step(number), MEASURED_LR_SHARE)
+        engine.step(loader.batch(number), MEASURED_LR_SHARE)
     watch, started = Stopwatch(device), time.perf_counter()
     watch.mark()
     done = 0
     while done < steps and (cuda or not done or time.perf_counter() - started < CPU_BUDGET_S):
         done += 1
-        loss, _ = engine.step(feed.step(number + done), MEASURED_LR_SHARE)
+        loss, _ = engine.step(loader.batch(number + done), MEASURED_LR_SHARE)
         watch.mark()
     seconds = watch.seconds()
     median, slow, fast = (float(np.percentile(seconds, percent)) for percent in (50, 90, 10))
@@ -162,29 +162,29 @@ def _measure(gpt: GPT, engine: Engine, train: TrainConfig, feed: Feed, steps: in
         peak_memory_bytes=torch.cuda.max_memory_reserved() if cuda else None,
         free_memory_share=free_share_at_peak(device),
         compile_s=max(0.0, first_s - median),
-        forward_tokens_per_second=_forward_rate(gpt, engine.compute, feed.step(0)),
+        forward_tokens_per_second=_forward_rate(gpt, engine.runtime, loader.batch(0)),
         save_s=_copy_s({**gpt.state_dict(), **engine.optimizer.state()}),
         steps=done,
         last_loss=float(loss),
     )
 
 
-def _first_step_s(engine: Engine, feed: Feed) -> float:
-    watch = Stopwatch(engine.compute.device)
+def _first_step_s(engine: Engine, loader: Loader) -> float:
+    watch = Stopwatch(engine.runtime.device)
     watch.mark()
-    engine.step(feed.step(0), MEASURED_LR_SHARE)
+    engine.step(loader.batch(0), MEASURED_LR_SHARE)
     watch.mark()
     return watch.seconds()[0]
 
 
-def _forward_rate(gpt: GPT, compute: Runtime, fed: Fed) -> float:
+def _forward_rate(gpt: GPT, compute: Runtime, batch: Batch) -> float:
     """Tokens a second of held-out evaluation, by the function that evaluates."""
     rows = slice(0, rows_per_forward(compute.device, gpt.config.context))
-    batch = Batch(fed.ids_BT[rows].cpu().numpy(), fed.targets_BT[rows].cpu().numpy())
+    batch = Batch(batch.ids_BT[rows].cpu(), batch.targets_BT[rows].cpu(), batch.target_count)
     summed_loss(gpt, iter([batch]), compute)
     started = time.perf_counter()
     summed_loss(gpt, iter([batch] * TIMED_FORWARDS), compute)
-    return TIMED_FORWARDS * batch.ids_BT.size / (time.perf_counter() - started)
+    return TIMED_FORWARDS * batch.ids_BT.numel() / (time.perf_counter() - started)
 
 
 def _copy_s(tensors: dict[str, Tensor]) -> float:

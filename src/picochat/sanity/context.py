@@ -19,7 +19,7 @@ from picochat.model.optim import Optimizer
 from picochat.model.runtime import Runtime
 from picochat.scales import Scale
 from picochat.tokens.batches import Indices, rows_of_step
-from picochat.train.feed import DeviceFeed, Feed
+from picochat.train.loader import DeviceLoader, Loader
 
 SMALL = ModelConfig(
     context=64, layers=2, width=128, heads=4, kv_heads=2, head_width=32, mlp_width=256
@@ -58,7 +58,7 @@ class Parts:
     model: Callable[[int], GPT] = small_model
     optimizer: Callable[..., Optimizer] = Optimizer
     rows_of_step: Callable[..., Indices] = rows_of_step
-    device_feed: Callable[..., Feed] = DeviceFeed
+    device_feed: Callable[..., Loader] = DeviceLoader
 
 
 @dataclass(frozen=True)

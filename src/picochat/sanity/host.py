@@ -19,7 +19,7 @@ from picochat.model.runtime import Runtime, open_runtime
 from picochat.rundir import HostFacts, TokenizerFacts, facts_of
 from picochat.sanity.capacity import Capacity, measure_capacity, measured_step
 from picochat.tokens.shards import TokenStream, open_shards
-from picochat.train.feed import feed_of_stream
+from picochat.train.loader import stream_loader
 
 TIMED_STEPS = 30
 
@@ -65,13 +65,13 @@ def capacity_on(
     compute: Runtime,
     steps: int = TIMED_STEPS,
 ) -> Capacity:
-    """Real steps on rows of this stream, fed as training feeds them."""
+    """Real steps on rows of this stream, loaded as training loads them."""
     train = measured_step(base, model, vocab_size, compute.device)
-    feed = feed_of_stream(stream, model.context, train.sequences_per_step, 0, compute.device)
+    loader = stream_loader(stream, model.context, train.sequences_per_step, 0, compute.device)
     try:
-        return measure_capacity(model, vocab_size, train, compute, feed, steps)
+        return measure_capacity(model, vocab_size, train, compute, loader, steps)
     finally:
-        feed.close()
+        loader.close()
 
 
 def host_facts(

@@ -36,10 +36,10 @@ from picochat.sanity.syncs import host_syncs
 from picochat.scales import Scale
 from picochat.tokens.batches import rows_of_step
 from picochat.tokens.shards import TokenStream
-from picochat.train.engine import Engine
-from picochat.train.feed import Batch, Feed, HostFeed, next_token_batch
 from picochat.train.held_out import HeldOut
+from picochat.train.loader import Batch, HostLoader, Loader, host_batch, next_token_batch
 from picochat.train.loop import Job, Trainer
+from picochat.train.step import Engine
 
 CAPACITY_STEPS = 20
 CAPACITY_TOKENS = 2_000_000
@@ -99,10 +99,10 @@ def _job(rows: np.ndarray, steps: int, device: torch.device) -> Job:
 
     def batch_of(step: int) -> Batch:
         block = rows[rows_of_step(step, ROWS, len(rows), seed=6)]
-        return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
+        return host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
 
-    feed = HostFeed(batch_of, device, fixed_shape=True)
-    return Job("base", config, feed, lambda model: HeldOut(loss=0.0, bits_per_byte=None))
+    loader = HostLoader(batch_of, device, fixed_shape=True)
+    return Job("base", config, loader, lambda model: HeldOut(loss=0.0, bits_per_byte=None))
 
 
 def loader_coverage(context: Context) -> SanityResult:
@@ -129,11 +129,11 @@ def device_feed(context: Context) -> SanityResult:
     on_device, on_host = _device_feed(context, stream), _host_feed(stream, context.compute.device)
     wrong = 0
     for step in range(2 * 41 // ROWS):
-        got, want = on_device.step(step), on_host.step(step)
+        got, want = on_device.batch(step), on_host.batch(step)
         equal = (got.ids_BT == want.ids_BT).all(dim=1) & (got.targets_BT == want.targets_BT).all(
             dim=1
         )
-        wrong += int((~equal).sum()) + abs(got.targets - want.targets)
+        wrong += int((~equal).sum()) + abs(got.target_count - want.target_count)
     on_host.close()
     return at_most(
         "device_feed",
@@ -143,13 +143,13 @@ def device_feed(context: Context) -> SanityResult:
     )
 
 
-def _device_feed(context: Context, stream: TokenStream) -> Feed:
+def _device_feed(context: Context, stream: TokenStream) -> Loader:
     return context.parts.device_feed(stream, SMALL.context, ROWS, 3, context.compute.device)
 
 
-def _host_feed(stream: TokenStream, device: torch.device) -> HostFeed:
+def _host_feed(stream: TokenStream, device: torch.device) -> HostLoader:
     rows = stream.row_count(SMALL.context)
-    return HostFeed(
+    return HostLoader(
         lambda step: next_token_batch(stream, rows_of_step(step, ROWS, rows, 3), SMALL.context),
         device,
         fixed_shape=True,
@@ -185,7 +185,7 @@ def no_host_sync(context: Context) -> SanityResult:
         compute.device.type == "cpu"
     ):  # where calls are looked for by name, which neither compiled graphs nor threads show
         compute = replace(compute, compiled=False, pool=ONE_THREAD)
-    feed = _device_feed(context, random_stream(41 * SMALL.context + 3, 512))
+    loader = _device_feed(context, random_stream(41 * SMALL.context + 3, 512))
     engine = Engine(
         context.small_model(0),
         TrainConfig(steps=4, sequences_per_step=ROWS),
@@ -193,8 +193,8 @@ def no_host_sync(context: Context) -> SanityResult:
         fixed_shape=True,
     )
     for number in range(2):
-        engine.step(feed.step(number), 0.1)
-    found = host_syncs(lambda: engine.step(feed.step(2), 0.1), compute.device)
+        engine.step(loader.batch(number), 0.1)
+    found = host_syncs(lambda: engine.step(loader.batch(2), 0.1), compute.device)
     told = ": " + ", ".join(found) if found else ""
     return at_most(
         "no_host_sync",
