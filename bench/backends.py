@@ -1,12 +1,11 @@
-"""Each attention kernel: its error against float32 math and its time, at the shapes of a
-scale. One JSON line a kernel.
+"""Error and time of each attention kernel at the shapes of a scale. One JSON line a kernel.
 
     python bench/backends.py --device cuda --precision bf16 --scale h100-100m [--quick]
 
-The same functions as those by which `auto` chooses (model/attention.py): errors at the scale's
-context and at short rows, times of whole forward and backward passes, the least of several rounds
-in turns. A kernel that does not run here is listed with its reason. `ours`: seconds; `peer`: those of
-torch's own flash kernel with heads as they are.
+By the functions with which `auto` chooses (model/attention.py): errors against float32 math at the
+scale's context and at short rows, times of forward and backward passes, the least of several rounds
+in turns. A kernel that does not run here is listed with its reason. `ours`: seconds; `peer`: those
+of torch's own flash kernel with heads as they are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What saving the training state costs: steps with a save at the head of each stretch against
-stretches without, by turns.
+"""What saving the train state costs: stretches of steps with a save and without, in turns.
 
-    python bench/checkpoint.py [--scale h100-100m] [--rounds 12] [--stretch-s 20] [--folder DIR]
-    [--device cpu] [--quick]
+    python bench/checkpoint.py [--scale h100-100m] [--rounds 12] [--stretch-s 20] \\
+        [--folder DIR] [--device cpu] [--quick]
 
 The real engine, the real writer, a state of the scale's size. On a CPU a step is small (few tokens,
 AdamW, whose state is larger than Muon's), since the cost of a save hardly depends on what it
@@ -100,9 +99,7 @@ def stretch_with_save(
 
 
 def write_alone(steps: Steps, states: StateWriter) -> tuple[float, float]:
-    """(seconds until a state is on disk, longest time in which another thread of Python got nothing
-    done meanwhile).
-    """
+    """(seconds until a state is on disk, longest time in which another thread could not run)."""
     stretch_with_save(steps, states, 0, 0)  # makes the buffers
     begun = time.monotonic()
     states.save(make_state(0), steps.model.state_dict(), steps.engine.optimizer.state())

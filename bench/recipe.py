@@ -1,8 +1,9 @@
-"""One recipe's held-out bits per byte after a fixed number of training tokens. One JSON line; run
-it for each candidate.
+"""One recipe's held-out bits per byte after a fixed number of training tokens, as a JSON line.
 
-    python bench/recipe.py --scale tiny --tokens 300000 --source demo/out/source --set
-    base.muon_lr=0.04 [--seed 1] [--quick]
+    python bench/recipe.py --scale tiny --tokens 300000 --source demo/out/source \\
+        --set base.muon_lr=0.04 [--seed 1] [--quick]
+
+Run it once for each candidate.
 
 The whole schedule, its decay included, is fitted to the tokens, so that short runs choose recipes
 fairly: the warm-up is a twentieth of the steps, unless --set base.warmup_steps=N names it.

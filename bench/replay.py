@@ -1,5 +1,6 @@
-"""How far a replay drifts from its run where numbers are rounded otherwise: the figures behind the
-bounds of release/replay.py.
+"""How far a replay drifts from its run where numbers round differently.
+
+The bounds of release/replay.py rest on these figures.
 
     python bench/replay.py [--steps 60] [--quick]
 
@@ -83,9 +84,7 @@ def main() -> None:
 
 
 def drift(parts: Parts, changes: dict[str, object]) -> tuple[float, float, float]:
-    """(difference of the first loss, largest difference, weights apart) of a replay with another
-    runtime.
-    """
+    """(difference of the first loss, largest difference, weights apart) in another runtime."""
     runtime = parts.config.runtime.model_copy(update=changes)
     there = replace(parts, config=parts.config.model_copy(update={"runtime": runtime}))
     differences, weights = list[float](), dict[str, torch.Tensor]()

@@ -1,18 +1,18 @@
-"""The training step at a scale on real tokens, beside a plain compiled step of the same shape:
-tokens/s, MFU, memory, loss.
+"""The training step at a scale on real tokens, beside a plain compiled step of the same shape.
 
-    python bench/train.py --scale h100-100m --device cuda --precision bf16 --steps 200 --baseline
-    --source demo/out/source python bench/train.py ... --lever joined=off --lever loader=host
-    each lever alone, beside all of them python bench/train.py --quick
+    python bench/train.py --scale h100-100m --device cuda --precision bf16 --steps 200 --baseline \\
+        --source demo/out/source
+    python bench/train.py ... --lever joined=off --lever loader=host    each alone, beside all
+    python bench/train.py --quick
 
 All contenders train in one process, a block of steps in turns (A B A B), on the same rows; the
 first block, which compiles and allocates, is not timed. A step counts whole: rows, transfer,
-forward, backward, optimizer, centring. On a GPU its time is the device's own, and nobody waits for
-the device inside a block. Stated: the median step and the 10th and 90th percentile, the ratio of
-the medians, the mean loss of the last block (the plain step uses AdamW at one usual rate). Also
-checked: that a step makes the host wait for nothing. Evaluation, checkpoints and journals are left
-out: --loop runs the whole loop for as long and states its own rate. MFU: non-causal convention,
-dense bf16 peak of the card. One JSON line a contender.
+forward, backward, optimizer, centring. On a GPU the device measures the time, and the host does not
+wait for it inside a block. Reported are tokens/s, the median step with its 10th and 90th
+percentile, the ratio of the medians, MFU (non-causal convention, dense bf16 peak of the card), peak
+memory, the mean loss of the last block (the plain step uses AdamW at one usual rate), and whether a
+step makes the host wait. Does not include evaluation, checkpoints and journals; --loop runs the
+whole loop for as many steps and reports its rate. One JSON line a contender.
 """
 
 from __future__ import annotations
@@ -177,9 +177,7 @@ def contenders_of(
 def run_in_turns(
     contenders: list[Contender], steps: int, block: int, compute: Runtime
 ) -> dict[str, tuple[list[float], float, int | None, list[str]]]:
-    """For each: seconds of its timed steps, mean loss of its last block, peak memory of its blocks,
-    what its step waited for.
-    """
+    """By name: seconds of each timed step, mean loss of the last block, peak memory, host waits."""
     seconds: dict[str, list[float]] = {one.name: [] for one in contenders}
     peaks: dict[str, int | None] = dict.fromkeys(seconds)
     losses: dict[str, float] = {}
@@ -208,9 +206,7 @@ def run_in_turns(
 
 
 def waiting(one: Contender, number: int, compute: Runtime) -> list[str]:
-    """What one more step makes the host wait for; on a CPU a compiled step shows nothing, so the
-    row says eager's.
-    """
+    """What one more step makes the host wait for, where this can be seen."""
     if compute.device.type == "cpu" and (compute.compiled or compute.pool.size > 1):
         return ["not looked at: on a CPU neither compiled graphs nor threads show their calls"]
     one.step(number)
@@ -286,9 +282,7 @@ def whole_loop(
     compute: Runtime,
     work: Path,
 ) -> None:
-    """The real loop over as many steps, by its own journal: journals, reports and the wall clock
-    included.
-    """
+    """Print the rate of the whole loop over as many steps, as its own journal states it."""
     model = GPT(config.model, vocab_size)
     initialise(model, 0)
     centre_(model)
@@ -313,8 +307,9 @@ def whole_loop(
 
 
 def real_tokens(source: Path, config: TokenizerConfig, folder: Path) -> tuple[TokenStream, int]:
-    """All text of the parquet files below `source` as one stream, encoded by a tokenizer trained on
-    it.
+    """All text of the parquet files below `source` as one stream, and the vocabulary's size.
+
+    The tokenizer is trained on the same text.
     """
     files = sorted(source.rglob("*.parquet"))
     if not files:

@@ -1,5 +1,4 @@
-"""Training steps that can be timed side by side: picochat's own, with levers, and a plain compiled
-step of the same shape.
+"""Training steps to time side by side: picochat's own, with levers, and a plain compiled one.
 
 A contender is built once, takes the number of a step, and leaves its loss on the device. The plain
 one is what a good script would do: one product for each matrix, autocast, torch's fused AdamW, mean
@@ -121,9 +120,7 @@ def host_loader(stream: TokenStream, context: int, rows: int, device: torch.devi
 
 
 class PlainBlock(nn.Module):
-    """The same block, written as a script would: nn.Linear each, torch's norms, torch's choice of
-    attention.
-    """
+    """The same block as a plain script writes it: nn.Linear, torch's norms, torch's attention."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -207,8 +204,9 @@ def plain_step(
     compute: Runtime,
     rows: int | None,
 ) -> Contender:
-    """The plain script's step: `rows` sequences at a time (None: all), torch.compile as it comes,
-    fused AdamW.
+    """A plain script's step: torch.compile with its defaults and fused AdamW.
+
+    rows: sequences at a time; None: all.
     """
     start = GPT(config, vocab_size)
     initialise(start, 0)

@@ -1,6 +1,4 @@
-"""Attention: wrong kernels are refused, the fastest right one is taken, ties and restarts do not
-change the choice.
-"""
+"""Attention: wrong kernels are refused, the fastest right one is taken, also after a restart."""
 
 from collections.abc import Iterator
 from pathlib import Path

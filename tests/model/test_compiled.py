@@ -1,5 +1,6 @@
-"""What is compiled: one graph, two products a layer forward and four backward, nothing that waits,
-the same function.
+"""What is compiled: one graph, few products, nothing that waits, and the same function.
+
+A layer takes two products forward and four backward.
 """
 
 import dataclasses
@@ -75,9 +76,7 @@ def test_a_step_that_reads_a_value_is_found() -> None:
 
 
 def test_joined_products_equal_separate_ones_within_rounding() -> None:
-    """In bfloat16, against the same weights rounded first, which the block then computes one
-    product at a time.
-    """
+    """In bfloat16, compared with separate products of the same weights rounded first."""
     joined = make_model()
     separate = make_model().bfloat16()
     for model in (joined, separate):
@@ -129,9 +128,7 @@ def test_compiled_optimizer_equals_eager(name: str, light_compiler: None) -> Non
 
 
 def test_nothing_is_compiled_again_between_base_and_sft(light_compiler: None) -> None:
-    """SFT trains another model object, at other rates and rows: the optimizer's graph serves both
-    stages.
-    """
+    """SFT has another model object, other rates and rows; the optimizer's graph serves both."""
     from torch._dynamo.utils import counters
 
     compute = dataclasses.replace(open_runtime(RuntimeConfig(threads=1), CONFIG), compiled=True)

@@ -1,6 +1,4 @@
-"""The optimizer step against plain formulas; centred weights stay centred; the state survives a
-round trip.
-"""
+"""The optimizer step against plain formulas, centred weights, and a round trip of its state."""
 
 import pytest
 import torch

@@ -1,5 +1,6 @@
-"""States: each whole or set aside, written while training goes on, the needed ones kept; and going
-back to one after a spike.
+"""States are whole or set aside, and written while training goes on; the needed ones are kept.
+
+Also: going back to one after a spike.
 """
 
 import os
@@ -184,8 +185,9 @@ def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
 
 
 def test_needed_states_outlive_many_saves(tmp_path: Path) -> None:
-    """Saved at every step, evaluated each fifth, best at the tenth: that one, the one to replay
-    from and the newest two stay.
+    """The best, the one to replay from and the newest two stay.
+
+    Saved at every step, evaluated each fifth, best at the tenth.
     """
     _, outcome = train(tmp_path, every_step=True, judge=best_at(2), steps=30, eval_every=5)
     assert names(tmp_path) == [10, 25, 29, 30]
@@ -228,8 +230,9 @@ def test_full_disk_is_one_message_and_training_goes_on_from_the_state_before(
 
 
 def test_stages_killed_anywhere_end_in_the_same_artifact(tmp_path: Path) -> None:
-    """Signals at random moments of the real stage, its publishing included. bench/kill_train.py
-    does it by hundreds.
+    """Signals at random moments of the real stage, while it publishes as well.
+
+    bench/kill_train.py does it by hundreds.
     """
     config = busy_config()
     begin_run(tmp_path / "run", config)
@@ -348,7 +351,7 @@ def test_spike_takes_training_back_and_on_with_later_rows(
 
 
 def test_second_spike_passes_over_the_rows_of_both(tmp_path: Path) -> None:
-    """Rows 35, then 37, which come as step 32 after the first way back: the second goes to row 38."""
+    """Rows 35, then 37, which come as step 32 after the first rollback; the second skips to row 38."""
     model, outcome = train(tmp_path / "a", poisoned(35, 37), spike_rollbacks=2, **SPIKY)
     assert (
         outcome.state.rollbacks == 2

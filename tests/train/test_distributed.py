@@ -1,6 +1,4 @@
-"""Several processes train what one would, resume each other's states, and end together; none of
-them is left behind.
-"""
+"""Several processes train what one would, resume each other's states, and end together."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ PATHS = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_N
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of workspaces and weights: of one process, of two, and of those that went on from
-    each other's states.
-    """
+    """A folder of workspaces and weights: of one process, of two, and of resumes across both."""
     folder = tmp_path_factory.mktemp("group")
     run(folder, Small("one", settings=MUON))
     run(folder, Small("one-adamw", settings=ADAMW))

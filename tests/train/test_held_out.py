@@ -74,8 +74,9 @@ def test_bits_per_byte_are_of_the_raw_text() -> None:
 
 
 def test_batch_of_a_processor_is_small() -> None:
-    """Each core makes the logits of a batch of its own: at 16,384 tokens these once took most of an
-    evaluation's memory.
+    """Each core makes the logits of a batch of its own.
+
+    At 16,384 tokens these once took most of an evaluation's memory.
     """
     model, tokens = make_model(), list[int]()
     model.register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0].numel()))

@@ -34,9 +34,7 @@ def loaders_of(stream: TokenStream, rows_per_step: int) -> list[Loader]:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_every_training_token_is_a_target_exactly_once_per_epoch(which: int) -> None:
-    """Tokens that say where they stand: over each of two epochs, every one but the first (and the
-    short tail) once.
-    """
+    """Each token is its position; in each of two epochs all but the first and the tail come once."""
     stream = stream_of(np.arange(60_000), shards=5)
     rows = stream.row_count(CONTEXT)
     rows_per_step = 23
@@ -56,7 +54,7 @@ def test_every_training_token_is_a_target_exactly_once_per_epoch(which: int) -> 
 
 
 def test_rows_cut_on_the_device_are_those_cut_on_the_host() -> None:
-    """Ids of all 16 bits, steps that end one epoch and begin the next, rows that lie in two shards."""
+    """Ids of all 16 bits, steps across the end of an epoch, rows that lie in two shards."""
     stream = stream_of(np.random.default_rng(0).integers(0, 65_536, 5_000), shards=7)
     host, device = loaders_of(stream, rows_per_step=13)
     for step in (0, 1, 2, 23, 24, 25, 1_000):

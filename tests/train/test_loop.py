@@ -1,6 +1,4 @@
-"""The loop: resumed equals uninterrupted, kills cost nothing, micro-batches do not matter, trouble
-is said.
-"""
+"""The loop: a resumed run equals an uninterrupted one, and micro-batches do not matter."""
 
 import os
 import signal

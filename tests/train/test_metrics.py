@@ -1,6 +1,4 @@
-"""Live facts: every row keeps the stated schema, figures of one row are of one step, time left is
-that of the steady rate.
-"""
+"""Metrics: rows keep their schema, their figures are of one step, time left is by steady rate."""
 
 from pathlib import Path
 from typing import Any
@@ -124,9 +122,7 @@ def test_the_way_to_the_second_step_is_told_in_parts(tmp_path: Path) -> None:
 
 
 def test_a_row_waits_for_the_loss_of_its_step(tmp_path: Path) -> None:
-    """As on a GPU, where losses come one report late: no row without a loss, none with that of
-    another step.
-    """
+    """On a GPU losses come one report late; no row may have another step's loss, or none."""
     logger = make_logger(tmp_path)
     logger.resume(0, 0, 0, 0)
     logger.report(10, 1280)

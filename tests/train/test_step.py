@@ -1,4 +1,4 @@
-"""The step: the same gradients however its rows are cut, and smaller parts where memory is short."""
+"""The step: equal gradients however its rows are cut, smaller parts where memory is short."""
 
 from __future__ import annotations
 
@@ -83,8 +83,9 @@ def test_thread_pool_takes_the_step_of_one_thread_and_the_same_each_time(optimiz
 
 
 def limited(engine: Engine, most_rows: int) -> Callable[..., Tensor]:
-    """A forward pass with memory for `most_rows` sequences; more of them leave gradients of a part
-    behind, as a real one does.
+    """A forward pass with memory for `most_rows` sequences.
+
+    With more it leaves gradients of a part behind, as a real one does.
     """
     real = engine.strategy.loss_sum
 

@@ -1,6 +1,4 @@
-"""Trackers: each step once over kills and resumes, a failure costs a tracker and never the
-training, nothing private goes out.
-"""
+"""Trackers: each step once over kills, a failure never stops training, nothing private goes out."""
 
 import os
 import sqlite3
@@ -219,15 +217,14 @@ SEND = """
     root, name, first, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     trackers = Trackers((name,), root / "run" / "track", "base", root / "work")
     for step in range(first, last):
-        trackers.send({"event": "report", "step": step, "time": 1.0, "loss": 10.0 - step, "mfu": 0.5})
+        row = {"event": "report", "step": step, "time": 1.0, "loss": 10.0 - step, "mfu": 0.5}
+        trackers.send(row)
     trackers.close()
     """
 
 
 def run_python(code: str, *arguments: str) -> str:
-    """Output of a program in an interpreter of its own: trackers hold state, threads and warnings
-    of theirs.
-    """
+    """Output of a program in its own interpreter: trackers hold state, threads and warnings."""
     environment = {
         name: value
         for name, value in os.environ.items()

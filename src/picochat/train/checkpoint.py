@@ -4,8 +4,8 @@ A state is a folder `step-NNNNNNN` in the stage's workspace: weights, optimizer,
 with the counters of the loop and the files' digests. The order of data needs no state: it follows
 from seed and step. A thread writes states from copies, so that training goes on meanwhile; a rename
 publishes them. A state that was damaged on disk is set aside, and the one before it serves.
-docs/decisions/0020 has the reasons. Does not decide when a state is saved (train/loop.py), nor write
-the parts of several processes (train/sharded_checkpoint.py).
+docs/decisions/0020 has the reasons. Does not decide when a state is saved (train/loop.py), and does
+not write the parts of several processes (train/sharded_checkpoint.py).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class TrainState(Record, frozen=False):
 
 
 class StateFile(Record):
-    """state.json. `xxh3_128`: digests of the tensor files, against damage but not against forgery."""
+    """state.json. `xxh3_128`: digests of the tensor files, against damage, not against forgery."""
 
     state: TrainState
     xxh3_128: dict[str, str]

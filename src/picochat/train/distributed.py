@@ -6,7 +6,7 @@ end when the main process ends. What processes agree on goes over gloo on the ho
 for a device; gradients and losses go over NCCL between GPUs, over gloo between CPUs. A process that
 is gone is one HostProblem and never a hang: its connections close, and torchrun ends the rest.
 
-Does not split a model or sum its gradients (train/parallel.py). docs/decisions/0019 has the reasons.
+docs/decisions/0019 has the reasons. Does not split a model or sum gradients (train/parallel.py).
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def stream_loader(
     device: torch.device,
     group: ProcessGroup = ONE_PROCESS,
 ) -> Loader:
-    """Next-token rows of a stream: a DeviceLoader where a GPU has room for it, else a HostLoader."""
+    """Next-token rows of a stream, cut on a GPU with room for all tokens, else made on the host."""
     if device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(device)
         if TOKEN_BYTES * len(stream) <= LARGEST_DEVICE_FRACTION * free_bytes:

@@ -333,7 +333,7 @@ class Trainer:
         return held_out
 
     def _load_weights_to_publish(self, last: HeldOut) -> tuple[int, HeldOut]:
-        """(step, evaluation) of the weights to publish: the last ones or, if asked for, the best."""
+        """(step, evaluation) of the weights to publish: the last or, if asked for, the best."""
         best = self.state.best
         if self.config.publish == "last" or best is None or best.step == self.state.step:
             return self.state.step, last
