@@ -351,7 +351,7 @@ def test_spike_takes_training_back_and_on_with_later_rows(
 
 
 def test_second_spike_passes_over_the_rows_of_both(tmp_path: Path) -> None:
-    """Rows 35, then 37, which come as step 32 after the first rollback; the second skips to row 38."""
+    """Rows 35, then 37 (as step 32 after the first rollback); the second skips to row 38."""
     model, outcome = train(tmp_path / "a", poisoned(35, 37), spike_rollbacks=2, **SPIKY)
     assert (
         outcome.state.rollbacks == 2

@@ -34,7 +34,7 @@ def loaders_of(stream: TokenStream, rows_per_step: int) -> list[Loader]:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_every_training_token_is_a_target_exactly_once_per_epoch(which: int) -> None:
-    """Each token is its position; in each of two epochs all but the first and the tail come once."""
+    """Each token is its position; in each of two epochs all but the first and the tail come."""
     stream = stream_of(np.arange(60_000), shards=5)
     rows = stream.row_count(CONTEXT)
     rows_per_step = 23

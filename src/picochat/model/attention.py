@@ -123,6 +123,8 @@ def choose_kernel(asked: str, setting: AttentionSetting, places: Sequence[Path])
     places: files that keep a choice. The first that has one decides; a new choice is written to
     each of them. Raises HostProblem with all reasons where no kernel passes its check.
     """
+    # A kept choice wins even where another kernel is faster now: noise must not change the kernel
+    # between the dry run, the full run and a resumed one.
     kept = _kept_choice(asked, setting, places)
     choice = kept or _new_choice(asked, setting)
     for place in places:
@@ -144,7 +146,7 @@ def candidate_kernels(asked: str, setting: AttentionSetting) -> list[AttentionKe
     """
     backends = list(BACKENDS) if asked == "auto" else [asked]
     repeats = (
-        (False, True)
+        (False, True)  # with as many key as query heads there is nothing to repeat
         if setting.device.type == "cuda" and setting.model.heads != setting.model.kv_heads
         else (False,)
     )
@@ -200,6 +202,7 @@ def _kept_choice(
             continue
         if (choice.asked, choice.where) != (asked, setting.described()):
             continue
+        # Its time is kept, its error is not: a new driver may have broken the kernel.
         now = check_kernels([choice.chosen.kernel], setting)[0]
         if now.problem is None:
             return choice
@@ -213,7 +216,7 @@ def _kept_choice(
 def _keep(choice: KernelChoice, place: Path) -> None:
     try:
         write_json(place, choice)
-    except OSError as error:
+    except OSError as error:  # a read-only cache costs time at the next start, and no more
         say(
             f"the choice of attention cannot be kept at {place} ({error}); the next start measures"
             " again"
@@ -229,6 +232,7 @@ def check_kernels(
     """Each kernel's error against float32 math, at the scale's context and at short rows."""
     lengths = sorted({min(SHORT_LENGTH, setting.model.context), setting.model.context})
     inputs = [_random_heads(setting.model, CHECKED_ROWS, length) for length in lengths]
+    # The reference runs on the CPU, where no kernel under test can be at fault.
     exact = AttentionSetting(torch.device("cpu"), torch.float32, setting.model)
     wanted = [_pass(AttentionKernel("math", False), exact, each) for each in inputs]
     return [_checked(kernel, setting, inputs, wanted) for kernel in candidates]
@@ -335,7 +339,7 @@ def measure_kernels(
                 continue
             seconds[number] += [taken] if timed else []
     if setting.device.type == "cuda":
-        torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # what a slow kernel allocated must not count as training's memory
     return [
         one.model_copy(update={"seconds": min(seconds[number])}) if seconds.get(number) else one
         for number, one in enumerate(tried)

@@ -55,6 +55,7 @@ class Stack:
                 if parameter.grad is not None
             ]
         )
+        # Nesterov momentum as in the reference: the update looks one step ahead of the momentum.
         self.momentum_NOI.lerp_(grad, 1 - config.muon_momentum)
         nesterov = torch.lerp(grad, self.momentum_NOI, config.muon_momentum)
         # Tall matrices get larger updates, by sqrt(rows / columns), as in the reference.
@@ -125,10 +126,11 @@ class Optimizer:
             if not (p.dim() == 2 and name.startswith("blocks."))
         ]
         self.stacks = stacks_of(matrices, sharding) if config.matrix_optimizer == "muon" else []
-        # Made here, since a compiled graph cannot be traced through dataclasses.replace.
+        # Made once here: a compiled graph cannot be traced through a Stack that is made inside it.
         self._stack_parts = [
             stack.part(part) for stack in self.stacks for part in pool.slices(len(stack.parameters))
         ]
+        # Gains and the embedding are never decayed; Muon decays its own matrices in `update_`.
         decayed = [] if self.stacks else [{"params": matrices, "weight_decay": config.weight_decay}]
         self.adamw = torch.optim.AdamW(
             [{"params": rest, "weight_decay": 0.0}, *decayed],
@@ -137,6 +139,7 @@ class Optimizer:
             eps=1e-10,
             fused=True,
         )
+        # Each process projects the parts that it holds: no mean crosses a split (see sharding.py).
         projected = projected_weights(model) if model.config.centred else []
         self._projected = [
             replace(one, weight=local_part(one.weight.detach(), sharding)) for one in projected
@@ -161,6 +164,7 @@ class Optimizer:
         Returns the global gradient norm before clipping, a scalar on the device.
         """
         norm = self._clipped_norm()
+        # AdamW stays torch's fused kernel: it is one pass over memory already.
         for group in self.adamw.param_groups:
             group["lr"] = self.config.adamw_lr * lr_share
         self.adamw.step()
@@ -219,6 +223,7 @@ class Optimizer:
         try:
             for stack in self.stacks:
                 stack.momentum_NOI.copy_(local_part(tensors[f"muon.{stack.name}"], self.sharding))
+            # Set by hand: torch's own `load_state_dict` knows parameters by number and not by name.
             for group in self.adamw.param_groups:
                 for parameter in group["params"]:
                     prefix = f"adamw.{self._names[parameter]}."

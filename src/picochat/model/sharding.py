@@ -67,6 +67,7 @@ class Sharding:
 
         Only the last one sums gradients over processes and splits the weights again.
         """
+        # Micro-batches before the last only add up gradients, where they were computed.
         root = self.modules[-1]
         root.set_requires_gradient_sync(last)
         root.set_reshard_after_backward(last)
@@ -100,9 +101,10 @@ class Sharding:
     def orthogonalized(self, update_NOi: Tensor, dtype: torch.dtype) -> Tensor:
         """This process's columns (N, O, i) of the orthogonalized stack.
 
-        Each process computes ceil(N / processes) of the matrices; zeros fill the last part.
+        Each process computes ceil(N / processes) of the matrices.
         """
         matrices, rows, columns = update_NOi.shape
+        # All blocks of an all-to-all have one size, so the stack is filled up with zero matrices.
         each = -(-matrices // self.count)
         dealt = F.pad(
             update_NOi.to(dtype), (0, 0, 0, 0, 0, each * self.count - matrices)
@@ -110,6 +112,7 @@ class Sharding:
         # Process p receives its matrices from every process, as one block of columns each.
         received = torch.empty_like(dealt)
         dist.all_to_all_single(received, dealt, group=self.group)
+        # (process, matrix, row, column) -> (matrix, row, process and column): whole matrices.
         whole = received.view(self.count, each, rows, columns).permute(1, 2, 0, 3).flatten(2)
         done = self._orthogonalize(whole, dtype).to(dtype)
         back = done.unflatten(2, (self.count, columns)).permute(2, 0, 1, 3).contiguous()
@@ -118,6 +121,7 @@ class Sharding:
 
     def total_norm(self, gradients: list[Tensor]) -> Tensor:
         """Norm of the whole gradients of which these are parts. The host does not wait for it."""
+        # Parts are disjoint, so their squares add up to the square of the whole norm.
         squared = nn.utils.get_total_norm(gradients).square()
         dist.all_reduce(squared, group=self.group)
         return squared.sqrt()

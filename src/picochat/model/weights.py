@@ -67,6 +67,7 @@ def load_model(place: Path, device: torch.device | str = "cpu") -> tuple[GPT, Ch
         tensors = load_file(place / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise BadInput(f"{place / WEIGHTS} cannot be read: {error}") from None
+    # Compared here and not left to load_state_dict, whose message lists every name and no file.
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:

@@ -52,6 +52,7 @@ def train_facts(
 
     config: of this stage. Raises BadInput or LookupError where a file does not hold what it should.
     """
+    # After a rollback the curve has lost the spike that caused it, so its count is measured.
     curve = read_journal(files / CURVE)
     measured = read_record(MeasuredTraining, files / MEASURED, "measurements of training")
     losses = [row["loss"] for row in curve if row["loss"] is not None]
@@ -116,6 +117,7 @@ def train_and_publish(
     if outcome.replay is not None:
         publish_replay(outcome.replay, draft)
     facts = train_facts(stage, draft.folder, tokenizer, model.config, trainer.config)
+    # Stated from the files just written, by the function with which verification computes them.
     draft.facts = facts.model_dump(mode="json")
 
 
@@ -146,5 +148,5 @@ def publish_replay(folder: Path, draft: Draft) -> None:
         write_tensors(place, saved)
         write_record(place, saved.state)
     else:
-        for name in STATE_FILES:
+        for name in STATE_FILES:  # links, because a state can be larger than the weights
             link_or_copy(folder / name, draft.path(f"{REPLAY_FOLDER}/{name}"))

@@ -103,7 +103,7 @@ def newest_state(workspace: Path) -> Path | None:
     """
     states = saved_steps(workspace)
     for folder in reversed(states):
-        damage = damage_of(folder)
+        damage = damage_of(folder)  # reads all files: disks return wrong bytes without an error
         if damage is None:
             return folder
         aside = folder.with_name(f"damaged-{folder.name}")
@@ -344,7 +344,7 @@ class StateWriter:
 
         Waits for the write before this one, and raises what it met.
         """
-        self.finish()
+        self.finish()  # the buffers hold the state before until it is written
         saved = SavedState(state, self._weights.take(weights), self._optimizer.take(optimizer))
         copied: torch.cuda.Event | None = None
         if any(tensor.is_cuda for tensor in weights.values()):

@@ -76,6 +76,7 @@ class ProcessGroup:
         """The largest of each value over all processes. Waits for all of them, for no device."""
         if self.size == 1:
             return list(values)
+        # Host tensors over gloo: NCCL would queue behind the step and wait for the device.
         all_values = torch.tensor(values, dtype=torch.int64)
         dist.all_reduce(all_values, dist.ReduceOp.MAX, group=self.hosts)
         return all_values.tolist()
@@ -111,6 +112,7 @@ class ProcessGroup:
 
     def call_workers(self, call: object | None) -> None:
         """From the main process: send a call to all workers; None ends them."""
+        # The default group, whose timeout is LONGEST_WAIT; the others have LONGEST_STEP.
         dist.broadcast_object_list([call], src=0)
 
     def next_call(self) -> object | None:
@@ -224,6 +226,7 @@ def open_group_runtime(
     """
     if group.size == 1:
         return open_runtime(config, model, workspace)
+    # Each process would otherwise start as many threads as the machine has cores.
     threads = config.threads or max(1, usable_cores() // group.local_size)
     own = config.model_copy(update={"threads": threads})
     main = open_runtime(own, model, workspace) if group.is_main else None

@@ -154,6 +154,7 @@ def stream_loader(
     group: ProcessGroup = ONE_PROCESS,
 ) -> Loader:
     """Next-token rows of a stream, cut on a GPU with room for all tokens, else made on the host."""
+    # On a CPU a copy of the tokens would gain nothing: the host's are as near.
     if device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(device)
         if TOKEN_BYTES * len(stream) <= LARGEST_DEVICE_FRACTION * free_bytes:

@@ -173,6 +173,7 @@ class Trainer:
                     f"{self.job.stage}: compiling the step (minutes the first time, then from the"
                     " cache)"
                 )
+            # The line's own rate is off: that of the note leaves compiling and evaluations out.
             with (
                 Progress(
                     self.job.stage, self.config.steps, "steps", quiet=self.quiet, own_pace=False
@@ -231,6 +232,7 @@ class Trainer:
 
     def _step(self) -> None:
         started = time.monotonic()
+        # Rows that rollbacks passed over are never read again.
         batch = self.job.loader.batch(self.state.step + self.state.skipped)
         self.metrics.waited(time.monotonic() - started)
         share = lr_share(self.state.step, self.config)
@@ -286,7 +288,7 @@ class Trainer:
         follow from data and seed.
         """
         self.writer.finish()
-        self.losses.clear()
+        self.losses.clear()  # they belong to steps that are trained again
         before = self.state
         target = evaluation_before(spike_step, self.config)
         assert target is not None, "see _check"
@@ -373,7 +375,7 @@ class Trainer:
         return self.state.model_copy(update={"micro_batch": self.engine.micro_batch}, deep=True)
 
     def _stop(self, signal_number: int) -> None:
-        self.writer.finish()
+        self.writer.finish()  # the message says that it is saved
         raise Interrupted(
             signal_number,
             f"{self.job.stage}: stopped and saved after step {self.state.step} of"

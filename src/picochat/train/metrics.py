@@ -132,6 +132,7 @@ class MetricsLogger:
 
     def resume(self, step: int, tokens: int, spikes: int, rollbacks: int) -> None:
         """Begin at step 0, or go on from a state that an earlier process saved."""
+        # The journal is the only place that knows how long earlier processes trained.
         spent = [row.get("stage_seconds") or 0.0 for row in read_journal(self.metrics.path)]
         self.throughput.seconds_before = max(spent, default=0.0)
         self.cut_back(step, tokens, spikes, rollbacks)
@@ -163,6 +164,7 @@ class MetricsLogger:
         for row in read_journal(self.metrics.path):
             event = row.get("event")
             if event in known:
+                # By count: a rollback that stays may have gone back to before `step`.
                 stays = row[f"{event}s"] <= known[event]
             else:
                 stays = row["step"] < step or (row["step"] == step and event != "evaluation")
@@ -194,6 +196,7 @@ class MetricsLogger:
 
     def evaluation(self, step: int, tokens: int, held_out: HeldOut, seconds: float) -> None:
         """Write the evaluation after `step`. Its time does not count as training."""
+        # As if the report before had come later, so that the evaluation slows no rate.
         self._since += seconds
         self.throughput.evaluation_took(seconds)
         values = {"held_out_loss": held_out.loss, "held_out_bits_per_byte": held_out.bits_per_byte}
@@ -243,7 +246,7 @@ class MetricsLogger:
             return
         if not self.warming_up:
             self.throughput.steps_took(steps, seconds)
-        first = self._steps_here == 0
+        first = self._steps_here == 0  # opening the trackers, below, is timed once
         self._count_warm_up_step(step)
         rate = (tokens - self._tokens) / seconds
         spent, left = self.throughput.stage_seconds(), self.throughput.seconds_left(step)
@@ -263,6 +266,7 @@ class MetricsLogger:
         }
         self._latest.update(row)
         self._since, self._waited_s, self._step, self._tokens = now, 0.0, step, tokens
+        # On a GPU the loss of this step is still on its way: the row waits for it.
         if self._result is not None and self._result.step == step:
             self._write_report(row, self._result)
         else:

@@ -110,6 +110,7 @@ class Engine:
         The order makes the sums the same bits each time, whichever thread is faster.
         """
         parameters = list(self.model.parameters())
+        # The choice of kernel is a setting of the process, so it is made once around all threads.
         with self.runtime.attention():
             done = self._pool.map(
                 lambda part: self._thread_gradients(batch.rows(part), parameters),
@@ -156,6 +157,7 @@ class Engine:
                     " stage)"
                 ),
             )
+        # Parts that fitted have left gradients, and the allocator's blocks have the failed size.
         self.model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         if rows == 1:
