@@ -31,7 +31,7 @@ from picochat.evals.eval_records import EvaluatedRow, read_replies
 from picochat.evals.evaluate import questions
 from picochat.evals.replies import Generation, ask_all, row_prompt
 from picochat.evals.scores import judge
-from picochat.model.compute import DTYPES, apply_settings
+from picochat.model.runtime import DTYPES, apply_settings
 from picochat.model.weights import load_model
 from picochat.release.ask import BATCH_ROWS, LIMIT_NATS, draw
 from picochat.run.folder import RunDir

@@ -1,12 +1,11 @@
-"""Each way to compute attention: its error against float32 math and its time, at the shapes of a
-scale. One JSON line a way.
+"""Error and time of each attention kernel at the shapes of a scale. One JSON line a kernel.
 
     python bench/backends.py --device cuda --precision bf16 --scale h100-100m [--quick]
 
-The same functions as those by which `auto` chooses (model/backends.py): errors at the scale's
-context and at short rows, times of whole forward and backward passes, the least of several rounds
-in turns. A way that does not run here is listed with its reason. `ours`: seconds; `peer`: those of
-torch's own flash kernel with heads as they are.
+By the functions with which `auto` chooses (model/attention.py): errors against float32 math at the
+scale's context and at short rows, times of forward and backward passes, the least of several rounds
+in turns. A kernel that does not run here is listed with its reason. `ours`: seconds; `peer`: those
+of torch's own flash kernel with heads as they are.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness.figures import figure
 
 from picochat.config import RuntimeConfig
-from picochat.model.backends import Setting, fastest, try_ways, ways
-from picochat.model.compute import DTYPES, apply_settings
+from picochat.model.attention import AttentionSetting, candidate_kernels, fastest, measure_kernels
+from picochat.model.runtime import DTYPES, apply_settings
 from picochat.scales import find_scale
 
 
@@ -40,10 +39,10 @@ def main() -> None:
         RuntimeConfig.model_validate({"device": flags.device, "precision": flags.precision})
     )
     scale = "tiny" if flags.quick else flags.scale
-    setting = Setting(
+    setting = AttentionSetting(
         torch.device(flags.device), DTYPES[flags.precision], find_scale(scale).config.model
     )
-    tried = try_ways(ways("auto", setting), setting)
+    tried = measure_kernels(candidate_kernels("auto", setting), setting)
     best = fastest(tried, 0.0)
     for one in tried:
         more = {

@@ -1,8 +1,7 @@
-"""What saving the training state costs: steps with a save at the head of each stretch against
-stretches without, by turns.
+"""What saving the train state costs: stretches of steps with a save and without, in turns.
 
-    python bench/checkpoint.py [--scale h100-100m] [--rounds 12] [--stretch-s 20] [--folder DIR]
-    [--device cpu] [--quick]
+    python bench/checkpoint.py [--scale h100-100m] [--rounds 12] [--stretch-s 20] \\
+        [--folder DIR] [--device cpu] [--quick]
 
 The real engine, the real writer, a state of the scale's size. On a CPU a step is small (few tokens,
 AdamW, whose state is larger than Muon's), since the cost of a save hardly depends on what it
@@ -31,12 +30,12 @@ import torch
 from harness.figures import figure, say, table
 
 from picochat.config import ModelConfig, RuntimeConfig, TrainConfig
-from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, initialise
+from picochat.model.runtime import open_runtime
 from picochat.scales import find_scale
-from picochat.train.checkpoint import StateRecord, StateWriter, saved_steps
-from picochat.train.engine import Engine
-from picochat.train.feed import Fed
+from picochat.train.checkpoint import StateWriter, TrainState, saved_steps
+from picochat.train.loader import Batch
+from picochat.train.step import Engine
 
 SAVE_EVERY_S = 300.0
 CPU_ROWS, CPU_POSITIONS = 1, 32
@@ -48,7 +47,7 @@ class Steps:
     def __init__(
         self, model: ModelConfig, vocab_size: int, base: TrainConfig, runtime: RuntimeConfig
     ) -> None:
-        self.compute = open_compute(runtime, model)
+        self.compute = open_runtime(runtime, model)
         self.model = GPT(model, vocab_size)
         initialise(self.model, 0)
         self.model.to(self.compute.device)
@@ -59,11 +58,11 @@ class Steps:
             (base.sequences_per_step, model.context) if cuda else (CPU_ROWS, CPU_POSITIONS)
         )
         ids = torch.randint(vocab_size, (rows, positions + 1)).to(self.compute.device)
-        self.fed = Fed(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), rows * positions)
+        self.batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), rows * positions)
 
     def run(self, count: int) -> None:
         for _ in range(count):
-            self.engine.step(self.fed, 0.01)
+            self.engine.step(self.batch, 0.01)
         if self.compute.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -75,8 +74,8 @@ class Steps:
         return max(3, round(3 * seconds / (time.monotonic() - begun)))
 
 
-def make_record(step: int) -> StateRecord:
-    return StateRecord(
+def make_state(step: int) -> TrainState:
+    return TrainState(
         step=step, spike_mean=None, spike_seen=0, spike_steps=[], first_loss=None, last_loss=None
     )
 
@@ -86,7 +85,7 @@ def stretch_with_save(
 ) -> tuple[float, float]:
     """(seconds of a save and `count` steps, seconds of them in which training stood still)."""
     begun = time.monotonic()
-    states.save(make_record(number), steps.model.state_dict(), steps.engine.optimizer.state())
+    states.save(make_state(number), steps.model.state_dict(), steps.engine.optimizer.state())
     held = time.monotonic() - begun
     steps.run(count)
     taken = time.monotonic() - begun
@@ -100,12 +99,10 @@ def stretch_with_save(
 
 
 def write_alone(steps: Steps, states: StateWriter) -> tuple[float, float]:
-    """(seconds until a state is on disk, longest time in which another thread of Python got nothing
-    done meanwhile).
-    """
+    """(seconds until a state is on disk, longest time in which another thread could not run)."""
     stretch_with_save(steps, states, 0, 0)  # makes the buffers
     begun = time.monotonic()
-    states.save(make_record(0), steps.model.state_dict(), steps.engine.optimizer.state())
+    states.save(make_state(0), steps.model.state_dict(), steps.engine.optimizer.state())
     longest, last = 0.0, time.monotonic()
     while states.writing:
         now = time.monotonic()

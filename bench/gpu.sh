@@ -8,7 +8,7 @@
 #   correct  every attention backend, with heads as they are and repeated: error against float32 math, time at the scale's shapes
 #   sanity   `sanity preh100` as the runbook calls it: numerics, resume, compiled against eager, host waits, memory, forecast
 #   speed    the scale's step with Muon and AdamW beside a plain compiled step, in turns; what a step waits for; the whole loop
-#   levers   each lever alone beside all of them: joined products, feed, repeated heads, micro-batch, autotuning
+#   levers   each lever alone beside all of them: joined products, loader, repeated heads, micro-batch, autotuning
 #   pilot    the same as `speed` for the pilot scale
 #   start    process start to first step, with an empty cache and a warm one
 #   graph    the kernels that the compiler makes of the step
@@ -50,7 +50,7 @@ wants sanity && run sanity "$python" -m picochat.cli.main sanity preh100 --out-d
 wants speed && bench speed train.py --scale "$scale" --steps "$timed" $compile --source "$source" --baseline \
   --optimizer muon --optimizer adamw --loop
 wants levers && bench levers train.py --scale "$scale" --steps "$((timed / 2 + 1))" $compile --source "$source" \
-  --lever joined=off --lever feed=host --lever heads=repeated --lever heads=native $([ "$device" = cuda ] && echo --lever autotune=on)
+  --lever joined=off --lever loader=host --lever heads=repeated --lever heads=native $([ "$device" = cuda ] && echo --lever autotune=on)
 wants levers && bench levers train.py --scale "$scale" --steps "$((timed / 4 + 1))" $compile --source "$source" --micro-batch "${MICRO:-$([ "$device" = cuda ] && echo 32 || echo 4)}"
 wants pilot && bench pilot train.py --scale "$pilot" --steps "$timed" $compile --source "$source" --baseline --optimizer muon --optimizer adamw
 wants start && bench start start.py --scale "$scale" --sequences 2 $([ "$device" = cpu ] && echo --quick)

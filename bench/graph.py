@@ -1,11 +1,10 @@
-"""The compiled step of a scale, inspected without a GPU: graphs, products, kernels, what is fused,
-what is materialised.
+"""The compiled step of a scale, inspected without a GPU: graphs, products, kernels, buffers.
 
-    python bench/graph.py --scale h100-100m [--layers 2] [--sequences 2] [--precision bf16]
-    [--device cpu] [--quick]
+    python bench/graph.py --scale h100-100m [--layers 2] [--sequences 2] [--precision bf16] \\
+        [--device cpu] [--quick]
 
-The graphs are those that any device is given; kernels and buffers are what the compiler's CPU (or,
-with --device cuda, GPU) backend makes of them, and its decisions to fuse are largely the same.
+Graphs are the same for every device; kernels and buffers are what the compiler's CPU (or, with
+--device cuda, GPU) backend makes of them, and its decisions to fuse are largely the same.
 Fewer layers are compiled than the scale has, because each is compiled like the others; products are
 stated per layer. Says nothing about speed. Ends with one JSON line.
 
@@ -34,8 +33,8 @@ from harness.graphs import inspect
 
 from picochat.config import RuntimeConfig
 from picochat.model.centred import centre_
-from picochat.model.compute import DTYPES, open_compute
 from picochat.model.gpt import GPT, initialise
+from picochat.model.runtime import DTYPES, open_runtime
 from picochat.scales import find_scale
 
 KERNEL = re.compile(
@@ -106,7 +105,7 @@ def generated(
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = (
             cache  # so that code is generated, and not taken from an earlier run
         )
-        compute = open_compute(
+        compute = open_runtime(
             RuntimeConfig.model_validate(
                 {
                     "device": flags.device,

@@ -1,5 +1,4 @@
-"""Tiny base stages killed with SIGKILL at random moments: does each end in the bytes of an
-undisturbed one?
+"""Does a tiny base stage that is killed at random moments end in the bytes of an undisturbed one?
 
     python bench/kill_train.py [--kills 200] [--seed 1] [--signals] [--quick]
 

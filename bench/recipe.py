@@ -1,8 +1,9 @@
-"""One recipe's held-out bits per byte after a fixed number of training tokens. One JSON line; run
-it for each candidate.
+"""One recipe's held-out bits per byte after a fixed number of training tokens, as a JSON line.
 
-    python bench/recipe.py --scale tiny --tokens 300000 --source demo/out/source --set
-    base.muon_lr=0.04 [--seed 1] [--quick]
+    python bench/recipe.py --scale tiny --tokens 300000 --source demo/out/source \\
+        --set base.muon_lr=0.04 [--seed 1] [--quick]
+
+Run it once for each candidate.
 
 The whole schedule, its decay included, is fitted to the tokens, so that short runs choose recipes
 fairly: the warm-up is a twentieth of the steps, unless --set base.warmup_steps=N names it.
@@ -25,14 +26,14 @@ import pyarrow.parquet as pq
 
 from picochat.config import HostConfig, resolve
 from picochat.model.centred import centre_
-from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, IGNORED_TARGET, initialise
+from picochat.model.runtime import open_runtime
 from picochat.run.request import parse_settings
 from picochat.scales import find_scale
 from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.tokenizer import Tokenizer, train
-from picochat.train.feed import Batch, HostFeed
 from picochat.train.held_out import HeldOut, summed_loss
+from picochat.train.loader import Batch, HostLoader, host_batch
 from picochat.train.loop import Job, Trainer
 
 QUICK_TOKENS = 20_000
@@ -77,7 +78,7 @@ def main() -> None:
         (Path(folder) / "tokenizer.json").write_bytes(train(trained, config.tokenizer.vocab_size))
         tokenizer = Tokenizer.load(Path(folder) / "tokenizer.json")
         tokens, held_tokens = stream(trained, tokenizer), stream(held, tokenizer)
-        compute = open_compute(config.runtime, config.model)
+        compute = open_runtime(config.runtime, config.model)
         model = GPT(config.model, tokenizer.vocab_size)
         initialise(model, config.seed)
         if config.model.centred:
@@ -104,7 +105,7 @@ def main() -> None:
             return HeldOut(nats / targets, nats / np.log(2) / text_bytes)
 
         started = time.monotonic()
-        job = Job("base", base, HostFeed(batch_of, compute.device, fixed_shape=True), evaluate)
+        job = Job("base", base, HostLoader(batch_of, compute.device, fixed_shape=True), evaluate)
         trainer = Trainer(
             model, job, compute, HostConfig(checkpoint_minutes=1e6), Path(folder) / "work"
         )
@@ -140,7 +141,7 @@ def batch_at(
         if ignored is None
         else np.where(block[:, 1:] == ignored, IGNORED_TARGET, block[:, 1:])
     )
-    return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(targets))
+    return host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(targets))
 
 
 if __name__ == "__main__":

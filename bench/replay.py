@@ -1,5 +1,6 @@
-"""How far a replay drifts from its run where numbers are rounded otherwise: the figures behind the
-bounds of release/replay.py.
+"""How far a replay drifts from its run where numbers round differently.
+
+The bounds of release/replay.py rest on these figures.
 
     python bench/replay.py [--steps 60] [--quick]
 
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.train.builders import begin_run, small_config, train_base
 
 from picochat.config import ModelConfig
-from picochat.model.compute import open_compute
+from picochat.model.runtime import open_runtime
 from picochat.release.replay import Parts, find_parts, trained_again, way_apart
 
 MODEL = ModelConfig(
@@ -83,20 +84,18 @@ def main() -> None:
 
 
 def drift(parts: Parts, changes: dict[str, object]) -> tuple[float, float, float]:
-    """(difference of the first loss, largest difference, weights apart) of a replay with another
-    runtime.
-    """
+    """(difference of the first loss, largest difference, weights apart) in another runtime."""
     runtime = parts.config.runtime.model_copy(update=changes)
     there = replace(parts, config=parts.config.model_copy(update={"runtime": runtime}))
     differences, weights = list[float](), dict[str, torch.Tensor]()
-    for step, loss, model in trained_again(there, open_compute(runtime, MODEL)):
+    for step, loss, model in trained_again(there, open_runtime(runtime, MODEL)):
         differences.append(abs(loss - parts.losses[step]))
         weights = model.state_dict()
     assert parts.published is not None, "the run folder has its weights"
     apart = way_apart(
         {name: tensor.cpu() for name, tensor in weights.items()},
         load_file(parts.published),
-        parts.state.weights,
+        parts.saved.weights,
     )
     return differences[0], max(differences), apart
 

@@ -1,15 +1,13 @@
-"""From the start of a process to its first compiled step: with an empty cache, and with what that
-one left.
+"""Seconds from the start of a process to its first compiled step, with an empty and a warm cache.
 
-    python bench/start.py [--scale h100-100m] [--sequences 2] [--device cpu] [--precision float32]
-    [--quick]
+    python bench/start.py [--scale h100-100m] [--sequences 2] [--device cpu] \\
+        [--precision float32] [--quick]
 
 Each start is a process of its own: interpreter, imports, model, choice of attention, compiling or
 reading the cache, one step of the real engine. Preparing data is left out. One JSON line: seconds
 until the first step with the warm cache (`ours`: to the end of the first step, less what the second
-one takes, which on a CPU can be most of it), and the parts with both caches; the processor time
-beside each tells how far other work on the machine stretched it. The bound for a warm start is 20
-s.
+one takes, which on a CPU can be most of it), and the parts with both caches. The CPU time beside
+each shows how far other work on the machine stretched it. The bound for a warm start is 20 s.
 """
 
 from __future__ import annotations
@@ -79,9 +77,7 @@ def started(home: str) -> dict[str, float]:
 
 
 def first_step(flags: argparse.Namespace) -> None:
-    """Run in the child: every part of the start, timed from the moment in which the parent started
-    it.
-    """
+    """Run in the child: print the time of each part since the parent started the process."""
     began, parts = flags.child, dict[str, float]()
 
     def done(part: str) -> None:
@@ -90,11 +86,11 @@ def first_step(flags: argparse.Namespace) -> None:
     import torch
 
     from picochat.config import RuntimeConfig
-    from picochat.model.compute import open_compute
     from picochat.model.gpt import GPT, initialise
+    from picochat.model.runtime import open_runtime
     from picochat.scales import find_scale
-    from picochat.train.engine import Engine
-    from picochat.train.feed import Fed
+    from picochat.train.loader import Batch
+    from picochat.train.step import Engine
 
     done("import_s")
     config = find_scale("tiny" if flags.quick else flags.scale).config
@@ -104,7 +100,7 @@ def first_step(flags: argparse.Namespace) -> None:
         "compile": not flags.quick,
         "threads": flags.threads,
     }
-    compute = open_compute(RuntimeConfig.model_validate(runtime), config.model)
+    compute = open_runtime(RuntimeConfig.model_validate(runtime), config.model)
     done("attention_s")
     model = GPT(config.model, config.tokenizer.vocab_size)
     initialise(model, 0)
@@ -118,7 +114,7 @@ def first_step(flags: argparse.Namespace) -> None:
     )
     engine = Engine(model, config.base, compute, fixed_shape=True)
     for part in ("first_step_s", "second_step_s"):
-        loss, _ = engine.step(Fed(block[:, :-1], block[:, 1:], block[:, 1:].numel()), 0.1)
+        loss, _ = engine.step(Batch(block[:, :-1], block[:, 1:], block[:, 1:].numel()), 0.1)
         float(loss)
         done(part)
     wall_s = sum(parts.values()) - parts["second_step_s"]

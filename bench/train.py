@@ -1,18 +1,18 @@
-"""The training step at a scale on real tokens, beside a plain compiled step of the same shape:
-tokens/s, MFU, memory, loss.
+"""The training step at a scale on real tokens, beside a plain compiled step of the same shape.
 
-    python bench/train.py --scale h100-100m --device cuda --precision bf16 --steps 200 --baseline
-    --source demo/out/source python bench/train.py ... --lever joined=off --lever feed=host
-    each lever alone, beside all of them python bench/train.py --quick
+    python bench/train.py --scale h100-100m --device cuda --precision bf16 --steps 200 --baseline \\
+        --source demo/out/source
+    python bench/train.py ... --lever joined=off --lever loader=host    each alone, beside all
+    python bench/train.py --quick
 
 All contenders train in one process, a block of steps in turns (A B A B), on the same rows; the
 first block, which compiles and allocates, is not timed. A step counts whole: rows, transfer,
-forward, backward, optimizer, centring. On a GPU its time is the device's own, and nobody waits for
-the device inside a block. Stated: the median step and the 10th and 90th percentile, the ratio of
-the medians, the mean loss of the last block (the plain step uses AdamW at one usual rate). Also
-checked: that a step makes the host wait for nothing. Evaluation, checkpoints and journals are left
-out: --loop runs the whole loop for as long and states its own rate. MFU: non-causal convention,
-dense bf16 peak of the card. One JSON line a contender.
+forward, backward, optimizer, centring. On a GPU the device measures the time, and the host does not
+wait for it inside a block. Reported are tokens/s, the median step with its 10th and 90th
+percentile, the ratio of the medians, MFU (non-causal convention, dense bf16 peak of the card), peak
+memory, the mean loss of the last block (the plain step uses AdamW at one usual rate), and whether a
+step makes the host wait. Does not include evaluation, checkpoints and journals; --loop runs the
+whole loop for as many steps and reports its rate. One JSON line a contender.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ from picochat.config import (
 )
 from picochat.core.journal import read_journal
 from picochat.model.centred import centre_
-from picochat.model.compute import Compute, open_compute, peak_flops
 from picochat.model.gpt import GPT, initialise
+from picochat.model.runtime import Runtime, open_runtime, peak_flops
 from picochat.sanity.host import Stopwatch
 from picochat.sanity.syncs import host_syncs
 from picochat.scales import find_scale
 from picochat.tokens.shards import TokenStream
 from picochat.tokens.tokenizer import Tokenizer, train
-from picochat.train.feed import feed_of_stream
 from picochat.train.held_out import HeldOut
+from picochat.train.loader import stream_loader
 from picochat.train.loop import Job, Trainer
 
 BLOCK_STEPS = 20
@@ -74,7 +74,7 @@ def main() -> None:
             "threads": flags.threads,
         }
     )
-    compute = open_compute(runtime, config.model)
+    compute = open_runtime(runtime, config.model)
     for tried in compute.choice.tried if compute.choice else []:
         say(f"attention: {tried.line()}")
     steps, block = (
@@ -156,7 +156,7 @@ def contenders_of(
     stream: TokenStream,
     vocab_size: int,
     base: TrainConfig,
-    compute: Compute,
+    compute: Runtime,
 ) -> list[Contender]:
     """The plain step first, where it runs: ratios are to the first."""
     found = (
@@ -175,11 +175,9 @@ def contenders_of(
 
 
 def run_in_turns(
-    contenders: list[Contender], steps: int, block: int, compute: Compute
+    contenders: list[Contender], steps: int, block: int, compute: Runtime
 ) -> dict[str, tuple[list[float], float, int | None, list[str]]]:
-    """For each: seconds of its timed steps, mean loss of its last block, peak memory of its blocks,
-    what its step waited for.
-    """
+    """By name: seconds of each timed step, mean loss of the last block, peak memory, host waits."""
     seconds: dict[str, list[float]] = {one.name: [] for one in contenders}
     peaks: dict[str, int | None] = dict.fromkeys(seconds)
     losses: dict[str, float] = {}
@@ -207,11 +205,9 @@ def run_in_turns(
     return {name: (seconds[name], losses[name], peaks[name], waits[name]) for name in seconds}
 
 
-def waiting(one: Contender, number: int, compute: Compute) -> list[str]:
-    """What one more step makes the host wait for; on a CPU a compiled step shows nothing, so the
-    row says eager's.
-    """
-    if compute.device.type == "cpu" and (compute.compiled or compute.crew.size > 1):
+def waiting(one: Contender, number: int, compute: Runtime) -> list[str]:
+    """What one more step makes the host wait for, where this can be seen."""
+    if compute.device.type == "cpu" and (compute.compiled or compute.pool.size > 1):
         return ["not looked at: on a CPU neither compiled graphs nor threads show their calls"]
     one.step(number)
     return host_syncs(lambda: one.step(number + 1), compute.device)
@@ -223,7 +219,7 @@ def report(
     config: RunConfig,
     vocab_size: int,
     base: TrainConfig,
-    compute: Compute,
+    compute: Runtime,
     flags: argparse.Namespace,
 ) -> None:
     tokens = base.sequences_per_step * config.model.context
@@ -283,18 +279,16 @@ def whole_loop(
     stream: TokenStream,
     vocab_size: int,
     base: TrainConfig,
-    compute: Compute,
+    compute: Runtime,
     work: Path,
 ) -> None:
-    """The real loop over as many steps, by its own journal: journals, reports and the wall clock
-    included.
-    """
+    """Print the rate of the whole loop over as many steps, as its own journal states it."""
     model = GPT(config.model, vocab_size)
     initialise(model, 0)
     centre_(model)
     model.to(compute.device)
-    feed = feed_of_stream(stream, config.model.context, base.sequences_per_step, 0, compute.device)
-    job = Job("base", base, feed, lambda _: HeldOut(0.0, None))
+    loader = stream_loader(stream, config.model.context, base.sequences_per_step, 0, compute.device)
+    job = Job("base", base, loader, lambda _: HeldOut(0.0, None))
     outcome = Trainer(
         model, job, compute, HostConfig(checkpoint_minutes=1e6), work, quiet=True
     ).train()
@@ -313,8 +307,9 @@ def whole_loop(
 
 
 def real_tokens(source: Path, config: TokenizerConfig, folder: Path) -> tuple[TokenStream, int]:
-    """All text of the parquet files below `source` as one stream, encoded by a tokenizer trained on
-    it.
+    """All text of the parquet files below `source` as one stream, and the vocabulary's size.
+
+    The tokenizer is trained on the same text.
     """
     files = sorted(source.rglob("*.parquet"))
     if not files:

@@ -1,10 +1,10 @@
-"""The training loops that bench/peers.py compares, each at one shape, on one file of rows. Runs one
-of them in this process.
+"""The training loops that bench/peers.py compares: runs one of them in this process.
 
-Every loop reads the same rows in the same order and says when it takes the first row of a step, so
-that a step is what lies between two such moments, whatever the loop does there: batch, forward,
-backward, clipping, optimizer, logging. No loop is changed: each is its project's public entry, with
-the settings that its users would give. Needs bench/peers-requirements.txt.
+Each is run at one shape on one file of rows. Every loop reads the same rows in the same order and
+says when it takes the first row of a step, so that a step is what lies between two such moments,
+whatever the loop does there: batch, forward, backward, clipping, optimizer, logging. No loop is
+changed: each is its project's public entry, with the settings that its users would give. Needs
+bench/peers-requirements.txt.
 
     python -m harness.contenders TASK.json DESCRIPTOR        (from bench/; peers.py does this)
 """
@@ -38,7 +38,7 @@ Logits = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Of a peer. schedule: "linear to 0", "cosine to 10%" or "cosine to 0", after a linear warm-up."""
+    """Of a peer. `schedule`: "linear to 0", "cosine to 10%" or "cosine to 0", after a warm-up."""
 
     lr: float
     schedule: str
@@ -49,8 +49,9 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Task:
-    """rows: .npy (steps * sequences, context + 1), taken in order; held: the same for the held-out
-    loss, None for none.
+    """`rows`: a .npy file (steps * sequences, context + 1), read in order.
+
+    `held`: the same for the held-out loss; None: no held-out loss.
     """
 
     contender: str
@@ -88,11 +89,11 @@ def picochat(task: Task, reporter: StepReporter, *, optimizer: str, compiled: bo
     """The public loop of picochat.train. All that touches it is here."""
     from picochat.config import HostConfig
     from picochat.model.centred import centre_
-    from picochat.model.compute import open_compute
     from picochat.model.gpt import GPT, initialise
+    from picochat.model.runtime import open_runtime
     from picochat.scales import find_scale
-    from picochat.train.feed import Batch, HostFeed
     from picochat.train.held_out import HeldOut
+    from picochat.train.loader import Batch, HostLoader, host_batch
     from picochat.train.loop import Job, Trainer
 
     config = find_scale(task.scale).config
@@ -102,7 +103,7 @@ def picochat(task: Task, reporter: StepReporter, *, optimizer: str, compiled: bo
         "threads": task.threads,
         "compile": compiled,
     }
-    compute = open_compute(config.runtime.model_copy(update=settings), config.model)
+    compute = open_runtime(config.runtime.model_copy(update=settings), config.model)
     changes: dict[str, Any] = {
         "steps": task.steps,
         "sequences_per_step": task.sequences,
@@ -119,11 +120,11 @@ def picochat(task: Task, reporter: StepReporter, *, optimizer: str, compiled: bo
         block = np.stack(
             [rows[step * task.sequences + row].numpy() for row in range(task.sequences)]
         )
-        return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
+        return host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
 
     # The next rows are made while a step trains: what lies between two batches is still one step.
-    feed = HostFeed(batch_of, compute.device, fixed_shape=True)
-    job = Job("base", config.base.model_copy(update=changes), feed, lambda _: HeldOut(0.0, None))
+    loader = HostLoader(batch_of, compute.device, fixed_shape=True)
+    job = Job("base", config.base.model_copy(update=changes), loader, lambda _: HeldOut(0.0, None))
     with tempfile.TemporaryDirectory() as folder:
         Trainer(model, job, compute, HostConfig(checkpoint_minutes=1e6), Path(folder)).train()
     return model
@@ -193,7 +194,7 @@ def trainer(task: Task, reporter: StepReporter, *, compiled: bool) -> Logits:
 
 
 def collate(rows: list[Tensor]) -> dict[str, Tensor]:
-    """Inputs and targets as the other loops have them: `context` of each, and every target counts."""
+    """Inputs and targets as the other loops have them: `context` of each; every target counts."""
     block = torch.stack(rows)
     targets = block[:, 1:].contiguous()
     return {"input_ids": block[:, :-1].contiguous(), "labels": targets, "shift_labels": targets}
@@ -330,8 +331,9 @@ def parameters_of(model: torch.nn.Module) -> int:
 
 @torch.no_grad()
 def held_out_loss(logits_of: Logits, task: Task) -> float:
-    """Nats per target over the held-out rows, in float64 sums; a document's first token is no
-    target, as in picochat.
+    """Nats per target over the held-out rows, summed in float64.
+
+    A document's first token is no target, as in picochat.
     """
     assert task.held is not None, "a loss needs held-out rows"
     rows = torch.from_numpy(np.load(task.held).astype(np.int64))

@@ -1,5 +1,4 @@
-"""What the compiler is given to compile: the training step's graphs, forward and backward, before
-any code is generated.
+"""The graphs of the training step, forward and backward, before any code is generated.
 
 `inspect` traces the step of a model on any device and counts. Which kernels come of it is
 bench/graph.py's to say.

@@ -1,5 +1,4 @@
-"""Training steps that can be timed side by side: picochat's own, with levers, and a plain compiled
-step of the same shape.
+"""Training steps to time side by side: picochat's own, with levers, and a plain compiled one.
 
 A contender is built once, takes the number of a step, and leaves its loss on the device. The plain
 one is what a good script would do: one product for each matrix, autocast, torch's fused AdamW, mean
@@ -17,15 +16,15 @@ from torch import Tensor, nn
 
 from picochat.config import ModelConfig, TrainConfig
 from picochat.model.centred import centre_
-from picochat.model.compute import Compute
 from picochat.model.gpt import GPT, Block, Positions, initialise
+from picochat.model.runtime import Runtime
 from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.shards import TokenStream
-from picochat.train.engine import Engine
-from picochat.train.feed import DeviceFeed, Feed, HostFeed, feed_of_stream, next_token_batch
+from picochat.train.loader import DeviceLoader, HostLoader, Loader, next_token_batch, stream_loader
+from picochat.train.step import Engine
 
-LEVERS = ("joined", "feed", "compile", "heads", "autotune")
-"""What can be changed alone: joined=off, feed=host or device, compile=off, heads=repeated or
+LEVERS = ("joined", "loader", "compile", "heads", "autotune")
+"""What can be changed alone: joined=off, loader=host or device, compile=off, heads=repeated or
 native, autotune=on.
 """
 PLAIN_LR = 0.002
@@ -65,10 +64,10 @@ def picochat_step(
     config: ModelConfig,
     vocab_size: int,
     train: TrainConfig,
-    compute: Compute,
+    compute: Runtime,
     levers: dict[str, str],
 ) -> Contender:
-    """picochat's engine and feed as its loop calls them, with some levers changed."""
+    """picochat's engine and loader as its loop calls them, with some levers changed."""
     model = GPT(config, vocab_size)
     if levers.get("joined") == "off":
         model.blocks = nn.ModuleList(SeparateBlock(config, layer) for layer in range(config.layers))
@@ -79,31 +78,38 @@ def picochat_step(
         compute = replace(compute, repeat_heads=levers["heads"] == "repeated")
     if levers.get("compile") == "off":
         compute = replace(compute, compiled=False)
-    feed = _feed(stream, config.context, train.sequences_per_step, compute, levers.get("feed"))
+    loader = _loader(
+        stream, config.context, train.sequences_per_step, compute, levers.get("loader")
+    )
     engine = Engine(model, train, compute, fixed_shape=True)
     if levers.get("autotune") == "on":
         options = {"max_autotune": True, "coordinate_descent_tuning": True}
         compiled = torch.compile(model.loss_sum, dynamic=False, fullgraph=True, options=options)
-        setattr(engine.layout, "loss_sum", compiled)  # noqa: B010
+        setattr(engine.strategy, "loss_sum", compiled)  # noqa: B010
     name = " ".join(
         ["picochat", train.matrix_optimizer, *(f"{key}={value}" for key, value in levers.items())]
     )
     return Contender(
-        name, lambda n: engine.step(feed.step(n), 1.0)[0], feed.close, lambda: engine.micro_batch
+        name,
+        lambda n: engine.step(loader.batch(n), 1.0)[0],
+        loader.close,
+        lambda: engine.micro_batch,
     )
 
 
-def _feed(stream: TokenStream, context: int, rows: int, compute: Compute, kind: str | None) -> Feed:
+def _loader(
+    stream: TokenStream, context: int, rows: int, compute: Runtime, kind: str | None
+) -> Loader:
     if kind == "host":
-        return host_feed(stream, context, rows, compute.device)
+        return host_loader(stream, context, rows, compute.device)
     if kind == "device":
-        return DeviceFeed(stream, context, rows, 0, compute.device)
-    return feed_of_stream(stream, context, rows, 0, compute.device)
+        return DeviceLoader(stream, context, rows, 0, compute.device)
+    return stream_loader(stream, context, rows, 0, compute.device)
 
 
-def host_feed(stream: TokenStream, context: int, rows: int, device: torch.device) -> HostFeed:
+def host_loader(stream: TokenStream, context: int, rows: int, device: torch.device) -> HostLoader:
     count = stream.row_count(context)
-    return HostFeed(
+    return HostLoader(
         lambda n: next_token_batch(stream, rows_of_step(n, rows, count, 0), context),
         device,
         fixed_shape=True,
@@ -114,9 +120,7 @@ def host_feed(stream: TokenStream, context: int, rows: int, device: torch.device
 
 
 class PlainBlock(nn.Module):
-    """The same block, written as a script would: nn.Linear each, torch's norms, torch's choice of
-    attention.
-    """
+    """The same block as a plain script writes it: nn.Linear, torch's norms, torch's attention."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -197,11 +201,12 @@ def plain_step(
     config: ModelConfig,
     vocab_size: int,
     train: TrainConfig,
-    compute: Compute,
+    compute: Runtime,
     rows: int | None,
 ) -> Contender:
-    """The plain script's step: `rows` sequences at a time (None: all), torch.compile as it comes,
-    fused AdamW.
+    """A plain script's step: torch.compile with its defaults and fused AdamW.
+
+    rows: sequences at a time; None: all.
     """
     start = GPT(config, vocab_size)
     initialise(start, 0)
@@ -210,23 +215,23 @@ def plain_step(
     forward = torch.compile(model) if compute.compiled else model
     betas = (train.adamw_beta1, train.adamw_beta2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PLAIN_LR, betas=betas, fused=True)
-    feed = host_feed(stream, config.context, train.sequences_per_step, compute.device)
+    loader = host_loader(stream, config.context, train.sequences_per_step, compute.device)
     lower = compute.dtype == torch.bfloat16
 
     def step(number: int) -> Tensor:
-        fed = feed.step(number)
-        total = len(fed.ids_BT)
+        batch = loader.batch(number)
+        total = len(batch.ids_BT)
         parts: Sequence[slice] = [
             slice(at, at + (rows or total)) for at in range(0, total, rows or total)
         ]
         loss = torch.zeros((), device=compute.device)
         for part in parts:
             with torch.autocast(compute.device.type, torch.bfloat16, enabled=lower):
-                share = forward(fed.ids_BT[part], fed.targets_BT[part]) / len(parts)
+                share = forward(batch.ids_BT[part], batch.targets_BT[part]) / len(parts)
             share.backward()
             loss += share.detach()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss
 
-    return Contender("plain adamw", step, feed.close, lambda: rows)
+    return Contender("plain adamw", step, loader.close, lambda: rows)

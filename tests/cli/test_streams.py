@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from picochat.cli.main import run_command
-from picochat.train.signals import LateSignals
+from picochat.train.signals import DeferredSignals
 from tests.small_pack import make_pack
 from tests.train.builders import begin_run, small_config
 
@@ -60,11 +60,11 @@ def test_ctrl_c_that_ends_tee_first_still_saves_the_training(tmp_path: Path) -> 
 def test_closed_terminal_is_noted_like_ctrl_c_and_left_alone_under_nohup() -> None:
     former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
-        with LateSignals(lambda: None) as late:
+        with DeferredSignals(lambda: None) as late:
             os.kill(os.getpid(), signal.SIGHUP)
         assert late.number == signal.SIGHUP
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        with LateSignals(lambda: None) as late:
+        with DeferredSignals(lambda: None) as late:
             os.kill(os.getpid(), signal.SIGHUP)
         assert late.number is None
         assert run_command(["scales"]) == 0

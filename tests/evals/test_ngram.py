@@ -54,11 +54,13 @@ class DictModel:
         p = 1 / (self.vocab_size - 1)
         for length in range(1, min(self.order, len(history) + 1) + 1):
             context = tuple(history[len(history) - length + 1 :])
-            follow = {g[-1]: n for g, n in self.counts[length].items() if g[:-1] == context}
-            total = sum(follow.values())
+            run_worker = {g[-1]: n for g, n in self.counts[length].items() if g[:-1] == context}
+            total = sum(run_worker.values())
             if total:
-                taken = {w: self.discounts[length][min(n, 3)] for w, n in follow.items()}
-                p = (follow.get(token, 0) - taken.get(token, 0) + sum(taken.values()) * p) / total
+                taken = {w: self.discounts[length][min(n, 3)] for w, n in run_worker.items()}
+                p = (
+                    run_worker.get(token, 0) - taken.get(token, 0) + sum(taken.values()) * p
+                ) / total
         return p
 
     def nats(self, documents: list[list[int]]) -> list[float]:
@@ -125,9 +127,9 @@ def test_the_probabilities_after_any_history_sum_to_one(history: list[int]) -> N
 def test_bos_is_no_target_and_contexts_do_not_cross_it() -> None:
     train, first, second = make_documents(1, 60, 23), [BOS, 5, 12, 4], [BOS, 9, 9]
     alone = [ngram_nats(stream(train), stream([document]), 23, BOS) for document in (first, second)]
-    together = ngram_nats(stream(train), stream([first, second]), 23, BOS)
-    assert len(together) == 5
-    assert together.tolist() == np.concatenate(alone).tolist()
+    watched = ngram_nats(stream(train), stream([first, second]), 23, BOS)
+    assert len(watched) == 5
+    assert watched.tolist() == np.concatenate(alone).tolist()
 
 
 def test_the_order_of_training_documents_does_not_matter() -> None:

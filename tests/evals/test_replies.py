@@ -53,7 +53,7 @@ def rows() -> list[EvalRow]:
 def test_replies_in_batches_equal_those_of_one_row_at_a_time(
     model: GPT, tokenizer: Tokenizer, rows: list[EvalRow]
 ) -> None:
-    together = ask_all(model, rows, tokenizer, SETTINGS, torch.float32, "together")
+    watched = ask_all(model, rows, tokenizer, SETTINGS, torch.float32, "together")
     alone = ask_all(
         model,
         rows,
@@ -62,13 +62,13 @@ def test_replies_in_batches_equal_those_of_one_row_at_a_time(
         torch.float32,
         "alone",
     )
-    assert {row: said.text for row, said in together.items()} == {
+    assert {row: said.text for row, said in watched.items()} == {
         row: said.text for row, said in alone.items()
     }
     assert (
-        len({said.text for said in together.values()}) > len(rows) / 2
+        len({said.text for said in watched.values()}) > len(rows) / 2
     )  # the model does say different things
-    for row, said in together.items():
+    for row, said in watched.items():
         if said.log_likelihoods is not None:
             assert said.log_likelihoods == pytest.approx(alone[row].log_likelihoods, abs=2e-6)
 

@@ -1,5 +1,6 @@
-"""What is compiled: one graph, two products a layer forward and four backward, nothing that waits,
-the same function.
+"""What is compiled: one graph, few products, nothing that waits, and the same function.
+
+A layer takes two products forward and four backward.
 """
 
 import dataclasses
@@ -11,12 +12,12 @@ from torch import Tensor
 
 from picochat.config import ModelConfig, RuntimeConfig, TrainConfig
 from picochat.model.centred import centre_, largest_centre_error
-from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, Block, initialise
 from picochat.model.optim import Optimizer
+from picochat.model.runtime import open_runtime
 from picochat.sanity.syncs import host_syncs
-from picochat.train.engine import Engine
-from picochat.train.feed import Fed
+from picochat.train.loader import Batch
+from picochat.train.step import Engine
 
 CONFIG = ModelConfig(
     context=16, layers=2, width=32, heads=4, kv_heads=2, head_width=8, mlp_width=48
@@ -75,9 +76,7 @@ def test_a_step_that_reads_a_value_is_found() -> None:
 
 
 def test_joined_products_equal_separate_ones_within_rounding() -> None:
-    """In bfloat16, against the same weights rounded first, which the block then computes one
-    product at a time.
-    """
+    """In bfloat16, compared with separate products of the same weights rounded first."""
     joined = make_model()
     separate = make_model().bfloat16()
     for model in (joined, separate):
@@ -129,22 +128,23 @@ def test_compiled_optimizer_equals_eager(name: str, light_compiler: None) -> Non
 
 
 def test_nothing_is_compiled_again_between_base_and_sft(light_compiler: None) -> None:
-    """SFT trains another model object, at other rates and rows: the optimizer's graph serves both
-    stages.
-    """
+    """SFT has another model object, other rates and rows; the optimizer's graph serves both."""
     from torch._dynamo.utils import counters
 
-    compute = dataclasses.replace(open_compute(RuntimeConfig(threads=1), CONFIG), compiled=True)
+    compute = dataclasses.replace(open_runtime(RuntimeConfig(threads=1), CONFIG), compiled=True)
     base = TrainConfig(steps=4, sequences_per_step=4)
     sft = TrainConfig(steps=2, sequences_per_step=4, muon_lr=0.005, adamw_lr=0.001)
-    fed = Fed(*rows(), targets=64)
+    batch = Batch(*rows(), target_count=64)
     engine = Engine(make_model(), base, compute, fixed_shape=True)
     for share in (0.5, 1.0, 0.5):
-        engine.step(fed, share)
+        engine.step(batch, share)
     graphs = counters["stats"]["unique_graphs"]
     tuned = Engine(make_model(1), sft, compute, fixed_shape=False)
     for length in (16, 8):
-        tuned.step(Fed(fed.ids_BT[:, :length], fed.targets_BT[:, :length], targets=4 * length), 1.0)
+        tuned.step(
+            Batch(batch.ids_BT[:, :length], batch.targets_BT[:, :length], target_count=4 * length),
+            1.0,
+        )
     assert counters["stats"]["unique_graphs"] == graphs
 
 
@@ -152,9 +152,9 @@ def test_a_step_waits_for_nothing() -> None:
     engine = Engine(
         make_model(),
         TrainConfig(steps=4),
-        open_compute(RuntimeConfig(threads=1), CONFIG),
+        open_runtime(RuntimeConfig(threads=1), CONFIG),
         fixed_shape=True,
     )
-    fed = Fed(*rows(), targets=64)
-    engine.step(fed, 1.0)
-    assert host_syncs(lambda: engine.step(fed, 1.0), torch.device("cpu")) == []
+    batch = Batch(*rows(), target_count=64)
+    engine.step(batch, 1.0)
+    assert host_syncs(lambda: engine.step(batch, 1.0), torch.device("cpu")) == []

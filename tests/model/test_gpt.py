@@ -205,9 +205,7 @@ def test_ignored_targets_carry_no_loss() -> None:
 
 
 def test_untrained_model_is_near_uniform() -> None:
-    """At the width of the real scale: a tied head must not make the start predict the token just
-    read.
-    """
+    """A tied head must not make the start predict the token just read, at the real width."""
     config = ModelConfig(context=64, layers=2, width=768, heads=12, kv_heads=4, mlp_width=512)
     model = GPT(config, 512)
     initialise(model, 0)

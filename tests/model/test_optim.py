@@ -1,6 +1,4 @@
-"""The optimizer step against plain formulas; centred weights stay centred; the state survives a
-round trip.
-"""
+"""The optimizer step against plain formulas, centred weights, and a round trip of its state."""
 
 import pytest
 import torch
@@ -8,10 +6,10 @@ import torch
 from picochat.config import ModelConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.model.centred import centre_, largest_centre_error
-from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, initialise
 from picochat.model.optim import Optimizer
 from picochat.model.orthogonalize import orthogonalize
+from picochat.model.runtime import open_runtime
 
 CONFIG = ModelConfig(
     context=32, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64
@@ -97,5 +95,5 @@ def test_state_of_another_optimizer_is_refused() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_absent_cuda_is_refused_with_the_remedy() -> None:
     with pytest.raises(WrongUsage, match="no CUDA device") as error:
-        open_compute(RuntimeConfig(device="cuda"), CONFIG)
+        open_runtime(RuntimeConfig(device="cuda"), CONFIG)
     assert error.value.exit_code == 2 and "--device cpu" in (error.value.fix or "")

@@ -819,7 +819,7 @@ assert verify_bundle(Path({str(run.root)!r})).exit_code == 0
 def test_every_artifact_that_states_facts_has_them_computed_again() -> None:
     decided = {"preflight", "gate"}  # computed again as verdicts
     assert {spec.kind for spec in ARTIFACTS if spec.facts} - decided == {
-        follow.kind for follow in FOLLOWS
+        run_worker.kind for run_worker in FOLLOWS
     } - {"summary"}
 
 

@@ -18,8 +18,8 @@ from picochat.run.graph import ARTIFACTS, FRONT_PAGES, ArtifactSpec, spec_of
 
 IMPORTED_WHEN_CALLED = {
     "host": ("picochat.sanity.host", "measure_host"),
-    "base": ("picochat.train.pretrain", "pretrain"),
-    "sft": ("picochat.train.finetune", "finetune"),
+    "base": ("picochat.train.base", "pretrain"),
+    "sft": ("picochat.train.sft", "finetune"),
     "scores": ("picochat.evals.evaluate", "evaluate"),
     "parity": ("picochat.export.parity", "measure_parity"),
 }

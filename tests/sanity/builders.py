@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from picochat.config import RuntimeConfig
-from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, Cache, initialise
+from picochat.model.runtime import open_runtime
 from picochat.sanity.context import SMALL, VOCAB, Context, Parts, SanityResult, small_model
 from picochat.sanity.suite import SANITY, run_sanity
 from picochat.scales import Scale
 from picochat.tokens.row_order import Indices, rows_of_step
-from picochat.train.feed import DeviceFeed, Fed
+from picochat.train.loader import Batch, DeviceLoader
 
 CPU = torch.device("cpu")
 
@@ -27,7 +27,7 @@ def make_context(
 ) -> Context:
     runtime = RuntimeConfig.model_validate({"threads": 1, "precision": precision})
     return Context(
-        open_compute(runtime, SMALL),
+        open_runtime(runtime, SMALL),
         runtime,
         include_compile,
         scale,
@@ -113,25 +113,25 @@ def one_order_for_all_epochs(step: int, rows: int, size: int, seed: int) -> Indi
     return rows_of_step(step % steps, rows, size, seed)
 
 
-class SignedFeed(DeviceFeed):
+class SignedLoader(DeviceLoader):
     """Ids above 32,767 come out negative and are cut off, as 16 signed bits would give them."""
 
-    def step(self, number: int) -> Fed:
-        fed = super().step(number)
-        return Fed(fed.ids_BT.clamp(max=0x7FFF), fed.targets_BT, fed.targets)
+    def batch(self, step: int) -> Batch:
+        batch = super().batch(step)
+        return Batch(batch.ids_BT.clamp(max=0x7FFF), batch.targets_BT, batch.target_count)
 
 
-class LateFeed(DeviceFeed):
+class LateLoader(DeviceLoader):
     """Each target is the token itself instead of the one after it."""
 
-    def step(self, number: int) -> Fed:
-        fed = super().step(number)
-        return Fed(fed.ids_BT, fed.ids_BT.clone(), fed.targets)
+    def batch(self, step: int) -> Batch:
+        batch = super().batch(step)
+        return Batch(batch.ids_BT, batch.ids_BT.clone(), batch.target_count)
 
 
-class MiscountingFeed(DeviceFeed):
+class MiscountingLoader(DeviceLoader):
     """The right rows, with one target fewer than they have: the mean loss would be another."""
 
-    def step(self, number: int) -> Fed:
-        fed = super().step(number)
-        return Fed(fed.ids_BT, fed.targets_BT, fed.targets - 1)
+    def batch(self, step: int) -> Batch:
+        batch = super().batch(step)
+        return Batch(batch.ids_BT, batch.targets_BT, batch.target_count - 1)

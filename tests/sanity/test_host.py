@@ -15,7 +15,7 @@ from picochat.core.errors import HostProblem
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import plain, read_record
 from picochat.facts import HostFacts, TokenizerFacts
-from picochat.model.compute import open_compute
+from picochat.model.runtime import open_runtime
 from picochat.sanity import host
 from picochat.sanity.context import SMALL, VOCAB, random_stream
 from picochat.sanity.host import (
@@ -29,7 +29,7 @@ from picochat.sanity.host import (
     scale_capacity,
 )
 from picochat.scales import Scale, find_scale
-from picochat.train.feed import DeviceFeed, Fed
+from picochat.train.loader import Batch, DeviceLoader
 from tests.run_builder import make_machine
 from tests.sanity.builders import CPU, make_context, result_of
 from tests.tokens.builders import VOCAB_SIZE, make_job, publish_shards, published, short_documents
@@ -40,12 +40,12 @@ RUNTIME = RuntimeConfig(threads=1)
 
 
 def unmeasured(devices: int = 1) -> HostFacts:
-    return host_facts(RUNTIME, open_compute(RUNTIME, SHORT), None, Path(), devices)
+    return host_facts(RUNTIME, open_runtime(RUNTIME, SHORT), None, Path(), devices)
 
 
 def measured(devices: int = 1, steps: int = 3) -> HostFacts:
     stream = random_stream(5_000, VOCAB)
-    compute = open_compute(RUNTIME, SHORT)
+    compute = open_runtime(RUNTIME, SHORT)
     return measure_steps(unmeasured(devices), stream, SHORT, VOCAB, TRAIN, compute, steps)
 
 
@@ -84,23 +84,23 @@ def test_several_devices_are_as_fast_as_the_one_that_was_measured_times_their_nu
     assert eight.measured_sequences == one.measured_sequences
 
 
-class Rows(DeviceFeed):
-    """A feed that notes which steps were asked for, and may run out of memory."""
+class Rows(DeviceLoader):
+    """A loader that notes which steps were asked for, and may run out of memory."""
 
     def __init__(self, error: Exception | None = None) -> None:
         super().__init__(random_stream(5_000, VOCAB), SHORT.context, 4, 0, CPU)
         self.asked: list[int] = []
         self.error = error
 
-    def step(self, number: int) -> Fed:
-        self.asked.append(number)
+    def batch(self, step: int) -> Batch:
+        self.asked.append(step)
         if self.error is not None:
             raise self.error
-        return super().step(number)
+        return super().batch(step)
 
 
 def on_feed(feed: Rows, steps: int = 3) -> HostFacts:
-    compute = open_compute(RUNTIME, SHORT)
+    compute = open_runtime(RUNTIME, SHORT)
     return measure_on_feed(unmeasured(), SHORT, VOCAB, TRAIN, compute, feed, steps)
 
 
@@ -241,7 +241,7 @@ def test_attention_that_does_not_work_is_stated_and_nothing_is_measured(
     def refused(*_: object) -> None:
         raise HostProblem("no backend passes")
 
-    monkeypatch.setattr(host, "open_compute", refused)
+    monkeypatch.setattr(host, "open_runtime", refused)
     _, facts = stage(tmp_path, tokenizer_file)
     assert facts.attention_problem == "no backend passes"
     assert (facts.attention_backend, facts.attention_error) == ("auto", None)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from picochat.model.compute import Compute
 from picochat.model.gpt import GPT, Cache
 from picochat.model.optim import Optimizer
+from picochat.model.runtime import Runtime
 from picochat.sanity import numerics
 from picochat.sanity.context import ROWS, SMALL, VOCAB, Parts, random_rows, small_model
 from tests.sanity.builders import make_context, result_of, wrong
@@ -32,7 +32,7 @@ def of_class(model_class: type[GPT]) -> Callable[[int], GPT]:
 @pytest.mark.parametrize("error", [0.5, None, float("nan")])
 def test_attention_that_was_not_checked_or_is_wrong_fails(error: float | None) -> None:
     context = make_context()
-    wrong_compute = Compute(context.compute.device, context.compute.dtype, "math", error, False)
+    wrong_compute = Runtime(context.compute.device, context.compute.dtype, "math", error, False)
     result = result_of("attention_backend", replace(context, compute=wrong_compute))
     assert result.status == "fail"
     assert result.measured == (error if error == 0.5 else None)

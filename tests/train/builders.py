@@ -1,4 +1,4 @@
-"""A base stage of a few seconds: real shards of real text, a small model, the real stage function."""
+"""A base stage of a few seconds: real shards of text, a small model, the real stage function."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from picochat.core.machine import machine_record
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import write_json
 from picochat.run.folder import RunDir
-from picochat.train.pretrain import pretrain
+from picochat.train.base import pretrain
 from tests.tokens.builders import (
     make_job,
     publish_shards,
@@ -91,8 +91,9 @@ def _shards_of_the_manual() -> Path:
 def train_base(
     run: RunDir, config: RunConfig, host: HostConfig | None = None, place: Path | None = None
 ) -> Artifact:
-    """The base checkpoint of a run that has its shards, published as a run publishes it; `place`:
-    elsewhere.
+    """The base checkpoint of a run that has its shards, published as a run publishes it.
+
+    place: where to publish it instead of in the run.
     """
     shards, tokenizer = run.artifact("shards"), run.artifact("tokenizer")
     inputs = {"shards": shards.digest, "tokenizer": tokenizer.digest}

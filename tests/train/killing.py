@@ -25,8 +25,9 @@ LONGEST_END_S = 120.0
 
 
 def busy_config(steps: int = 40) -> RunConfig:
-    """Little training and much saving: every step is saved and each fifth evaluated, so that most
-    kills hit a write.
+    """Little training and much saving, so that most kills hit a write.
+
+    Every step is saved and each fifth is evaluated.
     """
     return small_config(steps=steps, eval_every=5, publish="best")
 
@@ -66,8 +67,9 @@ def train_with_kills(
     choose: random.Random,
     signals: Sequence[signal.Signals] = (signal.SIGKILL,),
 ) -> int:
-    """Start, stop by a signal at a random moment, start again, at most `kills` times, then let it
-    end. Returns the hits.
+    """Start the stage and stop it by a signal at a random moment, again and again; return the hits.
+
+    After at most `kills` times it may end.
     """
     for hit in range(kills):
         child = train_in_child(root, place, config)

@@ -1,5 +1,6 @@
-"""States: each whole or set aside, written while training goes on, the needed ones kept; and going
-back to one after a spike.
+"""States are whole or set aside, and written while training goes on; the needed ones are kept.
+
+Also: going back to one after a spike.
 """
 
 import os
@@ -18,13 +19,13 @@ from picochat.core.errors import BadInput, HostProblem, Interrupted
 from picochat.core.journal import read_journal
 from picochat.core.publish import open_artifact
 from picochat.core.records import read_json, write_json
-from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT
+from picochat.model.runtime import open_runtime
 from picochat.train.checkpoint import (
     STATE_FILES,
     SavedState,
-    StateRecord,
     StateWriter,
+    TrainState,
     load_state,
     newest_state,
     saved_steps,
@@ -32,8 +33,8 @@ from picochat.train.checkpoint import (
     sweep_half_written,
     write_state,
 )
-from picochat.train.feed import Batch, HostFeed
 from picochat.train.held_out import HeldOut
+from picochat.train.loader import Batch, HostLoader, host_batch
 from picochat.train.loop import Job, Outcome, Trainer
 from tests.train.builders import EVERY_STEP, begin_run
 from tests.train.killing import busy_config, train_calmly, train_with_kills
@@ -42,8 +43,8 @@ from tests.train.test_loop import CONFIG, batch_of, evaluate, make_model
 Evaluate = Callable[[GPT], HeldOut]
 
 
-def make_record(step: int) -> StateRecord:
-    return StateRecord(
+def make_train_state(step: int) -> TrainState:
+    return TrainState(
         step=step, spike_mean=4.0, spike_seen=step, spike_steps=[], first_loss=4.1, last_loss=4.0
     )
 
@@ -52,7 +53,7 @@ def make_state(step: int) -> SavedState:
     """A state whose numbers all equal its step."""
     tensors = {f"matrix{n}": torch.full((8, 4), float(step)) for n in range(3)}
     return SavedState(
-        make_record(step),
+        make_train_state(step),
         tensors,
         {"moment": torch.full((8,), float(step)), "count": torch.tensor(float(step))},
     )
@@ -70,8 +71,8 @@ def train(
     config = TrainConfig.model_validate(
         {"steps": 12, "sequences_per_step": 8, "eval_every": 4, "muon_lr": 0.01, **settings}
     )
-    compute, model = open_compute(RuntimeConfig(threads=1), CONFIG), make_model()
-    job = Job("base", config, HostFeed(batches, compute.device, fixed_shape=True), judge)
+    compute, model = open_runtime(RuntimeConfig(threads=1), CONFIG), make_model()
+    job = Job("base", config, HostLoader(batches, compute.device, fixed_shape=True), judge)
     host = HostConfig(checkpoint_minutes=EVERY_STEP if every_step else 1e6)
     return model, Trainer(model, job, compute, host, workspace, quiet=True).train()
 
@@ -113,10 +114,10 @@ def test_damaged_state_is_set_aside_and_the_one_before_is_taken(
     damage(state_folder(tmp_path, 8) / name)
     found = newest_state(tmp_path)
     assert found is not None
-    state = load_state(found)
-    assert state.record.step == 4
+    saved = load_state(found)
+    assert saved.state.step == 4
     assert all(
-        bool((tensor == 4).all()) for tensor in (*state.weights.values(), *state.optimizer.values())
+        bool((tensor == 4).all()) for tensor in (*saved.weights.values(), *saved.optimizer.values())
     )
     assert "step-0000008 is damaged" in capsys.readouterr().err
     assert names(tmp_path) == [4] and (tmp_path / "damaged-step-0000008").is_dir()
@@ -162,16 +163,16 @@ def test_saves_in_quick_succession_hold_what_was_there_when_they_were_asked_for(
     for step in range(1, 6):
         for tensor in (*weights.values(), *moments.values()):
             tensor.fill_(float(step))
-        writer.save(make_record(step), weights, moments)
+        writer.save(make_train_state(step), weights, moments)
         weights["matrix"].fill_(-1.0)
     writer.finish()
     writer.close()
     assert names(tmp_path) == [1, 4, 5]
     for step in (1, 4, 5):
-        state = load_state(state_folder(tmp_path, step))
-        assert state.record.step == step
-        assert bool((state.weights["matrix"] == step).all()) and bool(
-            (state.optimizer["moment"] == step).all()
+        saved = load_state(state_folder(tmp_path, step))
+        assert saved.state.step == step
+        assert bool((saved.weights["matrix"] == step).all()) and bool(
+            (saved.optimizer["moment"] == step).all()
         )
 
 
@@ -184,14 +185,14 @@ def test_what_a_kill_left_half_written_is_swept(tmp_path: Path) -> None:
 
 
 def test_needed_states_outlive_many_saves(tmp_path: Path) -> None:
-    """Saved at every step, evaluated each fifth, best at the tenth: that one, the one to replay
-    from and the newest two stay.
+    """The best, the one to replay from and the newest two stay.
+
+    Saved at every step, evaluated each fifth, best at the tenth.
     """
     _, outcome = train(tmp_path, every_step=True, judge=best_at(2), steps=30, eval_every=5)
     assert names(tmp_path) == [10, 25, 29, 30]
     assert (
-        outcome.replay == state_folder(tmp_path, 25)
-        and load_state(outcome.replay).record.step == 25
+        outcome.replay == state_folder(tmp_path, 25) and load_state(outcome.replay).state.step == 25
     )
 
 
@@ -229,8 +230,9 @@ def test_full_disk_is_one_message_and_training_goes_on_from_the_state_before(
 
 
 def test_stages_killed_anywhere_end_in_the_same_artifact(tmp_path: Path) -> None:
-    """Signals at random moments of the real stage, its publishing included. bench/kill_train.py
-    does it by hundreds.
+    """Signals at random moments of the real stage, while it publishes as well.
+
+    bench/kill_train.py does it by hundreds.
     """
     config = busy_config()
     begin_run(tmp_path / "run", config)
@@ -310,7 +312,7 @@ def poisoned(*steps: int) -> Callable[[int], Batch]:
     """The rows of test_loop, but at these steps rows that nobody could have learned."""
 
     def batches(at: int) -> Batch:
-        return Batch(WILD[:, :-1].copy(), WILD[:, 1:].copy()) if at in steps else batch_of(at)
+        return host_batch(WILD[:, :-1].copy(), WILD[:, 1:].copy()) if at in steps else batch_of(at)
 
     return batches
 
@@ -349,7 +351,7 @@ def test_spike_takes_training_back_and_on_with_later_rows(
 
 
 def test_second_spike_passes_over_the_rows_of_both(tmp_path: Path) -> None:
-    """Rows 35, then 37, which come as step 32 after the first way back: the second goes to row 38."""
+    """Rows 35, then 37 (as step 32 after the first rollback); the second skips to row 38."""
     model, outcome = train(tmp_path / "a", poisoned(35, 37), spike_rollbacks=2, **SPIKY)
     assert (
         outcome.state.rollbacks == 2

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from picochat.config import ModelConfig, RuntimeConfig
-from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, initialise
+from picochat.model.runtime import open_runtime
 from picochat.tokens.shards import TokenStream
 from picochat.train.held_out import (
     TOKENS_PER_FORWARD,
@@ -57,7 +57,7 @@ def plain_nats(model: GPT, tokens: np.ndarray) -> tuple[float, int]:
 def test_every_target_but_bos_counts_once_however_rows_are_batched(rows: int, count: int) -> None:
     model, stream = make_model(), stream_of(count)
     want, targets = plain_nats(model, stream.slice(0, count))
-    compute = open_compute(RuntimeConfig(threads=2), CONFIG)
+    compute = open_runtime(RuntimeConfig(threads=2), CONFIG)
     got = summed_loss(model, stream_batches(stream, CONFIG.context, BOS, rows), compute)
     assert got[1] == targets
     assert got[0] == pytest.approx(want, rel=1e-6)
@@ -67,20 +67,21 @@ def test_bits_per_byte_are_of_the_raw_text() -> None:
     model, stream = make_model(), stream_of(200)
     nats, targets = plain_nats(model, stream.slice(0, 200))
     found = held_out_of_stream(
-        model, stream, 900, BOS, open_compute(RuntimeConfig(threads=1), CONFIG)
+        model, stream, 900, BOS, open_runtime(RuntimeConfig(threads=1), CONFIG)
     )
     assert found.bits_per_byte == pytest.approx(nats / math.log(2) / 900, rel=1e-6)
     assert found.loss == pytest.approx(nats / targets, rel=1e-6)
 
 
 def test_batch_of_a_processor_is_small() -> None:
-    """Each core makes the logits of a batch of its own: at 16,384 tokens these once took most of an
-    evaluation's memory.
+    """Each core makes the logits of a batch of its own.
+
+    At 16,384 tokens these once took most of an evaluation's memory.
     """
     model, tokens = make_model(), list[int]()
     model.register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0].numel()))
     held_out_of_stream(
-        model, stream_of(10_000), 1, BOS, open_compute(RuntimeConfig(threads=2), CONFIG)
+        model, stream_of(10_000), 1, BOS, open_runtime(RuntimeConfig(threads=2), CONFIG)
     )
     assert max(tokens) == TOKENS_PER_FORWARD["cpu"] and sum(tokens) == 9_999
 

@@ -1,8 +1,5 @@
-"""The loop: resumed equals uninterrupted, kills cost nothing, micro-batches do not matter, trouble
-is said.
-"""
+"""The loop: a resumed run equals an uninterrupted one, and micro-batches do not matter."""
 
-import math
 import os
 import signal
 from pathlib import Path
@@ -15,14 +12,12 @@ from picochat.config import HostConfig, ModelConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import HonestNo, Interrupted
 from picochat.core.journal import read_journal
 from picochat.model.centred import centre_
-from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT, initialise
+from picochat.model.runtime import Runtime, open_runtime
 from picochat.train.checkpoint import saved_steps
-from picochat.train.feed import Batch, HostFeed
 from picochat.train.held_out import HeldOut
+from picochat.train.loader import Batch, HostLoader, host_batch
 from picochat.train.loop import Job, Outcome, Trainer
-from picochat.train.schedule import lr_share
-from picochat.train.spikes import SpikeWatch
 
 CONFIG = ModelConfig(
     context=16, layers=2, width=32, heads=2, kv_heads=1, head_width=16, mlp_width=48
@@ -39,7 +34,7 @@ def make_model() -> GPT:
 
 def batch_of(step: int) -> Batch:
     block = ROWS[(np.arange(8) + 8 * step) % 64]
-    return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
+    return host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
 
 
 def evaluate(model: GPT) -> HeldOut:
@@ -53,11 +48,11 @@ def train(
     config = TrainConfig.model_validate(
         {"steps": 12, "sequences_per_step": 8, "eval_every": 4, "muon_lr": 0.01, **settings}
     )
-    compute: Compute = open_compute(RuntimeConfig(threads=1), CONFIG)
+    compute: Runtime = open_runtime(RuntimeConfig(threads=1), CONFIG)
     model = make_model()
-    feed = HostFeed(batches, compute.device, fixed_shape=True)
+    loader = HostLoader(batches, compute.device, fixed_shape=True)
     outcome = Trainer(
-        model, Job("base", config, feed, evaluate), compute, host or HostConfig(), workspace
+        model, Job("base", config, loader, evaluate), compute, host or HostConfig(), workspace
     ).train()
     return model, outcome
 
@@ -122,8 +117,8 @@ def test_state_is_saved_before_each_evaluation(tmp_path: Path) -> None:
         raise RuntimeError("evaluation crashed")
 
     config = TrainConfig(steps=8, sequences_per_step=8, eval_every=4)
-    compute = open_compute(RuntimeConfig(), CONFIG)
-    job = Job("base", config, HostFeed(batch_of, compute.device, fixed_shape=True), failing)
+    compute = open_runtime(RuntimeConfig(), CONFIG)
+    job = Job("base", config, HostLoader(batch_of, compute.device, fixed_shape=True), failing)
     trainer = Trainer(make_model(), job, compute, HostConfig(), tmp_path)
     with pytest.raises(RuntimeError, match="evaluation crashed"):
         trainer.train()
@@ -134,25 +129,3 @@ def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_state_before(tmp_pa
     with pytest.raises(HonestNo, match="is not finite") as error:
         train(tmp_path, muon_lr=1e30, adamw_lr=1e30, steps=100)
     assert error.value.exit_code == 3 and "muon_lr" in (error.value.fix or "")
-
-
-def test_spikes_are_counted_against_the_running_mean() -> None:
-    watch = SpikeWatch(2.0, 0.5)
-    assert not any(watch.is_spike(step, loss) for step, loss in enumerate([9.0, 30.0] + [4.0] * 60))
-    assert watch.is_spike(70, 9.0) and watch.steps == [70]
-    assert not watch.is_spike(71, 4.0)
-
-
-def test_batches_that_differ_where_rows_are_known_by_heart_are_no_spikes() -> None:
-    watch = SpikeWatch(2.0, 0.5)
-    assert not any(watch.is_spike(step, 0.3 if step % 10 == 0 else 0.01) for step in range(100))
-    assert watch.is_spike(100, 0.8)
-
-
-def test_rate_warms_up_holds_and_falls_to_the_final_share() -> None:
-    config = TrainConfig(steps=100, warmup_steps=10, decay_share=0.5, final_lr_share=0.1)
-    shares = [lr_share(step, config) for step in range(100)]
-    assert shares[0] == pytest.approx(0.1) and shares[9] == 1.0 and shares[49] == 1.0
-    assert shares[10:] == sorted(shares[10:], reverse=True)
-    assert shares[99] == pytest.approx(0.1 + 0.9 * (1 / 50))
-    assert all(math.isfinite(share) and share > 0 for share in shares)

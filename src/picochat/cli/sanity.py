@@ -52,7 +52,7 @@ def preh100(
     from picochat.config import RuntimeConfig
     from picochat.core.errors import WrongUsage
     from picochat.core.records import parse_record
-    from picochat.model.compute import detected_device
+    from picochat.model.runtime import detected_device
     from picochat.sanity.suite import SanityRequest, sanity
 
     device = device or detected_device()

@@ -43,8 +43,8 @@ from picochat.tokens.shards import TokenShards, open_shards
 from picochat.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from picochat.model.compute import Compute
     from picochat.model.gpt import GPT
+    from picochat.model.runtime import Runtime
 
 MEMORIZED_TOKENS = 50
 PREFIX_TOKENS = 50
@@ -64,11 +64,11 @@ def evaluate(
     draft: Draft,
 ) -> None:
     """Write all replies and measurements, and the ScoresFacts that follow from them."""
-    from picochat.model.compute import open_compute
+    from picochat.model.runtime import open_runtime
     from picochat.model.weights import check_tokenizer, load_model, read_info
 
     vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
-    compute = open_compute(runtime, read_info(sft.place).model)
+    compute = open_runtime(runtime, read_info(sft.place).model)
     base_model, _ = load_model(base.place, compute.device)
     chat_model, info = load_model(sft.place, compute.device)
     check_tokenizer(info, vocabulary.digest, sft.place)
@@ -150,7 +150,7 @@ def ask_questions(
     questions: Sequence[tuple[str, EvalRow]],
     vocabulary: Tokenizer,
     evals: EvalConfig,
-    compute: Compute,
+    compute: Runtime,
 ) -> list[EvaluatedRow]:
     """The replies to every (set, row), in the order given.
 
@@ -203,7 +203,7 @@ def prefix_positions(train_tokens: int, samples: int, seed: int, context: int) -
 
 
 def _continue_prefixes(
-    model: GPT, tokens: TokenShards, samples: int, seed: int, compute: Compute
+    model: GPT, tokens: TokenShards, samples: int, seed: int, compute: Runtime
 ) -> list[Memorization]:
     """Seeded prefixes of the training text, continued greedily for MEMORIZED_TOKENS."""
     from picochat.model.sampling import greedy_replies
@@ -233,7 +233,7 @@ def _measure(
     shards: Artifact,
     vocabulary: Tokenizer,
     evals: EvalConfig,
-    compute: Compute,
+    compute: Runtime,
 ) -> ScoresMeasured:
     """Held-out bits per byte of both models and of the 5-gram baseline, on the same text."""
     from picochat.train.held_out import held_out_of_stream

@@ -1,11 +1,10 @@
-"""The model: a decoder of parallel blocks that stock classes elsewhere can load (see
-model/centred.py and release/hf.py).
+"""The model: a decoder of parallel blocks that stock classes of other libraries can load.
 
 Block: `n = RMSNorm(x)`; `y = x + Attention(n) + MLP(n)`. Attention has grouped heads, RMSNorm on
 each query and key head before RoPE (half-split rotation), and no biases; the MLP is SwiGLU; the
 embedding is also the head. Weights are float32 masters; the forward pass computes in the dtype it
-is asked for and casts each weight where it is used. All five matrices that read the norm are one
-product, and the two that write to the stream another, where casting makes a copy of them anyway.
+is asked for and casts each weight where it is used. model/centred.py and docs/decisions/0011 say
+why stock classes can load it, docs/decisions/0022 why products are joined. Does not train or save.
 
 Shape suffixes: B rows, T positions, S cached positions, C width, H query heads, K key-value heads,
 D head width, V vocabulary.
@@ -28,10 +27,10 @@ IGNORED_TARGET = -100
 
 
 def read_with(n_BTC: Tensor, matrices: Sequence[nn.Linear]) -> Sequence[Tensor]:
-    """What each matrix makes of `n_BTC`.
-
-    One product where the weights are cast, which can put them side by side for nothing.
-    """
+    """`n_BTC` times each matrix; a single product where the weights are cast to another dtype."""
+    # Casting copies the weights, so writing them side by side costs nothing, and one wide product
+    # is faster than five narrow ones on a GPU. In float32 the copy would be extra work: on a CPU it
+    # cost more than it saved. Gradients and Muon see separate matrices either way.
     if n_BTC.dtype == matrices[0].weight.dtype:
         return [F.linear(n_BTC, matrix.weight) for matrix in matrices]
     joined = torch.cat([matrix.weight.to(n_BTC.dtype) for matrix in matrices])
@@ -39,13 +38,14 @@ def read_with(n_BTC: Tensor, matrices: Sequence[nn.Linear]) -> Sequence[Tensor]:
 
 
 def write_with(inputs: Sequence[Tensor], matrices: Sequence[nn.Linear]) -> Tensor:
-    """The sum of what each matrix makes of its input; one product where the weights are cast."""
+    """The sum of each input times its matrix; a single product where the weights are cast."""
     dtype = inputs[0].dtype
     if dtype == matrices[0].weight.dtype:
         first, *others = (
             F.linear(x, matrix.weight) for x, matrix in zip(inputs, matrices, strict=True)
         )
         return sum(others, first)
+    # A sum of products is one product over the inputs side by side.
     joined = torch.cat([matrix.weight.to(dtype) for matrix in matrices], dim=1)
     return F.linear(torch.cat(tuple(inputs), dim=-1), joined)
 
@@ -64,13 +64,11 @@ class Norm(nn.Module):
 
 @dataclass
 class Cache:
-    """Keys and values of the positions seen so far, one (B, K, S, D) pair a layer, and which of
-    them are real.
+    """Keys and values (B, K, S, D) of each layer for the positions seen so far.
 
-    Rows are padded on the left, so that the newest position of every row is the last. `offset_B` is
-    the number of padding positions before a row's first token: its token at cache index s has
-    position s - offset. `room`: positions that are allocated at once, because copying the whole
-    cache for each token costs more than the token; it grows where it must.
+    Rows are padded on the left, so that the newest position of every row is the last one.
+    `valid_BS`: false at padding. `offset_B`: how many padding positions a row begins with, so that
+    its token at cache index s has position s - offset. `room`: positions to allocate at once.
     """
 
     valid_BS: Tensor
@@ -80,7 +78,12 @@ class Cache:
     values: list[Tensor] = field(default_factory=list)
 
     def append(self, layer: int, key_BKTD: Tensor, value_BKTD: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values of the layer, the new ones included: they end where `valid_BS` ends."""
+        """Store new keys and values of a layer, and return all of that layer.
+
+        The caller has extended `valid_BS` by the new positions already.
+        """
+        # Buffers are larger than what they hold: to copy the whole cache for each new token costs
+        # more than to compute the token.
         stored = self.valid_BS.shape[1]
         for buffers, new_BKTD in ((self.keys, key_BKTD), (self.values, value_BKTD)):
             if layer == len(buffers):
@@ -91,7 +94,7 @@ class Cache:
         return self.keys[layer][:, :, :stored], self.values[layer][:, :, :stored]
 
     def take(self, rows: Tensor) -> None:
-        """Keep these rows alone, in this order; a row may be taken several times."""
+        """Keep only these rows, in this order; a row may be taken several times."""
         self.valid_BS, self.offset_B = self.valid_BS[rows], self.offset_B[rows]
         self.keys, self.values = (
             [key[rows] for key in self.keys],
@@ -109,10 +112,10 @@ class Cache:
 
 @dataclass(frozen=True)
 class Positions:
-    """What attention needs to know of where it stands: rotation tables, a mask where causality is
-    not enough, the cache.
+    """What attention needs besides its inputs: rotation tables, mask and cache.
 
-    `repeat_heads`: see GPT.
+    `mask_B1TS`: None where causality alone decides, which lets fast kernels run. `repeat_heads`:
+    see GPT.
     """
 
     cos: Tensor
@@ -123,14 +126,17 @@ class Positions:
 
 
 def rotate(x_BHTD: Tensor, at: Positions) -> Tensor:
-    """RoPE, half-split: the first half of a head is paired with the second."""
+    """RoPE with half-split pairs: dimension i of a head rotates with dimension i + D/2.
+
+    The stock classes that the export targets pair dimensions this way, so no weight is permuted.
+    """
     first, second = x_BHTD.chunk(2, dim=-1)
     cos, sin = at.cos.to(x_BHTD.dtype), at.sin.to(x_BHTD.dtype)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 def unbiased(inputs: int, outputs: int) -> nn.Linear:
-    """A matrix without bias. Its module holds the weight; `read_with` and `write_with` use it."""
+    """A matrix without bias. Its module only holds the weight, for `read_with` and `write_with`."""
     return nn.Linear(inputs, outputs, bias=False)
 
 
@@ -151,10 +157,12 @@ class Attention(nn.Module):
         self.key_norm = Norm(config.head_width, config.norm_eps)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, at: Positions) -> Tensor:
-        """What the heads have read, (B, T, H D), before the output matrix.
+        """Attention output (B, T, H D), before the output matrix.
 
-        `query` is (B, T, H D), the others (B, T, K D).
+        `query` is (B, T, H D); `key` and `value` are (B, T, K D).
         """
+        # Norm before rotation: rotation keeps lengths, so the order does not matter to the norm,
+        # but its gain is per dimension and stock classes apply it before they rotate.
         q_BHTD = rotate(self.query_norm(self._split(query)).transpose(1, 2), at)
         k_BKTD = rotate(self.key_norm(self._split(key)).transpose(1, 2), at)
         v_BKTD = self._split(value).transpose(1, 2)
@@ -170,11 +178,10 @@ class Attention(nn.Module):
 def attend(
     q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_B1TS: Tensor | None, *, repeat_heads: bool
 ) -> Tensor:
-    """Causal attention, or attention where the mask is true. Query heads share key heads in groups
-    of neighbours.
+    """Attention output (B, H, T, D): causal without a mask, else where the mask is true.
 
-    repeat_heads: the kernel is given as many key and value heads as query heads. The same function;
-    see model/backends.py.
+    Neighbouring query heads share a key head. repeat_heads: give the kernel as many key and value
+    heads as query heads, which changes no result. model/attention.py measures which is faster.
     """
     if repeat_heads:
         group = q_BHTD.shape[1] // k_BKSD.shape[1]
@@ -205,9 +212,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """recompute: keep the input alone for the backward pass, which then computes the block a second
-    time.
-    """
+    """One residual block. `recompute`: keep only its input, and compute it again going backward."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -219,12 +224,14 @@ class Block(nn.Module):
     def forward(self, x_BTC: Tensor, at: Positions) -> Tensor:
         if not (self.recompute and torch.is_grad_enabled()):
             return self._write_to(x_BTC, at)
-        # Nothing in a block is random, so there is no state of a generator to keep.
+        # Nothing in a block is random, so no generator state has to be kept and restored.
         y_BTC = checkpoint(self._write_to, x_BTC, at, use_reentrant=False, preserve_rng_state=False)
         assert isinstance(y_BTC, Tensor)
         return y_BTC
 
     def _write_to(self, x_BTC: Tensor, at: Positions) -> Tensor:
+        # Attention and MLP read the same norm and both add to the stream, so the five matrices that
+        # read are one product and the two that write another (see `read_with`).
         attention, mlp = self.attention, self.mlp
         readers = (attention.query, attention.key, attention.value, mlp.gate, mlp.up)
         query, key, value, gate, up = read_with(self.norm(x_BTC), readers)
@@ -234,11 +241,10 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """`model(ids_BT)` gives logits (B, T, V). The block stands at the head of this file; why it is
-    as it is, in docs/decisions/0011.
+    """`model(ids_BT)` gives logits (B, T, V). The head of this file describes the block.
 
-    `repeat_heads`: attention kernels are given repeated key and value heads, where that was
-    measured to be faster. It changes no result beyond rounding and is no part of the weights.
+    `repeat_heads`: whether attention kernels are given repeated key and value heads, set where that
+    was measured to be faster. It changes results only by rounding and is not part of the weights.
     """
 
     cos_TD: Tensor
@@ -264,11 +270,11 @@ class GPT(nn.Module):
         *,
         newest_only: bool = False,
     ) -> Tensor:
-        """Logits in `dtype`. With a cache, `ids_BT` are the next positions; the caller extends
-        `cache.valid_BS` first.
+        """Logits (B, T, V) in `dtype`.
 
-        newest_only: (B, 1, V), of the last position: the head over a whole prompt is a quarter of
-        its work in a small model.
+        With a cache, `ids_BT` are the next positions, and the caller extends `cache.valid_BS`
+        first. newest_only: logits (B, 1, V) of the last position; in a small model the head over
+        a whole prompt is a quarter of the work.
         """
         at = self._positions(ids_BT.shape[1], cache)
         x_BTC = self.embedding(ids_BT).to(dtype)
@@ -281,9 +287,9 @@ class GPT(nn.Module):
     def loss_sum(
         self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """Summed cross-entropy in nats, reduced in float32, over the targets that are not
-        IGNORED_TARGET.
-        """
+        """Summed cross-entropy in nats over the targets that are not IGNORED_TARGET."""
+        # Summed, not averaged: the mean is over all targets of a step, which micro-batches and
+        # processes share. In float32, because bfloat16 has too few bits to add up many terms.
         logits = self(ids_BT, dtype)
         return F.cross_entropy(
             logits.float().flatten(0, 1),
@@ -298,9 +304,9 @@ class GPT(nn.Module):
             yield block
 
     def recompute_blocks(self, on: bool) -> None:
-        """Whether training keeps only the blocks' inputs: less memory for about a third more time.
+        """Set whether training keeps only the blocks' inputs: less memory, about a third more time.
 
-        Gradients are the same.
+        Gradients are the same bits.
         """
         for block in self.each_block():
             block.recompute = on
@@ -315,7 +321,7 @@ class GPT(nn.Module):
         position_BT = (index_T[None, :] - cache.offset_B[:, None]).clamp(0, self.config.context - 1)
         index_S = torch.arange(total, device=index_T.device)
         causal_TS = index_S[None, :] <= index_T[:, None]
-        # A padding position looks at itself alone: a row without any key would be NaN.
+        # A padding position attends to itself only: softmax over no key at all would be NaN.
         itself_TS = index_S[None, :] == index_T[:, None]
         mask_BTS = (causal_TS[None] & cache.valid_BS[:, None, :]) | itself_TS[None]
         cos, sin = self.cos_TD[position_BT][:, None], self.sin_TD[position_BT][:, None]
@@ -324,6 +330,7 @@ class GPT(nn.Module):
 
 def rope_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines (context, D/2) of RoPE, Su et al. 2021 (arXiv 2104.09864)."""
+    # In float64: a float32 angle near the end of a long context has lost digits that matter.
     frequencies = config.rope_theta ** -(
         torch.arange(0, config.head_width, 2, dtype=torch.float64) / config.head_width
     )
@@ -333,12 +340,11 @@ def rope_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def initialise(model: GPT, seed: int) -> None:
-    """Normal weights from `seed`, the same on every device. Writes to the stream are smaller, by
-    sqrt(2 layers).
-
-    Why not zero: with a tied head a stream that holds the embedding alone predicts the token it has
-    just read.
-    """
+    """Fill the matrices with normal numbers from `seed`, the same on every device."""
+    # Each block adds two outputs to the stream; with their matrices smaller by sqrt(2 layers) the
+    # stream keeps about the size of the embedding. They are not zero: with a tied head, a stream
+    # that holds the embedding alone predicts the token it has just read, far above ln V.
+    # The generator is the CPU's, because a GPU's makes other numbers from the same seed.
     generator = torch.Generator().manual_seed(seed)
     write_std = model.config.init_std / math.sqrt(2 * model.config.layers)
     for name, parameter in model.named_parameters():

@@ -1,11 +1,12 @@
-"""The optimizer step: Muon for the matrices of the blocks, AdamW for the rest, the centring
-projection last.
+"""The optimizer step: Muon for the matrices of the blocks, AdamW for the rest, then centring.
 
-Muon (Jordan et al. 2024): momentum, and of it an update whose singular values are all near one
-(model/orthogonalize.py). Matrices of one shape are stacked, so that a step is a few batched
-products instead of hundreds of small ones. Momentum and masters are float32; the update is computed
-in bfloat16 on a GPU and in float32 elsewhere (bfloat16 products are far slower on most processors).
-Does not know the schedule: each step is told its share of the peak rate.
+Muon (Jordan et al. 2024) keeps a momentum and applies an update made from it whose singular values
+are all near one (model/orthogonalize.py). Momentum and masters are float32; the update is computed
+in bfloat16 on a GPU and in float32 elsewhere, because most processors only emulate bfloat16
+products: a step took eight times as long. Does not know the schedule: each step is given its
+fraction of the peak rate.
+
+Shape suffixes: N matrices of one shape, O outputs, I inputs.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from torch import Tensor, nn
 from picochat.config import TrainConfig
 from picochat.core.errors import BadInput
 from picochat.model.centred import project_, projected_weights
-from picochat.model.crew import NO_CREW, Crew
 from picochat.model.gpt import GPT
 from picochat.model.orthogonalize import orthogonalize
+from picochat.model.thread_pool import ONE_THREAD, ThreadPool
 
 if TYPE_CHECKING:
     from picochat.model.sharding import Sharding
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 class Stack:
     """All matrices (O, I) of one shape, and their momenta (N, O, I) in one buffer.
 
-    sharding: where several processes hold some columns of each matrix; the momenta are then of
-    these columns.
+    Stacked, they are updated by a few batched products instead of hundreds of small ones.
+    sharding: set where each process holds some columns of each matrix, and of the momenta.
     """
 
     name: str
@@ -40,25 +41,24 @@ class Stack:
     momentum_NOI: Tensor
     sharding: Sharding | None = None
 
-    def share(self, part: slice) -> Stack:
-        """Some of the matrices, with their part of the momenta."""
+    def part(self, part: slice) -> Stack:
+        """Some of the matrices, with a view of their momenta."""
         return replace(self, parameters=self.parameters[part], momentum_NOI=self.momentum_NOI[part])
 
     @torch.no_grad()
     def update_(self, lr: Tensor, config: TrainConfig) -> None:
-        """One Muon step.
-
-        Updates of tall matrices are larger by sqrt(rows / columns), as in the reference.
-        """
+        """One Muon step at rate `lr`, a scalar tensor."""
         grad = torch.stack(
             [
-                here(parameter.grad, self.sharding)
+                local_part(parameter.grad, self.sharding)
                 for parameter in self.parameters
                 if parameter.grad is not None
             ]
         )
+        # Nesterov momentum as in the reference: the update looks one step ahead of the momentum.
         self.momentum_NOI.lerp_(grad, 1 - config.muon_momentum)
         nesterov = torch.lerp(grad, self.momentum_NOI, config.muon_momentum)
+        # Tall matrices get larger updates, by sqrt(rows / columns), as in the reference.
         rows, columns = self.parameters[0].shape
         dtype = torch.bfloat16 if grad.is_cuda else torch.float32
         update = (
@@ -68,10 +68,10 @@ class Stack:
         )
         changes = (update * (lr * max(1.0, rows / columns) ** 0.5)).unbind()
         for parameter, change in zip(self.parameters, changes, strict=True):
-            here(parameter, self.sharding).mul_(1 - lr * config.weight_decay).sub_(change)
+            local_part(parameter, self.sharding).mul_(1 - lr * config.weight_decay).sub_(change)
 
     def state(self) -> Tensor:
-        """The momenta; of all processes' columns where there are several."""
+        """The momenta, as a DTensor over all processes' columns where weights are sharded."""
         return (
             self.sharding.stacked(self.momentum_NOI, self.parameters[0].shape[1])
             if self.sharding
@@ -79,18 +79,18 @@ class Stack:
         )
 
 
-def here(tensor: Tensor, sharding: Sharding | None) -> Tensor:
-    """What this process holds of a weight or gradient: all of it, unless it is split over several."""
+def local_part(tensor: Tensor, sharding: Sharding | None) -> Tensor:
+    """The part of a weight or gradient that this process holds: all of it without sharding."""
     return sharding.local(tensor) if sharding else tensor
 
 
 def stacks_of(parameters: list[nn.Parameter], sharding: Sharding | None = None) -> list[Stack]:
-    """The matrices grouped by shape, in the order in which shapes first come; momenta at zero."""
+    """The matrices grouped by shape, in order of first appearance, with momenta at zero."""
     groups: dict[str, list[nn.Parameter]] = {}
     for parameter in parameters:
         groups.setdefault("x".join(map(str, parameter.shape)), []).append(parameter)
     momenta = [
-        torch.stack([torch.zeros_like(here(p.detach(), sharding)) for p in group])
+        torch.stack([torch.zeros_like(local_part(p.detach(), sharding)) for p in group])
         for group in groups.values()
     ]
     return [
@@ -100,13 +100,11 @@ def stacks_of(parameters: list[nn.Parameter], sharding: Sharding | None = None) 
 
 
 class Optimizer:
-    """One step over the whole model. `state` and `load_state` give and take named tensors, for
-    checkpoints.
+    """One step over the whole model, and its state as named tensors.
 
-    compiled: the Muon step of all stacks and the centring are one compiled graph. The rate comes in
-    a tensor, so that its changes recompile nothing. sharding: where the model's weights are split
-    over several processes, which step together; the state is then of DTensors, of the same names
-    and whole shapes.
+    compiled: make Muon of all stacks and the centring one compiled graph. pool: updates stacks in
+    parallel on a CPU. sharding: set where several processes hold the weights in parts and step
+    together; the state then consists of DTensors of the same names and whole shapes.
     """
 
     def __init__(
@@ -115,10 +113,10 @@ class Optimizer:
         config: TrainConfig,
         *,
         compiled: bool = False,
-        crew: Crew = NO_CREW,
+        pool: ThreadPool = ONE_THREAD,
         sharding: Sharding | None = None,
     ) -> None:
-        self.model, self.config, self.crew, self.sharding = model, config, crew, sharding
+        self.model, self.config, self.pool, self.sharding = model, config, pool, sharding
         matrices = [
             p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("blocks.")
         ]
@@ -128,12 +126,11 @@ class Optimizer:
             if not (p.dim() == 2 and name.startswith("blocks."))
         ]
         self.stacks = stacks_of(matrices, sharding) if config.matrix_optimizer == "muon" else []
-        # Made once: a graph cannot be traced through a stack that is made inside it.
-        self._shares = [
-            stack.share(part)
-            for stack in self.stacks
-            for part in crew.shares(len(stack.parameters))
+        # Made once here: a compiled graph cannot be traced through a Stack that is made inside it.
+        self._stack_parts = [
+            stack.part(part) for stack in self.stacks for part in pool.slices(len(stack.parameters))
         ]
+        # Gains and the embedding are never decayed; Muon decays its own matrices in `update_`.
         decayed = [] if self.stacks else [{"params": matrices, "weight_decay": config.weight_decay}]
         self.adamw = torch.optim.AdamW(
             [{"params": rest, "weight_decay": 0.0}, *decayed],
@@ -142,14 +139,15 @@ class Optimizer:
             eps=1e-10,
             fused=True,
         )
+        # Each process projects the parts that it holds: no mean crosses a split (see sharding.py).
         projected = projected_weights(model) if model.config.centred else []
         self._projected = [
-            replace(one, weight=here(one.weight.detach(), sharding)) for one in projected
+            replace(one, weight=local_part(one.weight.detach(), sharding)) for one in projected
         ]
+        # A tensor, because a new Python number would compile the graph again at each step.
         self._muon_lr = torch.zeros((), device=matrices[0].device)
-        one_graph = (
-            compiled and sharding is None
-        )  # with sharding the iterations alone are compiled: the rest is exchange
+        # With sharding only the iterations are compiled (model/sharding.py): the rest is exchange.
+        one_graph = compiled and sharding is None
         self._finish = (
             torch.compile(self._muon_and_centre, dynamic=False, fullgraph=True)
             if one_graph
@@ -161,11 +159,12 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, lr_share: float) -> Tensor:
-        """Apply the gradients at `lr_share` of the peak rates.
+        """Apply the gradients at `lr_share` of the peak rates, and clear them.
 
-        Returns the global gradient norm, before clipping.
+        Returns the global gradient norm before clipping, a scalar on the device.
         """
         norm = self._clipped_norm()
+        # AdamW stays torch's fused kernel: it is one pass over memory already.
         for group in self.adamw.param_groups:
             group["lr"] = self.config.adamw_lr * lr_share
         self.adamw.step()
@@ -185,16 +184,18 @@ class Optimizer:
         ]
         norm = self.sharding.total_norm(gradients)
         if self.config.grad_clip is not None:
-            share = torch.clamp(self.config.grad_clip / (norm + 1e-6), max=1.0)
+            # As clip_grad_norm_ does, but by the norm over all processes.
+            scale = torch.clamp(self.config.grad_clip / (norm + 1e-6), max=1.0)
             for gradient in gradients:
-                gradient.mul_(share)
+                gradient.mul_(scale)
         return norm
 
     def _muon_and_centre(self) -> None:
-        self.crew.map(lambda share: share.update_(self._muon_lr, self.config), self._shares)
+        self.pool.map(lambda part: part.update_(self._muon_lr, self.config), self._stack_parts)
         project_(self._projected)
 
     def state(self) -> dict[str, Tensor]:
+        """Momenta and moments by name, sharing memory with the optimizer."""
         tensors = {f"muon.{stack.name}": stack.state() for stack in self.stacks}
         for parameter, state in self.adamw.state.items():
             tensors.update(
@@ -203,7 +204,7 @@ class Optimizer:
         return tensors
 
     def blank_state(self) -> dict[str, Tensor]:
-        """Zeros in the form of `state()`, also before the first step: for a reader to fill."""
+        """Zeros in the form of `state()`, for a reader to fill. Works before the first step."""
         tensors = {f"muon.{stack.name}": torch.zeros_like(stack.state()) for stack in self.stacks}
         for group in self.adamw.param_groups:
             for parameter in group["params"]:
@@ -218,10 +219,11 @@ class Optimizer:
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Raises BadInput where the state belongs to another model or optimizer."""
+        """Take over `tensors`. Raises BadInput where they belong to another configuration."""
         try:
             for stack in self.stacks:
-                stack.momentum_NOI.copy_(here(tensors[f"muon.{stack.name}"], self.sharding))
+                stack.momentum_NOI.copy_(local_part(tensors[f"muon.{stack.name}"], self.sharding))
+            # Set by hand: torch's own `load_state_dict` knows parameters by number and not by name.
             for group in self.adamw.param_groups:
                 for parameter in group["params"]:
                     prefix = f"adamw.{self._names[parameter]}."
@@ -238,5 +240,5 @@ class Optimizer:
 
 
 def total_norm(parameters: list[nn.Parameter]) -> Tensor:
-    """Global norm of the gradients, without a host sync."""
+    """Global norm of the gradients, on the device. The host does not wait for it."""
     return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -1,7 +1,6 @@
-"""Five Newton-Schulz iterations that bring all singular values of a matrix near one: the heart of
-Muon (Jordan et al. 2024).
+"""Newton-Schulz iterations that bring all singular values of a matrix near one: the core of Muon.
 
-Matrices come in stacks of one shape (N, O, I): outputs O, inputs I.
+Source: Jordan et al. 2024. Matrices come in stacks of one shape (N, O, I): outputs O, inputs I.
 """
 
 from __future__ import annotations
@@ -10,18 +9,20 @@ import torch
 from torch import Tensor
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic of the Muon reference: steep at zero, near one over (0, 1]."""
+"""Quintic coefficients of the Muon reference: steep at zero, near one over the rest of (0, 1]."""
 NEWTON_SCHULZ_STEPS = 5
 
 
 def orthogonalize(update_NOI: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each matrix of the stack (N, O, I) with its singular values pushed to about one.
+    """Each matrix of the stack (N, O, I) with its singular values brought near one, in float32.
 
-    Returns float32.
+    dtype: in which the products are computed.
     """
     a, b, c = NEWTON_SCHULZ
+    # The Gram matrix of the shorter side is the smaller one.
     tall = update_NOI.shape[-2] > update_NOI.shape[-1]
     x = (update_NOI.mT if tall else update_NOI).to(dtype)
+    # The Frobenius norm bounds the largest singular value, so all of them start in (0, 1].
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT

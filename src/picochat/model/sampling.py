@@ -2,8 +2,7 @@
 
 Rows are padded on the left and share one cache; rows that have ended are taken out, so short
 replies do not wait for long ones. Greedy decoding gives the same tokens as one row at a time
-(tested in float32; in bf16 a near tie may fall the other way). Sampling with a temperature is not
-here yet.
+(tested in float32; in bf16 a near tie may fall the other way). Does not sample with a temperature.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from torch import Tensor
 from picochat.model.gpt import GPT, IGNORED_TARGET, Cache
 
 LEAST_ALIVE = 0.75
-"""Rows that have ended leave the cache once they are more than the rest: taking rows out copies the
-whole cache.
+"""Ended rows leave the cache when fewer than this fraction of its rows goes on.
+
+Not at once, because taking rows out copies the whole cache.
 """
 Ids = Sequence[int]
 
@@ -31,8 +31,9 @@ def greedy_replies(
     max_new_tokens: int,
     dtype: torch.dtype = torch.float32,
 ) -> list[list[int]]:
-    """For each prompt the most likely tokens until `end` (left out), `max_new_tokens` or the
-    context is full.
+    """For each prompt the greedy reply, without the token `end`.
+
+    A reply ends with `end`, after `max_new_tokens`, or where the context is full.
     """
     cache, ids_BT = _padded(model, prompts, end, max_new_tokens)
     slots = list(range(len(prompts)))  # the prompt that each row of the batch belongs to
@@ -66,16 +67,13 @@ def option_log_likelihoods(
     pad: int,
     dtype: torch.dtype = torch.float32,
 ) -> list[list[float]]:
-    """For each (prompt ids, options as ids) the summed log-probability of each option after the
-    prompt, in nats.
+    """For each (prompt, options) the summed log-probability of each option, in nats.
 
-    A prompt is read once for all of its options. `pad`: any id of the vocabulary; what stands there
-    is not read.
+    A prompt is read once for all of its options. pad: any id of the vocabulary; its positions count
+    for nothing.
     """
-    prompts, options = (
-        [prompt for prompt, _ in questions],
-        [option for _, options in questions for option in options],
-    )
+    prompts = [prompt for prompt, _ in questions]
+    options = [option for _, options in questions for option in options]
     most = max(len(option) for option in options)
     cache, ids_BT = _padded(model, prompts, pad, most)
     first_BV = model(ids_BT, dtype, cache, newest_only=True)[:, -1]
@@ -87,6 +85,8 @@ def option_log_likelihoods(
         targets_BT[row, : len(option)] = torch.tensor(option)
     targets_BT = targets_BT.to(first_BV.device)
     if most > 1:
+        # The prompt's last logits score each option's first token. The other tokens are read after
+        # the prompt, whose cached row is copied for each of its options.
         cache.take(rows)
         _grow(cache, most - 1)
         read_BT = torch.where(targets_BT == IGNORED_TARGET, pad, targets_BT)[:, :-1]
@@ -99,9 +99,7 @@ def option_log_likelihoods(
 def continuation_log_likelihoods(
     model: GPT, pairs: Sequence[tuple[Ids, Ids]], *, dtype: torch.dtype = torch.float32
 ) -> list[float]:
-    """For each (prompt ids, continuation ids) the summed log-probability of the continuation, in
-    nats.
-    """
+    """For each (prompt, continuation) the summed log-probability of the continuation, in nats."""
     device = model.embedding.weight.device
     length = max(len(prompt) + len(continuation) for prompt, continuation in pairs) - 1
     ids_BT = torch.zeros(len(pairs), length, dtype=torch.long)
@@ -125,9 +123,7 @@ def _summed(logits_BTV: Tensor, targets_BT: Tensor) -> list[float]:
 
 
 def _padded(model: GPT, prompts: Sequence[Ids], pad: int, more: int) -> tuple[Cache, Tensor]:
-    """(an empty cache with room for the prompts and `more` positions, the prompts padded on the
-    left).
-    """
+    """An empty cache with room for `more` positions, and the prompts padded on the left."""
     device = model.embedding.weight.device
     longest = max(len(prompt) for prompt in prompts)
     offset_B = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)

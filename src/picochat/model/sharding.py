@@ -1,13 +1,12 @@
-"""A model whose weights lie in parts over several processes (FSDP2), and what the optimizer needs
-to work on such parts.
+"""A model whose weights are split over several processes (FSDP2), as the optimizer needs it.
 
-Each process holds some columns of every matrix of the blocks, some rows of the embedding, some
-numbers of each gain. So every mean that centring subtracts lies inside one process: the projection
-needs no exchange and gives the same bits. Muon needs whole matrices: they are dealt out, each
-process orthogonalizes its part of a stack, and everybody gets its columns back. The exchanges are
-those of torch.distributed. Does not save anything (train/sharded_states.py).
+Each process holds some columns of every matrix of the blocks, some rows of the embedding and some
+numbers of each gain. Every mean that centring subtracts then lies inside one process, so that the
+projection needs no exchange and gives the same bits (docs/decisions/0019). Muon needs whole
+matrices: an all-to-all deals them out, each process orthogonalizes some of a stack, and a second
+all-to-all brings the columns back. Does not save anything (train/sharded_checkpoint.py).
 
-Shape suffixes: N matrices of one shape, O outputs, I inputs, i this process's share of the inputs.
+Shape suffixes: N matrices of one shape, O outputs, I inputs, i the columns that one process holds.
 """
 
 from __future__ import annotations
@@ -28,14 +27,12 @@ EMBEDDING = "embedding.weight"
 
 
 def split_dimension(name: str, weight: Tensor) -> int:
-    """The dimension along which a weight is split: never one that centring takes a mean over."""
+    """The dimension along which a weight is split: never one over which centring takes a mean."""
     return 1 if weight.dim() == 2 and name != EMBEDDING else 0
 
 
 class Sharding:
-    """A model whose weights are split over `group` (runtime.sharding=sharded), in place: its
-    parameters are DTensors afterwards.
-    """
+    """Splits the weights of `model` over `group`, in place: its parameters become DTensors."""
 
     def __init__(
         self, model: GPT, group: dist.ProcessGroup, device: torch.device, *, compiled: bool
@@ -54,8 +51,8 @@ class Sharding:
         }
         self.modules: list[FSDPModule] = []
         for module in (*model.each_block(), model):
-            # Gathered once in a step: weights stay whole from the first micro-batch to the last
-            # backward pass.
+            # Weights are gathered once a step and stay whole until the last backward pass. To free
+            # them after each forward pass would gather them again for every micro-batch.
             fully_shard(
                 module,
                 mesh=self.mesh,
@@ -66,26 +63,26 @@ class Sharding:
             self.modules.append(module)
 
     def exchange_gradients(self, last: bool) -> None:
-        """Whether the next backward pass is the last one of a step: gradients are summed and
-        weights go back to parts.
+        """Say whether the next backward pass is the step's last.
+
+        Only the last one sums gradients over processes and splits the weights again.
         """
+        # Micro-batches before the last only add up gradients, where they were computed.
         root = self.modules[-1]
         root.set_requires_gradient_sync(last)
         root.set_reshard_after_backward(last)
 
     def settle(self) -> None:
-        """Give up the whole weights that a forward pass without a backward pass has left."""
+        """Split the weights again that a forward pass without a backward pass left whole."""
         for module in self.modules:
             module.reshard()
 
     def local(self, tensor: Tensor) -> Tensor:
-        """This process's part, sharing memory with it."""
+        """This process's part of a tensor, sharing memory with it."""
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
     def stacked(self, momentum_NOi: Tensor, columns: int) -> DTensor:
-        """The whole stack (N, O, I), of which this process holds these columns; shares memory with
-        them.
-        """
+        """A DTensor (N, O, I) of which `momentum_NOi` is this process's part, sharing memory."""
         matrices, rows, _ = momentum_NOi.shape
         shape = torch.Size((matrices, rows, columns))
         stride = (rows * columns, columns, 1)
@@ -94,7 +91,7 @@ class Sharding:
         )
 
     def split(self, whole: Tensor, like: Tensor) -> Tensor:
-        """`whole`, split like `like`; every process has read it, so nothing is sent."""
+        """`whole` split like `like`. Every process passes the same `whole`, so nothing is sent."""
         if not isinstance(like, DTensor):
             return whole
         return distribute_tensor(
@@ -102,16 +99,20 @@ class Sharding:
         )
 
     def orthogonalized(self, update_NOi: Tensor, dtype: torch.dtype) -> Tensor:
-        """This process's columns (N, O, i) of the orthogonalized stack, of which each process
-        computes its share of matrices.
+        """This process's columns (N, O, i) of the orthogonalized stack.
+
+        Each process computes ceil(N / processes) of the matrices.
         """
         matrices, rows, columns = update_NOi.shape
+        # All blocks of an all-to-all have one size, so the stack is filled up with zero matrices.
         each = -(-matrices // self.count)
         dealt = F.pad(
             update_NOi.to(dtype), (0, 0, 0, 0, 0, each * self.count - matrices)
         ).contiguous()
+        # Process p receives its matrices from every process, as one block of columns each.
         received = torch.empty_like(dealt)
         dist.all_to_all_single(received, dealt, group=self.group)
+        # (process, matrix, row, column) -> (matrix, row, process and column): whole matrices.
         whole = received.view(self.count, each, rows, columns).permute(1, 2, 0, 3).flatten(2)
         done = self._orthogonalize(whole, dtype).to(dtype)
         back = done.unflatten(2, (self.count, columns)).permute(2, 0, 1, 3).contiguous()
@@ -119,16 +120,17 @@ class Sharding:
         return received[:matrices].float()
 
     def total_norm(self, gradients: list[Tensor]) -> Tensor:
-        """Norm over all processes of the gradients whose parts these are. No host sync."""
+        """Norm of the whole gradients of which these are parts. The host does not wait for it."""
+        # Parts are disjoint, so their squares add up to the square of the whole norm.
         squared = nn.utils.get_total_norm(gradients).square()
         dist.all_reduce(squared, group=self.group)
         return squared.sqrt()
 
 
 def whole_model(model: GPT, *, keep: bool) -> GPT:
-    """The model with whole weights on the host where `keep`, weights at zero elsewhere.
+    """A copy on the host with whole weights where `keep`, else with zeros.
 
-    All processes call it together.
+    All processes call it together, because each holds a part of every weight.
     """
     whole = GPT(model.config, model.vocab_size)
     with torch.no_grad():
@@ -141,7 +143,10 @@ def whole_model(model: GPT, *, keep: bool) -> GPT:
 
 
 def require_columns(model: GPT, count: int) -> None:
-    """Raises WrongUsage where the columns of a matrix cannot be shared out evenly."""
+    """Raises WrongUsage where `count` does not divide the columns of every matrix.
+
+    The all-to-all of `orthogonalized` exchanges blocks of equal size.
+    """
     uneven = {
         str(parameter.shape[1]): name.split(".", 2)[-1]
         for name, parameter in model.named_parameters()

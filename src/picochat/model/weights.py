@@ -1,8 +1,8 @@
 """Weights in files: safetensors beside a small record of what they are. No pickle.
 
 A checkpoint folder is an artifact of kind `base` or `sft`: `model.safetensors` (float32, the names
-of GPT's parameters) and `model.json` (`CheckpointInfo`). Training state for resuming is
-train/checkpoint.py's.
+of GPT's parameters) and `model.json` (`CheckpointInfo`). Does not hold what resuming needs: that is
+train/checkpoint.py.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class CheckpointInfo(Record):
 
 
 def save_model(model: GPT, info: CheckpointInfo, folder: Path) -> None:
+    """Write the weights in float32, and the record beside them."""
     tensors = {
         name: tensor.detach().float().cpu().contiguous()
         for name, tensor in model.state_dict().items()
@@ -66,6 +67,7 @@ def load_model(place: Path, device: torch.device | str = "cpu") -> tuple[GPT, Ch
         tensors = load_file(place / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise BadInput(f"{place / WEIGHTS} cannot be read: {error}") from None
+    # Compared here and not left to load_state_dict, whose message lists every name and no file.
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:

@@ -36,8 +36,8 @@ from picochat.evals.eval_records import EvaluatedItem, EvaluatedRow, read_extern
 from picochat.evals.evaluate import ask_questions, questions
 from picochat.evals.external import ask_benchmark, is_right, is_right_norm, pairs_of
 from picochat.facts import BenchmarksFacts, facts_of
-from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT
+from picochat.model.runtime import Runtime, open_runtime
 from picochat.model.weights import INFO, WEIGHTS, check_tokenizer, load_model, read_info
 from picochat.release.stated_files import opened_run, place_with
 from picochat.release.verify import VerifyCheck, VerifyReport
@@ -328,7 +328,7 @@ def _ask_rows(
     drawn: Sequence[tuple[str, str]],
     runners: Sequence[ModelRunner],
     evals: EvalConfig,
-    compute: Compute,
+    compute: Runtime,
 ) -> list[Comparison]:
     chat, base = runners
     stated = [recorded.asked[key] for group, key in drawn if not group.startswith("benchmark ")]
@@ -347,7 +347,7 @@ def _ask_items(
     drawn: Sequence[tuple[str, str]],
     models: tuple[GPT, GPT],
     evals: EvalConfig,
-    compute: Compute,
+    compute: Runtime,
     limit_nats: float,
 ) -> list[Comparison]:
     """What both models make of the drawn benchmark items."""
@@ -377,7 +377,7 @@ def _ask_items(
     return answers
 
 
-def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Compute]:
+def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Runtime]:
     """The run's own runtime; float32 on the CPU where it was a GPU's and there is none here, and
     that is said.
     """
@@ -394,7 +394,7 @@ def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Compute]:
             " in float32"
         )
         runtime = runtime.model_copy(update={"device": "cpu", "precision": "float32"})
-    return runtime, open_compute(runtime, read_info(recorded.chat).model)
+    return runtime, open_runtime(runtime, read_info(recorded.chat).model)
 
 
 def _is_coarse(runtime: RuntimeConfig) -> bool:

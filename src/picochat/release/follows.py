@@ -53,17 +53,19 @@ def facts_problems(
 ) -> list[Problem]:
     """Everything that differs, in the order of the table."""
     run, problems = Stated(config, artifacts), list[Problem]()
-    for follow in (row for row in follows if row.kind in artifacts):
-        lacking = [kind for kind in follow.needs if kind not in artifacts]
+    for run_worker in (row for row in follows if row.kind in artifacts):
+        lacking = [kind for kind in run_worker.needs if kind not in artifacts]
         if lacking and "preflight" not in artifacts:
             continue  # a run that stopped before its first verdict: what is missing is named as such, and nothing rests on these facts
         if lacking:
             problems.append(
                 Problem(
-                    f"{follow.kind}: its facts cannot be computed again without"
+                    f"{run_worker.kind}: its facts cannot be computed again without"
                     f" {', '.join(lacking)}"
                 )
             )
         else:
-            problems += compared(follow.kind, lambda follow=follow: follow.differences(run))
+            problems += compared(
+                run_worker.kind, lambda run_worker=run_worker: run_worker.differences(run)
+            )
     return problems

@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
-from picochat.config import TrainConfig, parameter_count
 from picochat.core.errors import Problem
 from picochat.core.journal import read_journal
 from picochat.core.records import parse_record, plain, pretty_json, read_json
@@ -35,8 +34,9 @@ from picochat.run.folder import RunDir
 from picochat.run.graph import read_facts
 from picochat.skills.scoring import choice_candidates
 from picochat.skills.task_rows import EvalRow
+from picochat.train.base import facts_from as base_facts_from
 from picochat.train.schedule import lr_share
-from picochat.train.spikes import SpikeWatch
+from picochat.train.sft import facts_from as sft_facts_from
 
 LARGEST_BITS_APART = 0.01
 """Share by which the held-out bits per byte of training and of scoring may differ: kernels round
@@ -56,39 +56,15 @@ def sft_differences(run: Stated) -> list[Problem]:
 
 
 def _training(run: Stated, stage: Literal["base", "sft"]) -> list[Problem]:
-    """Facts from the curve and the settings; the record beside the weights from settings and
-    tokenizer.
-    """
-    facts, config = (
+    """Facts from the artifact's own files; each rate, and the record beside the weights."""
+    config = run.config.base if stage == "base" else run.config.sft
+    facts_from = base_facts_from if stage == "base" else sft_facts_from
+    facts, again = (
         run.facts(stage, TrainFacts),
-        run.config.base if stage == "base" else run.config.sft,
+        facts_from(run[stage].place, run.artifacts, run.config),
     )
-    curve = read_journal(run[stage].path("curve.jsonl"))
-    steps = [row for row in curve if row["loss"] is not None]
-    chosen: dict[str, Any] = next(
-        (row for row in reversed(curve) if _evaluates(row, facts.scored_step)), {}
-    )
-    losses = [row["loss"] for row in steps]
-    vocabulary = run.facts("tokenizer", TokenizerFacts).vocab_size
-    follows: dict[str, object] = {
-        "stage": stage,
-        "steps": len(steps),
-        "planned_steps": config.steps,
-        "tokens": max(row["tokens"] for row in curve),
-        "parameters": parameter_count(run.config.model, vocabulary),
-        "first_loss": losses[0],
-        "final_loss": losses[-1],
-        "losses_finite": (
-            len(losses) == config.steps and all(math.isfinite(loss) for loss in losses)
-        ),
-        "held_out_loss": chosen.get("held_out_loss"),
-        "held_out_bits_per_byte": chosen.get("held_out_bits_per_byte"),
-    }
-    if (
-        not facts.skipped_steps
-    ):  # after going back, the curve no longer shows the spike that was the reason
-        follows["spikes"] = _spikes(losses, config)
-    problems = stated_of(stage, facts, follows, "curve and settings give")
+    problems = differences(stage, plain(facts), plain(again), "curve and settings give")
+    steps = [row for row in read_journal(run[stage].path("curve.jsonl")) if row["loss"] is not None]
     wrong = [
         row["step"]
         for number, row in enumerate(steps)
@@ -104,7 +80,7 @@ def _training(run: Stated, stage: Literal["base", "sft"]) -> list[Problem]:
         )
     info = {
         "model": plain(run.config.model),
-        "vocab_size": vocabulary,
+        "vocab_size": run.facts("tokenizer", TokenizerFacts).vocab_size,
         "tokenizer_digest": run["tokenizer"].manifest.files["tokenizer.json"].sha256,
         "stage": stage,
         "step": facts.scored_step,
@@ -113,15 +89,6 @@ def _training(run: Stated, stage: Literal["base", "sft"]) -> list[Problem]:
     return problems + differences(
         f"{stage}/checkpoint/model.json", stated, info, "settings, tokenizer and facts give"
     )
-
-
-def _evaluates(row: dict[str, Any], step: int) -> bool:
-    return row["step"] == step and row["held_out_loss"] is not None
-
-
-def _spikes(losses: Sequence[float], config: TrainConfig) -> int:
-    watch = SpikeWatch(config.spike_factor, config.spike_nats)
-    return sum(watch.is_spike(step, loss) for step, loss in enumerate(losses, start=1))
 
 
 # ---- scores --------------------------------------------------------------------------------------

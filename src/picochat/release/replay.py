@@ -28,16 +28,16 @@ from picochat.core.publish import Artifact
 from picochat.core.records import read_record
 from picochat.facts import REPLAY_FOLDER, HostFacts, TrainFacts, facts_of
 from picochat.model import weights
-from picochat.model.compute import Compute, open_compute
 from picochat.model.gpt import GPT
+from picochat.model.runtime import Runtime, open_runtime
 from picochat.release.stated_files import opened_run, place_with
 from picochat.release.verify import VerifyCheck, VerifyReport, inspect_bundle
 from picochat.run.folder import RunDir
 from picochat.tokens.shards import open_shards
 from picochat.train.checkpoint import STATE_FILES, SavedState, load_state
-from picochat.train.engine import Engine
-from picochat.train.feed import feed_of_stream
+from picochat.train.loader import stream_loader
 from picochat.train.schedule import lr_share
+from picochat.train.step import Engine
 
 LARGEST_LOSS_DIFFERENCE = {"float32": 1e-3, "bf16": 2e-2}
 """Nats per target that a loss may differ by on another machine. docs/decisions/0020 has what was
@@ -58,7 +58,7 @@ class Parts:
     facts: TrainFacts
     info: weights.CheckpointInfo
     losses: Mapping[int, float]
-    state: SavedState
+    saved: SavedState
     shards: Artifact
     published: Path | None
     must_be_equal: bool
@@ -129,7 +129,7 @@ def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
             for row in read_journal(base.path("curve.jsonl"))
             if row["loss"] is not None
         },
-        state=load_state(state / REPLAY_FOLDER),
+        saved=load_state(state / REPLAY_FOLDER),
         shards=replace(shards, place=tokens),
         published=published / weights.WEIGHTS if published else None,
         must_be_equal=_is_like_here(stated),
@@ -161,7 +161,7 @@ def _what_decides_bits(machine: MachineRecord) -> tuple[str, int, str | None]:
     return machine.cpu, machine.cores, machine.versions.get("torch")
 
 
-def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Compute]:
+def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Runtime]:
     """The run's own runtime; with what this machine has where it lacks the device or the attention
     backend, and that is said.
     """
@@ -175,31 +175,31 @@ def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Compute]:
             update={"device": "cpu", "attention_backend": "auto", "compile": False}
         )
     try:
-        return runtime, open_compute(runtime, parts.info.model)
+        return runtime, open_runtime(runtime, parts.info.model)
     except HostProblem as error:
         if runtime.attention_backend == "auto":
             raise
         say(f"{error.what}; taking another")
         runtime = runtime.model_copy(update={"attention_backend": "auto"})
-        return runtime, open_compute(runtime, parts.info.model)
+        return runtime, open_runtime(runtime, parts.info.model)
 
 
 # ---- training again ------------------------------------------------------------------------------
 
 
-def trained_again(parts: Parts, compute: Compute) -> Iterator[tuple[int, float, GPT]]:
+def trained_again(parts: Parts, compute: Runtime) -> Iterator[tuple[int, float, GPT]]:
     """(step, loss, model after it) for each step after the state, to the last of the run.
 
     Rows that were passed over after a spike are passed over: every later way back led to this same
     state.
     """
-    config, record = parts.config.base, parts.state.record
+    config, state = parts.config.base, parts.saved.state
     model = GPT(parts.info.model, parts.info.vocab_size)
-    model.load_state_dict(parts.state.weights)
+    model.load_state_dict(parts.saved.weights)
     model.recompute_blocks(parts.config.runtime.activation_checkpointing)
     model.to(compute.device)
     stream = open_shards(parts.shards).train
-    feed = feed_of_stream(
+    loader = stream_loader(
         stream,
         parts.info.model.context,
         config.sequences_per_step,
@@ -207,20 +207,20 @@ def trained_again(parts: Parts, compute: Compute) -> Iterator[tuple[int, float, 
         compute.device,
     )
     engine = Engine(
-        model, config, compute, fixed_shape=feed.fixed_shape, micro_batch=record.micro_batch
+        model, config, compute, fixed_shape=loader.fixed_shape, micro_batch=state.micro_batch
     )
     # Copies: the optimizer takes the tensors over and changes them.
     engine.optimizer.load_state(
-        {name: tensor.clone() for name, tensor in parts.state.optimizer.items()}
+        {name: tensor.clone() for name, tensor in parts.saved.optimizer.items()}
     )
     try:
-        for step in range(record.step, config.steps):
+        for step in range(state.step, config.steps):
             loss, _ = engine.step(
-                feed.step(step + parts.facts.skipped_steps), lr_share(step, config)
+                loader.batch(step + parts.facts.skipped_steps), lr_share(step, config)
             )
             yield step + 1, float(loss), model
     finally:
-        feed.close()
+        loader.close()
 
 
 @dataclass(frozen=True)
@@ -228,14 +228,14 @@ class _Comparison:
     """Losses and final weights of a replay against what the run states."""
 
     parts: Parts
-    compute: Compute
+    compute: Runtime
     largest_difference: float
     exact: bool
 
     def over(self, steps: int) -> VerifyCheck:
         first, last = (
-            self.parts.state.record.step,
-            min(self.parts.config.base.steps, self.parts.state.record.step + steps),
+            self.parts.saved.state.step,
+            min(self.parts.config.base.steps, self.parts.saved.state.step + steps),
         )
         largest, problems, notes = 0.0, list[Problem](), list[str]()
         if self.parts.facts.scored_step < first:
@@ -244,7 +244,7 @@ class _Comparison:
                 " the state"
             )
         elif self.parts.facts.scored_step == first:
-            notes, problems = self._weights(self.parts.state.weights)
+            notes, problems = self._weights(self.parts.saved.weights)
         with Progress("training again", last - first, "steps") as progress:
             for step, loss, model in trained_again(self.parts, self.compute):
                 difference = abs(loss - self.parts.losses.get(step, math.nan))
@@ -296,7 +296,7 @@ class _Comparison:
         published = load_file(self.parts.published)
         if all(torch.equal(again[name], published[name]) for name in again):
             return ["published weights equal bit for bit"], []
-        apart = way_apart(again, published, self.parts.state.weights)
+        apart = way_apart(again, published, self.parts.saved.weights)
         said = f"published weights apart by {apart:.2%} of the way that they moved"
         limit = 0.0 if self.exact else LARGEST_WAY_APART[self.parts.config.runtime.precision]
         if apart <= limit:

@@ -460,7 +460,7 @@ def _check_facts(
     run: RunDir, artifacts: dict[str, Artifact], follows: tuple[Follow, ...]
 ) -> VerifyCheck:
     """The facts of every artifact against its files, its inputs and the settings."""
-    count = sum(follow.kind in artifacts for follow in follows)
+    count = sum(run_worker.kind in artifacts for run_worker in follows)
     problems = compared("facts", lambda: facts_problems(_config(run), artifacts, follows))
     return VerifyCheck("facts from files", count, tuple(problems))
 

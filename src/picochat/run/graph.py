@@ -56,15 +56,15 @@ def measure_host(**arguments: Any) -> None:
 
 
 def pretrain(**arguments: Any) -> None:
-    from picochat.train import pretrain
+    from picochat.train import base
 
-    pretrain.pretrain(**arguments)
+    base.pretrain(**arguments)
 
 
 def finetune(**arguments: Any) -> None:
-    from picochat.train import finetune
+    from picochat.train import sft
 
-    finetune.finetune(**arguments)
+    sft.finetune(**arguments)
 
 
 def evaluate(**arguments: Any) -> None:
@@ -242,25 +242,25 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         kind="base",
         folder="base/checkpoint",
         files=(
-            "model.safetensors model.json curve.jsonl metrics.jsonl replay/weights.safetensors"
+            "model.safetensors model.json curve.jsonl metrics.jsonl measured.json replay/weights.safetensors"
             " replay/optimizer.safetensors replay/state.json"
         ),
         facts=TrainFacts,
         make=pretrain,
         inputs=("shards", "tokenizer"),
         settings=("model", "base", *TRAINING_SETTINGS),
-        version=5,
+        version=6,
         by_all=True,
     ),
     ArtifactSpec(
         kind="sft",
         folder="sft/checkpoint",
-        files="model.safetensors model.json curve.jsonl metrics.jsonl",
+        files="model.safetensors model.json curve.jsonl metrics.jsonl measured.json",
         facts=TrainFacts,
         make=finetune,
         inputs=("base", "conversations", "tokenizer"),
         settings=("sft", *TRAINING_SETTINGS),
-        version=5,
+        version=6,
         by_all=True,
     ),
     ArtifactSpec(

@@ -15,7 +15,7 @@ from picochat.data.benchmarks.resolve import check_local
 from picochat.data.pack import LoadedPack, load_pack
 from picochat.run.folder import RunDir
 from picochat.scales import Scale, find_scale
-from picochat.train.sinks import check_trackers
+from picochat.train.trackers import check_trackers
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def check_processes(scale: Scale, config: RunConfig, processes: int) -> None:
 
 def check_device(config: RunConfig) -> None:
     """Refuse a device that is not here before any data is read."""
-    from picochat.model.compute import find_device
-    from picochat.train.ranks import current_ranks, require_devices
+    from picochat.model.runtime import find_device
+    from picochat.train.distributed import current_group, require_devices
 
     find_device(config.runtime)
-    require_devices(config.runtime, current_ranks())
+    require_devices(config.runtime, current_group())

@@ -40,7 +40,7 @@ from picochat.gate.render import gate_lines, preflight_lines
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS, ArtifactSpec, read_facts, spec_of
 from picochat.run.request import RunRequest, check_request, open_request
-from picochat.run.workers import call_all, follow
+from picochat.run.workers import call_all, run_worker
 
 MOST_REASONS = 4
 SHOWN_PAGES = (("summary", "summary.md"), ("report", "report.html"), ("gate", "gate.md"))
@@ -66,10 +66,10 @@ def run_pack(request: RunRequest) -> RunVerdict:
     """
     if process_count() == 1:
         return _run_pack(request)
-    from picochat.train.ranks import join_ranks
+    from picochat.train.distributed import join_group
 
-    with join_ranks() as ranks:
-        return _run_pack(request) if ranks.leads else RunVerdict([], follow(ranks))
+    with join_group() as group:
+        return _run_pack(request) if group.is_main else RunVerdict([], run_worker(group))
 
 
 def _run_pack(request: RunRequest) -> RunVerdict:

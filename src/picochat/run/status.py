@@ -8,7 +8,7 @@ from shlex import quote
 from picochat.core.journal import read_journal
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS
-from picochat.train.pace import standing_words
+from picochat.train.metrics import standing_words
 
 
 def status_lines(run: RunDir) -> list[str]:

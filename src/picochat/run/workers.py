@@ -18,7 +18,7 @@ from picochat.core.publish import Artifact, Draft, open_artifact
 from picochat.run.graph import spec_of
 
 if TYPE_CHECKING:
-    from picochat.train.ranks import Ranks
+    from picochat.train.distributed import ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ def call_all(kind: str, arguments: dict[str, Any], draft: Draft) -> None:
 
     Raises BadInput that names what one of them does not see.
     """
-    from picochat.train.ranks import current_ranks
+    from picochat.train.distributed import current_group
 
-    ranks = current_ranks()
+    group = current_group()
     seen = {
         name: replace(value, place=value.place.resolve()) if isinstance(value, Artifact) else value
         for name, value in arguments.items()
     }
-    with ranks.together():
-        ranks.call(Call(kind, seen, draft.workspace.resolve()))
-        problems = [problem for problem in ranks.from_all(None) if problem is not None]
+    with group.watched():
+        group.call_workers(Call(kind, seen, draft.workspace.resolve()))
+        problems = [problem for problem in group.all_gather(None) if problem is not None]
     if problems:
         raise BadInput(
             f"not every process sees what the stage {kind} needs",
@@ -55,27 +55,28 @@ def call_all(kind: str, arguments: dict[str, Any], draft: Draft) -> None:
         )
 
 
-def follow(ranks: Ranks) -> int:
+def run_worker(group: ProcessGroup) -> int:
     """What a process does that is not the first: it takes part in each stage that it is called to,
     until that one ends.
     """
-    from picochat.train.ranks import LostProcess, signals_ignored
+    from picochat.train.distributed import LostProcess
+    from picochat.train.signals import signals_ignored
 
     try:
-        with signals_ignored(), ranks.together():
-            while (call := ranks.listen()) is not None:
+        with signals_ignored(), group.watched():
+            while (call := group.next_call()) is not None:
                 assert isinstance(call, Call)
-                _take_part(call, ranks)
+                _take_part(call, group)
     except LostProcess:
         return 1  # the first process, or torchrun in its place, says which one
     return 0
 
 
-def _take_part(call: Call, ranks: Ranks) -> None:
-    from picochat.train.ranks import LostProcess
+def _take_part(call: Call, group: ProcessGroup) -> None:
+    from picochat.train.distributed import LostProcess
 
-    problem = unseen(call, ranks)
-    if any(found is not None for found in ranks.from_all(problem)):
+    problem = unseen(call, group)
+    if any(found is not None for found in group.all_gather(problem)):
         return
     with tempfile.TemporaryDirectory() as own:
         try:
@@ -84,11 +85,11 @@ def _take_part(call: Call, ranks: Ranks) -> None:
             pass  # all processes stop for it at the same step, and the first one says so
         except PicochatError as error:
             if not isinstance(error, LostProcess):
-                say(f"process {ranks.rank} on {platform.node()}:")
+                say(f"process {group.rank} on {platform.node()}:")
             raise
 
 
-def unseen(call: Call, ranks: Ranks) -> Problem | None:
+def unseen(call: Call, group: ProcessGroup) -> Problem | None:
     """Why this process cannot take part: an artifact or the workspace that is not there, or is
     another one.
     """
@@ -97,11 +98,11 @@ def unseen(call: Call, ranks: Ranks) -> Problem | None:
         for artifact in artifacts:
             if open_artifact(artifact.place, artifact.kind).digest != artifact.digest:
                 return Problem(
-                    f"process {ranks.rank} on {platform.node()}: {artifact.place} is another"
+                    f"process {group.rank} on {platform.node()}: {artifact.place} is another"
                     f" {artifact.kind}"
                 )
     except PicochatError as error:
-        return Problem(f"process {ranks.rank} on {platform.node()}: {error.what}")
+        return Problem(f"process {group.rank} on {platform.node()}: {error.what}")
     if not (call.workspace / "key").exists():
-        return Problem(f"process {ranks.rank} on {platform.node()}: {call.workspace} is missing")
+        return Problem(f"process {group.rank} on {platform.node()}: {call.workspace} is missing")
     return None

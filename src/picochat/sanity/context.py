@@ -13,13 +13,13 @@ import torch
 from picochat.config import ModelConfig, RuntimeConfig
 from picochat.core.records import Record
 from picochat.model.centred import centre_
-from picochat.model.compute import Compute
 from picochat.model.gpt import GPT, initialise
 from picochat.model.optim import Optimizer
+from picochat.model.runtime import Runtime
 from picochat.scales import Scale
 from picochat.tokens.row_order import Indices, rows_of_step
 from picochat.tokens.shards import TokenStream
-from picochat.train.feed import DeviceFeed, Feed
+from picochat.train.loader import DeviceLoader, Loader
 
 SMALL = ModelConfig(
     context=64, layers=2, width=128, heads=4, kv_heads=2, head_width=32, mlp_width=256
@@ -55,7 +55,7 @@ class Parts:
     model: Callable[[int], GPT] = small_model
     optimizer: Callable[..., Optimizer] = Optimizer
     rows_of_step: Callable[..., Indices] = rows_of_step
-    device_feed: Callable[..., Feed] = DeviceFeed
+    device_feed: Callable[..., Loader] = DeviceLoader
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Context:
     scale: whose real shape is measured, where one was asked for. gpu_hour_usd: for its forecast.
     """
 
-    compute: Compute
+    compute: Runtime
     runtime: RuntimeConfig
     include_compile: bool
     scale: Scale | None

@@ -4,7 +4,7 @@ The host stage of a run states it before anything is trained, and sanity's `scal
 the same of a scale without a run. The forecast of hours and dollars, the memory check and the
 backend check of the preflight read it. All of it is observations of one machine.
 
-The steps are those of training: rows from its feed, forward, backward, optimizer, mean-centring,
+The steps are those of training: rows from its loader, forward, backward, optimizer, mean-centring,
 and a smaller micro-batch where the whole step does not fit. The first ones, which compile and
 allocate, are not timed. Also timed, once: the forward pass of an evaluation, and the copy of the
 training state for which a step waits. Says nothing about preparing data.
@@ -29,14 +29,14 @@ from picochat.core.records import finite_or_none, write_json
 from picochat.facts import HostFacts, TokenizerFacts, facts_of
 from picochat.gate.plan import hours_of
 from picochat.model.centred import centre_
-from picochat.model.compute import Compute, open_compute, peak_flops
 from picochat.model.gpt import GPT, initialise
+from picochat.model.runtime import Runtime, open_runtime, peak_flops
 from picochat.sanity.context import Context, SanityResult, random_stream, skipped
 from picochat.scales import ASSUMED_CPU_FLOPS, Scale
 from picochat.tokens.shards import TokenStream, open_shards
-from picochat.train.engine import Engine
-from picochat.train.feed import Batch, Fed, Feed, feed_of_stream
 from picochat.train.held_out import rows_per_forward, summed_loss
+from picochat.train.loader import Batch, Loader, stream_loader
+from picochat.train.step import Engine
 
 TIMED_STEPS = 30
 CAPACITY_STEPS = 20
@@ -69,7 +69,7 @@ def measure_host(
     say("finding the attention to use, then timing real steps of this scale on this device")
     compute, problem = None, None
     try:
-        compute = open_compute(runtime, model)
+        compute = open_runtime(runtime, model)
     except HostProblem as error:
         problem = error.what
     facts = host_facts(runtime, compute, problem, draft.folder, devices)
@@ -83,7 +83,7 @@ def measure_host(
 
 
 def host_facts(
-    runtime: RuntimeConfig, compute: Compute | None, problem: str | None, folder: Path, devices: int
+    runtime: RuntimeConfig, compute: Runtime | None, problem: str | None, folder: Path, devices: int
 ) -> HostFacts:
     """The facts of a host on which no step was measured yet.
 
@@ -156,7 +156,7 @@ def measure_steps(
     model: ModelConfig,
     vocab_size: int,
     base: TrainConfig,
-    compute: Compute,
+    compute: Runtime,
     steps: int = TIMED_STEPS,
 ) -> HostFacts:
     """The facts with what real steps on rows of this stream show.
@@ -164,11 +164,11 @@ def measure_steps(
     base: the settings of one device. Out of memory is a result, not an error.
     """
     train = measured_step(base, model, vocab_size, compute.device)
-    feed = feed_of_stream(stream, model.context, train.sequences_per_step, 0, compute.device)
+    loader = stream_loader(stream, model.context, train.sequences_per_step, 0, compute.device)
     try:
-        return measure_on_feed(facts, model, vocab_size, train, compute, feed, steps)
+        return measure_on_feed(facts, model, vocab_size, train, compute, loader, steps)
     finally:
-        feed.close()
+        loader.close()
 
 
 def measured_step(
@@ -193,18 +193,18 @@ def measure_on_feed(
     model: ModelConfig,
     vocab_size: int,
     train: TrainConfig,
-    compute: Compute,
-    feed: Feed,
+    compute: Runtime,
+    loader: Loader,
     steps: int,
 ) -> HostFacts:
-    """As `measure_steps`, on the rows of this feed and with these settings as they are."""
+    """As `measure_steps`, on the rows of this loader and with these settings as they are."""
     try:
         gpt = GPT(model, vocab_size)
         initialise(gpt, seed=0)
         centre_(gpt)
         gpt.to(compute.device)
-        engine = Engine(gpt, train, compute, fixed_shape=feed.fixed_shape)
-        return _measured(facts, gpt, engine, train, feed, steps)
+        engine = Engine(gpt, train, compute, fixed_shape=loader.fixed_shape)
+        return _measured(facts, gpt, engine, train, loader, steps)
     except (torch.OutOfMemoryError, HostProblem):
         torch.cuda.empty_cache()
         update = {
@@ -216,13 +216,13 @@ def measure_on_feed(
 
 
 def _measured(
-    facts: HostFacts, gpt: GPT, engine: Engine, train: TrainConfig, feed: Feed, steps: int
+    facts: HostFacts, gpt: GPT, engine: Engine, train: TrainConfig, loader: Loader, steps: int
 ) -> HostFacts:
-    device, context = engine.compute.device, gpt.config.context
+    device, context = engine.runtime.device, gpt.config.context
     cuda = device.type == "cuda"
     first = Stopwatch(device)
     first.mark()
-    engine.step(feed.step(0), MEASURED_LR_SHARE)
+    engine.step(loader.batch(0), MEASURED_LR_SHARE)
     first.mark()
     (first_s,) = first.seconds()
     if cuda:
@@ -231,14 +231,14 @@ def _measured(
         torch.cuda.reset_peak_memory_stats()
     warm_up = WARM_UP_STEPS[device.type]
     for number in range(1, 1 + warm_up):
-        engine.step(feed.step(number), MEASURED_LR_SHARE)
+        engine.step(loader.batch(number), MEASURED_LR_SHARE)
     loss = torch.zeros(())
     watch, started = Stopwatch(device), time.perf_counter()
     watch.mark()
     done = 0
     while done < steps and (cuda or not done or time.perf_counter() - started < CPU_BUDGET_S):
         done += 1
-        loss, _ = engine.step(feed.step(warm_up + done), MEASURED_LR_SHARE)
+        loss, _ = engine.step(loader.batch(warm_up + done), MEASURED_LR_SHARE)
         watch.mark()
     seconds = watch.seconds()
     # The median, with those that one step in ten is slower and faster than: on a shared machine a
@@ -246,7 +246,7 @@ def _measured(
     median, slow, fast = (float(np.percentile(seconds, percent)) for percent in (50, 90, 10))
     tokens = train.sequences_per_step * context
     peak = peak_flops(device)
-    forward = _forward_tokens_per_second(gpt, engine.compute, feed.step(0))
+    forward = _forward_tokens_per_second(gpt, engine.runtime, loader.batch(0))
     update = {
         "tokens_per_second": facts.devices * tokens / median,
         "tokens_per_second_low": facts.devices * tokens / slow,
@@ -269,14 +269,14 @@ def _measured(
     return HostFacts.model_validate({**facts.model_dump(), **update})
 
 
-def _forward_tokens_per_second(gpt: GPT, compute: Compute, fed: Fed) -> float:
+def _forward_tokens_per_second(gpt: GPT, compute: Runtime, batch: Batch) -> float:
     """The speed of a held-out evaluation, by the function that evaluates."""
     rows = slice(0, rows_per_forward(compute.device, gpt.config.context))
-    batch = Batch(fed.ids_BT[rows].cpu().numpy(), fed.targets_BT[rows].cpu().numpy())
+    batch = Batch(batch.ids_BT[rows].cpu(), batch.targets_BT[rows].cpu(), batch.target_count)
     summed_loss(gpt, iter([batch]), compute)
     started = time.perf_counter()
     summed_loss(gpt, iter([batch] * TIMED_FORWARDS), compute)
-    return TIMED_FORWARDS * batch.ids_BT.size / (time.perf_counter() - started)
+    return TIMED_FORWARDS * batch.ids_BT.numel() / (time.perf_counter() - started)
 
 
 def _copy_s(tensors: dict[str, Tensor]) -> float:

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from picochat.config import TrainConfig
 from picochat.export.model_folder import TokenizerFiles, read_tokenizer
-from picochat.model.backends import LARGEST_ATTENTION_ERROR, Setting, select_kernel, try_ways, ways
+from picochat.model.attention import (
+    LARGEST_ATTENTION_ERROR,
+    AttentionSetting,
+    candidate_kernels,
+    measure_kernels,
+    select_kernel,
+)
 from picochat.model.gpt import GPT, Cache
 from picochat.model.weights import CheckpointInfo
 from picochat.sanity.context import (
@@ -37,8 +43,8 @@ def attention_backend(context: Context) -> SanityResult:
     compute, choice = context.compute, context.compute.choice
     tried = choice.tried if choice and choice.asked == "auto" else []
     if not any(one.seconds for one in tried):
-        setting = Setting(compute.device, compute.dtype, context.shape)
-        tried = try_ways(ways("auto", setting), setting)
+        setting = AttentionSetting(compute.device, compute.dtype, context.shape)
+        tried = measure_kernels(candidate_kernels("auto", setting), setting)
         select_kernel(compute.backend)
     error = compute.attention_error
     return at_most(

@@ -17,7 +17,7 @@ from picochat.core.errors import PicochatError
 from picochat.core.machine import machine_record
 from picochat.core.progress import say
 from picochat.core.records import write_atomic, write_json
-from picochat.model.compute import open_compute
+from picochat.model.runtime import open_runtime
 from picochat.sanity import host, numerics, train_step
 from picochat.sanity.context import SMALL, Context, SanityResult
 from picochat.scales import find_scale
@@ -123,7 +123,7 @@ class SanityReport:
 def sanity(request: SanityRequest, table: tuple[SanityTest, ...] = SANITY) -> SanityReport:
     """Run the table, print each result as it is known, write both files."""
     scale = find_scale(request.capacity_scale) if request.capacity_scale else None
-    compute = open_compute(request.runtime, scale.config.model if scale else SMALL)
+    compute = open_runtime(request.runtime, scale.config.model if scale else SMALL)
     context = Context(
         compute,
         request.runtime,

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from picochat.config import HostConfig, TrainConfig
-from picochat.model.backends import select_kernel
+from picochat.model.attention import select_kernel
 from picochat.model.centred import largest_centre_error
-from picochat.model.compute import Compute, apply_settings, open_compute
-from picochat.model.crew import NO_CREW
+from picochat.model.runtime import Runtime, apply_settings, open_runtime
+from picochat.model.thread_pool import ONE_THREAD
 from picochat.sanity.context import (
     ROWS,
     SMALL,
@@ -32,10 +32,10 @@ from picochat.sanity.context import (
 from picochat.sanity.syncs import host_syncs
 from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.shards import TokenStream
-from picochat.train.engine import Engine
-from picochat.train.feed import Batch, Feed, HostFeed, next_token_batch
 from picochat.train.held_out import HeldOut
+from picochat.train.loader import Batch, HostLoader, Loader, host_batch, next_token_batch
 from picochat.train.loop import Job, Trainer
+from picochat.train.step import Engine
 
 
 def resume_determinism(context: Context) -> SanityResult:
@@ -54,7 +54,7 @@ def resume_determinism(context: Context) -> SanityResult:
 
 
 @contextmanager
-def _deterministic(context: Context) -> Generator[Compute, None, None]:
+def _deterministic(context: Context) -> Generator[Runtime, None, None]:
     """The settings under which the same steps give the same bits, while inside."""
     # A CPU is deterministic already. On a GPU some backward kernels add in any order, so torch is
     # asked for its deterministic ones, with whichever attention has them.
@@ -63,14 +63,14 @@ def _deterministic(context: Context) -> Generator[Compute, None, None]:
         return
     update = {"deterministic": True, "max_autotune": False, "attention_backend": "auto"}
     try:
-        yield open_compute(context.runtime.model_copy(update=update), SMALL)
+        yield open_runtime(context.runtime.model_copy(update=update), SMALL)
     finally:
         apply_settings(context.runtime)
         select_kernel(context.compute.backend)
 
 
 def _train(
-    context: Context, compute: Compute, workspace: Path, stops: tuple[int, ...]
+    context: Context, compute: Runtime, workspace: Path, stops: tuple[int, ...]
 ) -> list[torch.Tensor]:
     rows = random_rows(64, 4).numpy()
     weights: list[torch.Tensor] = []
@@ -88,10 +88,10 @@ def _job(rows: np.ndarray, steps: int, device: torch.device) -> Job:
 
     def batch_of(step: int) -> Batch:
         block = rows[rows_of_step(step, ROWS, len(rows), seed=6)]
-        return Batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
+        return host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
 
-    feed = HostFeed(batch_of, device, fixed_shape=True)
-    return Job("base", config, feed, lambda model: HeldOut(loss=0.0, bits_per_byte=None))
+    loader = HostLoader(batch_of, device, fixed_shape=True)
+    return Job("base", config, loader, lambda model: HeldOut(loss=0.0, bits_per_byte=None))
 
 
 def loader_coverage(context: Context) -> SanityResult:
@@ -120,11 +120,11 @@ def device_feed(context: Context) -> SanityResult:
     on_device, on_host = _device_feed(context, stream), _host_feed(stream, context.compute.device)
     wrong = 0
     for step in range(2 * 41 // ROWS):
-        got, want = on_device.step(step), on_host.step(step)
+        got, want = on_device.batch(step), on_host.batch(step)
         equal = (got.ids_BT == want.ids_BT).all(dim=1) & (got.targets_BT == want.targets_BT).all(
             dim=1
         )
-        wrong += int((~equal).sum()) + abs(got.targets - want.targets)
+        wrong += int((~equal).sum()) + abs(got.target_count - want.target_count)
     on_host.close()
     return at_most(
         "device_feed",
@@ -134,13 +134,13 @@ def device_feed(context: Context) -> SanityResult:
     )
 
 
-def _device_feed(context: Context, stream: TokenStream) -> Feed:
+def _device_feed(context: Context, stream: TokenStream) -> Loader:
     return context.parts.device_feed(stream, SMALL.context, ROWS, 3, context.compute.device)
 
 
-def _host_feed(stream: TokenStream, device: torch.device) -> HostFeed:
+def _host_feed(stream: TokenStream, device: torch.device) -> HostLoader:
     rows = stream.row_count(SMALL.context)
-    return HostFeed(
+    return HostLoader(
         lambda step: next_token_batch(stream, rows_of_step(step, ROWS, rows, 3), SMALL.context),
         device,
         fixed_shape=True,
@@ -166,8 +166,8 @@ def no_host_sync(context: Context) -> SanityResult:
     compute = context.compute
     if compute.device.type == "cpu":
         # There calls are looked for by name, which neither compiled graphs nor threads show.
-        compute = replace(compute, compiled=False, crew=NO_CREW)
-    feed = _device_feed(context, random_stream(41 * SMALL.context + 3, 512))
+        compute = replace(compute, compiled=False, pool=ONE_THREAD)
+    loader = _device_feed(context, random_stream(41 * SMALL.context + 3, 512))
     engine = Engine(
         context.small_model(0),
         TrainConfig(steps=4, sequences_per_step=ROWS),
@@ -175,8 +175,8 @@ def no_host_sync(context: Context) -> SanityResult:
         fixed_shape=True,
     )
     for number in range(2):
-        engine.step(feed.step(number), 0.1)
-    found = host_syncs(lambda: engine.step(feed.step(2), 0.1), compute.device)
+        engine.step(loader.batch(number), 0.1)
+    found = host_syncs(lambda: engine.step(loader.batch(2), 0.1), compute.device)
     names = ": " + ", ".join(found) if found else ""
     return at_most(
         "no_host_sync",

@@ -1,21 +1,23 @@
-"""Training state on disk: all that a resumed run needs to go on bit for bit. safetensors and JSON,
-published by rename.
+"""Train state on disk: all that a resumed run needs to go on bit for bit. Safetensors and JSON.
 
-A state is a folder `step-NNNNNNN` in the stage's workspace: weights, optimizer, and a record of the
-step, of what later steps depend on, and of the files' digests. The data order needs no state: it
-follows from seed and step. States are written by a thread from copies, so that training goes on
-meanwhile. A state that was damaged on disk is set aside, and the one before it serves. Does not
-choose which older states are kept (train/loop.py), nor when one is saved.
+A state is a folder `step-NNNNNNN` in the stage's workspace: weights, optimizer, and `state.json`
+with the counters of the loop and the files' digests. The order of data needs no state: it follows
+from seed and step. A thread writes states from copies, so that training goes on meanwhile; a rename
+publishes them. A state that was damaged on disk is set aside, and the one before it serves.
+docs/decisions/0020 has the reasons. Does not decide when a state is saved (train/loop.py), and does
+not write the parts of several processes (train/sharded_checkpoint.py).
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import xxhash
@@ -23,18 +25,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from picochat.config import TrainConfig
 from picochat.core.errors import BadInput, HostProblem
 from picochat.core.progress import say
 from picochat.core.publish import remake, sync_folder
 from picochat.core.records import READ_BLOCK_BYTES, Record, parse_record, read_json, write_json
+from picochat.train.schedule import evaluation_before, replay_step
 
 KEPT_STATES = 2
 WEIGHTS, OPTIMIZER, RECORD = "weights.safetensors", "optimizer.safetensors", "state.json"
 STATE_FILES = (WEIGHTS, OPTIMIZER, RECORD)
 PARTS = "parts"
-"""In the place of both files: what several processes wrote that each hold a part
-(train/sharded_states.py).
-"""
+"""A folder in the place of both tensor files: what several processes wrote, each its part."""
+IN_WEIGHTS, IN_OPTIMIZER = "weights/", "optimizer/"
+"""Prefixes of tensor names in parts, which hold weights and optimizer state together."""
 
 
 class BestSoFar(Record):
@@ -45,10 +49,12 @@ class BestSoFar(Record):
     held_out_bits_per_byte: float | None
 
 
-class StateRecord(Record):
-    """What the loop knows after `step` finished steps.
+class TrainState(Record, frozen=False):
+    """What the loop knows after `step` finished steps, besides tensors.
 
-    `skipped`: steps whose rows were passed over by rollbacks.
+    `spike_mean`, `spike_seen`: the running mean of losses, and of how many. `spike_steps`: where
+    spikes were. `skipped`: steps whose rows were passed over by rollbacks. `micro_batch`: what the
+    engine had come to.
     """
 
     step: int
@@ -65,19 +71,15 @@ class StateRecord(Record):
 
 
 class StateFile(Record):
-    """state.json.
+    """state.json. `xxh3_128`: digests of the tensor files, against damage, not against forgery."""
 
-    `xxh3_128`: digests of the tensor files, against damage; who wants proof takes the artifact's
-    manifest.
-    """
-
-    state: StateRecord
+    state: TrainState
     xxh3_128: dict[str, str]
 
 
 @dataclass(frozen=True)
 class SavedState:
-    record: StateRecord
+    state: TrainState
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
 
@@ -90,19 +92,18 @@ def state_folder(workspace: Path, step: int) -> Path:
 
 
 def saved_steps(workspace: Path) -> list[Path]:
-    """Published states, oldest first. One of them may have been damaged since."""
+    """The folders of published states, oldest first. Some may have been damaged since."""
     return sorted(workspace.glob("step-*"))
 
 
 def newest_state(workspace: Path) -> Path | None:
-    """The newest state that is whole; None where there is none. Damaged ones are set aside, and
-    that is said.
+    """The newest undamaged state; None without one. Sets damaged ones aside, with a message.
 
     Raises BadInput where another version of picochat wrote it.
     """
     states = saved_steps(workspace)
     for folder in reversed(states):
-        damage = damage_of(folder)
+        damage = damage_of(folder)  # reads all files: disks return wrong bytes without an error
         if damage is None:
             return folder
         aside = folder.with_name(f"damaged-{folder.name}")
@@ -125,22 +126,17 @@ def require_whole(folder: Path) -> None:
 
 
 def load_state(folder: Path) -> SavedState:
-    """The state in a folder, whole, whoever wrote it; `damage_of` says whether it still is what was
-    written.
+    """The whole state in a folder, whether one process wrote it or several did.
 
-    Raises BadInput where a file is gone or cut, or where another version of picochat wrote it.
+    Does not compare digests (`damage_of`). Raises BadInput where a file is gone or cut, or where
+    another version of picochat wrote it.
     """
-    record = state_record(folder)
+    state = read_state(folder)
     if (folder / PARTS).exists():
-        from picochat.train.state_parts import (
-            whole_tensors,
-        )  # loading it takes as long as a small test
-
-        weights, optimizer = whole_tensors(folder / PARTS)
-        return SavedState(record, weights, optimizer)
+        return SavedState(state, *_whole_tensors(folder / PARTS))
     try:
-        # Read, not mapped: a mapped moment would keep its file, and its disk, for as long as
-        # training goes on.
+        # Read and not mapped: a mapped optimizer tensor would keep its file, and the file's disk
+        # space, for as long as training goes on.
         weights, optimizer = (
             load_file(folder / name, backend="pread") for name in (WEIGHTS, OPTIMIZER)
         )
@@ -148,19 +144,16 @@ def load_state(folder: Path) -> SavedState:
         raise BadInput(
             f"training state {folder} cannot be read: {error}", fix=remake(folder.parent)
         ) from None
-    return SavedState(record, weights, optimizer)
+    return SavedState(state, weights, optimizer)
 
 
-def state_record(folder: Path) -> StateRecord:
-    """The record of a state. Raises BadInput where another version of picochat wrote it."""
+def read_state(folder: Path) -> TrainState:
+    """The counters of a state. Raises BadInput where another version of picochat wrote it."""
     return _state_file(folder).state
 
 
 def damage_of(folder: Path) -> str | None:
-    """The first thing that is wrong with a state's files; None where they are as they were written.
-
-    Reads them once.
-    """
+    """What is wrong with a state's files, the first thing found; None where they are as written."""
     try:
         value = read_json(folder / RECORD, "training state")
     except BadInput as error:
@@ -176,6 +169,7 @@ def damage_of(folder: Path) -> str | None:
 
 
 def _state_file(folder: Path) -> StateFile:
+    # Unknown fields are refused: a state of another version may mean other numbers by its names.
     value = read_json(folder / RECORD, "training state")
     fix = (
         f"let the version of picochat that began this run end it, or move {folder.parent} away:"
@@ -194,57 +188,98 @@ def _digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def _whole_tensors(parts: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(weights, optimizer state) of a state in parts, read whole by this process alone."""
+    # torch.distributed.checkpoint takes as long to load as a small test, and few states need it.
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    reader = HuggingFaceStorageReader(str(parts))
+    tensors = {
+        name: torch.empty(stored.size, dtype=stored.properties.dtype)
+        for name, stored in reader.read_metadata().state_dict_metadata.items()
+        if isinstance(stored, TensorStorageMetadata)
+    }
+    with warnings.catch_warnings():
+        # The warning says that nothing is distributed, which is what no_dist asks for.
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        load(tensors, storage_reader=reader, no_dist=True)
+    return split_names(tensors)
+
+
+def join_names(weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Weights and optimizer state in one mapping, under prefixed names."""
+    kinds = ((IN_WEIGHTS, weights), (IN_OPTIMIZER, optimizer))
+    return {
+        prefix + name: tensor.detach()
+        for prefix, tensors in kinds
+        for name, tensor in tensors.items()
+    }
+
+
+def split_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(weights, optimizer state) of what `join_names` made."""
+    weights, optimizer = (
+        {
+            name.removeprefix(prefix): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        }
+        for prefix in (IN_WEIGHTS, IN_OPTIMIZER)
+    )
+    return weights, optimizer
+
+
 # ---- writing -------------------------------------------------------------------------------------
 
 
-def write_state(workspace: Path, state: SavedState) -> None:
-    """Publish a state, whole or not at all. Nothing is left of a failed write."""
-    folder = hidden_folder(workspace, state.record.step)
+def write_state(workspace: Path, saved: SavedState) -> None:
+    """Publish a state, whole or not at all. A failed write leaves nothing behind."""
+    folder = hidden_folder(workspace, saved.state.step)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        write_tensors(folder, state)
-        publish_state(folder, state.record)
+        write_tensors(folder, saved)
+        publish_state(folder, saved.state)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def write_tensors(folder: Path, state: SavedState) -> None:
-    # safetensors 0.8 lets other threads run while it writes and copies nothing; before, both were
-    # otherwise.
-    save_file(state.weights, folder / WEIGHTS)
-    save_file(state.optimizer, folder / OPTIMIZER)
+def write_tensors(folder: Path, saved: SavedState) -> None:
+    # Needs safetensors 0.8: before, it kept the interpreter's lock while it wrote, so that training
+    # stood still, and copied all tensors once more.
+    save_file(saved.weights, folder / WEIGHTS)
+    save_file(saved.optimizer, folder / OPTIMIZER)
 
 
 def hidden_folder(workspace: Path, step: int) -> Path:
-    """Where the state of a step is written, to be published by a rename."""
+    """Where a state is written before a rename publishes it."""
     final = state_folder(workspace, step)
     return final.with_name(f".{final.name}")
 
 
-def write_record(folder: Path, record: StateRecord) -> None:
-    """The record beside the tensor files, with their digests; files and their names synced."""
+def write_record(folder: Path, state: TrainState) -> None:
+    """Write state.json with the digests of the tensor files; sync files and folders."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    digests = {str(path.relative_to(folder)): _synced_digest(path) for path in files}
-    write_json(folder / RECORD, StateFile(state=record, xxh3_128=digests))
+    digests: dict[str, str] = {}
+    for path in files:
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+        digests[str(path.relative_to(folder))] = _digest(path)
+    write_json(folder / RECORD, StateFile(state=state, xxh3_128=digests))
     for inner in {path.parent for path in files} | {folder}:
         sync_folder(inner)
 
 
-def publish_state(folder: Path, record: StateRecord) -> None:
-    """Let the state in a hidden folder appear under its name: the record last, then one rename."""
-    write_record(folder, record)
-    final = state_folder(folder.parent, record.step)
+def publish_state(folder: Path, state: TrainState) -> None:
+    """Make the state in a hidden folder appear under its name: state.json last, then a rename."""
+    write_record(folder, state)
+    final = state_folder(folder.parent, state.step)
     shutil.rmtree(final, ignore_errors=True)
     os.rename(folder, final)
     sync_folder(folder.parent)
-
-
-def _synced_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-    return _digest(path)
 
 
 def sweep_half_written(workspace: Path) -> None:
@@ -254,22 +289,36 @@ def sweep_half_written(workspace: Path) -> None:
 
 
 def drop_states_after(workspace: Path, step: int) -> None:
-    """Delete the states of steps beyond `step`, which training has left behind by going back."""
+    """Delete the states of steps beyond `step`, which a rollback trains again."""
     for folder in saved_steps(workspace):
         if folder > state_folder(workspace, step):
             shutil.rmtree(folder)
 
 
-def drop_old_states(workspace: Path, kept_steps: Collection[int]) -> None:
-    """Remove all states but the newest two and those of `kept_steps`."""
-    kept = {state_folder(workspace, step) for step in kept_steps}
+def drop_old_states(workspace: Path, kept: Collection[int]) -> None:
+    """Remove all states but the newest KEPT_STATES and those of the steps in `kept`."""
+    folders = {state_folder(workspace, step) for step in kept}
     for old in saved_steps(workspace)[:-KEPT_STATES]:
-        if old not in kept:
+        if old not in folders:
             shutil.rmtree(old)
 
 
-def unwritten(workspace: Path, error: BaseException) -> HostProblem:
-    """The error for a state that could not be written; older states still stand."""
+def kept_steps(state: TrainState, stage: str, config: TrainConfig) -> set[int]:
+    """Steps whose older states are still needed once `state` is saved.
+
+    The best one, the one to replay from, and the one to go back to after a spike. They follow from
+    the steps alone and never from the clock, because the weights must follow from data and seed.
+    """
+    steps = {
+        state.best.step if state.best else None,
+        replay_step(config) if stage == "base" else None,
+        evaluation_before(state.step + 1, config) if config.spike_rollbacks else None,
+    }
+    return {step for step in steps if step is not None}
+
+
+def write_problem(workspace: Path, error: BaseException) -> HostProblem:
+    """The error for a state that could not be written. Older states still stand."""
     return HostProblem(
         f"the training state cannot be written to {workspace}: {error}",
         fix="free some space, then the same command goes on from the newest state that was written",
@@ -279,28 +328,29 @@ def unwritten(workspace: Path, error: BaseException) -> HostProblem:
 class StateWriter:
     """Writes states in a thread, one at a time, from copies that it takes at once.
 
-    kept_steps: given the record of a new state, the steps whose older states are kept beside the
-    newest KEPT_STATES.
+    kept: given a new state, the steps whose older states are kept beside the newest KEPT_STATES.
     """
 
-    def __init__(
-        self, workspace: Path, kept_steps: Callable[[StateRecord], Collection[int]]
-    ) -> None:
-        self.workspace, self.kept_steps = workspace, kept_steps
+    def __init__(self, workspace: Path, kept: Callable[[TrainState], Collection[int]]) -> None:
+        self.workspace, self.kept = workspace, kept
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._weights, self._optimizer = HostCopies(), HostCopies()
 
     def save(
-        self, record: StateRecord, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]
+        self, state: TrainState, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]
     ) -> None:
         """Copy the tensors to the host and begin to write.
 
         Waits for the write before this one, and raises what it met.
         """
-        self.finish()
-        state = SavedState(record, self._weights.take(weights), self._optimizer.take(optimizer))
-        self._writing = self._thread.submit(self._write, state, _copies_made(weights))
+        self.finish()  # the buffers hold the state before until it is written
+        saved = SavedState(state, self._weights.take(weights), self._optimizer.take(optimizer))
+        copied: torch.cuda.Event | None = None
+        if any(tensor.is_cuda for tensor in weights.values()):
+            copied = torch.cuda.Event()
+            copied.record()  # when the copies that were queued up to now are on the host
+        self._writing = self._thread.submit(self._write, saved, copied)
 
     @property
     def writing(self) -> bool:
@@ -308,66 +358,49 @@ class StateWriter:
         return self._writing is not None and not self._writing.done()
 
     def check(self) -> None:
-        """Raise HostProblem where a write has ended badly; never waits."""
+        """Raise HostProblem where a write has failed. Never waits."""
         if not self.writing:
             self.finish()
 
     def finish(self) -> None:
-        """Wait until what was saved is on disk.
-
-        Raises HostProblem where it could not be written; older states still stand.
-        """
+        """Wait until what was saved is on disk. Raises HostProblem where it cannot be written."""
         writing, self._writing = self._writing, None
         if writing is None:
             return
         try:
             writing.result()
         except (OSError, SafetensorError) as error:
-            raise unwritten(self.workspace, error) from None
+            raise write_problem(self.workspace, error) from None
 
     def close(self) -> None:
-        """Let the write that is under way end, whatever it meets."""
+        """Wait for the write that is under way, and ignore how it ends."""
         self._thread.shutdown(wait=True)
 
-    def _write(self, state: SavedState, copied: torch.cuda.Event | None) -> None:
+    def _write(self, saved: SavedState, copied: torch.cuda.Event | None) -> None:
         if copied is not None:
             copied.synchronize()
-        write_state(self.workspace, state)
-        drop_old_states(self.workspace, self.kept_steps(state.record))
+        write_state(self.workspace, saved)
+        drop_old_states(self.workspace, self.kept(saved.state))
 
 
 class HostCopies:
-    """Copies of named tensors on the host, in buffers that are made once: fresh memory costs as
-    much as the copy itself.
-
-    Buffers for a GPU's tensors are pinned, and the copies are only asked for: later steps come
-    after them on the device, and `_copies_made` says when they are here. A new `take` overwrites
-    what the one before gave.
-    """
+    """Copies of named tensors on the host. A new `take` overwrites what the one before gave."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies of `tensors`. Those of a GPU are only queued: later steps run after them."""
         return {
             name: self._buffer(name, tensor).copy_(tensor.detach(), non_blocking=True)
             for name, tensor in tensors.items()
         }
 
     def _buffer(self, name: str, tensor: Tensor) -> Tensor:
+        # Made once and kept: fresh memory costs as much as the copy itself. Pinned for a GPU,
+        # because only then does a copy run beside other work.
         buffer = self._buffers.get(name)
         if buffer is None or buffer.shape != tensor.shape:
             buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
             self._buffers[name] = buffer
         return buffer
-
-
-def _copies_made(tensors: Mapping[str, Tensor]) -> torch.cuda.Event | None:
-    """When the copies that were asked for up to now are on the host; None where they are there
-    already.
-    """
-    if not any(tensor.is_cuda for tensor in tensors.values()):
-        return None
-    event = torch.cuda.Event()
-    event.record()
-    return event

@@ -1,10 +1,10 @@
-"""The event file that TensorBoard reads: scalars by name and step, appended to one file, each row
-flushed whole.
+"""The event file that TensorBoard reads: scalars by name and step, appended to one file.
 
 The format is TensorFlow's: records of (length, its checksum, bytes, their checksum), each the
 protocol-buffer message Event with a Summary of simple values. So little of it is needed that no
-package is: a file of ours names no machine, and a kill costs at most the row being written. Writes
-scalars alone; reads nothing but where the last whole record ends.
+package is required; the usual writers also put the host's name into the file, and this one names no
+machine. Each row is flushed whole, so a kill loses at most the row being written. Writes scalars
+only; reads only where the last whole record ends.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from pathlib import Path
 POLYNOMIAL = 0x82F63B78
 """CRC-32C (Castagnoli), bits reversed."""
 MASK_DELTA = 0xA282EAD8
-"""Added to a rotated checksum, as the format has it: a checksum of bytes that hold checksums would
-be weak.
-"""
+"""Added to a rotated checksum, as in the format: checksums of checksums would be weak otherwise."""
 FILE_VERSION = b"brain.Event:2"
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 
@@ -40,9 +38,9 @@ def crc32c(data: bytes) -> int:
 
 
 class EventFile:
-    """Scalars appended to `path`.
+    """Appends scalars to `path`, after cutting off a record that a kill left torn at its end.
 
-    What a kill left torn at its end is cut off first, so that readers see what follows.
+    A reader stops at a torn record and would miss all that follows.
     """
 
     def __init__(self, path: Path, now: float) -> None:
@@ -69,10 +67,7 @@ class EventFile:
 
 
 def _whole_bytes(path: Path) -> int:
-    """Where the last whole record ends.
-
-    Reads lengths, not checksums: an append is torn at its end or not at all.
-    """
+    """Where the last whole record ends, by the lengths alone: only its end can be torn."""
     size, end = path.stat().st_size, 0
     with path.open("rb") as stream:
         while len(header := stream.read(HEADER_BYTES)) == HEADER_BYTES:

@@ -1,10 +1,9 @@
-"""The held-out loss: every target of the held-out set, once, in nats; and bits per byte of raw
-text.
+"""The held-out loss: each target of the held-out set once, in nats and in bits per byte of text.
 
-Convention of bits per byte: the summed loss over all targets but BOS, divided by the UTF-8 bytes of
-the held-out documents and by ln 2, so that tokenizers compare. Rows are cut every `context` tokens,
-so a token near the start of a row has a short memory: what the model is worth with its full context
-everywhere is slightly better.
+Bits per byte are the summed loss over all targets but BOS, divided by the UTF-8 bytes of the
+held-out documents and by ln 2, so that models with different tokenizers compare. Rows are cut every
+`context` tokens, so a token near the start of a row has a short memory: with its full context
+everywhere the model would score slightly better. Does not decide when to evaluate.
 """
 
 from __future__ import annotations
@@ -16,24 +15,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from picochat.model.compute import Compute
-from picochat.model.crew import NO_CREW
 from picochat.model.gpt import GPT, IGNORED_TARGET
+from picochat.model.runtime import Runtime
+from picochat.model.thread_pool import ONE_THREAD
+from picochat.tokens.chat_format import Conversations
 from picochat.tokens.shards import TokenStream
-from picochat.train.feed import Batch
-from picochat.train.ranks import ALONE, Ranks
+from picochat.train.distributed import ONE_PROCESS, ProcessGroup
+from picochat.train.loader import Batch, host_batch, padded_batch
 
 TOKENS_PER_FORWARD = {"cuda": 16_384, "cpu": 2_048}
-"""By kind of device.
-
-On a processor each core has a batch of its own, and its logits are what fills the memory.
-"""
+"""By kind of device. On a CPU each core has a batch of its own, and its logits fill the memory."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The loss on a stage's whole held-out set: nats per target, and bits per byte of raw text
-    where bytes are counted.
+    """The loss on a stage's whole held-out set, in nats per target.
+
+    `bits_per_byte`: of raw text; None where its bytes are not counted.
     """
 
     loss: float
@@ -45,46 +43,55 @@ def rows_per_forward(device: torch.device, context: int) -> int:
 
 
 def stream_batches(stream: TokenStream, context: int, bos: int, rows: int) -> Iterator[Batch]:
-    """The whole stream as rows of `context` targets, `rows` in a batch; the last row is short.
+    """The whole stream in batches of `rows` rows of `context` targets; the last row is short.
 
     BOS is never a target.
     """
     full = stream.row_count(context)
     for start in range(0, full, rows):
         tokens = stream.rows(np.arange(start, min(full, start + rows)), context).astype(np.int64)
-        yield Batch(tokens[:, :-1], np.where(tokens[:, 1:] == bos, IGNORED_TARGET, tokens[:, 1:]))
+        targets = np.where(tokens[:, 1:] == bos, IGNORED_TARGET, tokens[:, 1:])
+        yield host_batch(tokens[:, :-1], targets)
     tail = stream.slice(full * context, len(stream)).astype(np.int64)
     if len(tail) > 1:
         targets = np.where(tail[1:] == bos, IGNORED_TARGET, tail[1:])
-        yield Batch(tail[None, :-1], targets[None])
+        yield host_batch(tail[None, :-1], targets[None])
+
+
+def conversation_batches(conversations: Conversations, pad: int, rows: int) -> Iterator[Batch]:
+    """All conversations in order, `rows` in a batch."""
+    for start in range(0, len(conversations), rows):
+        yield padded_batch(conversations, range(start, min(len(conversations), start + rows)), pad)
 
 
 def summed_loss(
-    model: GPT, batches: Iterator[Batch], compute: Compute, ranks: Ranks = ALONE
+    model: GPT, batches: Iterator[Batch], runtime: Runtime, group: ProcessGroup = ONE_PROCESS
 ) -> tuple[float, int]:
     """(nats summed over the targets, number of targets), the same in every process.
 
-    Several processes take the batches by turns; what each batch gave is added in the batches'
-    order, so equal weights give the same sum with any number of processes. All of them compute in
-    every turn, because sharded weights are gathered by all.
+    Processes take the batches in turns.
     """
 
     def nats_of(batch: Batch) -> float:
-        ids_BT = torch.from_numpy(batch.ids_BT).to(compute.device)
-        targets_BT = torch.from_numpy(batch.targets_BT).to(compute.device)
-        with torch.no_grad():  # of a thread, not of the process
-            return float(model.loss_sum(ids_BT, targets_BT, compute.dtype))
+        ids_BT = batch.ids_BT.to(runtime.device)
+        targets_BT = batch.targets_BT.to(runtime.device)
+        with torch.no_grad():  # a setting of the thread, so the caller's does not reach a pool's
+            return float(model.loss_sum(ids_BT, targets_BT, runtime.dtype))
 
     everything = list(batches)
-    mine = range(ranks.rank, -(-len(everything) // ranks.count) * ranks.count, ranks.count)
-    crew = compute.crew if ranks.count == 1 else NO_CREW
-    own = crew.map(nats_of, [everything[min(number, len(everything) - 1)] for number in mine])
+    # All processes compute in every turn, because sharded weights are gathered by all of them: in
+    # the last turn some repeat the last batch, and its result is left out below.
+    mine = range(group.rank, -(-len(everything) // group.size) * group.size, group.size)
+    pool = runtime.pool if group.size == 1 else ONE_THREAD
+    own = pool.map(nats_of, [everything[min(number, len(everything) - 1)] for number in mine])
+    # Each batch has a place of its own and fsum adds exactly, so equal weights give equal sums with
+    # any number of processes.
     nats = torch.zeros(len(everything), dtype=torch.float64)
     for number, value in zip(mine, own, strict=True):
         if number < len(everything):
             nats[number] = value
-    targets = sum(int((batch.targets_BT != IGNORED_TARGET).sum()) for batch in everything)
-    return math.fsum(ranks.sum_(nats).tolist()), targets
+    targets = sum(batch.target_count for batch in everything)
+    return math.fsum(group.all_sum_(nats).tolist()), targets
 
 
 def held_out_of_stream(
@@ -92,13 +99,28 @@ def held_out_of_stream(
     stream: TokenStream,
     text_bytes: int,
     bos: int,
-    compute: Compute,
-    ranks: Ranks = ALONE,
+    runtime: Runtime,
+    group: ProcessGroup = ONE_PROCESS,
 ) -> HeldOut:
+    """The loss on a whole stream. text_bytes: UTF-8 bytes of its documents; 0: not counted."""
     context = model.config.context
-    batches = stream_batches(stream, context, bos, rows_per_forward(compute.device, context))
-    nats, targets = summed_loss(model, batches, compute, ranks)
+    batches = stream_batches(stream, context, bos, rows_per_forward(runtime.device, context))
+    nats, targets = summed_loss(model, batches, runtime, group)
     return HeldOut(
         loss=nats / max(1, targets),
         bits_per_byte=nats / math.log(2) / text_bytes if text_bytes else None,
     )
+
+
+def held_out_of_conversations(
+    model: GPT,
+    conversations: Conversations,
+    pad: int,
+    runtime: Runtime,
+    group: ProcessGroup = ONE_PROCESS,
+) -> HeldOut:
+    """The loss on all conversations, on the assistant's tokens only; no bits per byte."""
+    rows = rows_per_forward(runtime.device, model.config.context)
+    batches = conversation_batches(conversations, pad, rows)
+    nats, targets = summed_loss(model, batches, runtime, group)
+    return HeldOut(loss=nats / max(1, targets), bits_per_byte=None)

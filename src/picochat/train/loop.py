@@ -1,12 +1,10 @@
-"""The only training loop. Base and SFT differ in their rows and in what is evaluated, not in how
-they are trained.
+"""The only training loop. Base and SFT differ in their rows and their evaluation, not in training.
 
-Promises: a resumed run equals an uninterrupted one bit for bit on the same CPU machine; the
-training state is saved before every evaluation, every few minutes and on SIGINT or SIGTERM, and
-written while training goes on. A loss that is not finite stops the run, and the state before it is
-kept. Does not choose what is trained on (train/pretrain.py, train/finetune.py), how a step is
-computed (train/engine.py), which states are kept (train/states.py), nor the rate
-(train/schedule.py).
+A resumed run equals an uninterrupted one bit for bit on the same CPU machine. The train state is
+saved before every evaluation, every few minutes and on SIGINT or SIGTERM, and written while
+training goes on. A loss that is not finite stops the run, and the state before it is kept. Does not
+choose rows (train/base.py, train/sft.py), compute a step (train/step.py), know what a state is on
+disk (train/checkpoint.py), nor set rates (train/schedule.py).
 """
 
 from __future__ import annotations
@@ -18,109 +16,75 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from picochat.config import HostConfig, TrainConfig
+from picochat.config import HostConfig, TrainConfig, flops_per_token
 from picochat.core.errors import HonestNo, Interrupted
 from picochat.core.progress import Progress, say, say_in_handler
-from picochat.model.compute import Compute
 from picochat.model.gpt import GPT
-from picochat.train.checkpoint import BestSoFar, SavedState, StateRecord, state_folder
-from picochat.train.engine import Engine
-from picochat.train.feed import Feed
+from picochat.model.runtime import Runtime, peak_flops, peak_memory_bytes
+from picochat.train.checkpoint import (
+    BestSoFar,
+    SavedState,
+    StateWriter,
+    TrainState,
+    drop_states_after,
+    kept_steps,
+    load_state,
+    newest_state,
+    require_whole,
+    state_folder,
+    sweep_half_written,
+)
+from picochat.train.distributed import ONE_PROCESS, ProcessGroup
 from picochat.train.held_out import HeldOut
-from picochat.train.live import Reports
-from picochat.train.losses import LossQueue, StepResult
-from picochat.train.pace import StartClock
-from picochat.train.ranks import ALONE, Ranks
-from picochat.train.schedule import lr_share
-from picochat.train.signals import LateSignals
-from picochat.train.sinks import Sinks
-from picochat.train.spikes import SpikeWatch
-from picochat.train.states import States, evaluates_after, evaluation_before, replay_step
+from picochat.train.loader import Loader
+from picochat.train.metrics import MetricsLogger, StartupTimer
+from picochat.train.schedule import (
+    evaluates_after,
+    evaluation_before,
+    is_spike,
+    lr_share,
+    replay_step,
+    running_mean,
+)
+from picochat.train.signals import DeferredSignals
+from picochat.train.step import Engine, LossQueue, StepResult
+from picochat.train.trackers import Trackers
+
+if TYPE_CHECKING:
+    from picochat.train.sharded_checkpoint import ShardedStateWriter
 
 REPORT_EVERY_STEPS, REPORT_EVERY_SECONDS = 10, 5.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained, on what: a stage's name, its settings, the rows of each step, and its
-    held-out evaluation.
+    """What is trained: a stage's name, its settings, the rows of each step, and its evaluation.
 
-    `gpu_hour_usd`: what an hour of one device costs, for the progress line. `track`: the folder of
-    trackers; None: no tracker. `clock`: runs since the stage began.
+    `gpu_hour_usd`: price of one device, for the progress line. `track`: the folder of trackers;
+    None: no tracker. `timer`: runs since the stage began.
     """
 
     stage: Literal["base", "sft"]
     config: TrainConfig
-    feed: Feed
+    loader: Loader
     evaluate: Callable[[GPT], HeldOut]
     gpu_hour_usd: float | None = None
     track: Path | None = None
-    clock: StartClock = field(default_factory=StartClock)
-
-
-@dataclass
-class Progressed:
-    """What the loop knows at a step; all of it is saved with the state."""
-
-    watch: SpikeWatch
-    step: int = 0
-    tokens: int = 0
-    first_loss: float | None = None
-    last_loss: float | None = None
-    skipped: int = 0
-    rollbacks: int = 0
-    best: BestSoFar | None = None
-
-    def record(self, micro_batch: int | None) -> StateRecord:
-        return StateRecord(
-            step=self.step,
-            tokens=self.tokens,
-            spike_mean=self.watch.mean,
-            spike_seen=self.watch.seen,
-            spike_steps=self.watch.steps,
-            first_loss=self.first_loss,
-            last_loss=self.last_loss,
-            skipped=self.skipped,
-            rollbacks=self.rollbacks,
-            micro_batch=micro_batch,
-            best=self.best,
-        )
-
-
-def progressed(record: StateRecord, config: TrainConfig) -> Progressed:
-    """What the loop knew when `record` was saved."""
-    watch = SpikeWatch(
-        config.spike_factor,
-        config.spike_nats,
-        record.spike_mean,
-        record.spike_seen,
-        list(record.spike_steps),
-    )
-    return Progressed(
-        watch=watch,
-        step=record.step,
-        tokens=record.tokens,
-        first_loss=record.first_loss,
-        last_loss=record.last_loss,
-        skipped=record.skipped,
-        rollbacks=record.rollbacks,
-        best=record.best,
-    )
+    timer: StartupTimer = field(default_factory=StartupTimer)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished stage: its counters, the journals in the workspace, the state to replay from.
+    """A finished stage: its counters, its journals, and the state to replay from.
 
-    `scored_step`: the step whose weights the model holds, the last or the best; `held_out`: what
-    they were worth.
+    `scored_step`: whose weights the model holds, the last or the best; `held_out`: their loss.
     """
 
-    state: StateRecord
+    state: TrainState
     scored_step: int
     held_out: HeldOut
     curve: Path
@@ -128,161 +92,170 @@ class Outcome:
     replay: Path | None
 
 
-class _GoBack(Exception):
+class _Rollback(Exception):
     """A spike after which the loop returns to the evaluation before it."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, spike_step: int) -> None:
         super().__init__()
-        self.step = step
+        self.spike_step = spike_step
 
 
 class Trainer:
-    """One stage of training in a workspace that outlives kills. Use `train`.
+    """One stage of training, in a workspace that outlives kills.
 
-    With several processes each has a Trainer of the same job and workspace. Losses and what is
-    decided from them are the same everywhere; signals and minutes are agreed on after each step.
-    The first one speaks, reports and saves; sharded, all save.
+    With several processes each has a Trainer of the same job and workspace. Losses, and what is
+    decided from them, are the same everywhere; signals and minutes are agreed on after each step.
+    The main process reports and saves; sharded, all save.
     """
 
     def __init__(
         self,
         model: GPT,
         job: Job,
-        compute: Compute,
+        runtime: Runtime,
         host: HostConfig,
         workspace: Path,
         *,
         quiet: bool = False,
-        ranks: Ranks = ALONE,
+        group: ProcessGroup = ONE_PROCESS,
     ) -> None:
-        self.model, self.job, self.config, self.host, self.workspace = (
-            model,
-            job,
-            job.config,
-            host,
-            workspace,
-        )
-        self.ranks, self.quiet = ranks, quiet or not ranks.leads
+        self.model, self.job, self.config = model, job, job.config
+        self.host, self.workspace, self.group = host, workspace, group
+        self.quiet = quiet or not group.is_main
         self.engine = Engine(
-            model, job.config, compute, fixed_shape=job.feed.fixed_shape, ranks=ranks
+            model, job.config, runtime, fixed_shape=job.loader.fixed_shape, group=group
         )
-        # What a follower would report is what the first process reports: it goes to a folder that
-        # ends with it.
-        self._own = None if ranks.leads else tempfile.TemporaryDirectory()
-        reports = Path(self._own.name) if self._own else workspace
-        sinks = Sinks(
-            host.track if job.track and ranks.leads else None,
-            job.track or workspace,
-            job.stage,
-            workspace,
-        )
-        self.reports = Reports(
-            reports,
-            model,
-            compute,
+        # A worker would report the same as the main process: its journals go to a folder that is
+        # deleted with it.
+        self._own_folder = None if group.is_main else tempfile.TemporaryDirectory()
+        peak = peak_flops(runtime.device)
+        self.metrics = MetricsLogger(
+            Path(self._own_folder.name) if self._own_folder else workspace,
             job.config,
-            job.clock,
-            sinks,
-            job.gpu_hour_usd,
-            devices=ranks.count,
+            job.timer,
+            Trackers(
+                host.track if job.track and group.is_main else None,
+                job.track or workspace,
+                job.stage,
+                workspace,
+            ),
+            flops_per_token=flops_per_token(model.config, model.vocab_size),
+            peak_flops=peak * group.size if peak else None,
+            usd_per_hour=None if job.gpu_hour_usd is None else job.gpu_hour_usd * group.size,
+            peak_memory=lambda: peak_memory_bytes(runtime.device),
         )
-        self.states = States(workspace, job.stage, job.config, self.engine, ranks)
-        self.losses = LossQueue(ranks)
-        self.at = Progressed(SpikeWatch(job.config.spike_factor, job.config.spike_nats))
-        self.signals = LateSignals(self._say_that_it_stops)
+        self.writer = self._open_writer()
+        self.losses = LossQueue(group)
+        self.state = TrainState(
+            step=0, spike_mean=None, spike_seen=0, spike_steps=[], first_loss=None, last_loss=None
+        )
+        self.signals = DeferredSignals(self._say_that_it_stops)
         self._last_saved = time.monotonic()
 
     def train(self) -> Outcome:
-        """Resume where the workspace stands, train to the last step, evaluate, and leave the model
-        in place.
+        """Resume where the workspace stands, train to the last step, and evaluate.
+
+        Leaves the weights to publish in the model.
         """
-        with self.ranks.together():
+        with self.group.watched():
             return self._train()
 
     def _train(self) -> Outcome:
         try:
             held_out = self._resume()
-            # What stands now stays: the collector need not look through it again in the middle of a
-            # step.
+            # Freeze all objects that exist now: the collector would look through them again and
+            # again, in the middle of a step.
             gc.collect()
             gc.freeze()
-            self.job.clock.mark("state")
-            if self.engine.compute.compiled and not self.quiet:
+            self.job.timer.mark("state")
+            if self.engine.runtime.compiled and not self.quiet:
                 say(
                     f"{self.job.stage}: compiling the step (minutes the first time, then from the"
                     " cache)"
                 )
-            with self._progress() as progress, self.signals:
-                progress.start_at(self.at.step)
+            # The line's own rate is off: that of the note leaves compiling and evaluations out.
+            with (
+                Progress(
+                    self.job.stage, self.config.steps, "steps", quiet=self.quiet, own_pace=False
+                ) as progress,
+                self.signals,
+            ):
+                progress.start_at(self.state.step)
                 progress.advance(0)
-                while self.at.step < self.config.steps:
+                while self.state.step < self.config.steps:
                     try:
                         held_out = self._step_and_what_is_due(progress) or held_out
-                    except _GoBack as back:
-                        held_out = self._go_back(back.step, progress)
-            self.states.writer.finish()
+                    except _Rollback as rollback:
+                        held_out = self._roll_back(rollback.spike_step, progress)
+            self.writer.finish()
             assert held_out is not None, "the last step is evaluated"
-            scored_step, held_out = self._chosen_weights(held_out)
+            scored_step, held_out = self._load_weights_to_publish(held_out)
         finally:
-            self.states.writer.close()
-            self.reports.close()
-            self.job.feed.close()
+            self.writer.close()
+            self.metrics.close()
+            self.job.loader.close()
             gc.unfreeze()
         at = replay_step(self.config) if self.job.stage == "base" else None
-        replay = state_folder(self.workspace, at) if at is not None else None
-        journals = self.reports.curve.path, self.reports.metrics.path
-        return Outcome(self._record(), scored_step, held_out, *journals, replay)
-
-    def _progress(self) -> Progress:
-        return Progress(
-            self.job.stage, self.config.steps, "steps", quiet=self.quiet, own_pace=False
+        return Outcome(
+            state=self._snapshot(),
+            scored_step=scored_step,
+            held_out=held_out,
+            curve=self.metrics.curve.path,
+            metrics=self.metrics.metrics.path,
+            replay=state_folder(self.workspace, at) if at is not None else None,
         )
 
     def _step_and_what_is_due(self, progress: Progress) -> HeldOut | None:
-        """One step; then what is due after it: a report, a saved state, a stop, an evaluation, in
-        this order.
-        """
+        """One step, then what is due: a report, a saved state, a stop, an evaluation, in order."""
         self._step()
-        evaluate = evaluates_after(self.at.step, self.config)
-        minutes_over = self._minutes_since_save() > self.host.checkpoint_minutes
-        report = self.reports.is_due(self.at.step, REPORT_EVERY_STEPS, REPORT_EVERY_SECONDS)
-        # What clocks and signals decide, all processes decide together: they exchange losses and
-        # states.
-        number, over, report = self.ranks.agree(self.signals.number or 0, minutes_over, report)
-        save = bool(evaluate or number or over)
+        evaluate = evaluates_after(self.state.step, self.config)
+        minutes_over = (time.monotonic() - self._last_saved) / 60 > self.host.checkpoint_minutes
+        report = self.metrics.is_due(self.state.step, REPORT_EVERY_STEPS, REPORT_EVERY_SECONDS)
+        # Clocks and signals differ between processes. All must decide alike, because they exchange
+        # losses in a report and states in a save.
+        number, minutes_over, report = self.group.all_max(
+            self.signals.number or 0, minutes_over, report
+        )
+        # Saved before it is evaluated, so that an evaluation that fails costs no step.
+        save = bool(evaluate or number or minutes_over)
         if save or report:
-            self._report(wait=save or self.reports.warming_up)
-        progress.note = self.reports.note()
+            self._report(wait=save or self.metrics.warming_up)
+        progress.note = self.metrics.note()
         progress.advance(1)
         if save:
             self._save()
         if number:
             self._stop(number)
         held_out = self._evaluate() if evaluate else None
-        progress.note = self.reports.note()
+        progress.note = self.metrics.note()
         return held_out
 
     def _step(self) -> None:
         started = time.monotonic()
-        fed = self.job.feed.step(self.at.step + self.at.skipped)
-        self.reports.waited(time.monotonic() - started)
-        share = lr_share(self.at.step, self.config)
-        loss, norm = self.engine.step(fed, share)
-        self.at.step += 1
-        self.at.tokens += fed.ids_BT.numel() * self.ranks.count
-        self.losses.add(self.at.step, loss, norm, share, self.at.tokens)
+        # Rows that rollbacks passed over are never read again.
+        batch = self.job.loader.batch(self.state.step + self.state.skipped)
+        self.metrics.waited(time.monotonic() - started)
+        share = lr_share(self.state.step, self.config)
+        loss, norm = self.engine.step(batch, share)
+        self.state.step += 1
+        self.state.tokens += batch.ids_BT.numel() * self.group.size
+        self.losses.add(self.state.step, loss, norm, share, self.state.tokens)
+
+    # ---- losses ----------------------------------------------------------------------------------
 
     def _report(self, *, wait: bool) -> None:
-        """Write and check the losses that are here; all since the last report where `wait`."""
-        self.states.writer.check()
+        """Check and write the losses that have arrived; with `wait` all since the last report."""
+        self.writer.check()
         for result in self.losses.fetch(wait=wait):
             self._check(result)
-            self.at.first_loss = result.loss if self.at.first_loss is None else self.at.first_loss
-            self.at.last_loss = result.loss
-            self.reports.step(result)
-        self.reports.speed(self.at.step, self.at.tokens)
+            if self.state.first_loss is None:
+                self.state.first_loss = result.loss
+            self.state.last_loss = result.loss
+            self.metrics.step(result)
+        self.metrics.report(self.state.step, self.state.tokens)
 
     def _check(self, result: StepResult) -> None:
+        """Stop at a loss that is not finite; warn of a spike, and go back if that is asked for."""
         if not math.isfinite(result.loss):
             raise HonestNo(
                 f"{self.job.stage}: the loss at step {result.step} is not finite",
@@ -291,19 +264,51 @@ class Trainer:
                     f" {self.job.stage}.adamw_lr=...; the state before it is kept"
                 ),
             )
-        mean = self.at.watch.mean
-        if not self.at.watch.is_spike(result.step, result.loss):
+        state, mean = self.state, self.state.spike_mean
+        spike = is_spike(result.loss, mean, state.spike_seen, self.config)
+        state.spike_mean = running_mean(mean, result.loss)
+        state.spike_seen += 1
+        if not spike or mean is None:
             return
-        above = (
-            f"{result.loss:.3f} is over {self.at.watch.factor:g} times its running mean of"
-            f" {mean:.3f}"
+        state.spike_steps.append(result.step)
+        self._warn(
+            f"loss spike at step {result.step}: {result.loss:.3f} is over"
+            f" {self.config.spike_factor:g} times its running mean of {mean:.3f}"
         )
-        self._warn(f"loss spike at step {result.step}: {above}")
-        self.reports.spike(result.step, result.loss, mean, len(self.at.watch.steps))
-        if self.at.rollbacks < self.config.spike_rollbacks:
+        self.metrics.spike(result.step, result.loss, mean, len(state.spike_steps))
+        if state.rollbacks < self.config.spike_rollbacks:
             if evaluation_before(result.step, self.config) is not None:
-                raise _GoBack(result.step)
+                raise _Rollback(result.step)
             self._warn("there was no evaluation before it to go back to; training goes on")
+
+    def _roll_back(self, spike_step: int, progress: Progress) -> HeldOut:
+        """Go back to the evaluation before a spike, and on with the rows after those of the spike.
+
+        Not to the newest state: which state is newest depends on the clock, and the weights must
+        follow from data and seed.
+        """
+        self.writer.finish()
+        self.losses.clear()  # they belong to steps that are trained again
+        before = self.state
+        target = evaluation_before(spike_step, self.config)
+        assert target is not None, "see _check"
+        if self.group.is_main:
+            drop_states_after(self.workspace, target)
+        self._restore(self._older_state(target))
+        # The target's state knows nothing of what came after it. What this rollback passes over is
+        # added to what earlier ones did, so that no skipped row comes back.
+        self.state.skipped = before.skipped + spike_step - target
+        self.state.rollbacks = before.rollbacks + 1
+        self.state.spike_steps = before.spike_steps
+        self.metrics.cut_back(
+            target, self.state.tokens, len(self.state.spike_steps), self.state.rollbacks
+        )
+        self.metrics.rollback(target, spike_step, self.state.rollbacks)
+        progress.start_at(target)
+        self._warn(f"went back to step {target}, and on with the rows after the spike")
+        return self._evaluate()
+
+    # ---- evaluation ------------------------------------------------------------------------------
 
     def _evaluate(self) -> HeldOut:
         started = time.monotonic()
@@ -311,109 +316,124 @@ class Trainer:
         with torch.no_grad():
             held_out = self.job.evaluate(self.model)
         self.model.train()
-        self.engine.layout.settle()
-        if self.at.best is None or held_out.loss < self.at.best.held_out_loss:
-            self.at.best = BestSoFar(
-                step=self.at.step,
+        self.engine.strategy.after_evaluation()
+        if self.state.best is None or held_out.loss < self.state.best.held_out_loss:
+            self.state.best = BestSoFar(
+                step=self.state.step,
                 held_out_loss=held_out.loss,
                 held_out_bits_per_byte=held_out.bits_per_byte,
             )
-        self.reports.evaluation(self.at.step, self.at.tokens, held_out, time.monotonic() - started)
+        self.metrics.evaluation(
+            self.state.step, self.state.tokens, held_out, time.monotonic() - started
+        )
         bits = (
             f", {held_out.bits_per_byte:.4f} bits per byte"
             if held_out.bits_per_byte is not None
             else ""
         )
-        self._say(f"step {self.at.step}: held-out loss {held_out.loss:.4f}{bits}")
+        self._say(f"step {self.state.step}: held-out loss {held_out.loss:.4f}{bits}")
         return held_out
 
-    def _say(self, message: str) -> None:
-        if not self.quiet:
-            say(f"{self.job.stage}: {message}")
+    def _load_weights_to_publish(self, last: HeldOut) -> tuple[int, HeldOut]:
+        """(step, evaluation) of the weights to publish: the last or, if asked for, the best."""
+        best = self.state.best
+        if self.config.publish == "last" or best is None or best.step == self.state.step:
+            return self.state.step, last
+        self.model.load_state_dict(self._older_state(best.step).weights)
+        self._say(
+            f"the weights of step {best.step} are published, where the held-out loss was smallest"
+        )
+        return best.step, HeldOut(best.held_out_loss, best.held_out_bits_per_byte)
 
-    def _say_that_it_stops(self) -> None:
-        if not self.quiet:
-            say_in_handler("stopping after this step; once more stops at once")
+    # ---- states ----------------------------------------------------------------------------------
 
-    def _warn(self, message: str) -> None:
-        """Said by the first process, quiet or not."""
-        if self.ranks.leads:
-            say(f"{self.job.stage}: {message}")
+    def _open_writer(self) -> StateWriter | ShardedStateWriter:
+        if self.group.is_main:
+            sweep_half_written(self.workspace)
+
+        def kept(state: TrainState) -> set[int]:
+            return kept_steps(state, self.job.stage, self.config)
+
+        if not self.group.sharded:
+            return StateWriter(self.workspace, kept)
+        # torch.distributed.checkpoint takes as long to load as a small test.
+        from picochat.train.sharded_checkpoint import ShardedStateWriter
+
+        return ShardedStateWriter(self.workspace, kept, self.group)
 
     def _save(self) -> None:
         started = time.monotonic()
-        if self.ranks.leads or self.ranks.sharded:
-            self.states.writer.save(
-                self._record(), self.model.state_dict(), self.engine.optimizer.state()
+        if self.group.is_main or self.group.sharded:
+            self.writer.save(
+                self._snapshot(), self.model.state_dict(), self.engine.optimizer.state()
             )
         self._last_saved = time.monotonic()
-        self.reports.saved(self.at.step, self._last_saved - started)
+        self.metrics.saved(self.state.step, self._last_saved - started)
 
-    def _record(self) -> StateRecord:
-        return self.at.record(self.engine.micro_batch)
-
-    def _minutes_since_save(self) -> float:
-        return (time.monotonic() - self._last_saved) / 60
+    def _snapshot(self) -> TrainState:
+        """A copy of the state as it is now, which a thread may write while training goes on."""
+        return self.state.model_copy(update={"micro_batch": self.engine.micro_batch}, deep=True)
 
     def _stop(self, signal_number: int) -> None:
-        self.states.writer.finish()
+        self.writer.finish()  # the message says that it is saved
         raise Interrupted(
             signal_number,
-            f"{self.job.stage}: stopped and saved after step {self.at.step} of {self.config.steps}",
+            f"{self.job.stage}: stopped and saved after step {self.state.step} of"
+            f" {self.config.steps}",
             fix="the same command goes on from here",
         )
 
     def _resume(self) -> HeldOut | None:
         """Load the newest state and cut the journals back to it.
 
-        An evaluation that is due at that step is taken again.
+        An evaluation that is due at that step is taken again, and returned.
         """
-        state = self.states.newest()
-        if state is not None:
-            self._restore(state)
-        self.reports.take_up(
-            self.at.step, self.at.tokens, len(self.at.watch.steps), self.at.rollbacks
-        )
-        if state is None:
+        newest = newest_state(self.workspace) if self.group.is_main else None
+        # The main process decides: others may not see a folder yet, or may see a damaged one whole.
+        name = self.group.broadcast(newest.name if newest else None)
+        if name is not None:
+            self._restore(self._load(self.workspace / name))
+        state = self.state
+        self.metrics.resume(state.step, state.tokens, len(state.spike_steps), state.rollbacks)
+        if name is None:
             return None
-        self._say(f"resumed after step {self.at.step} of {self.config.steps}")
-        return self._evaluate() if evaluates_after(self.at.step, self.config) else None
+        self._say(f"resumed after step {state.step} of {self.config.steps}")
+        return self._evaluate() if evaluates_after(state.step, self.config) else None
 
-    def _restore(self, state: SavedState) -> None:
-        self.model.load_state_dict(state.weights)
-        self.engine.optimizer.load_state(state.optimizer)
-        self.engine.micro_batch = state.record.micro_batch
-        self.at = progressed(state.record, self.config)
+    def _older_state(self, step: int) -> SavedState:
+        """The state of an earlier step. Raises BadInput where it is damaged or gone."""
+        folder = state_folder(self.workspace, step)
+        if self.group.is_main:
+            require_whole(folder)
+        self.group.barrier()
+        return self._load(folder)
 
-    def _go_back(self, spike_step: int, progress: Progress) -> HeldOut:
-        """Return to the evaluation before a spike, and go on with the rows after those of the
-        spike.
-        """
-        self.states.writer.finish()
-        self.losses.clear()
-        before = self.at
-        target = evaluation_before(spike_step, self.config)
-        assert target is not None, "see _check"
-        self.states.drop_after(target)
-        self._restore(self.states.older(target))
-        self.at.skipped = before.skipped + spike_step - target
-        self.at.rollbacks = before.rollbacks + 1
-        self.at.watch.steps = before.watch.steps
-        self.reports.cut_back(target, self.at.tokens, len(self.at.watch.steps), self.at.rollbacks)
-        self.reports.rollback(target, spike_step, self.at.rollbacks)
-        progress.start_at(target)
-        self._warn(f"went back to step {target}, and on with the rows after the spike")
-        return self._evaluate()
+    def _load(self, folder: Path) -> SavedState:
+        """A state, or this process's parts of it. All processes call it together."""
+        sharding = self.engine.strategy.sharding
+        if sharding is None:
+            return load_state(folder)
+        from picochat.train.sharded_checkpoint import load_sharded_state
 
-    def _chosen_weights(self, last: HeldOut) -> tuple[int, HeldOut]:
-        """(step, evaluation) of the weights to publish; loads those of the best evaluation where
-        these are asked for.
-        """
-        best = self.at.best
-        if self.config.publish == "last" or best is None or best.step == self.at.step:
-            return self.at.step, last
-        self.model.load_state_dict(self.states.older(best.step).weights)
-        self._say(
-            f"the weights of step {best.step} are published, where the held-out loss was smallest"
-        )
-        return best.step, HeldOut(best.held_out_loss, best.held_out_bits_per_byte)
+        return load_sharded_state(folder, self.model, self.engine.optimizer, sharding)
+
+    def _restore(self, saved: SavedState) -> None:
+        self.model.load_state_dict(saved.weights)
+        self.engine.optimizer.load_state(saved.optimizer)
+        self.engine.micro_batch = saved.state.micro_batch
+        self.state = saved.state
+
+    # ---- messages --------------------------------------------------------------------------------
+
+    def _say(self, message: str) -> None:
+        if not self.quiet:
+            say(f"{self.job.stage}: {message}")
+
+    def _warn(self, message: str) -> None:
+        """Say it in the main process, even if quiet."""
+        if self.group.is_main:
+            say(f"{self.job.stage}: {message}")
+
+    def _say_that_it_stops(self) -> None:
+        if not self.quiet:
+            say_in_handler("stopping after this step; once more stops at once")

@@ -1,11 +1,10 @@
-"""Where the figures of training also go, on request: TensorBoard's files, trackio, wandb. By
-default nothing leaves the machine.
+"""Experiment trackers that also get the figures of training: TensorBoard files, trackio, wandb.
 
-Promises: a tracker gets what metrics.jsonl holds and no more, each step once, also over kills and
-resumes; it is opened with the first figures; one that fails is warned of once and dropped, and
-training goes on. What is missing for one that was asked for is said before any work starts. After a
-rollback, steps that are taken again are not sent again: metrics.jsonl has them. Does not import
-torch.
+Off by default: nothing leaves the machine unless `--track` asks for it. A tracker gets what
+metrics.jsonl holds and no more, each step once, also over kills and resumes. It is opened with the
+first figures. One that fails is reported once and dropped, and training goes on. A missing package
+is an error before any work starts. After a rollback, steps that are trained again are not sent
+again; metrics.jsonl has them. Imports no torch. docs/decisions/0021 has the reasons.
 """
 
 from __future__ import annotations
@@ -46,9 +45,9 @@ TRACKED = (
 
 @dataclass(frozen=True)
 class Series:
-    """One training of one stage, as trackers know it.
+    """One training of one stage, as trackers see it.
 
-    `folder`: where its local files go. `name`: stays over resumes.
+    `folder`: where its local files go. `name`: the same after a resume.
     """
 
     folder: Path
@@ -56,7 +55,7 @@ class Series:
     name: str
 
 
-class Sink(Protocol):
+class OpenTracker(Protocol):
     """An open tracker."""
 
     def write(self, step: int, values: Mapping[str, float], now: float) -> None: ...
@@ -65,37 +64,43 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True)
-class SinkKind:
-    """One row. `package`: what has to be installed, named like the extra; None: nothing."""
+class TrackerKind:
+    """One row. `package`: what must be installed, named like the extra; None: nothing."""
 
     name: Tracker
     package: str | None
-    open: Callable[[Series], Sink]
+    open: Callable[[Series], OpenTracker]
 
 
-def open_tensorboard(series: Series) -> Sink:
+def open_tensorboard(series: Series) -> OpenTracker:
     """Files for `tensorboard --logdir RUN/track/tensorboard`, one folder a series."""
     return EventFile(series.folder / series.name / "events.out.tfevents.picochat", time.time())
 
 
 class _Trackio:
     def __init__(self, series: Series) -> None:
-        # trackio reads the variable when it is imported; somebody who set it has said where.
+        # trackio reads this variable when it is imported. A user's own value stands.
         os.environ.setdefault("TRACKIO_DIR", str(series.folder.resolve()))
         with contextlib.redirect_stdout(sys.stderr):
             import trackio  # pyright: ignore[reportMissingImports]
 
             self._trackio: Any = trackio
             self._run: Any = trackio.init(
-                project=PROJECT, name=f"{series.run}-{series.name}", resume="allow", embed=False, auto_log_gpu=False, auto_log_cpu=False
-            )  # fmt: skip
+                project=PROJECT,
+                name=f"{series.run}-{series.name}",
+                resume="allow",
+                embed=False,
+                auto_log_gpu=False,
+                auto_log_cpu=False,
+            )
 
     def write(self, step: int, values: Mapping[str, float], now: float) -> None:
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:
         with contextlib.redirect_stdout(sys.stderr):
-            self._trackio.finish()  # and not the run's own: the package would finish it once more at exit
+            # Not the run's own `finish`: the package would then finish it once more at exit.
+            self._trackio.finish()
 
 
 class _Wandb:
@@ -107,16 +112,30 @@ class _Wandb:
 
         series.folder.mkdir(parents=True, exist_ok=True)
         name = f"{series.run}-{series.name}"
-        # What wandb would send by itself: code, commit, command line, host, packages, the console,
-        # the machine's load.
+        # Off is all that wandb would send by itself: code, commit, command line, host name,
+        # packages, console output, the machine's load.
         private = wandb.Settings(
-            console="off", silent=True, disable_git=True, disable_code=True, save_code=False, host="", program="",
-            x_disable_meta=True, x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False,
-        )  # fmt: skip
+            console="off",
+            silent=True,
+            disable_git=True,
+            disable_code=True,
+            save_code=False,
+            host="",
+            program="",
+            x_disable_meta=True,
+            x_disable_stats=True,
+            x_disable_machine_info=True,
+            x_save_requirements=False,
+        )
         self._run: Any = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT), name=name, id=_identifier(name), mode=mode,
-            dir=series.folder, resume=None if mode == "offline" else "allow", settings=private,
-        )  # fmt: skip
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            name=name,
+            id=_identifier(name),
+            mode=mode,
+            dir=series.folder,
+            resume=None if mode == "offline" else "allow",
+            settings=private,
+        )
 
     def write(self, step: int, values: Mapping[str, float], now: float) -> None:
         self._run.log(dict(values), step=step)
@@ -126,33 +145,36 @@ class _Wandb:
 
 
 def _identifier(name: str) -> str:
-    """The name in the characters that wandb takes."""
+    """The name in the characters that wandb allows."""
     return "".join(
         char if char.isascii() and (char.isalnum() or char in "-_.") else "-" for char in name
     )[-64:]
 
 
-SINKS: tuple[SinkKind, ...] = (
-    SinkKind("tensorboard", None, open_tensorboard),
-    SinkKind("trackio", "trackio", _Trackio),
-    SinkKind("wandb", "wandb", _Wandb),
+TRACKERS: tuple[TrackerKind, ...] = (
+    TrackerKind("tensorboard", None, open_tensorboard),
+    TrackerKind("trackio", "trackio", _Trackio),
+    TrackerKind("wandb", "wandb", _Wandb),
 )
 
 
-def check_trackers(names: tuple[Tracker, ...] | None, sinks: tuple[SinkKind, ...] = SINKS) -> None:
-    """Raises WrongUsage that names every package which is missing for `names`, and how to install
-    it.
-    """
+def check_trackers(
+    names: tuple[Tracker, ...] | None, kinds: tuple[TrackerKind, ...] = TRACKERS
+) -> None:
+    """Raises WrongUsage that names each package missing for `names`, and how to install it."""
     missing = [
-        s
-        for s in sinks
-        if s.name in (names or ()) and s.package and importlib.util.find_spec(s.package) is None
+        kind
+        for kind in kinds
+        if kind.name in (names or ())
+        and kind.package
+        and importlib.util.find_spec(kind.package) is None
     ]
     problems = [
-        Problem(f"--track {s.name}: the package {s.package} is not installed") for s in missing
+        Problem(f"--track {kind.name}: the package {kind.package} is not installed")
+        for kind in missing
     ]
     if problems:
-        extras = ",".join(s.name for s in missing)
+        extras = ",".join(kind.name for kind in missing)
         raise WrongUsage(
             "figures cannot go where they should",
             problems=problems,
@@ -160,10 +182,10 @@ def check_trackers(names: tuple[Tracker, ...] | None, sinks: tuple[SinkKind, ...
         )
 
 
-class Sinks:
+class Trackers:
     """The trackers of one stage.
 
-    `folder`: RUN/track. What was sent is kept in the stage's workspace, beside its states.
+    folder: RUN/track. workspace: of the stage, where a journal keeps what was sent.
     """
 
     def __init__(
@@ -172,12 +194,12 @@ class Sinks:
         folder: Path,
         stage: str,
         workspace: Path,
-        sinks: tuple[SinkKind, ...] = SINKS,
+        kinds: tuple[TrackerKind, ...] = TRACKERS,
     ) -> None:
-        self._kinds: dict[Tracker, SinkKind] = {
-            sink.name: sink for sink in sinks if sink.name in (names or ())
+        self._kinds: dict[Tracker, TrackerKind] = {
+            kind.name: kind for kind in kinds if kind.name in (names or ())
         }
-        self._open: dict[Tracker, Sink] = {}
+        self._open: dict[Tracker, OpenTracker] = {}
         self._folder, self._stage = folder, stage
         self._sent = Journal(workspace / "sent.jsonl")
         self._series = ""
@@ -187,8 +209,9 @@ class Sinks:
             self._steps[row["event"]] = max(row["step"], self._steps.get(row["event"], -1))
 
     def send(self, row: Mapping[str, Any]) -> None:
-        """Give a row of metrics to every tracker, unless one of its kind with this or a later step
-        was given before.
+        """Give a row of metrics to every tracker.
+
+        A row is left out if one of its event with the same or a later step was sent before.
         """
         values = {name: float(row[name]) for name in TRACKED if row.get(name) is not None}
         event, step = str(row["event"]), int(row["step"])
@@ -198,19 +221,19 @@ class Sinks:
             self._series or f"{self._stage}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
         )
         self._steps[event] = step
-        # Noted first: a kill in between costs a row, it does not double one.
+        # Noted first, so that a kill in between loses a row and does not send one twice.
         self._sent.append({"series": self._series, "event": event, "step": step})
         for name in list(self._kinds):
-            self._guarded(name, lambda sink: sink.write(step, values, float(row["time"])))
+            self._guarded(name, lambda tracker: tracker.write(step, values, float(row["time"])))
 
     def close(self) -> None:
         for name in list(self._open):
-            self._guarded(name, lambda sink: sink.close())
+            self._guarded(name, lambda tracker: tracker.close())
 
-    def _guarded(self, name: Tracker, act: Callable[[Sink], None]) -> None:
-        """Do `act` with the tracker, opened now where it is not.
+    def _guarded(self, name: Tracker, act: Callable[[OpenTracker], None]) -> None:
+        """Do `act` with the tracker, which is opened first if necessary.
 
-        One that fails is said once and not asked again.
+        One that fails is reported and dropped.
         """
         try:
             if name not in self._open:
@@ -219,9 +242,7 @@ class Sinks:
                 )
                 self._open[name] = self._kinds[name].open(series)
             act(self._open[name])
-        except (
-            Exception
-        ) as error:  # a foreign package may raise anything, and none of it is worth a training run
+        except Exception as error:  # a foreign package may raise anything; training must go on
             del self._kinds[name]
             self._open.pop(name, None)
             reason = " ".join(str(error).split())[:200]

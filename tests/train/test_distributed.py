@@ -1,6 +1,4 @@
-"""Several processes train what one would, resume each other's states, and end together; none of
-them is left behind.
-"""
+"""Several processes train what one would, resume each other's states, and end together."""
 
 from __future__ import annotations
 
@@ -27,12 +25,12 @@ from picochat.run.folder import RunDir
 from picochat.run.request import check_processes
 from picochat.run.workers import Call, unseen
 from picochat.scales import find_scale
+from picochat.train.artifact import publish_replay
 from picochat.train.checkpoint import damage_of, load_state, newest_state
-from picochat.train.publish import publish_replay
-from picochat.train.ranks import ALONE, Ranks
+from picochat.train.distributed import ONE_PROCESS, ProcessGroup
 from tests.builders import make_config
 from tests.small_pack import make_pack
-from tests.train.in_ranks import (
+from tests.train.in_processes import (
     ADAMW,
     CONFIG,
     MUON,
@@ -52,10 +50,8 @@ PATHS = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_N
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of workspaces and weights: of one process, of two, and of those that went on from
-    each other's states.
-    """
-    folder = tmp_path_factory.mktemp("ranks")
+    """A folder of workspaces and weights: of one process, of two, and of resumes across both."""
+    folder = tmp_path_factory.mktemp("group")
     run(folder, Small("one", settings=MUON))
     run(folder, Small("one-adamw", settings=ADAMW))
     run(folder, Small("spiky-one", spiky=True, settings=SPIKY))
@@ -69,7 +65,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    line = [sys.executable, "-m", "tests.train.in_ranks", str(folder)]
+    line = [sys.executable, "-m", "tests.train.in_processes", str(folder)]
     pair = [
         subprocess.Popen(
             line,
@@ -167,7 +163,7 @@ def test_a_state_in_parts_is_checked_as_any_other_and_published_whole(
     assert state is not None and damage_of(state) is None
     publish_replay(state, Draft(tmp_path / "draft", tmp_path))
     whole, again = load_state(state), load_state(tmp_path / "draft" / "replay")
-    assert again.record == whole.record
+    assert again.state == whole.state
     for one, other in ((whole.weights, again.weights), (whole.optimizer, again.optimizer)):
         assert one.keys() == other.keys() and all(
             torch.equal(one[name], other[name]) for name in one
@@ -238,7 +234,7 @@ def test_an_artifact_that_a_process_does_not_see_is_named(tmp_path: Path) -> Non
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "key").write_text("key")
     here = open_artifact(tmp_path / "shards", "shards")
-    assert unseen(Call("base", {"shards": here}, tmp_path / "work"), ALONE) is None
+    assert unseen(Call("base", {"shards": here}, tmp_path / "work"), ONE_PROCESS) is None
     away = Artifact(tmp_path / "elsewhere", here.manifest, here.digest)
     other = Artifact(here.place, here.manifest, "0" * 64)
     for arguments, workspace, path in (
@@ -246,7 +242,7 @@ def test_an_artifact_that_a_process_does_not_see_is_named(tmp_path: Path) -> Non
         ({"shards": other}, tmp_path / "work", here.place),
         ({"shards": here}, tmp_path / "no work", tmp_path / "no work"),
     ):
-        problem = unseen(Call("base", arguments, workspace), Ranks(rank=1, count=2))
+        problem = unseen(Call("base", arguments, workspace), ProcessGroup(rank=1, size=2))
         assert problem is not None and str(path) in problem.what and "process 1" in problem.what
 
 
@@ -337,6 +333,6 @@ def test_run_under_torchrun_stops_saved_goes_on_and_leaves_no_process(tmp_path: 
         and f"base: resumed after step {stopped.group(1)} of 60" in said
         and none_left(tmp_path)
     ), said
-    assert said.count("built base") == 1, "only the first process speaks"
+    assert said.count("built base") == 1, "only the main process reports"
     facts = RunDir(tmp_path / "run").artifact("base").facts
     assert facts["steps"] == 60 and facts["losses_finite"] and facts["tokens"] == 60 * 8 * 256

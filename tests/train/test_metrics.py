@@ -1,6 +1,4 @@
-"""Live facts: every row keeps the stated schema, figures of one row are of one step, time left is
-that of the steady rate.
-"""
+"""Metrics: rows keep their schema, their figures are of one step, time left is by steady rate."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +12,19 @@ from picochat.core.journal import read_journal
 from picochat.core.progress import PLAIN_LINE_EVERY_S, Progress
 from picochat.core.records import parse_record
 from picochat.facts import MetricsRow
-from picochat.model.compute import open_compute
-from picochat.train.feed import Batch, HostFeed
-from picochat.train.live import Reports
+from picochat.model.runtime import open_runtime
+from picochat.train.loader import Batch, HostLoader, host_batch
 from picochat.train.loop import Job, Outcome, Trainer
-from picochat.train.losses import StepResult
-from picochat.train.pace import Pace, StartClock, evaluations_left, standing_parts, standing_words
-from picochat.train.schedule import lr_share
-from picochat.train.sinks import Sinks
+from picochat.train.metrics import (
+    MetricsLogger,
+    StartupTimer,
+    Throughput,
+    standing_parts,
+    standing_words,
+)
+from picochat.train.schedule import evaluations_left, lr_share
+from picochat.train.step import StepResult
+from picochat.train.trackers import Trackers
 from tests.train.test_loop import CONFIG, batch_of, evaluate, make_model, stop_at
 
 PRICE = 3.6
@@ -33,7 +36,9 @@ def easy_but(at: int):
 
     def batches(step: int) -> Batch:
         return (
-            batch_of(step) if step == at else Batch(ONE_ROW[:, :-1].copy(), ONE_ROW[:, 1:].copy())
+            batch_of(step)
+            if step == at
+            else host_batch(ONE_ROW[:, :-1].copy(), ONE_ROW[:, 1:].copy())
         )
 
     return batches
@@ -43,11 +48,11 @@ def train(workspace: Path, *, batches: Any = batch_of, **settings: object) -> Ou
     config = TrainConfig.model_validate(
         {"steps": 12, "sequences_per_step": 8, "eval_every": 4, "warmup_steps": 3, **settings}
     )
-    compute = open_compute(RuntimeConfig(threads=1), CONFIG)
+    compute = open_runtime(RuntimeConfig(threads=1), CONFIG)
     job = Job(
         "base",
         config,
-        HostFeed(batches, compute.device, fixed_shape=True),
+        HostLoader(batches, compute.device, fixed_shape=True),
         evaluate,
         gpu_hour_usd=PRICE,
     )
@@ -58,17 +63,17 @@ def rows_of(workspace: Path, event: str) -> list[dict[str, Any]]:
     return [row for row in read_journal(workspace / "metrics.jsonl") if row["event"] == event]
 
 
-def make_reports(workspace: Path, steps: int = 40, usd_per_hour: float | None = PRICE) -> Reports:
-    config = TrainConfig(steps=steps, sequences_per_step=8, muon_lr=0.02, adamw_lr=0.004)
-    compute = open_compute(RuntimeConfig(threads=1), CONFIG)
-    return Reports(
+def make_logger(workspace: Path) -> MetricsLogger:
+    config = TrainConfig(steps=40, sequences_per_step=8, muon_lr=0.02, adamw_lr=0.004)
+    return MetricsLogger(
         workspace,
-        make_model(),
-        compute,
         config,
-        StartClock(),
-        Sinks(None, workspace, "base", workspace),
-        usd_per_hour,
+        StartupTimer(),
+        Trackers(None, workspace, "base", workspace),
+        flops_per_token=1.0,
+        peak_flops=None,
+        usd_per_hour=PRICE,
+        peak_memory=lambda: 1,
     )
 
 
@@ -117,18 +122,16 @@ def test_the_way_to_the_second_step_is_told_in_parts(tmp_path: Path) -> None:
 
 
 def test_a_row_waits_for_the_loss_of_its_step(tmp_path: Path) -> None:
-    """As on a GPU, where losses come one report late: no row without a loss, none with that of
-    another step.
-    """
-    reports = make_reports(tmp_path)
-    reports.take_up(0, 0, 0, 0)
-    reports.speed(10, 1280)
-    assert rows_of(tmp_path, "report") == [] and "loss" not in reports.note()
+    """On a GPU losses come one report late; no row may have another step's loss, or none."""
+    logger = make_logger(tmp_path)
+    logger.resume(0, 0, 0, 0)
+    logger.report(10, 1280)
+    assert rows_of(tmp_path, "report") == [] and "loss" not in logger.note()
     for step in (9, 10, 11):
-        reports.step(
+        logger.step(
             StepResult(step, loss=float(step), grad_norm=1.0, lr_share=0.5, tokens=128 * step)
         )
-    reports.speed(20, 2560)
+    logger.report(20, 2560)
     (row,) = rows_of(tmp_path, "report")
     assert (row["step"], row["loss"], row["tokens"], row["muon_lr"], row["adamw_lr"]) == (
         10,
@@ -205,25 +208,32 @@ def test_a_rollback_is_recorded_and_its_spike_stays(tmp_path: Path) -> None:
 
 
 def test_spikes_and_rollbacks_of_a_later_state_go_with_it(tmp_path: Path) -> None:
-    reports = make_reports(tmp_path)
-    reports.take_up(0, 0, 0, 0)
+    logger = make_logger(tmp_path)
+    logger.resume(0, 0, 0, 0)
     for number, step in ((1, 5), (2, 25)):
-        reports.spike(step, 9.0, 4.0, number)
-        reports.rollback(step - 4, step, number)
-    reports.cut_back(20, 2560, 1, 1)
+        logger.spike(step, 9.0, 4.0, number)
+        logger.rollback(step - 4, step, number)
+    logger.cut_back(20, 2560, 1, 1)
     assert [row["step"] for row in rows_of(tmp_path, "spike")] == [5]
     assert [row["step"] for row in rows_of(tmp_path, "rollback")] == [1]
 
 
 def test_time_left_is_that_of_the_latest_rate_and_of_the_evaluations_to_come() -> None:
-    pace = Pace(TrainConfig(steps=1_000, eval_every=400), PRICE, began=0.0)
-    assert pace.seconds_left(2) is None and pace.usd(None) is None and pace.seconds_left(1_000) == 0
+    throughput = Throughput(TrainConfig(steps=1_000, eval_every=400), PRICE, began=0.0)
+    assert (
+        throughput.seconds_left(2) is None
+        and throughput.usd(None) is None
+        and throughput.seconds_left(1_000) == 0
+    )
     for seconds in [50.0] * 5 + [1.0] * 20:
-        pace.steps_took(10, seconds)
-    assert pace.seconds_left(500) == pytest.approx(50.0)
-    pace.evaluation_took(7.0)
-    assert pace.seconds_left(500) == pytest.approx(50.0 + 2 * 7.0)
-    assert pace.usd(3_600.0) == PRICE and Pace(pace.config, None, 0.0).usd(1.0) is None
+        throughput.steps_took(10, seconds)
+    assert throughput.seconds_left(500) == pytest.approx(50.0)
+    throughput.evaluation_took(7.0)
+    assert throughput.seconds_left(500) == pytest.approx(50.0 + 2 * 7.0)
+    assert (
+        throughput.usd(3_600.0) == PRICE
+        and Throughput(throughput.config, None, 0.0).usd(1.0) is None
+    )
     config = TrainConfig(steps=10, eval_every=4)
     assert [evaluations_left(step, config) for step in (0, 3, 4, 9, 10)] == [3, 3, 2, 1, 0]
     assert evaluations_left(3, TrainConfig(steps=10)) == 1

@@ -1,6 +1,4 @@
-"""Attention: wrong kernels are refused, the fastest right one is taken, ties and restarts do not
-change the choice.
-"""
+"""Attention: wrong kernels are refused, the fastest right one is taken, also after a restart."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,23 +11,23 @@ from picochat.config import ModelConfig, RuntimeConfig
 from picochat.core.errors import HostProblem
 from picochat.core.machine import cache_folder
 from picochat.core.records import read_record, write_json
-from picochat.model.backends import (
+from picochat.model.attention import (
     BACKENDS,
-    Choice,
-    Setting,
-    Tried,
-    Way,
-    check_ways,
-    choose,
+    AttentionKernel,
+    AttentionSetting,
+    KernelChoice,
+    KernelResult,
+    candidate_kernels,
+    check_kernels,
+    choice_file,
+    choose_kernel,
     fastest,
     largest_error,
-    place_of_choice,
+    measure_kernels,
     select_kernel,
-    try_ways,
-    ways,
 )
-from picochat.model.compute import open_compute
 from picochat.model.gpt import GPT, initialise
+from picochat.model.runtime import open_runtime
 
 CONFIG = ModelConfig(
     context=32, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64
@@ -37,28 +35,36 @@ CONFIG = ModelConfig(
 CPU = torch.device("cpu")
 
 
-def setting(dtype: torch.dtype = torch.float32) -> Setting:
-    return Setting(CPU, dtype, CONFIG)
+def setting(dtype: torch.dtype = torch.float32) -> AttentionSetting:
+    return AttentionSetting(CPU, dtype, CONFIG)
 
 
 def tried(
     backend: str, seconds: float | None, problem: str | None = None, *, repeat: bool = False
-) -> Tried:
-    return Tried(backend=backend, repeat_heads=repeat, problem=problem, error=1e-3, seconds=seconds)
+) -> KernelResult:
+    return KernelResult(
+        backend=backend, repeat_heads=repeat, problem=problem, error=1e-3, seconds=seconds
+    )
 
 
 def test_right_kernels_pass_with_heads_as_they_are_and_repeated() -> None:
-    both = [Way(backend, repeat) for backend in ("flash", "math") for repeat in (False, True)]
+    both = [
+        AttentionKernel(backend, repeat)
+        for backend in ("flash", "math")
+        for repeat in (False, True)
+    ]
     for dtype, bound in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
-        for found in check_ways(both, setting(dtype)):
+        for found in check_kernels(both, setting(dtype)):
             assert found.problem is None and found.error is not None and found.error < bound, found
 
 
 def test_absent_kernels_are_named_with_their_reason() -> None:
-    found = check_ways([Way("cudnn", False), Way("fa3", False)], setting())
+    found = check_kernels(
+        [AttentionKernel("cudnn", False), AttentionKernel("fa3", False)], setting()
+    )
     assert all(one.problem for one in found) and "flash_attn_interface" in (found[1].problem or "")
     with pytest.raises(HostProblem, match="no attention backend works here: cudnn") as error:
-        open_compute(RuntimeConfig(attention_backend="cudnn"), CONFIG)
+        open_runtime(RuntimeConfig(attention_backend="cudnn"), CONFIG)
     assert "--attn-backend auto" in (error.value.fix or "")
 
 
@@ -69,12 +75,17 @@ def test_an_error_that_is_not_a_number_is_never_the_least() -> None:
 
 
 def test_auto_tries_every_backend_and_an_asked_one_alone() -> None:
-    assert [way.backend for way in ways("auto", setting())] == list(BACKENDS)
-    assert ways("math", setting()) == [Way("math", False)]
-    on_gpu = Setting(torch.device("cuda"), torch.bfloat16, CONFIG)
-    assert ways("flash", on_gpu) == [Way("flash", False), Way("flash", True)]
-    alike = Setting(torch.device("cuda"), torch.bfloat16, CONFIG.model_copy(update={"kv_heads": 4}))
-    assert ways("flash", alike) == [Way("flash", False)]
+    assert [kernel.backend for kernel in candidate_kernels("auto", setting())] == list(BACKENDS)
+    assert candidate_kernels("math", setting()) == [AttentionKernel("math", False)]
+    on_gpu = AttentionSetting(torch.device("cuda"), torch.bfloat16, CONFIG)
+    assert candidate_kernels("flash", on_gpu) == [
+        AttentionKernel("flash", False),
+        AttentionKernel("flash", True),
+    ]
+    alike = AttentionSetting(
+        torch.device("cuda"), torch.bfloat16, CONFIG.model_copy(update={"kv_heads": 4})
+    )
+    assert candidate_kernels("flash", alike) == [AttentionKernel("flash", False)]
 
 
 def test_the_fastest_is_taken_and_of_equals_the_earlier() -> None:
@@ -85,8 +96,10 @@ def test_the_fastest_is_taken_and_of_equals_the_earlier() -> None:
     assert fastest([tried("math", None)], 0.02) is None
 
 
-def test_ways_that_pass_are_timed() -> None:
-    found = {one.backend: one for one in try_ways(ways("auto", setting()), setting())}
+def test_kernels_that_pass_are_timed() -> None:
+    found = {
+        one.backend: one for one in measure_kernels(candidate_kernels("auto", setting()), setting())
+    }
     assert found["flash"].seconds and found["math"].seconds and found["cudnn"].seconds is None
     assert (
         "ms, error" in found["flash"].line()
@@ -94,54 +107,57 @@ def test_ways_that_pass_are_timed() -> None:
     )
 
 
-def other_than(choice: Choice) -> str:
+def other_than(choice: KernelChoice) -> str:
     """The backend of this CPU that was not chosen."""
     return "math" if choice.chosen.backend == "flash" else "flash"
 
 
 def test_on_a_cpu_the_order_decides_and_not_the_clock() -> None:
-    choice = choose("auto", setting(), [])
+    choice = choose_kernel("auto", setting(), [])
     assert choice.chosen.backend == "flash" and all(one.seconds is None for one in choice.tried)
 
 
 def test_a_kept_choice_is_taken_again_whatever_is_fastest(tmp_path: Path) -> None:
     place, second = tmp_path / "attention.json", tmp_path / "cache" / "attention.json"
-    first = choose("auto", setting(), [place])
-    assert read_record(Choice, place) == first and first.where == setting().described()
+    first = choose_kernel("auto", setting(), [place])
+    assert read_record(KernelChoice, place) == first and first.where == setting().described()
     write_json(place, first.model_copy(update={"chosen": tried(other_than(first), 9.0)}))
-    again = choose("auto", setting(), [place, second])
-    assert again.chosen.backend == other_than(first) and read_record(Choice, second) == again
+    again = choose_kernel("auto", setting(), [place, second])
+    assert again.chosen.backend == other_than(first) and read_record(KernelChoice, second) == again
     # For another dtype, and for another request, it is no choice.
     assert (
-        choose("auto", setting(torch.bfloat16), [place]).where
+        choose_kernel("auto", setting(torch.bfloat16), [place]).where
         == setting(torch.bfloat16).described()
     )
-    assert choose(first.chosen.backend, setting(), [second]).chosen.backend == first.chosen.backend
+    assert (
+        choose_kernel(first.chosen.backend, setting(), [second]).chosen.backend
+        == first.chosen.backend
+    )
 
 
 def test_a_kept_choice_that_fails_now_or_cannot_be_read_is_made_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = tmp_path / "attention.json"
-    first = choose("auto", setting(), [place])
+    first = choose_kernel("auto", setting(), [place])
     write_json(place, first.model_copy(update={"chosen": tried("cudnn", 0.1)}))
-    assert choose("auto", setting(), [place]).chosen.backend in ("flash", "math")
+    assert choose_kernel("auto", setting(), [place]).chosen.backend in ("flash", "math")
     assert "fails here now" in capsys.readouterr().err
     place.write_text("{torn")
-    assert choose("auto", setting(), [place]).chosen.problem is None
+    assert choose_kernel("auto", setting(), [place]).chosen.problem is None
     assert "choosing again" in capsys.readouterr().err
 
 
 def test_a_stage_that_resumes_goes_on_with_its_own_attention(tmp_path: Path) -> None:
     """Whatever the cache says by then."""
     runtime = RuntimeConfig(threads=1)
-    begun = open_compute(runtime, CONFIG, tmp_path)
+    begun = open_runtime(runtime, CONFIG, tmp_path)
     assert begun.choice is not None
     other = other_than(begun.choice)
-    shared = place_of_choice(cache_folder() / "attention", "auto", setting())
+    shared = choice_file(cache_folder() / "attention", "auto", setting())
     write_json(shared, begun.choice.model_copy(update={"chosen": tried(other, 1e-6)}))
-    assert open_compute(runtime, CONFIG, tmp_path).backend == begun.backend
-    assert open_compute(runtime, CONFIG).backend == other
+    assert open_runtime(runtime, CONFIG, tmp_path).backend == begun.backend
+    assert open_runtime(runtime, CONFIG).backend == other
 
 
 def test_repeated_heads_change_nothing_beyond_rounding() -> None:
@@ -186,8 +202,8 @@ def test_flash_after_fa3_is_torchs_own_kernel_again(pretended_fa3: list[str]) ->
     assert torch_attention.current_flash_attention_impl() == "FA3" and pretended_fa3 == ["on"]
     select_kernel("flash")
     assert torch_attention.current_flash_attention_impl() is None and pretended_fa3 == ["on", "off"]
-    # Trying all ways switches it on, and what is chosen decides what stays on.
-    chosen = choose("flash", setting(), []).chosen
-    try_ways(ways("auto", setting()), setting())
+    # Trying all kernels switches it on, and what is chosen decides what stays on.
+    chosen = choose_kernel("flash", setting(), []).chosen
+    measure_kernels(candidate_kernels("auto", setting()), setting())
     select_kernel(chosen.backend)
     assert torch_attention.current_flash_attention_impl() is None

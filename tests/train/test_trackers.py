@@ -1,6 +1,4 @@
-"""Trackers: each step once over kills and resumes, a failure costs a tracker and never the
-training, nothing private goes out.
-"""
+"""Trackers: each step once over kills, a failure never stops training, nothing private goes out."""
 
 import os
 import sqlite3
@@ -19,7 +17,7 @@ from picochat.config import Tracker
 from picochat.core.errors import WrongUsage
 from picochat.facts import MetricsRow
 from picochat.train.event_file import EventFile, crc32c
-from picochat.train.sinks import SINKS, TRACKED, Series, SinkKind, Sinks, check_trackers
+from picochat.train.trackers import TRACKED, TRACKERS, Series, TrackerKind, Trackers, check_trackers
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,8 +41,8 @@ class Kept:
         self.series: list[Series] = []
         self.fails_at, self.closed = fails_at, 0
 
-    def kind(self, name: Tracker = "tensorboard") -> SinkKind:
-        return SinkKind(name, None, self.open)
+    def kind(self, name: Tracker = "tensorboard") -> TrackerKind:
+        return TrackerKind(name, None, self.open)
 
     def open(self, series: Series) -> "Kept":
         self.series.append(series)
@@ -59,8 +57,8 @@ class Kept:
         self.closed += 1
 
 
-def make_sinks(tmp_path: Path, *kept: SinkKind) -> Sinks:
-    return Sinks(
+def make_trackers(tmp_path: Path, *kept: TrackerKind) -> Trackers:
+    return Trackers(
         tuple(kind.name for kind in kept),
         tmp_path / "run" / "track",
         "base",
@@ -84,40 +82,40 @@ def records(path: Path) -> list[bytes]:
 
 
 def test_the_table_and_the_setting_name_the_same_trackers() -> None:
-    assert tuple(sink.name for sink in SINKS) == get_args(Tracker)
+    assert tuple(kind.name for kind in TRACKERS) == get_args(Tracker)
     assert set(TRACKED) <= set(MetricsRow.model_fields)
 
 
 def test_extras_install_what_the_table_needs() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    for sink in SINKS:
-        assert f'\n{sink.name} = ["{sink.package or sink.name}>=' in text, sink.name
+    for kind in TRACKERS:
+        assert f'\n{kind.name} = ["{kind.package or kind.name}>=' in text, kind.name
 
 
 def test_a_missing_package_is_said_before_any_work_with_the_command_that_installs_it() -> None:
-    absent = SinkKind("wandb", "no_such_package_here", SINKS[0].open)
+    absent = TrackerKind("wandb", "no_such_package_here", TRACKERS[0].open)
     with pytest.raises(WrongUsage, match="figures") as error:
-        check_trackers(("tensorboard", "wandb"), (SINKS[0], absent))
+        check_trackers(("tensorboard", "wandb"), (TRACKERS[0], absent))
     assert error.value.exit_code == 2 and error.value.fix == "pip install 'picochat[wandb]'"
     assert "no_such_package_here" in error.value.problems[0].what
     check_trackers(None, (absent,))
-    check_trackers(("tensorboard",), (SINKS[0], absent))
+    check_trackers(("tensorboard",), (TRACKERS[0], absent))
 
 
 def test_a_tracker_is_opened_with_the_first_figures_and_given_no_others_than_the_table_names(
     tmp_path: Path,
 ) -> None:
     kept = Kept()
-    sinks = make_sinks(tmp_path, kept.kind())
-    sinks.send({"event": "started", "step": 0, "time": 1.0, "seconds": 3.0})
+    trackers = make_trackers(tmp_path, kept.kind())
+    trackers.send({"event": "started", "step": 0, "time": 1.0, "seconds": 3.0})
     assert not kept.series
-    sinks.send(report(10))
+    trackers.send(report(10))
     assert kept.rows == [(10, {"loss": 0.0})]
     assert (
         kept.series[0].folder == tmp_path / "run" / "track" / "tensorboard"
         and kept.series[0].run == "run"
     )
-    sinks.close()
+    trackers.close()
     assert kept.closed == 1
 
 
@@ -128,12 +126,14 @@ def test_a_resumed_stage_goes_on_with_its_series_and_doubles_no_step(tmp_path: P
         range(4, 6),
         range(3, 12),
     ):  # two kills, each after steps that are taken again
-        sinks = make_sinks(tmp_path, kept.kind())
+        trackers = make_trackers(tmp_path, kept.kind())
         for step in steps:
-            sinks.send(report(step))
+            trackers.send(report(step))
             if step % 4 == 0:
-                sinks.send({"event": "evaluation", "step": step, "time": 1.0, "held_out_loss": 2.0})
-        sinks.close()
+                trackers.send(
+                    {"event": "evaluation", "step": step, "time": 1.0, "held_out_loss": 2.0}
+                )
+        trackers.close()
     assert [step for step, values in kept.rows if "loss" in values] == list(range(1, 12))
     assert [step for step, values in kept.rows if "held_out_loss" in values] == [4, 8]
     assert len({series.name for series in kept.series}) == 1
@@ -143,10 +143,10 @@ def test_a_tracker_that_fails_is_said_once_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing, healthy = Kept(fails_at=2), Kept()
-    sinks = make_sinks(tmp_path, failing.kind("wandb"), healthy.kind("trackio"))
+    trackers = make_trackers(tmp_path, failing.kind("wandb"), healthy.kind("trackio"))
     for step in range(1, 6):
-        sinks.send(report(step))
-    sinks.close()
+        trackers.send(report(step))
+    trackers.close()
     assert [step for step, _ in failing.rows] == [1] and [step for step, _ in healthy.rows] == [
         1,
         2,
@@ -198,13 +198,14 @@ def test_tensorboard_reads_what_is_written(tmp_path: Path) -> None:
         from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
         runs = EventMultiplexer().AddRunsFromDirectory(sys.argv[1]).Reload()
         (run,) = runs.Runs()
-        print(run[:5], [(event.step, event.value) for event in runs.Scalars(run, "loss")], runs.Scalars(run, "mfu")[0].wall_time)
+        losses = [(event.step, event.value) for event in runs.Scalars(run, "loss")]
+        print(run[:5], losses, runs.Scalars(run, "mfu")[0].wall_time)
         """
     for steps in (range(1, 4), range(2, 6)):
-        sinks = make_sinks(tmp_path, SINKS[0])
+        trackers = make_trackers(tmp_path, TRACKERS[0])
         for step in steps:
-            sinks.send(report(step, mfu=0.5))
-        sinks.close()
+            trackers.send(report(step, mfu=0.5))
+        trackers.close()
     told = run_python(code, str(tmp_path / "run" / "track" / "tensorboard"))
     assert told.strip() == "base- [(1, 9.0), (2, 8.0), (3, 7.0), (4, 6.0), (5, 5.0)] 1001.0"
 
@@ -212,19 +213,18 @@ def test_tensorboard_reads_what_is_written(tmp_path: Path) -> None:
 SEND = """
     import sys
     from pathlib import Path
-    from picochat.train.sinks import SINKS, Sinks
+    from picochat.train.trackers import TRACKERS, Trackers
     root, name, first, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    sinks = Sinks((name,), root / "run" / "track", "base", root / "work")
+    trackers = Trackers((name,), root / "run" / "track", "base", root / "work")
     for step in range(first, last):
-        sinks.send({"event": "report", "step": step, "time": 1.0, "loss": 10.0 - step, "mfu": 0.5})
-    sinks.close()
+        row = {"event": "report", "step": step, "time": 1.0, "loss": 10.0 - step, "mfu": 0.5}
+        trackers.send(row)
+    trackers.close()
     """
 
 
 def run_python(code: str, *arguments: str) -> str:
-    """Output of a program in an interpreter of its own: trackers hold state, threads and warnings
-    of theirs.
-    """
+    """Output of a program in its own interpreter: trackers hold state, threads and warnings."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -232,8 +232,11 @@ def run_python(code: str, *arguments: str) -> str:
     }
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
-        env={**environment, "PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env={**environment, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0 and "failed" not in done.stderr, done.stderr
     return done.stdout
 
@@ -259,7 +262,8 @@ def test_wandb_keeps_each_step_once_offline_and_nothing_of_the_machine(tmp_path:
         import glob, struct, sys
         from wandb.proto import wandb_internal_pb2
         for path in sorted(glob.glob(sys.argv[1] + "/run/track/wandb/wandb/offline-run-*/*.wandb")):
-            data, at = open(path, "rb").read(), 7  # LevelDB's log: (checksum, length, kind), then the record; here one block
+            # LevelDB's log: (checksum, length, kind), then the record; here one block
+            data, at = open(path, "rb").read(), 7
             while at + 7 <= len(data):
                 length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
                 assert kind == 1, "a record in one piece"
@@ -267,7 +271,10 @@ def test_wandb_keeps_each_step_once_offline_and_nothing_of_the_machine(tmp_path:
                 at += 7 + length
                 assert not record.run.host and not record.run.git.remote_url
                 if record.HasField("history"):
-                    items = {item.key or ".".join(item.nested_key): item.value_json for item in record.history.item}
+                    items = {
+                        item.key or ".".join(item.nested_key): item.value_json
+                        for item in record.history.item
+                    }
                     print(int(items["_step"]), float(items["loss"]))
         """
     for first, last in ((1, 4), (2, 6)):

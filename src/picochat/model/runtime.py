@@ -1,0 +1,183 @@
+"""Where and how numbers are computed: device, dtype, threads, attention, compiler.
+
+`open_runtime` resolves the settings once, and the result is passed along. What torch can only set
+for the whole process is set here and nowhere else. model/attention.py judges which attention kernel
+is right and fast. Does not compile: train/step.py and model/optim.py do.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch.nn.attention import sdpa_kernel
+
+from picochat.config import ModelConfig, RuntimeConfig
+from picochat.core.errors import WrongUsage
+from picochat.core.machine import cache_folder, usable_cores
+from picochat.core.progress import say
+from picochat.model.attention import (
+    BACKENDS,
+    AttentionSetting,
+    KernelChoice,
+    choice_file,
+    choose_kernel,
+)
+from picochat.model.thread_pool import ONE_THREAD, ThreadPool
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+# Dense bf16 peaks of the vendors' datasheets, without sparsity. MFU is a fraction of them.
+PEAK_BF16_FLOPS = (
+    ("H100 PCIe", 756e12),
+    ("H100", 989e12),
+    ("H200", 989e12),
+    ("GH200", 989e12),
+    ("A100", 312e12),
+)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A resolved RuntimeConfig.
+
+    `backend`, `repeat_heads`: how attention is computed (model/attention.py). `attention_error`:
+    what the check of that kernel gave. `pool`: of one thread on a GPU. `choice`: among which
+    kernels this one was chosen, where it was chosen here.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    backend: str
+    attention_error: float | None
+    compiled: bool
+    pool: ThreadPool = ONE_THREAD
+    repeat_heads: bool = False
+    choice: KernelChoice | None = None
+
+    @contextmanager
+    def attention(self) -> Generator[None, None, None]:
+        """Inside, causal attention without a mask uses the chosen backend and no other."""
+        with sdpa_kernel([BACKENDS[self.backend]]):
+            yield
+
+
+def open_runtime(
+    config: RuntimeConfig, model: ModelConfig, workspace: Path | None = None
+) -> Runtime:
+    """Apply the settings to this process, choose the attention kernel, and return both.
+
+    model: attention is judged at its shapes. workspace: of resumable work, which must go on with
+    the kernel that it began with. Raises WrongUsage where the device or the precision is not
+    available, HostProblem where no attention kernel passes its check.
+    """
+    device = find_device(config)
+    apply_settings(config)
+    setting = AttentionSetting(device, DTYPES[config.precision], model)
+    places = [choice_file(cache_folder() / "attention", config.attention_backend, setting)]
+    if workspace is not None:
+        places.insert(0, workspace / "attention.json")
+    choice = choose_kernel(config.attention_backend, setting, places)
+    return Runtime(
+        device=device,
+        dtype=setting.dtype,
+        backend=choice.chosen.backend,
+        attention_error=choice.chosen.error,
+        compiled=config.compile,
+        pool=(ThreadPool(config.threads or usable_cores()) if device.type == "cpu" else ONE_THREAD),
+        repeat_heads=choice.chosen.repeat_heads,
+        choice=choice,
+    )
+
+
+def apply_settings(config: RuntimeConfig) -> None:
+    """Set precision of products, threads, determinism, compiler and its cache for the process."""
+    torch.set_float32_matmul_precision(config.matmul_precision)
+    if config.device == "cpu":
+        torch.set_num_threads(config.threads or usable_cores())
+    else:
+        # Deterministic products need this workspace; cuBLAS reads the variable at the first one. It
+        # is as large as what torch takes on Hopper anyway.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Equal bits each time are part of the promise on a CPU. On a GPU they cost speed, so they are
+    # off unless asked for. `use_deterministic_algorithms` would do the same, but imports the
+    # compiler, which takes seconds also where none is used.
+    torch.set_deterministic_debug_mode(
+        "error" if config.device == "cpu" or config.deterministic else "default"
+    )
+    # Deterministic mode fills every new buffer with NaN, a debugging aid that costs one more write
+    # of each. torch's type stubs do not know its module.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
+    if config.compile:
+        _set_compiler(config)
+
+
+def _set_compiler(config: RuntimeConfig) -> None:
+    """Keep kernels and graphs in the cache folder, so that a second start compiles nothing.
+
+    A place that the user's own environment variables name is left alone.
+    """
+    import torch._functorch.config as autograd
+    import torch._inductor.config as inductor
+
+    place = cache_folder() / "compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(place / "inductor"))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(place / "triton"))
+    settings = {
+        "fx_graph_cache": True,
+        "max_autotune": config.max_autotune,
+        "coordinate_descent_tuning": config.max_autotune,
+        # Without it the compiler times some kernels at each start, and may then sum in another
+        # order than at the start before.
+        "deterministic": (
+            config.deterministic or (config.device == "cpu" and not config.max_autotune)
+        ),
+    }
+    for name, value in settings.items():
+        if hasattr(inductor, name):
+            setattr(inductor, name, value)
+    setattr(autograd, "enable_autograd_cache", True)  # noqa: B010
+
+
+def detected_device() -> Literal["cpu", "cuda"]:
+    """The device that this machine has. Prints it, since nobody chose one."""
+    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    say(f"no --device was given: {device}")
+    return device
+
+
+def find_device(config: RuntimeConfig) -> torch.device:
+    """The device that was asked for. Raises WrongUsage where it is not available."""
+    if config.device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise WrongUsage(
+            "--device cuda was asked for, but torch sees no CUDA device here",
+            fix="--device cpu, or install a CUDA build of torch and check nvidia-smi",
+        )
+    if config.precision == "bf16" and not torch.cuda.is_bf16_supported():
+        raise WrongUsage("this GPU has no bf16", fix="--precision float32")
+    return torch.device("cuda")
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Dense bf16 peak of the device in FLOP/s; None where the table does not have it."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK_BF16_FLOPS if part in name), None)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory used so far: allocated on the GPU, else resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts bytes, Linux kilobytes

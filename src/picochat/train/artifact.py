@@ -1,0 +1,152 @@
+"""What base and SFT training publish, and the facts that follow from it.
+
+A checkpoint folder holds the weights, their record, the curve, measured.json and, of the base
+stage, the state to replay from. The curve holds what follows from seed and data. metrics.jsonl
+holds what clock and host decide, so it is hashed but not part of the artifact's digest. Importing
+this module loads no torch, so that verification computes the facts again without it.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from picochat.config import ModelConfig, TrainConfig, parameter_count
+from picochat.core.errors import BadInput
+from picochat.core.journal import read_journal
+from picochat.core.progress import say
+from picochat.core.publish import Artifact, Draft, link_or_copy
+from picochat.core.records import Record, read_record, write_json
+from picochat.facts import REPLAY_FOLDER, TokenizerFacts, TrainFacts, facts_of
+from picochat.train.schedule import spike_steps
+
+if TYPE_CHECKING:
+    from picochat.train.loop import Trainer
+
+CURVE, METRICS, MEASURED = "curve.jsonl", "metrics.jsonl", "measured.json"
+
+
+class MeasuredTraining(Record):
+    """measured.json: what only training itself could count.
+
+    `skipped_steps`: steps whose rows rollbacks passed over. `spikes`: all that there were; None
+    where no step was skipped, since the curve then shows them. `largest_centre_error`: largest
+    |mean| over all projected groups of the published weights; None where they are not centred.
+    """
+
+    skipped_steps: int
+    spikes: int | None
+    largest_centre_error: float | None
+
+
+def train_facts(
+    stage: Literal["base", "sft"],
+    files: Path,
+    tokenizer: Artifact,
+    model: ModelConfig,
+    config: TrainConfig,
+) -> TrainFacts:
+    """All facts of a checkpoint, from its own files, the tokenizer and the settings.
+
+    config: of this stage. Raises BadInput or LookupError where a file does not hold what it should.
+    """
+    # After a rollback the curve has lost the spike that caused it, so its count is measured.
+    curve = read_journal(files / CURVE)
+    measured = read_record(MeasuredTraining, files / MEASURED, "measurements of training")
+    losses = [row["loss"] for row in curve if row["loss"] is not None]
+    evaluations = [row for row in curve if row["held_out_loss"] is not None]
+    if config.publish == "last":
+        scored = evaluations[-1]
+    else:  # the first of the best, as the loop takes it
+        scored = min(evaluations, key=lambda row: row["held_out_loss"])
+    spikes = measured.spikes if measured.skipped_steps else len(spike_steps(losses, config))
+    if spikes is None:
+        raise BadInput(f"{files / MEASURED} counts no spikes, although steps were skipped")
+    return TrainFacts(
+        stage=stage,
+        steps=len(losses),
+        planned_steps=config.steps,
+        tokens=max(row["tokens"] for row in curve),
+        parameters=parameter_count(model, facts_of(tokenizer, TokenizerFacts).vocab_size),
+        first_loss=losses[0],
+        final_loss=losses[-1],
+        losses_finite=len(losses) == config.steps and all(math.isfinite(loss) for loss in losses),
+        spikes=spikes,
+        skipped_steps=measured.skipped_steps,
+        scored_step=scored["step"],
+        held_out_loss=scored["held_out_loss"],
+        held_out_bits_per_byte=scored["held_out_bits_per_byte"],
+        largest_centre_error=measured.largest_centre_error,
+    )
+
+
+def train_and_publish(
+    trainer: Trainer, tokenizer: Artifact, tokenizer_digest: str, draft: Draft
+) -> None:
+    """Train to the end, in all processes; the main one leaves the checkpoint in the draft.
+
+    tokenizer_digest: sha256 of tokenizer.json.
+    """
+    from picochat.model.centred import largest_centre_error
+    from picochat.model.weights import CheckpointInfo, save_model
+    from picochat.train.parallel import gather_model
+
+    outcome = trainer.train()
+    model = gather_model(trainer.model, trainer.group)
+    if not trainer.group.is_main:
+        return
+    stage, state = trainer.job.stage, outcome.state
+    info = CheckpointInfo(
+        model=model.config,
+        vocab_size=model.vocab_size,
+        tokenizer_digest=tokenizer_digest,
+        stage=stage,
+        step=outcome.scored_step,
+    )
+    save_model(model, info, draft.folder)
+    shutil.copyfile(outcome.curve, draft.path(CURVE))
+    shutil.copyfile(outcome.metrics, draft.observation(METRICS))
+    measured = MeasuredTraining(
+        skipped_steps=state.skipped,
+        spikes=len(state.spike_steps) if state.skipped else None,
+        largest_centre_error=largest_centre_error(model) if model.config.centred else None,
+    )
+    write_json(draft.path(MEASURED), measured)
+    if outcome.replay is not None:
+        publish_replay(outcome.replay, draft)
+    facts = train_facts(stage, draft.folder, tokenizer, model.config, trainer.config)
+    # Stated from the files just written, by the function with which verification computes them.
+    draft.facts = facts.model_dump(mode="json")
+
+
+def publish_replay(folder: Path, draft: Draft) -> None:
+    """The state in `folder` as files of the draft: linked, or written whole if it lies in parts.
+
+    Anyone can train from there to the final weights (release/replay.py). A damaged state is left
+    out with a message, since the weights are not affected.
+    """
+    from picochat.train.checkpoint import (
+        PARTS,
+        RECORD,
+        STATE_FILES,
+        damage_of,
+        load_state,
+        write_record,
+        write_tensors,
+    )
+
+    damage = damage_of(folder)
+    if damage is not None:
+        say(
+            f"training state {folder} is damaged ({damage}); it is not published, so nobody can"
+            " replay from it"
+        )
+    elif (folder / PARTS).exists():
+        saved, place = load_state(folder), draft.path(f"{REPLAY_FOLDER}/{RECORD}").parent
+        write_tensors(place, saved)
+        write_record(place, saved.state)
+    else:
+        for name in STATE_FILES:  # links, because a state can be larger than the weights
+            link_or_copy(folder / name, draft.path(f"{REPLAY_FOLDER}/{name}"))

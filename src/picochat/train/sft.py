@@ -1,0 +1,88 @@
+"""The SFT stage: the base model learns to answer, with loss on the assistant's tokens only.
+
+One conversation is one row, padded on the right: causal attention and ignored targets keep padding
+out, and none are packed together, so that no conversation sees another. Rows of a step follow from
+seed and step, every conversation once per epoch. Importing this module loads no torch; the stage
+itself does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from picochat.config import HostConfig, RunConfig, RuntimeConfig, TrainConfig
+from picochat.core.errors import BadInput
+from picochat.core.publish import Artifact, Draft
+from picochat.facts import TrainFacts
+from picochat.tokens.chat_format import open_conversations
+from picochat.tokens.row_order import rows_of_step
+from picochat.tokens.tokenizer import Tokenizer
+from picochat.train.artifact import train_and_publish, train_facts
+from picochat.train.metrics import StartupTimer
+
+
+def facts_from(files: Path, inputs: Mapping[str, Artifact], config: RunConfig) -> TrainFacts:
+    """The facts of an SFT checkpoint, from its files, its inputs by kind and the settings."""
+    return train_facts("sft", files, inputs["tokenizer"], config.model, config.sft)
+
+
+def finetune(
+    base: Artifact,
+    conversations: Artifact,
+    tokenizer: Artifact,
+    sft: TrainConfig,
+    runtime: RuntimeConfig,
+    host: HostConfig,
+    seed: int,
+    gpu_hour_usd: float | None,
+    track: Path,
+    draft: Draft,
+) -> None:
+    """Train the base checkpoint on the SFT rows and leave the chat model in the draft.
+
+    Of several processes all call this, and the main one publishes. Raises BadInput without rows.
+    """
+    from picochat.model.weights import check_tokenizer, load_model, read_info
+    from picochat.train.distributed import current_group, open_group_runtime
+    from picochat.train.held_out import held_out_of_conversations
+    from picochat.train.loader import HostLoader, padded_batch
+    from picochat.train.loop import Job, Trainer
+
+    timer = StartupTimer()
+    vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
+    train = open_conversations(conversations, "train")
+    held_out = open_conversations(conversations, "held_out")
+    if len(train) == 0:
+        raise BadInput(
+            "the pack has no SFT rows that fit the context",
+            fix="picochat data task-pack --dataset-pack ...",
+        )
+    timer.mark("open_data")
+    group = current_group(runtime)
+    opened = open_group_runtime(runtime, read_info(base.place).model, group, draft.workspace)
+    gpt, info = load_model(base.place, opened.device)
+    check_tokenizer(info, vocabulary.digest, base.place)
+    gpt.recompute_blocks(runtime.activation_checkpointing)
+    timer.mark("model")
+    loader = HostLoader(
+        lambda step: padded_batch(
+            train, rows_of_step(step, sft.sequences_per_step, len(train), seed), vocabulary.pad
+        ),
+        opened.device,
+        fixed_shape=False,
+        group=group,
+    )
+    job = Job(
+        stage="sft",
+        config=sft,
+        loader=loader,
+        evaluate=lambda model: held_out_of_conversations(
+            model, held_out, vocabulary.pad, opened, group
+        ),
+        gpu_hour_usd=gpu_hour_usd,
+        track=track,
+        timer=timer,
+    )
+    trainer = Trainer(gpt, job, opened, host, draft.workspace, group=group)
+    train_and_publish(trainer, tokenizer, vocabulary.digest, draft)
