@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from picochat.data.documents import Document, read_source_file
+from picochat.data.documents import Document, file_path, read_source_file
+from picochat.data.formats.parquet_rows import parquet_metadata
+from picochat.data.formats.rows import format_of
 from picochat.data.pack import LoadedPack, LoadedSource
-from picochat.data.preview.sample import parquet_totals
 
 PLAIN_ENDINGS = (".txt", ".md", ".jsonl")
 
@@ -48,3 +49,28 @@ def _expected(source: LoadedSource) -> int | None:
         return sum(file.bytes for file in source.files)
     stated = parquet_totals(source)
     return stated[1] if stated else None
+
+
+def parquet_totals(source: LoadedSource) -> tuple[int, int] | None:
+    """(rows, about how many text bytes) of a source of parquet files, as their footers state them;
+    None for other sources.
+
+    The bytes are the column's before compression, without the four that state each text's length.
+    Texts that repeat in a row group may count once, where the writer kept a dictionary.
+    """
+    if not all(format_of(file.name) == "parquet" for file in source.files):
+        return None
+    rows = column_bytes = 0
+    for file in source.files:
+        path = file_path(source.path, file.name)
+        with path.open("rb") as stream:
+            metadata = parquet_metadata(stream, str(path))
+        rows += metadata.num_rows
+        for group in range(metadata.num_row_groups):
+            chunks = (
+                metadata.row_group(group).column(number) for number in range(metadata.num_columns)
+            )
+            column_bytes += sum(
+                c.total_uncompressed_size for c in chunks if c.path_in_schema == source.text_column
+            )
+    return rows, max(0, column_bytes - 4 * rows)

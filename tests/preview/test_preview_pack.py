@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from picochat.data.pack import load_pack
-from picochat.data.preview.measure import preview_pack
-from picochat.data.preview.record import Preview
-from picochat.data.preview.terminal import render_preview
+from picochat.preview.preview_pack import preview_pack
+from picochat.preview.preview_record import Preview
+from picochat.preview.preview_screen import render_preview
 from picochat.scales import find_scale
 from tests.data.builders import make_pack, parquet_bytes, prose, write
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from picochat.data.pack import LoadedPack, load_pack
-from picochat.data.preview.measure import preview_pack
-from picochat.data.preview.page import (
+from picochat.preview.preview_pack import preview_pack
+from picochat.preview.preview_page import (
     PAGE_NAME,
     marked_texts,
     page_place,
     publish_page,
     render_page,
 )
-from picochat.data.preview.record import ClusterText, DuplicateCluster, Preview
+from picochat.preview.preview_record import ClusterText, DuplicateCluster, Preview
 from picochat.scales import find_scale
 from tests.data.builders import make_corpus, make_pack, prose, write
 

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from picochat.data.preview.tokens import ratio_interval, t_quantile
+from picochat.preview.token_rate import ratio_interval, t_quantile
 
 
 def test_the_interval_holds_the_true_ratio_about_95_times_in_100() -> None:
