@@ -109,6 +109,11 @@ def preview_pack(
     if not (reads_all or read_whole):
         files = sum(len(set(sample.file_numbers)) for sample in samples)
         basis = f"a sample of {sampled_bytes} from {files:,} files was read; --full reads all"
+    lines = (
+        f"{sum(tally.documents for tally in tallies):,} documents, lines of 20 to 400 characters"
+    )
+    if error := max((tally.lines.error for tally in tallies), default=0):
+        lines += f"; counts may be too low by {error:,}"
     return Preview(
         schema_version=SCHEMA_VERSION,
         pack=str(pack.path),
@@ -120,7 +125,7 @@ def preview_pack(
         basis=basis,
         tokens_basis=tokens_basis,
         languages_basis=languages_basis,
-        lines_basis=_lines_basis(tallies),
+        lines_basis=lines,
         duplicates=duplicates,
         sft=_rows(pack, pack.chat_path, SHOWN_CONVERSATIONS),
         eval=_rows(pack, pack.eval_path, 0),
@@ -230,17 +235,15 @@ def _describe(
             found.model_copy(update={"line": visible(found.line)})
             for found in tally.lines.most_repeated(SHOWN_LINES)
         ],
-        shown=[_shown(sample, place) for place in sample.chosen(SHOWN_DOCUMENTS, seed)],
-    )
-
-
-def _shown(sample: SourceSample, place: int) -> ShownDocument:
-    text = sample.texts[place]
-    return ShownDocument(
-        id=visible(f"{sample.source.label}:{sample.ids[place]}"),
-        characters=len(text),
-        text=visible(text[:SHOWN_CHARACTERS]),
-        whole=len(text) <= SHOWN_CHARACTERS,
+        shown=[
+            ShownDocument(
+                id=visible(f"{source.label}:{sample.ids[place]}"),
+                characters=len(sample.texts[place]),
+                text=visible(sample.texts[place][:SHOWN_CHARACTERS]),
+                whole=len(sample.texts[place]) <= SHOWN_CHARACTERS,
+            )
+            for place in sample.chosen(SHOWN_DOCUMENTS, seed)
+        ],
     )
 
 
@@ -259,13 +262,6 @@ def _languages(samples: Sequence[SourceSample]) -> tuple[list[LanguageMix | None
     looked_at = sum(mix.documents for mix in mixes)
     basis = f"the middle of {looked_at:,} documents, judged by py3langid"
     return [mix if mix.documents else None for mix in mixes], basis
-
-
-def _lines_basis(tallies: Sequence[SourceTally]) -> str:
-    documents = sum(tally.documents for tally in tallies)
-    error = max((tally.lines.error for tally in tallies), default=0)
-    too_low = f"; counts may be too low by {error:,}" if error else ""
-    return f"{documents:,} documents, lines of 20 to 400 characters{too_low}"
 
 
 # ---- SFT and eval rows ---------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from picochat.data.importing.report import ImportReport
 from picochat.data.pack import LoadedSource
 from picochat.facts import (
     CorpusFacts,
-    FindingRecord,
     PlanRecord,
     PreflightReport,
     RowsFacts,
@@ -30,6 +29,7 @@ from picochat.facts import (
     SourceFacts,
     TokenizerFacts,
 )
+from picochat.gate.bounds import Bound
 from picochat.gate.decide import BADNESS
 from picochat.gate.preflight import CHECKS, decide_preflight
 from picochat.preview.preview_record import (
@@ -187,35 +187,33 @@ def _pack_tokens(sources: Sequence[SourcePreview]) -> Interval | None:
 def _forecasts(
     value: PreflightReport, low: PreflightReport, high: PreflightReport, *, sampled: bool
 ) -> list[Forecast]:
-    """A forecast of each check that has a number, in the order of the gate's table."""
-    findings = zip(value.findings, low.findings, high.findings, strict=True)
-    return [
-        _forecast(*each, at_least=sampled and each[0].name in DUPLICATE_CHECKS)
-        for each in findings
-        if each[0].measured is not None
-    ]
+    """A forecast of each check that has a number, in the order of the gate's table.
 
-
-def _forecast(
-    value: FindingRecord, low: FindingRecord, high: FindingRecord, *, at_least: bool
-) -> Forecast:
-    """`at_least`: the pack has at least the measured share, and nobody knows how much more."""
-    by_badness = sorted((value, low, high), key=lambda each: BADNESS.index(each.status))
-    better, worse = by_badness[0], by_badness[-1]
-    measured = _interval(value.measured, low.measured, high.measured)
-    assert measured is not None, "a check that has a number at one end has one at the other"
-    status = worse.status
-    if at_least:
-        measured = Interval(value=measured.value, low=measured.value, high=1.0)
-        status = "unmeasured" if status == "pass" else status
-    return Forecast(
-        check=value.name,
-        status=status,
-        better=status if at_least else better.status,
-        measured=measured,
-        unit=worse.unit,
-        bound=worse.bound,
-    )
+    `sampled`: duplicates were counted in a sample, so that the pack has at least that share of
+    them, and nobody knows how much more.
+    """
+    forecasts: list[Forecast] = []
+    for findings in zip(value.findings, low.findings, high.findings, strict=True):
+        measured = _interval(*(finding.measured for finding in findings))
+        if measured is None:
+            continue
+        better, *_, worse = sorted(findings, key=lambda each: BADNESS.index(each.status))
+        statuses: tuple[Status, Status] = (worse.status, better.status)
+        if sampled and worse.name in DUPLICATE_CHECKS:
+            measured = measured.model_copy(update={"high": 1.0})
+            if worse.status == "pass":
+                statuses = ("unmeasured", "unmeasured")
+        forecasts.append(
+            Forecast(
+                check=worse.name,
+                status=statuses[0],
+                better=statuses[1],
+                measured=measured,
+                unit=worse.unit,
+                bound=worse.bound,
+            )
+        )
+    return forecasts
 
 
 def _interval(value: float | None, *ends: float | None) -> Interval | None:
@@ -232,13 +230,8 @@ def _interval(value: float | None, *ends: float | None) -> Interval | None:
 def exposure_bounds() -> tuple[float, float, float]:
     """(epochs below which, and above which, base_exposure warns; epochs above which it blocks)."""
     row = next(row for row in CHECKS if row.name == "base_exposure")
-    assert row.warn is not None
-    assert row.block is not None
-    least, most, block = row.warn.low, row.warn.high, row.block.high
-    assert least is not None
-    assert most is not None
-    assert block is not None
-    return least, most, block
+    warn, block = row.warn or Bound(), row.block or Bound()
+    return warn.low or 0.0, warn.high or math.inf, block.high or math.inf
 
 
 def _conclude(
@@ -258,15 +251,16 @@ def _conclude(
     """
     least, most, block = exposure_bounds()
     never = f"{max(0.0, 1 - epochs.value):.0%} of the text would never be read"
+    paths = [source.report_path() for source in loaded]
+    reports = [read_record(ImportReport, path, "import report") if path else None for path in paths]
     if epochs.value < least:
-        pairs = zip(sources, loaded, strict=True)
-        fewer = [one for source, place in pairs for one in _advised(source, place, 0, epochs.high)]
-        return f"too large: {never}; preflight will warn", fewer
+        imports = zip(sources, loaded, reports, strict=True)
+        fewer = [advice for each in imports for advice in _advised(*each, 0, epochs.high)]
+        return f"too large: {never}; preflight will {status}", fewer
     enough = f"; {never}" if 1 - epochs.value >= 0.005 else ""
     wanted = max(plan.planned_tokens, plan.target_tokens)
     if wanted / train.low <= most:
         return f"enough{enough}", []
-    reports = [_import_report(source) for source in loaded]
     open_ones = [n for n, report in enumerate(reports) if report and not _is_used_up(report)]
     growing = max(open_ones or range(len(sources)), key=lambda number: _tokens_of(sources[number]))
     source, report = sources[growing], reports[growing]
@@ -277,7 +271,7 @@ def _conclude(
     if report and _is_used_up(report):
         remedy += f"; {source.label} was imported whole, so they must come from another dataset"
     will = f"preflight will {status}; {remedy}"
-    advice = _advised(source, loaded[growing], rows, 1.0)
+    advice = _advised(source, loaded[growing], report, rows, 1.0)
     if epochs.high <= most:
         to_target = f"{plan.target_tokens / train.value:.3g} epochs to the target tokens"
         return f"enough for the plan{enough}; but {to_target}: {will}", advice
@@ -294,23 +288,22 @@ def _is_used_up(report: ImportReport) -> bool:
 
 
 def _advised(
-    source: SourcePreview, loaded: LoadedSource, more: int, factor: float
+    source: SourcePreview,
+    loaded: LoadedSource,
+    report: ImportReport | None,
+    more: int,
+    factor: float,
 ) -> list[ImportAdvice]:
     """The import with rows for `more` documents, or with `factor` of its rows.
 
     Empty for a source that no import made, or of which there is no more.
     """
-    report = _import_report(loaded)
     if report is None or not report.rows_written or (more and _is_used_up(report)):
         return []
     rows = round_up(report.rows_seen * (1 + more / report.rows_written) * factor)
+    command = _import_command(loaded, report, rows)
     return [
-        ImportAdvice(
-            source=source.label,
-            rows_now=report.rows_seen,
-            max_rows=rows,
-            command=_import_command(loaded, report, rows),
-        )
+        ImportAdvice(source=source.label, rows_now=report.rows_seen, max_rows=rows, command=command)
     ]
 
 
@@ -348,8 +341,3 @@ def _import_command(source: LoadedSource, report: ImportReport, max_rows: int) -
     ]
     given = [f"{flag} {shlex.quote(value)}" for flag, value in flags if value is not None]
     return " ".join(["picochat data hf-import", *given, "--force"])
-
-
-def _import_report(source: LoadedSource) -> ImportReport | None:
-    path = source.report_path()
-    return read_record(ImportReport, path, "import report") if path else None
