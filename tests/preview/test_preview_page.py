@@ -170,7 +170,8 @@ def test_a_place_that_cannot_be_written_stops_only_who_asked_for_it(
 
 class _Asked(socketserver.StreamRequestHandler):
     def handle(self) -> None:
-        self.server.asked.append(self.rfile.readline().decode(errors="replace"))  # type: ignore[attr-defined]
+        line = self.rfile.readline().decode(errors="replace")
+        self.server.asked.append(line)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -230,7 +230,7 @@ def test_a_check_without_evidence_is_not_forecast(plain_pack: LoadedPack) -> Non
 
 
 def test_exercises_are_training_tokens_and_shorten_what_is_missing(plain_pack: LoadedPack) -> None:
-    """`tiny` asks for 30%: 3.5 bytes a token of text and the rest of prose's tokens in exercises."""
+    """`tiny` asks for 30%, of tokens counted at 3.5 bytes of text each."""
     scale, tokens = find_scale("tiny"), 1.5e6
     sources = [_source(tokens=tokens)]
     fit = fit_scale(sources, plain_pack.sources[:1], NO_DUPLICATES, scale)

@@ -53,7 +53,7 @@ def test_t_quantile_agrees_with_the_table(degrees: int, table: float) -> None:
 
 
 def test_tokens_are_those_of_the_runs_tokenizer(tmp_path: Path) -> None:
-    """One document in ten is measured; the others train the tokenizer, as `train` does for a run."""
+    """One document in ten is measured; the others train the tokenizer as `train` does."""
     texts = [prose(number) for number in range(200)]
     pack = make_pack(tmp_path, {"web": [(str(n), text) for n, text in enumerate(texts)]})
     samples = read_sample(load_pack(pack).sources, DataConfig())

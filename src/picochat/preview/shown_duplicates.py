@@ -27,7 +27,7 @@ ALL_COMPARED = "all documents of the pack, compared with each other"
 
 Place = tuple[int, int]  # sample, position in it
 Kind = Literal["exact", "near"]
-# A cluster of a corpus: its kind and the ids of its documents; of equal texts the first id for each.
+# A cluster of a corpus: its kind and the ids of its documents; equal ones have the id of the first.
 Wanted = tuple[Kind, list[str]]
 
 
@@ -49,7 +49,7 @@ def sampled_duplicates(
     near_groups = [[different[member] for member in cluster] for cluster in clusters]
     exact, near = (sum(len(group) - 1 for group in found) for found in (exact_groups, near_groups))
     complete = all(sample.complete for sample in samples)
-    # A sample of the share s of the documents holds both of a given pair with probability s squared.
+    # A sample of the share s of all documents holds both of a given pair with probability s ** 2.
     share = min(1.0, len(places) / documents) if documents else 0.0
     sample_basis = (
         f"a sample of {len(places):,} documents, {share:.2%} of the pack, which holds both halves"

@@ -254,7 +254,7 @@ def language_mix(texts: Iterable[str], identify: Identify) -> LanguageMix:
     whole = max(1, documents)
     shares = _largest_shares(found, whole, SHOWN_LANGUAGES)
     if len(found) > SHOWN_LANGUAGES:
-        shares["other"] = (documents - too_short - unsure) / whole - sum(shares.values())
+        shares["other"] = sum(sorted(found.values())[:-SHOWN_LANGUAGES]) / whole
     return LanguageMix(
         documents=documents, shares=shares, too_short=too_short / whole, unsure=unsure / whole
     )

@@ -3,7 +3,7 @@
 A pack of at most WHOLE_BYTES is read as a whole. Of a larger one every source gives a part of the
 budget, from up to SAMPLE_FILES files that lie evenly over it; of a parquet file from up to
 SAMPLE_GROUPS row groups, of another file the beginning. The texts are held in memory, some 200 MB
-at most. Says nothing about rare things: a sample sees a pair of duplicates only where it holds both.
+at most. Says little about rare things: a pair of duplicates is seen where the sample holds both.
 """
 
 from __future__ import annotations

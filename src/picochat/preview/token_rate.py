@@ -100,7 +100,7 @@ def t_quantile(degrees: int) -> float:
 
 
 def _pieces(sample: SourceSample) -> list[Piece]:
-    """The sampled documents, long ones in parts, so that one book is both trained on and measured."""
+    """The documents, long ones in parts, so that a single book is both trained on and measured."""
     pieces: list[Piece] = []
     for number, text in enumerate(sample.texts):
         for start in range(0, len(text), PIECE_CHARACTERS):
