@@ -23,7 +23,7 @@ from picochat.data.corpus.build import build_corpus
 from picochat.data.importing.report import ImportReport
 from picochat.data.pack import LoadedPack, LoadedSource
 from picochat.data.pack_documents import parquet_totals
-from picochat.facts import RowsFacts
+from picochat.facts import RowsFacts, facts_of
 from picochat.preview.preview_record import (
     SCHEMA_VERSION,
     ConversationPart,
@@ -55,8 +55,7 @@ from picochat.preview.text_counts import (
 from picochat.preview.text_sample import SAMPLE_BYTES, WHOLE_BYTES, SourceSample, read_sample
 from picochat.preview.token_rate import bytes_per_token
 from picochat.scales import Scale
-from picochat.skills.prepare import rows_facts, split_sft_rows
-from picochat.skills.rows import read_eval_rows, read_sft_rows
+from picochat.skills.prepare import prepare_rows
 
 SHOWN_DOCUMENTS = 4
 SHOWN_CHARACTERS = 2_000
@@ -305,14 +304,14 @@ def _conversation(line: bytes) -> list[ConversationPart]:
 
 
 def _rows_facts(pack: LoadedPack, seed: int) -> RowsFacts | None:
-    """The facts of the pack's rows as a run would state them; None where it would refuse the rows.
+    """The facts that a run states of the pack's rows; None where it would refuse the rows.
 
     A pack is previewed before it has rows, so that this is no error here.
     """
-    if pack.chat_path is None or pack.eval_path is None:
-        return None
     try:
-        sft, evals = read_sft_rows(pack.chat_path), read_eval_rows(pack.eval_path)
+        with tempfile.TemporaryDirectory(prefix="picochat-preview-") as folder:
+            with publish(Path(folder) / "rows", "rows", "preview", {}) as draft:
+                prepare_rows(pack, seed, draft)
+            return facts_of(cast("Artifact", draft.artifact), RowsFacts)
     except BadInput:
         return None
-    return rows_facts(*split_sft_rows(sft, seed), evals)
