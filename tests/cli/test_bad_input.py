@@ -375,7 +375,7 @@ def test_interrupt_outside_training_says_so(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("picochat.data.preview.measure.preview_pack", interrupt)
+    monkeypatch.setattr("picochat.preview.preview_pack.preview_pack", interrupt)
     assert (
         run_command(["data", "preview", "--dataset-pack", str(make_pack(tmp_path / "pack"))]) == 130
     )
@@ -388,7 +388,7 @@ def test_full_memory_is_said_with_what_helps(
     def fill(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("picochat.data.preview.measure.preview_pack", fill)
+    monkeypatch.setattr("picochat.preview.preview_pack.preview_pack", fill)
     assert (
         run_command(["data", "preview", "--dataset-pack", str(make_pack(tmp_path / "pack"))]) == 1
     )

@@ -22,8 +22,8 @@ from picochat.core.errors import BadInput
 from picochat.core.records import read_json, write_json
 from picochat.data.datatrove_pipelines import scan_groups_of_rank
 from picochat.data.pack import load_pack
-from picochat.data.preview.measure import preview_pack
 from picochat.facts import BenchmarksFacts, facts_of
+from picochat.preview.preview_pack import preview_pack
 from picochat.release.verify import inspect_bundle, verify_bundle
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS

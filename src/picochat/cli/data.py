@@ -125,9 +125,9 @@ def preview(
     from picochat.core.errors import WrongUsage
     from picochat.core.records import pretty_json, require_writable
     from picochat.data.pack import load_pack
-    from picochat.data.preview.measure import preview_pack
-    from picochat.data.preview.page import publish_page
-    from picochat.data.preview.terminal import render_preview
+    from picochat.preview.preview_pack import preview_pack
+    from picochat.preview.preview_page import publish_page
+    from picochat.preview.preview_screen import render_preview
     from picochat.run.runner import shared_corpus
     from picochat.scales import find_scale
 

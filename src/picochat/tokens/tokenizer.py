@@ -384,15 +384,7 @@ def train(texts: Iterable[str], vocab_size: int) -> bytes:
     Raises BadInput where the texts hold fewer than `vocab_size` pieces, and names a size that they
     could fill.
     """
-    tokenizer = untrained()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=LEAST_MERGE_COUNT,
-        special_tokens=list(SPECIALS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator((without_surrogates(text) for text in texts), trainer)
+    tokenizer = trained_reference(texts, vocab_size)
     found = tokenizer.get_vocab_size()
     if found < vocab_size:
         merges, needed = (size - len(SPECIALS) - BYTES for size in (found, vocab_size))
@@ -410,6 +402,20 @@ def _smaller(found: int) -> str:
         if offered > len(SPECIALS) + BYTES
         else "import more text"
     )
+
+
+def trained_reference(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
+    """A tokenizer of our kind with up to `vocab_size` ids: fewer where the texts have fewer merges."""
+    tokenizer = untrained()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=LEAST_MERGE_COUNT,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((without_surrogates(text) for text in texts), trainer)
+    return tokenizer
 
 
 def in_sample(document_id: str, fraction: float, seed: int, purpose: str) -> bool:

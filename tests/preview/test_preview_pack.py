@@ -4,11 +4,14 @@ from pathlib import Path
 import pytest
 
 from picochat.data.pack import load_pack
-from picochat.data.preview.measure import preview_pack
-from picochat.data.preview.record import Preview
-from picochat.data.preview.terminal import render_preview
+from picochat.preview.preview_pack import preview_pack
+from picochat.preview.preview_record import Preview
+from picochat.preview.preview_screen import render_preview
 from picochat.scales import find_scale
+from picochat.skills.prepare import split_sft_rows
+from picochat.skills.task_rows import read_sft_rows
 from tests.data.builders import make_pack, parquet_bytes, prose, write
+from tests.small_pack import make_pack as make_small_pack
 
 
 def _preview(
@@ -195,3 +198,16 @@ def test_one_long_file_is_measured_in_parts(tmp_path: Path) -> None:
     found = _preview(write(tmp_path / "dataset_pack.json", {"corpus": "book.txt"}))
     assert found.documents == 1
     assert found.sources[0].bytes_per_token is not None
+
+
+def test_the_packs_rows_are_judged_as_the_preflight_judges_them(tmp_path: Path) -> None:
+    pack = make_small_pack(tmp_path / "pack")
+    found = {each.check: each for each in _preview(pack, "h100-100m").fit.forecasts}
+    train, _ = split_sft_rows(read_sft_rows(pack.parent / "chat.jsonl"), 42)
+    assert found["sft_rows"].measured.value == len(train) < 60
+    assert found["sft_rows"].status == "block"  # 60 rows are fewer than 300
+    assert found["eval_independence"].status == "pass"
+    (tmp_path / "pack/eval.jsonl").write_text("{\n")
+    broken = {each.check for each in _preview(pack, "h100-100m").fit.forecasts}
+    assert "documents" in broken
+    assert not broken & {"sft_rows", "eval_independence"}

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from picochat.data.pack import LoadedPack, load_pack
-from picochat.data.preview.measure import preview_pack
-from picochat.data.preview.page import (
+from picochat.preview.preview_pack import preview_pack
+from picochat.preview.preview_page import (
     PAGE_NAME,
     marked_texts,
     page_place,
     publish_page,
     render_page,
 )
-from picochat.data.preview.record import ClusterText, DuplicateCluster, Preview
+from picochat.preview.preview_record import ClusterText, DuplicateCluster, Preview
 from picochat.scales import find_scale
 from tests.data.builders import make_corpus, make_pack, prose, write
 
@@ -170,7 +170,8 @@ def test_a_place_that_cannot_be_written_stops_only_who_asked_for_it(
 
 class _Asked(socketserver.StreamRequestHandler):
     def handle(self) -> None:
-        self.server.asked.append(self.rfile.readline().decode(errors="replace"))  # type: ignore[attr-defined]
+        line = self.rfile.readline().decode(errors="replace")
+        self.server.asked.append(line)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 from picochat.config import DataConfig
 from picochat.core.errors import BadInput
 from picochat.data.pack import LoadedPack, load_pack
-from picochat.data.preview.sample import SAMPLE_FILES, SourceSample, read_sample, share_budget
+from picochat.preview.text_sample import SAMPLE_FILES, SourceSample, read_sample, share_budget
 from tests.data.builders import make_pack, parquet_bytes, prose, write
 
 LIMIT = 60_000

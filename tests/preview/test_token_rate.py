@@ -1,9 +1,15 @@
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from picochat.data.preview.tokens import ratio_interval, t_quantile
+from picochat.config import DataConfig
+from picochat.data.pack import load_pack
+from picochat.preview.text_sample import read_sample
+from picochat.preview.token_rate import bytes_per_token, ratio_interval, t_quantile
+from picochat.tokens.tokenizer import Tokenizer, train
+from tests.data.builders import make_pack, prose
 
 
 def test_the_interval_holds_the_true_ratio_about_95_times_in_100() -> None:
@@ -44,3 +50,18 @@ def test_one_group_says_nothing_about_the_error() -> None:
 )
 def test_t_quantile_agrees_with_the_table(degrees: int, table: float) -> None:
     assert t_quantile(degrees) == pytest.approx(table, rel=0.04)
+
+
+def test_tokens_are_those_of_the_runs_tokenizer(tmp_path: Path) -> None:
+    """One document in ten is measured; the others train the tokenizer as `train` does."""
+    texts = [prose(number) for number in range(200)]
+    pack = make_pack(tmp_path, {"web": [(str(n), text) for n, text in enumerate(texts)]})
+    samples = read_sample(load_pack(pack).sources, DataConfig())
+    ((found,), basis) = bytes_per_token(samples, [1.0], 310)
+    trained = [text for number, text in enumerate(texts) if number % 10]
+    (tmp_path / "tokenizer.json").write_bytes(train(trained, 310))
+    tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
+    tokens = sum(len(tokenizer.encode(text)) for text in texts[::10])
+    assert found is not None
+    assert found.value == pytest.approx(sum(map(len, texts[::10])) / tokens)
+    assert "310 ids" in basis

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 from picochat.data.pack import load_pack
-from picochat.data.preview.measure import preview_pack
-from picochat.data.preview.record import Interval, Preview
-from picochat.data.preview.terminal import interval_text, render_preview, shortened
+from picochat.preview.preview_pack import preview_pack
+from picochat.preview.preview_record import Interval, Preview
+from picochat.preview.preview_screen import interval_text, render_preview, shortened
 from picochat.scales import find_scale
 from tests.data.builders import make_pack, prose
 

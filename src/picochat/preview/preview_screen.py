@@ -1,11 +1,10 @@
-"""The preview for a terminal: one screen of plain lines, at most some 110 characters wide where
-labels and texts allow.
-"""
+"""The preview for a terminal: one screen of plain lines, most of them under 110 characters."""
 
 from __future__ import annotations
 
 from picochat.core.progress import byte_quantity, quantity
-from picochat.data.preview.record import Forecast, Interval, Preview, ScaleFit, SourcePreview
+from picochat.gate.render import WORST_FIRST
+from picochat.preview.preview_record import Interval, Preview, ScaleFit, SourcePreview
 
 SHOWN_DOCUMENTS = 2
 SHOWN_CHARACTERS = 140
@@ -15,7 +14,7 @@ WORDS = {"pass": "passes", "warn": "warns", "block": "blocks", "unmeasured": "no
 
 
 def render_preview(preview: Preview) -> str:
-    """Verdict last, where it stays on the screen."""
+    """All lines, the verdict last, where it stays on the screen."""
     lines = [
         (
             f"pack {preview.name}: {preview.documents:,} documents,"
@@ -79,7 +78,11 @@ def _source_lines(source: SourcePreview) -> list[str]:
         f"  letters    {percent(source.ascii_letter_share)} ASCII; {scripts or 'none'}",
     ]
     if source.languages:
-        lines.append(f"  languages  {_languages_text(source)}")
+        found = source.languages
+        shares = list(found.shares.items())[:SHOWN_LANGUAGES]
+        shares += [("too short to tell", found.too_short), ("unsure", found.unsure)]
+        named = ", ".join(f"{name} {share:.1%}" for name, share in shares if share)
+        lines.append(f"  languages  {named}")
     if source.tokens:
         lines.append(
             f"  tokens     {interval_text(source.tokens)} at"
@@ -103,30 +106,23 @@ def _source_lines(source: SourcePreview) -> list[str]:
     ]
 
 
-def _languages_text(source: SourcePreview) -> str:
-    assert source.languages is not None
-    shares = [
-        f"{name} {share:.1%}"
-        for name, share in list(source.languages.shares.items())[:SHOWN_LANGUAGES]
-    ]
-    rest = (("too short to tell", source.languages.too_short), ("unsure", source.languages.unsure))
-    return ", ".join([*shares, *(f"{name} {share:.1%}" for name, share in rest if share)])
-
-
 def _fit_lines(fit: ScaleFit) -> list[str]:
-    lines = [
-        (
-            f"{fit.scale}   {quantity(fit.parameters)} parameters, target"
-            f" {quantity(fit.target_tokens)} tokens"
-        ),
-        f"  plan       {quantity(fit.planned_tokens)} planned tokens over"
-        f" {interval_text(fit.train_tokens)} for training"
-        + (f" = {interval_text(fit.epochs)} epochs" if fit.epochs else ""),
-        f"  preflight  {', '.join(_forecast_text(forecast) for forecast in fit.forecasts)}",
+    tokens = f"{quantity(fit.planned_tokens)} planned tokens over {interval_text(fit.train_tokens)}"
+    exercises = (
+        f", {quantity(fit.exercise_tokens)} of them exercises," if fit.exercise_tokens else ""
+    )
+    epochs = f" = {interval_text(fit.epochs)} epochs" if fit.epochs else ""
+    checks: dict[str, list[str]] = {}
+    for forecast in sorted(fit.forecasts, key=lambda each: WORST_FIRST.index(each.status)):
+        word, better = WORDS[forecast.status], WORDS[forecast.better]
+        text = word if forecast.status == forecast.better else f"{word} or {better}"
+        checks.setdefault(text, []).append(forecast.check)
+    preflight = [f"{text}: {', '.join(names)}" for text, names in checks.items()]
+    return [
+        f"{fit.scale}   {quantity(fit.parameters)} parameters, target"
+        f" {quantity(fit.target_tokens)} tokens",
+        f"  plan       {tokens} for training{exercises}{epochs}",
+        *(f"  {'' if n else 'preflight':<10} {line}" for n, line in enumerate(preflight)),
         f"  verdict    {fit.verdict}",
+        *(f"  {advice.source:<10} {advice.command}" for advice in fit.advice),
     ]
-    return [*lines, *(f"  {advice.source:<10} {advice.command}" for advice in fit.advice)]
-
-
-def _forecast_text(forecast: Forecast) -> str:
-    return f"{forecast.check} {WORDS[forecast.status]}"

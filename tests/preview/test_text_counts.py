@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picochat.core.plain_text import visible
-from picochat.data.preview.text import (
+from picochat.preview.text_counts import (
     bin_edges,
     character_mix,
     language_mix,

@@ -1,9 +1,8 @@
-"""What a preview says, as typed records: the facts that the terminal, the page and `--json` show.
-Nothing here measures.
+"""What a preview says, as typed records that the terminal, the page and `--json` show.
 
 Every number carries its basis: `exact` and `complete` where all was read, else an interval or a
-sentence that says what the number was taken from. Optional values are None where they were not
-measured, never 0.
+sentence that says what the number was taken from. An optional value is None where it was not
+measured, never 0. Nothing here measures.
 """
 
 from __future__ import annotations
@@ -109,8 +108,9 @@ class ClusterText(Record):
 
 
 class DuplicateCluster(Record):
-    """Documents with the same or nearly the same text; the first two are shown, of equal ones the
-    first.
+    """Documents with the same or nearly the same text.
+
+    `texts`: of the same text the first document, of nearly the same the first two.
     """
 
     kind: Literal["exact", "near"]
@@ -138,13 +138,18 @@ class Duplicates(Record):
 
 
 class Forecast(Record):
-    """What one check of the preflight will say in the scale's profile, from what was measured here."""
+    """What one check of the preflight will say of the run, as far as the measurements tell.
+
+    The gate's own table was applied to both ends of what was measured. `status` is the worse of
+    the two verdicts, `better` the other; where they are equal, the verdict is sure.
+    """
 
     check: str
     status: Status
-    measured: Interval | None
+    better: Status
+    measured: Interval
     unit: str
-    bound: str
+    bound: str = Field(description="the bound of the check that `status` follows from")
 
 
 class ImportAdvice(Record):
@@ -159,7 +164,9 @@ class ImportAdvice(Record):
 class ScaleFit(Record):
     """What the pack means for a scale.
 
-    `epochs`: planned tokens over the tokens of the training split; None: unmeasured.
+    `train_tokens`: of the training split and of the exercises that the scale adds to it. `epochs`:
+    planned tokens over these. Both are None where they were not measured. `forecasts` are in the
+    order of docs/checks.md, without checks whose evidence a preview does not have.
     """
 
     scale: str
@@ -168,6 +175,7 @@ class ScaleFit(Record):
     planned_tokens: int
     target_tokens: int
     train_tokens: Interval | None
+    exercise_tokens: int = Field(description="of train_tokens, about: the scale's share of them")
     epochs: Interval | None
     unread_share: float | None = Field(description="of the training text that the plan never reads")
     verdict: str

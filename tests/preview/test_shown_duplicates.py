@@ -2,7 +2,8 @@ from pathlib import Path
 
 from picochat.config import DataConfig
 from picochat.data.pack import load_pack
-from picochat.data.preview.duplicates import (
+from picochat.facts import DuplicatePair
+from picochat.preview.shown_duplicates import (
     SHOWN_CHARACTERS,
     corpus_duplicates,
     fetched_clusters,
@@ -10,8 +11,7 @@ from picochat.data.preview.duplicates import (
     shown_texts,
     wanted_ids,
 )
-from picochat.data.preview.sample import read_sample
-from picochat.facts import DuplicatePair
+from picochat.preview.text_sample import read_sample
 from tests.data.builders import make_corpus, make_pack, prose
 
 LONG = [prose(number, words=60) for number in range(40)]

@@ -1,10 +1,9 @@
-"""The texts that a preview looks at: all of a small pack, a bounded sample of a large one, spread
-over files and row groups.
+"""The texts that a preview looks at: all of a small pack, a bounded sample of a large one.
 
-A small pack (WHOLE_BYTES) is read as a whole. Of a larger one every source gives a share of the
-budget, from up to SAMPLE_FILES files that lie evenly over it, and of a parquet file from up to
-SAMPLE_GROUPS row groups; of other files the beginning. Holds the texts it took, so at most some 200
-MB. Not for statistics of rare things: a sample sees a pair of duplicates only where it holds both.
+A pack of at most WHOLE_BYTES is read as a whole. Of a larger one every source gives a part of the
+budget, from up to SAMPLE_FILES files that lie evenly over it; of a parquet file from up to
+SAMPLE_GROUPS row groups, of another file the beginning. The texts are held in memory, some 200 MB
+at most. Says little about rare things: a pair of duplicates is seen where the sample holds both.
 """
 
 from __future__ import annotations
@@ -30,17 +29,18 @@ WHOLE_BYTES = 50_000_000
 SAMPLE_FILES = 24  # of one source
 SAMPLE_GROUPS = 8  # of one parquet file
 NEARLY_ALL = 1 - 1e-9
-EXPANSION = (
-    4  # text that a pack counted as whole may hold for each byte of its files, before reading stops
-)
+# Text that a pack counted as whole may hold for each byte of its files before reading stops: the
+# size of a compressed file says little about its text.
+EXPANSION = 4
 
 T = TypeVar("T")
 
 
 @dataclass
 class SourceSample:
-    """Texts of one source with their ids and the number of the file each came from, and how much of
-    the source that was.
+    """Texts of one source, and how much of the source that was.
+
+    The lists have one entry a text. `complete`: nothing was left out.
     """
 
     source: LoadedSource
@@ -55,12 +55,7 @@ class SourceSample:
 
     def spread(self, count: int) -> list[int]:
         """At most `count` positions that lie evenly over the texts."""
-        total = len(self.texts)
-        return (
-            [number * total // count for number in range(count)]
-            if total > count
-            else list(range(total))
-        )
+        return _evenly(range(len(self.texts)), count)
 
     def chosen(self, count: int, seed: int) -> list[int]:
         """At most `count` positions at random; the same for the same seed and label."""
@@ -74,20 +69,20 @@ def read_sample(
     sample_bytes: int = SAMPLE_BYTES,
     whole_bytes: int = WHOLE_BYTES,
 ) -> list[SourceSample]:
-    """A sample of every source, or all of each where they hold at most `whole_bytes`.
+    """A sample of every source, or all of each where they hold at most `whole_bytes` together.
 
     Raises BadInput for a broken file.
     """
     sizes = [sum(_text_sizes(source)) for source in sources]
     whole = sum(sizes) <= whole_bytes
     budgets = [size * EXPANSION for size in sizes] if whole else share_budget(sizes, sample_bytes)
-    samples: list[SourceSample] = []
     with Progress(
         "read text" if whole else "read sample", sum(sizes if whole else budgets) / 1e6, "MB"
     ) as progress:
-        for source, budget in zip(sources, budgets, strict=True):
-            samples.append(_read_source(source, budget, data, progress))
-    return samples
+        return [
+            _read_source(source, budget, data, progress)
+            for source, budget in zip(sources, budgets, strict=True)
+        ]
 
 
 def share_budget(sizes: Sequence[int], total: int) -> list[int]:
@@ -100,21 +95,10 @@ def share_budget(sizes: Sequence[int], total: int) -> list[int]:
     return budgets
 
 
-def usable(row_text: object, min_chars: int) -> tuple[str, str | None]:
-    """(the text, None), or (empty, why it is not read)."""
-    problem = text_problem(row_text)
-    if problem is not None or not isinstance(row_text, str):
-        return "", problem
-    return (row_text, None) if len(row_text) >= min_chars else ("", "below_min_chars")
-
-
 def _text_sizes(source: LoadedSource) -> list[int]:
     """Of each file: text bytes where the manifest states them, else its own."""
-    stated = (
-        {shard.name: shard.text_bytes for shard in source.manifest.shards}
-        if source.manifest
-        else {}
-    )
+    shards = source.manifest.shards if source.manifest else []
+    stated = {shard.name: shard.text_bytes for shard in shards}
     return [max(1, stated.get(file.name, file.bytes)) for file in source.files]
 
 
@@ -129,7 +113,7 @@ def _read_source(
     sample.complete = whole
     taken = passed = 0
     for number in numbers:
-        # The same share of every file, not the same bytes: else short documents would be
+        # The same share of every file, not the same bytes: else files of short documents would be
         # over-represented.
         passed += sizes[number]
         until = budget if whole else budget * passed // chosen_bytes
@@ -141,11 +125,9 @@ def _read_source(
 
 
 def _evenly(items: Sequence[T], count: int) -> list[T]:
-    return (
-        [items[number * len(items) // count] for number in range(count)]
-        if len(items) > count
-        else list(items)
-    )
+    if len(items) <= count:
+        return list(items)
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def _read_file(
@@ -153,7 +135,7 @@ def _read_file(
 ) -> tuple[int, bool]:
     """(text bytes taken, whether the whole file was read).
 
-    Adds how many of the file's bytes that took.
+    Adds to the sample how many of the file's bytes that took.
     """
     path = file_path(sample.source.path, file.name)
     try:
@@ -180,22 +162,19 @@ def _read_parquet(
     budget: int,
     whole: bool,
 ) -> tuple[int, float]:
-    """(text bytes taken, share of the file's rows that were read): from groups that lie evenly over
-    the file.
-    """
+    """(text bytes taken, share of the file's rows that were read)."""
     metadata = parquet_metadata(stream, str(path))
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     groups = list(range(len(sizes))) if whole else _evenly(range(len(sizes)), SAMPLE_GROUPS)
     taken = rows_read = 0
     for place, group in enumerate(groups):
-        first_row = sum(sizes[:group])
         batches = read_row_group(
             stream,
             str(path),
             sample.source.text_column,
             group,
             metadata,
-            first_row=first_row,
+            first_row=sum(sizes[:group]),
             id_column="id",
             whole=False,
         )
@@ -212,15 +191,16 @@ def _read_parquet(
 def _take(
     sample: SourceSample, number: int, name: str, rows: Iterator[Row], budget: int
 ) -> tuple[int, int, bool]:
-    """(text bytes taken, rows read, whether the rows came to their end): usable texts until the
-    budget is reached.
-    """
+    """(text bytes taken, rows read, whether the rows ended before the budget was used up)."""
     taken = count = 0
     for row in rows:
         if taken >= budget:
             return taken, count, False
         count += 1
-        text, problem = usable(row.text, sample.min_chars)
+        problem = text_problem(row.text)
+        text = row.text if isinstance(row.text, str) else ""
+        if problem is None and len(text) < sample.min_chars:
+            problem = "below_min_chars"
         if problem is not None:
             sample.unusable[problem] += 1
             continue

@@ -4,7 +4,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picochat.data.preview.lines import LineCounter
+from picochat.preview.text_counts import LineCounter
 
 NAMES = [f"a line that is long enough, number {number:03d}" for number in range(60)]
 

@@ -1,0 +1,317 @@
+"""`picochat data preview`: what a pack holds, and whether it is enough for a scale.
+
+Makes the record that terminal and page render. Counts are exact where documents were imported
+(their manifest states them), where the pack is small enough to read as a whole, and with `full`;
+else they are scaled up from a sample, and the record says so. Tokens always come from a sample,
+with their interval. Decides nothing: `scale_fit` asks the gate.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from picochat.core.errors import BadInput
+from picochat.core.plain_text import visible
+from picochat.core.progress import byte_quantity, say
+from picochat.core.publish import Artifact, publish
+from picochat.core.records import read_record
+from picochat.data.corpus.build import build_corpus
+from picochat.data.importing.import_report import ImportReport
+from picochat.data.pack import LoadedPack, LoadedSource
+from picochat.data.pack_documents import parquet_totals
+from picochat.facts import RowsFacts, facts_of
+from picochat.preview.preview_record import (
+    SCHEMA_VERSION,
+    ConversationPart,
+    Duplicates,
+    Interval,
+    LanguageMix,
+    Preview,
+    RowsPreview,
+    ShownDocument,
+    SourcePreview,
+)
+from picochat.preview.scale_fit import fit_scale
+from picochat.preview.shown_duplicates import (
+    corpus_duplicates,
+    fetched_clusters,
+    sampled_duplicates,
+    wanted_ids,
+)
+from picochat.preview.text_counts import (
+    SourceTally,
+    character_mix,
+    language_mix,
+    length_histogram,
+    length_percentiles,
+    load_identifier,
+    tally_files,
+    tally_samples,
+)
+from picochat.preview.text_sample import SAMPLE_BYTES, WHOLE_BYTES, SourceSample, read_sample
+from picochat.preview.token_rate import bytes_per_token
+from picochat.scales import Scale
+from picochat.skills.prepare import prepare_rows
+
+SHOWN_DOCUMENTS = 4
+SHOWN_CHARACTERS = 2_000
+SHOWN_LINES = 10
+SHOWN_CONVERSATIONS = 5
+CHARACTER_DOCUMENTS = 400  # of one source
+LANGUAGE_DOCUMENTS = 300  # of one source
+ROLES = ("system", "user", "assistant")
+
+
+def preview_pack(
+    pack: LoadedPack,
+    scale: Scale,
+    *,
+    full: bool = False,
+    corpus: Callable[[], Artifact] | None = None,
+    sample_bytes: int = SAMPLE_BYTES,
+    whole_bytes: int = WHOLE_BYTES,
+) -> Preview:
+    """Read a bounded sample of every source, or all of it, and measure it.
+
+    corpus: gives the corpus of the pack, where `full` needs it, from a place that keeps it; without
+    it, one is built and thrown away. Raises BadInput where a file is broken.
+    """
+    config = scale.config
+    samples = read_sample(pack.sources, config.data, sample_bytes, whole_bytes)
+    read_whole = all(sample.complete for sample in samples)
+    reads_all = full and not read_whole
+    if reads_all:
+        duplicates, tallies = _read_all(pack, scale, corpus)
+    else:
+        duplicates, tallies = None, tally_samples(samples)
+    totals = [
+        _totals(*each, exact=reads_all) for each in zip(pack.sources, samples, tallies, strict=True)
+    ]
+    if duplicates is None:
+        say("looking for duplicates")
+        documents = sum(total[0] for total in totals)
+        duplicates = sampled_duplicates(samples, config.data.near_duplicate_jaccard, documents)
+    sampled_bytes = byte_quantity(sum(sum(sample.text_bytes) for sample in samples))
+    say(f"measuring tokens and languages on {sampled_bytes}")
+    mix = [total[1] * source.weight for source, total in zip(pack.sources, totals, strict=True)]
+    rates, tokens_basis = bytes_per_token(samples, mix, config.tokenizer.vocab_size)
+    languages, languages_basis = _languages(samples)
+    sources = [
+        _describe(*each, config.seed)
+        for each in zip(samples, tallies, totals, rates, languages, strict=True)
+    ]
+    basis = "all of the text was read; tokens and languages come from a sample of it"
+    if not (reads_all or read_whole):
+        files = sum(len(set(sample.file_numbers)) for sample in samples)
+        basis = f"a sample of {sampled_bytes} from {files:,} files was read; --full reads all"
+    lines = (
+        f"{sum(tally.documents for tally in tallies):,} documents, lines of 20 to 400 characters"
+    )
+    if error := max((tally.lines.error for tally in tallies), default=0):
+        lines += f"; counts may be too low by {error:,}"
+    return Preview(
+        schema_version=SCHEMA_VERSION,
+        pack=str(pack.path),
+        name=visible(pack.name),
+        description=visible(pack.pack.description),
+        full=full,
+        documents=sum(source.documents for source in sources),
+        text_bytes=sum(source.text_bytes for source in sources),
+        basis=basis,
+        tokens_basis=tokens_basis,
+        languages_basis=languages_basis,
+        lines_basis=lines,
+        duplicates=duplicates,
+        sft=_rows(pack, pack.chat_path, SHOWN_CONVERSATIONS),
+        eval=_rows(pack, pack.eval_path, 0),
+        sources=sources,
+        fit=fit_scale(sources, pack.sources, duplicates, scale, _rows_facts(pack, config.seed)),
+    )
+
+
+def _read_all(
+    pack: LoadedPack, scale: Scale, corpus: Callable[[], Artifact] | None
+) -> tuple[Duplicates, list[SourceTally]]:
+    """Duplicates of the whole pack, as the corpus stage finds them, and counts of every text."""
+    data, host = scale.config.data, scale.config.host
+    if corpus is not None:
+        duplicates, wanted = corpus_duplicates(corpus())
+    else:
+        with tempfile.TemporaryDirectory(prefix="picochat-preview-") as folder:
+            with publish(Path(folder) / "corpus", "corpus", "preview", {}) as draft:
+                build_corpus(pack, data, host, draft)
+            duplicates, wanted = corpus_duplicates(cast("Artifact", draft.artifact))
+    tallies, texts = tally_files(pack.sources, data, wanted_ids(wanted))
+    return duplicates.model_copy(update={"clusters": fetched_clusters(wanted, texts)}), tallies
+
+
+# ---- sources -------------------------------------------------------------------------------------
+
+
+def _totals(
+    source: LoadedSource, sample: SourceSample, tally: SourceTally, *, exact: bool
+) -> tuple[int, int, bool]:
+    """(documents, text bytes, whether they were counted)."""
+    if exact or sample.complete:
+        return tally.documents, tally.text_bytes, True
+    dropped = sum(sample.unusable.values())
+    kept = tally.documents / (tally.documents + dropped) if dropped else 1.0
+    if source.manifest is not None:
+        # Rows are dropped here only where the recipe asks for longer texts than the import did.
+        listed = {file.name for file in source.files}
+        shards = [shard for shard in source.manifest.shards if shard.name in listed]
+        documents = sum(shard.documents for shard in shards)
+        text_bytes = sum(shard.text_bytes for shard in shards)
+        return round(documents * kept), round(text_bytes * kept), not dropped
+    stated = parquet_totals(source)
+    if stated is not None:
+        return round(stated[0] * kept), stated[1], False
+    file_bytes = sum(file.bytes for file in source.files)
+    factor = file_bytes / sample.file_bytes if sample.file_bytes else 0.0
+    return round(tally.documents * factor), round(tally.text_bytes * factor), False
+
+
+def _describe(
+    sample: SourceSample,
+    tally: SourceTally,
+    total: tuple[int, int, bool],
+    rate: Interval | None,
+    languages: LanguageMix | None,
+    seed: int,
+) -> SourcePreview:
+    source = sample.source
+    documents, text_bytes, exact = total
+    report_path = source.report_path()
+    report = read_record(ImportReport, report_path, "import report") if report_path else None
+    ascii_share, scripts, characters = character_mix(
+        sample.texts[place] for place in sample.spread(CHARACTER_DOCUMENTS)
+    )
+    manifest = source.manifest
+    provenance = manifest.provenance if manifest else None
+    origin = str(source.path)
+    if provenance:
+        part = provenance.config or provenance.split
+        origin = f"{provenance.dataset}, {part} at {provenance.revision[:18]}"
+    mean_characters = sum(tally.lengths) / tally.documents if tally.documents else 0.0
+    if manifest and len(source.files) == len(manifest.shards) and not tally.unusable:
+        # The pack takes all that was imported, so that the mean of the manifest is exact.
+        mean_characters = manifest.characters / max(1, manifest.documents)
+    tokens = None
+    if rate is not None and rate.low > 0:
+        # One more token for each document: the one that opens it.
+        value, low, high = (
+            round(source.weight * (text_bytes / each + documents))
+            for each in (rate.value, rate.high, rate.low)
+        )
+        tokens = Interval(value=value, low=low, high=high)
+    return SourcePreview(
+        label=source.label,
+        origin=visible(origin),
+        licence=visible(provenance.licence) if provenance and provenance.licence else None,
+        files=len(source.files),
+        weight=source.weight,
+        exact=exact,
+        documents=documents,
+        text_bytes=text_bytes,
+        looked_at_documents=tally.documents,
+        looked_at_bytes=tally.text_bytes,
+        mean_characters=mean_characters,
+        percentiles=length_percentiles(tally.lengths),
+        lengths=length_histogram(tally.lengths),
+        unusable_rows=dict(sorted(tally.unusable.items())),
+        skipped_at_import=report.skip_reasons if report else {},
+        ascii_letter_share=ascii_share,
+        scripts=scripts,
+        characters=characters,
+        languages=languages,
+        bytes_per_token=rate,
+        tokens=tokens,
+        repeated_lines=[
+            found.model_copy(update={"line": visible(found.line)})
+            for found in tally.lines.most_repeated(SHOWN_LINES)
+        ],
+        shown=[
+            ShownDocument(
+                id=visible(f"{source.label}:{sample.ids[place]}"),
+                characters=len(sample.texts[place]),
+                text=visible(sample.texts[place][:SHOWN_CHARACTERS]),
+                whole=len(sample.texts[place]) <= SHOWN_CHARACTERS,
+            )
+            for place in sample.chosen(SHOWN_DOCUMENTS, seed)
+        ],
+    )
+
+
+def _languages(samples: Sequence[SourceSample]) -> tuple[list[LanguageMix | None], str]:
+    """(languages of each source, a sentence that says how they were judged)."""
+    identify = load_identifier()
+    if identify is None:
+        missing = "not measured: py3langid is not installed (pip install py3langid)"
+        return [None] * len(samples), missing
+    # A judgement takes milliseconds, so that many sources get fewer of them each.
+    most = max(50, LANGUAGE_DOCUMENTS * 2 // max(2, len(samples)))
+    mixes = [
+        language_mix((sample.texts[place] for place in sample.spread(most)), identify)
+        for sample in samples
+    ]
+    looked_at = sum(mix.documents for mix in mixes)
+    basis = f"the middle of {looked_at:,} documents, judged by py3langid"
+    return [mix if mix.documents else None for mix in mixes], basis
+
+
+# ---- SFT and eval rows ---------------------------------------------------------------------------
+
+
+def _rows(pack: LoadedPack, path: Path | None, conversations: int) -> RowsPreview:
+    """How many rows a file has, and so many of them as conversations, evenly over the file."""
+    lines: list[bytes] = []
+    if path is not None:
+        with path.open("rb") as stream:
+            lines = [line for line in stream if line.strip()]
+    if path is None or not lines:
+        state = f"none yet: picochat data task-pack --dataset-pack {pack.path}"
+        return RowsPreview(state=state, rows=0, conversations=[], unreadable=0)
+    shown = {number * len(lines) // conversations for number in range(conversations)}
+    found = [_conversation(lines[number]) for number in sorted(shown)]
+    return RowsPreview(
+        state=f"{len(lines):,} in {path.name}",
+        rows=len(lines),
+        conversations=[parts for parts in found if parts],
+        unreadable=sum(not parts for parts in found),
+    )
+
+
+def _conversation(line: bytes) -> list[ConversationPart]:
+    """The turns of an SFT row; empty where the line is not one."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return []
+    if not isinstance(row, dict):
+        return []
+    found = cast("dict[str, Any]", row)
+    return [
+        ConversationPart(
+            role=role, text=visible(found[role][:SHOWN_CHARACTERS]), trained=role == "assistant"
+        )
+        for role in ROLES
+        if isinstance(found.get(role), str)
+    ]
+
+
+def _rows_facts(pack: LoadedPack, seed: int) -> RowsFacts | None:
+    """The facts that a run states of the pack's rows; None where it would refuse the rows.
+
+    A pack is previewed before it has rows, so that this is no error here.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="picochat-preview-") as folder:
+            with publish(Path(folder) / "rows", "rows", "preview", {}) as draft:
+                prepare_rows(pack, seed, draft)
+            return facts_of(cast("Artifact", draft.artifact), RowsFacts)
+    except BadInput:
+        return None
