@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from picochat.config import EvalConfig, RuntimeConfig
-from picochat.core.plain_text import cell
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import (
@@ -35,11 +34,13 @@ from picochat.facts import (
     BenchmarksFacts,
     ExternalScore,
     HonestyFacts,
-    Rate,
     ScoresFacts,
     ShardsFacts,
     facts_of,
 )
+from picochat.present.labels import OTHER_RATES
+from picochat.present.printable import cell
+from picochat.present.values import fraction, rate
 from picochat.skills.rows import EvalRow, SftRow, as_eval_row, read_published_rows
 from picochat.skills.scoring import can_fail
 from picochat.tokens.shards import TokenShards, open_shards
@@ -311,34 +312,15 @@ def report_page(facts: ScoresFacts, rows: dict[str, EvalRow], asked: Iterable[As
     lines = [
         "# Scores",
         "",
-        "| skill | passed | 95% interval | clean rows only | base model | chance |",
-        "|---|---|---|---|---|---|",
+        "| skill | all rows | clean rows | base model | chance |",
+        "|---|---|---|---|---|",
     ]
     for name, skill in facts.skills.items():
-        cells = [
-            name,
-            rate_text(skill.all),
-            interval_text(skill.all),
-            rate_text(skill.clean),
-            rate_text(skill.base),
-            f"{skill.chance:.2f}",
-        ]
+        cells = [name, rate(skill.all), rate(skill.clean), rate(skill.base), fraction(skill.chance)]
         lines.append("| " + " | ".join(cells) + " |")
-    others = (
-        "sft_fit",
-        "sft_held_out_fit",
-        "refusal",
-        "over_refusal",
-        "prompt_echo",
-        "unsupported_claims",
-        "memorized",
-    )
     lines += _external_lines(facts)
-    lines += ["", "| measure | rate | 95% interval |", "|---|---|---|"]
-    lines += [
-        f"| {name} | {rate_text(getattr(facts, name))} | {interval_text(getattr(facts, name))} |"
-        for name in others
-    ]
+    lines += ["", "| rate | measured |", "|---|---|"]
+    lines += [f"| {label} | {rate(getattr(facts, name))} |" for name, label in OTHER_RATES.items()]
     lines += ["", "## Replies that failed", ""]
     shown: dict[str, int] = {}
     for item in asked:
@@ -358,23 +340,11 @@ def _external_lines(facts: ScoresFacts) -> list[str]:
         return []
     lines = [
         "",
-        "| benchmark | right | 95% interval | clean rows only | base model | chance | read by |",
-        "|" + "---|" * 7,
+        "| benchmark | all rows | clean rows | base model | chance | read by |",
+        "|" + "---|" * 6,
     ]
     for name, score in facts.external.items():
-        base = rate_text(score.base) if score.base else ""
-        rates = [rate_text(score.all), interval_text(score.all), rate_text(score.clean), base]
-        lines.append("| " + " | ".join([name, *rates, f"{score.chance:.2f}", score.read_by]) + " |")
+        base = rate(score.base) if score.base else ""
+        cells = [name, rate(score.all), rate(score.clean), base, fraction(score.chance)]
+        lines.append("| " + " | ".join([*cells, score.read_by]) + " |")
     return lines
-
-
-def rate_text(found: Rate) -> str:
-    return (
-        "not measured"
-        if found.share is None
-        else f"{found.passed}/{found.count} = {found.share:.2f}"
-    )
-
-
-def interval_text(found: Rate) -> str:
-    return "" if found.low is None or found.high is None else f"{found.low:.2f} to {found.high:.2f}"

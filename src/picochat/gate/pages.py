@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from picochat.core.plain_text import cell
 from picochat.gate.decide import Row
 from picochat.gate.preflight import CHECKS
 from picochat.gate.release import RULES
+from picochat.present.printable import cell
 
 HEAD = """# Checks and rules
 

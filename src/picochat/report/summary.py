@@ -14,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from picochat.core.charts import thin
 from picochat.core.journal import read_journal
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Draft
@@ -40,7 +39,8 @@ from picochat.facts import (
     ScoresFacts,
 )
 from picochat.gate.measures import JUDGED_SKILLS
-from picochat.gate.render import WORST_FIRST
+from picochat.present.charts import thin
+from picochat.present.labels import WORST_FIRST
 from picochat.report.curves import gate_chart, loss_chart
 from picochat.report.sections import html_page, markdown_page
 from picochat.skills.rows import EvalRow, read_published_rows

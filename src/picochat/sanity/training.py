@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from picochat.config import HostConfig, TrainConfig
-from picochat.core.progress import quantity
 from picochat.facts import HostFacts
 from picochat.gate.plan import hours_of
 from picochat.model.backends import select_kernel
 from picochat.model.centred import largest_centre_error
 from picochat.model.compute import Compute, apply_settings, open_compute
 from picochat.model.crew import NO_CREW
+from picochat.present.values import quantity
 from picochat.sanity.context import (
     ROWS,
     SMALL,

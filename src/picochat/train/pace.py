@@ -16,7 +16,7 @@ from typing import Any
 
 from picochat.config import TrainConfig
 from picochat.core.machine import process_age_s
-from picochat.core.progress import duration, quantity
+from picochat.present.values import duration, quantity
 
 RECENT_REPORTS = 20
 WARM_UP_STEPS = 2

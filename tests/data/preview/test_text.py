@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picochat.core.plain_text import visible
 from picochat.data.preview.text import (
     bin_edges,
     character_mix,
@@ -13,6 +12,7 @@ from picochat.data.preview.text import (
     length_percentiles,
     load_identifier,
 )
+from picochat.present.printable import printable
 
 GERMAN = (
     "Die Katze schläft auf dem warmen Fensterbrett, während draußen der Regen gegen die Scheiben"
@@ -92,4 +92,4 @@ def test_language_is_judged_by_the_middle_and_only_where_the_model_is_sure() -> 
     ],
 )
 def test_what_hides_or_turns_text_is_shown_by_number(text: str, shown: str) -> None:
-    assert visible(text) == shown
+    assert printable(text) == shown

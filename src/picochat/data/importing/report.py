@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from picochat.core.machine import usable_cores
-from picochat.core.progress import quantity, say
+from picochat.core.progress import say
 from picochat.core.publish import set_aside
 from picochat.core.records import Record, digest_json, pretty_json, write_atomic, write_json
 from picochat.data.documents import (
@@ -29,6 +29,7 @@ from picochat.data.formats.usable import LONGEST_DOCUMENT_CHARACTERS
 from picochat.data.importing.origin import Origin
 from picochat.data.importing.request import ImportPlaces, ImportRequest
 from picochat.data.importing.work import ImportState, RowPreview
+from picochat.present.values import quantity
 
 HEAD_BYTES = 1_000_000
 RANGES_SHOWN = 4  # in the .md; the .json has all

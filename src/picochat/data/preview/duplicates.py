@@ -14,13 +14,13 @@ from collections.abc import Iterable, Sequence
 
 import xxhash
 
-from picochat.core.plain_text import visible
 from picochat.core.publish import Artifact
 from picochat.core.records import read_jsonl
 from picochat.data.corpus.duplicates import near_duplicate_clusters
 from picochat.data.preview.record import ClusterText, DuplicateCluster, Duplicates
 from picochat.data.preview.sample import SourceSample
 from picochat.facts import CorpusFacts, DuplicatePair, facts_of
+from picochat.present.printable import printable
 
 SHOWN_CLUSTERS = 4  # of each kind
 SHOWN_CHARACTERS = 900
@@ -139,9 +139,9 @@ def shown_texts(documents: Sequence[tuple[str, str, str]]) -> list[ClusterText]:
     start = max(0, same - CONTEXT_CHARACTERS)
     return [
         ClusterText(
-            id=visible(id),
+            id=printable(id),
             source=source,
-            text=visible(text[start : start + SHOWN_CHARACTERS]),
+            text=printable(text[start : start + SHOWN_CHARACTERS]),
             first_character=start,
             characters=len(text),
         )

@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from picochat.core.plain_text import visible
-from picochat.core.progress import byte_quantity, say
+from picochat.core.progress import say
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_record
 from picochat.data.corpus.build import build_corpus
@@ -58,6 +57,8 @@ from picochat.data.preview.text import (
     load_identifier,
 )
 from picochat.data.preview.tokens import bytes_per_token
+from picochat.present.printable import printable
+from picochat.present.values import byte_quantity
 from picochat.scales import Scale
 
 SHOWN_DOCUMENTS = 4
@@ -113,8 +114,8 @@ def preview_pack(
     return Preview(
         schema_version=SCHEMA_VERSION,
         pack=str(pack.path),
-        name=visible(pack.name),
-        description=visible(pack.pack.description),
+        name=printable(pack.name),
+        description=printable(pack.pack.description),
         full=full,
         documents=sum(source.documents for source in sources),
         text_bytes=sum(source.text_bytes for source in sources),
@@ -190,8 +191,8 @@ def _describe(
     provenance = source.manifest.provenance if source.manifest else None
     return SourcePreview(
         label=source.label,
-        origin=visible(_origin(source)),
-        licence=visible(provenance.licence) if provenance and provenance.licence else None,
+        origin=printable(_origin(source)),
+        licence=printable(provenance.licence) if provenance and provenance.licence else None,
         files=len(source.files),
         weight=source.weight,
         exact=exact,
@@ -211,7 +212,7 @@ def _describe(
         bytes_per_token=rate,
         tokens=_tokens(text_bytes * source.weight, documents * source.weight, rate),
         repeated_lines=[
-            found.model_copy(update={"line": visible(found.line)})
+            found.model_copy(update={"line": printable(found.line)})
             for found in tally.lines.most_repeated(SHOWN_LINES)
         ],
         shown=[_shown(sample, place) for place in sample.chosen(SHOWN_DOCUMENTS, seed)],
@@ -254,9 +255,9 @@ def _tokens(text_bytes: float, documents: float, rate: Interval | None) -> Inter
 def _shown(sample: SourceSample, place: int) -> ShownDocument:
     text = sample.texts[place]
     return ShownDocument(
-        id=visible(f"{sample.source.label}:{sample.ids[place]}"),
+        id=printable(f"{sample.source.label}:{sample.ids[place]}"),
         characters=len(text),
-        text=visible(text[:SHOWN_CHARACTERS]),
+        text=printable(text[:SHOWN_CHARACTERS]),
         whole=len(text) <= SHOWN_CHARACTERS,
     )
 
@@ -340,7 +341,7 @@ def _conversation(line: bytes) -> list[ConversationPart]:
     found = cast("dict[str, Any]", row)
     return [
         ConversationPart(
-            role=role, text=visible(found[role][:SHOWN_CHARACTERS]), trained=role == "assistant"
+            role=role, text=printable(found[role][:SHOWN_CHARACTERS]), trained=role == "assistant"
         )
         for role in ROLES
         if isinstance(found.get(role), str)

@@ -11,21 +11,18 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from picochat.core.progress import byte_quantity, quantity, say
+from picochat.core.progress import say
 from picochat.core.records import write_atomic
 from picochat.data.pack import LoadedPack
 from picochat.data.preview.charts import length_chart, plan_chart
 from picochat.data.preview.record import DuplicateCluster, Duplicates, Preview, SourcePreview
-from picochat.data.preview.terminal import interval_text, percent
+from picochat.present.templates import render
 
-TEMPLATES = Path(__file__).parent
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 PAGE_NAME = "preview.html"
 WORD = re.compile(r"\S+\s*|\s+")
 Segment = tuple[bool, str]
@@ -73,21 +70,14 @@ def render_page(preview: Preview) -> str:
         source.label: Markup(length_chart(source.label, source.lengths))
         for source in preview.sources
     }
-    return (
-        _environment()
-        .get_template("page.html.jinja")
-        .render(
-            preview=preview,
-            plan=Markup(plan_chart(preview.fit)),
-            lengths=charts,
-            parts={
-                source.label: pack_shares(source, preview.sources) for source in preview.sources
-            },
-            matrix=duplicate_matrix(
-                preview.duplicates, [source.label for source in preview.sources]
-            ),
-            clusters=[(cluster, marked_texts(cluster)) for cluster in preview.duplicates.clusters],
-        )
+    return render(
+        TEMPLATE,
+        preview=preview,
+        plan=Markup(plan_chart(preview.fit)),
+        lengths=charts,
+        parts={source.label: pack_shares(source, preview.sources) for source in preview.sources},
+        matrix=duplicate_matrix(preview.duplicates, [source.label for source in preview.sources]),
+        clusters=[(cluster, marked_texts(cluster)) for cluster in preview.duplicates.clusters],
     )
 
 
@@ -132,29 +122,3 @@ def marked_texts(cluster: DuplicateCluster) -> list[list[Segment]]:
             if words:
                 side.append((tag != "equal", "".join(words)))
     return sides
-
-
-def width_percent(share: float | None) -> str:
-    """A share as the width of a bar, for a style attribute: a number and nothing else."""
-    return f"{100 * min(1.0, max(0.0, share or 0.0)):.1f}%"
-
-
-@lru_cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    filters: dict[str, Any] = {
-        "interval": interval_text,
-        "percent": percent,
-        "quantity": quantity,
-        "bytes": byte_quantity,
-        "width": width_percent,
-    }
-    environment.filters.update(filters)
-    return environment

@@ -4,14 +4,16 @@ labels and texts allow.
 
 from __future__ import annotations
 
-from picochat.core.progress import byte_quantity, quantity
-from picochat.data.preview.record import Forecast, Interval, Preview, ScaleFit, SourcePreview
+from picochat.data.preview.record import Forecast, Preview, ScaleFit, SourcePreview
+from picochat.present.labels import STATUSES
+from picochat.present.printable import one_line
+from picochat.present.values import byte_quantity, estimate, percent, quantity
 
 SHOWN_DOCUMENTS = 2
 SHOWN_CHARACTERS = 140
 SHOWN_LANGUAGES = 4
 SHOWN_LINES = 2
-WORDS = {"pass": "passes", "warn": "warns", "block": "blocks", "unmeasured": "not measured"}
+LINE_CHARACTERS = 80
 
 
 def render_preview(preview: Preview) -> str:
@@ -45,29 +47,10 @@ def render_preview(preview: Preview) -> str:
     return "\n".join(lines) + "\n"
 
 
-def percent(share: float | None) -> str:
-    return "not measured" if share is None else f"{share:.1%}"
-
-
-def interval_text(interval: Interval | None) -> str:
-    """`1.05B (95% 1.03B to 1.07B)`; the value alone where it was counted."""
-    if interval is None:
-        return "not measured"
-    if interval.low == interval.high:
-        return quantity(interval.value)
-    return f"{quantity(interval.value)} (95% {quantity(interval.low)} to {quantity(interval.high)})"
-
-
-def shortened(text: str, characters: int = SHOWN_CHARACTERS) -> str:
-    """One line of the text, cut with an ellipsis."""
-    line = " ".join(text[: 3 * characters].split())
-    return line if len(line) <= characters else line[: characters - 3] + "..."
-
-
 def _source_lines(source: SourcePreview) -> list[str]:
     about = "" if source.exact else "about "
     lengths = ", ".join(f"{name} {quantity(value)}" for name, value in source.percentiles.items())
-    scripts = ", ".join(f"{name} {share:.1%}" for name, share in source.scripts.items())
+    scripts = ", ".join(f"{name} {percent(share)}" for name, share in source.scripts.items())
     lines = [
         f"{source.label}   {source.origin}; licence {source.licence or 'not stated'}",
         (
@@ -82,8 +65,8 @@ def _source_lines(source: SourcePreview) -> list[str]:
         lines.append(f"  languages  {_languages_text(source)}")
     if source.tokens:
         lines.append(
-            f"  tokens     {interval_text(source.tokens)} at"
-            f" {interval_text(source.bytes_per_token)} bytes per token"
+            f"  tokens     {estimate(source.tokens)} at"
+            f" {estimate(source.bytes_per_token)} bytes per token"
         )
     for title, counts in (
         ("unusable", source.unusable_rows),
@@ -95,10 +78,15 @@ def _source_lines(source: SourcePreview) -> list[str]:
                 + ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
             )
     for line in source.repeated_lines[:SHOWN_LINES]:
-        lines.append(f"  line       in {line.share:.1%} of documents: {shortened(line.line, 80)}")
+        lines.append(
+            f"  line       in {percent(line.share)} of documents: {one_line(line.line, LINE_CHARACTERS)}"
+        )
     return [
         *lines,
-        *(f"  | {shortened(shown.text)}" for shown in source.shown[:SHOWN_DOCUMENTS]),
+        *(
+            f"  | {one_line(shown.text, SHOWN_CHARACTERS)}"
+            for shown in source.shown[:SHOWN_DOCUMENTS]
+        ),
         "",
     ]
 
@@ -106,11 +94,11 @@ def _source_lines(source: SourcePreview) -> list[str]:
 def _languages_text(source: SourcePreview) -> str:
     assert source.languages is not None
     shares = [
-        f"{name} {share:.1%}"
+        f"{name} {percent(share)}"
         for name, share in list(source.languages.shares.items())[:SHOWN_LANGUAGES]
     ]
     rest = (("too short to tell", source.languages.too_short), ("unsure", source.languages.unsure))
-    return ", ".join([*shares, *(f"{name} {share:.1%}" for name, share in rest if share)])
+    return ", ".join([*shares, *(f"{name} {percent(share)}" for name, share in rest if share)])
 
 
 def _fit_lines(fit: ScaleFit) -> list[str]:
@@ -120,8 +108,8 @@ def _fit_lines(fit: ScaleFit) -> list[str]:
             f" {quantity(fit.target_tokens)} tokens"
         ),
         f"  plan       {quantity(fit.planned_tokens)} planned tokens over"
-        f" {interval_text(fit.train_tokens)} for training"
-        + (f" = {interval_text(fit.epochs)} epochs" if fit.epochs else ""),
+        f" {estimate(fit.train_tokens)} for training"
+        + (f" = {estimate(fit.epochs)} epochs" if fit.epochs else ""),
         f"  preflight  {', '.join(_forecast_text(forecast) for forecast in fit.forecasts)}",
         f"  verdict    {fit.verdict}",
     ]
@@ -129,4 +117,4 @@ def _fit_lines(fit: ScaleFit) -> list[str]:
 
 
 def _forecast_text(forecast: Forecast) -> str:
-    return f"{forecast.check} {WORDS[forecast.status]}"
+    return f"{forecast.check} {STATUSES[forecast.status].verb}"

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from picochat.core.progress import byte_quantity
 from picochat.data.preview.record import Interval
 from picochat.data.preview.sample import SourceSample
+from picochat.present.values import byte_quantity
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
