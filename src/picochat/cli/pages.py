@@ -25,7 +25,7 @@ from picochat.core.progress import say
 from picochat.core.records import write_atomic
 from picochat.data.pack_schema import corpus_recipe_schema, dataset_pack_schema
 from picochat.facts import MetricsRow
-from picochat.gate.pages import checks_page
+from picochat.gate.checks_page import checks_page
 from picochat.present.printable import cell
 from picochat.run.graph import ARTIFACTS, FRONT_PAGES, spec_of
 from picochat.scales import SCALES

@@ -47,7 +47,7 @@ def counts_text(findings: Iterable[FindingRecord]) -> str:
 
 
 def plan_lines(plan: PlanRecord) -> list[str]:
-    """Parameters, tokens and epochs of the plan, then exercises and forecast where there are any."""
+    """The plan in tokens and epochs, then exercises and forecast where there are any."""
     lines = [
         f"plan: {quantity(plan.parameters)} parameters, {quantity(plan.planned_tokens)} tokens"
         f" planned, target {quantity(plan.target_tokens)}, epochs {number(plan.planned_epochs)}"
@@ -140,7 +140,7 @@ def _remedy_list(findings: Iterable[FindingRecord]) -> list[str]:
     failing = [finding for finding in worst_first(findings) if finding.status != "pass"]
     if not failing:
         return []
-    lines = ["", "## What failed, and what mends it", ""]
+    lines = ["", "## What failed, and how to fix it", ""]
     for finding in failing:
         lines.append(f"- **{finding.name}** ({finding.status}): {cell(finding.message)}")
         lines += [f"  - fix: {cell(finding.fix)}"] if finding.fix else []

@@ -74,7 +74,7 @@ def loss_chart(claimed: dict[str, Any], curve: Rows, frame: Frame = WIDE) -> str
 
 
 def sft_loss_chart(curve: Rows) -> str:
-    """Fine-tuning on the assistant's tokens: training batches, and the SFT rows that are held out."""
+    """Losses of fine-tuning on the assistant's tokens: training batches and held-out rows."""
     lines = [
         Line("training batches", thin(_points(curve, "step", "loss"))),
         Line("held-out rows", _points(curve, "step", "held_out_loss"), dots=True),
@@ -92,8 +92,8 @@ def rate_chart(curves: Mapping[str, Rows]) -> str:
     return line_chart(
         "Learning rate",
         lines,
-        "share of the stage's steps",
-        "share of the peak rate",
+        "fraction of the stage's steps",
+        "fraction of the peak rate",
         (),
         NARROW,
         least=0.0,
@@ -108,12 +108,12 @@ def speed_chart(speeds: Mapping[str, Sequence[Sequence[float]]]) -> str:
         last = points[-1][0] if points else 1.0
         lines.append(Line(name, [(step / last, speed) for step, speed in points]))
     return line_chart(
-        "Speed", lines, "share of the stage's steps", "tokens/s", (), NARROW, least=0.0
+        "Speed", lines, "fraction of the stage's steps", "tokens/s", (), NARROW, least=0.0
     )
 
 
 def skills_chart(claimed: dict[str, Any]) -> str:
-    """Clean pass rates with 95% intervals; marks for the gate's bound, the base model and chance."""
+    """Clean pass rates with intervals; marks for the gate's bound, the base model and chance."""
     bars: list[Bar] = []
     for skill in claimed["skills"]:
         score = claimed["scores"]["skills"][skill]

@@ -6,8 +6,8 @@ SECTIONS, each with a template in pages/ of the same name; a row is left out whe
 nothing for it.
 
 report.html writes nothing that is measured or stated but through `Facts`: each figure carries the
-place of its fact (`data-fact`, a path such as `claims/scores/skills/math/clean/share`) and its exact
-value, so that anyone can read the page back against summary.json and observed.json. Text that a
+place of its fact (`data-fact`, a path such as `claims/scores/skills/math/clean/share`) and its
+exact value, so that anyone can read the page back against summary.json and observed.json. Text that a
 model or a corpus wrote is shown, bounded, and never interpreted.
 """
 
@@ -51,6 +51,10 @@ def _fails(claimed: Tree, _: Tree) -> bool:
     return any(finding["status"] != "pass" for finding in claimed["verdict"]["findings"])
 
 
+def _has_trained(claimed: Tree, _: Tree) -> bool:
+    return any(claimed["training"].values())
+
+
 def _has_benchmarks(claimed: Tree, _: Tree) -> bool:
     return bool(claimed["scores"] and claimed["scores"]["external"])
 
@@ -74,8 +78,8 @@ def _always(*_: Tree) -> bool:
 # fmt: off
 SECTIONS: tuple[Section, ...] = (
     #       template         title                         shown where
-    Section("todo",          "What to mend",               _fails),
-    Section("curves",        "Training",                   lambda c, _: any(c["training"].values())),
+    Section("todo",          "What to fix",                _fails),
+    Section("curves",        "Training",                   _has_trained),
     Section("skills",        "Skills",                     _claims("scores")),
     Section("external",      "External benchmarks",        _has_benchmarks),
     Section("replies",       "Replies, side by side",      _claims("replies")),
@@ -113,7 +117,7 @@ def worst_order(findings: Sequence[Tree]) -> list[int]:
 def remedies(findings: Sequence[Tree]) -> list[tuple[int, list[int]]]:
     """What to do, the most pressing first.
 
-    Each is (position of a finding that names the remedy, positions of all that it mends).
+    Each is (position of a finding that names the remedy, positions of all that it fixes).
     """
     found: dict[str | None, list[int]] = {}
     for number in worst_order(findings):

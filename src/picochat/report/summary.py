@@ -168,8 +168,9 @@ def observed(facts: RunFacts, timings: Path, machine: Path) -> dict[str, Any]:
 
 
 def _forecast(report: PreflightReport | None) -> dict[str, float]:
-    """Hours that the preflight foretold for both stages of training, evaluations, states and
-    compiling included.
+    """Hours that the preflight forecast for each stage of training.
+
+    They include evaluations, saved states and compiling.
     """
     parts = report.plan.hours_of if report else {}
     if not parts:
@@ -199,8 +200,7 @@ def _stage_hours(
 
 
 def stage_speed(rows: list[dict[str, Any]]) -> StageSpeed | None:
-    """Hours of training steps, mean tokens/s and MFU from a metrics journal; None where it states
-    no speed.
+    """Hours of training steps, mean tokens/s and MFU; None where the journal states no speed.
 
     Each row's speed is taken for the tokens since the row before. Evaluations and checkpoints
     between rows do not count.
@@ -226,11 +226,10 @@ def stage_speed(rows: list[dict[str, Any]]) -> StageSpeed | None:
 
 
 def sample_replies(facts: RunFacts) -> list[dict[str, Any]]:
-    """Some eval replies of each skill for reading, failing ones first: those whose ids have the
-    smallest SHA-256.
+    """Some eval replies of each skill for reading, failing ones first.
 
-    A hash knows nothing of replies, so the choice follows neither from how good they are nor from
-    who trained the model.
+    They are those whose ids have the smallest SHA-256. A hash knows nothing of replies, so the
+    choice follows neither from how good they are nor from who trained the model.
     """
     if "scores" not in facts.artifacts or "rows" not in facts.artifacts:
         return []

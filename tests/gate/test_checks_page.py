@@ -1,4 +1,4 @@
-from picochat.gate.pages import checks_page
+from picochat.gate.checks_page import checks_page
 from picochat.gate.preflight import CHECKS
 from picochat.gate.release import RULES
 

@@ -1,6 +1,4 @@
-"""docs/checks.md, made from the tables that decide: the bounds on that page are the bounds that are
-enforced.
-"""
+"""docs/checks.md, made from the tables that decide: its bounds are the bounds enforced."""
 
 from __future__ import annotations
 
