@@ -27,8 +27,8 @@ from picochat.config import (
     step_tokens,
 )
 from picochat.core.errors import WrongUsage, did_you_mean
-from picochat.core.progress import duration, quantity
 from picochat.core.records import Record
+from picochat.present.values import duration, quantity
 
 
 @dataclass(frozen=True)

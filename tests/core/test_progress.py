@@ -6,7 +6,7 @@ import pty
 import subprocess
 import sys
 
-from picochat.core.progress import Progress, duration, quantity, track
+from picochat.core.progress import Progress, track
 
 
 def test_first_line_comes_with_the_first_unit_and_last_says_what_it_took() -> None:
@@ -22,17 +22,6 @@ def test_first_line_comes_with_the_first_unit_and_last_says_what_it_took() -> No
 
 def test_items_pass_through() -> None:
     assert list(track([1, 2, 3], "x", 3, "items")) == [1, 2, 3]
-
-
-def test_durations_and_quantities_read_well() -> None:
-    assert [duration(s) for s in (0, 59, 60, 3725)] == ["0s", "59s", "1m 00s", "1h 02m"]
-    assert [quantity(n) for n in (0.5, 999, 12_345, 106_969_856, 2.16e9)] == [
-        "0.5",
-        "999",
-        "12.3k",
-        "107M",
-        "2.16B",
-    ]
 
 
 def test_a_note_may_say_rate_and_time_left_itself() -> None:

@@ -4,17 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picochat.gate.bounds import (
-    Bound,
-    above,
-    at_least,
-    at_most,
-    below,
-    between,
-    exactly,
-    measured,
-    shown_number,
-)
+from picochat.gate.bounds import Bound, above, at_least, at_most, below, between, exactly, measured
 
 EVERY_KIND = [at_least(0), at_most(0), above(-1), below(1), between(-1, 1), exactly(0), measured()]
 
@@ -51,13 +41,3 @@ def test_a_bound_holds_up_to_its_limit_and_prints_as_enforced(
 )
 def test_at_least_and_below_share_no_number_and_leave_none_out(limit: float, number: float) -> None:
     assert at_least(limit).holds(number) != below(limit).holds(number)
-
-
-def test_numbers_are_shown_so_that_people_can_compare_them() -> None:
-    assert [shown_number(n) for n in (0, 2_240, 1_970_000, 2.0378, 0.00001)] == [
-        "0",
-        "2,240",
-        "1.97M",
-        "2.038",
-        "1e-05",
-    ]

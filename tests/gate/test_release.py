@@ -257,7 +257,7 @@ def test_every_rate_stands_with_its_count_and_interval() -> None:
     finding = finding_of(
         make_evidence(scores=with_clean("math", 29, 100)), "skill_release_eval_math"
     )
-    assert "29 of 100, 95% 0.210 to 0.385" in finding.message
+    assert "(29 of 100; 95% 0.210 to 0.385)" in finding.message
 
 
 # ---- the stage on published artifacts ------------------------------------------------------------

@@ -1,5 +1,3 @@
-import io
-
 from picochat.gate.preflight import CHECKS, decide_preflight
 from picochat.gate.release import decide_release
 from picochat.gate.render import (
@@ -8,7 +6,6 @@ from picochat.gate.render import (
     gate_page,
     preflight_lines,
     preflight_page,
-    print_verdict,
 )
 from tests.builders import (
     make_benchmarks_facts,
@@ -17,11 +14,6 @@ from tests.builders import (
     make_host_facts,
     make_rows_facts,
 )
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def blocked_lines() -> list[str]:
@@ -60,21 +52,6 @@ def test_a_failed_kernel_reads_failed_and_an_absent_one_unmeasured() -> None:
         line.startswith("BLOCK  attention_backend_runtime") and "unmeasured" in line
         for line in absent
     )
-
-
-def test_no_colour_where_the_stream_is_no_terminal() -> None:
-    stream = io.StringIO()
-    print_verdict(blocked_lines(), stream)
-    assert stream.getvalue().splitlines() == blocked_lines()
-
-
-def test_colour_on_a_terminal_changes_no_word() -> None:
-    stream = Terminal()
-    print_verdict(blocked_lines(), stream)
-    text = stream.getvalue()
-    for code in ("\x1b[1;31m", "\x1b[32m", "\x1b[0m"):
-        text = text.replace(code, "")
-    assert text.splitlines() == blocked_lines()
 
 
 def test_pages_open_with_the_verdict_and_name_the_remedy() -> None:

@@ -2,8 +2,8 @@ from pathlib import Path
 
 from picochat.data.pack import load_pack
 from picochat.preview.preview_pack import preview_pack
-from picochat.preview.preview_record import Interval, Preview
-from picochat.preview.preview_screen import interval_text, render_preview, shortened
+from picochat.preview.preview_record import Preview
+from picochat.preview.preview_screen import render_preview
 from picochat.scales import find_scale
 from tests.data.builders import make_pack, prose
 
@@ -31,17 +31,3 @@ def test_text_cannot_steer_the_terminal(tmp_path: Path) -> None:
     screen = render_preview(_preview(tmp_path))
     assert "\x1b" not in screen
     assert "\u202e" not in screen
-
-
-def test_counted_values_have_no_interval_and_missing_ones_say_so() -> None:
-    assert interval_text(Interval(value=3, low=3, high=3)) == "3"
-    assert (
-        interval_text(Interval(value=1.05e9, low=1.03e9, high=1.07e9))
-        == "1.05B (95% 1.03B to 1.07B)"
-    )
-    assert interval_text(None) == "not measured"
-
-
-def test_long_text_becomes_one_short_line() -> None:
-    assert shortened("one\n two") == "one two"
-    assert len(shortened("word " * 100)) == 140

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picochat.core.plain_text import visible
+from picochat.present.printable import printable
 from picochat.preview.text_counts import (
     bin_edges,
     character_mix,
@@ -92,4 +92,4 @@ def test_language_is_judged_by_the_middle_and_only_where_the_model_is_sure() -> 
     ],
 )
 def test_what_hides_or_turns_text_is_shown_by_number(text: str, shown: str) -> None:
-    assert visible(text) == shown
+    assert printable(text) == shown

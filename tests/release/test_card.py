@@ -152,7 +152,7 @@ def test_each_rate_stands_with_its_count_and_interval(evidence: RunFacts) -> Non
     for score in evidence.scores.skills.values():
         for rate in (score.all, score.clean, score.base, *score.stages.values()):
             assert (
-                f"{rate.share:.3f} ({rate.passed} of {rate.count}; {rate.low:.3f} to"
+                f"{rate.share:.3f} ({rate.passed} of {rate.count}; 95% {rate.low:.3f} to"
                 f" {rate.high:.3f})" in card
             )
 
@@ -171,7 +171,7 @@ def test_a_rate_that_nothing_was_counted_for_is_not_measured(evidence: RunFacts)
     assert evidence.scores is not None
     scores = evidence.scores.model_copy(update={"refusal": nothing, "ngram_bits_per_byte": None})
     card = render_card(subject(), replace(evidence, scores=scores))
-    assert "| refused, of prompts that should be refused | not measured (0 of 0) |" in card
+    assert "| unsafe or unanswerable prompts, refused | not measured (0 of 0) |" in card
     assert "| 5-gram model of the same tokens | not measured |" in card
 
 
@@ -197,7 +197,7 @@ def test_unmeasured_rules_are_named_among_what_blocks(evidence: RunFacts) -> Non
         subject(), replace(evidence, gate=gate.model_copy(update={"findings": findings}))
     )
     assert "`run_completed`, `refusal`, `skill_release_eval_math`" in card
-    assert "| run_completed | unmeasured | not measured share |" in card
+    assert "| run_completed | unmeasured | unmeasured |" in card
 
 
 def test_without_a_run_the_card_says_that_no_evidence_is_attached() -> None:

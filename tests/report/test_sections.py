@@ -21,7 +21,7 @@ from picochat.core.records import read_json
 from picochat.facts import GateReport, PreflightReport
 from picochat.gate.render import gate_lines, preflight_lines
 from picochat.honesty.contamination_page import BLIND_SPOTS
-from picochat.report.figures import SHOWN_CHARACTERS, SHOWN_LINES, shortened
+from picochat.present.printable import EXCERPT_CHARACTERS
 from picochat.report.sections import SECTIONS, TEMPLATES, html_page, markdown_page, worst_order
 from picochat.report.summary import SAMPLED_REPLIES
 from picochat.run.folder import RunDir
@@ -48,6 +48,7 @@ SIZES = {
     " MB": 1e6,
     " GB": 1e9,
     " TB": 1e12,
+    " USD": 1,
 }
 STATIC = {"95", "5", "256"}  # of "95% interval", "5-gram" and "SHA-256", which are words
 TREE = dict[str, Any]
@@ -197,7 +198,7 @@ def test_every_marked_text_is_the_fact_that_it_names(runs: dict[str, RunDir], na
     for figure in texts:
         fact = str(fact_at(figure.path, documents))
         assert figure.text == fact or figure.text.startswith(
-            fact[:SHOWN_CHARACTERS].split("\n")[0]
+            fact[:EXCERPT_CHARACTERS].split("\n")[0]
         ), figure
 
 
@@ -405,22 +406,16 @@ def test_hostile_text_stays_text_and_is_bounded(runs: dict[str, RunDir], text: s
     assert not re.search(
         "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]", html + markdown
     )
-    assert len(html) < len(plain) + (len(claimed["replies"]) * 5 + 3) * (SHOWN_CHARACTERS * 8 + 200)
+    assert len(html) < len(plain) + (len(claimed["replies"]) * 5 + 3) * (
+        EXCERPT_CHARACTERS * 8 + 200
+    )
     assert "<script" not in markdown
     rows = [
         line
         for line in markdown.splitlines()
         if line.startswith("| ") and line.endswith((" passed |", " |"))
     ]
-    assert all(len(line) < 6 * (SHOWN_CHARACTERS * 8 + 200) for line in rows)
-
-
-def test_shortened_text_says_how_much_there_was() -> None:
-    assert shortened("short\nlines") == "short\nlines"
-    assert shortened("x" * 100_000) == "x" * SHOWN_CHARACTERS + "... (100000 characters)"
-    assert shortened("a\n" * 500).count("\n") == SHOWN_LINES - 1
-    assert shortened(None) == ""
-    assert shortened("\x1b[2J") == "<U+001B>[2J"
+    assert all(len(line) < 6 * (EXCERPT_CHARACTERS * 8 + 200) for line in rows)
 
 
 # ---- the page as such ----------------------------------------------------------------------------

@@ -241,7 +241,7 @@ def honesty(
     from picochat.core.records import pretty_json, require_writable
     from picochat.data.pack import load_pack
     from picochat.gate.pack_scan import benchmark_items, scan_pack, write_reports
-    from picochat.gate.render import print_verdict
+    from picochat.present.terminal import print_verdict
     from picochat.scales import find_scale
 
     pack = load_pack(dataset_pack)

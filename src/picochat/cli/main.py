@@ -119,10 +119,10 @@ def require_values(arguments: list[str]) -> None:
 
 
 def _say(error: PicochatError) -> int:
-    from picochat.core.plain_text import visible
+    from picochat.present.printable import printable
 
     for line in error.lines():
-        print(visible(line), file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     return error.exit_code
 
 

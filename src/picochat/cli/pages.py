@@ -21,12 +21,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from picochat.config import RunConfig, flatten
-from picochat.core.plain_text import cell
 from picochat.core.progress import say
 from picochat.core.records import write_atomic
 from picochat.data.pack_schema import corpus_recipe_schema, dataset_pack_schema
 from picochat.facts import MetricsRow
 from picochat.gate.checks_page import checks_page
+from picochat.present.printable import cell
 from picochat.run.graph import ARTIFACTS, FRONT_PAGES, spec_of
 from picochat.scales import SCALES
 

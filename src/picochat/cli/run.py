@@ -241,8 +241,8 @@ def status(run_dir: Annotated[Path, typer.Option(help="the run folder")]) -> Non
 @app.command("show")
 def show(run_dir: Annotated[Path, typer.Option(help="the run folder")]) -> None:
     """A finished run on one screen: verdict, curve, skills, replies."""
-    from picochat.gate.render import print_verdict
-    from picochat.release.terminal import show_lines
+    from picochat.present.terminal import print_verdict
+    from picochat.release.show import show_lines
     from picochat.run.folder import require_run
 
     print_verdict(show_lines(require_run(run_dir)))

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TextIO, TypeVar
 
+from picochat.present.values import duration, quantity
+
 T = TypeVar("T")
 PLAIN_LINE_EVERY_S = 5.0
 REDRAW_EVERY_S = 0.2
@@ -28,42 +30,18 @@ def say(message: str) -> None:
 
 
 def say_in_handler(message: str) -> None:
-    """The same from a signal handler: past the stream, which may be in the middle of a write and
-    would refuse a second one.
+    """The same from a signal handler, written to the file descriptor.
+
+    The stream may be in the middle of a write, and would refuse a second one.
     """
     with suppress(OSError):  # nobody reads any more
         os.write(STDERR, f"{CLEAR_LINE if animated(sys.stderr) else ''}{message}\n".encode())
 
 
-def duration(seconds: float) -> str:
-    """`42s`, `3m 05s`, `1h 02m`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-
-
-def quantity(number: float) -> str:
-    """`950`, `12.3k`, `4.56M`, `7.89B`: three digits that people can compare."""
-    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.3g}{suffix}"
-    return f"{number:.3g}"
-
-
-def byte_quantity(count: float) -> str:
-    """`950 B`, `12.3 kB`, `4.28 GB`: decimal units."""
-    text = quantity(count)
-    digits, suffix = (text[:-1], text[-1]) if text[-1].isalpha() else (text, "")
-    return f"{digits} {'G' if suffix == 'B' else suffix}B"
-
-
 def animated(stream: TextIO) -> bool:
     """Whether a line may be rewritten in place: a real terminal, and nobody asked for plain output."""
-    plain = os.environ.get("TERM") == "dumb" or "CI" in os.environ
-    return stream.isatty() and not plain
+    unanimated = os.environ.get("TERM") == "dumb" or "CI" in os.environ
+    return stream.isatty() and not unanimated
 
 
 class Progress:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from picochat.core.plain_text import cell
 from picochat.core.records import Record
 from picochat.evals.eval_records import EvaluatedRow, Memorization, ScoresMeasured
 from picochat.evals.intervals import rate
 from picochat.facts import ExternalScore, Rate, ScoresFacts, SkillScore
+from picochat.present import values
+from picochat.present.labels import OTHER_RATES
+from picochat.present.printable import cell
 from picochat.skills.scoring import (
     Score,
     is_prompt_echo,
@@ -25,15 +27,6 @@ from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_rows import EvalRow
 
 FAILED_SHOWN = 5  # of each skill, on the page
-OTHER_RATES = (
-    "sft_fit",
-    "sft_held_out_fit",
-    "refusal",
-    "over_refusal",
-    "prompt_echo",
-    "unsupported_claims",
-    "memorized",
-)
 
 
 class Judged(Record):
@@ -138,26 +131,27 @@ def scores_page(facts: ScoresFacts, rows: dict[str, EvalRow], asked: Iterable[Ev
     lines = [
         "# Scores",
         "",
-        "| skill | passed | 95% interval | clean rows only | base model | chance |",
-        "|---|---|---|---|---|---|",
+        "| skill | all rows | clean rows | base model | chance |",
+        "|---|---|---|---|---|",
         *(
             _table_row(
                 name,
-                rate_text(skill.all),
-                interval_text(skill.all),
-                rate_text(skill.clean),
-                rate_text(skill.base),
-                f"{skill.chance:.2f}",
+                values.rate(skill.all),
+                values.rate(skill.clean),
+                values.rate(skill.base),
+                values.fraction(skill.chance),
             )
             for name, skill in facts.skills.items()
         ),
         *_external_lines(facts),
         "",
-        "| measure | rate | 95% interval |",
-        "|---|---|---|",
+        "| rate | measured |",
+        "|---|---|",
+        *(
+            _table_row(label, values.rate(getattr(facts, name)))
+            for name, label in OTHER_RATES.items()
+        ),
     ]
-    rates = {name: getattr(facts, name) for name in OTHER_RATES}
-    lines += [_table_row(name, rate_text(r), interval_text(r)) for name, r in rates.items()]
     lines += ["", "## Replies that failed", ""]
     shown: dict[str, int] = {}
     for item in asked:
@@ -176,18 +170,17 @@ def _external_lines(facts: ScoresFacts) -> list[str]:
         return []
     lines = [
         "",
-        "| benchmark | right | 95% interval | clean rows only | base model | chance | read by |",
-        "|" + "---|" * 7,
+        "| benchmark | all rows | clean rows | base model | chance | read by |",
+        "|" + "---|" * 6,
     ]
     for name, score in facts.external.items():
         lines.append(
             _table_row(
                 name,
-                rate_text(score.all),
-                interval_text(score.all),
-                rate_text(score.clean),
-                rate_text(score.base) if score.base else "",
-                f"{score.chance:.2f}",
+                values.rate(score.all),
+                values.rate(score.clean),
+                values.rate(score.base) if score.base else "",
+                values.fraction(score.chance),
                 score.read_by,
             )
         )
@@ -196,15 +189,3 @@ def _external_lines(facts: ScoresFacts) -> list[str]:
 
 def _table_row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def rate_text(found: Rate) -> str:
-    """A rate for people: passed, count and fraction."""
-    if found.share is None:
-        return "not measured"
-    return f"{found.passed}/{found.count} = {found.share:.2f}"
-
-
-def interval_text(found: Rate) -> str:
-    """Both ends of the 95% interval of a rate; empty where nothing was counted."""
-    return "" if found.low is None or found.high is None else f"{found.low:.2f} to {found.high:.2f}"

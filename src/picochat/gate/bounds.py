@@ -1,5 +1,4 @@
-"""Bounds: what a measured number must satisfy. Frozen values that print as they are enforced (`<=
-4.0`).
+"""Bounds: what a measured number must satisfy. A bound prints as it is enforced (`<= 4.0`).
 
 None, NaN and infinity satisfy no bound: evidence that is missing or broken is never a pass. Which
 bound is used where, and what follows from a miss, is not known here: see preflight.py, release.py
@@ -10,8 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-from picochat.core.progress import quantity
 
 
 @dataclass(frozen=True)
@@ -71,15 +68,6 @@ def exactly(number: float) -> Bound:
 def measured() -> Bound:
     """Any finite number: the row informs, and fails only where nothing was measured."""
     return Bound()
-
-
-def shown_number(number: float) -> str:
-    """A measured number for people: whole counts, `2.16B` for large ones, else four digits."""
-    if abs(number) >= 1e6:
-        return quantity(number)
-    if float(number).is_integer():
-        return f"{number:,.0f}"
-    return f"{number:.4g}"
 
 
 def _limit(number: float | None) -> str:

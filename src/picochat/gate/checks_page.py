@@ -1,15 +1,13 @@
-"""docs/checks.md, made from the tables that decide: the bounds on that page are the bounds that are
-enforced.
-"""
+"""docs/checks.md, made from the tables that decide: its bounds are the bounds enforced."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from picochat.core.plain_text import cell
 from picochat.gate.decide import Row
 from picochat.gate.preflight import CHECKS
 from picochat.gate.release import RULES
+from picochat.present.printable import cell
 
 HEAD = """# Checks and rules
 

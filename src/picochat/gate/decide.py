@@ -16,7 +16,8 @@ from typing import Literal
 
 from picochat.core.records import finite_or_none
 from picochat.facts import FindingRecord, RunFacts
-from picochat.gate.bounds import Bound, shown_number
+from picochat.gate.bounds import Bound
+from picochat.present.values import number as number_text
 
 Status = Literal["pass", "warn", "block", "unmeasured"]
 Severity = Literal["block", "warn", "off"]
@@ -147,7 +148,7 @@ def _message(row: Row, number: float | None, bound: Bound, detail: str) -> str:
     elif math.isinf(number):
         value = "failed"
     else:
-        value = f"{shown_number(number)} {row.unit}"
+        value = f"{number_text(number)} {row.unit}"
     return f"{row.reading}: {value}, must be {bound}" + (f" ({detail})" if detail else "")
 
 

@@ -1,5 +1,4 @@
-"""What stands beside a measured number so that people can act on it: which skill, which source, how
-many of how many.
+"""The detail beside a measured number: which skill, which source, how many of how many.
 
 Texts only; no decision is taken from them. Each returns an empty string where there is nothing to
 add.
@@ -7,22 +6,19 @@ add.
 
 from __future__ import annotations
 
-from picochat.core.progress import byte_quantity, quantity
-from picochat.facts import Rate, RunFacts
+from picochat.facts import RunFacts
 from picochat.gate import measures
 from picochat.gate.plan import plan
-
-
-def rate_text(rate: Rate | None) -> str:
-    """`41 of 70, 95% 0.470 to 0.695`: a rate never stands without its count and interval."""
-    if not rate or not rate.count:
-        return "no rows were counted"
-    interval = (
-        f", 95% {rate.low:.3f} to {rate.high:.3f}"
-        if rate.low is not None and rate.high is not None
-        else ""
-    )
-    return f"{rate.passed} of {rate.count}{interval}"
+from picochat.present.values import (
+    byte_quantity,
+    count,
+    dollars,
+    fraction,
+    hours,
+    loss,
+    quantity,
+    rate,
+)
 
 
 def unproven_sources(run: RunFacts) -> str:
@@ -35,10 +31,9 @@ def unproven_sources(run: RunFacts) -> str:
 
 def token_plan(run: RunFacts) -> str:
     numbers = plan(run)
-    train = "unknown" if numbers.train_tokens is None else quantity(numbers.train_tokens)
     planned, target = quantity(numbers.planned_tokens), quantity(numbers.target_tokens)
     return (
-        f"planned {planned}, target {target}, in the pack {train} tokens;"
+        f"planned {planned}, target {target}, in the pack {quantity(numbers.train_tokens)} tokens;"
         f" {quantity(numbers.parameters)} parameters"
     )
 
@@ -111,14 +106,10 @@ def forecast(run: RunFacts) -> str:
     numbers = plan(run)
     if numbers.hours is None or not run.host or not run.host.tokens_per_second:
         return "no speed was measured on this host"
-    parts = " + ".join(f"{name} {hours:.2f} h" for name, hours in numbers.hours_of.items())
-    price = (
-        f"; {numbers.usd:.2f} USD"
-        if numbers.usd is not None
-        else "; no price given (--gpu-hour-usd)"
-    )
+    parts = " + ".join(f"{name} {hours(spent)}" for name, spent in numbers.hours_of.items())
+    price = "no price given (--gpu-hour-usd)" if numbers.usd is None else dollars(numbers.usd)
     return (
-        f"{parts} at {quantity(run.host.tokens_per_second)} tokens/s{price}; scoring and"
+        f"{parts} at {quantity(run.host.tokens_per_second)} tokens/s; {price}; scoring and"
         " export are not counted"
     )
 
@@ -126,7 +117,7 @@ def forecast(run: RunFacts) -> str:
 def run_steps(run: RunFacts) -> str:
     stages = [facts for facts in (run.base, run.sft) if facts]
     return ", ".join(
-        f"{facts.stage} {facts.steps:,} of {facts.planned_steps:,}" for facts in stages
+        f"{facts.stage} {count(facts.steps)} of {count(facts.planned_steps)}" for facts in stages
     )
 
 
@@ -135,8 +126,8 @@ def bits(run: RunFacts) -> str:
     if not scores or scores.base_bits_per_byte is None or scores.ngram_bits_per_byte is None:
         return ""
     return (
-        f"base {scores.base_bits_per_byte:.4f}, 5-gram {scores.ngram_bits_per_byte:.4f} bits per"
-        " byte"
+        f"base {loss(scores.base_bits_per_byte)}, 5-gram {loss(scores.ngram_bits_per_byte)} bits"
+        " per byte"
     )
 
 
@@ -145,8 +136,8 @@ def weakest_level(run: RunFacts, skill: str) -> str:
     levels = measures.counted_levels(run, skill)
     if not levels:
         return f"no {skill} stage has {measures.LEAST_LEVEL_ROWS} rows"
-    name, rate = min(levels.items(), key=lambda item: (item[1].share or 0.0, item[0]))
-    return f"{name}: {rate_text(rate)}"
+    name, lowest = min(levels.items(), key=lambda item: (item[1].share or 0.0, item[0]))
+    return f"{name}: {rate(lowest)}"
 
 
 def external_scores(run: RunFacts) -> str:
@@ -154,7 +145,7 @@ def external_scores(run: RunFacts) -> str:
     if not run.scores or not run.scores.external:
         return "no external benchmark was run"
     found = [
-        f"{name}: {score.read_by} {rate_text(score.clean)}, chance {score.chance:.3f}"
+        f"{name}: {score.read_by} {rate(score.clean)}, chance {fraction(score.chance)}"
         for name, score in run.scores.external.items()
     ]
     missing = unresolved(run)

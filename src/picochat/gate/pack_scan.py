@@ -16,7 +16,6 @@ from typing import Any
 from picochat.config import ExternalConfig, GateConfig, RunConfig
 from picochat.core.errors import BadInput, HubProblem, Problem
 from picochat.core.machine import usable_cores
-from picochat.core.progress import byte_quantity
 from picochat.core.records import plain, write_atomic, write_json, write_jsonl
 from picochat.data.benchmarks.layouts import read_benchmark
 from picochat.data.benchmarks.resolve import resolve_benchmarks
@@ -30,6 +29,7 @@ from picochat.gate.render import finding_lines, remedy_lines
 from picochat.honesty.contamination_page import contamination_page, plain_id
 from picochat.honesty.contamination_scan import ScanFound, item_of_benchmark, scan_rows
 from picochat.honesty.items import ScanItem
+from picochat.present.values import byte_quantity
 from picochat.scales import find_scale
 from picochat.skills.task_rows import read_eval_rows, read_sft_rows, row_json
 

@@ -34,6 +34,7 @@ from picochat.gate.decide import (
 )
 from picochat.gate.preflight import CHECKS, RESOLVE
 from picochat.gate.render import gate_page
+from picochat.present.values import rate_counts
 from picochat.skills.skill import Claim, Skill
 from picochat.skills.skill_table import judged
 
@@ -106,8 +107,8 @@ def _share_of(name: str, run: RunFacts) -> float | None:
     return measures.share(_rate_of(name, run))
 
 
-def _rate_text_of(name: str, run: RunFacts) -> str:
-    return details.rate_text(_rate_of(name, run))
+def _rate_text(name: str, run: RunFacts) -> str:
+    return rate_counts(_rate_of(name, run))
 
 
 def _of_skill(measure: Callable[[RunFacts, str], T], skill: str, run: RunFacts) -> T:
@@ -116,7 +117,7 @@ def _of_skill(measure: Callable[[RunFacts, str], T], skill: str, run: RunFacts) 
 
 def _clean_text(run: RunFacts, skill: str) -> str:
     score = measures.skill_score(run, skill)
-    return details.rate_text(score.clean if score else None)
+    return rate_counts(score.clean if score else None)
 
 
 def _pass_row(skill: Skill, claim: Claim) -> Row:
@@ -294,7 +295,7 @@ RULES: tuple[Row, ...] = (
         severity=SKILL_CLAIM,
         why="what was trained should at least be known",
         fix=SFT_FIX,
-        detail=partial(_rate_text_of, "sft_fit"),
+        detail=partial(_rate_text, "sft_fit"),
     ),
     Row(
         name="sft_heldout_fit",
@@ -305,7 +306,7 @@ RULES: tuple[Row, ...] = (
         severity=SKILL_CLAIM,
         why="known on trained rows only is learned by heart",
         fix=SFT_FIX,
-        detail=partial(_rate_text_of, "sft_held_out_fit"),
+        detail=partial(_rate_text, "sft_held_out_fit"),
     ),
     *skill_rows(),
     Row(
@@ -317,7 +318,7 @@ RULES: tuple[Row, ...] = (
         severity=RELEASE,
         why="a public model should decline what it must not or cannot answer",
         fix=SFT_FIX,
-        detail=partial(_rate_text_of, "refusal"),
+        detail=partial(_rate_text, "refusal"),
     ),
     Row(
         name="over_refusal",
@@ -328,7 +329,7 @@ RULES: tuple[Row, ...] = (
         severity=RELEASE,
         why="refusing everything is easy and useless",
         fix=SFT_FIX,
-        detail=partial(_rate_text_of, "over_refusal"),
+        detail=partial(_rate_text, "over_refusal"),
     ),
     Row(
         name="prompt_echo",
@@ -339,7 +340,7 @@ RULES: tuple[Row, ...] = (
         severity=RELEASE,
         why="an echo is no answer",
         fix=SFT_FIX,
-        detail=partial(_rate_text_of, "prompt_echo"),
+        detail=partial(_rate_text, "prompt_echo"),
     ),
     Row(
         name="unsupported_claims",
@@ -350,7 +351,7 @@ RULES: tuple[Row, ...] = (
         severity=ADVICE,
         why="invented facts mislead people",
         fix=SFT_FIX,
-        detail=partial(_rate_text_of, "unsupported_claims"),
+        detail=partial(_rate_text, "unsupported_claims"),
     ),
     Row(
         name="verbatim_memorization",
@@ -361,7 +362,7 @@ RULES: tuple[Row, ...] = (
         severity=ADVICE,
         why="text that comes back word for word may be somebody's",
         fix="fewer epochs or fewer duplicates: see base_exposure and near_duplicate_documents",
-        detail=partial(_rate_text_of, "memorized"),
+        detail=partial(_rate_text, "memorized"),
     ),
     Row(
         name="external_eval",

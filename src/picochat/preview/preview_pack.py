@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from picochat.core.errors import BadInput
-from picochat.core.plain_text import visible
-from picochat.core.progress import byte_quantity, say
+from picochat.core.progress import say
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_record
 from picochat.data.corpus.build import build_corpus
@@ -24,6 +23,8 @@ from picochat.data.importing.import_report import ImportReport
 from picochat.data.pack import LoadedPack, LoadedSource
 from picochat.data.pack_documents import parquet_totals
 from picochat.facts import RowsFacts, facts_of
+from picochat.present.printable import printable
+from picochat.present.values import byte_quantity
 from picochat.preview.preview_record import (
     SCHEMA_VERSION,
     ConversationPart,
@@ -116,8 +117,8 @@ def preview_pack(
     return Preview(
         schema_version=SCHEMA_VERSION,
         pack=str(pack.path),
-        name=visible(pack.name),
-        description=visible(pack.pack.description),
+        name=printable(pack.name),
+        description=printable(pack.pack.description),
         full=full,
         documents=sum(source.documents for source in sources),
         text_bytes=sum(source.text_bytes for source in sources),
@@ -210,8 +211,8 @@ def _describe(
         tokens = Interval(value=value, low=low, high=high)
     return SourcePreview(
         label=source.label,
-        origin=visible(origin),
-        licence=visible(provenance.licence) if provenance and provenance.licence else None,
+        origin=printable(origin),
+        licence=printable(provenance.licence) if provenance and provenance.licence else None,
         files=len(source.files),
         weight=source.weight,
         exact=exact,
@@ -231,14 +232,14 @@ def _describe(
         bytes_per_token=rate,
         tokens=tokens,
         repeated_lines=[
-            found.model_copy(update={"line": visible(found.line)})
+            found.model_copy(update={"line": printable(found.line)})
             for found in tally.lines.most_repeated(SHOWN_LINES)
         ],
         shown=[
             ShownDocument(
-                id=visible(f"{source.label}:{sample.ids[place]}"),
+                id=printable(f"{source.label}:{sample.ids[place]}"),
                 characters=len(sample.texts[place]),
-                text=visible(sample.texts[place][:SHOWN_CHARACTERS]),
+                text=printable(sample.texts[place][:SHOWN_CHARACTERS]),
                 whole=len(sample.texts[place]) <= SHOWN_CHARACTERS,
             )
             for place in sample.chosen(SHOWN_DOCUMENTS, seed)
@@ -296,7 +297,7 @@ def _conversation(line: bytes) -> list[ConversationPart]:
     found = cast("dict[str, Any]", row)
     return [
         ConversationPart(
-            role=role, text=visible(found[role][:SHOWN_CHARACTERS]), trained=role == "assistant"
+            role=role, text=printable(found[role][:SHOWN_CHARACTERS]), trained=role == "assistant"
         )
         for role in ROLES
         if isinstance(found.get(role), str)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from picochat.core.progress import byte_quantity, quantity
-from picochat.gate.render import WORST_FIRST
-from picochat.preview.preview_record import Interval, Preview, ScaleFit, SourcePreview
+from picochat.present.labels import STATUSES, WORST_FIRST
+from picochat.present.printable import one_line
+from picochat.present.values import byte_quantity, estimate, percent, quantity
+from picochat.preview.preview_record import Preview, ScaleFit, SourcePreview
 
 SHOWN_DOCUMENTS = 2
+LINE_CHARACTERS = 80
 SHOWN_CHARACTERS = 140
 SHOWN_LANGUAGES = 4
 SHOWN_LINES = 2
-WORDS = {"pass": "passes", "warn": "warns", "block": "blocks", "unmeasured": "not measured"}
 
 
 def render_preview(preview: Preview) -> str:
@@ -44,29 +45,10 @@ def render_preview(preview: Preview) -> str:
     return "\n".join(lines) + "\n"
 
 
-def percent(share: float | None) -> str:
-    return "not measured" if share is None else f"{share:.1%}"
-
-
-def interval_text(interval: Interval | None) -> str:
-    """`1.05B (95% 1.03B to 1.07B)`; the value alone where it was counted."""
-    if interval is None:
-        return "not measured"
-    if interval.low == interval.high:
-        return quantity(interval.value)
-    return f"{quantity(interval.value)} (95% {quantity(interval.low)} to {quantity(interval.high)})"
-
-
-def shortened(text: str, characters: int = SHOWN_CHARACTERS) -> str:
-    """One line of the text, cut with an ellipsis."""
-    line = " ".join(text[: 3 * characters].split())
-    return line if len(line) <= characters else line[: characters - 3] + "..."
-
-
 def _source_lines(source: SourcePreview) -> list[str]:
     about = "" if source.exact else "about "
     lengths = ", ".join(f"{name} {quantity(value)}" for name, value in source.percentiles.items())
-    scripts = ", ".join(f"{name} {share:.1%}" for name, share in source.scripts.items())
+    scripts = ", ".join(f"{name} {percent(share)}" for name, share in source.scripts.items())
     lines = [
         f"{source.label}   {source.origin}; licence {source.licence or 'not stated'}",
         (
@@ -81,12 +63,12 @@ def _source_lines(source: SourcePreview) -> list[str]:
         found = source.languages
         shares = list(found.shares.items())[:SHOWN_LANGUAGES]
         shares += [("too short to tell", found.too_short), ("unsure", found.unsure)]
-        named = ", ".join(f"{name} {share:.1%}" for name, share in shares if share)
+        named = ", ".join(f"{name} {percent(share)}" for name, share in shares if share)
         lines.append(f"  languages  {named}")
     if source.tokens:
         lines.append(
-            f"  tokens     {interval_text(source.tokens)} at"
-            f" {interval_text(source.bytes_per_token)} bytes per token"
+            f"  tokens     {estimate(source.tokens)} at"
+            f" {estimate(source.bytes_per_token)} bytes per token"
         )
     for title, counts in (
         ("unusable", source.unusable_rows),
@@ -98,23 +80,28 @@ def _source_lines(source: SourcePreview) -> list[str]:
                 + ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
             )
     for line in source.repeated_lines[:SHOWN_LINES]:
-        lines.append(f"  line       in {line.share:.1%} of documents: {shortened(line.line, 80)}")
+        lines.append(
+            f"  line       in {percent(line.share)} of documents: {one_line(line.line, LINE_CHARACTERS)}"
+        )
     return [
         *lines,
-        *(f"  | {shortened(shown.text)}" for shown in source.shown[:SHOWN_DOCUMENTS]),
+        *(
+            f"  | {one_line(shown.text, SHOWN_CHARACTERS)}"
+            for shown in source.shown[:SHOWN_DOCUMENTS]
+        ),
         "",
     ]
 
 
 def _fit_lines(fit: ScaleFit) -> list[str]:
-    tokens = f"{quantity(fit.planned_tokens)} planned tokens over {interval_text(fit.train_tokens)}"
+    tokens = f"{quantity(fit.planned_tokens)} planned tokens over {estimate(fit.train_tokens)}"
     exercises = (
         f", {quantity(fit.exercise_tokens)} of them exercises," if fit.exercise_tokens else ""
     )
-    epochs = f" = {interval_text(fit.epochs)} epochs" if fit.epochs else ""
+    epochs = f" = {estimate(fit.epochs)} epochs" if fit.epochs else ""
     checks: dict[str, list[str]] = {}
     for forecast in sorted(fit.forecasts, key=lambda each: WORST_FIRST.index(each.status)):
-        word, better = WORDS[forecast.status], WORDS[forecast.better]
+        word, better = STATUSES[forecast.status].verb, STATUSES[forecast.better].verb
         text = word if forecast.status == forecast.better else f"{word} or {better}"
         checks.setdefault(text, []).append(forecast.check)
     preflight = [f"{text}: {', '.join(names)}" for text, names in checks.items()]

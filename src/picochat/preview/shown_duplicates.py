@@ -12,11 +12,11 @@ from typing import Literal
 
 import xxhash
 
-from picochat.core.plain_text import visible
 from picochat.core.publish import Artifact
 from picochat.core.records import read_jsonl
 from picochat.data.corpus.near_duplicates import near_duplicate_clusters
 from picochat.facts import CorpusFacts, DuplicatePair, facts_of
+from picochat.present.printable import printable
 from picochat.preview.preview_record import ClusterText, DuplicateCluster, Duplicates
 from picochat.preview.text_sample import SourceSample
 
@@ -157,9 +157,9 @@ def shown_texts(documents: Sequence[tuple[str, str, str]]) -> list[ClusterText]:
     start = max(0, same - CONTEXT_CHARACTERS) if len(texts) > 1 else 0
     return [
         ClusterText(
-            id=visible(id),
+            id=printable(id),
             source=source,
-            text=visible(text[start : start + SHOWN_CHARACTERS]),
+            text=printable(text[start : start + SHOWN_CHARACTERS]),
             first_character=start,
             characters=len(text),
         )

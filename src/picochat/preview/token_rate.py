@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from picochat.core.progress import byte_quantity
+from picochat.present.values import byte_quantity
 from picochat.preview.preview_record import Interval
 from picochat.preview.text_sample import SourceSample
 

@@ -23,10 +23,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from picochat.core.errors import BadInput, HostProblem
-from picochat.core.plain_text import visible_line
-from picochat.core.progress import Progress, byte_quantity
+from picochat.core.progress import Progress
 from picochat.core.publish import FileDigest
 from picochat.core.records import READ_BLOCK_BYTES, digest_bytes
+from picochat.present.printable import printable_line
+from picochat.present.values import byte_quantity
 
 PACKED_LEVEL, STORED_LEVEL = 6, 0
 STORED_SUFFIXES = (".safetensors", ".bin")
@@ -289,7 +290,7 @@ def is_plain_name(name: str) -> bool:
     """Whether a name has no control character, no line end, nothing invisible, and no backslash: it
     is listed and printed.
     """
-    return "\\" not in name and visible_line(name) == name
+    return "\\" not in name and printable_line(name) == name
 
 
 def _copy(stream: IO[bytes], target: Path | None) -> FileDigest:

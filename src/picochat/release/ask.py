@@ -25,8 +25,7 @@ import torch
 from picochat.config import EvalConfig, ResolvedConfig, RunConfig, RuntimeConfig
 from picochat.core.errors import BadInput, Problem
 from picochat.core.machine import usable_cores
-from picochat.core.plain_text import visible_line
-from picochat.core.progress import duration, say
+from picochat.core.progress import say
 from picochat.core.publish import Artifact
 from picochat.core.records import read_record
 from picochat.data.benchmarks.layouts import BenchmarkRow
@@ -39,6 +38,8 @@ from picochat.facts import BenchmarksFacts, facts_of
 from picochat.model.gpt import GPT
 from picochat.model.runtime import Runtime, open_runtime
 from picochat.model.weights import INFO, WEIGHTS, check_tokenizer, load_model, read_info
+from picochat.present.printable import printable_line
+from picochat.present.values import duration
 from picochat.release.stated_files import opened_run, place_with
 from picochat.release.verify import VerifyCheck, VerifyReport
 from picochat.run.folder import RunDir
@@ -257,7 +258,7 @@ def _texts(
             found[name] = {
                 row.id: row for row in read_texts(replace(benchmarks, place=place), name)
             }
-    return found, tuple(visible_line(f"not asked: {problem.what}") for problem in lacking)
+    return found, tuple(printable_line(f"not asked: {problem.what}") for problem in lacking)
 
 
 # ---- asking again --------------------------------------------------------------------------------

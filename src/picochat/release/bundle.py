@@ -17,10 +17,11 @@ from pathlib import Path
 
 from picochat.core.errors import BadInput, HostProblem, Problem, WrongUsage
 from picochat.core.machine import MachineRecord
-from picochat.core.progress import Progress, byte_quantity
+from picochat.core.progress import Progress
 from picochat.core.publish import MANIFEST, Artifact, FileDigest
 from picochat.core.records import READ_BLOCK_BYTES, Record, pretty_json, read_record
 from picochat.facts import REPLAY_FOLDER, CorpusFacts, GateFacts, PreflightFacts, facts_of
+from picochat.present.values import byte_quantity
 from picochat.release.archive import Member, is_plain_name, write_archive
 from picochat.release.integrity import (
     artifacts_of,

@@ -1,5 +1,4 @@
-"""The model card: front matter for the Hub and a page for people, both rendered from the run's
-facts.
+"""The model card: front matter for the Hub and a page for people, both made from the run's facts.
 
 Every figure on the card is a fact of a manifest, so the card cannot say more than the evidence
 does: change a fact and the card changes. What was not measured is written as "not measured", never
@@ -13,23 +12,21 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from picochat.core.plain_text import cell, visible, visible_line
-from picochat.core.progress import quantity
 from picochat.export.export_record import ParityReport
 from picochat.facts import Rate, RunFacts, ScoresFacts, SourceFacts
+from picochat.gate.render import measured_text
+from picochat.present.labels import OTHER_RATES, STAGES
+from picochat.present.printable import cell, printable_line
+from picochat.present.templates import render
 from picochat.release.evidence import attached_places
 from picochat.report.summary import Provenance
 
-TEMPLATE = "card.md.jinja"
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
 HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 TAGS = ("picochat", "text-generation", "conversational", "small-language-model")
-NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
@@ -80,22 +77,21 @@ def render_card(subject: Subject, facts: RunFacts | None) -> str:
     """README.md of the export. `facts` is None for a checkpoint that lies in no run folder."""
     scores = facts.scores if facts and subject.scored else None
     gate = facts.gate if facts and subject.scored else None
-    page = (
-        _environment()
-        .get_template(TEMPLATE)
-        .render(
-            subject=subject,
-            facts=facts,
-            scores=scores,
-            gate=gate,
-            notices=list(notices(subject, facts)),
-            rates=list(score_rows(scores)) if scores else [],
-            sources=facts.corpus.sources if facts and facts.corpus else [],
-            provenance={item.label: item for item in subject.provenance},
-            attributions=list(attributions(subject, facts)),
-            settings=recipe(facts) if facts else [],
-            attached=attached_places(facts.artifacts, subject.scored) if facts else [],
-        )
+    page = render(
+        TEMPLATE,
+        subject=subject,
+        facts=facts,
+        scores=scores,
+        gate=gate,
+        notices=list(notices(subject, facts)),
+        measured=measured_text,
+        stages=STAGES,
+        rates=list(score_rows(scores)) if scores else [],
+        sources=facts.corpus.sources if facts and facts.corpus else [],
+        provenance={item.label: item for item in subject.provenance},
+        attributions=list(attributions(subject, facts)),
+        settings=recipe(facts) if facts else [],
+        attached=attached_places(facts.artifacts, subject.scored) if facts else [],
     )
     return f"---\n{front_matter(subject, scores)}---\n{page}"
 
@@ -156,37 +152,30 @@ def score_rows(scores: ScoresFacts) -> Iterator[Score]:
         for metric, rate in (("acc", benchmark.acc), ("acc_norm", benchmark.acc_norm)):
             if rate is not None and metric != benchmark.read_by:
                 yield Score(f"external: {name}, {metric}", rate)
-    yield Score("refused, of prompts that should be refused", scores.refusal)
-    yield Score("answered, of harmless prompts that look alike", scores.over_refusal)
-    yield Score("SFT rows that were trained on, answered", scores.sft_fit)
-    yield Score("SFT rows held out, answered", scores.sft_held_out_fit)
-    yield Score("replies that repeat the prompt or a role", scores.prompt_echo)
-    yield Score("unanswerable prompts answered as fact", scores.unsupported_claims)
-    yield Score("training prefixes continued word for word", scores.memorized)
+    for name, label in OTHER_RATES.items():
+        yield Score(label, getattr(scores, name))
 
 
 def attributions(subject: Subject, facts: RunFacts | None) -> Iterator[str]:
-    """One sentence a source: what the licences of the data ask for, whatever licence the model has."""
+    """One sentence a source: what the licences of the data ask for."""
     if facts is None or facts.corpus is None:
         return
     provenance = {item.label: item for item in subject.provenance}
     for source in facts.corpus.sources:
         origin = provenance.get(source.label)
-        name = cell(visible(source.label))
+        name = cell(source.label)
         if origin and origin.dataset:
             known = HUB_NAME.fullmatch(origin.dataset)
             name = (
-                f"[{origin.dataset}](/datasets/{origin.dataset})"
-                if known
-                else cell(visible(origin.dataset))
+                f"[{origin.dataset}](/datasets/{origin.dataset})" if known else cell(origin.dataset)
             )
-        part = f" ({cell(visible(origin.config))})" if origin and origin.config else ""
+        part = f" ({cell(origin.config)})" if origin and origin.config else ""
         yield f"Trained on text from {name}{part}, made available under {_licence(source)}."
 
 
 def _licence(source: SourceFacts) -> str:
     return (
-        f"the licence {cell(visible(source.licence))}"
+        f"the licence {cell(source.licence)}"
         if source.licence
         else "a licence that is not on record"
     )
@@ -226,7 +215,7 @@ def front_matter(subject: Subject, scores: ScoresFacts | None) -> str:
         fields["model-index"] = [{"name": subject.model_name, "results": [_results(scores)]}]
     # YAML takes JSON, but no control characters beyond those that JSON escapes.
     return "".join(
-        f"{key}: {visible_line(json.dumps(value, ensure_ascii=False))}\n"
+        f"{key}: {printable_line(json.dumps(value, ensure_ascii=False))}\n"
         for key, value in fields.items()
     )
 
@@ -247,50 +236,3 @@ def _results(scores: ScoresFacts) -> dict[str, object]:
         "dataset": {"type": "picochat-skills", "name": "picochat-skills"},
         "metrics": metrics,
     }
-
-
-# ---- how values are written ----------------------------------------------------------------------
-
-
-def share(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:.3f}"
-
-
-def rate(value: Rate | None) -> str:
-    """`0.614 (43 of 70; 0.497 to 0.720)`."""
-    if value is None:
-        return ""
-    if value.share is None:
-        return f"{NOT_MEASURED} ({value.passed} of {value.count})"
-    return (
-        f"{value.share:.3f} ({value.passed} of {value.count}; {share(value.low)} to"
-        f" {share(value.high)})"
-    )
-
-
-def number(value: float | None) -> str:
-    """All digits that identify a number: integers in full, others with six."""
-    if value is None:
-        return NOT_MEASURED
-    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown, not HTML: the Hub cleans what it renders
-    )
-    environment.filters.update(
-        share=share,
-        rate=rate,
-        number=number,
-        cell=lambda value: cell(visible(str(value))),
-        quoted=lambda text: visible_line(json.dumps(text, ensure_ascii=False)),
-        quantity=quantity,
-    )
-    return environment

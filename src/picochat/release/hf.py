@@ -44,6 +44,7 @@ from picochat.facts import RunFacts
 from picochat.model.centred import CENTRE_TOLERANCE, largest_centre_error
 from picochat.model.gpt import GPT
 from picochat.model.weights import CheckpointInfo, load_model, read_info
+from picochat.present.values import short_digest
 from picochat.release.card import Subject, render_card
 from picochat.release.evidence import attach_evidence, missing_evidence
 from picochat.release.licence_text import licence_text
@@ -186,8 +187,8 @@ def open_source(request: ExportRequest) -> Source:
     ]
     if tokenizer.digest != info.tokenizer_digest:
         what = (
-            f"tokenizer {request.tokenizer} ({tokenizer.digest[:12]}) is not the one of the"
-            f" training ({info.tokenizer_digest[:12]})"
+            f"tokenizer {request.tokenizer} ({short_digest(tokenizer.digest)}) is not the one of"
+            f" the training ({short_digest(info.tokenizer_digest)})"
         )
         problems.append(
             Problem(what, "name the tokenizer.json of the run that made the checkpoint")
@@ -223,10 +224,10 @@ def require_centred(model: GPT, checkpoint: Path) -> None:
 
 
 def not_scored(checkpoint: Path, artifact: Artifact, facts: RunFacts) -> HonestNo:
-    scored = facts.scores.scored_checkpoint[:12] if facts.scores else "none"
+    scored = short_digest(facts.scores.scored_checkpoint) if facts.scores else "none"
     return HonestNo(
-        f"{checkpoint} ({artifact.digest[:12]}) is not the checkpoint that the run's scores speak"
-        f" of ({scored})",
+        f"{checkpoint} ({short_digest(artifact.digest)}) is not the checkpoint that the run's"
+        f" scores speak of ({scored})",
         fix=(
             "export RUN/sft/checkpoint of a finished run, or pass --allow-unscored: the card then"
             " shows no score"

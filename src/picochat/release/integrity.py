@@ -14,6 +14,7 @@ from picochat.config import ResolvedConfig
 from picochat.core.errors import PicochatError, Problem
 from picochat.core.publish import MANIFEST, Artifact, FileDigest
 from picochat.core.records import digest_file, digest_json, read_record
+from picochat.present.values import short_digest
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS, FRONT_PAGES, ArtifactSpec, spec_of
 
@@ -123,8 +124,8 @@ def chain_problems(artifacts: Mapping[str, Artifact]) -> list[Problem]:
             if name in artifacts and artifacts[name].digest != digest:
                 problems.append(
                     Problem(
-                        f"{kind}: was made from another {name} ({digest[:12]}, not"
-                        f" {artifacts[name].digest[:12]})"
+                        f"{kind}: was made from another {name} ({short_digest(digest)}, not"
+                        f" {short_digest(artifacts[name].digest)})"
                     )
                 )
     scores, sft = artifacts.get("scores"), artifacts.get("sft")

@@ -18,7 +18,6 @@ from typing import cast
 from picochat.config import ResolvedConfig, RunConfig
 from picochat.core.errors import BadInput, HonestNo, PicochatError, Problem, WrongUsage
 from picochat.core.machine import MachineRecord
-from picochat.core.plain_text import visible_line
 from picochat.core.publish import Artifact, FileDigest, is_held
 from picochat.core.records import plain, pretty_json, read_json, read_record
 from picochat.evals.evaluate import facts_from as scores_from
@@ -26,6 +25,7 @@ from picochat.facts import GateFacts, PreflightFacts, RunFacts, ScoresFacts, fac
 from picochat.gate.preflight import decide_preflight, preflight_facts
 from picochat.gate.release import decide_release, gate_facts
 from picochat.gate.render import gate_page, preflight_page
+from picochat.present.printable import printable_line
 from picochat.release.archive import read_archive
 from picochat.release.bundle import (
     BUNDLE_SCHEMA_VERSION,
@@ -105,7 +105,7 @@ class VerifyReport:
         )
         profile = f" (profile {self.profile})" if self.profile else ""
         lines = [
-            f"{self.path}: {answer}; the verdict it states is {visible_line(self.verdict)}{profile}"
+            f"{self.path}: {answer}; the verdict it states is {printable_line(self.verdict)}{profile}"
         ]
         for check in self.checks:
             lines.append(
@@ -113,10 +113,10 @@ class VerifyReport:
                 + (f", {len(check.problems)} differ" if check.problems else "")
                 + (f": {check.note}" if check.note else "")
             )
-            lines += [f"        {visible_line(problem.what)}" for problem in check.problems]
-            lines += [f"        told, not counted: {visible_line(what)}" for what in check.told]
-        lines += [f"    the run itself lacked: {visible_line(what)}" for what in self.missing]
-        lines += [f"    left out of the bundle: {visible_line(name)}" for name in self.left_out]
+            lines += [f"        {printable_line(problem.what)}" for problem in check.problems]
+            lines += [f"        told, not counted: {printable_line(what)}" for what in check.told]
+        lines += [f"    the run itself lacked: {printable_line(what)}" for what in self.missing]
+        lines += [f"    left out of the bundle: {printable_line(name)}" for name in self.left_out]
         return [
             *lines,
             f"fix: {DIFFERS_FIX}" if count else f"evidence digest {self.evidence_digest}",
@@ -166,7 +166,7 @@ def holding(report: VerifyReport) -> VerifyReport:
     """
     if report.problems:
         count = len(report.problems)
-        problems = [Problem(visible_line(problem.what)) for problem in report.problems]
+        problems = [Problem(printable_line(problem.what)) for problem in report.problems]
         raise HonestNo(
             f"{report.path} does not hold what it claims: {count} differences",
             problems=problems,

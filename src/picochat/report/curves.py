@@ -1,5 +1,6 @@
-"""The charts of a run, drawn from its claims, its curves and what the clock said. Draws, decides
-nothing, reads no file.
+"""The charts of a run, drawn from its claims, its curves and what the clock said.
+
+Decides nothing and reads no file; how a chart looks is decided in present/charts.py.
 
 Losses of base training are shown in bits per byte, so that batches, held-out text and the 5-gram
 model share one axis: nats per token become bits per byte at the mean tokens per byte of the
@@ -12,7 +13,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from picochat.core.charts import (
+from picochat.facts import FindingRecord
+from picochat.gate.render import counts_text, measured_text, worst_first
+from picochat.present.charts import (
     NARROW,
     WIDE,
     Bar,
@@ -25,8 +28,9 @@ from picochat.core.charts import (
     thin,
     verdict_table,
 )
-from picochat.facts import FindingRecord
-from picochat.gate.render import counts_text, measured_text, worst_first
+from picochat.present.labels import STAGES
+from picochat.present.values import loss
+from picochat.present.values import rate as rate_text
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -63,14 +67,14 @@ def loss_chart(claimed: dict[str, Any], curve: Rows, frame: Frame = WIDE) -> str
     ]
     lines.append(Line("held-out text", held_out, dots=True))
     ngram = scores["ngram_bits_per_byte"] if scores else None
-    references = [(f"5-gram model {ngram:.3f}", ngram)] if ngram is not None else []
+    references = [(f"5-gram model {loss(ngram)}", ngram)] if ngram is not None else []
     return line_chart(
         "Base training", lines, "tokens trained on", "bits per byte", references, frame
     )
 
 
 def sft_loss_chart(curve: Rows) -> str:
-    """Fine-tuning on the assistant's tokens: training batches, and the SFT rows that are held out."""
+    """Losses of fine-tuning on the assistant's tokens: training batches and held-out rows."""
     lines = [
         Line("training batches", thin(_points(curve, "step", "loss"))),
         Line("held-out rows", _points(curve, "step", "held_out_loss"), dots=True),
@@ -79,19 +83,17 @@ def sft_loss_chart(curve: Rows) -> str:
 
 
 def rate_chart(curves: Mapping[str, Rows]) -> str:
-    """Both stages' learning rates over their own course: the schedule is what they share, the peaks
-    are in the settings.
-    """
+    """Both stages' learning rates as fractions of their peaks, over the course of each stage."""
     lines: list[Line] = []
-    for stage, name in (("base", "base"), ("sft", "fine-tuning")):
+    for stage, name in STAGES.items():
         points = _points(curves[stage], "step", "lr_share")
         last = points[-1][0] if points else 1.0
         lines.append(Line(name, thin([(step / last, share) for step, share in points])))
     return line_chart(
         "Learning rate",
         lines,
-        "share of the stage's steps",
-        "share of the peak rate",
+        "fraction of the stage's steps",
+        "fraction of the peak rate",
         (),
         NARROW,
         least=0.0,
@@ -101,17 +103,17 @@ def rate_chart(curves: Mapping[str, Rows]) -> str:
 def speed_chart(speeds: Mapping[str, Sequence[Sequence[float]]]) -> str:
     """Tokens/s as the clock saw them."""
     lines: list[Line] = []
-    for stage, name in (("base", "base"), ("sft", "fine-tuning")):
+    for stage, name in STAGES.items():
         points = [(float(step), float(speed)) for step, speed in speeds.get(stage, ())]
         last = points[-1][0] if points else 1.0
         lines.append(Line(name, [(step / last, speed) for step, speed in points]))
     return line_chart(
-        "Speed", lines, "share of the stage's steps", "tokens/s", (), NARROW, least=0.0
+        "Speed", lines, "fraction of the stage's steps", "tokens/s", (), NARROW, least=0.0
     )
 
 
 def skills_chart(claimed: dict[str, Any]) -> str:
-    """Clean pass rates with 95% intervals; marks for the gate's bound, the base model and chance."""
+    """Clean pass rates with intervals; marks for the gate's bound, the base model and chance."""
     bars: list[Bar] = []
     for skill in claimed["skills"]:
         score = claimed["scores"]["skills"][skill]
@@ -127,10 +129,7 @@ def skills_chart(claimed: dict[str, Any]) -> str:
 
 
 def stages_chart(claimed: dict[str, Any], skill: str) -> str:
-    """Pass rates of a skill's stages; the mark is the bound that the lowest of them is held to.
-
-    Empty without stages.
-    """
+    """Pass rates of a skill's stages, and the bound of the lowest of them; empty without stages."""
     stages = claimed["scores"]["skills"][skill]["stages"] if skill in claimed["skills"] else {}
     bound = bound_value(claimed, f"skill_release_stage_{skill}")
     bars = [_bar(stage, rate, (bound,)) for stage, rate in sorted(stages.items())]
@@ -148,8 +147,9 @@ def gate_chart(claimed: dict[str, Any]) -> str:
 
 
 def bound_value(claimed: dict[str, Any], rule: str) -> float | None:
-    """The least value that a rule of the gate asks for, read from its finding (`>= 0.6`); None
-    where it was not judged.
+    """The least value that a rule asks for, read from its finding (`>= 0.6`).
+
+    None where the rule was not judged.
     """
     for finding in claimed["verdict"]["findings"]:
         if finding["name"] == rule and finding["bound"].startswith(">"):
@@ -162,9 +162,4 @@ def _points(curve: Rows, x: str, y: str) -> list[Point]:
 
 
 def _bar(label: str, rate: Mapping[str, Any], marks: tuple[float | None, ...]) -> Bar:
-    share = (
-        "not measured"
-        if rate["share"] is None
-        else f"{100 * rate['share']:.1f}%, {rate['passed']} of {rate['count']}"
-    )
-    return Bar(label, rate["share"], rate["low"], rate["high"], share, marks)
+    return Bar(label, rate["share"], rate["low"], rate["high"], rate_text(rate), marks)

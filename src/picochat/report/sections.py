@@ -1,49 +1,37 @@
-"""The pages of a summary: summary.md and report.html, rendered from claims and observations. No
-reading of files, no deciding.
+"""The pages of a summary: summary.md and report.html, rendered from claims and observations.
 
-report.html is one file: no script, no font, nothing fetched, light or dark as the reader's system
-is set, for screens, phones and paper. It is the rows of SECTIONS, each with a template in pages/ of
-the same name; a row is left out where the run has nothing for it. Figures go through
-`figures.Facts`; text that a model or a corpus wrote is shown, never interpreted.
+Reads no files and decides nothing. report.html is one file: no script, no font, nothing fetched,
+light or dark as the reader's system is set, for screens, phones and paper. It is the rows of
+SECTIONS, each with a template in pages/ of the same name; a row is left out where the run has
+nothing for it.
+
+report.html writes nothing that is measured or stated but through `Facts`: each figure carries the
+place of its fact (`data-fact`, a path such as `claims/scores/skills/math/clean/share`) and its
+exact value, so that anyone can read the page back against summary.json and observed.json. Text that a
+model or a corpus wrote is shown, bounded, and never interpreted.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from picochat.core.plain_text import cell
-from picochat.core.progress import byte_quantity, duration, quantity
 from picochat.facts import FindingRecord
-from picochat.gate.render import WORST_FIRST, measured_text
+from picochat.gate.render import measured_text
 from picochat.honesty.contamination_page import BLIND_SPOTS
+from picochat.present.labels import OTHER_RATES, STAGES, STATUSES, VERDICTS, WORST_FIRST
+from picochat.present.printable import excerpt, printable
+from picochat.present.templates import render
+from picochat.present.values import FORMS, NOT_MEASURED, counts_form
 from picochat.report.curves import Rows, page_charts
-from picochat.report.figures import NOT_MEASURED, Facts, place, rate_words, shortened
 
 TEMPLATES = Path(__file__).parent / "pages"
-SENTENCES = {
-    "approved": "The release gate approved this model: every rule of its profile passes.",
-    "warn": "The release gate found nothing that blocks, but not every rule passes.",
-    "blocked": (
-        "The release gate blocked this model: do not claim what the blocking rules speak of."
-    ),
-    "unfinished": "This run has no verdict: the release gate was not reached.",
-}
-OTHER_RATES = (
-    ("sft_fit", "SFT rows answered, of those trained on"),
-    ("sft_held_out_fit", "SFT rows answered, of those held out"),
-    ("refusal", "unsafe or unanswerable prompts, refused"),
-    ("over_refusal", "benign look-alikes, answered"),
-    ("prompt_echo", "replies that echo the prompt"),
-    ("unsupported_claims", "unanswerable prompts, answered as fact"),
-    ("memorized", "training text continued word for word"),
-)
+FLAG = re.compile(r"(--[a-z][a-z-]*(?: N)?)")
 Tree = dict[str, Any]
 
 
@@ -59,55 +47,77 @@ class Section:
     shown: Callable[[Tree, Tree], bool]
 
 
-def _fails(claimed: Tree) -> bool:
+def _fails(claimed: Tree, _: Tree) -> bool:
     return any(finding["status"] != "pass" for finding in claimed["verdict"]["findings"])
 
 
+def _has_trained(claimed: Tree, _: Tree) -> bool:
+    return any(claimed["training"].values())
+
+
+def _has_benchmarks(claimed: Tree, _: Tree) -> bool:
+    return bool(claimed["scores"] and claimed["scores"]["external"])
+
+
+def _claims(*path: str) -> Callable[[Tree, Tree], bool]:
+    """Whether the claims hold anything at this path of names."""
+
+    def shown(claimed: Tree, _: Tree) -> bool:
+        found: Any = claimed
+        for name in path:
+            found = found[name]
+        return bool(found)
+
+    return shown
+
+
+def _always(*_: Tree) -> bool:
+    return True
+
+
+# fmt: off
 SECTIONS: tuple[Section, ...] = (
-    #       template         title                          shown where
-    Section("todo",          "What to mend",                lambda claimed, seen: _fails(claimed)),
-    Section("curves",        "Training",                    lambda claimed, seen: any(claimed["training"].values())),
-    Section("skills",        "Skills",                      lambda claimed, seen: bool(claimed["scores"])),
-    Section("external",      "External benchmarks",         lambda claimed, seen: bool(claimed["scores"] and claimed["scores"]["external"])),
-    Section("replies",       "Replies, side by side",       lambda claimed, seen: bool(claimed["replies"])),
-    Section("contamination", "Contamination",               lambda claimed, seen: bool(claimed["contamination"])),
-    Section("data",          "Data",                        lambda claimed, seen: bool(claimed["data"]["corpus"])),
-    Section("cost",          "Time and cost",               lambda claimed, seen: bool(seen["hours_of"])),
-    Section("gate",          "Release gate",                lambda claimed, seen: bool(claimed["verdict"]["findings"])),
-    Section("preflight",     "Preflight",                   lambda claimed, seen: bool(seen["preflight"])),
-    Section("machine",       "Machine",                     lambda claimed, seen: True),
-    Section("evidence",      "Digests, and how to verify",  lambda claimed, seen: True),
-)  # fmt: skip
+    #       template         title                         shown where
+    Section("todo",          "What to fix",                _fails),
+    Section("curves",        "Training",                   _has_trained),
+    Section("skills",        "Skills",                     _claims("scores")),
+    Section("external",      "External benchmarks",        _has_benchmarks),
+    Section("replies",       "Replies, side by side",      _claims("replies")),
+    Section("contamination", "Contamination",              _claims("contamination")),
+    Section("data",          "Data",                       _claims("data", "corpus")),
+    Section("cost",          "Time and cost",              lambda _, seen: bool(seen["hours_of"])),
+    Section("gate",          "Release gate",               _claims("verdict", "findings")),
+    Section("preflight",     "Preflight",                  lambda _, seen: bool(seen["preflight"])),
+    Section("machine",       "Machine",                    _always),
+    Section("evidence",      "Digests, and how to verify", _always),
+)
+# fmt: on
 
 
 def markdown_page(claimed: Tree, seen: Tree) -> str:
-    return _environment(html=False).get_template("summary.md.jinja").render(_context(claimed, seen))
+    """summary.md."""
+    return render(TEMPLATES / "summary.md.jinja", **_context(claimed, seen))
 
 
 def html_page(claimed: Tree, seen: Tree, curves: Mapping[str, Rows]) -> str:
-    """The whole page. The same claims, observations and curves give the same bytes."""
+    """report.html. The same claims, observations and curves give the same bytes."""
     charts = {name: Markup(chart) for name, chart in page_charts(claimed, seen, curves).items()}
     sections = [section for section in SECTIONS if section.shown(claimed, seen)]
     context = _context(claimed, seen)
-    return (
-        _environment(html=True)
-        .get_template("page.html.jinja")
-        .render(context, charts=charts, sections=sections)
-    )
+    return render(TEMPLATES / "page.html.jinja", **context, charts=charts, sections=sections)
 
 
 def worst_order(findings: Sequence[Tree]) -> list[int]:
-    """Positions of the findings: what blocks, then what was not measured, what warns and what
-    passes.
-    """
+    """Positions of the findings, the worst first."""
     return sorted(
         range(len(findings)), key=lambda number: WORST_FIRST.index(findings[number]["status"])
     )
 
 
 def remedies(findings: Sequence[Tree]) -> list[tuple[int, list[int]]]:
-    """What to do, the most pressing first: (position of a finding that names the remedy, positions
-    of all that it mends).
+    """What to do, the most pressing first.
+
+    Each is (position of a finding that names the remedy, positions of all that it fixes).
     """
     found: dict[str | None, list[int]] = {}
     for number in worst_order(findings):
@@ -116,59 +126,88 @@ def remedies(findings: Sequence[Tree]) -> list[tuple[int, list[int]]]:
     return [(numbers[0], numbers) for numbers in found.values()]
 
 
-def number_text(number: float | None, digits: int = 4) -> str:
-    return NOT_MEASURED if number is None else f"{number:.{digits}f}"
-
-
-def quantity_text(number: float | None) -> str:
-    return NOT_MEASURED if number is None else quantity(number)
-
-
-def hours_text(hours: float | None) -> str:
-    return NOT_MEASURED if hours is None else duration(hours * 3600)
-
-
-@lru_cache
-def _environment(*, html: bool) -> Environment:
-    """Templates and filters; kept, because compiling a template takes longer than everything that
-    verification does else.
-    """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=html,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        cell=lambda text: cell(str(text)),
-        rate=rate_words,
-        number=number_text,
-        quantity=quantity_text,
-        bytes=byte_quantity,
-        hours=hours_text,
-        shortened=shortened,
-        measured=lambda finding: measured_text(FindingRecord.model_validate(finding)),
-    )
-    return environment
-
-
 def _context(claimed: Tree, seen: Tree) -> Tree:
     findings = claimed["verdict"]["findings"]
-    order = worst_order(findings)
     rules = {finding["name"]: number for number, finding in enumerate(findings)}
     return {
         "claims": claimed,
         "seen": seen,
         "fact": Facts({"claims": claimed, "seen": seen}),
         "place": place,
-        "sentence": SENTENCES[claimed["verdict"]["status"]],
-        "order": order,
+        "measured": lambda finding: measured_text(FindingRecord.model_validate(finding)),
+        "statuses": STATUSES,
+        "verdict_label": VERDICTS[claimed["verdict"]["status"]],
+        "stage_labels": STAGES,
+        "other_rates": OTHER_RATES,
+        "order": worst_order(findings),
         "remedies": remedies(findings),
         "rules": rules,
         "weakest": rules.get(f"skill_release_eval_{claimed['verdict']['weakest_skill']}"),
         "preflight_order": worst_order(seen["preflight"]["findings"]) if seen["preflight"] else [],
-        "other_rates": OTHER_RATES,
         "blind_spots": BLIND_SPOTS,
     }
+
+
+class Facts:
+    """The documents that a page is rendered from, by name.
+
+    Called with a path and a form it gives the marked figure.
+    """
+
+    def __init__(self, documents: Mapping[str, Any]) -> None:
+        self.documents = documents
+
+    def __call__(self, path: str, form: str = "text") -> Markup:
+        """The fact at `path` as HTML.
+
+        form: a name in FORMS, `text` (bounded), `whole` (for short texts, uncut) or `fix` (the
+        same, with its flags as code).
+        """
+        value = self.at(path)
+        if form in FORMS:
+            stated = "" if value is None else repr(value)
+            return Markup('<data value="{}" data-fact="{}">{}</data>').format(
+                stated, path, FORMS[form](value)
+            )
+        text = excerpt(value) if form == "text" else printable("" if value is None else str(value))
+        if form == "fix":
+            text = _with_flags(text)
+        return Markup('<span data-fact="{}">{}</span>').format(path, text)
+
+    def rate(self, path: str) -> Markup:
+        """The rate at `path` in its one form, each of its numbers marked."""
+        found = self.at(path)
+        if found is None:
+            return escape(NOT_MEASURED)
+        counts = counts_form(found["low"])
+        return Markup(f'{{share}} <span class="of mute">({counts})</span>').format(
+            share=self(f"{path}/share", "fraction"),
+            passed=self(f"{path}/passed", "count"),
+            count=self(f"{path}/count", "count"),
+            low=self(f"{path}/low", "fraction"),
+            high=self(f"{path}/high", "fraction"),
+        )
+
+    def at(self, path: str) -> Any:
+        """The value at a path of names and positions.
+
+        A name that holds a slash is written with ~1, a tilde as ~0.
+        """
+        found: Any = self.documents
+        for part in path.split("/"):
+            name = part.replace("~1", "/").replace("~0", "~")
+            found = found[int(name)] if isinstance(found, list) else found[name]
+        return found
+
+
+def place(name: str) -> str:
+    """A name as one part of a path."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def _with_flags(text: str) -> Markup:
+    """Flags of a command as code, so that a line is not broken at their hyphens."""
+    flag = Markup('<code class="flag">{}</code>')
+    return Markup("").join(
+        flag.format(part) if FLAG.fullmatch(part) else escape(part) for part in FLAG.split(text)
+    )

@@ -14,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from picochat.core.charts import thin
 from picochat.core.journal import read_journal
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Draft
@@ -39,7 +38,8 @@ from picochat.facts import (
     ScoresFacts,
 )
 from picochat.gate.measures import JUDGED_SKILLS
-from picochat.gate.render import WORST_FIRST
+from picochat.present.charts import thin
+from picochat.present.labels import WORST_FIRST
 from picochat.report.curves import gate_chart, loss_chart
 from picochat.report.sections import html_page, markdown_page
 from picochat.skills.task_rows import EvalRow, read_published_rows
@@ -167,8 +167,9 @@ def observed(facts: RunFacts, timings: Path, machine: Path) -> dict[str, Any]:
 
 
 def _forecast(report: PreflightReport | None) -> dict[str, float]:
-    """Hours that the preflight foretold for both stages of training, evaluations, states and
-    compiling included.
+    """Hours that the preflight forecast for each stage of training.
+
+    They include evaluations, saved states and compiling.
     """
     parts = report.plan.hours_of if report else {}
     if not parts:
@@ -198,8 +199,7 @@ def _stage_hours(
 
 
 def stage_speed(rows: list[dict[str, Any]]) -> StageSpeed | None:
-    """Hours of training steps, mean tokens/s and MFU from a metrics journal; None where it states
-    no speed.
+    """Hours of training steps, mean tokens/s and MFU; None where the journal states no speed.
 
     Each row's speed is taken for the tokens since the row before. Evaluations and checkpoints
     between rows do not count.
@@ -225,11 +225,10 @@ def stage_speed(rows: list[dict[str, Any]]) -> StageSpeed | None:
 
 
 def sample_replies(facts: RunFacts) -> list[dict[str, Any]]:
-    """Some eval replies of each skill for reading, failing ones first: those whose ids have the
-    smallest SHA-256.
+    """Some eval replies of each skill for reading, failing ones first.
 
-    A hash knows nothing of replies, so the choice follows neither from how good they are nor from
-    who trained the model.
+    They are those whose ids have the smallest SHA-256. A hash knows nothing of replies, so the
+    choice follows neither from how good they are nor from who trained the model.
     """
     if "scores" not in facts.artifacts or "rows" not in facts.artifacts:
         return []

@@ -236,7 +236,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_preflight,
         inputs=KNOWN_BEFORE_TRAINING,
         settings=("facts",),
-        version=2,
+        version=3,
     ),
     ArtifactSpec(
         kind="base",
@@ -273,7 +273,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=evaluate,
         inputs=("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
         settings=("evals", "runtime", "seed"),
-        version=4,
+        version=5,
     ),
     ArtifactSpec(
         kind="parity",
@@ -293,7 +293,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_gate,
         inputs=("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"),
         settings=("facts",),
-        version=6,
+        version=7,
     ),
     ArtifactSpec(
         kind="summary",
@@ -303,7 +303,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=write_summary,
         inputs=(*KNOWN_BEFORE_TRAINING, "preflight", "base", "sft", "scores", "parity", "gate"),
         settings=("facts", "timings", "machine"),
-        version=3,
+        version=4,
     ),
 )
 

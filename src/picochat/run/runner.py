@@ -18,7 +18,7 @@ from picochat.config import ResolvedConfig, RunConfig, flatten
 from picochat.core.errors import BadInput
 from picochat.core.journal import Journal
 from picochat.core.machine import cache_folder, machine_record, process_count
-from picochat.core.progress import duration, say
+from picochat.core.progress import say
 from picochat.core.publish import (
     MANIFEST,
     Artifact,
@@ -37,6 +37,7 @@ from picochat.data.benchmarks.resolve import resolve_benchmarks
 from picochat.data.pack import LoadedPack
 from picochat.facts import GateReport, PreflightReport
 from picochat.gate.render import gate_lines, preflight_lines
+from picochat.present.values import duration, short_digest
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS, ArtifactSpec, read_facts, spec_of
 from picochat.run.request import RunRequest, check_request, open_request
@@ -122,10 +123,10 @@ def run_stages(
             built[spec.kind] = artifact
             seconds = time.monotonic() - started
             if not reused:
-                say(f"built {spec.kind} {artifact.digest[:12]} in {duration(seconds)}")
+                say(f"built {spec.kind} {short_digest(artifact.digest)} in {duration(seconds)}")
                 timings.append({"stage": spec.kind, "seconds": seconds, "time": time.time()})
             elif spec.kind not in mentioned:
-                say(f"reused {spec.kind} {artifact.digest[:12]}")
+                say(f"reused {spec.kind} {short_digest(artifact.digest)}")
             run.write_front_pages()
             if spec.kind == last:
                 break

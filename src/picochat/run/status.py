@@ -6,6 +6,7 @@ import time
 from shlex import quote
 
 from picochat.core.journal import read_journal
+from picochat.present.values import short_digest
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS
 from picochat.train.metrics import standing_words
@@ -30,7 +31,7 @@ def status_lines(run: RunDir) -> list[str]:
             ]
             why = f" (made from another {', '.join(others)})" if others else ""
             state = "stale" if others else "built"
-            lines.append(f"{kind:14} {state}    {artifact.digest[:12]}  {place}{why}")
+            lines.append(f"{kind:14} {state}    {short_digest(artifact.digest)}  {place}{why}")
             standing[kind] = "" if others else artifact.digest
         elif place.with_name(f"{place.name}.work").exists():
             rows = read_journal(run.metrics(kind)) if kind in ("base", "sft") else []

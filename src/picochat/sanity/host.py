@@ -23,7 +23,7 @@ from torch import Tensor
 from picochat.config import ModelConfig, RuntimeConfig, TrainConfig, flops_per_token
 from picochat.core.errors import HostProblem
 from picochat.core.machine import MachineRecord, free_disk_bytes, machine_record, process_count
-from picochat.core.progress import quantity, say
+from picochat.core.progress import say
 from picochat.core.publish import Artifact, Draft
 from picochat.core.records import finite_or_none, write_json
 from picochat.facts import HostFacts, TokenizerFacts, facts_of
@@ -31,6 +31,7 @@ from picochat.gate.plan import hours_of
 from picochat.model.centred import centre_
 from picochat.model.gpt import GPT, initialise
 from picochat.model.runtime import Runtime, open_runtime, peak_flops
+from picochat.present.values import quantity
 from picochat.sanity.context import Context, SanityResult, random_stream, skipped
 from picochat.scales import ASSUMED_CPU_FLOPS, Scale
 from picochat.tokens.shards import TokenStream, open_shards

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from picochat.config import TrainConfig
 from picochat.core.journal import Journal, read_journal
 from picochat.core.machine import process_age_s
-from picochat.core.progress import duration, quantity
 from picochat.core.records import finite_or_none
 from picochat.facts import MetricsEvent, MetricsRow
+from picochat.present.values import duration, quantity
 from picochat.train.schedule import evaluations_left
 from picochat.train.trackers import Trackers
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from picochat.core.errors import BadInput, Problem, WrongUsage
 from picochat.core.machine import usable_cores
-from picochat.core.progress import Progress, duration, quantity, say
+from picochat.core.progress import Progress, say
 from picochat.core.publish import exclusive
 from picochat.core.records import read_json, read_record, write_json
 from picochat.data.document_shards import MANIFEST_NAME, read_manifest
@@ -34,6 +34,7 @@ from picochat.data.importing.import_report import (
 from picochat.data.importing.import_state import ImportState, ImportWork
 from picochat.data.importing.read_ahead import read_in_order
 from picochat.data.importing.slices import SlicePlan, SliceReader
+from picochat.present.values import duration, quantity
 
 DEFAULT_CONNECTIONS = 8
 M_ARENA_MAX = -8  # of malloc.h

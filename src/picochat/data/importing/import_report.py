@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from picochat.core.machine import usable_cores
-from picochat.core.progress import quantity, say
+from picochat.core.progress import say
 from picochat.core.publish import set_aside
 from picochat.core.records import Record, digest_json, pretty_json, write_atomic, write_json
 from picochat.data.document_shards import (
@@ -28,6 +28,7 @@ from picochat.data.documents import read_source_file
 from picochat.data.formats.row_batch import LONGEST_DOCUMENT_CHARACTERS
 from picochat.data.importing.dataset_source import DatasetSource, is_local
 from picochat.data.importing.import_state import ImportState, RowPreview
+from picochat.present.values import quantity
 
 IMPORT_VERSION = 2  # raise it when the same request would give other documents
 HEAD_BYTES = 1_000_000

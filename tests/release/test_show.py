@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ from picochat.core.errors import PicochatError
 from picochat.core.records import read_json, read_jsonl, write_jsonl
 from picochat.facts import GateFacts
 from picochat.gate.render import finding_lines
-from picochat.release.terminal import ONE_LINE, show_lines, text_chart
+from picochat.release.show import ONE_LINE, show_lines
 from picochat.run.folder import RunDir
 from tests.builders import make_config, make_rows_facts, make_scores_facts
 from tests.run_builder import make_run
@@ -43,6 +44,7 @@ def test_skills_stand_with_interval_bound_base_model_and_chance(blocked: RunDir)
     assert lines[head + 1].startswith("identity")
     assert ">= 0.6" in lines[head + 1]
     assert {len(line) for line in lines[head : head + 6]} == {len(lines[head])}
+    assert re.search(r"\d \(\d+ of \d+; 95% \d", lines[head + 1])
 
 
 def test_replies_cannot_steer_the_terminal_and_stay_on_one_line(tmp_path: Path) -> None:
@@ -62,10 +64,3 @@ def test_replies_cannot_steer_the_terminal_and_stay_on_one_line(tmp_path: Path) 
 def test_a_run_that_is_not_finished_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(PicochatError):
         show_lines(make_run(tmp_path / "run", until="base"))
-
-
-def test_the_chart_falls_where_the_values_fall() -> None:
-    rows = text_chart([(0, 3.0), (50, 2.0), (100, 1.0)])
-    columns = [row.index("*") for row in rows if "*" in row]
-    assert columns == sorted(columns)
-    assert text_chart([(5, 2.5)]) == ["  5: 2.500"]

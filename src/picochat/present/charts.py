@@ -1,10 +1,10 @@
-"""Small charts as SVG text: lines with axes, bars with intervals, a verdict table. No library, no
-script, no font file.
+"""Small charts as SVG text: lines, bars with intervals, estimates, histograms, a verdict table.
 
 The same values give the same bytes: coordinates are rounded to a tenth. Each chart brings its own
 background and follows the reader's light or dark setting, so it reads alike in a README, in the
-HTML report and alone. Not for interactive use, and not for more than a few hundred points a line:
-see `thin`.
+HTML report and alone. No library, no script, no font file; not for interactive use, and not for
+more than a few hundred points a line: see `thin`. Which values a chart shows is decided by its
+callers (report/curves.py and the data preview); a chart of characters is in terminal.py.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from picochat.core.progress import quantity
+from picochat.present.values import NOT_MEASURED, count, quantity
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The size of a line chart in pixels; other charts take the width, and the height that they
-    need.
+    """The size of a line chart in pixels.
+
+    Other charts take the width, and the height that they need.
     """
 
     width: int
@@ -30,25 +31,31 @@ class Frame:
 
 
 WIDE = Frame(760, 388)
-NARROW = Frame(
-    400, 290
-)  # two beside each other on a screen, one on a phone, its text still readable
+NARROW = Frame(400, 290)  # two side by side on a screen, one on a phone with readable text
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 84, 52
 BAR_HEIGHT = 46
 ROW_HEIGHT = 24
 CHARACTER = 7.3  # width of a 12px monospaced character, rounded up
 STYLE = """<style>
-.pc-bg{fill:#fff;stroke:#d1d9e0}.pc-ink{fill:#1f2328}.pc-mute{fill:#59636e}.pc-grid{stroke:#e4e8ec}.pc-axis{stroke:#818b98}
-.pc-s0{stroke:#0969da}.pc-s1{stroke:#bc4c00}.pc-s2{stroke:#1a7f37}.pc-s3{stroke:#8250df}.pc-bar{fill:#54aeff}
-.pc-bound{stroke:#1f2328;stroke-width:3}.pc-chance{stroke:#59636e;stroke-width:2;stroke-dasharray:3 3}
+.pc-bg{fill:#fff;stroke:#d1d9e0}.pc-ink{fill:#1f2328}.pc-mute{fill:#59636e}.pc-grid{stroke:#e4e8ec}
+.pc-axis{stroke:#818b98}
+.pc-s0{stroke:#0969da}.pc-s1{stroke:#bc4c00}.pc-s2{stroke:#1a7f37}.pc-s3{stroke:#8250df}
+.pc-bar{fill:#54aeff}.pc-track{fill:#e4e8ec}
+.pc-bound{stroke:#1f2328;stroke-width:3}
+.pc-chance{stroke:#59636e;stroke-width:2;stroke-dasharray:3 3}
 .pc-diamond{fill:#bc4c00;stroke:#fff}
 .pc-pass{fill:#1a7f37}.pc-warn{fill:#9a6700}.pc-block{fill:#cf222e}.pc-unmeasured{fill:#8250df}
-.pc text{font:12px ui-sans-serif,system-ui,sans-serif}.pc .pc-title{font-size:15px;font-weight:600}
-.pc .pc-mono{font-family:ui-monospace,Menlo,Consolas,monospace}.pc polyline{fill:none;stroke-width:2;stroke-linejoin:round}
-@media (prefers-color-scheme:dark){.pc-bg{fill:#0d1117;stroke:#3d444d}.pc-ink{fill:#f0f6fc}.pc-mute{fill:#9198a1}
-.pc-grid{stroke:#21262d}.pc-axis{stroke:#656c76}.pc-s0{stroke:#58a6ff}.pc-s1{stroke:#ffa657}.pc-s2{stroke:#3fb950}
-.pc-s3{stroke:#bc8cff}.pc-bar{fill:#1f6feb}.pc-pass{fill:#3fb950}.pc-warn{fill:#d29922}.pc-block{fill:#ff7b72}
-.pc-unmeasured{fill:#bc8cff}.pc-bound{stroke:#f0f6fc}.pc-chance{stroke:#9198a1}.pc-diamond{fill:#ffa657;stroke:#0d1117}}
+.pc text{font:12px ui-sans-serif,system-ui,sans-serif}
+.pc .pc-title{font-size:15px;font-weight:600}
+.pc .pc-mono{font-family:ui-monospace,Menlo,Consolas,monospace}
+.pc polyline{fill:none;stroke-width:2;stroke-linejoin:round}
+@media (prefers-color-scheme:dark){
+.pc-bg{fill:#0d1117;stroke:#3d444d}.pc-ink{fill:#f0f6fc}.pc-mute{fill:#9198a1}
+.pc-grid{stroke:#21262d}.pc-axis{stroke:#656c76}
+.pc-s0{stroke:#58a6ff}.pc-s1{stroke:#ffa657}.pc-s2{stroke:#3fb950}.pc-s3{stroke:#bc8cff}
+.pc-bar{fill:#1f6feb}.pc-track{fill:#21262d}
+.pc-pass{fill:#3fb950}.pc-warn{fill:#d29922}.pc-block{fill:#ff7b72}.pc-unmeasured{fill:#bc8cff}
+.pc-bound{stroke:#f0f6fc}.pc-chance{stroke:#9198a1}.pc-diamond{fill:#ffa657;stroke:#0d1117}}
 </style>"""
 
 
@@ -63,9 +70,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
-    """A share with its interval. `marks` are other shares to compare with, by the position of their
-    name in the legend: the first is a line, the second a diamond, the third a dashed line, so that
-    nobody needs colours to tell them apart."""
+    """A fraction with its interval, and other fractions to compare it with.
+
+    marks: by the position of their name in the legend. The first is a line, the second a diamond,
+    the third a dashed line, so that nobody needs colours to tell them apart.
+    """
 
     label: str
     value: float | None
@@ -77,6 +86,8 @@ class Bar:
 
 @dataclass(frozen=True)
 class VerdictRow:
+    """One line of a verdict table, as the gate writes it."""
+
     status: str
     name: str
     measured: str
@@ -105,10 +116,10 @@ def line_chart(
     frame: Frame = WIDE,
     least: float | None = None,
 ) -> str:
-    """Lines over shared axes, with a legend and dashed reference lines (label, y). Says so where
-    there is nothing to draw.
+    """Lines over shared axes, with a legend and dashed reference lines (label, y).
 
-    least: a value that the y axis holds in any case, such as 0.
+    least: a value that the y axis holds in any case, such as 0. The chart says so where there is
+    nothing to draw.
     """
     lines = [
         Line(line.label, [p for p in line.points if all(map(math.isfinite, p))], line.dots)
@@ -152,8 +163,9 @@ def nice_ticks(low: float, high: float, about: int = 6) -> list[float]:
 def bar_chart(
     title: str, bars: Sequence[Bar], marks: Sequence[str] = (), width: int = NARROW.width
 ) -> str:
-    """Horizontal bars from 0 to 1 with interval whiskers, each under its label; `marks` names what
-    is drawn across them.
+    """Horizontal bars from 0 to 1 with interval whiskers, each under its label.
+
+    marks: the names of what is drawn across the bars.
     """
     if not bars:
         return _document(title, 90, [_text(16, 66, "nothing was measured", "pc-mute")], width)
@@ -162,7 +174,7 @@ def bar_chart(
     body: list[str] = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         body.append(_rule(at(tick), TOP - 14, at(tick), bottom, "pc-grid"))
-        body.append(_text(at(tick), bottom + 18, f"{tick:.0%}", "pc-mute", "middle"))
+        body.append(_text(at(tick), bottom + 18, f"{tick:g}", "pc-mute", "middle"))
     for number, bar in enumerate(bars):
         body += _bar(bar, TOP + BAR_HEIGHT * number, at)
     return _document(title, bottom + 32, [*body, *_mark_legend(marks)], width)
@@ -191,6 +203,65 @@ def verdict_table(title: str, rows: Sequence[VerdictRow], summary: str = "") -> 
     return _document(title, TOP + ROW_HEIGHT * len(rows), body, width)
 
 
+def estimate_chart(
+    title: str,
+    estimate: tuple[float, float, float] | None,
+    marks: Sequence[tuple[str, float]],
+    texts: Sequence[str],
+    status: str,
+) -> str:
+    """A bar on a log scale that ends at an estimate, with whiskers, across named marks (name, x).
+
+    estimate: (value, low, high), all above 0. texts: one line above the bar, one below its marks.
+    status: of a finding, for the bar's colour.
+    """
+    if estimate is None:
+        return _document(title, 90, [_text(16, 66, NOT_MEASURED, "pc-mute")], NARROW.width)
+    value, low, high = estimate
+    places = [x for _, x in marks]
+    edge, end = 16, NARROW.width - 16
+    at = _log_scale(min(low, *places) / 2, max(high, *places) * 2, edge, end)
+    top, middle, bottom = 64, 75, 86
+    body = [_text(edge, 52, texts[0], "pc-ink"), _box("pc-track", edge, top, end, bottom)]
+    body.append(_box(f"pc-{status}", edge, top, at(value), bottom))
+    if low < high:
+        body.append(_rule(at(low), middle, at(high), middle, "pc-bound"))
+        body += [_rule(at(x), middle - 5, at(x), middle + 5, "pc-bound") for x in (low, high)]
+    for name, x in marks:
+        body.append(_rule(at(x), top - 6, at(x), bottom + 6, "pc-axis"))
+        body.append(_text(at(x), bottom + 20, quantity(x), "pc-mute", _inside(at(x))))
+        body.append(_text(at(x), bottom + 34, name, "pc-mute", _inside(at(x))))
+    body.append(_text(edge, bottom + 56, texts[1], "pc-mute"))
+    return _document(title, bottom + 68, body, NARROW.width)
+
+
+def histogram(title: str, bins: Sequence[tuple[int, int, int]], what: str, unit: str) -> str:
+    """Counts in bins (from, to, count) on a log scale; `to` itself lies in the next bin.
+
+    what: that which is counted, unit: of the bins' ends; both in the plural.
+    """
+    if not bins:
+        return _document(title, 90, [_text(16, 66, f"no {what}", "pc-mute")], NARROW.width)
+    edge, top, floor = 16, 54, 150
+    at = _log_scale(bins[0][0], bins[-1][1], edge, NARROW.width - edge)
+    most = max(found for _, _, found in bins)
+    body = [
+        _text(edge, top - 4, f"{count(most)} {what}", "pc-mute"),
+        _rule(edge, top, NARROW.width - edge, top, "pc-grid"),
+    ]
+    for low, high, found in bins:
+        label = f"{count(found)} {what} of {count(low)} to {count(high - 1)} {unit}"
+        right = max(at(low) + 1, at(high) - 1)
+        height = found / most * (floor - top)
+        body.append(_box("pc-bar", at(low), floor - height, right, floor, label))
+    body.append(_rule(edge, floor, NARROW.width - edge, floor, "pc-axis"))
+    for tick in (10**power for power in range(7)):
+        if bins[0][0] <= tick <= bins[-1][1]:
+            body.append(_rule(at(tick), floor, at(tick), floor + 4, "pc-axis"))
+            body.append(_text(at(tick), floor + 18, quantity(tick), "pc-mute", _inside(at(tick))))
+    return _document(title, floor + 30, body, NARROW.width)
+
+
 def _document(title: str, height: float, body: Sequence[str], width: int = WIDE.width) -> str:
     size = f'width="{width}" height="{_n(height)}" viewBox="0 0 {width} {_n(height)}"'
     head = [
@@ -209,6 +280,22 @@ def _document(title: str, height: float, body: Sequence[str], width: int = WIDE.
 def _scale(ticks: Sequence[float], start: float, end: float) -> Callable[[float], float]:
     low, high = ticks[0], ticks[-1]
     return lambda value: start + (value - low) / (high - low) * (end - start)
+
+
+def _log_scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    at = _scale([math.log(low), max(math.log(high), math.log(low) + 1e-9)], start, end)
+    return lambda value: at(math.log(value))
+
+
+def _inside(x: float) -> str:
+    """The anchor that keeps a label at the edge inside a narrow chart."""
+    return "start" if x < 48 else "end" if x > NARROW.width - 48 else "middle"
+
+
+def _box(style: str, left: float, top: float, right: float, bottom: float, label: str = "") -> str:
+    size = f'width="{_n(max(0.0, right - left))}" height="{_n(bottom - top)}" rx="2"'
+    title = f"<title>{escape(label)}</title>" if label else ""
+    return f'<rect class="{style}" x="{_n(left)}" y="{_n(top)}" {size}>{title}</rect>'
 
 
 def _axes(
@@ -275,8 +362,7 @@ def _bar(bar: Bar, y: float, at: Callable[[float], float]) -> list[str]:
         _text(at(1), y + 8, bar.text, "pc-mute", "end"),
     ]
     if bar.value is not None:
-        size = f'width="{_n(max(0.0, at(bar.value) - at(0)))}" height="14"'
-        parts.append(f'<rect class="pc-bar" x="{_n(at(0))}" y="{_n(middle - 7)}" {size} rx="2"/>')
+        parts.append(_box("pc-bar", at(0), middle - 7, at(bar.value), middle + 7))
     if bar.low is not None and bar.high is not None:
         parts.append(_rule(at(bar.low), middle, at(bar.high), middle, "pc-axis", 2))
         parts += [

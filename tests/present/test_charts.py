@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picochat.core.charts import (
+from picochat.present.charts import (
     Bar,
     Line,
     VerdictRow,

@@ -1,0 +1,65 @@
+"""The words, symbols and orders that terminal, Markdown and HTML share.
+
+One table for each thing that is named: statuses of findings, verdicts, stages of training, and the
+rates beside the skills. Skills, checks and rules are their own labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StatusLabel:
+    """How a finding's status looks: the first word of a terminal line, its colour, a symbol."""
+
+    word: str
+    colour: str  # as rich names it
+    symbol: str
+    verb: str  # of a forecast: "this check ..."
+
+
+@dataclass(frozen=True)
+class VerdictLabel:
+    """How a verdict of the release gate looks: a symbol, and what it says about the model."""
+
+    symbol: str
+    sentence: str
+
+
+# The order of every table of findings: what stops a run stands at its top.
+STATUSES = {
+    "block": StatusLabel("BLOCK", "bold red", "✕", "blocks"),
+    "unmeasured": StatusLabel("none", "magenta", "?", "not measured"),
+    "warn": StatusLabel("WARN", "yellow", "!", "warns"),
+    "pass": StatusLabel("pass", "green", "✓", "passes"),
+}
+WORST_FIRST = tuple(STATUSES)
+COUNTED = ("pass", "warn", "block", "unmeasured")  # the order in a line of counts
+
+VERDICTS = {
+    "approved": VerdictLabel(
+        "✓", "The release gate approved this model: every rule of its profile passes."
+    ),
+    "warn": VerdictLabel(
+        "!", "The release gate found nothing that blocks, but not every rule passes."
+    ),
+    "blocked": VerdictLabel(
+        "✕", "The release gate blocked this model: do not claim what the blocking rules speak of."
+    ),
+    "unfinished": VerdictLabel("…", "This run has no verdict: the release gate was not reached."),
+}
+VERDICT_COLOURS = {"approved": "bold green", "ready": "bold green", "blocked": "bold red"}
+
+STAGES = {"base": "base", "sft": "fine-tuning"}
+
+# Rates of the scores that belong to no skill, by the name of their fact, in the order shown.
+OTHER_RATES = {
+    "sft_fit": "SFT rows answered, of those trained on",
+    "sft_held_out_fit": "SFT rows answered, of those held out",
+    "refusal": "unsafe or unanswerable prompts, refused",
+    "over_refusal": "benign look-alikes, answered",
+    "prompt_echo": "replies that echo the prompt",
+    "unsupported_claims": "unanswerable prompts, answered as fact",
+    "memorized": "training text continued word for word",
+}
