@@ -27,7 +27,7 @@ from picochat.core.publish import exclusive
 from picochat.core.records import digest_bytes
 from picochat.data.corpus.build import facts_from
 from picochat.release.bundle import make_bundle
-from picochat.release.follows import FOLLOWS
+from picochat.release.cross_checks import CROSS_CHECKS
 from picochat.release.verify import inspect_bundle
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS
@@ -819,8 +819,12 @@ assert verify_bundle(Path({str(run.root)!r})).exit_code == 0
 def test_every_artifact_that_states_facts_has_them_computed_again() -> None:
     decided = {"preflight", "gate"}  # computed again as verdicts
     assert {spec.kind for spec in ARTIFACTS if spec.facts} - decided == {
-        run_worker.kind for run_worker in FOLLOWS
-    } - {"summary"}
+        spec.kind for spec in ARTIFACTS if spec.facts_from
+    }
+
+
+def test_what_is_checked_across_artifacts_is_a_kind_of_the_graph() -> None:
+    assert set(CROSS_CHECKS) < {spec.kind for spec in ARTIFACTS}
 
 
 def test_the_page_about_verification_has_a_row_for_every_kind_of_forgery() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from picochat.run.graph import ARTIFACTS, spec_of
 from tests.builders import make_host_facts, make_rows_facts
 from tests.run_builder import make_run
 
-STATED = ()
-"""The run of run_builder.py states facts that no file beside them gives; test_forgery.py checks
-those, on a real run.
+STATED: dict[str, Any] = {"specs": (spec_of("scores"),), "cross_checks": {}}
+"""The run of run_builder.py states facts that no file beside them gives, but for its scores.
+
+test_forgery.py checks the other facts, on a real run.
 """
 
 
@@ -44,13 +46,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def differences(path: Path) -> list[str]:
-    report = inspect_bundle(path, follows=STATED)
+    report = inspect_bundle(path, **STATED)
     assert report.exit_code == 3, report.lines()
     return [problem.what for problem in report.problems]
 
 
 def verified(path: Path) -> VerifyReport:
-    report = verify_bundle(path, follows=STATED)
+    report = verify_bundle(path, **STATED)
     assert report.exit_code == 0, report.lines()
     return report
 
@@ -194,7 +196,7 @@ def test_one_flipped_byte_in_the_bundles_own_records_is_refused(
 
 def exit_code_of(path: Path) -> int:
     try:
-        return inspect_bundle(path, follows=STATED).exit_code
+        return inspect_bundle(path, **STATED).exit_code
     except BadInput as refusal:
         return refusal.exit_code
 
@@ -204,7 +206,7 @@ def test_a_difference_is_an_honest_no_that_lists_all_of_them(bundle: Path, tmp_p
     flip(root / "rows" / "eval.jsonl")
     flip(root / "logs" / "train.log")
     with pytest.raises(HonestNo) as refusal:
-        verify_bundle(packed(root), follows=STATED)
+        verify_bundle(packed(root), **STATED)
     assert refusal.value.exit_code == 3
     whats = [problem.what for problem in refusal.value.problems]
     assert "logs/train.log: its bytes differ from SHA256SUMS" in whats
@@ -391,7 +393,8 @@ def test_scores_that_cannot_be_computed_again_are_a_difference(bundle: Path) -> 
     def broken(*_: object) -> Any:
         raise KeyError("passed")
 
-    report = inspect_bundle(bundle, recompute_scores=broken, follows=STATED)
+    scores = replace(spec_of("scores"), facts_from=broken)
+    report = inspect_bundle(bundle, specs=(scores,), cross_checks={})
     assert report.exit_code == 3
     assert "cannot be computed again: KeyError" in report.problems[0].what
 
@@ -414,10 +417,7 @@ def test_what_is_no_bundle_is_bad_input(tmp_path: Path, wrong: str) -> None:
 def test_the_report_is_one_json_object_with_every_difference(bundle: Path, tmp_path: Path) -> None:
     root = unpacked(bundle, tmp_path)
     flip(root / "eval" / "report.md")
-    whole, broken = (
-        verified(bundle).to_json(),
-        inspect_bundle(packed(root), follows=STATED).to_json(),
-    )
+    whole, broken = (verified(bundle).to_json(), inspect_bundle(packed(root), **STATED).to_json())
     assert (whole["holds"], broken["holds"]) == (True, False)
     assert json.loads(json.dumps(broken)) == broken
     assert "eval/report.md" in json.dumps(broken)
@@ -429,7 +429,7 @@ def test_verifying_needs_no_torch(bundle: Path) -> None:
 import sys
 from pathlib import Path
 from picochat.release.verify import verify_bundle
-assert verify_bundle(Path({str(bundle)!r}), follows=()).exit_code == 0
+assert verify_bundle(Path({str(bundle)!r}), specs=(), cross_checks={{}}).exit_code == 0
 assert not {{"torch", "transformers"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -18,9 +18,6 @@ from picochat.run.graph import ARTIFACTS, FRONT_PAGES, ArtifactSpec, spec_of
 
 IMPORTED_WHEN_CALLED = {
     "host": ("picochat.sanity.host", "measure_host"),
-    "base": ("picochat.train.base", "pretrain"),
-    "sft": ("picochat.train.sft", "finetune"),
-    "scores": ("picochat.evals.evaluate", "evaluate"),
     "parity": ("picochat.export.parity", "measure_parity"),
 }
 OTHER_SETTINGS = {"facts", "pack", "benchmark_files", "gpu_hour_usd", "track", "timings", "machine"}

@@ -7,12 +7,15 @@ torch here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from picochat.config import RunConfig
 from picochat.core.errors import BadInput
-from picochat.core.publish import FileDigest
-from picochat.core.records import Record, digest_file, read_record
+from picochat.core.publish import Artifact, FileDigest
+from picochat.core.records import Record, digest_file, parse_record, read_json, read_record
+from picochat.facts import ParityFacts
 
 EXPORT_RECORD = "export_report.json"
 SCHEMA_VERSION = 1
@@ -43,6 +46,24 @@ class ParityReport(Record):
     texts_equal: bool
     chat_equal: bool
     end_id: int
+
+
+def facts_from(
+    files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
+) -> ParityFacts:
+    """The facts of the parity stage from its report; all None where nothing was compared.
+
+    inputs, config: not needed.
+    """
+    report = read_json(files / EXPORT_RECORD, "export report")
+    if not report["parity"]:
+        return ParityFacts(reader=None, largest_relative_difference=None, greedy_tokens_equal=None)
+    found = parse_record(ParityReport, report["parity"], f"parity/{EXPORT_RECORD}")
+    return ParityFacts(
+        reader=found.reader,
+        largest_relative_difference=found.largest_relative_difference,
+        greedy_tokens_equal=found.greedy_tokens_equal,
+    )
 
 
 class ExportRecord(Record):

@@ -30,11 +30,10 @@ import torch
 from picochat.core.errors import BadInput, HonestNo, HostProblem, PicochatError, Problem
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, Draft
-from picochat.core.records import finite_or_none, write_json
-from picochat.export.export_record import ParityReport
+from picochat.core.records import write_json
+from picochat.export.export_record import EXPORT_RECORD, ParityReport, facts_from
 from picochat.export.model_folder import TokenizerFiles, end_of, read_tokenizer, write_model_folder
 from picochat.export.stock_classes import find_flavor, require_stock_shape
-from picochat.facts import ParityFacts
 from picochat.model.gpt import GPT
 from picochat.model.weights import CheckpointInfo, load_model, read_info
 from picochat.tokens.chat_format import Message, render_prompt
@@ -97,8 +96,7 @@ def expected_of(
 
 
 def measure_parity(sft: Artifact, tokenizer: Artifact, shards: Artifact, draft: Draft) -> None:
-    """export_report.json and ParityFacts: a float32 export of the checkpoint, read back, compared
-    and thrown away.
+    """Compare a float32 export of the checkpoint, read back and thrown away, with the model.
 
     Where transformers is not installed, or the weights cannot be exported, nothing is measured and
     the reason is recorded: the run keeps its other evidence, and the gate refuses what is not
@@ -112,15 +110,8 @@ def measure_parity(sft: Artifact, tokenizer: Artifact, shards: Artifact, draft: 
     except PicochatError as error:
         report, problem = None, " ".join((error.what, *(item.what for item in error.problems)))
         say(f"export parity is not measured: {problem}")
-    facts = ParityFacts(
-        reader=report.reader if report else None,
-        largest_relative_difference=(
-            finite_or_none(report.largest_relative_difference) if report else None
-        ),
-        greedy_tokens_equal=report.greedy_tokens_equal if report else None,
-    )
-    write_json(draft.path("export_report.json"), {"problem": problem, "parity": report})
-    draft.facts = facts.model_dump(mode="json")
+    write_json(draft.path(EXPORT_RECORD), {"problem": problem, "parity": report})
+    draft.facts = facts_from(draft.folder, {}).model_dump(mode="json")
 
 
 def _measure(sft: Artifact, tokenizer: TokenizerFiles, shards: Artifact) -> ParityReport:

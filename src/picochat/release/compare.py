@@ -6,16 +6,12 @@ Decides nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from jinja2 import TemplateError
 
-from picochat.config import RunConfig
 from picochat.core.errors import PicochatError, Problem
-from picochat.core.publish import Artifact
 from picochat.core.records import Record, canonical_json, plain
-from picochat.facts import facts_of
 
 LONGEST_SHOWN = 80
 F = TypeVar("F", bound=Record)
@@ -34,18 +30,11 @@ raises TemplateError.
 """
 
 
-@dataclass(frozen=True)
-class Stated:
-    """A run as it lies before who checks it: its configuration, and its artifacts by kind."""
-
-    config: RunConfig
-    artifacts: Mapping[str, Artifact]
-
-    def __getitem__(self, kind: str) -> Artifact:
-        return self.artifacts[kind]
-
-    def facts(self, kind: str, model: type[F]) -> F:
-        return facts_of(self.artifacts[kind], model)
+def known(facts: F | None) -> F:
+    """Facts that a check needs; a check whose artifact is missing is not called."""
+    if facts is None:
+        raise LookupError("facts that the check needs are missing")
+    return facts
 
 
 def differences(where: str, stated: object, again: object, source: str) -> list[Problem]:

@@ -20,8 +20,7 @@ from picochat.core.errors import BadInput, HonestNo, PicochatError, Problem, Wro
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Artifact, FileDigest, is_held
 from picochat.core.records import plain, pretty_json, read_json, read_record
-from picochat.evals.evaluate import facts_from as scores_from
-from picochat.facts import GateFacts, PreflightFacts, RunFacts, ScoresFacts, facts_of
+from picochat.facts import GateFacts, PreflightFacts, facts_of
 from picochat.gate.preflight import decide_preflight, preflight_facts
 from picochat.gate.release import decide_release, gate_facts
 from picochat.gate.render import gate_page, preflight_page
@@ -39,7 +38,7 @@ from picochat.release.bundle import (
     verdict_of,
 )
 from picochat.release.compare import compared, differences
-from picochat.release.follows import FOLLOWS, Follow, facts_problems
+from picochat.release.cross_checks import CROSS_CHECKS, CrossCheck, facts_given_to, facts_problems
 from picochat.release.integrity import (
     Found,
     artifacts_of,
@@ -52,9 +51,7 @@ from picochat.release.integrity import (
 )
 from picochat.report.summary import rendered
 from picochat.run.folder import RunDir
-from picochat.run.graph import ARTIFACTS, FRONT_PAGES, read_facts, spec_of
-
-Recompute = Callable[[Path, Mapping[str, Artifact]], ScoresFacts]
+from picochat.run.graph import ARTIFACTS, FRONT_PAGES, ArtifactSpec, read_facts, spec_of
 
 
 @dataclass(frozen=True)
@@ -150,13 +147,19 @@ class VerifyReport:
         }
 
 
-def verify_bundle(path: Path, *, follows: tuple[Follow, ...] = FOLLOWS) -> VerifyReport:
+Specs = tuple[ArtifactSpec, ...]
+CrossChecks = Mapping[str, CrossCheck]
+
+
+def verify_bundle(
+    path: Path, *, specs: Specs = ARTIFACTS, cross_checks: CrossChecks = CROSS_CHECKS
+) -> VerifyReport:
     """The report of a bundle (.tgz) or run folder in which nothing differs.
 
-    Raises HonestNo that lists every file and claim that differs, and BadInput for what is no bundle
-    at all.
+    Raises HonestNo that lists every file and claim that differs, and BadInput for what is no
+    bundle at all.
     """
-    return holding(inspect_bundle(path, follows=follows))
+    return holding(inspect_bundle(path, specs=specs, cross_checks=cross_checks))
 
 
 def holding(report: VerifyReport) -> VerifyReport:
@@ -176,13 +179,14 @@ def holding(report: VerifyReport) -> VerifyReport:
 
 
 def inspect_bundle(
-    path: Path, *, recompute_scores: Recompute = scores_from, follows: tuple[Follow, ...] = FOLLOWS
+    path: Path, *, specs: Specs = ARTIFACTS, cross_checks: CrossChecks = CROSS_CHECKS
 ) -> VerifyReport:
-    """The same comparison as a report, whatever it finds. recompute_scores, follows: how scores and
-    facts are computed again.
+    """The same comparison as a report, whatever it finds.
+
+    specs, cross_checks: what is computed again and compared; see cross_checks.facts_problems.
     """
     if path.is_dir():
-        return _inspect_folder(path, recompute_scores, follows)
+        return _inspect_folder(path, specs, cross_checks)
     if not path.exists():
         raise BadInput(
             f"bundle {path} does not exist",
@@ -197,12 +201,10 @@ def inspect_bundle(
             )
         _require_known_version(path, opened.root / CONTENTS)
         contents = read_record(BundleContents, opened.root / CONTENTS, "bundle contents")
-        return _verify(
-            path, RunDir(opened.root), opened.digests, contents, recompute_scores, follows
-        )
+        return _verify(path, RunDir(opened.root), opened.digests, contents, specs, cross_checks)
 
 
-def _inspect_folder(path: Path, recompute: Recompute, follows: tuple[Follow, ...]) -> VerifyReport:
+def _inspect_folder(path: Path, specs: Specs, cross_checks: CrossChecks) -> VerifyReport:
     """The report on a run folder.
 
     Raises WrongUsage while a run writes there: what is half done is not what it will claim.
@@ -214,7 +216,7 @@ def _inspect_folder(path: Path, recompute: Recompute, follows: tuple[Follow, ...
             fix="verify it when the run has ended, or verify its bundle",
         )
     try:
-        return _verify(path, run, digest_tree(path), None, recompute, follows)
+        return _verify(path, run, digest_tree(path), None, specs, cross_checks)
     except FileNotFoundError as error:
         raise BadInput(
             f"{path} changed while it was read: {error.filename} is gone", fix="verify it again"
@@ -226,8 +228,8 @@ def _verify(
     run: RunDir,
     found: Found,
     contents: BundleContents | None,
-    recompute: Recompute,
-    follows: tuple[Follow, ...],
+    specs: Specs,
+    cross_checks: CrossChecks,
 ) -> VerifyReport:
     if "run.json" not in found:
         raise BadInput(
@@ -252,8 +254,8 @@ def _verify(
             "contents", lambda: _contents_problems(run, artifacts, contents)
         )
         checks.append(VerifyCheck("contents", len(artifacts), tuple(differing)))
-    checks += [_check_facts(run, artifacts, follows)] if follows else []
-    checks += _check_claims(run, artifacts, recompute)
+    checks.append(_check_facts(run, artifacts, specs, cross_checks))
+    checks += _check_claims(run, artifacts)
     missing, left_out = (
         (tuple(contents.missing), tuple(contents.left_out)) if contents else ((), ())
     )
@@ -457,39 +459,28 @@ def _contents_problems(
 
 
 def _check_facts(
-    run: RunDir, artifacts: dict[str, Artifact], follows: tuple[Follow, ...]
+    run: RunDir, artifacts: dict[str, Artifact], specs: Specs, cross_checks: CrossChecks
 ) -> VerifyCheck:
     """The facts of every artifact against its files, its inputs and the settings."""
-    count = sum(run_worker.kind in artifacts for run_worker in follows)
-    problems = compared("facts", lambda: facts_problems(_config(run), artifacts, follows))
+    count = sum(spec.kind in artifacts for spec in specs)
+    problems = compared(
+        "facts", lambda: facts_problems(_config(run), artifacts, specs, cross_checks)
+    )
     return VerifyCheck("facts from files", count, tuple(problems))
 
 
-def _check_claims(
-    run: RunDir, artifacts: dict[str, Artifact], recompute: Recompute
-) -> list[VerifyCheck]:
-    """Scores, verdicts and pages, each computed again from the inputs that the graph names."""
-    steps: list[tuple[str, str, tuple[str, ...], Callable[[], list[Problem]]]] = [
-        (
-            "scores from replies",
-            "scores",
-            ("sft", "rows", "benchmarks", "honesty"),
-            lambda: _scores_problems(artifacts, recompute),
-        ),
-        (
-            "preflight verdict",
-            "preflight",
-            spec_of("preflight").inputs,
-            lambda: _preflight_problems(run, artifacts),
-        ),
-        ("gate verdict", "gate", spec_of("gate").inputs, lambda: _gate_problems(run, artifacts)),
-        ("summary", "summary", (), lambda: _summary_problems(run, artifacts)),
+def _check_claims(run: RunDir, artifacts: dict[str, Artifact]) -> list[VerifyCheck]:
+    """Verdicts and pages, each made again from the inputs that the graph names."""
+    steps: list[tuple[str, str, Callable[[], list[Problem]]]] = [
+        ("preflight verdict", "preflight", lambda: _preflight_problems(run, artifacts)),
+        ("gate verdict", "gate", lambda: _gate_problems(run, artifacts)),
+        ("summary", "summary", lambda: _summary_problems(run, artifacts)),
     ]
     checks: list[VerifyCheck] = []
-    for name, kind, needed, compare in steps:
+    for name, kind, compare in steps:
         if kind not in artifacts:
             continue  # a run that stopped before makes no such claim
-        lacking = [other for other in needed if other not in artifacts]
+        lacking = [other for other in spec_of(kind).inputs if other not in artifacts]
         if lacking:
             what = f"{name}: cannot be computed again without {', '.join(lacking)}"
             checks.append(VerifyCheck(name, 0, (Problem(what),)))
@@ -498,23 +489,8 @@ def _check_claims(
     return checks
 
 
-def _facts_given_to(run: RunDir, artifacts: Mapping[str, Artifact], kind: str) -> RunFacts:
-    """What the stage of this kind was given: the facts of its inputs alone."""
-    return read_facts(_config(run), {name: artifacts[name] for name in spec_of(kind).inputs})
-
-
-def _scores_problems(artifacts: Mapping[str, Artifact], recompute: Recompute) -> list[Problem]:
-    again = recompute(artifacts["scores"].place, artifacts)
-    return differences(
-        "scores",
-        plain(facts_of(artifacts["scores"], ScoresFacts)),
-        plain(again),
-        "the replies give",
-    )
-
-
 def _preflight_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
-    report = decide_preflight(_facts_given_to(run, artifacts, "preflight"))
+    report = decide_preflight(facts_given_to(_config(run), artifacts, spec_of("preflight")))
     stated = plain(facts_of(artifacts["preflight"], PreflightFacts))
     problems = differences("preflight", stated, plain(preflight_facts(report)), "the facts give")
     pages = {"preflight.json": pretty_json(report), "preflight.md": preflight_page(report).encode()}
@@ -532,7 +508,7 @@ def _gate_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Probl
         (finding.measured for finding in stated.findings if finding.name == "evidence_untouched"),
         None,
     )
-    facts = _facts_given_to(run, artifacts, "gate")
+    facts = facts_given_to(_config(run), artifacts, spec_of("gate"))
     report = decide_release(
         replace(facts, changed_files=int(changed) if changed is not None else None)
     )

@@ -2,21 +2,27 @@
 
 A row says where the artifact lies, which files it holds, which record states its facts, what it is
 made from and by which function. The runner, verification, the bundle and the generated
-docs/artifacts.md read the same rows. Reading the table imports no torch: stages that need it stand
-below as functions that import it when they are called.
+docs/artifacts.md read the same rows. Reading the table imports no torch: stages that need it import
+it when they are called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from picochat.config import RunConfig
 from picochat.core.publish import Artifact
 from picochat.core.records import Record, read_record
+from picochat.data.benchmarks.stage import facts_from as benchmarks_facts
 from picochat.data.benchmarks.stage import publish_benchmarks
 from picochat.data.corpus.build import build_corpus
+from picochat.data.corpus.build import facts_from as corpus_facts
+from picochat.evals.evaluate import evaluate
+from picochat.evals.evaluate import facts_from as scores_facts
+from picochat.export.export_record import facts_from as parity_facts
 from picochat.facts import (
     BenchmarksFacts,
     ConversationsFacts,
@@ -38,13 +44,23 @@ from picochat.facts import (
 )
 from picochat.gate.preflight import run_preflight
 from picochat.gate.release import run_gate
+from picochat.honesty.contamination_scan import facts_from as honesty_facts
 from picochat.honesty.contamination_scan import scan_run
 from picochat.report.summary import write_summary
+from picochat.skills.exercises import facts_from as practice_facts
 from picochat.skills.exercises import write_exercises
+from picochat.skills.prepare import facts_from as rows_facts
 from picochat.skills.prepare import prepare_rows
 from picochat.tokens.chat_format import encode_conversations
+from picochat.tokens.chat_format import facts_from as conversations_facts
+from picochat.tokens.shards import facts_from as shards_facts
 from picochat.tokens.shards import write_shards
+from picochat.tokens.tokenizer import facts_from as tokenizer_facts
 from picochat.tokens.tokenizer import train_tokenizer
+from picochat.train.base import facts_from as base_facts
+from picochat.train.base import pretrain
+from picochat.train.sft import facts_from as sft_facts
+from picochat.train.sft import finetune
 
 # ---- stages that import torch when they are called -----------------------------------------------
 
@@ -53,24 +69,6 @@ def measure_host(**arguments: Any) -> None:
     from picochat.sanity import host
 
     host.measure_host(**arguments)
-
-
-def pretrain(**arguments: Any) -> None:
-    from picochat.train import base
-
-    base.pretrain(**arguments)
-
-
-def finetune(**arguments: Any) -> None:
-    from picochat.train import sft
-
-    sft.finetune(**arguments)
-
-
-def evaluate(**arguments: Any) -> None:
-    from picochat.evals import evaluate
-
-    evaluate.evaluate(**arguments)
 
 
 def measure_parity(**arguments: Any) -> None:
@@ -91,6 +89,9 @@ class ArtifactSpec:
     make: the function that makes it, called with keyword arguments: `draft`, an Artifact for each
     kind in `inputs`, and each of `settings`. A stage with `facts` in its settings is given its
     inputs as one RunFacts instead of one by one.
+    facts_from: computes the facts again from the artifact's folder, its inputs and the
+    configuration; the stage states what it returns, and verification compares. None where there are
+    no facts, and for verdicts, which are decided again.
     settings: names of config sections, or `seed`, `pack`, `benchmark_files` (where benchmarks were
     found just now), `gpu_hour_usd`, `track` (the folder of trackers), `timings` and `machine`
     (paths of the run folder).
@@ -109,6 +110,7 @@ class ArtifactSpec:
     inputs: tuple[str, ...]
     settings: tuple[str, ...]
     version: int
+    facts_from: Callable[[Path, Mapping[str, Artifact], RunConfig], Record] | None = None
     shared: bool = False
     by_all: bool = False
 
@@ -136,6 +138,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         ),
         facts=CorpusFacts,
         make=build_corpus,
+        facts_from=corpus_facts,
         inputs=(),
         settings=("pack", "data", "host"),
         version=3,
@@ -147,6 +150,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         files="shard-NNNNNN.jsonl.zst documents.json words.txt sample.txt",
         facts=PracticeFacts,
         make=write_exercises,
+        facts_from=practice_facts,
         inputs=("corpus",),
         settings=("practice", "host", "seed"),
         version=2,
@@ -158,6 +162,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         files="sft_train.jsonl sft_held_out.jsonl eval.jsonl",
         facts=RowsFacts,
         make=prepare_rows,
+        facts_from=rows_facts,
         inputs=(),
         settings=("pack", "seed"),
         version=1,
@@ -168,6 +173,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         files="items.jsonl sources.json rows/LABEL.jsonl unresolved.json",
         facts=BenchmarksFacts,
         make=publish_benchmarks,
+        facts_from=benchmarks_facts,
         inputs=(),
         settings=("external", "benchmark_files"),
         version=2,
@@ -178,6 +184,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         files="tokenizer.json chat_template.jinja measured.json",
         facts=TokenizerFacts,
         make=train_tokenizer,
+        facts_from=tokenizer_facts,
         inputs=("corpus",),
         settings=("tokenizer", "seed"),
         version=3,
@@ -192,6 +199,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         ),
         facts=ShardsFacts,
         make=write_shards,
+        facts_from=shards_facts,
         inputs=("corpus", "practice", "tokenizer"),
         settings=("shards", "host", "seed"),
         version=3,
@@ -203,6 +211,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         files="train.npz held_out.npz",
         facts=ConversationsFacts,
         make=encode_conversations,
+        facts_from=conversations_facts,
         inputs=("rows", "tokenizer"),
         settings=("model",),
         version=1,
@@ -213,6 +222,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         files="report.json report.md hits.jsonl measured.json",
         facts=HonestyFacts,
         make=scan_run,
+        facts_from=honesty_facts,
         inputs=("corpus", "practice", "rows", "benchmarks"),
         settings=("honesty", "host"),
         version=5,
@@ -247,6 +257,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         ),
         facts=TrainFacts,
         make=pretrain,
+        facts_from=base_facts,
         inputs=("shards", "tokenizer"),
         settings=("model", "base", *TRAINING_SETTINGS),
         version=6,
@@ -258,6 +269,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         files="model.safetensors model.json curve.jsonl metrics.jsonl measured.json",
         facts=TrainFacts,
         make=finetune,
+        facts_from=sft_facts,
         inputs=("base", "conversations", "tokenizer"),
         settings=("sft", *TRAINING_SETTINGS),
         version=6,
@@ -271,6 +283,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         ),
         facts=ScoresFacts,
         make=evaluate,
+        facts_from=scores_facts,
         inputs=("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
         settings=("evals", "runtime", "seed"),
         version=5,
@@ -281,6 +294,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         files="export_report.json",
         facts=ParityFacts,
         make=measure_parity,
+        facts_from=parity_facts,
         inputs=("sft", "tokenizer", "shards"),
         settings=(),
         version=1,

@@ -1,9 +1,8 @@
-"""What follows from an artifact's own files about training, scores, export and what was observed:
-facts, computed again.
+"""Checks across artifacts about training, scores and what was observed.
 
-As follows_data.py, for the stages that need a model. Replies, likelihoods, losses and bits per byte
-themselves cannot be computed again without the weights; here is what they must agree with, and that
-none was left out or counted twice.
+As data_checks.py, for the stages that need a model. Replies, likelihoods, losses and bits per byte
+cannot be computed again without the weights. Here is what they must agree with, and that none was
+left out or counted twice.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Literal
 
 from picochat.core.errors import Problem
 from picochat.core.journal import read_journal
-from picochat.core.records import parse_record, plain, pretty_json, read_json
+from picochat.core.records import plain, pretty_json, read_json
 from picochat.data.benchmarks.stage import read_items
 from picochat.evals.eval_records import (
     EvaluatedRow,
@@ -26,17 +25,13 @@ from picochat.evals.eval_records import (
 )
 from picochat.evals.evaluate import MEMORIZED_TOKENS, facts_from, prefix_positions, questions
 from picochat.evals.scores import scores_page
-from picochat.export.export_record import ParityReport
-from picochat.facts import ParityFacts, ShardsFacts, TokenizerFacts, TrainFacts
-from picochat.release.compare import Stated, differences, names_shown, stated_of
+from picochat.facts import RunFacts
+from picochat.release.compare import differences, known, names_shown, stated_of
 from picochat.report.summary import observed, stage_speed
 from picochat.run.folder import RunDir
-from picochat.run.graph import read_facts
 from picochat.skills.scoring import choice_candidates
 from picochat.skills.task_rows import EvalRow
-from picochat.train.base import facts_from as base_facts_from
 from picochat.train.schedule import lr_share
-from picochat.train.sft import facts_from as sft_facts_from
 
 LARGEST_BITS_APART = 0.01
 """Share by which the held-out bits per byte of training and of scoring may differ: kernels round
@@ -47,24 +42,23 @@ otherwise in other batches.
 # ---- training ------------------------------------------------------------------------------------
 
 
-def base_differences(run: Stated) -> list[Problem]:
+def check_base(run: RunFacts) -> list[Problem]:
     return _training(run, "base")
 
 
-def sft_differences(run: Stated) -> list[Problem]:
+def check_sft(run: RunFacts) -> list[Problem]:
     return _training(run, "sft")
 
 
-def _training(run: Stated, stage: Literal["base", "sft"]) -> list[Problem]:
-    """Facts from the artifact's own files; each rate, and the record beside the weights."""
+def _training(run: RunFacts, stage: Literal["base", "sft"]) -> list[Problem]:
+    """The learning rate of each step, and the record beside the weights."""
     config = run.config.base if stage == "base" else run.config.sft
-    facts_from = base_facts_from if stage == "base" else sft_facts_from
-    facts, again = (
-        run.facts(stage, TrainFacts),
-        facts_from(run[stage].place, run.artifacts, run.config),
-    )
-    problems = differences(stage, plain(facts), plain(again), "curve and settings give")
-    steps = [row for row in read_journal(run[stage].path("curve.jsonl")) if row["loss"] is not None]
+    facts, problems = known(run.base if stage == "base" else run.sft), list[Problem]()
+    steps = [
+        row
+        for row in read_journal(run.artifacts[stage].path("curve.jsonl"))
+        if row["loss"] is not None
+    ]
     wrong = [
         row["step"]
         for number, row in enumerate(steps)
@@ -80,12 +74,12 @@ def _training(run: Stated, stage: Literal["base", "sft"]) -> list[Problem]:
         )
     info = {
         "model": plain(run.config.model),
-        "vocab_size": run.facts("tokenizer", TokenizerFacts).vocab_size,
-        "tokenizer_digest": run["tokenizer"].manifest.files["tokenizer.json"].sha256,
+        "vocab_size": known(run.tokenizer).vocab_size,
+        "tokenizer_digest": run.artifacts["tokenizer"].manifest.files["tokenizer.json"].sha256,
         "stage": stage,
         "step": facts.scored_step,
     }
-    stated = read_json(run[stage].path("model.json"), "checkpoint record")
+    stated = read_json(run.artifacts[stage].path("model.json"), "checkpoint record")
     return problems + differences(
         f"{stage}/checkpoint/model.json", stated, info, "settings, tokenizer and facts give"
     )
@@ -94,18 +88,17 @@ def _training(run: Stated, stage: Literal["base", "sft"]) -> list[Problem]:
 # ---- scores --------------------------------------------------------------------------------------
 
 
-def scores_differences(run: Stated) -> list[Problem]:
-    """Whether every row was asked, once, as it stands; the same of benchmarks and prefixes; and the
-    pages of the scores.
-    """
-    scores = run["scores"]
-    wanted, asked = questions(run["rows"], run.config.evals.fit_rows), read_replies(scores.place)
+def check_scores(run: RunFacts) -> list[Problem]:
+    """Every row was asked once, as it stands; the same of benchmarks and prefixes; and the pages."""
+    scores = run.artifacts["scores"]
+    wanted = questions(run.artifacts["rows"], run.config.evals.fit_rows)
+    asked = read_replies(scores.place)
     problems = (
         _asked_otherwise(wanted, asked) + _external(run) + _memorization(run) + _measured(run)
     )
     if problems:
         return problems  # scores of other questions say nothing more
-    again = facts_from(scores.place, run.artifacts, run.config)
+    again = facts_from(scores.place, run.artifacts)
     pages = {
         "report.json": pretty_json(again),
         "report.md": scores_page(again, {row.id: row for _, row in wanted}, asked).encode(),
@@ -169,9 +162,9 @@ def _chosen(row: EvalRow, reply: str, log_likelihoods: Sequence[float] | None) -
     return reply == candidates[log_likelihoods.index(max(log_likelihoods))]
 
 
-def _external(run: Stated) -> list[Problem]:
-    items = {item.id: item.benchmark for item in read_items(run["benchmarks"])}
-    answers = read_external(run["scores"].place)
+def _external(run: RunFacts) -> list[Problem]:
+    items = {item.id: item.benchmark for item in read_items(run.artifacts["benchmarks"])}
+    answers = read_external(run.artifacts["scores"].place)
     counts = Counter(answer.id for answer in answers)
     found = {
         "has no answer": [id for id in items if id not in counts],
@@ -187,15 +180,12 @@ def _external(run: Stated) -> list[Problem]:
     ]
 
 
-def _memorization(run: Stated) -> list[Problem]:
+def _memorization(run: RunFacts) -> list[Problem]:
     """The prefixes are those that seed and shards give, each continued for as many tokens as count
     as memorized.
     """
-    recalled = read_continuations(run["scores"].place)
-    tokens, samples = (
-        run.facts("shards", ShardsFacts).train_tokens,
-        run.config.evals.memorization_samples,
-    )
+    recalled = read_continuations(run.artifacts["scores"].place)
+    tokens, samples = (known(run.shards).train_tokens, run.config.evals.memorization_samples)
     positions = prefix_positions(tokens, samples, run.config.seed, run.config.model.context)
     if [item.position for item in recalled] != positions or any(
         len(item.expected) != MEMORIZED_TOKENS for item in recalled
@@ -204,19 +194,16 @@ def _memorization(run: Stated) -> list[Problem]:
     return []
 
 
-def _measured(run: Stated) -> list[Problem]:
+def _measured(run: RunFacts) -> list[Problem]:
     """Against what training measured of the same weights, and that the baseline saw as many tokens
     as the settings say.
     """
-    measured = read_measured(run["scores"].place)
-    seen = min(run.facts("shards", ShardsFacts).train_tokens, run.config.evals.ngram_train_tokens)
+    measured = read_measured(run.artifacts["scores"].place)
+    seen = min(known(run.shards).train_tokens, run.config.evals.ngram_train_tokens)
     problems = stated_of(
         "eval/measured.json", measured, {"ngram_train_tokens": seen}, "shards and settings give"
     )
-    trained, scored = (
-        run.facts("base", TrainFacts).held_out_bits_per_byte,
-        measured.base_bits_per_byte,
-    )
+    trained, scored = (known(run.base).held_out_bits_per_byte, measured.base_bits_per_byte)
     if trained is not None and (
         scored is None or not abs(scored - trained) <= LARGEST_BITS_APART * trained
     ):
@@ -229,38 +216,18 @@ def _measured(run: Stated) -> list[Problem]:
     return problems
 
 
-# ---- export and summary --------------------------------------------------------------------------
+# ---- summary -------------------------------------------------------------------------------------
 
 
-def parity_differences(run: Stated) -> list[Problem]:
-    report = read_json(run["parity"].path("export_report.json"), "export report")
-    found = (
-        parse_record(ParityReport, report["parity"], "parity/export_report.json")
-        if report["parity"]
-        else None
-    )
-    follows = ParityFacts(
-        reader=found.reader if found else None,
-        largest_relative_difference=found.largest_relative_difference if found else None,
-        greedy_tokens_equal=found.greedy_tokens_equal if found else None,
-    )
-    return differences(
-        "parity",
-        plain(run.facts("parity", ParityFacts)),
-        plain(follows),
-        "export_report.json gives",
-    )
-
-
-def summary_differences(run: Stated) -> list[Problem]:
+def check_summary(run: RunFacts) -> list[Problem]:
     """What is said to have been observed, against the observations of the stages.
 
     The machine record and the timings go on changing with later commands, so a stage's hours must
     be those of one of its timings.
     """
-    root = RunDir(run["summary"].place.parent)
-    stated = read_json(run["summary"].path("observed.json"), "observations")
-    again = observed(read_facts(run.config, run.artifacts), root.timings, root.machine)
+    root = RunDir(run.artifacts["summary"].place.parent)
+    stated = read_json(run.artifacts["summary"].path("observed.json"), "observations")
+    again = observed(run, root.timings, root.machine)
     lasting = ("stages", "speeds", "host", "preflight", "gpu_hour_usd")
     problems = differences(
         "summary/observed.json",

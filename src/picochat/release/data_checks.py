@@ -1,9 +1,9 @@
-"""What follows from an artifact's own files about data, rows, tokens and contamination: facts,
-computed again.
+"""Checks across artifacts about data, rows, tokens and contamination.
 
-Each public function takes a run and returns what differs; follows.py is their table. Without torch.
-What needs the corpus itself, the weights or the clock is not here: docs/verification.md says what
-follows from that.
+Each public function takes the facts of a run and returns what differs; cross_checks.py is their
+table. What a stage's own files give is computed again there, by its `facts_from`; here is what
+artifacts must say of each other and of the settings. What needs the corpus itself is not here:
+docs/verification.md says what follows from that.
 """
 
 from __future__ import annotations
@@ -16,35 +16,20 @@ import numpy as np
 
 from picochat.core.errors import Problem
 from picochat.core.publish import Artifact
-from picochat.core.records import parse_record, plain, read_json, read_jsonl, read_record
+from picochat.core.records import parse_record, read_json, read_jsonl, read_record
 from picochat.data.benchmarks.resolve import wanted_benchmarks
 from picochat.data.benchmarks.stage import ITEMS, BenchmarkItem, item_of, read_items, read_texts
-from picochat.data.benchmarks.stage import facts_from as benchmarks_facts
-from picochat.data.corpus.build import facts_from as corpus_facts
 from picochat.data.corpus.reader import CorpusSource, CorpusSources, Split
 from picochat.data.document_shards import DocumentsManifest
-from picochat.facts import (
-    BenchmarksFacts,
-    ConversationsFacts,
-    CorpusFacts,
-    HonestyFacts,
-    PracticeFacts,
-    RowsFacts,
-    ShardsFacts,
-    TokenizerFacts,
-)
-from picochat.honesty import contamination_scan
+from picochat.facts import HonestyFacts, RunFacts
 from picochat.honesty.contamination_page import contamination_page
 from picochat.honesty.contamination_scan import contaminated_rows, scan_sft_rows
 from picochat.honesty.index import build_index
 from picochat.honesty.items import item_of_row
 from picochat.honesty.scan_texts import Hit
-from picochat.release.compare import Stated, differences, names_shown, stated_of
-from picochat.skills import exercises, prepare
+from picochat.release.compare import differences, known, names_shown, stated_of
 from picochat.skills.exercises import sample_page
 from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows
-from picochat.tokens import chat_format, tokenizer
-from picochat.tokens import shards as token_shards
 from picochat.tokens.chat_format import fitting, join_conversations, open_conversations, read_chats
 from picochat.tokens.shards import ShardSidecar
 from picochat.tokens.tokenizer import Tokenizer
@@ -56,13 +41,11 @@ SPLITS: tuple[Split, ...] = ("train", "held_out")
 # ---- data ----------------------------------------------------------------------------------------
 
 
-def corpus_differences(run: Stated) -> list[Problem]:
-    """All facts from the artifact's own files; and what files and import reports say of a source."""
-    corpus, facts = run["corpus"], run.facts("corpus", CorpusFacts)
-    again = corpus_facts(corpus.place, {}, run.config)
-    problems = differences("corpus", plain(facts), plain(again), "its files give")
+def check_corpus(run: RunFacts) -> list[Problem]:
+    """What files and import reports say of each source."""
+    corpus, problems = run.artifacts["corpus"], list[Problem]()
     listing = read_record(CorpusSources, corpus.path("sources.json"), "corpus sources")
-    for source, stated in zip(listing.sources, facts.sources, strict=True):
+    for source, stated in zip(listing.sources, known(run.corpus).sources, strict=True):
         problems += _source(corpus, source, stated.text_bytes)
     return problems
 
@@ -94,21 +77,19 @@ def _source(corpus: Artifact, source: CorpusSource, text_bytes: int) -> list[Pro
     return problems
 
 
-def practice_differences(run: Stated) -> list[Problem]:
-    """Counts from documents.json, and the sample that its words and the seed give.
+def check_exercises(run: RunFacts) -> list[Problem]:
+    """Sums of the shards, and the sample that words and seed give.
 
     The exercises themselves stay out of bundles.
     """
-    practice, facts = run["practice"], run.facts("practice", PracticeFacts)
+    practice = run.artifacts["practice"]
     listed = read_record(DocumentsManifest, practice.path("documents.json"), "practice")
     words = tuple(practice.path("words.txt").read_text("utf-8").split())
-    again = exercises.facts_from(practice.place, run.artifacts, run.config)
-    problems = differences("practice", plain(facts), plain(again), "its files and settings give")
     parts = {
         "documents": sum(s.documents for s in listed.shards),
         "text_bytes": sum(s.text_bytes for s in listed.shards),
     }
-    problems += stated_of("practice/documents.json", listed, parts, "its shards give")
+    problems = stated_of("practice/documents.json", listed, parts, "its shards give")
     page = (
         sample_page(words, run.config.seed).encode()
         if run.config.practice.share and listed.documents
@@ -121,33 +102,22 @@ def practice_differences(run: Stated) -> list[Problem]:
     return problems
 
 
-def rows_differences(run: Stated) -> list[Problem]:
-    """All facts from the rows, whose ids must be different: an id that two rows share would be
-    judged by the rule of one.
-    """
-    rows = run["rows"]
-    again = prepare.facts_from(rows.place, run.artifacts, run.config)
-    problems = differences(
-        "rows", plain(run.facts("rows", RowsFacts)), plain(again), "its files give"
-    )
+def check_rows(run: RunFacts) -> list[Problem]:
+    """Ids must be different: two rows of one id would be judged by the rule of one."""
+    rows = run.artifacts["rows"]
     sft = (rows.path("sft_train.jsonl"), rows.path("sft_held_out.jsonl"))
     ids = [row.id for path in sft for row in read_published_rows(path, SftRow)]
     ids += [row.id for row in read_published_rows(rows.path("eval.jsonl"), EvalRow)]
     if repeated := sorted(id for id, count in Counter(ids).items() if count > 1):
-        problems.append(Problem(f"rows: {names_shown(repeated)} is the id of more than one row"))
-    return problems
+        return [Problem(f"rows: {names_shown(repeated)} is the id of more than one row")]
+    return []
 
 
-def benchmarks_differences(run: Stated) -> list[Problem]:
-    """All facts from the artifact's own files; and that the settings ask for just these items.
-
-    In a run folder also each item from its text.
-    """
-    facts, items = run.facts("benchmarks", BenchmarksFacts), read_items(run["benchmarks"])
-    again = benchmarks_facts(run["benchmarks"].place, {}, run.config)
-    problems = differences("benchmarks", plain(facts), plain(again), "its files give")
+def check_benchmarks(run: RunFacts) -> list[Problem]:
+    """The settings ask for just these items; in a run folder, each item follows from its text."""
+    facts, items = known(run.benchmarks), read_items(run.artifacts["benchmarks"])
     asked = sorted(wanted_benchmarks(run.config.external))
-    problems += differences(
+    problems = differences(
         "benchmarks", sorted([*facts.benchmarks, *facts.unresolved]), asked, "the settings ask for"
     )
     ids = [item.id for item in items]
@@ -170,7 +140,7 @@ def benchmarks_differences(run: Stated) -> list[Problem]:
                     f" {wanted:,}"
                 )
             )
-        problems += _texts(run["benchmarks"], name, mine)
+        problems += _texts(run.artifacts["benchmarks"], name, mine)
     return problems
 
 
@@ -195,29 +165,20 @@ def _texts(benchmarks: Artifact, name: str, items: Sequence[BenchmarkItem]) -> l
 # ---- tokens --------------------------------------------------------------------------------------
 
 
-def tokenizer_differences(run: Stated) -> list[Problem]:
-    again = tokenizer.facts_from(run["tokenizer"].place, run.artifacts, run.config)
-    stated = plain(run.facts("tokenizer", TokenizerFacts))
-    asked = run.config.tokenizer.vocab_size
-    return [
-        *differences("tokenizer", stated, plain(again), "its files give"),
-        *differences("tokenizer.vocab_size", again.vocab_size, asked, "the settings ask for"),
-    ]
+def check_tokenizer(run: RunFacts) -> list[Problem]:
+    """The vocabulary has the size that the settings ask for."""
+    stated, asked = known(run.tokenizer).vocab_size, run.config.tokenizer.vocab_size
+    return differences("tokenizer.vocab_size", stated, asked, "the settings ask for")
 
 
-def shards_differences(run: Stated) -> list[Problem]:
-    """Sums over the sidecars, which must fit the files that the manifest states, the tokenizer, the
-    corpus and the practice.
-    """
-    shards, facts = run["shards"], run.facts("shards", ShardsFacts)
-    corpus, practised = run.facts("corpus", CorpusFacts), run.facts("practice", PracticeFacts)
+def check_shards(run: RunFacts) -> list[Problem]:
+    """Counts fit corpus and exercises; sidecars fit the files that the manifest states."""
+    shards, corpus, practised = run.artifacts["shards"], known(run.corpus), known(run.practice)
     names = sorted(name for name in shards.manifest.files if name.endswith(".bin"))
     sidecars = {
         name: read_record(ShardSidecar, shards.path(name.replace(".bin", ".json")), "shard")
         for name in names
     }
-    again = token_shards.facts_from(shards.place, run.artifacts, run.config)
-    problems = differences("shards", plain(facts), plain(again), "its files give")
     counted = {
         "train_documents": corpus.train_documents + practised.documents,
         "held_out_documents": corpus.held_out_documents,
@@ -225,8 +186,8 @@ def shards_differences(run: Stated) -> list[Problem]:
         "held_out_text_bytes": corpus.held_out_text_bytes,
         "practice_documents": practised.documents,
     }
-    problems += stated_of("shards", facts, counted, "corpus and practice give")
-    tokenizer_digest = run["tokenizer"].manifest.files["tokenizer.json"].sha256
+    problems = stated_of("shards", run.shards, counted, "corpus and practice give")
+    tokenizer_digest = run.artifacts["tokenizer"].manifest.files["tokenizer.json"].sha256
     for name, side in sidecars.items():
         files = shards.manifest.files
         held = {
@@ -241,16 +202,16 @@ def shards_differences(run: Stated) -> list[Problem]:
     return problems
 
 
-def conversations_differences(run: Stated) -> list[Problem]:
+def check_conversations(run: RunFacts) -> list[Problem]:
     """The SFT rows encoded again: what was trained on is what the rows say, and nothing else."""
-    words = Tokenizer.load(run["tokenizer"].path("tokenizer.json"))
+    words = Tokenizer.load(run.artifacts["tokenizer"].path("tokenizer.json"))
     context = run.config.model.context
     problems: list[Problem] = []
     for split in SPLITS:
         name = f"sft_{split}"
-        chats = read_chats(run["rows"].path(f"{name}.jsonl"), words)
+        chats = read_chats(run.artifacts["rows"].path(f"{name}.jsonl"), words)
         encoded = join_conversations(fitting(chats, context))
-        there = open_conversations(run["conversations"], split)
+        there = open_conversations(run.artifacts["conversations"], split)
         parts = (
             (encoded.tokens, there.tokens),
             (encoded.targets, there.targets),
@@ -262,25 +223,21 @@ def conversations_differences(run: Stated) -> list[Problem]:
                     f"sft/conversations/{split}.npz: is not what rows/{name}.jsonl gives, encoded"
                 )
             )
-    again = chat_format.facts_from(run["conversations"].place, run.artifacts, run.config)
-    stated = plain(run.facts("conversations", ConversationsFacts))
-    return problems + differences("conversations", stated, plain(again), "the rows give")
+    return problems
 
 
 # ---- contamination -------------------------------------------------------------------------------
 
 
-def honesty_differences(run: Stated) -> list[Problem]:
-    """The facts that its report gives, and what the scan says of the SFT rows, scanned again.
+def check_honesty(run: RunFacts) -> list[Problem]:
+    """The SFT rows scanned again; counts, settings, hits and page fit the report.
 
     The corpus itself is not here to be scanned.
     """
-    honesty, facts = run["honesty"], run.facts("honesty", HonestyFacts)
+    honesty, facts = run.artifacts["honesty"], known(run.honesty)
     report = read_json(honesty.path("report.json"), "honesty report")
-    corpus, practised = run.facts("corpus", CorpusFacts), run.facts("practice", PracticeFacts)
-    again = contamination_scan.facts_from(honesty.place, run.artifacts, run.config)
+    corpus, practised = known(run.corpus), known(run.practice)
     problems = _sft_again(run, report, facts)
-    problems += differences("honesty", plain(facts), plain(again), "report and rows give")
     scanned = {"scanned_documents": corpus.documents + practised.documents}
     problems += stated_of("honesty", facts, scanned, "corpus and practice have")
     sizes = {
@@ -293,18 +250,18 @@ def honesty_differences(run: Stated) -> list[Problem]:
         dict(sizes),
         "the settings say",
     )
-    problems += _unlisted_hits(run["honesty"], report)
-    if run["honesty"].path("report.md").read_text("utf-8") != contamination_page(facts, report):
+    problems += _unlisted_hits(honesty, report)
+    if honesty.path("report.md").read_text("utf-8") != contamination_page(facts, report):
         problems.append(Problem("honesty/report.md: differs from what facts and report give"))
     return problems
 
 
-def _sft_again(run: Stated, report: Mapping[str, Any], facts: HonestyFacts) -> list[Problem]:
+def _sft_again(run: RunFacts, report: Mapping[str, Any], facts: HonestyFacts) -> list[Problem]:
     """What report and facts state otherwise than a scan of the SFT rows for our own eval rows.
 
     What the scan says of benchmarks needs their texts.
     """
-    rows = run["rows"]
+    rows = run.artifacts["rows"]
     evals = [item_of_row(row) for _, row in read_jsonl(rows.path("eval.jsonl"), "rows")]
     sft = [
         row
