@@ -133,7 +133,6 @@ def test_an_untouched_bundle_verifies_and_says_what_was_compared(bundle: Path) -
         "checksums",
         "manifests",
         "chain of inputs",
-        "scores from replies",
         "summary",
     }
     assert all(check.compared > 0 for check in report.checks)
@@ -281,7 +280,7 @@ def relax_preflight(manifest: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("kind", "change", "expected"),
     [
-        ("scores", raise_math, "scores.skills.math.clean.passed: states 196, the replies give 191"),
+        ("scores", raise_math, "scores.skills.math.clean.passed: states 196, its files give 191"),
         ("gate", lower_baseline, "].measured: states 0.99, the facts give 0.9"),
         ("preflight", relax_preflight, "preflight.findings[0].bound"),
     ],
