@@ -305,9 +305,9 @@ def run_corpus(places: Places, _: int) -> None:
     from picochat.data.corpus.build import build_corpus
     from picochat.data.pack import load_pack
 
-    with publish(places.artifact("corpus"), "corpus", "bench", {}) as draft:
+    with publish(places.artifact("corpus"), "corpus", "bench", {}) as staging:
         build_corpus(
-            load_pack(places.pack), DataConfig(drop_near_duplicates=True), HostConfig(), draft
+            load_pack(places.pack), DataConfig(drop_near_duplicates=True), HostConfig(), staging
         )
 
 
@@ -323,9 +323,9 @@ def run_tokenizer(places: Places, vocab_size: int) -> None:
     from picochat.core.publish import open_artifact, publish
     from picochat.tokens.tokenizer import train_tokenizer
 
-    with publish(places.artifact("tokenizer"), "tokenizer", "bench", {}) as draft:
+    with publish(places.artifact("tokenizer"), "tokenizer", "bench", {}) as staging:
         corpus = open_artifact(places.artifact("corpus"), "corpus")
-        train_tokenizer(corpus, TokenizerConfig(vocab_size=vocab_size), SEED, draft)
+        train_tokenizer(corpus, TokenizerConfig(vocab_size=vocab_size), SEED, staging)
 
 
 def run_shards(places: Places, _: int) -> None:
@@ -339,11 +339,11 @@ def run_shards(places: Places, _: int) -> None:
     )
     with publish(
         places.artifact("practice"), "practice", "bench", {"corpus": corpus.digest}
-    ) as draft:
-        write_exercises(corpus, PracticeConfig(), HostConfig(), SEED, draft)
+    ) as staging:
+        write_exercises(corpus, PracticeConfig(), HostConfig(), SEED, staging)
     practice = open_artifact(places.artifact("practice"), "practice")
-    with publish(places.artifact("shards"), "shards", "bench", {}) as draft:
-        write_shards(corpus, practice, tokenizer, ShardsConfig(), HostConfig(), SEED, draft)
+    with publish(places.artifact("shards"), "shards", "bench", {}) as staging:
+        write_shards(corpus, practice, tokenizer, ShardsConfig(), HostConfig(), SEED, staging)
 
 
 STAGES: dict[str, Callable[[Places, int], None]] = {

@@ -28,7 +28,7 @@ from tests.train.builders import begin_run, small_config, train_base
 
 from picochat.config import ModelConfig
 from picochat.model.runtime import open_runtime
-from picochat.release.replay import Parts, find_parts, trained_again, way_apart
+from picochat.release.replay import Parts, find_parts, relative_distance, trained_again
 
 MODEL = ModelConfig(
     context=128, layers=3, width=96, heads=3, kv_heads=1, head_width=32, mlp_width=256
@@ -92,12 +92,12 @@ def drift(parts: Parts, changes: dict[str, object]) -> tuple[float, float, float
         differences.append(abs(loss - parts.losses[step]))
         weights = model.state_dict()
     assert parts.published is not None, "the run folder has its weights"
-    apart = way_apart(
+    distance = relative_distance(
         {name: tensor.cpu() for name, tensor in weights.items()},
         load_file(parts.published),
         parts.saved.weights,
     )
-    return differences[0], max(differences), apart
+    return differences[0], max(differences), distance
 
 
 if __name__ == "__main__":

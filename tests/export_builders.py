@@ -95,9 +95,9 @@ def make_checkpoint(
     info = CheckpointInfo(
         model=model.config, vocab_size=VOCAB_SIZE, tokenizer_digest=digest, stage=stage, step=90
     )
-    with publish(place, stage, "key", {}) as draft:
-        save_model(model, info, draft.folder)
-        draft.facts = train_facts(stage).model_dump(mode="json")
+    with publish(place, stage, "key", {}) as staging:
+        save_model(model, info, staging.folder)
+        staging.facts = train_facts(stage).model_dump(mode="json")
     return open_artifact(place, stage)
 
 
@@ -114,10 +114,10 @@ def make_tokenizer(place: Path) -> Artifact:
 def make_artifact(
     place: Path, kind: str, facts: Record | None, files: dict[str, bytes]
 ) -> Artifact:
-    with publish(place, kind, "key", {}) as draft:
+    with publish(place, kind, "key", {}) as staging:
         for name, data in files.items():
-            draft.path(name).write_bytes(data)
-        draft.facts = facts.model_dump(mode="json") if facts else {}
+            staging.path(name).write_bytes(data)
+        staging.facts = facts.model_dump(mode="json") if facts else {}
     return open_artifact(place, kind)
 
 

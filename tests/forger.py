@@ -16,7 +16,7 @@ from typing import Any
 from picochat.config import ResolvedConfig, flatten
 from picochat.core.journal import Journal
 from picochat.core.machine import machine_record
-from picochat.core.publish import Artifact, Draft, Manifest, publish
+from picochat.core.publish import Artifact, Manifest, StagingFolder, publish
 from picochat.core.records import digest_bytes, pretty_json, read_record, write_json
 from picochat.data.benchmarks.resolve import resolve_benchmarks
 from picochat.data.pack import load_pack
@@ -73,13 +73,13 @@ def make_real_run(root: Path) -> RunDir:
         digests = {need: made[need].digest for need in stage.inputs}
         if "facts" in stage.settings:
             settings["facts"], needs = read_facts(config, needs), {}
-        with publish(run.place(stage.kind), stage.kind, f"key of {stage.kind}", digests) as draft:
+        with publish(run.place(stage.kind), stage.kind, f"key of {stage.kind}", digests) as staging:
             if stage.kind == "host":
-                write_json(draft.observation("host.json"), make_host_facts())
+                write_json(staging.volatile("host.json"), make_host_facts())
             else:
-                stage.make(**needs, **settings, draft=draft)
-        assert draft.artifact
-        made[stage.kind] = draft.artifact
+                stage.make(**needs, **settings, staging=staging)
+        assert staging.artifact
+        made[stage.kind] = staging.artifact
         Journal(run.timings).append({"stage": stage.kind, "seconds": 36.0, "time": 1.0})
     run.write_front_pages()
     return run
@@ -131,17 +131,17 @@ def _made_again(
     kind: str, run: RunDir, artifacts: dict[str, Artifact], needs: tuple[str, ...]
 ) -> dict[str, Any] | None:
     config = read_record(ResolvedConfig, run.config).config
-    draft = Draft(run.place(kind), run.place(kind))
+    staging = StagingFolder(run.place(kind), run.place(kind))
     if kind == "scores":
         return _scores(run, artifacts)
     if kind in ("preflight", "gate"):
         stage = run_preflight if kind == "preflight" else run_gate
-        stage(read_facts(config, {need: artifacts[need] for need in needs}), draft)
-        return draft.facts
+        stage(read_facts(config, {need: artifacts[need] for need in needs}), staging)
+        return staging.facts
     if kind == "summary":
-        seen = json.loads(draft.path("observed.json").read_text("utf-8"))
+        seen = json.loads(staging.path("observed.json").read_text("utf-8"))
         for name, data in rendered(read_facts(config, artifacts), seen).items():
-            draft.path(name).write_bytes(data)
+            staging.path(name).write_bytes(data)
     return None
 
 
@@ -166,7 +166,7 @@ def _relinked(
         name: artifacts[name].digest if name in artifacts else digest
         for name, digest in value["inputs"].items()
     }
-    for table in (value["files"], value["observations"]):
+    for table in (value["files"], value["volatile_files"]):
         for name in [name for name in table if (folder / name).exists()]:
             data = (folder / name).read_bytes()
             table[name] = {"sha256": digest_bytes(data), "bytes": len(data)}

@@ -20,7 +20,7 @@ from typing import Any
 from picochat.config import ResolvedConfig, RunConfig, flatten
 from picochat.core.journal import Journal
 from picochat.core.machine import MachineRecord
-from picochat.core.publish import Artifact, Draft, publish
+from picochat.core.publish import Artifact, StagingFolder, publish
 from picochat.core.records import Record, canonical_json, read_record, write_json, write_jsonl
 from picochat.data.benchmarks.stage import BenchmarkSource
 from picochat.evals.eval_records import EvaluatedRow, Memorization, ScoresMeasured
@@ -99,10 +99,10 @@ def _build(run: RunDir, until: str, resolved: RunConfig, facts: dict[str, Record
         timings.append({"stage": place.kind, "seconds": 36.0, "time": 1.0})
         inputs = {kind: artifacts[kind] for kind in place.inputs}
         digests = {kind: artifact.digest for kind, artifact in inputs.items()}
-        with publish(run.place(place.kind), place.kind, f"key of {place.kind}", digests) as draft:
-            _fill(place.kind, draft, inputs, artifacts, run, resolved, facts)
-        assert draft.artifact
-        artifacts[place.kind] = draft.artifact
+        with publish(run.place(place.kind), place.kind, f"key of {place.kind}", digests) as staging:
+            _fill(place.kind, staging, inputs, artifacts, run, resolved, facts)
+        assert staging.artifact
+        artifacts[place.kind] = staging.artifact
         if place.kind == until:
             break
     run.write_front_pages()
@@ -183,7 +183,7 @@ def _ask(kind: str, row: EvalRow, number: int) -> EvaluatedRow:
 
 def _fill(
     kind: str,
-    draft: Draft,
+    staging: StagingFolder,
     inputs: dict[str, Artifact],
     artifacts: dict[str, Artifact],
     run: RunDir,
@@ -191,23 +191,25 @@ def _fill(
     facts: dict[str, Record],
 ) -> None:
     if kind == "preflight":
-        run_preflight(read_facts(config, inputs), draft)
+        run_preflight(read_facts(config, inputs), staging)
     elif kind == "gate":
-        run_gate(read_facts(config, inputs), draft)
+        run_gate(read_facts(config, inputs), staging)
     elif kind == "summary":
-        write_summary(read_facts(config, inputs), run.timings, run.machine, draft)
+        write_summary(read_facts(config, inputs), run.timings, run.machine, staging)
     elif kind == "scores":
-        _fill_scores(draft, artifacts, facts)
+        _fill_scores(staging, artifacts, facts)
     else:
-        WRITERS.get(kind, _fill_plain)(kind, draft)
+        WRITERS.get(kind, _fill_plain)(kind, staging)
         healthy = HEALTHY.get(kind)
         chosen = facts.get(kind) or (healthy() if healthy else None)
-        draft.facts = chosen.model_dump(mode="json") if chosen and spec_of(kind).facts else {}
+        staging.facts = chosen.model_dump(mode="json") if chosen and spec_of(kind).facts else {}
         if kind == "host":
-            write_json(draft.observation("host.json"), chosen)
+            write_json(staging.volatile("host.json"), chosen)
 
 
-def _fill_scores(draft: Draft, artifacts: dict[str, Artifact], facts: dict[str, Record]) -> None:
+def _fill_scores(
+    staging: StagingFolder, artifacts: dict[str, Artifact], facts: dict[str, Record]
+) -> None:
     """The files of an evaluation and the scores that follow from them; `facts` changes what is
     measured, not counted.
     """
@@ -220,75 +222,75 @@ def _fill_scores(draft: Draft, artifacts: dict[str, Artifact], facts: dict[str, 
     memorized = [
         Memorization(position=number, expected=[1, 2], continued=[2, 1]) for number in range(64)
     ]
-    write_jsonl(draft.path("replies.jsonl"), make_replies())
-    write_jsonl(draft.path("memorization.jsonl"), memorized)
-    write_json(draft.path("measured.json"), measured)
+    write_jsonl(staging.path("replies.jsonl"), make_replies())
+    write_jsonl(staging.path("memorization.jsonl"), memorized)
+    write_json(staging.path("measured.json"), measured)
     rows = {row.id: row for _, row in questions(artifacts["rows"], None)}
     items = make_benchmark_items()
     answers = make_external_answers(items, 330)
-    write_jsonl(draft.path("external.jsonl"), answers)
+    write_jsonl(staging.path("external.jsonl"), answers)
     external = external_scores_of(make_benchmarks_facts().benchmarks, items, answers, {})
     scores = scores_of(
         rows, make_replies(), memorized, measured, (), artifacts["sft"].digest, external
     )
-    write_json(draft.path("report.json"), scores)
-    draft.path("report.md").write_text("# Scores\n")
-    draft.facts = scores.model_dump(mode="json")
+    write_json(staging.path("report.json"), scores)
+    staging.path("report.md").write_text("# Scores\n")
+    staging.facts = scores.model_dump(mode="json")
 
 
-def _fill_rows(kind: str, draft: Draft) -> None:
+def _fill_rows(kind: str, staging: StagingFolder) -> None:
     sft, evals = make_row_files()
     for name, rows in (("sft_train", sft[:-40]), ("sft_held_out", sft[-40:]), ("eval", evals)):
-        write_jsonl(draft.path(f"{name}.jsonl"), (row_json(row) for row in rows))
+        write_jsonl(staging.path(f"{name}.jsonl"), (row_json(row) for row in rows))
 
 
-def _fill_plain(kind: str, draft: Draft) -> None:
+def _fill_plain(kind: str, staging: StagingFolder) -> None:
     """The files that the place promises, each with a line that names it."""
     for name in spec_of(kind).files.split():
         if kind != "host" and "." in name and not PLACEHOLDER.search(name):
-            draft.path(name.rstrip(",")).write_text(json.dumps({"file": name}) + "\n")
+            staging.path(name.rstrip(",")).write_text(json.dumps({"file": name}) + "\n")
 
 
-def _fill_corpus(kind: str, draft: Draft) -> None:
-    _fill_plain(kind, draft)
+def _fill_corpus(kind: str, staging: StagingFolder) -> None:
+    _fill_plain(kind, staging)
     for source in make_corpus_facts().sources:
-        write_json(draft.path(f"import_reports/{source.label}.json"), {"label": source.label})
-    write_json(draft.observation("location.json"), {"root": "/home/somebody/private"})
+        write_json(staging.path(f"import_reports/{source.label}.json"), {"label": source.label})
+    write_json(staging.volatile("location.json"), {"root": "/home/somebody/private"})
 
 
-def _fill_honesty(kind: str, draft: Draft) -> None:
-    _fill_plain(kind, draft)
-    draft.path("hits.jsonl").write_bytes(b"\n")  # none
+def _fill_honesty(kind: str, staging: StagingFolder) -> None:
+    _fill_plain(kind, staging)
+    staging.path("hits.jsonl").write_bytes(b"\n")  # none
 
 
-def _fill_practice(kind: str, draft: Draft) -> None:
-    _fill_plain(kind, draft)
-    draft.path("shard-000000.jsonl.zst").write_bytes(bytes(64))
+def _fill_practice(kind: str, staging: StagingFolder) -> None:
+    _fill_plain(kind, staging)
+    staging.path("shard-000000.jsonl.zst").write_bytes(bytes(64))
 
 
-def _fill_benchmarks(kind: str, draft: Draft) -> None:
-    write_jsonl(draft.path("items.jsonl"), make_benchmark_items())
+def _fill_benchmarks(kind: str, staging: StagingFolder) -> None:
+    write_jsonl(staging.path("items.jsonl"), make_benchmark_items())
     sources = {
         name: facts.model_dump(mode="json", include=set(BenchmarkSource.model_fields))
         for name, facts in make_benchmarks_facts().benchmarks.items()
     }
-    write_json(draft.path("sources.json"), {"benchmarks": sources})
-    write_jsonl(draft.path("rows/science_questions.jsonl"), [{"question": "somebody's"}])
-    write_json(draft.observation("unresolved.json"), {})
+    write_json(staging.path("sources.json"), {"benchmarks": sources})
+    write_jsonl(staging.path("rows/science_questions.jsonl"), [{"question": "somebody's"}])
+    write_json(staging.volatile("unresolved.json"), {})
 
 
-def _fill_shards(kind: str, draft: Draft) -> None:
+def _fill_shards(kind: str, staging: StagingFolder) -> None:
     for split in ("train", "held_out"):
-        draft.path(f"{split}-00000.bin").write_bytes(bytes(64))
-        draft.path(f"{split}-00000.starts").write_bytes(bytes(8))
-        write_json(draft.path(f"{split}-00000.json"), {"tokens": 32})
-    write_json(draft.path("measured.json"), {"practice_documents": 0, "practice_tokens": 0})
-    write_json(draft.path("encoding.json"), {"documents": 2})
+        staging.path(f"{split}-00000.bin").write_bytes(bytes(64))
+        staging.path(f"{split}-00000.starts").write_bytes(bytes(8))
+        write_json(staging.path(f"{split}-00000.json"), {"tokens": 32})
+    write_json(staging.path("measured.json"), {"practice_documents": 0, "practice_tokens": 0})
+    write_json(staging.path("encoding.json"), {"documents": 2})
 
 
-def _fill_checkpoint(kind: str, draft: Draft) -> None:
-    write_json(draft.path("model.json"), {"stage": kind})
-    draft.path("model.safetensors").write_bytes(f"weights of {kind}".encode() * 50)
+def _fill_checkpoint(kind: str, staging: StagingFolder) -> None:
+    write_json(staging.path("model.json"), {"stage": kind})
+    staging.path("model.safetensors").write_bytes(f"weights of {kind}".encode() * 50)
     curve = [
         {
             "step": step,
@@ -300,17 +302,17 @@ def _fill_checkpoint(kind: str, draft: Draft) -> None:
         }
         for step in range(10, 401, 10)
     ]
-    write_jsonl(draft.path("curve.jsonl"), curve)
+    write_jsonl(staging.path("curve.jsonl"), curve)
     measured = {"skipped_steps": 0, "spikes": None, "largest_centre_error": 1e-9}
-    write_json(draft.path("measured.json"), measured)
+    write_json(staging.path("measured.json"), measured)
     speeds = [
         {"step": row["step"], "tokens": row["tokens"], "tokens_per_second": 560_000.0, "mfu": 0.41}
         for row in curve
     ]
-    write_jsonl(draft.observation("metrics.jsonl"), speeds)
+    write_jsonl(staging.volatile("metrics.jsonl"), speeds)
 
 
-WRITERS: dict[str, Callable[[str, Draft], None]] = {
+WRITERS: dict[str, Callable[[str, StagingFolder], None]] = {
     "corpus": _fill_corpus,
     "practice": _fill_practice,
     "rows": _fill_rows,

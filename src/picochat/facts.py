@@ -247,7 +247,7 @@ class HostFacts(Record):
 
 
 class FindingRecord(Record):
-    """One row of a verdict table: what was measured, against which bound, and what mends it."""
+    """One row of a verdict table: what was measured, against which bound, and what fixes it."""
 
     name: str
     status: Literal["pass", "warn", "block", "unmeasured"]

@@ -26,18 +26,18 @@ from picochat.core.publish import (
 
 
 def make(place: Path, text: str = "x", *, observed: str = "now", key: str = "k"):
-    with publish(place, "thing", key, {"input": "d"}) as draft:
-        draft.path("sub/a.txt").write_text(text)
-        draft.observation("clock.txt").write_text(observed)
-        draft.facts = {"n": 1}
-    assert draft.artifact is not None
-    return draft.artifact
+    with publish(place, "thing", key, {"input": "d"}) as staging:
+        staging.path("sub/a.txt").write_text(text)
+        staging.volatile("clock.txt").write_text(observed)
+        staging.facts = {"n": 1}
+    assert staging.artifact is not None
+    return staging.artifact
 
 
 def test_artifact_appears_whole_with_digests(tmp_path: Path) -> None:
     artifact = make(tmp_path / "a")
     assert set(artifact.manifest.files) == {"sub/a.txt"}
-    assert set(artifact.manifest.observations) == {"clock.txt"}
+    assert set(artifact.manifest.volatile_files) == {"clock.txt"}
     assert changed_files(artifact.place, artifact.manifest) == []
     assert not list(tmp_path.glob(".*")) and not list(tmp_path.glob("*.work"))
 
@@ -49,24 +49,24 @@ def test_digest_ignores_observations_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_error_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), publish(tmp_path / "a", "thing", "k", {}) as draft:
-        draft.path("a.txt").write_text("x")
+    with pytest.raises(RuntimeError), publish(tmp_path / "a", "thing", "k", {}) as staging:
+        staging.path("a.txt").write_text("x")
         raise RuntimeError
     assert not (tmp_path / "a").exists() and not (tmp_path / ".a.draft").exists()
 
 
 def test_workspace_survives_an_error_and_is_dropped_for_another_key(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), publish(tmp_path / "a", "thing", "k", {}) as draft:
-        (draft.workspace / "half").write_text("done")
+    with pytest.raises(RuntimeError), publish(tmp_path / "a", "thing", "k", {}) as staging:
+        (staging.workspace / "half").write_text("done")
         raise RuntimeError
-    with publish(tmp_path / "a", "thing", "k", {}) as draft:
-        assert (draft.workspace / "half").read_text() == "done"
-        draft.path("a.txt").write_text("x")
-    with pytest.raises(RuntimeError), publish(tmp_path / "b", "thing", "k", {}) as draft:
-        (draft.workspace / "half").write_text("done")
+    with publish(tmp_path / "a", "thing", "k", {}) as staging:
+        assert (staging.workspace / "half").read_text() == "done"
+        staging.path("a.txt").write_text("x")
+    with pytest.raises(RuntimeError), publish(tmp_path / "b", "thing", "k", {}) as staging:
+        (staging.workspace / "half").write_text("done")
         raise RuntimeError
-    with publish(tmp_path / "b", "thing", "other", {}) as draft:
-        assert not (draft.workspace / "half").exists()
+    with publish(tmp_path / "b", "thing", "other", {}) as staging:
+        assert not (staging.workspace / "half").exists()
     assert (tmp_path / "b.work.superseded-1" / "half").exists()
 
 
@@ -74,19 +74,19 @@ def test_work_that_was_set_aside_is_taken_up_again_for_its_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for key in ("mine", "other"):
-        with pytest.raises(RuntimeError), publish(tmp_path / "a", "thing", key, {}) as draft:
-            (draft.workspace / "half").write_text(key)
+        with pytest.raises(RuntimeError), publish(tmp_path / "a", "thing", key, {}) as staging:
+            (staging.workspace / "half").write_text(key)
             raise RuntimeError
     assert (
         "holds unfinished work for other settings or inputs, which is kept: a.work.superseded-1"
         in capsys.readouterr().err
     )
-    with publish(tmp_path / "a", "thing", "mine", {}) as draft:
-        assert (draft.workspace / "half").read_text() == "mine"
-        draft.path("a.txt").write_text("x")
+    with publish(tmp_path / "a", "thing", "mine", {}) as staging:
+        assert (staging.workspace / "half").read_text() == "mine"
+        staging.path("a.txt").write_text("x")
     assert "taking up the unfinished work of a.work.superseded-1 again" in capsys.readouterr().err
-    with publish(tmp_path / "a", "thing", "other", {}) as draft:
-        assert (draft.workspace / "half").read_text() == "other"
+    with publish(tmp_path / "a", "thing", "other", {}) as staging:
+        assert (staging.workspace / "half").read_text() == "other"
 
 
 def test_artifact_that_was_set_aside_is_taken_back_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -232,6 +232,6 @@ def test_kill_at_any_moment_leaves_absent_or_whole(tmp_path: Path) -> None:
                 changed_files(place, artifact.manifest) == []
                 and len(artifact.manifest.files) == 200
             )
-        with publish(place, "thing", "k", {}) as draft:
-            draft.path("a.txt").write_text("again")
+        with publish(place, "thing", "k", {}) as staging:
+            staging.path("a.txt").write_text("again")
         assert json.loads((place / "manifest.json").read_text())["kind"] == "thing"

@@ -137,7 +137,7 @@ def write(path: Path, value: object) -> Path:
 
 def make_corpus(pack: LoadedPack | Path, place: Path, data: DataConfig | None = None) -> Artifact:
     loaded = pack if isinstance(pack, LoadedPack) else load_pack(pack)
-    with publish(place, "corpus", "key", {}) as draft:
-        build_corpus(loaded, data or DataConfig(), HostConfig(workers=1), draft)
-    assert draft.artifact is not None
-    return draft.artifact
+    with publish(place, "corpus", "key", {}) as staging:
+        build_corpus(loaded, data or DataConfig(), HostConfig(workers=1), staging)
+    assert staging.artifact is not None
+    return staging.artifact

@@ -64,23 +64,23 @@ def expected() -> Expected:
 def make_shards(place: Path, tokens: int) -> Artifact:
     """Held-out and training shards of `tokens` seeded ids each."""
     ids = np.random.default_rng(3).integers(8, VOCAB_SIZE, size=tokens).astype("<u2")
-    with publish(place, "shards", "key", {}) as draft:
+    with publish(place, "shards", "key", {}) as staging:
         for split in ("train", "held_out"):
             name = f"{split}-00000"
-            draft.path(f"{name}.bin").write_bytes(ids.tobytes())
-            draft.path(f"{name}.starts").write_bytes(np.array([0], dtype="<i8").tobytes())
+            staging.path(f"{name}.bin").write_bytes(ids.tobytes())
+            staging.path(f"{name}.starts").write_bytes(np.array([0], dtype="<i8").tobytes())
             sidecar = ShardSidecar(
                 tokens=tokens, documents=1, text_bytes=tokens, sha256=digest_bytes(ids.tobytes()), tokenizer="t",
                 roundtrip_documents=1, roundtrip_failures=0,
             )  # fmt: skip
-            write_json(draft.path(f"{name}.json"), sidecar)
-        draft.facts = shards_facts().model_dump(mode="json")
+            write_json(staging.path(f"{name}.json"), sidecar)
+        staging.facts = shards_facts().model_dump(mode="json")
     return open_artifact(place, "shards")
 
 
 def measure(sft: Artifact, root: Path, shards: Artifact) -> Artifact:
-    with publish(root / "parity", "parity", "key", {}) as draft:
-        measure_parity(sft, make_tokenizer(root / "tokenizer"), shards, draft)
+    with publish(root / "parity", "parity", "key", {}) as staging:
+        measure_parity(sft, make_tokenizer(root / "tokenizer"), shards, staging)
     return open_artifact(root / "parity", "parity")
 
 

@@ -266,12 +266,12 @@ def test_every_rate_stands_with_its_count_and_interval() -> None:
 def published(
     root: Path, kind: str, facts: Record, files: dict[str, object] | None = None
 ) -> Artifact:
-    with publish(root / kind, kind, "key", {}) as draft:
+    with publish(root / kind, kind, "key", {}) as staging:
         for name, value in (files or {"payload.json": kind}).items():
-            write_json(draft.path(name), value)
-        draft.facts = facts.model_dump(mode="json")
-    assert draft.artifact
-    return draft.artifact
+            write_json(staging.path(name), value)
+        staging.facts = facts.model_dump(mode="json")
+    assert staging.artifact
+    return staging.artifact
 
 
 def gate_inputs(root: Path) -> dict[str, Artifact]:
@@ -303,10 +303,10 @@ def gate_inputs(root: Path) -> dict[str, Artifact]:
 
 
 def gated(root: Path, inputs: dict[str, Artifact]) -> GateReport:
-    with publish(root / "gate", "gate", "key", {}) as draft:
-        run_gate(read_facts(make_config(), inputs), draft)
-    assert draft.artifact
-    return GateReport.model_validate_json((draft.artifact.path("gate.json")).read_bytes())
+    with publish(root / "gate", "gate", "key", {}) as staging:
+        run_gate(read_facts(make_config(), inputs), staging)
+    assert staging.artifact
+    return GateReport.model_validate_json((staging.artifact.path("gate.json")).read_bytes())
 
 
 def test_the_stage_approves_untouched_evidence(tmp_path: Path) -> None:
@@ -335,8 +335,8 @@ def test_the_same_evidence_gives_the_same_gate_digest(tmp_path: Path) -> None:
     inputs = gate_inputs(tmp_path)
     digests = []
     for folder in ("first", "second"):
-        with publish(tmp_path / folder, "gate", "key", {}) as draft:
-            run_gate(read_facts(make_config(), inputs), draft)
-        assert draft.artifact
-        digests.append(draft.artifact.digest)
+        with publish(tmp_path / folder, "gate", "key", {}) as staging:
+            run_gate(read_facts(make_config(), inputs), staging)
+        assert staging.artifact
+        digests.append(staging.artifact.digest)
     assert digests[0] == digests[1]

@@ -278,15 +278,15 @@ def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path)
     practised = facts_of(practice, PracticeFacts)
     digests: list[str] = []
     for name in ("first", "second"):
-        with publish(tmp_path / name, "honesty", "key", {}) as draft:
-            scan_run(corpus, practice, rows, benchmarks, CONFIG, HostConfig(workers=1), draft)
-        assert draft.artifact
-        digests.append(draft.artifact.digest)
+        with publish(tmp_path / name, "honesty", "key", {}) as staging:
+            scan_run(corpus, practice, rows, benchmarks, CONFIG, HostConfig(workers=1), staging)
+        assert staging.artifact
+        digests.append(staging.artifact.digest)
     assert digests[0] == digests[1]
-    assert draft.artifact
-    facts = facts_of(draft.artifact, HonestyFacts)
+    assert staging.artifact
+    facts = facts_of(staging.artifact, HonestyFacts)
     inputs = {"corpus": corpus, "practice": practice, "rows": rows, "benchmarks": benchmarks}
-    assert facts_from(draft.artifact.place, inputs) == facts
+    assert facts_from(staging.artifact.place, inputs) == facts
     corpus_facts = facts_of(corpus, CorpusFacts)
     assert corpus_facts.held_out_documents > 0
     assert corpus_facts.documents == 300
@@ -298,7 +298,7 @@ def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path)
         == corpus_facts.text_bytes + practised.text_bytes
     )
     assert facts.dirty_eval_rows == ["short"]
-    hits = [row for _, row in read_jsonl(draft.artifact.path("hits.jsonl"))]
+    hits = [row for _, row in read_jsonl(staging.artifact.path("hits.jsonl"))]
     assert {(hit["row"], hit["document"]) for hit in hits} == {
         ("short", "documents.jsonl:leak"),
         ("quiz-00000", "documents.jsonl:leak"),

@@ -73,7 +73,7 @@ def right_answer(row: dict[str, Any]) -> dict[str, Any]:
 def test_an_honest_run_says_again_what_it_said(finished: RunDir) -> None:
     check = asked(finished.root)
     found = figures(check)
-    assert not check.problems and not check.told
+    assert not check.problems and not check.notes
     recorded = (
         len(rows_of(finished.place("scores") / "replies.jsonl")) + 60
     )  # with the benchmark's items
@@ -85,7 +85,7 @@ def test_an_honest_run_says_again_what_it_said(finished: RunDir) -> None:
         == recorded
         == check.compared
     )
-    assert found["apart_or_judged_otherwise_at_most"] == 0
+    assert found["mismatches_or_judged_otherwise_at_most"] == 0
     assert "recorded in float32 on cpu, asked in float32 on cpu; seed 7" in (check.note or "")
 
 
@@ -215,9 +215,9 @@ def test_where_a_side_rounds_to_bf16_near_ties_are_told_and_do_not_count(run: Ru
     assert recorded.config.runtime.precision == "bf16"
     check = with_questions(inspect_bundle(run.root), 60, 1, None).checks[-1]
     found = figures(check)
-    assert found["limit_nats"] == 0.25 and found["apart_or_judged_otherwise_at_most"] == 3
-    assert found["apart"] == 0 and not check.problems
-    assert len(check.told) == found["asked"] - found["equal"]
+    assert found["limit_nats"] == 0.25 and found["mismatches_or_judged_otherwise_at_most"] == 3
+    assert found["mismatches"] == 0 and not check.problems
+    assert len(check.notes) == found["asked"] - found["equal"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU checks a run of one")
@@ -250,7 +250,7 @@ def test_command_line_of_asking(
     assert run_command(["run", "verify", str(finished.root), "--ask", "6"]) == 0
     shown = capsys.readouterr()
     assert (
-        "asked again: 6 compared: 6 of 6 equal, 0 near ties, 0 apart; 6 of 6 judged alike"
+        "asked again: 6 compared: 6 of 6 equal, 0 near ties, 0 mismatches; 6 of 6 judged alike"
         in shown.out
     )
     again = shown.err.partition("picochat run verify ")[2].splitlines()[0]

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from picochat.config import parameter_count
-from picochat.core.errors import BadInput, HonestNo, PicochatError, WrongUsage
+from picochat.core.errors import BadInput, CheckFailed, PicochatError, WrongUsage
 from picochat.core.publish import changed_files, open_artifact
 from picochat.export.export_record import EXPORT_RECORD, changed_since_export, read_export_record
 from picochat.export.stock_classes import (
@@ -274,7 +274,7 @@ def test_an_export_that_computes_something_else_leaves_no_folder(
     source = open_source(request)
     with torch.no_grad():  # small vectors, so that eps weighs as much as it does at the real width
         source.model.embedding.weight.mul_(0.05)
-    with pytest.raises(HonestNo) as caught, hidden_folder(request.out_dir) as folder:
+    with pytest.raises(CheckFailed) as caught, hidden_folder(request.out_dir) as folder:
         hf.write_export(folder, request, source, wrong)
     assert "logits differ by" in caught.value.problems[0].what
     assert nothing_stands(request)
@@ -303,7 +303,7 @@ def test_another_tokenizer_and_a_changed_file_are_refused_together(tmp_path: Pat
 
 def test_a_checkpoint_that_was_not_scored_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", RunParts(scored_checkpoint="e" * 64))
-    problem = refusal(request_of(run, tmp_path / "model"), HonestNo)
+    problem = refusal(request_of(run, tmp_path / "model"), CheckFailed)
     assert "e" * 12 in problem.what
     assert "--allow-unscored" in (problem.fix or "")
 

@@ -49,8 +49,8 @@ def test_a_manifest_that_cannot_be_read_is_a_problem_and_not_a_crash(tmp_path: P
 def test_scores_of_another_checkpoint_break_the_chain(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     artifacts, _ = artifacts_of(run)
-    with publish(run.place("sft"), "sft", "key", artifacts["sft"].manifest.inputs) as draft:
-        draft.facts = artifacts["sft"].facts
+    with publish(run.place("sft"), "sft", "key", artifacts["sft"].manifest.inputs) as staging:
+        staging.facts = artifacts["sft"].facts
     found = [problem.what for problem in chain_problems(artifacts_of(run)[0])]
     assert "scores: are of another checkpoint than the one that ships" in found
 

@@ -19,7 +19,7 @@ from picochat.core.errors import BadInput
 from picochat.core.publish import Manifest
 from picochat.core.records import digest_bytes, pretty_json, read_json, write_json
 from picochat.release.bundle import make_bundle
-from picochat.release.replay import inspect_with_replay, replay, way_apart
+from picochat.release.replay import inspect_with_replay, relative_distance, replay
 from picochat.run.folder import RunDir
 from tests.train.builders import begin_run, small_config, train_base
 
@@ -52,7 +52,7 @@ def rewrite_manifest(run: RunDir, kind: str, **facts: object) -> None:
     file = run.place(kind) / "manifest.json"
     manifest: dict[str, Any] = json.loads(file.read_text())
     manifest["facts"].update(facts)
-    for table in (manifest["files"], manifest["observations"]):
+    for table in (manifest["files"], manifest["volatile_files"]):
         for name in table:
             data = (run.place(kind) / name).read_bytes()
             table[name] = {"sha256": digest_bytes(data), "bytes": len(data)}
@@ -138,7 +138,7 @@ def test_elsewhere_a_small_difference_passes_and_is_stated_and_a_large_one_does_
     assert (
         report.exit_code == 3
         and "step 11" in report.problems[0].what
-        and "at most 0.001 apart" in report.problems[0].what
+        and "at most 0.001 different" in report.problems[0].what
     )
 
 
@@ -160,7 +160,7 @@ def test_weights_that_did_not_come_from_these_steps_are_found(
     rewrite_manifest(run, "base")
     report = inspect_with_replay(run.root, 4, None)
     assert report.exit_code == 3
-    assert "step 12: published weights apart by 20.00% of the way" in report.problems[0].what
+    assert "step 12: published weights differ by 20.00% of the way" in report.problems[0].what
 
 
 def test_a_curve_without_a_step_is_found(finished: RunDir, tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_best_weights_are_compared_at_their_step_or_said_to_be_before_it(tmp_pat
     rewrite_manifest(run, "base", scored_step=8)
     assert "published weights equal bit for bit" in (replay(run.root, 1, None).note or "")
     rewrite_manifest(run, "base", scored_step=12)
-    assert "step 12: published weights apart by" in replay(run.root, 4, None).problems[0].what
+    assert "step 12: published weights differ by" in replay(run.root, 4, None).problems[0].what
 
 
 def test_run_without_a_state_to_replay_from_says_why(tmp_path: Path) -> None:
@@ -300,11 +300,11 @@ def test_run_without_a_base_checkpoint_says_so(tmp_path: Path) -> None:
         inspect_with_replay(begin_run(tmp_path / "run", small_config()).root, 2, None)
 
 
-def test_way_apart_is_a_share_of_the_way_that_the_weights_moved() -> None:
+def test_relative_distance_is_a_share_of_the_way_that_the_weights_moved() -> None:
     start, end = {"w": torch.zeros(4)}, {"w": torch.full((4,), 2.0)}
-    assert way_apart({"w": torch.full((4,), 1.5)}, end, start) == pytest.approx(0.25)
-    assert way_apart(end, end, start) == 0.0
-    assert way_apart(end, start, start) == float("inf")
+    assert relative_distance({"w": torch.full((4,), 1.5)}, end, start) == pytest.approx(0.25)
+    assert relative_distance(end, end, start) == 0.0
+    assert relative_distance(end, start, start) == float("inf")
 
 
 def test_command_line_of_a_replay(

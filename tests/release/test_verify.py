@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from picochat.core.errors import BadInput, HonestNo
+from picochat.core.errors import BadInput, CheckFailed
 from picochat.core.publish import Manifest
 from picochat.core.records import digest_bytes, pretty_json, write_json
 from picochat.release.bundle import make_bundle
@@ -91,7 +91,7 @@ def rewrite_manifest(root: Path, kind: str, change: Callable[[dict[str, Any]], N
     folder = root / spec_of(kind).folder
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
-    for table in (manifest["files"], manifest["observations"]):
+    for table in (manifest["files"], manifest["volatile_files"]):
         for name in table:
             if (folder / name).exists():
                 data = (folder / name).read_bytes()
@@ -204,7 +204,7 @@ def test_a_difference_is_an_honest_no_that_lists_all_of_them(bundle: Path, tmp_p
     root = unpacked(bundle, tmp_path)
     flip(root / "rows" / "eval.jsonl")
     flip(root / "logs" / "train.log")
-    with pytest.raises(HonestNo) as refusal:
+    with pytest.raises(CheckFailed) as refusal:
         verify_bundle(packed(root), **STATED)
     assert refusal.value.exit_code == 3
     whats = [problem.what for problem in refusal.value.problems]

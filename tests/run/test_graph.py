@@ -25,7 +25,7 @@ OTHER_SETTINGS = {"facts", "pack", "benchmark_files", "gpu_hour_usd", "track", "
 
 def given_to(spec: ArtifactSpec) -> set[str]:
     inputs = () if "facts" in spec.settings else spec.inputs
-    return {*inputs, *spec.settings, "draft"}
+    return {*inputs, *spec.settings, "staging"}
 
 
 @pytest.mark.parametrize("spec", ARTIFACTS, ids=lambda spec: spec.kind)

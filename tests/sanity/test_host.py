@@ -13,7 +13,7 @@ import torch
 from picochat.config import ModelConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import HostProblem
 from picochat.core.publish import Artifact, publish
-from picochat.core.records import plain, read_record
+from picochat.core.records import read_record, to_jsonable
 from picochat.facts import HostFacts, TokenizerFacts
 from picochat.model.runtime import open_runtime
 from picochat.sanity import host
@@ -196,14 +196,14 @@ def stage(
     """The host stage on a small corpus: the artifact, and what its host.json states."""
     written = short_documents(documents)
     shards = publish_shards(folder / "shards", make_job(tokenizer_file, written))
-    with publish(folder / "tokenizer", "tokenizer", "key", {}) as draft:
+    with publish(folder / "tokenizer", "tokenizer", "key", {}) as staging:
         facts = TokenizerFacts(vocab_size=VOCAB_SIZE, merges=1, trained_on_bytes=1)
-        draft.facts = plain(facts)
-    tokenizer = published(draft)
-    model = ModelConfig.model_validate({**plain(SHORT), "context": 32})
-    with publish(folder / "host", "host", "key", {}) as draft:
-        measure_host(shards, tokenizer, model, TRAIN, runtime, draft)
-    artifact = published(draft)
+        staging.facts = to_jsonable(facts)
+    tokenizer = published(staging)
+    model = ModelConfig.model_validate({**to_jsonable(SHORT), "context": 32})
+    with publish(folder / "host", "host", "key", {}) as staging:
+        measure_host(shards, tokenizer, model, TRAIN, runtime, staging)
+    artifact = published(staging)
     return artifact, read_record(HostFacts, artifact.path("host.json"))
 
 
@@ -223,7 +223,7 @@ def test_the_stage_measures_the_runs_own_rows_and_states_nothing_else(
     assert facts.measured_sequences == TRAIN.sequences_per_step
     assert facts.free_disk_bytes > 0 and facts.attention_ways
     # measured on this machine: outside the digest, so that equal work has equal digests
-    assert list(artifact.manifest.observations) == ["host.json"]
+    assert list(artifact.manifest.volatile_files) == ["host.json"]
     assert not artifact.manifest.files and not artifact.facts
 
 

@@ -36,9 +36,9 @@ def main(folder: Path) -> dict[str, object]:
     report = make_task_pack(
         TaskPackRequest(pack, folder, 330, 440, "full", "scratchpad", "offline", 42, promote=False)
     )
-    with publish(folder / "rows", "rows", "key", {}) as draft:
-        prepare_rows(PackWithRows(pack, report.chat, report.eval), 42, draft)
-    assert draft.artifact
+    with publish(folder / "rows", "rows", "key", {}) as staging:
+        prepare_rows(PackWithRows(pack, report.chat, report.eval), 42, staging)
+    assert staging.artifact
     evals = [row for row in read_eval_rows(report.eval) if row.skill == SKILL.name]
     # Every third reply names no day.
     passed = {
@@ -70,7 +70,7 @@ def main(folder: Path) -> dict[str, object]:
     hedged = f"Monday or Tuesday.\n{evals[0].reference_answer}"
     return {
         "sft_rows": next(count.sft_rows for count in report.counts if count.skill == SKILL.name),
-        "eval_by_skill": draft.artifact.facts["eval_by_skill"],
+        "eval_by_skill": staging.artifact.facts["eval_by_skill"],
         "reason_of_two_days": score_reply(evals[0], hedged).reason,
         "share_passed": round(everything.share or 0, 3),
         "exercises": sum(text.count("days before") for text in whole_questions(7)),

@@ -178,10 +178,10 @@ def test_without_a_share_there_is_no_practice(tmp_path: Path, corpus: Artifact) 
     )
     assert list(read_documents(made.place, "practice")) == []
     assert json.loads(made.path("documents.json").read_text())["shards"] == []
-    with publish(tmp_path / "again", "practice", "key", {}) as draft:
-        exercises.write_exercises(corpus, PracticeConfig(), HostConfig(workers=2), 7, draft)
-    assert draft.artifact
-    assert draft.artifact.digest == made.digest, "no seed changes nothing"
+    with publish(tmp_path / "again", "practice", "key", {}) as staging:
+        exercises.write_exercises(corpus, PracticeConfig(), HostConfig(workers=2), 7, staging)
+    assert staging.artifact
+    assert staging.artifact.digest == made.digest, "no seed changes nothing"
 
 
 def test_words_come_by_how_often_they_stand_and_none_is_held_out() -> None:

@@ -31,8 +31,8 @@ def pack_of(folder: Path, sft: list[SftRow], evals: list[EvalRow]) -> PackWithRo
 def test_the_stage_splits_by_item_and_states_what_it_measured(tmp_path: Path) -> None:
     sft, evals = release_rows()
     pack = pack_of(tmp_path, sft, evals)
-    with publish(tmp_path / "rows", "rows", "key", {}) as draft:
-        prepare_rows(pack, 42, draft)
+    with publish(tmp_path / "rows", "rows", "key", {}) as staging:
+        prepare_rows(pack, 42, staging)
     artifact = open_artifact(tmp_path / "rows", "rows")
     facts = facts_of(artifact, RowsFacts)
     train = list(read_published_rows(artifact.path("sft_train.jsonl"), SftRow))
@@ -73,8 +73,8 @@ def test_the_stage_counts_what_is_wrong_with_the_rows(tmp_path: Path) -> None:
         eval_row(id="e2", user="say ONE two!", item="i2"),
         eval_row(id="e3", user="y", item="i3", must_include=["a"]),
     ]
-    with publish(tmp_path / "rows", "rows", "key", {}) as draft:
-        prepare_rows(pack_of(tmp_path, sft, evals), 42, draft)
+    with publish(tmp_path / "rows", "rows", "key", {}) as staging:
+        prepare_rows(pack_of(tmp_path, sft, evals), 42, staging)
     facts = facts_of(open_artifact(tmp_path / "rows", "rows"), RowsFacts)
     assert (facts.shared_items, facts.eval_rows_without_rule, facts.repeated_sft_prompts) == (
         2,
@@ -85,9 +85,9 @@ def test_the_stage_counts_what_is_wrong_with_the_rows(tmp_path: Path) -> None:
 
 def test_missing_rows_of_both_kinds_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "chat.jsonl").touch()
-    with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as draft:
+    with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as staging:
         prepare_rows(
-            PackWithRows(tmp_path / "dataset_pack.json", tmp_path / "chat.jsonl", None), 42, draft
+            PackWithRows(tmp_path / "dataset_pack.json", tmp_path / "chat.jsonl", None), 42, staging
         )
     said = "\n".join(error.value.lines())
     assert "has no rows" in said
@@ -112,16 +112,16 @@ def test_a_shared_item_is_counted_once_however_many_rows_ask_it() -> None:
 def test_an_sft_row_and_an_eval_row_may_not_share_an_id(tmp_path: Path) -> None:
     """Replies are scored by id: the rule of the SFT row would score the reply to the eval row."""
     pack = pack_of(tmp_path, [sft_row(id="1")], [eval_row(id="1", user="x", must_include=["a"])])
-    with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as draft:
-        prepare_rows(pack, 1, draft)
+    with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as staging:
+        prepare_rows(pack, 1, staging)
     assert "ids stand for an SFT row and an eval row, the first: '1'" in "\n".join(
         error.value.lines()
     )
 
 
 def test_facts_are_computed_again_from_the_published_rows(tmp_path: Path) -> None:
-    with publish(tmp_path / "rows", "rows", "key", {}) as draft:
-        prepare_rows(pack_of(tmp_path, *release_rows(64, 32)), 42, draft)
+    with publish(tmp_path / "rows", "rows", "key", {}) as staging:
+        prepare_rows(pack_of(tmp_path, *release_rows(64, 32)), 42, staging)
     artifact = open_artifact(tmp_path / "rows", "rows")
     stated = facts_of(artifact, RowsFacts)
     assert facts_from(artifact.place, {}, make_config()) == stated
@@ -141,8 +141,8 @@ def test_problems_of_both_files_come_together(tmp_path: Path) -> None:
     for name in ("chat", "eval"):
         with (tmp_path / f"{name}.jsonl").open("a") as stream:
             stream.write('{"user": "a", "asistant": "b", "skill": "maths"}\n')
-    with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as draft:
-        prepare_rows(pack, 1, draft)
+    with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as staging:
+        prepare_rows(pack, 1, staging)
     said = "\n".join(error.value.lines())
     assert said.count("asistant: unknown key") == 2
     assert said.count("skill: value error, no skill; it is one of math, spelling") == 2

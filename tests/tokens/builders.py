@@ -10,7 +10,7 @@ from pydoc_data.topics import topics
 from typing import NamedTuple
 
 from picochat.config import HostConfig, PracticeConfig
-from picochat.core.publish import Artifact, Draft, publish
+from picochat.core.publish import Artifact, StagingFolder, publish
 from picochat.data.corpus.reader import Split
 from picochat.data.documents import Document
 from picochat.facts import CorpusFacts
@@ -127,18 +127,18 @@ def make_job(
 def publish_shards(
     place: Path, job: ShardsJob, inputs: Mapping[str, str] | None = None
 ) -> Artifact:
-    with publish(place, "shards", "key", inputs or {}) as draft:
-        write_all(job, draft)
-    return published(draft)
+    with publish(place, "shards", "key", inputs or {}) as staging:
+        write_all(job, staging)
+    return published(staging)
 
 
 def make_practice(corpus: Artifact, place: Path, share: float = 0.0) -> Artifact:
     """The practice of a corpus, published; none where the share is 0."""
-    with publish(place, "practice", "key", {}) as draft:
-        write_exercises(corpus, PracticeConfig(share=share), HostConfig(workers=1), 42, draft)
-    return published(draft)
+    with publish(place, "practice", "key", {}) as staging:
+        write_exercises(corpus, PracticeConfig(share=share), HostConfig(workers=1), 42, staging)
+    return published(staging)
 
 
-def published(draft: Draft) -> Artifact:
-    assert draft.artifact is not None
-    return draft.artifact
+def published(staging: StagingFolder) -> Artifact:
+    assert staging.artifact is not None
+    return staging.artifact

@@ -149,10 +149,10 @@ def test_a_row_may_have_a_system_message() -> None:
 
 
 def make_rows(place: Path, train_rows: list[object], held_out_rows: list[object]) -> Artifact:
-    with publish(place, "rows", "key", {}) as draft:
-        write_jsonl(draft.path("sft_train.jsonl"), train_rows)
-        write_jsonl(draft.path("sft_held_out.jsonl"), held_out_rows)
-    return published(draft)
+    with publish(place, "rows", "key", {}) as staging:
+        write_jsonl(staging.path("sft_train.jsonl"), train_rows)
+        write_jsonl(staging.path("sft_held_out.jsonl"), held_out_rows)
+    return published(staging)
 
 
 def make_row(number: int, question: str) -> dict[str, object]:
@@ -166,12 +166,12 @@ def make_row(number: int, question: str) -> dict[str, object]:
 
 def encode_into(place: Path, tokenizer_file: Path, rows: Artifact, context: int) -> Artifact:
     if not (place / "tokenizer").exists():
-        with publish(place / "tokenizer", "tokenizer", "key", {}) as draft:
-            draft.path("tokenizer.json").write_bytes(tokenizer_file.read_bytes())
-        words = published(draft)
-    with publish(place / "conversations", "conversations", "key", {}) as draft:
-        encode_conversations(rows, words, ModelConfig(context=context), draft)
-    return published(draft)
+        with publish(place / "tokenizer", "tokenizer", "key", {}) as staging:
+            staging.path("tokenizer.json").write_bytes(tokenizer_file.read_bytes())
+        words = published(staging)
+    with publish(place / "conversations", "conversations", "key", {}) as staging:
+        encode_conversations(rows, words, ModelConfig(context=context), staging)
+    return published(staging)
 
 
 def test_rows_come_back_in_order_with_their_targets(

@@ -103,9 +103,9 @@ def test_the_local_executor_encodes_a_published_corpus(
 ) -> None:
     pack = make_pack(tmp_path, {"web": [(document.id, document.text) for document in TRAIN]})
     corpus = make_corpus(pack, tmp_path / "corpus")
-    with publish(tmp_path / "tokenizer", "tokenizer", "key", {}) as draft:
-        draft.path("tokenizer.json").write_bytes(tokenizer_file.read_bytes())
-    tokenizer = published(draft)
+    with publish(tmp_path / "tokenizer", "tokenizer", "key", {}) as staging:
+        staging.path("tokenizer.json").write_bytes(tokenizer_file.read_bytes())
+    tokenizer = published(staging)
     practice = make_practice(corpus, tmp_path / "practice", share=0.2)
     workspace = _workspace(tmp_path / "ranks")
     pipeline = encode_pipeline(
@@ -118,9 +118,9 @@ def test_the_local_executor_encodes_a_published_corpus(
     ]
     made = []
     for place in (tmp_path / "ranks", tmp_path / "alone"):
-        with publish(place, "shards", "key", {}) as draft:
+        with publish(place, "shards", "key", {}) as staging:
             write_shards(
-                corpus, practice, tokenizer, ShardsConfig(), HostConfig(workers=1), 42, draft
+                corpus, practice, tokenizer, ShardsConfig(), HostConfig(workers=1), 42, staging
             )
-        made.append(published(draft).digest)
+        made.append(published(staging).digest)
     assert made[0] == made[1]

@@ -276,10 +276,10 @@ def test_a_shard_with_another_digest_is_refused_before_anything_is_built_on_it(
 
 
 def test_the_pace_stays_out_of_the_digest(tmp_path: Path, tokenizer_file: Path) -> None:
-    with publish(tmp_path / "shards", "shards", "key", {}) as draft:
-        write_all(make_job(tokenizer_file, TRAIN[:50]), draft)
-    assert draft.artifact is not None
-    assert list(draft.artifact.manifest.observations) == ["encoding.json"]
+    with publish(tmp_path / "shards", "shards", "key", {}) as staging:
+        write_all(make_job(tokenizer_file, TRAIN[:50]), staging)
+    assert staging.artifact is not None
+    assert list(staging.artifact.manifest.volatile_files) == ["encoding.json"]
 
 
 def test_batches_keep_the_order_and_are_bounded() -> None:
@@ -339,15 +339,21 @@ def test_practice_comes_after_the_corpus_and_leaves_its_tokens_as_they_were(
 ) -> None:
     pack = make_pack(tmp_path, {"web": [(document.id, document.text) for document in TRAIN]})
     corpus = make_corpus(pack, tmp_path / "corpus")
-    with publish(tmp_path / "tokenizer", "tokenizer", "key", {}) as draft:
-        draft.path("tokenizer.json").write_bytes(tokenizer_file.read_bytes())
+    with publish(tmp_path / "tokenizer", "tokenizer", "key", {}) as staging:
+        staging.path("tokenizer.json").write_bytes(tokenizer_file.read_bytes())
     opened: list[TokenShards] = []
     facts: list[ShardsFacts] = []
     for share in (0.0, 0.2):
         practice = make_practice(corpus, tmp_path / f"practice {share}", share)
         with publish(tmp_path / f"shards {share}", "shards", "key", {}) as made:
             write_shards(
-                corpus, practice, published(draft), ShardsConfig(), HostConfig(workers=1), 42, made
+                corpus,
+                practice,
+                published(staging),
+                ShardsConfig(),
+                HostConfig(workers=1),
+                42,
+                made,
             )
         opened.append(open_shards(published(made)))
         facts.append(facts_of(published(made), ShardsFacts))

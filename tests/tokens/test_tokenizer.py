@@ -263,9 +263,9 @@ def test_the_stage_trains_on_about_the_bytes_asked_for(tmp_path: Path) -> None:
     facts = []
     for number, share in enumerate((0.5, 2.0)):
         config = TokenizerConfig(vocab_size=320, train_bytes=round(share * whole))
-        with publish(tmp_path / str(number), "tokenizer", "key", {}) as draft:
-            train_tokenizer(corpus, config, 42, draft)
-        artifact = published(draft)
+        with publish(tmp_path / str(number), "tokenizer", "key", {}) as staging:
+            train_tokenizer(corpus, config, 42, staging)
+        artifact = published(staging)
         facts.append(facts_of(artifact, TokenizerFacts))
         assert facts_from(artifact.place, {}) == facts[-1]
         assert Tokenizer.load(artifact.path("tokenizer.json")).vocab_size == 320

@@ -75,11 +75,11 @@ def _shards_of_the_manual() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="picochat-test-shards-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     run = RunDir(folder)
-    with publish(run.place("tokenizer"), "tokenizer", "key", {}) as draft:
-        write_tokenizer_file(draft.folder)
-        draft.path("chat_template.jinja").write_text("")
-        draft.path("measured.json").write_text('{"trained_on_bytes": 1}')
-        draft.facts = {"vocab_size": 512, "merges": 248, "trained_on_bytes": 1}
+    with publish(run.place("tokenizer"), "tokenizer", "key", {}) as staging:
+        write_tokenizer_file(staging.folder)
+        staging.path("chat_template.jinja").write_text("")
+        staging.path("measured.json").write_text('{"trained_on_bytes": 1}')
+        staging.facts = {"vocab_size": 512, "merges": 248, "trained_on_bytes": 1}
     run.write_front_pages()
     (folder / "base").mkdir()
     documents = short_documents(300)
@@ -97,7 +97,7 @@ def train_base(
     """
     shards, tokenizer = run.artifact("shards"), run.artifact("tokenizer")
     inputs = {"shards": shards.digest, "tokenizer": tokenizer.digest}
-    with publish(place or run.place("base"), "base", "key", inputs) as draft:
+    with publish(place or run.place("base"), "base", "key", inputs) as staging:
         pretrain(
             shards,
             tokenizer,
@@ -108,6 +108,6 @@ def train_base(
             config.seed,
             None,
             run.track,
-            draft,
+            staging,
         )
-    return published(draft)
+    return published(staging)

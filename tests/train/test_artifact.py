@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from picochat.core.errors import BadInput
-from picochat.core.records import plain, read_json, write_json
+from picochat.core.records import read_json, to_jsonable, write_json
 from picochat.train.base import facts_from
 from tests.train.builders import begin_run, small_config, train_base
 
@@ -21,7 +21,7 @@ def test_facts_are_computed_again_from_the_files(tmp_path: Path, publish: str) -
     run = begin_run(tmp_path / "run", config)
     base = train_base(run, config)
     again = facts_from(base.place, {"tokenizer": run.artifact("tokenizer")}, config)
-    assert plain(again) == base.facts
+    assert to_jsonable(again) == base.facts
     assert again.scored_step == (12 if publish == "last" else 4)
     assert again.largest_centre_error is not None and 0 < again.largest_centre_error < 1e-6
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from picochat.config import RunConfig
 from picochat.core.errors import WrongUsage
 from picochat.core.journal import read_journal
-from picochat.core.publish import Artifact, Draft, open_artifact, publish
+from picochat.core.publish import Artifact, StagingFolder, open_artifact, publish
 from picochat.model.gpt import GPT, initialise
 from picochat.run.folder import RunDir
 from picochat.run.request import check_processes
@@ -161,7 +161,7 @@ def test_a_state_in_parts_is_checked_as_any_other_and_published_whole(
 ) -> None:
     state = newest_state(trained / "two-stopped")
     assert state is not None and damage_of(state) is None
-    publish_replay(state, Draft(tmp_path / "draft", tmp_path))
+    publish_replay(state, StagingFolder(tmp_path / "draft", tmp_path))
     whole, again = load_state(state), load_state(tmp_path / "draft" / "replay")
     assert again.state == whole.state
     for one, other in ((whole.weights, again.weights), (whole.optimizer, again.optimizer)):
@@ -229,8 +229,8 @@ def test_columns_that_do_not_share_out_are_refused_before_anything_is_sent() -> 
 
 
 def test_an_artifact_that_a_process_does_not_see_is_named(tmp_path: Path) -> None:
-    with publish(tmp_path / "shards", "shards", "key", {}) as draft:
-        draft.path("a").write_text("a")
+    with publish(tmp_path / "shards", "shards", "key", {}) as staging:
+        staging.path("a").write_text("a")
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "key").write_text("key")
     here = open_artifact(tmp_path / "shards", "shards")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from picochat.config import HostConfig, ModelConfig, RuntimeConfig, TrainConfig
-from picochat.core.errors import HonestNo, Interrupted
+from picochat.core.errors import CheckFailed, Interrupted
 from picochat.core.journal import read_journal
 from picochat.model.centred import centre_
 from picochat.model.gpt import GPT, initialise
@@ -126,6 +126,6 @@ def test_state_is_saved_before_each_evaluation(tmp_path: Path) -> None:
 
 
 def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_state_before(tmp_path: Path) -> None:
-    with pytest.raises(HonestNo, match="is not finite") as error:
+    with pytest.raises(CheckFailed, match="is not finite") as error:
         train(tmp_path, muon_lr=1e30, adamw_lr=1e30, steps=100)
     assert error.value.exit_code == 3 and "muon_lr" in (error.value.fix or "")

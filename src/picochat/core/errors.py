@@ -3,7 +3,7 @@
     PicochatError            1   the base; never raised itself
     |-- HostProblem          1   the machine said no: disk full, no permission, out of memory
     |-- WrongUsage           2   flags that contradict, a scale that does not exist, a folder in use
-    |-- HonestNo             3   preflight, gate, verification or export said no, with reasons
+    |-- CheckFailed             3   preflight, gate, verification or export said no, with reasons
     |-- BadInput             4   a file, a pack or a checkpoint that cannot be used
     |-- HubProblem           5   the network or the Hub
     `-- Interrupted    129...    SIGHUP 129, SIGINT 130, SIGTERM 143, after the work was saved
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, with the value that was found, and what mends it."""
+    """One thing that is wrong, with the value that was found, and what fixes it."""
 
     what: str
     fix: str | None = None
@@ -61,7 +61,7 @@ class WrongUsage(PicochatError):
     exit_code = 2
 
 
-class HonestNo(PicochatError):
+class CheckFailed(PicochatError):
     exit_code = 3
 
 

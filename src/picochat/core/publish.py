@@ -46,7 +46,7 @@ class Manifest(Record):
     key: str
     inputs: dict[str, str]
     files: dict[str, FileDigest]
-    observations: dict[str, FileDigest]
+    volatile_files: dict[str, FileDigest]
     facts: dict[str, Any]
 
     def digest(self) -> str:
@@ -79,7 +79,7 @@ class Artifact:
 
 
 @dataclass
-class Draft:
+class StagingFolder:
     """The hidden folder that becomes the artifact.
 
     `workspace` outlives a kill: resumable work goes there.
@@ -88,7 +88,7 @@ class Draft:
     folder: Path
     workspace: Path
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
-    observed: set[str] = field(default_factory=set[str])
+    volatile_names: set[str] = field(default_factory=set[str])
     artifact: Artifact | None = None
 
     def path(self, name: str) -> Path:
@@ -96,9 +96,9 @@ class Draft:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def observation(self, name: str) -> Path:
+    def volatile(self, name: str) -> Path:
         """A path whose file depends on clock or host: hashed, but outside the artifact's digest."""
-        self.observed.add(name)
+        self.volatile_names.add(name)
         return self.path(name)
 
 
@@ -112,22 +112,22 @@ def artifact_key(config: object, inputs: Mapping[str, str], version: int) -> str
 @contextmanager
 def publish(
     place: Path, kind: str, key: str, inputs: Mapping[str, str]
-) -> Generator[Draft, None, None]:
-    """Make the artifact `place` from what the caller writes into the draft.
+) -> Generator[StagingFolder, None, None]:
+    """Make the artifact `place` from what the caller writes into the staging folder.
 
     See the head of this file.
     """
     folder = place.with_name(f".{place.name}.draft")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    draft = Draft(folder, open_workspace(place, key))
+    staging = StagingFolder(folder, open_workspace(place, key))
     try:
-        yield draft
-        draft.artifact = _finish(draft, place, kind, key, inputs)
+        yield staging
+        staging.artifact = _finish(staging, place, kind, key, inputs)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    shutil.rmtree(draft.workspace, ignore_errors=True)
+    shutil.rmtree(staging.workspace, ignore_errors=True)
 
 
 def open_workspace(place: Path, key: str) -> Path:
@@ -160,25 +160,33 @@ def _is_towards(workspace: Path, key: str) -> bool:
     return marker.exists() and marker.read_text() == key
 
 
-def _finish(draft: Draft, place: Path, kind: str, key: str, inputs: Mapping[str, str]) -> Artifact:
+def _finish(
+    staging: StagingFolder, place: Path, kind: str, key: str, inputs: Mapping[str, str]
+) -> Artifact:
     names = sorted(
-        str(path.relative_to(draft.folder)) for path in draft.folder.rglob("*") if path.is_file()
+        str(path.relative_to(staging.folder))
+        for path in staging.folder.rglob("*")
+        if path.is_file()
     )
-    digests = {name: _sync_and_digest(draft.folder / name) for name in names}
+    digests = {name: _sync_and_digest(staging.folder / name) for name in names}
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         kind=kind,
         key=key,
         inputs=dict(inputs),
-        files={name: digest for name, digest in digests.items() if name not in draft.observed},
-        observations={name: digest for name, digest in digests.items() if name in draft.observed},
-        facts=draft.facts,
+        files={
+            name: digest for name, digest in digests.items() if name not in staging.volatile_names
+        },
+        volatile_files={
+            name: digest for name, digest in digests.items() if name in staging.volatile_names
+        },
+        facts=staging.facts,
     )
-    (draft.folder / MANIFEST).write_bytes(pretty_json(manifest))
-    _sync_and_digest(draft.folder / MANIFEST)
+    (staging.folder / MANIFEST).write_bytes(pretty_json(manifest))
+    _sync_and_digest(staging.folder / MANIFEST)
     if place.exists():
         set_aside(place)
-    os.rename(draft.folder, place)
+    os.rename(staging.folder, place)
     sync_folder(place.parent)
     return open_artifact(place, kind)
 
@@ -281,7 +289,7 @@ def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:
 
 def changed_files(place: Path, manifest: Manifest) -> list[str]:
     """Names of files whose bytes differ from the manifest, that are absent, or that nobody listed."""
-    expected = {**manifest.files, **manifest.observations}
+    expected = {**manifest.files, **manifest.volatile_files}
     found = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()} - {
         MANIFEST
     }

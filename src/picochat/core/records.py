@@ -41,26 +41,34 @@ def canonical_json(value: object) -> bytes:
     Raises ValueError for NaN and infinity.
     """
     return json.dumps(
-        plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        to_jsonable(value),
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
     ).encode()
 
 
 def pretty_json(value: object) -> bytes:
     """The same value for people: indented, sorted, ending in a newline."""
     return (
-        json.dumps(plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+        json.dumps(
+            to_jsonable(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False
+        )
         + "\n"
     ).encode()
 
 
-def plain(value: object) -> Any:
+def to_jsonable(value: object) -> Any:
     """Records, tuples and paths as the dicts, lists and strings that JSON knows."""
     if isinstance(value, BaseModel):
-        return plain(value.model_dump(mode="json"))
+        return to_jsonable(value.model_dump(mode="json"))
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in cast("dict[object, object]", value).items()}
+        return {
+            str(key): to_jsonable(item) for key, item in cast("dict[object, object]", value).items()
+        }
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in cast("list[object]", value)]
+        return [to_jsonable(item) for item in cast("list[object]", value)]
     if isinstance(value, Path):
         return str(value)
     return value

@@ -104,14 +104,14 @@ def write_documents(
     """
     if folder.exists():
         raise BadInput(f"{folder} exists already", fix="name another folder")
-    draft = folder.with_name(f".{folder.name}.draft")
-    with ShardWriter(draft, shard_documents) as writer:
+    staging = folder.with_name(f".{folder.name}.draft")
+    with ShardWriter(staging, shard_documents) as writer:
         coming = [writer.add(id, text) for id, text in documents]
         coming.append(writer.complete())
         shards = [shard.result() for shard in coming if shard is not None]
     manifest = documents_manifest(shards, provenance)
-    write_json(draft / MANIFEST_NAME, manifest)
-    os.rename(draft, folder)
+    write_json(staging / MANIFEST_NAME, manifest)
+    os.rename(staging, folder)
     return manifest
 
 

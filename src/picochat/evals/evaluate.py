@@ -17,8 +17,8 @@ import numpy as np
 
 from picochat.config import EvalConfig, RunConfig, RuntimeConfig
 from picochat.core.progress import say
-from picochat.core.publish import Artifact, Draft
-from picochat.core.records import plain, write_atomic, write_json, write_jsonl
+from picochat.core.publish import Artifact, StagingFolder
+from picochat.core.records import to_jsonable, write_atomic, write_json, write_jsonl
 from picochat.data.benchmarks.stage import read_items, read_texts
 from picochat.evals.eval_records import (
     CONTINUATIONS,
@@ -61,7 +61,7 @@ def evaluate(
     evals: EvalConfig,
     runtime: RuntimeConfig,
     seed: int,
-    draft: Draft,
+    staging: StagingFolder,
 ) -> None:
     """Write all replies and measurements, and the ScoresFacts that follow from them."""
     from picochat.model.runtime import open_runtime
@@ -75,7 +75,7 @@ def evaluate(
     tokens = open_shards(shards)
     given = questions(rows, evals.fit_rows)
     asked = ask_questions(base_model, chat_model, given, vocabulary, evals, compute)
-    write_jsonl(draft.path(REPLIES), asked)
+    write_jsonl(staging.path(REPLIES), asked)
     external = [
         item
         for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)
@@ -89,17 +89,17 @@ def evaluate(
             compute.dtype,
         )
     ]
-    write_jsonl(draft.path(EXTERNAL), external)
+    write_jsonl(staging.path(EXTERNAL), external)
     recalled = _continue_prefixes(chat_model, tokens, evals.memorization_samples, seed, compute)
-    write_jsonl(draft.path(CONTINUATIONS), recalled)
+    write_jsonl(staging.path(CONTINUATIONS), recalled)
     measured = _measure(base_model, chat_model, tokens, shards, vocabulary, evals, compute)
-    write_json(draft.path(MEASURED), measured)
+    write_json(staging.path(MEASURED), measured)
     inputs = {"sft": sft, "rows": rows, "benchmarks": benchmarks, "honesty": honesty}
-    facts = facts_from(draft.folder, inputs)
-    write_json(draft.path("report.json"), facts)
+    facts = facts_from(staging.folder, inputs)
+    write_json(staging.path("report.json"), facts)
     page = scores_page(facts, {row.id: row for _, row in given}, asked)
-    write_atomic(draft.path("report.md"), page.encode())
-    draft.facts = plain(facts)
+    write_atomic(staging.path("report.md"), page.encode())
+    staging.facts = to_jsonable(facts)
 
 
 def facts_from(

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from picochat.core.errors import BadInput, HonestNo, HostProblem, PicochatError, Problem
+from picochat.core.errors import BadInput, CheckFailed, HostProblem, PicochatError, Problem
 from picochat.core.progress import say
-from picochat.core.publish import Artifact, Draft
+from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import write_json
 from picochat.export.export_record import EXPORT_RECORD, ParityReport, facts_from
 from picochat.export.model_folder import TokenizerFiles, end_of, read_tokenizer, write_model_folder
@@ -95,7 +95,9 @@ def expected_of(
     )
 
 
-def measure_parity(sft: Artifact, tokenizer: Artifact, shards: Artifact, draft: Draft) -> None:
+def measure_parity(
+    sft: Artifact, tokenizer: Artifact, shards: Artifact, staging: StagingFolder
+) -> None:
     """Compare a float32 export of the checkpoint, read back and thrown away, with the model.
 
     Where transformers is not installed, or the weights cannot be exported, nothing is measured and
@@ -110,8 +112,8 @@ def measure_parity(sft: Artifact, tokenizer: Artifact, shards: Artifact, draft: 
     except PicochatError as error:
         report, problem = None, " ".join((error.what, *(item.what for item in error.problems)))
         say(f"export parity is not measured: {problem}")
-    write_json(draft.path(EXPORT_RECORD), {"problem": problem, "parity": report})
-    draft.facts = facts_from(draft.folder, {}).model_dump(mode="json")
+    write_json(staging.path(EXPORT_RECORD), {"problem": problem, "parity": report})
+    staging.facts = facts_from(staging.folder, {}).model_dump(mode="json")
 
 
 def _measure(sft: Artifact, tokenizer: TokenizerFiles, shards: Artifact) -> ParityReport:
@@ -164,7 +166,7 @@ def compare(model: GPT, folder: Path, dtype: str, expected: Expected) -> ParityR
     """The folder read back by transformers against `model`, which holds the same rounded weights in
     float32.
 
-    Raises HonestNo where the reader cannot load the folder at all; judges nothing else (see
+    Raises CheckFailed where the reader cannot load the folder at all; judges nothing else (see
     `misses`).
     """
     prompt = expected.ids_BT[0, : min(LONGEST_PROMPT_TOKENS, model.config.context // 2)].tolist()
@@ -301,7 +303,7 @@ def _ask_reader(folder: Path, questions: dict[str, object]) -> tuple[np.ndarray,
             ) from None
         if done.returncode != 0:
             last_lines = [line for line in done.stderr.splitlines() if line.strip()][-3:]
-            raise HonestNo(
+            raise CheckFailed(
                 "transformers cannot read the export back",
                 problems=[Problem(line) for line in last_lines],
             )

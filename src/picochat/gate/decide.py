@@ -58,7 +58,7 @@ ADVICE = Severities(     "warn",   "warn",        "warn")  # fmt: skip
 @dataclass(frozen=True)
 class Row:
     """One line of a verdict table: a number, its bounds, how much a miss weighs, why it matters and
-    what mends it.
+    what fixes it.
     """
 
     name: str

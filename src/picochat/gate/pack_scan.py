@@ -16,7 +16,7 @@ from typing import Any
 from picochat.config import ExternalConfig, GateConfig, RunConfig
 from picochat.core.errors import BadInput, HubProblem, Problem
 from picochat.core.machine import usable_cores
-from picochat.core.records import plain, write_atomic, write_json, write_jsonl
+from picochat.core.records import to_jsonable, write_atomic, write_json, write_jsonl
 from picochat.data.benchmarks.layouts import read_benchmark
 from picochat.data.benchmarks.resolve import resolve_benchmarks
 from picochat.data.pack import LoadedPack
@@ -61,8 +61,8 @@ class ContaminationReport:
             **self.found.report,
             "schema_version": SCHEMA_VERSION,
             "status": self.status,
-            "facts": plain(self.found.facts),
-            "findings": plain(self.findings),
+            "facts": to_jsonable(self.found.facts),
+            "findings": to_jsonable(self.findings),
         }
 
     def lines(self) -> list[str]:

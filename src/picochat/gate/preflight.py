@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 from picochat.config import is_long_run
-from picochat.core.publish import Draft
+from picochat.core.publish import StagingFolder
 from picochat.core.records import write_atomic, write_json
 from picochat.facts import PreflightFacts, PreflightReport, RunFacts
 from picochat.gate import details, measures
@@ -524,15 +524,15 @@ CHECKS: tuple[Row, ...] = (
 )
 
 
-def run_preflight(facts: RunFacts, draft: Draft) -> None:
+def run_preflight(facts: RunFacts, staging: StagingFolder) -> None:
     """Write preflight.json and preflight.md with the whole verdict; the facts leave out the host.
 
     Never raises for a blocked verdict: the runner reads the status of preflight.json.
     """
     report = decide_preflight(facts)
-    write_json(draft.observation("preflight.json"), report)
-    write_atomic(draft.observation("preflight.md"), preflight_page(report).encode())
-    draft.facts = preflight_facts(report).model_dump(mode="json")
+    write_json(staging.volatile("preflight.json"), report)
+    write_atomic(staging.volatile("preflight.md"), preflight_page(report).encode())
+    staging.facts = preflight_facts(report).model_dump(mode="json")
 
 
 def decide_preflight(run: RunFacts) -> PreflightReport:

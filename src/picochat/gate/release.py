@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal, TypeVar
 
-from picochat.core.publish import Draft, changed_files
+from picochat.core.publish import StagingFolder, changed_files
 from picochat.core.records import write_atomic, write_json
 from picochat.facts import GateFacts, GateReport, Rate, RunFacts
 from picochat.gate import details, measures
@@ -207,7 +207,7 @@ RULES: tuple[Row, ...] = (
         block=exactly(0),
         severity=ALWAYS,
         why="a run that should not have started proves nothing",
-        fix="mend what preflight.md names, then run again with --preflight-only",
+        fix="fix what preflight.md names, then run again with --preflight-only",
         detail=details.preflight_blocks,
     ),
     Row(
@@ -406,7 +406,7 @@ RULES: tuple[Row, ...] = (
 )
 
 
-def run_gate(facts: RunFacts, draft: Draft) -> None:
+def run_gate(facts: RunFacts, staging: StagingFolder) -> None:
     """Write gate.json and gate.md. Reads every byte of the inputs, to count files that changed.
 
     Never raises for a blocked verdict: the evidence of a refusal is evidence.
@@ -416,9 +416,9 @@ def run_gate(facts: RunFacts, draft: Draft) -> None:
         for artifact in facts.artifacts.values()
     )
     report = decide_release(replace(facts, changed_files=changed))
-    write_json(draft.path("gate.json"), report)
-    write_atomic(draft.path("gate.md"), gate_page(report).encode())
-    draft.facts = gate_facts(report).model_dump(mode="json")
+    write_json(staging.path("gate.json"), report)
+    write_atomic(staging.path("gate.md"), gate_page(report).encode())
+    staging.facts = gate_facts(report).model_dump(mode="json")
 
 
 def decide_release(run: RunFacts) -> GateReport:

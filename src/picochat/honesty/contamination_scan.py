@@ -16,13 +16,13 @@ from typing import Any
 
 from picochat.config import HonestyConfig, HostConfig, RunConfig
 from picochat.core.machine import usable_cores
-from picochat.core.publish import Artifact, Draft
+from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import (
     Record,
-    plain,
     read_json,
     read_jsonl,
     read_record,
+    to_jsonable,
     write_atomic,
     write_json,
     write_jsonl,
@@ -64,7 +64,7 @@ def scan_run(
     benchmarks: Artifact,
     honesty: HonestyConfig,
     host: HostConfig,
-    draft: Draft,
+    staging: StagingFolder,
 ) -> None:
     """Scan corpus, practice and SFT rows; write hits.jsonl, measured.json, report.json, report.md.
 
@@ -92,13 +92,13 @@ def scan_run(
             for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)
         },
     )
-    write_jsonl(draft.path("hits.jsonl"), found.hits)
-    write_json(draft.path("measured.json"), found.measured)
-    write_json(draft.path("report.json"), found.report)
+    write_jsonl(staging.path("hits.jsonl"), found.hits)
+    write_json(staging.path("measured.json"), found.measured)
+    write_json(staging.path("report.json"), found.report)
     inputs = {"corpus": corpus, "practice": practice, "rows": rows, "benchmarks": benchmarks}
-    facts = facts_from(draft.folder, inputs)
-    write_atomic(draft.path("report.md"), contamination_page(facts, found.report).encode())
-    draft.facts = plain(facts)
+    facts = facts_from(staging.folder, inputs)
+    write_atomic(staging.path("report.md"), contamination_page(facts, found.report).encode())
+    staging.facts = to_jsonable(facts)
 
 
 def facts_from(

@@ -143,9 +143,9 @@ def _read_all(
         duplicates, wanted = corpus_duplicates(corpus())
     else:
         with tempfile.TemporaryDirectory(prefix="picochat-preview-") as folder:
-            with publish(Path(folder) / "corpus", "corpus", "preview", {}) as draft:
-                build_corpus(pack, data, host, draft)
-            duplicates, wanted = corpus_duplicates(cast("Artifact", draft.artifact))
+            with publish(Path(folder) / "corpus", "corpus", "preview", {}) as staging:
+                build_corpus(pack, data, host, staging)
+            duplicates, wanted = corpus_duplicates(cast("Artifact", staging.artifact))
     tallies, texts = tally_files(pack.sources, data, wanted_ids(wanted))
     return duplicates.model_copy(update={"clusters": fetched_clusters(wanted, texts)}), tallies
 
@@ -311,8 +311,8 @@ def _rows_facts(pack: LoadedPack, seed: int) -> RowsFacts | None:
     """
     try:
         with tempfile.TemporaryDirectory(prefix="picochat-preview-") as folder:
-            with publish(Path(folder) / "rows", "rows", "preview", {}) as draft:
-                prepare_rows(pack, seed, draft)
-            return facts_of(cast("Artifact", draft.artifact), RowsFacts)
+            with publish(Path(folder) / "rows", "rows", "preview", {}) as staging:
+                prepare_rows(pack, seed, staging)
+            return facts_of(cast("Artifact", staging.artifact), RowsFacts)
     except BadInput:
         return None

@@ -51,7 +51,7 @@ LIMIT_NATS = {"fine": 1e-3, "coarse": 0.25}
 docs/decisions/0027 has the figures.
 """
 LARGEST_SHARE = {"fine": 0.0, "coarse": 0.05}
-"""Share of the questions, rounded up, whose reply may be apart or judged otherwise before the check
+"""Share of the questions, rounded up, whose reply may be a mismatch or judged otherwise before the check
 fails.
 """
 BATCH_ROWS = 16
@@ -100,7 +100,7 @@ class Outcome:
 
     @property
     def unlike(self) -> list[Comparison]:
-        """Questions whose reply is apart, or judged otherwise."""
+        """Questions whose reply is a mismatch, or judged otherwise."""
         return [answer for answer in self.answers if answer.mismatch or not answer.judged_alike]
 
     @property
@@ -113,10 +113,10 @@ class Outcome:
             "asked": len(self.answers),
             "recorded": self.pool,
             "equal": sum(answer.equal for answer in self.answers),
-            "apart": sum(answer.mismatch for answer in self.answers),
+            "mismatches": sum(answer.mismatch for answer in self.answers),
             "judged_alike": sum(answer.judged_alike for answer in self.answers),
-            "apart_or_judged_otherwise": len(self.unlike),
-            "apart_or_judged_otherwise_at_most": self.allowed,
+            "mismatches_or_judged_otherwise": len(self.unlike),
+            "mismatches_or_judged_otherwise_at_most": self.allowed,
             "limit_nats": LIMIT_NATS[self.rounding],
             "recorded_in": self.stated,
             "asked_in": self.here,
@@ -129,11 +129,11 @@ class Outcome:
         """One line: counts, seed, precision, time."""
         count, equal = len(self.answers), sum(answer.equal for answer in self.answers)
         judged = sum(answer.judged_alike for answer in self.answers)
-        apart = sum(answer.mismatch for answer in self.answers)
+        mismatches = sum(answer.mismatch for answer in self.answers)
         said = [
             (
-                f"{equal} of {count} equal, {count - equal - apart} near ties, {apart} apart;"
-                f" {judged} of {count} judged alike (at most {self.allowed} may be apart or judged"
+                f"{equal} of {count} equal, {count - equal - mismatches} near ties, {mismatches} mismatches;"
+                f" {judged} of {count} judged alike (at most {self.allowed} may be mismatches or judged"
                 " otherwise)"
             ),
             f"recorded in {self.stated}, asked in {self.here}",
@@ -144,15 +144,15 @@ class Outcome:
         return "; ".join(said)
 
     def check(self) -> VerifyCheck:
-        """Every difference is told; they are problems where they are more than the bound."""
+        """Every difference is listed; they are problems where they are more than the bound."""
         differing = [answer for answer in self.answers if answer.note]
         problems: tuple[Problem, ...] = ()
         if len(self.unlike) > self.allowed:
             problems = tuple(Problem(f"{answer.name}: {answer.note}") for answer in self.unlike)
             differing = [answer for answer in differing if answer not in self.unlike]
-        told = tuple(f"{answer.name}: {answer.note}" for answer in differing)
+        notes = tuple(f"{answer.name}: {answer.note}" for answer in differing)
         return VerifyCheck(
-            "asked again", len(self.answers), problems, self.note(), told, self.figures()
+            "asked again", len(self.answers), problems, self.note(), notes, self.figures()
         )
 
 
@@ -179,7 +179,7 @@ def with_questions(
         say(f"asked again: {outcome.note()}")
     elif outcome.unlike:
         say(
-            f"warning: {len(outcome.unlike)} of {len(outcome.answers)} replies are apart or judged"
+            f"warning: {len(outcome.unlike)} of {len(outcome.answers)} replies are mismatches or judged"
             " otherwise; the report lists them"
         )
     return replace(report, checks=(*report.checks, outcome.check()))

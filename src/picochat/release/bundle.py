@@ -66,7 +66,7 @@ class BundleContents(Record):
     verdict: str
     strict: bool
     artifacts: dict[str, ArtifactEntry]
-    observations: list[str]
+    volatile_files: list[str]
     left_out: dict[str, LeftOut]
     missing: list[str]
 
@@ -149,7 +149,7 @@ def make_bundle(
 
 
 STRICT_FIX = (
-    "mend what is named, or bundle what is there without --strict: the bundle then states what is"
+    "fix what is named, or bundle what is there without --strict: the bundle then states what is"
     " missing"
 )
 
@@ -188,7 +188,7 @@ def _unlisted(spec: ArtifactSpec, artifact: Artifact) -> list[str]:
     """Files that the place promises by their full name and the manifest does not list; NNNNN and
     LABEL stand for many.
     """
-    listed = {*artifact.manifest.files, *artifact.manifest.observations}
+    listed = {*artifact.manifest.files, *artifact.manifest.volatile_files}
     promised = [name.rstrip(",") for name in spec.files.split()]
     return [
         name
@@ -259,7 +259,7 @@ def _left_out(
     folders = {spec.kind: spec.folder for spec in ARTIFACTS}
     chosen: dict[str, LeftOut] = {}
     for kind, artifact in artifacts.items():
-        for name, digest in {**artifact.manifest.files, **artifact.manifest.observations}.items():
+        for name, digest in {**artifact.manifest.files, **artifact.manifest.volatile_files}.items():
             reason = reason_to_leave_out(
                 kind, name, include_weights, include_token_shards, include_replay
             )
@@ -306,10 +306,10 @@ def _contents(
     problems: list[Problem],
 ) -> BundleContents:
     folders = {spec.kind: spec.folder for spec in ARTIFACTS}
-    observations = [
+    volatile_files = [
         f"{folders[kind]}/{name}"
         for kind, found in artifacts.items()
-        for name in found.manifest.observations
+        for name in found.manifest.volatile_files
     ]
     return BundleContents(
         schema_version=BUNDLE_SCHEMA_VERSION,
@@ -320,7 +320,7 @@ def _contents(
             kind: ArtifactEntry(folder=folders[kind], digest=found.digest)
             for kind, found in artifacts.items()
         },
-        observations=sorted(observations),
+        volatile_files=sorted(volatile_files),
         left_out=left_out,
         missing=[problem.what.replace(f"{run.root}/", "") for problem in problems],
     )
@@ -363,7 +363,7 @@ def _members(
 
 
 def _listed(artifact: Artifact) -> list[str]:
-    return [*artifact.manifest.files, *artifact.manifest.observations, MANIFEST]
+    return [*artifact.manifest.files, *artifact.manifest.volatile_files, MANIFEST]
 
 
 def _log_files(logs_dir: Path, out: Path) -> Iterator[tuple[str, Path]]:

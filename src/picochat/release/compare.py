@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from jinja2 import TemplateError
 
 from picochat.core.errors import PicochatError, Problem
-from picochat.core.records import Record, canonical_json, plain
+from picochat.core.records import Record, canonical_json, to_jsonable
 
 LONGEST_SHOWN = 80
 F = TypeVar("F", bound=Record)
@@ -69,9 +69,9 @@ def stated_of(
     where: str, facts: object, follows: Mapping[str, object], source: str
 ) -> list[Problem]:
     """`differences` of those facts alone that `follows` names."""
-    values = cast("dict[str, Any]", plain(facts))
+    values = cast("dict[str, Any]", to_jsonable(facts))
     return differences(
-        where, {name: values[name] for name in follows}, plain(dict(follows)), source
+        where, {name: values[name] for name in follows}, to_jsonable(dict(follows)), source
     )
 
 

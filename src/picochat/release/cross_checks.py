@@ -14,7 +14,7 @@ from types import MappingProxyType
 from picochat.config import RunConfig
 from picochat.core.errors import PicochatError, Problem
 from picochat.core.publish import Artifact
-from picochat.core.records import plain
+from picochat.core.records import to_jsonable
 from picochat.facts import RunFacts, facts_of
 from picochat.release.compare import compared, differences
 from picochat.release.data_checks import (
@@ -100,7 +100,9 @@ def _facts_again(spec: ArtifactSpec, run: RunFacts) -> list[Problem]:
     place = run.artifacts[spec.kind].place
     inputs = {name: run.artifacts[name] for name in spec.inputs}
     again = spec.facts_from(place, inputs, run.config)
-    return differences(spec.kind, plain(getattr(run, spec.kind)), plain(again), "its files give")
+    return differences(
+        spec.kind, to_jsonable(getattr(run, spec.kind)), to_jsonable(again), "its files give"
+    )
 
 
 def facts_given_to(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picochat.config import ResolvedConfig, parameter_count
-from picochat.core.errors import BadInput, HonestNo, Problem, WrongUsage, did_you_mean
+from picochat.core.errors import BadInput, CheckFailed, Problem, WrongUsage, did_you_mean
 from picochat.core.machine import MachineRecord
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, changed_files, exclusive, open_artifact, set_aside
@@ -129,7 +129,7 @@ def export_hf(request: ExportRequest) -> ExportReport:
     """The exported folder at `request.out_dir`, pushed where asked.
 
     Raises WrongUsage (flags, folder in use), BadInput (a checkpoint or tokenizer that cannot be
-    used), HonestNo (not the scored checkpoint, or the folder computes something else), HubProblem
+    used), CheckFailed (not the scored checkpoint, or the folder computes something else), HubProblem
     (push). On any of them no new folder appears.
     """
     flavor = find_flavor(request.flavor)
@@ -172,7 +172,7 @@ def require_dtype(dtype: str) -> None:
 def open_source(request: ExportRequest) -> Source:
     """The checkpoint, once nothing speaks against it.
 
-    Raises BadInput or HonestNo with every objection.
+    Raises BadInput or CheckFailed with every objection.
     """
     info = read_info(request.checkpoint)
     artifact = open_artifact(
@@ -223,9 +223,9 @@ def require_centred(model: GPT, checkpoint: Path) -> None:
         )
 
 
-def not_scored(checkpoint: Path, artifact: Artifact, facts: RunFacts) -> HonestNo:
+def not_scored(checkpoint: Path, artifact: Artifact, facts: RunFacts) -> CheckFailed:
     scored = short_digest(facts.scores.scored_checkpoint) if facts.scores else "none"
-    return HonestNo(
+    return CheckFailed(
         f"{checkpoint} ({short_digest(artifact.digest)}) is not the checkpoint that the run's"
         f" scores speak of ({scored})",
         fix=(
@@ -260,7 +260,7 @@ def write_export(
 ) -> ExportRecord:
     """Fill `folder` and compare it with the model.
 
-    Raises HonestNo, naming the figure, where it computes something else.
+    Raises CheckFailed, naming the figure, where it computes something else.
     """
     say(f"writing {request.model_name} as {flavor.architecture} in {request.dtype} ...")
     round_weights_(source.model, request.dtype)
@@ -277,7 +277,7 @@ def write_export(
     expected = expected_of(source.info, source.tokenizer, held_out_shards(source.run))
     parity = compare(source.model, folder, request.dtype, expected)
     if problems := misses(parity, expected):
-        raise HonestNo(
+        raise CheckFailed(
             "the export does not compute what the model computes, so nothing was published",
             problems=problems,
         )

@@ -74,7 +74,7 @@ def manifest_problems(
         for name, digest in found.items()
         if name.startswith(prefix)
     }
-    listed = {**artifact.manifest.files, **artifact.manifest.observations}
+    listed = {**artifact.manifest.files, **artifact.manifest.volatile_files}
     problems = [
         Problem(f"{prefix}{name}: {spec.kind} has no such file")
         for name in sorted(set(present) - {*listed, MANIFEST})

@@ -282,7 +282,7 @@ class _Comparison:
         here = (
             "on a machine like this one it must be equal"
             if self.exact
-            else f"at most {self.largest_difference:g} apart"
+            else f"at most {self.largest_difference:g} different"
         )
         rest = f"; steps {step + 1} to {last} were not trained" if step < last else ""
         return Problem(f"step {step}: {claim}, training it again gives {loss!r} ({here}){rest}")
@@ -296,10 +296,10 @@ class _Comparison:
         published = load_file(self.parts.published)
         if all(torch.equal(again[name], published[name]) for name in again):
             return ["published weights equal bit for bit"], []
-        apart = way_apart(again, published, self.parts.saved.weights)
-        said = f"published weights apart by {apart:.2%} of the way that they moved"
+        distance = relative_distance(again, published, self.parts.saved.weights)
+        said = f"published weights differ by {distance:.2%} of the way that they moved"
         limit = 0.0 if self.exact else LARGEST_WAY_APART[self.parts.config.runtime.precision]
-        if apart <= limit:
+        if distance <= limit:
             return [said], []
         must = (
             "on a machine like this one they must be equal"
@@ -309,7 +309,7 @@ class _Comparison:
         return [], [Problem(f"step {self.parts.facts.scored_step}: {said} ({must})")]
 
 
-def way_apart(
+def relative_distance(
     one: Mapping[str, Tensor], other: Mapping[str, Tensor], start: Mapping[str, Tensor]
 ) -> float:
     """Distance between two sets of weights over the distance from `start` to `other`; infinite

@@ -14,7 +14,7 @@ from typing import Literal
 
 from picochat.core.errors import Problem
 from picochat.core.journal import read_journal
-from picochat.core.records import plain, pretty_json, read_json
+from picochat.core.records import pretty_json, read_json, to_jsonable
 from picochat.data.benchmarks.stage import read_items
 from picochat.evals.eval_records import (
     EvaluatedRow,
@@ -73,7 +73,7 @@ def _training(run: RunFacts, stage: Literal["base", "sft"]) -> list[Problem]:
             )
         )
     info = {
-        "model": plain(run.config.model),
+        "model": to_jsonable(run.config.model),
         "vocab_size": known(run.tokenizer).vocab_size,
         "tokenizer_digest": run.artifacts["tokenizer"].manifest.files["tokenizer.json"].sha256,
         "stage": stage,

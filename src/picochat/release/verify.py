@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import cast
 
 from picochat.config import ResolvedConfig, RunConfig
-from picochat.core.errors import BadInput, HonestNo, PicochatError, Problem, WrongUsage
+from picochat.core.errors import BadInput, CheckFailed, PicochatError, Problem, WrongUsage
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Artifact, FileDigest, is_held
-from picochat.core.records import plain, pretty_json, read_json, read_record
+from picochat.core.records import pretty_json, read_json, read_record, to_jsonable
 from picochat.facts import GateFacts, PreflightFacts, facts_of
 from picochat.gate.preflight import decide_preflight, preflight_facts
 from picochat.gate.release import decide_release, gate_facts
@@ -58,7 +58,7 @@ from picochat.run.graph import ARTIFACTS, FRONT_PAGES, ArtifactSpec, read_facts,
 class VerifyCheck:
     """One kind of check: how many things it compared, what differed, and what else is to be said.
 
-    told: differences that do not count as such, one a line. figures: what was measured, for
+    notes: differences within the allowed number, one a line. figures: what was measured, for
     `--json`.
     """
 
@@ -66,7 +66,7 @@ class VerifyCheck:
     compared: int
     problems: tuple[Problem, ...] = ()
     note: str | None = None
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     figures: Mapping[str, object] | None = None
 
 
@@ -92,7 +92,7 @@ class VerifyReport:
     @property
     def exit_code(self) -> int:
         """0 where nothing differs, else that of an honest no."""
-        return HonestNo.exit_code if self.problems else 0
+        return CheckFailed.exit_code if self.problems else 0
 
     def lines(self) -> list[str]:
         """What was compared, every difference, and what the bundle claims, for the terminal."""
@@ -111,7 +111,7 @@ class VerifyReport:
                 + (f": {check.note}" if check.note else "")
             )
             lines += [f"        {printable_line(problem.what)}" for problem in check.problems]
-            lines += [f"        told, not counted: {printable_line(what)}" for what in check.told]
+            lines += [f"        within the bound: {printable_line(what)}" for what in check.notes]
         lines += [f"    the run itself lacked: {printable_line(what)}" for what in self.missing]
         lines += [f"    left out of the bundle: {printable_line(name)}" for name in self.left_out]
         return [
@@ -137,7 +137,7 @@ class VerifyReport:
                     "differences": [problem.what for problem in check.problems],
                     "note": check.note,
                     **(
-                        {"told": list(check.told), "figures": dict(check.figures)}
+                        {"notes": list(check.notes), "figures": dict(check.figures)}
                         if check.figures is not None
                         else {}
                     ),
@@ -156,7 +156,7 @@ def verify_bundle(
 ) -> VerifyReport:
     """The report of a bundle (.tgz) or run folder in which nothing differs.
 
-    Raises HonestNo that lists every file and claim that differs, and BadInput for what is no
+    Raises CheckFailed that lists every file and claim that differs, and BadInput for what is no
     bundle at all.
     """
     return holding(inspect_bundle(path, specs=specs, cross_checks=cross_checks))
@@ -165,12 +165,12 @@ def verify_bundle(
 def holding(report: VerifyReport) -> VerifyReport:
     """The report where nothing differs.
 
-    Raises HonestNo that lists every file and claim that differs.
+    Raises CheckFailed that lists every file and claim that differs.
     """
     if report.problems:
         count = len(report.problems)
         problems = [Problem(printable_line(problem.what)) for problem in report.problems]
-        raise HonestNo(
+        raise CheckFailed(
             f"{report.path} does not hold what it claims: {count} differences",
             problems=problems,
             fix=DIFFERS_FIX,
@@ -360,7 +360,8 @@ def _check_manifests(
                 lambda artifact=artifact, facts=facts: facts_of(artifact, facts)
             )
     count = sum(
-        len(found.manifest.files) + len(found.manifest.observations) for found in artifacts.values()
+        len(found.manifest.files) + len(found.manifest.volatile_files)
+        for found in artifacts.values()
     )
     return VerifyCheck("manifests", count, tuple(problems))
 
@@ -372,7 +373,7 @@ def _left_out_problems(
     the manifest.
     """
     problems: list[Problem] = []
-    for name, digest in {**artifact.manifest.files, **artifact.manifest.observations}.items():
+    for name, digest in {**artifact.manifest.files, **artifact.manifest.volatile_files}.items():
         entry = left_out.get(f"{folder}/{name}")
         if entry is not None and not reason_to_leave_out(
             artifact.kind,
@@ -426,7 +427,7 @@ def _contents_problems(
     observed = {
         f"{folders[kind]}/{name}"
         for kind, found in artifacts.items()
-        for name in found.manifest.observations
+        for name in found.manifest.volatile_files
     }
     listed = observed | {
         f"{folders[kind]}/{name}"
@@ -437,8 +438,8 @@ def _contents_problems(
     problems += [
         Problem(f"{CONTENTS}: calls {name} left out, which no manifest lists") for name in unknown
     ]
-    if set(contents.observations) != observed:
-        problems.append(Problem(f"{CONTENTS}: states other observations than the manifests list"))
+    if set(contents.volatile_files) != observed:
+        problems.append(Problem(f"{CONTENTS}: states other volatile files than the manifests list"))
     if contents.strict and contents.missing:
         problems.append(Problem(f"{CONTENTS}: calls itself strict, yet lacks evidence"))
     verdict, digest = _stated(run, artifacts)
@@ -491,8 +492,10 @@ def _check_claims(run: RunDir, artifacts: dict[str, Artifact]) -> list[VerifyChe
 
 def _preflight_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
     report = decide_preflight(facts_given_to(_config(run), artifacts, spec_of("preflight")))
-    stated = plain(facts_of(artifacts["preflight"], PreflightFacts))
-    problems = differences("preflight", stated, plain(preflight_facts(report)), "the facts give")
+    stated = to_jsonable(facts_of(artifacts["preflight"], PreflightFacts))
+    problems = differences(
+        "preflight", stated, to_jsonable(preflight_facts(report)), "the facts give"
+    )
     pages = {"preflight.json": pretty_json(report), "preflight.md": preflight_page(report).encode()}
     return problems + _page_problems("preflight", artifacts["preflight"], pages)
 
@@ -512,7 +515,9 @@ def _gate_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Probl
     report = decide_release(
         replace(facts, changed_files=int(changed) if changed is not None else None)
     )
-    problems = differences("gate", plain(stated), plain(gate_facts(report)), "the facts give")
+    problems = differences(
+        "gate", to_jsonable(stated), to_jsonable(gate_facts(report)), "the facts give"
+    )
     pages = {"gate.json": pretty_json(report), "gate.md": gate_page(report).encode()}
     return problems + _page_problems("gate", artifacts["gate"], pages)
 

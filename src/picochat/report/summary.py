@@ -16,14 +16,14 @@ from typing import Any
 
 from picochat.core.journal import read_journal
 from picochat.core.machine import MachineRecord
-from picochat.core.publish import Draft
+from picochat.core.publish import StagingFolder
 from picochat.core.records import (
     Record,
-    plain,
     pretty_json,
     read_json,
     read_jsonl,
     read_record,
+    to_jsonable,
     write_atomic,
     write_json,
 )
@@ -60,7 +60,7 @@ class StageSpeed(Record):
     mfu: float | None
 
 
-def write_summary(facts: RunFacts, timings: Path, machine: Path, draft: Draft) -> None:
+def write_summary(facts: RunFacts, timings: Path, machine: Path, staging: StagingFolder) -> None:
     """Write the claims, what was observed, and the pages and charts of both.
 
     timings, machine: timings.jsonl and machine.json of the run folder. They go on changing with
@@ -68,10 +68,10 @@ def write_summary(facts: RunFacts, timings: Path, machine: Path, draft: Draft) -
     when they are rendered again.
     """
     seen = observed(facts, timings, machine)
-    write_json(draft.observation("observed.json"), seen)
+    write_json(staging.volatile("observed.json"), seen)
     for name, data in rendered(facts, seen).items():
         path = (
-            draft.observation(name) if name in ("summary.md", "report.html") else draft.path(name)
+            staging.volatile(name) if name in ("summary.md", "report.html") else staging.path(name)
         )
         write_atomic(path, data)
 
@@ -108,7 +108,7 @@ def claims(facts: RunFacts) -> dict[str, Any]:
         "profile": config.gate.profile,
         "verdict": _verdict(facts.gate),
         "preflight": _preflight(facts.preflight),
-        "model": {**plain(config.model), "vocab_size": config.tokenizer.vocab_size},
+        "model": {**to_jsonable(config.model), "vocab_size": config.tokenizer.vocab_size},
         "data": {
             "corpus": facts.corpus,
             "practice": facts.practice,
@@ -131,7 +131,7 @@ def claims(facts: RunFacts) -> dict[str, Any]:
             if kind not in WITHOUT_CLAIMS
         },
     }
-    return plain(claimed)
+    return to_jsonable(claimed)
 
 
 def observed(facts: RunFacts, timings: Path, machine: Path) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def observed(facts: RunFacts, timings: Path, machine: Path) -> dict[str, Any]:
         "host": facts.host,
         "preflight": facts.preflight_report,
     }
-    return plain(seen)
+    return to_jsonable(seen)
 
 
 def _forecast(report: PreflightReport | None) -> dict[str, float]:
@@ -305,7 +305,7 @@ def _contamination(facts: RunFacts) -> dict[str, Any] | None:
     honesty = facts.honesty
     if honesty is None:
         return None
-    counts = plain(honesty.model_dump(exclude={"dirty_eval_rows", "dirty_external_rows"}))
+    counts = to_jsonable(honesty.model_dump(exclude={"dirty_eval_rows", "dirty_external_rows"}))
     rows = read_jsonl(facts.artifacts["honesty"].path("hits.jsonl"), "hits")
     hits = [value for _, value in islice(rows, SHOWN_HITS)]
     return {**counts, "dirty_eval_rows": len(honesty.dirty_eval_rows), "hits": hits}

@@ -86,7 +86,7 @@ class ArtifactSpec:
 
     folder: in the run folder. files: what it holds; NNNNN and LABEL stand for many. facts: the
     record of its manifest's facts; None where it states none.
-    make: the function that makes it, called with keyword arguments: `draft`, an Artifact for each
+    make: the function that makes it, called with keyword arguments: `staging`, an Artifact for each
     kind in `inputs`, and each of `settings`. A stage with `facts` in its settings is given its
     inputs as one RunFacts instead of one by one.
     facts_from: computes the facts again from the artifact's folder, its inputs and the
@@ -133,7 +133,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         kind="corpus",
         folder="corpus",
         files=(
-            "pack.json recipe.json sources.json import_reports/LABEL.json fates.u8 dropped.jsonl"
+            "pack.json recipe.json sources.json import_reports/LABEL.json row_decisions.u8 dropped.jsonl"
             " near_duplicates.jsonl measured.json location.json"
         ),
         facts=CorpusFacts,

@@ -172,12 +172,12 @@ def _publish(
 ) -> Artifact:
     say(f"building {spec.kind}")
     place.parent.mkdir(parents=True, exist_ok=True)
-    with publish(place, spec.kind, key, inputs) as draft:
+    with publish(place, spec.kind, key, inputs) as staging:
         if spec.by_all and process_count() > 1:
-            call_all(spec.kind, arguments, draft)
-        spec.make(**arguments, draft=draft)
-    assert draft.artifact is not None
-    return draft.artifact
+            call_all(spec.kind, arguments, staging)
+        spec.make(**arguments, staging=staging)
+    assert staging.artifact is not None
+    return staging.artifact
 
 
 # ---- what decides whether an artifact still stands -----------------------------------------------

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from picochat.core.errors import BadInput, HonestNo, Interrupted, PicochatError, Problem
+from picochat.core.errors import BadInput, CheckFailed, Interrupted, PicochatError, Problem
 from picochat.core.progress import say
-from picochat.core.publish import Artifact, Draft, open_artifact
+from picochat.core.publish import Artifact, StagingFolder, open_artifact
 from picochat.run.graph import spec_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Call:
     workspace: Path
 
 
-def call_all(kind: str, arguments: dict[str, Any], draft: Draft) -> None:
+def call_all(kind: str, arguments: dict[str, Any], staging: StagingFolder) -> None:
     """Let the other processes begin this stage as well.
 
     Raises BadInput that names what one of them does not see.
@@ -45,7 +45,7 @@ def call_all(kind: str, arguments: dict[str, Any], draft: Draft) -> None:
         for name, value in arguments.items()
     }
     with group.watched():
-        group.call_workers(Call(kind, seen, draft.workspace.resolve()))
+        group.call_workers(Call(kind, seen, staging.workspace.resolve()))
         problems = [problem for problem in group.all_gather(None) if problem is not None]
     if problems:
         raise BadInput(
@@ -80,8 +80,10 @@ def _take_part(call: Call, group: ProcessGroup) -> None:
         return
     with tempfile.TemporaryDirectory() as own:
         try:
-            spec_of(call.kind).make(**call.arguments, draft=Draft(Path(own), call.workspace))
-        except (Interrupted, HonestNo):
+            spec_of(call.kind).make(
+                **call.arguments, staging=StagingFolder(Path(own), call.workspace)
+            )
+        except (Interrupted, CheckFailed):
             pass  # all processes stop for it at the same step, and the first one says so
         except PicochatError as error:
             if not isinstance(error, LostProcess):

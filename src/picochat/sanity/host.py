@@ -24,7 +24,7 @@ from picochat.config import ModelConfig, RuntimeConfig, TrainConfig, flops_per_t
 from picochat.core.errors import HostProblem
 from picochat.core.machine import MachineRecord, free_disk_bytes, machine_record, process_count
 from picochat.core.progress import say
-from picochat.core.publish import Artifact, Draft
+from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import finite_or_none, write_json
 from picochat.facts import HostFacts, TokenizerFacts, facts_of
 from picochat.gate.plan import hours_of
@@ -60,7 +60,7 @@ def measure_host(
     model: ModelConfig,
     base: TrainConfig,
     runtime: RuntimeConfig,
-    draft: Draft,
+    staging: StagingFolder,
 ) -> None:
     """Write host.json (HostFacts). A backend that does not work is stated, for the preflight.
 
@@ -73,14 +73,14 @@ def measure_host(
         compute = open_runtime(runtime, model)
     except HostProblem as error:
         problem = error.what
-    facts = host_facts(runtime, compute, problem, draft.folder, devices)
+    facts = host_facts(runtime, compute, problem, staging.folder, devices)
     stream = open_shards(shards).train
     if compute is not None and stream.row_count(model.context) > 0:
         rows = max(1, base.sequences_per_step // devices)
         own = base.model_copy(update={"sequences_per_step": rows})
         vocab_size = facts_of(tokenizer, TokenizerFacts).vocab_size
         facts = measure_steps(facts, stream, model, vocab_size, own, compute)
-    write_json(draft.observation("host.json"), facts)
+    write_json(staging.volatile("host.json"), facts)
 
 
 def host_facts(

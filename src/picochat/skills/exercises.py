@@ -21,7 +21,7 @@ from pathlib import Path
 from picochat.config import HostConfig, PracticeConfig, RunConfig
 from picochat.core.machine import usable_cores
 from picochat.core.progress import Progress
-from picochat.core.publish import Artifact, Draft
+from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import read_record, write_atomic, write_json
 from picochat.core.workers import in_order
 from picochat.data.corpus.reader import sample_train
@@ -115,7 +115,7 @@ KINDS: tuple[Kind, ...] = (
 
 
 def write_exercises(
-    corpus: Artifact, practice: PracticeConfig, host: HostConfig, seed: int, draft: Draft
+    corpus: Artifact, practice: PracticeConfig, host: HostConfig, seed: int, staging: StagingFolder
 ) -> None:
     """Write document shards of exercises, documents.json, words.txt and sample.txt.
 
@@ -124,11 +124,11 @@ def write_exercises(
     counts = facts_of(corpus, CorpusFacts)
     wanted = exercise_bytes(counts.train_text_bytes, practice.share)
     words = practised_words(corpus, counts.train_text_bytes, seed) if wanted else ()
-    shards = write_documents(draft.folder, wanted, words, seed, host.workers or usable_cores())
-    write_json(draft.path(MANIFEST_NAME), documents_manifest(shards, None))
-    write_atomic(draft.path("words.txt"), "".join(f"{word}\n" for word in words).encode())
-    write_atomic(draft.path("sample.txt"), sample_page(words, seed).encode() if wanted else b"")
-    draft.facts = _facts(draft.folder, practice).model_dump(mode="json")
+    shards = write_documents(staging.folder, wanted, words, seed, host.workers or usable_cores())
+    write_json(staging.path(MANIFEST_NAME), documents_manifest(shards, None))
+    write_atomic(staging.path("words.txt"), "".join(f"{word}\n" for word in words).encode())
+    write_atomic(staging.path("sample.txt"), sample_page(words, seed).encode() if wanted else b"")
+    staging.facts = _facts(staging.folder, practice).model_dump(mode="json")
 
 
 def facts_from(files: Path, inputs: Mapping[str, Artifact], config: RunConfig) -> PracticeFacts:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from picochat.config import RunConfig
 from picochat.core.errors import BadInput, Problem
-from picochat.core.publish import Artifact, Draft
+from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import write_jsonl
 from picochat.facts import RowsFacts
 from picochat.honesty.normalize import normalized_text
@@ -46,7 +46,7 @@ class HasRows(Protocol):
     def eval_path(self) -> Path | None: ...
 
 
-def prepare_rows(pack: LoadedPack | HasRows, seed: int, draft: Draft) -> None:
+def prepare_rows(pack: LoadedPack | HasRows, seed: int, staging: StagingFolder) -> None:
     """Write sft_train.jsonl, sft_held_out.jsonl and eval.jsonl from the pack's rows.
 
     Raises BadInput where the pack names no rows or they cannot be used; problems of both files come
@@ -55,8 +55,8 @@ def prepare_rows(pack: LoadedPack | HasRows, seed: int, draft: Draft) -> None:
     sft, evals = _read_both(pack)
     train, held_out = split_sft_rows(sft, seed)
     for name, rows in (("sft_train", train), ("sft_held_out", held_out), ("eval", evals)):
-        write_jsonl(draft.path(f"{name}.jsonl"), (row_json(row) for row in rows))
-    draft.facts = _count(draft.folder).model_dump(mode="json")
+        write_jsonl(staging.path(f"{name}.jsonl"), (row_json(row) for row in rows))
+    staging.facts = _count(staging.folder).model_dump(mode="json")
 
 
 def facts_from(files: Path, inputs: Mapping[str, Artifact], config: RunConfig) -> RowsFacts:

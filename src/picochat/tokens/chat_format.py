@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from picochat.config import ModelConfig, RunConfig
 from picochat.core.errors import BadInput, Problem
-from picochat.core.publish import Artifact, Draft
-from picochat.core.records import Record, plain, read_jsonl
+from picochat.core.publish import Artifact, StagingFolder
+from picochat.core.records import Record, read_jsonl, to_jsonable
 from picochat.facts import ConversationsFacts
 from picochat.tokens.tokenizer import Tokenizer
 
@@ -148,19 +148,19 @@ def fitting(chats: Iterable[EncodedChat], context: int) -> list[EncodedChat]:
 
 
 def encode_conversations(
-    rows: Artifact, tokenizer: Artifact, model: ModelConfig, draft: Draft
+    rows: Artifact, tokenizer: Artifact, model: ModelConfig, staging: StagingFolder
 ) -> None:
     """Write train.npz and held_out.npz: the SFT rows that fit the context, as ids and masks."""
     words = Tokenizer.load(tokenizer.path("tokenizer.json"))
     train_chats = read_chats(rows.path("sft_train.jsonl"), words)
     held_out_chats = read_chats(rows.path("sft_held_out.jsonl"), words)
     write_conversations(
-        draft.path("train.npz"), join_conversations(fitting(train_chats, model.context))
+        staging.path("train.npz"), join_conversations(fitting(train_chats, model.context))
     )
     write_conversations(
-        draft.path("held_out.npz"), join_conversations(fitting(held_out_chats, model.context))
+        staging.path("held_out.npz"), join_conversations(fitting(held_out_chats, model.context))
     )
-    draft.facts = plain(facts_from(draft.folder, {"rows": rows, "tokenizer": tokenizer}))
+    staging.facts = to_jsonable(facts_from(staging.folder, {"rows": rows, "tokenizer": tokenizer}))
 
 
 def facts_from(

@@ -229,9 +229,9 @@ class CorpusParts:
 
     def read(self, part: int) -> Iterator[tuple[Split, Document]]:
         for number, start, stop in self._parts[part]:
-            fates = self._reader.decisions(number)
-            fates[:start] = fates[stop:] = DROPPED
-            yield from self._reader.read(number, fates)
+            decisions = self._reader.decisions(number)
+            decisions[:start] = decisions[stop:] = DROPPED
+            yield from self._reader.read(number, decisions)
 
 
 class PracticeParts:

@@ -25,8 +25,15 @@ from picochat.config import HostConfig, RunConfig, ShardsConfig
 from picochat.core.errors import BadInput
 from picochat.core.machine import usable_cores
 from picochat.core.progress import Progress, say
-from picochat.core.publish import Artifact, Draft, remake
-from picochat.core.records import Record, digest_file, plain, read_record, write_atomic, write_json
+from picochat.core.publish import Artifact, StagingFolder, remake
+from picochat.core.records import (
+    Record,
+    digest_file,
+    read_record,
+    to_jsonable,
+    write_atomic,
+    write_json,
+)
 from picochat.core.workers import in_order
 from picochat.data.corpus.reader import Split
 from picochat.facts import CorpusFacts, PracticeFacts, ShardsFacts, facts_of
@@ -239,22 +246,22 @@ def require_whole(facts: ShardsFacts, counts: CorpusFacts, practised: PracticeFa
         )
 
 
-def write_all(job: ShardsJob, draft: Draft) -> None:
+def write_all(job: ShardsJob, staging: StagingFolder) -> None:
     """Encode the parts of a job into the workspace, which outlives a kill, and join them."""
     started = time.monotonic()
-    reason = encode_all(job, draft.workspace)
+    reason = encode_all(job, staging.workspace)
     tokenizer = job.encode.load(reason)
     parts = range(job.encode.source.parts)
     for split in SPLITS:
-        batches = (read_part(draft.workspace, part, split) for part in parts)
-        write_split(draft.folder, split, batches, tokenizer, job.shard_tokens)
-    practised = [read_part(draft.workspace, part, "train") for part in job.practice_parts]
+        batches = (read_part(staging.workspace, part, split) for part in parts)
+        write_split(staging.folder, split, batches, tokenizer, job.shard_tokens)
+    practised = [read_part(staging.workspace, part, "train") for part in job.practice_parts]
     measured = ShardsMeasured(
         practice_documents=sum(len(batch.ends) for batch in practised),
         practice_tokens=sum(len(batch.tokens) for batch in practised),
     )
-    write_json(draft.path("measured.json"), measured)
-    facts = facts_from(draft.folder, {})
+    write_json(staging.path("measured.json"), measured)
+    facts = facts_from(staging.folder, {})
     require_whole(facts, job.counts, job.practised)
     seen = {
         "encoder": tokenizer.encoder,
@@ -262,9 +269,9 @@ def write_all(job: ShardsJob, draft: Draft) -> None:
         "workers": job.workers,
     }
     write_json(
-        draft.observation("encoding.json"), {**seen, "wall_s": round(time.monotonic() - started, 3)}
+        staging.volatile("encoding.json"), {**seen, "wall_s": round(time.monotonic() - started, 3)}
     )
-    draft.facts = plain(facts)
+    staging.facts = to_jsonable(facts)
 
 
 def write_shards(
@@ -274,7 +281,7 @@ def write_shards(
     shards: ShardsConfig,
     host: HostConfig,
     seed: int,
-    draft: Draft,
+    staging: StagingFolder,
 ) -> None:
     """Write both splits of the corpus, and the practice, as token shards.
 
@@ -292,7 +299,7 @@ def write_shards(
             practised,
             practice_parts,
         ),
-        draft,
+        staging,
     )
 
 

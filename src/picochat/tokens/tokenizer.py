@@ -30,8 +30,15 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from picochat.config import RunConfig, TokenizerConfig
 from picochat.core.errors import BadInput, Problem
 from picochat.core.progress import Progress
-from picochat.core.publish import Artifact, Draft
-from picochat.core.records import Record, digest_bytes, plain, read_json, read_record, write_json
+from picochat.core.publish import Artifact, StagingFolder
+from picochat.core.records import (
+    Record,
+    digest_bytes,
+    read_json,
+    read_record,
+    to_jsonable,
+    write_json,
+)
 from picochat.facts import CorpusFacts, TokenizerFacts, facts_of
 
 SPECIALS: tuple[str, ...] = (
@@ -447,7 +454,9 @@ class TokenizerMeasured(Record):
     trained_on_bytes: int
 
 
-def train_tokenizer(corpus: Artifact, tokenizer: TokenizerConfig, seed: int, draft: Draft) -> None:
+def train_tokenizer(
+    corpus: Artifact, tokenizer: TokenizerConfig, seed: int, staging: StagingFolder
+) -> None:
     """Write tokenizer.json and chat_template.jinja, trained on a sample of the training documents.
 
     The sample follows from the seed and has about `train_bytes` bytes of text.
@@ -460,11 +469,11 @@ def train_tokenizer(corpus: Artifact, tokenizer: TokenizerConfig, seed: int, dra
     with Progress("tokenizer", fraction * text_bytes, "bytes") as progress:
         texts = (document.text for document in sample_train(corpus, fraction, seed))
         data = train(_counted(texts, progress), tokenizer.vocab_size)
-    draft.path("tokenizer.json").write_bytes(data)
-    draft.path("chat_template.jinja").write_text(chat_template(), encoding="utf-8")
+    staging.path("tokenizer.json").write_bytes(data)
+    staging.path("chat_template.jinja").write_text(chat_template(), encoding="utf-8")
     measured = TokenizerMeasured(trained_on_bytes=round(progress.done))
-    write_json(draft.path("measured.json"), measured)
-    draft.facts = plain(facts_from(draft.folder, {"corpus": corpus}))
+    write_json(staging.path("measured.json"), measured)
+    staging.facts = to_jsonable(facts_from(staging.folder, {"corpus": corpus}))
 
 
 def facts_from(

@@ -17,7 +17,7 @@ from picochat.config import ModelConfig, TrainConfig, parameter_count
 from picochat.core.errors import BadInput
 from picochat.core.journal import read_journal
 from picochat.core.progress import say
-from picochat.core.publish import Artifact, Draft, link_or_copy
+from picochat.core.publish import Artifact, StagingFolder, link_or_copy
 from picochat.core.records import Record, read_record, write_json
 from picochat.facts import REPLAY_FOLDER, TokenizerFacts, TrainFacts, facts_of
 from picochat.train.schedule import spike_steps
@@ -83,9 +83,9 @@ def train_facts(
 
 
 def train_and_publish(
-    trainer: Trainer, tokenizer: Artifact, tokenizer_digest: str, draft: Draft
+    trainer: Trainer, tokenizer: Artifact, tokenizer_digest: str, staging: StagingFolder
 ) -> None:
-    """Train to the end, in all processes; the main one leaves the checkpoint in the draft.
+    """Train to the end, in all processes; the main one leaves the checkpoint in the staging folder.
 
     tokenizer_digest: sha256 of tokenizer.json.
     """
@@ -105,23 +105,23 @@ def train_and_publish(
         stage=stage,
         step=outcome.scored_step,
     )
-    save_model(model, info, draft.folder)
-    shutil.copyfile(outcome.curve, draft.path(CURVE))
-    shutil.copyfile(outcome.metrics, draft.observation(METRICS))
+    save_model(model, info, staging.folder)
+    shutil.copyfile(outcome.curve, staging.path(CURVE))
+    shutil.copyfile(outcome.metrics, staging.volatile(METRICS))
     measured = MeasuredTraining(
         skipped_steps=state.skipped,
         spikes=len(state.spike_steps) if state.skipped else None,
         largest_centre_error=largest_centre_error(model) if model.config.centred else None,
     )
-    write_json(draft.path(MEASURED), measured)
+    write_json(staging.path(MEASURED), measured)
     if outcome.replay is not None:
-        publish_replay(outcome.replay, draft)
-    facts = train_facts(stage, draft.folder, tokenizer, model.config, trainer.config)
+        publish_replay(outcome.replay, staging)
+    facts = train_facts(stage, staging.folder, tokenizer, model.config, trainer.config)
     # Stated from the files just written, by the function with which verification computes them.
-    draft.facts = facts.model_dump(mode="json")
+    staging.facts = facts.model_dump(mode="json")
 
 
-def publish_replay(folder: Path, draft: Draft) -> None:
+def publish_replay(folder: Path, staging: StagingFolder) -> None:
     """The state in `folder` as files of the draft: linked, or written whole if it lies in parts.
 
     Anyone can train from there to the final weights (release/replay.py). A damaged state is left
@@ -144,9 +144,9 @@ def publish_replay(folder: Path, draft: Draft) -> None:
             " replay from it"
         )
     elif (folder / PARTS).exists():
-        saved, place = load_state(folder), draft.path(f"{REPLAY_FOLDER}/{RECORD}").parent
+        saved, place = load_state(folder), staging.path(f"{REPLAY_FOLDER}/{RECORD}").parent
         write_tensors(place, saved)
         write_record(place, saved.state)
     else:
         for name in STATE_FILES:  # links, because a state can be larger than the weights
-            link_or_copy(folder / name, draft.path(f"{REPLAY_FOLDER}/{name}"))
+            link_or_copy(folder / name, staging.path(f"{REPLAY_FOLDER}/{name}"))

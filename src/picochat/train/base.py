@@ -12,7 +12,7 @@ from pathlib import Path
 
 from picochat.config import HostConfig, ModelConfig, RunConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import BadInput
-from picochat.core.publish import Artifact, Draft
+from picochat.core.publish import Artifact, StagingFolder
 from picochat.facts import ShardsFacts, TrainFacts, facts_of
 from picochat.tokens.shards import open_shards
 from picochat.tokens.tokenizer import Tokenizer
@@ -35,9 +35,9 @@ def pretrain(
     seed: int,
     gpu_hour_usd: float | None,
     track: Path,
-    draft: Draft,
+    staging: StagingFolder,
 ) -> None:
-    """Train the base model and leave its checkpoint in the draft.
+    """Train the base model and leave its checkpoint in the staging folder.
 
     Of several processes all call this, and the main one publishes. Raises BadInput where the shards
     hold no whole row.
@@ -60,7 +60,7 @@ def pretrain(
     vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
     timer.mark("open_data")
     group = current_group(runtime)
-    opened = open_group_runtime(runtime, model, group, draft.workspace)
+    opened = open_group_runtime(runtime, model, group, staging.workspace)
     gpt = GPT(model, vocabulary.vocab_size)
     initialise(gpt, seed)
     if model.centred:
@@ -84,5 +84,5 @@ def pretrain(
         track=track,
         timer=timer,
     )
-    trainer = Trainer(gpt, job, opened, host, draft.workspace, group=group)
-    train_and_publish(trainer, tokenizer, vocabulary.digest, draft)
+    trainer = Trainer(gpt, job, opened, host, staging.workspace, group=group)
+    train_and_publish(trainer, tokenizer, vocabulary.digest, staging)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from picochat.config import HostConfig, TrainConfig, flops_per_token
-from picochat.core.errors import HonestNo, Interrupted
+from picochat.core.errors import CheckFailed, Interrupted
 from picochat.core.progress import Progress, say, say_in_handler
 from picochat.model.gpt import GPT
 from picochat.model.runtime import Runtime, peak_flops, peak_memory_bytes
@@ -257,7 +257,7 @@ class Trainer:
     def _check(self, result: StepResult) -> None:
         """Stop at a loss that is not finite; warn of a spike, and go back if that is asked for."""
         if not math.isfinite(result.loss):
-            raise HonestNo(
+            raise CheckFailed(
                 f"{self.job.stage}: the loss at step {result.step} is not finite",
                 fix=(
                     f"a smaller --set {self.job.stage}.muon_lr=... or"

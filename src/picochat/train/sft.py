@@ -13,7 +13,7 @@ from pathlib import Path
 
 from picochat.config import HostConfig, RunConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import BadInput
-from picochat.core.publish import Artifact, Draft
+from picochat.core.publish import Artifact, StagingFolder
 from picochat.facts import TrainFacts
 from picochat.tokens.chat_format import open_conversations
 from picochat.tokens.row_order import rows_of_step
@@ -37,9 +37,9 @@ def finetune(
     seed: int,
     gpu_hour_usd: float | None,
     track: Path,
-    draft: Draft,
+    staging: StagingFolder,
 ) -> None:
-    """Train the base checkpoint on the SFT rows and leave the chat model in the draft.
+    """Train the base checkpoint on the SFT rows and leave the chat model in the staging folder.
 
     Of several processes all call this, and the main one publishes. Raises BadInput without rows.
     """
@@ -60,7 +60,7 @@ def finetune(
         )
     timer.mark("open_data")
     group = current_group(runtime)
-    opened = open_group_runtime(runtime, read_info(base.place).model, group, draft.workspace)
+    opened = open_group_runtime(runtime, read_info(base.place).model, group, staging.workspace)
     gpt, info = load_model(base.place, opened.device)
     check_tokenizer(info, vocabulary.digest, base.place)
     gpt.recompute_blocks(runtime.activation_checkpointing)
@@ -84,5 +84,5 @@ def finetune(
         track=track,
         timer=timer,
     )
-    trainer = Trainer(gpt, job, opened, host, draft.workspace, group=group)
-    train_and_publish(trainer, tokenizer, vocabulary.digest, draft)
+    trainer = Trainer(gpt, job, opened, host, staging.workspace, group=group)
+    train_and_publish(trainer, tokenizer, vocabulary.digest, staging)

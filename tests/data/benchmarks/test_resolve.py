@@ -29,10 +29,10 @@ def hub() -> Iterator[FakeHub]:
 
 
 def staged(place: Path, external: ExternalConfig, found: Resolution) -> Artifact:
-    with publish(place, "benchmarks", "key", {}) as draft:
-        publish_benchmarks(external, found, draft)
-    assert draft.artifact is not None
-    return draft.artifact
+    with publish(place, "benchmarks", "key", {}) as staging:
+        publish_benchmarks(external, found, staging)
+    assert staging.artifact is not None
+    return staging.artifact
 
 
 def test_auto_is_three_benchmarks_with_commit_licence_and_counts(

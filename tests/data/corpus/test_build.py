@@ -176,7 +176,7 @@ def test_duplicates_are_told_by_which_source_repeats_which(tmp_path: Path) -> No
 def test_each_row_has_one_decision_and_the_decisions_give_the_counts(tmp_path: Path) -> None:
     pack = make_pack(tmp_path, {"web": [*_documents(), ("same", prose(3))]}, web={"weight": 1.5})
     corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.1))
-    decisions = np.fromfile(corpus.path("fates.u8"), dtype=np.uint8)
+    decisions = np.fromfile(corpus.path("row_decisions.u8"), dtype=np.uint8)
     facts = facts_of(corpus, CorpusFacts)
     assert len(decisions) == 301
     assert set(decisions.tolist()) == {DROPPED, 1, 2, HELD_OUT}
@@ -200,8 +200,8 @@ def test_files_that_contradict_each_other_have_no_facts(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"dropped.jsonl: lists 1 rows more"):
         facts_from(corpus.place)
     dropped.write_text("")
-    corpus.path("fates.u8").write_bytes(bytes(299))
-    with pytest.raises(BadInput, match=r"fates.u8: holds 299 rows, sources.json lists 300"):
+    corpus.path("row_decisions.u8").write_bytes(bytes(299))
+    with pytest.raises(BadInput, match=r"row_decisions.u8: holds 299 rows, sources.json lists 300"):
         facts_from(corpus.place)
 
 
@@ -217,11 +217,11 @@ def test_scan_that_was_killed_goes_on_with_the_groups_that_stand(tmp_path: Path)
     stood = (workspace / "group-000001.json").stat().st_mtime_ns
     (workspace / "group-000000-00000.npz").write_bytes(b"cut off by the kill")
     seen: list[int] = []
-    with publish(tmp_path / "corpus", "corpus", "key", {}) as draft:
-        build_corpus(pack, DataConfig(), HostConfig(workers=1), draft)
-        seen.append((draft.workspace / "scan" / "group-000001.json").stat().st_mtime_ns)
-    assert draft.artifact is not None
-    assert draft.artifact.digest == expected
+    with publish(tmp_path / "corpus", "corpus", "key", {}) as staging:
+        build_corpus(pack, DataConfig(), HostConfig(workers=1), staging)
+        seen.append((staging.workspace / "scan" / "group-000001.json").stat().st_mtime_ns)
+    assert staging.artifact is not None
+    assert staging.artifact.digest == expected
     assert seen == [stood]
 
 
@@ -280,7 +280,7 @@ def test_absolute_places_are_an_observation_only(tmp_path: Path) -> None:
     }
     write(pack.parent / "corpus_recipe.json", recipe)
     corpus = make_corpus(pack, tmp_path / "corpus")
-    assert set(corpus.manifest.observations) == {"location.json"}
+    assert set(corpus.manifest.volatile_files) == {"location.json"}
     for name in (*corpus.manifest.files, "manifest.json"):
         assert str(tmp_path).encode() not in corpus.path(name).read_bytes(), name
 
@@ -343,7 +343,7 @@ def test_corpus_of_an_import_carries_its_report_and_licence(tmp_path: Path) -> N
         "pack.json",
         "recipe.json",
         "sources.json",
-        "fates.u8",
+        "row_decisions.u8",
         "dropped.jsonl",
         "near_duplicates.jsonl",
         "measured.json",

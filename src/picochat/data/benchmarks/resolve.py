@@ -197,9 +197,9 @@ def _fetch(known: Known, place: Path, key: str) -> Artifact:
     source = open_hub_source(Hub(RETRY), known.dataset, known.config, known.split, None)
     assert source.revision is not None, "a dataset of the Hub has a commit"
     files: list[BenchmarkFile] = []
-    with publish(place, "benchmark", key, {}) as draft:
+    with publish(place, "benchmark", key, {}) as staging:
         for number, file in enumerate(source.files):
-            path = draft.path(cached_name(number, file.name))
+            path = staging.path(cached_name(number, file.name))
             path.write_bytes(_bytes_of(source, number))
             files.append(BenchmarkFile(file.name, path, ""))
         # Raises inside the draft, so a dataset that cannot be scored is not kept in the cache.
@@ -212,9 +212,9 @@ def _fetch(known: Known, place: Path, key: str) -> Artifact:
             licence=source.licence,
             files=[file.name for file in source.files],
         )
-        draft.facts = facts.model_dump(mode="json")
-    assert draft.artifact is not None
-    return draft.artifact
+        staging.facts = facts.model_dump(mode="json")
+    assert staging.artifact is not None
+    return staging.artifact
 
 
 def _bytes_of(source: DatasetSource, number: int) -> bytes:

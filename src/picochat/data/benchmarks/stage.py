@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from picochat.config import ExternalConfig, RunConfig
-from picochat.core.publish import Artifact, Draft
+from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import (
     Record,
     digest_json,
@@ -73,20 +73,22 @@ class BenchmarkSources(Record):
     benchmarks: dict[str, BenchmarkSource]
 
 
-def publish_benchmarks(external: ExternalConfig, benchmark_files: Resolution, draft: Draft) -> None:
+def publish_benchmarks(
+    external: ExternalConfig, benchmark_files: Resolution, staging: StagingFolder
+) -> None:
     """Write every benchmark's rows, all items, and where the benchmarks come from."""
     sources: dict[str, BenchmarkSource] = {}
     items: list[BenchmarkItem] = []
     for resolved in benchmark_files.found:
         found = read_benchmark(resolved.name, resolved.files)
         scored = sample_items(found.items, external.max_rows)
-        write_jsonl(draft.path(f"rows/{resolved.name}.jsonl"), scored)
+        write_jsonl(staging.path(f"rows/{resolved.name}.jsonl"), scored)
         items += [item_of(resolved.name, row) for row in scored]
         sources[resolved.name] = _source(resolved, found)
-    write_jsonl(draft.path(ITEMS), items)
-    write_json(draft.path("sources.json"), BenchmarkSources(benchmarks=sources))
-    write_json(draft.observation("unresolved.json"), dict(benchmark_files.missing))
-    draft.facts = facts_from(draft.folder).model_dump(mode="json")
+    write_jsonl(staging.path(ITEMS), items)
+    write_json(staging.path("sources.json"), BenchmarkSources(benchmarks=sources))
+    write_json(staging.volatile("unresolved.json"), dict(benchmark_files.missing))
+    staging.facts = facts_from(staging.folder).model_dump(mode="json")
 
 
 def _source(resolved: Resolved, found: BenchmarkItems) -> BenchmarkSource:

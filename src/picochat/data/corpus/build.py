@@ -22,7 +22,7 @@ import numpy.typing as npt
 from picochat.config import DataConfig, HostConfig, RunConfig
 from picochat.core.errors import BadInput, Problem
 from picochat.core.progress import Progress, say
-from picochat.core.publish import Artifact, Draft
+from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import Record, read_jsonl, read_record, write_json, write_jsonl
 from picochat.data.corpus.corpus_scan import (
     EXCLUDED,
@@ -68,29 +68,31 @@ class Outcome(NamedTuple):
     held_out_share: float
 
 
-def build_corpus(pack: LoadedPack, data: DataConfig, host: HostConfig, draft: Draft) -> None:
+def build_corpus(
+    pack: LoadedPack, data: DataConfig, host: HostConfig, staging: StagingFolder
+) -> None:
     """Read every source once and write what `read_split` needs.
 
     Raises BadInput for broken files and repeated ids.
     """
-    sources = [_describe(source, data, draft) for source in pack.sources]
-    with RowTable(draft.workspace / "scan") as table:
+    sources = [_describe(source, data, staging) for source in pack.sources]
+    with RowTable(staging.workspace / "scan") as table:
         _scan(pack, sources, data, host, table)
         _require_excluded(pack, table)
-        _require_unique_ids(table, draft.workspace / "ids")
-        outcome = _decide(table, pack, data, draft.workspace)
-        _write_files(pack, sources, outcome, draft)
-    draft.facts = facts_from(draft.folder).model_dump(mode="json")
+        _require_unique_ids(table, staging.workspace / "ids")
+        outcome = _decide(table, pack, data, staging.workspace)
+        _write_files(pack, sources, outcome, staging)
+    staging.facts = facts_from(staging.folder).model_dump(mode="json")
 
 
 # ---- the scan ------------------------------------------------------------------------------------
 
 
-def _describe(source: LoadedSource, data: DataConfig, draft: Draft) -> CorpusSource:
+def _describe(source: LoadedSource, data: DataConfig, staging: StagingFolder) -> CorpusSource:
     """The source as in `sources.json`, without files; its import report is copied."""
     report = source.report_path()
     if report is not None:
-        draft.path(f"import_reports/{source.label}.json").write_bytes(report.read_bytes())
+        staging.path(f"import_reports/{source.label}.json").write_bytes(report.read_bytes())
     return CorpusSource(
         label=source.label,
         weight=source.weight,
@@ -246,23 +248,23 @@ def _split_shares(
 
 
 def _write_files(
-    pack: LoadedPack, sources: list[CorpusSource], outcome: Outcome, draft: Draft
+    pack: LoadedPack, sources: list[CorpusSource], outcome: Outcome, staging: StagingFolder
 ) -> None:
     """Write all files of the artifact."""
     listing = CorpusSources(
         schema_version=2, held_out_share=outcome.held_out_share, sources=sources
     )
-    write_json(draft.path("pack.json"), pack.portable_pack())
-    write_json(draft.path("recipe.json"), pack.portable_recipe())
-    write_json(draft.path("sources.json"), listing)
-    outcome.decisions.tofile(draft.path("fates.u8"))
-    write_jsonl(draft.path("dropped.jsonl"), _drop_rows(outcome))
-    write_jsonl(draft.path("near_duplicates.jsonl"), _cluster_rows(outcome.table, outcome.near))
-    write_json(draft.path("measured.json"), _measure(sources, outcome))
+    write_json(staging.path("pack.json"), pack.portable_pack())
+    write_json(staging.path("recipe.json"), pack.portable_recipe())
+    write_json(staging.path("sources.json"), listing)
+    outcome.decisions.tofile(staging.path("row_decisions.u8"))
+    write_jsonl(staging.path("dropped.jsonl"), _drop_rows(outcome))
+    write_jsonl(staging.path("near_duplicates.jsonl"), _cluster_rows(outcome.table, outcome.near))
+    write_json(staging.path("measured.json"), _measure(sources, outcome))
     # Absolute paths are no part of the digest: it is the same wherever pack and sources lie.
     locations = {source.label: str(source.path.resolve()) for source in pack.sources}
     write_json(
-        draft.observation("location.json"), {"pack": str(pack.path.resolve()), "sources": locations}
+        staging.volatile("location.json"), {"pack": str(pack.path.resolve()), "sources": locations}
     )
 
 
@@ -340,11 +342,11 @@ def facts_from(
     """
     listing = read_record(CorpusSources, files / "sources.json", "corpus sources")
     measured = read_record(MeasuredText, files / "measured.json", "measured text")
-    decisions: RowDecisions = np.fromfile(files / "fates.u8", dtype=np.uint8)
+    decisions: RowDecisions = np.fromfile(files / "row_decisions.u8", dtype=np.uint8)
     rows = [sum(file.rows for file in source.files) for source in listing.sources]
     if sum(rows) != len(decisions):
         raise BadInput(
-            f"corpus/fates.u8: holds {len(decisions):,} rows, sources.json lists {sum(rows):,}"
+            f"corpus/row_decisions.u8: holds {len(decisions):,} rows, sources.json lists {sum(rows):,}"
         )
     of_sources = np.split(decisions, np.cumsum(rows)[:-1])
     # A held-out document is read once; the byte that marks it is no count.
@@ -401,7 +403,9 @@ def _dropped(files: Path, rows: int) -> tuple[dict[str, int], Counter[tuple[str,
             exact[_label(row["id"]), _label(row["of"])] += 1
     by_weight = rows - sum(reasons.values())
     if by_weight < 0:
-        raise BadInput(f"corpus/dropped.jsonl: lists {-by_weight:,} rows more than fates.u8 drops")
+        raise BadInput(
+            f"corpus/dropped.jsonl: lists {-by_weight:,} rows more than row_decisions.u8 drops"
+        )
     if by_weight:  # the only reason whose rows are not listed
         reasons["weight"] = by_weight
     return dict(sorted(reasons.items())), exact

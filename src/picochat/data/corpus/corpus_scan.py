@@ -213,7 +213,7 @@ class _ChunkWriter:
     def _take(self, id: str, text: str, problem: str | None) -> int:
         """Keep a row; returns the bytes of its text, 0 where it is not usable."""
         # Unusable rows are kept too, with an empty text, so that a row's number follows from the
-        # files: `fates.u8` has one byte for each of them.
+        # files: `row_decisions.u8` has one byte for each of them.
         text = text if problem is None else ""
         data = text.encode()
         self._ids.append(id.encode("utf-8", "replace"))
