@@ -329,7 +329,7 @@ def run_tokenizer(places: Places, vocab_size: int) -> None:
 
 
 def run_shards(places: Places, _: int) -> None:
-    from picochat.config import HostConfig, PracticeConfig, ShardsConfig
+    from picochat.config import ExercisesConfig, HostConfig, ShardsConfig
     from picochat.core.publish import open_artifact, publish
     from picochat.skills.exercises import write_exercises
     from picochat.tokens.shards import write_shards
@@ -338,12 +338,12 @@ def run_shards(places: Places, _: int) -> None:
         open_artifact(places.artifact(kind), kind) for kind in ("corpus", "tokenizer")
     )
     with publish(
-        places.artifact("practice"), "practice", "bench", {"corpus": corpus.digest}
+        places.artifact("exercises"), "exercises", "bench", {"corpus": corpus.digest}
     ) as staging:
-        write_exercises(corpus, PracticeConfig(), HostConfig(), SEED, staging)
-    practice = open_artifact(places.artifact("practice"), "practice")
+        write_exercises(corpus, ExercisesConfig(), HostConfig(), SEED, staging)
+    exercises = open_artifact(places.artifact("exercises"), "exercises")
     with publish(places.artifact("shards"), "shards", "bench", {}) as staging:
-        write_shards(corpus, practice, tokenizer, ShardsConfig(), HostConfig(), SEED, staging)
+        write_shards(corpus, exercises, tokenizer, ShardsConfig(), HostConfig(), SEED, staging)
 
 
 STAGES: dict[str, Callable[[Places, int], None]] = {

@@ -21,11 +21,11 @@ from picochat.facts import (
     BenchmarksFacts,
     ConversationsFacts,
     CorpusFacts,
+    ExercisesFacts,
     ExternalScore,
     HonestyFacts,
     HostFacts,
     ParityFacts,
-    PracticeFacts,
     Rate,
     RowsFacts,
     RunFacts,
@@ -112,9 +112,9 @@ def make_corpus_facts(**changes: Any) -> CorpusFacts:
     return change(facts, **changes)
 
 
-def make_practice_facts(**changes: Any) -> PracticeFacts:
+def make_exercises_facts(**changes: Any) -> ExercisesFacts:
     return change(
-        PracticeFacts(share_asked=0.01, documents=17_000, text_bytes=21_500_000, words=14_000),
+        ExercisesFacts(share_asked=0.01, documents=17_000, text_bytes=21_500_000, words=14_000),
         **changes,
     )
 
@@ -206,8 +206,8 @@ def make_shards_facts(**changes: Any) -> ShardsFacts:
         held_out_text_bytes=8_000_000,
         roundtrip_documents=400,
         roundtrip_failures=0,
-        practice_documents=17_000,
-        practice_tokens=12_000_000,
+        exercise_documents=17_000,
+        exercise_tokens=12_000_000,
     )
     return change(facts, **changes)
 
@@ -330,7 +330,7 @@ def make_evidence(**changes: Any) -> RunFacts:
     evidence = RunFacts(
         config=make_config(),
         corpus=make_corpus_facts(),
-        practice=make_practice_facts(),
+        exercises=make_exercises_facts(),
         rows=make_rows_facts(),
         benchmarks=make_benchmarks_facts(),
         tokenizer=TokenizerFacts(vocab_size=8192, merges=7_920, trained_on_bytes=200_000_000),

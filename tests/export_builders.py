@@ -18,12 +18,12 @@ from picochat.core.publish import Artifact, open_artifact, publish
 from picochat.core.records import Record, digest_bytes, write_json
 from picochat.facts import (
     CorpusFacts,
+    ExercisesFacts,
     ExternalScore,
     FindingRecord,
     GateFacts,
     HonestyFacts,
     ParityFacts,
-    PracticeFacts,
     PreflightFacts,
     Rate,
     RowsFacts,
@@ -133,8 +133,8 @@ class RunParts:
 
     gate: GateFacts = field(default_factory=lambda: gate_facts("approved"))
     corpus: CorpusFacts = field(default_factory=lambda: corpus_facts())
-    practice: PracticeFacts = field(
-        default_factory=lambda: PracticeFacts(share_asked=0.0, documents=0, text_bytes=0, words=0)
+    exercises: ExercisesFacts = field(
+        default_factory=lambda: ExercisesFacts(share_asked=0.0, documents=0, text_bytes=0, words=0)
     )
     leave_out: tuple[str, ...] = ()
     scored_checkpoint: str | None = None
@@ -161,7 +161,7 @@ def make_run(root: Path, facts: RunParts | None = None) -> RunDir:
     }
     parts: dict[str, tuple[Record | None, dict[str, bytes]]] = {
         "corpus": (facts.corpus, {"import_reports/web.json": json.dumps(import_report).encode()}),
-        "practice": (facts.practice, {"sample.txt": b""}),
+        "exercises": (facts.exercises, {"sample.txt": b""}),
         "rows": (rows_facts(), {"eval.jsonl": b"{}\n"}),
         "honesty": (honesty_facts(), {"report.md": b"# honesty\n"}),
         "preflight": (preflight_facts(), {"preflight.md": b"# preflight\n"}),

@@ -42,11 +42,11 @@ from tests.builders import (
     make_config,
     make_conversations_facts,
     make_corpus_facts,
+    make_exercises_facts,
     make_external_answers,
     make_honesty_facts,
     make_host_facts,
     make_parity_facts,
-    make_practice_facts,
     make_rows_facts,
     make_scores_facts,
     make_shards_facts,
@@ -263,7 +263,7 @@ def _fill_honesty(kind: str, staging: StagingFolder) -> None:
     staging.path("hits.jsonl").write_bytes(b"\n")  # none
 
 
-def _fill_practice(kind: str, staging: StagingFolder) -> None:
+def _fill_exercises(kind: str, staging: StagingFolder) -> None:
     _fill_plain(kind, staging)
     staging.path("shard-000000.jsonl.zst").write_bytes(bytes(64))
 
@@ -284,7 +284,7 @@ def _fill_shards(kind: str, staging: StagingFolder) -> None:
         staging.path(f"{split}-00000.bin").write_bytes(bytes(64))
         staging.path(f"{split}-00000.starts").write_bytes(bytes(8))
         write_json(staging.path(f"{split}-00000.json"), {"tokens": 32})
-    write_json(staging.path("measured.json"), {"practice_documents": 0, "practice_tokens": 0})
+    write_json(staging.path("measured.json"), {"exercise_documents": 0, "exercise_tokens": 0})
     write_json(staging.path("encoding.json"), {"documents": 2})
 
 
@@ -314,7 +314,7 @@ def _fill_checkpoint(kind: str, staging: StagingFolder) -> None:
 
 WRITERS: dict[str, Callable[[str, StagingFolder], None]] = {
     "corpus": _fill_corpus,
-    "practice": _fill_practice,
+    "exercises": _fill_exercises,
     "rows": _fill_rows,
     "honesty": _fill_honesty,
     "benchmarks": _fill_benchmarks,
@@ -324,7 +324,7 @@ WRITERS: dict[str, Callable[[str, StagingFolder], None]] = {
 }
 HEALTHY: dict[str, Callable[[], Record]] = {
     "corpus": make_corpus_facts,
-    "practice": make_practice_facts,
+    "exercises": make_exercises_facts,
     "rows": make_rows_facts,
     "benchmarks": make_benchmarks_facts,
     "tokenizer": lambda: TokenizerFacts(

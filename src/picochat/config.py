@@ -47,7 +47,7 @@ class DataConfig(Record):
     )
 
 
-class PracticeConfig(Record):
+class ExercisesConfig(Record):
     """Exercises of the skills among the text of the base stage, drawn from the SFT side alone."""
 
     share: float = Field(
@@ -315,7 +315,7 @@ class RunConfig(Record):
     scale: str
     seed: int = Field(default=42, ge=0, lt=1 << 63)
     data: DataConfig = DataConfig()
-    practice: PracticeConfig = PracticeConfig()
+    exercises: ExercisesConfig = ExercisesConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     shards: ShardsConfig = ShardsConfig()
     model: ModelConfig = ModelConfig()

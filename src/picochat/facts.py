@@ -72,14 +72,14 @@ class CorpusFacts(Record):
     sources: list[SourceFacts]
 
 
-class PracticeFacts(Record):
+class ExercisesFacts(Record):
     """Sheets of skill exercises that the base stage trains on besides the corpus.
 
-    All 0 where there is no practice.
+    All 0 where there is no exercises.
     """
 
     share_asked: float = Field(
-        description="of the training tokens; what it came to is ShardsFacts.practice_tokens"
+        description="of the training tokens; what it came to is ShardsFacts.exercise_tokens"
     )
     documents: int
     text_bytes: int
@@ -144,7 +144,7 @@ class TokenizerFacts(Record):
 
 
 class ShardsFacts(Record):
-    """Tokens, documents and bytes of training include the practice; those that are held out do not."""
+    """Tokens, documents and bytes of training include the exercises; those that are held out do not."""
 
     train_tokens: int
     held_out_tokens: int
@@ -156,8 +156,8 @@ class ShardsFacts(Record):
         description="sampled documents that were encoded, decoded and compared"
     )
     roundtrip_failures: int
-    practice_documents: int = Field(default=0, description="of train_documents")
-    practice_tokens: int = Field(default=0, description="of train_tokens")
+    exercise_documents: int = Field(default=0, description="of train_documents")
+    exercise_tokens: int = Field(default=0, description="of train_tokens")
 
 
 class ConversationsFacts(Record):
@@ -173,7 +173,7 @@ class ConversationsFacts(Record):
 class HonestyFacts(Record):
     """What the contamination scan saw. Lists of row ids are sorted."""
 
-    corpus_text_bytes: int = Field(description="of the corpus and of the practice")
+    corpus_text_bytes: int = Field(description="of the corpus and of the exercises")
     scanned_text_bytes: int
     scanned_documents: int
     eval_rows: int
@@ -492,7 +492,7 @@ class PlanRecord(Record):
     planned_tokens: int
     target_tokens: int
     train_tokens: int | None
-    practice_share: float | None
+    exercise_share: float | None
     planned_epochs: float | None
     hours: float | None
     usd: float | None
@@ -537,7 +537,7 @@ class RunFacts:
     config: RunConfig
     artifacts: Mapping[str, Artifact] = field(default_factory=dict[str, Artifact])
     corpus: CorpusFacts | None = None
-    practice: PracticeFacts | None = None
+    exercises: ExercisesFacts | None = None
     rows: RowsFacts | None = None
     benchmarks: BenchmarksFacts | None = None
     tokenizer: TokenizerFacts | None = None

@@ -1,7 +1,7 @@
 """The scales: whole configurations by name, each for one kind of machine. Data, nothing else.
 
 `tiny` is the demo, `h100-100m` the runbook's. Where a value was chosen by measurement,
-docs/experiments.md has the figures; the shares of practice at the GPU scales are none of these:
+docs/experiments.md has the figures; the shares of exercises at the GPU scales are none of these:
 they give 10 to 45 million tokens of it, where half a million taught a small model to add. Costs
 shown by `picochat scales` are estimates from the assumptions named below; `run tiny
 --preflight-only` measures.
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from picochat.config import (
     EvalConfig,
+    ExercisesConfig,
     ExternalConfig,
     GateConfig,
     ModelConfig,
-    PracticeConfig,
     RunConfig,
     RuntimeConfig,
     TokenizerConfig,
@@ -53,7 +53,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=0,
         config=RunConfig(
             scale="tiny",
-            practice=PracticeConfig(share=0.3),
+            exercises=ExercisesConfig(share=0.3),
             tokenizer=TokenizerConfig(vocab_size=2048),
             model=ModelConfig(context=256, layers=2, width=256, heads=4, kv_heads=2, mlp_width=768),
             base=TrainConfig(
@@ -77,7 +77,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=0,
         config=RunConfig(
             scale="small",
-            practice=PracticeConfig(share=0.4),
+            exercises=ExercisesConfig(share=0.4),
             tokenizer=TokenizerConfig(vocab_size=2048),
             model=ModelConfig(context=256, layers=4, width=256, heads=4, kv_heads=2, mlp_width=640),
             base=TrainConfig(
@@ -99,7 +99,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=1,
         config=RunConfig(
             scale="h100-pilot",
-            practice=PracticeConfig(share=0.03),
+            exercises=ExercisesConfig(share=0.03),
             model=ModelConfig(layers=8, width=384, heads=6, kv_heads=2, mlp_width=1024),
             base=TrainConfig(steps=5_000, warmup_steps=100, eval_every=500),
             sft=TrainConfig(
@@ -120,7 +120,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=1,
         config=RunConfig(
             scale="h100-100m",
-            practice=PracticeConfig(share=0.01),
+            exercises=ExercisesConfig(share=0.01),
             base=TrainConfig(steps=33_000, warmup_steps=200, eval_every=1_375),
             sft=TrainConfig(
                 steps=400,
@@ -142,7 +142,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=8,
         config=RunConfig(
             scale="h100-100m-ddp8",
-            practice=PracticeConfig(share=0.01),
+            exercises=ExercisesConfig(share=0.01),
             base=TrainConfig(
                 steps=4_125, sequences_per_step=1_024, warmup_steps=100, eval_every=172
             ),
@@ -166,7 +166,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=8,
         config=RunConfig(
             scale="h200-1b-ddp8",
-            practice=PracticeConfig(share=0.002),
+            exercises=ExercisesConfig(share=0.002),
             tokenizer=TokenizerConfig(vocab_size=32_768, train_bytes=1_000_000_000),
             model=ModelConfig(
                 context=2048,

@@ -158,7 +158,7 @@ def test_each_check_has_a_refusal_for_each_of_its_bounds() -> None:
     assert wanted <= {(name, status) for name, status, _ in REFUSALS}
 
 
-FACTS = ("corpus", "practice", "rows", "tokenizer", "shards", "conversations", "honesty", "host")
+FACTS = ("corpus", "exercises", "rows", "tokenizer", "shards", "conversations", "honesty", "host")
 
 
 def test_no_evidence_at_all_passes_nothing() -> None:

@@ -14,12 +14,12 @@ from picochat.data.benchmarks.resolve import resolve_benchmarks
 from picochat.data.benchmarks.stage import publish_benchmarks
 from picochat.data.corpus.build import build_corpus
 from picochat.data.pack import load_pack
-from picochat.facts import CorpusFacts, HonestyFacts, PracticeFacts, facts_of
+from picochat.facts import CorpusFacts, ExercisesFacts, HonestyFacts, facts_of
 from picochat.honesty.contamination_page import contamination_page
 from picochat.honesty.contamination_scan import ScanFound, facts_from, scan_rows, scan_run
 from picochat.honesty.items import item_of_row, scan_item
 from picochat.skills.prepare import prepare_rows
-from tests.tokens.builders import make_practice
+from tests.tokens.builders import make_exercises
 
 CONFIG = HonestyConfig()
 LONG = (
@@ -274,18 +274,18 @@ def published(folder: Path) -> tuple[Artifact, Artifact, Artifact]:
 
 def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path) -> None:
     corpus, rows, benchmarks = published(tmp_path / "pack")
-    practice = make_practice(corpus, tmp_path / "practice", share=0.1)
-    practised = facts_of(practice, PracticeFacts)
+    exercises = make_exercises(corpus, tmp_path / "exercises", share=0.1)
+    practised = facts_of(exercises, ExercisesFacts)
     digests: list[str] = []
     for name in ("first", "second"):
         with publish(tmp_path / name, "honesty", "key", {}) as staging:
-            scan_run(corpus, practice, rows, benchmarks, CONFIG, HostConfig(workers=1), staging)
+            scan_run(corpus, exercises, rows, benchmarks, CONFIG, HostConfig(workers=1), staging)
         assert staging.artifact
         digests.append(staging.artifact.digest)
     assert digests[0] == digests[1]
     assert staging.artifact
     facts = facts_of(staging.artifact, HonestyFacts)
-    inputs = {"corpus": corpus, "practice": practice, "rows": rows, "benchmarks": benchmarks}
+    inputs = {"corpus": corpus, "exercises": exercises, "rows": rows, "benchmarks": benchmarks}
     assert facts_from(staging.artifact.place, inputs) == facts
     corpus_facts = facts_of(corpus, CorpusFacts)
     assert corpus_facts.held_out_documents > 0

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from picochat.cli.data import app
-from picochat.config import PracticeConfig
+from picochat.config import ExercisesConfig
 from picochat.data.importing.hf_import import import_dataset
 from picochat.data.pack import LoadedPack, load_pack
 from picochat.facts import RowsFacts
@@ -35,7 +35,7 @@ ROWS = RowsFacts(
 
 def _without_exercises(name: str) -> Scale:
     scale = find_scale(name)
-    return replace(scale, config=change(scale.config, practice=PracticeConfig(share=0)))
+    return replace(scale, config=change(scale.config, exercises=ExercisesConfig(share=0)))
 
 
 WITHOUT_EXERCISES = _without_exercises("h100-100m")

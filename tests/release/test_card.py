@@ -12,7 +12,7 @@ import pytest
 
 from picochat.core.records import Record, parse_record
 from picochat.export.export_record import ParityReport
-from picochat.facts import PracticeFacts, Rate, RunFacts
+from picochat.facts import ExercisesFacts, Rate, RunFacts
 from picochat.release.card import Subject, render_card
 from picochat.report.summary import Provenance, provenance_of
 from tests.export_builders import RunParts, corpus_facts, gate_facts, make_run, shards_facts
@@ -24,8 +24,8 @@ NOT_SHOWN = {
     "rows": {"sft_by_skill.math", "eval_by_skill.math", "eval_items_by_skill.math", "repeated_sft_prompts",
              "eval_rows_without_rule", "shared_items"},
     "shards": {"train_documents", "held_out_documents", "train_text_bytes", "held_out_text_bytes", "roundtrip_documents",
-               "roundtrip_failures", "practice_documents"},
-    "practice": {"share_asked", "words"},
+               "roundtrip_failures", "exercise_documents"},
+    "exercises": {"share_asked", "words"},
     "honesty": {"scanned_documents", "sft_largest_coverage", "eval_by_skill.math", "dirty_eval_rows.*"},
     "preflight": {"findings.*.message", "findings.*.on_host"},
     "gate": {"findings.*.on_host"},
@@ -67,10 +67,10 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> RunFacts:
     findings = [
         finding.model_copy(update={"status": "warn"}) for finding in facts.preflight.findings
     ]
-    practice = PracticeFacts(share_asked=0.1, documents=90, text_bytes=108_000, words=500)
+    exercises = ExercisesFacts(share_asked=0.1, documents=90, text_bytes=108_000, words=500)
     return replace(
         facts,
-        practice=practice,
+        exercises=exercises,
         shards=shards_facts(),
         preflight=facts.preflight.model_copy(update={"findings": findings}),
     )

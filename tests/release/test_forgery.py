@@ -277,7 +277,7 @@ def another_asked(run: RunDir) -> None:
 
 
 def other_sample(run: RunDir) -> None:
-    (run.place("practice") / "sample.txt").write_text("== sums\n")
+    (run.place("exercises") / "sample.txt").write_text("== sums\n")
 
 
 # ---- data, tokens, training ----------------------------------------------------------------------
@@ -580,12 +580,12 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
         "tokenizer.vocab_size: states 8192",
     ),
     (
-        "practice",
-        "less practice than there was",
-        fact("practice", share_asked=0.0),
-        "practice.share_asked: states 0",
+        "exercises",
+        "less exercises than there was",
+        fact("exercises", share_asked=0.0),
+        "exercises.share_asked: states 0",
     ),
-    ("practice", "a sample of other practice", other_sample, "practice/sample.txt: differs"),
+    ("exercises", "a sample of other exercises", other_sample, "exercises/sample.txt: differs"),
     ("base", "more steps than the curve has", longer_run, "base.steps: states 4000"),
     (
         "base",

@@ -360,7 +360,7 @@ def test_work_that_another_machine_left_is_found_by_the_run(
     parts = shared_workspace(request, "shards")
     seed, places = (
         resolved.config.seed,
-        (run.place("corpus"), run.place("practice"), run.place("tokenizer")),
+        (run.place("corpus"), run.place("exercises"), run.place("tokenizer")),
     )
     assert encode_corpus_parts(*places, seed, parts, 0, 1) > 0
     made = {path.name: path.stat().st_ino for path in parts.glob("part-*")}

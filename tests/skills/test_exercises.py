@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from picochat.config import HostConfig, PracticeConfig
+from picochat.config import ExercisesConfig, HostConfig
 from picochat.core.publish import Artifact, publish
 from picochat.data.documents import read_documents
-from picochat.facts import CorpusFacts, PracticeFacts, facts_of
+from picochat.facts import CorpusFacts, ExercisesFacts, facts_of
 from picochat.honesty.normalize import words_of
 from picochat.skills import arithmetic, choice, exercises, identity, refusal, spelling
 from picochat.skills.skill import seeded, side_of
@@ -17,7 +17,7 @@ from picochat.skills.skill_table import SKILLS
 from tests.builders import make_config
 from tests.data.builders import make_corpus, make_pack
 from tests.skills.test_arithmetic import value_of
-from tests.tokens.builders import make_practice, manual_texts
+from tests.tokens.builders import make_exercises, manual_texts
 
 SIGNS = {"+": "add", "-": "subtract", "x": "multiply"}
 
@@ -160,9 +160,9 @@ def test_a_file_follows_from_seed_and_number_whoever_writes_it_and_when(
 
 
 def test_the_stage_writes_what_its_facts_state(tmp_path: Path, corpus: Artifact) -> None:
-    made = make_practice(corpus, tmp_path / "practice", share=0.1)
-    facts = facts_of(made, PracticeFacts)
-    documents = list(read_documents(made.place, "practice"))
+    made = make_exercises(corpus, tmp_path / "exercises", share=0.1)
+    facts = facts_of(made, ExercisesFacts)
+    documents = list(read_documents(made.place, "exercises"))
     assert len(documents) == facts.documents == len({document.id for document in documents})
     assert sum(len(document.text.encode()) for document in documents) == facts.text_bytes
     wanted = exercises.exercise_bytes(facts_of(corpus, CorpusFacts).train_text_bytes, 0.1)
@@ -171,15 +171,15 @@ def test_the_stage_writes_what_its_facts_state(tmp_path: Path, corpus: Artifact)
     assert "== sum_lines" in made.path("sample.txt").read_text()
 
 
-def test_without_a_share_there_is_no_practice(tmp_path: Path, corpus: Artifact) -> None:
-    made = make_practice(corpus, tmp_path / "practice")
-    assert facts_of(made, PracticeFacts) == PracticeFacts(
+def test_without_a_share_there_is_no_exercises(tmp_path: Path, corpus: Artifact) -> None:
+    made = make_exercises(corpus, tmp_path / "exercises")
+    assert facts_of(made, ExercisesFacts) == ExercisesFacts(
         share_asked=0.0, documents=0, text_bytes=0, words=0
     )
-    assert list(read_documents(made.place, "practice")) == []
+    assert list(read_documents(made.place, "exercises")) == []
     assert json.loads(made.path("documents.json").read_text())["shards"] == []
-    with publish(tmp_path / "again", "practice", "key", {}) as staging:
-        exercises.write_exercises(corpus, PracticeConfig(), HostConfig(workers=2), 7, staging)
+    with publish(tmp_path / "again", "exercises", "key", {}) as staging:
+        exercises.write_exercises(corpus, ExercisesConfig(), HostConfig(workers=2), 7, staging)
     assert staging.artifact
     assert staging.artifact.digest == made.digest, "no seed changes nothing"
 
@@ -246,11 +246,11 @@ def test_whole_questions_are_of_the_skills_that_state_them() -> None:
 def test_facts_are_computed_again_from_files_that_every_bundle_has(
     tmp_path: Path, corpus: Artifact
 ) -> None:
-    made = make_practice(corpus, tmp_path / "practice", share=0.1)
+    made = make_exercises(corpus, tmp_path / "exercises", share=0.1)
     for shard in made.place.glob("*.zst"):
         shard.unlink()
-    config = make_config(practice={"share": 0.1})
-    facts = facts_of(made, PracticeFacts)
+    config = make_config(exercises={"share": 0.1})
+    facts = facts_of(made, ExercisesFacts)
     assert exercises.facts_from(made.place, {"corpus": corpus}, config) == facts
     words = made.path("words.txt")
     words.write_text(words.read_text() + "another\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import NamedTuple
 
-from picochat.config import HostConfig, PracticeConfig
+from picochat.config import ExercisesConfig, HostConfig
 from picochat.core.publish import Artifact, StagingFolder, publish
 from picochat.data.corpus.reader import Split
 from picochat.data.documents import Document
@@ -132,10 +132,10 @@ def publish_shards(
     return published(staging)
 
 
-def make_practice(corpus: Artifact, place: Path, share: float = 0.0) -> Artifact:
-    """The practice of a corpus, published; none where the share is 0."""
-    with publish(place, "practice", "key", {}) as staging:
-        write_exercises(corpus, PracticeConfig(share=share), HostConfig(workers=1), 42, staging)
+def make_exercises(corpus: Artifact, place: Path, share: float = 0.0) -> Artifact:
+    """The exercises of a corpus, published; none where the share is 0."""
+    with publish(place, "exercises", "key", {}) as staging:
+        write_exercises(corpus, ExercisesConfig(share=share), HostConfig(workers=1), 42, staging)
     return published(staging)
 
 

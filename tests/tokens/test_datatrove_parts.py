@@ -21,8 +21,8 @@ from picochat.tokens.tokenizer import Tokenizer, build_fast_encoder, read_layout
 from tests.data.builders import make_corpus, make_pack
 from tests.tokens.builders import (
     Listed,
+    make_exercises,
     make_job,
-    make_practice,
     manual_texts,
     publish_shards,
     published,
@@ -106,10 +106,10 @@ def test_the_local_executor_encodes_a_published_corpus(
     with publish(tmp_path / "tokenizer", "tokenizer", "key", {}) as staging:
         staging.path("tokenizer.json").write_bytes(tokenizer_file.read_bytes())
     tokenizer = published(staging)
-    practice = make_practice(corpus, tmp_path / "practice", share=0.2)
+    exercises = make_exercises(corpus, tmp_path / "exercises", share=0.2)
     workspace = _workspace(tmp_path / "ranks")
     pipeline = encode_pipeline(
-        corpus.place, practice.place, tokenizer.place, 42, workspace, tasks=2
+        corpus.place, exercises.place, tokenizer.place, 42, workspace, tasks=2
     )
     run_locally(pipeline, tmp_path / "logs", workers=2)
     assert sorted(path.name for path in workspace.glob("part-*")) == [
@@ -120,7 +120,7 @@ def test_the_local_executor_encodes_a_published_corpus(
     for place in (tmp_path / "ranks", tmp_path / "alone"):
         with publish(place, "shards", "key", {}) as staging:
             write_shards(
-                corpus, practice, tokenizer, ShardsConfig(), HostConfig(workers=1), 42, staging
+                corpus, exercises, tokenizer, ShardsConfig(), HostConfig(workers=1), 42, staging
             )
         made.append(published(staging).digest)
     assert made[0] == made[1]

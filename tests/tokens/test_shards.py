@@ -32,8 +32,8 @@ from tests.tokens.builders import (
     VOCAB_SIZE,
     Listed,
     Written,
+    make_exercises,
     make_job,
-    make_practice,
     manual_texts,
     publish_shards,
     published,
@@ -334,7 +334,7 @@ def test_parts_of_a_corpus_are_its_two_splits(
         )
 
 
-def test_practice_comes_after_the_corpus_and_leaves_its_tokens_as_they_were(
+def test_exercises_come_after_the_corpus_and_leave_its_tokens_as_they_were(
     tmp_path: Path, tokenizer_file: Path
 ) -> None:
     pack = make_pack(tmp_path, {"web": [(document.id, document.text) for document in TRAIN]})
@@ -344,11 +344,11 @@ def test_practice_comes_after_the_corpus_and_leaves_its_tokens_as_they_were(
     opened: list[TokenShards] = []
     facts: list[ShardsFacts] = []
     for share in (0.0, 0.2):
-        practice = make_practice(corpus, tmp_path / f"practice {share}", share)
+        exercises = make_exercises(corpus, tmp_path / f"exercises {share}", share)
         with publish(tmp_path / f"shards {share}", "shards", "key", {}) as made:
             write_shards(
                 corpus,
-                practice,
+                exercises,
                 published(staging),
                 ShardsConfig(),
                 HostConfig(workers=1),
@@ -357,15 +357,15 @@ def test_practice_comes_after_the_corpus_and_leaves_its_tokens_as_they_were(
             )
         opened.append(open_shards(published(made)))
         facts.append(facts_of(published(made), ShardsFacts))
-    (without, with_practice), (plain, practised) = opened, facts
-    assert (plain.practice_documents, plain.practice_tokens) == (0, 0)
-    assert practised.practice_tokens == practised.train_tokens - plain.train_tokens > 0
+    (without, with_exercises), (plain, practised) = opened, facts
+    assert (plain.exercise_documents, plain.exercise_tokens) == (0, 0)
+    assert practised.exercise_tokens == practised.train_tokens - plain.train_tokens > 0
     assert facts_from(published(made).place, {}) == practised
-    assert practised.practice_documents == practised.train_documents - plain.train_documents > 0
+    assert practised.exercise_documents == practised.train_documents - plain.train_documents > 0
     corpus_tokens = without.train.slice(0, len(without.train))
-    assert (with_practice.train.slice(0, len(without.train)) == corpus_tokens).all()
+    assert (with_exercises.train.slice(0, len(without.train)) == corpus_tokens).all()
     held_out = without.held_out.slice(0, len(without.held_out))
-    assert (with_practice.held_out.slice(0, len(with_practice.held_out)) == held_out).all()
+    assert (with_exercises.held_out.slice(0, len(with_exercises.held_out)) == held_out).all()
 
 
 # ---- reading -------------------------------------------------------------------------------------

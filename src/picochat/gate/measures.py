@@ -262,13 +262,13 @@ def _benchmark_shares(run: RunFacts) -> list[float | None]:
 
 
 def scanned_share(run: RunFacts) -> float | None:
-    """Over what the stages counted that made corpus and practice, not the scan: a short scan cannot
+    """Over what the stages counted that made corpus and exercises, not the scan: a short scan cannot
     vouch for itself.
     """
-    honesty, corpus, practice = run.honesty, run.corpus, run.practice
-    if not honesty or not practice or not corpus or not corpus.text_bytes:
+    honesty, corpus, exercises = run.honesty, run.corpus, run.exercises
+    if not honesty or not exercises or not corpus or not corpus.text_bytes:
         return None
-    return ratio(honesty.scanned_text_bytes, corpus.text_bytes + practice.text_bytes)
+    return ratio(honesty.scanned_text_bytes, corpus.text_bytes + exercises.text_bytes)
 
 
 # ---- preflight: this host ------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from picochat.core.records import (
     write_jsonl,
 )
 from picochat.data.benchmarks.layouts import BenchmarkRow
-from picochat.facts import BenchmarksFacts, CorpusFacts, HonestyFacts, PracticeFacts, facts_of
+from picochat.facts import BenchmarksFacts, CorpusFacts, ExercisesFacts, HonestyFacts, facts_of
 from picochat.honesty.contamination_page import contamination_page
 from picochat.honesty.index import Index, build_index
 from picochat.honesty.items import ScanItem, Words, item_of_row, scan_item
@@ -59,14 +59,14 @@ class HonestyMeasured(Record):
 
 def scan_run(
     corpus: Artifact,
-    practice: Artifact,
+    exercises: Artifact,
     rows: Artifact,
     benchmarks: Artifact,
     honesty: HonestyConfig,
     host: HostConfig,
     staging: StagingFolder,
 ) -> None:
-    """Scan corpus, practice and SFT rows; write hits.jsonl, measured.json, report.json, report.md.
+    """Scan corpus, exercises and SFT rows; write hits.jsonl, measured.json, report.json, report.md.
 
     Held-out documents are scanned too.
     """
@@ -75,10 +75,10 @@ def scan_run(
 
     documents = chain(
         *(read_split(corpus, split) for split in ("train", "held_out")),
-        read_documents(practice.place, "practice"),
+        read_documents(exercises.place, "exercises"),
     )
     text_bytes = (
-        facts_of(corpus, CorpusFacts).text_bytes + facts_of(practice, PracticeFacts).text_bytes
+        facts_of(corpus, CorpusFacts).text_bytes + facts_of(exercises, ExercisesFacts).text_bytes
     )
     found = scan_rows(
         list(_rows(rows, "eval.jsonl")),
@@ -95,7 +95,7 @@ def scan_run(
     write_jsonl(staging.path("hits.jsonl"), found.hits)
     write_json(staging.path("measured.json"), found.measured)
     write_json(staging.path("report.json"), found.report)
-    inputs = {"corpus": corpus, "practice": practice, "rows": rows, "benchmarks": benchmarks}
+    inputs = {"corpus": corpus, "exercises": exercises, "rows": rows, "benchmarks": benchmarks}
     facts = facts_from(staging.folder, inputs)
     write_atomic(staging.path("report.md"), contamination_page(facts, found.report).encode())
     staging.facts = to_jsonable(facts)
@@ -106,12 +106,12 @@ def facts_from(
 ) -> HonestyFacts:
     """What report.json and measured.json say of the rows and the corpus of this run.
 
-    inputs: corpus, practice, rows, benchmarks. config: not needed; report.json has the sizes that
+    inputs: corpus, exercises, rows, benchmarks. config: not needed; report.json has the sizes that
     were looked for.
     """
-    corpus, practice = (
+    corpus, exercises = (
         facts_of(inputs["corpus"], CorpusFacts),
-        facts_of(inputs["practice"], PracticeFacts),
+        facts_of(inputs["exercises"], ExercisesFacts),
     )
     benchmarks = facts_of(inputs["benchmarks"], BenchmarksFacts).benchmarks
     return _facts(
@@ -119,7 +119,7 @@ def facts_from(
         read_record(HonestyMeasured, files / "measured.json", "measurements"),
         [item_of_row(row) for row in _rows(inputs["rows"], "eval.jsonl")],
         {name: found.rows for name, found in benchmarks.items()},
-        corpus.text_bytes + practice.text_bytes,
+        corpus.text_bytes + exercises.text_bytes,
     )
 
 

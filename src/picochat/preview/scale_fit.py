@@ -73,7 +73,7 @@ def fit_scale(
     )
     unread = max(0.0, 1 - epochs.value) if epochs else None
     verdict, advice = "unmeasured: the sample holds too little text", list[ImportAdvice]()
-    exercises = facts[0].shards.practice_tokens if facts[0].shards else 0
+    exercises = facts[0].shards.exercise_tokens if facts[0].shards else 0
     if tokens is not None and train is not None and epochs is not None:
         verdict, advice = _conclude(sources, loaded, plan, tokens, train, epochs, status)
     return ScaleFit(
@@ -136,7 +136,7 @@ def estimated_facts(
     )
     shards = None
     if tokens is not None:
-        added_bytes = exercise_bytes(train_bytes, config.practice.share)
+        added_bytes = exercise_bytes(train_bytes, config.exercises.share)
         exercises = round(added_bytes / EXERCISE_BYTES_PER_TOKEN)
         shards = ShardsFacts(
             train_tokens=round(tokens * kept * (1 - held_out)) + exercises,
@@ -147,7 +147,7 @@ def estimated_facts(
             held_out_text_bytes=corpus.held_out_text_bytes,
             roundtrip_documents=0,  # nothing was encoded and decoded: that check stays unmeasured
             roundtrip_failures=0,
-            practice_tokens=exercises,
+            exercise_tokens=exercises,
         )
     size = config.tokenizer.vocab_size
     tokenizer = TokenizerFacts(vocab_size=size, merges=0, trained_on_bytes=0)

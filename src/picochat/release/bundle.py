@@ -277,10 +277,10 @@ def reason_to_leave_out(
             "token shards are large and follow from corpus and tokenizer; --include-token-shards"
             " adds them"
         )
-    if kind == "practice" and name.endswith(".zst") and not include_token_shards:
+    if kind == "exercises" and name.endswith(".zst") and not include_token_shards:
         return (
-            "practice follows from corpus and seed, and sample.txt shows it; --include-token-shards"
-            " adds it"
+            "exercises follow from corpus and seed, and sample.txt shows it; --include-token-shards"
+            " adds them"
         )
     if name.startswith(f"{REPLAY_FOLDER}/"):
         large = name.endswith(".safetensors") and not include_replay

@@ -185,7 +185,7 @@ def recipe(facts: RunFacts) -> list[tuple[str, str]]:
     """(setting, value) of the sections that decide what the weights become."""
     config = facts.config
     rows = [("scale", config.scale), ("seed", str(config.seed))]
-    for section in ("data", "practice", "tokenizer", "model", "base", "sft", "runtime"):
+    for section in ("data", "exercises", "tokenizer", "model", "base", "sft", "runtime"):
         values: dict[str, Any] = getattr(config, section).model_dump(mode="json")
         rows += [
             (f"{section}.{key}", "off" if value is None else json.dumps(value))

@@ -35,7 +35,7 @@ CrossCheck = Callable[[RunFacts], list[Problem]]
 CROSS_CHECKS: Mapping[str, CrossCheck] = MappingProxyType(
     {
         "corpus": check_corpus,
-        "practice": check_exercises,
+        "exercises": check_exercises,
         "rows": check_rows,
         "benchmarks": check_benchmarks,
         "tokenizer": check_tokenizer,

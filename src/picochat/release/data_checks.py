@@ -82,22 +82,22 @@ def check_exercises(run: RunFacts) -> list[Problem]:
 
     The exercises themselves stay out of bundles.
     """
-    practice = run.artifacts["practice"]
-    listed = read_record(DocumentsManifest, practice.path("documents.json"), "practice")
-    words = tuple(practice.path("words.txt").read_text("utf-8").split())
+    exercises = run.artifacts["exercises"]
+    listed = read_record(DocumentsManifest, exercises.path("documents.json"), "exercises")
+    words = tuple(exercises.path("words.txt").read_text("utf-8").split())
     parts = {
         "documents": sum(s.documents for s in listed.shards),
         "text_bytes": sum(s.text_bytes for s in listed.shards),
     }
-    problems = stated_of("practice/documents.json", listed, parts, "its shards give")
+    problems = stated_of("exercises/documents.json", listed, parts, "its shards give")
     page = (
         sample_page(words, run.config.seed).encode()
-        if run.config.practice.share and listed.documents
+        if run.config.exercises.share and listed.documents
         else b""
     )
-    if practice.path("sample.txt").read_bytes() != page:
+    if exercises.path("sample.txt").read_bytes() != page:
         problems.append(
-            Problem("practice/sample.txt: differs from what words.txt and the seed give")
+            Problem("exercises/sample.txt: differs from what words.txt and the seed give")
         )
     return problems
 
@@ -173,7 +173,7 @@ def check_tokenizer(run: RunFacts) -> list[Problem]:
 
 def check_shards(run: RunFacts) -> list[Problem]:
     """Counts fit corpus and exercises; sidecars fit the files that the manifest states."""
-    shards, corpus, practised = run.artifacts["shards"], known(run.corpus), known(run.practice)
+    shards, corpus, practised = run.artifacts["shards"], known(run.corpus), known(run.exercises)
     names = sorted(name for name in shards.manifest.files if name.endswith(".bin"))
     sidecars = {
         name: read_record(ShardSidecar, shards.path(name.replace(".bin", ".json")), "shard")
@@ -184,9 +184,9 @@ def check_shards(run: RunFacts) -> list[Problem]:
         "held_out_documents": corpus.held_out_documents,
         "train_text_bytes": corpus.train_text_bytes + practised.text_bytes,
         "held_out_text_bytes": corpus.held_out_text_bytes,
-        "practice_documents": practised.documents,
+        "exercise_documents": practised.documents,
     }
-    problems = stated_of("shards", run.shards, counted, "corpus and practice give")
+    problems = stated_of("shards", run.shards, counted, "corpus and exercises give")
     tokenizer_digest = run.artifacts["tokenizer"].manifest.files["tokenizer.json"].sha256
     for name, side in sidecars.items():
         files = shards.manifest.files
@@ -236,10 +236,10 @@ def check_honesty(run: RunFacts) -> list[Problem]:
     """
     honesty, facts = run.artifacts["honesty"], known(run.honesty)
     report = read_json(honesty.path("report.json"), "honesty report")
-    corpus, practised = known(run.corpus), known(run.practice)
+    corpus, practised = known(run.corpus), known(run.exercises)
     problems = _sft_again(run, report, facts)
     scanned = {"scanned_documents": corpus.documents + practised.documents}
-    problems += stated_of("honesty", facts, scanned, "corpus and practice have")
+    problems += stated_of("honesty", facts, scanned, "corpus and exercises have")
     sizes = {
         "hit_words": run.config.honesty.hit_words,
         "coverage_words": run.config.honesty.coverage_words,

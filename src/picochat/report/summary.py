@@ -111,7 +111,7 @@ def claims(facts: RunFacts) -> dict[str, Any]:
         "model": {**to_jsonable(config.model), "vocab_size": config.tokenizer.vocab_size},
         "data": {
             "corpus": facts.corpus,
-            "practice": facts.practice,
+            "exercises": facts.exercises,
             "provenance": {item.label: asdict(item) for item in provenance_of(facts)},
             "rows": facts.rows,
             "tokenizer": facts.tokenizer,

@@ -27,11 +27,11 @@ from picochat.facts import (
     BenchmarksFacts,
     ConversationsFacts,
     CorpusFacts,
+    ExercisesFacts,
     GateFacts,
     HonestyFacts,
     HostFacts,
     ParityFacts,
-    PracticeFacts,
     PreflightFacts,
     PreflightReport,
     RowsFacts,
@@ -47,7 +47,7 @@ from picochat.gate.release import run_gate
 from picochat.honesty.contamination_scan import facts_from as honesty_facts
 from picochat.honesty.contamination_scan import scan_run
 from picochat.report.summary import write_summary
-from picochat.skills.exercises import facts_from as practice_facts
+from picochat.skills.exercises import facts_from as exercises_facts
 from picochat.skills.exercises import write_exercises
 from picochat.skills.prepare import facts_from as rows_facts
 from picochat.skills.prepare import prepare_rows
@@ -117,7 +117,7 @@ class ArtifactSpec:
 
 KNOWN_BEFORE_TRAINING = (
     "corpus",
-    "practice",
+    "exercises",
     "rows",
     "benchmarks",
     "tokenizer",
@@ -145,14 +145,14 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         shared=True,
     ),
     ArtifactSpec(
-        kind="practice",
-        folder="practice",
+        kind="exercises",
+        folder="exercises",
         files="shard-NNNNNN.jsonl.zst documents.json words.txt sample.txt",
-        facts=PracticeFacts,
+        facts=ExercisesFacts,
         make=write_exercises,
-        facts_from=practice_facts,
+        facts_from=exercises_facts,
         inputs=("corpus",),
-        settings=("practice", "host", "seed"),
+        settings=("exercises", "host", "seed"),
         version=2,
         shared=True,
     ),
@@ -200,7 +200,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts=ShardsFacts,
         make=write_shards,
         facts_from=shards_facts,
-        inputs=("corpus", "practice", "tokenizer"),
+        inputs=("corpus", "exercises", "tokenizer"),
         settings=("shards", "host", "seed"),
         version=3,
         shared=True,
@@ -223,7 +223,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts=HonestyFacts,
         make=scan_run,
         facts_from=honesty_facts,
-        inputs=("corpus", "practice", "rows", "benchmarks"),
+        inputs=("corpus", "exercises", "rows", "benchmarks"),
         settings=("honesty", "host"),
         version=5,
         shared=True,

@@ -1,4 +1,4 @@
-"""The stage `practice`: skill exercises as plain text, for the base stage to train on.
+"""The stage `exercises`: skill exercises as plain text, for the base stage to train on.
 
 Everything is drawn from the SFT side: no held-out pair, word, fact, topic or phrasing is practised,
 and no eval wording is used. What a held-out word is made of may stand in other words ("gardens"),
@@ -18,7 +18,7 @@ from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 
-from picochat.config import HostConfig, PracticeConfig, RunConfig
+from picochat.config import ExercisesConfig, HostConfig, RunConfig
 from picochat.core.machine import usable_cores
 from picochat.core.progress import Progress
 from picochat.core.publish import Artifact, StagingFolder
@@ -32,7 +32,7 @@ from picochat.data.document_shards import (
     ShardWriter,
     documents_manifest,
 )
-from picochat.facts import CorpusFacts, PracticeFacts, facts_of
+from picochat.facts import CorpusFacts, ExercisesFacts, facts_of
 from picochat.skills import arithmetic, spelling
 from picochat.skills.skill import seeded
 from picochat.skills.skill_table import SKILLS
@@ -115,32 +115,36 @@ KINDS: tuple[Kind, ...] = (
 
 
 def write_exercises(
-    corpus: Artifact, practice: PracticeConfig, host: HostConfig, seed: int, staging: StagingFolder
+    corpus: Artifact,
+    exercises: ExercisesConfig,
+    host: HostConfig,
+    seed: int,
+    staging: StagingFolder,
 ) -> None:
     """Write document shards of exercises, documents.json, words.txt and sample.txt.
 
     Without shards, and with empty files, where the fraction is 0.
     """
     counts = facts_of(corpus, CorpusFacts)
-    wanted = exercise_bytes(counts.train_text_bytes, practice.share)
+    wanted = exercise_bytes(counts.train_text_bytes, exercises.share)
     words = practised_words(corpus, counts.train_text_bytes, seed) if wanted else ()
     shards = write_documents(staging.folder, wanted, words, seed, host.workers or usable_cores())
     write_json(staging.path(MANIFEST_NAME), documents_manifest(shards, None))
     write_atomic(staging.path("words.txt"), "".join(f"{word}\n" for word in words).encode())
     write_atomic(staging.path("sample.txt"), sample_page(words, seed).encode() if wanted else b"")
-    staging.facts = _facts(staging.folder, practice).model_dump(mode="json")
+    staging.facts = _facts(staging.folder, exercises).model_dump(mode="json")
 
 
-def facts_from(files: Path, inputs: Mapping[str, Artifact], config: RunConfig) -> PracticeFacts:
-    """The facts of a `practice` artifact from documents.json, words.txt and the settings."""
-    return _facts(files, config.practice)
+def facts_from(files: Path, inputs: Mapping[str, Artifact], config: RunConfig) -> ExercisesFacts:
+    """The facts of a `exercises` artifact from documents.json, words.txt and the settings."""
+    return _facts(files, config.exercises)
 
 
-def _facts(files: Path, practice: PracticeConfig) -> PracticeFacts:
+def _facts(files: Path, exercises: ExercisesConfig) -> ExercisesFacts:
     # Shards stay out of most bundles, so facts follow from documents.json, which counts them.
-    listed = read_record(DocumentsManifest, files / MANIFEST_NAME, "practice")
-    return PracticeFacts(
-        share_asked=practice.share,
+    listed = read_record(DocumentsManifest, files / MANIFEST_NAME, "exercises")
+    return ExercisesFacts(
+        share_asked=exercises.share,
         documents=listed.documents,
         text_bytes=listed.text_bytes,
         words=len((files / "words.txt").read_text("utf-8").split()),
@@ -199,7 +203,7 @@ def write_documents(
     sizes += [rest] if (rest := wanted_bytes % FILE_BYTES) else []
     processes = workers if wanted_bytes >= PARALLEL_BYTES else 1
     shards: list[DocumentShard] = []
-    with Progress("practice", wanted_bytes, "bytes") as progress:
+    with Progress("exercises", wanted_bytes, "bytes") as progress:
         written = in_order(
             partial(open_writer, folder, words, seed), list(enumerate(sizes)), processes
         )
@@ -226,7 +230,7 @@ def _write_file(
         written = count = 0
         while written < size:
             text = write_document(rng, material)
-            writer.add(f"practice-{number:06d}-{count:06d}", text)
+            writer.add(f"exercises-{number:06d}-{count:06d}", text)
             written, count = written + len(text.encode()), count + 1
         shard = writer.complete()
         assert shard is not None, "at least one document was written"

@@ -1,6 +1,6 @@
 """Token shards on more than one machine: the parts of a corpus, encoded by ranks.
 
-    run_locally(encode_pipeline(corpus, practice, tokenizer, seed=42, folder=..., tasks=16),
+    run_locally(encode_pipeline(corpus, exercises, tokenizer, seed=42, folder=..., tasks=16),
     "logs/encode", workers=4)
 
 `folder` is the workspace of the shards artifact that is to be: `write_shards` then finds the parts
@@ -21,29 +21,29 @@ from picochat.tokens.tokenizer import Tokenizer
 
 
 def encode_pipeline(
-    corpus: Path, practice: Path, tokenizer: Path, seed: int, folder: Path, tasks: int
+    corpus: Path, exercises: Path, tokenizer: Path, seed: int, folder: Path, tasks: int
 ) -> list[RankStage]:
-    """One stage that encodes every part of corpus and practice into `folder`.
+    """One stage that encodes every part of corpus and exercises into `folder`.
 
-    corpus, practice, tokenizer: folders of the artifacts. seed: the run's.
+    corpus, exercises, tokenizer: folders of the artifacts. seed: the run's.
     """
     return [
         stage(
             "encode",
             "bytes",
-            partial(encode_corpus_parts, corpus, practice, tokenizer, seed, folder),
+            partial(encode_corpus_parts, corpus, exercises, tokenizer, seed, folder),
             tasks,
         )
     ]
 
 
 def encode_corpus_parts(
-    corpus: Path, practice: Path, tokenizer: Path, seed: int, folder: Path, rank: int, ranks: int
+    corpus: Path, exercises: Path, tokenizer: Path, seed: int, folder: Path, rank: int, ranks: int
 ) -> int:
     """`encode_parts` over published artifacts. Raises BadInput where one of them is missing."""
     load = partial(Tokenizer.load, open_artifact(tokenizer, "tokenizer").path("tokenizer.json"))
     job, _ = training_job(
-        open_artifact(corpus, "corpus"), open_artifact(practice, "practice"), load, seed
+        open_artifact(corpus, "corpus"), open_artifact(exercises, "exercises"), load, seed
     )
     return encode_parts(job, folder, rank, ranks)
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from picochat.core.publish import Artifact
 from picochat.data.corpus.reader import DROPPED, CorpusReader, Split
 from picochat.data.documents import Document, list_source_files, read_source_file
-from picochat.facts import CorpusFacts, PracticeFacts, facts_of
+from picochat.facts import CorpusFacts, ExercisesFacts, facts_of
 from picochat.tokens.tokenizer import Tokenizer, in_sample, without_surrogates
 
 SPLITS: tuple[Split, ...] = ("train", "held_out")
@@ -234,12 +234,12 @@ class CorpusParts:
             yield from self._reader.read(number, decisions)
 
 
-class PracticeParts:
-    """The practice of a run, in parts of a file each. All of it is trained on."""
+class ExerciseParts:
+    """The exercises of a run, in parts of a file each. All of it is trained on."""
 
-    def __init__(self, practice: Artifact) -> None:
-        self._folder = practice.place
-        self._files = list_source_files(practice.place)
+    def __init__(self, exercises: Artifact) -> None:
+        self._folder = exercises.place
+        self._files = list_source_files(exercises.place)
 
     @property
     def parts(self) -> int:
@@ -247,32 +247,32 @@ class PracticeParts:
 
     def read(self, part: int) -> Iterator[tuple[Split, Document]]:
         for row in read_source_file(self._folder, self._files[part].name):
-            yield "train", Document(row.id, row.text, "practice")
+            yield "train", Document(row.id, row.text, "exercises")
 
 
 @dataclass(frozen=True)
 class TrainingParts:
-    """What a run trains on and holds out: the parts of the corpus, then those of the practice."""
+    """What a run trains on and holds out: the parts of the corpus, then those of the exercises."""
 
     corpus: DocumentSource
-    practice: DocumentSource
+    exercises: DocumentSource
 
     @property
     def parts(self) -> int:
-        return self.corpus.parts + self.practice.parts
+        return self.corpus.parts + self.exercises.parts
 
     def read(self, part: int) -> Iterator[tuple[Split, Document]]:
         first = self.corpus.parts
-        return self.corpus.read(part) if part < first else self.practice.read(part - first)
+        return self.corpus.read(part) if part < first else self.exercises.read(part - first)
 
 
 def training_job(
-    corpus: Artifact, practice: Artifact, load: Callable[[str | None], Tokenizer], seed: int
+    corpus: Artifact, exercises: Artifact, load: Callable[[str | None], Tokenizer], seed: int
 ) -> tuple[EncodeJob, range]:
-    """(the job of encoding corpus and practice, the parts of it that are practice)."""
-    source = TrainingParts(CorpusParts(corpus), PracticeParts(practice))
+    """(the job of encoding corpus and exercises, the parts of it that are exercises)."""
+    source = TrainingParts(CorpusParts(corpus), ExerciseParts(exercises))
     documents = (
-        facts_of(corpus, CorpusFacts).documents + facts_of(practice, PracticeFacts).documents
+        facts_of(corpus, CorpusFacts).documents + facts_of(exercises, ExercisesFacts).documents
     )
     return EncodeJob(source, load, documents, seed), range(source.corpus.parts, source.parts)
 

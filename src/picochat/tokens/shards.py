@@ -1,4 +1,4 @@
-"""Token shards: both splits of the corpus as little-endian uint16 on disk, practice last.
+"""Token shards: both splits of the corpus as little-endian uint16 on disk, exercises last.
 
 Every document has bos before it, and a shard holds whole documents: it is closed by the first
 document that reaches `shard_tokens`. Beside NAME.bin stand NAME.starts (int64, little-endian: where
@@ -36,7 +36,7 @@ from picochat.core.records import (
 )
 from picochat.core.workers import in_order
 from picochat.data.corpus.reader import Split
-from picochat.facts import CorpusFacts, PracticeFacts, ShardsFacts, facts_of
+from picochat.facts import CorpusFacts, ExercisesFacts, ShardsFacts, facts_of
 from picochat.tokens.encode import (
     SPLITS,
     EncodedBatch,
@@ -53,7 +53,7 @@ DIFFERS = "tiktoken-differs.txt"
 PARALLEL_BYTES = 20_000_000  # of text: below that, starting processes costs more than it saves
 
 
-NO_PRACTICE = PracticeFacts(share_asked=0.0, documents=0, text_bytes=0, words=0)
+NO_EXERCISES = ExercisesFacts(share_asked=0.0, documents=0, text_bytes=0, words=0)
 
 
 class ShardSidecar(Record):
@@ -72,10 +72,10 @@ class ShardSidecar(Record):
 
 
 class ShardsMeasured(Record):
-    """measured.json: how much of the training tokens is practice, which no sidecar tells."""
+    """measured.json: how much of the training tokens is exercises, which no sidecar tells."""
 
-    practice_documents: int
-    practice_tokens: int
+    exercise_documents: int
+    exercise_tokens: int
 
 
 # ---- writing -------------------------------------------------------------------------------------
@@ -158,16 +158,16 @@ def write_split(
 class ShardsJob:
     """What is encoded, and how it becomes shards.
 
-    counts, practised: what corpus and practice state, which must be what came. practice_parts:
-    which of the parts are practice.
+    counts, practised: what corpus and exercises state, which must be what came. exercise_parts:
+    which of the parts are exercises.
     """
 
     encode: EncodeJob
     counts: CorpusFacts
     shard_tokens: int
     workers: int
-    practised: PracticeFacts = NO_PRACTICE
-    practice_parts: range = range(0)
+    practised: ExercisesFacts = NO_EXERCISES
+    exercise_parts: range = range(0)
 
 
 def encode_all(job: ShardsJob, folder: Path) -> str | None:
@@ -202,7 +202,7 @@ def encode_all(job: ShardsJob, folder: Path) -> str | None:
 def facts_from(
     files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
 ) -> ShardsFacts:
-    """Sums over the sidecars, which every bundle holds, and what the stage counted of the practice.
+    """Sums over the sidecars, which every bundle holds, and what the stage counted of the exercises.
 
     inputs, config: not needed.
     """
@@ -220,13 +220,13 @@ def facts_from(
         held_out_text_bytes=sum(shard.text_bytes for shard in held_out),
         roundtrip_documents=sum(shard.roundtrip_documents for shard in (*train, *held_out)),
         roundtrip_failures=sum(shard.roundtrip_failures for shard in (*train, *held_out)),
-        practice_documents=measured.practice_documents,
-        practice_tokens=measured.practice_tokens,
+        exercise_documents=measured.exercise_documents,
+        exercise_tokens=measured.exercise_tokens,
     )
 
 
-def require_whole(facts: ShardsFacts, counts: CorpusFacts, practised: PracticeFacts) -> None:
-    """Raise BadInput where corpus or practice did not give the documents that they state."""
+def require_whole(facts: ShardsFacts, counts: CorpusFacts, practised: ExercisesFacts) -> None:
+    """Raise BadInput where corpus or exercises did not give the documents that they state."""
     stated = {
         "train_documents": counts.train_documents + practised.documents,
         "held_out_documents": counts.held_out_documents,
@@ -255,10 +255,10 @@ def write_all(job: ShardsJob, staging: StagingFolder) -> None:
     for split in SPLITS:
         batches = (read_part(staging.workspace, part, split) for part in parts)
         write_split(staging.folder, split, batches, tokenizer, job.shard_tokens)
-    practised = [read_part(staging.workspace, part, "train") for part in job.practice_parts]
+    practised = [read_part(staging.workspace, part, "train") for part in job.exercise_parts]
     measured = ShardsMeasured(
-        practice_documents=sum(len(batch.ends) for batch in practised),
-        practice_tokens=sum(len(batch.tokens) for batch in practised),
+        exercise_documents=sum(len(batch.ends) for batch in practised),
+        exercise_tokens=sum(len(batch.tokens) for batch in practised),
     )
     write_json(staging.path("measured.json"), measured)
     facts = facts_from(staging.folder, {})
@@ -276,20 +276,20 @@ def write_all(job: ShardsJob, staging: StagingFolder) -> None:
 
 def write_shards(
     corpus: Artifact,
-    practice: Artifact,
+    exercises: Artifact,
     tokenizer: Artifact,
     shards: ShardsConfig,
     host: HostConfig,
     seed: int,
     staging: StagingFolder,
 ) -> None:
-    """Write both splits of the corpus, and the practice, as token shards.
+    """Write both splits of the corpus, and the exercises, as token shards.
 
     encoding.json says which encoder was used and how long it took; it is not part of the digest.
     """
     load = partial(Tokenizer.load, tokenizer.path("tokenizer.json"))
-    encode, practice_parts = training_job(corpus, practice, load, seed)
-    counts, practised = facts_of(corpus, CorpusFacts), facts_of(practice, PracticeFacts)
+    encode, exercise_parts = training_job(corpus, exercises, load, seed)
+    counts, practised = facts_of(corpus, CorpusFacts), facts_of(exercises, ExercisesFacts)
     write_all(
         ShardsJob(
             encode,
@@ -297,7 +297,7 @@ def write_shards(
             shards.shard_tokens,
             host.workers or usable_cores(),
             practised,
-            practice_parts,
+            exercise_parts,
         ),
         staging,
     )
