@@ -171,7 +171,7 @@ def report(
         "checkpoint_time_share_at_5_minutes",
         statistics.mean(costs) / SAVE_EVERY_S,
         None,
-        "share",
+        "fraction",
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
         standard_error=error / SAVE_EVERY_S if error is not None else None,
         save_cost_s=statistics.mean(costs),

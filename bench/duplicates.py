@@ -15,8 +15,8 @@ counts as found where it is in one cluster (ours) or where the query of the copy
 decide by estimates of 128 permutations (standard error 0.035 at 0.8), so near the threshold about
 half are "wrong" by definition.
 
-Figures: `duplicates_documents_per_second`; `duplicates_false_negative_share` over pairs of 0.80 and
-more, and `duplicates_false_positive_share` over those below; found shares by similarity stand in
+Figures: `duplicates_documents_per_second`; `duplicates_false_negative_fraction` over pairs of 0.80 and
+more, and `duplicates_false_positive_fraction` over those below; found shares by similarity stand in
 the table and in `found`.
 """
 
@@ -215,8 +215,8 @@ def report(
                 f"{aimed_at:.2f}",
                 len(chosen),
                 f"{mean:.4f}",
-                share(ours, chosen),
-                share(peer, chosen),
+                fraction(ours, chosen),
+                fraction(peer, chosen),
             )
         )
     table(
@@ -229,13 +229,15 @@ def report(
     peak = ours.peak_rss_mb
     about["found"] = {row[0]: [row[3], row[4]] for row in rows}
     missed = [
-        None if (part := share(found, similar)) is None else 1 - part for found in (ours, peer)
+        None if (part := fraction(found, similar)) is None else 1 - part for found in (ours, peer)
     ]
-    figure("duplicates_false_negative_share", missed[0], missed[1], "share of pairs", peak, **about)
     figure(
-        "duplicates_false_positive_share",
-        share(ours, others),
-        share(peer, others),
+        "duplicates_false_negative_fraction", missed[0], missed[1], "share of pairs", peak, **about
+    )
+    figure(
+        "duplicates_false_positive_fraction",
+        fraction(ours, others),
+        fraction(peer, others),
         "share of pairs",
         peak,
         **about,
@@ -251,7 +253,7 @@ def report(
     )
 
 
-def share(found: Found | None, chosen: Sequence[int]) -> float | None:
+def fraction(found: Found | None, chosen: Sequence[int]) -> float | None:
     return sum(found.pairs[index] for index in chosen) / len(chosen) if found and chosen else None
 
 

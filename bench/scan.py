@@ -337,7 +337,7 @@ def report_recall(
     by_disguise: dict[str, list[bool]], peer: tuple[dict[str, list[bool]], float] | None
 ) -> None:
     rows = [
-        (name, len(found), share(found), share(peer[0][name]) if peer else None)
+        (name, len(found), fraction(found), fraction(peer[0][name]) if peer else None)
         for name, found in by_disguise.items()
     ]
     table("share of planted rows found", ("disguise", "planted", "ours", "datatrove"), rows)
@@ -352,7 +352,7 @@ def report_recall(
         )
 
 
-def share(found: Sequence[bool]) -> float | None:
+def fraction(found: Sequence[bool]) -> float | None:
     return sum(found) / len(found) if found else None
 
 

@@ -298,7 +298,9 @@ def whole_loop(
         "figure": "train_loop",
         "ours": rounded(statistics.median(row["tokens_per_second"] for row in timed)),
         "unit": "tokens/s",
-        "data_wait_share": rounded(statistics.median(row["data_wait_share"] for row in timed)),
+        "data_wait_fraction": rounded(
+            statistics.median(row["data_wait_fraction"] for row in timed)
+        ),
         "loss": rounded(reports[-1]["loss"]),
         "steps": base.steps,
         "command": " ".join(["python", *sys.argv]),

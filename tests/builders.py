@@ -106,7 +106,7 @@ def make_corpus_facts(**changes: Any) -> CorpusFacts:
         near_duplicates=9_000,
         dropped={"exact_duplicate": 4_000, "short": 1_000},
         duplicates=[],
-        held_out_share=0.00187,
+        held_out_fraction=0.00187,
         sources=sources,
     )
     return change(facts, **changes)
@@ -249,7 +249,7 @@ def make_host_facts(**changes: Any) -> HostFacts:
         tokens_per_second=560_000.0,
         mfu=0.41,
         peak_memory_bytes=34_000_000_000,
-        free_memory_share=0.55,
+        free_memory_fraction=0.55,
         free_disk_bytes=400_000_000_000,
         compile_s=60.0,
         measured_steps=20,
@@ -277,16 +277,16 @@ def make_train_facts(stage: str = "base", **changes: Any) -> TrainFacts:
     return change(facts, **changes)
 
 
-def make_skill_score(skill: str, share: float = 0.9, base_share: float = 0.1) -> SkillScore:
+def make_skill_score(skill: str, fraction: float = 0.9, base_fraction: float = 0.1) -> SkillScore:
     rows = EVAL_ROWS[skill]
-    rate = make_rate(round(share * rows), rows)
+    rate = make_rate(round(fraction * rows), rows)
     return SkillScore(
         all=rate,
         clean=rate,
-        base=make_rate(round(base_share * rows), rows),
+        base=make_rate(round(base_fraction * rows), rows),
         chance=CHANCE[skill],
         stages={
-            name: make_rate(round(share * count), count) for name, count in STAGES[skill].items()
+            name: make_rate(round(fraction * count), count) for name, count in STAGES[skill].items()
         },
     )
 

@@ -215,7 +215,7 @@ def machine() -> MachineRecord:
 
 
 def rate(passed: int, count: int, low: float, high: float) -> Rate:
-    return Rate(passed=passed, count=count, share=passed / count, low=low, high=high)
+    return Rate(passed=passed, count=count, fraction=passed / count, low=low, high=high)
 
 
 def corpus_facts(licence: str | None = "odc-by") -> CorpusFacts:
@@ -240,7 +240,7 @@ def corpus_facts(licence: str | None = "odc-by") -> CorpusFacts:
     return CorpusFacts(
         documents_read=1_011, documents=1_003, train_documents=993, held_out_documents=10, characters=119_000, text_bytes=120_004,
         train_text_bytes=118_000, held_out_text_bytes=2_004, exact_duplicates=8, near_duplicates=5, dropped={"duplicate": 8},
-        duplicates=[], held_out_share=0.01, sources=[web, wiki],
+        duplicates=[], held_out_fraction=0.01, sources=[web, wiki],
     )  # fmt: skip
 
 
@@ -271,7 +271,7 @@ def finding(name: str, status: str, measured: float | None, bound: str) -> Findi
         name=name,
         status=status,
         measured=measured,
-        unit="share",
+        unit="fraction",
         bound=bound,
         message=f"{name} is {status}",
         fix=None,

@@ -42,7 +42,7 @@ class Recipe:
 
     lr: float
     schedule: str
-    warmup_share: float = 0.05
+    warmup_fraction: float = 0.05
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
 
@@ -176,7 +176,7 @@ def trainer(task: Task, reporter: StepReporter, *, compiled: bool) -> Logits:
             learning_rate=recipe.lr,
             lr_scheduler_type=kind,
             lr_scheduler_kwargs=extra,
-            warmup_steps=max(1, round(recipe.warmup_share * task.steps)),
+            warmup_steps=max(1, round(recipe.warmup_fraction * task.steps)),
             weight_decay=recipe.weight_decay,
             adam_beta1=recipe.betas[0],
             adam_beta2=recipe.betas[1],
@@ -273,7 +273,7 @@ def litgpt(task: Task, reporter: StepReporter, *, micro_batch: int | None) -> Lo
                 max_tokens=task.steps * task.sequences * shape.context,
                 max_norm=1.0,
                 min_lr=least,
-                lr_warmup_steps=max(1, round(recipe.warmup_share * task.steps)),
+                lr_warmup_steps=max(1, round(recipe.warmup_fraction * task.steps)),
                 tie_embeddings=True,
             ),
             eval=EvalArgs(

@@ -227,9 +227,9 @@ def plain_step(
         loss = torch.zeros((), device=compute.device)
         for part in parts:
             with torch.autocast(compute.device.type, torch.bfloat16, enabled=lower):
-                share = forward(batch.ids_BT[part], batch.targets_BT[part]) / len(parts)
-            share.backward()
-            loss += share.detach()
+                fraction = forward(batch.ids_BT[part], batch.targets_BT[part]) / len(parts)
+            fraction.backward()
+            loss += fraction.detach()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss

@@ -68,12 +68,12 @@ def take_bytes(
     whole = sum(len(text.encode()) for text in documents() if len(text) >= LEAST_CHARACTERS)
     if not whole:
         raise SystemExit(f"the source holds no text of {LEAST_CHARACTERS} characters or more")
-    share = min(1.0, SHARE_TO_SPARE * text_bytes / whole)
+    fraction = min(1.0, SHARE_TO_SPARE * text_bytes / whole)
     draw = random.Random("take")
     taken = 0
     for copy in count():
         for number, text in enumerate(documents()):
-            if len(text) < LEAST_CHARACTERS or draw.random() >= share:
+            if len(text) < LEAST_CHARACTERS or draw.random() >= fraction:
                 continue
             given = text if copy == 0 else with_changed_words(text, f"{copy} {number}")
             taken += len(given.encode())

@@ -38,7 +38,7 @@ class DataConfig(Record):
     near_duplicate_jaccard: float = Field(
         default=0.8, gt=0, lt=1, description="word 5-shingle similarity that makes a near-duplicate"
     )
-    held_out_share: float = Field(
+    held_out_fraction: float = Field(
         default=0.01, gt=0, le=0.2, description="share of documents that are never trained on"
     )
     held_out_bytes: PositiveInt = Field(
@@ -50,7 +50,7 @@ class DataConfig(Record):
 class ExercisesConfig(Record):
     """Exercises of the skills among the text of the base stage, drawn from the SFT side alone."""
 
-    share: float = Field(
+    fraction: float = Field(
         default=0.0,
         ge=0,
         le=0.5,
@@ -138,13 +138,13 @@ class TrainConfig(Record):
         default=0.0, ge=0, description="decoupled, on matrices of the blocks only"
     )
     warmup_steps: int = Field(default=0, ge=0)
-    decay_share: float = Field(
+    decay_fraction: float = Field(
         default=0.6,
         ge=0,
         le=1,
         description="last share of the steps, over which the rate falls linearly",
     )
-    final_lr_share: float = Field(
+    final_lr_fraction: float = Field(
         default=0.0, ge=0, le=1, description="of the peak, at the last step"
     )
     grad_clip: float | None = Field(default=None, gt=0, description="largest global gradient norm")

@@ -68,7 +68,7 @@ class CorpusFacts(Record):
     duplicates: list[DuplicatePair] = Field(
         description="which source repeats which; sums to the two counts above"
     )
-    held_out_share: float
+    held_out_fraction: float
     sources: list[SourceFacts]
 
 
@@ -228,7 +228,7 @@ class HostFacts(Record):
         description="non-causal convention; None where the device's peak is not known"
     )
     peak_memory_bytes: int | None
-    free_memory_share: float | None = Field(
+    free_memory_fraction: float | None = Field(
         description="device memory left free at the peak of a real step"
     )
     free_disk_bytes: int
@@ -340,7 +340,7 @@ class MetricsRow(Record):
             "report: the most so far, allocated on the GPU; on a CPU resident in the process"
         ),
     )
-    data_wait_share: float | None = Field(
+    data_wait_fraction: float | None = Field(
         default=None, description="report: of the time, spent waiting for a step's rows"
     )
     stage_seconds: float | None = Field(
@@ -403,7 +403,7 @@ class Rate(Record):
 
     passed: int
     count: int
-    share: float | None
+    fraction: float | None
     low: float | None
     high: float | None
 
@@ -492,7 +492,7 @@ class PlanRecord(Record):
     planned_tokens: int
     target_tokens: int
     train_tokens: int | None
-    exercise_share: float | None
+    exercise_fraction: float | None
     planned_epochs: float | None
     hours: float | None
     usd: float | None

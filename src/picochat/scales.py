@@ -53,7 +53,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=0,
         config=RunConfig(
             scale="tiny",
-            exercises=ExercisesConfig(share=0.3),
+            exercises=ExercisesConfig(fraction=0.3),
             tokenizer=TokenizerConfig(vocab_size=2048),
             model=ModelConfig(context=256, layers=2, width=256, heads=4, kv_heads=2, mlp_width=768),
             base=TrainConfig(
@@ -63,7 +63,7 @@ SCALES: tuple[Scale, ...] = (
                 muon_lr=0.03,
                 muon_momentum=0.8,
                 adamw_lr=0.015,
-                decay_share=0.8,
+                decay_fraction=0.8,
                 eval_every=50,
             ),
             sft=TrainConfig(
@@ -77,7 +77,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=0,
         config=RunConfig(
             scale="small",
-            exercises=ExercisesConfig(share=0.4),
+            exercises=ExercisesConfig(fraction=0.4),
             tokenizer=TokenizerConfig(vocab_size=2048),
             model=ModelConfig(context=256, layers=4, width=256, heads=4, kv_heads=2, mlp_width=640),
             base=TrainConfig(
@@ -99,7 +99,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=1,
         config=RunConfig(
             scale="h100-pilot",
-            exercises=ExercisesConfig(share=0.03),
+            exercises=ExercisesConfig(fraction=0.03),
             model=ModelConfig(layers=8, width=384, heads=6, kv_heads=2, mlp_width=1024),
             base=TrainConfig(steps=5_000, warmup_steps=100, eval_every=500),
             sft=TrainConfig(
@@ -120,7 +120,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=1,
         config=RunConfig(
             scale="h100-100m",
-            exercises=ExercisesConfig(share=0.01),
+            exercises=ExercisesConfig(fraction=0.01),
             base=TrainConfig(steps=33_000, warmup_steps=200, eval_every=1_375),
             sft=TrainConfig(
                 steps=400,
@@ -142,7 +142,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=8,
         config=RunConfig(
             scale="h100-100m-ddp8",
-            exercises=ExercisesConfig(share=0.01),
+            exercises=ExercisesConfig(fraction=0.01),
             base=TrainConfig(
                 steps=4_125, sequences_per_step=1_024, warmup_steps=100, eval_every=172
             ),
@@ -166,7 +166,7 @@ SCALES: tuple[Scale, ...] = (
         gpus=8,
         config=RunConfig(
             scale="h200-1b-ddp8",
-            exercises=ExercisesConfig(share=0.002),
+            exercises=ExercisesConfig(fraction=0.002),
             tokenizer=TokenizerConfig(vocab_size=32_768, train_bytes=1_000_000_000),
             model=ModelConfig(
                 context=2048,

@@ -162,7 +162,7 @@ CASES: list[tuple[str, int, Callable[[Path], list[str]], str]] = [
     ("empty value", 2, lambda p: ["run", "tiny", "--out-dir", "", "--dataset-pack", str(p)], "--out-dir is empty"),
     ("empty value after =", 2, lambda p: ["run", "tiny", "--out-dir=", "--dataset-pack", str(p)], "--out-dir is empty"),
     ("empty argument", 2, lambda p: ["run", "verify", ""], "argument 3 is empty"),
-    ("setting out of range", 2, lambda p: preflight(p, "--set", "data.held_out_share=2"), "held_out_share"),
+    ("setting out of range", 2, lambda p: preflight(p, "--set", "data.held_out_fraction=2"), "held_out_fraction"),
     ("odd head width", 2, lambda p: preflight(p, "--set", "model.head_width=63"), "must be even"),
     ("unknown benchmark", 2, lambda p: preflight(p, "--external-eval", "arc"), "one of: arc_easy, hellaswag, piqa"),
     ("benchmarks and none", 2, lambda p: preflight(p, "--external-eval", "none", "--external-eval", "auto"), "none by itself"),

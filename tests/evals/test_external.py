@@ -203,14 +203,14 @@ def test_each_rate_counts_its_own_rows_and_its_own_model() -> None:
 )
 def test_one_row_without_a_score_leaves_the_benchmark_unmeasured(changes: dict[str, Any]) -> None:
     found = score(**changes)
-    assert [rate.share for rate in (found.all, found.clean, found.acc, found.acc_norm) if rate] == [
-        None
-    ] * 4
+    assert [
+        rate.fraction for rate in (found.all, found.clean, found.acc, found.acc_norm) if rate
+    ] == [None] * 4
 
 
 def test_a_base_model_without_a_score_leaves_the_chat_models() -> None:
     found = score(base_log_likelihoods=None)
-    assert found.base is not None and found.base.share is None
+    assert found.base is not None and found.base.fraction is None
     assert found.all.count == 100
 
 
@@ -219,7 +219,7 @@ def test_fewer_items_than_the_facts_state_are_no_benchmark() -> None:
     found = external_scores_of(
         {"q": make_benchmark_facts(rows=100)}, items, make_external_answers(items, 99), {}
     )
-    assert found["q"].all.share is None and found["q"].clean.share is None
+    assert found["q"].all.fraction is None and found["q"].clean.fraction is None
 
 
 def test_an_option_too_long_for_the_model_counts_as_failed() -> None:

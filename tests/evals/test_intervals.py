@@ -48,7 +48,7 @@ def test_the_ends_are_the_shares_that_a_test_would_just_not_reject(
 
 
 def test_nothing_counted_is_unmeasured() -> None:
-    assert rate(0, 0) == Rate(passed=0, count=0, share=None, low=None, high=None)
+    assert rate(0, 0) == Rate(passed=0, count=0, fraction=None, low=None, high=None)
 
 
 def test_more_passed_than_counted_is_a_mistake() -> None:
@@ -102,10 +102,10 @@ def test_more_passes_never_lower_an_end_and_the_mirror_is_the_mirror(
     assert (
         found.low is not None
         and found.high is not None
-        and found.share is not None
+        and found.fraction is not None
         and mirrored.high is not None
     )
-    assert 0.0 <= found.low <= found.share <= found.high <= 1.0
+    assert 0.0 <= found.low <= found.fraction <= found.high <= 1.0
     assert found.low == pytest.approx(1 - mirrored.high, abs=1e-12)
     if passed < count:
         higher = rate(passed + 1, count)

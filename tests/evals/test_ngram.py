@@ -155,9 +155,9 @@ def test_longer_contexts_and_more_text_help() -> None:
 
 def test_discounts_are_those_of_the_formula_or_plain_where_counts_are_missing() -> None:
     counts = np.repeat([1, 2, 3, 4, 9], [40, 20, 10, 6, 3])
-    share = 40 / (40 + 2 * 20)
+    fraction = 40 / (40 + 2 * 20)
     assert discounts_of(counts) == pytest.approx(
-        (1 - 2 * share * 20 / 40, 2 - 3 * share * 10 / 20, 3 - 4 * share * 6 / 10)
+        (1 - 2 * fraction * 20 / 40, 2 - 3 * fraction * 10 / 20, 3 - 4 * fraction * 6 / 10)
     )
     assert discounts_of(np.array([1, 1, 2, 3])) == PLAIN_DISCOUNTS
 

@@ -44,14 +44,14 @@ def scored(asked: list[EvaluatedRow], contaminated: set[str] | None = None):
 
 def test_right_replies_score_full_and_empty_ones_nothing() -> None:
     full = scored([make_asked(row) for row in EVALS])
-    assert {name: skill.all.share for name, skill in full.skills.items()} == dict.fromkeys(
+    assert {name: skill.all.fraction for name, skill in full.skills.items()} == dict.fromkeys(
         full.skills, 1.0
     )
-    assert all(skill.base.share == 0.0 for skill in full.skills.values())
+    assert all(skill.base.fraction == 0.0 for skill in full.skills.values())
     assert (
-        full.refusal.share == 1.0
-        and full.over_refusal.share == 1.0
-        and full.unsupported_claims.share == 0.0
+        full.refusal.fraction == 1.0
+        and full.over_refusal.fraction == 1.0
+        and full.unsupported_claims.fraction == 0.0
     )
     none = scored(
         [
@@ -85,9 +85,9 @@ def test_choice_is_judged_by_likelihood_not_by_text() -> None:
 def test_nothing_asked_is_unmeasured_not_zero() -> None:
     facts = scored([])
     assert (
-        facts.sft_fit.share is None
-        and facts.skills["math"].all.share is None
-        and facts.memorized.share is None
+        facts.sft_fit.fraction is None
+        and facts.skills["math"].all.fraction is None
+        and facts.memorized.fraction is None
     )
 
 
@@ -108,7 +108,7 @@ def test_memorization_wants_every_token() -> None:
         Memorization(position=9, expected=[1, 2, 3], continued=[1, 2]),
     ]
     facts = scores_of(ROWS, [], recalled, MEASURED, set(), "d")
-    assert facts.memorized.share == pytest.approx(0.5)
+    assert facts.memorized.fraction == pytest.approx(0.5)
 
 
 # ---- a pure function -----------------------------------------------------------------------------

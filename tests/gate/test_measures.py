@@ -73,7 +73,7 @@ def test_planned_tokens_and_parameters_are_the_runbooks() -> None:
 
 def test_the_scan_is_measured_against_the_corpus_and_not_against_itself() -> None:
     short = make_honesty_facts(scanned_text_bytes=1_000, corpus_text_bytes=1_000)
-    assert measures.scanned_share(make_evidence(honesty=short)) == pytest.approx(
+    assert measures.scanned_fraction(make_evidence(honesty=short)) == pytest.approx(
         1_000 / 4_300_000_000
     )
 

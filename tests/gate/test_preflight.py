@@ -89,8 +89,8 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("contamination_coverage", "block", {"honesty": make_honesty_facts(scanned_text_bytes=4_299_999_999)}),
     ("attention_backend_runtime", "block", {"host": make_host_facts(attention_error=0.021)}),
     ("attention_backend_runtime", "block", {"host": make_host_facts(attention_error=None, attention_problem="no kernel")}),
-    ("memory_fit", "warn", {"host": make_host_facts(free_memory_share=0.09)}),
-    ("memory_fit", "block", {"host": make_host_facts(free_memory_share=0.02)}),
+    ("memory_fit", "warn", {"host": make_host_facts(free_memory_fraction=0.09)}),
+    ("memory_fit", "block", {"host": make_host_facts(free_memory_fraction=0.02)}),
     ("disk_space", "warn", {"host": make_host_facts(free_disk_bytes=12_000_000_000)}),
     ("disk_space", "block", {"host": make_host_facts(free_disk_bytes=10_000_000_000)}),
     ("run_forecast", "unmeasured", {"host": make_host_facts(tokens_per_second=None)}),
@@ -206,7 +206,7 @@ EMPTY = (
     ("disk_space", {"host": make_host_facts(free_disk_bytes=0)}),
     ("run_forecast", {"host": make_host_facts(tokens_per_second=float("nan"))}),
     ("attention_backend_runtime", {"host": make_host_facts(attention_error=float("nan"))}),
-    ("memory_fit", {"host": make_host_facts(free_memory_share=float("nan"))}),
+    ("memory_fit", {"host": make_host_facts(free_memory_fraction=float("nan"))}),
     ("contamination_sft_eval", {"honesty": make_honesty_facts(sft_largest_coverage=float("nan"))}),
 )  # fmt: skip
 
@@ -241,7 +241,7 @@ def test_a_short_release_run_is_warned_and_not_blocked() -> None:
             "attention_backend_runtime",
             {"host": make_host_facts(attention_problem="no kernel", attention_error=None)},
         ),
-        ("memory_fit", {"host": make_host_facts(free_memory_share=0.0)}),
+        ("memory_fit", {"host": make_host_facts(free_memory_fraction=0.0)}),
         ("disk_space", {"host": make_host_facts(free_disk_bytes=10)}),
     ],
 )
@@ -300,7 +300,7 @@ def test_a_small_vocabulary_is_not_held_to_the_fit_of_large_ones() -> None:
 def test_host_measurements_stay_out_of_the_facts() -> None:
     fast, slow = (
         make_host_facts(tokens_per_second=9e5),
-        make_host_facts(tokens_per_second=None, free_memory_share=0.01),
+        make_host_facts(tokens_per_second=None, free_memory_fraction=0.01),
     )
     reports = [decide_preflight(make_evidence(host=host)) for host in (fast, slow)]
     assert [report.status for report in reports] == ["ready", "blocked"]

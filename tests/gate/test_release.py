@@ -42,7 +42,7 @@ def with_clean(skill: str, passed: int, count: int) -> ScoresFacts:
 
 
 BLOCKED_PREFLIGHT = decide_preflight(make_evidence(rows=make_rows_facts(shared_items=1)))
-OUT_OF_MEMORY = decide_preflight(make_evidence(host=make_host_facts(free_memory_share=0.0)))
+OUT_OF_MEMORY = decide_preflight(make_evidence(host=make_host_facts(free_memory_fraction=0.0)))
 HEALTHY_PREFLIGHT = decide_preflight(make_evidence())
 UNSCANNED = change(
     HEALTHY_PREFLIGHT,

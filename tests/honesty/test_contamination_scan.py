@@ -241,7 +241,7 @@ def published(folder: Path) -> tuple[Artifact, Artifact, Artifact]:
     )
     pack = load_pack(folder / "dataset_pack.json")
     with publish(folder / "corpus", "corpus", "key", {}) as corpus:
-        build_corpus(pack, DataConfig(held_out_share=0.2), HostConfig(workers=1), corpus)
+        build_corpus(pack, DataConfig(held_out_fraction=0.2), HostConfig(workers=1), corpus)
     with publish(folder / "rows", "rows", "key", {}) as rows:
         prepare_rows(pack, 42, rows)
     (folder / "quiz.jsonl").write_text(
@@ -274,7 +274,7 @@ def published(folder: Path) -> tuple[Artifact, Artifact, Artifact]:
 
 def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path) -> None:
     corpus, rows, benchmarks = published(tmp_path / "pack")
-    exercises = make_exercises(corpus, tmp_path / "exercises", share=0.1)
+    exercises = make_exercises(corpus, tmp_path / "exercises", fraction=0.1)
     practised = facts_of(exercises, ExercisesFacts)
     digests: list[str] = []
     for name in ("first", "second"):

@@ -136,8 +136,8 @@ def test_nothing_is_compiled_again_between_base_and_sft(light_compiler: None) ->
     sft = TrainConfig(steps=2, sequences_per_step=4, muon_lr=0.005, adamw_lr=0.001)
     batch = Batch(*rows(), target_count=64)
     engine = Engine(make_model(), base, compute, fixed_shape=True)
-    for share in (0.5, 1.0, 0.5):
-        engine.step(batch, share)
+    for fraction in (0.5, 1.0, 0.5):
+        engine.step(batch, fraction)
     graphs = counters["stats"]["unique_graphs"]
     tuned = Engine(make_model(1), sft, compute, fixed_shape=False)
     for length in (16, 8):

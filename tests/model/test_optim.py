@@ -24,10 +24,10 @@ def make(config: TrainConfig, *, centred: bool = True) -> tuple[GPT, Optimizer]:
     return model, Optimizer(model, config)
 
 
-def step(model: GPT, optimizer: Optimizer, seed: int, lr_share: float = 1.0) -> float:
+def step(model: GPT, optimizer: Optimizer, seed: int, lr_fraction: float = 1.0) -> float:
     ids = torch.randint(0, 97, (4, 33), generator=torch.Generator().manual_seed(seed))
     (model.loss_sum(ids[:, :-1], ids[:, 1:]) / 128).backward()
-    return float(optimizer.step(lr_share))
+    return float(optimizer.step(lr_fraction))
 
 
 def test_muon_step_equals_one_matrix_at_a_time() -> None:

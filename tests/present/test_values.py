@@ -73,11 +73,11 @@ def test_what_was_not_measured_is_never_a_number(form: str) -> None:
 
 
 def test_a_rate_never_stands_without_its_count_and_interval() -> None:
-    found = Rate(passed=43, count=70, share=43 / 70, low=0.4971, high=0.7199)
+    found = Rate(passed=43, count=70, fraction=43 / 70, low=0.4971, high=0.7199)
     assert rate(found) == "0.614 (43 of 70; 95% 0.497 to 0.720)"
     assert rate_counts(found) == "43 of 70; 95% 0.497 to 0.720"
     assert rate(found.model_dump()) == rate(found)
-    nothing = Rate(passed=0, count=0, share=None, low=None, high=None)
+    nothing = Rate(passed=0, count=0, fraction=None, low=None, high=None)
     assert rate(nothing) == "not measured (0 of 0)"
     assert rate(None) == NOT_MEASURED
 

@@ -35,7 +35,7 @@ def test_small_pack_is_counted_not_estimated(tmp_path: Path) -> None:
     )
     assert all(source.exact for source in found.sources)
     assert found.duplicates.complete
-    assert found.duplicates.exact_share == pytest.approx(30 / 430)
+    assert found.duplicates.exact_fraction == pytest.approx(30 / 430)
     assert found.sources[0].percentiles["p50"] > 100
 
 
@@ -143,7 +143,7 @@ def test_full_reading_of_a_large_pack_counts_what_a_sample_estimates(tmp_path: P
             "repeated_lines",
         ):
             assert getattr(one, name) == getattr(other, name), name
-    for name in ("complete", "documents", "exact", "near", "exact_share", "near_share"):
+    for name in ("complete", "documents", "exact", "near", "exact_fraction", "near_fraction"):
         assert getattr(whole.duplicates, name) == getattr(full.duplicates, name), name
     near = [cluster for cluster in full.duplicates.clusters if cluster.kind == "near"]
     assert [len(cluster.texts) for cluster in near] == [2, 2, 2, 2]

@@ -22,7 +22,7 @@ def test_a_line_counts_once_for_each_document() -> None:
             )
         )
     (found,) = counter.most_repeated(5)
-    assert (found.line, found.documents, found.documents_at_most, found.share) == (
+    assert (found.line, found.documents, found.documents_at_most, found.fraction) == (
         NAMES[0],
         4,
         4,

@@ -35,7 +35,7 @@ ROWS = RowsFacts(
 
 def _without_exercises(name: str) -> Scale:
     scale = find_scale(name)
-    return replace(scale, config=change(scale.config, exercises=ExercisesConfig(share=0)))
+    return replace(scale, config=change(scale.config, exercises=ExercisesConfig(fraction=0)))
 
 
 WITHOUT_EXERCISES = _without_exercises("h100-100m")
@@ -45,8 +45,8 @@ NO_DUPLICATES = Duplicates(
     documents=1,
     exact=0,
     near=0,
-    exact_share=0.0,
-    near_share=0.0,
+    exact_fraction=0.0,
+    near_fraction=0.0,
     pairs=[],
     clusters=[],
 )
@@ -71,7 +71,7 @@ def _source(label: str = "web", tokens: float | None = 3e8, **changes: object) -
         lengths=[],
         unusable_rows={},
         skipped_at_import={},
-        ascii_letter_share=1.0,
+        ascii_letter_fraction=1.0,
         scripts={},
         characters={},
         languages=None,
@@ -161,8 +161,12 @@ def test_following_the_advice_makes_four_epochs(plain_pack: LoadedPack) -> None:
 
 def test_exact_duplicates_are_no_training_tokens(plain_pack: LoadedPack) -> None:
     once, half = (
-        _fit(plain_pack, _source(tokens=1e8), duplicates=change(NO_DUPLICATES, exact_share=share))
-        for share in (0.0, 0.5)
+        _fit(
+            plain_pack,
+            _source(tokens=1e8),
+            duplicates=change(NO_DUPLICATES, exact_fraction=fraction),
+        )
+        for fraction in (0.0, 0.5)
     )
     assert once.train_tokens is not None
     assert half.train_tokens is not None
@@ -187,8 +191,8 @@ def test_an_interval_over_a_bound_counts_as_the_worse(plain_pack: LoadedPack) ->
 def test_a_sample_forecasts_duplicates_only_where_they_are_too_many_already(
     plain_pack: LoadedPack,
 ) -> None:
-    def status(share: float) -> str:
-        sampled = change(NO_DUPLICATES, complete=False, exact_share=share)
+    def status(fraction: float) -> str:
+        sampled = change(NO_DUPLICATES, complete=False, exact_fraction=fraction)
         fit = _fit(plain_pack, _source(), duplicates=sampled)
         return next(each.status for each in fit.forecasts if each.check == "duplicate_documents")
 

@@ -41,8 +41,8 @@ def test_duplicates_are_counted_within_and_across_sources(tmp_path: Path) -> Non
     found = sampled_duplicates(samples, 0.8, 45)
     assert found.complete
     assert (found.exact, found.near, found.documents) == (3, 2, 45)
-    assert found.exact_share == 3 / 45
-    assert found.near_share == 2 / 42
+    assert found.exact_fraction == 3 / 45
+    assert found.near_fraction == 2 / 42
     assert found.pairs == PAIRS
 
 
@@ -85,7 +85,7 @@ def test_the_corpus_gives_the_same_counts_as_a_pack_that_was_read_as_a_whole(
     corpus = make_corpus(pack, tmp_path / "corpus")
     found, wanted = corpus_duplicates(corpus)
     assert (found.exact, found.near, found.documents, found.complete) == (3, 2, 45, True)
-    assert (found.exact_share, found.near_share) == (3 / 45, 2 / 42)
+    assert (found.exact_fraction, found.near_fraction) == (3 / 45, 2 / 42)
     assert [pair.near for pair in found.pairs if pair.near] == [1, 1]
     assert wanted_ids(wanted) >= {"web:w1", "web:w-near", "books:b5", "books:b-near"}
     texts = {"web:w1": LONG[1], "web:w-near": _near(LONG[1])}

@@ -52,8 +52,8 @@ def test_bins_grow_by_a_constant_factor() -> None:
 
 
 def test_scripts_are_shares_of_letters() -> None:
-    ascii_share, scripts, kinds = character_mix(["abcd жжжж 1234"])
-    assert ascii_share == 0.5
+    ascii_fraction, scripts, kinds = character_mix(["abcd жжжж 1234"])
+    assert ascii_fraction == 0.5
     assert scripts == {"CYRILLIC": 0.5, "LATIN": 0.5}
     assert kinds == pytest.approx({"letters": 8 / 14, "digits": 4 / 14, "spaces": 2 / 14})
     assert character_mix(["1234"]) == (None, {}, {"digits": 1.0})

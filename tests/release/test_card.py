@@ -20,7 +20,7 @@ from tests.run_builder import facts_of_run
 
 NOT_SHOWN = {
     "corpus": {"train_documents", "characters", "text_bytes", "train_text_bytes", "held_out_text_bytes", "dropped.duplicate",
-               "held_out_share", "sources.*.pinned", "sources.*.import_report"},
+               "held_out_fraction", "sources.*.pinned", "sources.*.import_report"},
     "rows": {"sft_by_skill.math", "eval_by_skill.math", "eval_items_by_skill.math", "repeated_sft_prompts",
              "eval_rows_without_rule", "shared_items"},
     "shards": {"train_documents", "held_out_documents", "train_text_bytes", "held_out_text_bytes", "roundtrip_documents",
@@ -152,7 +152,7 @@ def test_each_rate_stands_with_its_count_and_interval(evidence: RunFacts) -> Non
     for score in evidence.scores.skills.values():
         for rate in (score.all, score.clean, score.base, *score.stages.values()):
             assert (
-                f"{rate.share:.3f} ({rate.passed} of {rate.count}; 95% {rate.low:.3f} to"
+                f"{rate.fraction:.3f} ({rate.passed} of {rate.count}; 95% {rate.low:.3f} to"
                 f" {rate.high:.3f})" in card
             )
 
@@ -162,12 +162,12 @@ def test_results_for_the_hub_equal_the_scores(evidence: RunFacts) -> None:
     metrics = index[0]["results"][0]["metrics"]
     assert evidence.scores is not None
     assert [metric["value"] for metric in metrics] == [
-        score.all.share for score in evidence.scores.skills.values()
+        score.all.fraction for score in evidence.scores.skills.values()
     ]
 
 
 def test_a_rate_that_nothing_was_counted_for_is_not_measured(evidence: RunFacts) -> None:
-    nothing = Rate(passed=0, count=0, share=None, low=None, high=None)
+    nothing = Rate(passed=0, count=0, fraction=None, low=None, high=None)
     assert evidence.scores is not None
     scores = evidence.scores.model_copy(update={"refusal": nothing, "ngram_bits_per_byte": None})
     card = render_card(subject(), replace(evidence, scores=scores))

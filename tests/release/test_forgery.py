@@ -325,7 +325,7 @@ def better_curve(run: RunDir) -> None:
 def other_rates(run: RunDir) -> None:
     change_rows(
         run.place("base") / "curve.jsonl",
-        lambda rows: [{**row, "lr_share": row["lr_share"] and 0.5} for row in rows],
+        lambda rows: [{**row, "lr_fraction": row["lr_fraction"] and 0.5} for row in rows],
     )
 
 

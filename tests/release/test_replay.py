@@ -270,7 +270,7 @@ def test_best_weights_are_compared_at_their_step_or_said_to_be_before_it(tmp_pat
     at the second.
     """
     config = small_config(
-        publish="best", muon_lr=3.0, adamw_lr=3.0, warmup_steps=12, decay_share=0.0
+        publish="best", muon_lr=3.0, adamw_lr=3.0, warmup_steps=12, decay_fraction=0.0
     )
     run = make_run(tmp_path / "run", config)
     assert run.artifact("base").facts["scored_step"] == 4

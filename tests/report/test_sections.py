@@ -232,7 +232,7 @@ def test_bars_are_as_long_as_the_rates_that_they_show(runs: dict[str, RunDir]) -
     ]
     axis = [float(x) for x in re.findall(r'<line class="pc-grid"[^>]*? x1="([\d.]+)"', chart)]
     scores = claims_of(runs["approved"])["scores"]["skills"]
-    shares = [scores[skill]["clean"]["share"] for skill in claims_of(runs["approved"])["skills"]]
+    shares = [scores[skill]["clean"]["fraction"] for skill in claims_of(runs["approved"])["skills"]]
     assert [width / (axis[-1] - axis[0]) for width in widths] == pytest.approx(shares, abs=1e-3)
 
 

@@ -83,7 +83,7 @@ def test_each_score_of_the_page_is_the_facts_score(run: RunDir) -> None:
         clean = score["clean"]
         assert clean["count"] > 0
         expected = (
-            f"| {skill} | {clean['share']:.3f} ({clean['passed']} of {clean['count']}; 95%"
+            f"| {skill} | {clean['fraction']:.3f} ({clean['passed']} of {clean['count']}; 95%"
             f" {clean['low']:.3f} to {clean['high']:.3f}) |"
         )
         assert expected in page

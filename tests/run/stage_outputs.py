@@ -38,7 +38,6 @@ MODEL_WROTE = {
     "continued",
     "passed",
     "fraction",
-    "share",
     "low",
     "high",
     "reason",

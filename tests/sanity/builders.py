@@ -23,7 +23,7 @@ def make_context(
     scale: Scale | None = None,
     parts: Parts | None = None,
     precision: str = "float32",
-    min_free_share: float = 0.0,
+    min_free_fraction: float = 0.0,
 ) -> Context:
     runtime = RuntimeConfig.model_validate({"threads": 1, "precision": precision})
     return Context(
@@ -32,7 +32,7 @@ def make_context(
         include_compile,
         scale,
         1,
-        min_free_share,
+        min_free_fraction,
         gpu_hour_usd=3.0,
         parts=parts or Parts(),
     )

@@ -63,7 +63,7 @@ def test_real_steps_give_speed_with_its_spread_memory_and_time_to_save() -> None
     assert 0 < low <= median <= high
     assert (facts.measured_steps, facts.measured_sequences, facts.micro_batch) == (3, 4, 4)
     assert facts.measured_loss is not None and 0 < facts.measured_loss < 20
-    assert facts.free_memory_share is not None and 0 < facts.free_memory_share <= 1
+    assert facts.free_memory_fraction is not None and 0 < facts.free_memory_fraction <= 1
     assert facts.compile_s is not None and facts.compile_s >= 0
     assert facts.forward_tokens_per_second is not None and facts.forward_tokens_per_second > 0
     assert facts.save_s is not None and facts.save_s > 0
@@ -122,7 +122,7 @@ def test_a_cpu_stops_after_its_time_budget_but_times_one_step(
 )
 def test_out_of_memory_is_a_result_and_not_an_error(error: Exception) -> None:
     facts = on_feed(Rows(error))
-    assert (facts.tokens_per_second, facts.free_memory_share) == (None, 0.0)
+    assert (facts.tokens_per_second, facts.free_memory_fraction) == (None, 0.0)
     assert (facts.measured_steps, facts.measured_sequences) == (0, 4)
     assert facts.attention_backend == unmeasured().attention_backend
 
@@ -283,7 +283,7 @@ def test_capacity_measures_real_steps_of_the_scale_and_prices_the_run() -> None:
         "compile",
     ):
         assert part in result.message
-    result = result_of("scale_capacity", replace(context, min_free_share=1.0))
+    result = result_of("scale_capacity", replace(context, min_free_fraction=1.0))
     assert (result.status, result.bound) == ("fail", ">= 1")
 
 
@@ -292,7 +292,7 @@ def test_capacity_fails_where_not_even_one_sequence_fits(monkeypatch: pytest.Mon
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(host, "Engine", out_of_memory)
-    result = result_of("scale_capacity", make_context(scale=short_scale(), min_free_share=0.1))
+    result = result_of("scale_capacity", make_context(scale=short_scale(), min_free_fraction=0.1))
     assert (result.status, result.measured) == ("fail", 0.0)
     assert result.message.endswith("not even one sequence fits in memory")
 

@@ -246,7 +246,7 @@ def test_the_exit_code_is_3_where_a_test_fails(
     options = ["--capacity-min-free-fraction", "0.25", "--gpu-hour-usd", "2.5"]
     assert run_command([*command, *options, "--capacity-batch-size", "4"]) == code
     (request,) = seen
-    assert (request.min_free_share, request.gpu_hour_usd) == (0.25, 2.5)
+    assert (request.min_free_fraction, request.gpu_hour_usd) == (0.25, 2.5)
     assert (request.capacity_sequences, request.capacity_scale) == (4, None)
     assert request.runtime.precision == "float32" and not request.include_compile
     assert (tmp_path / "preh100_sanity.md").exists()

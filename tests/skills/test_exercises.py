@@ -133,7 +133,7 @@ def test_no_eval_wording_is_used(documents: list[str]) -> None:
         assert not re.search(pattern, asked, re.MULTILINE), wording
 
 
-def test_every_kind_of_document_is_there_in_its_share(documents: list[str]) -> None:
+def test_every_kind_of_document_is_there_in_its_fraction(documents: list[str]) -> None:
     assert sum(kind.weight for kind in exercises.KINDS) == pytest.approx(1)
     spelled = sum(bool(re.match(r"\w+ is \w ", text)) for text in documents) / len(documents)
     lines = sum(bool(re.match(r"\d+ [+x-] \d+: ", text)) for text in documents) / len(documents)
@@ -160,7 +160,7 @@ def test_a_file_follows_from_seed_and_number_whoever_writes_it_and_when(
 
 
 def test_the_stage_writes_what_its_facts_state(tmp_path: Path, corpus: Artifact) -> None:
-    made = make_exercises(corpus, tmp_path / "exercises", share=0.1)
+    made = make_exercises(corpus, tmp_path / "exercises", fraction=0.1)
     facts = facts_of(made, ExercisesFacts)
     documents = list(read_documents(made.place, "exercises"))
     assert len(documents) == facts.documents == len({document.id for document in documents})
@@ -224,9 +224,9 @@ def test_several_processes_write_the_bytes_of_one(
 
 
 def test_the_fraction_of_the_tokens_is_what_is_asked_for_by_usual_bytes_per_token() -> None:
-    prose, share = 35_000_000, 0.2
-    tokens = exercises.exercise_bytes(prose, share) / exercises.EXERCISE_BYTES_PER_TOKEN
-    assert tokens / (tokens + prose / exercises.PROSE_BYTES_PER_TOKEN) == pytest.approx(share)
+    prose, fraction = 35_000_000, 0.2
+    tokens = exercises.exercise_bytes(prose, fraction) / exercises.EXERCISE_BYTES_PER_TOKEN
+    assert tokens / (tokens + prose / exercises.PROSE_BYTES_PER_TOKEN) == pytest.approx(fraction)
     assert exercises.exercise_bytes(prose, 0.0) == 0
 
 
@@ -246,10 +246,10 @@ def test_whole_questions_are_of_the_skills_that_state_them() -> None:
 def test_facts_are_computed_again_from_files_that_every_bundle_has(
     tmp_path: Path, corpus: Artifact
 ) -> None:
-    made = make_exercises(corpus, tmp_path / "exercises", share=0.1)
+    made = make_exercises(corpus, tmp_path / "exercises", fraction=0.1)
     for shard in made.place.glob("*.zst"):
         shard.unlink()
-    config = make_config(exercises={"share": 0.1})
+    config = make_config(exercises={"fraction": 0.1})
     facts = facts_of(made, ExercisesFacts)
     assert exercises.facts_from(made.place, {"corpus": corpus}, config) == facts
     words = made.path("words.txt")

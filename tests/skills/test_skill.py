@@ -40,7 +40,7 @@ def test_all_items_come_before_any_comes_again() -> None:
     assert {question.item for question in first} == {f"item {n}" for n in range(5)}
 
 
-def test_the_side_of_an_item_follows_from_the_item_and_holds_out_about_the_share() -> None:
+def test_the_side_of_an_item_follows_from_the_item_and_holds_out_about_the_fraction() -> None:
     sides = [side_of(f"word {n}", 0.3) for n in range(4000)]
     assert sides == [side_of(f"word {n}", 0.3) for n in range(4000)]
     assert 0.27 < sides.count("eval") / len(sides) < 0.33
@@ -70,9 +70,11 @@ def test_two_items_with_one_prompt_make_one_question() -> None:
 
 
 @given(st.text(), st.floats(0, 1))
-def test_a_larger_held_out_share_holds_out_the_same_items_and_more(text: str, share: float) -> None:
-    if side_of(text, share) == "eval":
-        assert side_of(text, min(1.0, share + 0.1)) == "eval"
+def test_a_larger_held_out_share_holds_out_the_same_items_and_more(
+    text: str, fraction: float
+) -> None:
+    if side_of(text, fraction) == "eval":
+        assert side_of(text, min(1.0, fraction + 0.1)) == "eval"
     assert side_of(text, 0.0) == "sft"
 
 

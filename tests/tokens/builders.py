@@ -76,7 +76,7 @@ def make_counts(train_documents: Sequence[Written], held_out: Sequence[Written])
         near_duplicates=0,
         dropped={},
         duplicates=[],
-        held_out_share=0.1,
+        held_out_fraction=0.1,
         sources=[],
     )
 
@@ -132,10 +132,12 @@ def publish_shards(
     return published(staging)
 
 
-def make_exercises(corpus: Artifact, place: Path, share: float = 0.0) -> Artifact:
+def make_exercises(corpus: Artifact, place: Path, fraction: float = 0.0) -> Artifact:
     """The exercises of a corpus, published; none where the share is 0."""
     with publish(place, "exercises", "key", {}) as staging:
-        write_exercises(corpus, ExercisesConfig(share=share), HostConfig(workers=1), 42, staging)
+        write_exercises(
+            corpus, ExercisesConfig(fraction=fraction), HostConfig(workers=1), 42, staging
+        )
     return published(staging)
 
 

@@ -106,7 +106,7 @@ def test_the_local_executor_encodes_a_published_corpus(
     with publish(tmp_path / "tokenizer", "tokenizer", "key", {}) as staging:
         staging.path("tokenizer.json").write_bytes(tokenizer_file.read_bytes())
     tokenizer = published(staging)
-    exercises = make_exercises(corpus, tmp_path / "exercises", share=0.2)
+    exercises = make_exercises(corpus, tmp_path / "exercises", fraction=0.2)
     workspace = _workspace(tmp_path / "ranks")
     pipeline = encode_pipeline(
         corpus.place, exercises.place, tokenizer.place, 42, workspace, tasks=2

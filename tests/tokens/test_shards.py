@@ -324,7 +324,7 @@ def test_parts_of_a_corpus_are_its_two_splits(
         label: [(str(n), text) for n, text in enumerate(found)] for label, found in texts.items()
     }
     pack = make_pack(tmp_path, sources, books={"weight": 1.5})
-    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.1))
+    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_fraction=0.1))
     source = CorpusParts(corpus)
     assert source.parts > 5
     found = [each for part in range(source.parts) for each in source.read(part)]
@@ -343,9 +343,9 @@ def test_exercises_come_after_the_corpus_and_leave_its_tokens_as_they_were(
         staging.path("tokenizer.json").write_bytes(tokenizer_file.read_bytes())
     opened: list[TokenShards] = []
     facts: list[ShardsFacts] = []
-    for share in (0.0, 0.2):
-        exercises = make_exercises(corpus, tmp_path / f"exercises {share}", share)
-        with publish(tmp_path / f"shards {share}", "shards", "key", {}) as made:
+    for fraction in (0.0, 0.2):
+        exercises = make_exercises(corpus, tmp_path / f"exercises {fraction}", fraction)
+        with publish(tmp_path / f"shards {fraction}", "shards", "key", {}) as made:
             write_shards(
                 corpus,
                 exercises,

@@ -261,8 +261,8 @@ def test_the_stage_trains_on_about_the_bytes_asked_for(tmp_path: Path) -> None:
     corpus = make_corpus(pack, tmp_path / "corpus")
     whole = facts_of(corpus, CorpusFacts).train_text_bytes
     facts = []
-    for number, share in enumerate((0.5, 2.0)):
-        config = TokenizerConfig(vocab_size=320, train_bytes=round(share * whole))
+    for number, fraction in enumerate((0.5, 2.0)):
+        config = TokenizerConfig(vocab_size=320, train_bytes=round(fraction * whole))
         with publish(tmp_path / str(number), "tokenizer", "key", {}) as staging:
             train_tokenizer(corpus, config, 42, staging)
         artifact = published(staging)

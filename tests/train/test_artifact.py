@@ -11,7 +11,7 @@ from picochat.core.records import read_json, to_jsonable, write_json
 from picochat.train.base import facts_from
 from tests.train.builders import begin_run, small_config, train_base
 
-RUINOUS = {"muon_lr": 3.0, "adamw_lr": 3.0, "warmup_steps": 12, "decay_share": 0.0}
+RUINOUS = {"muon_lr": 3.0, "adamw_lr": 3.0, "warmup_steps": 12, "decay_fraction": 0.0}
 """Rates with which the first evaluation is the best."""
 
 

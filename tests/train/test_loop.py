@@ -98,7 +98,7 @@ def test_training_learns_and_its_curve_is_complete(tmp_path: Path) -> None:
     assert (
         metrics[-1]["step"] == 40
         and metrics[-1]["tokens_per_second"] > 0
-        and 0 <= metrics[-1]["data_wait_share"] < 1
+        and 0 <= metrics[-1]["data_wait_fraction"] < 1
     )
 
 

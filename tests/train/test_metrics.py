@@ -22,7 +22,7 @@ from picochat.train.metrics import (
     standing_parts,
     standing_words,
 )
-from picochat.train.schedule import evaluations_left, lr_share
+from picochat.train.schedule import evaluations_left, lr_fraction
 from picochat.train.step import StepResult
 from picochat.train.trackers import Trackers
 from tests.train.test_loop import CONFIG, batch_of, evaluate, make_model, stop_at
@@ -92,14 +92,18 @@ def test_each_row_keeps_the_schema_and_a_report_holds_the_figures_of_its_own_ste
             row["loss"] == curve[row["step"]]["loss"]
             and row["grad_norm"] == curve[row["step"]]["grad_norm"]
         )
-        assert row["muon_lr"] == pytest.approx(config.muon_lr * lr_share(row["step"] - 1, config))
-        assert row["adamw_lr"] == pytest.approx(config.adamw_lr * lr_share(row["step"] - 1, config))
+        assert row["muon_lr"] == pytest.approx(
+            config.muon_lr * lr_fraction(row["step"] - 1, config)
+        )
+        assert row["adamw_lr"] == pytest.approx(
+            config.adamw_lr * lr_fraction(row["step"] - 1, config)
+        )
         assert (
             row["tokens"] == 128 * row["step"]
             and row["tokens_per_second"] > 0
             and row["peak_memory_bytes"] > 1_000_000
         )
-        assert 0 <= row["data_wait_share"] <= 1 and row["usd_spent"] == pytest.approx(
+        assert 0 <= row["data_wait_fraction"] <= 1 and row["usd_spent"] == pytest.approx(
             row["stage_seconds"] * PRICE / 3600
         )
     assert reports[-1]["seconds_left"] == 0 and all(row["usd_left"] >= 0 for row in reports[2:])
@@ -129,7 +133,7 @@ def test_a_row_waits_for_the_loss_of_its_step(tmp_path: Path) -> None:
     assert rows_of(tmp_path, "report") == [] and "loss" not in logger.note()
     for step in (9, 10, 11):
         logger.step(
-            StepResult(step, loss=float(step), grad_norm=1.0, lr_share=0.5, tokens=128 * step)
+            StepResult(step, loss=float(step), grad_norm=1.0, lr_fraction=0.5, tokens=128 * step)
         )
     logger.report(20, 2560)
     (row,) = rows_of(tmp_path, "report")
@@ -169,7 +173,7 @@ def test_a_spike_is_warned_of_with_value_mean_and_bound_and_recorded(
         eval_every=None,
         spike_factor=1.5,
         spike_nats=0.0,
-        decay_share=0.0,
+        decay_fraction=0.0,
     )
     (spike,) = rows_of(tmp_path, "spike")
     assert spike["step"] == 31 and spike["spikes"] == 1 and spike["loss"] > 1.5 * spike["mean_loss"]
@@ -188,7 +192,7 @@ def test_a_rollback_is_recorded_and_its_spike_stays(tmp_path: Path) -> None:
         "spike_factor": 1.5,
         "spike_nats": 0.0,
         "spike_rollbacks": 1,
-        "decay_share": 0.0,
+        "decay_fraction": 0.0,
     }
     outcome = train(tmp_path, batches=easy_but(30), **settings)
     (spike,), (rollback,) = rows_of(tmp_path, "spike"), rows_of(tmp_path, "rollback")

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from picochat.config import TrainConfig
-from picochat.train.schedule import lr_share, spike_steps
+from picochat.train.schedule import lr_fraction, spike_steps
 
 CONFIG = TrainConfig(steps=100, spike_factor=2.0, spike_nats=0.5)
 
@@ -22,10 +22,10 @@ def test_batches_that_differ_where_rows_are_known_by_heart_are_no_spikes() -> No
     assert spike_steps([*losses, 0.8], CONFIG) == [101]
 
 
-def test_rate_warms_up_holds_and_falls_to_the_final_share() -> None:
-    config = TrainConfig(steps=100, warmup_steps=10, decay_share=0.5, final_lr_share=0.1)
-    shares = [lr_share(step, config) for step in range(100)]
+def test_rate_warms_up_holds_and_falls_to_the_final_fraction() -> None:
+    config = TrainConfig(steps=100, warmup_steps=10, decay_fraction=0.5, final_lr_fraction=0.1)
+    shares = [lr_fraction(step, config) for step in range(100)]
     assert shares[0] == pytest.approx(0.1) and shares[9] == 1.0 and shares[49] == 1.0
     assert shares[10:] == sorted(shares[10:], reverse=True)
     assert shares[99] == pytest.approx(0.1 + 0.9 * (1 / 50))
-    assert all(math.isfinite(share) and share > 0 for share in shares)
+    assert all(math.isfinite(fraction) and fraction > 0 for fraction in shares)

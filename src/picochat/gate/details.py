@@ -136,7 +136,7 @@ def weakest_level(run: RunFacts, skill: str) -> str:
     levels = measures.counted_levels(run, skill)
     if not levels:
         return f"no {skill} stage has {measures.LEAST_LEVEL_ROWS} rows"
-    name, lowest = min(levels.items(), key=lambda item: (item[1].share or 0.0, item[0]))
+    name, lowest = min(levels.items(), key=lambda item: (item[1].fraction or 0.0, item[0]))
     return f"{name}: {rate(lowest)}"
 
 

@@ -81,12 +81,12 @@ def provenance_gaps(source: SourceFacts) -> list[str]:
     return gaps + (["import report"] if source.kind == "hub" and not source.import_report else [])
 
 
-def duplicate_share(run: RunFacts) -> float | None:
+def duplicate_fraction(run: RunFacts) -> float | None:
     corpus = run.corpus
     return ratio(corpus.exact_duplicates, corpus.documents_read) if corpus else None
 
 
-def near_duplicate_share(run: RunFacts) -> float | None:
+def near_duplicate_fraction(run: RunFacts) -> float | None:
     """Of the documents that stay: 0 where near-duplicates were dropped on request."""
     if not run.corpus:
         return None
@@ -137,7 +137,7 @@ def planned_epochs(run: RunFacts) -> float | None:
 # ---- preflight: SFT and eval rows ----------------------------------------------------------------
 
 
-def smallest_sft_skill_share(run: RunFacts) -> float | None:
+def smallest_sft_skill_fraction(run: RunFacts) -> float | None:
     rows = run.rows
     if not rows:
         return None
@@ -149,7 +149,7 @@ def sft_rows(run: RunFacts) -> float | None:
     return run.rows.sft_train_rows if run.rows else None
 
 
-def repeated_sft_prompt_share(run: RunFacts) -> float | None:
+def repeated_sft_prompt_fraction(run: RunFacts) -> float | None:
     rows = run.rows
     return (
         ratio(rows.repeated_sft_prompts, rows.sft_train_rows + rows.sft_held_out_rows)
@@ -214,7 +214,7 @@ def largest_sft_coverage(run: RunFacts) -> float | None:
     return honesty.sft_largest_coverage if honesty and honesty.eval_rows else None
 
 
-def dirtiest_skill_share(run: RunFacts) -> float | None:
+def dirtiest_skill_fraction(run: RunFacts) -> float | None:
     """Largest share, over the judged skills, of eval rows that stand in the corpus."""
     honesty = run.honesty
     if not honesty:
@@ -235,11 +235,11 @@ def unresolved_benchmarks(run: RunFacts) -> float | None:
     return len(found.unresolved) if found and (found.benchmarks or found.unresolved) else None
 
 
-def dirtiest_benchmark_share(run: RunFacts) -> float | None:
+def dirtiest_benchmark_fraction(run: RunFacts) -> float | None:
     return _largest(_benchmark_shares(run))
 
 
-def cleanest_benchmark_share(run: RunFacts) -> float | None:
+def cleanest_benchmark_fraction(run: RunFacts) -> float | None:
     return _smallest(_benchmark_shares(run))
 
 
@@ -261,7 +261,7 @@ def _benchmark_shares(run: RunFacts) -> list[float | None]:
     ]
 
 
-def scanned_share(run: RunFacts) -> float | None:
+def scanned_fraction(run: RunFacts) -> float | None:
     """Over what the stages counted that made corpus and exercises, not the scan: a short scan cannot
     vouch for itself.
     """
@@ -282,8 +282,8 @@ def attention_error(run: RunFacts) -> float | None:
     return host.attention_error if host else None
 
 
-def free_memory_share(run: RunFacts) -> float | None:
-    return run.host.free_memory_share if run.host else None
+def free_memory_fraction(run: RunFacts) -> float | None:
+    return run.host.free_memory_fraction if run.host else None
 
 
 def needed_over_free_disk(run: RunFacts) -> float | None:
@@ -363,18 +363,18 @@ def bits_over_baseline(run: RunFacts) -> float | None:
 # ---- release: what the model answers -------------------------------------------------------------
 
 
-def share(rate: Rate | None) -> float | None:
-    return rate.share if rate and rate.count else None
+def fraction(rate: Rate | None) -> float | None:
+    return rate.fraction if rate and rate.count else None
 
 
 def skill_score(run: RunFacts, skill: str) -> SkillScore | None:
     return run.scores.skills.get(skill) if run.scores else None
 
 
-def clean_share(run: RunFacts, skill: str) -> float | None:
+def clean_fraction(run: RunFacts, skill: str) -> float | None:
     """Pass rate on the rows that the contamination scan found clean."""
     score = skill_score(run, skill)
-    return share(score.clean) if score else None
+    return fraction(score.clean) if score else None
 
 
 def counted_levels(run: RunFacts, skill: str) -> dict[str, Rate]:
@@ -387,14 +387,14 @@ def counted_levels(run: RunFacts, skill: str) -> dict[str, Rate]:
     }
 
 
-def weakest_level_share(run: RunFacts, skill: str) -> float | None:
-    return _smallest(share(rate) for rate in counted_levels(run, skill).values())
+def weakest_level_fraction(run: RunFacts, skill: str) -> float | None:
+    return _smallest(fraction(rate) for rate in counted_levels(run, skill).values())
 
 
 def share_over_chance(run: RunFacts, skill: str) -> float | None:
     """(pass rate - chance) / (1 - chance): 0 is guessing, 1 is perfect."""
     score = skill_score(run, skill)
-    return _over_chance(share(score.clean), score.chance) if score else None
+    return _over_chance(fraction(score.clean), score.chance) if score else None
 
 
 def share_over_chance_lower_95(run: RunFacts, skill: str) -> float | None:
@@ -430,7 +430,7 @@ def external_unmeasured(run: RunFacts) -> float | None:
         return None
     scores = run.scores.external
     found = [scores[name].all for name in asked.benchmarks if name in scores]
-    whole = sum(share(rate) is not None for rate in found)
+    whole = sum(fraction(rate) is not None for rate in found)
     return len(asked.benchmarks) + len(asked.unresolved) - whole
 
 

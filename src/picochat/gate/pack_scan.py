@@ -196,7 +196,7 @@ def contamination_findings(facts: HonestyFacts, config: RunConfig) -> list[Findi
 
 
 def _of_any_skill(row: Row) -> Row:
-    if row.measure is not measures.dirtiest_skill_share:
+    if row.measure is not measures.dirtiest_skill_fraction:
         return row
     return replace(row, measure=dirtiest_share_of_any_skill, detail=None)
 

@@ -59,7 +59,7 @@ def needed_disk_bytes(run: RunFacts) -> float | None:
     return TOKEN_BYTES * tokens + WEIGHT_BYTES * WEIGHT_COPIES * parameters(run)
 
 
-def exercise_share(shards: ShardsFacts) -> float | None:
+def exercise_fraction(shards: ShardsFacts) -> float | None:
     """Tokens of exercises over all training tokens; None where there are none to train on."""
     return shards.exercise_tokens / shards.train_tokens if shards.train_tokens else None
 
@@ -75,7 +75,7 @@ def plan(run: RunFacts) -> PlanRecord:
         planned_tokens=planned_tokens(config),
         target_tokens=target_tokens(run),
         train_tokens=train_tokens,
-        exercise_share=exercise_share(run.shards) if run.shards else None,
+        exercise_fraction=exercise_fraction(run.shards) if run.shards else None,
         planned_epochs=planned_tokens(config) / train_tokens if train_tokens else None,
         hours=hours,
         usd=(

@@ -104,7 +104,7 @@ def _rate_of(name: str, run: RunFacts) -> Rate | None:
 
 
 def _share_of(name: str, run: RunFacts) -> float | None:
-    return measures.share(_rate_of(name, run))
+    return measures.fraction(_rate_of(name, run))
 
 
 def _rate_text(name: str, run: RunFacts) -> str:
@@ -125,7 +125,7 @@ def _pass_row(skill: Skill, claim: Claim) -> Row:
         name=f"skill_release_eval_{skill.name}",
         reading=f"{skill.name}, clean pass rate",
         unit="of clean rows",
-        measure=partial(_of_skill, measures.clean_share, skill.name),
+        measure=partial(_of_skill, measures.clean_fraction, skill.name),
         block=at_least(claim.pass_rate),
         severity=_severities(claim),
         why=claim.why,
@@ -142,7 +142,7 @@ def _level_row(skill: Skill, claim: Claim, lowest: float) -> Row:
             " more"
         ),
         unit="of rows",
-        measure=partial(_of_skill, measures.weakest_level_share, skill.name),
+        measure=partial(_of_skill, measures.weakest_level_fraction, skill.name),
         block=at_least(lowest),
         severity=_severities(claim),
         why="an average can hide a stage that never works",
@@ -448,7 +448,7 @@ def weakest_skill(run: RunFacts) -> str | None:
     limits = {row.name: row.block.low for row in RULES if row.block}
     margins: list[tuple[float, str]] = []
     for skill in measures.judged_skills(run):
-        share, limit = measures.clean_share(run, skill), limits[f"skill_release_eval_{skill}"]
-        if share is not None and limit is not None:
-            margins.append((share - limit, skill))
+        fraction, limit = measures.clean_fraction(run, skill), limits[f"skill_release_eval_{skill}"]
+        if fraction is not None and limit is not None:
+            margins.append((fraction - limit, skill))
     return min(margins)[1] if margins else None

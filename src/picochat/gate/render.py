@@ -52,9 +52,9 @@ def plan_lines(plan: PlanRecord) -> list[str]:
         f"plan: {quantity(plan.parameters)} parameters, {quantity(plan.planned_tokens)} tokens"
         f" planned, target {quantity(plan.target_tokens)}, epochs {number(plan.planned_epochs)}"
     ]
-    if plan.exercise_share:
+    if plan.exercise_fraction:
         lines.append(
-            f"exercises: {percent(plan.exercise_share)} of the training tokens are exercises of the"
+            f"exercises: {percent(plan.exercise_fraction)} of the training tokens are exercises of the"
             " skills"
         )
     if plan.hours is not None:

@@ -158,17 +158,17 @@ class Optimizer:
         }
 
     @torch.no_grad()
-    def step(self, lr_share: float) -> Tensor:
-        """Apply the gradients at `lr_share` of the peak rates, and clear them.
+    def step(self, lr_fraction: float) -> Tensor:
+        """Apply the gradients at `lr_fraction` of the peak rates, and clear them.
 
         Returns the global gradient norm before clipping, a scalar on the device.
         """
         norm = self._clipped_norm()
         # AdamW stays torch's fused kernel: it is one pass over memory already.
         for group in self.adamw.param_groups:
-            group["lr"] = self.config.adamw_lr * lr_share
+            group["lr"] = self.config.adamw_lr * lr_fraction
         self.adamw.step()
-        self._muon_lr.fill_(self.config.muon_lr * lr_share)
+        self._muon_lr.fill_(self.config.muon_lr * lr_fraction)
         self._finish()
         self.model.zero_grad(set_to_none=True)
         return norm

@@ -21,7 +21,7 @@ class Rate(Protocol):
 
     passed: int
     count: int
-    share: float | None
+    fraction: float | None
     low: float | None
     high: float | None
 
@@ -125,7 +125,7 @@ def rate(found: Rate | Mapping[str, Any] | None) -> str:
     """
     if found is None:
         return NOT_MEASURED
-    return f"{fraction(_values(found)['share'])} ({rate_counts(found)})"
+    return f"{fraction(_values(found)['fraction'])} ({rate_counts(found)})"
 
 
 def rate_counts(found: Rate | Mapping[str, Any] | None) -> str:

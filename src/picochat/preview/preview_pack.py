@@ -188,7 +188,7 @@ def _describe(
     documents, text_bytes, exact = total
     report_path = source.report_path()
     report = read_record(ImportReport, report_path, "import report") if report_path else None
-    ascii_share, scripts, characters = character_mix(
+    ascii_fraction, scripts, characters = character_mix(
         sample.texts[place] for place in sample.spread(CHARACTER_DOCUMENTS)
     )
     manifest = source.manifest
@@ -225,7 +225,7 @@ def _describe(
         lengths=length_histogram(tally.lengths),
         unusable_rows=dict(sorted(tally.unusable.items())),
         skipped_at_import=report.skip_reasons if report else {},
-        ascii_letter_share=ascii_share,
+        ascii_letter_fraction=ascii_fraction,
         scripts=scripts,
         characters=characters,
         languages=languages,

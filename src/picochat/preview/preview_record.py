@@ -43,7 +43,7 @@ class RepeatedLine(Record):
     line: str
     documents: int
     documents_at_most: int
-    share: float = Field(description="of the documents looked at")
+    fraction: float = Field(description="of the documents looked at")
 
 
 class ShownDocument(Record):
@@ -85,7 +85,7 @@ class SourcePreview(Record):
     lengths: list[LengthBin]
     unusable_rows: dict[str, int]
     skipped_at_import: dict[str, int]
-    ascii_letter_share: float | None
+    ascii_letter_fraction: float | None
     scripts: dict[str, float] = Field(description="script -> share of the letters, largest first")
     characters: dict[str, float] = Field(description="kind of character -> share of the characters")
     languages: LanguageMix | None
@@ -129,8 +129,8 @@ class Duplicates(Record):
     documents: int
     exact: int
     near: int
-    exact_share: float | None
-    near_share: float | None = Field(
+    exact_fraction: float | None
+    near_fraction: float | None = Field(
         description="of the different texts, those beyond the first of each near-duplicate cluster"
     )
     pairs: list[DuplicatePair]
@@ -177,7 +177,9 @@ class ScaleFit(Record):
     train_tokens: Interval | None
     exercise_tokens: int = Field(description="of train_tokens, about: the scale's share of them")
     epochs: Interval | None
-    unread_share: float | None = Field(description="of the training text that the plan never reads")
+    unread_fraction: float | None = Field(
+        description="of the training text that the plan never reads"
+    )
     verdict: str
     status: Status
     advice: list[ImportAdvice]

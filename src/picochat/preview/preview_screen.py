@@ -28,7 +28,7 @@ def render_preview(preview: Preview) -> str:
     found = preview.duplicates
     lines += [
         (
-            f"duplicates   exact {percent(found.exact_share)}, near {percent(found.near_share)} of"
+            f"duplicates   exact {percent(found.exact_fraction)}, near {percent(found.near_fraction)} of"
             f" {found.basis}"
         ),
         *(
@@ -48,7 +48,7 @@ def render_preview(preview: Preview) -> str:
 def _source_lines(source: SourcePreview) -> list[str]:
     about = "" if source.exact else "about "
     lengths = ", ".join(f"{name} {quantity(value)}" for name, value in source.percentiles.items())
-    scripts = ", ".join(f"{name} {percent(share)}" for name, share in source.scripts.items())
+    scripts = ", ".join(f"{name} {percent(fraction)}" for name, fraction in source.scripts.items())
     lines = [
         f"{source.label}   {source.origin}; licence {source.licence or 'not stated'}",
         (
@@ -57,13 +57,13 @@ def _source_lines(source: SourcePreview) -> list[str]:
             f" {source.looked_at_documents:,}, {byte_quantity(source.looked_at_bytes)}"
         ),
         f"  length     mean {quantity(source.mean_characters)} characters; {lengths}",
-        f"  letters    {percent(source.ascii_letter_share)} ASCII; {scripts or 'none'}",
+        f"  letters    {percent(source.ascii_letter_fraction)} ASCII; {scripts or 'none'}",
     ]
     if source.languages:
         found = source.languages
         shares = list(found.shares.items())[:SHOWN_LANGUAGES]
         shares += [("too short to tell", found.too_short), ("unsure", found.unsure)]
-        named = ", ".join(f"{name} {percent(share)}" for name, share in shares if share)
+        named = ", ".join(f"{name} {percent(fraction)}" for name, fraction in shares if fraction)
         lines.append(f"  languages  {named}")
     if source.tokens:
         lines.append(
@@ -81,7 +81,7 @@ def _source_lines(source: SourcePreview) -> list[str]:
             )
     for line in source.repeated_lines[:SHOWN_LINES]:
         lines.append(
-            f"  line       in {percent(line.share)} of documents: {one_line(line.line, LINE_CHARACTERS)}"
+            f"  line       in {percent(line.fraction)} of documents: {one_line(line.line, LINE_CHARACTERS)}"
         )
     return [
         *lines,

@@ -85,7 +85,7 @@ def fit_scale(
         train_tokens=train,
         exercise_tokens=exercises,
         epochs=epochs,
-        unread_share=unread,
+        unread_fraction=unread,
         verdict=verdict,
         status=status,
         advice=advice,
@@ -110,13 +110,13 @@ def estimated_facts(
     preview cannot foresee are None. Exact duplicates are dropped as far as they are known to be
     some; those of a sample say nothing about how many the pack has.
     """
-    known_duplicates = (duplicates.exact_share or 0.0) if duplicates.complete else 0.0
+    known_duplicates = (duplicates.exact_fraction or 0.0) if duplicates.complete else 0.0
     kept = 1 - known_duplicates
     read = round(sum(source.documents * max(1.0, source.weight) for source in sources))
     documents = sum(source.documents * source.weight for source in sources) * kept
     text_bytes = sum(source.text_bytes * source.weight for source in sources) * kept
     data = config.data
-    held_out = min(data.held_out_share, data.held_out_bytes / text_bytes) if text_bytes else 0.0
+    held_out = min(data.held_out_fraction, data.held_out_bytes / text_bytes) if text_bytes else 0.0
     train_bytes = round(text_bytes * (1 - held_out))
     corpus = CorpusFacts(
         documents_read=read,
@@ -127,16 +127,16 @@ def estimated_facts(
         text_bytes=round(text_bytes),
         train_text_bytes=train_bytes,
         held_out_text_bytes=round(text_bytes * held_out),
-        exact_duplicates=round((duplicates.exact_share or 0.0) * read),
-        near_duplicates=round((duplicates.near_share or 0.0) * documents),
+        exact_duplicates=round((duplicates.exact_fraction or 0.0) * read),
+        near_duplicates=round((duplicates.near_fraction or 0.0) * documents),
         dropped={},
         duplicates=duplicates.pairs,
-        held_out_share=held_out,
+        held_out_fraction=held_out,
         sources=[_source_facts(*each) for each in zip(sources, loaded, strict=True)],
     )
     shards = None
     if tokens is not None:
-        added_bytes = exercise_bytes(train_bytes, config.exercises.share)
+        added_bytes = exercise_bytes(train_bytes, config.exercises.fraction)
         exercises = round(added_bytes / EXERCISE_BYTES_PER_TOKEN)
         shards = ShardsFacts(
             train_tokens=round(tokens * kept * (1 - held_out)) + exercises,

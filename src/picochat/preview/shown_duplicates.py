@@ -50,10 +50,10 @@ def sampled_duplicates(
     exact, near = (sum(len(group) - 1 for group in found) for found in (exact_groups, near_groups))
     complete = all(sample.complete for sample in samples)
     # A sample of the share s of all documents holds both of a given pair with probability s ** 2.
-    share = min(1.0, len(places) / documents) if documents else 0.0
+    fraction = min(1.0, len(places) / documents) if documents else 0.0
     sample_basis = (
-        f"a sample of {len(places):,} documents, {share:.2%} of the pack, which holds both halves"
-        f" of only about {share**2:.2g} of all pairs of duplicates: far too low; --full compares"
+        f"a sample of {len(places):,} documents, {fraction:.2%} of the pack, which holds both halves"
+        f" of only about {fraction**2:.2g} of all pairs of duplicates: far too low; --full compares"
         " all documents"
     )
     return Duplicates(
@@ -62,8 +62,8 @@ def sampled_duplicates(
         documents=len(places),
         exact=exact,
         near=near,
-        exact_share=exact / len(places) if places else None,
-        near_share=near / len(different) if different else None,
+        exact_fraction=exact / len(places) if places else None,
+        near_fraction=near / len(different) if different else None,
         pairs=_pairs([sample.source.label for sample in samples], exact_groups, near_groups),
         clusters=[
             *_largest_clusters(samples, "exact", exact_groups),
@@ -123,8 +123,10 @@ def corpus_duplicates(corpus: Artifact) -> tuple[Duplicates, list[Wanted]]:
         documents=facts.documents_read,
         exact=facts.exact_duplicates,
         near=facts.near_duplicates,
-        exact_share=facts.exact_duplicates / facts.documents_read if facts.documents_read else None,
-        near_share=facts.near_duplicates / facts.documents if facts.documents else None,
+        exact_fraction=facts.exact_duplicates / facts.documents_read
+        if facts.documents_read
+        else None,
+        near_fraction=facts.near_duplicates / facts.documents if facts.documents else None,
         pairs=facts.duplicates,
         clusters=[],
     )

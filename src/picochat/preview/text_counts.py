@@ -86,7 +86,7 @@ class LineCounter:
                 line=line,
                 documents=-found,
                 documents_at_most=self.error - found,
-                share=-found / self.documents,
+                fraction=-found / self.documents,
             )
             for found, line in repeated[:count]
         ]

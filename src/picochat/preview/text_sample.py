@@ -144,13 +144,13 @@ def _read_file(
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
     with stream:
         if format_of(file.name) == "parquet":
-            taken, share = _read_parquet(sample, number, stream, path, file, budget, whole)
+            taken, fraction = _read_parquet(sample, number, stream, path, file, budget, whole)
         else:
             rows = read_rows(stream, str(path), sample.source.text_column, id_column="id")
             taken, _, ended = _take(sample, number, file.name, rows, budget)
-            share = 1.0 if ended else min(stream.tell() / max(1, file.bytes), NEARLY_ALL)
-    sample.file_bytes += file.bytes * share
-    return taken, share == 1.0
+            fraction = 1.0 if ended else min(stream.tell() / max(1, file.bytes), NEARLY_ALL)
+    sample.file_bytes += file.bytes * fraction
+    return taken, fraction == 1.0
 
 
 def _read_parquet(

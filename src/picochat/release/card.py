@@ -226,10 +226,10 @@ def _results(scores: ScoresFacts) -> dict[str, object]:
         {
             "type": "pass_rate",
             "name": f"{skill} ({score.all.passed} of {score.all.count})",
-            "value": score.all.share,
+            "value": score.all.fraction,
         }
         for skill, score in scores.skills.items()
-        if score.all.share is not None
+        if score.all.fraction is not None
     ]
     return {
         "task": {"type": "text-generation"},

@@ -92,7 +92,7 @@ def check_exercises(run: RunFacts) -> list[Problem]:
     problems = stated_of("exercises/documents.json", listed, parts, "its shards give")
     page = (
         sample_page(words, run.config.seed).encode()
-        if run.config.exercises.share and listed.documents
+        if run.config.exercises.fraction and listed.documents
         else b""
     )
     if exercises.path("sample.txt").read_bytes() != page:

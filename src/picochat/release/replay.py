@@ -36,7 +36,7 @@ from picochat.run.folder import RunDir
 from picochat.tokens.shards import open_shards
 from picochat.train.checkpoint import STATE_FILES, SavedState, load_state
 from picochat.train.loader import stream_loader
-from picochat.train.schedule import lr_share
+from picochat.train.schedule import lr_fraction
 from picochat.train.step import Engine
 
 LARGEST_LOSS_DIFFERENCE = {"float32": 1e-3, "bf16": 2e-2}
@@ -216,7 +216,7 @@ def trained_again(parts: Parts, compute: Runtime) -> Iterator[tuple[int, float, 
     try:
         for step in range(state.step, config.steps):
             loss, _ = engine.step(
-                loader.batch(step + parts.facts.skipped_steps), lr_share(step, config)
+                loader.batch(step + parts.facts.skipped_steps), lr_fraction(step, config)
             )
             yield step + 1, float(loss), model
     finally:

@@ -31,7 +31,7 @@ from picochat.report.summary import observed, stage_speed
 from picochat.run.folder import RunDir
 from picochat.skills.scoring import choice_candidates
 from picochat.skills.task_rows import EvalRow
-from picochat.train.schedule import lr_share
+from picochat.train.schedule import lr_fraction
 
 LARGEST_BITS_APART = 0.01
 """Share by which the held-out bits per byte of training and of scoring may differ: kernels round
@@ -62,7 +62,7 @@ def _training(run: RunFacts, stage: Literal["base", "sft"]) -> list[Problem]:
     wrong = [
         row["step"]
         for number, row in enumerate(steps)
-        if (row["step"], row["lr_share"]) != (number + 1, lr_share(number, config))
+        if (row["step"], row["lr_fraction"]) != (number + 1, lr_fraction(number, config))
     ]
     if wrong:
         shown = names_shown([str(step) for step in wrong])

@@ -86,9 +86,9 @@ def rate_chart(curves: Mapping[str, Rows]) -> str:
     """Both stages' learning rates as fractions of their peaks, over the course of each stage."""
     lines: list[Line] = []
     for stage, name in STAGES.items():
-        points = _points(curves[stage], "step", "lr_share")
+        points = _points(curves[stage], "step", "lr_fraction")
         last = points[-1][0] if points else 1.0
-        lines.append(Line(name, thin([(step / last, share) for step, share in points])))
+        lines.append(Line(name, thin([(step / last, fraction) for step, fraction in points])))
     return line_chart(
         "Learning rate",
         lines,
@@ -119,7 +119,7 @@ def skills_chart(claimed: dict[str, Any]) -> str:
         score = claimed["scores"]["skills"][skill]
         marks = (
             bound_value(claimed, f"skill_release_eval_{skill}"),
-            score["base"]["share"],
+            score["base"]["fraction"],
             score["chance"],
         )
         bars.append(_bar(skill, score["clean"], marks))
@@ -162,4 +162,4 @@ def _points(curve: Rows, x: str, y: str) -> list[Point]:
 
 
 def _bar(label: str, rate: Mapping[str, Any], marks: tuple[float | None, ...]) -> Bar:
-    return Bar(label, rate["share"], rate["low"], rate["high"], rate_text(rate), marks)
+    return Bar(label, rate["fraction"], rate["low"], rate["high"], rate_text(rate), marks)

@@ -6,7 +6,7 @@ SECTIONS, each with a template in pages/ of the same name; a row is left out whe
 nothing for it.
 
 report.html writes nothing that is measured or stated but through `Facts`: each figure carries the
-place of its fact (`data-fact`, a path such as `claims/scores/skills/math/clean/share`) and its
+place of its fact (`data-fact`, a path such as `claims/scores/skills/math/clean/fraction`) and its
 exact value, so that anyone can read the page back against summary.json and observed.json. Text that a
 model or a corpus wrote is shown, bounded, and never interpreted.
 """
@@ -180,8 +180,8 @@ class Facts:
         if found is None:
             return escape(NOT_MEASURED)
         counts = counts_form(found["low"])
-        return Markup(f'{{share}} <span class="of mute">({counts})</span>').format(
-            share=self(f"{path}/share", "fraction"),
+        return Markup(f'{{fraction}} <span class="of mute">({counts})</span>').format(
+            fraction=self(f"{path}/fraction", "fraction"),
             passed=self(f"{path}/passed", "count"),
             count=self(f"{path}/count", "count"),
             low=self(f"{path}/low", "fraction"),

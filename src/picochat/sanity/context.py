@@ -70,7 +70,7 @@ class Context:
     include_compile: bool
     scale: Scale | None
     capacity_sequences: int | None
-    min_free_share: float
+    min_free_fraction: float
     gpu_hour_usd: float | None = None
     parts: Parts = field(default=Parts())
 

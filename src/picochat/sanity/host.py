@@ -102,7 +102,7 @@ def host_facts(
         tokens_per_second=None,
         mfu=None,
         peak_memory_bytes=None,
-        free_memory_share=None,
+        free_memory_fraction=None,
         free_disk_bytes=free_disk_bytes(folder),
         compile_s=None,
         measured_steps=0,
@@ -210,7 +210,7 @@ def measure_on_feed(
         torch.cuda.empty_cache()
         update = {
             "measured_sequences": train.sequences_per_step,
-            "free_memory_share": 0.0,
+            "free_memory_fraction": 0.0,
             "compile_s": 0.0,
         }
         return facts.model_copy(update=update)
@@ -259,7 +259,7 @@ def _measured(
             tokens / median * flops_per_token(gpt.config, gpt.vocab_size) / peak if peak else None
         ),
         "peak_memory_bytes": torch.cuda.max_memory_reserved() if cuda else None,
-        "free_memory_share": free_fraction_at_peak(device),
+        "free_memory_fraction": free_fraction_at_peak(device),
         "compile_s": max(0.0, first_s - median),
         "forward_tokens_per_second": facts.devices * forward,
         "save_s": _copy_s({**gpt.state_dict(), **engine.optimizer.state()}),
@@ -327,8 +327,8 @@ def scale_capacity(context: Context) -> SanityResult:
     facts = measure_steps(
         unmeasured, stream, config.model, vocab_size, own, context.compute, CAPACITY_STEPS
     )
-    free = facts.free_memory_share
-    enough = free is not None and free >= context.min_free_share
+    free = facts.free_memory_fraction
+    enough = free is not None and free >= context.min_free_fraction
     status: Literal["pass", "fail"] = "pass" if enough else "fail"
     message = (
         f"{_pace(facts)}; {_forecast(scale, facts, context.gpu_hour_usd)}"
@@ -339,7 +339,7 @@ def scale_capacity(context: Context) -> SanityResult:
         name="scale_capacity",
         status=status,
         measured=free,
-        bound=f">= {context.min_free_share:g}",
+        bound=f">= {context.min_free_fraction:g}",
         message=f"memory left free; {scale.name}: {message}",
     )
 

@@ -98,7 +98,7 @@ class SanityRequest:
     include_compile: bool
     capacity_scale: str | None
     capacity_sequences: int | None
-    min_free_share: float
+    min_free_fraction: float
     gpu_hour_usd: float | None = None
 
 
@@ -130,7 +130,7 @@ def sanity(request: SanityRequest, table: tuple[SanityTest, ...] = SANITY) -> Sa
         request.include_compile,
         scale,
         request.capacity_sequences,
-        request.min_free_share,
+        request.min_free_fraction,
         request.gpu_hour_usd,
     )
     # Before the tests, which take minutes: a folder that cannot be written should fail at once.

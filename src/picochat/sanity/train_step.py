@@ -84,7 +84,7 @@ def _train(
 
 
 def _job(rows: np.ndarray, steps: int, device: torch.device) -> Job:
-    config = TrainConfig(steps=steps, sequences_per_step=ROWS, decay_share=0.0)
+    config = TrainConfig(steps=steps, sequences_per_step=ROWS, decay_fraction=0.0)
 
     def batch_of(step: int) -> Batch:
         block = rows[rows_of_step(step, ROWS, len(rows), seed=6)]

@@ -126,7 +126,7 @@ def write_exercises(
     Without shards, and with empty files, where the fraction is 0.
     """
     counts = facts_of(corpus, CorpusFacts)
-    wanted = exercise_bytes(counts.train_text_bytes, exercises.share)
+    wanted = exercise_bytes(counts.train_text_bytes, exercises.fraction)
     words = practised_words(corpus, counts.train_text_bytes, seed) if wanted else ()
     shards = write_documents(staging.folder, wanted, words, seed, host.workers or usable_cores())
     write_json(staging.path(MANIFEST_NAME), documents_manifest(shards, None))
@@ -144,26 +144,26 @@ def _facts(files: Path, exercises: ExercisesConfig) -> ExercisesFacts:
     # Shards stay out of most bundles, so facts follow from documents.json, which counts them.
     listed = read_record(DocumentsManifest, files / MANIFEST_NAME, "exercises")
     return ExercisesFacts(
-        share_asked=exercises.share,
+        share_asked=exercises.fraction,
         documents=listed.documents,
         text_bytes=listed.text_bytes,
         words=len((files / "words.txt").read_text("utf-8").split()),
     )
 
 
-def exercise_bytes(train_text_bytes: int, share: float) -> int:
+def exercise_bytes(train_text_bytes: int, fraction: float) -> int:
     """Bytes of exercises that make about `share` of the training tokens.
 
     By the usual bytes per token of prose and of exercises.
     """
     prose_tokens = train_text_bytes / PROSE_BYTES_PER_TOKEN
-    return round(prose_tokens * share / (1 - share) * EXERCISE_BYTES_PER_TOKEN)
+    return round(prose_tokens * fraction / (1 - fraction) * EXERCISE_BYTES_PER_TOKEN)
 
 
 def practised_words(corpus: Artifact, train_text_bytes: int, seed: int) -> tuple[str, ...]:
     """Common words of the training documents, and made-up ones; none is held out."""
-    share = min(1.0, WORD_SAMPLE_BYTES / max(1, train_text_bytes))
-    return words_of_texts(document.text for document in sample_train(corpus, share, seed))
+    fraction = min(1.0, WORD_SAMPLE_BYTES / max(1, train_text_bytes))
+    return words_of_texts(document.text for document in sample_train(corpus, fraction, seed))
 
 
 def words_of_texts(texts: Iterable[str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from picochat.core.records import write_jsonl
 from picochat.facts import RowsFacts
 from picochat.honesty.normalize import normalized_text
 from picochat.skills.scoring import can_fail
-from picochat.skills.skill import hash_share
+from picochat.skills.skill import hash_fraction
 from picochat.skills.task_rows import (
     REMEDY,
     EvalRow,
@@ -132,8 +132,8 @@ def split_sft_rows(rows: Sequence[SftRow], seed: int) -> tuple[list[SftRow], lis
     held_out: list[SftRow] = []
     for row in rows:
         # By hash and not by position: rows that are added or removed move no other row.
-        share = hash_share(f"sft held out {seed} {_item_of(row)}")
-        (held_out if share < HELD_OUT_SFT_SHARE else train).append(row)
+        fraction = hash_fraction(f"sft held out {seed} {_item_of(row)}")
+        (held_out if fraction < HELD_OUT_SFT_SHARE else train).append(row)
     return train, held_out
 
 

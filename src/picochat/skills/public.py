@@ -42,7 +42,7 @@ class PublicSet:
     name: str
     dataset: str
     config: str
-    share: float
+    fraction: float
     row: Callable[[Mapping[str, Any]], dict[str, Any] | str]
 
 
@@ -143,7 +143,7 @@ def read_public_rows(
     """
     rows: list[SftRow] = []
     counts: list[PublicCount] = []
-    wanted = share_rows(count, {each.name: each.share for each in PUBLIC_SETS})
+    wanted = share_rows(count, {each.name: each.fraction for each in PUBLIC_SETS})
     for each in PUBLIC_SETS:
         origin = open_source(each.dataset, each.config, "train", None, retry=patience)
         try:

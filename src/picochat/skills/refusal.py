@@ -25,7 +25,7 @@ from picochat.skills.skill import (
     Skill,
     Split,
     draw,
-    hash_share,
+    hash_fraction,
     share_rows,
     side_of,
 )
@@ -150,7 +150,7 @@ def _ask(topic: str, answer: str, level: str, wording: str, number: int) -> Ques
 def _refusal(level: str, prompt: str, number: int) -> str:
     # Of prompt and wording both, so that no refusal goes with a wording: it follows the topic.
     replies: tuple[str, ...] = getattr(data().replies, level)
-    return replies[(int(hash_share(prompt) * 1000) + number) % len(replies)]
+    return replies[(int(hash_fraction(prompt) * 1000) + number) % len(replies)]
 
 
 # ---- what a refusal is, in words -----------------------------------------------------------------

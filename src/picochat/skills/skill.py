@@ -110,14 +110,14 @@ class Skill:
 # ---- drawing questions ---------------------------------------------------------------------------
 
 
-def hash_share(text: str) -> float:
+def hash_fraction(text: str) -> float:
     """A number in [0, 1) that follows from the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
-def side_of(item: str, held_out_share: float) -> Split:
+def side_of(item: str, held_out_fraction: float) -> Split:
     """The side of the split that an item is on, the same for every seed."""
-    return "eval" if hash_share(f"held out item {item}") < held_out_share else "sft"
+    return "eval" if hash_fraction(f"held out item {item}") < held_out_fraction else "sft"
 
 
 def seeded(*parts: object) -> random.Random:

@@ -46,7 +46,7 @@ from picochat.train.schedule import (
     evaluates_after,
     evaluation_before,
     is_spike,
-    lr_share,
+    lr_fraction,
     replay_step,
     running_mean,
 )
@@ -235,11 +235,11 @@ class Trainer:
         # Rows that rollbacks passed over are never read again.
         batch = self.job.loader.batch(self.state.step + self.state.skipped)
         self.metrics.waited(time.monotonic() - started)
-        share = lr_share(self.state.step, self.config)
-        loss, norm = self.engine.step(batch, share)
+        fraction = lr_fraction(self.state.step, self.config)
+        loss, norm = self.engine.step(batch, fraction)
         self.state.step += 1
         self.state.tokens += batch.ids_BT.numel() * self.group.size
-        self.losses.add(self.state.step, loss, norm, share, self.state.tokens)
+        self.losses.add(self.state.step, loss, norm, fraction, self.state.tokens)
 
     # ---- losses ----------------------------------------------------------------------------------
 

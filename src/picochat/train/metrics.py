@@ -185,7 +185,7 @@ class MetricsLogger:
                 "step": result.step,
                 "tokens": result.tokens,
                 "loss": result.loss,
-                "lr_share": result.lr_share,
+                "lr_fraction": result.lr_fraction,
                 "grad_norm": finite_or_none(result.grad_norm),
                 "held_out_loss": None,
                 "held_out_bits_per_byte": None,
@@ -205,7 +205,7 @@ class MetricsLogger:
                 "step": step,
                 "tokens": tokens,
                 "loss": None,
-                "lr_share": None,
+                "lr_fraction": None,
                 "grad_norm": None,
                 **values,
             }
@@ -257,7 +257,7 @@ class MetricsLogger:
             # Non-causal convention: attention counts whole, as in most published figures.
             "mfu": rate * self.flops_per_token / self.peak_flops if self.peak_flops else None,
             "peak_memory_bytes": self.peak_memory(),
-            "data_wait_share": min(1.0, self._waited_s / seconds),
+            "data_wait_fraction": min(1.0, self._waited_s / seconds),
             "stage_seconds": spent,
             "seconds_left": left,
             "usd_spent": self.throughput.usd(spent),
@@ -299,7 +299,7 @@ class MetricsLogger:
 
     def _write_report(self, row: dict[str, Any], result: StepResult) -> None:
         muon_lr = (
-            self.config.muon_lr * result.lr_share
+            self.config.muon_lr * result.lr_fraction
             if self.config.matrix_optimizer == "muon"
             else None
         )
@@ -308,7 +308,7 @@ class MetricsLogger:
             loss=result.loss,
             grad_norm=finite_or_none(result.grad_norm),
             muon_lr=muon_lr,
-            adamw_lr=self.config.adamw_lr * result.lr_share,
+            adamw_lr=self.config.adamw_lr * result.lr_fraction,
             **row,
         )
 

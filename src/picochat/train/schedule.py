@@ -12,20 +12,20 @@ from picochat.config import TrainConfig
 # ---- the learning rate ---------------------------------------------------------------------------
 
 
-def lr_share(step: int, config: TrainConfig) -> float:
+def lr_fraction(step: int, config: TrainConfig) -> float:
     """The fraction of the peak rate that step `step` (from 0) uses.
 
-    Linear warm-up, a plateau, then linear decay to `final_lr_share` over the last `decay_share` of
+    Linear warm-up, a plateau, then linear decay to `final_lr_fraction` over the last `decay_fraction` of
     the steps. It is above 0 at the first step.
     """
     # Linear decay to zero beats a cosine to 10% from 0.1B to 1.7B parameters (arXiv 2502.15938).
     # The decay is a fraction of the steps and not a number, so that a shorter run keeps the shape.
     warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    decay_steps = config.decay_share * config.steps
+    decay_steps = config.decay_fraction * config.steps
     if not decay_steps:
         return warm
     left = min(1.0, (config.steps - step) / decay_steps)
-    return warm * (config.final_lr_share + (1 - config.final_lr_share) * left)
+    return warm * (config.final_lr_fraction + (1 - config.final_lr_fraction) * left)
 
 
 # ---- evaluations ---------------------------------------------------------------------------------

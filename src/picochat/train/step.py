@@ -69,14 +69,14 @@ class Engine:
             sharding=self.strategy.sharding,
         )
 
-    def step(self, batch: Batch, lr_share: float) -> tuple[Tensor, Tensor]:
-        """Train on `batch` at `lr_share` of the peak rates. Returns (loss, gradient norm).
+    def step(self, batch: Batch, lr_fraction: float) -> tuple[Tensor, Tensor]:
+        """Train on `batch` at `lr_fraction` of the peak rates. Returns (loss, gradient norm).
 
         Both are scalars on the device: the mean loss in nats per target, and the global norm before
         clipping. With several processes the losses of all of them add up to the mean loss.
         """
         loss = self.gradients(batch)
-        return loss, self.optimizer.step(lr_share)
+        return loss, self.optimizer.step(lr_fraction)
 
     def gradients(self, batch: Batch) -> Tensor:
         """Leave the gradients of the step's mean loss in the model, and return that loss."""
@@ -188,13 +188,13 @@ def _fits_in_memory(copies: int, model: GPT) -> bool:
 class StepResult:
     """One finished step, read from the device.
 
-    `step`: counted from 1. `tokens`: since the stage began. `lr_share`: of the peak rate.
+    `step`: counted from 1. `tokens`: since the stage began. `lr_fraction`: of the peak rate.
     """
 
     step: int
     loss: float
     grad_norm: float
-    lr_share: float
+    lr_fraction: float
     tokens: int
 
 
@@ -202,7 +202,7 @@ class StepResult:
 class _Transfer:
     """Losses and norms (N, 2) of some steps on their way to the host.
 
-    `steps`: (step, lr_share, tokens) of each row. `ready`: None where `values` lie on the host.
+    `steps`: (step, lr_fraction, tokens) of each row. `ready`: None where `values` lie on the host.
     """
 
     steps: list[tuple[int, float, int]]
@@ -213,8 +213,8 @@ class _Transfer:
         if self.ready is not None:
             self.ready.synchronize()
         return [
-            StepResult(step, loss, norm, share, tokens)
-            for (step, share, tokens), (loss, norm) in zip(
+            StepResult(step, loss, norm, fraction, tokens)
+            for (step, fraction, tokens), (loss, norm) in zip(
                 self.steps, self.values.tolist(), strict=True
             )
         ]
@@ -234,8 +234,10 @@ class LossQueue:
         self._values: list[Tensor] = []
         self._transfers: list[_Transfer] = []
 
-    def add(self, step: int, loss: Tensor, grad_norm: Tensor, lr_share: float, tokens: int) -> None:
-        self._steps.append((step, lr_share, tokens))
+    def add(
+        self, step: int, loss: Tensor, grad_norm: Tensor, lr_fraction: float, tokens: int
+    ) -> None:
+        self._steps.append((step, lr_fraction, tokens))
         self._values.append(torch.stack((loss, grad_norm.to(loss))))
 
     def fetch(self, *, wait: bool) -> list[StepResult]:

@@ -34,7 +34,7 @@ TRACKED = (
     "tokens_per_second",
     "mfu",
     "peak_memory_bytes",
-    "data_wait_share",
+    "data_wait_fraction",
     "usd_spent",
     "held_out_loss",
     "held_out_bits_per_byte",

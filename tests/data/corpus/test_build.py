@@ -12,7 +12,7 @@ from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, changed_files, publish
 from picochat.core.records import read_jsonl
 from picochat.data.corpus.build import build_corpus, facts_from
-from picochat.data.corpus.corpus_scan import id_share, scan_group, scan_tasks, weight_copies
+from picochat.data.corpus.corpus_scan import id_fraction, scan_group, scan_tasks, weight_copies
 from picochat.data.corpus.reader import DROPPED, HELD_OUT, Split, read_split
 from picochat.data.importing.hf_import import import_dataset
 from picochat.data.pack import load_pack
@@ -50,7 +50,7 @@ def test_splits_are_disjoint_and_together_hold_every_document(tmp_path: Path) ->
     corpus = make_corpus(
         make_pack(tmp_path, {"web": _documents()}),
         tmp_path / "corpus",
-        DataConfig(held_out_share=0.1),
+        DataConfig(held_out_fraction=0.1),
     )
     train, held_out = _ids(corpus, "train"), _ids(corpus, "held_out")
     assert len(train) + len(held_out) == len(set(train) | set(held_out)) == 300
@@ -64,7 +64,7 @@ def test_splits_are_disjoint_and_together_hold_every_document(tmp_path: Path) ->
 
 
 def test_held_out_documents_stay_held_out_when_the_corpus_grows(tmp_path: Path) -> None:
-    data = DataConfig(held_out_share=0.05)
+    data = DataConfig(held_out_fraction=0.05)
     small = make_corpus(
         make_pack(tmp_path / "small", {"web": _documents(count=300)}), tmp_path / "a", data
     )
@@ -77,17 +77,17 @@ def test_held_out_documents_stay_held_out_when_the_corpus_grows(tmp_path: Path) 
 def test_large_corpus_holds_out_no_more_than_enough(tmp_path: Path) -> None:
     pack = make_pack(tmp_path, {"web": _documents()})
     corpus = make_corpus(
-        pack, tmp_path / "corpus", DataConfig(held_out_share=0.2, held_out_bytes=3_000)
+        pack, tmp_path / "corpus", DataConfig(held_out_fraction=0.2, held_out_bytes=3_000)
     )
     facts = facts_of(corpus, CorpusFacts)
-    assert facts.held_out_share == pytest.approx(3_000 / (facts.text_bytes), rel=1e-9)
+    assert facts.held_out_fraction == pytest.approx(3_000 / (facts.text_bytes), rel=1e-9)
 
 
 def test_tiny_corpus_still_holds_out_a_document(tmp_path: Path) -> None:
     corpus = make_corpus(
         make_pack(tmp_path, {"web": _documents(count=5)}),
         tmp_path / "corpus",
-        DataConfig(held_out_share=0.001),
+        DataConfig(held_out_fraction=0.001),
     )
     assert len(_ids(corpus, "held_out")) == 1
     assert len(_ids(corpus, "train")) == 4
@@ -121,7 +121,7 @@ def test_near_duplicates_share_a_split_and_are_dropped_only_on_request(tmp_path:
         if "stone" in prose(number, words=80)
     ]
     pack = make_pack(tmp_path, {"web": originals + copies})
-    kept = make_corpus(pack, tmp_path / "kept", DataConfig(held_out_share=0.2))
+    kept = make_corpus(pack, tmp_path / "kept", DataConfig(held_out_fraction=0.2))
     near = facts_of(kept, CorpusFacts).near_duplicates
     assert near >= 0.9 * len(copies)
     held_out = set(_ids(kept, "held_out"))
@@ -131,7 +131,7 @@ def test_near_duplicates_share_a_split_and_are_dropped_only_on_request(tmp_path:
     assert all(len(held_out & set(cluster)) in (0, len(cluster)) for cluster in clusters)
     assert any(held_out & set(cluster) for cluster in clusters)
     dropping = make_corpus(
-        pack, tmp_path / "dropping", DataConfig(held_out_share=0.2, drop_near_duplicates=True)
+        pack, tmp_path / "dropping", DataConfig(held_out_fraction=0.2, drop_near_duplicates=True)
     )
     assert facts_of(dropping, CorpusFacts).dropped == {"near_duplicate": near}
     assert len(_ids(dropping, "train")) + len(_ids(dropping, "held_out")) == 60 + len(copies) - near
@@ -142,7 +142,7 @@ def test_weight_repeats_and_thins_by_document_and_never_repeats_held_out_text(
 ) -> None:
     sources = {"twice": _documents(0, 200), "half": _documents(1000, 200)}
     pack = make_pack(tmp_path, sources, twice={"weight": 2.5}, half={"weight": 0.5})
-    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.1))
+    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_fraction=0.1))
     train, held_out = _ids(corpus, "train"), _ids(corpus, "held_out")
     facts = facts_of(corpus, CorpusFacts)
     assert (facts.train_documents, facts.held_out_documents) == (len(train), len(held_out))
@@ -158,7 +158,7 @@ def test_weight_repeats_and_thins_by_document_and_never_repeats_held_out_text(
 @given(id=st.text("ab:#~é", max_size=20), weight=st.floats(0.01, 20))
 def test_weight_copies_are_the_whole_part_or_one_more(id: str, weight: float) -> None:
     assert weight_copies(id, weight) in (int(weight), int(weight) + 1)
-    assert 0 <= id_share(id) < 1
+    assert 0 <= id_fraction(id) < 1
 
 
 def test_duplicates_are_told_by_which_source_repeats_which(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_duplicates_are_told_by_which_source_repeats_which(tmp_path: Path) -> No
 
 def test_each_row_has_one_decision_and_the_decisions_give_the_counts(tmp_path: Path) -> None:
     pack = make_pack(tmp_path, {"web": [*_documents(), ("same", prose(3))]}, web={"weight": 1.5})
-    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.1))
+    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_fraction=0.1))
     decisions = np.fromfile(corpus.path("row_decisions.u8"), dtype=np.uint8)
     facts = facts_of(corpus, CorpusFacts)
     assert len(decisions) == 301
@@ -188,7 +188,7 @@ def test_each_row_has_one_decision_and_the_decisions_give_the_counts(tmp_path: P
 def test_facts_follow_from_the_files_that_a_bundle_holds(tmp_path: Path) -> None:
     sources = {"web": [*_documents(), ("same", prose(3))], "books": _documents(290, 40)}
     pack = make_pack(tmp_path, sources, web={"weight": 1.5}, books={"weight": 0.5})
-    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_share=0.1))
+    corpus = make_corpus(pack, tmp_path / "corpus", DataConfig(held_out_fraction=0.1))
     corpus.path("location.json").unlink()
     assert facts_from(corpus.place) == facts_of(corpus, CorpusFacts)
 

@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
     decisions: RowDecisions
     exact: Repeats
     near: Repeats
-    held_out_share: float
+    held_out_fraction: float
 
 
 def build_corpus(
@@ -214,13 +214,13 @@ def _hold_out(table: RowTable, decisions: RowDecisions, near: Repeats, data: Dat
         kept = shares[here != DROPPED]
         smallest = min(smallest, kept.min(initial=1.0))
         largest = max(largest, kept.max(initial=0.0))
-    share = min(data.held_out_share, data.held_out_bytes / text_bytes)
-    if smallest >= share and smallest < largest:
-        share = float(np.nextafter(smallest, 1.0))
+    fraction = min(data.held_out_fraction, data.held_out_bytes / text_bytes)
+    if smallest >= fraction and smallest < largest:
+        fraction = float(np.nextafter(smallest, 1.0))
     for placed, shares in _split_shares(table, near):
         here = placed.of(decisions)
-        here[(shares < share) & (here != DROPPED)] = HELD_OUT
-    return share
+        here[(shares < fraction) & (here != DROPPED)] = HELD_OUT
+    return fraction
 
 
 def _split_shares(
@@ -233,7 +233,7 @@ def _split_shares(
     firsts = np.unique(near.firsts)
     of_first = np.zeros(len(firsts))
     for placed in table.chunks:
-        shares = placed.chunk.column("share")
+        shares = placed.chunk.column("fraction")
         bounds = [placed.first, placed.first + placed.chunk.rows]
         start, stop = np.searchsorted(firsts, bounds)
         of_first[start:stop] = shares[firsts[start:stop] - placed.first]
@@ -252,7 +252,7 @@ def _write_files(
 ) -> None:
     """Write all files of the artifact."""
     listing = CorpusSources(
-        schema_version=2, held_out_share=outcome.held_out_share, sources=sources
+        schema_version=2, held_out_fraction=outcome.held_out_fraction, sources=sources
     )
     write_json(staging.path("pack.json"), pack.portable_pack())
     write_json(staging.path("recipe.json"), pack.portable_recipe())
@@ -382,7 +382,7 @@ def facts_from(
             for other in labels
             if exact[label, other] or near[label, other]
         ],
-        held_out_share=listing.held_out_share,
+        held_out_fraction=listing.held_out_fraction,
         sources=[
             _source_facts(source, count, measured.text_bytes[source.label])
             for source, count in zip(listing.sources, documents, strict=True)

@@ -35,7 +35,7 @@ CHUNK_ROWS = 20_000
 EXCLUDED = "excluded"
 
 
-def id_share(id: str, purpose: str = "split") -> float:
+def id_fraction(id: str, purpose: str = "split") -> float:
     """A number in [0, 1) that follows from the id alone: the first 52 bits of a sha256.
 
     So a larger import keeps the old held-out documents held out, on any machine.
@@ -47,7 +47,7 @@ def id_share(id: str, purpose: str = "split") -> float:
 def weight_copies(id: str, weight: float) -> int:
     """How often a document is read: the whole part of the weight, once more for some of the ids."""
     whole = int(weight)
-    return whole if whole == weight else whole + (id_share(id, "weight") < weight - whole)
+    return whole if whole == weight else whole + (id_fraction(id, "weight") < weight - whole)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Chunk:
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column, read anew each time.
 
-        One of: problem, copies (u1), characters, text_bytes (u4), digest ((rows, 2) u8), share
+        One of: problem, copies (u1), characters, text_bytes (u4), digest ((rows, 2) u8), fraction
         (f8), id_hash (u8), id_ends (i8), ids (the UTF-8 of all ids in a row).
         """
         with np.load(self.path.with_suffix(".npz")) as stored:
@@ -221,7 +221,7 @@ class _ChunkWriter:
             self.reasons.setdefault(problem, len(self.reasons) + 1) if problem else 0
         )
         self._copies.append(weight_copies(id, self._task.weight))
-        self._shares.append(id_share(id))
+        self._shares.append(id_fraction(id))
         self._characters.append(len(text))
         self._sizes.append(len(data))
         self._digests.append(xxhash.xxh3_128_digest(data))
@@ -245,7 +245,7 @@ class _ChunkWriter:
             characters=np.array(self._characters, dtype=np.uint32),
             text_bytes=np.array(self._sizes, dtype=np.uint32),
             digest=np.frombuffer(b"".join(self._digests), dtype="<u8").reshape(-1, 2),
-            share=np.array(self._shares, dtype=np.float64),
+            fraction=np.array(self._shares, dtype=np.float64),
             id_hash=np.array([xxhash.xxh3_64_intdigest(id) for id in self._ids], dtype=np.uint64),
             id_ends=np.cumsum([len(id) for id in self._ids], dtype=np.int64),
             ids=np.frombuffer(b"".join(self._ids), dtype=np.uint8),

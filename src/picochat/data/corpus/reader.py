@@ -52,7 +52,7 @@ class CorpusSources(Record):
     """`sources.json`."""
 
     schema_version: int
-    held_out_share: float
+    held_out_fraction: float
     sources: list[CorpusSource]
 
 
@@ -80,7 +80,7 @@ def read_split(corpus: Artifact, split: Split) -> Iterator[Document]:
             yield document
 
 
-def sample_train(corpus: Artifact, share: float, seed: int) -> Iterator[Document]:
+def sample_train(corpus: Artifact, fraction: float, seed: int) -> Iterator[Document]:
     """About this share of the training documents, in order, a repeated one once."""
     # Drawn by a row's place in the corpus, not by its id: ids would have to be parsed out of every
     # row, and rows that are not drawn are passed over unparsed.
@@ -88,7 +88,7 @@ def sample_train(corpus: Artifact, share: float, seed: int) -> Iterator[Document
     salt = np.uint64(int.from_bytes(hashlib.sha256(f"sample {seed}".encode()).digest()[:8], "big"))
     for number, placed in enumerate(reader.files):
         places = np.arange(placed.first_row, placed.first_row + placed.file.rows, dtype=np.uint64)
-        drawn = (mixed(places ^ salt) >> np.uint64(12)) < np.uint64(int(share * (1 << 52)))
+        drawn = (mixed(places ^ salt) >> np.uint64(12)) < np.uint64(int(fraction * (1 << 52)))
         decisions = reader.decisions(number)
         once = drawn & (decisions != DROPPED) & (decisions != HELD_OUT)
         for _, document in reader.read(number, once.astype(np.uint8)):
