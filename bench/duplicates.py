@@ -15,9 +15,9 @@ counts as found where it is in one cluster (ours) or where the query of the copy
 decide by estimates of 128 permutations (standard error 0.035 at 0.8), so near the threshold about
 half are "wrong" by definition.
 
-Figures: `duplicates_documents_per_second`; `duplicates_false_negative_fraction` over pairs of 0.80 and
-more, and `duplicates_false_positive_fraction` over those below; found shares by similarity stand in
-the table and in `found`.
+Figures: `duplicates_documents_per_second`; `duplicates_false_negative_fraction` over pairs of 0.80
+and more, and `duplicates_false_positive_fraction` over those below; found shares by similarity
+stand in the table and in `found`.
 """
 
 from __future__ import annotations

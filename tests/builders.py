@@ -324,8 +324,8 @@ def make_parity_facts(**changes: Any) -> ParityFacts:
 
 
 def make_evidence(**changes: Any) -> RunFacts:
-    """All the evidence of a healthy run; `preflight_report` is decided from it unless a change gives
-    another.
+    """All the evidence of a healthy run; `preflight_report` is decided from it unless a change
+    gives another.
     """
     evidence = RunFacts(
         config=make_config(),

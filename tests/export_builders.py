@@ -238,32 +238,64 @@ def corpus_facts(licence: str | None = "odc-by") -> CorpusFacts:
         import_report=False,
     )
     return CorpusFacts(
-        documents_read=1_011, documents=1_003, train_documents=993, held_out_documents=10, characters=119_000, text_bytes=120_004,
-        train_text_bytes=118_000, held_out_text_bytes=2_004, exact_duplicates=8, near_duplicates=5, dropped={"duplicate": 8},
-        duplicates=[], held_out_fraction=0.01, sources=[web, wiki],
-    )  # fmt: skip
+        documents_read=1_011,
+        documents=1_003,
+        train_documents=993,
+        held_out_documents=10,
+        characters=119_000,
+        text_bytes=120_004,
+        train_text_bytes=118_000,
+        held_out_text_bytes=2_004,
+        exact_duplicates=8,
+        near_duplicates=5,
+        dropped={"duplicate": 8},
+        duplicates=[],
+        held_out_fraction=0.01,
+        sources=[web, wiki],
+    )
 
 
 def rows_facts() -> RowsFacts:
     return RowsFacts(
-        sft_train_rows=251, sft_held_out_rows=29, eval_rows=70, sft_by_skill={"math": 280}, eval_by_skill={"math": 70},
-        eval_items_by_skill={"math": 66}, repeated_sft_prompts=0, eval_rows_without_rule=0, shared_items=0,
-    )  # fmt: skip
+        sft_train_rows=251,
+        sft_held_out_rows=29,
+        eval_rows=70,
+        sft_by_skill={"math": 280},
+        eval_by_skill={"math": 70},
+        eval_items_by_skill={"math": 66},
+        repeated_sft_prompts=0,
+        eval_rows_without_rule=0,
+        shared_items=0,
+    )
 
 
 def shards_facts() -> ShardsFacts:
     return ShardsFacts(
-        train_tokens=40_960, held_out_tokens=1_024, train_documents=993, held_out_documents=10, train_text_bytes=118_000,
-        held_out_text_bytes=2_004, roundtrip_documents=200, roundtrip_failures=0,
-    )  # fmt: skip
+        train_tokens=40_960,
+        held_out_tokens=1_024,
+        train_documents=993,
+        held_out_documents=10,
+        train_text_bytes=118_000,
+        held_out_text_bytes=2_004,
+        roundtrip_documents=200,
+        roundtrip_failures=0,
+    )
 
 
 def honesty_facts() -> HonestyFacts:
     return HonestyFacts(
-        corpus_text_bytes=120_004, scanned_text_bytes=120_004, scanned_documents=1_003, eval_rows=70, sft_exact_prompts=0,
-        sft_largest_coverage=0.1, corpus_dirty_by_skill={}, eval_by_skill={"math": 70}, external_rows={}, external_dirty={},
+        corpus_text_bytes=120_004,
+        scanned_text_bytes=120_004,
+        scanned_documents=1_003,
+        eval_rows=70,
+        sft_exact_prompts=0,
+        sft_largest_coverage=0.1,
+        corpus_dirty_by_skill={},
+        eval_by_skill={"math": 70},
+        external_rows={},
+        external_dirty={},
         dirty_eval_rows=["math-007"],
-    )  # fmt: skip
+    )
 
 
 def finding(name: str, status: str, measured: float | None, bound: str) -> FindingRecord:
@@ -307,17 +339,30 @@ def gate_facts(status: str) -> GateFacts:
 
 def train_facts(stage: str) -> TrainFacts:
     return TrainFacts(
-        stage=stage, steps=90, planned_steps=91, tokens=46_080, parameters=parameter_count(MODEL, VOCAB_SIZE), first_loss=5.991,
-        final_loss=3.125, losses_finite=True, spikes=2, scored_step=90, held_out_loss=3.25, held_out_bits_per_byte=1.875,
+        stage=stage,
+        steps=90,
+        planned_steps=91,
+        tokens=46_080,
+        parameters=parameter_count(MODEL, VOCAB_SIZE),
+        first_loss=5.991,
+        final_loss=3.125,
+        losses_finite=True,
+        spikes=2,
+        scored_step=90,
+        held_out_loss=3.25,
+        held_out_bits_per_byte=1.875,
         largest_centre_error=1e-9,
-    )  # fmt: skip
+    )
 
 
 def scores_facts(scored_checkpoint: str) -> ScoresFacts:
     math = SkillScore(
-        all=rate(43, 70, 0.497, 0.720), clean=rate(42, 69, 0.490, 0.715), base=rate(3, 70, 0.015, 0.119), chance=0.011,
+        all=rate(43, 70, 0.497, 0.720),
+        clean=rate(42, 69, 0.490, 0.715),
+        base=rate(3, 70, 0.015, 0.119),
+        chance=0.011,
         stages={"addition": rate(20, 25, 0.609, 0.911), "removal": rate(5, 20, 0.112, 0.469)},
-    )  # fmt: skip
+    )
     choice = SkillScore(
         all=rate(31, 50, 0.482, 0.741),
         clean=rate(30, 49, 0.472, 0.735),
@@ -326,9 +371,21 @@ def scores_facts(scored_checkpoint: str) -> ScoresFacts:
         stages={},
     )
     return ScoresFacts(
-        base_bits_per_byte=1.8712, sft_bits_per_byte=1.9034, ngram_bits_per_byte=2.2256, skills={"math": math, "choice": choice},
-        sft_fit=rate(200, 251, 0.742, 0.842), sft_held_out_fit=rate(17, 29, 0.407, 0.745), refusal=rate(35, 40, 0.739, 0.945),
-        over_refusal=rate(36, 41, 0.745, 0.947), prompt_echo=rate(1, 71, 0.002, 0.076), unsupported_claims=rate(2, 39, 0.014, 0.169),
-        memorized=rate(0, 64, 0.0, 0.057), scored_checkpoint=scored_checkpoint,
-        external={"riddles": ExternalScore(all=rate(300, 501, 0.555, 0.641), clean=rate(299, 500, 0.554, 0.640), chance=0.251)},
-    )  # fmt: skip
+        base_bits_per_byte=1.8712,
+        sft_bits_per_byte=1.9034,
+        ngram_bits_per_byte=2.2256,
+        skills={"math": math, "choice": choice},
+        sft_fit=rate(200, 251, 0.742, 0.842),
+        sft_held_out_fit=rate(17, 29, 0.407, 0.745),
+        refusal=rate(35, 40, 0.739, 0.945),
+        over_refusal=rate(36, 41, 0.745, 0.947),
+        prompt_echo=rate(1, 71, 0.002, 0.076),
+        unsupported_claims=rate(2, 39, 0.014, 0.169),
+        memorized=rate(0, 64, 0.0, 0.057),
+        scored_checkpoint=scored_checkpoint,
+        external={
+            "riddles": ExternalScore(
+                all=rate(300, 501, 0.555, 0.641), clean=rate(299, 500, 0.554, 0.640), chance=0.251
+            )
+        },
+    )

@@ -97,9 +97,19 @@ def unfinished_bundle(pack: Path) -> list[str]:
     run = pack.parent.parent / "begun"
     run.mkdir()
     run_json = subprocess.run(
-        [sys.executable, "-c", "from picochat.config import *; from picochat.scales import find_scale; from picochat.core.records import *; import sys; sys.stdout.buffer.write(canonical_json(resolve(find_scale('tiny').config, {}, {})))"],
-        capture_output=True, check=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            (
+                "from picochat.config import *; from picochat.scales import find_scale; from"
+                " picochat.core.records import *; import sys;"
+                " sys.stdout.buffer.write(canonical_json(resolve(find_scale('tiny').config, {},"
+                " {})))"
+            ),
+        ],
+        capture_output=True,
+        check=True,
+    )
     (run / "run.json").write_bytes(run_json.stdout)
     return ["run", "bundle", "--run-dir", str(run), "--out", str(pack.parent / "b.tgz"), "--strict"]
 
@@ -136,61 +146,212 @@ def export(pack: Path, *more: str) -> list[str]:
 CASES: list[tuple[str, int, Callable[[Path], list[str]], str]] = [
     # what, exit code, the command after the damage, a part of the message
     ("missing pack", 4, lambda p: preflight(p.with_name("none.json")), "does not exist"),
-    ("pack is a folder", 4, lambda p: preflight(p.parent), "is a folder without a dataset_pack.json"),
+    (
+        "pack is a folder",
+        4,
+        lambda p: preflight(p.parent),
+        "is a folder without a dataset_pack.json",
+    ),
     ("broken JSON", 4, edit("pack.json", b'{"name": "p",'), "line 1"),
     ("wrong types", 4, edit("pack.json", b'{"name": 3, "corpus": []}'), "name"),
-    ("unknown key", 4, edit("pack.json", b'{"name": "p", "corups": {"recipe": "recipe.json"}}'), "did you mean corpus?"),
+    (
+        "unknown key",
+        4,
+        edit("pack.json", b'{"name": "p", "corups": {"recipe": "recipe.json"}}'),
+        "did you mean corpus?",
+    ),
     ("pack is not UTF-8", 4, edit("pack.json", b"\xff\xfe{"), "UTF-8"),
     ("recipe without sources", 4, edit("recipe.json", b'{"name": "r", "sources": []}'), "sources"),
-    ("source is missing", 4, edit("recipe.json", b'{"name": "r", "sources": [{"path": "nowhere", "label": "x"}]}'), "nowhere"),
-    ("recipe key misspelt", 4, edit("recipe.json", b'{"name": "r", "sources": [{"path": "text", "lable": "x"}]}'), "did you mean label?"),
+    (
+        "source is missing",
+        4,
+        edit("recipe.json", b'{"name": "r", "sources": [{"path": "nowhere", "label": "x"}]}'),
+        "nowhere",
+    ),
+    (
+        "recipe key misspelt",
+        4,
+        edit("recipe.json", b'{"name": "r", "sources": [{"path": "text", "lable": "x"}]}'),
+        "did you mean label?",
+    ),
     ("no SFT rows", 4, edit("chat.jsonl", b""), "no rows"),
     ("no eval rows", 4, edit("eval.jsonl", b"\n"), "no rows"),
     ("broken row", 4, edit("chat.jsonl", b'{"user": "a", "assistant": "b"}\n{"user": '), "line 2"),
-    ("unknown key in a row", 4, edit("eval.jsonl", b'{"user": "a", "must_inclde": ["b"]}'), "did you mean must_include?"),
+    (
+        "unknown key in a row",
+        4,
+        edit("eval.jsonl", b'{"user": "a", "must_inclde": ["b"]}'),
+        "did you mean must_include?",
+    ),
     ("row of wrong type", 4, edit("chat.jsonl", b'{"user": 5, "assistant": "b"}'), "user"),
     ("rows are not UTF-8", 4, edit("chat.jsonl", b'{"user": "\xff"}'), "UTF-8"),
     ("corpus has no text", 4, no_text, "text"),
     ("corpus is too small for the vocabulary", 4, little_text, "vocab_size"),
     ("unknown scale", 2, lambda p: preflight(p, "--scale", "h100-100"), "did you mean h100-100m?"),
-    ("a scale for several GPUs", 2, lambda p: preflight(p, "--scale", "h100-100m-ddp8"), "made for 8 GPUs"),
-    ("unknown setting", 2, lambda p: preflight(p, "--set", "base.stpes=3"), "did you mean base.steps?"),
-    ("setting without value", 2, lambda p: preflight(p, "--set", "base.muon_lr"), "section.key=value"),
-    ("setting given twice", 2, lambda p: preflight(p, "--set", "base.steps=3"), "both as a flag and by --set"),
-    ("seed beyond 64 bits", 2, lambda p: preflight(p, "--seed", str(2**63)), "seed: input should be less than"),
+    (
+        "a scale for several GPUs",
+        2,
+        lambda p: preflight(p, "--scale", "h100-100m-ddp8"),
+        "made for 8 GPUs",
+    ),
+    (
+        "unknown setting",
+        2,
+        lambda p: preflight(p, "--set", "base.stpes=3"),
+        "did you mean base.steps?",
+    ),
+    (
+        "setting without value",
+        2,
+        lambda p: preflight(p, "--set", "base.muon_lr"),
+        "section.key=value",
+    ),
+    (
+        "setting given twice",
+        2,
+        lambda p: preflight(p, "--set", "base.steps=3"),
+        "both as a flag and by --set",
+    ),
+    (
+        "seed beyond 64 bits",
+        2,
+        lambda p: preflight(p, "--seed", str(2**63)),
+        "seed: input should be less than",
+    ),
     ("scale as a setting", 2, lambda p: preflight(p, "--set", "scale=small"), "fix: --scale small"),
-    ("empty value", 2, lambda p: ["run", "tiny", "--out-dir", "", "--dataset-pack", str(p)], "--out-dir is empty"),
-    ("empty value after =", 2, lambda p: ["run", "tiny", "--out-dir=", "--dataset-pack", str(p)], "--out-dir is empty"),
+    (
+        "empty value",
+        2,
+        lambda p: ["run", "tiny", "--out-dir", "", "--dataset-pack", str(p)],
+        "--out-dir is empty",
+    ),
+    (
+        "empty value after =",
+        2,
+        lambda p: ["run", "tiny", "--out-dir=", "--dataset-pack", str(p)],
+        "--out-dir is empty",
+    ),
     ("empty argument", 2, lambda p: ["run", "verify", ""], "argument 3 is empty"),
-    ("setting out of range", 2, lambda p: preflight(p, "--set", "data.held_out_fraction=2"), "held_out_fraction"),
+    (
+        "setting out of range",
+        2,
+        lambda p: preflight(p, "--set", "data.held_out_fraction=2"),
+        "held_out_fraction",
+    ),
     ("odd head width", 2, lambda p: preflight(p, "--set", "model.head_width=63"), "must be even"),
-    ("unknown benchmark", 2, lambda p: preflight(p, "--external-eval", "arc"), "one of: arc_easy, hellaswag, piqa"),
-    ("benchmarks and none", 2, lambda p: preflight(p, "--external-eval", "none", "--external-eval", "auto"), "none by itself"),
-    ("missing benchmark", 4, lambda p: preflight(p, "--external-eval", f"q={p.parent / 'none.jsonl'}"), "no such file"),
-    ("benchmark of no layout", 4, lambda p: preflight(p, "--external-eval", f"q={p.parent / 'chat.jsonl'}"), "known: arc"),
+    (
+        "unknown benchmark",
+        2,
+        lambda p: preflight(p, "--external-eval", "arc"),
+        "one of: arc_easy, hellaswag, piqa",
+    ),
+    (
+        "benchmarks and none",
+        2,
+        lambda p: preflight(p, "--external-eval", "none", "--external-eval", "auto"),
+        "none by itself",
+    ),
+    (
+        "missing benchmark",
+        4,
+        lambda p: preflight(p, "--external-eval", f"q={p.parent / 'none.jsonl'}"),
+        "no such file",
+    ),
+    (
+        "benchmark of no layout",
+        4,
+        lambda p: preflight(p, "--external-eval", f"q={p.parent / 'chat.jsonl'}"),
+        "known: arc",
+    ),
     ("unknown device", 2, lambda p: preflight(p, "--device", "gpu"), "cpu"),
     ("unknown flag", 2, lambda p: preflight(p, "--bas-steps", "3"), "--base-steps"),
     ("out-dir is a file", 4, out_is_a_file, "path"),
     ("out-dir below a file", 4, out_below_a_file, "path"),
     ("not a bundle", 4, random_bundle, "bundle"),
-    ("run folder is a file", 4, lambda p: ["run", "show", "--run-dir", str(p)], "is a file, not a run folder"),
-    ("folder without a pack", 4, lambda p: preflight(p.parent / "text"), "is a folder without a dataset_pack.json"),
-    ("rows for a folder without a pack", 4, lambda p: task_pack(p.parent / "text"), "is a folder without a dataset_pack.json"),
-    ("page at a folder", 4, lambda p: ["data", "preview", "--pack", str(p), "--html", str(p.parent)], "is a folder, and a file"),
-    ("report below a file", 4, lambda p: ["data", "honesty", "--pack", str(p), "--out-dir", str(p)], "is not a folder"),
-    ("out is the dataset", 2, lambda p: [*imported(p, str(p.parent / "chat.jsonl")), "--out", str(p.parent / "chat.jsonl")], "would replace a file of the dataset"),
-    ("report is in the dataset", 2, lambda p: imported(p, str(p.parent / "text"), "--report", str(p.parent / "text" / "000.txt")), "would replace a file of the dataset"),
-    ("missing bundle", 4, lambda p: ["run", "verify", str(p.parent / "none.tgz")], "does not exist"),
+    (
+        "run folder is a file",
+        4,
+        lambda p: ["run", "show", "--run-dir", str(p)],
+        "is a file, not a run folder",
+    ),
+    (
+        "folder without a pack",
+        4,
+        lambda p: preflight(p.parent / "text"),
+        "is a folder without a dataset_pack.json",
+    ),
+    (
+        "rows for a folder without a pack",
+        4,
+        lambda p: task_pack(p.parent / "text"),
+        "is a folder without a dataset_pack.json",
+    ),
+    (
+        "page at a folder",
+        4,
+        lambda p: ["data", "preview", "--pack", str(p), "--html", str(p.parent)],
+        "is a folder, and a file",
+    ),
+    (
+        "report below a file",
+        4,
+        lambda p: ["data", "honesty", "--pack", str(p), "--out-dir", str(p)],
+        "is not a folder",
+    ),
+    (
+        "out is the dataset",
+        2,
+        lambda p: [
+            *imported(p, str(p.parent / "chat.jsonl")),
+            "--out",
+            str(p.parent / "chat.jsonl"),
+        ],
+        "would replace a file of the dataset",
+    ),
+    (
+        "report is in the dataset",
+        2,
+        lambda p: imported(
+            p, str(p.parent / "text"), "--report", str(p.parent / "text" / "000.txt")
+        ),
+        "would replace a file of the dataset",
+    ),
+    (
+        "missing bundle",
+        4,
+        lambda p: ["run", "verify", str(p.parent / "none.tgz")],
+        "does not exist",
+    ),
     ("incomplete run", 4, unfinished_bundle, "is missing"),
-    ("not a run folder", 4, lambda p: ["run", "status", "--run-dir", str(p.parent)], "not a run folder"),
+    (
+        "not a run folder",
+        4,
+        lambda p: ["run", "status", "--run-dir", str(p.parent)],
+        "not a run folder",
+    ),
     ("missing dataset", 4, lambda p: imported(p, str(p.parent / "none" / "x")), "none"),
     ("no text column", 4, jsonl_without_text, "text"),
-    ("unknown profile", 2, lambda p: task_pack(p, "--profile", "release_skill"), "did you mean release_skills?"),
+    (
+        "unknown profile",
+        2,
+        lambda p: task_pack(p, "--profile", "release_skill"),
+        "did you mean release_skills?",
+    ),
     ("too few rows", 2, lambda p: task_pack(p, "--sft-rows", "3"), "sft"),
     ("too many rows", 2, lambda p: task_pack(p, "--eval-rows", "50000"), "without repeating"),
-    ("missing checkpoint", 4, lambda p: export(p, "--checkpoint", str(p.parent / "none"), "--tokenizer", str(p)), "none"),
-    ("sanity of an unknown backend", 2, lambda p: ["sanity", "preh100", "--attn-backend", "flsh", "--out-dir", str(p.parent)], "attention_backend"),
-]  # fmt: skip
+    (
+        "missing checkpoint",
+        4,
+        lambda p: export(p, "--checkpoint", str(p.parent / "none"), "--tokenizer", str(p)),
+        "none",
+    ),
+    (
+        "sanity of an unknown backend",
+        2,
+        lambda p: ["sanity", "preh100", "--attn-backend", "flsh", "--out-dir", str(p.parent)],
+        "attention_backend",
+    ),
+]
 
 
 @pytest.mark.parametrize(("what", "code", "case", "said"), CASES, ids=[case[0] for case in CASES])

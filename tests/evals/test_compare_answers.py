@@ -72,7 +72,7 @@ def test_likelihoods_are_compared_within_the_limit_and_judged(
     assert bool(answer.note) == (not equal)
 
 
-# ---- could the model have generated this text -----------------------------------------------------
+# ---- could the model have generated this text ----------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -43,11 +43,26 @@ from tests.export_builders import (
 
 def good_report(**changes: Any) -> ParityReport:
     values: dict[str, Any] = {
-        "reader": "transformers", "model_class": "X", "dtype": "float32", "token_source": "held-out text", "tokens_compared": 512,
-        "best_token_differs": 0, "largest_logit": 6.0, "largest_difference": 6e-4, "largest_relative_difference": 1e-4,
-        "bound": 1e-4, "greedy_tokens": 32, "greedy_tokens_equal": True, "greedy_largest_shortfall": 0.0, "missing_keys": [],
-        "unexpected_keys": [], "texts_compared": 5, "texts_equal": True, "chat_equal": True, "end_id": 4,
-    }  # fmt: skip
+        "reader": "transformers",
+        "model_class": "X",
+        "dtype": "float32",
+        "token_source": "held-out text",
+        "tokens_compared": 512,
+        "best_token_differs": 0,
+        "largest_logit": 6.0,
+        "largest_difference": 6e-4,
+        "largest_relative_difference": 1e-4,
+        "bound": 1e-4,
+        "greedy_tokens": 32,
+        "greedy_tokens_equal": True,
+        "greedy_largest_shortfall": 0.0,
+        "missing_keys": [],
+        "unexpected_keys": [],
+        "texts_compared": 5,
+        "texts_equal": True,
+        "chat_equal": True,
+        "end_id": 4,
+    }
     return ParityReport(**{**values, **changes})
 
 
@@ -70,9 +85,14 @@ def make_shards(place: Path, tokens: int) -> Artifact:
             staging.path(f"{name}.bin").write_bytes(ids.tobytes())
             staging.path(f"{name}.starts").write_bytes(np.array([0], dtype="<i8").tobytes())
             sidecar = ShardSidecar(
-                tokens=tokens, documents=1, text_bytes=tokens, sha256=digest_bytes(ids.tobytes()), tokenizer="t",
-                roundtrip_documents=1, roundtrip_failures=0,
-            )  # fmt: skip
+                tokens=tokens,
+                documents=1,
+                text_bytes=tokens,
+                sha256=digest_bytes(ids.tobytes()),
+                tokenizer="t",
+                roundtrip_documents=1,
+                roundtrip_failures=0,
+            )
             write_json(staging.path(f"{name}.json"), sidecar)
         staging.facts = shards_facts().model_dump(mode="json")
     return open_artifact(place, "shards")

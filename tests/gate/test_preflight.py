@@ -47,56 +47,169 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("duplicate_documents", "block", {"corpus": make_corpus_facts(exact_duplicates=101_000)}),
     ("near_duplicate_documents", "warn", {"corpus": make_corpus_facts(near_duplicates=50_000)}),
     ("near_duplicate_documents", "block", {"corpus": make_corpus_facts(near_duplicates=150_000)}),
-    ("held_out_tokens", "warn", {"shards": make_shards_facts(held_out_tokens=999_999, held_out_text_bytes=4_000_000)}),
-    ("held_out_tokens", "block", {"shards": make_shards_facts(held_out_tokens=99_999, held_out_text_bytes=400_000)}),
+    (
+        "held_out_tokens",
+        "warn",
+        {"shards": make_shards_facts(held_out_tokens=999_999, held_out_text_bytes=4_000_000)},
+    ),
+    (
+        "held_out_tokens",
+        "block",
+        {"shards": make_shards_facts(held_out_tokens=99_999, held_out_text_bytes=400_000)},
+    ),
     ("tokenizer_roundtrip", "block", {"shards": make_shards_facts(roundtrip_failures=1)}),
     ("tokenizer_fit", "warn", {"shards": make_shards_facts(held_out_text_bytes=5_000_000)}),
     ("tokenizer_fit", "block", {"shards": make_shards_facts(held_out_text_bytes=2_900_000)}),
     ("release_token_budget", "block", {"config": make_config(base={"steps": 29_000})}),
-    ("release_token_budget", "block", {"config": make_config(gate={"target_tokens_per_parameter": 19.0})}),
+    (
+        "release_token_budget",
+        "block",
+        {"config": make_config(gate={"target_tokens_per_parameter": 19.0})},
+    ),
     ("compute_optimal_horizon", "warn", {"config": make_config(base={"steps": 49_500})}),
     ("compute_optimal_horizon", "block", {"config": make_config(base={"steps": 98_500})}),
-    ("corpus_model_fit", "warn", {"config": first_release(steps=18_000), "shards": make_shards_facts(train_tokens=400_000_000)}),
+    (
+        "corpus_model_fit",
+        "warn",
+        {
+            "config": first_release(steps=18_000),
+            "shards": make_shards_facts(train_tokens=400_000_000),
+        },
+    ),
     ("corpus_model_fit", "block", {"config": first_release(steps=18_000), "shards": SHORT_CORPUS}),
-    ("base_exposure", "warn", {"config": make_config(base={"steps": 40_000}), "shards": make_shards_facts(train_tokens=600_000_000)}),
+    (
+        "base_exposure",
+        "warn",
+        {
+            "config": make_config(base={"steps": 40_000}),
+            "shards": make_shards_facts(train_tokens=600_000_000),
+        },
+    ),
     ("base_exposure", "warn", {"shards": make_shards_facts(train_tokens=9_000_000_000)}),
-    ("base_exposure", "block", {"config": make_config(base={"steps": 40_000}), "shards": make_shards_facts(train_tokens=150_000_000)}),
-    ("sft_category_balance", "warn", {"rows": make_rows_facts(sft_by_skill={**SFT_ROWS, "choice": 100})}),
-    ("sft_category_balance", "block", {"rows": make_rows_facts(sft_by_skill={**SFT_ROWS, "choice": 0})}),
-    ("sft_rows", "warn", {"rows": make_rows_facts(sft_train_rows=499), "config": make_config(sft={"steps": 200})}),
-    ("sft_rows", "block", {"rows": make_rows_facts(sft_train_rows=299), "config": make_config(sft={"steps": 200})}),
+    (
+        "base_exposure",
+        "block",
+        {
+            "config": make_config(base={"steps": 40_000}),
+            "shards": make_shards_facts(train_tokens=150_000_000),
+        },
+    ),
+    (
+        "sft_category_balance",
+        "warn",
+        {"rows": make_rows_facts(sft_by_skill={**SFT_ROWS, "choice": 100})},
+    ),
+    (
+        "sft_category_balance",
+        "block",
+        {"rows": make_rows_facts(sft_by_skill={**SFT_ROWS, "choice": 0})},
+    ),
+    (
+        "sft_rows",
+        "warn",
+        {"rows": make_rows_facts(sft_train_rows=499), "config": make_config(sft={"steps": 200})},
+    ),
+    (
+        "sft_rows",
+        "block",
+        {"rows": make_rows_facts(sft_train_rows=299), "config": make_config(sft={"steps": 200})},
+    ),
     ("sft_duplicate_prompts", "warn", {"rows": make_rows_facts(repeated_sft_prompts=300)}),
     ("sft_duplicate_prompts", "block", {"rows": make_rows_facts(repeated_sft_prompts=701)}),
     ("sft_fits_context", "warn", {"conversations": make_conversations_facts(rows_over_context=1)}),
-    ("sft_fits_context", "block", {"conversations": make_conversations_facts(rows_over_context=29)}),
+    (
+        "sft_fits_context",
+        "block",
+        {"conversations": make_conversations_facts(rows_over_context=29)},
+    ),
     ("sft_exposure", "warn", {"config": make_config(sft={"steps": 1_800})}),
     ("sft_exposure", "block", {"config": make_config(sft={"steps": 4_300})}),
-    ("eval_skill_release_coverage", "warn", {"rows": make_rows_facts(eval_by_skill={**EVAL_ROWS, "choice": 49})}),
-    ("eval_skill_release_coverage", "block", {"rows": make_rows_facts(eval_by_skill={**EVAL_ROWS, "choice": 0})}),
-    ("eval_power", "warn", {"rows": make_rows_facts(eval_items_by_skill={**EVAL_ROWS, "choice": 30})}),
-    ("eval_power", "block", {"rows": make_rows_facts(eval_items_by_skill={**EVAL_ROWS, "choice": 15})}),
+    (
+        "eval_skill_release_coverage",
+        "warn",
+        {"rows": make_rows_facts(eval_by_skill={**EVAL_ROWS, "choice": 49})},
+    ),
+    (
+        "eval_skill_release_coverage",
+        "block",
+        {"rows": make_rows_facts(eval_by_skill={**EVAL_ROWS, "choice": 0})},
+    ),
+    (
+        "eval_power",
+        "warn",
+        {"rows": make_rows_facts(eval_items_by_skill={**EVAL_ROWS, "choice": 30})},
+    ),
+    (
+        "eval_power",
+        "block",
+        {"rows": make_rows_facts(eval_items_by_skill={**EVAL_ROWS, "choice": 15})},
+    ),
     ("eval_rules", "block", {"rows": make_rows_facts(eval_rows_without_rule=1)}),
     ("eval_independence", "block", {"rows": make_rows_facts(shared_items=1)}),
-    ("external_benchmarks", "warn", {"benchmarks": make_benchmarks_facts({"small": 499}), "honesty": make_honesty_facts(external_rows={"small": 499}, external_dirty={"small": 0})}),
-    ("external_benchmarks", "block", {"benchmarks": make_benchmarks_facts({"none": 0}), "honesty": make_honesty_facts(external_rows={"none": 0}, external_dirty={"none": 0})}),
+    (
+        "external_benchmarks",
+        "warn",
+        {
+            "benchmarks": make_benchmarks_facts({"small": 499}),
+            "honesty": make_honesty_facts(
+                external_rows={"small": 499}, external_dirty={"small": 0}
+            ),
+        },
+    ),
+    (
+        "external_benchmarks",
+        "block",
+        {
+            "benchmarks": make_benchmarks_facts({"none": 0}),
+            "honesty": make_honesty_facts(external_rows={"none": 0}, external_dirty={"none": 0}),
+        },
+    ),
     ("external_benchmarks", "block", {"benchmarks": make_benchmarks_facts(unresolved=["other"])}),
     ("contamination_sft_eval", "warn", {"honesty": make_honesty_facts(sft_largest_coverage=0.7)}),
     ("contamination_sft_eval", "block", {"honesty": make_honesty_facts(sft_exact_prompts=1)}),
-    ("contamination_corpus_eval", "warn", {"honesty": make_honesty_facts(corpus_dirty_by_skill={"math": 1})}),
-    ("contamination_corpus_eval", "block", {"honesty": make_honesty_facts(corpus_dirty_by_skill={"math": 11})}),
-    ("contamination_external", "warn", {"honesty": make_honesty_facts(external_dirty={"science_questions": 1})}),
-    ("contamination_external", "block", {"honesty": make_honesty_facts(external_dirty={"science_questions": 101})}),
-    ("contamination_coverage", "block", {"honesty": make_honesty_facts(scanned_text_bytes=4_299_999_999)}),
+    (
+        "contamination_corpus_eval",
+        "warn",
+        {"honesty": make_honesty_facts(corpus_dirty_by_skill={"math": 1})},
+    ),
+    (
+        "contamination_corpus_eval",
+        "block",
+        {"honesty": make_honesty_facts(corpus_dirty_by_skill={"math": 11})},
+    ),
+    (
+        "contamination_external",
+        "warn",
+        {"honesty": make_honesty_facts(external_dirty={"science_questions": 1})},
+    ),
+    (
+        "contamination_external",
+        "block",
+        {"honesty": make_honesty_facts(external_dirty={"science_questions": 101})},
+    ),
+    (
+        "contamination_coverage",
+        "block",
+        {"honesty": make_honesty_facts(scanned_text_bytes=4_299_999_999)},
+    ),
     ("attention_backend_runtime", "block", {"host": make_host_facts(attention_error=0.021)}),
-    ("attention_backend_runtime", "block", {"host": make_host_facts(attention_error=None, attention_problem="no kernel")}),
+    (
+        "attention_backend_runtime",
+        "block",
+        {"host": make_host_facts(attention_error=None, attention_problem="no kernel")},
+    ),
     ("memory_fit", "warn", {"host": make_host_facts(free_memory_fraction=0.09)}),
     ("memory_fit", "block", {"host": make_host_facts(free_memory_fraction=0.02)}),
     ("disk_space", "warn", {"host": make_host_facts(free_disk_bytes=12_000_000_000)}),
     ("disk_space", "block", {"host": make_host_facts(free_disk_bytes=10_000_000_000)}),
     ("run_forecast", "unmeasured", {"host": make_host_facts(tokens_per_second=None)}),
-    ("run_forecast", "warn", {"config": make_config(gate={"gpu_hour_usd": 3.0, "budget_usd": 2.0})}),
+    (
+        "run_forecast",
+        "warn",
+        {"config": make_config(gate={"gpu_hour_usd": 3.0, "budget_usd": 2.0})},
+    ),
     ("run_forecast", "unmeasured", {"config": make_config(gate={"budget_usd": 2.0})}),
-)  # fmt: skip
+)
 
 # what cannot be measured any more when the first is missing altogether
 IMPLIED = {
@@ -184,7 +297,10 @@ def test_missing_facts_keep_a_research_run_from_ready(missing: str) -> None:
 
 
 EMPTY = (
-    ("documents", {"corpus": make_corpus_facts(sources=[], documents_read=0, documents=0, text_bytes=0)}),
+    (
+        "documents",
+        {"corpus": make_corpus_facts(sources=[], documents_read=0, documents=0, text_bytes=0)},
+    ),
     ("source_provenance", {"corpus": make_corpus_facts(sources=[])}),
     ("duplicate_documents", {"corpus": make_corpus_facts(documents_read=0)}),
     ("tokenizer_roundtrip", {"shards": make_shards_facts(roundtrip_documents=0)}),
@@ -197,7 +313,10 @@ EMPTY = (
     ("eval_independence", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
     ("external_benchmarks", {"benchmarks": NO_BENCHMARKS}),
     ("contamination_external", {"benchmarks": NO_BENCHMARKS}),
-    ("contamination_external", {"honesty": make_honesty_facts(external_rows={"science_questions": 999})}),
+    (
+        "contamination_external",
+        {"honesty": make_honesty_facts(external_rows={"science_questions": 999})},
+    ),
     ("contamination_external", {"honesty": make_honesty_facts(external_rows={})}),
     ("contamination_external", {"honesty": make_honesty_facts(external_dirty={})}),
     ("contamination_sft_eval", {"honesty": make_honesty_facts(eval_rows=0)}),
@@ -208,7 +327,7 @@ EMPTY = (
     ("attention_backend_runtime", {"host": make_host_facts(attention_error=float("nan"))}),
     ("memory_fit", {"host": make_host_facts(free_memory_fraction=float("nan"))}),
     ("contamination_sft_eval", {"honesty": make_honesty_facts(sft_largest_coverage=float("nan"))}),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("name", "changes"), EMPTY, ids=[name for name, _ in EMPTY])

@@ -69,26 +69,64 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("loss_spikes", "warn", {"base": make_train_facts("base", spikes=4)}),
     ("base_beats_baseline", "block", {"scores": make_scores_facts(base_bits_per_byte=1.46)}),
     ("sft_fit", "block", {"scores": make_scores_facts(sft_fit=make_rate(139, 200))}),
-    ("sft_heldout_fit", "block", {"scores": make_scores_facts(sft_held_out_fit=make_rate(99, 200))}),
+    (
+        "sft_heldout_fit",
+        "block",
+        {"scores": make_scores_facts(sft_held_out_fit=make_rate(99, 200))},
+    ),
     ("skill_release_eval_identity", "block", {"scores": with_clean("identity", 59, 100)}),
     ("skill_release_eval_refusal", "block", {"scores": with_clean("refusal", 74, 100)}),
     ("skill_release_eval_choice", "block", {"scores": with_clean("choice", 49, 100)}),
     ("skill_release_eval_math", "block", {"scores": with_clean("math", 29, 100)}),
     ("skill_release_eval_spelling", "block", {"scores": with_clean("spelling", 39, 100)}),
-    ("skill_release_stage_math", "block", {"scores": with_skill("math", stages={"a": make_rate(19, 100), "b": make_rate(9, 10)})}),
-    ("skill_release_stage_spelling", "block", {"scores": with_skill("spelling", stages={"a": make_rate(29, 100)})}),
-    ("choice_adjusted_accuracy", "block", {"scores": with_skill("choice", chance=0.5, clean=make_rate(57, 100))}),
-    ("choice_adjusted_accuracy", "block", {"scores": with_skill("choice", chance=0.5, clean=make_rate(12, 20))}),
+    (
+        "skill_release_stage_math",
+        "block",
+        {"scores": with_skill("math", stages={"a": make_rate(19, 100), "b": make_rate(9, 10)})},
+    ),
+    (
+        "skill_release_stage_spelling",
+        "block",
+        {"scores": with_skill("spelling", stages={"a": make_rate(29, 100)})},
+    ),
+    (
+        "choice_adjusted_accuracy",
+        "block",
+        {"scores": with_skill("choice", chance=0.5, clean=make_rate(57, 100))},
+    ),
+    (
+        "choice_adjusted_accuracy",
+        "block",
+        {"scores": with_skill("choice", chance=0.5, clean=make_rate(12, 20))},
+    ),
     ("refusal", "block", {"scores": make_scores_facts(refusal=make_rate(74, 100))}),
     ("over_refusal", "block", {"scores": make_scores_facts(over_refusal=make_rate(79, 100))}),
     ("prompt_echo", "block", {"scores": make_scores_facts(prompt_echo=make_rate(6, 100))}),
-    ("unsupported_claims", "warn", {"scores": make_scores_facts(unsupported_claims=make_rate(6, 100))}),
+    (
+        "unsupported_claims",
+        "warn",
+        {"scores": make_scores_facts(unsupported_claims=make_rate(6, 100))},
+    ),
     ("verbatim_memorization", "warn", {"scores": make_scores_facts(memorized=make_rate(2, 100))}),
-    ("external_eval", "block", {"scores": make_scores_facts(external={"science_questions": AT_CHANCE})}),
-    ("external_eval", "block", {"benchmarks": make_benchmarks_facts({"science_questions": 1_000, "other": 600}), "honesty": make_honesty_facts(external_rows={"science_questions": 1_000, "other": 600}, external_dirty={"science_questions": 0, "other": 0})}),
+    (
+        "external_eval",
+        "block",
+        {"scores": make_scores_facts(external={"science_questions": AT_CHANCE})},
+    ),
+    (
+        "external_eval",
+        "block",
+        {
+            "benchmarks": make_benchmarks_facts({"science_questions": 1_000, "other": 600}),
+            "honesty": make_honesty_facts(
+                external_rows={"science_questions": 1_000, "other": 600},
+                external_dirty={"science_questions": 0, "other": 0},
+            ),
+        },
+    ),
     ("external_eval", "block", {"benchmarks": make_benchmarks_facts(unresolved=["other"])}),
     ("export_parity", "block", {"parity": make_parity_facts(largest_relative_difference=2e-3)}),
-)  # fmt: skip
+)
 IDS = [f"{name}-{status}" for name, status, _ in REFUSALS]
 
 

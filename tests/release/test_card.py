@@ -19,20 +19,61 @@ from tests.export_builders import RunParts, corpus_facts, gate_facts, make_run, 
 from tests.run_builder import facts_of_run
 
 NOT_SHOWN = {
-    "corpus": {"train_documents", "characters", "text_bytes", "train_text_bytes", "held_out_text_bytes", "dropped.duplicate",
-               "held_out_fraction", "sources.*.pinned", "sources.*.import_report"},
-    "rows": {"sft_by_skill.math", "eval_by_skill.math", "eval_items_by_skill.math", "repeated_sft_prompts",
-             "eval_rows_without_rule", "shared_items"},
-    "shards": {"train_documents", "held_out_documents", "train_text_bytes", "held_out_text_bytes", "roundtrip_documents",
-               "roundtrip_failures", "exercise_documents"},
+    "corpus": {
+        "train_documents",
+        "characters",
+        "text_bytes",
+        "train_text_bytes",
+        "held_out_text_bytes",
+        "dropped.duplicate",
+        "held_out_fraction",
+        "sources.*.pinned",
+        "sources.*.import_report",
+    },
+    "rows": {
+        "sft_by_skill.math",
+        "eval_by_skill.math",
+        "eval_items_by_skill.math",
+        "repeated_sft_prompts",
+        "eval_rows_without_rule",
+        "shared_items",
+    },
+    "shards": {
+        "train_documents",
+        "held_out_documents",
+        "train_text_bytes",
+        "held_out_text_bytes",
+        "roundtrip_documents",
+        "roundtrip_failures",
+        "exercise_documents",
+    },
     "exercises": {"share_asked", "words"},
-    "honesty": {"scanned_documents", "sft_largest_coverage", "eval_by_skill.math", "dirty_eval_rows.*"},
+    "honesty": {
+        "scanned_documents",
+        "sft_largest_coverage",
+        "eval_by_skill.math",
+        "dirty_eval_rows.*",
+    },
     "preflight": {"findings.*.message", "findings.*.on_host"},
     "gate": {"findings.*.on_host"},
-    "base": {"stage", "parameters", "losses_finite", "scored_step", "held_out_bits_per_byte", "largest_centre_error"},
-    "sft": {"stage", "parameters", "losses_finite", "scored_step", "held_out_bits_per_byte", "largest_centre_error"},
+    "base": {
+        "stage",
+        "parameters",
+        "losses_finite",
+        "scored_step",
+        "held_out_bits_per_byte",
+        "largest_centre_error",
+    },
+    "sft": {
+        "stage",
+        "parameters",
+        "losses_finite",
+        "scored_step",
+        "held_out_bits_per_byte",
+        "largest_centre_error",
+    },
     "scores": {"external.riddles.cut_rows", "external.riddles.too_long_rows"},
-}  # fmt: skip
+}
 """Facts that the card leaves to the attached evidence.
 
 Everything else must change the card when it changes.
@@ -41,21 +82,49 @@ Everything else must change the card when it changes.
 
 def parity() -> ParityReport:
     return ParityReport(
-        reader="transformers 9.8.7", model_class="StableLmForCausalLM", dtype="float32", token_source="held-out text",
-        tokens_compared=512, best_token_differs=0, largest_logit=6.0, largest_difference=8.5e-6,
-        largest_relative_difference=1.5e-6, bound=1e-4, greedy_tokens=32, greedy_tokens_equal=True,
-        greedy_largest_shortfall=0.0, missing_keys=[], unexpected_keys=[], texts_compared=5, texts_equal=True,
-        chat_equal=True, end_id=4,
-    )  # fmt: skip
+        reader="transformers 9.8.7",
+        model_class="StableLmForCausalLM",
+        dtype="float32",
+        token_source="held-out text",
+        tokens_compared=512,
+        best_token_differs=0,
+        largest_logit=6.0,
+        largest_difference=8.5e-6,
+        largest_relative_difference=1.5e-6,
+        bound=1e-4,
+        greedy_tokens=32,
+        greedy_tokens_equal=True,
+        greedy_largest_shortfall=0.0,
+        missing_keys=[],
+        unexpected_keys=[],
+        texts_compared=5,
+        texts_equal=True,
+        chat_equal=True,
+        end_id=4,
+    )
 
 
 def subject(**changes: Any) -> Subject:
     values: dict[str, Any] = {
-        "model_name": "pico-test", "repo_id": None, "licence": "mit", "dataset_summary": "", "eval_summary": "",
-        "stage": "sft", "step": 90, "context": 64, "vocab_size": 400, "architecture": "StableLmForCausalLM",
-        "dtype": "float32", "parameters": 106_969_856, "stored_numbers": 106_997_248, "checkpoint_digest": "c" * 64,
-        "tokenizer_digest": "d" * 64, "end_token": "<|end|>", "scored": True, "parity": parity(),
-    }  # fmt: skip
+        "model_name": "pico-test",
+        "repo_id": None,
+        "licence": "mit",
+        "dataset_summary": "",
+        "eval_summary": "",
+        "stage": "sft",
+        "step": 90,
+        "context": 64,
+        "vocab_size": 400,
+        "architecture": "StableLmForCausalLM",
+        "dtype": "float32",
+        "parameters": 106_969_856,
+        "stored_numbers": 106_997_248,
+        "checkpoint_digest": "c" * 64,
+        "tokenizer_digest": "d" * 64,
+        "end_token": "<|end|>",
+        "scored": True,
+        "parity": parity(),
+    }
     return Subject(**{**values, **changes})
 
 

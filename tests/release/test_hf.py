@@ -54,9 +54,17 @@ from tests.export_builders import (
 )
 
 FILES = {
-    "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-    "chat_template.jinja", "special_tokens_map.json", "README.md", "LICENSE", EXPORT_RECORD,
-}  # fmt: skip
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "README.md",
+    "LICENSE",
+    EXPORT_RECORD,
+}
 
 
 @pytest.fixture(scope="module")

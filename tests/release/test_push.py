@@ -152,8 +152,11 @@ def test_the_runbooks_push_is_one_commit_that_a_stranger_can_load(
     ]
     done = subprocess.run(
         [sys.executable, "-m", "picochat.cli.main", "export", "hf", *flags.split(), *words],
-        env={**environment(hub, tmp_path / "home"), "HF_TOKEN": TOKEN}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        env={**environment(hub, tmp_path / "home"), "HF_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert hub.count("/commit/") == 1
     held = hub.repos[REPO].files()

@@ -194,8 +194,8 @@ def test_promotion_names_the_rows_in_the_pack_and_changes_nothing_else(tmp_path:
 
 def test_skills_import_no_torch() -> None:
     code = (
-        "import sys, picochat.skills.task_pack, picochat.honesty.contamination_scan; sys.exit('torch' in"
-        " sys.modules or 'transformers' in sys.modules)"
+        "import sys, picochat.skills.task_pack, picochat.honesty.contamination_scan;"
+        " sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     assert (
         subprocess.run(
