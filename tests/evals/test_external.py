@@ -257,10 +257,16 @@ from lm_eval.tasks import TaskManager
 folder, tasks, out = sys.argv[1:]
 model = HFLM(pretrained=folder, device="cpu", dtype="float32", batch_size=1, add_bos_token=True)
 names = ["pico_arc", "pico_hellaswag"]
-found = simple_evaluate(model=model, tasks=names, task_manager=TaskManager(include_path=tasks, include_defaults=False))
+manager = TaskManager(include_path=tasks, include_defaults=False)
+found = simple_evaluate(model=model, tasks=names, task_manager=manager)
 rows = {
     name: [
-        {"doc": sample["doc_id"], "acc": sample["acc"], "acc_norm": sample["acc_norm"], "sums": [r[0] for r in sample["filtered_resps"]]}
+        {
+            "doc": sample["doc_id"],
+            "acc": sample["acc"],
+            "acc_norm": sample["acc_norm"],
+            "sums": [r[0] for r in sample["filtered_resps"]],
+        }
         for sample in found["samples"][name]
     ]
     for name in names

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from picochat.honesty.normalize import words_of
 from picochat.honesty.word_hashes import WindowSums, hash_texts, hash_words
 
-ODD_CHARACTERS = "aZ9 _-\n\0\x1f\x85é\u0301\u0308ßẞﬁ½Ⅳ…“’\u00a0\u3000中文がか\u3099ไทยЖïİıſǅ가\u1100\u1161\u11a8ㅏ한\ud800\udfff😀𝟘𠀀&#39;amp;\u0345ᾳ\u00b4\u200b\u00ad٣०"
+ODD_CHARACTERS = "aZ9 _-\n\0\x1f\x85é\u0301\u0308ßẞﬁ½Ⅳ…“’\u00a0\u3000中文がか\u3099ไทยЖïİıſǅ가\u1100\u1161\u11a8ㅏ한\ud800\udfff😀𝟘𠀀&#39;amp;\u0345ᾳ\u00b4\u200b\u00ad٣०"  # noqa: E501
 TEXTS = st.lists(
     st.one_of(
         st.text(max_size=30),

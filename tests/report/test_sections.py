@@ -535,7 +535,8 @@ onload = () => {
     const page = frame.contentDocument, width = page.documentElement.clientWidth;
     const beyond = [...page.querySelectorAll('main *')].filter(
       e => !e.closest('.wide,pre,svg,.said span') && e.getBoundingClientRect().right > width + 1);
-    return width + ': ' + page.documentElement.scrollWidth + ' ' + beyond.slice(0, 3).map(e => e.tagName + '.' + e.className);
+    const names = beyond.slice(0, 3).map(e => e.tagName + '.' + e.className);
+    return width + ': ' + page.documentElement.scrollWidth + ' ' + names;
   });
   document.title = 'measured ' + found.join(' | ') + '.';
 };
