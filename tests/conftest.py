@@ -19,7 +19,7 @@ import pytest
 def private_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """Shared artifacts of one test are not seen by another, nor by the person who runs the tests."""
+    """Shared artifacts of a test are not seen by another, nor by who runs the tests."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("PICOCHAT_HOME", str(folder))
     return folder

@@ -77,7 +77,7 @@ BUILT: dict[tuple[str, bytes, bytes], Path] = {}
 
 
 def _built(until: str, config: RunConfig, facts: dict[str, Record]) -> Path:
-    """A run folder of these values, built once in a process: tests copy it, and change their copy."""
+    """A run folder of these values, built once in a process: tests change a copy of it."""
     name = (until, canonical_json(config), canonical_json(facts))
     if name not in BUILT:
         folder = Path(tempfile.mkdtemp(prefix="picochat-test-run-"))

@@ -1,4 +1,4 @@
-"""Settings are resolved once, with their origins, and everything wrong with them is said at once."""
+"""Settings are resolved once, with origins; everything wrong with them is said at once."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every picochat command in the documents parses against the command line, with every flag it uses."""
+"""Every picochat command in the documents parses, with every flag that it uses."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ DOCUMENTS = ("docs/runbook.md", "README.md", "CONTRIBUTING.md", "demo/demo.sh")
 
 
 def commands_of(text: str) -> list[list[str]]:
-    """Argument lists of the picochat commands: continued lines joined, pipes and redirections cut."""
+    """Argument lists of the picochat commands: lines joined, pipes and redirections cut."""
     joined = re.sub(r"\\\n\s*", " ", text)
     found: list[list[str]] = []
     for line in joined.splitlines():

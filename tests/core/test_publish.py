@@ -1,4 +1,4 @@
-"""Artifacts are absent or whole; digests leave out what the clock decides; nothing is overwritten."""
+"""Artifacts are absent or whole; digests leave out the clock; nothing is overwritten."""
 
 import json
 import os

@@ -67,7 +67,7 @@ GOLDEN = read_json(Path(__file__).parent / "golden" / "intervals.json")
 
 
 def test_intervals_are_those_of_statsmodels_and_scipy() -> None:
-    """Kept in golden/intervals.json with their versions; golden/make_intervals.py makes them again."""
+    """In golden/intervals.json with their versions; golden/make_intervals.py makes them."""
     rows = GOLDEN["rows"]
     assert len(rows) > 120
     assert {0, 1} <= {passed for passed, *_ in rows} and any(

@@ -208,7 +208,7 @@ def test_one_seed_draws_the_same_questions_and_another_seed_others() -> None:
 
 
 def test_where_a_side_rounds_to_bf16_near_ties_are_told_and_do_not_count(run: RunDir) -> None:
-    """The run states bf16: the same weights are asked in bf16, where a near tie falls as it falls."""
+    """The run states bf16: the same weights are asked in bf16, near ties included."""
     change_config(run, lambda config: config["runtime"].update(precision="bf16"))
     settle(run)
     recorded = find_recorded(run, run.root, [run])

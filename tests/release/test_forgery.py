@@ -788,7 +788,7 @@ def test_numbers_that_are_none_are_differences_and_no_traceback(run: RunDir, val
 
 
 def test_names_cannot_speak_to_the_terminal(run: RunDir) -> None:
-    """A manifest may list any name; what is printed of it is one line without control characters."""
+    """A manifest may list any name; it is printed on one line without control characters."""
     evil = "eval\x1b[2J\nnothing differs\u202egpj.exe"
     change_json(
         run.place("gate") / "manifest.json",

@@ -26,7 +26,7 @@ from tests.train.builders import begin_run, small_config, train_base
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A run with a base checkpoint of twelve steps, whose state to replay from is that of step 8."""
+    """A run with a base checkpoint of twelve steps and a state to replay from at step 8."""
     return make_run(tmp_path_factory.mktemp("replay") / "run", small_config())
 
 

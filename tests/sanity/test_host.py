@@ -1,4 +1,4 @@
-"""What is stated of a host: real steps and their spread, what does not fit, and what it would cost."""
+"""What is stated of a host: real steps and their spread, what does not fit, the cost."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 
 
 def test_the_order_is_the_recorded_one() -> None:
-    """A change of the order breaks the resume of every run: raise ORDER_VERSION and this with it."""
+    """A change of the order breaks every resume: raise ORDER_VERSION and this with it."""
     assert Permutation(1_000_003, 42, 1)([0, 1, 2, 1_000_002]).tolist() == [
         872402,
         573778,
