@@ -269,7 +269,9 @@ def cost_of(scale: Scale) -> ScaleCost:
 
 
 def _memory_bytes(scale: Scale, parameters: int) -> int:
-    """Weights, gradients and two moments in float32, plus the activations and logits of one
+    """Bytes of memory that training needs on one device.
+
+    They are weights, gradients and two moments in float32, plus the activations and logits of one
     device's micro-batch.
     """
     config = scale.config

@@ -1,5 +1,4 @@
-"""The command line: groups of commands, and the one place where errors become messages and exit
-codes.
+"""The command line: groups of commands, and where errors become messages and exit codes.
 
 Nothing heavy is imported here or in the modules of the groups: `picochat --help` needs neither
 torch nor pydantic.
@@ -103,8 +102,9 @@ def run_command(arguments: list[str]) -> int:
 
 
 def require_values(arguments: list[str]) -> None:
-    """Raises WrongUsage for an empty value, which a shell makes of a variable that is not set: no
-    path and no name is empty.
+    """Raises WrongUsage for an empty value.
+
+    A shell passes an empty value for a variable that is not set. No path and no name is empty.
     """
     for number, argument in enumerate(arguments):
         name, separator, value = argument.partition("=")
@@ -127,8 +127,9 @@ def _say(error: PicochatError) -> int:
 
 
 def _usage_exit(error: Exception) -> int | None:
-    """The exit code of the command-line library's own errors (unknown flag, missing value), shown;
-    None for anything else.
+    """The exit code of an error of the command-line library; None for any other error.
+
+    Such errors are an unknown flag or a missing value. The message is shown here.
     """
     if type(error).__name__ == "Abort":
         return _say(_interrupted())

@@ -1,12 +1,9 @@
-"""The generated pages under docs/: checks.md, config.md, artifacts.md and the JSON Schemas of the
-files that people write.
+"""Generates checks.md, config.md, artifacts.md and the JSON Schemas under docs/.
 
-Each is made from the code that it describes.
+Each page is made from the code that it describes. Pages that people write are not touched.
 
-    python -m picochat.cli.pages --write docs     write them python -m picochat.cli.pages --check
-    docs     exit 1, naming each page that differs from the code
-
-Pages that people write are not touched.
+    python -m picochat.cli.pages --write docs     write the pages
+    python -m picochat.cli.pages --check docs     exit 1, naming each page that differs
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ READER_GONE = (errno.EPIPE, errno.EIO)
 
 
 class Outlasting(io.FileIO):
-    """The file descriptor `number`, to write to; after its reader is gone, what is written is
-    dropped.
+    """A writer to the file descriptor `number` that survives the end of its reader.
+
+    What is written after the reader is gone is dropped.
     """
 
     def __init__(self, number: int) -> None:

@@ -1,8 +1,7 @@
-"""A journal: one JSON object a line, appended and flushed, so that a kill costs at most the line
-being written.
+"""A journal is a file of one JSON object a line, each appended and flushed.
 
-Readers ignore a torn last line. Who writes it does not know who reads it. Holds no results: results
-are artifacts.
+A kill costs at most the line that is being written, and readers ignore a torn last line. A writer
+does not know its readers. A journal holds no results: results are artifacts.
 """
 
 from __future__ import annotations

@@ -1,15 +1,18 @@
-"""Artifacts: folders that are either absent or whole, each with a manifest that chains digests back
-to its inputs.
+"""Publishes artifacts: folders that are absent or whole, each with a manifest.
 
-`publish` gives a hidden draft folder on the same disk. On a clean exit its files are synced and
+The manifest states the digests of the artifact's inputs, so that digests chain back to the first
+input.
+
+`publish` gives a hidden staging folder on the same disk. On a clean exit its files are synced and
 hashed, `manifest.json` is written last, and one rename makes the artifact appear. On an error or a
 kill nothing appears. A folder that already stands there is set aside under a new name, never
 overwritten.
 
-Two classes of files: `files` follow from the inputs alone and enter the artifact's digest;
-`observations` (timings, live metrics, host measurements) are hashed too, so that nobody can change
-them unseen, but do not enter the digest: the same run on the same machine gives the same digests.
-Does not protect against someone who rewrites manifest and files alike: for that, publish the
+A manifest has two classes of files. `files` follow from the inputs alone and enter the artifact's
+digest. `volatile_files` (timings, live metrics, host measurements) are hashed too, so that a change
+is seen, but do not enter the digest: the same run on the same machine gives the same digests.
+
+This does not protect against someone who rewrites manifest and files alike. For that, publish the
 digest, or sign the bundle.
 """
 
@@ -50,8 +53,9 @@ class Manifest(Record):
     facts: dict[str, Any]
 
     def digest(self) -> str:
-        """sha256 over kind, inputs' digests, files and facts: equal for equal work, whatever the
-        clock said.
+        """sha256 over kind, digests of the inputs, files and facts.
+
+        It is equal for equal work, whatever the clock said.
         """
         return digest_json(
             self.model_dump(mode="json", include={"kind", "inputs", "files", "facts"})
@@ -103,8 +107,9 @@ class StagingFolder:
 
 
 def artifact_key(config: object, inputs: Mapping[str, str], version: int) -> str:
-    """What decides whether a published artifact still stands: its config section, its inputs, the
-    stage's version.
+    """The values that decide whether a published artifact is still valid.
+
+    They are its config section, its inputs and the version of its stage.
     """
     return digest_json({"config": config, "inputs": dict(inputs), "version": version})
 
@@ -226,10 +231,10 @@ def superseded(place: Path) -> list[Path]:
 
 
 def take_back(place: Path, kind: str, key: str) -> Artifact | None:
-    """An artifact made from just this key that was set aside, whole, at `place` again; what stands
-    there changes places with it.
+    """Puts an artifact with this key that was set aside back at `place`; None if none is found.
 
-    None where there is none. So nobody pays twice for trying another setting and going back.
+    Only a whole artifact is taken back. What stands at `place` changes places with it. So trying
+    another setting and going back costs no second computation.
     """
     for former in superseded(place):
         try:
@@ -343,8 +348,10 @@ def is_held(place: Path) -> bool:
 
 @contextmanager
 def exclusive(place: Path, holder: str, *, wait: bool = False) -> Generator[None, None, None]:
-    """Hold `place` for this process alone. Where another process holds it: wait for that to end, or
-    raise WrongUsage at once.
+    """Holds `place` for this process alone.
+
+    Where another process holds it, this waits for that process to end, or raises WrongUsage at
+    once.
 
     The kernel drops the lock with the process, so a kill leaves nothing to clean up.
     """

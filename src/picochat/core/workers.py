@@ -80,8 +80,9 @@ def _end_with_caller() -> None:
 
 
 def _do(task: Any) -> Any:
-    """Opens at the first task and not at the start, so that an error on opening is a task's error
-    and keeps its type.
+    """Opens what the worker needs at its first task, then does the task.
+
+    An error on opening is then the error of a task and keeps its type.
     """
     if not _opened:
         _opened.append(_open[0]())

@@ -1,11 +1,14 @@
-"""Archives that say nothing but their content: the same members give the same bytes, and reading
-one harms nothing.
+"""Writes reproducible archives, and reads archives of others safely.
+
+The same members give the same bytes, since an archive states nothing but its content.
 
 Writing: sorted names, fixed times and owners, gzip without name or time. Files that do not compress
 (weights, tokens) are stored in gzip members of their own, since packing 430 MB of float32 costs
-half a minute and saves 7%. Reading: a stream, one pass, every member hashed, nothing written
-outside the folder and nothing that is not needed; links, devices, absolute paths, `..`, doubled
-names (in any case of letters), control characters and sizes beyond the limits are refused.
+half a minute and saves 7%.
+
+Reading: a stream, one pass, every member hashed. Nothing is written outside the folder, and nothing
+that is not needed. Links, devices, absolute paths, `..`, doubled names (in any case of letters),
+control characters and sizes beyond the limits are refused.
 """
 
 from __future__ import annotations
@@ -44,8 +47,9 @@ LONGEST_TAIL_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive, from disk or from memory, with the digest that it had when it was
-    chosen.
+    """One file of an archive, from disk or from memory.
+
+    It has the digest that the file had when it was chosen.
     """
 
     name: str
@@ -98,8 +102,9 @@ class _GzipMembers(io.RawIOBase):
 
 
 def write_archive(out: Path, folder: str, members: Sequence[Member]) -> str:
-    """Write the members below `folder` as a .tgz that appears whole or not at all; returns its
-    sha256.
+    """Writes the members below `folder` as a .tgz and returns its sha256.
+
+    The archive appears whole or not at all.
 
     Raises HostProblem where a file changed since its digest was taken.
     """
@@ -167,8 +172,9 @@ def _digest(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Opened:
-    """An archive that was read: the folder with its files, and the digest of every member, by its
-    name in the folder.
+    """An archive that was read: the folder with its files, and the digest of every member.
+
+    Digests are listed by the member's name in the folder.
     """
 
     root: Path
@@ -183,8 +189,9 @@ def read_archive(
     limit_bytes: int = LARGEST_BYTES,
     always_bytes: int = ALWAYS_BYTES,
 ) -> Opened:
-    """Unpack a .tgz of one folder below `into`, hashing all of it. Files with a `skip` suffix are
-    hashed, not written.
+    """Unpacks a .tgz of one folder below `into`, hashing all of it.
+
+    Files with a `skip` suffix are hashed, not written.
 
     Raises BadInput for anything that is not a plain archive of plain files in one folder, or that
     is larger than the limits.
@@ -208,8 +215,9 @@ def read_archive(
 
 
 class _LimitedReader:
-    """Bytes of a stream up to a limit, headers included: a header may state any length, and its
-    reader believes it.
+    """The bytes of a stream up to a limit, headers included.
+
+    A header may state any length, and `tarfile` believes it.
     """
 
     def __init__(self, stream: IO[bytes], limit_bytes: int, path: Path) -> None:
@@ -287,8 +295,9 @@ def _safe_name(path: Path, info: tarfile.TarInfo) -> tuple[str, str]:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name has no control character, no line end, nothing invisible, and no backslash: it
-    is listed and printed.
+    """Whether a name can be listed and printed safely.
+
+    Such a name has no control character, no line end, nothing invisible, and no backslash.
     """
     return "\\" not in name and printable_line(name) == name
 

@@ -1,10 +1,10 @@
-"""Ask the published weights some of the recorded questions again, and compare what they say with
-what was recorded.
+"""Asks the published weights some recorded questions again and compares the replies.
 
-Promises: weights and texts are used only where every byte is the one that the manifests state;
-which questions are asked follows from a seed that the verifier gives, so that nobody can know them
-when the bundle is made; they are asked by the code of the scores stage. In float32 on both sides
-every reply must be the recorded one; where either side rounds to bf16 or TF32, by the bounds below.
+Weights and texts are used only where every byte is the one that the manifests state. Which
+questions are asked follows from a seed that the verifier gives, so that nobody can know them when
+the bundle is made. They are asked by the code of the scores stage. In float32 on both sides every
+reply must be the recorded one. Where either side rounds to bf16 or TF32, the bounds below apply.
+
 Does not see what the weights were trained on, nor bits per byte, nor recalled prefixes, whose texts
 are in no bundle.
 """
@@ -159,8 +159,9 @@ class Outcome:
 def with_questions(
     report: VerifyReport, count: int, seed: int | None, run_dir: Path | None
 ) -> VerifyReport:
-    """The report with up to `count` recorded questions asked again; where something differs
-    already, nothing is asked.
+    """The report with up to `count` recorded questions asked again.
+
+    Where something differs already, nothing is asked.
 
     seed: which questions; None: drawn here. run_dir: the folder that has the weights where the
     bundle does not. Raises BadInput where the weights are not here, or are not those that the
@@ -212,10 +213,11 @@ MISSING_FIX = (
 
 
 def find_recorded(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Recorded:
-    """What `stated` recorded, with weights and benchmark texts from the first of `roots` that has
-    them as it states them.
+    """What `stated` recorded, with the weights and benchmark texts that it states.
 
-    path: what `stated` was read from. Raises BadInput that names what is missing or another.
+    Weights and texts come from the first of `roots` that has them as they are stated.
+
+    path: what `stated` was read from. Raises BadInput that names what is missing or differs.
     """
     scores, rows, benchmarks = (stated.artifact(kind) for kind in ("scores", "rows", "benchmarks"))
     problems: list[Problem] = []
@@ -265,10 +267,12 @@ def _texts(
 
 
 def draw(pool: Mapping[str, Iterable[str]], count: int, seed: int) -> list[tuple[str, str]]:
-    """(group, id) of `count` questions, as many of each group as of every other while it has any;
-    all where count is larger.
+    """(group, id) of `count` questions, spread evenly over the groups.
 
-    By hashes of seed and id: the same ones in every version of Python, and others with every seed.
+    Each group gives as many as every other while it has any. All are drawn where `count` is larger.
+
+    The order is by hashes of seed and id: the same in every version of Python, and another with
+    every seed.
     """
     places: list[tuple[int, str, str, str]] = []
     for group, ids in pool.items():
@@ -280,8 +284,9 @@ def draw(pool: Mapping[str, Iterable[str]], count: int, seed: int) -> list[tuple
 
 
 def pool_of(recorded: Recorded) -> dict[str, list[str]]:
-    """Group -> ids of what can be asked: every skill, the SFT rows of each side, every benchmark
-    whose texts are here.
+    """Group -> ids of what can be asked.
+
+    Groups are every skill, the SFT rows of each side, and every benchmark whose texts are here.
     """
     pool: dict[str, list[str]] = {}
     for item in recorded.asked.values():
@@ -379,8 +384,9 @@ def _ask_items(
 
 
 def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Runtime]:
-    """The run's own runtime; float32 on the CPU where it was a GPU's and there is none here, and
-    that is said.
+    """The run's own runtime, or float32 on the CPU where this machine lacks the run's GPU.
+
+    The change is printed.
     """
     stated = recorded.config.runtime
     # Any attention kernel that is right here will do: a reply depends on it by rounding alone.
@@ -399,8 +405,9 @@ def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Runtime]:
 
 
 def _is_coarse(runtime: RuntimeConfig) -> bool:
-    """Whether products are rounded to bf16 or TF32, so that a near tie may fall the other way with
-    the rows asked beside it.
+    """Whether products are rounded to bf16 or TF32.
+
+    A near tie may then fall the other way with the rows that are asked beside it.
     """
     reduced = runtime.matmul_precision == "medium" or (
         runtime.device == "cuda" and runtime.matmul_precision != "highest"

@@ -38,8 +38,9 @@ def known(facts: F | None) -> F:
 
 
 def differences(where: str, stated: object, again: object, source: str) -> list[Problem]:
-    """One problem for each value that differs: its path below `where`, what is stated, and what
-    `source` gives.
+    """One problem for each value that differs.
+
+    A problem names the value's path below `where`, what is stated, and what `source` gives.
     """
     if isinstance(stated, dict) and isinstance(again, dict):
         one, other = cast("dict[str, Any]", stated), cast("dict[str, Any]", again)

@@ -211,8 +211,9 @@ def open_source(request: ExportRequest) -> Source:
 
 
 def require_centred(model: GPT, checkpoint: Path) -> None:
-    """Raises BadInput where a norm would see a mean: no stock class computes what such weights
-    compute.
+    """Raises BadInput where a norm would see a mean other than zero.
+
+    No stock class computes what such weights compute.
     """
     error = largest_centre_error(model)
     if not error <= CENTRE_TOLERANCE:
@@ -236,8 +237,9 @@ def not_scored(checkpoint: Path, artifact: Artifact, facts: RunFacts) -> CheckFa
 
 
 def require_evidence(source: Source) -> None:
-    """Raises BadInput, before any work, where a push would be refused at its end for want of
-    evidence.
+    """Raises BadInput, before any work, where evidence that a push needs is missing.
+
+    Otherwise the push would be refused only at its end.
     """
     missing = missing_evidence(source.run)
     if missing or not source.scored:
@@ -382,8 +384,9 @@ def require_free(place: Path) -> None:
 
 
 def require_outside(place: Path, run: RunDir | None) -> None:
-    """Raises WrongUsage where `place` lies inside an artifact of the run: its digests would no
-    longer hold.
+    """Raises WrongUsage where `place` lies inside an artifact of the run.
+
+    A file written there would make the artifact differ from its manifest.
     """
     if run and (inside := run.place_around(place)):
         raise WrongUsage(

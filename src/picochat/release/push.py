@@ -203,8 +203,9 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, str]:
-    """Name -> digest as the Hub states it: sha256 for large files, git's blob digest for the
-    others.
+    """Name -> digest of each file, as the Hub states it.
+
+    It is sha256 for large files, and git's blob digest for the others.
     """
     from huggingface_hub.hf_api import RepoFile
 

@@ -1,11 +1,11 @@
-"""Train steps again from the state that a run published, and compare each loss with the curve that
-the run states.
+"""Trains steps again from the published state and compares each loss with the stated curve.
 
-Promises: state and token shards are used only where every byte is the one that the run's manifests
-state. On a CPU like the run's own (same processor, cores and torch) losses and final weights must
-be equal bit for bit; elsewhere within the bounds below, since other kernels round otherwise. Covers
-the base stage, from the last evaluation before its end on. Does not cover what came before that
-state, nor the SFT stage: its replies are evidence of their own.
+State and token shards are used only where every byte is the one that the run's manifests state. On
+a CPU like the run's own (same processor, cores and torch) losses and final weights must be equal
+bit for bit. Elsewhere they must lie within the bounds below, since other kernels round otherwise.
+
+Covers the base stage, from the last evaluation before its end on. Does not cover what came before
+that state, nor the SFT stage, whose evidence is its replies.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ class Parts:
 
 
 def inspect_with_replay(path: Path, steps: int, run_dir: Path | None) -> VerifyReport:
-    """The report on a bundle or run folder, with `steps` steps trained again; what differs already
-    is not trained.
+    """The report on a bundle or run folder, with `steps` steps trained again.
+
+    Where something differs already, nothing is trained.
 
     run_dir: the folder that holds token shards and state where `path` does not. Raises BadInput
     where a part is missing.
@@ -93,11 +94,12 @@ def replay(path: Path, steps: int, run_dir: Path | None) -> VerifyCheck:
 
 
 def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
-    """What `stated` claims, and the large parts from the first of `roots` that has them with the
-    digests that it claims.
+    """What `stated` claims, with the large parts that it states.
+
+    The parts come from the first of `roots` that has them with the stated digests.
 
     path: what `stated` was read from. Raises BadInput that names every part that is missing or
-    another.
+    differs.
     """
     base, shards = stated.artifact("base"), stated.artifact("shards")
     if f"{REPLAY_FOLDER}/{STATE_FILES[0]}" not in base.manifest.files:
@@ -143,7 +145,9 @@ MISSING_FIX = (
 
 
 def _is_like_here(stated: RunDir) -> bool:
-    """Whether this machine has the processor, the cores and the torch that the run states, which
+    """Whether this machine must give the same bits as the run did.
+
+    It must where it has the processor, the cores and the torch that the run states, and the run
     trained in one process.
     """
     if not stated.machine.exists():
@@ -162,8 +166,9 @@ def _what_decides_bits(machine: MachineRecord) -> tuple[str, int, str | None]:
 
 
 def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Runtime]:
-    """The run's own runtime; with what this machine has where it lacks the device or the attention
-    backend, and that is said.
+    """The run's own runtime, changed where this machine lacks its device or backend.
+
+    The backend is that of attention. The change is printed.
     """
     runtime = parts.config.runtime
     if runtime.device == "cuda" and not torch.cuda.is_available():
@@ -288,8 +293,9 @@ class _Comparison:
         return Problem(f"step {step}: {claim}, training it again gives {loss!r} ({here}){rest}")
 
     def _weights(self, again: Mapping[str, Tensor]) -> tuple[list[str], list[Problem]]:
-        """(what is to be said, what differs) of the published weights against those that were
-        trained again.
+        """Compares the published weights with those that were trained again.
+
+        Returns (what is to be said, what differs).
         """
         if self.parts.published is None:
             return ["the published weights are not here, so they were not compared"], []
@@ -312,8 +318,9 @@ class _Comparison:
 def relative_distance(
     one: Mapping[str, Tensor], other: Mapping[str, Tensor], start: Mapping[str, Tensor]
 ) -> float:
-    """Distance between two sets of weights over the distance from `start` to `other`; infinite
-    where that did not move.
+    """Distance between two sets of weights over the distance from `start` to `other`.
+
+    It is infinite where `other` did not move from `start`.
     """
 
     def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:

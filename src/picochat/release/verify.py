@@ -1,10 +1,11 @@
-"""Check a bundle or a run folder offline: its digests, its chain, and its claims, which are
-computed again.
+"""Checks a bundle or a run folder offline: its digests, its chain and its claims.
 
-Files give the facts again, replies the scores, facts both verdicts, and the artifacts every page of
-the summary. What this cannot see: whether the replies came from those weights (release/ask.py asks
-them), and a bundle that was made up as a whole, consistently. For that, compare the evidence digest
-with one that was published elsewhere.
+Claims are computed again: files give the facts, replies the scores, facts both verdicts, and the
+artifacts every page of the summary.
+
+Does not see whether the replies came from those weights (release/ask.py asks them), nor a bundle
+that was made up as a whole, consistently. For that, compare the evidence digest with one that was
+published elsewhere.
 """
 
 from __future__ import annotations
@@ -264,8 +265,9 @@ def _verify(
 
 
 def _profile(run: RunDir) -> str | None:
-    """What the verdict was asked for; None where the settings cannot be read, which the check of
-    records names.
+    """The profile that the verdict was asked for; None where the settings cannot be read.
+
+    The check of records names settings that cannot be read.
     """
     try:
         return _config(run).gate.profile
@@ -274,8 +276,9 @@ def _profile(run: RunDir) -> str | None:
 
 
 def _require_known_version(path: Path, contents: Path) -> None:
-    """Raises BadInput for a bundle in a layout that this version does not know: its fields could
-    mean anything.
+    """Raises BadInput for a bundle in a layout that this version does not know.
+
+    Its fields could mean anything.
     """
     value = read_json(contents, "bundle contents")
     version = (
@@ -290,8 +293,9 @@ def _require_known_version(path: Path, contents: Path) -> None:
 
 
 def _stated(run: RunDir, artifacts: dict[str, Artifact]) -> tuple[str, str | None]:
-    """(verdict, evidence digest); what cannot be read is named by the checks of records and
-    manifests.
+    """(verdict, evidence digest) as the run states them.
+
+    What cannot be read is named by the checks of records and manifests.
     """
     try:
         return verdict_of(artifacts), evidence_digest(run, artifacts)
@@ -343,8 +347,9 @@ def _check_manifests(
     found: Found,
     contents: BundleContents | None,
 ) -> VerifyCheck:
-    """Every listed file as its manifest states it; facts that this version knows; nothing that
-    nobody listed.
+    """Checks that manifests and files agree, and that this version knows the facts.
+
+    Every listed file must be as its manifest states it, and every file must be listed.
     """
     left_out = contents.left_out if contents else {}
     problems = list(unreadable)
@@ -369,8 +374,9 @@ def _check_manifests(
 def _left_out_problems(
     folder: str, artifact: Artifact, left_out: Mapping[str, object]
 ) -> list[Problem]:
-    """What a bundle says it left out must be something that may stay out, and carry the digest of
-    the manifest.
+    """Files that a bundle says it left out but that must not be, or whose digest differs.
+
+    A file that was left out must be of a kind that may be, and carry the digest of the manifest.
     """
     problems: list[Problem] = []
     for name, digest in {**artifact.manifest.files, **artifact.manifest.volatile_files}.items():
@@ -403,8 +409,9 @@ def _count_inputs(artifacts: Mapping[str, Artifact]) -> int:
 def _contents_problems(
     run: RunDir, artifacts: dict[str, Artifact], contents: BundleContents
 ) -> list[Problem]:
-    """bundle.json against the artifacts: their digests, what is missing, the evidence digest, the
-    verdict.
+    """Problems of bundle.json against the artifacts.
+
+    It states their digests, what is missing, the evidence digest and the verdict.
     """
     folders = {spec.kind: spec.folder for spec in ARTIFACTS}
     here = {
