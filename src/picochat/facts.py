@@ -146,7 +146,10 @@ class TokenizerFacts(Record):
 
 
 class ShardsFacts(Record):
-    """Tokens, documents and bytes of training include the exercises; those that are held out do not."""
+    """Counts of the token shards.
+
+    Tokens, documents and bytes of training include the exercises; those that are held out do not.
+    """
 
     train_tokens: int
     held_out_tokens: int

@@ -18,12 +18,16 @@ from picochat.cli import data, export, run, sanity, scales
 from picochat.cli.streams import outlast_readers
 from picochat.core.errors import BadInput, HostProblem, Interrupted, PicochatError, WrongUsage
 
-HELP = """A bounded slice of public text becomes a small chat model, with evidence that a stranger can check.
+HELP = """A bounded slice of public text becomes a small chat model, with evidence that a\
+ stranger can check.
 
-The path: data hf-import, data preview, data task-pack, run tiny --preflight-only, run tiny, run bundle, export hf.
+The path: data hf-import, data preview, data task-pack, run tiny --preflight-only, run tiny,\
+ run bundle, export hf.
 
-Exit codes: 0 done. 1 unexpected error. 2 wrong usage. 3 an honest no (preflight, gate, verification or export said no).
-4 bad input. 5 network or Hub. 129, 130 and 143 interrupted; the same command goes on. In a pipe, `set -o pipefail` keeps
+Exit codes: 0 done. 1 unexpected error. 2 wrong usage. 3 an honest no (preflight, gate,\
+ verification or export said no).
+4 bad input. 5 network or Hub. 129, 130 and 143 interrupted; the same command goes on.\
+ In a pipe, `set -o pipefail` keeps
 them.
 """
 LESS_MEMORY = (

@@ -33,16 +33,20 @@ CONFIG_HEAD = """# Settings
 
 Made from `src/picochat/config.py` and `scales.py` by `make docs`; do not edit.
 
-A value comes from the default, the scale, the pack or the command line, each overriding the one before. Any setting can be
-given as `--set section.key=value`; `run.json` records every value with its origin. None means off, or as the text says.
+A value comes from the default, the scale, the pack or the command line, each overriding the one\
+ before. Any setting can be
+given as `--set section.key=value`; `run.json` records every value with its origin. None means\
+ off, or as the text says.
 """
 
 ARTIFACTS_HEAD = """# Artifacts
 
 Made from `src/picochat/run/graph.py` and `src/picochat/facts.py` by `make docs`; do not edit.
 
-A run folder holds one folder for each stage that is done. Each appears whole or not at all and carries `manifest.json`: what
-it was made from (digests), its files (sha256 and size) and its facts. Files whose bytes depend on clock or machine are listed
+A run folder holds one folder for each stage that is done. Each appears whole or not at\
+ all and carries `manifest.json`: what
+it was made from (digests), its files (sha256 and size) and its facts. Files whose bytes\
+ depend on clock or machine are listed
 there as observations: they are hashed, but stay out of the artifact's digest.
 """
 

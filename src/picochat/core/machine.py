@@ -154,7 +154,10 @@ def _output(command: list[str]) -> str:
 
 
 def cache_folder() -> Path:
-    """Where runs share work: $PICOCHAT_HOME, else $XDG_CACHE_HOME/picochat, else ~/.cache/picochat."""
+    """The folder where runs share work.
+
+    It is $PICOCHAT_HOME, else $XDG_CACHE_HOME/picochat, else ~/.cache/picochat.
+    """
     if home := os.environ.get("PICOCHAT_HOME"):
         return Path(home)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "picochat"

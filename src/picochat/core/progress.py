@@ -39,7 +39,10 @@ def say_in_handler(message: str) -> None:
 
 
 def animated(stream: TextIO) -> bool:
-    """Whether a line may be rewritten in place: a real terminal, and nobody asked for plain output."""
+    """Whether a line may be rewritten in place.
+
+    It may on a real terminal where the environment does not ask for plain output.
+    """
     unanimated = os.environ.get("TERM") == "dumb" or "CI" in os.environ
     return stream.isatty() and not unanimated
 

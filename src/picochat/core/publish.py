@@ -293,7 +293,7 @@ def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:
 
 
 def changed_files(place: Path, manifest: Manifest) -> list[str]:
-    """Names of files whose bytes differ from the manifest, that are absent, or that nobody listed."""
+    """Names of files that differ from the manifest, are absent, or are not listed in it."""
     expected = {**manifest.files, **manifest.volatile_files}
     found = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()} - {
         MANIFEST

@@ -72,7 +72,10 @@ def _start(open_worker: Callable[[], Callable[[Any], Any]]) -> None:
 
 
 def _end_with_caller() -> None:
-    """A caller that was killed can tell nobody, and a worker would wait for its next task for ever."""
+    """Ends this worker when its caller ends.
+
+    A caller that was killed cannot say so, and a worker would wait for its next task for ever.
+    """
     caller = parent_process()
     if caller is not None:
         connection.wait([caller.sentinel])

@@ -58,7 +58,10 @@ def read_tokenizer(path: Path) -> TokenizerFiles:
 
 
 def _template_of(tokenizer: Path) -> str:
-    """The chat template beside the file, or in the artifact that a run's front page is a copy of."""
+    """The chat template beside the file, or in the tokenizer artifact.
+
+    A run's front page is a copy of the artifact's file, without the template beside it.
+    """
     for place in (tokenizer.parent, tokenizer.parent / "tokenizer"):
         if (place / TEMPLATE).exists():
             return (place / TEMPLATE).read_text(encoding="utf-8")
@@ -116,7 +119,10 @@ def write_model_folder(
 
 
 def end_of(info: CheckpointInfo, ids: TokenIds) -> TokenIds:
-    """A base model never learnt to end a turn: what ends its text is the bos of the next document."""
+    """The ids of the tokens that begin, end and pad a text of this checkpoint.
+
+    A base model never learnt to end a turn: its text ends with the bos of the next document.
+    """
     return ids if info.stage == "sft" else TokenIds(bos=ids.bos, end=ids.bos, pad=ids.pad)
 
 

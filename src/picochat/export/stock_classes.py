@@ -139,10 +139,10 @@ def cohere_settings(model: ModelConfig) -> dict[str, object]:
 
 
 FLAVORS: tuple[Flavor, ...] = (
-    #      name        architecture             tensors           settings
-    Flavor("stablelm", "StableLmForCausalLM",   stablelm_tensors, stablelm_settings),
-    Flavor("cohere",   "CohereForCausalLM",     cohere_tensors,   cohere_settings),
-)  # fmt: skip
+    # name, architecture, tensors, settings
+    Flavor("stablelm", "StableLmForCausalLM", stablelm_tensors, stablelm_settings),
+    Flavor("cohere", "CohereForCausalLM", cohere_tensors, cohere_settings),
+)
 
 
 def find_flavor(name: str) -> Flavor:

@@ -47,13 +47,13 @@ class Severities:
         return found[profile]
 
 
-#                        research  first_release  skill_release
+# In the order: research, first_release, skill_release.
 ALWAYS = Severities("block", "block", "block", always=True)  # without it the run means nothing
 RELEASE = Severities("warn", "block", "block")
 SKILL_CLAIM = Severities("warn", "warn", "block")
 SKILL_ONLY = Severities("warn", "off", "block")  # not what a first release speaks of
 SKILL_ADVICE = Severities("warn", "off", "warn")
-ADVICE = Severities(     "warn",   "warn",        "warn")  # fmt: skip
+ADVICE = Severities("warn", "warn", "warn")
 
 
 @dataclass(frozen=True)

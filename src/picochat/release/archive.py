@@ -255,7 +255,8 @@ def _read_members(
             if number >= LARGEST_FILES:
                 raise BadInput(f"{path} holds more than {LARGEST_FILES:,} files")
             if info.isdir():
-                continue  # archives packed by hand have them; folders are made for the files in them
+                # Archives packed by hand list folders; here a folder is made for the files in it.
+                continue
             top, name = _safe_name(path, info)
             if folder not in (None, top) or name.casefold() in files:
                 raise BadInput(

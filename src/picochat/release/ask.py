@@ -51,8 +51,9 @@ LIMIT_NATS = {"fine": 1e-3, "coarse": 0.25}
 docs/decisions/0027 has the figures.
 """
 LARGEST_SHARE = {"fine": 0.0, "coarse": 0.05}
-"""Share of the questions, rounded up, whose reply may be a mismatch or judged otherwise before the check
-fails.
+"""The fraction of replies that may be mismatches or judged otherwise before the check fails.
+
+The number of questions is rounded up.
 """
 BATCH_ROWS = 16
 """Rows asked together: fewer than in a run, for a laptop's memory and so that progress is seen.
@@ -132,9 +133,9 @@ class Outcome:
         mismatches = sum(answer.mismatch for answer in self.answers)
         said = [
             (
-                f"{equal} of {count} equal, {count - equal - mismatches} near ties, {mismatches} mismatches;"
-                f" {judged} of {count} judged alike (at most {self.allowed} may be mismatches or judged"
-                " otherwise)"
+                f"{equal} of {count} equal, {count - equal - mismatches} near ties,"
+                f" {mismatches} mismatches; {judged} of {count} judged alike (at most {self.allowed}"
+                " may be mismatches or judged otherwise)"
             ),
             f"recorded in {self.stated}, asked in {self.here}",
             f"seed {self.seed}, took {duration(self.seconds)}",
@@ -180,8 +181,8 @@ def with_questions(
         say(f"asked again: {outcome.note()}")
     elif outcome.unlike:
         say(
-            f"warning: {len(outcome.unlike)} of {len(outcome.answers)} replies are mismatches or judged"
-            " otherwise; the report lists them"
+            f"warning: {len(outcome.unlike)} of {len(outcome.answers)} replies are mismatches or"
+            " judged otherwise; the report lists them"
         )
     return replace(report, checks=(*report.checks, outcome.check()))
 

@@ -60,7 +60,10 @@ class LeftOut(Record):
 
 
 class BundleContents(Record):
-    """bundle.json: what the bundle holds, what it leaves out on purpose, and what the run lacked."""
+    """bundle.json: what the bundle holds, what it leaves out, and what the run lacked.
+
+    What is left out is left out on purpose.
+    """
 
     schema_version: int
     evidence_digest: str

@@ -129,8 +129,8 @@ def export_hf(request: ExportRequest) -> ExportReport:
     """The exported folder at `request.out_dir`, pushed where asked.
 
     Raises WrongUsage (flags, folder in use), BadInput (a checkpoint or tokenizer that cannot be
-    used), CheckFailed (not the scored checkpoint, or the folder computes something else), HubProblem
-    (push). On any of them no new folder appears.
+    used), CheckFailed (not the scored checkpoint, or the folder computes something else),
+    HubProblem (push). On any of them no new folder appears.
     """
     flavor = find_flavor(request.flavor)
     require_dtype(request.dtype)

@@ -46,7 +46,7 @@ def digest_of(path: Path) -> FileDigest:
 
 
 def artifacts_of(run: RunDir) -> tuple[dict[str, Artifact], list[Problem]]:
-    """The artifacts that are there, by kind, and what is wrong with manifests that cannot be read."""
+    """The artifacts that are there, by kind, and problems of manifests that cannot be read."""
     found: dict[str, Artifact] = {}
     problems: list[Problem] = []
     for spec in ARTIFACTS:

@@ -276,14 +276,22 @@ def hub_errors(repo_id: str) -> Iterator[None]:
 
 ANSWERS: tuple[tuple[int, str, str], ...] = (
     # status, meaning, remedy
-    (400, "it does not accept the request (a licence or a card that it does not know?)", "check --license against the Hub's list of licences"),
+    (
+        400,
+        "it does not accept the request (a licence or a card that it does not know?)",
+        "check --license against the Hub's list of licences",
+    ),
     (401, "the token is not valid", "make a token that may write, then export HF_TOKEN=..."),
-    (403, "the token may not write there", "use a token with write access to that owner, or another --repo-id"),
+    (
+        403,
+        "the token may not write there",
+        "use a token with write access to that owner, or another --repo-id",
+    ),
     (404, "there is no such owner or repository, or the token may not see it", "check --repo-id"),
     (409, "somebody else is changing the repository", "push again"),
     (412, "somebody else committed in between", "look at the repository, then push again"),
     (429, "too many requests", "wait some minutes, then push again"),
-)  # fmt: skip
+)
 
 
 def _meaning(status: int) -> str:

@@ -89,7 +89,11 @@ def _training(run: RunFacts, stage: Literal["base", "sft"]) -> list[Problem]:
 
 
 def check_scores(run: RunFacts) -> list[Problem]:
-    """Every row was asked once, as it stands; the same of benchmarks and prefixes; and the pages."""
+    """Problems of the recorded scores.
+
+    Every row, benchmark row and prefix must have been asked once, as it stands, and the pages must
+    follow from the replies.
+    """
     scores = run.artifacts["scores"]
     wanted = questions(run.artifacts["rows"], run.config.evals.fit_rows)
     asked = read_replies(scores.place)

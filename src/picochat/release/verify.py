@@ -103,7 +103,8 @@ class VerifyReport:
         )
         profile = f" (profile {self.profile})" if self.profile else ""
         lines = [
-            f"{self.path}: {answer}; the verdict it states is {printable_line(self.verdict)}{profile}"
+            f"{self.path}: {answer};"
+            f" the verdict it states is {printable_line(self.verdict)}{profile}"
         ]
         for check in self.checks:
             lines.append(

@@ -412,7 +412,10 @@ def _smaller(found: int) -> str:
 
 
 def trained_reference(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
-    """A tokenizer of our kind with up to `vocab_size` ids: fewer where the texts have fewer merges."""
+    """A tokenizer of our kind with up to `vocab_size` ids.
+
+    It has fewer ids where the texts have fewer merges.
+    """
     tokenizer = untrained()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
