@@ -221,14 +221,16 @@ def find_scale(name: str) -> Scale:
 # ---- what a scale costs, by calculation ----------------------------------------------------------
 
 ASSUMED_GPU_FLOPS = 0.40 * 989e12
-"""40% of an H100's dense bf16 peak, the rate that compiled PyTorch reaches at these widths in
-published logs.
+"""40% of an H100's dense bf16 peak.
+
+It is the rate that compiled PyTorch reaches at these widths in published logs.
 """
 ASSUMED_CPU_FLOPS = 50e9
 """What two cores without bf16 units sustain on these shapes."""
 ACTIVATION_BYTES_PER_TOKEN_LAYER_WIDTH = 34
-"""bf16 activations kept for the backward pass, per token, layer and unit of width, with fused
-attention (estimate).
+"""bf16 activations kept for the backward pass, per token, layer and unit of width.
+
+An estimate, with fused attention.
 """
 
 

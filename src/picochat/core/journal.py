@@ -22,6 +22,8 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, row: Mapping[str, object]) -> None:
+        # Opened and closed for each row: closing flushes it, and `replace` may put another file in
+        # its place between two rows.
         with self.path.open("ab") as stream:
             stream.write(canonical_json(dict(row)) + b"\n")
 
@@ -42,6 +44,8 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     for line in path.read_bytes().split(b"\n"):
         try:
             row = json.loads(line)
+        # A kill may tear the last line. A line of thousands of brackets raises RecursionError and is
+        # ignored like every other line that is not a JSON object.
         except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):

@@ -125,10 +125,13 @@ def publish(
     folder = place.with_name(f".{place.name}.draft")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    # The staging folder lies beside `place`, because a rename is atomic only within one disk.
     staging = StagingFolder(folder, open_workspace(place, key))
     try:
         yield staging
         staging.artifact = _finish(staging, place, kind, key, inputs)
+    # BaseException, so that Ctrl-C removes the staging folder as well. The workspace stays: the
+    # next command resumes from it.
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -173,6 +176,8 @@ def _finish(
         for path in staging.folder.rglob("*")
         if path.is_file()
     )
+    # Files are synced before the rename. Otherwise a power cut could leave the final name over
+    # files whose bytes never reached the disk.
     digests = {name: _sync_and_digest(staging.folder / name) for name in names}
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -191,6 +196,8 @@ def _finish(
     _sync_and_digest(staging.folder / MANIFEST)
     if place.exists():
         set_aside(place)
+    # A kill before this line leaves nothing at `place`. The older artifact is then still whole
+    # under its new name.
     os.rename(staging.folder, place)
     sync_folder(place.parent)
     return open_artifact(place, kind)
@@ -231,7 +238,7 @@ def superseded(place: Path) -> list[Path]:
 
 
 def take_back(place: Path, kind: str, key: str) -> Artifact | None:
-    """Puts an artifact with this key that was set aside back at `place`; None if none is found.
+    """Put an artifact with this key that was set aside back at `place`; None if none is found.
 
     Only a whole artifact is taken back. What stands at `place` changes places with it. So trying
     another setting and going back costs no second computation.
@@ -241,6 +248,7 @@ def take_back(place: Path, kind: str, key: str) -> Artifact | None:
             artifact = find_artifact(former, kind, key)
         except BadInput:
             continue
+        # Every byte is hashed: people may have edited or cleaned up folders that were set aside.
         if artifact is not None and not changed_files(former, artifact.manifest):
             if place.exists():
                 set_aside(place)
@@ -338,6 +346,8 @@ def is_held(place: Path) -> bool:
     """
     try:
         with place.open("rb") as stream:
+            # A shared lock, so that two commands that ask at once do not take each other for a
+            # holder.
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -348,7 +358,7 @@ def is_held(place: Path) -> bool:
 
 @contextmanager
 def exclusive(place: Path, holder: str, *, wait: bool = False) -> Generator[None, None, None]:
-    """Holds `place` for this process alone.
+    """Hold `place` for this process alone.
 
     Where another process holds it, this waits for that process to end, or raises WrongUsage at
     once.
@@ -356,6 +366,7 @@ def exclusive(place: Path, holder: str, *, wait: bool = False) -> Generator[None
     The kernel drops the lock with the process, so a kill leaves nothing to clean up.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
+    # "a+" does not truncate: whoever finds the lock held reads the pid of the holder.
     with place.open("a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

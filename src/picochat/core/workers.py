@@ -72,7 +72,7 @@ def _start(open_worker: Callable[[], Callable[[Any], Any]]) -> None:
 
 
 def _end_with_caller() -> None:
-    """Ends this worker when its caller ends.
+    """End this worker when its caller ends.
 
     A caller that was killed cannot say so, and a worker would wait for its next task for ever.
     """
@@ -83,7 +83,7 @@ def _end_with_caller() -> None:
 
 
 def _do(task: Any) -> Any:
-    """Opens what the worker needs at its first task, then does the task.
+    """Open what the worker needs at its first task, then do the task.
 
     An error on opening is then the error of a task and keeps its type.
     """

@@ -72,7 +72,7 @@ def _template_of(tokenizer: Path) -> str:
 
 @torch.no_grad()
 def round_weights_(model: GPT, dtype: str) -> None:
-    """Rounds every weight to `dtype` in place, so that the model is what the file will hold.
+    """Round every weight to `dtype` in place, so that the model is what the file will hold.
 
     float32 changes nothing.
     """
@@ -89,7 +89,7 @@ def write_model_folder(
     dtype: str,
     notes: Mapping[str, str],
 ) -> int:
-    """Writes the files into `folder` and returns how many numbers the weights file stores.
+    """Write the files into `folder` and return how many numbers the weights file stores.
 
     notes: metadata with names that begin with `picochat.`.
 
@@ -161,7 +161,7 @@ def _write_tokenizer(folder: Path, tokenizer: TokenizerFiles, ids: TokenIds, con
 
 
 def sort_header(path: Path) -> None:
-    """Puts the header of a safetensors file in sorted order, in place.
+    """Put the header of a safetensors file in sorted order, in place.
 
     The writer of safetensors shuffles the metadata at every call, so two files with the same
     content would differ.

@@ -58,6 +58,7 @@ def stablelm_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
         for side, heads in (("query", model.heads), ("key", model.kv_heads)):
             gain_D = ours[f"{old}.attention.{side}_norm.weight"]
             for head in range(heads):
+                # A copy, because safetensors refuses tensors that share memory.
                 theirs[f"{new}.self_attn.{side[0]}_layernorm.norms.{head}.weight"] = gain_D.clone()
     return theirs
 

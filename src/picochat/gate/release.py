@@ -411,7 +411,7 @@ RULES: tuple[Row, ...] = (
 
 
 def run_gate(facts: RunFacts, staging: StagingFolder) -> None:
-    """Writes gate.json and gate.md.
+    """Write gate.json and gate.md.
 
     Reads every byte of the inputs, to count files that changed. Never raises for a blocked verdict:
     a refusal is recorded as evidence like a pass.

@@ -28,8 +28,8 @@ def render_preview(preview: Preview) -> str:
     found = preview.duplicates
     lines += [
         (
-            f"duplicates   exact {percent(found.exact_fraction)}, near {percent(found.near_fraction)}"
-            f" of {found.basis}"
+            f"duplicates   exact {percent(found.exact_fraction)},"
+            f" near {percent(found.near_fraction)} of {found.basis}"
         ),
         *(
             f"             {pair.source} repeats {pair.of}: {pair.exact:,} exact, {pair.near:,}"

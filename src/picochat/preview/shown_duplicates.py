@@ -53,8 +53,8 @@ def sampled_duplicates(
     fraction = min(1.0, len(places) / documents) if documents else 0.0
     sample_basis = (
         f"a sample of {len(places):,} documents, {fraction:.2%} of the pack, which holds both"
-        f" halves of only about {fraction**2:.2g} of all pairs of duplicates: far too low; --full compares"
-        " all documents"
+        f" halves of only about {fraction**2:.2g} of all pairs of duplicates: far too low;"
+        " --full compares all documents"
     )
     return Duplicates(
         complete=complete,

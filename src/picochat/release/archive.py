@@ -80,6 +80,7 @@ class _GzipMembers(io.RawIOBase):
     def level(self, level: int) -> None:
         if level != self._level:
             self.finish()
+            # A name or the present time would enter the header, and so the bytes of the archive.
             self._current = gzip.GzipFile("", "wb", level, self._raw, self._epoch)
             self._level = level
 
@@ -102,7 +103,7 @@ class _GzipMembers(io.RawIOBase):
 
 
 def write_archive(out: Path, folder: str, members: Sequence[Member]) -> str:
-    """Writes the members below `folder` as a .tgz and returns its sha256.
+    """Write the members below `folder` as a .tgz and return its sha256.
 
     The archive appears whole or not at all.
 
@@ -117,6 +118,7 @@ def write_archive(out: Path, folder: str, members: Sequence[Member]) -> str:
             _write_members(raw, folder, members, epoch)
             raw.flush()
             os.fsync(raw.fileno())
+        # mkstemp makes a file that its owner alone can read, but a bundle is made to be handed on.
         os.chmod(temporary, 0o644)
         sha256 = _digest(temporary)
         os.replace(temporary, out)
@@ -141,6 +143,8 @@ def _write_members(raw: IO[bytes], folder: str, members: Sequence[Member], epoch
             with member.open() as stream:
                 reader = _HashingReader(stream)
                 archive.addfile(info, cast("IO[bytes]", reader))
+                # A log may grow while it is read, so one byte more than the stated size is a change
+                # too.
                 if reader.read(1) or reader.sha256.hexdigest() != member.digest.sha256:
                     raise HostProblem(
                         f"{member.source} changed while it was bundled",
@@ -189,7 +193,7 @@ def read_archive(
     limit_bytes: int = LARGEST_BYTES,
     always_bytes: int = ALWAYS_BYTES,
 ) -> Opened:
-    """Unpacks a .tgz of one folder below `into`, hashing all of it.
+    """Unpack a .tgz of one folder below `into`, hashing all of it.
 
     Files with a `skip` suffix are hashed, not written.
 
@@ -201,9 +205,8 @@ def read_archive(
         with gzip.open(path, "rb") as unpacked:
             stream = _LimitedReader(cast("IO[bytes]", unpacked), limit_bytes, path)
             opened = _read_stream(path, stream, into, skip, limit_bytes)
-            if (
-                len(stream.read(LONGEST_TAIL_BYTES)) == LONGEST_TAIL_BYTES
-            ):  # to its end, so that gzip compares its checksum
+            # Read to the end, because only there gzip compares its checksum.
+            if len(stream.read(LONGEST_TAIL_BYTES)) == LONGEST_TAIL_BYTES:
                 raise BadInput(f"{path} goes on after its last file")
             return opened
     except FileNotFoundError:
@@ -239,6 +242,7 @@ class _LimitedReader:
 def _read_stream(
     path: Path, stream: _LimitedReader, into: Path, skip: tuple[str, ...], limit_bytes: int
 ) -> Opened:
+    # "r|" never seeks: every byte passes the limit once, and hashing needs no second pass.
     with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as archive:
         return _read_members(path, archive, into, skip, limit_bytes)
 
@@ -247,7 +251,8 @@ def _read_members(
     path: Path, archive: tarfile.TarFile, into: Path, skip: tuple[str, ...], limit_bytes: int
 ) -> Opened:
     digests: dict[str, FileDigest] = {}
-    files, folders = set[str](), set[str]()  # as a disk that ignores case knows them
+    # Names in one case: on a disk that ignores case, `A` and `a` are the same file.
+    files, folders = set[str](), set[str]()
     folder: str | None = None
     left = limit_bytes
     with Progress("reading the bundle", None, "B") as progress:
@@ -283,9 +288,8 @@ def _read_members(
 
 def _safe_name(path: Path, info: tarfile.TarInfo) -> tuple[str, str]:
     """(top folder, name below it) of a plain file; BadInput for every other kind of member."""
-    if (
-        not info.isreg() or info.issparse()
-    ):  # a sparse file of gigabytes takes no bytes in an archive
+    # A sparse file of gigabytes takes no bytes in an archive, so the ratio would not stop it.
+    if not info.isreg() or info.issparse():
         raise BadInput(f"{path}: {info.name!r} is not a plain file")
     folder, _, name = info.name.partition("/")
     parts = PurePosixPath(name).parts

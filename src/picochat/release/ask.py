@@ -47,8 +47,9 @@ from picochat.skills.task_rows import EvalRow
 from picochat.tokens.tokenizer import Tokenizer
 
 LIMIT_NATS = {"fine": 1e-3, "coarse": 0.25}
-"""How far a likelihood per token may be off, and how far a recorded token below the likeliest.
-docs/decisions/0027 has the figures.
+"""The largest difference of a likelihood per token, and of a recorded token from the likeliest.
+
+In nats. docs/decisions/0027 has the measurements.
 """
 LARGEST_SHARE = {"fine": 0.0, "coarse": 0.05}
 """The fraction of replies that may be mismatches or judged otherwise before the check fails.
@@ -134,8 +135,8 @@ class Outcome:
         said = [
             (
                 f"{equal} of {count} equal, {count - equal - mismatches} near ties,"
-                f" {mismatches} mismatches; {judged} of {count} judged alike (at most {self.allowed}"
-                " may be mismatches or judged otherwise)"
+                f" {mismatches} mismatches; {judged} of {count} judged alike"
+                f" (at most {self.allowed} may be mismatches or judged otherwise)"
             ),
             f"recorded in {self.stated}, asked in {self.here}",
             f"seed {self.seed}, took {duration(self.seconds)}",
@@ -172,6 +173,7 @@ def with_questions(
         say("what is stated differs already, so nothing was asked again")
         return report
     seed = secrets.randbelow(SEEDS) if seed is None else seed
+    # Token shards are the largest files that a bundle may hold, and no question needs them.
     with opened_run(report.path, skip=(".bin",)) as stated:
         recorded = find_recorded(
             stated, report.path, [stated, RunDir(run_dir)] if run_dir else [stated]
@@ -281,6 +283,8 @@ def draw(pool: Mapping[str, Iterable[str]], count: int, seed: int) -> list[tuple
             (hashlib.sha256(f"{seed}\n{group}\n{key}".encode()).hexdigest(), key) for key in ids
         )
         places += [(place, digest, group, key) for place, (digest, key) in enumerate(hashed)]
+    # The place within its group sorts first. A claim is made for each group, so each gets as many
+    # questions.
     return [(group, key) for _, _, group, key in sorted(places)[:count]]
 
 
@@ -298,12 +302,14 @@ def pool_of(recorded: Recorded) -> dict[str, list[str]]:
 
 
 def ask_again(recorded: Recorded, count: int, seed: int, command: str) -> Outcome:
-    """Load the weights, ask what the seed draws, compare."""
+    """Load the weights, ask the questions that the seed draws, and compare the replies."""
     pool = pool_of(recorded)
     drawn = draw(pool, count, seed)
     say(f"asking {len(drawn)} recorded questions again, seed {seed}: {command}")
     started = time.monotonic()
     runtime, compute = _compute_here(recorded)
+    # Whether the machines are alike does not count: in bf16 a reply depends on the rows beside it
+    # even on one machine (docs/decisions/0027).
     rounding = "coarse" if _is_coarse(recorded.config.runtime) or _is_coarse(runtime) else "fine"
     (base, _), (chat, _) = (
         load_model(place, compute.device) for place in (recorded.base, recorded.chat)

@@ -42,8 +42,9 @@ TOKEN_PATTERN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 TOKEN_OVERLAP = 256  # longer than any token, so that none hides between two blocks
 RAW_SUFFIXES = (".safetensors", ".bin", ".npz")
 PLACEHOLDER = re.compile(f"NNNNN|LABEL|^{REPLAY_FOLDER}/")
-"""In a place's list of files: a name for as many files as there are shards, sources or states to
-replay from, perhaps none.
+"""A placeholder in the list of files of an artifact's spec.
+
+It stands for as many files as there are shards, sources or states to replay from, which may be 0.
 """
 
 

@@ -25,8 +25,9 @@ UNUSABLE = (
     OSError,
     TemplateError,
 )
-"""What evidence of a wrong shape makes the comparison raise; a page of which a value is missing
-raises TemplateError.
+"""The errors that the comparison raises for evidence of a wrong shape.
+
+A page of which a value is missing raises TemplateError.
 """
 
 

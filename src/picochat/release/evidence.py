@@ -43,7 +43,7 @@ def attached_places(kinds: Collection[str], scored: bool) -> list[ArtifactSpec]:
 
 
 def attach_evidence(run: RunDir, folder: Path, scored: bool) -> None:
-    """Copies the evidence of the run into `folder`/evidence.
+    """Copy the evidence of the run into `folder`/evidence.
 
     That is its reports, manifests, resolved configuration and machine record.
     """

@@ -40,11 +40,12 @@ from picochat.train.schedule import lr_fraction
 from picochat.train.step import Engine
 
 LARGEST_LOSS_DIFFERENCE = {"float32": 1e-3, "bf16": 2e-2}
-"""Nats per target that a loss may differ by on another machine. docs/decisions/0020 has what was
-measured.
+"""Nats per target that a loss may differ by on another machine.
+
+docs/decisions/0020 has the measurements.
 """
 LARGEST_WAY_APART = {"float32": 0.05, "bf16": 0.5}
-"""How far apart the final weights may be, as a share of the way that they moved since the state."""
+"""How far apart the final weights may be, as a fraction of their movement since the state."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
         problems,
         MISSING_FIX,
     )
+    # Its problems are dropped: without the final weights the losses can still be compared.
     published = place_with(base, [weights.WEIGHTS], roots, [], MISSING_FIX)
     if state is None or tokens is None:
         raise BadInput(f"{path} cannot be replayed with what is here", problems=problems)
@@ -152,6 +154,7 @@ def _is_like_here(stated: RunDir) -> bool:
     """
     if not stated.machine.exists():
         return False
+    # Several processes add gradients in another order than the one process here (0019).
     if (
         stated.has("host")
         and read_record(HostFacts, stated.place("host") / "host.json", "host facts").devices > 1
@@ -162,6 +165,8 @@ def _is_like_here(stated: RunDir) -> bool:
 
 
 def _what_decides_bits(machine: MachineRecord) -> tuple[str, int, str | None]:
+    # Another processor, number of threads or version of torch sums in another order, which changes
+    # the last bits of the weights (docs/decisions/0002).
     return machine.cpu, machine.cores, machine.versions.get("torch")
 
 
@@ -184,6 +189,7 @@ def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Runtime]:
     except HostProblem as error:
         if runtime.attention_backend == "auto":
             raise
+        # Another kernel moved losses by 5e-7 nats (0020), far less than the bound.
         say(f"{error.what}; taking another")
         runtime = runtime.model_copy(update={"attention_backend": "auto"})
         return runtime, open_runtime(runtime, parts.info.model)
@@ -195,8 +201,8 @@ def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Runtime]:
 def trained_again(parts: Parts, compute: Runtime) -> Iterator[tuple[int, float, GPT]]:
     """(step, loss, model after it) for each step after the state, to the last of the run.
 
-    Rows that were passed over after a spike are passed over: every later way back led to this same
-    state.
+    Rows that the run skipped after a loss spike are skipped here too. Every rollback after this
+    state led back to this state, so the number of rows to skip is the run's total.
     """
     config, state = parts.config.base, parts.saved.state
     model = GPT(parts.info.model, parts.info.vocab_size)
@@ -255,6 +261,8 @@ class _Comparison:
                 difference = abs(loss - self.parts.losses.get(step, math.nan))
                 largest = max(largest, difference)
                 progress.advance(1, note=f"step {step}, loss {loss:.4f}")
+                # Not `>`: NaN, of a loss or of a step that the curve lacks, must count as a
+                # difference.
                 if not difference <= self.largest_difference:
                     problems.append(self._loss_problem(step, loss, last))
                     break
@@ -293,7 +301,7 @@ class _Comparison:
         return Problem(f"step {step}: {claim}, training it again gives {loss!r} ({here}){rest}")
 
     def _weights(self, again: Mapping[str, Tensor]) -> tuple[list[str], list[Problem]]:
-        """Compares the published weights with those that were trained again.
+        """Compare the published weights with those that were trained again.
 
         Returns (what is to be said, what differs).
         """

@@ -34,8 +34,9 @@ from picochat.skills.task_rows import EvalRow
 from picochat.train.schedule import lr_fraction
 
 LARGEST_BITS_APART = 0.01
-"""Share by which the held-out bits per byte of training and of scoring may differ: kernels round
-otherwise in other batches.
+"""The fraction by which the held-out bits per byte of training and of scoring may differ.
+
+They differ because kernels round otherwise in other batches.
 """
 
 

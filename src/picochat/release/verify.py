@@ -201,6 +201,7 @@ def inspect_bundle(
                 f"{path} is no evidence bundle: it has no {CONTENTS}",
                 fix="picochat run bundle ... makes one",
             )
+        # Asked first: a bundle of another layout would otherwise be reported as damaged.
         _require_known_version(path, opened.root / CONTENTS)
         contents = read_record(BundleContents, opened.root / CONTENTS, "bundle contents")
         return _verify(path, RunDir(opened.root), opened.digests, contents, specs, cross_checks)
@@ -348,7 +349,7 @@ def _check_manifests(
     found: Found,
     contents: BundleContents | None,
 ) -> VerifyCheck:
-    """Checks that manifests and files agree, and that this version knows the facts.
+    """Check that manifests and files agree, and that this version knows the facts.
 
     Every listed file must be as its manifest states it, and every file must be listed.
     """
@@ -382,6 +383,7 @@ def _left_out_problems(
     problems: list[Problem] = []
     for name, digest in {**artifact.manifest.files, **artifact.manifest.volatile_files}.items():
         entry = left_out.get(f"{folder}/{name}")
+        # With nothing included on request, every file that any bundle may leave out has a reason.
         if entry is not None and not reason_to_leave_out(
             artifact.kind,
             name,
@@ -509,10 +511,10 @@ def _preflight_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[
 
 
 def _gate_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
-    """The verdict again.
+    """The differences between the gate's verdict and one that is decided again.
 
-    The number of changed files is the one that the gate counted: what changed since is counted
-    above.
+    The number of changed files is the one that the gate counted. Files that changed since then are
+    found by the check of manifests.
     """
     stated = facts_of(artifacts["gate"], GateFacts)
     changed = next(

@@ -47,6 +47,8 @@ def call_all(kind: str, arguments: dict[str, Any], staging: StagingFolder) -> No
         for name, value in arguments.items()
     }
     with group.watched():
+        # Each process first says whether it sees the same artifacts. One that could not take part
+        # would leave the others waiting in their first exchange.
         group.call_workers(Call(kind, seen, staging.workspace.resolve()))
         problems = [problem for problem in group.all_gather(None) if problem is not None]
     if problems:
@@ -58,7 +60,7 @@ def call_all(kind: str, arguments: dict[str, Any], staging: StagingFolder) -> No
 
 
 def run_worker(group: ProcessGroup) -> int:
-    """Takes part in each stage that this process is called to, and returns its exit code.
+    """Take part in each stage that this process is called to, and return its exit code.
 
     This is all that a process does that is not the first.
     """
@@ -66,6 +68,8 @@ def run_worker(group: ProcessGroup) -> int:
     from picochat.train.signals import signals_ignored
 
     try:
+        # A signal reaches every process. This one ignores it and ends with the first process, after
+        # that has saved.
         with signals_ignored(), group.watched():
             while (call := group.next_call()) is not None:
                 assert isinstance(call, Call)
@@ -81,6 +85,8 @@ def _take_part(call: Call, group: ProcessGroup) -> None:
     problem = unseen(call, group)
     if any(found is not None for found in group.all_gather(problem)):
         return
+    # Only the first process publishes. What this one writes outside the shared workspace is thrown
+    # away.
     with tempfile.TemporaryDirectory() as own:
         try:
             spec_of(call.kind).make(

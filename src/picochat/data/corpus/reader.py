@@ -2,8 +2,8 @@
 
 The documents are streamed from the sources. `row_decisions.u8` has one byte for each row of the
 source files, in their order: DROPPED, HELD_OUT, else how many times the document is read in
-training. So a reader needs no ids, no hashes, and no memory but the bytes of one file. A source that has changed
-since is refused. The decisions are made in build.py.
+training. So a reader needs no ids, no hashes, and no memory but the bytes of one file. A source
+that has changed since is refused. The decisions are made in build.py.
 """
 
 from __future__ import annotations
