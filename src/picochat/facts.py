@@ -541,7 +541,7 @@ class RunFacts:
     `artifacts` are the folders that the facts were read from. `host` and `preflight_report` are
     read from files that are outside the digest; `preflight` is the part that every host gives.
     `shipped_checkpoint` is the digest of the SFT checkpoint. `changed_files` counts files that
-    differ from their manifest; None where nobody looked.
+    differ from their manifest; None where they were not counted.
     """
 
     config: RunConfig

@@ -1,10 +1,10 @@
-"""The scales: whole configurations by name, each for one kind of machine. Data, nothing else.
+"""The scales: whole configurations by name, each for one kind of machine.
 
-`tiny` is the demo, `h100-100m` the runbook's. Where a value was chosen by measurement,
-docs/experiments.md has the figures; the shares of exercises at the GPU scales are none of these:
-they give 10 to 45 million tokens of it, where half a million taught a small model to add. Costs
-shown by `picochat scales` are estimates from the assumptions named below; `run tiny
---preflight-only` measures.
+Holds data only. `tiny` is the demo, `h100-100m` the runbook's. Where a value was chosen by
+measurement, docs/experiments.md has the measurements. The fractions of exercises at the GPU scales
+were not measured: they give 10 to 45 million tokens of exercises, where half a million taught a
+small model to add. Costs shown by `picochat scales` are estimates from the assumptions named below;
+`run tiny --preflight-only` measures.
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     for line in path.read_bytes().split(b"\n"):
         try:
             row = json.loads(line)
-        # A kill may tear the last line. A line of thousands of brackets raises RecursionError and is
-        # ignored like every other line that is not a JSON object.
+        # A kill may tear the last line. RecursionError comes from a line of thousands of brackets,
+        # which is ignored like every other line that is not a JSON object.
         except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):

@@ -48,9 +48,10 @@ def animated(stream: TextIO) -> bool:
 
 
 class Progress:
-    """Counts units of work against an optional total. Use as a context manager; call `advance`.
+    """Counts units of work against an optional total.
 
-    own_pace: show the mean rate and the time left by it; False where the note says both.
+    Use as a context manager; call `advance`. own_pace: show the mean rate and the time left by it;
+    False where the note says both.
     """
 
     def __init__(

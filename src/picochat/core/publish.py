@@ -64,7 +64,7 @@ class Manifest(Record):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A published folder. To hold one is to know that it is complete."""
+    """A published folder, which is always complete."""
 
     place: Path
     manifest: Manifest

@@ -1,8 +1,8 @@
 """Work over all cores: tasks done by several processes, their results in the order of the tasks.
 
 Processes are spawned, not forked: the caller may hold threads of torch or of a network client. An
-interrupt reaches the whole terminal group; the caller answers for it, the workers stay quiet and
-end. Few results wait at a time, so memory does not grow with the number of tasks.
+interrupt reaches the whole terminal group; the caller reports it, and the workers end without a
+message. Few results wait at a time, so memory does not grow with the number of tasks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Measures: evidence in, one number out, or None where the evidence is missing. No thresholds here.
+"""Measures: evidence in, one number out, or None where the evidence is missing.
 
-Each public function is the measure of at least one row of preflight.py or release.py. A ratio whose
-denominator is missing or zero is None, never 0 and never infinite. One exception says so itself: a
-kernel that was tried and failed is infinite. Counting planned work is in plan.py.
+No thresholds here. Each public function is the measure of at least one row of preflight.py or
+release.py. A ratio whose denominator is missing or zero is None, never 0 and never infinite. One
+exception says so itself: a kernel that was tried and failed is infinite. Counting planned work is
+in plan.py.
 """
 
 from __future__ import annotations
@@ -303,7 +304,7 @@ def forecast_over_budget(run: RunFacts) -> float | None:
 
 
 def blocking_preflight_checks(run: RunFacts) -> float | None:
-    """A report without a single finding vouches for nothing, so it is None."""
+    """How many checks of the preflight block; None for a report without findings."""
     report = run.preflight_report
     if not report or not report.findings:
         return None

@@ -1,4 +1,4 @@
-"""What is stated against what follows: each value that differs, by its path, as one problem.
+"""Compares stated values with computed ones; each difference is one problem with its path.
 
 Decides nothing.
 """

@@ -303,7 +303,7 @@ class _Comparison:
     def _weights(self, again: Mapping[str, Tensor]) -> tuple[list[str], list[Problem]]:
         """Compare the published weights with those that were trained again.
 
-        Returns (what is to be said, what differs).
+        Returns (notes, problems).
         """
         if self.parts.published is None:
             return ["the published weights are not here, so they were not compared"], []

@@ -1,7 +1,7 @@
 """Finds the large files of a run and checks every byte against the run's manifests.
 
-A bundle may leave out what is large. Whoever trains or asks again names a folder that has it, and
-that folder is not trusted. Does not check the small files: release/verify.py has done so.
+A bundle may leave out what is large. A command that trains or asks again names a folder that has
+it, and that folder is not trusted. Does not check the small files: release/verify.py has done so.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ from picochat.run.graph import ARTIFACTS, FRONT_PAGES, ArtifactSpec, read_facts,
 
 @dataclass(frozen=True)
 class VerifyCheck:
-    """One kind of check: how many things it compared, what differed, and what else is to be said.
+    """One kind of check: how many things it compared, what differed, and a note.
 
     notes: differences within the allowed number, one a line. figures: what was measured, for
     `--json`.
@@ -92,7 +92,7 @@ class VerifyReport:
 
     @property
     def exit_code(self) -> int:
-        """0 where nothing differs, else that of an honest no."""
+        """0 where nothing differs, else that of CheckFailed."""
         return CheckFailed.exit_code if self.problems else 0
 
     def lines(self) -> list[str]:

@@ -105,11 +105,11 @@ def run_stages(
     changes: Mapping[str, str] | None = None,
     mentioned: Collection[str] = (),
 ) -> dict[str, Artifact]:
-    """Build or reuse every artifact up to `last`, in the order of the graph. Returns them by kind.
+    """Build or reuse every artifact up to `last`, in the order of the graph.
 
-    Holds the lock of the run folder meanwhile.
-    changes: of the settings, as `changed_settings` gives them, to say why an artifact is built
-    again. mentioned: kinds whose reuse was printed already.
+    Returns them by kind. Holds the lock of the run folder meanwhile. changes: of the settings, as
+    `changed_settings` gives them, to say why an artifact is built again. mentioned: kinds whose
+    reuse was printed already.
     """
     run.require_own()
     run.root.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def _build(
 ) -> tuple[Artifact, bool]:
     """(artifact, whether it already stood).
 
-    What stands there and was made from something else is set aside, which is printed.
+    An older artifact that was made from something else is set aside, which is printed.
     """
     made_from = {kind: built[kind] for kind in spec.inputs}
     arguments = _arguments(spec, run, config, pack, made_from)

@@ -95,9 +95,10 @@ TRAPS: tuple[str, ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """Text to ids and back. Made by `load`; safe to share between threads.
+    """Text to ids and back.
 
-    digest: sha256 of the tokenizer.json. encoder_note: why `tokenizers` encodes, where it does.
+    Made by `load`; safe to share between threads. digest: sha256 of the tokenizer.json.
+    encoder_note: why `tokenizers` encodes, where it does.
     """
 
     vocab_size: int
