@@ -2,8 +2,8 @@
 
 In `picochat ... 2>&1 | tee log`, Ctrl-C ends tee first: what picochat then says has no reader, and
 an error of writing must not end the work that is just being saved. The same holds for `| head -1`
-and for a terminal that was closed. A full disk under a log is still an error,
-because its reader is still there.
+and for a terminal that was closed. A full disk under a log is still an error, because its reader is
+still there.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Exports a checkpoint as a folder that any tool loads, with its card and its evidence.
 
 `export_hf` refuses what must not go out (damaged, uncentred, made with another tokenizer, not the
-one that was scored), writes the folder under a hidden name, loads it with transformers in
-another process, and compares the logits. Only then the folder appears, by one rename. An export
-with the same content is left as it stands; another one is set aside, never overwritten. The same
-checkpoint, flags and versions give the same bytes. Needs no network; pushing is release/push.py's.
+one that was scored), writes the folder under a hidden name, loads it with transformers in another
+process, and compares the logits. Only then the folder appears, by one rename. An export with the
+same content is left as it stands; another one is set aside, never overwritten. The same checkpoint,
+flags and versions give the same bytes. Needs no network; pushing is release/push.py's.
 """
 
 from __future__ import annotations

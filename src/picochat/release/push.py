@@ -1,9 +1,9 @@
 """Pushes an exported folder to the Hub as one commit, or not at all.
 
 The commit is on top of the state that was looked at, and deletes the files that the folder lacks.
-What the Hub then holds is compared with the folder, digest by digest. Refuses before the
-first request: without the run's evidence, a folder that changed since it was exported, a malformed
-name, a missing token, a token inside a file. The token is handed to the client and never printed. A
+What the Hub then holds is compared with the folder, digest by digest. Refuses before the first
+request: without the run's evidence, a folder that changed since it was exported, a malformed name,
+a missing token, a token inside a file. The token is handed to the client and never printed. A
 blocked verdict may be published: the card says so (docs/decisions/0012). Does not sign anything,
 and does not touch other branches.
 """
