@@ -264,8 +264,8 @@ def _inputs_and_key(
             # Two stages read a pack: one its rows, the other its text. New rows must not build the
             # corpus again, nor new text the rows.
             inputs[name] = pack.rows_digest() if spec.kind == "rows" else pack.content_digest()
-            # The corpus copies no text but states where its sources lie (docs/decisions/0004), so the
-            # same pack in another folder needs a corpus of its own.
+            # The corpus copies no text but states where its sources lie (docs/decisions/0004), so
+            # the same pack in another folder needs a corpus of its own.
             keyed[name] = str(pack.path.resolve()) if spec.kind == "corpus" else None
         elif name == "benchmark_files":
             # A file with other bytes, or one that was not to be had before, is another benchmark.
