@@ -1,3 +1,4 @@
-"""picochat: a bounded slice of public text becomes a small chat model, with evidence that a
-stranger can check.
+"""picochat makes a small chat model from a bounded slice of public text, with its evidence.
+
+The evidence is written so that somebody else can check it.
 """

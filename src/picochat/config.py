@@ -1,5 +1,6 @@
-"""Every knob, in the order in which data meets it. Nothing here acts; nothing elsewhere holds a
-setting.
+"""The settings of a run, in the order in which data meets them.
+
+Nothing here acts, and no other module holds a setting.
 
 A run's configuration is one frozen `RunConfig`. Its values come, each overriding the one before,
 from the defaults below, the scale, the pack, and the command line (a flag, or `--set
@@ -78,8 +79,10 @@ class ShardsConfig(Record):
 
 
 class ModelConfig(Record):
-    """The block of model/gpt.py: parallel residual, one RMSNorm, grouped heads with QK-norm, RoPE,
-    SwiGLU, tied embeddings.
+    """The shape of the transformer block in model/gpt.py.
+
+    The block has parallel residual branches, one RMSNorm, grouped heads with QK-norm, RoPE, SwiGLU
+    and tied embeddings.
     """
 
     context: PositiveInt = Field(default=512, description="tokens a position can look back on")
@@ -378,8 +381,9 @@ def flatten(config: RunConfig) -> dict[str, object]:
 def resolve(
     scale: RunConfig, flags: Mapping[str, object], settings: Mapping[str, str]
 ) -> ResolvedConfig:
-    """The scale's configuration with flags (`section.key` -> value, None: not given) and `--set`
-    texts laid over it.
+    """The configuration of the scale with flags and `--set` texts laid over it.
+
+    flags: `section.key` -> value, where None means that the flag was not given.
 
     Raises WrongUsage for unknown keys, wrong values and keys that were given both ways, all at
     once.

@@ -37,8 +37,9 @@ class SourceFacts(Record):
 
 
 class DuplicatePair(Record):
-    """Documents of `source` that repeat one of source `of` (which may be the same), exactly or
-    nearly.
+    """Documents of `source` that repeat one of source `of`, exactly or nearly.
+
+    Both may be the same source.
     """
 
     source: str
@@ -48,8 +49,9 @@ class DuplicatePair(Record):
 
 
 class CorpusFacts(Record):
-    """Counts are of documents read from the sources; kept = read - dropped; train + held out =
-    kept.
+    """Counts of the documents that were read from the sources.
+
+    kept = read - dropped; train + held out = kept.
     """
 
     documents_read: int
@@ -144,7 +146,10 @@ class TokenizerFacts(Record):
 
 
 class ShardsFacts(Record):
-    """Tokens, documents and bytes of training include the exercises; those that are held out do not."""
+    """Counts of the token shards.
+
+    Tokens, documents and bytes of training include the exercises; those that are held out do not.
+    """
 
     train_tokens: int
     held_out_tokens: int
@@ -262,8 +267,9 @@ class FindingRecord(Record):
 
 
 class PreflightFacts(Record):
-    """The verdict of what can be known before training, host measurements left out: those are in
-    preflight.json.
+    """The verdict on what can be known before training.
+
+    Host measurements are left out: those are in preflight.json.
     """
 
     status: Literal["ready", "warn", "blocked"]
@@ -300,8 +306,9 @@ MetricsEvent = Literal["started", "report", "evaluation", "spike", "rollback", "
 
 
 class MetricsRow(Record):
-    """One line of `metrics.jsonl`, what a training stage says while it runs: `event` tells which
-    fields it has. None: absent.
+    """One line of `metrics.jsonl`, which a training stage writes while it runs.
+
+    `event` tells which fields the line has. None: absent.
     """
 
     event: MetricsEvent
@@ -419,10 +426,12 @@ class SkillScore(Record):
 
 
 class ExternalScore(Record):
-    """One external benchmark. `all`, `clean` and `base` are by `read_by`; `clean` leaves out rows
-    that the honesty scan found.
+    """The score on one external benchmark.
 
-    All None where a row has no score, or one that is no number: what is not whole is not measured.
+    `all`, `clean` and `base` are by `read_by`; `clean` leaves out rows that the honesty scan found.
+
+    All are None where a row has no score, or one that is not a number: a part of a benchmark is not
+    a measurement of it.
     """
 
     all: Rate
@@ -445,8 +454,9 @@ class ExternalScore(Record):
 
 
 class ScoresFacts(Record):
-    """A pure function of the kept replies and likelihoods (`replies.jsonl`), so that anyone can
-    compute it again.
+    """The scores, computed from the kept replies and likelihoods (`replies.jsonl`) alone.
+
+    So anyone can compute them again.
     """
 
     base_bits_per_byte: float | None
@@ -531,7 +541,7 @@ class RunFacts:
     `artifacts` are the folders that the facts were read from. `host` and `preflight_report` are
     read from files that are outside the digest; `preflight` is the part that every host gives.
     `shipped_checkpoint` is the digest of the SFT checkpoint. `changed_files` counts files that
-    differ from their manifest; None where nobody looked.
+    differ from their manifest; None where they were not counted.
     """
 
     config: RunConfig

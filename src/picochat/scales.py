@@ -1,10 +1,10 @@
-"""The scales: whole configurations by name, each for one kind of machine. Data, nothing else.
+"""The scales: whole configurations by name, each for one kind of machine.
 
-`tiny` is the demo, `h100-100m` the runbook's. Where a value was chosen by measurement,
-docs/experiments.md has the figures; the shares of exercises at the GPU scales are none of these:
-they give 10 to 45 million tokens of it, where half a million taught a small model to add. Costs
-shown by `picochat scales` are estimates from the assumptions named below; `run tiny
---preflight-only` measures.
+Holds data only. `tiny` is the demo, `h100-100m` the runbook's. Where a value was chosen by
+measurement, docs/experiments.md has the measurements. The fractions of exercises at the GPU scales
+were not measured: they give 10 to 45 million tokens of exercises, where half a million taught a
+small model to add. Costs shown by `picochat scales` are estimates from the assumptions named below;
+`run tiny --preflight-only` measures.
 """
 
 from __future__ import annotations
@@ -221,14 +221,16 @@ def find_scale(name: str) -> Scale:
 # ---- what a scale costs, by calculation ----------------------------------------------------------
 
 ASSUMED_GPU_FLOPS = 0.40 * 989e12
-"""40% of an H100's dense bf16 peak, the rate that compiled PyTorch reaches at these widths in
-published logs.
+"""40% of an H100's dense bf16 peak.
+
+It is the rate that compiled PyTorch reaches at these widths in published logs.
 """
 ASSUMED_CPU_FLOPS = 50e9
 """What two cores without bf16 units sustain on these shapes."""
 ACTIVATION_BYTES_PER_TOKEN_LAYER_WIDTH = 34
-"""bf16 activations kept for the backward pass, per token, layer and unit of width, with fused
-attention (estimate).
+"""bf16 activations kept for the backward pass, per token, layer and unit of width.
+
+An estimate, with fused attention.
 """
 
 
@@ -269,7 +271,9 @@ def cost_of(scale: Scale) -> ScaleCost:
 
 
 def _memory_bytes(scale: Scale, parameters: int) -> int:
-    """Weights, gradients and two moments in float32, plus the activations and logits of one
+    """Bytes of memory that training needs on one device.
+
+    They are weights, gradients and two moments in float32, plus the activations and logits of one
     device's micro-batch.
     """
     config = scale.config

@@ -1,6 +1,6 @@
 """`picochat data ...`: import rows, look at a pack, make its SFT and eval rows.
 
-Flags in, one call each, lines out.
+Contains no logic: each command calls one function and prints its lines.
 """
 
 from __future__ import annotations

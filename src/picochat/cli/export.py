@@ -1,6 +1,6 @@
 """`picochat export`: folders that other tools load.
 
-No logic: flags in, one function called, lines out.
+Contains no logic: each command calls one function and prints its lines.
 """
 
 from __future__ import annotations

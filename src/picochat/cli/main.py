@@ -1,5 +1,4 @@
-"""The command line: groups of commands, and the one place where errors become messages and exit
-codes.
+"""The command line: groups of commands, and where errors become messages and exit codes.
 
 Nothing heavy is imported here or in the modules of the groups: `picochat --help` needs neither
 torch nor pydantic.
@@ -19,12 +18,16 @@ from picochat.cli import data, export, run, sanity, scales
 from picochat.cli.streams import outlast_readers
 from picochat.core.errors import BadInput, HostProblem, Interrupted, PicochatError, WrongUsage
 
-HELP = """A bounded slice of public text becomes a small chat model, with evidence that a stranger can check.
+HELP = """A bounded slice of public text becomes a small chat model, with evidence that a\
+ stranger can check.
 
-The path: data hf-import, data preview, data task-pack, run tiny --preflight-only, run tiny, run bundle, export hf.
+The path: data hf-import, data preview, data task-pack, run tiny --preflight-only, run tiny,\
+ run bundle, export hf.
 
-Exit codes: 0 done. 1 unexpected error. 2 wrong usage. 3 an honest no (preflight, gate, verification or export said no).
-4 bad input. 5 network or Hub. 129, 130 and 143 interrupted; the same command goes on. In a pipe, `set -o pipefail` keeps
+Exit codes: 0 done. 1 unexpected error. 2 wrong usage. 3 an honest no (preflight, gate,\
+ verification or export said no).
+4 bad input. 5 network or Hub. 129, 130 and 143 interrupted; the same command goes on.\
+ In a pipe, `set -o pipefail` keeps
 them.
 """
 LESS_MEMORY = (
@@ -103,8 +106,9 @@ def run_command(arguments: list[str]) -> int:
 
 
 def require_values(arguments: list[str]) -> None:
-    """Raises WrongUsage for an empty value, which a shell makes of a variable that is not set: no
-    path and no name is empty.
+    """Raises WrongUsage for an empty value.
+
+    A shell passes an empty value for a variable that is not set. No path and no name is empty.
     """
     for number, argument in enumerate(arguments):
         name, separator, value = argument.partition("=")
@@ -127,8 +131,9 @@ def _say(error: PicochatError) -> int:
 
 
 def _usage_exit(error: Exception) -> int | None:
-    """The exit code of the command-line library's own errors (unknown flag, missing value), shown;
-    None for anything else.
+    """The exit code of an error of the command-line library; None for any other error.
+
+    Such errors are an unknown flag or a missing value. The message is shown here.
     """
     if type(error).__name__ == "Abort":
         return _say(_interrupted())

@@ -1,12 +1,9 @@
-"""The generated pages under docs/: checks.md, config.md, artifacts.md and the JSON Schemas of the
-files that people write.
+"""Generates checks.md, config.md, artifacts.md and the JSON Schemas under docs/.
 
-Each is made from the code that it describes.
+Each page is made from the code that it describes. Pages that people write are not touched.
 
-    python -m picochat.cli.pages --write docs     write them python -m picochat.cli.pages --check
-    docs     exit 1, naming each page that differs from the code
-
-Pages that people write are not touched.
+    python -m picochat.cli.pages --write docs     write the pages
+    python -m picochat.cli.pages --check docs     exit 1, naming each page that differs
 """
 
 from __future__ import annotations
@@ -36,16 +33,20 @@ CONFIG_HEAD = """# Settings
 
 Made from `src/picochat/config.py` and `scales.py` by `make docs`; do not edit.
 
-A value comes from the default, the scale, the pack or the command line, each overriding the one before. Any setting can be
-given as `--set section.key=value`; `run.json` records every value with its origin. None means off, or as the text says.
+A value comes from the default, the scale, the pack or the command line, each overriding the one\
+ before. Any setting can be
+given as `--set section.key=value`; `run.json` records every value with its origin. None means\
+ off, or as the text says.
 """
 
 ARTIFACTS_HEAD = """# Artifacts
 
 Made from `src/picochat/run/graph.py` and `src/picochat/facts.py` by `make docs`; do not edit.
 
-A run folder holds one folder for each stage that is done. Each appears whole or not at all and carries `manifest.json`: what
-it was made from (digests), its files (sha256 and size) and its facts. Files whose bytes depend on clock or machine are listed
+A run folder holds one folder for each stage that is done. Each appears whole or not at\
+ all and carries `manifest.json`: what
+it was made from (digests), its files (sha256 and size) and its facts. Files whose bytes\
+ depend on clock or machine are listed
 there as observations: they are hashed, but stay out of the artifact's digest.
 """
 

@@ -1,6 +1,6 @@
 """`picochat run`: the run itself, its bundle, its verification, its state.
 
-No logic: flags in, functions called, lines out.
+Contains no logic: each command calls functions and prints their lines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`picochat sanity`: does this host train right, and how fast."""
+"""`picochat sanity` tests whether this host trains correctly, and how fast."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""`picochat scales`: the presets with what they cost, computed from the same functions that the run
-uses.
+"""`picochat scales` shows the presets and what they cost.
+
+The costs are computed by the functions that a run uses.
 """
 
 from __future__ import annotations

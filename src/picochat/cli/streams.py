@@ -2,8 +2,8 @@
 
 In `picochat ... 2>&1 | tee log`, Ctrl-C ends tee first: what picochat then says has no reader, and
 an error of writing must not end the work that is just being saved. The same holds for `| head -1`
-and for a terminal that was closed. A full disk under a log is still an error: that reader is there,
-and misses something.
+and for a terminal that was closed. A full disk under a log is still an error, because its reader is
+still there.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ READER_GONE = (errno.EPIPE, errno.EIO)
 
 
 class Outlasting(io.FileIO):
-    """The file descriptor `number`, to write to; after its reader is gone, what is written is
-    dropped.
+    """A writer to the file descriptor `number` that survives the end of its reader.
+
+    What is written after the reader is gone is dropped.
     """
 
     def __init__(self, number: int) -> None:

@@ -3,14 +3,14 @@
     PicochatError            1   the base; never raised itself
     |-- HostProblem          1   the machine said no: disk full, no permission, out of memory
     |-- WrongUsage           2   flags that contradict, a scale that does not exist, a folder in use
-    |-- CheckFailed             3   preflight, gate, verification or export said no, with reasons
+    |-- CheckFailed          3   preflight, gate, verification or export said no, with reasons
     |-- BadInput             4   a file, a pack or a checkpoint that cannot be used
     |-- HubProblem           5   the network or the Hub
     `-- Interrupted    129...    SIGHUP 129, SIGINT 130, SIGTERM 143, after the work was saved
 
-Library code raises; only `cli/` prints and exits. An error carries every problem of the thing it
-speaks of, not only the first, and each problem can carry its remedy: a command to paste or a
-sentence that says what to do.
+Library code raises; only `cli/` prints and exits. An error carries every problem of its subject,
+not only the first. Each problem can carry its remedy: a command to paste or a sentence that says
+what to do.
 """
 
 from __future__ import annotations

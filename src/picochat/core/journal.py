@@ -1,8 +1,7 @@
-"""A journal: one JSON object a line, appended and flushed, so that a kill costs at most the line
-being written.
+"""A journal is a file of one JSON object a line, each appended and flushed.
 
-Readers ignore a torn last line. Who writes it does not know who reads it. Holds no results: results
-are artifacts.
+A kill costs at most the line that is being written, and readers ignore a torn last line. A writer
+does not know its readers. A journal holds no results: results are artifacts.
 """
 
 from __future__ import annotations
@@ -23,6 +22,8 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, row: Mapping[str, object]) -> None:
+        # Opened and closed for each row: closing flushes it, and `replace` may put another file in
+        # its place between two rows.
         with self.path.open("ab") as stream:
             stream.write(canonical_json(dict(row)) + b"\n")
 
@@ -43,6 +44,8 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     for line in path.read_bytes().split(b"\n"):
         try:
             row = json.loads(line)
+        # A kill may tear the last line. RecursionError comes from a line of thousands of brackets,
+        # which is ignored like every other line that is not a JSON object.
         except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):

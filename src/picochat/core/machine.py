@@ -1,7 +1,7 @@
-"""What this machine is, without importing torch: processors, memory, disk, GPU by its driver's
-tool, versions, commit.
+"""Describes this machine without importing torch.
 
-Everything here is an observation: it is recorded, never part of an artifact's digest.
+The description has processors, memory, disk, the GPU as its driver's tool reports it, versions and
+the commit. All of it is an observation: it is recorded, and is never part of an artifact's digest.
 """
 
 from __future__ import annotations
@@ -71,8 +71,9 @@ def process_count() -> int:
 
 
 def process_age_s() -> float | None:
-    """Seconds since this process was started by the system; None where the system does not say
-    (only Linux does).
+    """Seconds since the system started this process; None where the system does not say.
+
+    Only Linux says.
     """
     try:
         # The command in parentheses may hold spaces; field 22 of stat(5) is the start in clock
@@ -123,16 +124,18 @@ def _versions() -> dict[str, str]:
 
 
 def picochat_version() -> str:
-    """The installed version and the commit of the checkout, as far as they are known: `0.1.0 at
-    3f2a...`.
+    """The installed version and the commit of the checkout, as far as they are known.
+
+    Example: `0.1.0 at 3f2a...`.
     """
     commit = _commit()
     return _versions().get("picochat", "not installed") + (f" at {commit}" if commit else "")
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this code runs from, with `-dirty` where files differ; None
-    outside a checkout.
+    """The commit of the checkout that this code runs from; None outside a checkout.
+
+    It ends in `-dirty` where files differ from the commit.
     """
     here = Path(__file__).resolve().parent
     return (
@@ -151,7 +154,10 @@ def _output(command: list[str]) -> str:
 
 
 def cache_folder() -> Path:
-    """Where runs share work: $PICOCHAT_HOME, else $XDG_CACHE_HOME/picochat, else ~/.cache/picochat."""
+    """The folder where runs share work.
+
+    It is $PICOCHAT_HOME, else $XDG_CACHE_HOME/picochat, else ~/.cache/picochat.
+    """
     if home := os.environ.get("PICOCHAT_HOME"):
         return Path(home)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "picochat"

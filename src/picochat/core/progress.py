@@ -39,15 +39,19 @@ def say_in_handler(message: str) -> None:
 
 
 def animated(stream: TextIO) -> bool:
-    """Whether a line may be rewritten in place: a real terminal, and nobody asked for plain output."""
+    """Whether a line may be rewritten in place.
+
+    It may on a real terminal where the environment does not ask for plain output.
+    """
     unanimated = os.environ.get("TERM") == "dumb" or "CI" in os.environ
     return stream.isatty() and not unanimated
 
 
 class Progress:
-    """Counts units of work against an optional total. Use as a context manager; call `advance`.
+    """Counts units of work against an optional total.
 
-    own_pace: show the mean rate and the time left by it; False where the note says both.
+    Use as a context manager; call `advance`. own_pace: show the mean rate and the time left by it;
+    False where the note says both.
     """
 
     def __init__(

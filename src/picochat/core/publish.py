@@ -1,15 +1,18 @@
-"""Artifacts: folders that are either absent or whole, each with a manifest that chains digests back
-to its inputs.
+"""Publishes artifacts: folders that are absent or whole, each with a manifest.
 
-`publish` gives a hidden draft folder on the same disk. On a clean exit its files are synced and
+The manifest states the digests of the artifact's inputs, so that digests chain back to the first
+input.
+
+`publish` gives a hidden staging folder on the same disk. On a clean exit its files are synced and
 hashed, `manifest.json` is written last, and one rename makes the artifact appear. On an error or a
 kill nothing appears. A folder that already stands there is set aside under a new name, never
 overwritten.
 
-Two classes of files: `files` follow from the inputs alone and enter the artifact's digest;
-`observations` (timings, live metrics, host measurements) are hashed too, so that nobody can change
-them unseen, but do not enter the digest: the same run on the same machine gives the same digests.
-Does not protect against someone who rewrites manifest and files alike: for that, publish the
+A manifest has two classes of files. `files` follow from the inputs alone and enter the artifact's
+digest. `volatile_files` (timings, live metrics, host measurements) are hashed too, so that a change
+is seen, but do not enter the digest: the same run on the same machine gives the same digests.
+
+This does not protect against someone who rewrites manifest and files alike. For that, publish the
 digest, or sign the bundle.
 """
 
@@ -50,8 +53,9 @@ class Manifest(Record):
     facts: dict[str, Any]
 
     def digest(self) -> str:
-        """sha256 over kind, inputs' digests, files and facts: equal for equal work, whatever the
-        clock said.
+        """sha256 over kind, digests of the inputs, files and facts.
+
+        It is equal for equal work, whatever the clock said.
         """
         return digest_json(
             self.model_dump(mode="json", include={"kind", "inputs", "files", "facts"})
@@ -60,7 +64,7 @@ class Manifest(Record):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A published folder. To hold one is to know that it is complete."""
+    """A published folder, which is always complete."""
 
     place: Path
     manifest: Manifest
@@ -103,8 +107,9 @@ class StagingFolder:
 
 
 def artifact_key(config: object, inputs: Mapping[str, str], version: int) -> str:
-    """What decides whether a published artifact still stands: its config section, its inputs, the
-    stage's version.
+    """The values that decide whether a published artifact is still valid.
+
+    They are its config section, its inputs and the version of its stage.
     """
     return digest_json({"config": config, "inputs": dict(inputs), "version": version})
 
@@ -120,10 +125,13 @@ def publish(
     folder = place.with_name(f".{place.name}.draft")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    # The staging folder lies beside `place`, because a rename is atomic only within one disk.
     staging = StagingFolder(folder, open_workspace(place, key))
     try:
         yield staging
         staging.artifact = _finish(staging, place, kind, key, inputs)
+    # BaseException, so that Ctrl-C removes the staging folder as well. The workspace stays: the
+    # next command resumes from it.
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -168,6 +176,8 @@ def _finish(
         for path in staging.folder.rglob("*")
         if path.is_file()
     )
+    # Files are synced before the rename. Otherwise a power cut could leave the final name over
+    # files whose bytes never reached the disk.
     digests = {name: _sync_and_digest(staging.folder / name) for name in names}
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -186,6 +196,8 @@ def _finish(
     _sync_and_digest(staging.folder / MANIFEST)
     if place.exists():
         set_aside(place)
+    # A kill before this line leaves nothing at `place`. The older artifact is then still whole
+    # under its new name.
     os.rename(staging.folder, place)
     sync_folder(place.parent)
     return open_artifact(place, kind)
@@ -226,16 +238,17 @@ def superseded(place: Path) -> list[Path]:
 
 
 def take_back(place: Path, kind: str, key: str) -> Artifact | None:
-    """An artifact made from just this key that was set aside, whole, at `place` again; what stands
-    there changes places with it.
+    """Put an artifact with this key that was set aside back at `place`; None if none is found.
 
-    None where there is none. So nobody pays twice for trying another setting and going back.
+    Only a whole artifact is taken back. What stands at `place` changes places with it. So trying
+    another setting and going back costs no second computation.
     """
     for former in superseded(place):
         try:
             artifact = find_artifact(former, kind, key)
         except BadInput:
             continue
+        # Every byte is hashed: people may have edited or cleaned up folders that were set aside.
         if artifact is not None and not changed_files(former, artifact.manifest):
             if place.exists():
                 set_aside(place)
@@ -288,7 +301,7 @@ def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:
 
 
 def changed_files(place: Path, manifest: Manifest) -> list[str]:
-    """Names of files whose bytes differ from the manifest, that are absent, or that nobody listed."""
+    """Names of files that differ from the manifest, are absent, or are not listed in it."""
     expected = {**manifest.files, **manifest.volatile_files}
     found = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()} - {
         MANIFEST
@@ -333,6 +346,8 @@ def is_held(place: Path) -> bool:
     """
     try:
         with place.open("rb") as stream:
+            # A shared lock, so that two commands that ask at once do not take each other for a
+            # holder.
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -343,12 +358,15 @@ def is_held(place: Path) -> bool:
 
 @contextmanager
 def exclusive(place: Path, holder: str, *, wait: bool = False) -> Generator[None, None, None]:
-    """Hold `place` for this process alone. Where another process holds it: wait for that to end, or
-    raise WrongUsage at once.
+    """Hold `place` for this process alone.
+
+    Where another process holds it, this waits for that process to end, or raises WrongUsage at
+    once.
 
     The kernel drops the lock with the process, so a kill leaves nothing to clean up.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
+    # "a+" does not truncate: whoever finds the lock held reads the pid of the holder.
     with place.open("a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

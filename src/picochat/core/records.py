@@ -1,8 +1,8 @@
-"""JSON in and out: one canonical form, digests over it, and typed records that refuse what they do
-not know.
+"""Reads and writes JSON: one canonical form, digests over it, and strict typed records.
 
-The canonical form (sorted keys, no spaces, UTF-8, no NaN) is what digests are taken of, so two
-machines agree on them. Does not handle weights (safetensors) or token shards (raw integers).
+Digests are taken of the canonical form (sorted keys, no spaces, UTF-8, no NaN), so that two
+machines agree on them. A typed record refuses fields that it does not know. Does not handle weights
+(safetensors) or token shards (raw integers).
 """
 
 from __future__ import annotations
@@ -75,8 +75,9 @@ def to_jsonable(value: object) -> Any:
 
 
 def finite_or_none(number: float | None) -> float | None:
-    """The number where it is finite, else None: NaN cannot be written as JSON, and None counts as
-    unmeasured.
+    """The number where it is finite, else None.
+
+    NaN cannot be written as JSON, and None counts as unmeasured.
     """
     return number if number is not None and math.isfinite(number) else None
 
@@ -120,8 +121,9 @@ def write_json(path: Path, value: object) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Raises BadInput where a file cannot be written at `path`: for work that takes long and writes
-    at its end. Writes nothing.
+    """Raises BadInput where a file cannot be written at `path`; writes nothing.
+
+    It is for work that takes long and writes at its end.
     """
     folder = path.parent
     while not os.path.lexists(folder) and folder != folder.parent:
@@ -177,9 +179,11 @@ def read_json(path: Path, what: str = "file", *, fix: str | None = None) -> Any:
 
 
 def load_json(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError also for what readers disagree on (a key that
-    stands twice, NaN) and for numbers of thousands of digits; RecursionError for thousands of
-    brackets."""
+    """The value of a JSON text.
+
+    Raises ValueError also for a key that stands twice and for NaN, on which readers disagree, and
+    for numbers of thousands of digits. Raises RecursionError for thousands of brackets.
+    """
     return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 

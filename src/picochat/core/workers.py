@@ -1,8 +1,8 @@
 """Work over all cores: tasks done by several processes, their results in the order of the tasks.
 
 Processes are spawned, not forked: the caller may hold threads of torch or of a network client. An
-interrupt reaches the whole terminal group; the caller answers for it, the workers stay quiet and
-end. Few results wait at a time, so memory does not grow with the number of tasks.
+interrupt reaches the whole terminal group; the caller reports it, and the workers end without a
+message. Few results wait at a time, so memory does not grow with the number of tasks.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def _start(open_worker: Callable[[], Callable[[Any], Any]]) -> None:
 
 
 def _end_with_caller() -> None:
-    """A caller that was killed can tell nobody, and a worker would wait for its next task for ever."""
+    """End this worker when its caller ends.
+
+    A caller that was killed cannot say so, and a worker would wait for its next task for ever.
+    """
     caller = parent_process()
     if caller is not None:
         connection.wait([caller.sentinel])
@@ -80,8 +83,9 @@ def _end_with_caller() -> None:
 
 
 def _do(task: Any) -> Any:
-    """Opens at the first task and not at the start, so that an error on opening is a task's error
-    and keeps its type.
+    """Open what the worker needs at its first task, then do the task.
+
+    An error on opening is then the error of a task and keeps its type.
     """
     if not _opened:
         _opened.append(_open[0]())

@@ -3,7 +3,7 @@
 A shard `shard-NNNNNN.jsonl.zst` is one zstd frame of JSON lines with "id" and "text".
 `documents.json` states the counts and the digest of each shard, and where the text came from. The
 same documents give the same bytes, whatever the number of threads. Reading is in documents.py.
-Does not judge texts (formats/row_batch.py): every text must be encodable as UTF-8.
+Does not judge texts (data/formats/row_batch.py): every text must be encodable as UTF-8.
 """
 
 from __future__ import annotations

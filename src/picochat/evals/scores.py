@@ -1,8 +1,9 @@
-"""Scores as a pure function of replies, and the page that shows them. Needs no model and no torch.
+"""Scores as a pure function of replies, and the page that shows them.
 
-`run verify` calls the same functions on the files of a bundle, so a score that does not follow from
-its replies is found. A row counts as clean where the contamination scan found it neither in the
-corpus nor in the SFT rows; rates are given with and without the contaminated rows.
+Needs no model and no torch. `run verify` calls the same functions on the files of a bundle, so a
+score that does not follow from its replies is found. A row counts as clean where the contamination
+scan found it neither in the corpus nor in the SFT rows; rates are given with and without the
+contaminated rows.
 """
 
 from __future__ import annotations

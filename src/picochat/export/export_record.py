@@ -1,8 +1,7 @@
-"""`export_report.json`: what an exported folder is, what it was compared with, and the digest of
-every other file in it.
+"""`export_report.json` records what an exported folder is and what it was compared with.
 
-By this file a later export knows an earlier one, and a push knows that nothing changed since. No
-torch here.
+It states the digest of every other file in the folder. By this file a later export recognises an
+earlier one, and a push sees that nothing changed since. Does not import torch.
 """
 
 from __future__ import annotations

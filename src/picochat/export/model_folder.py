@@ -1,9 +1,9 @@
-"""The files that other tools load: config.json, generation_config.json, weights, tokenizer and chat
-template.
+"""Writes the files that other tools load: configs, weights, tokenizer and chat template.
 
-The same checkpoint and tokenizer give the same bytes. Written by hand rather than by transformers,
-whose two major versions write files that the other one misreads. Publishes nothing and compares
-nothing: that is release/hf.py and export/parity.py.
+The configs are config.json and generation_config.json. The same checkpoint and tokenizer give the
+same bytes. The files are not written by transformers, because each of its two major versions writes
+files that the other misreads. Publishes nothing and compares nothing: that is release/hf.py and
+export/parity.py.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ def read_tokenizer(path: Path) -> TokenizerFiles:
 
 
 def _template_of(tokenizer: Path) -> str:
-    """The chat template beside the file, or in the artifact that a run's front page is a copy of."""
+    """The chat template beside the file, or in the tokenizer artifact.
+
+    A run's front page is a copy of the artifact's file, without the template beside it.
+    """
     for place in (tokenizer.parent, tokenizer.parent / "tokenizer"):
         if (place / TEMPLATE).exists():
             return (place / TEMPLATE).read_text(encoding="utf-8")
@@ -69,8 +72,9 @@ def _template_of(tokenizer: Path) -> str:
 
 @torch.no_grad()
 def round_weights_(model: GPT, dtype: str) -> None:
-    """Round every weight to `dtype` in place, so that the model is what the file will hold. float32
-    changes nothing.
+    """Round every weight to `dtype` in place, so that the model is what the file will hold.
+
+    float32 changes nothing.
     """
     for parameter in model.parameters():
         parameter.copy_(parameter.to(DTYPES[dtype]).float())
@@ -85,8 +89,9 @@ def write_model_folder(
     dtype: str,
     notes: Mapping[str, str],
 ) -> int:
-    """Write the files into `folder`; returns how many numbers the weights file stores. `notes`:
-    picochat.* metadata.
+    """Write the files into `folder` and return how many numbers the weights file stores.
+
+    notes: metadata with names that begin with `picochat.`.
 
     `model` must hold weights rounded to `dtype`, so that the conversion below loses nothing.
     """
@@ -114,7 +119,10 @@ def write_model_folder(
 
 
 def end_of(info: CheckpointInfo, ids: TokenIds) -> TokenIds:
-    """A base model never learnt to end a turn: what ends its text is the bos of the next document."""
+    """The ids of the tokens that begin, end and pad a text of this checkpoint.
+
+    A base model never learnt to end a turn: its text ends with the bos of the next document.
+    """
     return ids if info.stage == "sft" else TokenIds(bos=ids.bos, end=ids.bos, pad=ids.pad)
 
 
@@ -153,10 +161,13 @@ def _write_tokenizer(folder: Path, tokenizer: TokenizerFiles, ids: TokenIds, con
 
 
 def sort_header(path: Path) -> None:
-    """Put the header of a safetensors file in sorted order, in place: its writer shuffles the
-    metadata at every call.
+    """Put the header of a safetensors file in sorted order, in place.
 
-    The format: 8 bytes with the header's length, the header (JSON, padded with spaces), the data.
+    The writer of safetensors shuffles the metadata at every call, so two files with the same
+    content would differ.
+
+    The format is 8 bytes with the header's length, the header (JSON, padded with spaces), and the
+    data.
     """
     with path.open("r+b") as stream:
         size = int.from_bytes(stream.read(8), "little")

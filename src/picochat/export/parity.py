@@ -1,11 +1,12 @@
-"""Does the export compute what the model computes? Asked of a reader that has the folder and
-nothing of ours.
+"""Compares what an exported folder computes with what the model computes.
 
-Both sides calculate in float32 on the same stored weights: in bf16 arithmetic two right
-implementations differ by more than a wrong one does here. "It loads" proves nothing and "the best
-token agrees" nearly nothing, so the whole logits are compared. Covers the weights, the config, the
-tokenizer and the chat template, in the one version of transformers that is installed; says nothing
-of other engines.
+The reader has the folder and none of our classes. Both sides calculate in float32 on the same
+stored weights: in bf16 arithmetic two correct implementations differ by more than a wrong one does
+in float32. That the folder loads proves nothing, and that the best token agrees proves little, so
+all logits are compared.
+
+Covers the weights, the config, the tokenizer and the chat template, in the one version of
+transformers that is installed. Says nothing about other engines.
 
 Shape suffixes: B rows, T positions, V vocabulary.
 """
@@ -47,9 +48,11 @@ READER_TIMEOUT_S = 1800
 READER_FIX = "pip install 'picochat[hf]'"
 
 BOUNDS: dict[str, float] = {"float32": 1e-4, "bf16": 2e-3}
-"""Largest allowed difference of logits over the largest logit. docs/decisions/0011 has the figures:
-right exports stay 30 times below in float32 and 6 times in bf16; the smallest known mistake
-(another eps) is 60 and 3 times above."""
+"""Largest allowed difference of logits over the largest logit.
+
+docs/decisions/0011 has the measurements: right exports stay 30 times below in float32 and 6 times
+in bf16; the smallest known mistake (another eps) is 60 and 3 times above.
+"""
 
 TEXTS = (
     "The year 1905 had 365 days; 12 x 12 = 144.",
@@ -82,8 +85,9 @@ class Expected:
 def expected_of(
     info: CheckpointInfo, tokenizer: TokenizerFiles, shards: Artifact | None
 ) -> Expected:
-    """Held-out tokens of `shards` to compare on; seeded random ids where there are none, or too
-    few.
+    """Held-out tokens of `shards` to compare on.
+
+    They are seeded random ids where there are no held-out tokens, or too few.
     """
     held_out = rows_of(open_shards(shards).held_out, info.model.context) if shards else None
     return Expected(
@@ -163,12 +167,14 @@ def rows_of(stream: TokenStream, context: int) -> np.ndarray | None:
 
 
 def compare(model: GPT, folder: Path, dtype: str, expected: Expected) -> ParityReport:
-    """The folder read back by transformers against `model`, which holds the same rounded weights in
-    float32.
+    """Compare the folder, read back by transformers, with `model`.
 
-    Raises CheckFailed where the reader cannot load the folder at all; judges nothing else (see
+    `model` holds the same rounded weights in float32.
+
+    Raises CheckFailed where the reader cannot load the folder at all. Judges nothing else (see
     `misses`).
     """
+    # At most half of the context, so that there is room for the greedy tokens after it.
     prompt = expected.ids_BT[0, : min(LONGEST_PROMPT_TOKENS, model.config.context // 2)].tolist()
     greedy_tokens = min(GREEDY_TOKENS, model.config.context - len(prompt))
     questions = {
@@ -210,6 +216,7 @@ def compare(model: GPT, folder: Path, dtype: str, expected: Expected) -> ParityR
 def misses(report: ParityReport, expected: Expected) -> list[Problem]:
     """Every way in which the folder is not the model; empty where it may be published."""
     found: list[str] = []
+    # Not `>`: a number that is NaN must count as a miss.
     if not report.largest_relative_difference <= report.bound:
         found.append(
             f"logits differ by {report.largest_relative_difference:.2g} of the largest, at most"
@@ -242,8 +249,9 @@ def logits(model: GPT, ids_BT: np.ndarray) -> np.ndarray:
 
 
 def largest_difference(ours_BTV: np.ndarray, theirs_BTV: np.ndarray) -> float:
-    """Largest |difference| of two sets of logits; infinite where shapes differ or a number is not
-    finite.
+    """Largest |difference| of two sets of logits.
+
+    It is infinite where shapes differ or a number is not finite.
     """
     if ours_BTV.shape != theirs_BTV.shape:
         return math.inf
@@ -252,12 +260,11 @@ def largest_difference(ours_BTV: np.ndarray, theirs_BTV: np.ndarray) -> float:
 
 
 def greedy_shortfall(model: GPT, prompt: Sequence[int], theirs: Sequence[int]) -> float:
-    """How far, at worst, a token that the reader chose lies below our best one, along the reader's
-    own path.
+    """The largest gap between our best logit and that of the token that the reader chose.
 
-    One pass tells: where it is 0 every choice is ours too, so the two sequences are equal. A number
-    instead of a yes because two logits can be equal to within rounding, and then either token is
-    right.
+    The gap is measured along the reader's own path. Where it is 0 every choice is ours too, so one
+    pass shows that the two sequences are equal. The result is a number because two logits can be
+    equal to within rounding, and then either token is right.
     """
     ids = np.array([[*prompt, *theirs[:-1]]], dtype=np.int64)
     logits_TV = logits(model, ids)[0, len(prompt) - 1 :]
@@ -266,14 +273,15 @@ def greedy_shortfall(model: GPT, prompt: Sequence[int], theirs: Sequence[int]) -
 
 
 def round_up(number: float) -> float:
-    """Two significant digits, upward: the digits after them follow from the number of threads, not
-    from the weights.
+    """The number with two significant digits, rounded upward; infinity stays.
 
-    Upward, so that what is published is never better than what was measured. Infinity stays.
+    The digits after them follow from the number of threads, not from the weights. Upward, so that
+    what is published is never better than what was measured.
     """
     if number <= 0 or not math.isfinite(number):
         return number
     exponent = math.floor(math.log10(number)) - 1
+    # The division leaves an error in the last bits, which would lift an exact 12 to 13.
     digits = math.ceil(round(number / 10.0**exponent, 6))
     return float(f"{digits}e{exponent}")
 

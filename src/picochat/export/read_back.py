@@ -1,10 +1,9 @@
-"""What a stranger's machine makes of an exported folder: a program of its own, with transformers
-and none of our classes.
+"""Loads an exported folder with transformers alone, as another machine would.
 
 `python -m picochat.export.read_back FOLDER WORK` loads FOLDER with the Auto classes in float32,
 answers the questions in WORK/questions.json, and writes WORK/logits.npy and WORK/answers.json. It
-runs apart because it must see nothing but the folder, and because transformers need not be
-importable where picochat is. Judges nothing: export/parity.py does.
+is a program of its own because it must see nothing but the folder, and because transformers need
+not be importable where picochat is. Judges nothing: export/parity.py does.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ import torch
 
 
 def answer(folder: Path, questions: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Logits (B, T, V) float32 of `ids`, and what else was asked: greedy tokens, text ids, chat
-    ids, keys, versions.
+    """Logits (B, T, V) float32 of `ids`, and what else was asked.
+
+    The rest is greedy tokens, text ids, chat ids, keys and versions.
     """
     import transformers
 
@@ -48,8 +48,9 @@ def answer(folder: Path, questions: dict[str, Any]) -> tuple[np.ndarray, dict[st
 
 
 def greedy(model: Any, prompt: list[int], count: int) -> list[int]:
-    """`count` tokens after the prompt by the reader's own generate, with its cache; nothing ends it
-    early.
+    """`count` tokens after the prompt by the reader's own generate, with its cache.
+
+    Nothing ends the generation early.
     """
     from transformers import GenerationConfig
 

@@ -1,11 +1,10 @@
-"""Our weights under the names of stock classes elsewhere: the tensors and the config.json of each
-flavor.
+"""Maps our weights to stock classes: the tensors and the config.json of each flavor.
 
-The block (one norm for attention and MLP, QK-norm before RoPE) exists elsewhere with LayerNorm
-alone. Centred weights make RMSNorm and LayerNorm one function (model/centred.py), so these are
-plain renamings. Where a stock class wants more numbers than we have, it gets zeros (biases) or
-copies (gains per head). Does not check that the result computes the same: export/parity.py does,
-on the written folder.
+Stock classes have our block (one norm for attention and MLP, QK-norm before RoPE) with LayerNorm
+alone. Centred weights make RMSNorm and LayerNorm one function (model/centred.py), so the mapping is
+a renaming. Where a stock class wants more numbers than we have, it gets zeros (biases) or copies
+(gains per head). Does not check that the result computes the same: export/parity.py does, on the
+written folder.
 """
 
 from __future__ import annotations
@@ -45,8 +44,10 @@ class Flavor:
 
 
 def stablelm_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
-    """StableLM: half-split RoPE as ours; block and last norm carry a bias (zero); one copy of the
-    QK gains a head.
+    """The tensors of StableLM, whose RoPE is half-split like ours.
+
+    The norm of the block and the last norm carry a bias, which is zero. Each head has its own copy
+    of the QK gains.
     """
     theirs = {"model.embed_tokens.weight": ours["embedding.weight"]}
     theirs.update(_norm_with_zero_bias("model.norm", ours["norm.weight"]))
@@ -57,13 +58,15 @@ def stablelm_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
         for side, heads in (("query", model.heads), ("key", model.kv_heads)):
             gain_D = ours[f"{old}.attention.{side}_norm.weight"]
             for head in range(heads):
+                # A copy, because safetensors refuses tensors that share memory.
                 theirs[f"{new}.self_attn.{side[0]}_layernorm.norms.{head}.weight"] = gain_D.clone()
     return theirs
 
 
 def cohere_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
-    """Cohere: norms without bias; RoPE pairs neighbours, so the rows inside each query and key head
-    are interleaved.
+    """The tensors of Cohere, whose norms have no bias.
+
+    Its RoPE pairs neighbours, so the rows inside each query and key head are interleaved.
     """
     theirs = {
         "model.embed_tokens.weight": ours["embedding.weight"],
@@ -94,8 +97,9 @@ MATRICES: tuple[tuple[str, str], ...] = (
 
 
 def interleave(rows: Tensor, head_width: int) -> Tensor:
-    """Rows of each head in the order 0, D/2, 1, D/2+1, ...: half-split RoPE pairs become
-    neighbours.
+    """The rows of each head in the order 0, D/2, 1, D/2+1, ...
+
+    The pairs of half-split RoPE become neighbours.
     """
     order_D = torch.arange(head_width).view(2, head_width // 2).T.reshape(-1)
     return rows.unflatten(0, (-1, head_width))[:, order_D].flatten(0, 1).contiguous()
@@ -136,10 +140,10 @@ def cohere_settings(model: ModelConfig) -> dict[str, object]:
 
 
 FLAVORS: tuple[Flavor, ...] = (
-    #      name        architecture             tensors           settings
-    Flavor("stablelm", "StableLmForCausalLM",   stablelm_tensors, stablelm_settings),
-    Flavor("cohere",   "CohereForCausalLM",     cohere_tensors,   cohere_settings),
-)  # fmt: skip
+    # name, architecture, tensors, settings
+    Flavor("stablelm", "StableLmForCausalLM", stablelm_tensors, stablelm_settings),
+    Flavor("cohere", "CohereForCausalLM", cohere_tensors, cohere_settings),
+)
 
 
 def find_flavor(name: str) -> Flavor:
@@ -155,8 +159,9 @@ def find_flavor(name: str) -> Flavor:
 
 
 def require_stock_shape(model: ModelConfig) -> None:
-    """Raises BadInput where the heads do not fill the width: the stock classes derive the head
-    width from it.
+    """Raises BadInput where the heads do not fill the width.
+
+    The stock classes derive the head width from the model width.
     """
     if model.heads * model.head_width != model.width:
         raise BadInput(

@@ -1,8 +1,8 @@
-"""Bounds: what a measured number must satisfy. A bound prints as it is enforced (`<= 4.0`).
+"""Bounds: what a measured number must satisfy.
 
-None, NaN and infinity satisfy no bound: evidence that is missing or broken is never a pass. Which
-bound is used where, and what follows from a miss, is not known here: see preflight.py, release.py
-and decide.py.
+A bound prints as it is enforced (`<= 4.0`). None, NaN and infinity satisfy no bound: evidence that
+is missing or broken is never a pass. Which bound is used where, and what follows from a miss, is
+not known here: see preflight.py, release.py and decide.py.
 """
 
 from __future__ import annotations

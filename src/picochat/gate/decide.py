@@ -1,10 +1,11 @@
-"""From rows and evidence to findings, and from findings to a verdict. The rows are in preflight.py
-and release.py.
+"""Turns rows and evidence into findings, and findings into a verdict.
+
+The rows are in preflight.py and release.py.
 
 A row whose number misses its block bound blocks where its severity for the profile is BLOCK, else
-it warns; a missed warn bound warns. A number that is missing is unmeasured: never a pass, and a
-block where the profile claims a release. Rows with one name make one finding: the worst of them. No
-row at all blocks. The reasons are in docs/decisions/0009.
+it warns. A missed warn bound warns. A number that is missing is unmeasured: never a pass, and a
+block where the profile claims a release. Rows with one name make one finding, the worst of them. An
+empty table blocks. The reasons are in docs/decisions/0009.
 """
 
 from __future__ import annotations
@@ -46,19 +47,20 @@ class Severities:
         return found[profile]
 
 
-#                        research  first_release  skill_release
+# In the order: research, first_release, skill_release.
 ALWAYS = Severities("block", "block", "block", always=True)  # without it the run means nothing
 RELEASE = Severities("warn", "block", "block")
 SKILL_CLAIM = Severities("warn", "warn", "block")
 SKILL_ONLY = Severities("warn", "off", "block")  # not what a first release speaks of
 SKILL_ADVICE = Severities("warn", "off", "warn")
-ADVICE = Severities(     "warn",   "warn",        "warn")  # fmt: skip
+ADVICE = Severities("warn", "warn", "warn")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a verdict table: a number, its bounds, how much a miss weighs, why it matters and
-    what fixes it.
+    """One line of a verdict table: a number, its bounds and how much a miss weighs.
+
+    It also states why the number matters and what fixes a miss.
     """
 
     name: str
@@ -77,8 +79,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Strictness:
-    """`softened`: block bounds only warn, but for rows that always block, and missing evidence does
-    not block.
+    """The profile, and whether block bounds are softened.
+
+    `softened`: a missed block bound only warns, except in rows that always block, and missing
+    evidence does not block.
     """
 
     profile: str
@@ -97,8 +101,10 @@ def decide(rows: Iterable[Row], run: RunFacts, strictness: Strictness) -> list[F
 
 
 def verdict(findings: Iterable[FindingRecord]) -> Literal["pass", "warn", "block"]:
-    """block where anything blocks or nothing was judged; warn where anything warns or is
-    unmeasured; else pass.
+    """The verdict on all findings: `block`, `warn` or `pass`.
+
+    block: a finding blocks, or nothing was judged. warn: a finding warns or is unmeasured. pass:
+    all other cases.
     """
     statuses = {finding.status for finding in findings}
     if not statuses or "block" in statuses:
@@ -153,10 +159,10 @@ def _message(row: Row, number: float | None, bound: Bound, detail: str) -> str:
 
 
 def _worst(findings: list[FindingRecord]) -> FindingRecord:
-    """The finding of a name: the worst of its rows; what the others failed at stands in its message
-    too.
+    """The finding of a name: the worst of its rows.
 
-    Of two rows that read the same number only the worse speaks.
+    What the other rows failed at stands in its message too. Of two rows that read the same number
+    only the worse is named.
     """
     worst_first = sorted(findings, key=lambda finding: -BADNESS.index(finding.status))
     failed = [finding for finding in worst_first if finding.status != "pass"] or worst_first[:1]

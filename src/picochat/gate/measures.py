@@ -1,8 +1,9 @@
-"""Measures: evidence in, one number out, or None where the evidence is missing. No thresholds here.
+"""Measures: evidence in, one number out, or None where the evidence is missing.
 
-Each public function is the measure of at least one row of preflight.py or release.py. A ratio whose
-denominator is missing or zero is None, never 0 and never infinite. One exception says so itself: a
-kernel that was tried and failed is infinite. Counting planned work is in plan.py.
+No thresholds here. Each public function is the measure of at least one row of preflight.py or
+release.py. A ratio whose denominator is missing or zero is None, never 0 and never infinite. One
+exception says so itself: a kernel that was tried and failed is infinite. Counting planned work is
+in plan.py.
 """
 
 from __future__ import annotations
@@ -175,8 +176,7 @@ def smallest_eval_skill_rows(run: RunFacts) -> float | None:
 
 
 def widest_half_interval(run: RunFacts) -> float | None:
-    """Half-width of the 95% Wilson interval at p = 0.5 of the skill with the fewest independent
-    items.
+    """Half-width of the 95% Wilson interval at p = 0.5 of the skill with the fewest items.
 
     Rows that share an item are not independent, so the smaller of rows and items counts. Without
     any, it is the widest.
@@ -262,8 +262,10 @@ def _benchmark_shares(run: RunFacts) -> list[float | None]:
 
 
 def scanned_fraction(run: RunFacts) -> float | None:
-    """Over what the stages counted that made corpus and exercises, not the scan: a short scan cannot
-    vouch for itself.
+    """The scanned bytes over the bytes that corpus and exercises hold; None if unmeasured.
+
+    The denominator comes from the stages that made corpus and exercises. A scan that stopped early
+    would state too small a total itself.
     """
     honesty, corpus, exercises = run.honesty, run.corpus, run.exercises
     if not honesty or not exercises or not corpus or not corpus.text_bytes:
@@ -302,7 +304,7 @@ def forecast_over_budget(run: RunFacts) -> float | None:
 
 
 def blocking_preflight_checks(run: RunFacts) -> float | None:
-    """A report without a single finding vouches for nothing, so it is None."""
+    """How many checks of the preflight block; None for a report without findings."""
     report = run.preflight_report
     if not report or not report.findings:
         return None
@@ -347,8 +349,9 @@ def loss_spikes(run: RunFacts) -> float | None:
 
 
 def bits_over_baseline(run: RunFacts) -> float | None:
-    """None where the 5-gram model saw less than its due: a baseline that knows nothing is beaten by
-    anything.
+    """Bits per byte over those of the 5-gram baseline; None where that saw too few tokens.
+
+    Every model beats a baseline that was trained on too little.
     """
     scores, trained = (
         run.scores,
@@ -408,8 +411,9 @@ def _over_chance(accuracy: float | None, chance: float) -> float | None:
 
 
 def external_above_chance(run: RunFacts) -> float | None:
-    """Benchmarks whose 95% lower end on clean rows is above chance; None where no benchmark was
-    run.
+    """Benchmarks whose 95% lower end on clean rows is above chance.
+
+    None where no benchmark was run.
     """
     if not run.scores or not run.scores.external:
         return None

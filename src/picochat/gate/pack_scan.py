@@ -1,9 +1,8 @@
-"""The contamination scan without a run: a pack's documents and SFT rows against eval rows, judged
-by the preflight's own rows.
+"""Scans a pack's documents and SFT rows for eval rows, without a run.
 
-Needs no tokenizer and no corpus: documents come straight from the sources, so exact duplicates are
-still among them. What it writes is a report for people, not evidence: a run scans its own corpus
-again.
+The preflight's own rows judge the result. It needs no tokenizer and no corpus: documents come
+straight from the sources, so exact duplicates are still among them. What it writes is a report for
+people, not evidence: a run scans its own corpus again.
 """
 
 from __future__ import annotations
@@ -66,8 +65,10 @@ class ContaminationReport:
         }
 
     def lines(self) -> list[str]:
-        """The verdict, what was read, a table by skill and benchmark, the findings, and the first
-        places.
+        """The lines of the report for the terminal.
+
+        They hold the verdict, what was read, a table by skill and benchmark, the findings, and the
+        first places.
         """
         facts = self.found.facts
         title = (
@@ -186,8 +187,9 @@ def _release_config() -> RunConfig:
 
 
 def contamination_findings(facts: HonestyFacts, config: RunConfig) -> list[FindingRecord]:
-    """The preflight's rows on contamination, of which there is a measure: every skill that has rows
-    counts, not the five alone.
+    """The findings of those preflight rows on contamination that can be measured here.
+
+    Every skill that has rows counts, not only the five of picochat.
     """
     run = RunFacts(config=config, honesty=facts)
     rows = [_of_any_skill(row) for row in CHECKS if row.name.startswith("contamination_")]

@@ -1,8 +1,8 @@
-"""The plan in numbers: what a configuration would train on, write and cost. Counted from the
-configuration and the facts.
+"""What a configuration would train on, write and cost.
 
-The forecast takes the speed that real steps had on this host. It leaves out the scoring of replies
-and the export, which are minutes at the scales here, and says so beside the figure.
+The numbers follow from the configuration and the facts. The forecast takes the speed that real
+steps had on this host. It leaves out the scoring of replies and the export, which take minutes at
+the scales here, and says so beside the figure.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ def sft_epochs(run: RunFacts) -> float | None:
 
 
 def needed_disk_bytes(run: RunFacts) -> float | None:
-    """Token shards once more (a cache on another disk), training states, checkpoints, bundle and
-    export.
+    """Bytes of disk that the rest of the run needs.
+
+    They are the token shards once more (a cache on another disk), training states, checkpoints,
+    bundle and export.
     """
     if not run.shards:
         return None

@@ -1,5 +1,6 @@
-"""The preflight: what can be known before a GPU-minute is spent. CHECKS is the table;
-`run_preflight` writes the verdict.
+"""The preflight judges what can be known before training starts.
+
+CHECKS is the table; `run_preflight` writes the verdict.
 
 Host measurements (memory, disk, speed, the attention kernel) are in preflight.json and in the
 status that is shown and acted on. They stay out of the artifact's facts, so that its digest does

@@ -1,5 +1,6 @@
-"""The release gate: what a finished run may claim. RULES is the table; `run_gate` writes the
-verdict.
+"""The release gate judges what a finished run may claim.
+
+RULES is the table; `run_gate` writes the verdict.
 
 Unlike the preflight it is not softened for short runs: in a release profile a missed bound or
 missing evidence blocks, however short the run was. In `research` only a run that did not happen as
@@ -63,8 +64,9 @@ RUN_AGAIN = "run the same command again: it goes on where it stopped"
 
 
 def blocked_contamination(run: RunFacts) -> float | None:
-    """Contamination checks that block, decided again without the mercy that short runs get in the
-    preflight.
+    """How many contamination checks block when they are decided without softening.
+
+    The preflight softens them in short runs.
     """
     if not run.honesty or not run.preflight_report:
         return None
@@ -72,8 +74,10 @@ def blocked_contamination(run: RunFacts) -> float | None:
 
 
 def _contamination_blocks(run: RunFacts) -> list[str]:
-    """Names of the checks. Whether all of the corpus was scanned needs the corpus, which the
-    preflight had: its word counts.
+    """The names of the contamination checks that block.
+
+    Whether all of the corpus was scanned is taken from the preflight's finding, since the preflight
+    had the corpus and the gate has not.
 
     In `research` the severities of a first release decide, so that the rule can warn there.
     """
@@ -407,9 +411,10 @@ RULES: tuple[Row, ...] = (
 
 
 def run_gate(facts: RunFacts, staging: StagingFolder) -> None:
-    """Write gate.json and gate.md. Reads every byte of the inputs, to count files that changed.
+    """Write gate.json and gate.md.
 
-    Never raises for a blocked verdict: the evidence of a refusal is evidence.
+    Reads every byte of the inputs, to count files that changed. Never raises for a blocked verdict:
+    a refusal is recorded as evidence like a pass.
     """
     changed = sum(
         len(changed_files(artifact.place, artifact.manifest))

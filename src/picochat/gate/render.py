@@ -54,8 +54,8 @@ def plan_lines(plan: PlanRecord) -> list[str]:
     ]
     if plan.exercise_fraction:
         lines.append(
-            f"exercises: {percent(plan.exercise_fraction)} of the training tokens are exercises of the"
-            " skills"
+            f"exercises: {percent(plan.exercise_fraction)} of the training tokens are exercises"
+            " of the skills"
         )
     if plan.hours is not None:
         price = f", {dollars(plan.usd)}" if plan.usd is not None else ""

@@ -1,8 +1,8 @@
-"""The honesty stage: are eval or benchmark rows in the corpus or in the SFT rows?
+"""The honesty stage finds eval and benchmark rows in the corpus and in the SFT rows.
 
-What is looked for is a row's prompt with its options; its answer only tells whether a very short
-prompt such as "Who are you?" is the item or plain English (`items`). `scan_texts` searches the
-texts. Decides nothing: the preflight does.
+It looks for a row's prompt with its options. The answer only tells whether a very short prompt such
+as "Who are you?" is the item or plain English (`items`). `scan_texts` searches the texts. Decides
+nothing: the preflight does.
 """
 
 from __future__ import annotations

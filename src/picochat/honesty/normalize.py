@@ -57,10 +57,10 @@ def spellings_of(text: str) -> list[list[str]]:
 
 
 def words_with_offsets(text: str) -> Iterator[tuple[str, int]]:
-    """(word, character offset in the text as given). The same words as `words_of`.
+    """(word, character offset in the text as given).
 
-    The offset is exact where normalization keeps lengths; elsewhere it is the start of the run
-    between two spaces.
+    The same words as `words_of`. The offset is exact where normalization keeps lengths; elsewhere
+    it is the start of the run between two spaces.
     """
     for chunk in STRETCH.finditer(text):
         normal = _normal(chunk.group())

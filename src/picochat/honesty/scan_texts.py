@@ -1,10 +1,12 @@
-"""Texts against items: which rows does a stream of documents hold, and where?
+"""Finds the items that a stream of texts holds, and where each one stands.
 
 A row is contaminated where one text holds one of its 13-word runs, or its whole prompt (where it
 has no such run of its own), or at least 70% of its 8-word runs (of four or more). Hits carry
-document, offset and words. Texts are streamed, over all cores where there is much text; memory
-grows neither with the corpus nor with the length of a document. Hashes find the places, and then
-the words themselves are compared.
+document, offset and words.
+
+Texts are streamed, over all cores where there is much text. Memory grows neither with the corpus
+nor with the length of a document. Hashes find the places, and then the words themselves are
+compared.
 """
 
 from __future__ import annotations

@@ -82,9 +82,10 @@ class KernelResult(Record):
 
 
 class KernelChoice(Record):
-    """The chosen kernel, and all that were tried. Valid only for the same `asked` and `where`.
+    """The chosen kernel, and all that were tried.
 
-    `asked`: the setting `attention_backend`. `where`: `AttentionSetting.described()`.
+    Valid only for the same `asked` and `where`. `asked`: the setting `attention_backend`. `where`:
+    `AttentionSetting.described()`.
     """
 
     asked: str

@@ -241,10 +241,11 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """`model(ids_BT)` gives logits (B, T, V). The head of this file describes the block.
+    """`model(ids_BT)` gives logits (B, T, V).
 
-    `repeat_heads`: whether attention kernels are given repeated key and value heads, set where that
-    was measured to be faster. It changes results only by rounding and is not part of the weights.
+    The head of this file describes the block. `repeat_heads`: whether attention kernels are given
+    repeated key and value heads, set where that was measured to be faster. It changes results only
+    by rounding and is not part of the weights.
     """
 
     cos_TD: Tensor

@@ -1,8 +1,8 @@
-"""Weights in files: safetensors beside a small record of what they are. No pickle.
+"""Weights in files: safetensors beside a small record of what they are.
 
-A checkpoint folder is an artifact of kind `base` or `sft`: `model.safetensors` (float32, the names
-of GPT's parameters) and `model.json` (`CheckpointInfo`). Does not hold what resuming needs: that is
-train/checkpoint.py.
+No pickle. A checkpoint folder is an artifact of kind `base` or `sft`: `model.safetensors` (float32,
+the names of GPT's parameters) and `model.json` (`CheckpointInfo`). Does not hold what resuming
+needs: that is train/checkpoint.py.
 """
 
 from __future__ import annotations

@@ -134,7 +134,10 @@ def plan_chart(fit: ScaleFit) -> str:
         else f"at most once, {1 - epochs.value:.0%} never"
     )
     texts = (
-        f"{quantity(tokens.value)} tokens, {quantity(fit.planned_tokens)} planned: each read {read}",
+        (
+            f"{quantity(tokens.value)} tokens, {quantity(fit.planned_tokens)} planned:"
+            f" each read {read}"
+        ),
         "marks: tokens that suffice at so many epochs",
     )
     found = (tokens.value, tokens.low, tokens.high)

@@ -28,8 +28,8 @@ def render_preview(preview: Preview) -> str:
     found = preview.duplicates
     lines += [
         (
-            f"duplicates   exact {percent(found.exact_fraction)}, near {percent(found.near_fraction)} of"
-            f" {found.basis}"
+            f"duplicates   exact {percent(found.exact_fraction)},"
+            f" near {percent(found.near_fraction)} of {found.basis}"
         ),
         *(
             f"             {pair.source} repeats {pair.of}: {pair.exact:,} exact, {pair.near:,}"
@@ -81,7 +81,8 @@ def _source_lines(source: SourcePreview) -> list[str]:
             )
     for line in source.repeated_lines[:SHOWN_LINES]:
         lines.append(
-            f"  line       in {percent(line.fraction)} of documents: {one_line(line.line, LINE_CHARACTERS)}"
+            f"  line       in {percent(line.fraction)} of documents:"
+            f" {one_line(line.line, LINE_CHARACTERS)}"
         )
     return [
         *lines,

@@ -190,7 +190,7 @@ def _forecasts(
     """A forecast of each check that has a number, in the order of the gate's table.
 
     `sampled`: duplicates were counted in a sample, so that the pack has at least that share of
-    them, and nobody knows how much more.
+    them. How much more is unknown.
     """
     forecasts: list[Forecast] = []
     for findings in zip(value.findings, low.findings, high.findings, strict=True):

@@ -52,9 +52,9 @@ def sampled_duplicates(
     # A sample of the share s of all documents holds both of a given pair with probability s ** 2.
     fraction = min(1.0, len(places) / documents) if documents else 0.0
     sample_basis = (
-        f"a sample of {len(places):,} documents, {fraction:.2%} of the pack, which holds both halves"
-        f" of only about {fraction**2:.2g} of all pairs of duplicates: far too low; --full compares"
-        " all documents"
+        f"a sample of {len(places):,} documents, {fraction:.2%} of the pack, which holds both"
+        f" halves of only about {fraction**2:.2g} of all pairs of duplicates: far too low;"
+        " --full compares all documents"
     )
     return Duplicates(
         complete=complete,

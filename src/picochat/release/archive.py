@@ -1,11 +1,14 @@
-"""Archives that say nothing but their content: the same members give the same bytes, and reading
-one harms nothing.
+"""Writes reproducible archives, and reads archives of others safely.
+
+The same members give the same bytes, since an archive states nothing but its content.
 
 Writing: sorted names, fixed times and owners, gzip without name or time. Files that do not compress
 (weights, tokens) are stored in gzip members of their own, since packing 430 MB of float32 costs
-half a minute and saves 7%. Reading: a stream, one pass, every member hashed, nothing written
-outside the folder and nothing that is not needed; links, devices, absolute paths, `..`, doubled
-names (in any case of letters), control characters and sizes beyond the limits are refused.
+half a minute and saves 7%.
+
+Reading: a stream, one pass, every member hashed. Nothing is written outside the folder, and nothing
+that is not needed. Links, devices, absolute paths, `..`, doubled names (in any case of letters),
+control characters and sizes beyond the limits are refused.
 """
 
 from __future__ import annotations
@@ -44,8 +47,9 @@ LONGEST_TAIL_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive, from disk or from memory, with the digest that it had when it was
-    chosen.
+    """One file of an archive, from disk or from memory.
+
+    It has the digest that the file had when it was chosen.
     """
 
     name: str
@@ -76,6 +80,7 @@ class _GzipMembers(io.RawIOBase):
     def level(self, level: int) -> None:
         if level != self._level:
             self.finish()
+            # A name or the present time would enter the header, and so the bytes of the archive.
             self._current = gzip.GzipFile("", "wb", level, self._raw, self._epoch)
             self._level = level
 
@@ -98,8 +103,9 @@ class _GzipMembers(io.RawIOBase):
 
 
 def write_archive(out: Path, folder: str, members: Sequence[Member]) -> str:
-    """Write the members below `folder` as a .tgz that appears whole or not at all; returns its
-    sha256.
+    """Write the members below `folder` as a .tgz and return its sha256.
+
+    The archive appears whole or not at all.
 
     Raises HostProblem where a file changed since its digest was taken.
     """
@@ -112,6 +118,7 @@ def write_archive(out: Path, folder: str, members: Sequence[Member]) -> str:
             _write_members(raw, folder, members, epoch)
             raw.flush()
             os.fsync(raw.fileno())
+        # mkstemp makes a file that its owner alone can read, but a bundle is made to be handed on.
         os.chmod(temporary, 0o644)
         sha256 = _digest(temporary)
         os.replace(temporary, out)
@@ -136,6 +143,8 @@ def _write_members(raw: IO[bytes], folder: str, members: Sequence[Member], epoch
             with member.open() as stream:
                 reader = _HashingReader(stream)
                 archive.addfile(info, cast("IO[bytes]", reader))
+                # A log may grow while it is read, so one byte more than the stated size is a change
+                # too.
                 if reader.read(1) or reader.sha256.hexdigest() != member.digest.sha256:
                     raise HostProblem(
                         f"{member.source} changed while it was bundled",
@@ -167,8 +176,9 @@ def _digest(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Opened:
-    """An archive that was read: the folder with its files, and the digest of every member, by its
-    name in the folder.
+    """An archive that was read: the folder with its files, and the digest of every member.
+
+    Digests are listed by the member's name in the folder.
     """
 
     root: Path
@@ -183,8 +193,9 @@ def read_archive(
     limit_bytes: int = LARGEST_BYTES,
     always_bytes: int = ALWAYS_BYTES,
 ) -> Opened:
-    """Unpack a .tgz of one folder below `into`, hashing all of it. Files with a `skip` suffix are
-    hashed, not written.
+    """Unpack a .tgz of one folder below `into`, hashing all of it.
+
+    Files with a `skip` suffix are hashed, not written.
 
     Raises BadInput for anything that is not a plain archive of plain files in one folder, or that
     is larger than the limits.
@@ -194,9 +205,8 @@ def read_archive(
         with gzip.open(path, "rb") as unpacked:
             stream = _LimitedReader(cast("IO[bytes]", unpacked), limit_bytes, path)
             opened = _read_stream(path, stream, into, skip, limit_bytes)
-            if (
-                len(stream.read(LONGEST_TAIL_BYTES)) == LONGEST_TAIL_BYTES
-            ):  # to its end, so that gzip compares its checksum
+            # Read to the end, because only there gzip compares its checksum.
+            if len(stream.read(LONGEST_TAIL_BYTES)) == LONGEST_TAIL_BYTES:
                 raise BadInput(f"{path} goes on after its last file")
             return opened
     except FileNotFoundError:
@@ -208,8 +218,9 @@ def read_archive(
 
 
 class _LimitedReader:
-    """Bytes of a stream up to a limit, headers included: a header may state any length, and its
-    reader believes it.
+    """The bytes of a stream up to a limit, headers included.
+
+    A header may state any length, and `tarfile` believes it.
     """
 
     def __init__(self, stream: IO[bytes], limit_bytes: int, path: Path) -> None:
@@ -231,6 +242,7 @@ class _LimitedReader:
 def _read_stream(
     path: Path, stream: _LimitedReader, into: Path, skip: tuple[str, ...], limit_bytes: int
 ) -> Opened:
+    # "r|" never seeks: every byte passes the limit once, and hashing needs no second pass.
     with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as archive:
         return _read_members(path, archive, into, skip, limit_bytes)
 
@@ -239,7 +251,8 @@ def _read_members(
     path: Path, archive: tarfile.TarFile, into: Path, skip: tuple[str, ...], limit_bytes: int
 ) -> Opened:
     digests: dict[str, FileDigest] = {}
-    files, folders = set[str](), set[str]()  # as a disk that ignores case knows them
+    # Names in one case: on a disk that ignores case, `A` and `a` are the same file.
+    files, folders = set[str](), set[str]()
     folder: str | None = None
     left = limit_bytes
     with Progress("reading the bundle", None, "B") as progress:
@@ -247,7 +260,8 @@ def _read_members(
             if number >= LARGEST_FILES:
                 raise BadInput(f"{path} holds more than {LARGEST_FILES:,} files")
             if info.isdir():
-                continue  # archives packed by hand have them; folders are made for the files in them
+                # Archives packed by hand list folders; here a folder is made for the files in it.
+                continue
             top, name = _safe_name(path, info)
             if folder not in (None, top) or name.casefold() in files:
                 raise BadInput(
@@ -274,9 +288,8 @@ def _read_members(
 
 def _safe_name(path: Path, info: tarfile.TarInfo) -> tuple[str, str]:
     """(top folder, name below it) of a plain file; BadInput for every other kind of member."""
-    if (
-        not info.isreg() or info.issparse()
-    ):  # a sparse file of gigabytes takes no bytes in an archive
+    # A sparse file of gigabytes takes no bytes in an archive, so the ratio would not stop it.
+    if not info.isreg() or info.issparse():
         raise BadInput(f"{path}: {info.name!r} is not a plain file")
     folder, _, name = info.name.partition("/")
     parts = PurePosixPath(name).parts
@@ -287,8 +300,9 @@ def _safe_name(path: Path, info: tarfile.TarInfo) -> tuple[str, str]:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name has no control character, no line end, nothing invisible, and no backslash: it
-    is listed and printed.
+    """Whether a name can be listed and printed safely.
+
+    Such a name has no control character, no line end, nothing invisible, and no backslash.
     """
     return "\\" not in name and printable_line(name) == name
 

@@ -1,10 +1,10 @@
-"""Ask the published weights some of the recorded questions again, and compare what they say with
-what was recorded.
+"""Asks the published weights some recorded questions again and compares the replies.
 
-Promises: weights and texts are used only where every byte is the one that the manifests state;
-which questions are asked follows from a seed that the verifier gives, so that nobody can know them
-when the bundle is made; they are asked by the code of the scores stage. In float32 on both sides
-every reply must be the recorded one; where either side rounds to bf16 or TF32, by the bounds below.
+Weights and texts are used only where every byte is the one that the manifests state. Which
+questions are asked follows from a seed that the verifier gives, so that nobody can know them when
+the bundle is made. They are asked by the code of the scores stage. In float32 on both sides every
+reply must be the recorded one. Where either side rounds to bf16 or TF32, the bounds below apply.
+
 Does not see what the weights were trained on, nor bits per byte, nor recalled prefixes, whose texts
 are in no bundle.
 """
@@ -47,12 +47,14 @@ from picochat.skills.task_rows import EvalRow
 from picochat.tokens.tokenizer import Tokenizer
 
 LIMIT_NATS = {"fine": 1e-3, "coarse": 0.25}
-"""How far a likelihood per token may be off, and how far a recorded token below the likeliest.
-docs/decisions/0027 has the figures.
+"""The largest difference of a likelihood per token, and of a recorded token from the likeliest.
+
+In nats. docs/decisions/0027 has the measurements.
 """
 LARGEST_SHARE = {"fine": 0.0, "coarse": 0.05}
-"""Share of the questions, rounded up, whose reply may be a mismatch or judged otherwise before the check
-fails.
+"""The fraction of replies that may be mismatches or judged otherwise before the check fails.
+
+The number of questions is rounded up.
 """
 BATCH_ROWS = 16
 """Rows asked together: fewer than in a run, for a laptop's memory and so that progress is seen.
@@ -132,9 +134,9 @@ class Outcome:
         mismatches = sum(answer.mismatch for answer in self.answers)
         said = [
             (
-                f"{equal} of {count} equal, {count - equal - mismatches} near ties, {mismatches} mismatches;"
-                f" {judged} of {count} judged alike (at most {self.allowed} may be mismatches or judged"
-                " otherwise)"
+                f"{equal} of {count} equal, {count - equal - mismatches} near ties,"
+                f" {mismatches} mismatches; {judged} of {count} judged alike"
+                f" (at most {self.allowed} may be mismatches or judged otherwise)"
             ),
             f"recorded in {self.stated}, asked in {self.here}",
             f"seed {self.seed}, took {duration(self.seconds)}",
@@ -159,8 +161,9 @@ class Outcome:
 def with_questions(
     report: VerifyReport, count: int, seed: int | None, run_dir: Path | None
 ) -> VerifyReport:
-    """The report with up to `count` recorded questions asked again; where something differs
-    already, nothing is asked.
+    """The report with up to `count` recorded questions asked again.
+
+    Where something differs already, nothing is asked.
 
     seed: which questions; None: drawn here. run_dir: the folder that has the weights where the
     bundle does not. Raises BadInput where the weights are not here, or are not those that the
@@ -170,6 +173,7 @@ def with_questions(
         say("what is stated differs already, so nothing was asked again")
         return report
     seed = secrets.randbelow(SEEDS) if seed is None else seed
+    # Token shards are the largest files that a bundle may hold, and no question needs them.
     with opened_run(report.path, skip=(".bin",)) as stated:
         recorded = find_recorded(
             stated, report.path, [stated, RunDir(run_dir)] if run_dir else [stated]
@@ -179,8 +183,8 @@ def with_questions(
         say(f"asked again: {outcome.note()}")
     elif outcome.unlike:
         say(
-            f"warning: {len(outcome.unlike)} of {len(outcome.answers)} replies are mismatches or judged"
-            " otherwise; the report lists them"
+            f"warning: {len(outcome.unlike)} of {len(outcome.answers)} replies are mismatches or"
+            " judged otherwise; the report lists them"
         )
     return replace(report, checks=(*report.checks, outcome.check()))
 
@@ -212,10 +216,11 @@ MISSING_FIX = (
 
 
 def find_recorded(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Recorded:
-    """What `stated` recorded, with weights and benchmark texts from the first of `roots` that has
-    them as it states them.
+    """What `stated` recorded, with the weights and benchmark texts that it states.
 
-    path: what `stated` was read from. Raises BadInput that names what is missing or another.
+    Weights and texts come from the first of `roots` that has them as they are stated.
+
+    path: what `stated` was read from. Raises BadInput that names what is missing or differs.
     """
     scores, rows, benchmarks = (stated.artifact(kind) for kind in ("scores", "rows", "benchmarks"))
     problems: list[Problem] = []
@@ -265,10 +270,12 @@ def _texts(
 
 
 def draw(pool: Mapping[str, Iterable[str]], count: int, seed: int) -> list[tuple[str, str]]:
-    """(group, id) of `count` questions, as many of each group as of every other while it has any;
-    all where count is larger.
+    """(group, id) of `count` questions, spread evenly over the groups.
 
-    By hashes of seed and id: the same ones in every version of Python, and others with every seed.
+    Each group gives as many as every other while it has any. All are drawn where `count` is larger.
+
+    The order is by hashes of seed and id: the same in every version of Python, and another with
+    every seed.
     """
     places: list[tuple[int, str, str, str]] = []
     for group, ids in pool.items():
@@ -276,12 +283,15 @@ def draw(pool: Mapping[str, Iterable[str]], count: int, seed: int) -> list[tuple
             (hashlib.sha256(f"{seed}\n{group}\n{key}".encode()).hexdigest(), key) for key in ids
         )
         places += [(place, digest, group, key) for place, (digest, key) in enumerate(hashed)]
+    # The place within its group sorts first. A claim is made for each group, so each gets as many
+    # questions.
     return [(group, key) for _, _, group, key in sorted(places)[:count]]
 
 
 def pool_of(recorded: Recorded) -> dict[str, list[str]]:
-    """Group -> ids of what can be asked: every skill, the SFT rows of each side, every benchmark
-    whose texts are here.
+    """Group -> ids of what can be asked.
+
+    Groups are every skill, the SFT rows of each side, and every benchmark whose texts are here.
     """
     pool: dict[str, list[str]] = {}
     for item in recorded.asked.values():
@@ -292,12 +302,14 @@ def pool_of(recorded: Recorded) -> dict[str, list[str]]:
 
 
 def ask_again(recorded: Recorded, count: int, seed: int, command: str) -> Outcome:
-    """Load the weights, ask what the seed draws, compare."""
+    """Load the weights, ask the questions that the seed draws, and compare the replies."""
     pool = pool_of(recorded)
     drawn = draw(pool, count, seed)
     say(f"asking {len(drawn)} recorded questions again, seed {seed}: {command}")
     started = time.monotonic()
     runtime, compute = _compute_here(recorded)
+    # Whether the machines are alike does not count: in bf16 a reply depends on the rows beside it
+    # even on one machine (docs/decisions/0027).
     rounding = "coarse" if _is_coarse(recorded.config.runtime) or _is_coarse(runtime) else "fine"
     (base, _), (chat, _) = (
         load_model(place, compute.device) for place in (recorded.base, recorded.chat)
@@ -379,8 +391,9 @@ def _ask_items(
 
 
 def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Runtime]:
-    """The run's own runtime; float32 on the CPU where it was a GPU's and there is none here, and
-    that is said.
+    """The run's own runtime, or float32 on the CPU where this machine lacks the run's GPU.
+
+    The change is printed.
     """
     stated = recorded.config.runtime
     # Any attention kernel that is right here will do: a reply depends on it by rounding alone.
@@ -399,8 +412,9 @@ def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Runtime]:
 
 
 def _is_coarse(runtime: RuntimeConfig) -> bool:
-    """Whether products are rounded to bf16 or TF32, so that a near tie may fall the other way with
-    the rows asked beside it.
+    """Whether products are rounded to bf16 or TF32.
+
+    A near tie may then fall the other way with the rows that are asked beside it.
     """
     reduced = runtime.matmul_precision == "medium" or (
         runtime.device == "cuda" and runtime.matmul_precision != "highest"

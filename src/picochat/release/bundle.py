@@ -1,10 +1,11 @@
-"""The evidence bundle: one .tgz of a run that a stranger can check offline, with `sha256sum -c
-SHA256SUMS` or `run verify`.
+"""Writes the evidence bundle: one .tgz of a run that anyone can check offline.
+
+It is checked with `sha256sum -c SHA256SUMS` or `run verify`.
 
 It holds the configuration with origins, the machine record, every artifact with its manifest, the
 front pages and the logs. Token shards and the state to replay from stay out unless asked for: their
-sidecars and digests are in. The same run folder gives the same bytes. A blocked verdict is bundled
-like any other: the evidence of a no is evidence. Does not sign, and does not upload.
+sidecars and digests are in. The same run folder gives the same bytes. A run with a blocked verdict
+is bundled like any other. Does not sign, and does not upload.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ TOKEN_PATTERN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 TOKEN_OVERLAP = 256  # longer than any token, so that none hides between two blocks
 RAW_SUFFIXES = (".safetensors", ".bin", ".npz")
 PLACEHOLDER = re.compile(f"NNNNN|LABEL|^{REPLAY_FOLDER}/")
-"""In a place's list of files: a name for as many files as there are shards, sources or states to
-replay from, perhaps none.
+"""A placeholder in the list of files of an artifact's spec.
+
+It stands for as many files as there are shards, sources or states to replay from, which may be 0.
 """
 
 
@@ -59,7 +61,10 @@ class LeftOut(Record):
 
 
 class BundleContents(Record):
-    """bundle.json: what the bundle holds, what it leaves out on purpose, and what the run lacked."""
+    """bundle.json: what the bundle holds, what it leaves out, and what the run lacked.
+
+    What is left out is left out on purpose.
+    """
 
     schema_version: int
     evidence_digest: str
@@ -157,8 +162,9 @@ STRICT_FIX = (
 def missing_evidence(
     run: RunDir, artifacts: dict[str, Artifact], logs_dir: Path | None, out: Path
 ) -> list[Problem]:
-    """Every piece of evidence that a strict bundle needs and this run lacks, each with what makes
-    it.
+    """The evidence that a strict bundle needs and this run lacks.
+
+    Each problem names what makes the missing piece.
     """
     again = f"picochat run tiny --out-dir {run.root} ... makes it; run the same command again"
     problems: list[Problem] = []
@@ -185,8 +191,9 @@ def missing_evidence(
 
 
 def _unlisted(spec: ArtifactSpec, artifact: Artifact) -> list[str]:
-    """Files that the place promises by their full name and the manifest does not list; NNNNN and
-    LABEL stand for many.
+    """Files that the spec names in full and the manifest does not list.
+
+    Names with NNNNN or LABEL stand for many files and are not looked for.
     """
     listed = {*artifact.manifest.files, *artifact.manifest.volatile_files}
     promised = [name.rstrip(",") for name in spec.files.split()]
@@ -253,8 +260,9 @@ def _left_out(
     include_token_shards: bool,
     include_replay: bool,
 ) -> dict[str, LeftOut]:
-    """Listed files that stay out, by their path: with digest and reason, so that the manifest can
-    still be checked.
+    """Listed files that stay out, by their path, with digest and reason.
+
+    With the digest the manifest can still be checked.
     """
     folders = {spec.kind: spec.folder for spec in ARTIFACTS}
     chosen: dict[str, LeftOut] = {}
@@ -367,8 +375,9 @@ def _listed(artifact: Artifact) -> list[str]:
 
 
 def _log_files(logs_dir: Path, out: Path) -> Iterator[tuple[str, Path]]:
-    """(name, path) of each log, sorted: plain files that are not hidden, not links and not
-    archives.
+    """(name, path) of each log, sorted.
+
+    Logs are plain files that are not hidden, not links and not archives.
     """
     for path in sorted(logs_dir.rglob("*")):
         name = path.relative_to(logs_dir).as_posix()
@@ -404,8 +413,9 @@ def _refuse_names(members: list[Member]) -> None:
 
 
 def _refuse_tokens(members: list[Member]) -> None:
-    """Raise BadInput where a file holds the Hub token of this environment, or text that looks like
-    one.
+    """Raises BadInput where a file holds a Hub token.
+
+    That is the token of this environment, or text that looks like one.
     """
     secret = os.environ.get("HF_TOKEN", "").strip().encode()
     leaks: list[Problem] = []

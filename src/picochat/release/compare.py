@@ -1,4 +1,4 @@
-"""What is stated against what follows: each value that differs, by its path, as one problem.
+"""Compares stated values with computed ones; each difference is one problem with its path.
 
 Decides nothing.
 """
@@ -25,8 +25,9 @@ UNUSABLE = (
     OSError,
     TemplateError,
 )
-"""What evidence of a wrong shape makes the comparison raise; a page of which a value is missing
-raises TemplateError.
+"""The errors that the comparison raises for evidence of a wrong shape.
+
+A page of which a value is missing raises TemplateError.
 """
 
 
@@ -38,8 +39,9 @@ def known(facts: F | None) -> F:
 
 
 def differences(where: str, stated: object, again: object, source: str) -> list[Problem]:
-    """One problem for each value that differs: its path below `where`, what is stated, and what
-    `source` gives.
+    """One problem for each value that differs.
+
+    A problem names the value's path below `where`, what is stated, and what `source` gives.
     """
     if isinstance(stated, dict) and isinstance(again, dict):
         one, other = cast("dict[str, Any]", stated), cast("dict[str, Any]", again)

@@ -51,8 +51,10 @@ def check_corpus(run: RunFacts) -> list[Problem]:
 
 
 def _source(corpus: Artifact, source: CorpusSource, text_bytes: int) -> list[Problem]:
-    """Whether a source gave no more text than its files have, and its import report says the same
-    of where it comes from.
+    """Problems of one source of the corpus: its amount of text and its origin.
+
+    A source cannot give more text than its files have, and its import report must state the same
+    origin.
     """
     problems: list[Problem] = []
     if text_bytes > sum(file.text_bytes for file in source.files) * max(1, -(-source.weight // 1)):

@@ -23,8 +23,9 @@ FOLDER = "evidence"
 
 
 def missing_evidence(run: RunDir | None) -> list[str]:
-    """Kinds of report that a publication needs and the run does not have; all of them without a
-    run.
+    """Kinds of report that a publication needs and the run does not have.
+
+    Without a run all of them are missing.
     """
     return [kind for kind in REPORTS if run is None or not run.has(kind)]
 
@@ -42,8 +43,9 @@ def attached_places(kinds: Collection[str], scored: bool) -> list[ArtifactSpec]:
 
 
 def attach_evidence(run: RunDir, folder: Path, scored: bool) -> None:
-    """Copy reports, manifests, resolved configuration and machine record of the run into
-    `folder`/evidence.
+    """Copy the evidence of the run into `folder`/evidence.
+
+    That is its reports, manifests, resolved configuration and machine record.
     """
     target = folder / FOLDER
     for spec in attached_places([spec.kind for spec in ARTIFACTS if run.has(spec.kind)], scored):

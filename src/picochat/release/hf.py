@@ -1,10 +1,10 @@
-"""A checkpoint becomes a folder that any tool loads, with its card and its evidence, or nothing.
+"""Exports a checkpoint as a folder that any tool loads, with its card and its evidence.
 
 `export_hf` refuses what must not go out (damaged, uncentred, made with another tokenizer, not the
-one that was scored), writes the folder under a hidden name, has a stranger's reader load it and
-compares the logits, and only then lets it appear by one rename. An export with the same content is
-left as it stands; another one is set aside, never overwritten. The same checkpoint, flags and
-versions give the same bytes. Needs no network; pushing is release/push.py's.
+one that was scored), writes the folder under a hidden name, loads it with transformers in another
+process, and compares the logits. Only then the folder appears, by one rename. An export with the
+same content is left as it stands; another one is set aside, never overwritten. The same checkpoint,
+flags and versions give the same bytes. Needs no network; pushing is release/push.py's.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def export_hf(request: ExportRequest) -> ExportReport:
     """The exported folder at `request.out_dir`, pushed where asked.
 
     Raises WrongUsage (flags, folder in use), BadInput (a checkpoint or tokenizer that cannot be
-    used), CheckFailed (not the scored checkpoint, or the folder computes something else), HubProblem
-    (push). On any of them no new folder appears.
+    used), CheckFailed (not the scored checkpoint, or the folder computes something else),
+    HubProblem (push). On any of them no new folder appears.
     """
     flavor = find_flavor(request.flavor)
     require_dtype(request.dtype)
@@ -170,7 +170,7 @@ def require_dtype(dtype: str) -> None:
 
 
 def open_source(request: ExportRequest) -> Source:
-    """The checkpoint, once nothing speaks against it.
+    """The checkpoint to export, when it has passed every check.
 
     Raises BadInput or CheckFailed with every objection.
     """
@@ -211,8 +211,9 @@ def open_source(request: ExportRequest) -> Source:
 
 
 def require_centred(model: GPT, checkpoint: Path) -> None:
-    """Raises BadInput where a norm would see a mean: no stock class computes what such weights
-    compute.
+    """Raises BadInput where a norm would see a mean other than zero.
+
+    No stock class computes what such weights compute.
     """
     error = largest_centre_error(model)
     if not error <= CENTRE_TOLERANCE:
@@ -236,8 +237,9 @@ def not_scored(checkpoint: Path, artifact: Artifact, facts: RunFacts) -> CheckFa
 
 
 def require_evidence(source: Source) -> None:
-    """Raises BadInput, before any work, where a push would be refused at its end for want of
-    evidence.
+    """Raises BadInput, before any work, where evidence that a push needs is missing.
+
+    Otherwise the push would be refused only at its end.
     """
     missing = missing_evidence(source.run)
     if missing or not source.scored:
@@ -382,8 +384,9 @@ def require_free(place: Path) -> None:
 
 
 def require_outside(place: Path, run: RunDir | None) -> None:
-    """Raises WrongUsage where `place` lies inside an artifact of the run: its digests would no
-    longer hold.
+    """Raises WrongUsage where `place` lies inside an artifact of the run.
+
+    A file written there would make the artifact differ from its manifest.
     """
     if run and (inside := run.place_around(place)):
         raise WrongUsage(

@@ -1,8 +1,7 @@
-"""Whether the files of a run are what its manifests say, and whether its artifacts were made from
-one another.
+"""Checks the files of a run against its manifests, and the chain between its artifacts.
 
-Works on digests, so that it serves a run folder and a bundle alike; big files need not be on disk.
-Says nothing about whether the claims follow from the files: that is verify.py.
+It works on digests, so that it serves a run folder and a bundle alike, and large files need not be
+on disk. Says nothing about whether the claims follow from the files: that is verify.py.
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ ALTERED = "its bytes differ from the manifest"
 
 
 def digest_tree(root: Path) -> dict[str, FileDigest]:
-    """Every file of the run that counts as evidence, by its path from `root`: artifacts, front
-    pages, run, machine, timings.
+    """Digest of every file of the run that counts as evidence, by its path from `root`.
+
+    Those are the artifacts, the front pages, and the records of run, machine and timings.
     """
     names = [
         name
@@ -46,7 +46,7 @@ def digest_of(path: Path) -> FileDigest:
 
 
 def artifacts_of(run: RunDir) -> tuple[dict[str, Artifact], list[Problem]]:
-    """The artifacts that are there, by kind, and what is wrong with manifests that cannot be read."""
+    """The artifacts that are there, by kind, and problems of manifests that cannot be read."""
     found: dict[str, Artifact] = {}
     problems: list[Problem] = []
     for spec in ARTIFACTS:
@@ -91,8 +91,9 @@ def manifest_problems(
 def stray_problems(
     artifacts: Mapping[str, Artifact], found: Found, besides: tuple[str, ...]
 ) -> list[Problem]:
-    """Files of a bundle that belong to no artifact and are none of the files that every bundle has:
-    nothing vouches for them.
+    """Files of a bundle that no manifest lists and that are not part of every bundle.
+
+    Nothing states what such a file should hold.
 
     besides: names, and folders with a slash at their end, that a bundle has of its own.
     """
@@ -107,8 +108,9 @@ def stray_problems(
 
 
 def chain_problems(artifacts: Mapping[str, Artifact]) -> list[Problem]:
-    """Artifacts that state an input which is not the artifact at hand, or that lack an input which
-    is a stage of the run.
+    """Artifacts whose stated inputs are not the artifacts at hand.
+
+    An artifact that lacks an input which is a stage of the run is a problem too.
     """
     problems: list[Problem] = []
     for kind, artifact in artifacts.items():
@@ -150,8 +152,9 @@ def front_page_problems(found: Found) -> list[Problem]:
 
 
 def evidence_digest(run: RunDir, artifacts: Mapping[str, Artifact]) -> str:
-    """One digest of the configuration's values and of every artifact: equal for equal work on the
-    same machine.
+    """One digest of the configuration's values and of every artifact.
+
+    It is equal for equal work on the same machine.
 
     The section `host` is left out: how many processes, how often to save and where figures also go
     change no result. So is where benchmarks were asked for, which may be a path: the digest of

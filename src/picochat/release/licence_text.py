@@ -1,7 +1,7 @@
-"""The LICENSE file of an export: the whole text for MIT, for every other licence its name and where
-its text stands.
+"""Gives the text of the LICENSE file of an export.
 
-Gives no legal advice, and says nothing of the training data: the card does.
+For MIT it is the whole text; for every other licence, its name and where its text stands. Gives no
+legal advice, and says nothing about the training data: the card does.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ SOFTWARE.
 
 
 def licence_text(licence: str, model_name: str) -> str:
-    """`licence`: an identifier as the Hub and SPDX spell it; `unknown` where the publisher chose
-    none.
+    """The text of the LICENSE file for `licence`.
+
+    licence: an identifier as the Hub and SPDX spell it; `unknown` where the publisher chose no
+    licence.
     """
     if licence.lower() == "mit":
         return MIT.format(model_name=model_name)

@@ -1,9 +1,9 @@
-"""An exported folder becomes one commit on the Hub, or none.
+"""Pushes an exported folder to the Hub as one commit, or not at all.
 
-Promises: exactly one commit, on top of the state that was looked at; files that the folder lacks go
-with it; what the Hub then holds is compared with the folder, digest by digest. Refuses before the
-first request: without the run's evidence, a folder that changed since it was exported, a malformed
-name, a missing token, a token inside a file. The token is handed to the client and never printed. A
+The commit is on top of the state that was looked at, and deletes the files that the folder lacks.
+What the Hub then holds is compared with the folder, digest by digest. Refuses before the first
+request: without the run's evidence, a folder that changed since it was exported, a malformed name,
+a missing token, a token inside a file. The token is handed to the client and never printed. A
 blocked verdict may be published: the card says so (docs/decisions/0012). Does not sign anything,
 and does not touch other branches.
 """
@@ -203,8 +203,9 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, str]:
-    """Name -> digest as the Hub states it: sha256 for large files, git's blob digest for the
-    others.
+    """Name -> digest of each file, as the Hub states it.
+
+    It is sha256 for large files, and git's blob digest for the others.
     """
     from huggingface_hub.hf_api import RepoFile
 
@@ -275,14 +276,22 @@ def hub_errors(repo_id: str) -> Iterator[None]:
 
 ANSWERS: tuple[tuple[int, str, str], ...] = (
     # status, meaning, remedy
-    (400, "it does not accept the request (a licence or a card that it does not know?)", "check --license against the Hub's list of licences"),
+    (
+        400,
+        "it does not accept the request (a licence or a card that it does not know?)",
+        "check --license against the Hub's list of licences",
+    ),
     (401, "the token is not valid", "make a token that may write, then export HF_TOKEN=..."),
-    (403, "the token may not write there", "use a token with write access to that owner, or another --repo-id"),
+    (
+        403,
+        "the token may not write there",
+        "use a token with write access to that owner, or another --repo-id",
+    ),
     (404, "there is no such owner or repository, or the token may not see it", "check --repo-id"),
     (409, "somebody else is changing the repository", "push again"),
     (412, "somebody else committed in between", "look at the repository, then push again"),
     (429, "too many requests", "wait some minutes, then push again"),
-)  # fmt: skip
+)
 
 
 def _meaning(status: int) -> str:

@@ -1,11 +1,11 @@
-"""Train steps again from the state that a run published, and compare each loss with the curve that
-the run states.
+"""Trains steps again from the published state and compares each loss with the stated curve.
 
-Promises: state and token shards are used only where every byte is the one that the run's manifests
-state. On a CPU like the run's own (same processor, cores and torch) losses and final weights must
-be equal bit for bit; elsewhere within the bounds below, since other kernels round otherwise. Covers
-the base stage, from the last evaluation before its end on. Does not cover what came before that
-state, nor the SFT stage: its replies are evidence of their own.
+State and token shards are used only where every byte is the one that the run's manifests state. On
+a CPU like the run's own (same processor, cores and torch) losses and final weights must be equal
+bit for bit. Elsewhere they must lie within the bounds below, since other kernels round otherwise.
+
+Covers the base stage, from the last evaluation before its end on. Does not cover what came before
+that state, nor the SFT stage, whose evidence is its replies.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ from picochat.train.schedule import lr_fraction
 from picochat.train.step import Engine
 
 LARGEST_LOSS_DIFFERENCE = {"float32": 1e-3, "bf16": 2e-2}
-"""Nats per target that a loss may differ by on another machine. docs/decisions/0020 has what was
-measured.
+"""Nats per target that a loss may differ by on another machine.
+
+docs/decisions/0020 has the measurements.
 """
 LARGEST_WAY_APART = {"float32": 0.05, "bf16": 0.5}
-"""How far apart the final weights may be, as a share of the way that they moved since the state."""
+"""How far apart the final weights may be, as a fraction of their movement since the state."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ class Parts:
 
 
 def inspect_with_replay(path: Path, steps: int, run_dir: Path | None) -> VerifyReport:
-    """The report on a bundle or run folder, with `steps` steps trained again; what differs already
-    is not trained.
+    """The report on a bundle or run folder, with `steps` steps trained again.
+
+    Where something differs already, nothing is trained.
 
     run_dir: the folder that holds token shards and state where `path` does not. Raises BadInput
     where a part is missing.
@@ -93,11 +95,12 @@ def replay(path: Path, steps: int, run_dir: Path | None) -> VerifyCheck:
 
 
 def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
-    """What `stated` claims, and the large parts from the first of `roots` that has them with the
-    digests that it claims.
+    """What `stated` claims, with the large parts that it states.
+
+    The parts come from the first of `roots` that has them with the stated digests.
 
     path: what `stated` was read from. Raises BadInput that names every part that is missing or
-    another.
+    differs.
     """
     base, shards = stated.artifact("base"), stated.artifact("shards")
     if f"{REPLAY_FOLDER}/{STATE_FILES[0]}" not in base.manifest.files:
@@ -117,6 +120,7 @@ def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
         problems,
         MISSING_FIX,
     )
+    # Its problems are dropped: without the final weights the losses can still be compared.
     published = place_with(base, [weights.WEIGHTS], roots, [], MISSING_FIX)
     if state is None or tokens is None:
         raise BadInput(f"{path} cannot be replayed with what is here", problems=problems)
@@ -143,11 +147,14 @@ MISSING_FIX = (
 
 
 def _is_like_here(stated: RunDir) -> bool:
-    """Whether this machine has the processor, the cores and the torch that the run states, which
+    """Whether this machine must give the same bits as the run did.
+
+    It must where it has the processor, the cores and the torch that the run states, and the run
     trained in one process.
     """
     if not stated.machine.exists():
         return False
+    # Several processes add gradients in another order than the one process here (0019).
     if (
         stated.has("host")
         and read_record(HostFacts, stated.place("host") / "host.json", "host facts").devices > 1
@@ -158,12 +165,15 @@ def _is_like_here(stated: RunDir) -> bool:
 
 
 def _what_decides_bits(machine: MachineRecord) -> tuple[str, int, str | None]:
+    # Another processor, number of threads or version of torch sums in another order, which changes
+    # the last bits of the weights (docs/decisions/0002).
     return machine.cpu, machine.cores, machine.versions.get("torch")
 
 
 def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Runtime]:
-    """The run's own runtime; with what this machine has where it lacks the device or the attention
-    backend, and that is said.
+    """The run's own runtime, changed where this machine lacks its device or backend.
+
+    The backend is that of attention. The change is printed.
     """
     runtime = parts.config.runtime
     if runtime.device == "cuda" and not torch.cuda.is_available():
@@ -179,6 +189,7 @@ def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Runtime]:
     except HostProblem as error:
         if runtime.attention_backend == "auto":
             raise
+        # Another kernel moved losses by 5e-7 nats (0020), far less than the bound.
         say(f"{error.what}; taking another")
         runtime = runtime.model_copy(update={"attention_backend": "auto"})
         return runtime, open_runtime(runtime, parts.info.model)
@@ -190,8 +201,8 @@ def _compute_here(parts: Parts) -> tuple[RuntimeConfig, Runtime]:
 def trained_again(parts: Parts, compute: Runtime) -> Iterator[tuple[int, float, GPT]]:
     """(step, loss, model after it) for each step after the state, to the last of the run.
 
-    Rows that were passed over after a spike are passed over: every later way back led to this same
-    state.
+    Rows that the run skipped after a loss spike are skipped here too. Every rollback after this
+    state led back to this state, so the number of rows to skip is the run's total.
     """
     config, state = parts.config.base, parts.saved.state
     model = GPT(parts.info.model, parts.info.vocab_size)
@@ -250,6 +261,8 @@ class _Comparison:
                 difference = abs(loss - self.parts.losses.get(step, math.nan))
                 largest = max(largest, difference)
                 progress.advance(1, note=f"step {step}, loss {loss:.4f}")
+                # Not `>`: NaN, of a loss or of a step that the curve lacks, must count as a
+                # difference.
                 if not difference <= self.largest_difference:
                     problems.append(self._loss_problem(step, loss, last))
                     break
@@ -288,8 +301,9 @@ class _Comparison:
         return Problem(f"step {step}: {claim}, training it again gives {loss!r} ({here}){rest}")
 
     def _weights(self, again: Mapping[str, Tensor]) -> tuple[list[str], list[Problem]]:
-        """(what is to be said, what differs) of the published weights against those that were
-        trained again.
+        """Compare the published weights with those that were trained again.
+
+        Returns (notes, problems).
         """
         if self.parts.published is None:
             return ["the published weights are not here, so they were not compared"], []
@@ -312,8 +326,9 @@ class _Comparison:
 def relative_distance(
     one: Mapping[str, Tensor], other: Mapping[str, Tensor], start: Mapping[str, Tensor]
 ) -> float:
-    """Distance between two sets of weights over the distance from `start` to `other`; infinite
-    where that did not move.
+    """Distance between two sets of weights over the distance from `start` to `other`.
+
+    It is infinite where `other` did not move from `start`.
     """
 
     def distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:

@@ -1,8 +1,7 @@
-"""The large files of a run, wherever they lie: used only where every byte is the one that the run's
-manifests state.
+"""Finds the large files of a run and checks every byte against the run's manifests.
 
-A bundle may leave out what is large. Whoever trains or asks again names a folder that has it, and
-that folder is not believed. Does not check the small files: release/verify.py has done so.
+A bundle may leave out what is large. A command that trains or asks again names a folder that has
+it, and that folder is not trusted. Does not check the small files: release/verify.py has done so.
 """
 
 from __future__ import annotations
@@ -27,8 +26,9 @@ ANOTHER_FIX = (
 
 @contextmanager
 def opened_run(path: Path, *, skip: tuple[str, ...] = ()) -> Generator[RunDir, None, None]:
-    """The run at `path`, or in the bundle there, which is unpacked for the time. skip: suffixes of
-    files that nobody will read.
+    """The run at `path`, which may be a folder or a bundle.
+
+    A bundle is unpacked into a temporary folder. skip: suffixes of files that will not be read.
     """
     if path.is_dir():
         yield RunDir(path)
@@ -44,8 +44,9 @@ def place_with(
     problems: list[Problem],
     missing_fix: str,
 ) -> Path | None:
-    """The first folder that holds all these files of the artifact as it states them; None, and why,
-    where there is none.
+    """The first folder that holds all these files of the artifact as it states them.
+
+    None where no folder does; the reason is added to `problems`.
     """
     unstated = [name for name in names if name not in artifact.manifest.files]
     if unstated:

@@ -34,8 +34,9 @@ from picochat.skills.task_rows import EvalRow
 from picochat.train.schedule import lr_fraction
 
 LARGEST_BITS_APART = 0.01
-"""Share by which the held-out bits per byte of training and of scoring may differ: kernels round
-otherwise in other batches.
+"""The fraction by which the held-out bits per byte of training and of scoring may differ.
+
+They differ because kernels round otherwise in other batches.
 """
 
 
@@ -89,7 +90,11 @@ def _training(run: RunFacts, stage: Literal["base", "sft"]) -> list[Problem]:
 
 
 def check_scores(run: RunFacts) -> list[Problem]:
-    """Every row was asked once, as it stands; the same of benchmarks and prefixes; and the pages."""
+    """Problems of the recorded scores.
+
+    Every row, benchmark row and prefix must have been asked once, as it stands, and the pages must
+    follow from the replies.
+    """
     scores = run.artifacts["scores"]
     wanted = questions(run.artifacts["rows"], run.config.evals.fit_rows)
     asked = read_replies(scores.place)
@@ -133,8 +138,9 @@ def _asked_otherwise(
 
 
 def _is_asked(row: EvalRow, asked: EvaluatedRow) -> bool:
-    """Whether question, skill and stage are the row's, and the reply to a choice is its likeliest
-    candidate.
+    """Whether question, skill and stage are the row's and the reply fits its candidates.
+
+    The reply to a choice must be its likeliest candidate.
     """
     mine = (asked.skill, asked.stage, asked.prompt, asked.expected)
     if mine != (row.skill, row.curriculum_stage, row.user, row.reference_answer):
@@ -181,8 +187,10 @@ def _external(run: RunFacts) -> list[Problem]:
 
 
 def _memorization(run: RunFacts) -> list[Problem]:
-    """The prefixes are those that seed and shards give, each continued for as many tokens as count
-    as memorized.
+    """Problems of the prefixes that memorization was measured on.
+
+    They must be those that seed and shards give, each continued for as many tokens as count as
+    memorized.
     """
     recalled = read_continuations(run.artifacts["scores"].place)
     tokens, samples = (known(run.shards).train_tokens, run.config.evals.memorization_samples)
@@ -195,8 +203,9 @@ def _memorization(run: RunFacts) -> list[Problem]:
 
 
 def _measured(run: RunFacts) -> list[Problem]:
-    """Against what training measured of the same weights, and that the baseline saw as many tokens
-    as the settings say.
+    """Problems of measured.json against what training measured of the same weights.
+
+    The baseline must also have seen as many tokens as the settings say.
     """
     measured = read_measured(run.artifacts["scores"].place)
     seen = min(known(run.shards).train_tokens, run.config.evals.ngram_train_tokens)

@@ -1,10 +1,11 @@
-"""Check a bundle or a run folder offline: its digests, its chain, and its claims, which are
-computed again.
+"""Checks a bundle or a run folder offline: its digests, its chain and its claims.
 
-Files give the facts again, replies the scores, facts both verdicts, and the artifacts every page of
-the summary. What this cannot see: whether the replies came from those weights (release/ask.py asks
-them), and a bundle that was made up as a whole, consistently. For that, compare the evidence digest
-with one that was published elsewhere.
+Claims are computed again: files give the facts, replies the scores, facts both verdicts, and the
+artifacts every page of the summary.
+
+Does not see whether the replies came from those weights (release/ask.py asks them), nor a bundle
+that was made up as a whole, consistently. For that, compare the evidence digest with one that was
+published elsewhere.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ from picochat.run.graph import ARTIFACTS, FRONT_PAGES, ArtifactSpec, read_facts,
 
 @dataclass(frozen=True)
 class VerifyCheck:
-    """One kind of check: how many things it compared, what differed, and what else is to be said.
+    """One kind of check: how many things it compared, what differed, and a note.
 
     notes: differences within the allowed number, one a line. figures: what was measured, for
     `--json`.
@@ -91,7 +92,7 @@ class VerifyReport:
 
     @property
     def exit_code(self) -> int:
-        """0 where nothing differs, else that of an honest no."""
+        """0 where nothing differs, else that of CheckFailed."""
         return CheckFailed.exit_code if self.problems else 0
 
     def lines(self) -> list[str]:
@@ -102,7 +103,8 @@ class VerifyReport:
         )
         profile = f" (profile {self.profile})" if self.profile else ""
         lines = [
-            f"{self.path}: {answer}; the verdict it states is {printable_line(self.verdict)}{profile}"
+            f"{self.path}: {answer};"
+            f" the verdict it states is {printable_line(self.verdict)}{profile}"
         ]
         for check in self.checks:
             lines.append(
@@ -199,6 +201,7 @@ def inspect_bundle(
                 f"{path} is no evidence bundle: it has no {CONTENTS}",
                 fix="picochat run bundle ... makes one",
             )
+        # Asked first: a bundle of another layout would otherwise be reported as damaged.
         _require_known_version(path, opened.root / CONTENTS)
         contents = read_record(BundleContents, opened.root / CONTENTS, "bundle contents")
         return _verify(path, RunDir(opened.root), opened.digests, contents, specs, cross_checks)
@@ -264,8 +267,9 @@ def _verify(
 
 
 def _profile(run: RunDir) -> str | None:
-    """What the verdict was asked for; None where the settings cannot be read, which the check of
-    records names.
+    """The profile that the verdict was asked for; None where the settings cannot be read.
+
+    The check of records names settings that cannot be read.
     """
     try:
         return _config(run).gate.profile
@@ -274,8 +278,9 @@ def _profile(run: RunDir) -> str | None:
 
 
 def _require_known_version(path: Path, contents: Path) -> None:
-    """Raises BadInput for a bundle in a layout that this version does not know: its fields could
-    mean anything.
+    """Raises BadInput for a bundle in a layout that this version does not know.
+
+    Its fields could mean anything.
     """
     value = read_json(contents, "bundle contents")
     version = (
@@ -290,8 +295,9 @@ def _require_known_version(path: Path, contents: Path) -> None:
 
 
 def _stated(run: RunDir, artifacts: dict[str, Artifact]) -> tuple[str, str | None]:
-    """(verdict, evidence digest); what cannot be read is named by the checks of records and
-    manifests.
+    """(verdict, evidence digest) as the run states them.
+
+    What cannot be read is named by the checks of records and manifests.
     """
     try:
         return verdict_of(artifacts), evidence_digest(run, artifacts)
@@ -343,8 +349,9 @@ def _check_manifests(
     found: Found,
     contents: BundleContents | None,
 ) -> VerifyCheck:
-    """Every listed file as its manifest states it; facts that this version knows; nothing that
-    nobody listed.
+    """Check that manifests and files agree, and that this version knows the facts.
+
+    Every listed file must be as its manifest states it, and every file must be listed.
     """
     left_out = contents.left_out if contents else {}
     problems = list(unreadable)
@@ -369,12 +376,14 @@ def _check_manifests(
 def _left_out_problems(
     folder: str, artifact: Artifact, left_out: Mapping[str, object]
 ) -> list[Problem]:
-    """What a bundle says it left out must be something that may stay out, and carry the digest of
-    the manifest.
+    """Files that a bundle says it left out but that must not be, or whose digest differs.
+
+    A file that was left out must be of a kind that may be, and carry the digest of the manifest.
     """
     problems: list[Problem] = []
     for name, digest in {**artifact.manifest.files, **artifact.manifest.volatile_files}.items():
         entry = left_out.get(f"{folder}/{name}")
+        # With nothing included on request, every file that any bundle may leave out has a reason.
         if entry is not None and not reason_to_leave_out(
             artifact.kind,
             name,
@@ -403,8 +412,9 @@ def _count_inputs(artifacts: Mapping[str, Artifact]) -> int:
 def _contents_problems(
     run: RunDir, artifacts: dict[str, Artifact], contents: BundleContents
 ) -> list[Problem]:
-    """bundle.json against the artifacts: their digests, what is missing, the evidence digest, the
-    verdict.
+    """Problems of bundle.json against the artifacts.
+
+    It states their digests, what is missing, the evidence digest and the verdict.
     """
     folders = {spec.kind: spec.folder for spec in ARTIFACTS}
     here = {
@@ -501,10 +511,10 @@ def _preflight_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[
 
 
 def _gate_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
-    """The verdict again.
+    """The differences between the gate's verdict and one that is decided again.
 
-    The number of changed files is the one that the gate counted: what changed since is counted
-    above.
+    The number of changed files is the one that the gate counted. Files that changed since then are
+    found by the check of manifests.
     """
     stated = facts_of(artifacts["gate"], GateFacts)
     changed = next(

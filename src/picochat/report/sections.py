@@ -7,8 +7,8 @@ nothing for it.
 
 report.html writes nothing that is measured or stated but through `Facts`: each figure carries the
 place of its fact (`data-fact`, a path such as `claims/scores/skills/math/clean/fraction`) and its
-exact value, so that anyone can read the page back against summary.json and observed.json. Text that a
-model or a corpus wrote is shown, bounded, and never interpreted.
+exact value, so that anyone can read the page back against summary.json and observed.json. Text that
+a model or a corpus wrote is shown, bounded, and never interpreted.
 """
 
 from __future__ import annotations
@@ -75,23 +75,21 @@ def _always(*_: Tree) -> bool:
     return True
 
 
-# fmt: off
 SECTIONS: tuple[Section, ...] = (
-    #       template         title                         shown where
-    Section("todo",          "What to fix",                _fails),
-    Section("curves",        "Training",                   _has_trained),
-    Section("skills",        "Skills",                     _claims("scores")),
-    Section("external",      "External benchmarks",        _has_benchmarks),
-    Section("replies",       "Replies, side by side",      _claims("replies")),
-    Section("contamination", "Contamination",              _claims("contamination")),
-    Section("data",          "Data",                       _claims("data", "corpus")),
-    Section("cost",          "Time and cost",              lambda _, seen: bool(seen["hours_of"])),
-    Section("gate",          "Release gate",               _claims("verdict", "findings")),
-    Section("preflight",     "Preflight",                  lambda _, seen: bool(seen["preflight"])),
-    Section("machine",       "Machine",                    _always),
-    Section("evidence",      "Digests, and how to verify", _always),
+    # template, title, shown where
+    Section("todo", "What to fix", _fails),
+    Section("curves", "Training", _has_trained),
+    Section("skills", "Skills", _claims("scores")),
+    Section("external", "External benchmarks", _has_benchmarks),
+    Section("replies", "Replies, side by side", _claims("replies")),
+    Section("contamination", "Contamination", _claims("contamination")),
+    Section("data", "Data", _claims("data", "corpus")),
+    Section("cost", "Time and cost", lambda _, seen: bool(seen["hours_of"])),
+    Section("gate", "Release gate", _claims("verdict", "findings")),
+    Section("preflight", "Preflight", lambda _, seen: bool(seen["preflight"])),
+    Section("machine", "Machine", _always),
+    Section("evidence", "Digests, and how to verify", _always),
 )
-# fmt: on
 
 
 def markdown_page(claimed: Tree, seen: Tree) -> str:

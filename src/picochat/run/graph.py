@@ -133,8 +133,8 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         kind="corpus",
         folder="corpus",
         files=(
-            "pack.json recipe.json sources.json import_reports/LABEL.json row_decisions.u8 dropped.jsonl"
-            " near_duplicates.jsonl measured.json location.json"
+            "pack.json recipe.json sources.json import_reports/LABEL.json row_decisions.u8"
+            " dropped.jsonl near_duplicates.jsonl measured.json location.json"
         ),
         facts=CorpusFacts,
         make=build_corpus,
@@ -252,8 +252,8 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         kind="base",
         folder="base/checkpoint",
         files=(
-            "model.safetensors model.json curve.jsonl metrics.jsonl measured.json replay/weights.safetensors"
-            " replay/optimizer.safetensors replay/state.json"
+            "model.safetensors model.json curve.jsonl metrics.jsonl measured.json"
+            " replay/weights.safetensors replay/optimizer.safetensors replay/state.json"
         ),
         facts=TrainFacts,
         make=pretrain,

@@ -1,6 +1,6 @@
-"""A run as the user asks for it: pack, scale, flags and settings, checked before anything is written.
+"""A run as the user asks for it, checked before anything is written.
 
-Making the artifacts is `runner.py`.
+It has pack, scale, flags and settings. Making the artifacts is `runner.py`.
 """
 
 from __future__ import annotations
@@ -73,8 +73,10 @@ def parse_settings(texts: list[str]) -> dict[str, str]:
 
 
 def check_processes(scale: Scale, config: RunConfig, processes: int) -> None:
-    """Raises WrongUsage where one process would train a scale made for several GPUs, or the rows of
-    a step do not share out.
+    """Raises WrongUsage where the number of processes does not fit the scale.
+
+    One process cannot train a scale made for several GPUs, and the rows of a step must divide among
+    the processes.
     """
     if scale.gpus > 1 and processes == 1:
         raise WrongUsage(

@@ -76,6 +76,7 @@ def run_pack(request: RunRequest) -> RunVerdict:
 def _run_pack(request: RunRequest) -> RunVerdict:
     run, resolved, pack = open_request(request)
     check_request(request.scale, resolved.config)
+    # Asked before `run_stages`, which overwrites run.json with the new settings.
     changes = changed_settings(run, resolved.config)
     built = run_stages(run, resolved, pack, last="preflight", changes=changes)
     preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")
@@ -104,11 +105,11 @@ def run_stages(
     changes: Mapping[str, str] | None = None,
     mentioned: Collection[str] = (),
 ) -> dict[str, Artifact]:
-    """Build or reuse every artifact up to `last`, in the order of the graph. Returns them by kind.
+    """Build or reuse every artifact up to `last`, in the order of the graph.
 
-    Holds the lock of the run folder meanwhile.
-    changes: of the settings, as `changed_settings` gives them, to say why an artifact is built
-    again. mentioned: kinds whose reuse was printed already.
+    Returns them by kind. Holds the lock of the run folder meanwhile. changes: of the settings, as
+    `changed_settings` gives them, to say why an artifact is built again. mentioned: kinds whose
+    reuse was printed already.
     """
     run.require_own()
     run.root.mkdir(parents=True, exist_ok=True)
@@ -127,6 +128,7 @@ def run_stages(
                 timings.append({"stage": spec.kind, "seconds": seconds, "time": time.time()})
             elif spec.kind not in mentioned:
                 say(f"reused {spec.kind} {short_digest(artifact.digest)}")
+            # After each stage, so that a run that is stopped shows the pages of what it has.
             run.write_front_pages()
             if spec.kind == last:
                 break
@@ -143,12 +145,14 @@ def _build(
 ) -> tuple[Artifact, bool]:
     """(artifact, whether it already stood).
 
-    What stands there and was made from something else is set aside, which is printed.
+    An older artifact that was made from something else is set aside, which is printed.
     """
     made_from = {kind: built[kind] for kind in spec.inputs}
     arguments = _arguments(spec, run, config, pack, made_from)
     inputs, key = _inputs_and_key(spec, config, pack, made_from, arguments)
     place = run.place(spec.kind)
+    # Only the manifest is read: hashing every file at every command would read gigabytes. The gate
+    # and `run verify` hash them.
     standing = find_artifact(place, spec.kind, key)
     if standing is not None:
         return standing, True
@@ -223,7 +227,7 @@ def _arguments(
     pack: LoadedPack,
     made_from: Mapping[str, Artifact],
 ) -> dict[str, Any]:
-    """What the stage's function is called with, but for the draft: see ArtifactSpec."""
+    """What the stage's function is called with, but for the staging folder: see ArtifactSpec."""
     given = {"pack": pack, "track": run.track, "timings": run.timings, "machine": run.machine}
     arguments: dict[str, Any] = {} if "facts" in spec.settings else dict(made_from)
     for name in spec.settings:
@@ -254,11 +258,14 @@ def _inputs_and_key(
     keyed: dict[str, object] = {}
     for name in spec.settings:
         if name == "facts":
+            # A verdict may read any setting, but nothing in `host` changes a result.
             keyed["config"] = config.model_dump(mode="json", exclude={"host"})
         elif name == "pack":
             # Two stages read a pack: one its rows, the other its text. New rows must not build the
             # corpus again, nor new text the rows.
             inputs[name] = pack.rows_digest() if spec.kind == "rows" else pack.content_digest()
+            # The corpus copies no text but states where its sources lie (docs/decisions/0004), so
+            # the same pack in another folder needs a corpus of its own.
             keyed[name] = str(pack.path.resolve()) if spec.kind == "corpus" else None
         elif name == "benchmark_files":
             # A file with other bytes, or one that was not to be had before, is another benchmark.
@@ -302,7 +309,10 @@ def _build_shared(
 ) -> tuple[Artifact, bool]:
     """(the artifact in the cache, whether it already stood)."""
     shared = shared_place(spec.kind, key)
+    # Where two runs of one pack start together, the second waits and then finds the work done.
     with exclusive(shared.with_suffix(".lock"), f"the shared {spec.kind}", wait=True):
+        # Every file is hashed here. Several runs link to these files, so an edit in one run folder
+        # may have changed them.
         standing = find_whole_artifact(shared, spec.kind, key)
         if standing is not None:
             return standing, True

@@ -1,7 +1,8 @@
-"""What the other processes of a run do: torchrun starts several, the first one runs everything.
+"""What the processes of a run do that are not the first one.
 
-The first process calls the others for the stages that all compute together (`by_all` in the
-graph). They take part until the stage ends, publish nothing and print nothing but their errors.
+torchrun starts several processes, and the first one runs everything. It calls the others for the
+stages that all compute together (`by_all` in the graph). They take part until the stage ends,
+publish nothing and print nothing but their errors.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Call:
-    """What the first process tells the others to take part in: a stage, what its function is given,
-    and its workspace.
+    """A stage that the first process tells the others to take part in.
+
+    It has the kind of the stage, the arguments of its function, and its workspace.
     """
 
     kind: str
@@ -45,6 +47,8 @@ def call_all(kind: str, arguments: dict[str, Any], staging: StagingFolder) -> No
         for name, value in arguments.items()
     }
     with group.watched():
+        # Each process first says whether it sees the same artifacts. One that could not take part
+        # would leave the others waiting in their first exchange.
         group.call_workers(Call(kind, seen, staging.workspace.resolve()))
         problems = [problem for problem in group.all_gather(None) if problem is not None]
     if problems:
@@ -56,13 +60,16 @@ def call_all(kind: str, arguments: dict[str, Any], staging: StagingFolder) -> No
 
 
 def run_worker(group: ProcessGroup) -> int:
-    """What a process does that is not the first: it takes part in each stage that it is called to,
-    until that one ends.
+    """Take part in each stage that this process is called to, and return its exit code.
+
+    This is all that a process does that is not the first.
     """
     from picochat.train.distributed import LostProcess
     from picochat.train.signals import signals_ignored
 
     try:
+        # A signal reaches every process. This one ignores it and ends with the first process, after
+        # that has saved.
         with signals_ignored(), group.watched():
             while (call := group.next_call()) is not None:
                 assert isinstance(call, Call)
@@ -78,6 +85,8 @@ def _take_part(call: Call, group: ProcessGroup) -> None:
     problem = unseen(call, group)
     if any(found is not None for found in group.all_gather(problem)):
         return
+    # Only the first process publishes. What this one writes outside the shared workspace is thrown
+    # away.
     with tempfile.TemporaryDirectory() as own:
         try:
             spec_of(call.kind).make(
@@ -92,8 +101,9 @@ def _take_part(call: Call, group: ProcessGroup) -> None:
 
 
 def unseen(call: Call, group: ProcessGroup) -> Problem | None:
-    """Why this process cannot take part: an artifact or the workspace that is not there, or is
-    another one.
+    """Why this process cannot take part; None where it can.
+
+    The reason is an artifact or a workspace that is missing here or differs.
     """
     artifacts = [value for value in call.arguments.values() if isinstance(value, Artifact)]
     try:

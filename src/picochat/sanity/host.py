@@ -62,9 +62,10 @@ def measure_host(
     runtime: RuntimeConfig,
     staging: StagingFolder,
 ) -> None:
-    """Write host.json (HostFacts). A backend that does not work is stated, for the preflight.
+    """Write host.json (HostFacts).
 
-    Of several processes the first one measures alone, with its own part of a step's rows.
+    A backend that does not work is stated, for the preflight. Of several processes the first one
+    measures alone, with its own part of a step's rows.
     """
     devices = process_count()
     say("finding the attention to use, then timing real steps of this scale on this device")

@@ -1,10 +1,11 @@
-"""Calls for which the host waits for the device. A training step must have none.
+"""Calls for which the host waits for the device.
 
-While the host waits it queues no kernels, and then the device idles until Python has caught up. On
-a GPU torch itself refuses such calls, whatever they are called. On a CPU nothing waits, so the
-calls that would are looked for by name among all that Python asks of torch; what a CPU kernel does
-inside itself says nothing about a GPU's and is left out. Does not see values that Python reads from
-memory without asking torch (`tolist`, `numpy`), nor what a compiled graph calls.
+A training step must have none. While the host waits it queues no kernels, and then the device idles
+until Python has caught up. On a GPU torch itself refuses such calls, whatever they are called. On a
+CPU nothing waits, so the calls that would are looked for by name among all that Python asks of
+torch; what a CPU kernel does inside itself says nothing about a GPU's and is left out. Does not see
+values that Python reads from memory without asking torch (`tolist`, `numpy`), nor what a compiled
+graph calls.
 """
 
 from __future__ import annotations

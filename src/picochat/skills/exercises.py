@@ -152,7 +152,7 @@ def _facts(files: Path, exercises: ExercisesConfig) -> ExercisesFacts:
 
 
 def exercise_bytes(train_text_bytes: int, fraction: float) -> int:
-    """Bytes of exercises that make about `share` of the training tokens.
+    """Bytes of exercises that make about `fraction` of the training tokens.
 
     By the usual bytes per token of prose and of exercises.
     """

@@ -33,12 +33,13 @@ FEWEST_EVAL_ROWS = 16
 
 @dataclass(frozen=True)
 class TaskPackRequest:
-    """What the user asked for. Names are checked by `make_task_pack`, all of them at once.
+    """What the user asked for.
 
-    chat_out, eval_out: the files of the rows; None: files named for the profile in `out_dir`.
-    public_rows: rows of `source="hf"`, on top of `sft_rows`; None: a quarter of `sft_rows`.
-    skill_weights: `math=.3,spelling=.2`, in place of the profile's.
-    force: replace other rows that stand there. promote: name the rows in the dataset pack.
+    Names are checked by `make_task_pack`, all of them at once. chat_out, eval_out: the files of the
+    rows; None: files named for the profile in `out_dir`. public_rows: rows of `source="hf"`, on top
+    of `sft_rows`; None: a quarter of `sft_rows`. skill_weights: `math=.3,spelling=.2`, in place of
+    the profile's. force: replace other rows that stand there. promote: name the rows in the dataset
+    pack.
     """
 
     pack_path: Path

@@ -1,7 +1,7 @@
 """SFT rows and eval rows: their fields, how questions become rows, how rows are read and written.
 
-Rows of other makers are accepted in the known fields. An unknown key is refused: a rule that nobody
-reads would be a rule that nobody fails. Keys that begin with `mixture_` are tags and kept as such.
+Rows of other makers are accepted in the known fields. An unknown key is refused, because a rule
+under that key would never be applied. Keys that begin with `mixture_` are tags and kept as such.
 Does not score replies (`scoring.py`), nor fix the rows of a run (`prepare.py`).
 """
 

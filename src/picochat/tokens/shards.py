@@ -202,7 +202,9 @@ def encode_all(job: ShardsJob, folder: Path) -> str | None:
 def facts_from(
     files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
 ) -> ShardsFacts:
-    """Sums over the sidecars, which every bundle holds, and what the stage counted of the exercises.
+    """Sums over the sidecars, with what the stage counted of the exercises.
+
+    Every bundle holds the sidecars.
 
     inputs, config: not needed.
     """

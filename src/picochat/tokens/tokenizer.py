@@ -95,9 +95,10 @@ TRAPS: tuple[str, ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """Text to ids and back. Made by `load`; safe to share between threads.
+    """Text to ids and back.
 
-    digest: sha256 of the tokenizer.json. encoder_note: why `tokenizers` encodes, where it does.
+    Made by `load`; safe to share between threads. digest: sha256 of the tokenizer.json.
+    encoder_note: why `tokenizers` encodes, where it does.
     """
 
     vocab_size: int
@@ -412,7 +413,10 @@ def _smaller(found: int) -> str:
 
 
 def trained_reference(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
-    """A tokenizer of our kind with up to `vocab_size` ids: fewer where the texts have fewer merges."""
+    """A tokenizer of our kind with up to `vocab_size` ids.
+
+    It has fewer ids where the texts have fewer merges.
+    """
     tokenizer = untrained()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

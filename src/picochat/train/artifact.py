@@ -122,7 +122,7 @@ def train_and_publish(
 
 
 def publish_replay(folder: Path, staging: StagingFolder) -> None:
-    """The state in `folder` as files of the draft: linked, or written whole if it lies in parts.
+    """The state in `folder` as files of the artifact: linked, or written whole from its parts.
 
     Anyone can train from there to the final weights (release/replay.py). A damaged state is left
     out with a message, since the weights are not affected.

@@ -1,11 +1,11 @@
-"""Train state on disk: all that a resumed run needs to go on bit for bit. Safetensors and JSON.
+"""Train state on disk: all that a resumed run needs to go on bit for bit.
 
-A state is a folder `step-NNNNNNN` in the stage's workspace: weights, optimizer, and `state.json`
-with the counters of the loop and the files' digests. The order of data needs no state: it follows
-from seed and step. A thread writes states from copies, so that training goes on meanwhile; a rename
-publishes them. A state that was damaged on disk is set aside, and the one before it serves.
-docs/decisions/0020 has the reasons. Does not decide when a state is saved (train/loop.py), and does
-not write the parts of several processes (train/sharded_checkpoint.py).
+Safetensors and JSON. A state is a folder `step-NNNNNNN` in the stage's workspace: weights,
+optimizer, and `state.json` with the counters of the loop and the files' digests. The order of data
+needs no state: it follows from seed and step. A thread writes states from copies, so that training
+goes on meanwhile; a rename publishes them. A state that was damaged on disk is set aside, and the
+one before it serves. docs/decisions/0020 has the reasons. Does not decide when a state is saved
+(train/loop.py), and does not write the parts of several processes (train/sharded_checkpoint.py).
 """
 
 from __future__ import annotations
@@ -97,9 +97,10 @@ def saved_steps(workspace: Path) -> list[Path]:
 
 
 def newest_state(workspace: Path) -> Path | None:
-    """The newest undamaged state; None without one. Sets damaged ones aside, with a message.
+    """The newest undamaged state; None without one.
 
-    Raises BadInput where another version of picochat wrote it.
+    Sets damaged ones aside, with a message. Raises BadInput where another version of picochat wrote
+    it.
     """
     states = saved_steps(workspace)
     for folder in reversed(states):

@@ -42,11 +42,11 @@ LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer",
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those that train together. By default it is alone: rank 0 of 1.
+    """This process among those that train together.
 
-    `local_rank`, `local_size`: among the processes of this machine. `hosts`, `gpus`: torch's groups
-    over gloo and over NCCL. `sharded`: whether each process holds a part of every weight instead of
-    all weights.
+    By default it is alone: rank 0 of 1. `local_rank`, `local_size`: among the processes of this
+    machine. `hosts`, `gpus`: torch's groups over gloo and over NCCL. `sharded`: whether each
+    process holds a part of every weight instead of all weights.
     """
 
     rank: int = 0
@@ -169,9 +169,9 @@ def new_torch_group(backend: str) -> dist.ProcessGroup:
 
 @contextmanager
 def join_group() -> Generator[ProcessGroup, None, None]:
-    """Join the processes that torchrun started. When the main process leaves, the others end.
+    """Join the processes that torchrun started.
 
-    Reads torchrun's environment variables.
+    When the main process leaves, the others end. Reads torchrun's environment variables.
     """
     dist.init_process_group("gloo", timeout=LONGEST_WAIT)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))

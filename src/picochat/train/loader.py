@@ -2,7 +2,7 @@
 
 The rows of a step follow from its number alone, so a resumed run needs no data state. On a GPU that
 holds the tokens, a step moves row numbers and no tokens; otherwise a thread makes the next step's
-rows while this one trains. Does not choose the rows (tokens/batches.py).
+rows while this one trains. Does not choose the rows (tokens/row_order.py).
 
 Shape suffixes: B rows, T positions.
 """

@@ -1,10 +1,11 @@
-"""The only training loop. Base and SFT differ in their rows and their evaluation, not in training.
+"""The only training loop.
 
-A resumed run equals an uninterrupted one bit for bit on the same CPU machine. The train state is
-saved before every evaluation, every few minutes and on SIGINT or SIGTERM, and written while
-training goes on. A loss that is not finite stops the run, and the state before it is kept. Does not
-choose rows (train/base.py, train/sft.py), compute a step (train/step.py), know what a state is on
-disk (train/checkpoint.py), nor set rates (train/schedule.py).
+Base and SFT differ in their rows and their evaluation, not in training. A resumed run equals an
+uninterrupted one bit for bit on the same CPU machine. The train state is saved before every
+evaluation, every few minutes and on SIGINT or SIGTERM, and written while training goes on. A loss
+that is not finite stops the run, and the state before it is kept. Does not choose rows
+(train/base.py, train/sft.py), compute a step (train/step.py), know what a state is on disk
+(train/checkpoint.py), nor set rates (train/schedule.py).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Two journals: `curve.jsonl` holds what follows from seed and data (loss, rate, gradient norm,
 evaluations); `metrics.jsonl` also what clock and host decide (tokens/s, MFU, memory, waiting for
-data) and what happened (rundir.MetricsRow). Losses come late from the device (train/step.py), so a
+data) and what happened (facts.MetricsRow). Losses come late from the device (train/step.py), so a
 row of metrics is written once the loss of its step is here. Imports no torch, because `run status`
 reads a journal with the functions at the end. Decides nothing.
 """

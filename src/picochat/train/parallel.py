@@ -137,9 +137,10 @@ class Sharded:
 def open_strategy(
     model: GPT, group: ProcessGroup, device: torch.device, *, compiled: bool
 ) -> ParallelStrategy:
-    """The strategy of these processes. Wraps or splits the model; all processes call it together.
+    """The strategy of these processes.
 
-    compiled: whether the loss is compiled.
+    Wraps or splits the model; all processes call it together. compiled: whether the loss is
+    compiled.
     """
     if group.size == 1:
         return SingleProcess(model, compiled=compiled)

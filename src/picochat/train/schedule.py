@@ -15,8 +15,8 @@ from picochat.config import TrainConfig
 def lr_fraction(step: int, config: TrainConfig) -> float:
     """The fraction of the peak rate that step `step` (from 0) uses.
 
-    Linear warm-up, a plateau, then linear decay to `final_lr_fraction` over the last `decay_fraction` of
-    the steps. It is above 0 at the first step.
+    Linear warm-up, a plateau, then linear decay to `final_lr_fraction` over the last
+    `decay_fraction` of the steps. It is above 0 at the first step.
     """
     # Linear decay to zero beats a cosine to 10% from 0.1B to 1.7B parameters (arXiv 2502.15938).
     # The decay is a fraction of the steps and not a number, so that a shorter run keeps the shape.

@@ -70,10 +70,11 @@ class Engine:
         )
 
     def step(self, batch: Batch, lr_fraction: float) -> tuple[Tensor, Tensor]:
-        """Train on `batch` at `lr_fraction` of the peak rates. Returns (loss, gradient norm).
+        """Train on `batch` at `lr_fraction` of the peak rates.
 
-        Both are scalars on the device: the mean loss in nats per target, and the global norm before
-        clipping. With several processes the losses of all of them add up to the mean loss.
+        Returns (loss, gradient norm). Both are scalars on the device: the mean loss in nats per
+        target, and the global norm before clipping. With several processes the losses of all of
+        them add up to the mean loss.
         """
         loss = self.gradients(batch)
         return loss, self.optimizer.step(lr_fraction)

@@ -40,7 +40,7 @@ TRACKED = (
     "held_out_bits_per_byte",
     "spikes",
 )
-"""Fields of rundir.MetricsRow that a tracker is given, under these names."""
+"""Fields of facts.MetricsRow that a tracker is given, under these names."""
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ def _fetch(known: Known, place: Path, key: str) -> Artifact:
             path = staging.path(cached_name(number, file.name))
             path.write_bytes(_bytes_of(source, number))
             files.append(BenchmarkFile(file.name, path, ""))
-        # Raises inside the draft, so a dataset that cannot be scored is not kept in the cache.
+        # Raises before publishing, so a dataset that cannot be scored is not kept in the cache.
         read_benchmark(known.name, files)
         facts = Fetched(
             dataset=known.dataset,

@@ -346,7 +346,8 @@ def facts_from(
     rows = [sum(file.rows for file in source.files) for source in listing.sources]
     if sum(rows) != len(decisions):
         raise BadInput(
-            f"corpus/row_decisions.u8: holds {len(decisions):,} rows, sources.json lists {sum(rows):,}"
+            f"corpus/row_decisions.u8: holds {len(decisions):,} rows,"
+            f" sources.json lists {sum(rows):,}"
         )
     of_sources = np.split(decisions, np.cumsum(rows)[:-1])
     # A held-out document is read once; the byte that marks it is no count.

@@ -79,7 +79,7 @@ def members_of_clusters(parents: npt.NDArray[np.int32]) -> tuple[Rows, Rows]:
 def band_rows(jaccard: float) -> int:
     """Numbers in a band: the most with which RECALL of the pairs at the threshold still meet."""
     # A pair of similarity j agrees in a whole band of r numbers with probability j**r, and in none
-    # of n bands with (1 - j**r)**n. Wide bands let fewer strangers meet, so the widest is taken.
+    # of n bands with (1 - j**r)**n. Wide bands compare fewer unlike texts, so the widest is taken.
     for rows in range(PLACES, 1, -1):
         if 1 - (1 - jaccard**rows) ** (PLACES // rows) >= RECALL:
             return rows

@@ -1,9 +1,9 @@
 """Reading a corpus: what its artifact lists, and the documents of a split.
 
-The documents are streamed from the sources. `row_decisions.u8` has one byte for each row of the source
-files, in their order: DROPPED, HELD_OUT, else how many times the document is read in training. So a
-reader needs no ids, no hashes, and no memory but the bytes of one file. A source that has changed
-since is refused. The decisions are made in build.py.
+The documents are streamed from the sources. `row_decisions.u8` has one byte for each row of the
+source files, in their order: DROPPED, HELD_OUT, else how many times the document is read in
+training. So a reader needs no ids, no hashes, and no memory but the bytes of one file. A source
+that has changed since is refused. The decisions are made in build.py.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ class CorpusSources(Record):
 
 @dataclass(frozen=True)
 class PlacedFile:
-    """A file of a corpus, the path of its source, and the number of its first row in `row_decisions.u8`."""
+    """A file of a corpus with the path of its source and its first row.
+
+    The row is its number in `row_decisions.u8`.
+    """
 
     source: CorpusSource
     place: Path

@@ -154,9 +154,10 @@ def _read_json_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _read_text(stream: BinaryIO, name: str) -> RowBatch:
-    """A text file as one document. Raises BadInput where it is no text.
+    """A text file as one document.
 
-    That is not counted as a row without text: somebody named the file by mistake.
+    Raises BadInput where it is no text. That is not counted as a row without text: somebody named
+    the file by mistake.
     """
     pieces: list[bytes] = []
     size = 0

@@ -3,7 +3,7 @@
 The revision is resolved once and pinned. Work lies in `<documents-dir>.work` until it is complete:
 after a kill or a lost connection the same command goes on after the last complete shard, and ends
 with the same bytes. Then report, head (`--out`) and documents appear. Near-duplicates are not found
-here but in the corpus (corpus/near_duplicates.py).
+here but in the corpus (data/corpus/near_duplicates.py).
 
 To follow an import, read in this order: slices.py (which rows, and reading them), read_ahead.py
 (by several threads), import_state.py (what is kept, and resuming), import_report.py (what is

@@ -286,9 +286,9 @@ class Hub:
     def _repeat(
         self, request: Callable[[], T], wanted: Wanted, attempts: int, received: Callable[[], int]
     ) -> T:
-        """The value of `request`, repeated while the fault may pass. Raises HubProblem.
+        """The value of `request`, repeated while the fault may pass.
 
-        received: bytes of this read so far.
+        Raises HubProblem. received: bytes of this read so far.
         """
         attempt, known = 0, 0
         while True:

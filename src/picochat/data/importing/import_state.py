@@ -142,11 +142,11 @@ class LineWriter(Protocol):
 
 
 class ImportWork:
-    """Takes filtered rows in order and keeps their documents. A context manager.
+    """Takes filtered rows in order and keeps their documents.
 
-    `state` is what was committed, `finish` commits the rest. `rows_seen` and `text_bytes` count
-    what was taken, committed or not. names: of the source's files. writer: a ShardWriter by
-    default.
+    A context manager. `state` is what was committed, `finish` commits the rest. `rows_seen` and
+    `text_bytes` count what was taken, committed or not. names: of the source's files. writer: a
+    ShardWriter by default.
     """
 
     def __init__(
