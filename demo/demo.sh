@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The runbook's path at the scale `tiny`, with the runbook's own commands in its order, on this machine's CPU.
-# Everything is written below demo/out (or $1). Interrupted anywhere, the same command goes on and ends with the same digests.
+# Runs the commands of the runbook, in its order, at the scale `tiny` on this machine's CPU.
+# Everything is written below demo/out (or $1). If it is interrupted, run the same command again: it
+# continues and ends with the same digests.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 out="${1:-$here/out}"
@@ -11,8 +12,8 @@ started=$SECONDS
 run=runs/tiny-wiki-v1
 
 step() { printf '\n== %s  (%ds since the start)\n' "$1" "$((SECONDS - started))" >&2; }
-# Exit code 3 is an honest no: the verdict is the result, so the demo goes on with it.
-or_honest_no() { "$@" || { code=$?; [ "$code" -eq 3 ] || return "$code"; }; }
+# Exit code 3 means that a check failed. The verdict is the result, so the demo continues with it.
+or_check_failed() { "$@" || { code=$?; [ "$code" -eq 3 ] || return "$code"; }; }
 
 step "0 of 9  text: real prose, its licence beside it"
 python "$here/fetch_corpus.py" source
@@ -57,12 +58,12 @@ picochat data task-pack --dataset-pack runs/tiny-pack-v1/dataset_pack.json --pro
   2>&1 | tee logs/task-pack.log
 
 step "5 of 9  preflight: is it worth training on this"
-or_honest_no picochat run tiny --out-dir "$run" --dataset-pack runs/tiny-pack-v1/dataset_pack.json --scale tiny \
+or_check_failed picochat run tiny --out-dir "$run" --dataset-pack runs/tiny-pack-v1/dataset_pack.json --scale tiny \
   --long-run-gate-profile skill_release --preflight-only \
   2>&1 | tee logs/preflight.log
 
 step "6 of 9  the run: tokenizer, base model, chat model, scores, verdict"
-or_honest_no picochat run tiny --out-dir "$run" --dataset-pack runs/tiny-pack-v1/dataset_pack.json --scale tiny \
+or_check_failed picochat run tiny --out-dir "$run" --dataset-pack runs/tiny-pack-v1/dataset_pack.json --scale tiny \
   --long-run-gate-profile skill_release \
   2>&1 | tee logs/train.log
 
@@ -87,6 +88,6 @@ The demo took $((SECONDS - started)) seconds. All of it lies in $out:
   evidence    tiny-wiki-v1.tgz    (picochat run verify tiny-wiki-v1.tgz)
   model       exports/picochat-tiny-wiki-v1
   logs        logs/
-A verdict of "blocked" is what an honest gate says of a model this small; picochat itself then exits with 3, and the
-evidence is whole all the same.
+The verdict "blocked" is expected for a model this small. picochat itself then exits with 3. The evidence is
+complete in both cases.
 TEXT

