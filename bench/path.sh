@@ -15,7 +15,7 @@ python="${PYTHON:-python3}"
 mkdir -p "$out/logs" "$out/pack"
 cd "$out"
 picochat() { "$python" -m picochat.cli.main "$@"; }
-or_honest_no() { "$@" || { code=$?; [ "$code" -eq 3 ] || return "$code"; }; }
+or_check_failed() { "$@" || { code=$?; [ "$code" -eq 3 ] || return "$code"; }; }
 
 picochat data hf-import --dataset "$source" --split train --text-column text --max-rows "${ROWS:-1000000}" --min-chars 200 \
   --out sources/text/corpus.txt --documents-dir sources/text/documents --report sources/text/hf_import_report.json \
@@ -29,7 +29,7 @@ JSON
 touch pack/chat.jsonl pack/eval.jsonl
 picochat data task-pack --dataset-pack pack/dataset_pack.json --profile release_skills --sft-rows 2800 --eval-rows 700 \
   --skill-answer-style scratchpad --source offline --force 2>&1 | tee logs/task-pack.log
-or_honest_no picochat run tiny --out-dir run --dataset-pack pack/dataset_pack.json --scale "$scale" --device "$device" \
+or_check_failed picochat run tiny --out-dir run --dataset-pack pack/dataset_pack.json --scale "$scale" --device "$device" \
   --precision "$precision" --long-run-gate-profile skill_release --external-eval none --train-anyway "$@" 2>&1 | tee logs/train.log
 picochat run bundle --run-dir run --out bundle.tgz --logs-dir logs --strict
 picochat run bundle --run-dir run --out evidence.tgz --logs-dir logs --no-include-weights

@@ -18,7 +18,7 @@ from picochat.skills.task_rows import EvalRow, SftRow, row_json
 IF_MEANT = (
     "If this is meant (a data file, a wording or a skill changed): write the new digests here, say"
     " in the change why, and raise the versions of the stages that the change reaches in"
-    " src/picochat/pipeline.py (practice for exercises). If not, the change broke what is promised."
+    " src/picochat/run/graph.py (exercises). If not, the change broke what is promised."
 )
 
 # profile, SFT rows, eval rows, answer style, seed, digest of the SFT rows, digest of the eval rows

@@ -47,7 +47,7 @@ A run folder holds one folder for each stage that is done. Each appears whole or
  all and carries `manifest.json`: what
 it was made from (digests), its files (sha256 and size) and its facts. Files whose bytes\
  depend on clock or machine are listed
-there as observations: they are hashed, but stay out of the artifact's digest.
+there as `volatile_files`: they are hashed, but stay out of the artifact's digest.
 """
 
 

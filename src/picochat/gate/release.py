@@ -142,7 +142,7 @@ def _level_row(skill: Skill, claim: Claim, lowest: float) -> Row:
     return Row(
         name=f"skill_release_stage_{skill.name}",
         reading=(
-            f"lowest pass rate of a {skill.name} stage with {measures.LEAST_LEVEL_ROWS} rows or"
+            f"lowest pass rate of a level of {skill.name} with {measures.LEAST_LEVEL_ROWS} rows or"
             " more"
         ),
         unit="of rows",
