@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from picochat.model.runtime import Runtime, open_runtime
 
 T = TypeVar("T")
 
+LAST_CALL_S = 0.25
 LONGEST_WAIT = timedelta(days=7)
 """How long a worker waits to be called: import, tokenizing and scoring may take hours."""
 LONGEST_STEP = timedelta(minutes=30)
@@ -204,6 +206,9 @@ def _leave(group: ProcessGroup) -> None:
     if group.is_main:
         with contextlib.suppress(RuntimeError):  # a worker that is gone already
             group.call_workers(None)
+        # gloo's own thread frees the tensors of that last call some moments later, and takes
+        # Python's lock for it. Where the interpreter is shutting down by then, the process aborts.
+        time.sleep(LAST_CALL_S)
     dist.destroy_process_group()
 
 
