@@ -5,7 +5,7 @@
 Asks the weights of a finished float32 run a seeded sample of its recorded questions again: as they
 were recorded but fewer rows at a time, in bfloat16, and on a GPU where there is one. A table:
 replies equal, replies that are no near tie up to one nat, the largest gap of those that are, the
-largest difference of a likelihood per token, rows judged otherwise, and seconds. The last row
+largest difference of a likelihood per token, rows scored differently, and seconds. The last row
 judges by the bounds themselves, with right answers in the place of the chat model's wrong replies.
 Ends with one JSON line a row.
 """
@@ -102,7 +102,7 @@ def main() -> None:
         "no near tie",
         "largest gap, nats",
         "likelihoods apart",
-        "judged otherwise",
+        "scored differently",
         "s",
     )
     table(

@@ -10,7 +10,7 @@ cost of a save is the mean difference between the two stretches of a round, the 
 slows the steps after it included; the figure is that over five minutes. Write to the disk that runs
 are kept on.
 
-Ends with one JSON line: the share of the time that is lost at a save every five minutes, its
+Ends with one JSON line: the fraction of the time that is lost at a save every five minutes, its
 standard error, the seconds behind it, how long training stands still for the copies, how long the
 writing takes, and the longest time in which it kept another thread from running.
 """

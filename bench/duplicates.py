@@ -232,13 +232,18 @@ def report(
         None if (part := fraction(found, similar)) is None else 1 - part for found in (ours, peer)
     ]
     figure(
-        "duplicates_false_negative_fraction", missed[0], missed[1], "share of pairs", peak, **about
+        "duplicates_false_negative_fraction",
+        missed[0],
+        missed[1],
+        "fraction of pairs",
+        peak,
+        **about,
     )
     figure(
         "duplicates_false_positive_fraction",
         fraction(ours, others),
         fraction(peer, others),
-        "share of pairs",
+        "fraction of pairs",
         peak,
         **about,
     )

@@ -6,7 +6,7 @@ The bounds of release/replay.py rest on these figures.
 
 Trains a small base stage on the CPU in float32, then its last half again from the kept state: as it
 was, with another attention kernel, in bfloat16, and on a GPU where there is one. A table: largest
-difference of a loss in nats, and how far apart the final weights are as a share of the way that
+difference of a loss in nats, and how far apart the final weights are as a fraction of the way that
 they moved. Ends with one JSON line a row.
 """
 

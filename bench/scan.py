@@ -13,8 +13,8 @@ of it). Looked for are 700 eval rows of the five skills and, with the wheel, som
 to 100 words; 500 of them, half of each kind, are planted in ten disguises
 (bench/harness/disguises.py), each time in a document of its own of that text.
 
-Figures. `scan_recall_DISGUISE`: share of the planted rows that are reported for that
-document. `scan_false_rows`: share of all rows that are flagged in documents where nothing was
+Figures. `scan_recall_DISGUISE`: fraction of the planted rows that are reported for that
+document. `scan_false_rows`: fraction of all rows that are flagged in documents where nothing was
 planted; each is shown, to be looked at. `scan_mb_per_second`: UTF-8 text over the scan's own
 processor time in one process, without reading the text, nothing planted; `..._planted` the same
 with all plantings; `scan_peak_mb`: the largest resident size of that process, and `of_a_tenth` the
@@ -340,13 +340,13 @@ def report_recall(
         (name, len(found), fraction(found), fraction(peer[0][name]) if peer else None)
         for name, found in by_disguise.items()
     ]
-    table("share of planted rows found", ("disguise", "planted", "ours", "datatrove"), rows)
+    table("fraction of planted rows found", ("disguise", "planted", "ours", "datatrove"), rows)
     for name, count, ours, theirs in rows:
         figure(
             f"scan_recall_{name.lower().replace(' ', '_')}",
             ours,
             theirs,
-            "share of planted rows",
+            "fraction of planted rows",
             None,
             planted=count,
         )
@@ -393,7 +393,7 @@ def report_false_rows(
         "scan_false_rows",
         len(rows) / len(index.items),
         None,
-        "share of rows",
+        "fraction of rows",
         None,
         rows=len(rows),
         of=len(index.items),

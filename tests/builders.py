@@ -114,7 +114,7 @@ def make_corpus_facts(**changes: Any) -> CorpusFacts:
 
 def make_exercises_facts(**changes: Any) -> ExercisesFacts:
     return change(
-        ExercisesFacts(share_asked=0.01, documents=17_000, text_bytes=21_500_000, words=14_000),
+        ExercisesFacts(fraction_asked=0.01, documents=17_000, text_bytes=21_500_000, words=14_000),
         **changes,
     )
 
@@ -231,11 +231,11 @@ def make_honesty_facts(**changes: Any) -> HonestyFacts:
         eval_rows=700,
         sft_exact_prompts=0,
         sft_largest_coverage=0.4,
-        corpus_dirty_by_skill=dict.fromkeys(EVAL_ROWS, 0),
+        corpus_contaminated_by_skill=dict.fromkeys(EVAL_ROWS, 0),
         eval_by_skill=EVAL_ROWS,
         external_rows={"science_questions": 1_000},
-        external_dirty={"science_questions": 0},
-        dirty_eval_rows=[],
+        external_contaminated={"science_questions": 0},
+        contaminated_eval_rows=[],
     )
     return change(facts, **changes)
 
@@ -285,7 +285,7 @@ def make_skill_score(skill: str, fraction: float = 0.9, base_fraction: float = 0
         clean=rate,
         base=make_rate(round(base_fraction * rows), rows),
         chance=CHANCE[skill],
-        stages={
+        levels={
             name: make_rate(round(fraction * count), count) for name, count in STAGES[skill].items()
         },
     )

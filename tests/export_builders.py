@@ -134,7 +134,9 @@ class RunParts:
     gate: GateFacts = field(default_factory=lambda: gate_facts("approved"))
     corpus: CorpusFacts = field(default_factory=lambda: corpus_facts())
     exercises: ExercisesFacts = field(
-        default_factory=lambda: ExercisesFacts(share_asked=0.0, documents=0, text_bytes=0, words=0)
+        default_factory=lambda: ExercisesFacts(
+            fraction_asked=0.0, documents=0, text_bytes=0, words=0
+        )
     )
     leave_out: tuple[str, ...] = ()
     scored_checkpoint: str | None = None
@@ -290,11 +292,11 @@ def honesty_facts() -> HonestyFacts:
         eval_rows=70,
         sft_exact_prompts=0,
         sft_largest_coverage=0.1,
-        corpus_dirty_by_skill={},
+        corpus_contaminated_by_skill={},
         eval_by_skill={"math": 70},
         external_rows={},
-        external_dirty={},
-        dirty_eval_rows=["math-007"],
+        external_contaminated={},
+        contaminated_eval_rows=["math-007"],
     )
 
 
@@ -361,14 +363,14 @@ def scores_facts(scored_checkpoint: str) -> ScoresFacts:
         clean=rate(42, 69, 0.490, 0.715),
         base=rate(3, 70, 0.015, 0.119),
         chance=0.011,
-        stages={"addition": rate(20, 25, 0.609, 0.911), "removal": rate(5, 20, 0.112, 0.469)},
+        levels={"addition": rate(20, 25, 0.609, 0.911), "removal": rate(5, 20, 0.112, 0.469)},
     )
     choice = SkillScore(
         all=rate(31, 50, 0.482, 0.741),
         clean=rate(30, 49, 0.472, 0.735),
         base=rate(13, 50, 0.159, 0.396),
         chance=0.25,
-        stages={},
+        levels={},
     )
     return ScoresFacts(
         base_bits_per_byte=1.8712,

@@ -1,7 +1,7 @@
 """Real text for a benchmark, in any amount, and as a dataset folder of parquet files.
 
-Of a source that holds more than is asked for, a share of the documents is drawn, so that small and
-large amounts are made of the same kinds of text. Documents come from parquet files with a text
+Of a source that holds more than is asked for, a fraction of the documents is drawn. Small and large
+amounts are thus made of the same kinds of text. Documents come from parquet files with a text
 column; without any, from the help topics that Python itself ships. Where more text is asked for
 than there is, the documents come again with every fourth word exchanged for another of the same
 document: real words at real frequencies, but no run of five words stands, so a copy is neither an

@@ -40,11 +40,11 @@ class DataConfig(Record):
         default=0.8, gt=0, lt=1, description="word 5-shingle similarity that makes a near-duplicate"
     )
     held_out_fraction: float = Field(
-        default=0.01, gt=0, le=0.2, description="share of documents that are never trained on"
+        default=0.01, gt=0, le=0.2, description="fraction of documents that are never trained on"
     )
     held_out_bytes: PositiveInt = Field(
         default=8_000_000,
-        description="enough held-out text; a larger corpus holds out a smaller share",
+        description="enough held-out text; a larger corpus holds out a smaller fraction",
     )
 
 
@@ -145,7 +145,7 @@ class TrainConfig(Record):
         default=0.6,
         ge=0,
         le=1,
-        description="last share of the steps, over which the rate falls linearly",
+        description="last fraction of the steps, over which the rate falls linearly",
     )
     final_lr_fraction: float = Field(
         default=0.0, ge=0, le=1, description="of the peak, at the last step"
@@ -239,7 +239,7 @@ class HonestyConfig(Record):
     coverage_words: PositiveInt = Field(
         default=8,
         le=8,
-        description="runs counted for the coverage share; longer ones would see less",
+        description="runs counted for the coverage fraction; longer ones would see less",
     )
 
 

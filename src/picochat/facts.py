@@ -80,7 +80,7 @@ class ExercisesFacts(Record):
     All 0 where there is no exercises.
     """
 
-    share_asked: float = Field(
+    fraction_asked: float = Field(
         description="of the training tokens; what it came to is ShardsFacts.exercise_tokens"
     )
     documents: int
@@ -184,16 +184,18 @@ class HonestyFacts(Record):
     eval_rows: int
     sft_exact_prompts: int = Field(description="eval prompts that stand in the SFT rows")
     sft_largest_coverage: float = Field(
-        description="largest share of an eval prompt's 8-grams, template apart, in one SFT row"
+        description="largest fraction of an eval prompt's 8-grams, template apart, in one SFT row"
     )
-    corpus_dirty_by_skill: dict[str, int] = Field(description="eval rows found in the corpus")
+    corpus_contaminated_by_skill: dict[str, int] = Field(
+        description="eval rows found in the corpus"
+    )
     eval_by_skill: dict[str, int]
     external_rows: dict[str, int]
-    external_dirty: dict[str, int] = Field(description="benchmark rows found in the corpus")
-    dirty_external_rows: dict[str, list[str]] = Field(
+    external_contaminated: dict[str, int] = Field(description="benchmark rows found in the corpus")
+    contaminated_external_rows: dict[str, list[str]] = Field(
         default={}, description="of each benchmark the rows found in the corpus or in the SFT rows"
     )
-    dirty_eval_rows: list[str]
+    contaminated_eval_rows: list[str]
 
 
 class HostFacts(Record):
@@ -216,7 +218,7 @@ class HostFacts(Record):
     devices: int = Field(default=1, description="processes that train together, one device each")
     tokens_per_second: float | None = Field(
         description=(
-            "of all devices, at the median step: one was measured with its share of the rows, and"
+            "of all devices, at the median step: one was measured with its part of the rows, and"
             " exchanges are not in it"
         )
     )
@@ -337,8 +339,8 @@ class MetricsRow(Record):
     mfu: float | None = Field(
         default=None,
         description=(
-            "report: share of the device's dense bf16 peak, non-causal convention; absent without a"
-            " peak"
+            "report: fraction of the device's dense bf16 peak, non-causal convention; absent"
+            " without a peak"
         ),
     )
     peak_memory_bytes: int | None = Field(
@@ -416,19 +418,20 @@ class Rate(Record):
 
 
 class SkillScore(Record):
-    """One skill on the eval rows. `clean` leaves out rows that the honesty scan found dirty."""
+    """One skill on the eval rows. `clean` leaves out rows that the contamination scan found."""
 
     all: Rate
     clean: Rate
     base: Rate = Field(description="the base model, before SFT, on the same rows")
     chance: float
-    stages: dict[str, Rate]
+    levels: dict[str, Rate]
 
 
 class ExternalScore(Record):
     """The score on one external benchmark.
 
-    `all`, `clean` and `base` are by `read_by`; `clean` leaves out rows that the honesty scan found.
+    `all`, `clean` and `base` are by `read_by`; `clean` leaves out rows that the contamination scan
+    found.
 
     All are None where a row has no score, or one that is not a number: a part of a benchmark is not
     a measurement of it.

@@ -153,6 +153,6 @@ def test_honesty_looks_for_the_rows_of_a_named_benchmark_too(tmp_path: Path) -> 
     )
     assert result.exit_code == 3, result.output
     facts = json.loads(result.stdout)["facts"]
-    assert (facts["external_rows"], facts["external_dirty"]) == ({"quiz": 1}, {"quiz": 1})
+    assert (facts["external_rows"], facts["external_contaminated"]) == ({"quiz": 1}, {"quiz": 1})
     with pytest.raises(WrongUsage, match="settings cannot be used"):
         _run("honesty", "--pack", str(pack), "--external-eval", "No Name")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from picochat.core.records import read_json
 from picochat.evals.intervals import Z_95, half_width, rate, wilson_interval
 from picochat.facts import Rate, SkillScore
-from picochat.gate.measures import share_over_chance, share_over_chance_lower_95
+from picochat.gate.measures import fraction_over_chance, fraction_over_chance_lower_95
 from tests.builders import change, make_evidence, make_scores_facts
 
 
@@ -39,7 +39,7 @@ def test_none_and_all_have_one_exact_end(count: int) -> None:
 def test_the_ends_are_the_shares_that_a_test_would_just_not_reject(
     count: int, data: st.DataObject
 ) -> None:
-    """The definition: |share - end| = z * sqrt(end * (1 - end) / count)."""
+    """The definition: |fraction - end| = z * sqrt(end * (1 - end) / count)."""
     passed = data.draw(st.integers(0, count))
     for end in wilson_interval(passed / count, count):
         assert abs(passed / count - end) == pytest.approx(
@@ -123,16 +123,16 @@ def test_choice_over_chance_is_zero_for_guessing_and_one_for_perfect(
     """(k/n - c) / (1 - c), by hand, and the same at the interval's lower end."""
     found = rate(passed, count)
     assert found.low is not None
-    choice = SkillScore(all=found, clean=found, base=rate(0, 0), chance=chance, stages={})
+    choice = SkillScore(all=found, clean=found, base=rate(0, 0), chance=chance, levels={})
     scores = make_scores_facts()
     evidence = make_evidence(scores=change(scores, skills={**scores.skills, "choice": choice}))
-    assert share_over_chance(evidence, "choice") == pytest.approx(
+    assert fraction_over_chance(evidence, "choice") == pytest.approx(
         (passed / count - chance) / (1 - chance)
     )
-    assert share_over_chance_lower_95(evidence, "choice") == pytest.approx(
+    assert fraction_over_chance_lower_95(evidence, "choice") == pytest.approx(
         (found.low - chance) / (1 - chance)
     )
     if passed == count:
-        assert share_over_chance(evidence, "choice") == 1.0
+        assert fraction_over_chance(evidence, "choice") == 1.0
     if passed == count * chance:
-        assert share_over_chance(evidence, "choice") == 0.0
+        assert fraction_over_chance(evidence, "choice") == 0.0

@@ -118,7 +118,7 @@ def test_the_reports_tell_what_the_terminal_tells(tmp_path: Path) -> None:
     write_reports(report, tmp_path / "out")
     stored = read_json(tmp_path / "out/report.json")
     assert stored["status"] == "blocked"
-    assert stored["facts"]["dirty_eval_rows"] == ["e1"]
+    assert stored["facts"]["contaminated_eval_rows"] == ["e1"]
     (hit,) = [row for _, row in read_jsonl(tmp_path / "out/hits.jsonl")]
     assert (hit["document"], hit["row"], hit["offset"]) == ("web:leak", "e1", 0)
     assert "web:leak" in (tmp_path / "out/report.md").read_text()
@@ -132,7 +132,7 @@ def test_only_what_was_looked_for_is_judged() -> None:
     names = {
         finding.name
         for finding in contamination_findings(
-            make_honesty_facts(external_rows={}, external_dirty={}), config
+            make_honesty_facts(external_rows={}, external_contaminated={}), config
         )
     }
     assert names == {"contamination_sft_eval", "contamination_corpus_eval"}

@@ -152,7 +152,7 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         {
             "benchmarks": make_benchmarks_facts({"small": 499}),
             "honesty": make_honesty_facts(
-                external_rows={"small": 499}, external_dirty={"small": 0}
+                external_rows={"small": 499}, external_contaminated={"small": 0}
             ),
         },
     ),
@@ -161,7 +161,9 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "block",
         {
             "benchmarks": make_benchmarks_facts({"none": 0}),
-            "honesty": make_honesty_facts(external_rows={"none": 0}, external_dirty={"none": 0}),
+            "honesty": make_honesty_facts(
+                external_rows={"none": 0}, external_contaminated={"none": 0}
+            ),
         },
     ),
     ("external_benchmarks", "block", {"benchmarks": make_benchmarks_facts(unresolved=["other"])}),
@@ -170,22 +172,22 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "contamination_corpus_eval",
         "warn",
-        {"honesty": make_honesty_facts(corpus_dirty_by_skill={"math": 1})},
+        {"honesty": make_honesty_facts(corpus_contaminated_by_skill={"math": 1})},
     ),
     (
         "contamination_corpus_eval",
         "block",
-        {"honesty": make_honesty_facts(corpus_dirty_by_skill={"math": 11})},
+        {"honesty": make_honesty_facts(corpus_contaminated_by_skill={"math": 11})},
     ),
     (
         "contamination_external",
         "warn",
-        {"honesty": make_honesty_facts(external_dirty={"science_questions": 1})},
+        {"honesty": make_honesty_facts(external_contaminated={"science_questions": 1})},
     ),
     (
         "contamination_external",
         "block",
-        {"honesty": make_honesty_facts(external_dirty={"science_questions": 101})},
+        {"honesty": make_honesty_facts(external_contaminated={"science_questions": 101})},
     ),
     (
         "contamination_coverage",
@@ -318,7 +320,7 @@ EMPTY = (
         {"honesty": make_honesty_facts(external_rows={"science_questions": 999})},
     ),
     ("contamination_external", {"honesty": make_honesty_facts(external_rows={})}),
-    ("contamination_external", {"honesty": make_honesty_facts(external_dirty={})}),
+    ("contamination_external", {"honesty": make_honesty_facts(external_contaminated={})}),
     ("contamination_sft_eval", {"honesty": make_honesty_facts(eval_rows=0)}),
     ("contamination_corpus_eval", {"honesty": make_honesty_facts(eval_by_skill={"math": 210})}),
     ("contamination_coverage", {"corpus": make_corpus_facts(text_bytes=0)}),

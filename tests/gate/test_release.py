@@ -82,12 +82,12 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "skill_release_stage_math",
         "block",
-        {"scores": with_skill("math", stages={"a": make_rate(19, 100), "b": make_rate(9, 10)})},
+        {"scores": with_skill("math", levels={"a": make_rate(19, 100), "b": make_rate(9, 10)})},
     ),
     (
         "skill_release_stage_spelling",
         "block",
-        {"scores": with_skill("spelling", stages={"a": make_rate(29, 100)})},
+        {"scores": with_skill("spelling", levels={"a": make_rate(29, 100)})},
     ),
     (
         "choice_adjusted_accuracy",
@@ -120,7 +120,7 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
             "benchmarks": make_benchmarks_facts({"science_questions": 1_000, "other": 600}),
             "honesty": make_honesty_facts(
                 external_rows={"science_questions": 1_000, "other": 600},
-                external_dirty={"science_questions": 0, "other": 0},
+                external_contaminated={"science_questions": 0, "other": 0},
             ),
         },
     ),
@@ -227,8 +227,8 @@ EMPTY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("base_beats_baseline", {"scores": make_scores_facts(ngram_bits_per_byte=None)}),
     ("base_beats_baseline", {"scores": make_scores_facts(base_bits_per_byte=float("nan"))}),
     ("base_beats_baseline", {"config": make_config(evals={"ngram_train_tokens": 10})}),
-    ("skill_release_stage_math", {"scores": with_skill("math", stages={})}),
-    ("skill_release_stage_math", {"scores": with_skill("math", stages={"few": make_rate(19, 19)})}),
+    ("skill_release_stage_math", {"scores": with_skill("math", levels={})}),
+    ("skill_release_stage_math", {"scores": with_skill("math", levels={"few": make_rate(19, 19)})}),
     ("skill_release_eval_math", {"scores": make_scores_facts(skills={})}),
     ("choice_adjusted_accuracy", {"scores": make_scores_facts(skills={})}),
     ("preflight", {"preflight_report": change(BLOCKED_PREFLIGHT, findings=[], status="ready")}),

@@ -66,7 +66,7 @@ def test_pages_open_with_the_verdict_and_name_the_remedy() -> None:
 
 def test_a_hostile_name_cannot_leave_its_table_cell() -> None:
     rows = {"bad|name\n# <script>": 10}
-    honesty = make_honesty_facts(external_rows=rows, external_dirty=dict.fromkeys(rows, 0))
+    honesty = make_honesty_facts(external_rows=rows, external_contaminated=dict.fromkeys(rows, 0))
     evidence = make_evidence(benchmarks=make_benchmarks_facts(rows), honesty=honesty)
     page = preflight_page(decide_preflight(evidence))
     assert "<script>" not in page

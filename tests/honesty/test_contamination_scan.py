@@ -86,12 +86,12 @@ def test_planted_contamination_is_found_with_its_coordinates(how: str, row: str,
     before = "Some words in front – a few. "
     documents = [*filler(20), ("planted", before + text + "\nAnd some after."), *filler(20, seed=1)]
     found = scan(documents)
-    assert found.facts.dirty_eval_rows == [row], how
+    assert found.facts.contaminated_eval_rows == [row], how
     hit = found.hits[0]
     assert (hit.document, hit.row, hit.where) == ("planted", row, "corpus")
     planted = dict(documents)["planted"]
     assert planted[hit.offset :].lower().startswith(hit.words.split()[0])
-    assert found.facts.corpus_dirty_by_skill == {
+    assert found.facts.corpus_contaminated_by_skill == {
         skill: int(skill == next(entry["skill"] for entry in EVALS if entry["id"] == row))
         for skill in ("choice", "identity", "spelling")
     }
@@ -110,7 +110,7 @@ def test_clean_text_and_plain_english_are_not_contamination() -> None:
             ),
         ]
     )
-    assert found.facts.dirty_eval_rows == []
+    assert found.facts.contaminated_eval_rows == []
     assert found.hits == []
     assert found.facts.scanned_text_bytes == found.facts.corpus_text_bytes
     assert found.facts.scanned_documents == 51
@@ -128,7 +128,7 @@ def test_coverage_without_one_long_run_contaminates_a_row() -> None:
         + " ".join(words[14:])
     )
     found = scan([("patchwork", text)])
-    assert found.facts.dirty_eval_rows == ["long"]
+    assert found.facts.contaminated_eval_rows == ["long"]
     assert {hit.rule for hit in found.hits} == {"coverage of 8 words"}
 
 
@@ -144,15 +144,15 @@ def test_sft_rows_are_scanned_for_whole_prompts_and_for_coverage() -> None:
     found = scan(filler(3), sft)
     assert found.facts.sft_exact_prompts == 1
     assert 0.1 < found.facts.sft_largest_coverage <= 1.0
-    assert found.facts.dirty_eval_rows == ["short"]
+    assert found.facts.contaminated_eval_rows == ["short"]
     assert {hit.where for hit in found.hits} == {"sft"}
-    assert found.facts.corpus_dirty_by_skill == {"choice": 0, "identity": 0, "spelling": 0}
+    assert found.facts.corpus_contaminated_by_skill == {"choice": 0, "identity": 0, "spelling": 0}
 
 
 def test_a_generic_prompt_counts_as_exact_in_the_sft_rows_all_the_same() -> None:
     found = scan([], [{"id": "s1", "user": "who are you", "assistant": "Me."}])
     assert found.facts.sft_exact_prompts == 1
-    assert found.facts.dirty_eval_rows == ["who"]
+    assert found.facts.contaminated_eval_rows == ["who"]
 
 
 def test_benchmark_rows_are_looked_for_in_the_corpus_and_in_the_sft_rows() -> None:
@@ -175,9 +175,11 @@ def test_benchmark_rows_are_looked_for_in_the_corpus_and_in_the_sft_rows() -> No
     )
     facts = found.facts
     assert facts.external_rows == {"arc": 2, "piqa": 2}
-    assert facts.external_dirty == {"arc": 2, "piqa": 0}
-    assert facts.dirty_external_rows == {"arc": ["a2", "short"], "piqa": ["p1"]}
-    assert facts.dirty_eval_rows == ["long"], "an eval row and a benchmark row may have one id"
+    assert facts.external_contaminated == {"arc": 2, "piqa": 0}
+    assert facts.contaminated_external_rows == {"arc": ["a2", "short"], "piqa": ["p1"]}
+    assert facts.contaminated_eval_rows == ["long"], (
+        "an eval row and a benchmark row may have one id"
+    )
     assert (facts.eval_rows, facts.sft_exact_prompts, facts.sft_largest_coverage) == (3, 0, 0.0)
     assert facts.eval_by_skill == {"choice": 1, "identity": 1, "spelling": 1}
     assert {(hit.benchmark, hit.row, hit.where) for hit in found.hits} >= {
@@ -297,12 +299,12 @@ def test_the_stage_scans_the_whole_corpus_held_out_documents_too(tmp_path: Path)
         == facts.corpus_text_bytes
         == corpus_facts.text_bytes + practised.text_bytes
     )
-    assert facts.dirty_eval_rows == ["short"]
+    assert facts.contaminated_eval_rows == ["short"]
     hits = [row for _, row in read_jsonl(staging.artifact.path("hits.jsonl"))]
     assert {(hit["row"], hit["document"]) for hit in hits} == {
         ("short", "documents.jsonl:leak"),
         ("quiz-00000", "documents.jsonl:leak"),
     }
     assert hits[0]["offset"] == 12
-    assert (facts.external_rows, facts.external_dirty) == ({"quiz": 2}, {"quiz": 1})
-    assert facts.dirty_external_rows == {"quiz": ["quiz-00000"]}
+    assert (facts.external_rows, facts.external_contaminated) == ({"quiz": 2}, {"quiz": 1})
+    assert facts.contaminated_external_rows == {"quiz": ["quiz-00000"]}

@@ -47,12 +47,12 @@ NOT_SHOWN = {
         "roundtrip_failures",
         "exercise_documents",
     },
-    "exercises": {"share_asked", "words"},
+    "exercises": {"fraction_asked", "words"},
     "honesty": {
         "scanned_documents",
         "sft_largest_coverage",
         "eval_by_skill.math",
-        "dirty_eval_rows.*",
+        "contaminated_eval_rows.*",
     },
     "preflight": {"findings.*.message", "findings.*.on_host"},
     "gate": {"findings.*.on_host"},
@@ -136,7 +136,7 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> RunFacts:
     findings = [
         finding.model_copy(update={"status": "warn"}) for finding in facts.preflight.findings
     ]
-    exercises = ExercisesFacts(share_asked=0.1, documents=90, text_bytes=108_000, words=500)
+    exercises = ExercisesFacts(fraction_asked=0.1, documents=90, text_bytes=108_000, words=500)
     return replace(
         facts,
         exercises=exercises,
@@ -219,7 +219,7 @@ def test_each_rate_stands_with_its_count_and_interval(evidence: RunFacts) -> Non
     card = render_card(subject(), evidence)
     assert evidence.scores is not None
     for score in evidence.scores.skills.values():
-        for rate in (score.all, score.clean, score.base, *score.stages.values()):
+        for rate in (score.all, score.clean, score.base, *score.levels.values()):
             assert (
                 f"{rate.fraction:.3f} ({rate.passed} of {rate.count}; 95% {rate.low:.3f} to"
                 f" {rate.high:.3f})" in card

@@ -228,7 +228,7 @@ def rows_made_easy(run: RunDir) -> None:
 
 
 def hidden_hit(run: RunDir) -> None:
-    """The scan's report names a dirty row, its facts do not."""
+    """The scan's report names a contaminated row, its facts do not."""
     first = first_eval_row(run)
     change_json(
         run.place("honesty") / "report.json",
@@ -236,10 +236,10 @@ def hidden_hit(run: RunDir) -> None:
     )
 
 
-def chosen_dirty(run: RunDir) -> None:
-    """Failing rows declared dirty, so that the clean rate rises."""
+def chosen_contaminated(run: RunDir) -> None:
+    """Failing rows declared contaminated, so that the clean rate rises."""
     first = first_eval_row(run)
-    change_facts(run, "honesty", lambda facts: facts.update(dirty_eval_rows=[first["id"]]))
+    change_facts(run, "honesty", lambda facts: facts.update(contaminated_eval_rows=[first["id"]]))
 
 
 def honesty_page(run: RunDir) -> None:
@@ -483,11 +483,16 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
     ),
     (
         "honesty",
-        "a row that the scan found is not among the dirty ones",
+        "a row that the scan found is not among the contaminated ones",
         hidden_hit,
-        "honesty.dirty_eval_rows",
+        "honesty.contaminated_eval_rows",
     ),
-    ("honesty", "a failing row is declared dirty", chosen_dirty, "honesty.dirty_eval_rows"),
+    (
+        "honesty",
+        "a failing row is declared contaminated",
+        chosen_contaminated,
+        "honesty.contaminated_eval_rows",
+    ),
     (
         "honesty",
         "fewer documents were scanned than there are",
@@ -582,8 +587,8 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
     (
         "exercises",
         "less exercises than there was",
-        fact("exercises", share_asked=0.0),
-        "exercises.share_asked: states 0",
+        fact("exercises", fraction_asked=0.0),
+        "exercises.fraction_asked: states 0",
     ),
     ("exercises", "a sample of other exercises", other_sample, "exercises/sample.txt: differs"),
     ("base", "more steps than the curve has", longer_run, "base.steps: states 4000"),

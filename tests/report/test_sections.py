@@ -232,8 +232,10 @@ def test_bars_are_as_long_as_the_rates_that_they_show(runs: dict[str, RunDir]) -
     ]
     axis = [float(x) for x in re.findall(r'<line class="pc-grid"[^>]*? x1="([\d.]+)"', chart)]
     scores = claims_of(runs["approved"])["scores"]["skills"]
-    shares = [scores[skill]["clean"]["fraction"] for skill in claims_of(runs["approved"])["skills"]]
-    assert [width / (axis[-1] - axis[0]) for width in widths] == pytest.approx(shares, abs=1e-3)
+    fractions = [
+        scores[skill]["clean"]["fraction"] for skill in claims_of(runs["approved"])["skills"]
+    ]
+    assert [width / (axis[-1] - axis[0]) for width in widths] == pytest.approx(fractions, abs=1e-3)
 
 
 # ---- verdicts agree ------------------------------------------------------------------------------
@@ -424,7 +426,7 @@ def test_hostile_text_stays_text_and_is_bounded(runs: dict[str, RunDir], text: s
 def test_hits_are_shown_with_their_coordinates(tmp_path: Path) -> None:
     run = make_run(
         tmp_path / "run",
-        facts={"honesty": make_honesty_facts(dirty_eval_rows=["eval-math-00001"])},
+        facts={"honesty": make_honesty_facts(contaminated_eval_rows=["eval-math-00001"])},
         until="gate",
     )
     hit = {

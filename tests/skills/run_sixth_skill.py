@@ -57,7 +57,7 @@ def main(folder: Path) -> dict[str, object]:
         clean=everything,
         base=make_rate(0, len(evals)),
         chance=SKILL.chance,
-        stages=by_level,
+        levels=by_level,
     )
     scores = make_scores_facts()
     evidence = make_evidence(

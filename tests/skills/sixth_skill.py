@@ -19,8 +19,8 @@ from picochat.skills.skill import (
     ScoredRow,
     Skill,
     Split,
+    divide_rows,
     draw,
-    share_rows,
     side_of,
     with_final_answer,
 )
@@ -43,7 +43,7 @@ def data() -> WeekdaysData:
 
 def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list[Question]:
     questions: list[Question] = []
-    for level, rows in share_rows(count, LEVELS).items():
+    for level, rows in divide_rows(count, LEVELS).items():
         pairs = [(day, n) for day in data().days for n in range(2, 60)]
         items = [pair for pair in pairs if side_of(item_of(level, *pair), 0.4) == split]
         wordings = (data().later if level == "later" else data().earlier)[split]

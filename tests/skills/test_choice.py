@@ -41,7 +41,7 @@ def test_having_been_an_answer_in_sft_tells_nothing_about_an_eval_option() -> No
     given = {
         (fact.relation.name, fact.answer)
         for fact in facts.values()
-        if side_of(fact.item, choice.HELD_OUT_SHARE) == "sft"
+        if side_of(fact.item, choice.HELD_OUT_FRACTION) == "sft"
     }
     right: list[bool] = []
     wrong: list[bool] = []

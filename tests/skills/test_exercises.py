@@ -83,10 +83,12 @@ def test_no_held_out_fact_topic_or_phrasing_is_practised(documents: list[str]) -
     asked = [
         entry.text
         for entry in identity.ways_to_ask()
-        if side_of(entry.item, identity.HELD_OUT_SHARE) == "eval"
+        if side_of(entry.item, identity.HELD_OUT_FRACTION) == "eval"
     ]
     facts = [
-        fact for fact in choice.all_facts() if side_of(fact.item, choice.HELD_OUT_SHARE) == "eval"
+        fact
+        for fact in choice.all_facts()
+        if side_of(fact.item, choice.HELD_OUT_FRACTION) == "eval"
     ]
     questions = [
         wording.format(x=fact.subject) for fact in facts for wording in fact.relation.wordings.sft
@@ -95,7 +97,7 @@ def test_no_held_out_fact_topic_or_phrasing_is_practised(documents: list[str]) -
         topic
         for level in refusal.LEVELS
         for topic in refusal.topics_of(level)
-        if side_of(refusal.item_of(level, topic), refusal.HELD_OUT_SHARE) == "eval"
+        if side_of(refusal.item_of(level, topic), refusal.HELD_OUT_FRACTION) == "eval"
     ]
     for phrases, fewest in ((questions, 150), (topics, 80)):
         held_out = [" ".join(words_of(phrase)) for phrase in phrases]
@@ -137,10 +139,10 @@ def test_every_kind_of_document_is_there_in_its_fraction(documents: list[str]) -
     assert sum(kind.weight for kind in exercises.KINDS) == pytest.approx(1)
     spelled = sum(bool(re.match(r"\w+ is \w ", text)) for text in documents) / len(documents)
     lines = sum(bool(re.match(r"\d+ [+x-] \d+: ", text)) for text in documents) / len(documents)
-    shares = {kind.name: kind.weight for kind in exercises.KINDS}
-    assert lines == pytest.approx(shares["sum_lines"], abs=0.03)
+    fractions = {kind.name: kind.weight for kind in exercises.KINDS}
+    assert lines == pytest.approx(fractions["sum_lines"], abs=0.03)
     assert spelled == pytest.approx(
-        (1 - exercises.NUMBERED_SHARE) * shares["spelled_words"], abs=0.03
+        (1 - exercises.NUMBERED_SHARE) * fractions["spelled_words"], abs=0.03
     )
 
 
@@ -174,7 +176,7 @@ def test_the_stage_writes_what_its_facts_state(tmp_path: Path, corpus: Artifact)
 def test_without_a_share_there_is_no_exercises(tmp_path: Path, corpus: Artifact) -> None:
     made = make_exercises(corpus, tmp_path / "exercises")
     assert facts_of(made, ExercisesFacts) == ExercisesFacts(
-        share_asked=0.0, documents=0, text_bytes=0, words=0
+        fraction_asked=0.0, documents=0, text_bytes=0, words=0
     )
     assert list(read_documents(made.place, "exercises")) == []
     assert json.loads(made.path("documents.json").read_text())["shards"] == []

@@ -27,7 +27,7 @@ def test_yes_and_no_follow_the_thing_that_is_asked() -> None:
 def test_both_sides_have_ways_to_ask_of_every_level() -> None:
     for level in identity.LEVELS:
         sides = {
-            side_of(asked.item, identity.HELD_OUT_SHARE)
+            side_of(asked.item, identity.HELD_OUT_FRACTION)
             for asked in identity.ways_to_ask()
             if asked.level == level
         }

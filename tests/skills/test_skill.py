@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picochat.core.errors import WrongUsage
-from picochat.skills.skill import Question, draw, share_rows, side_of, with_final_answer
+from picochat.skills.skill import Question, divide_rows, draw, side_of, with_final_answer
 
 
 def ask(item: int, wording: int) -> Question:
@@ -17,7 +17,7 @@ def test_shares_add_up_and_differ_from_the_weights_by_less_than_one_row(
     count: int, weights: list[int]
 ) -> None:
     named = {str(number): float(weight) for number, weight in enumerate(weights)}
-    rows = share_rows(count, named)
+    rows = divide_rows(count, named)
     assert sum(rows.values()) == count
     for name, weight in named.items():
         assert abs(rows[name] - count * weight / sum(weights)) < 1

@@ -15,7 +15,7 @@ from picochat.gate.decide import RELEASE, SKILL_ONLY
 from picochat.gate.measures import FIRST_RELEASE_SKILLS, JUDGED_SKILLS
 from picochat.gate.release import RULES
 from picochat.skills import scoring
-from picochat.skills.skill import PROFILES, Claim, Question, Skill, Split, share_rows
+from picochat.skills.skill import PROFILES, Claim, Question, Skill, Split, divide_rows
 from picochat.skills.skill_table import OTHER, SKILLS, judged, skill_of
 
 ROOT = Path(__file__).parents[2]
@@ -144,8 +144,8 @@ def test_a_sixth_skill_is_trained_scored_and_judged_with_no_other_edit(tmp_path:
     made = json.loads(process.stdout)
     weights = {skill.name: skill.weights["full"] for skill in SKILLS if "full" in skill.weights}
     weights["weekdays"] = 0.1
-    assert made["sft_rows"] == share_rows(330, weights)["weekdays"]
-    assert made["eval_by_skill"] == dict(sorted(share_rows(440, weights).items()))
+    assert made["sft_rows"] == divide_rows(330, weights)["weekdays"]
+    assert made["eval_by_skill"] == dict(sorted(divide_rows(440, weights).items()))
     assert made["reason_of_two_days"] == "two_days"
     assert made["exercises"] == 10
     assert made["judged"] == [*JUDGED_SKILLS, "weekdays"]

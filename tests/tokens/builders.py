@@ -133,7 +133,7 @@ def publish_shards(
 
 
 def make_exercises(corpus: Artifact, place: Path, fraction: float = 0.0) -> Artifact:
-    """The exercises of a corpus, published; none where the share is 0."""
+    """The exercises of a corpus, published; none where the fraction is 0."""
     with publish(place, "exercises", "key", {}) as staging:
         write_exercises(
             corpus, ExercisesConfig(fraction=fraction), HostConfig(workers=1), 42, staging

@@ -24,8 +24,8 @@ def test_batches_that_differ_where_rows_are_known_by_heart_are_no_spikes() -> No
 
 def test_rate_warms_up_holds_and_falls_to_the_final_fraction() -> None:
     config = TrainConfig(steps=100, warmup_steps=10, decay_fraction=0.5, final_lr_fraction=0.1)
-    shares = [lr_fraction(step, config) for step in range(100)]
-    assert shares[0] == pytest.approx(0.1) and shares[9] == 1.0 and shares[49] == 1.0
-    assert shares[10:] == sorted(shares[10:], reverse=True)
-    assert shares[99] == pytest.approx(0.1 + 0.9 * (1 / 50))
-    assert all(math.isfinite(fraction) and fraction > 0 for fraction in shares)
+    fractions = [lr_fraction(step, config) for step in range(100)]
+    assert fractions[0] == pytest.approx(0.1) and fractions[9] == 1.0 and fractions[49] == 1.0
+    assert fractions[10:] == sorted(fractions[10:], reverse=True)
+    assert fractions[99] == pytest.approx(0.1 + 0.9 * (1 / 50))
+    assert all(math.isfinite(fraction) and fraction > 0 for fraction in fractions)

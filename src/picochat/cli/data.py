@@ -181,7 +181,7 @@ def task_pack(
         bool, typer.Option("--promote/--no-promote", help="Write the rows' names into the pack.")
     ] = True,
 ) -> None:
-    """Make SFT and eval rows of the five skills, and name them in the pack."""
+    """Make SFT and eval rows of the skills, and name them in the pack."""
     from picochat.data.pack import pack_file
     from picochat.skills.task_pack import TaskPackRequest, make_task_pack
 

@@ -115,13 +115,13 @@ def facts_from(
         read_replies(files),
         read_continuations(files),
         read_measured(files),
-        set(contamination.dirty_eval_rows),
+        set(contamination.contaminated_eval_rows),
         inputs["sft"].digest,
         external_scores_of(
             facts_of(inputs["benchmarks"], BenchmarksFacts).benchmarks,
             read_items(inputs["benchmarks"]),
             read_external(files),
-            contamination.dirty_external_rows,
+            contamination.contaminated_external_rows,
         ),
     )
 

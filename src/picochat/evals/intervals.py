@@ -1,4 +1,4 @@
-"""Intervals for rates: how far a share of few rows can be trusted.
+"""Intervals for rates: how far a fraction of few rows can be trusted.
 
 Wilson's score interval: unlike the plain normal one it stays inside 0..1 and does not shrink to
 nothing at 0 or 1 (Wilson 1927; Brown, Cai, DasGupta 2001). It takes the rows as independent: rows
@@ -15,12 +15,12 @@ Z_95 = 1.959963984540054  # the normal quantile at 0.975
 
 
 def wilson_interval(fraction: float, count: int) -> tuple[float, float]:
-    """(low, high) of the 95% interval of a share of `count` rows.
+    """(low, high) of the 95% interval of a fraction of `count` rows.
 
-    Needs count >= 1 and 0 <= share <= 1.
+    Needs count >= 1 and 0 <= fraction <= 1.
     """
     assert count >= 1, "an interval needs rows"
-    assert 0.0 <= fraction <= 1.0, "a share lies between 0 and 1"
+    assert 0.0 <= fraction <= 1.0, "a fraction lies between 0 and 1"
     weight = Z_95 * Z_95 / count
     centre = (fraction + weight / 2) / (1 + weight)
     reach = (
@@ -33,7 +33,7 @@ def wilson_interval(fraction: float, count: int) -> tuple[float, float]:
 
 
 def half_width(count: int, fraction: float = 0.5) -> float:
-    """Half the width of the 95% interval of `count` rows at `share`; 0.5 is the widest."""
+    """Half the width of the 95% interval of `count` rows at `fraction`; 0.5 is the widest."""
     low, high = wilson_interval(fraction, count)
     return (high - low) / 2
 

@@ -109,7 +109,7 @@ def _skill(
             lambda item: bool(item.base_passed),
         ),
         chance=chance,
-        stages={
+        levels={
             level: _passed(item for item in mine if item.asked.stage == level) for level in levels
         },
     )

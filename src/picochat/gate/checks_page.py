@@ -15,7 +15,7 @@ Made from the tables in `src/picochat/gate/preflight.py` and `release.py` by `ma
 edit.
 
 A profile says what a run claims: `research` nothing, `first_release` identity, refusal and
-choice, `skill_release` all five skills and the token budget. The last three columns give the
+choice, `skill_release` every skill and the token budget. The last three columns give the
 strongest thing a missed block bound may do in each profile (off: the row is not judged there). A
 missed warn bound warns. A number that is missing is unmeasured and never a pass. Rows with one
 name make one finding, the worst of them. Why it is so: `decisions/0009-what-blocks-and-when.md`.

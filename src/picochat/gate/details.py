@@ -58,13 +58,13 @@ def eval_items_by_skill(run: RunFacts) -> str:
     )
 
 
-def dirty_by_skill(run: RunFacts) -> str:
+def contaminated_by_skill(run: RunFacts) -> str:
     honesty = run.honesty
     if not honesty:
         return ""
     skills = measures.judged_skills(run)
     counts = (
-        f"{s} {honesty.corpus_dirty_by_skill.get(s, 0)} of {honesty.eval_by_skill.get(s, 0)}"
+        f"{s} {honesty.corpus_contaminated_by_skill.get(s, 0)} of {honesty.eval_by_skill.get(s, 0)}"
         for s in skills
     )
     return ", ".join(counts)
@@ -74,9 +74,9 @@ def benchmarks(run: RunFacts) -> str:
     """Each benchmark with what the scan found of it."""
     if not run.benchmarks or not run.benchmarks.benchmarks:
         return "no external benchmark was resolved"
-    dirty = run.honesty.external_dirty if run.honesty else {}
+    contaminated = run.honesty.external_contaminated if run.honesty else {}
     return ", ".join(
-        f"{name} {dirty.get(name, '?')} of {f.rows} found"
+        f"{name} {contaminated.get(name, '?')} of {f.rows} found"
         for name, f in run.benchmarks.benchmarks.items()
     )
 
@@ -135,7 +135,7 @@ def weakest_level(run: RunFacts, skill: str) -> str:
     """The level with the lowest pass rate, by name."""
     levels = measures.counted_levels(run, skill)
     if not levels:
-        return f"no {skill} stage has {measures.LEAST_LEVEL_ROWS} rows"
+        return f"no {skill} level has {measures.LEAST_LEVEL_ROWS} rows"
     name, lowest = min(levels.items(), key=lambda item: (item[1].fraction or 0.0, item[0]))
     return f"{name}: {rate(lowest)}"
 

@@ -159,7 +159,7 @@ def repeated_sft_prompt_fraction(run: RunFacts) -> float | None:
     )
 
 
-def sft_share_over_context(run: RunFacts) -> float | None:
+def sft_fraction_over_context(run: RunFacts) -> float | None:
     conversations = run.conversations
     return ratio(conversations.rows_over_context, conversations.rows) if conversations else None
 
@@ -214,13 +214,15 @@ def largest_sft_coverage(run: RunFacts) -> float | None:
     return honesty.sft_largest_coverage if honesty and honesty.eval_rows else None
 
 
-def dirtiest_skill_fraction(run: RunFacts) -> float | None:
-    """Largest share, over the judged skills, of eval rows that stand in the corpus."""
+def worst_skill_contamination(run: RunFacts) -> float | None:
+    """Largest fraction, over the judged skills, of eval rows that stand in the corpus."""
     honesty = run.honesty
     if not honesty:
         return None
-    dirty, rows = honesty.corpus_dirty_by_skill, honesty.eval_by_skill
-    return _largest(ratio(dirty.get(skill, 0), rows.get(skill)) for skill in judged_skills(run))
+    contaminated, rows = honesty.corpus_contaminated_by_skill, honesty.eval_by_skill
+    return _largest(
+        ratio(contaminated.get(skill, 0), rows.get(skill)) for skill in judged_skills(run)
+    )
 
 
 def largest_benchmark_rows(run: RunFacts) -> float | None:
@@ -235,15 +237,15 @@ def unresolved_benchmarks(run: RunFacts) -> float | None:
     return len(found.unresolved) if found and (found.benchmarks or found.unresolved) else None
 
 
-def dirtiest_benchmark_fraction(run: RunFacts) -> float | None:
-    return _largest(_benchmark_shares(run))
+def worst_benchmark_fraction(run: RunFacts) -> float | None:
+    return _largest(_benchmark_fractions(run))
 
 
 def cleanest_benchmark_fraction(run: RunFacts) -> float | None:
-    return _smallest(_benchmark_shares(run))
+    return _smallest(_benchmark_fractions(run))
 
 
-def _benchmark_shares(run: RunFacts) -> list[float | None]:
+def _benchmark_fractions(run: RunFacts) -> list[float | None]:
     """Of each benchmark that was resolved; None for one whose rows were not all looked for.
 
     A scan without a run counts alone.
@@ -256,7 +258,9 @@ def _benchmark_shares(run: RunFacts) -> list[float | None]:
         {name: facts.rows for name, facts in found.benchmarks.items()} if found else looked_for
     )
     return [
-        ratio(honesty.external_dirty.get(name), rows) if looked_for.get(name) == rows else None
+        ratio(honesty.external_contaminated.get(name), rows)
+        if looked_for.get(name) == rows
+        else None
         for name, rows in resolved.items()
     ]
 
@@ -385,7 +389,7 @@ def counted_levels(run: RunFacts, skill: str) -> dict[str, Rate]:
     score = skill_score(run, skill)
     return {
         name: rate
-        for name, rate in (score.stages if score else {}).items()
+        for name, rate in (score.levels if score else {}).items()
         if rate.count >= LEAST_LEVEL_ROWS
     }
 
@@ -394,13 +398,13 @@ def weakest_level_fraction(run: RunFacts, skill: str) -> float | None:
     return _smallest(fraction(rate) for rate in counted_levels(run, skill).values())
 
 
-def share_over_chance(run: RunFacts, skill: str) -> float | None:
+def fraction_over_chance(run: RunFacts, skill: str) -> float | None:
     """(pass rate - chance) / (1 - chance): 0 is guessing, 1 is perfect."""
     score = skill_score(run, skill)
     return _over_chance(fraction(score.clean), score.chance) if score else None
 
 
-def share_over_chance_lower_95(run: RunFacts, skill: str) -> float | None:
+def fraction_over_chance_lower_95(run: RunFacts, skill: str) -> float | None:
     score = skill_score(run, skill)
     low = score.clean.low if score and score.clean.count else None
     return _over_chance(low, score.chance) if score else None

@@ -103,15 +103,17 @@ class ContaminationReport:
 def _table(facts: HonestyFacts) -> list[str]:
     rows = [("", "rows", "in the corpus")]
     rows += [
-        (skill, str(count), str(facts.corpus_dirty_by_skill.get(skill, 0)))
+        (skill, str(count), str(facts.corpus_contaminated_by_skill.get(skill, 0)))
         for skill, count in facts.eval_by_skill.items()
     ]
     rows += [
-        (plain_id(name), str(count), str(facts.external_dirty.get(name, 0)))
+        (plain_id(name), str(count), str(facts.external_contaminated.get(name, 0)))
         for name, count in facts.external_rows.items()
     ]
     width = max(len(row[0]) for row in rows)
-    return [f"{name.ljust(width)}  {count:>6}  {dirty:>13}" for name, count, dirty in rows]
+    return [
+        f"{name.ljust(width)}  {count:>6}  {contaminated:>13}" for name, count, contaminated in rows
+    ]
 
 
 def scan_pack(
@@ -198,19 +200,19 @@ def contamination_findings(facts: HonestyFacts, config: RunConfig) -> list[Findi
 
 
 def _of_any_skill(row: Row) -> Row:
-    if row.measure is not measures.dirtiest_skill_fraction:
+    if row.measure is not measures.worst_skill_contamination:
         return row
-    return replace(row, measure=dirtiest_share_of_any_skill, detail=None)
+    return replace(row, measure=contamination_of_worst_skill, detail=None)
 
 
-def dirtiest_share_of_any_skill(run: RunFacts) -> float | None:
+def contamination_of_worst_skill(run: RunFacts) -> float | None:
     facts = run.honesty
-    shares = (
+    fractions = (
         [
-            facts.corpus_dirty_by_skill.get(skill, 0) / rows
+            facts.corpus_contaminated_by_skill.get(skill, 0) / rows
             for skill, rows in facts.eval_by_skill.items()
         ]
         if facts
         else []
     )
-    return max(shares, default=None)
+    return max(fractions, default=None)

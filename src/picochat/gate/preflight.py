@@ -109,7 +109,7 @@ CHECKS: tuple[Row, ...] = (
     ),
     Row(
         name="duplicate_documents",
-        reading="share of exact duplicates among the documents read",
+        reading="fraction of exact duplicates among the documents read",
         unit="of documents",
         measure=measures.duplicate_fraction,
         warn=at_most(0.03),
@@ -118,12 +118,12 @@ CHECKS: tuple[Row, ...] = (
         why="duplicates are dropped, but many of them mean that the sources overlap",
         fix=(
             "remove overlapping sources from the recipe; picochat data preview --dataset-pack ..."
-            " shows the share of each"
+            " shows the fraction of each"
         ),
     ),
     Row(
         name="near_duplicate_documents",
-        reading="share of near-duplicates beyond the first of each cluster",
+        reading="fraction of near-duplicates beyond the first of each cluster",
         unit="of documents",
         measure=measures.near_duplicate_fraction,
         warn=at_most(0.05),
@@ -250,7 +250,7 @@ CHECKS: tuple[Row, ...] = (
     ),
     Row(
         name="sft_category_balance",
-        reading="smallest share of a judged skill in the SFT rows",
+        reading="smallest fraction of a judged skill in the SFT rows",
         unit="of SFT rows",
         measure=measures.smallest_sft_skill_fraction,
         warn=at_least(0.05),
@@ -283,7 +283,7 @@ CHECKS: tuple[Row, ...] = (
     ),
     Row(
         name="sft_duplicate_prompts",
-        reading="share of SFT prompts that stood before",
+        reading="fraction of SFT prompts that stood before",
         unit="of SFT rows",
         measure=measures.repeated_sft_prompt_fraction,
         warn=at_most(0.10),
@@ -294,9 +294,9 @@ CHECKS: tuple[Row, ...] = (
     ),
     Row(
         name="sft_fits_context",
-        reading="share of SFT rows longer than the context",
+        reading="fraction of SFT rows longer than the context",
         unit="of SFT rows",
-        measure=measures.sft_share_over_context,
+        measure=measures.sft_fraction_over_context,
         warn=at_most(0),
         block=at_most(0.01),
         severity=RELEASE,
@@ -405,21 +405,21 @@ CHECKS: tuple[Row, ...] = (
     ),
     Row(
         name="contamination_corpus_eval",
-        reading="share of a skill's eval rows found in the corpus, worst skill",
+        reading="fraction of a skill's eval rows found in the corpus, worst skill",
         unit="of eval rows",
-        measure=measures.dirtiest_skill_fraction,
+        measure=measures.worst_skill_contamination,
         warn=exactly(0),
         block=at_most(0.05),
         severity=RELEASE,
-        why="dirty rows leave the clean score with few rows",
+        why="contaminated rows leave the clean score with few rows",
         fix=LEAVE_OUT + "; or another seed: picochat data task-pack ... --seed N --force",
-        detail=details.dirty_by_skill,
+        detail=details.contaminated_by_skill,
     ),
     Row(
         name="contamination_external",
-        reading="share of a benchmark's rows found in the corpus, worst benchmark",
+        reading="fraction of a benchmark's rows found in the corpus, worst benchmark",
         unit="of its rows",
-        measure=measures.dirtiest_benchmark_fraction,
+        measure=measures.worst_benchmark_fraction,
         warn=exactly(0),
         severity=SKILL_ADVICE,
         why="the clean score leaves these rows out",
@@ -428,7 +428,7 @@ CHECKS: tuple[Row, ...] = (
     ),
     Row(
         name="contamination_external",
-        reading="share of a benchmark's rows found in the corpus, cleanest benchmark",
+        reading="fraction of a benchmark's rows found in the corpus, cleanest benchmark",
         unit="of its rows",
         measure=measures.cleanest_benchmark_fraction,
         block=at_most(0.10),
@@ -439,7 +439,7 @@ CHECKS: tuple[Row, ...] = (
     ),
     Row(
         name="contamination_coverage",
-        reading="share of the corpus bytes that were scanned",
+        reading="fraction of the corpus bytes that were scanned",
         unit="of bytes",
         measure=measures.scanned_fraction,
         block=at_least(1),

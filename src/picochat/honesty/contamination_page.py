@@ -53,19 +53,19 @@ def contamination_page(facts: HonestyFacts, report: Mapping[str, Any]) -> str:
         "| skill | eval rows | found in the corpus |",
         "|---|---|---|",
         *(
-            f"| {skill} | {rows} | {facts.corpus_dirty_by_skill.get(skill, 0)} |"
+            f"| {skill} | {rows} | {facts.corpus_contaminated_by_skill.get(skill, 0)} |"
             for skill, rows in facts.eval_by_skill.items()
         ),
         "",
         *_benchmarks(facts),
         f"Eval prompts that are SFT prompts: {facts.sft_exact_prompts}.",
         (
-            f"Largest share of one eval prompt's {report['coverage_words']}-word runs, template"
+            f"Largest fraction of one eval prompt's {report['coverage_words']}-word runs, template"
             f" apart, in one SFT row: {facts.sft_largest_coverage:.2f}."
         ),
         (
-            f"Contaminated eval rows in all: {len(facts.dirty_eval_rows)}. They stay in the eval"
-            " rows; every score is given with and without them."
+            f"Contaminated eval rows in all: {len(facts.contaminated_eval_rows)}. They stay in the"
+            " eval rows; every score is given with and without them."
         ),
         "",
         *_contaminated_rows(report),
@@ -78,7 +78,7 @@ def contamination_page(facts: HonestyFacts, report: Mapping[str, Any]) -> str:
             " words or no such run of its own (under 6 words: with its answer behind it);"
         ),
         (
-            f"- or at least {100 * report['dirty_coverage']:.0f}% of its"
+            f"- or at least {100 * report['contaminated_coverage']:.0f}% of its"
             f" {report['coverage_words']}-word runs do, of four or more."
         ),
         "",
@@ -102,7 +102,7 @@ def _benchmarks(facts: HonestyFacts) -> list[str]:
     if not facts.external_rows:
         return []
     rows = facts.external_rows.items()
-    found, anywhere = facts.external_dirty, facts.dirty_external_rows
+    found, anywhere = facts.external_contaminated, facts.contaminated_external_rows
     return [
         "| benchmark | rows | found in the corpus | in the corpus or the SFT rows |",
         "|---|---|---|---|",

@@ -233,7 +233,7 @@ def _report(
     return {
         "hit_words": config.hit_words,
         "coverage_words": config.coverage_words,
-        "dirty_coverage": CONTAMINATED_COVERAGE,
+        "contaminated_coverage": CONTAMINATED_COVERAGE,
         "template_runs": index.template_runs,
         "rows_too_short_to_look_for": ids(index.unscannable, None),
         "sft_rows": sft.documents,
@@ -282,17 +282,17 @@ def _facts(
         eval_rows=len(own),
         sft_exact_prompts=len(report["sft_exact_prompts"]),
         sft_largest_coverage=measured.sft_largest_coverage,
-        corpus_dirty_by_skill={
+        corpus_contaminated_by_skill={
             skill: sum(item.id in in_corpus for item in own if item.skill == skill)
             for skill in skills
         },
         eval_by_skill={skill: sum(item.skill == skill for item in own) for skill in skills},
         external_rows=dict(external_rows),
-        external_dirty={
+        external_contaminated={
             name: len(found[name]["corpus_documents_holding"]) for name in external_rows
         },
-        dirty_external_rows={name: contaminated_rows(found[name]) for name in external_rows},
-        dirty_eval_rows=contaminated_rows(report),
+        contaminated_external_rows={name: contaminated_rows(found[name]) for name in external_rows},
+        contaminated_eval_rows=contaminated_rows(report),
     )
 
 

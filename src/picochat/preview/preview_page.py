@@ -77,28 +77,28 @@ def render_page(preview: Preview) -> str:
             source.label: Markup(length_chart(source.label, source.lengths))
             for source in preview.sources
         },
-        parts=pack_shares(preview),
+        parts=pack_fractions(preview),
         matrix=[(source, [repeats.get((source, of)) for of in labels]) for source in labels],
         clusters=[(cluster, marked_texts(cluster)) for cluster in preview.duplicates.clusters],
     )
 
 
-def pack_shares(preview: Preview) -> dict[str, dict[str, float]]:
+def pack_fractions(preview: Preview) -> dict[str, dict[str, float]]:
     """What part of the pack's documents, bytes and tokens each source is; nothing of what is 0.
 
     Tokens follow the weights of the sources.
     """
-    shares: dict[str, dict[str, float]] = {source.label: {} for source in preview.sources}
+    fractions: dict[str, dict[str, float]] = {source.label: {} for source in preview.sources}
     counts: dict[str, list[float]] = {
         "documents": [source.documents for source in preview.sources],
         "bytes": [source.text_bytes for source in preview.sources],
         "tokens": [source.tokens.value if source.tokens else 0 for source in preview.sources],
     }
     for name, numbers in counts.items():
-        for label, number in zip(shares, numbers, strict=True):
+        for label, number in zip(fractions, numbers, strict=True):
             if number:
-                shares[label][name] = number / sum(numbers)
-    return shares
+                fractions[label][name] = number / sum(numbers)
+    return fractions
 
 
 def marked_texts(cluster: DuplicateCluster) -> list[list[Segment]]:

@@ -59,7 +59,9 @@ class LanguageMix(Record):
     """Shares of the documents looked at. `too_short` and `unsure` ones are in no language."""
 
     documents: int
-    shares: dict[str, float] = Field(description="language code (ISO 639) -> share, largest first")
+    fractions: dict[str, float] = Field(
+        description="language code (ISO 639) -> fraction, largest first"
+    )
     too_short: float
     unsure: float
 
@@ -86,8 +88,12 @@ class SourcePreview(Record):
     unusable_rows: dict[str, int]
     skipped_at_import: dict[str, int]
     ascii_letter_fraction: float | None
-    scripts: dict[str, float] = Field(description="script -> share of the letters, largest first")
-    characters: dict[str, float] = Field(description="kind of character -> share of the characters")
+    scripts: dict[str, float] = Field(
+        description="script -> fraction of the letters, largest first"
+    )
+    characters: dict[str, float] = Field(
+        description="kind of character -> fraction of the characters"
+    )
     languages: LanguageMix | None
     bytes_per_token: Interval | None
     tokens: Interval | None = Field(
@@ -121,7 +127,7 @@ class DuplicateCluster(Record):
 class Duplicates(Record):
     """`complete`: every document was compared with every other.
 
-    Otherwise the shares are those of a sample, and far too low.
+    Otherwise the fractions are those of a sample, and far too low.
     """
 
     complete: bool
@@ -175,7 +181,7 @@ class ScaleFit(Record):
     planned_tokens: int
     target_tokens: int
     train_tokens: Interval | None
-    exercise_tokens: int = Field(description="of train_tokens, about: the scale's share of them")
+    exercise_tokens: int = Field(description="of train_tokens, about: the scale's fraction of them")
     epochs: Interval | None
     unread_fraction: float | None = Field(
         description="of the training text that the plan never reads"

@@ -61,9 +61,9 @@ def _source_lines(source: SourcePreview) -> list[str]:
     ]
     if source.languages:
         found = source.languages
-        shares = list(found.shares.items())[:SHOWN_LANGUAGES]
-        shares += [("too short to tell", found.too_short), ("unsure", found.unsure)]
-        named = ", ".join(f"{name} {percent(fraction)}" for name, fraction in shares if fraction)
+        fractions = list(found.fractions.items())[:SHOWN_LANGUAGES]
+        fractions += [("too short to tell", found.too_short), ("unsure", found.unsure)]
+        named = ", ".join(f"{name} {percent(fraction)}" for name, fraction in fractions if fraction)
         lines.append(f"  languages  {named}")
     if source.tokens:
         lines.append(

@@ -189,7 +189,7 @@ def _forecasts(
 ) -> list[Forecast]:
     """A forecast of each check that has a number, in the order of the gate's table.
 
-    `sampled`: duplicates were counted in a sample, so that the pack has at least that share of
+    `sampled`: duplicates were counted in a sample, so that the pack has at least that fraction of
     them. How much more is unknown.
     """
     forecasts: list[Forecast] = []

@@ -49,7 +49,7 @@ def sampled_duplicates(
     near_groups = [[different[member] for member in cluster] for cluster in clusters]
     exact, near = (sum(len(group) - 1 for group in found) for found in (exact_groups, near_groups))
     complete = all(sample.complete for sample in samples)
-    # A sample of the share s of all documents holds both of a given pair with probability s ** 2.
+    # A sample of the fraction s of all documents holds both of a pair with probability s ** 2.
     fraction = min(1.0, len(places) / documents) if documents else 0.0
     sample_basis = (
         f"a sample of {len(places):,} documents, {fraction:.2%} of the pack, which holds both"

@@ -252,16 +252,16 @@ def language_mix(texts: Iterable[str], identify: Identify) -> LanguageMix:
         else:
             found[language] += 1
     whole = max(1, documents)
-    shares = _largest_shares(found, whole, SHOWN_LANGUAGES)
+    fractions = _largest_fractions(found, whole, SHOWN_LANGUAGES)
     if len(found) > SHOWN_LANGUAGES:
-        shares["other"] = sum(sorted(found.values())[:-SHOWN_LANGUAGES]) / whole
+        fractions["other"] = sum(sorted(found.values())[:-SHOWN_LANGUAGES]) / whole
     return LanguageMix(
-        documents=documents, shares=shares, too_short=too_short / whole, unsure=unsure / whole
+        documents=documents, fractions=fractions, too_short=too_short / whole, unsure=unsure / whole
     )
 
 
 def character_mix(texts: Iterable[str]) -> tuple[float | None, dict[str, float], dict[str, float]]:
-    """(share of ASCII among letters, script -> share of letters, kind -> share of characters).
+    """(fraction of ASCII among letters, fraction of letters by script, of characters by kind).
 
     Counted in the heads of the texts.
     """
@@ -281,11 +281,11 @@ def character_mix(texts: Iterable[str]) -> tuple[float | None, dict[str, float],
     letters, characters = sum(scripts.values()), sum(kinds.values())
     return (
         ascii_letters / letters if letters else None,
-        _largest_shares(scripts, letters, SHOWN_SCRIPTS),
-        _largest_shares(kinds, characters, len(KINDS)),
+        _largest_fractions(scripts, letters, SHOWN_SCRIPTS),
+        _largest_fractions(kinds, characters, len(KINDS)),
     )
 
 
-def _largest_shares(counts: Counter[str], whole: int, most: int) -> dict[str, float]:
+def _largest_fractions(counts: Counter[str], whole: int, most: int) -> dict[str, float]:
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return {name: count / whole for name, count in ranked[:most]}

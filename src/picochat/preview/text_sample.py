@@ -113,8 +113,8 @@ def _read_source(
     sample.complete = whole
     taken = passed = 0
     for number in numbers:
-        # The same share of every file, not the same bytes: else files of short documents would be
-        # over-represented.
+        # The same fraction of every file, not the same bytes: else files of short documents would
+        # be over-represented.
         passed += sizes[number]
         until = budget if whole else budget * passed // chosen_bytes
         part, read_all = _read_file(sample, number, source.files[number], until - taken, whole)
@@ -162,7 +162,7 @@ def _read_parquet(
     budget: int,
     whole: bool,
 ) -> tuple[int, float]:
-    """(text bytes taken, share of the file's rows that were read)."""
+    """(text bytes taken, fraction of the file's rows that were read)."""
     metadata = parquet_metadata(stream, str(path))
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     groups = list(range(len(sizes))) if whole else _evenly(range(len(sizes)), SAMPLE_GROUPS)

@@ -51,8 +51,8 @@ LIMIT_NATS = {"fine": 1e-3, "coarse": 0.25}
 
 In nats. docs/decisions/0027 has the measurements.
 """
-LARGEST_SHARE = {"fine": 0.0, "coarse": 0.05}
-"""The fraction of replies that may be mismatches or judged otherwise before the check fails.
+LARGEST_FRACTION = {"fine": 0.0, "coarse": 0.05}
+"""The fraction of replies that may be mismatches or scored differently before the check fails.
 
 The number of questions is rounded up.
 """
@@ -102,12 +102,12 @@ class Outcome:
 
     @property
     def unlike(self) -> list[Comparison]:
-        """Questions whose reply is a mismatch, or judged otherwise."""
+        """Questions whose reply is a mismatch, or scored differently."""
         return [answer for answer in self.answers if answer.mismatch or not answer.judged_alike]
 
     @property
     def allowed(self) -> int:
-        return math.ceil(LARGEST_SHARE[self.rounding] * len(self.answers))
+        return math.ceil(LARGEST_FRACTION[self.rounding] * len(self.answers))
 
     def figures(self) -> dict[str, object]:
         """For `--json`: counts, the rule, the seed, the time."""
@@ -136,7 +136,7 @@ class Outcome:
             (
                 f"{equal} of {count} equal, {count - equal - mismatches} near ties,"
                 f" {mismatches} mismatches; {judged} of {count} judged alike"
-                f" (at most {self.allowed} may be mismatches or judged otherwise)"
+                f" (at most {self.allowed} may be mismatches or scored differently)"
             ),
             f"recorded in {self.stated}, asked in {self.here}",
             f"seed {self.seed}, took {duration(self.seconds)}",
@@ -184,7 +184,7 @@ def with_questions(
     elif outcome.unlike:
         say(
             f"warning: {len(outcome.unlike)} of {len(outcome.answers)} replies are mismatches or"
-            " judged otherwise; the report lists them"
+            " scored differently; the report lists them"
         )
     return replace(report, checks=(*report.checks, outcome.check()))
 

@@ -45,8 +45,7 @@ def page_charts(
         "rate": rate_chart(curves),
         "speed": speed_chart(seen.get("speeds", {})),
         "skills": skills_chart(claimed),
-        "math": stages_chart(claimed, "math"),
-        "spelling": stages_chart(claimed, "spelling"),
+        **{f"levels_{skill}": levels_chart(claimed, skill) for skill in claimed["skills"]},
     }
 
 
@@ -128,12 +127,14 @@ def skills_chart(claimed: dict[str, Any]) -> str:
     )
 
 
-def stages_chart(claimed: dict[str, Any], skill: str) -> str:
-    """Pass rates of a skill's stages, and the bound of the lowest of them; empty without stages."""
-    stages = claimed["scores"]["skills"][skill]["stages"] if skill in claimed["skills"] else {}
+def levels_chart(claimed: dict[str, Any], skill: str) -> str:
+    """Pass rates of a skill's levels, and the bound of the lowest; empty with one level or none."""
+    levels = claimed["scores"]["skills"][skill]["levels"]
+    if len(levels) < 2:
+        return ""
     bound = bound_value(claimed, f"skill_release_stage_{skill}")
-    bars = [_bar(stage, rate, (bound,)) for stage, rate in sorted(stages.items())]
-    return bar_chart(f"Stages of {skill}", bars, ["bound of the gate"]) if bars else ""
+    bars = [_bar(level, rate, (bound,)) for level, rate in sorted(levels.items())]
+    return bar_chart(f"Levels of {skill}", bars, ["bound of the gate"])
 
 
 def gate_chart(claimed: dict[str, Any]) -> str:

@@ -305,10 +305,12 @@ def _contamination(facts: RunFacts) -> dict[str, Any] | None:
     honesty = facts.honesty
     if honesty is None:
         return None
-    counts = to_jsonable(honesty.model_dump(exclude={"dirty_eval_rows", "dirty_external_rows"}))
+    counts = to_jsonable(
+        honesty.model_dump(exclude={"contaminated_eval_rows", "contaminated_external_rows"})
+    )
     rows = read_jsonl(facts.artifacts["honesty"].path("hits.jsonl"), "hits")
     hits = [value for _, value in islice(rows, SHOWN_HITS)]
-    return {**counts, "dirty_eval_rows": len(honesty.dirty_eval_rows), "hits": hits}
+    return {**counts, "contaminated_eval_rows": len(honesty.contaminated_eval_rows), "hits": hits}
 
 
 @dataclass(frozen=True)

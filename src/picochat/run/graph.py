@@ -153,7 +153,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=exercises_facts,
         inputs=("corpus",),
         settings=("exercises", "host", "seed"),
-        version=2,
+        version=3,
         shared=True,
     ),
     ArtifactSpec(
@@ -225,7 +225,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=honesty_facts,
         inputs=("corpus", "exercises", "rows", "benchmarks"),
         settings=("honesty", "host"),
-        version=5,
+        version=6,
         shared=True,
     ),
     ArtifactSpec(
@@ -246,7 +246,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_preflight,
         inputs=KNOWN_BEFORE_TRAINING,
         settings=("facts",),
-        version=3,
+        version=4,
     ),
     ArtifactSpec(
         kind="base",
@@ -286,7 +286,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=scores_facts,
         inputs=("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
         settings=("evals", "runtime", "seed"),
-        version=5,
+        version=6,
     ),
     ArtifactSpec(
         kind="parity",
@@ -307,7 +307,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_gate,
         inputs=("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"),
         settings=("facts",),
-        version=7,
+        version=8,
     ),
     ArtifactSpec(
         kind="summary",
@@ -317,7 +317,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=write_summary,
         inputs=(*KNOWN_BEFORE_TRAINING, "preflight", "base", "sft", "scores", "parity", "gate"),
         settings=("facts", "timings", "machine"),
-        version=4,
+        version=5,
     ),
 )
 

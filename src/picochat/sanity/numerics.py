@@ -162,7 +162,7 @@ def torch_compile(context: Context) -> SanityResult:
 
 
 def compiled_optimizer(context: Context) -> SanityResult:
-    """Two compiled optimizer steps against two eager ones, as a share of what they change."""
+    """Two compiled optimizer steps against two eager ones, as a fraction of what they change."""
     if not context.include_compile:
         return skipped("compiled_optimizer", NO_COMPILE)
     before = torch.cat([p.detach().flatten() for p in context.small_model(0).parameters()])
@@ -174,7 +174,7 @@ def compiled_optimizer(context: Context) -> SanityResult:
         "compiled_optimizer",
         error,
         bound,
-        "difference of compiled and eager steps, as a share of the steps",
+        "difference of compiled and eager steps, as a fraction of the steps",
     )
 
 

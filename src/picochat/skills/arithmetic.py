@@ -21,14 +21,14 @@ from picochat.skills.skill import (
     Question,
     Skill,
     Split,
+    divide_rows,
     draw,
-    share_rows,
     side_of,
     with_final_answer,
 )
 from picochat.skills.skill_data import ApartSides, Sides, read_skill_data, with_slots
 
-HELD_OUT_SHARE = 0.3
+HELD_OUT_FRACTION = 0.3
 LEVELS: dict[str, float] = {
     "add_single": 0.16,
     "add_no_carry": 0.14,
@@ -132,7 +132,7 @@ def _side(entry: Sum) -> Split:
         return "sft"
     if entry.operation == "subtract" and entry.a <= 18 and entry.b <= 9:
         return "sft"
-    return side_of(entry.item, HELD_OUT_SHARE)
+    return side_of(entry.item, HELD_OUT_FRACTION)
 
 
 # ---- questions -----------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
     Raises WrongUsage where a level has too few items.
     """
     questions: list[Question] = []
-    for level, rows in share_rows(count, LEVELS).items():
+    for level, rows in divide_rows(count, LEVELS).items():
         pool, wordings = sums_of(split, level), _count_wordings(level, split)
         questions += draw(
             rows,

@@ -18,7 +18,7 @@ from picochat.core.records import Record
 from picochat.skills.skill import AnswerStyle, Claim, Question, Skill, Split, draw, seeded, side_of
 from picochat.skills.skill_data import ApartSides, Text, read_skill_data, with_slots
 
-HELD_OUT_SHARE = 0.3
+HELD_OUT_FRACTION = 0.3
 LABELS = ("A", "B", "C", "D")
 Level = Literal["language", "science", "world"]
 
@@ -62,7 +62,7 @@ class Fact:
 
     @cached_property
     def side(self) -> Split:
-        return side_of(self.item, HELD_OUT_SHARE)
+        return side_of(self.item, HELD_OUT_FRACTION)
 
 
 @lru_cache

@@ -144,7 +144,7 @@ def _facts(files: Path, exercises: ExercisesConfig) -> ExercisesFacts:
     # Shards stay out of most bundles, so facts follow from documents.json, which counts them.
     listed = read_record(DocumentsManifest, files / MANIFEST_NAME, "exercises")
     return ExercisesFacts(
-        share_asked=exercises.fraction,
+        fraction_asked=exercises.fraction,
         documents=listed.documents,
         text_bytes=listed.text_bytes,
         words=len((files / "words.txt").read_text("utf-8").split()),

@@ -23,14 +23,14 @@ from picochat.skills.skill import (
     ScoredRow,
     Skill,
     Split,
+    divide_rows,
     draw,
-    share_rows,
     side_of,
 )
 from picochat.skills.skill_data import ApartSides, Text, Texts, read_skill_data
 
 NAME = "picochat"
-HELD_OUT_SHARE = 0.5
+HELD_OUT_FRACTION = 0.5
 LEVELS: dict[str, float] = {"open": 0.46, "are_you": 0.27, "can_you": 0.27}
 
 
@@ -80,11 +80,11 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
     del answer_style
     questions: list[Question] = []
     before = openers(split)
-    for level, rows in share_rows(count, LEVELS).items():
+    for level, rows in divide_rows(count, LEVELS).items():
         pool = [
             way
             for way in ways_to_ask()
-            if way.level == level and side_of(way.item, HELD_OUT_SHARE) == split
+            if way.level == level and side_of(way.item, HELD_OUT_FRACTION) == split
         ]
         questions += draw(
             rows, level, split, pool, len(before), seed, lambda way, n: _ask(way, before[n])

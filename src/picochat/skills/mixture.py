@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 from picochat.core.errors import Problem, WrongUsage, did_you_mean
-from picochat.skills.skill import AnswerStyle, Profile, Question, Split, seeded, share_rows
+from picochat.skills.skill import AnswerStyle, Profile, Question, Split, divide_rows, seeded
 from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_rows import EvalRow, SftRow, eval_row, sft_row
 
@@ -99,7 +99,7 @@ def _questions(
     # Every skill is tried before anything is refused, so that all levels that are short are named.
     problems: list[Problem] = []
     questions: list[tuple[int, Question]] = []
-    rows = share_rows(count, weights)
+    rows = divide_rows(count, weights)
     for skill in SKILLS:
         try:
             questions += enumerate(skill.make(rows.get(skill.name, 0), split, seed, style))

@@ -32,7 +32,7 @@ from picochat.skills.task_rows import (
 if TYPE_CHECKING:
     from picochat.data.pack import LoadedPack
 
-HELD_OUT_SFT_SHARE = 0.1
+HELD_OUT_SFT_FRACTION = 0.1
 
 
 class HasRows(Protocol):
@@ -133,7 +133,7 @@ def split_sft_rows(rows: Sequence[SftRow], seed: int) -> tuple[list[SftRow], lis
     for row in rows:
         # By hash and not by position: rows that are added or removed move no other row.
         fraction = hash_fraction(f"sft held out {seed} {_item_of(row)}")
-        (held_out if fraction < HELD_OUT_SFT_SHARE else train).append(row)
+        (held_out if fraction < HELD_OUT_SFT_FRACTION else train).append(row)
     return train, held_out
 
 

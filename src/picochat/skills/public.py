@@ -22,7 +22,7 @@ from picochat.data.benchmarks.layouts import find_layout, read_item
 from picochat.data.importing.dataset_source import DatasetSource, open_source
 from picochat.data.importing.hub import RetryPolicy
 from picochat.skills.choice import candidate_reply
-from picochat.skills.skill import FINAL_ANSWER, LONGEST_REPLY_WORDS, seeded, share_rows
+from picochat.skills.skill import FINAL_ANSWER, LONGEST_REPLY_WORDS, divide_rows, seeded
 from picochat.skills.task_rows import SftRow
 
 LONGEST_PROMPT_WORDS = 100
@@ -36,7 +36,8 @@ CALCULATION = re.compile(r"<<[^>]*>>")
 class PublicSet:
     """One set of the Hub.
 
-    share: its part of the public rows. row: gives the fields of an SFT row, or why there is none.
+    fraction: its part of the public rows. row: gives the fields of an SFT row, or why there is
+    none.
     """
 
     name: str
@@ -136,14 +137,14 @@ PUBLIC_SETS: tuple[PublicSet, ...] = (
 def read_public_rows(
     count: int, seed: int, patience: RetryPolicy | None = None
 ) -> tuple[list[SftRow], tuple[PublicCount, ...]]:
-    """`count` SFT rows of the sets by their shares, and what each set gave.
+    """`count` SFT rows of the sets by their fractions, and what each set gave.
 
     Fewer where a set has fewer rows that can be used. Raises HubProblem where the Hub cannot be
     reached, BadInput where a set holds no parquet or no usable row.
     """
     rows: list[SftRow] = []
     counts: list[PublicCount] = []
-    wanted = share_rows(count, {each.name: each.fraction for each in PUBLIC_SETS})
+    wanted = divide_rows(count, {each.name: each.fraction for each in PUBLIC_SETS})
     for each in PUBLIC_SETS:
         origin = open_source(each.dataset, each.config, "train", None, retry=patience)
         try:

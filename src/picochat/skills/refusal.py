@@ -24,14 +24,14 @@ from picochat.skills.skill import (
     ScoredRow,
     Skill,
     Split,
+    divide_rows,
     draw,
     hash_fraction,
-    share_rows,
     side_of,
 )
 from picochat.skills.skill_data import ApartSides, Text, Texts, read_skill_data, with_slots
 
-HELD_OUT_SHARE = 0.4
+HELD_OUT_FRACTION = 0.4
 UNSAFE = "unsafe"
 LEVELS: dict[str, float] = {
     UNSAFE: 0.28,
@@ -91,12 +91,12 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
     """
     del answer_style
     questions: list[Question] = []
-    for level, rows in share_rows(count, LEVELS).items():
+    for level, rows in divide_rows(count, LEVELS).items():
         wordings = _wordings_of(level)[split]
         topics = [
             topic
             for topic in topics_of(level).items()
-            if side_of(item_of(level, topic[0]), HELD_OUT_SHARE) == split
+            if side_of(item_of(level, topic[0]), HELD_OUT_FRACTION) == split
         ]
         questions += draw(
             rows,

@@ -126,7 +126,7 @@ def seeded(*parts: object) -> random.Random:
     return random.Random(" ".join(str(part) for part in parts))
 
 
-def share_rows(count: int, weights: Mapping[str, float]) -> dict[str, int]:
+def divide_rows(count: int, weights: Mapping[str, float]) -> dict[str, int]:
     """`count` whole rows divided by weight: largest remainders get the rest, ties by order."""
     total = sum(weights.values())
     exact = {name: count * weight / total for name, weight in weights.items()}

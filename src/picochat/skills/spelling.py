@@ -20,9 +20,9 @@ from picochat.skills.skill import (
     Question,
     Skill,
     Split,
+    divide_rows,
     draw,
     seeded,
-    share_rows,
     side_of,
     with_final_answer,
 )
@@ -35,7 +35,7 @@ from picochat.skills.skill_data import (
     with_slots,
 )
 
-HELD_OUT_SHARE = 0.3
+HELD_OUT_FRACTION = 0.3
 LEVELS: dict[str, float] = {
     "count": 0.24,
     "first": 0.22,
@@ -95,7 +95,7 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
     questions: list[Question] = []
     words = _words(split, seed)
     start = 0
-    for level, rows in share_rows(count, LEVELS).items():
+    for level, rows in divide_rows(count, LEVELS).items():
         # Each level begins where the one before ended, so that levels share no word until the words
         # run out.
         turned = words[start:] + words[:start] if split == "sft" else words[start:]
@@ -158,7 +158,7 @@ def _letters(word: str, numbered: bool) -> str:
 
 def is_practised(word: str) -> bool:
     """Whether a word, of the list or any other, is on the SFT side."""
-    return side_of(f"spelling:{word}", HELD_OUT_SHARE) == "sft"
+    return side_of(f"spelling:{word}", HELD_OUT_FRACTION) == "sft"
 
 
 def _words(split: Split, seed: int) -> list[str]:

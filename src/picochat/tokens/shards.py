@@ -53,7 +53,7 @@ DIFFERS = "tiktoken-differs.txt"
 PARALLEL_BYTES = 20_000_000  # of text: below that, starting processes costs more than it saves
 
 
-NO_EXERCISES = ExercisesFacts(share_asked=0.0, documents=0, text_bytes=0, words=0)
+NO_EXERCISES = ExercisesFacts(fraction_asked=0.0, documents=0, text_bytes=0, words=0)
 
 
 class ShardSidecar(Record):

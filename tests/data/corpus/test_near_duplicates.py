@@ -21,7 +21,7 @@ def _shingles(text: str) -> set[tuple[str, ...]]:
 
 
 def _jaccard(one: str, other: str) -> float:
-    """The slow oracle: the real share of common five-word runs."""
+    """The slow oracle: the real fraction of common five-word runs."""
     a, b = _shingles(one), _shingles(other)
     return len(a & b) / len(a | b)
 

@@ -202,28 +202,28 @@ def _decide(table: RowTable, pack: LoadedPack, data: DataConfig, workspace: Path
 
 
 def _hold_out(table: RowTable, decisions: RowDecisions, near: Repeats, data: DataConfig) -> float:
-    """Mark the held-out documents; returns the share that is held out.
+    """Mark the held-out documents; returns the fraction that is held out.
 
     It is the configured one, or less where the corpus is so large that less is enough. A corpus so
     small that no document falls under it holds out the one with the smallest number.
     """
     text_bytes, smallest, largest = 0, 1.0, 0.0
-    for placed, shares in _split_shares(table, near):
+    for placed, fractions in _split_fractions(table, near):
         here = placed.of(decisions)
         text_bytes += int((placed.chunk.column("text_bytes").astype(np.int64) * here).sum())
-        kept = shares[here != DROPPED]
+        kept = fractions[here != DROPPED]
         smallest = min(smallest, kept.min(initial=1.0))
         largest = max(largest, kept.max(initial=0.0))
     fraction = min(data.held_out_fraction, data.held_out_bytes / text_bytes)
     if smallest >= fraction and smallest < largest:
         fraction = float(np.nextafter(smallest, 1.0))
-    for placed, shares in _split_shares(table, near):
+    for placed, fractions in _split_fractions(table, near):
         here = placed.of(decisions)
-        here[(shares < fraction) & (here != DROPPED)] = HELD_OUT
+        here[(fractions < fraction) & (here != DROPPED)] = HELD_OUT
     return fraction
 
 
-def _split_shares(
+def _split_fractions(
     table: RowTable, near: Repeats
 ) -> Iterator[tuple[PlacedChunk, npt.NDArray[np.float64]]]:
     """Each chunk with the numbers in [0, 1) that decide the split of its rows."""
@@ -233,15 +233,15 @@ def _split_shares(
     firsts = np.unique(near.firsts)
     of_first = np.zeros(len(firsts))
     for placed in table.chunks:
-        shares = placed.chunk.column("fraction")
+        fractions = placed.chunk.column("fraction")
         bounds = [placed.first, placed.first + placed.chunk.rows]
         start, stop = np.searchsorted(firsts, bounds)
-        of_first[start:stop] = shares[firsts[start:stop] - placed.first]
+        of_first[start:stop] = fractions[firsts[start:stop] - placed.first]
         start, stop = np.searchsorted(near.rows, bounds)
-        shares[near.rows[start:stop] - placed.first] = of_first[
+        fractions[near.rows[start:stop] - placed.first] = of_first[
             np.searchsorted(firsts, near.firsts[start:stop])
         ]
-        yield placed, shares
+        yield placed, fractions
 
 
 # ---- what is written -----------------------------------------------------------------------------

@@ -221,7 +221,7 @@ class _ChunkWriter:
             self.reasons.setdefault(problem, len(self.reasons) + 1) if problem else 0
         )
         self._copies.append(weight_copies(id, self._task.weight))
-        self._shares.append(id_fraction(id))
+        self._fractions.append(id_fraction(id))
         self._characters.append(len(text))
         self._sizes.append(len(data))
         self._digests.append(xxhash.xxh3_128_digest(data))
@@ -245,7 +245,7 @@ class _ChunkWriter:
             characters=np.array(self._characters, dtype=np.uint32),
             text_bytes=np.array(self._sizes, dtype=np.uint32),
             digest=np.frombuffer(b"".join(self._digests), dtype="<u8").reshape(-1, 2),
-            fraction=np.array(self._shares, dtype=np.float64),
+            fraction=np.array(self._fractions, dtype=np.float64),
             id_hash=np.array([xxhash.xxh3_64_intdigest(id) for id in self._ids], dtype=np.uint64),
             id_ends=np.cumsum([len(id) for id in self._ids], dtype=np.int64),
             ids=np.frombuffer(b"".join(self._ids), dtype=np.uint8),
@@ -257,7 +257,7 @@ class _ChunkWriter:
         self._ids: list[bytes] = []
         self._problems: list[int] = []
         self._copies: list[int] = []
-        self._shares: list[float] = []
+        self._fractions: list[float] = []
         self._characters: list[int] = []
         self._sizes: list[int] = []
         self._digests: list[bytes] = []

@@ -32,7 +32,7 @@ ROUNDS = 16
 PIECE_BYTES = 1 << 18
 GROUP_WORDS = 300_000  # sketched at once
 FILLED_TOGETHER = 1_000_000  # hashes computed at once for places that stayed empty
-# Of the runs, those that are still needed. Above that share, leaving the others out costs more than
+# The fraction of the runs that are still needed. Above it, leaving the others out costs more than
 # it saves.
 WORTH_FILTERING = 0.8
 

@@ -1,4 +1,4 @@
-"""Near-duplicates: clusters of texts whose MinHash sketches agree in at least the given share.
+"""Near-duplicates: clusters of texts whose MinHash sketches agree in at least the given fraction.
 
 Sketches are cut into bands of numbers. Texts that share a whole band are compared, others never.
 The width of a band follows from the similarity: a pair just there shares a band with probability
@@ -28,7 +28,7 @@ ReadSignatures = Callable[[Rows], Signatures]
 
 
 def near_duplicate_clusters(texts: Sequence[str], jaccard: float) -> list[list[int]]:
-    """Clusters of positions in `texts` whose five-word runs agree in at least this share.
+    """Clusters of positions in `texts` whose five-word runs agree in at least this fraction.
 
     For texts that fit in memory.
     """
@@ -126,7 +126,7 @@ def _connect_partition(
 
 
 def _agreement(pairs: npt.NDArray[np.int64], read: ReadSignatures) -> npt.NDArray[np.float64]:
-    """(pairs,) share of the 128 numbers in which two sketches agree."""
+    """(pairs,) fraction of the 128 numbers in which two sketches agree."""
     wanted, position = np.unique(pairs, return_inverse=True)
     if not len(wanted):
         return np.zeros(0)

@@ -84,7 +84,7 @@ def read_split(corpus: Artifact, split: Split) -> Iterator[Document]:
 
 
 def sample_train(corpus: Artifact, fraction: float, seed: int) -> Iterator[Document]:
-    """About this share of the training documents, in order, a repeated one once."""
+    """About this fraction of the training documents, in order, a repeated one once."""
     # Drawn by a row's place in the corpus, not by its id: ids would have to be parsed out of every
     # row, and rows that are not drawn are passed over unparsed.
     reader = CorpusReader(corpus)
