@@ -259,6 +259,10 @@ def corpus_facts(licence: str | None = "odc-by") -> CorpusFacts:
 
 def rows_facts() -> RowsFacts:
     return RowsFacts(
+        chat_read=own_rows(280),
+        eval_read=own_rows(70),
+        sft_turns=280,
+        eval_scored_by={"exact answer": 70},
         sft_train_rows=251,
         sft_held_out_rows=29,
         eval_rows=70,

@@ -92,8 +92,22 @@ class ExercisesFacts(Record):
     )
 
 
+class RowsRead(Record):
+    """What became of the rows of a file of SFT or eval rows."""
+
+    forms: dict[str, int] = Field(description="rows used, by form")
+    left_out: dict[str, int] = Field(description="reason -> rows that were left out")
+    first_left_out: dict[str, int] = Field(description="reason -> line of the first of them")
+    dropped_keys: dict[str, int] = Field(description="key that is not read -> rows that have it")
+
+
 class RowsFacts(Record):
-    """The SFT and eval rows, by skill (identity, refusal, choice, math, spelling)."""
+    """The SFT and eval rows, by skill (identity, refusal, choice, math, spelling, other)."""
+
+    chat_read: RowsRead = Field(description="the pack's file of SFT rows, as it was read")
+    eval_read: RowsRead = Field(description="the pack's file of eval rows, as it was read")
+    sft_turns: int = Field(description="turns of the assistant in the SFT rows")
+    eval_scored_by: dict[str, int] = Field(description="kind of rule -> eval rows that it decides")
 
     sft_train_rows: int
     sft_held_out_rows: int

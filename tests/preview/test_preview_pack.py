@@ -9,7 +9,7 @@ from picochat.preview.preview_record import Preview
 from picochat.preview.preview_screen import render_preview
 from picochat.scales import find_scale
 from picochat.skills.prepare import split_sft_rows
-from picochat.skills.task_rows import read_sft_rows
+from picochat.skills.row_files import read_sft_rows
 from tests.data.builders import make_pack, parquet_bytes, prose, write
 from tests.small_pack import make_pack as make_small_pack
 
@@ -203,7 +203,7 @@ def test_one_long_file_is_measured_in_parts(tmp_path: Path) -> None:
 def test_the_packs_rows_are_judged_as_the_preflight_judges_them(tmp_path: Path) -> None:
     pack = make_small_pack(tmp_path / "pack")
     found = {each.check: each for each in _preview(pack, "h100-100m").fit.forecasts}
-    train, _ = split_sft_rows(read_sft_rows(pack.parent / "chat.jsonl"), 42)
+    train, _ = split_sft_rows(read_sft_rows(pack.parent / "chat.jsonl").rows, 42)
     assert found["sft_rows"].measured.value == len(train) < 60
     assert found["sft_rows"].status == "block"  # 60 rows are fewer than 300
     assert found["eval_independence"].status == "pass"

@@ -16,11 +16,15 @@ from picochat.gate.preflight import CHECKS, decide_preflight
 from picochat.preview.preview_record import Duplicates, Interval, ScaleFit, SourcePreview
 from picochat.preview.scale_fit import added, estimated_facts, fit_scale, round_up
 from picochat.scales import Scale, find_scale
-from tests.builders import change
+from tests.builders import change, own_rows
 from tests.data.builders import make_pack, parquet_files, prose, request, write
 
 PLANNED = 33_000 * 128 * 512
 ROWS = RowsFacts(
+    chat_read=own_rows(440),
+    eval_read=own_rows(300),
+    sft_turns=440,
+    eval_scored_by={"exact answer": 300},
     sft_train_rows=400,
     sft_held_out_rows=40,
     eval_rows=300,

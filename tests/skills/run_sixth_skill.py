@@ -23,9 +23,9 @@ from picochat.gate.decide import Strictness, decide  # noqa: E402
 from picochat.gate.release import RULES, weakest_skill  # noqa: E402
 from picochat.skills.exercises import whole_questions  # noqa: E402
 from picochat.skills.prepare import prepare_rows  # noqa: E402
+from picochat.skills.row_files import read_eval_rows  # noqa: E402
 from picochat.skills.scoring import score_reply  # noqa: E402
 from picochat.skills.task_pack import TaskPackRequest, make_task_pack  # noqa: E402
-from picochat.skills.task_rows import read_eval_rows  # noqa: E402
 from tests.builders import make_evidence, make_rate, make_scores_facts  # noqa: E402
 from tests.skills.test_prepare import PackWithRows  # noqa: E402
 
@@ -39,7 +39,7 @@ def main(folder: Path) -> dict[str, object]:
     with publish(folder / "rows", "rows", "key", {}) as staging:
         prepare_rows(PackWithRows(pack, report.chat, report.eval), 42, staging)
     assert staging.artifact
-    evals = [row for row in read_eval_rows(report.eval) if row.skill == SKILL.name]
+    evals = [row for row in read_eval_rows(report.eval).rows if row.skill == SKILL.name]
     # Every third reply names no day.
     passed = {
         row.id: score_reply(

@@ -11,8 +11,9 @@ import pytest
 
 from picochat.core.errors import BadInput
 from picochat.skills.public import PUBLIC_SETS, read_public_rows
+from picochat.skills.row_files import read_sft_rows
 from picochat.skills.scoring import score_reply
-from picochat.skills.task_rows import as_eval_row, read_sft_rows
+from picochat.skills.task_rows import as_eval_row
 from tests.data.builders import serving
 from tests.fake_hub import FakeHub
 from tests.skills.test_task_pack import make
@@ -131,7 +132,7 @@ def test_the_task_pack_adds_them_and_says_where_they_come_from(
     hub: FakeHub, tmp_path: Path
 ) -> None:
     report = make(tmp_path, source="hf", public_rows=20)
-    rows = read_sft_rows(report.chat)
+    rows = read_sft_rows(report.chat).rows
     assert len(rows) == 120
     assert sum(row.id.startswith(("sft-smoltalk", "sft-gsm8k", "sft-arc")) for row in rows) == 20
     page = report.page.read_text()
@@ -139,5 +140,5 @@ def test_the_task_pack_adds_them_and_says_where_they_come_from(
     assert all(f"| {each.dataset} ({each.config}) | " in page for each in PUBLIC_SETS)
     assert all(count.revision in page for count in report.public)
     with_default = make(tmp_path, source="hf", force=True)
-    assert len(read_sft_rows(with_default.chat)) == 125
+    assert len(read_sft_rows(with_default.chat).rows) == 125
     assert make(tmp_path, force=True).public == ()

@@ -12,9 +12,9 @@ from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.records import digest_file
 from picochat.honesty.normalize import normalized_text
 from picochat.skills.mixture import make_rows, weights_of
+from picochat.skills.row_files import read_eval_rows, read_sft_rows
 from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_pack import TaskPackReport, TaskPackRequest, count_skills, make_task_pack
-from picochat.skills.task_rows import read_eval_rows, read_sft_rows
 from tests.skills.rows_builder import release_rows
 
 
@@ -82,8 +82,8 @@ def test_files_are_where_the_runbook_expects_them_and_can_be_read(tmp_path: Path
         "task_mixture_release_skills.md",
     ]
     assert [path.name for path in (report.chat, report.eval, report.page)] == names
-    assert len(read_sft_rows(report.chat)) == 100
-    assert len(read_eval_rows(report.eval)) == 40
+    assert len(read_sft_rows(report.chat).rows) == 100
+    assert len(read_eval_rows(report.eval).rows) == 40
     page = report.page.read_text()
     assert str(tmp_path) not in page
     assert "| math | 30 | 30 | 12 | 12 |" in page
@@ -106,7 +106,7 @@ def test_empty_files_may_be_filled(tmp_path: Path) -> None:
     (tmp_path / "chat.jsonl").touch()
     report = make(tmp_path, chat_out=tmp_path / "chat.jsonl", eval_out=tmp_path / "eval.jsonl")
     assert report.chat == tmp_path / "chat.jsonl"
-    assert len(read_sft_rows(report.chat)) == 100
+    assert len(read_sft_rows(report.chat).rows) == 100
 
 
 def test_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from picochat.core.errors import BadInput
 from picochat.core.records import write_jsonl
+from picochat.skills.row_files import read_eval_rows, read_sft_rows
 from picochat.skills.skill_table import skill_of
-from picochat.skills.task_rows import as_eval_row, read_eval_rows, read_sft_rows, row_json
+from picochat.skills.task_rows import as_eval_row, row_json
 from tests.skills.rows_builder import eval_row, release_rows
 
 
@@ -60,7 +61,7 @@ def test_rows_of_other_makers_are_read_in_the_known_fields(tmp_path: Path) -> No
         },
         "",
     )
-    first, second = read_sft_rows(path)
+    first, second = read_sft_rows(path).rows
     assert (first.id, first.group, first.tags) == (
         "sft-line-1",
         "g1",
@@ -71,7 +72,7 @@ def test_rows_of_other_makers_are_read_in_the_known_fields(tmp_path: Path) -> No
         tmp_path / "eval.jsonl",
         {"user": "2+2?", "expected": "4", "level": 2, "must_include_any": [["4"]]},
     )
-    assert read_eval_rows(evals)[0].expected == "4"
+    assert read_eval_rows(evals).rows[0].expected == "4"
 
 
 def test_all_problems_of_a_file_come_at_once_with_their_lines(tmp_path: Path) -> None:
@@ -136,8 +137,8 @@ def test_rows_survive_writing_and_reading(tmp_path: Path) -> None:
     sft, evals = release_rows(64, 32)
     for name, rows in (("chat", sft), ("eval", evals)):
         write_jsonl(tmp_path / f"{name}.jsonl", [row_json(row) for row in rows])
-    assert read_sft_rows(tmp_path / "chat.jsonl") == sft
-    assert read_eval_rows(tmp_path / "eval.jsonl") == evals
+    assert read_sft_rows(tmp_path / "chat.jsonl").rows == sft
+    assert read_eval_rows(tmp_path / "eval.jsonl").rows == evals
 
 
 def test_an_unknown_skill_is_refused_with_the_known_ones(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_a_skill_that_is_given_outweighs_the_category(tmp_path: Path) -> None:
     path = written(
         tmp_path / "e.jsonl", {"user": "q", "expected": "a", "category": "math", "skill": "other"}
     )
-    assert read_eval_rows(path)[0].skill == "other"
+    assert read_eval_rows(path).rows[0].skill == "other"
 
 
 @pytest.mark.parametrize(

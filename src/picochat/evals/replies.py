@@ -19,8 +19,10 @@ from picochat.model.gpt import GPT
 from picochat.model.sampling import greedy_replies, option_log_likelihoods
 from picochat.skills.scoring import choice_candidates
 from picochat.skills.task_rows import EvalRow
-from picochat.tokens.chat_format import Message, render_prompt
+from picochat.tokens.chat_format import render_prompt, row_messages
 from picochat.tokens.tokenizer import Tokenizer
+
+PROMPT_FIELDS = {"system", "history", "user"}
 
 
 class Generation(Record):
@@ -63,8 +65,7 @@ def ask_all(
 
 def row_prompt(row: EvalRow, tokenizer: Tokenizer) -> list[int]:
     """The ids of the row as a conversation, up to where the assistant's reply begins."""
-    system = [Message(role="system", content=row.system)] if row.system else []
-    return render_prompt(tokenizer, [*system, Message(role="user", content=row.user)])
+    return render_prompt(tokenizer, row_messages(row.model_dump(include=PROMPT_FIELDS)))
 
 
 def generate_ids(

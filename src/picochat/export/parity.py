@@ -37,7 +37,8 @@ from picochat.export.model_folder import TokenizerFiles, end_of, read_tokenizer,
 from picochat.export.stock_classes import find_flavor, require_stock_shape
 from picochat.model.gpt import GPT
 from picochat.model.weights import CheckpointInfo, load_model, read_info
-from picochat.tokens.chat_format import Message, render_prompt
+from picochat.skills.task_rows import Message
+from picochat.tokens.chat_format import render_prompt
 from picochat.tokens.shards import TokenStream, open_shards
 
 ROWS = 2

@@ -30,7 +30,8 @@ from picochat.honesty.contamination_scan import ScanFound, item_of_benchmark, sc
 from picochat.honesty.items import ScanItem
 from picochat.present.values import byte_quantity
 from picochat.scales import find_scale
-from picochat.skills.task_rows import read_eval_rows, read_sft_rows, row_json
+from picochat.skills.row_files import read_eval_rows, read_sft_rows
+from picochat.skills.task_rows import row_json
 
 SCHEMA_VERSION = 1
 PROFILE = "skill_release"
@@ -134,8 +135,8 @@ def scan_pack(
             " --eval-input"
         )
         raise BadInput(f"pack {pack.path} names no eval rows to look for", fix=fix)
-    evals = [row_json(row) for row in read_eval_rows(eval_path)] if eval_path else []
-    sft = [row_json(row) for row in read_sft_rows(pack.chat_path)] if pack.chat_path else []
+    evals = [row_json(row) for row in read_eval_rows(eval_path).rows] if eval_path else []
+    sft = [row_json(row) for row in read_sft_rows(pack.chat_path).rows] if pack.chat_path else []
     config = _release_config()
     found = scan_rows(
         evals,

@@ -201,8 +201,12 @@ def scan_sft_rows(index: Index, rows: Iterable[Mapping[str, Any]]) -> tuple[Tall
 
     def texts() -> Iterator[Text]:
         for number, row in enumerate(rows, start=1):
-            prompts.add(tuple(words_of(str(row["user"]))))
-            yield str(row.get("id", number)), f"{row['user']}\n{row.get('assistant', '')}"
+            turns: list[Mapping[str, str]] = row.get("history") or []
+            asked = [turn["content"] for turn in turns if turn["role"] == "user"]
+            prompts.update(tuple(words_of(str(prompt))) for prompt in (*asked, row["user"]))
+            before = "".join(f"{turn['content']}\n" for turn in turns)
+            text = f"{before}{row['user']}\n{row.get('assistant', '')}"
+            yield str(row.get("id", number)), text
 
     tally = scan_texts(index, texts(), where="sft")
     # An equal prompt counts at any length: in the SFT rows "Who are you?" is the item, and not

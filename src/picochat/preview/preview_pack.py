@@ -8,13 +8,11 @@ with their interval. Decides nothing: `scale_fit` asks the gate.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from picochat.core.errors import BadInput
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_record
@@ -22,17 +20,14 @@ from picochat.data.corpus.build import build_corpus
 from picochat.data.importing.import_report import ImportReport
 from picochat.data.pack import LoadedPack, LoadedSource
 from picochat.data.pack_documents import parquet_totals
-from picochat.facts import RowsFacts, facts_of
 from picochat.present.printable import printable
 from picochat.present.values import byte_quantity
 from picochat.preview.preview_record import (
     SCHEMA_VERSION,
-    ConversationPart,
     Duplicates,
     Interval,
     LanguageMix,
     Preview,
-    RowsPreview,
     ShownDocument,
     SourcePreview,
 )
@@ -43,6 +38,7 @@ from picochat.preview.shown_duplicates import (
     sampled_duplicates,
     wanted_ids,
 )
+from picochat.preview.shown_rows import preview_rows
 from picochat.preview.text_counts import (
     SourceTally,
     character_mix,
@@ -56,15 +52,12 @@ from picochat.preview.text_counts import (
 from picochat.preview.text_sample import SAMPLE_BYTES, WHOLE_BYTES, SourceSample, read_sample
 from picochat.preview.token_rate import bytes_per_token
 from picochat.scales import Scale
-from picochat.skills.prepare import prepare_rows
 
 SHOWN_DOCUMENTS = 4
 SHOWN_CHARACTERS = 2_000
 SHOWN_LINES = 10
-SHOWN_CONVERSATIONS = 5
 CHARACTER_DOCUMENTS = 400  # of one source
 LANGUAGE_DOCUMENTS = 300  # of one source
-ROLES = ("system", "user", "assistant")
 
 
 def preview_pack(
@@ -82,6 +75,8 @@ def preview_pack(
     it, one is built and thrown away. Raises BadInput where a file is broken.
     """
     config = scale.config
+    # First, because it takes no time: rows that a run would refuse are refused here.
+    sft_rows, eval_rows, rows_facts = preview_rows(pack, config.seed)
     samples = read_sample(pack.sources, config.data, sample_bytes, whole_bytes)
     read_whole = all(sample.complete for sample in samples)
     reads_all = full and not read_whole
@@ -127,10 +122,10 @@ def preview_pack(
         languages_basis=languages_basis,
         lines_basis=lines,
         duplicates=duplicates,
-        sft=_rows(pack, pack.chat_path, SHOWN_CONVERSATIONS),
-        eval=_rows(pack, pack.eval_path, 0),
+        sft=sft_rows,
+        eval=eval_rows,
         sources=sources,
-        fit=fit_scale(sources, pack.sources, duplicates, scale, _rows_facts(pack, config.seed)),
+        fit=fit_scale(sources, pack.sources, duplicates, scale, rows_facts),
     )
 
 
@@ -262,57 +257,3 @@ def _languages(samples: Sequence[SourceSample]) -> tuple[list[LanguageMix | None
     looked_at = sum(mix.documents for mix in mixes)
     basis = f"the middle of {looked_at:,} documents, judged by py3langid"
     return [mix if mix.documents else None for mix in mixes], basis
-
-
-# ---- SFT and eval rows ---------------------------------------------------------------------------
-
-
-def _rows(pack: LoadedPack, path: Path | None, conversations: int) -> RowsPreview:
-    """How many rows a file has, and so many of them as conversations, evenly over the file."""
-    lines: list[bytes] = []
-    if path is not None:
-        with path.open("rb") as stream:
-            lines = [line for line in stream if line.strip()]
-    if path is None or not lines:
-        state = f"none yet: picochat data task-pack --dataset-pack {pack.path}"
-        return RowsPreview(state=state, rows=0, conversations=[], unreadable=0)
-    shown = {number * len(lines) // conversations for number in range(conversations)}
-    found = [_conversation(lines[number]) for number in sorted(shown)]
-    return RowsPreview(
-        state=f"{len(lines):,} in {path.name}",
-        rows=len(lines),
-        conversations=[parts for parts in found if parts],
-        unreadable=sum(not parts for parts in found),
-    )
-
-
-def _conversation(line: bytes) -> list[ConversationPart]:
-    """The turns of an SFT row; empty where the line is not one."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return []
-    if not isinstance(row, dict):
-        return []
-    found = cast("dict[str, Any]", row)
-    return [
-        ConversationPart(
-            role=role, text=printable(found[role][:SHOWN_CHARACTERS]), trained=role == "assistant"
-        )
-        for role in ROLES
-        if isinstance(found.get(role), str)
-    ]
-
-
-def _rows_facts(pack: LoadedPack, seed: int) -> RowsFacts | None:
-    """The facts that a run states of the pack's rows; None where it would refuse the rows.
-
-    A pack is previewed before it has rows, so that this is no error here.
-    """
-    try:
-        with tempfile.TemporaryDirectory(prefix="picochat-preview-") as folder:
-            with publish(Path(folder) / "rows", "rows", "preview", {}) as staging:
-                prepare_rows(pack, seed, staging)
-            return facts_of(cast("Artifact", staging.artifact), RowsFacts)
-    except BadInput:
-        return None

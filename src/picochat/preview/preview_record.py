@@ -14,7 +14,7 @@ from pydantic import Field
 from picochat.core.records import Record
 from picochat.facts import DuplicatePair
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 Status = Literal["pass", "warn", "block", "unmeasured"]
 
 
@@ -203,13 +203,14 @@ class ConversationPart(Record):
 class RowsPreview(Record):
     """Rows of an SFT or eval file.
 
-    `conversations`: some of them, spread over the file; only SFT rows are shown.
+    details: sentences on their forms, on rows that are left out, on how they are scored.
+    conversations: some of them, spread over the file; only SFT rows are shown.
     """
 
     state: str
     rows: int
+    details: list[str]
     conversations: list[list[ConversationPart]]
-    unreadable: int
 
 
 class Preview(Record):

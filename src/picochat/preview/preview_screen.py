@@ -37,7 +37,9 @@ def render_preview(preview: Preview) -> str:
             for pair in found.pairs
         ),
         f"SFT rows     {preview.sft.state}",
+        *(f"             {detail}" for detail in preview.sft.details),
         f"eval rows    {preview.eval.state}",
+        *(f"             {detail}" for detail in preview.eval.details),
         f"tokens       {preview.tokens_basis}",
         "",
         *_fit_lines(preview.fit),

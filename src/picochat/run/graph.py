@@ -159,7 +159,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
     ArtifactSpec(
         kind="rows",
         folder="rows",
-        files="sft_train.jsonl sft_held_out.jsonl eval.jsonl",
+        files="sft_train.jsonl sft_held_out.jsonl eval.jsonl measured.json",
         facts=RowsFacts,
         make=prepare_rows,
         facts_from=rows_facts,

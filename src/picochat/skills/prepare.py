@@ -9,30 +9,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from picochat.config import RunConfig
 from picochat.core.errors import BadInput, Problem
 from picochat.core.publish import Artifact, StagingFolder
-from picochat.core.records import write_jsonl
-from picochat.facts import RowsFacts
+from picochat.core.records import Record, read_record, write_json, write_jsonl
+from picochat.facts import RowsFacts, RowsRead
 from picochat.honesty.normalize import normalized_text
+from picochat.skills.row_files import TASK_PACK, RowFile, read_eval_rows, read_sft_rows
 from picochat.skills.scoring import can_fail
 from picochat.skills.skill import hash_fraction
-from picochat.skills.task_rows import (
-    REMEDY,
-    EvalRow,
-    SftRow,
-    read_eval_rows,
-    read_published_rows,
-    read_sft_rows,
-    row_json,
-)
+from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows, row_json, scored_by
 
 if TYPE_CHECKING:
     from picochat.data.pack import LoadedPack
 
 HELD_OUT_SFT_FRACTION = 0.1
+MEASURED = "measured.json"
+
+
+class RowsMeasured(Record):
+    """measured.json: what became of the rows of the pack's files, which are not published."""
+
+    chat: RowsRead
+    evals: RowsRead
 
 
 class HasRows(Protocol):
@@ -52,10 +53,11 @@ def prepare_rows(pack: LoadedPack | HasRows, seed: int, staging: StagingFolder) 
     Raises BadInput where the pack names no rows or they cannot be used; problems of both files come
     together.
     """
-    sft, evals = _read_both(pack)
-    train, held_out = split_sft_rows(sft, seed)
-    for name, rows in (("sft_train", train), ("sft_held_out", held_out), ("eval", evals)):
+    chat, evals = _read_both(pack)
+    train, held_out = split_sft_rows(chat.rows, seed)
+    for name, rows in (("sft_train", train), ("sft_held_out", held_out), ("eval", evals.rows)):
         write_jsonl(staging.path(f"{name}.jsonl"), (row_json(row) for row in rows))
+    write_json(staging.path(MEASURED), RowsMeasured(chat=chat.read, evals=evals.read))
     staging.facts = _count(staging.folder).model_dump(mode="json")
 
 
@@ -68,8 +70,13 @@ def _count(files: Path) -> RowsFacts:
     train = list(read_published_rows(files / "sft_train.jsonl", SftRow))
     held_out = list(read_published_rows(files / "sft_held_out.jsonl", SftRow))
     evals = list(read_published_rows(files / "eval.jsonl", EvalRow))
+    measured = read_record(RowsMeasured, files / MEASURED, "measurements of the rows")
     sft = [*train, *held_out]
     return RowsFacts(
+        chat_read=measured.chat,
+        eval_read=measured.evals,
+        sft_turns=sum(_assistant_turns(row) for row in sft),
+        eval_scored_by=_by_skill(scored_by(row) for row in evals),
         sft_train_rows=len(train),
         sft_held_out_rows=len(held_out),
         eval_rows=len(evals),
@@ -84,42 +91,47 @@ def _count(files: Path) -> RowsFacts:
     )
 
 
+def _assistant_turns(row: SftRow) -> int:
+    return 1 + sum(message.role == "assistant" for message in row.history)
+
+
 def _by_skill(skills: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(skills).items()))
 
 
-def _read_both(pack: LoadedPack | HasRows) -> tuple[list[SftRow], list[EvalRow]]:
-    problems: list[Problem] = []
-    sft: list[SftRow] = []
-    evals: list[EvalRow] = []
-    try:
-        sft = read_sft_rows(_required(pack.chat_path, "chat"))
-    except BadInput as error:
-        problems += [Problem(error.what), *error.problems]
-    try:
-        evals = read_eval_rows(_required(pack.eval_path, "eval"))
-    except BadInput as error:
-        problems += [Problem(error.what), *error.problems]
-    if shared := sorted({row.id for row in sft} & {row.id for row in evals}):
-        # Replies are kept and scored by id: of two rows that share one, the rule of one would score
-        # the replies to both.
-        problems.append(
-            Problem(
-                f"{len(shared)} ids stand for an SFT row and an eval row, the first: {shared[0]!r}"
-            )
-        )
-    if problems:
+def _read_both(pack: LoadedPack | HasRows) -> tuple[RowFile[SftRow], RowFile[EvalRow]]:
+    errors: list[BadInput] = []
+    found: list[RowFile[Any]] = []
+    for path, key, read in (
+        (pack.chat_path, "chat", read_sft_rows),
+        (pack.eval_path, "eval", read_eval_rows),
+    ):
+        try:
+            found.append(read(_required(path, key)))
+        except BadInput as error:
+            errors.append(error)
+    if errors:
+        fixes = dict.fromkeys(error.fix for error in errors if error.fix)
         raise BadInput(
             f"the rows of pack {pack.path} are not usable",
-            problems=problems,
-            fix=REMEDY.format(pack=pack.path),
+            problems=[p for error in errors for p in (Problem(error.what), *error.problems)],
+            fix="; ".join(fixes).replace("PACK", str(pack.path)),
+        )
+    sft, evals = found
+    if shared := sorted({row.id for row in sft.rows} & {row.id for row in evals.rows}):
+        # Replies are kept and scored by id: of two rows that share one, the rule of one would score
+        # the replies to both.
+        raise BadInput(
+            f"the rows of pack {pack.path} are not usable: {len(shared)} ids stand for an SFT row"
+            f" and an eval row, the first: {shared[0]!r}",
+            fix="give the eval rows other ids, or leave the key `id` out of them",
         )
     return sft, evals
 
 
 def _required(path: Path | None, key: str) -> Path:
     if path is None:
-        raise BadInput(f"{key}: the pack names no file", fix=REMEDY.format(pack="PACK"))
+        raise BadInput(f"{key}: the pack names no file", fix=TASK_PACK.format(pack="PACK"))
     return path
 
 

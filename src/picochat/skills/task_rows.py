@@ -1,26 +1,26 @@
-"""SFT rows and eval rows: their fields, how questions become rows, how rows are read and written.
+"""SFT rows and eval rows: their fields, and how questions become rows.
 
-Rows of other makers are accepted in the known fields. An unknown key is refused, because a rule
-under that key would never be applied. Keys that begin with `mixture_` are tags and kept as such.
-Does not score replies (`scoring.py`), nor fix the rows of a run (`prepare.py`).
+An unknown key is refused, because a rule under that key would never be applied. Keys that begin
+with `mixture_` are tags and kept as such. Rows in the forms of other makers are converted first
+(`row_forms.py`). Does not read a user's files (`row_files.py`), score replies (`scoring.py`) or fix
+the rows of a run (`prepare.py`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import AfterValidator, AliasChoices, Field, model_validator
 
-from picochat.core.errors import BadInput, Problem
-from picochat.core.records import Record, load_json, parse_record, read_jsonl
+from picochat.core.records import Record, parse_record, read_jsonl
 from picochat.skills.skill import LONGEST_REPLY_WORDS, AnswerStyle, Question
 from picochat.skills.skill_table import OTHER, SKILLS, skill_of
 
-MOST_PROBLEMS_SHOWN = 20
-REMEDY = "picochat data task-pack --dataset-pack {pack} --profile release_skills --force"
 Tag = str | int | float | bool | None
 
 
@@ -29,6 +29,21 @@ def _known(skill: str) -> str:
     if skill not in (*names, OTHER):
         raise ValueError(f"no skill; it is one of {', '.join(names)} and {OTHER}")
     return skill
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        holds_match(pattern, "")
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"not an RE2 expression: {error}") from None
+    return pattern
+
+
+def holds_match(pattern: str, text: str) -> bool:
+    """Whether the text holds a match. Takes time linear in the text, whatever the pattern."""
+    # Not by the module `re`: some patterns take it years for a reply of a few hundred characters.
+    found = pc.match_substring_regex(pa.scalar(text), pattern)
+    return bool(found.as_py())
 
 
 SkillName = Annotated[str, AfterValidator(_known)]
@@ -47,16 +62,27 @@ def _complete(value: Any) -> Any:
     return {"skill": skill_of(category) if isinstance(category, str) else OTHER, **kept}
 
 
-class SftRow(Record):
-    """One example: what the user says and what the model shall answer.
+class Message(Record):
+    """One turn of a conversation."""
 
-    fit_*: the rule that its own reply is scored by.
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class SftRow(Record):
+    """One conversation: what was said before, what the user says, what the model shall answer.
+
+    Every turn of the assistant is trained, also those in `history`. fit_*: the rule that its own
+    last reply is scored by.
     """
 
     id: str
-    user: str = Field(min_length=1, pattern=r"\S")
-    assistant: str = Field(min_length=1, pattern=r"\S")
+    user: str = Field(min_length=1, pattern=r"\S", description="the last turn of the user")
+    assistant: str = Field(min_length=1, pattern=r"\S", description="the reply to it")
     system: str | None = None
+    history: list[Message] = Field(
+        default=[], description="the turns between `system` and `user`, in order"
+    )
     category: str = "chat"
     skill: SkillName = Field(
         default=OTHER, description="follows from the category unless it is given"
@@ -90,8 +116,11 @@ class EvalRow(Record):
     """One question and the rule that decides about a reply."""
 
     id: str
-    user: str = Field(min_length=1, pattern=r"\S")
+    user: str = Field(min_length=1, pattern=r"\S", description="the question")
     system: str | None = None
+    history: list[Message] = Field(
+        default=[], description="the turns between `system` and `user`, in order"
+    )
     category: str = "chat"
     skill: SkillName = Field(
         default=OTHER, description="follows from the category unless it is given"
@@ -111,7 +140,14 @@ class EvalRow(Record):
     required_entities: list[str] = Field(default=[])
     expected: str | None = None
     reference_answer: str | None = Field(
-        default=None, description="a reply that passes; nothing is scored against it"
+        default=None,
+        description=(
+            "a reply that passes. In a row of your own without another rule, the reply must be"
+            " equal to it after normalization (NFKC, lower case, single spaces, no full stop at the end)"
+        ),
+    )
+    regex: Annotated[str, AfterValidator(_compiles)] | None = Field(
+        default=None, description="the reply must hold a match of this RE2 expression"
     )
     normalized_answer: str | None = None
     normalized_answers: list[str] = Field(default=[])
@@ -189,6 +225,7 @@ def as_eval_row(row: SftRow) -> EvalRow:
         id=row.id,
         user=row.user,
         system=row.system,
+        history=row.history,
         category=row.category,
         group=row.group,
         item=row.item,
@@ -210,99 +247,27 @@ def as_eval_row(row: SftRow) -> EvalRow:
     )
 
 
-# ---- from files ----------------------------------------------------------------------------------
+def scored_by(row: EvalRow) -> str:
+    """The kind of rule that decides about replies to a row, in words; `nothing` without one."""
+    answers = (row.normalized_answer, row.final_answer, row.expected)
+    if row.correct_choice is not None:
+        return "choice"
+    if row.regex is not None:
+        return "regular expression"
+    if row.normalized_answer_required and any((*answers, *row.normalized_answers, *row.aliases)):
+        return "exact answer"
+    if row.must_include or row.must_include_any or row.must_not_include or row.required_entities:
+        return "phrases"
+    if not row.answerable:
+        return "refusal"
+    if any((row.min_words, row.max_words, row.min_chars, row.max_chars)):
+        return "length"
+    return (
+        "rules of its skill" if any(s.name == row.skill and s.rules for s in SKILLS) else "nothing"
+    )
 
 
-def read_sft_rows(path: Path) -> list[SftRow]:
-    """The SFT rows of a .jsonl file; rows without an id get one from their line.
-
-    Raises BadInput with every problem and its line, the first 20 shown, and for an empty file.
-    """
-    return _read_rows(path, SftRow, "SFT rows", "sft")
-
-
-def read_eval_rows(path: Path) -> list[EvalRow]:
-    """The eval rows of a .jsonl file. Errors as in `read_sft_rows`."""
-    return _read_rows(path, EvalRow, "eval rows", "eval")
-
-
-def _read_rows(path: Path, model: type[Row], what: str, prefix: str) -> list[Row]:
-    rows: list[Row] = []
-    problems: list[Problem] = []
-    line_of: dict[str, int] = {}
-    for number, line in _lines(path, what):
-        row = _row(line, number, model, prefix, problems)
-        if row is None:
-            continue
-        if row.id in line_of:
-            problems.append(
-                Problem(f"line {number}: id {row.id!r} stands on line {line_of[row.id]} already")
-            )
-        line_of.setdefault(row.id, number)
-        rows.append(row)
-    if problems:
-        raise BadInput(
-            f"{what} {path} are not usable: {_count(problems)}",
-            problems=_first(problems),
-            fix=REMEDY.format(pack="PACK"),
-        )
-    if not rows:
-        raise BadInput(f"{what} {path}: the file has no rows", fix=REMEDY.format(pack="PACK"))
-    return rows
-
-
-def _lines(path: Path, what: str) -> Iterator[tuple[int, bytes]]:
-    """(line number, bytes) of the lines that are not blank."""
-    try:
-        stream = path.open("rb")
-    except FileNotFoundError:
-        fix = f"check the path; in a pack: {REMEDY.format(pack='PACK')}"
-        raise BadInput(f"{what} {path}: the file does not exist", fix=fix) from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise BadInput(
-            f"{what} {path}: {error.strerror}", fix="name a file that can be read"
-        ) from None
-    with stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield number, line
-
-
-def _row(
-    line: bytes, number: int, model: type[Row], prefix: str, problems: list[Problem]
-) -> Row | None:
-    """The row of a line, or None with what is wrong with it added to `problems`."""
-    try:
-        value = load_json(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        problems.append(Problem(f"line {number}: not UTF-8 text"))
-        return None
-    except json.JSONDecodeError as error:
-        problems.append(Problem(f"line {number}: not valid JSON ({error.msg})"))
-        return None
-    except (ValueError, RecursionError) as error:
-        problems.append(Problem(f"line {number}: not usable JSON ({error})"))
-        return None
-    if not isinstance(value, dict):
-        problems.append(
-            Problem(f"line {number}: a JSON object is needed, found {type(value).__name__}")
-        )
-        return None
-    try:
-        return parse_record(model, {"id": f"{prefix}-line-{number}", **value}, f"line {number}")
-    except BadInput as error:
-        problems += [Problem(f"line {number}: {problem.what}") for problem in error.problems]
-        return None
-
-
-def _count(problems: Sequence[Problem]) -> str:
-    return f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
-
-
-def _first(problems: Sequence[Problem]) -> list[Problem]:
-    more = len(problems) - MOST_PROBLEMS_SHOWN
-    rest = [Problem(f"... and {more} more")] if more > 0 else []
-    return [*problems[:MOST_PROBLEMS_SHOWN], *rest]
+# ---- published rows ------------------------------------------------------------------------------
 
 
 def read_published_rows(path: Path, model: type[Row]) -> Iterator[Row]:

@@ -24,19 +24,14 @@ import numpy.typing as npt
 from picochat.config import ModelConfig, RunConfig
 from picochat.core.errors import BadInput, Problem
 from picochat.core.publish import Artifact, StagingFolder
-from picochat.core.records import Record, read_jsonl, to_jsonable
+from picochat.core.records import read_jsonl, to_jsonable
 from picochat.facts import ConversationsFacts
+from picochat.skills.task_rows import Message
 from picochat.tokens.tokenizer import Tokenizer
 
-Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "held_out"]
 MOST_PROBLEMS = 20  # of one file, reported at once
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: equal rows give equal bytes
-
-
-class Message(Record):
-    role: Role
-    content: str
 
 
 class EncodedChat(NamedTuple):
@@ -54,11 +49,7 @@ def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> Encode
 
     Targets are the assistant's replies and the end of turn after each.
     """
-    marks: dict[Role, int] = {
-        "system": tokenizer.system,
-        "user": tokenizer.user,
-        "assistant": tokenizer.assistant,
-    }
+    marks = {"system": tokenizer.system, "user": tokenizer.user, "assistant": tokenizer.assistant}
     ids, targets = [tokenizer.bos], [False]
     for message in messages:
         content = tokenizer.encode(message.content)
@@ -77,9 +68,10 @@ def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int
 
 
 def row_messages(row: Mapping[str, Any]) -> list[Message]:
-    """The conversation of one row: `user`, `assistant`, and `system` where the row has one."""
-    roles: tuple[Role, ...] = ("system", "user", "assistant")
-    return [Message(role=role, content=row[role]) for role in roles if row.get(role) is not None]
+    """The conversation of one row: `system`, `history`, `user` and `assistant`, as it has them."""
+    turns = [{"role": "system", "content": row.get("system")}, *(row.get("history") or [])]
+    turns += [{"role": role, "content": row.get(role)} for role in ("user", "assistant")]
+    return [Message.model_validate(turn) for turn in turns if turn["content"] is not None]
 
 
 # ---- the rows of a run, encoded once -------------------------------------------------------------

@@ -104,6 +104,15 @@ def read_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
     )
 
 
+def read_lines(stream: BinaryIO, name: str) -> Iterator[bytes | None]:
+    """The lines of a file, decompressed, without a byte order mark; None for one that is too long.
+
+    Raises BadInput for UTF-16 and for compressed data that is damaged.
+    """
+    for lines in _lines(_blocks(stream, name, READ_BLOCK_BYTES)):
+        yield from lines
+
+
 # ---- JSON lines and text -------------------------------------------------------------------------
 
 

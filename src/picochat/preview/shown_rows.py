@@ -1,0 +1,128 @@
+"""What a preview says of a pack's SFT and eval rows: their forms, rules, and some conversations.
+
+The files are read by the same functions as in a run, so a file that a run would refuse is refused
+here. A pack is also previewed before it has rows: a file that is absent or empty is no error.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import cast
+
+from picochat.core.publish import Artifact, publish
+from picochat.data.pack import LoadedPack
+from picochat.facts import RowsFacts, RowsRead, facts_of
+from picochat.present.printable import printable
+from picochat.preview.preview_record import ConversationPart, RowsPreview
+from picochat.skills.prepare import prepare_rows
+from picochat.skills.row_files import RowFile, read_eval_rows, read_sft_rows
+from picochat.skills.task_rows import EvalRow, SftRow, scored_by
+
+SHOWN_CONVERSATIONS = 5
+SHOWN_CHARACTERS = 2_000
+SHOWN_KEYS = 5
+
+
+def preview_rows(pack: LoadedPack, seed: int) -> tuple[RowsPreview, RowsPreview, RowsFacts | None]:
+    """(SFT rows, eval rows, the facts that a run would state of both, None without both files).
+
+    Raises BadInput where a file has rows that cannot be used.
+    """
+    sft = read_sft_rows(pack.chat_path) if pack.chat_path and _has_rows(pack.chat_path) else None
+    evals = read_eval_rows(pack.eval_path) if pack.eval_path and _has_rows(pack.eval_path) else None
+    return (
+        _sft(pack, sft) if sft else _none(pack),
+        _evals(pack, evals) if evals else _none(pack),
+        _facts(pack, seed) if sft and evals else None,
+    )
+
+
+def _has_rows(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return any(line.strip() for line in stream)
+
+
+def _none(pack: LoadedPack) -> RowsPreview:
+    state = f"none yet: picochat data task-pack --dataset-pack {pack.path}"
+    return RowsPreview(state=state, rows=0, details=[], conversations=[])
+
+
+def _sft(pack: LoadedPack, found: RowFile[SftRow]) -> RowsPreview:
+    rows = found.rows
+    turns = [1 + sum(turn.role == "assistant" for turn in row.history) for row in rows]
+    mean = sum(turns) / len(turns)
+    shown = sorted(
+        {number * len(rows) // SHOWN_CONVERSATIONS for number in range(SHOWN_CONVERSATIONS)}
+    )
+    return RowsPreview(
+        state=_state(pack.chat_path, len(rows)),
+        rows=len(rows),
+        details=[
+            f"{_counts(found.read.forms)}; {mean:.1f} turns of the assistant a row,"
+            f" {max(turns)} at most",
+            *_left(found.read),
+        ],
+        conversations=[_conversation(rows[number]) for number in shown],
+    )
+
+
+def _evals(pack: LoadedPack, found: RowFile[EvalRow]) -> RowsPreview:
+    rules = Counter(scored_by(row) for row in found.rows)
+    return RowsPreview(
+        state=_state(pack.eval_path, len(found.rows)),
+        rows=len(found.rows),
+        details=[
+            f"{_counts(found.read.forms)}; scored by {_counts(dict(sorted(rules.items())))}",
+            *_left(found.read),
+        ],
+        conversations=[],
+    )
+
+
+def _state(path: Path | None, rows: int) -> str:
+    return f"{rows:,} in {path.name if path else ''}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{printable(name)} {count:,}" for name, count in counts.items())
+
+
+def _left(read: RowsRead) -> list[str]:
+    """What was left out of the rows, and which keys are not read."""
+    lines = [
+        f"left out: {count:,} ({printable(reason)}), the first on line"
+        f" {read.first_left_out[reason]:,}"
+        for reason, count in read.left_out.items()
+    ]
+    if read.dropped_keys:
+        by_count = sorted(read.dropped_keys.items(), key=lambda item: (-item[1], item[0]))
+        named = ", ".join(
+            f"{printable(key)} ({count:,} rows)" for key, count in by_count[:SHOWN_KEYS]
+        )
+        more = len(by_count) - SHOWN_KEYS
+        lines.append(f"keys that are not read: {named}{f' and {more} more' if more > 0 else ''}")
+    return lines
+
+
+def _conversation(row: SftRow) -> list[ConversationPart]:
+    turns = [
+        *([("system", row.system)] if row.system else []),
+        *((turn.role, turn.content) for turn in row.history),
+        ("user", row.user),
+        ("assistant", row.assistant),
+    ]
+    return [
+        ConversationPart(
+            role=role, text=printable(text[:SHOWN_CHARACTERS]), trained=role == "assistant"
+        )
+        for role, text in turns
+    ]
+
+
+def _facts(pack: LoadedPack, seed: int) -> RowsFacts:
+    with tempfile.TemporaryDirectory(prefix="picochat-preview-") as folder:
+        with publish(Path(folder) / "rows", "rows", "preview", {}) as staging:
+            prepare_rows(pack, seed, staging)
+        return facts_of(cast("Artifact", staging.artifact), RowsFacts)
