@@ -33,6 +33,7 @@ them.
 LESS_MEMORY = (
     "a smaller --scale, fewer processes (--set host.workers=1), or a machine with more memory"
 )
+GOES_ON = "the same command goes on"
 WORDS_THAT_MAY_BE_EMPTY = ("--dataset-summary", "--eval-summary", "--commit-message")
 
 app = typer.Typer(
@@ -142,9 +143,7 @@ def _usage_exit(error: Exception) -> int | None:
 
 
 def _interrupted() -> Interrupted:
-    return Interrupted(
-        signal.SIGINT, "interrupted; what was finished is kept", fix="the same command goes on"
-    )
+    return Interrupted(signal.SIGINT, "interrupted; what was finished is kept", fix=GOES_ON)
 
 
 def _host_problem(error: OSError) -> PicochatError:
@@ -154,7 +153,7 @@ def _host_problem(error: OSError) -> PicochatError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return HostProblem(
             f"the disk is full{where}; what was finished is kept",
-            fix="free some space, then the same command goes on",
+            fix=f"free some space, then {GOES_ON}",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return BadInput(
@@ -169,9 +168,7 @@ def _host_problem(error: OSError) -> PicochatError:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(
-        number, "terminated; what was finished is kept", fix="the same command goes on"
-    )
+    raise Interrupted(number, "terminated; what was finished is kept", fix=GOES_ON)
 
 
 if __name__ == "__main__":

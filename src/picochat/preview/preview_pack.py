@@ -20,7 +20,7 @@ from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_record
 from picochat.data.corpus.build import build_corpus
 from picochat.data.importing.import_report import ImportReport
-from picochat.data.pack import LoadedPack, LoadedSource
+from picochat.data.pack import LoadedPack
 from picochat.data.pack_documents import parquet_totals
 from picochat.facts import RowsFacts, facts_of
 from picochat.present.printable import printable
@@ -89,9 +89,7 @@ def preview_pack(
         duplicates, tallies = _read_all(pack, scale, corpus)
     else:
         duplicates, tallies = None, tally_samples(samples)
-    totals = [
-        _totals(*each, exact=reads_all) for each in zip(pack.sources, samples, tallies, strict=True)
-    ]
+    totals = [_totals(*each, exact=reads_all) for each in zip(samples, tallies, strict=True)]
     if duplicates is None:
         say("looking for duplicates")
         documents = sum(total[0] for total in totals)
@@ -153,10 +151,9 @@ def _read_all(
 # ---- sources -------------------------------------------------------------------------------------
 
 
-def _totals(
-    source: LoadedSource, sample: SourceSample, tally: SourceTally, *, exact: bool
-) -> tuple[int, int, bool]:
+def _totals(sample: SourceSample, tally: SourceTally, *, exact: bool) -> tuple[int, int, bool]:
     """(documents, text bytes, whether these are exact counts)."""
+    source = sample.source
     if exact or sample.complete:
         return tally.documents, tally.text_bytes, True
     dropped = sum(sample.unusable.values())

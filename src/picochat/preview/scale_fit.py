@@ -196,20 +196,20 @@ def _forecasts(
         measured = _interval(*(finding.measured for finding in findings))
         if measured is None:
             continue
-        better, *_, worse = sorted(findings, key=lambda each: BADNESS.index(each.status))
-        statuses: tuple[Status, Status] = (worse.status, better.status)
-        if sampled and worse.name in DUPLICATE_CHECKS:
+        best, *_, worst = sorted(findings, key=lambda each: BADNESS.index(each.status))
+        status, better = worst.status, best.status
+        if sampled and worst.name in DUPLICATE_CHECKS:
             measured = measured.model_copy(update={"high": 1.0})
-            if worse.status == "pass":
-                statuses = ("unmeasured", "unmeasured")
+            if status == "pass":
+                status = better = "unmeasured"
         forecasts.append(
             Forecast(
-                check=worse.name,
-                status=statuses[0],
-                better=statuses[1],
+                check=worst.name,
+                status=status,
+                better=better,
                 measured=measured,
-                unit=worse.unit,
-                bound=worse.bound,
+                unit=worst.unit,
+                bound=worst.bound,
             )
         )
     return forecasts
@@ -300,9 +300,13 @@ def _advised(
     if report is None or not report.rows_written or (more and _is_used_up(report)):
         return []
     rows = round_up(report.rows_seen * (1 + more / report.rows_written) * factor)
-    command = _import_command(loaded, report, rows)
     return [
-        ImportAdvice(source=source.label, rows_now=report.rows_seen, max_rows=rows, command=command)
+        ImportAdvice(
+            source=source.label,
+            rows_now=report.rows_seen,
+            max_rows=rows,
+            command=_import_command(loaded, report, rows),
+        )
     ]
 
 

@@ -89,17 +89,15 @@ def _largest_clusters(
     samples: Sequence[SourceSample], kind: Kind, groups: Iterable[Sequence[Place]]
 ) -> list[DuplicateCluster]:
     largest = sorted(groups, key=lambda group: (-len(group), group[0]))[:SHOWN_CLUSTERS]
-    return [
-        _cluster(
-            kind,
-            len(group),
-            [
-                (samples[n].ids[place], samples[n].source.label, samples[n].texts[place])
-                for n, place in group[: _shown_count(kind)]
-            ],
-        )
-        for group in largest
-    ]
+    clusters: list[DuplicateCluster] = []
+    for group in largest:
+        shown = [
+            (samples[n].ids[place], samples[n].source.label, samples[n].texts[place])
+            for n, place in group[: _shown_count(kind)]
+        ]
+        texts = shown_texts(shown)
+        clusters.append(DuplicateCluster(kind=kind, documents=len(group), texts=texts))
+    return clusters
 
 
 def corpus_duplicates(corpus: Artifact) -> tuple[Duplicates, list[Wanted]]:
@@ -145,7 +143,7 @@ def fetched_clusters(wanted: Sequence[Wanted], texts: dict[str, str]) -> list[Du
             (id, id.split(":", 1)[0], texts[id]) for id in ids[: _shown_count(kind)] if id in texts
         ]
         if len(shown) == _shown_count(kind):
-            found.append(_cluster(kind, len(ids), shown))
+            found.append(DuplicateCluster(kind=kind, documents=len(ids), texts=shown_texts(shown)))
     return found
 
 
@@ -165,10 +163,6 @@ def shown_texts(documents: Sequence[tuple[str, str, str]]) -> list[ClusterText]:
         )
         for id, source, text in documents
     ]
-
-
-def _cluster(kind: Kind, documents: int, shown: Sequence[tuple[str, str, str]]) -> DuplicateCluster:
-    return DuplicateCluster(kind=kind, documents=documents, texts=shown_texts(shown))
 
 
 def _shown_count(kind: Kind) -> int:

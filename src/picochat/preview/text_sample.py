@@ -12,13 +12,12 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from picochat.config import DataConfig
 from picochat.core.errors import BadInput
 from picochat.core.progress import Progress
-from picochat.data.documents import SourceFile, file_path
+from picochat.data.documents import file_path
 from picochat.data.formats.file_rows import format_of, read_rows
 from picochat.data.formats.parquet_rows import parquet_metadata, read_row_group
 from picochat.data.formats.row_batch import Row, text_problem
@@ -118,7 +117,7 @@ def _read_source(
         # (docs/decisions/0016).
         passed += sizes[number]
         until = budget if whole else budget * passed // chosen_bytes
-        part, read_all = _read_file(sample, number, source.files[number], until - taken, whole)
+        part, read_all = _read_file(sample, number, until - taken, whole)
         taken += part
         sample.complete = sample.complete and read_all
         progress.advance(part / 1e6, f"{len(sample.texts):,} documents of {source.label}")
@@ -131,10 +130,9 @@ def _evenly(items: Sequence[T], count: int) -> list[T]:
     return [items[number * len(items) // count] for number in range(count)]
 
 
-def _read_file(
-    sample: SourceSample, number: int, file: SourceFile, budget: int, whole: bool
-) -> tuple[int, bool]:
+def _read_file(sample: SourceSample, number: int, budget: int, whole: bool) -> tuple[int, bool]:
     """(text bytes taken, whether the whole file was read)."""
+    file = sample.source.files[number]
     path = file_path(sample.source.path, file.name)
     try:
         stream = path.open("rb")
@@ -142,33 +140,27 @@ def _read_file(
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
     with stream:
         if format_of(file.name) == "parquet":
-            taken, fraction = _read_parquet(sample, number, stream, path, file, budget, whole)
+            taken, fraction = _read_parquet(sample, number, stream, str(path), budget, whole)
         else:
             rows = read_rows(stream, str(path), sample.source.text_column, id_column="id")
-            taken, _, ended = _take(sample, number, file.name, rows, budget)
+            taken, _, ended = _take(sample, number, rows, budget)
             fraction = 1.0 if ended else min(stream.tell() / max(1, file.bytes), NEARLY_ALL)
     sample.file_bytes += file.bytes * fraction
     return taken, fraction == 1.0
 
 
 def _read_parquet(
-    sample: SourceSample,
-    number: int,
-    stream: BinaryIO,
-    path: Path,
-    file: SourceFile,
-    budget: int,
-    whole: bool,
+    sample: SourceSample, number: int, stream: BinaryIO, path: str, budget: int, whole: bool
 ) -> tuple[int, float]:
     """(text bytes taken, fraction of the file's rows that were read)."""
-    metadata = parquet_metadata(stream, str(path))
+    metadata = parquet_metadata(stream, path)
     sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     groups = list(range(len(sizes))) if whole else _evenly(range(len(sizes)), SAMPLE_GROUPS)
     taken = rows_read = 0
     for place, group in enumerate(groups):
         batches = read_row_group(
             stream,
-            str(path),
+            path,
             sample.source.text_column,
             group,
             metadata,
@@ -178,18 +170,18 @@ def _read_parquet(
         )
         rows = (row for batch in batches for row in batch.rows())
         left = budget - taken
-        part, count, _ = _take(
-            sample, number, file.name, rows, left if whole else left // (len(groups) - place)
-        )
+        share = left if whole else left // (len(groups) - place)
+        part, count, _ = _take(sample, number, rows, share)
         taken += part
         rows_read += count
     return taken, rows_read / metadata.num_rows if metadata.num_rows else 1.0
 
 
 def _take(
-    sample: SourceSample, number: int, name: str, rows: Iterator[Row], budget: int
+    sample: SourceSample, number: int, rows: Iterator[Row], budget: int
 ) -> tuple[int, int, bool]:
     """(text bytes taken, rows read, whether the rows ended before the budget was used up)."""
+    name = sample.source.files[number].name
     taken = count = 0
     for row in rows:
         if taken >= budget:
