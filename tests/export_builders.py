@@ -41,6 +41,7 @@ from picochat.release.hf import ExportRequest
 from picochat.run.folder import RunDir
 from picochat.scales import find_scale
 from picochat.tokens import tokenizer as tokens
+from tests.builders import own_rows
 
 VOCAB_SIZE = 400
 MODEL = ModelConfig(

@@ -470,6 +470,15 @@ class ExternalScore(Record):
     )
 
 
+class OwnScore(Record):
+    """The rows of one category that belong to no skill; rows without a rule are only counted."""
+
+    all: Rate
+    clean: Rate
+    base: Rate = Field(description="the base model, before SFT, on the same rows")
+    not_scored: int = Field(description="rows without a rule that a reply could fail")
+
+
 class ScoresFacts(Record):
     """The scores, computed from the kept replies and likelihoods (`replies.jsonl`) alone.
 
@@ -480,6 +489,9 @@ class ScoresFacts(Record):
     sft_bits_per_byte: float | None
     ngram_bits_per_byte: float | None
     skills: dict[str, SkillScore]
+    own: dict[str, OwnScore] = Field(
+        default={}, description="rows that belong to no skill of the project, by category"
+    )
     sft_fit: Rate
     sft_held_out_fit: Rate
     refusal: Rate = Field(description="unsafe or unanswerable prompts that were refused")

@@ -182,7 +182,7 @@ def test_conversations_are_shown_with_what_is_trained(tmp_path: Path) -> None:
     ]
     (pack.parent / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
     found = _preview(pack).sft
-    assert (found.rows, found.unreadable, found.state) == (50, 0, "50 in chat.jsonl")
+    assert (found.rows, found.state) == (50, "50 in chat.jsonl")
     assert [parts[1].text for parts in found.conversations] == [
         f"Question {n}?" for n in range(0, 50, 10)
     ]
@@ -207,7 +207,7 @@ def test_the_packs_rows_are_judged_as_the_preflight_judges_them(tmp_path: Path) 
     assert found["sft_rows"].measured.value == len(train) < 60
     assert found["sft_rows"].status == "block"  # 60 rows are fewer than 300
     assert found["eval_independence"].status == "pass"
-    (tmp_path / "pack/eval.jsonl").write_text("{\n")
+    (tmp_path / "pack/eval.jsonl").write_text("\n")
     broken = {each.check for each in _preview(pack, "h100-100m").fit.forecasts}
     assert "documents" in broken
     assert not broken & {"sft_rows", "eval_independence"}

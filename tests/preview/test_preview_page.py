@@ -47,7 +47,10 @@ def _hostile_pack(folder: Path) -> LoadedPack:
     pack = make_pack(folder, {"web": web, "books": _documents(30)})
     values = json.loads(pack.read_text())
     write(pack, {**values, "name": HOSTILE, "description": HOSTILE})
-    rows = [{"user": HOSTILE, "assistant": "Answer " + HOSTILE + "\0"}, {"no": "conversation"}]
+    rows = [
+        {"user": HOSTILE, "assistant": "Answer " + HOSTILE + "\0"},
+        {"conversations": [{"from": "tool" + HOSTILE, "value": HOSTILE}]},
+    ]
     (pack.parent / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return load_pack(pack)
 
@@ -106,7 +109,7 @@ def test_page_shows_what_the_record_holds(tmp_path: Path) -> None:
     assert page.count("<svg") == 1 + len(preview.sources)
     assert "30 exact, 0 near" in page  # the books repeat the web
     assert page.count('<mark class="trained">') == 1
-    assert "1 of the SFT rows looked at are not conversations" in page
+    assert "left out: 1 (a turn of the role" in page
     assert "prefers-color-scheme:dark" in page
 
 

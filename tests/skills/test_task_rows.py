@@ -97,14 +97,14 @@ def test_all_problems_of_a_file_come_at_once_with_their_lines(tmp_path: Path) ->
         "line 5: a JSON object is needed, found list",
         "line 6: user",
         "line 7: id 'x' stands on line 1 already",
-        "picochat data task-pack",
+        "mend or remove these lines",
     ):
         assert part in text
     assert error.value.exit_code == 4
 
 
 def test_only_the_first_problems_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
-    path = written(tmp_path / "eval.jsonl", *[{"user": 1}] * 50)
+    path = written(tmp_path / "eval.jsonl", *[{"user": number} for number in range(50)])
     with pytest.raises(BadInput) as error:
         read_eval_rows(path)
     assert len(error.value.problems) == 21
@@ -112,7 +112,15 @@ def test_only_the_first_problems_are_shown_and_the_rest_counted(tmp_path: Path) 
     assert "30 more" in error.value.problems[-1].what
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe\n", None])
+def test_equal_problems_come_together_with_their_lines(tmp_path: Path) -> None:
+    path = written(tmp_path / "eval.jsonl", *[{"user": 1}] * 50)
+    with pytest.raises(BadInput) as error:
+        read_eval_rows(path)
+    (problem,) = error.value.problems
+    assert problem.what.startswith("lines 1, 2, 3, 4, 5 and 45 more: user: ")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", None])
 def test_files_without_usable_rows_name_the_command_that_makes_them(
     tmp_path: Path, content: bytes | None
 ) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,10 @@ from picochat.config import ModelConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, open_artifact, publish
 from picochat.core.records import write_jsonl
+from picochat.evals.replies import row_prompt
 from picochat.facts import ConversationsFacts, facts_of
+from picochat.skills.row_files import read_sft_rows
+from picochat.skills.task_rows import EvalRow, row_json
 from picochat.tokens import tokenizer as tokenizer_module
 from picochat.tokens.chat_format import (
     Message,
@@ -94,6 +99,45 @@ def test_a_prompt_equals_the_template_with_generation_prompt(
         return_dict=True,
     )
     assert render_prompt(tokenizer, messages[:-1]) == list(rendered["input_ids"])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [message.model_dump() for message in CHATS[1]]},
+        {
+            "conversations": [
+                {"from": "human", "value": "a <|end|> b"},
+                {"from": "human", "value": "twice"},
+                {"from": "gpt", "value": "<|assistant|> no"},
+                {"from": "human", "value": "again"},
+                {"from": "gpt", "value": "yes"},
+            ]
+        },
+    ],
+)
+def test_a_file_of_several_turns_is_trained_on_as_the_template_says(
+    stock, tokenizer: Tokenizer, tmp_path: Path, row: dict[str, Any]
+) -> None:
+    (tmp_path / "chat.jsonl").write_text(json.dumps(row))
+    (read,) = read_sft_rows(tmp_path / "chat.jsonl").rows
+    messages = row_messages(row_json(read))
+    ids, targets = encode_messages(tokenizer, messages)
+    replies = [message.content for message in messages if message.role == "assistant"]
+    assert len(replies) == 2
+    # A mark that is typed stays text here, where the template's tokenizer would read it as a mark.
+    if "<|" not in "".join(message.content for message in messages):
+        assert (ids, targets) == by_template(stock, messages)
+    trained = [id for id, target in zip(ids, targets, strict=True) if target]
+    ends = [[*tokenizer.encode(reply), tokenizer.end] for reply in replies]
+    assert trained == [id for reply in ends for id in reply]
+
+
+def test_a_question_is_asked_behind_the_turns_before_it(tokenizer: Tokenizer) -> None:
+    row = EvalRow(id="1", system="Be brief.", history=list(CHATS[1][1:3]), user="again")
+    asked = [*CHATS[1][:4]]
+    asked[0] = Message(role="system", content="Be brief.")
+    assert row_prompt(row, tokenizer) == render_prompt(tokenizer, asked)
 
 
 def test_the_template_refuses_an_unknown_role(stock) -> None:

@@ -1,6 +1,6 @@
-"""`picochat data ...`: import rows, look at a pack, make its SFT and eval rows.
+"""`picochat data ...`: the commands that import, preview, make skill rows and scan.
 
-Contains no logic: each command calls one function and prints its lines.
+There is no logic here: each command calls one function and prints what it returns.
 """
 
 from __future__ import annotations

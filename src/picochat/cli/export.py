@@ -1,7 +1,4 @@
-"""`picochat export`: folders that other tools load.
-
-Contains no logic: each command calls one function and prints its lines.
-"""
+"""`picochat export`: writes a model folder that other tools load. There is no logic here."""
 
 from __future__ import annotations
 
@@ -59,9 +56,8 @@ def hf(
     """
     from picochat.release.push import push_target
 
-    push = push_target(
-        push_to_hub, repo_id, private, token_env, commit_message
-    )  # its mistakes are said before torch is imported
+    # Before torch is imported, so that wrong flags are reported at once.
+    push = push_target(push_to_hub, repo_id, private, token_env, commit_message)
     from picochat.release.hf import ExportRequest, export_hf
 
     report = export_hf(

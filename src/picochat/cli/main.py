@@ -1,7 +1,7 @@
-"""The command line: groups of commands, and where errors become messages and exit codes.
+"""The command line: the groups of commands, and the place where errors become exit codes.
 
-Nothing heavy is imported here or in the modules of the groups: `picochat --help` needs neither
-torch nor pydantic.
+The modules of this package import heavy libraries inside functions only, so `picochat --help` loads
+neither torch nor pydantic.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ them.
 LESS_MEMORY = (
     "a smaller --scale, fewer processes (--set host.workers=1), or a machine with more memory"
 )
+GOES_ON = "the same command goes on"
 WORDS_THAT_MAY_BE_EMPTY = ("--dataset-summary", "--eval-summary", "--commit-message")
 
 app = typer.Typer(
@@ -76,19 +77,18 @@ def main() -> None:
 
 
 def run_command(arguments: list[str]) -> int:
-    """Run one command line.
+    """Run one command line and return its exit code.
 
-    Foreseen errors are printed to stderr and give their exit code; bugs keep their traceback.
+    Errors that picochat foresaw are printed to stderr. A bug keeps its traceback.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it: keep that
         signal.signal(signal.SIGHUP, _terminate)
     try:
         require_values(arguments)
         code = app(arguments, prog_name="picochat", standalone_mode=False)
-        if (
-            code == 130
-        ):  # what the library makes of a KeyboardInterrupt inside a command, without a word
+        # typer turns a KeyboardInterrupt inside a command into 130 and prints nothing.
+        if code == 130:
             return _say(_interrupted())
     except PicochatError as error:
         return _say(error)
@@ -106,10 +106,7 @@ def run_command(arguments: list[str]) -> int:
 
 
 def require_values(arguments: list[str]) -> None:
-    """Raises WrongUsage for an empty value.
-
-    A shell passes an empty value for a variable that is not set. No path and no name is empty.
-    """
+    """Raise WrongUsage for an empty value: a shell passes one for a variable that is not set."""
     for number, argument in enumerate(arguments):
         name, separator, value = argument.partition("=")
         if argument and not (separator and name.startswith("--") and not value):
@@ -131,9 +128,10 @@ def _say(error: PicochatError) -> int:
 
 
 def _usage_exit(error: Exception) -> int | None:
-    """The exit code of an error of the command-line library; None for any other error.
+    """Print an error of the command-line library, such as an unknown flag; returns its exit code.
 
-    Such errors are an unknown flag or a missing value. The message is shown here.
+    None for any other error. Errors are recognized by name and method, because newer versions of
+    typer have their own copy of click.
     """
     if type(error).__name__ == "Abort":
         return _say(_interrupted())
@@ -145,19 +143,17 @@ def _usage_exit(error: Exception) -> int | None:
 
 
 def _interrupted() -> Interrupted:
-    return Interrupted(
-        signal.SIGINT, "interrupted; what was finished is kept", fix="the same command goes on"
-    )
+    return Interrupted(signal.SIGINT, "interrupted; what was finished is kept", fix=GOES_ON)
 
 
 def _host_problem(error: OSError) -> PicochatError:
-    """A full disk, a missing permission and the like, as one sentence with the remedy."""
-    name = error.filename2 or error.filename  # of a rename, the name that was wanted
+    """An error of the file system as one sentence with a remedy."""
+    name = error.filename2 or error.filename  # filename2 is the target of a rename
     where = f" ({name})" if name else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return HostProblem(
             f"the disk is full{where}; what was finished is kept",
-            fix="free some space, then the same command goes on",
+            fix=f"free some space, then {GOES_ON}",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return BadInput(
@@ -172,9 +168,7 @@ def _host_problem(error: OSError) -> PicochatError:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(
-        number, "terminated; what was finished is kept", fix="the same command goes on"
-    )
+    raise Interrupted(number, "terminated; what was finished is kept", fix=GOES_ON)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
-"""Generates checks.md, config.md, artifacts.md and the JSON Schemas under docs/.
+"""Generates checks.md, config.md, artifacts.md and the JSON Schemas in docs/ from the code.
 
-Each page is made from the code that it describes. Pages that people write are not touched.
-
-    python -m picochat.cli.pages --write docs     write the pages
-    python -m picochat.cli.pages --check docs     exit 1, naming each page that differs
+python -m picochat.cli.pages --write docs     write the pages
+python -m picochat.cli.pages --check docs     exit 1, naming each page that differs
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -26,6 +24,7 @@ from picochat.gate.checks_page import checks_page
 from picochat.present.printable import cell
 from picochat.run.graph import ARTIFACTS, FRONT_PAGES, spec_of
 from picochat.scales import SCALES
+from picochat.skills.row_schema import chat_row_schema, eval_row_schema
 
 REQUIRED = "set by the scale"
 
@@ -52,18 +51,21 @@ there as `volatile_files`: they are hashed, but stay out of the artifact's diges
 
 
 def config_page() -> str:
-    """Every setting with its type, default and meaning, then what each scale sets otherwise."""
+    """Every setting with its type, default and meaning, then the settings of each scale."""
     parts = [CONFIG_HEAD]
-    for name, field in RunConfig.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            about = _first_line(section)
-            parts.append(
-                f"## {name}\n\n"
-                + (f"{about}\n\n" if about else "")
-                + _settings_table(section, name)
-            )
+    for name, section in _sections():
+        about = _description(section)
+        parts.append(
+            f"## {name}\n\n" + (f"{about}\n\n" if about else "") + _settings_table(section, name)
+        )
     return "\n".join(parts) + "\n" + _scales_part()
+
+
+def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
+    """Name and record of each section of the configuration; `seed` and `scale` are in none."""
+    for name, field in RunConfig.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield name, field.annotation
 
 
 def _settings_table(section: type[BaseModel], prefix: str) -> str:
@@ -93,19 +95,13 @@ def _scales_part() -> str:
 
 
 def _changed_settings(config: RunConfig) -> dict[str, object]:
-    """The settings of a scale that differ from the defaults; those without a default always."""
-    defaults: dict[str, object] = {}
-    for name, field in RunConfig.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            defaults.update(
-                {
-                    f"{name}.{key}": inner.get_default()
-                    for key, inner in section.model_fields.items()
-                }
-            )
-        else:
-            defaults[name] = field.get_default()
+    """The settings of a scale that differ from their defaults or have none."""
+    defaults: dict[str, object] = {
+        name: field.get_default() for name, field in RunConfig.model_fields.items()
+    }
+    for name, section in _sections():
+        for key, field in section.model_fields.items():
+            defaults[f"{name}.{key}"] = field.get_default()
     return {
         key: value
         for key, value in flatten(config).items()
@@ -114,7 +110,7 @@ def _changed_settings(config: RunConfig) -> dict[str, object]:
 
 
 def artifacts_page() -> str:
-    """Every artifact with its folder, files and facts, and the pages at the top of a run folder."""
+    """Every artifact with its folder, files and facts, and the files at the top of a run folder."""
     lines = ["| kind | folder | files |", "|---|---|---|"]
     lines += [f"| {spec.kind} | `{spec.folder}/` | {cell(spec.files)} |" for spec in ARTIFACTS]
     lines += [
@@ -122,12 +118,8 @@ def artifacts_page() -> str:
         "## At the top of a run folder",
         "",
         "`run.json` (the resolved configuration, each value with its origin),",
-    ]
-    lines += [
-        (
-            "`machine.json` (the host), and copies of published files, which `picochat run verify`"
-            " compares:"
-        ),
+        "`machine.json` (the host), and copies of published files, which `picochat run verify`"
+        " compares:",
         "",
     ]
     lines += [
@@ -139,7 +131,7 @@ def artifacts_page() -> str:
 
 
 def _facts_part(kind: str, facts: type[BaseModel], unit: str = "fact") -> str:
-    about = _first_line(facts)
+    about = _description(facts)
     lines = [
         f"### {kind}",
         "",
@@ -154,8 +146,9 @@ def _facts_part(kind: str, facts: type[BaseModel], unit: str = "fact") -> str:
     return "\n".join(lines) + "\n"
 
 
-def _first_line(model: type[BaseModel]) -> str:
-    """The docstring of a record as one paragraph; empty where it has none of its own."""
+def _description(model: type[BaseModel]) -> str:
+    """The docstring of a record as one paragraph; empty if it has none of its own."""
+    # From __dict__: an attribute would be inherited from the base class.
     return " ".join((model.__dict__.get("__doc__") or "").split())
 
 
@@ -191,9 +184,7 @@ def _default_text(field: FieldInfo) -> str:
 
 
 def _value_text(value: object) -> str:
-    return (
-        "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 PAGES: tuple[tuple[str, Callable[[], str]], ...] = (
@@ -202,11 +193,13 @@ PAGES: tuple[tuple[str, Callable[[], str]], ...] = (
     ("artifacts.md", artifacts_page),
     ("schemas/dataset_pack.schema.json", dataset_pack_schema),
     ("schemas/corpus_recipe.schema.json", corpus_recipe_schema),
+    ("schemas/chat_row.schema.json", chat_row_schema),
+    ("schemas/eval_row.schema.json", eval_row_schema),
 )
 
 
 def stale_pages(folder: Path) -> list[str]:
-    """Names of generated pages that are absent or differ from what the code would write."""
+    """Names of generated pages that are absent or out of date."""
     return [
         name
         for name, make in PAGES

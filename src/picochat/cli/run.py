@@ -1,6 +1,6 @@
-"""`picochat run`: the run itself, its bundle, its verification, its state.
+"""`picochat run ...`: the commands that run a pack, bundle and verify it, and show its state.
 
-Contains no logic: each command calls functions and prints their lines.
+There is no logic here: each command calls functions and prints what they return.
 """
 
 from __future__ import annotations
@@ -144,11 +144,9 @@ def bundle(
     from picochat.release.bundle import make_bundle
     from picochat.run.folder import require_run
 
-    run = require_run(run_dir)
-    target = out or Path(f"{run_dir.name}-bundle.tgz")
     report = make_bundle(
-        run,
-        target,
+        require_run(run_dir),
+        out or Path(f"{run_dir.name}-bundle.tgz"),
         logs_dir,
         strict,
         include_weights=include_weights,
@@ -202,13 +200,10 @@ def verify(
 
     if run_dir is not None and replay is None and ask is None:
         raise WrongUsage(
-            "--run-dir is of use with --replay or --ask alone",
-            fix="--ask 50 asks 50 recorded questions again",
+            "--run-dir needs --replay or --ask", fix="--ask 50 asks 50 recorded questions again"
         )
     if ask_seed is not None and ask is None:
-        raise WrongUsage(
-            "--ask-seed is of use with --ask alone", fix=f"--ask 50 --ask-seed {ask_seed}"
-        )
+        raise WrongUsage("--ask-seed needs --ask", fix=f"--ask 50 --ask-seed {ask_seed}")
     if replay is None:
         report = inspect_bundle(path)
     else:
@@ -220,9 +215,9 @@ def verify(
 
         report = with_questions(report, ask, ask_seed, run_dir)
     if as_json:
-        typer.echo(
-            json.dumps(report.to_json(), sort_keys=True)
-        )  # in ASCII: names in a bundle are other people's
+        # json.dumps writes ASCII: names in a bundle come from strangers and could hold control or
+        # invisible characters.
+        typer.echo(json.dumps(report.to_json(), sort_keys=True))
         raise typer.Exit(report.exit_code)
     for line in holding(report).lines():
         typer.echo(line)

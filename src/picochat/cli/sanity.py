@@ -1,4 +1,4 @@
-"""`picochat sanity` tests whether this host trains correctly, and how fast."""
+"""`picochat sanity`: tests whether this host trains correctly, and how fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def _group() -> None:
-    """Keeps `preh100` a subcommand while it is the only one."""
+    """typer would drop the name `preh100` of a group with one command and no callback."""
 
 
 @app.command("preh100")
@@ -68,16 +68,17 @@ def preh100(
         "the command line",
         error=WrongUsage,
     )
-    request = SanityRequest(
-        out_dir,
-        runtime,
-        include_compile,
-        capacity_scale,
-        capacity_batch_size,
-        capacity_min_free_fraction,
-        gpu_hour_usd,
+    report = sanity(
+        SanityRequest(
+            out_dir,
+            runtime,
+            include_compile,
+            capacity_scale,
+            capacity_batch_size,
+            capacity_min_free_fraction,
+            gpu_hour_usd,
+        )
     )
-    report = sanity(request)
     for line in report.lines():
         typer.echo(line)
     raise typer.Exit(0 if report.passed else 3)

@@ -1,7 +1,4 @@
-"""`picochat scales` shows the presets and what they cost.
-
-The costs are computed by the functions that a run uses.
-"""
+"""`picochat scales`: shows the presets and their costs, computed by the functions of a run."""
 
 from __future__ import annotations
 
@@ -23,13 +20,9 @@ def scales(
     from picochat.core.records import canonical_json
     from picochat.scales import SCALES, cost_of, keys_lines, scales_lines
 
-    if keys:
-        lines = keys_lines()
-    elif as_json:
-        lines = [
-            canonical_json({"schema_version": 1, "scales": [cost_of(scale) for scale in SCALES]})
-        ]
-    else:
-        lines = scales_lines()
-    for line in lines:
+    if as_json and not keys:
+        costs = [cost_of(scale) for scale in SCALES]
+        typer.echo(canonical_json({"schema_version": 1, "scales": costs}))
+        return
+    for line in keys_lines() if keys else scales_lines():
         typer.echo(line)

@@ -1,9 +1,8 @@
-"""Standard output and error that outlast their readers and take any text.
+"""Standard output and error that survive the end of their reader and accept any text.
 
-In `picochat ... 2>&1 | tee log`, Ctrl-C ends tee first: what picochat then says has no reader, and
-an error of writing must not end the work that is just being saved. The same holds for `| head -1`
-and for a terminal that was closed. A full disk under a log is still an error, because its reader is
-still there.
+In `picochat ... 2>&1 | tee log`, Ctrl-C ends tee first. The next message of picochat then has no
+reader, and the failed write must not stop the work that is being saved. The same happens with
+`| head -1` and with a closed terminal. A full disk under a log is still an error.
 """
 
 from __future__ import annotations
@@ -20,10 +19,7 @@ READER_GONE = (errno.EPIPE, errno.EIO)
 
 
 class Outlasting(io.FileIO):
-    """A writer to the file descriptor `number` that survives the end of its reader.
-
-    What is written after the reader is gone is dropped.
-    """
+    """A writer to a file descriptor that drops its data when the reader is gone."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number, "w", closefd=False)
@@ -34,25 +30,24 @@ class Outlasting(io.FileIO):
             try:
                 return super().write(data) or 0
             except OSError as error:
-                self._gone = True  # a full disk is said once, and not again when the process ends
+                # For a full disk too: Python flushes at exit, and would report it a second time.
+                self._gone = True
                 if error.errno not in READER_GONE:
                     raise
         return memoryview(data).nbytes
 
 
 def outlast_readers() -> None:
-    """Put such streams in the place of sys.stdout and sys.stderr.
+    """Replace sys.stdout and sys.stderr with streams that survive the end of their reader.
 
-    What their encoding lacks is written as an escape.
+    A character that their encoding does not have is written as a backslash escape.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper):  # None where the caller closed it
-            stream.flush()
-            lines = stream.line_buffering or stream.write_through
-            raw = io.BufferedWriter(Outlasting(stream.fileno()))
-            setattr(
-                sys,
-                name,
-                io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=lines),
-            )
+        if not isinstance(stream, io.TextIOWrapper):  # None if the caller closed it
+            continue
+        stream.flush()
+        lines = stream.line_buffering or stream.write_through
+        raw = io.BufferedWriter(Outlasting(stream.fileno()))
+        wrapper = io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=lines)
+        setattr(sys, name, wrapper)

@@ -1,16 +1,16 @@
 """Every error that picochat raises on purpose, and the exit code that each one becomes.
 
-    PicochatError            1   the base; never raised itself
-    |-- HostProblem          1   the machine said no: disk full, no permission, out of memory
+    PicochatError            1   the base class; never raised itself
+    |-- HostProblem          1   the machine refused: disk full, out of memory
     |-- WrongUsage           2   flags that contradict, a scale that does not exist, a folder in use
-    |-- CheckFailed          3   preflight, gate, verification or export said no, with reasons
+    |-- CheckFailed          3   preflight, gate, verification or export refused, with reasons
     |-- BadInput             4   a file, a pack or a checkpoint that cannot be used
     |-- HubProblem           5   the network or the Hub
     `-- Interrupted    129...    SIGHUP 129, SIGINT 130, SIGTERM 143, after the work was saved
 
-Library code raises; only `cli/` prints and exits. An error carries every problem of its subject,
-not only the first. Each problem can carry its remedy: a command to paste or a sentence that says
-what to do.
+Library code raises; only `cli/` prints and exits. An error lists every problem that was found, not
+only the first. Each problem can have a remedy: a command to paste or a sentence that says what to
+do.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, with the value that was found, and what fixes it."""
+    """What is wrong, with the value that was found, and what fixes it."""
 
     what: str
     fix: str | None = None
 
 
 class PicochatError(Exception):
-    """Something that picochat foresaw. `exit_code` is what the command line returns for it."""
+    """An error that picochat foresaw. The command line exits with `exit_code`."""
 
     exit_code = 1
 
@@ -42,7 +42,7 @@ class PicochatError(Exception):
         self.problems = tuple(problems)
 
     def lines(self) -> list[str]:
-        """The message as printed: what, each problem below it, then the remedy."""
+        """The message as it is printed: `what`, each problem, then the remedy."""
         lines = [f"{self.what} (exit {self.exit_code})"]
         for problem in self.problems:
             lines.append(f"    {problem.what}")
@@ -74,7 +74,7 @@ class HubProblem(PicochatError):
 
 
 class Interrupted(PicochatError):
-    """A signal stopped the work after it was saved. SIGHUP exits 129, SIGINT 130, SIGTERM 143."""
+    """A signal stopped the work after it was saved. The exit code is 128 + the signal number."""
 
     def __init__(self, signal_number: int, what: str, *, fix: str | None = None) -> None:
         super().__init__(what, fix=fix)
@@ -82,6 +82,6 @@ class Interrupted(PicochatError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`, did you mean X?` where one known word is close, else an empty string."""
+    """`, did you mean X?` if a known word is similar, else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f", did you mean {close[0]}?" if close else ""

@@ -1,7 +1,6 @@
-"""Describes this machine without importing torch.
+"""Describes this machine without importing torch: processors, memory, GPUs, versions, commit.
 
-The description has processors, memory, disk, the GPU as its driver's tool reports it, versions and
-the commit. All of it is an observation: it is recorded, and is never part of an artifact's digest.
+These are observations. They are recorded, but are never part of an artifact's digest.
 """
 
 from __future__ import annotations
@@ -29,11 +28,15 @@ RECORDED_PACKAGES = (
     "safetensors",
     "pydantic",
 )
-GPU_QUERY = "name,memory.total,driver_version,power.limit"
+NVIDIA_SMI = [
+    "nvidia-smi",
+    "--query-gpu=name,memory.total,driver_version,power.limit",
+    "--format=csv,noheader",
+]
 
 
 class MachineRecord(Record):
-    """The host as the run saw it. `gpus` holds one line of the driver's tool for each GPU."""
+    """The host as the run saw it. `gpus` holds one line of nvidia-smi for each GPU."""
 
     system: str
     python: str
@@ -52,32 +55,29 @@ def machine_record() -> MachineRecord:
         cpu=_cpu_name(),
         cores=usable_cores(),
         memory_bytes=memory_bytes(),
-        gpus=_gpu_lines(),
+        gpus=_output(NVIDIA_SMI).splitlines(),
         versions=_versions(),
         commit=_commit(),
     )
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on, which can be fewer than the machine has."""
+    """Cores that this process may run on; a container or scheduler may allow fewer than exist."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def process_count() -> int:
-    """Processes that torchrun started for this command, on all machines together; 1 without it."""
+    """Number of processes that torchrun started, on all machines together; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def process_age_s() -> float | None:
-    """Seconds since the system started this process; None where the system does not say.
-
-    Only Linux says.
-    """
+    """Seconds since this process started; None if the system is not Linux."""
     try:
-        # The command in parentheses may hold spaces; field 22 of stat(5) is the start in clock
-        # ticks since boot.
+        # Field 22 of proc_pid_stat(5) is the start time in clock ticks since boot. The fields are
+        # split after the ")" because the command name before it may hold spaces.
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, AttributeError):
@@ -108,11 +108,6 @@ def memory_bytes() -> int | None:
         return None
 
 
-def _gpu_lines() -> list[str]:
-    command = ["nvidia-smi", f"--query-gpu={GPU_QUERY}", "--format=csv,noheader"]
-    return [line.strip() for line in _output(command).splitlines() if line.strip()]
-
-
 def _versions() -> dict[str, str]:
     found: dict[str, str] = {}
     for package in RECORDED_PACKAGES:
@@ -124,10 +119,7 @@ def _versions() -> dict[str, str]:
 
 
 def picochat_version() -> str:
-    """The installed version and the commit of the checkout, as far as they are known.
-
-    Example: `0.1.0 at 3f2a...`.
-    """
+    """The installed version, and the commit if this is a checkout: `0.1.0 at 3f2a...`."""
     commit = _commit()
     return _versions().get("picochat", "not installed") + (f" at {commit}" if commit else "")
 
@@ -135,16 +127,14 @@ def picochat_version() -> str:
 def _commit() -> str | None:
     """The commit of the checkout that this code runs from; None outside a checkout.
 
-    It ends in `-dirty` where files differ from the commit.
+    It ends in `-dirty` if files differ from the commit.
     """
-    here = Path(__file__).resolve().parent
-    return (
-        _output(["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]).strip()
-        or None
-    )
+    git = ["git", "-C", str(Path(__file__).resolve().parent)]
+    return _output([*git, "describe", "--always", "--dirty", "--abbrev=40"]).strip() or None
 
 
 def _output(command: list[str]) -> str:
+    """What the command prints; empty if it is missing or fails."""
     try:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=10, check=True
@@ -154,10 +144,7 @@ def _output(command: list[str]) -> str:
 
 
 def cache_folder() -> Path:
-    """The folder where runs share work.
-
-    It is $PICOCHAT_HOME, else $XDG_CACHE_HOME/picochat, else ~/.cache/picochat.
-    """
+    """The cache of all runs: $PICOCHAT_HOME, $XDG_CACHE_HOME/picochat or ~/.cache/picochat."""
     if home := os.environ.get("PICOCHAT_HOME"):
         return Path(home)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "picochat"

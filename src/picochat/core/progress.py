@@ -1,8 +1,7 @@
-"""Progress for long work: what is done, at which rate, how long it will still take.
+"""Progress of long work: how much is done, at which rate, and the time left.
 
-On a terminal one line is rewritten in place; elsewhere (a pipe into `tee`) plain lines appear, the
-first within a second and then every few seconds. Everything goes to stderr: stdout is for data.
-Knows nothing about what is being done.
+On a terminal one line is rewritten in place. Elsewhere, such as in a pipe into `tee`, a plain line
+appears every few seconds. Everything goes to stderr, because stdout is for data.
 """
 
 from __future__ import annotations
@@ -25,33 +24,30 @@ STDERR = 2
 
 
 def say(message: str) -> None:
-    """One line to stderr, in the place of a progress line that is being rewritten there."""
+    """Print a line to stderr. It replaces a progress line that is shown there."""
     print(f"{CLEAR_LINE if animated(sys.stderr) else ''}{message}", file=sys.stderr, flush=True)
 
 
 def say_in_handler(message: str) -> None:
-    """The same from a signal handler, written to the file descriptor.
+    """As `say`, for a signal handler.
 
-    The stream may be in the middle of a write, and would refuse a second one.
+    It writes to the file descriptor: the stream may be in the middle of a write, and a second
+    write then raises RuntimeError.
     """
-    with suppress(OSError):  # nobody reads any more
+    with suppress(OSError):  # the reader of stderr is gone
         os.write(STDERR, f"{CLEAR_LINE if animated(sys.stderr) else ''}{message}\n".encode())
 
 
 def animated(stream: TextIO) -> bool:
-    """Whether a line may be rewritten in place.
-
-    It may on a real terminal where the environment does not ask for plain output.
-    """
-    unanimated = os.environ.get("TERM") == "dumb" or "CI" in os.environ
-    return stream.isatty() and not unanimated
+    """Whether a line may be rewritten in place: on a terminal that is not dumb, outside CI."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb" and "CI" not in os.environ
 
 
 class Progress:
     """Counts units of work against an optional total.
 
-    Use as a context manager; call `advance`. own_pace: show the mean rate and the time left by it;
-    False where the note says both.
+    Use it as a context manager and call `advance`. own_pace: show the mean rate and the time left;
+    False if the note has both.
     """
 
     def __init__(
@@ -85,7 +81,7 @@ class Progress:
             self._stream.write("\n")
 
     def start_at(self, done: float) -> None:
-        """Work that an earlier process did: shown as done, not counted in the rate."""
+        """Show work of an earlier process as done, without counting it in the rate."""
         self.done = self._counted_from = done
 
     def advance(self, units: float = 1, note: str | None = None) -> None:
@@ -105,7 +101,7 @@ class Progress:
         self._last_line = time.monotonic()
         line = self._line(final)
         if self._animated:
-            # A line that wraps could not be rewritten in place.
+            # "\r" returns to the start of the last screen line only, so the line must not wrap.
             line = line[: shutil.get_terminal_size().columns - 1]
             self._stream.write("\r" + line.ljust(self._width) + ("\n" if final else ""))
             self._width = len(line)
@@ -116,11 +112,12 @@ class Progress:
     def _line(self, final: bool) -> str:
         elapsed = self.elapsed_s()
         rate = (self.done - self._counted_from) / elapsed if elapsed > 0.05 else 0.0
-        parts = [f"{self.label}: {quantity(self.done)}"]
+        done = f"{self.label}: {quantity(self.done)}"
         if self.total:
-            parts[0] += f"/{quantity(self.total)} {self.unit} {100 * self.done / self.total:.0f}%"
+            done += f"/{quantity(self.total)} {self.unit} {100 * self.done / self.total:.0f}%"
         else:
-            parts[0] += f" {self.unit}"
+            done += f" {self.unit}"
+        parts = [done]
         if rate and self.own_pace:
             parts.append(f"{quantity(rate)} {self.unit}/s")
         if final:
@@ -139,7 +136,7 @@ def track(
     unit: str,
     size: Callable[[T], float] | None = None,
 ) -> Iterator[T]:
-    """The items, with progress: each counts 1, or what `size` says."""
+    """Yield the items and show progress. Each item counts `size(item)` units, by default 1."""
     with Progress(label, total, unit) as progress:
         for item in items:
             yield item

@@ -1,18 +1,15 @@
-"""Publishes artifacts: folders that are absent or whole, each with a manifest.
+"""Publishes artifacts: folders that are either absent or complete, each with a manifest.
 
-The manifest states the digests of the artifact's inputs, so that digests chain back to the first
-input.
-
-`publish` gives a hidden staging folder on the same disk. On a clean exit its files are synced and
+`publish` yields a hidden staging folder on the same disk. On a clean exit its files are synced and
 hashed, `manifest.json` is written last, and one rename makes the artifact appear. On an error or a
-kill nothing appears. A folder that already stands there is set aside under a new name, never
-overwritten.
+kill nothing appears. A folder that is already there is renamed, never overwritten.
 
-A manifest has two classes of files. `files` follow from the inputs alone and enter the artifact's
-digest. `volatile_files` (timings, live metrics, host measurements) are hashed too, so that a change
-is seen, but do not enter the digest: the same run on the same machine gives the same digests.
+The manifest states the digests of the artifact's inputs, so digests chain back to the first input.
+It lists two classes of files. `files` follow from the inputs alone and enter the artifact's digest.
+`volatile_files` (timings, live metrics, host measurements) are hashed too, so that a change is
+noticed, but stay out of the digest: the same work gives the same digest (docs/decisions/0002).
 
-This does not protect against someone who rewrites manifest and files alike. For that, publish the
+This does not protect against a person who rewrites both manifest and files. For that, publish the
 digest, or sign the bundle.
 """
 
@@ -53,10 +50,7 @@ class Manifest(Record):
     facts: dict[str, Any]
 
     def digest(self) -> str:
-        """sha256 over kind, digests of the inputs, files and facts.
-
-        It is equal for equal work, whatever the clock said.
-        """
+        """sha256 of kind, digests of the inputs, files and facts; equal for equal work."""
         return digest_json(
             self.model_dump(mode="json", include={"kind", "inputs", "files", "facts"})
         )
@@ -64,7 +58,7 @@ class Manifest(Record):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A published folder, which is always complete."""
+    """A published folder. It is always complete."""
 
     place: Path
     manifest: Manifest
@@ -86,7 +80,7 @@ class Artifact:
 class StagingFolder:
     """The hidden folder that becomes the artifact.
 
-    `workspace` outlives a kill: resumable work goes there.
+    `workspace` is another folder, for resumable work. It survives an error and a kill.
     """
 
     folder: Path
@@ -101,15 +95,15 @@ class StagingFolder:
         return path
 
     def volatile(self, name: str) -> Path:
-        """A path whose file depends on clock or host: hashed, but outside the artifact's digest."""
+        """A path for a volatile file: it depends on clock or host and stays out of the digest."""
         self.volatile_names.add(name)
         return self.path(name)
 
 
 def artifact_key(config: object, inputs: Mapping[str, str], version: int) -> str:
-    """The values that decide whether a published artifact is still valid.
+    """Digest of all that decides whether a published artifact may be reused.
 
-    They are its config section, its inputs and the version of its stage.
+    config: the settings that the stage reads. inputs: the digest of each. version: of the stage.
     """
     return digest_json({"config": config, "inputs": dict(inputs), "version": version})
 
@@ -118,10 +112,7 @@ def artifact_key(config: object, inputs: Mapping[str, str], version: int) -> str
 def publish(
     place: Path, kind: str, key: str, inputs: Mapping[str, str]
 ) -> Generator[StagingFolder, None, None]:
-    """Make the artifact `place` from what the caller writes into the staging folder.
-
-    See the head of this file.
-    """
+    """Make the artifact `place` from the files that the caller writes into the staging folder."""
     folder = place.with_name(f".{place.name}.draft")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -139,10 +130,9 @@ def publish(
 
 
 def open_workspace(place: Path, key: str) -> Path:
-    """The folder for resumable work towards the artifact `place` of `key`.
+    """The folder for resumable work towards the artifact with this key at `place`.
 
-    Work towards another key is set aside, not resumed; work towards this one that was set aside is
-    taken up again.
+    Work towards another key is set aside. Earlier work towards this key is taken up again.
     """
     workspace = place.with_name(f"{place.name}.work")
     if workspace.exists() and not _is_towards(workspace, key):
@@ -171,36 +161,38 @@ def _is_towards(workspace: Path, key: str) -> bool:
 def _finish(
     staging: StagingFolder, place: Path, kind: str, key: str, inputs: Mapping[str, str]
 ) -> Artifact:
-    names = sorted(
-        str(path.relative_to(staging.folder))
-        for path in staging.folder.rglob("*")
-        if path.is_file()
-    )
     # Files are synced before the rename. Otherwise a power cut could leave the final name over
     # files whose bytes never reached the disk.
-    digests = {name: _sync_and_digest(staging.folder / name) for name in names}
+    files = {name: _sync_and_digest(staging.path(name)) for name in _file_names(staging.folder)}
+    volatile = {name: files.pop(name) for name in staging.volatile_names & set(files)}
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         kind=kind,
         key=key,
         inputs=dict(inputs),
-        files={
-            name: digest for name, digest in digests.items() if name not in staging.volatile_names
-        },
-        volatile_files={
-            name: digest for name, digest in digests.items() if name in staging.volatile_names
-        },
+        files=files,
+        volatile_files=volatile,
         facts=staging.facts,
     )
     (staging.folder / MANIFEST).write_bytes(pretty_json(manifest))
     _sync_and_digest(staging.folder / MANIFEST)
+    return _move_to(place, staging.folder, kind)
+
+
+def _move_to(place: Path, folder: Path, kind: str) -> Artifact:
+    """Rename a complete folder to `place`. What was there is set aside."""
     if place.exists():
         set_aside(place)
     # A kill before this line leaves nothing at `place`. The older artifact is then still whole
     # under its new name.
-    os.rename(staging.folder, place)
+    os.rename(folder, place)
     sync_folder(place.parent)
     return open_artifact(place, kind)
+
+
+def _file_names(folder: Path) -> list[str]:
+    """Names of all files, relative to the folder."""
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
 
 
 def _sync_and_digest(path: Path) -> FileDigest:
@@ -210,7 +202,7 @@ def _sync_and_digest(path: Path) -> FileDigest:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder outlast a power cut."""
+    """Write the names in a folder to disk, so that a rename survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -219,7 +211,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def set_aside(place: Path) -> Path:
-    """Rename `place` to `<name>.superseded-N`, the first N that is free. Nothing is deleted."""
+    """Rename `place` to `<name>.superseded-N` with the first free N. Returns the new path."""
     number = 1
     while (target := place.with_name(f"{place.name}.superseded-{number}")).exists():
         number += 1
@@ -228,7 +220,7 @@ def set_aside(place: Path) -> Path:
 
 
 def superseded(place: Path) -> list[Path]:
-    """What was set aside from `place`, the latest first."""
+    """The folders or files that were set aside from `place`, newest first."""
     found = place.parent.glob(f"{glob.escape(place.name)}.superseded-*")
     numbered = {path: path.name.rpartition("-")[2] for path in found}
     return sorted(
@@ -238,10 +230,10 @@ def superseded(place: Path) -> list[Path]:
 
 
 def take_back(place: Path, kind: str, key: str) -> Artifact | None:
-    """Put an artifact with this key that was set aside back at `place`; None if none is found.
+    """Rename an artifact that was set aside back to `place`; None if none has this key.
 
-    Only a whole artifact is taken back. What stands at `place` changes places with it. So trying
-    another setting and going back costs no second computation.
+    Only an undamaged artifact is taken back, and what is at `place` is set aside. So a person who
+    tries another setting and goes back does not wait for a second computation.
     """
     for former in superseded(place):
         try:
@@ -250,18 +242,14 @@ def take_back(place: Path, kind: str, key: str) -> Artifact | None:
             continue
         # Every byte is hashed: people may have edited or cleaned up folders that were set aside.
         if artifact is not None and not changed_files(former, artifact.manifest):
-            if place.exists():
-                set_aside(place)
-            os.rename(former, place)
-            sync_folder(place.parent)
-            return open_artifact(place, kind)
+            return _move_to(place, former, kind)
     return None
 
 
 def open_artifact(place: Path, kind: str, *, made_by: str | None = None) -> Artifact:
-    """The published artifact at `place`.
+    """The published artifact at `place`; only its manifest is read.
 
-    Raises BadInput where it is absent or of another kind; reads no payload.
+    Raises BadInput if it is absent or of another kind. made_by: the remedy in that error.
     """
     if not (place / MANIFEST).exists():
         raise BadInput(f"{kind} {place} is missing or incomplete", fix=made_by)
@@ -277,7 +265,7 @@ def remake(place: Path) -> str:
 
 
 def find_artifact(place: Path, kind: str, key: str) -> Artifact | None:
-    """The artifact at `place` where it stands and was made from just this key, else None."""
+    """The artifact at `place` if there is one with this key, else None. No file is hashed."""
     if not (place / MANIFEST).exists():
         return None
     artifact = open_artifact(place, kind)
@@ -285,10 +273,7 @@ def find_artifact(place: Path, kind: str, key: str) -> Artifact | None:
 
 
 def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:
-    """As `find_artifact`, with every file hashed.
-
-    One that is damaged is set aside, to be made again, and None is returned.
-    """
+    """As `find_artifact`, but every file is hashed. A damaged artifact is set aside."""
     try:
         artifact = find_artifact(place, kind, key)
         changed = changed_files(place, artifact.manifest) if artifact else []
@@ -303,9 +288,7 @@ def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:
 def changed_files(place: Path, manifest: Manifest) -> list[str]:
     """Names of files that differ from the manifest, are absent, or are not listed in it."""
     expected = {**manifest.files, **manifest.volatile_files}
-    found = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()} - {
-        MANIFEST
-    }
+    found = set(_file_names(place)) - {MANIFEST}
     changed = sorted(found - set(expected))
     for name, digest in expected.items():
         if name not in found or digest_file(place / name) != digest.sha256:
@@ -314,21 +297,14 @@ def changed_files(place: Path, manifest: Manifest) -> list[str]:
 
 
 def adopt(artifact: Artifact, place: Path) -> Artifact:
-    """The same artifact at another place, by hard links where the disk allows, else by copy.
-
-    Costs no second download.
-    """
+    """The same artifact at another place, by hard links if the disk allows it, else by copy."""
     existing = find_artifact(place, artifact.kind, artifact.manifest.key)
     if existing is not None and existing.digest == artifact.digest:
         return existing
-    if place.exists():
-        set_aside(place)
     folder = place.with_name(f".{place.name}.draft")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(artifact.place, folder, copy_function=link_or_copy)
-    os.rename(folder, place)
-    sync_folder(place.parent)
-    return open_artifact(place, artifact.kind)
+    return _move_to(place, folder, artifact.kind)
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> str:
@@ -340,33 +316,28 @@ def link_or_copy(source: str | Path, target: str | Path) -> str:
 
 
 def is_held(place: Path) -> bool:
-    """Whether another process holds `place` for itself (see `exclusive`) at this moment.
-
-    Writes nothing.
-    """
+    """Whether another process holds `place` now (see `exclusive`). Writes nothing."""
     try:
         with place.open("rb") as stream:
-            # A shared lock, so that two commands that ask at once do not take each other for a
-            # holder.
+            # The lock is shared, so two commands that ask at the same time do not see each other.
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
-        return False  # no lock, or a disk without locks
+        return False  # no lock file, or a disk without locks
     return False
 
 
 @contextmanager
 def exclusive(place: Path, holder: str, *, wait: bool = False) -> Generator[None, None, None]:
-    """Hold `place` for this process alone.
+    """Hold the lock file `place` for this process alone.
 
-    Where another process holds it, this waits for that process to end, or raises WrongUsage at
-    once.
-
-    The kernel drops the lock with the process, so a kill leaves nothing to clean up.
+    If another process holds it: with `wait` this waits, otherwise it raises WrongUsage. The kernel
+    drops the lock with the process, so a kill leaves nothing to clean up. `holder` names what is
+    in use, for the message.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
-    # "a+" does not truncate: whoever finds the lock held reads the pid of the holder.
+    # "a+" does not truncate: a process that finds the lock held reads the pid of the holder.
     with place.open("a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,7 @@
-"""Reads and writes JSON: one canonical form, digests over it, and strict typed records.
+"""Reads and writes JSON: a canonical form, digests of it, and strict typed records.
 
-Digests are taken of the canonical form (sorted keys, no spaces, UTF-8, no NaN), so that two
-machines agree on them. A typed record refuses fields that it does not know. Does not handle weights
-(safetensors) or token shards (raw integers).
+A digest is taken of the canonical form (sorted keys, no spaces, UTF-8, no NaN), so all machines
+agree on it. A typed record refuses unknown fields.
 """
 
 from __future__ import annotations
@@ -24,10 +23,7 @@ READ_BLOCK_BYTES = 1 << 20
 
 
 class Record(BaseModel):
-    """A frozen value with known fields.
-
-    Unknown keys and wrong types are errors, in code as in files.
-    """
+    """A frozen value. Unknown fields and wrong types are errors, in code and in files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
@@ -36,10 +32,7 @@ R = TypeVar("R", bound=Record)
 
 
 def canonical_json(value: object) -> bytes:
-    """The one byte string of a JSON value: sorted keys, no spaces, UTF-8.
-
-    Raises ValueError for NaN and infinity.
-    """
+    """A JSON value as sorted keys, no spaces, UTF-8. Raises ValueError for NaN and infinity."""
     return json.dumps(
         to_jsonable(value),
         sort_keys=True,
@@ -50,7 +43,7 @@ def canonical_json(value: object) -> bytes:
 
 
 def pretty_json(value: object) -> bytes:
-    """The same value for people: indented, sorted, ending in a newline."""
+    """A JSON value for people: sorted keys, indented, with a newline at the end."""
     return (
         json.dumps(
             to_jsonable(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False
@@ -60,7 +53,7 @@ def pretty_json(value: object) -> bytes:
 
 
 def to_jsonable(value: object) -> Any:
-    """Records, tuples and paths as the dicts, lists and strings that JSON knows."""
+    """The value with records, tuples and paths replaced by dicts, lists and strings."""
     if isinstance(value, BaseModel):
         return to_jsonable(value.model_dump(mode="json"))
     if isinstance(value, dict):
@@ -75,10 +68,7 @@ def to_jsonable(value: object) -> Any:
 
 
 def finite_or_none(number: float | None) -> float | None:
-    """The number where it is finite, else None.
-
-    NaN cannot be written as JSON, and None counts as unmeasured.
-    """
+    """The number if it is finite, else None, which means unmeasured: JSON has no NaN."""
     return number if number is not None and math.isfinite(number) else None
 
 
@@ -91,7 +81,6 @@ def digest_json(value: object) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """sha256 of a file's bytes, read in blocks."""
     hasher = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(READ_BLOCK_BYTES):
@@ -100,7 +89,7 @@ def digest_file(path: Path) -> str:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file that is either absent, old or whole: temporary name, sync, rename."""
+    """Write a file by temporary name, sync and rename: a kill leaves the old file or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -108,7 +97,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o644)  # mkstemp gives 0600, which other users cannot read
         os.replace(temporary, path)
     except BaseException:
         if os.path.exists(temporary):
@@ -121,9 +110,9 @@ def write_json(path: Path, value: object) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Raises BadInput where a file cannot be written at `path`; writes nothing.
+    """Raise BadInput if a file cannot be written at `path`. Writes nothing.
 
-    It is for work that takes long and writes at its end.
+    Call it before long work that writes its result at the end.
     """
     folder = path.parent
     while not os.path.lexists(folder) and folder != folder.parent:
@@ -145,7 +134,7 @@ def require_writable(path: Path) -> None:
 
 
 def open_input(path: Path, what: str) -> BinaryIO:
-    """The open file, or BadInput that says why it cannot be read."""
+    """Open a file for reading. Raises BadInput that says why it cannot be read."""
     try:
         return path.open("rb")
     except FileNotFoundError:
@@ -157,10 +146,7 @@ def open_input(path: Path, what: str) -> BinaryIO:
 
 
 def read_json(path: Path, what: str = "file", *, fix: str | None = None) -> Any:
-    """The JSON value of a file.
-
-    Raises BadInput with line and column where it is absent or is not JSON.
-    """
+    """The JSON value of a file. Raises BadInput if it is absent or not JSON, with the position."""
     with open_input(path, what) as stream:
         data = stream.read()
     try:
@@ -181,8 +167,9 @@ def read_json(path: Path, what: str = "file", *, fix: str | None = None) -> Any:
 def load_json(text: str) -> Any:
     """The value of a JSON text.
 
-    Raises ValueError also for a key that stands twice and for NaN, on which readers disagree, and
-    for numbers of thousands of digits. Raises RecursionError for thousands of brackets.
+    Stricter than `json.loads`: raises ValueError also for a repeated key and for NaN, because
+    readers of JSON disagree on them. As there, a number of thousands of digits raises ValueError,
+    and thousands of brackets raise RecursionError.
     """
     return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
@@ -210,9 +197,9 @@ def parse_record(
     fix: str | None = None,
     error: type[PicochatError] = BadInput,
 ) -> R:
-    """`value` (as JSON gives it) as a record.
+    """A JSON value as a record. Raises `error`, which lists every wrong field.
 
-    Raises `error` that lists every wrong field, with "did you mean".
+    where: the name of the value in messages.
     """
     try:
         text = json.dumps(value, allow_nan=False)
@@ -240,7 +227,7 @@ def _describe(item: Any, model: type[BaseModel]) -> str:
 
 
 def _known_keys(model: type[BaseModel]) -> set[str]:
-    """Field names and aliases of a record and of the records inside it."""
+    """Names and aliases of the fields of a record and of the records inside it."""
     known: set[str] = set()
     for name, field in model.model_fields.items():
         known.add(name)
@@ -253,14 +240,14 @@ def _known_keys(model: type[BaseModel]) -> set[str]:
 
 
 def write_jsonl(path: Path, rows: Iterable[object]) -> int:
-    """One canonical JSON object a line, published atomically. Returns the number of rows."""
+    """Write one canonical JSON object per line, atomically. Returns the number of rows."""
     lines = [canonical_json(row) + b"\n" for row in rows]
     write_atomic(path, b"".join(lines))
     return len(lines)
 
 
 def read_jsonl(path: Path, what: str = "file") -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, object) for each non-empty line. Raises BadInput that names the line."""
+    """Yield (line number from 1, object) of each line that is not empty. Raises BadInput."""
     with open_input(path, what) as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
@@ -281,3 +268,21 @@ def read_jsonl(path: Path, what: str = "file") -> Iterator[tuple[int, dict[str, 
                     f" {type(value).__name__}"
                 )
             yield number, value
+
+
+# ---- schemas -------------------------------------------------------------------------------------
+
+
+def json_schema(model: type[Record], title: str) -> dict[str, Any]:
+    """The JSON Schema of a record."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$comment": "made by `make docs`; do not edit",
+        **model.model_json_schema(),
+        "title": title,
+    }
+
+
+def schema_text(schema: dict[str, Any]) -> str:
+    """A schema as it is written to a file."""
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

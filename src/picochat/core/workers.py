@@ -1,8 +1,7 @@
-"""Work over all cores: tasks done by several processes, their results in the order of the tasks.
+"""Runs tasks in several processes and yields their results in the order of the tasks.
 
-Processes are spawned, not forked: the caller may hold threads of torch or of a network client. An
-interrupt reaches the whole terminal group; the caller reports it, and the workers end without a
-message. Few results wait at a time, so memory does not grow with the number of tasks.
+Processes are spawned, not forked: the caller may hold threads of torch or of a network client. Only
+a few results wait at a time, so memory does not grow with the number of tasks.
 """
 
 from __future__ import annotations
@@ -21,21 +20,22 @@ from picochat.core.errors import HostProblem
 
 T = TypeVar("T")
 R = TypeVar("R")
-AHEAD = 2  # tasks handed out for each process: enough to keep it busy
+TASKS_PER_PROCESS = 2  # submitted at a time: one runs, and one is ready when it ends
 
-_opened: list[Callable[[Any], Any]] = []
+# State of one worker process: the function from the caller that opens the worker, and the worker.
 _open: list[Callable[[], Callable[[Any], Any]]] = []
+_opened: list[Callable[[Any], Any]] = []
 
 
 def in_order(
     open_worker: Callable[[], Callable[[T], R]], tasks: Iterable[T], processes: int
 ) -> Generator[R, None, None]:
-    """What the function that `open_worker` gives makes of each task, in their order.
+    """Yield the result of each task, in the order of the tasks.
 
-    `open_worker` is called once in each process, to load what all its tasks need; it, tasks and
-    results must be picklable where there are several processes. With one process, or one task, all
-    happens here. An error in a task is raised here; HostProblem where one of the processes was
-    killed.
+    `open_worker` is called once in each process. It loads what all tasks need and returns the
+    function that does one task. With one process, or one task, everything happens in this process;
+    otherwise `open_worker`, tasks and results must be picklable. Raises the error of a task, or
+    HostProblem if a process was killed.
     """
     if isinstance(tasks, Sized):
         processes = min(processes, len(tasks))
@@ -50,7 +50,7 @@ def in_order(
     try:
         for task in tasks:
             waiting.append(pool.submit(_do, task))
-            if len(waiting) > AHEAD * processes:
+            if len(waiting) > TASKS_PER_PROCESS * processes:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -65,6 +65,7 @@ def in_order(
 
 
 def _start(open_worker: Callable[[], Callable[[Any], Any]]) -> None:
+    # Ctrl-C and a closed terminal reach every process of the terminal. The caller reports them.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_caller, name="end with caller", daemon=True).start()
@@ -74,7 +75,7 @@ def _start(open_worker: Callable[[], Callable[[Any], Any]]) -> None:
 def _end_with_caller() -> None:
     """End this worker when its caller ends.
 
-    A caller that was killed cannot say so, and a worker would wait for its next task for ever.
+    A killed caller cannot stop its workers, and they would wait for the next task for ever.
     """
     caller = parent_process()
     if caller is not None:
@@ -83,9 +84,10 @@ def _end_with_caller() -> None:
 
 
 def _do(task: Any) -> Any:
-    """Open what the worker needs at its first task, then do the task.
+    """Do a task; the first one opens the worker.
 
-    An error on opening is then the error of a task and keeps its type.
+    An error of the initializer of a pool would become BrokenProcessPool. An error of a task keeps
+    its type.
     """
     if not _opened:
         _opened.append(_open[0]())

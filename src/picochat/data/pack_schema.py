@@ -6,19 +6,17 @@ Editors complete and check the files with them. A file that its schema accepts i
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from picochat.core.records import Record
+from picochat.core.records import json_schema, schema_text
 from picochat.data.pack import CorpusRecipe, DatasetPack, PackCorpus
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
 OLD_NAMES = (("chat_input", "chat"), ("eval_input", "eval"))
 
 
 def dataset_pack_schema() -> str:
     """The schema of a pack, as JSON text."""
-    schema = _schema(DatasetPack, "dataset_pack.json")
+    schema = json_schema(DatasetPack, "dataset_pack.json")
     properties = schema["properties"]
     about = properties["corpus"].pop("description")
     # A bare path is short for {"input": path}, and of the two ways just one is given.
@@ -35,26 +33,13 @@ def dataset_pack_schema() -> str:
             "deprecated": True,
         }
     schema["allOf"] = [{"not": {"required": [old, new]}} for old, new in OLD_NAMES]
-    return _text(schema)
+    return schema_text(schema)
 
 
 def corpus_recipe_schema() -> str:
     """The schema of a recipe, as JSON text."""
-    return _text(_schema(CorpusRecipe, "corpus_recipe.json"))
-
-
-def _schema(model: type[Record], name: str) -> dict[str, Any]:
-    return {
-        "$schema": DIALECT,
-        "$comment": "made by `make docs`; do not edit",
-        **model.model_json_schema(),
-        "title": name,
-    }
+    return schema_text(json_schema(CorpusRecipe, "corpus_recipe.json"))
 
 
 def _given(key: str, other: str) -> dict[str, Any]:
     return {"required": [key], "properties": {key: {"type": "string"}, other: {"type": "null"}}}
-
-
-def _text(schema: dict[str, Any]) -> str:
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

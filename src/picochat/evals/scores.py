@@ -13,18 +13,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from picochat.core.records import Record
 from picochat.evals.eval_records import EvaluatedRow, Memorization, ScoresMeasured
 from picochat.evals.intervals import rate
-from picochat.facts import ExternalScore, Rate, ScoresFacts, SkillScore
+from picochat.facts import ExternalScore, OwnScore, Rate, ScoresFacts, SkillScore
 from picochat.present import values
 from picochat.present.labels import OTHER_RATES
 from picochat.present.printable import cell
 from picochat.skills.scoring import (
     Score,
+    can_fail,
     is_prompt_echo,
     is_unsupported_claim,
     score_choice,
     score_reply,
 )
-from picochat.skills.skill_table import SKILLS
+from picochat.skills.skill_table import OTHER, SKILLS
 from picochat.skills.task_rows import EvalRow
 
 FAILED_SHOWN = 5  # of each skill, on the page
@@ -82,6 +83,7 @@ def scores_of(
         skills={
             skill.name: _skill(skill.name, skill.chance, evals, contaminated) for skill in SKILLS
         },
+        own=_own(rows, evals, contaminated),
         sft_fit=_passed(item for item in judged if item.asked.set == "sft_train"),
         sft_held_out_fit=_passed(item for item in judged if item.asked.set == "sft_held_out"),
         refusal=_passed(item for item in refusals if not rows[item.asked.id].answerable),
@@ -104,15 +106,37 @@ def _skill(
     return SkillScore(
         all=_passed(mine),
         clean=_passed(item for item in mine if item.asked.id not in contaminated),
-        base=_fraction(
-            [item for item in mine if item.base_passed is not None],
-            lambda item: bool(item.base_passed),
-        ),
+        base=_base_passed(mine),
         chance=chance,
         levels={
             level: _passed(item for item in mine if item.asked.stage == level) for level in levels
         },
     )
+
+
+def _own(
+    rows: Mapping[str, EvalRow], evals: Sequence[Judged], contaminated: Collection[str]
+) -> dict[str, OwnScore]:
+    """The scores of the rows that belong to no skill, by category."""
+    by_category: dict[str, list[Judged]] = {}
+    for item in evals:
+        if item.asked.skill == OTHER:
+            by_category.setdefault(rows[item.asked.id].category, []).append(item)
+    found: dict[str, OwnScore] = {}
+    for category, mine in sorted(by_category.items()):
+        scored = [item for item in mine if can_fail(rows[item.asked.id])]
+        found[category] = OwnScore(
+            all=_passed(scored),
+            clean=_passed(item for item in scored if item.asked.id not in contaminated),
+            base=_base_passed(scored),
+            not_scored=len(mine) - len(scored),
+        )
+    return found
+
+
+def _base_passed(items: Sequence[Judged]) -> Rate:
+    asked = [item for item in items if item.base_passed is not None]
+    return _fraction(asked, lambda item: bool(item.base_passed))
 
 
 def _passed(items: Iterable[Judged]) -> Rate:
@@ -144,6 +168,7 @@ def scores_page(facts: ScoresFacts, rows: dict[str, EvalRow], asked: Iterable[Ev
             )
             for name, skill in facts.skills.items()
         ),
+        *_own_lines(facts),
         *_external_lines(facts),
         "",
         "| rate | measured |",
@@ -164,6 +189,16 @@ def scores_page(facts: ScoresFacts, rows: dict[str, EvalRow], asked: Iterable[Ev
             lines.append(f"- **{cell(item.id)}** ({judged.reason})")
             lines += [f"  - {name}: {cell(repr(text))}" for name, text in texts]
     return "\n".join(lines) + "\n"
+
+
+def _own_lines(facts: ScoresFacts) -> list[str]:
+    if not facts.own:
+        return []
+    lines = ["", "| own rows | all rows | clean rows | base model | not scored |", "|" + "---|" * 5]
+    for category, score in facts.own.items():
+        rates = (values.rate(each) for each in (score.all, score.clean, score.base))
+        lines.append(_table_row(cell(category), *rates, values.count(score.not_scored)))
+    return lines
 
 
 def _external_lines(facts: ScoresFacts) -> list[str]:

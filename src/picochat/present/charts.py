@@ -1,16 +1,15 @@
 """Small charts as SVG text: lines, bars with intervals, estimates, histograms, a verdict table.
 
-The same values give the same bytes: coordinates are rounded to a tenth. Each chart brings its own
-background and follows the reader's light or dark setting, so it reads alike in a README, in the
-HTML report and alone. No library, no script, no font file; not for interactive use, and not for
-more than a few hundred points a line: see `thin`. Which values a chart shows is decided by its
-callers (report/curves.py and the data preview); a chart of characters is in terminal.py.
+The same values give the same bytes: coordinates are rounded to a tenth of a pixel. A chart has its
+own background and follows the reader's light or dark setting, so it works in a README, in the HTML
+report and alone. It uses no library, script or font file. It is not interactive. A line should have
+a few hundred points at most: see `thin`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -21,10 +20,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Frame:
-    """The size of a line chart in pixels.
-
-    Other charts take the width, and the height that they need.
-    """
+    """The size of a line chart in pixels. Other charts have the height that they need."""
 
     width: int
     height: int
@@ -61,7 +57,7 @@ STYLE = """<style>
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart. `dots`: mark each point, for lines of few measurements."""
+    """One line of a chart. dots: mark each point, for lines of few measurements."""
 
     label: str
     points: Sequence[Point]
@@ -72,8 +68,8 @@ class Line:
 class Bar:
     """A fraction with its interval, and other fractions to compare it with.
 
-    marks: by the position of their name in the legend. The first is a line, the second a diamond,
-    the third a dashed line, so that nobody needs colours to tell them apart.
+    marks: one for each name in the legend. The first is a line, the second a diamond, the third a
+    dashed line, so that readers who cannot see colours can tell them apart.
     """
 
     label: str
@@ -86,7 +82,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class VerdictRow:
-    """One line of a verdict table, as the gate writes it."""
+    """One line of a verdict table; all values as text."""
 
     status: str
     name: str
@@ -95,9 +91,9 @@ class VerdictRow:
 
 
 def thin(points: Sequence[Point], limit: int = 300) -> list[Point]:
-    """At most `limit` points: means of equal runs of neighbours, the last point as it is.
+    """At most `limit` points: means of equal runs of neighbours, and the last point unchanged.
 
-    Short lines are not changed.
+    A line with at most `limit` points is not changed.
     """
     if len(points) <= limit:
         return list(points)
@@ -118,8 +114,7 @@ def line_chart(
 ) -> str:
     """Lines over shared axes, with a legend and dashed reference lines (label, y).
 
-    least: a value that the y axis holds in any case, such as 0. The chart says so where there is
-    nothing to draw.
+    least: a value that the y axis always includes, such as 0.
     """
     lines = [
         Line(line.label, [p for p in line.points if all(map(math.isfinite, p))], line.dots)
@@ -132,7 +127,7 @@ def line_chart(
         + ([] if least is None else [least])
     )
     if not xs:
-        return _document(title, 90, [_text(16, 66, "nothing was measured", "pc-mute")], frame.width)
+        return _empty(title, "nothing was measured", frame.width)
     x_ticks, y_ticks = nice_ticks(min(xs), max(xs)), nice_ticks(min(ys), max(ys))
     x_ticks = [tick for tick in x_ticks if tick <= max(xs)] or x_ticks[:1]
     x_at = _scale([x_ticks[0], max(*xs, x_ticks[0] + 1e-9)], LEFT, frame.width - RIGHT)
@@ -148,7 +143,7 @@ def line_chart(
 
 
 def nice_ticks(low: float, high: float, about: int = 6) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) that enclose low and high."""
+    """Numbers 1, 2 or 5 times a power of ten apart that enclose low and high."""
     low, high = min(low, high), max(low, high)
     size = max(abs(low), abs(high), 1.0)
     if high - low < 1e-9 * size:
@@ -165,10 +160,10 @@ def bar_chart(
 ) -> str:
     """Horizontal bars from 0 to 1 with interval whiskers, each under its label.
 
-    marks: the names of what is drawn across the bars.
+    marks: the names of the marks across the bars, for the legend.
     """
     if not bars:
-        return _document(title, 90, [_text(16, 66, "nothing was measured", "pc-mute")], width)
+        return _empty(title, "nothing was measured", width)
     bottom = TOP + BAR_HEIGHT * len(bars)
     at = _scale([0.0, 1.0], 20, width - 24)
     body: list[str] = []
@@ -181,9 +176,13 @@ def bar_chart(
 
 
 def verdict_table(title: str, rows: Sequence[VerdictRow], summary: str = "") -> str:
-    """A table of status, name, measured value and bound, one line each."""
-    names = 40 + CHARACTER * max((len(row.name) for row in rows), default=0)
-    values = names + 20 + CHARACTER * max((len(row.measured) for row in rows), default=0)
+    """A table of status, name, measured value and bound. It grows wider for long texts."""
+
+    def text_width(texts: Iterable[str]) -> float:
+        return CHARACTER * max(map(len, texts), default=0)
+
+    names = 40 + text_width(row.name for row in rows)
+    values = names + 20 + text_width(row.measured for row in rows)
     body = [_text(16, 48, summary, "pc-mute")] if summary else []
     for number, row in enumerate(rows):
         y = TOP + ROW_HEIGHT * number
@@ -196,10 +195,7 @@ def verdict_table(title: str, rows: Sequence[VerdictRow], summary: str = "") -> 
         body.append(_text(40, y, row.name, "pc-ink pc-mono"))
         body.append(_text(names + 8, y, row.measured, f"pc-{status} pc-mono"))
         body.append(_text(values + 8, y, row.bound, "pc-mute pc-mono"))
-    width = max(
-        WIDE.width,
-        round(values + 24 + CHARACTER * max((len(row.bound) for row in rows), default=0)),
-    )
+    width = max(WIDE.width, round(values + 24 + text_width(row.bound for row in rows)))
     return _document(title, TOP + ROW_HEIGHT * len(rows), body, width)
 
 
@@ -210,13 +206,13 @@ def estimate_chart(
     texts: Sequence[str],
     status: str,
 ) -> str:
-    """A bar on a log scale that ends at an estimate, with whiskers, across named marks (name, x).
+    """A bar on a log scale that ends at an estimate with whiskers, and marks (name, x) across it.
 
     estimate: (value, low, high), all above 0. texts: one line above the bar, one below its marks.
-    status: of a finding, for the bar's colour.
+    status: of a finding; it decides the colour of the bar.
     """
     if estimate is None:
-        return _document(title, 90, [_text(16, 66, NOT_MEASURED, "pc-mute")], NARROW.width)
+        return _empty(title, NOT_MEASURED, NARROW.width)
     value, low, high = estimate
     places = [x for _, x in marks]
     edge, end = 16, NARROW.width - 16
@@ -236,12 +232,12 @@ def estimate_chart(
 
 
 def histogram(title: str, bins: Sequence[tuple[int, int, int]], what: str, unit: str) -> str:
-    """Counts in bins (from, to, count) on a log scale; `to` itself lies in the next bin.
+    """Counts in bins (from, to, count) on a log scale; `to` belongs to the next bin.
 
-    what: that which is counted, unit: of the bins' ends; both in the plural.
+    what: the things that are counted. unit: of the ends of the bins. Both in the plural.
     """
     if not bins:
-        return _document(title, 90, [_text(16, 66, f"no {what}", "pc-mute")], NARROW.width)
+        return _empty(title, f"no {what}", NARROW.width)
     edge, top, floor = 16, 54, 150
     at = _log_scale(bins[0][0], bins[-1][1], edge, NARROW.width - edge)
     most = max(found for _, _, found in bins)
@@ -262,12 +258,18 @@ def histogram(title: str, bins: Sequence[tuple[int, int, int]], what: str, unit:
     return _document(title, floor + 30, body, NARROW.width)
 
 
+def _empty(title: str, text: str, width: int) -> str:
+    """A chart with a text in place of the values that are missing."""
+    return _document(title, 90, [_text(16, 66, text, "pc-mute")], width)
+
+
 def _document(title: str, height: float, body: Sequence[str], width: int = WIDE.width) -> str:
     size = f'width="{width}" height="{_n(height)}" viewBox="0 0 {width} {_n(height)}"'
     head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="pc" role="img" {size}>',
         f"<title>{escape(title)}</title>",
         STYLE,
+        # Half a pixel in: a stroke of one pixel is sharp there, and lies inside the picture.
         (
             f'<rect class="pc-bg" x="0.5" y="0.5" width="{width - 1}" height="{_n(height - 1)}"'
             ' rx="6"/>'
@@ -288,7 +290,7 @@ def _log_scale(low: float, high: float, start: float, end: float) -> Callable[[f
 
 
 def _inside(x: float) -> str:
-    """The anchor that keeps a label at the edge inside a narrow chart."""
+    """The text anchor that keeps a label at x inside a narrow chart."""
     return "start" if x < 48 else "end" if x > NARROW.width - 48 else "middle"
 
 
@@ -364,11 +366,9 @@ def _bar(bar: Bar, y: float, at: Callable[[float], float]) -> list[str]:
     if bar.value is not None:
         parts.append(_box("pc-bar", at(0), middle - 7, at(bar.value), middle + 7))
     if bar.low is not None and bar.high is not None:
-        parts.append(_rule(at(bar.low), middle, at(bar.high), middle, "pc-axis", 2))
-        parts += [
-            _rule(at(end), middle - 5, at(end), middle + 5, "pc-axis", 2)
-            for end in (bar.low, bar.high)
-        ]
+        ends = at(bar.low), at(bar.high)
+        parts.append(_rule(ends[0], middle, ends[1], middle, "pc-axis", 2))
+        parts += [_rule(x, middle - 5, x, middle + 5, "pc-axis", 2) for x in ends]
     return parts + [
         _mark(number, at(mark), middle) for number, mark in enumerate(bar.marks) if mark is not None
     ]
@@ -410,6 +410,6 @@ def _text(x: float, y: float, text: str, style: str, anchor: str = "start") -> s
 
 
 def _n(number: float) -> str:
-    """A coordinate to a tenth, without a trailing zero or a negative zero."""
+    """A coordinate rounded to a tenth, without a trailing zero; never "-0"."""
     text = f"{number:.1f}".removesuffix(".0")
     return "0" if text in ("-0", "") else text

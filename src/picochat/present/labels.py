@@ -1,7 +1,7 @@
 """The words, symbols and orders that terminal, Markdown and HTML share.
 
-One table for each thing that is named: statuses of findings, verdicts, stages of training, and the
-rates beside the skills. Skills, checks and rules are their own labels.
+There is a table for statuses of findings, verdicts, stages of training, and the rates that belong
+to no skill. The names of skills, checks and rules are shown as they are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StatusLabel:
-    """How a finding's status looks: the first word of a terminal line, its colour, a symbol."""
+    """How the status of a finding is shown. `word` is the first word of a terminal line."""
 
     word: str
     colour: str  # as rich names it
@@ -21,13 +21,13 @@ class StatusLabel:
 
 @dataclass(frozen=True)
 class VerdictLabel:
-    """How a verdict of the release gate looks: a symbol, and what it says about the model."""
+    """How a verdict of the release gate is shown."""
 
     symbol: str
     sentence: str
 
 
-# The order of every table of findings: what stops a run stands at its top.
+# In the order of every table of findings: the reasons to stop come first.
 STATUSES = {
     "block": StatusLabel("BLOCK", "bold red", "✕", "blocks"),
     "unmeasured": StatusLabel("none", "magenta", "?", "not measured"),
@@ -53,7 +53,7 @@ VERDICT_COLOURS = {"approved": "bold green", "ready": "bold green", "blocked": "
 
 STAGES = {"base": "base", "sft": "fine-tuning"}
 
-# Rates of the scores that belong to no skill, by the name of their fact, in the order shown.
+# Rates that belong to no skill, by the name of their fact, in the order of the pages.
 OTHER_RATES = {
     "sft_fit": "SFT rows answered, of those trained on",
     "sft_held_out_fit": "SFT rows answered, of those held out",

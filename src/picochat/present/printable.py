@@ -1,15 +1,15 @@
-"""Text of other people, made safe to show: on a terminal, in one line, in Markdown, cut to size.
+"""Makes text of other people safe to show: on a terminal, in one line, in Markdown.
 
-The words stay and nothing is interpreted. HTML escapes by itself (templates.py); what is printable
-there is still shown through this module, because escaping leaves control characters in place.
+HTML templates escape text themselves (templates.py), but escaping leaves control characters in
+place, so text for HTML passes through this module too.
 """
 
 from __future__ import annotations
 
 import re
 
-# Characters that reverse the reading order or cannot be seen. They are shown by number, so that a
-# text cannot disguise the page that it is shown on.
+# Characters that change the reading order or are invisible. They are shown as their code points:
+# otherwise a text could make the page around it read differently from what it says.
 HIDDEN = re.compile(
     "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
@@ -21,23 +21,20 @@ EXCERPT_LINES = 12
 
 
 def printable(text: str) -> str:
-    """The text with control, invisible and order-reversing characters shown by their numbers.
+    """The text with control, invisible and reordering characters as `<U+NNNN>`.
 
-    Line ends and tabs stay. Safe for a terminal; a page escapes it as well.
+    Line ends and tabs stay. The result is safe for a terminal; a page must also escape it.
     """
     return HIDDEN.sub(_by_number, CONTROL.sub(_by_number, text.replace("\r\n", "\n")))
 
 
 def printable_line(text: str) -> str:
-    """As `printable`, with line ends and tabs by their numbers too.
-
-    For what is meant as one line: it cannot pretend to be two.
-    """
+    """As `printable`, and line ends and tabs as `<U+NNNN>` too: the result is always one line."""
     return BREAKS.sub(_by_number, printable(text))
 
 
 def cell(value: object) -> str:
-    """Text that stays within one cell of a Markdown table and makes no link, image or tag."""
+    """Text for one cell of a Markdown table. It makes no link, image or tag."""
     text = printable(str(value))
     for special in MARKDOWN_SPECIALS:
         text = text.replace(special, f"\\{special}")
@@ -45,10 +42,7 @@ def cell(value: object) -> str:
 
 
 def excerpt(value: object) -> str:
-    """The first characters and lines of a text, printable, and how much there was.
-
-    None is the empty text.
-    """
+    """The beginning of a text, printable, and its length if it is cut. None is an empty text."""
     whole = "" if value is None else str(value)
     cut = "\n".join(whole[:EXCERPT_CHARACTERS].split("\n")[:EXCERPT_LINES])
     if cut == whole:
@@ -57,7 +51,7 @@ def excerpt(value: object) -> str:
 
 
 def one_line(text: str, characters: int) -> str:
-    """The text in one printable line of at most so many characters: its lines joined by ` / `."""
+    """One printable line of at most `characters`: the lines of the text, joined by ` / `."""
     lines = (" ".join(line.split()) for line in text[: 3 * characters].splitlines())
     line = printable(" / ".join(filter(None, lines)))
     return line if len(line) <= characters else line[: characters - 3] + "..."

@@ -1,7 +1,7 @@
-"""Jinja templates: one environment, with the forms of values.py and the text of printable.py.
+"""Renders Jinja templates, with the functions of values.py and printable.py as filters.
 
-A template whose name ends in `.html.jinja` escapes what it is given; Markdown is not escaped, so
-its templates pass text through `cell`. An unknown name is an error (StrictUndefined).
+A template whose name ends in `.html.jinja` escapes all values. Markdown is not escaped, so its
+templates pass text through `cell`. An unknown name is an error (StrictUndefined).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from picochat.present.values import FORMS, estimate, rate
 
 
 def render(template: Path, **context: object) -> str:
-    """The template filled with the context; it may include others of its folder."""
+    """The template filled with the context. It may include other templates of its folder."""
     return _environment(template.parent).get_template(template.name).render(context)
 
 
-# Kept: compiling a template takes longer than everything else that verification of a page does.
+# Cached, because compiling a template takes longer than the rest of verifying a page.
 @lru_cache
 def _environment(folder: Path) -> Environment:
     environment = Environment(
@@ -47,10 +47,10 @@ def _environment(folder: Path) -> Environment:
 
 
 def _quoted(text: object) -> str:
-    """A string literal of one line, as Python and JSON write it."""
+    """The text as a JSON string in one line."""
     return printable_line(json.dumps(text, ensure_ascii=False))
 
 
 def _bar_width(value: float | None) -> str:
-    """A fraction as the width of a bar, for a style attribute: a number and nothing else."""
+    """A fraction as a percentage for a style attribute, clipped to 0 and 100."""
     return f"{100 * min(1.0, max(0.0, value or 0.0)):.1f}%"

@@ -1,7 +1,6 @@
-"""Texts of the terminal: colours of verdicts, aligned columns, a chart of characters.
+"""Terminal output: coloured verdicts, aligned columns, a line chart of characters.
 
-Plain text survives a pipe; `print_verdict` adds colour only on a terminal. Progress of long work is
-core/progress.py.
+Everything is plain text, so it can be piped; `print_verdict` adds colour only on a terminal.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ COLOUR_OF_WORD = {status.word: status.colour for status in STATUSES.values()}
 
 
 def print_verdict(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    """Print lines as they are; on a terminal the status words have colours. Honours NO_COLOR."""
+    """Print lines. On a terminal the status words are coloured, unless NO_COLOR is set."""
     target: TextIO | None = sys.stdout if stream is None else stream
     assert target is not None, "a command line has a standard output"
     if not target.isatty():
@@ -40,12 +39,12 @@ def print_verdict(lines: Iterable[str], stream: TextIO | None = None) -> None:
 
 
 def columns(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
-    """Rows as aligned lines, two spaces between columns; `right`: columns that end flush."""
+    """Rows as lines with aligned columns. right: numbers of the columns that are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    flush = set(right)
+    right = set(right)
     return [
         "  ".join(
-            cell.rjust(width) if number in flush else cell.ljust(width)
+            cell.rjust(width) if number in right else cell.ljust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
@@ -53,7 +52,7 @@ def columns(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[st
 
 
 def text_chart(points: Sequence[tuple[float, float]]) -> list[str]:
-    """Points (x, y) as rows of text, the largest y at the top; one point is written as numbers."""
+    """Points (x, y), sorted by x, as a chart of text lines; fewer than two points as numbers."""
     if len(points) < 2:
         return [f"  {x:g}: {y:.3f}" for x, y in points]
     xs, ys = [x for x, _ in points], [y for _, y in points]

@@ -1,8 +1,7 @@
-"""How each kind of value is written: one function a kind, for terminal, Markdown and HTML alike.
+"""Formats each kind of value with one function, for terminal, Markdown and HTML.
 
-`FORMS` names them for templates and pages. Every function takes None for a value that was not
-measured and writes it as such. Bounds write themselves (gate/bounds.py); text that other people
-wrote is made safe in printable.py.
+`FORMS` names the functions for templates. They all accept None and write it as not measured. Bounds
+are formatted in gate/bounds.py.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ COUNTS_WITHOUT_INTERVAL = "{passed} of {count}"
 
 
 class Rate(Protocol):
-    """Passed of counted with the 95% interval, as `facts.Rate` states it."""
+    """A fraction passed / count with its 95% interval; `facts.Rate` is one."""
 
     passed: int
     count: int
@@ -27,7 +26,7 @@ class Rate(Protocol):
 
 
 class Estimate(Protocol):
-    """A value with its 95% interval; `low` equals `high` where it was counted."""
+    """A value with its 95% interval; `low` equals `high` if it was counted."""
 
     value: float
     low: float
@@ -35,8 +34,6 @@ class Estimate(Protocol):
 
 
 def _or_not_measured(form: Callable[[float], str]) -> Callable[[float | None], str]:
-    """The same form, which writes None as not measured."""
-
     @wraps(form)
     def shown(value: float | None) -> str:
         return NOT_MEASURED if value is None else form(value)
@@ -52,7 +49,7 @@ def count(value: float) -> str:
 
 @_or_not_measured
 def quantity(value: float) -> str:
-    """`950`, `12.3k`, `4.56M`, `7.89B`: three digits that people can compare."""
+    """`950`, `12.3k`, `4.56M`, `7.89B`: three significant digits."""
     for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{suffix}"
@@ -80,19 +77,19 @@ def duration(seconds: float) -> str:
 
 @_or_not_measured
 def hours(value: float) -> str:
-    """A duration that is given in hours."""
+    """As `duration`, of a value in hours."""
     return duration(value * 3600)
 
 
 @_or_not_measured
 def fraction(value: float) -> str:
-    """`0.614`: a rate or a chance level, in the digits of a bound."""
+    """`0.614`: a rate or a chance level, with the same digits as its bound."""
     return f"{value:.3f}"
 
 
 @_or_not_measured
 def percent(value: float) -> str:
-    """`61.4%`: a part of a whole that no bound is compared with."""
+    """`61.4%`: a part of a whole that is not compared with a bound."""
     return f"{value:.1%}"
 
 
@@ -104,7 +101,7 @@ def loss(value: float) -> str:
 
 @_or_not_measured
 def number(value: float) -> str:
-    """A number as the gate writes it: counts whole, large ones as `2.16B`, others in 4 digits."""
+    """A measured value of the gate: `2.16B`, a whole number in full, or 4 significant digits."""
     if abs(value) >= 1e6:
         return quantity(value)
     if float(value).is_integer():
@@ -119,17 +116,14 @@ def dollars(value: float) -> str:
 
 
 def rate(found: Rate | Mapping[str, Any] | None) -> str:
-    """`0.614 (43 of 70; 95% 0.497 to 0.720)`: a rate with its count and its interval.
-
-    found: a facts record, or the same as JSON.
-    """
+    """`0.614 (43 of 70; 95% 0.497 to 0.720)`: a rate, given as a record or as JSON."""
     if found is None:
         return NOT_MEASURED
     return f"{fraction(_values(found)['fraction'])} ({rate_counts(found)})"
 
 
 def rate_counts(found: Rate | Mapping[str, Any] | None) -> str:
-    """`43 of 70; 95% 0.497 to 0.720`: what stands beside a rate that is written elsewhere."""
+    """`43 of 70; 95% 0.497 to 0.720`: the counts and interval of a rate."""
     if found is None:
         return NOT_MEASURED
     values = _values(found)
@@ -142,7 +136,7 @@ def rate_counts(found: Rate | Mapping[str, Any] | None) -> str:
 
 
 def counts_form(low: float | None) -> str:
-    """The format string of a rate's counts; a page fills it with marked figures."""
+    """The format string of `rate_counts`. The report fills it with figures that name their fact."""
     return COUNTS_WITHOUT_INTERVAL if low is None else COUNTS
 
 
@@ -151,7 +145,7 @@ def _values(found: Rate | Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def estimate(found: Estimate | None) -> str:
-    """`1.05B (95% 1.03B to 1.07B)`, or the value alone where it was counted."""
+    """`1.05B (95% 1.03B to 1.07B)`, or the value alone if it was counted."""
     if found is None:
         return NOT_MEASURED
     if found.low == found.high:
@@ -160,7 +154,7 @@ def estimate(found: Estimate | None) -> str:
 
 
 def short_digest(digest: str) -> str:
-    """The first twelve hex digits of a digest, enough for people to tell artifacts apart."""
+    """The first twelve hex digits, enough to tell artifacts apart."""
     return digest[:12]
 
 

@@ -1,9 +1,9 @@
-"""The preview as one HTML page with SVG charts: no script, no font, nothing fetched.
+"""The preview as one HTML page with SVG charts. It has no script and loads nothing.
 
-Texts of a corpus are hostile: all are escaped, control and order-turning characters are shown by
-number, and a content policy in the page forbids scripts and requests, should an escape ever be
-forgotten. The same facts give the same bytes. Charts are drawn for the narrow column of a phone, so
-that letters keep their size; wider screens set several side by side.
+Texts of a corpus may be hostile. They are escaped, control and reordering characters are shown as
+code points, and a content security policy in the page forbids scripts and requests in case an
+escape was forgotten. The same record gives the same bytes. Charts have the width of a phone, so
+their text stays readable there; wider screens show several side by side.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ Segment = tuple[bool, str]
 
 
 def page_place(pack: LoadedPack) -> Path | None:
-    """Where the page lies by default: beside the pack; None where that is inside of a source.
+    """The default place of the page: beside the pack, or None if that is inside a source.
 
-    A page among the files of a source would be read as one of its documents.
+    A page inside a source would be read as one of its documents.
     """
     folder = pack.path.parent.resolve()
     roots = [source.path.resolve() for source in pack.sources if source.path.is_dir()]
@@ -43,10 +43,10 @@ def page_place(pack: LoadedPack) -> Path | None:
 
 
 def publish_page(preview: Preview, pack: LoadedPack, place: Path | None = None) -> None:
-    """Write the page, and say on standard error where it is.
+    """Write the page, by default beside the pack, and print its path to stderr.
 
-    Without a place it lies beside the pack, and a failure to write it there is only said. Raises
-    OSError where a place was given and cannot be written.
+    Raises OSError if `place` is given and cannot be written. A failure at the default place is only
+    printed, because the user did not ask for the page.
     """
     target = place or page_place(pack)
     if target is None:
@@ -66,7 +66,6 @@ def publish_page(preview: Preview, pack: LoadedPack, place: Path | None = None) 
 
 
 def render_page(preview: Preview) -> str:
-    """The whole page."""
     labels = [source.label for source in preview.sources]
     repeats = {(pair.source, pair.of): pair for pair in preview.duplicates.pairs}
     return render(
@@ -84,9 +83,9 @@ def render_page(preview: Preview) -> str:
 
 
 def pack_fractions(preview: Preview) -> dict[str, dict[str, float]]:
-    """What part of the pack's documents, bytes and tokens each source is; nothing of what is 0.
+    """Fractions of the pack's documents, bytes and tokens by source; zero fractions are absent.
 
-    Tokens follow the weights of the sources.
+    The weight of a source counts for its tokens only.
     """
     fractions: dict[str, dict[str, float]] = {source.label: {} for source in preview.sources}
     counts: dict[str, list[float]] = {
@@ -102,12 +101,12 @@ def pack_fractions(preview: Preview) -> dict[str, dict[str, float]]:
 
 
 def marked_texts(cluster: DuplicateCluster) -> list[list[Segment]]:
-    """Each text in runs of words, with a mark on runs that the other text has otherwise."""
+    """Each text as segments (differs, words); a segment differs if the other text lacks it."""
     texts = [WORD.findall(shown.text) for shown in cluster.texts]
     if len(texts) != 2:
         return [[(False, shown.text)] for shown in cluster.texts]
     sides: list[list[Segment]] = [[], []]
-    # Compared without blanks: another line break is no difference.
+    # Words are compared without white space: a moved line break is no difference.
     compared = [[word.strip() for word in words] for words in texts]
     for tag, a, b, c, d in difflib.SequenceMatcher(None, *compared, autojunk=False).get_opcodes():
         for side, words in zip(sides, (texts[0][a:b], texts[1][c:d]), strict=True):
@@ -120,11 +119,14 @@ def marked_texts(cluster: DuplicateCluster) -> list[list[Segment]]:
 
 
 def plan_chart(fit: ScaleFit) -> str:
-    """Training tokens as a bar on a log scale, with marks at 1, 4 and 16 epochs of the plan."""
+    """Training tokens as a bar on a log scale, with marks where checks of the gate warn or block.
+
+    A mark shows the tokens with which the plan takes that many epochs.
+    """
     title, tokens, epochs = "Tokens for training against the plan", fit.train_tokens, fit.epochs
     if tokens is None or tokens.value <= 0 or epochs is None:
         return estimate_chart(title, None, (), (), fit.status)
-    # Epochs of the plan or of the target, whichever asks for more: both are checks of the gate.
+    # The larger of plan and target, because the gate checks the epochs of both.
     _, most, block = exposure_bounds()
     wanted = max(fit.planned_tokens, fit.target_tokens)
     marks = [(f"{number:g} epochs", wanted / number) for number in (block, most)]
@@ -145,6 +147,5 @@ def plan_chart(fit: ScaleFit) -> str:
 
 
 def length_chart(label: str, lengths: Sequence[LengthBin]) -> str:
-    """Documents by length, characters on a log scale."""
     bins = [(each.from_characters, each.to_characters, each.documents) for each in lengths]
     return histogram(f"Lengths of {label}", bins, "documents", "characters")

@@ -1,8 +1,7 @@
-"""What a preview says, as typed records that the terminal, the page and `--json` show.
+"""The results of a preview as typed records, which terminal, page and `--json` show.
 
-Every number carries its basis: `exact` and `complete` where all was read, else an interval or a
-sentence that says what the number was taken from. An optional value is None where it was not
-measured, never 0. Nothing here measures.
+Every number states its basis: `exact` or `complete` if everything was read, otherwise an interval
+or a sentence. An optional value is None if it was not measured, never 0.
 """
 
 from __future__ import annotations
@@ -19,10 +18,7 @@ Status = Literal["pass", "warn", "block", "unmeasured"]
 
 
 class Interval(Record):
-    """A value with the 95% interval of its sampling error.
-
-    `low` = `high` = `value` where everything was counted.
-    """
+    """A value with the 95% interval of its sampling error; all equal if it was counted."""
 
     value: float
     low: float
@@ -38,7 +34,7 @@ class LengthBin(Record):
 
 
 class RepeatedLine(Record):
-    """A line and how many documents hold it: at least `documents`, at most `documents_at_most`."""
+    """A line that is in at least `documents` and at most `documents_at_most` documents."""
 
     line: str
     documents: int
@@ -47,7 +43,7 @@ class RepeatedLine(Record):
 
 
 class ShownDocument(Record):
-    """The beginning of one document, or all of it (`whole`); `characters` is the length of all."""
+    """The beginning of a document, or all of it (`whole`); it has `characters` in all."""
 
     id: str
     characters: int
@@ -56,7 +52,7 @@ class ShownDocument(Record):
 
 
 class LanguageMix(Record):
-    """Shares of the documents looked at. `too_short` and `unsure` ones are in no language."""
+    """Fractions of the documents looked at; `too_short` and `unsure` ones have no language."""
 
     documents: int
     fractions: dict[str, float] = Field(
@@ -67,9 +63,9 @@ class LanguageMix(Record):
 
 
 class SourcePreview(Record):
-    """One source.
+    """One source; lengths are in characters.
 
-    `exact`: documents and text_bytes were counted, not scaled up. Lengths are in characters.
+    exact: documents and text_bytes were counted, not scaled up.
     """
 
     label: str
@@ -104,7 +100,7 @@ class SourcePreview(Record):
 
 
 class ClusterText(Record):
-    """One document of a cluster, shown from character `first_character` on."""
+    """One document of a cluster; `text` starts at `first_character` of its `characters`."""
 
     id: str
     source: str
@@ -116,7 +112,7 @@ class ClusterText(Record):
 class DuplicateCluster(Record):
     """Documents with the same or nearly the same text.
 
-    `texts`: of the same text the first document, of nearly the same the first two.
+    texts: the first document of an exact cluster, the first two of a near one.
     """
 
     kind: Literal["exact", "near"]
@@ -125,9 +121,10 @@ class DuplicateCluster(Record):
 
 
 class Duplicates(Record):
-    """`complete`: every document was compared with every other.
+    """Counts and examples of duplicates.
 
-    Otherwise the fractions are those of a sample, and far too low.
+    complete: every document was compared with every other. Otherwise the fractions are of a sample
+    and far too low, because a sample rarely holds both documents of a pair.
     """
 
     complete: bool
@@ -144,10 +141,10 @@ class Duplicates(Record):
 
 
 class Forecast(Record):
-    """What one check of the preflight will say of the run, as far as the measurements tell.
+    """The result that one check of the preflight is expected to have.
 
-    The gate's own table was applied to both ends of what was measured. `status` is the worse of
-    the two verdicts, `better` the other; where they are equal, the verdict is sure.
+    The gate's table was applied to both ends of the measured interval. `status` is the worse
+    result, `better` the better one. If they are equal, the sampling error does not matter.
     """
 
     check: str
@@ -159,7 +156,7 @@ class Forecast(Record):
 
 
 class ImportAdvice(Record):
-    """How many rows the import of one source should ask for instead, and how to say so."""
+    """The number of rows that an import should request instead, and the command for it."""
 
     source: str
     rows_now: int
@@ -168,11 +165,11 @@ class ImportAdvice(Record):
 
 
 class ScaleFit(Record):
-    """What the pack means for a scale.
+    """Whether a pack is large enough for a scale.
 
-    `train_tokens`: of the training split and of the exercises that the scale adds to it. `epochs`:
-    planned tokens over these. Both are None where they were not measured. `forecasts` are in the
-    order of docs/checks.md, without checks whose evidence a preview does not have.
+    train_tokens: of the training split and of the exercises that the scale adds. epochs: planned
+    tokens divided by train_tokens. Both are None if they were not measured. forecasts: in the order
+    of docs/checks.md, without checks that a preview has no evidence for.
     """
 
     scale: str

@@ -1,4 +1,4 @@
-"""The preview for a terminal: one screen of plain lines, most of them under 110 characters."""
+"""The preview for a terminal: plain lines, most of them under 110 characters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN_LINES = 2
 
 
 def render_preview(preview: Preview) -> str:
-    """All lines, the verdict last, where it stays on the screen."""
+    """The whole text. The verdict comes last, so that it stays visible when the text scrolls."""
     lines = [
         (
             f"pack {preview.name}: {preview.documents:,} documents,"

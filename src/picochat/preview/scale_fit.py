@@ -1,10 +1,9 @@
-"""What a pack means for a scale: epochs, what the preflight will say, and how many rows to import.
+"""Whether a pack is large enough for a scale: epochs, expected preflight, rows to import.
 
-The preview's counts are stated as the facts of a run, once for each end of the interval of the
-tokens, and the gate's preflight decides on both. So names, bounds and strictness are the gate's.
-Knows what a pack tells before it is built: sources, duplicates, tokens, SFT and eval rows. The
-preflight measures again, after duplicates are dropped and with the run's tokenizer, so that near a
-bound it may decide otherwise.
+The preview's counts become the facts of a run, once for each end of the interval of the tokens, and
+the gate's preflight decides on both. So checks and bounds are the gate's own. The preflight of the
+run measures again, with the run's tokenizer and without duplicates, so near a bound it may decide
+otherwise.
 """
 
 from __future__ import annotations
@@ -55,9 +54,9 @@ def fit_scale(
     scale: Scale,
     rows: RowsFacts | None = None,
 ) -> ScaleFit:
-    """Planned tokens against the training tokens there are, and what follows.
+    """Compare the planned tokens with the training tokens, forecast the preflight, give advice.
 
-    `rows`: facts of the pack's SFT and eval rows; None where they were not read.
+    rows: facts of the pack's SFT and eval rows; None if they were not read.
     """
     tokens = _pack_tokens(sources)
     ends = (tokens.value, tokens.low, tokens.high) if tokens else (None, None, None)
@@ -104,14 +103,14 @@ def estimated_facts(
     config: RunConfig,
     tokens: float | None,
 ) -> RunFacts:
-    """The facts of a run on this pack, if all its sources together are `tokens` tokens.
+    """The facts of a run on this pack if its sources have `tokens` tokens in total.
 
-    None: the number of tokens is not known, and the run has no shards. Facts of a stage that a
-    preview cannot foresee are None. Exact duplicates are dropped as far as they are known to be
-    some; those of a sample say nothing about how many the pack has.
+    tokens: with the weights; None if unknown, and then there are no shards. The facts of stages
+    that a preview cannot predict are None.
     """
-    known_duplicates = (duplicates.exact_fraction or 0.0) if duplicates.complete else 0.0
-    kept = 1 - known_duplicates
+    # Exact duplicates are subtracted only if all documents were compared: a sample says nothing
+    # about their number in the pack.
+    kept = 1 - (duplicates.exact_fraction or 0.0) if duplicates.complete else 1.0
     read = round(sum(source.documents * max(1.0, source.weight) for source in sources))
     documents = sum(source.documents * source.weight for source in sources) * kept
     text_bytes = sum(source.text_bytes * source.weight for source in sources) * kept
@@ -145,7 +144,7 @@ def estimated_facts(
             held_out_documents=corpus.held_out_documents,
             train_text_bytes=train_bytes + added_bytes,
             held_out_text_bytes=corpus.held_out_text_bytes,
-            roundtrip_documents=0,  # nothing was encoded and decoded: that check stays unmeasured
+            roundtrip_documents=0,  # nothing was encoded, so that check stays unmeasured
             roundtrip_failures=0,
             exercise_tokens=exercises,
         )
@@ -168,7 +167,7 @@ def _source_facts(source: SourcePreview, loaded: LoadedSource) -> SourceFacts:
 
 
 def added(intervals: Sequence[Interval]) -> Interval:
-    """The sum, with the half-widths added as those of independent errors."""
+    """The sum; half-widths are added in quadrature, as for independent errors."""
     low = math.sqrt(sum((each.value - each.low) ** 2 for each in intervals))
     high = math.sqrt(sum((each.high - each.value) ** 2 for each in intervals))
     value = sum(each.value for each in intervals)
@@ -176,48 +175,48 @@ def added(intervals: Sequence[Interval]) -> Interval:
 
 
 def _pack_tokens(sources: Sequence[SourcePreview]) -> Interval | None:
-    """Tokens of all sources; None where one is unmeasured."""
+    """Tokens of all sources; None if one is unmeasured."""
     known = [source.tokens for source in sources if source.tokens is not None]
     return added(known) if known and len(known) == len(sources) else None
 
 
-# ---- what the preflight will say of them ---------------------------------------------------------
+# ---- the expected preflight ----------------------------------------------------------------------
 
 
 def _forecasts(
     value: PreflightReport, low: PreflightReport, high: PreflightReport, *, sampled: bool
 ) -> list[Forecast]:
-    """A forecast of each check that has a number, in the order of the gate's table.
+    """A forecast for each check that has a number, in the order of the gate's table.
 
-    `sampled`: duplicates were counted in a sample, so that the pack has at least that fraction of
-    them. How much more is unknown.
+    sampled: duplicates were counted in a sample, so their fraction is only a lower bound. Such a
+    check can warn or block, but never passes.
     """
     forecasts: list[Forecast] = []
     for findings in zip(value.findings, low.findings, high.findings, strict=True):
         measured = _interval(*(finding.measured for finding in findings))
         if measured is None:
             continue
-        better, *_, worse = sorted(findings, key=lambda each: BADNESS.index(each.status))
-        statuses: tuple[Status, Status] = (worse.status, better.status)
-        if sampled and worse.name in DUPLICATE_CHECKS:
+        best, *_, worst = sorted(findings, key=lambda each: BADNESS.index(each.status))
+        status, better = worst.status, best.status
+        if sampled and worst.name in DUPLICATE_CHECKS:
             measured = measured.model_copy(update={"high": 1.0})
-            if worse.status == "pass":
-                statuses = ("unmeasured", "unmeasured")
+            if status == "pass":
+                status = better = "unmeasured"
         forecasts.append(
             Forecast(
-                check=worse.name,
-                status=statuses[0],
-                better=statuses[1],
+                check=worst.name,
+                status=status,
+                better=better,
                 measured=measured,
-                unit=worse.unit,
-                bound=worse.bound,
+                unit=worst.unit,
+                bound=worst.bound,
             )
         )
     return forecasts
 
 
 def _interval(value: float | None, *ends: float | None) -> Interval | None:
-    """The value with its two ends in order; None where any is missing."""
+    """The value with its two ends in order; None if any of them is missing."""
     known = [end for end in ends if end is not None]
     if value is None or len(known) < len(ends):
         return None
@@ -228,7 +227,7 @@ def _interval(value: float | None, *ends: float | None) -> Interval | None:
 
 
 def exposure_bounds() -> tuple[float, float, float]:
-    """(epochs below which, and above which, base_exposure warns; epochs above which it blocks)."""
+    """Bounds of the check base_exposure in epochs: (warns below, warns above, blocks above)."""
     row = next(row for row in CHECKS if row.name == "base_exposure")
     warn, block = row.warn or Bound(), row.block or Bound()
     return warn.low or 0.0, warn.high or math.inf, block.high or math.inf
@@ -243,11 +242,11 @@ def _conclude(
     epochs: Interval,
     status: Status,
 ) -> tuple[str, list[ImportAdvice]]:
-    """(one sentence: enough, too small or too large, and what to change; the imports that do so).
+    """(a verdict in one sentence, the imports that would change it).
 
-    A pack that is too small gets more rows of one source: the largest whose dataset has more to
-    give. One that is too large gets fewer rows of each import, so that the mix stays.
-    `tokens`: of the pack's text; `train`: of the training split and the exercises.
+    If the pack is too small, one source grows: the largest whose dataset has more rows. If it is
+    too large, all imports shrink by the same factor, so that the mix stays. tokens: of the pack's
+    text. train: of the training split and the exercises.
     """
     least, most, block = exposure_bounds()
     never = f"{max(0.0, 1 - epochs.value):.0%} of the text would never be read"
@@ -264,7 +263,7 @@ def _conclude(
     open_ones = [n for n, report in enumerate(reports) if report and not _is_used_up(report)]
     growing = max(open_ones or range(len(sources)), key=lambda number: _tokens_of(sources[number]))
     source, report = sources[growing], reports[growing]
-    # More text brings more exercises, and more held-out text: both in the proportion of today.
+    # More text also brings more exercises and more held-out text, assumed in today's proportion.
     missing = (wanted / most - train.low) * tokens.value / train.value
     rows = round_up(missing * source.documents / _tokens_of(source)) if _tokens_of(source) else 0
     remedy = f"about {rows:,} more documents like {source.label}'s make it {most:.0f} epochs"
@@ -294,21 +293,25 @@ def _advised(
     more: int,
     factor: float,
 ) -> list[ImportAdvice]:
-    """The import with rows for `more` documents, or with `factor` of its rows.
+    """The import with rows for `more` documents, then times `factor`.
 
-    Empty for a source that no import made, or of which there is no more.
+    Empty if the source was not imported, or if `more` are wanted and its dataset has no more rows.
     """
     if report is None or not report.rows_written or (more and _is_used_up(report)):
         return []
     rows = round_up(report.rows_seen * (1 + more / report.rows_written) * factor)
-    command = _import_command(loaded, report, rows)
     return [
-        ImportAdvice(source=source.label, rows_now=report.rows_seen, max_rows=rows, command=command)
+        ImportAdvice(
+            source=source.label,
+            rows_now=report.rows_seen,
+            max_rows=rows,
+            command=_import_command(loaded, report, rows),
+        )
     ]
 
 
 def round_up(number: float) -> int:
-    """To two digits that count, upwards: 812,345 becomes 820,000."""
+    """Round up to two significant digits: 812,345 becomes 820,000."""
     if number <= 10:
         return max(1, math.ceil(number))
     step = 10 ** (math.floor(math.log10(number)) - 1)
@@ -316,13 +319,13 @@ def round_up(number: float) -> int:
 
 
 def _import_command(source: LoadedSource, report: ImportReport, max_rows: int) -> str:
-    """The import again, at the same places and revision, with another number of rows."""
+    """The same import, with the same paths and revision, for another number of rows."""
     report_path = source.report_path()
     assert report_path is not None
     dataset = report.dataset
     observed = report_path.with_name(f"{report_path.stem}.observed.json")
     if report.kind != "hub" and observed.is_file():
-        # The place of local files is not in the report: it would change the report's digest.
+        # The path of local files is not in the report, because it would change its digest.
         dataset = str(read_json(observed, "import observation").get("dataset", dataset))
     flags: list[tuple[str, str | None]] = [
         ("--dataset", dataset),

@@ -1,7 +1,7 @@
-"""Duplicates as a preview shows them: counts within and across sources, and the largest clusters.
+"""Duplicates for a preview: counts within and across sources, and the largest clusters.
 
-Two ways: among the texts of a sample, or from a corpus artifact, whose stage compared every
-document with every other. Decides nothing: the corpus stage drops, the preflight judges.
+They are found among the texts of a sample, or read from a corpus artifact, whose stage compared
+every document with every other.
 """
 
 from __future__ import annotations
@@ -27,17 +27,15 @@ ALL_COMPARED = "all documents of the pack, compared with each other"
 
 Place = tuple[int, int]  # sample, position in it
 Kind = Literal["exact", "near"]
-# A cluster of a corpus: its kind and the ids of its documents; equal ones have the id of the first.
+# A cluster of a corpus whose texts are wanted: its kind and the ids of its documents. An exact
+# cluster repeats the id of its first document, because the corpus lists copies under it.
 Wanted = tuple[Kind, list[str]]
 
 
 def sampled_duplicates(
     samples: Sequence[SourceSample], jaccard: float, documents: int
 ) -> Duplicates:
-    """Duplicates among the texts of the samples.
-
-    `documents`: how many the pack holds, which the basis states.
-    """
+    """Duplicates among the texts of the samples. documents: their number in the whole pack."""
     places = [(n, place) for n, sample in enumerate(samples) for place in range(len(sample.texts))]
     groups: dict[bytes, list[Place]] = {}
     for n, place in places:
@@ -49,7 +47,8 @@ def sampled_duplicates(
     near_groups = [[different[member] for member in cluster] for cluster in clusters]
     exact, near = (sum(len(group) - 1 for group in found) for found in (exact_groups, near_groups))
     complete = all(sample.complete for sample in samples)
-    # A sample of the fraction s of all documents holds both of a pair with probability s ** 2.
+    # A sample of a fraction s of all documents holds both documents of a pair with probability
+    # s ** 2.
     fraction = min(1.0, len(places) / documents) if documents else 0.0
     sample_basis = (
         f"a sample of {len(places):,} documents, {fraction:.2%} of the pack, which holds both"
@@ -75,7 +74,7 @@ def sampled_duplicates(
 def _pairs(
     labels: Sequence[str], exact: Iterable[Sequence[Place]], near: Iterable[Sequence[Place]]
 ) -> list[DuplicatePair]:
-    """How many documents of a source repeat the first of their group, by the source of that one."""
+    """Documents that repeat the first one of their group, counted by the sources of both."""
     exact_counts, near_counts = (
         Counter((labels[n], labels[group[0][0]]) for group in groups for n, _ in group[1:])
         for groups in (exact, near)
@@ -90,22 +89,21 @@ def _largest_clusters(
     samples: Sequence[SourceSample], kind: Kind, groups: Iterable[Sequence[Place]]
 ) -> list[DuplicateCluster]:
     largest = sorted(groups, key=lambda group: (-len(group), group[0]))[:SHOWN_CLUSTERS]
-    return [
-        _cluster(
-            kind,
-            len(group),
-            [
-                (samples[n].ids[place], samples[n].source.label, samples[n].texts[place])
-                for n, place in group[: _shown_count(kind)]
-            ],
-        )
-        for group in largest
-    ]
+    clusters: list[DuplicateCluster] = []
+    for group in largest:
+        shown = [
+            (samples[n].ids[place], samples[n].source.label, samples[n].texts[place])
+            for n, place in group[: _shown_count(kind)]
+        ]
+        texts = shown_texts(shown)
+        clusters.append(DuplicateCluster(kind=kind, documents=len(group), texts=texts))
+    return clusters
 
 
 def corpus_duplicates(corpus: Artifact) -> tuple[Duplicates, list[Wanted]]:
-    """(counts of the whole corpus without texts, its largest clusters)."""
+    """(duplicates of the whole corpus without clusters, its largest clusters as ids)."""
     facts = facts_of(corpus, CorpusFacts)
+    read, exact, near = facts.documents_read, facts.exact_duplicates, facts.near_duplicates
     largest: list[list[str]] = []
     for _, row in read_jsonl(corpus.path("near_duplicates.jsonl")):
         largest = sorted([*largest, row["documents"]], key=lambda ids: -len(ids))[:SHOWN_CLUSTERS]
@@ -120,13 +118,11 @@ def corpus_duplicates(corpus: Artifact) -> tuple[Duplicates, list[Wanted]]:
     found = Duplicates(
         complete=True,
         basis=ALL_COMPARED,
-        documents=facts.documents_read,
-        exact=facts.exact_duplicates,
-        near=facts.near_duplicates,
-        exact_fraction=facts.exact_duplicates / facts.documents_read
-        if facts.documents_read
-        else None,
-        near_fraction=facts.near_duplicates / facts.documents if facts.documents else None,
+        documents=read,
+        exact=exact,
+        near=near,
+        exact_fraction=exact / read if read else None,
+        near_fraction=near / facts.documents if facts.documents else None,
         pairs=facts.duplicates,
         clusters=[],
     )
@@ -139,7 +135,7 @@ def wanted_ids(wanted: Iterable[Wanted]) -> set[str]:
 
 
 def fetched_clusters(wanted: Sequence[Wanted], texts: dict[str, str]) -> list[DuplicateCluster]:
-    """The clusters with their texts; one whose texts are gone is left out."""
+    """The clusters with their texts; a cluster is left out if a text is missing."""
     found: list[DuplicateCluster] = []
     for kind, ids in wanted:
         # An id of a corpus is LABEL:ID, and a label holds no colon.
@@ -147,12 +143,12 @@ def fetched_clusters(wanted: Sequence[Wanted], texts: dict[str, str]) -> list[Du
             (id, id.split(":", 1)[0], texts[id]) for id in ids[: _shown_count(kind)] if id in texts
         ]
         if len(shown) == _shown_count(kind):
-            found.append(_cluster(kind, len(ids), shown))
+            found.append(DuplicateCluster(kind=kind, documents=len(ids), texts=shown_texts(shown)))
     return found
 
 
 def shown_texts(documents: Sequence[tuple[str, str, str]]) -> list[ClusterText]:
-    """(id, source, text) as shown: from shortly before the first difference of two texts on."""
+    """Excerpts of documents (id, source, text); two texts start shortly before they differ."""
     texts = [text for _, _, text in documents]
     pairs = enumerate(zip(texts[0], texts[-1], strict=False))
     same = next((place for place, (one, other) in pairs if one != other), min(map(len, texts)))
@@ -169,10 +165,6 @@ def shown_texts(documents: Sequence[tuple[str, str, str]]) -> list[ClusterText]:
     ]
 
 
-def _cluster(kind: Kind, documents: int, shown: Sequence[tuple[str, str, str]]) -> DuplicateCluster:
-    return DuplicateCluster(kind=kind, documents=documents, texts=shown_texts(shown))
-
-
 def _shown_count(kind: Kind) -> int:
-    """How many texts of a cluster are shown: of equal texts one is enough."""
+    """The number of texts shown of a cluster; equal texts need only one."""
     return 1 if kind == "exact" else 2

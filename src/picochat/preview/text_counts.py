@@ -1,11 +1,11 @@
-"""What is counted of the texts of a source: lengths, repeated lines, languages, characters.
+"""Counts of the texts of a source: lengths, repeated lines, languages, characters.
 
-Lengths and lines are counted of every text that is read, of a sample or of all files; languages and
-characters of some. Memory is bounded but for 8 bytes a document, its length.
+Lengths and lines are counted in every text that is read, languages and characters in some. Memory
+is bounded except for 8 bytes per document, its length.
 
-Languages come from `py3langid`, a model of letter sequences; where it is not installed they are not
-measured. Close languages (Norwegian and Danish, Serbian and Croatian) are mixed up now and then,
-and code or tables count as some language: see docs/decisions/0016.
+Languages are detected by `py3langid`, a model of letter sequences; without it they are not
+measured. It sometimes confuses close languages (Norwegian and Danish, Serbian and Croatian), and
+it gives code and tables a language too (docs/decisions/0016).
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ Identify = Callable[[str], tuple[str, float]]
 
 
 class LineCounter:
-    """Documents by line, in bounded memory. `error`: by how much a count may be too low.
+    """Counts the documents that hold each line, in bounded memory.
 
-    A line counts once for each document that holds it. Does not see lines that differ in one
-    character.
+    error: the most by which a count may be too low. Lines must be equal, except for white space
+    around them.
     """
 
     def __init__(self, capacity: int = LINE_CAPACITY) -> None:
@@ -78,7 +78,7 @@ class LineCounter:
             self._prune()
 
     def most_repeated(self, count: int) -> list[RepeatedLine]:
-        """The lines in the most documents, at least LEAST_DOCUMENTS; ties in alphabetical order."""
+        """The lines in the most documents, at least LEAST_DOCUMENTS; ties sorted by line."""
         least = max(LEAST_DOCUMENTS, 2 * self.error)
         repeated = sorted((-found, line) for line, found in self._counts.items() if found >= least)
         return [
@@ -92,9 +92,9 @@ class LineCounter:
         ]
 
     def _prune(self) -> None:
-        # Misra and Gries in batches: the smallest counts are taken off all, and what falls to zero
-        # is forgotten. So a kept count is too low by at most `error`, and every line in more than
-        # `error` documents is kept.
+        # Misra and Gries (Finding repeated elements, 1982) in batches: one number is subtracted
+        # from all counts, and lines at zero are dropped. So a count is too low by at most `error`,
+        # and every line in more than `error` documents is kept.
         taken = sorted(self._counts.values(), reverse=True)[self.capacity]
         self._counts = {
             line: found - taken for line, found in self._counts.items() if found > taken
@@ -104,7 +104,7 @@ class LineCounter:
 
 @dataclass
 class SourceTally:
-    """Counts of one source's texts. `unusable`: rows that are not read, by reason."""
+    """Counts of the texts of one source. unusable: rows without a usable text, by reason."""
 
     lines: LineCounter
     lengths: array[int] = field(default_factory=lambda: array("q"))
@@ -122,7 +122,6 @@ class SourceTally:
 
 
 def tally_samples(samples: Sequence[SourceSample]) -> list[SourceTally]:
-    """Counts of the sampled texts."""
     tallies: list[SourceTally] = []
     for sample in samples:
         tally = SourceTally(_line_counter(len(samples)), unusable=sample.unusable)
@@ -135,9 +134,9 @@ def tally_samples(samples: Sequence[SourceSample]) -> list[SourceTally]:
 def tally_files(
     sources: Sequence[LoadedSource], data: DataConfig, wanted: Collection[str]
 ) -> tuple[list[SourceTally], dict[str, str]]:
-    """(counts of every text of every source, the texts of the wanted ids).
+    """(counts of all texts by source, the texts of the wanted ids).
 
-    Raises BadInput where a file is broken.
+    Raises BadInput if a file is broken.
     """
     tallies: list[SourceTally] = []
     texts: dict[str, str] = {}
@@ -166,7 +165,7 @@ def tally_files(
 
 
 def _line_counter(sources: int) -> LineCounter:
-    """A counter of a size with which all sources together take the memory that one may."""
+    """A counter for one of several sources, which share the capacity of one counter."""
     return LineCounter(max(2_000, LINE_CAPACITY // max(1, sources)))
 
 
@@ -174,9 +173,9 @@ def _line_counter(sources: int) -> LineCounter:
 
 
 def length_histogram(lengths: Sequence[int]) -> list[LengthBin]:
-    """Documents by length in bins that grow by a constant factor, without gaps.
+    """Documents by length, in bins of equal width on a log scale.
 
-    From the first bin that holds a document to the last.
+    Empty bins are left out at both ends, but not between.
     """
     if not len(lengths):
         return []
@@ -205,7 +204,7 @@ def length_percentiles(lengths: Sequence[int]) -> dict[str, float]:
 def bin_edges(most: int) -> list[int]:
     """1, 2, 3, 4, 6, 7, 10, 13, 18 ... until one is larger than `most`.
 
-    BINS_PER_DECADE in each power of ten, rounded.
+    They are 10 ** (n / BINS_PER_DECADE), rounded, without repeats.
     """
     edges: list[int] = []
     number = 0
@@ -224,7 +223,7 @@ def bin_edges(most: int) -> list[int]:
 def load_identifier() -> Identify | None:
     """A function from text to (language code, confidence); None without `py3langid`.
 
-    Cached: loading takes a second.
+    It is cached because loading the model takes 1 to 2 s.
     """
     try:
         from py3langid import langid  # pyright: ignore[reportMissingImports]
@@ -235,7 +234,7 @@ def load_identifier() -> Identify | None:
 
 
 def language_mix(texts: Iterable[str], identify: Identify) -> LanguageMix:
-    """Shares of documents by language."""
+    """Fractions of documents by language."""
     found: Counter[str] = Counter()
     documents = too_short = unsure = 0
     for text in texts:
@@ -261,9 +260,9 @@ def language_mix(texts: Iterable[str], identify: Identify) -> LanguageMix:
 
 
 def character_mix(texts: Iterable[str]) -> tuple[float | None, dict[str, float], dict[str, float]]:
-    """(fraction of ASCII among letters, fraction of letters by script, of characters by kind).
+    """(fraction of ASCII among letters, fractions of letters by script, of characters by kind).
 
-    Counted in the heads of the texts.
+    Only the first SCRIPT_CHARACTERS of each text are counted.
     """
     counts: Counter[str] = Counter()
     for text in texts:

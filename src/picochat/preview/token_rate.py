@@ -1,9 +1,9 @@
-"""Bytes per token of every source with a 95% interval, by a tokenizer trained on the sample.
+"""Bytes per token of each source with a 95% interval, by a tokenizer trained on the sample.
 
-The tokenizer is trained by the function that trains the run's, on nine tenths of the sampled
-documents in the proportions of the pack, and counts the tokens of the other tenth. The interval
-covers the error of sampling and nothing else: the run trains on more text, which gives about 1%
-fewer tokens (docs/decisions/0016).
+The function that trains the run's tokenizer trains this one, on nine tenths of the sampled
+documents in the proportions of the pack. It counts the tokens of the other tenth. The interval
+covers the sampling error only: the run trains on more text and needs about 1% fewer tokens
+(docs/decisions/0016).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MEASURED_EVERY = 10  # one document in ten is measured and not trained on
 TRAINED_BYTES = 10_000_000
 MEASURED_BYTES = 2_000_000  # of one source
 PIECE_CHARACTERS = 20_000
-LEAST_GROUPS = 10  # fewer files say too little about how files differ
+LEAST_GROUPS = 10  # with fewer files, the variance between files is too uncertain
 NORMAL_95 = 1.96
 
 
@@ -43,7 +43,7 @@ def bytes_per_token(
 ) -> tuple[list[Interval | None], str]:
     """(bytes per token of each source, a sentence that says how they were measured).
 
-    `mix`: how much text of each source the pack holds, in any unit.
+    mix: the amount of text of each source in the pack, in any unit.
     """
     from picochat.tokens.tokenizer import trained_reference  # loads two tokenizer libraries
 
@@ -72,8 +72,8 @@ def ratio_interval(
 ) -> Interval | None:
     """sum(numerators) / sum(denominators) with its 95% interval; None for fewer than two groups.
 
-    Linearized ratio estimator (Cochran, Sampling Techniques, 6.13) over the groups, with the t
-    quantile of their number.
+    groups: the group of each entry; groups are the independent units. This is the linearized ratio
+    estimator (Cochran, Sampling Techniques, 6.13) with a quantile of Student's t.
     """
     above, below = np.array(numerators, dtype=float), np.array(denominators, dtype=float)
     if len(set(groups)) < 2 or not below.sum():
@@ -88,9 +88,9 @@ def ratio_interval(
 
 
 def t_quantile(degrees: int) -> float:
-    """97.5% quantile of Student's t, within 6% from 2 degrees of freedom up.
+    """97.5% quantile of Student's t; the error is below 6% from 2 degrees of freedom up.
 
-    The expansion in 1/degrees of Abramowitz and Stegun, 26.7.5.
+    The expansion in 1 / degrees of Abramowitz and Stegun, 26.7.5.
     """
     z = NORMAL_95
     first = (z**3 + z) / 4
@@ -100,7 +100,7 @@ def t_quantile(degrees: int) -> float:
 
 
 def _pieces(sample: SourceSample) -> list[Piece]:
-    """The documents, long ones in parts, so that a single book is both trained on and measured."""
+    """Documents, long ones in parts, so that a single book can be both trained on and measured."""
     pieces: list[Piece] = []
     for number, text in enumerate(sample.texts):
         for start in range(0, len(text), PIECE_CHARACTERS):
@@ -110,7 +110,7 @@ def _pieces(sample: SourceSample) -> list[Piece]:
 
 
 def _trained(pieces: Sequence[Piece], every: int, budget: float) -> list[str]:
-    """Texts of about `budget` bytes that are not measured, spread evenly over the pieces."""
+    """About `budget` bytes of the texts that are not measured, spread evenly over the pieces."""
     free = [piece for place, piece in enumerate(pieces) if place % every]
     there = sum(piece.text_bytes for piece in free)
     count = min(len(free), math.ceil(len(free) * budget / there)) if there else 0
@@ -123,8 +123,9 @@ def _rate(measured: Sequence[Piece], tokenizer: tokenizers.Tokenizer) -> Interva
     encoded = tokenizer.encode_batch_fast(
         [piece.text for piece in measured], add_special_tokens=False
     )
-    # Documents of one file are alike, so that files vary as wholes. Where there are too few of
-    # them to estimate that, documents do, and of a single book its parts.
+    # Documents of one file are alike, so files are the independent units: the interval would be
+    # too narrow otherwise. With too few files these are documents, and with too few documents
+    # (a single book) they are pieces.
     groups = list(range(len(measured)))
     for found in ([each.file_number for each in measured], [each.document for each in measured]):
         if len(set(found)) >= LEAST_GROUPS:

@@ -136,11 +136,13 @@ def _names(facts: RunFacts, *statuses: str) -> str:
 
 
 def score_rows(scores: ScoresFacts) -> Iterator[Score]:
-    """Every rate of the scores: each skill, its levels, external benchmarks, then behaviour."""
+    """Every rate of the scores: each skill, its levels, own rows, benchmarks, behaviour."""
     for skill, score in scores.skills.items():
         yield Score(skill, score.all, score.clean, score.base, score.chance)
         for level, rate in score.levels.items():
             yield Score(f"{skill}: {level}", rate)
+    for category, own in scores.own.items():
+        yield Score(f"own rows: {cell(category)}", own.all, own.clean, own.base)
     for name, benchmark in scores.external.items():
         yield Score(
             f"external: {name}, {benchmark.read_by}",

@@ -75,7 +75,15 @@ def skill_lines(scores: ScoresFacts, gate: GateFacts) -> list[str]:
         skill = scores.skills[name]
         bound = bounds.get(f"skill_release_eval_{name}", "")
         rows.append((name, rate(skill.clean), bound, rate(skill.base), fraction(skill.chance)))
-    return columns(rows, right=(2, 4))
+    lines = columns(rows, right=(2, 4))
+    if scores.own:
+        own = [("own rows", "clean rows", "base model")]
+        own += [
+            (one_line(category, ONE_LINE), rate(score.clean), rate(score.base))
+            for category, score in scores.own.items()
+        ]
+        lines += ["", *columns(own)]
+    return lines
 
 
 def reply_lines(asked: Sequence[EvaluatedRow]) -> list[str]:

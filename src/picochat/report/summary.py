@@ -294,10 +294,9 @@ def _held_out_curve(facts: RunFacts) -> list[dict[str, float]]:
 
 
 def _skills_in_order(scores: ScoresFacts | None) -> list[str]:
-    found = scores.skills if scores else {}
-    return [skill for skill in JUDGED_SKILLS if skill in found] + sorted(
-        set(found) - set(JUDGED_SKILLS)
-    )
+    """The skills that the pack has eval rows of, those that the gate judges first."""
+    found = {name for name, score in (scores.skills if scores else {}).items() if score.all.count}
+    return [skill for skill in JUDGED_SKILLS if skill in found] + sorted(found - set(JUDGED_SKILLS))
 
 
 def _contamination(facts: RunFacts) -> dict[str, Any] | None:

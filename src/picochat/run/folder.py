@@ -1,7 +1,6 @@
-"""The paths of one run folder, and whether it is one.
+"""The paths of a run folder, joined from the rows of `graph.py`.
 
-Every path in a run folder is joined here, from the rows of `graph.py`. Publishing artifacts is
-`core/publish.py`; making them is `runner.py`.
+It makes no artifacts: see `runner.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from picochat.run.graph import ARTIFACTS, FRONT_PAGES, spec_of
 
 
 class RunDir:
-    """The paths of one run folder."""
+    """The paths of one run folder, which need not exist yet."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -33,22 +32,22 @@ class RunDir:
         return (self.place(kind) / MANIFEST).exists()
 
     def artifact(self, kind: str) -> Artifact:
-        """The published artifact, or BadInput that names the command that makes it."""
+        """The published artifact. Raises BadInput that names the command that makes it."""
         return open_artifact(
             self.place(kind), kind, made_by=f"picochat run tiny --out-dir {self.root} ... makes it"
         )
 
     def artifacts(self) -> dict[str, Artifact]:
-        """Every published artifact, by kind. Raises BadInput for a manifest that cannot be read."""
+        """All published artifacts by kind. Raises BadInput if a manifest cannot be read."""
         return {spec.kind: self.artifact(spec.kind) for spec in ARTIFACTS if self.has(spec.kind)}
 
     def metrics(self, stage: Literal["base", "sft"]) -> Path:
-        """The live journal of a stage in training; when it is done, the published copy."""
+        """The journal of a stage: the live one while it trains, then the published copy."""
         live = self.place(stage).with_name("checkpoint.work") / "metrics.jsonl"
         return live if live.exists() else self.place(stage) / "metrics.jsonl"
 
     def require_own(self) -> None:
-        """Raises WrongUsage where a run would replace files that no run has written."""
+        """Raise WrongUsage if a run would replace files that no run has written."""
         if self.config.exists():
             return
         folders = (spec.folder.split("/")[0] for spec in ARTIFACTS)
@@ -64,9 +63,9 @@ class RunDir:
             )
 
     def place_around(self, path: Path) -> Path | None:
-        """The artifact's folder that `path` is or lies in; None elsewhere.
+        """The artifact's folder that holds `path`, or None.
 
-        A file added there would differ from the manifest.
+        Callers refuse to write there: a file that is not in the manifest counts as damage.
         """
         places = (self.root / spec.folder for spec in ARTIFACTS)
         return next(
@@ -74,7 +73,7 @@ class RunDir:
         )
 
     def write_front_pages(self) -> None:
-        """Copy the files that people look for into the run folder itself."""
+        """Copy the pages that people look for to the top of the run folder."""
         for page in FRONT_PAGES:
             if self.has(page.kind):
                 write_atomic(
@@ -83,24 +82,20 @@ class RunDir:
 
 
 def run_of(checkpoint: Path) -> RunDir | None:
-    """The run folder that a checkpoint path such as RUN/sft/checkpoint lies in, or None."""
+    """The run folder of a checkpoint such as RUN/sft/checkpoint, or None."""
     root = checkpoint.resolve().parent.parent
     return RunDir(root) if (root / "run.json").exists() else None
 
 
 def require_run(root: Path) -> RunDir:
-    """The run at `root`, or BadInput where no run was started there."""
+    """The run at `root`. Raises BadInput if no run was started there."""
+    fix = "name the --out-dir of a `picochat run tiny`"
     if root.is_file():
-        raise BadInput(
-            f"{root} is a file, not a run folder", fix="name the --out-dir of a `picochat run tiny`"
-        )
+        raise BadInput(f"{root} is a file, not a run folder", fix=fix)
     if not root.is_dir():
         raise BadInput(
             f"run folder {root} does not exist", fix="picochat run tiny --out-dir ... makes one"
         )
     if not (root / "run.json").exists():
-        raise BadInput(
-            f"{root} is not a run folder: it has no run.json",
-            fix="name the --out-dir of a `picochat run tiny`",
-        )
+        raise BadInput(f"{root} is not a run folder: it has no run.json", fix=fix)
     return RunDir(root)

@@ -1,9 +1,7 @@
-"""The graph of a run: ARTIFACTS has one row for each kind of artifact, in the order of making.
+"""The graph of a run: ARTIFACTS has a row for each kind of artifact, in the order of building.
 
-A row says where the artifact lies, which files it holds, which record states its facts, what it is
-made from and by which function. The runner, verification, the bundle and the generated
-docs/artifacts.md read the same rows. Reading the table imports no torch: stages that need it import
-it when they are called.
+The runner, verification, the bundle and the generated docs/artifacts.md read these rows. Importing
+this module does not import torch: stages that need it import it when they are called.
 """
 
 from __future__ import annotations
@@ -84,22 +82,22 @@ def measure_parity(**arguments: Any) -> None:
 class ArtifactSpec:
     """One kind of artifact.
 
-    folder: in the run folder. files: what it holds; NNNNN and LABEL stand for many. facts: the
-    record of its manifest's facts; None where it states none.
-    make: the function that makes it, called with keyword arguments: `staging`, an Artifact for each
-    kind in `inputs`, and each of `settings`. A stage with `facts` in its settings is given its
-    inputs as one RunFacts instead of one by one.
-    facts_from: computes the facts again from the artifact's folder, its inputs and the
-    configuration; the stage states what it returns, and verification compares. None where there are
-    no facts, and for verdicts, which are decided again.
-    settings: names of config sections, or `seed`, `pack`, `benchmark_files` (where benchmarks were
-    found just now), `gpu_hour_usd`, `track` (the folder of trackers), `timings` and `machine`
-    (paths of the run folder).
+    folder: relative to the run folder.
+    files: the files in it; NNNNN and LABEL stand for many.
+    facts: the record of the facts in its manifest; None if it states none.
+    make: the function that makes it. It gets keyword arguments: `staging`, an Artifact for each
+    kind in `inputs`, and each name in `settings`. A stage with `facts` in its settings gets its
+    inputs as one RunFacts instead.
+    settings: names of config sections, or `seed`, `pack`, `facts`, `benchmark_files` (the files
+    that the benchmarks resolve to), `gpu_hour_usd`, `track` (the folder of trackers), `timings` and
+    `machine` (paths in the run folder).
     version: raise it when the function makes something else from the same input; finished run
-    folders are then made again.
-    shared: the artifact lies in the cache and is linked into each run.
-    by_all: where torchrun started several processes, all of them call the function together; the
-    first one publishes.
+    folders then build the artifact again.
+    facts_from: computes the facts from the artifact's folder, its inputs and the configuration. The
+    stage states what it returns, and verification compares. None if there are no facts, and for
+    verdicts, which verification decides again.
+    shared: the artifact is in the cache and is linked into each run.
+    by_all: under torchrun all processes call the function together; the first one publishes.
     """
 
     kind: str
@@ -165,7 +163,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=rows_facts,
         inputs=(),
         settings=("pack", "seed"),
-        version=1,
+        version=2,
     ),
     ArtifactSpec(
         kind="benchmarks",
@@ -286,7 +284,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=scores_facts,
         inputs=("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
         settings=("evals", "runtime", "seed"),
-        version=6,
+        version=7,
     ),
     ArtifactSpec(
         kind="parity",
@@ -317,14 +315,14 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=write_summary,
         inputs=(*KNOWN_BEFORE_TRAINING, "preflight", "base", "sft", "scores", "parity", "gate"),
         settings=("facts", "timings", "machine"),
-        version=5,
+        version=6,
     ),
 )
 
 
 @dataclass(frozen=True)
 class FrontPage:
-    """A file of an artifact that is copied into the run folder itself, under `name`."""
+    """A file of an artifact that is copied to the top of the run folder, under `name`."""
 
     name: str
     kind: str
@@ -348,9 +346,9 @@ def spec_of(kind: str) -> ArtifactSpec:
 
 
 def read_facts(config: RunConfig, artifacts: Mapping[str, Artifact]) -> RunFacts:
-    """The facts of these artifacts, by kind, as one value.
+    """The facts of these artifacts (by kind) as one value.
 
-    Raises BadInput where a manifest states facts that this version does not know.
+    Raises BadInput if a manifest states facts that this version does not know.
     """
     facts = {
         spec.kind: facts_of(artifacts[spec.kind], spec.facts)
@@ -360,7 +358,7 @@ def read_facts(config: RunConfig, artifacts: Mapping[str, Artifact]) -> RunFacts
     return RunFacts(
         config=config,
         artifacts=artifacts,
-        **facts,  # pyright: ignore[reportArgumentType]  (one field of RunFacts a kind)
+        **facts,  # pyright: ignore[reportArgumentType]  (RunFacts has a field for each kind)
         host=_read(artifacts, "host", "host.json", HostFacts),
         preflight_report=_read(artifacts, "preflight", "preflight.json", PreflightReport),
         shipped_checkpoint=artifacts["sft"].digest if "sft" in artifacts else None,
@@ -368,7 +366,7 @@ def read_facts(config: RunConfig, artifacts: Mapping[str, Artifact]) -> RunFacts
 
 
 def _read(artifacts: Mapping[str, Artifact], kind: str, name: str, model: type[Any]) -> Any:
-    """A file outside the digest as its record; None where there is no such artifact or file."""
+    """A file of an artifact as a record; None if there is no such artifact or file."""
     if kind not in artifacts or not artifacts[kind].path(name).exists():
         return None
     return read_record(model, artifacts[kind].path(name), name)

@@ -1,7 +1,4 @@
-"""A run as the user asks for it, checked before anything is written.
-
-It has pack, scale, flags and settings. Making the artifacts is `runner.py`.
-"""
+"""What the user asks of a run: pack, scale, flags and settings, checked before any work."""
 
 from __future__ import annotations
 
@@ -20,9 +17,9 @@ from picochat.train.trackers import check_trackers
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What the user asked for.
+    """The command line of a run.
 
-    `flags`: setting -> value or None; `settings`: texts of the form section.key=value.
+    flags: setting -> value, None if the flag was not given. settings: `section.key=value` texts.
     """
 
     out_dir: Path
@@ -39,25 +36,26 @@ def open_request(request: RunRequest) -> tuple[RunDir, ResolvedConfig, LoadedPac
 
     Raises WrongUsage or BadInput; writes nothing.
     """
-    resolved = resolve(
-        find_scale(request.scale).config, request.flags, parse_settings(request.settings)
-    )
+    settings = parse_settings(request.settings)
+    resolved = resolve(find_scale(request.scale).config, request.flags, settings)
     return RunDir(request.out_dir), resolved, load_pack(request.dataset_pack)
 
 
 def check_request(scale: str, config: RunConfig) -> None:
-    """Raises what cannot work on this machine, before any data is read."""
+    """Raise an error for a request that cannot work on this machine, before data is read."""
     check_processes(find_scale(scale), config, process_count())
     check_trackers(config.host.track)
     check_local(config.external)
-    check_device(config)
+    # These load torch, which takes seconds, so the checks that need none of it come first.
+    from picochat.model.runtime import find_device
+    from picochat.train.distributed import current_group, require_devices
+
+    find_device(config.runtime)
+    require_devices(config.runtime, current_group())
 
 
 def parse_settings(texts: list[str]) -> dict[str, str]:
-    """`section.key=value` texts as a mapping.
-
-    Raises WrongUsage for a text without `=` and for a key given twice.
-    """
+    """Texts `section.key=value` as a mapping. Raises WrongUsage for other text or a double key."""
     settings: dict[str, str] = {}
     for text in texts:
         key, separator, value = text.partition("=")
@@ -73,10 +71,10 @@ def parse_settings(texts: list[str]) -> dict[str, str]:
 
 
 def check_processes(scale: Scale, config: RunConfig, processes: int) -> None:
-    """Raises WrongUsage where the number of processes does not fit the scale.
+    """Raise WrongUsage if the number of processes does not fit the scale.
 
-    One process cannot train a scale made for several GPUs, and the rows of a step must divide among
-    the processes.
+    A scale for several GPUs needs several processes. The sequences of a step must divide evenly
+    among the processes.
     """
     if scale.gpus > 1 and processes == 1:
         raise WrongUsage(
@@ -100,12 +98,3 @@ def check_processes(scale: Scale, config: RunConfig, processes: int) -> None:
                 " sft.sequences_per_step=..."
             ),
         )
-
-
-def check_device(config: RunConfig) -> None:
-    """Refuse a device that is not here before any data is read."""
-    from picochat.model.runtime import find_device
-    from picochat.train.distributed import current_group, require_devices
-
-    find_device(config.runtime)
-    require_devices(config.runtime, current_group())

@@ -1,9 +1,9 @@
-"""Runs the graph: builds each artifact in order, reuses what stands, resumes what was begun.
+"""Runs the graph: builds each artifact in order, reuses finished ones, resumes unfinished ones.
 
-An artifact stands where its settings, inputs and version are the ones that are wanted. Otherwise
-its stage runs and takes up its own unfinished work, and an older artifact is set aside, never
-overwritten. Artifacts marked `shared` lie in the cache and are linked into each run: the
-preflight, the dry run and the full run of one pack tokenize once.
+An artifact is reused if its key (settings, inputs and version) is the wanted one. Otherwise its
+stage runs and continues its own unfinished work. An older artifact is set aside, never overwritten.
+Artifacts marked `shared` are in the cache and are linked into each run, so preflight, dry run and
+full run of one pack tokenize once.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ NOTHING_TRAINED = (
 
 @dataclass(frozen=True)
 class RunVerdict:
-    """What to print, and the exit code: 3 where the preflight or the gate blocked."""
+    """What to print, and the exit code: 3 if the preflight or the gate blocked, else 0."""
 
     lines: list[str]
     exit_code: int
 
 
 def run_pack(request: RunRequest) -> RunVerdict:
-    """Run a pack at a scale: the preflight, and everything after it unless it blocks.
+    """Run a pack at a scale: the preflight, and all later stages unless it blocks.
 
-    Of several processes the first one does this; the others take part in the stages that all
-    compute together, and return no lines.
+    Under torchrun the first process does this. The others only take part in the stages that all
+    processes compute together (`run/workers.py`); they return no lines.
     """
     if process_count() == 1:
         return _run_pack(request)
@@ -76,7 +76,7 @@ def run_pack(request: RunRequest) -> RunVerdict:
 def _run_pack(request: RunRequest) -> RunVerdict:
     run, resolved, pack = open_request(request)
     check_request(request.scale, resolved.config)
-    # Asked before `run_stages`, which overwrites run.json with the new settings.
+    # Must come before `run_stages`, which overwrites run.json with the new settings.
     changes = changed_settings(run, resolved.config)
     built = run_stages(run, resolved, pack, last="preflight", changes=changes)
     preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")
@@ -105,11 +105,10 @@ def run_stages(
     changes: Mapping[str, str] | None = None,
     mentioned: Collection[str] = (),
 ) -> dict[str, Artifact]:
-    """Build or reuse every artifact up to `last`, in the order of the graph.
+    """Build or reuse every artifact up to the kind `last`; returns them by kind.
 
-    Returns them by kind. Holds the lock of the run folder meanwhile. changes: of the settings, as
-    `changed_settings` gives them, to say why an artifact is built again. mentioned: kinds whose
-    reuse was printed already.
+    Holds the lock of the run folder. changes: of `changed_settings`, to say why an artifact is
+    built again. mentioned: kinds that were printed already; their reuse is not printed.
     """
     run.require_own()
     run.root.mkdir(parents=True, exist_ok=True)
@@ -128,7 +127,7 @@ def run_stages(
                 timings.append({"stage": spec.kind, "seconds": seconds, "time": time.time()})
             elif spec.kind not in mentioned:
                 say(f"reused {spec.kind} {short_digest(artifact.digest)}")
-            # After each stage, so that a run that is stopped shows the pages of what it has.
+            # After each stage, so that a stopped run has the pages of its finished stages.
             run.write_front_pages()
             if spec.kind == last:
                 break
@@ -143,19 +142,16 @@ def _build(
     built: Mapping[str, Artifact],
     changes: Mapping[str, str],
 ) -> tuple[Artifact, bool]:
-    """(artifact, whether it already stood).
-
-    An older artifact that was made from something else is set aside, which is printed.
-    """
+    """(artifact, whether it was reused). An older artifact with another key is set aside."""
     made_from = {kind: built[kind] for kind in spec.inputs}
     arguments = _arguments(spec, run, config, pack, made_from)
     inputs, key = _inputs_and_key(spec, config, pack, made_from, arguments)
     place = run.place(spec.kind)
     # Only the manifest is read: hashing every file at every command would read gigabytes. The gate
     # and `run verify` hash them.
-    standing = find_artifact(place, spec.kind, key)
-    if standing is not None:
-        return standing, True
+    finished = find_artifact(place, spec.kind, key)
+    if finished is not None:
+        return finished, True
     if (reason := why_again(spec, place, inputs, changes)) is not None:
         say(
             f"{place} was made from something else ({reason}): it is set aside as"
@@ -184,17 +180,17 @@ def _publish(
     return staging.artifact
 
 
-# ---- what decides whether an artifact still stands -----------------------------------------------
+# ---- what decides whether an artifact is reused --------------------------------------------------
 
 
 def changed_settings(run: RunDir, config: RunConfig) -> dict[str, str]:
-    """Settings that differ from the last command in this folder: key -> `key old -> new`.
+    """Settings that differ from those in run.json: key -> `key old -> new`.
 
-    Empty where none is on record. The section `host` changes no result and is left out.
+    The section `host` is left out, because it changes no result.
     """
     try:
         former = flatten(read_record(ResolvedConfig, run.config).config)
-    except BadInput:  # no run yet, or one of another version
+    except BadInput:  # no run yet, or run.json of another version
         return {}
     return {
         key: f"{key} {former[key]} -> {value}"
@@ -206,7 +202,7 @@ def changed_settings(run: RunDir, config: RunConfig) -> dict[str, str]:
 def why_again(
     spec: ArtifactSpec, place: Path, inputs: Mapping[str, str], changes: Mapping[str, str]
 ) -> str | None:
-    """Why the artifact at `place` is not the one that is wanted; None where none stands."""
+    """Why the artifact at `place` has another key than the wanted one; None if there is none."""
     if not (place / MANIFEST).exists():
         return None
     former = open_artifact(place, spec.kind).manifest.inputs
@@ -227,7 +223,7 @@ def _arguments(
     pack: LoadedPack,
     made_from: Mapping[str, Artifact],
 ) -> dict[str, Any]:
-    """What the stage's function is called with, but for the staging folder: see ArtifactSpec."""
+    """The arguments of the stage's function without the staging folder: see ArtifactSpec."""
     given = {"pack": pack, "track": run.track, "timings": run.timings, "machine": run.machine}
     arguments: dict[str, Any] = {} if "facts" in spec.settings else dict(made_from)
     for name in spec.settings:
@@ -249,10 +245,10 @@ def _inputs_and_key(
     made_from: Mapping[str, Artifact],
     arguments: Mapping[str, Any],
 ) -> tuple[dict[str, str], str]:
-    """(digests of what the artifact is made from, the key that decides whether one stands).
+    """(digests of what the artifact is made from, the key that decides whether it is reused).
 
-    How many processes, how often to save, what an hour costs and where files lie change no result,
-    so the key leaves them out.
+    The key leaves out what changes no result: the number of processes, how often to save, the price
+    of an hour, and where files are.
     """
     inputs = {kind: artifact.digest for kind, artifact in made_from.items()}
     keyed: dict[str, object] = {}
@@ -261,14 +257,14 @@ def _inputs_and_key(
             # A verdict may read any setting, but nothing in `host` changes a result.
             keyed["config"] = config.model_dump(mode="json", exclude={"host"})
         elif name == "pack":
-            # Two stages read a pack: one its rows, the other its text. New rows must not build the
-            # corpus again, nor new text the rows.
+            # Two stages read a pack: `rows` its rows and `corpus` its text. New rows must not
+            # rebuild the corpus, and new text must not rebuild the rows.
             inputs[name] = pack.rows_digest() if spec.kind == "rows" else pack.content_digest()
-            # The corpus copies no text but states where its sources lie (docs/decisions/0004), so
-            # the same pack in another folder needs a corpus of its own.
+            # The corpus does not copy text, it states where its sources are (docs/decisions/0004).
+            # So the same pack in another folder needs its own corpus.
             keyed[name] = str(pack.path.resolve()) if spec.kind == "corpus" else None
         elif name == "benchmark_files":
-            # A file with other bytes, or one that was not to be had before, is another benchmark.
+            # A file with other bytes, or one that was unavailable before, is another benchmark.
             if name in arguments:
                 keyed[name] = arguments[name].digest()
         elif name not in ("host", "gpu_hour_usd", "track", "timings", "machine"):
@@ -281,10 +277,7 @@ def _inputs_and_key(
 
 
 def shared_corpus(config: RunConfig, pack: LoadedPack) -> Artifact:
-    """The corpus of a pack in the cache, built now where it is not there.
-
-    A run with these settings finds it.
-    """
+    """The corpus of a pack in the cache, built if it is not there. A run reuses it."""
     spec = spec_of("corpus")
     inputs, key = _inputs_and_key(spec, config, pack, {}, {})
     arguments = {"pack": pack, "data": config.data, "host": config.host}
@@ -292,13 +285,13 @@ def shared_corpus(config: RunConfig, pack: LoadedPack) -> Artifact:
 
 
 def shared_workspace(request: RunRequest, kind: str) -> Path:
-    """Where the shared stage `kind` of this run looks for work that other machines may have done.
+    """The folder where the shared stage `kind` of this run looks for work of other machines.
 
-    The inputs of the stage must stand in the run folder; BadInput names the one that is missing.
+    Raises BadInput that names the first input of the stage that the run folder does not have.
     """
     run, resolved, pack = open_request(request)
     spec = spec_of(kind)
-    assert spec.shared, f"{kind} lies in the run folder alone"
+    assert spec.shared, f"{kind} is not in the cache"
     made_from = {name: run.artifact(name) for name in spec.inputs}
     _, key = _inputs_and_key(spec, resolved.config, pack, made_from, {})
     return open_workspace(shared_place(kind, key), key)
@@ -307,18 +300,17 @@ def shared_workspace(request: RunRequest, kind: str) -> Path:
 def _build_shared(
     spec: ArtifactSpec, key: str, inputs: dict[str, str], arguments: dict[str, Any]
 ) -> tuple[Artifact, bool]:
-    """(the artifact in the cache, whether it already stood)."""
+    """(the artifact in the cache, whether it was reused)."""
     shared = shared_place(spec.kind, key)
-    # Where two runs of one pack start together, the second waits and then finds the work done.
+    # If two runs of one pack start together, the second waits and then reuses the artifact.
     with exclusive(shared.with_suffix(".lock"), f"the shared {spec.kind}", wait=True):
-        # Every file is hashed here. Several runs link to these files, so an edit in one run folder
-        # may have changed them.
-        standing = find_whole_artifact(shared, spec.kind, key)
-        if standing is not None:
-            return standing, True
+        # Every file is hashed here. Run folders hold hard links to these files, so an edit in one
+        # run folder changes them for all.
+        finished = find_whole_artifact(shared, spec.kind, key)
+        if finished is not None:
+            return finished, True
         return _publish(spec, shared, key, inputs, arguments), False
 
 
 def shared_place(kind: str, key: str) -> Path:
-    """Where the cache keeps a shared artifact."""
     return cache_folder() / kind / key[:32]

@@ -1,4 +1,4 @@
-"""Where a run stands, for `picochat run status`: one line an artifact, then what to do next."""
+"""The state of a run, for `picochat run status`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from picochat.train.metrics import standing_words
 
 
 def status_lines(run: RunDir) -> list[str]:
-    """One line an artifact: built, stale, begun or missing; then the command that goes on.
+    """A line for each artifact (built, stale, begun or missing), then the next command.
 
-    Built names the digest. An artifact is stale where an input that it was made from is no longer
-    there. Of a stage in training, the line has its progress.
+    An artifact is stale if an input that it was made from is not there any more. The line of a
+    stage in training shows its progress.
     """
     lines: list[str] = []
     standing: dict[str, str] = {}
@@ -24,11 +24,8 @@ def status_lines(run: RunDir) -> list[str]:
         kind, place = spec.kind, run.place(spec.kind)
         if run.has(kind):
             artifact = run.artifact(kind)
-            others = [
-                name
-                for name in spec.inputs
-                if artifact.manifest.inputs.get(name) != standing.get(name)
-            ]
+            inputs = artifact.manifest.inputs
+            others = [name for name in spec.inputs if inputs.get(name) != standing.get(name)]
             why = f" (made from another {', '.join(others)})" if others else ""
             state = "stale" if others else "built"
             lines.append(f"{kind:14} {state}    {short_digest(artifact.digest)}  {place}{why}")
@@ -38,9 +35,7 @@ def status_lines(run: RunDir) -> list[str]:
             lines.append(f"{kind:14} begun    {standing_words(rows, time.time())}".rstrip())
         else:
             lines.append(f"{kind:14} missing")
+    folder = quote(str(run.root))
     if all(standing.get(spec.kind) for spec in ARTIFACTS):
-        return [*lines, f"next: picochat run show --run-dir {quote(str(run.root))}"]
-    return [
-        *lines,
-        f"next: the same `picochat run tiny --out-dir {quote(str(run.root))} ...` goes on",
-    ]
+        return [*lines, f"next: picochat run show --run-dir {folder}"]
+    return [*lines, f"next: the same `picochat run tiny --out-dir {folder} ...` goes on"]

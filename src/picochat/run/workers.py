@@ -1,8 +1,7 @@
-"""What the processes of a run do that are not the first one.
+"""The worker processes of a run under torchrun: every process but the first.
 
-torchrun starts several processes, and the first one runs everything. It calls the others for the
-stages that all compute together (`by_all` in the graph). They take part until the stage ends,
-publish nothing and print nothing but their errors.
+The first process runs the graph. It calls the workers for the stages that all processes compute
+together (`by_all` in the graph). Workers publish nothing and print only their errors.
 """
 
 from __future__ import annotations
@@ -24,10 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Call:
-    """A stage that the first process tells the others to take part in.
-
-    It has the kind of the stage, the arguments of its function, and its workspace.
-    """
+    """The message that calls the workers to a stage: its arguments and its workspace."""
 
     kind: str
     arguments: dict[str, Any]
@@ -35,10 +31,7 @@ class Call:
 
 
 def call_all(kind: str, arguments: dict[str, Any], staging: StagingFolder) -> None:
-    """Let the other processes begin this stage as well.
-
-    Raises BadInput that names what one of them does not see.
-    """
+    """Call the workers to a stage. Raises BadInput if a worker cannot read its inputs."""
     from picochat.train.distributed import current_group
 
     group = current_group()
@@ -47,8 +40,8 @@ def call_all(kind: str, arguments: dict[str, Any], staging: StagingFolder) -> No
         for name, value in arguments.items()
     }
     with group.watched():
-        # Each process first says whether it sees the same artifacts. One that could not take part
-        # would leave the others waiting in their first exchange.
+        # Each process first reports whether it sees the same artifacts. Otherwise a process that
+        # cannot take part would leave the others waiting in their first collective operation.
         group.call_workers(Call(kind, seen, staging.workspace.resolve()))
         problems = [problem for problem in group.all_gather(None) if problem is not None]
     if problems:
@@ -60,22 +53,19 @@ def call_all(kind: str, arguments: dict[str, Any], staging: StagingFolder) -> No
 
 
 def run_worker(group: ProcessGroup) -> int:
-    """Take part in each stage that this process is called to, and return its exit code.
-
-    This is all that a process does that is not the first.
-    """
+    """Take part in stages until the first process ends; returns the exit code of this process."""
     from picochat.train.distributed import LostProcess
     from picochat.train.signals import signals_ignored
 
     try:
-        # A signal reaches every process. This one ignores it and ends with the first process, after
-        # that has saved.
+        # A signal reaches every process. A worker ignores it and ends after the first process has
+        # saved.
         with signals_ignored(), group.watched():
             while (call := group.next_call()) is not None:
                 assert isinstance(call, Call)
                 _take_part(call, group)
     except LostProcess:
-        return 1  # the first process, or torchrun in its place, says which one
+        return 1  # the first process, or torchrun, reports which process was lost
     return 0
 
 
@@ -85,15 +75,15 @@ def _take_part(call: Call, group: ProcessGroup) -> None:
     problem = unseen(call, group)
     if any(found is not None for found in group.all_gather(problem)):
         return
-    # Only the first process publishes. What this one writes outside the shared workspace is thrown
-    # away.
+    # Only the first process publishes. Files that a worker writes outside the shared workspace are
+    # deleted.
     with tempfile.TemporaryDirectory() as own:
         try:
             spec_of(call.kind).make(
                 **call.arguments, staging=StagingFolder(Path(own), call.workspace)
             )
         except (Interrupted, CheckFailed):
-            pass  # all processes stop for it at the same step, and the first one says so
+            pass  # all processes stop at the same step, and the first one reports it
         except PicochatError as error:
             if not isinstance(error, LostProcess):
                 say(f"process {group.rank} on {platform.node()}:")
@@ -101,20 +91,15 @@ def _take_part(call: Call, group: ProcessGroup) -> None:
 
 
 def unseen(call: Call, group: ProcessGroup) -> Problem | None:
-    """Why this process cannot take part; None where it can.
-
-    The reason is an artifact or a workspace that is missing here or differs.
-    """
+    """The artifact or workspace that is missing or differs on this machine; None if none is."""
+    here = f"process {group.rank} on {platform.node()}"
     artifacts = [value for value in call.arguments.values() if isinstance(value, Artifact)]
     try:
         for artifact in artifacts:
             if open_artifact(artifact.place, artifact.kind).digest != artifact.digest:
-                return Problem(
-                    f"process {group.rank} on {platform.node()}: {artifact.place} is another"
-                    f" {artifact.kind}"
-                )
+                return Problem(f"{here}: {artifact.place} is another {artifact.kind}")
     except PicochatError as error:
-        return Problem(f"process {group.rank} on {platform.node()}: {error.what}")
+        return Problem(f"{here}: {error.what}")
     if not (call.workspace / "key").exists():
-        return Problem(f"process {group.rank} on {platform.node()}: {call.workspace} is missing")
+        return Problem(f"{here}: {call.workspace} is missing")
     return None

@@ -142,8 +142,8 @@ class EvalRow(Record):
     reference_answer: str | None = Field(
         default=None,
         description=(
-            "a reply that passes. In a row of your own without another rule, the reply must be"
-            " equal to it after normalization (NFKC, lower case, single spaces, no full stop at the end)"
+            "a reply that passes. Without another rule, the reply must equal it after"
+            " normalization: NFKC, lower case, single spaces, no full stop at the end"
         ),
     )
     regex: Annotated[str, AfterValidator(_compiles)] | None = Field(
