@@ -8,6 +8,7 @@ import pytest
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import Record, read_json, write_json
 from picochat.facts import ExternalScore, FindingRecord, GateReport, RunFacts, ScoresFacts
+from picochat.gate import measures
 from picochat.gate.preflight import decide_preflight, preflight_facts
 from picochat.gate.release import RULES, decide_release, run_gate, weakest_skill
 from picochat.run.graph import read_facts
@@ -74,6 +75,15 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "block",
         {"scores": make_scores_facts(sft_held_out_fit=make_rate(99, 200))},
     ),
+    (
+        "skill_release_coverage",
+        "block",
+        {
+            "rows": make_rows_facts(
+                eval_by_skill={k: v for k, v in EVAL_ROWS.items() if k != "math"}
+            )
+        },
+    ),
     ("skill_release_eval_identity", "block", {"scores": with_clean("identity", 59, 100)}),
     ("skill_release_eval_refusal", "block", {"scores": with_clean("refusal", 74, 100)}),
     ("skill_release_eval_choice", "block", {"scores": with_clean("choice", 49, 100)}),
@@ -132,6 +142,59 @@ IDS = [f"{name}-{status}" for name, status, _ in REFUSALS]
 
 def finding_of(evidence: RunFacts, name: str) -> FindingRecord:
     return next(finding for finding in decide_release(evidence).findings if finding.name == name)
+
+
+OWN_ROWS: dict[str, Any] = {
+    "rows": make_rows_facts(
+        sft_by_skill={"other": 2_800},
+        eval_by_skill={"other": 700},
+        eval_items_by_skill={"other": 700},
+    ),
+    "scores": make_scores_facts(
+        skills={},
+        sft_fit=make_rate(0, 0),
+        sft_held_out_fit=make_rate(0, 0),
+        refusal=make_rate(0, 0),
+        over_refusal=make_rate(0, 0),
+        unsupported_claims=make_rate(0, 0),
+    ),
+    "honesty": make_honesty_facts(
+        eval_by_skill={"other": 700}, corpus_contaminated_by_skill={"other": 0}
+    ),
+}
+
+
+def test_research_on_own_rows_is_judged_without_the_skills() -> None:
+    run = make_evidence(**OWN_ROWS, config=make_config(gate={"profile": "research"}))
+    report = decide_release(run)
+    assert report.status == "approved", [f for f in report.findings if f.status != "pass"]
+    names = {finding.name for finding in report.findings}
+    assert not [name for name in names if name.startswith("skill_release") or "refusal" in name]
+
+
+@pytest.mark.parametrize("profile", ["first_release", "skill_release"])
+def test_a_release_of_own_rows_is_blocked_by_one_rule_that_names_the_skills(profile: str) -> None:
+    run = make_evidence(**OWN_ROWS, config=make_config(gate={"profile": profile}))
+    report = decide_release(run)
+    finding = next(f for f in report.findings if f.name == "skill_release_coverage")
+    assert (report.status, finding.status) == ("blocked", "block")
+    assert "the pack has none of" in finding.message and "identity" in finding.message
+    assert finding.fix and "picochat data task-pack" in finding.fix
+
+
+@pytest.mark.parametrize("profile", ["first_release", "skill_release"])
+@pytest.mark.parametrize("skill", measures.FIRST_RELEASE_SKILLS)
+def test_leaving_a_skill_out_of_the_pack_turns_no_block_into_an_approval(
+    skill: str, profile: str
+) -> None:
+    rows = {name: count for name, count in EVAL_ROWS.items() if name != skill}
+    healthy = make_scores_facts()
+    run = make_evidence(
+        rows=make_rows_facts(eval_by_skill=rows),
+        scores=change(healthy, skills={k: v for k, v in healthy.skills.items() if k != skill}),
+        config=make_config(gate={"profile": profile}),
+    )
+    assert decide_release(run).status == "blocked"
 
 
 def test_a_healthy_release_is_approved() -> None:

@@ -50,6 +50,7 @@ class Severities:
 # In the order: research, first_release, skill_release.
 ALWAYS = Severities("block", "block", "block", always=True)  # without it the run means nothing
 RELEASE = Severities("warn", "block", "block")
+IN_A_RELEASE = Severities("off", "block", "block")
 SKILL_CLAIM = Severities("warn", "warn", "block")
 SKILL_ONLY = Severities("warn", "off", "block")  # not what a first release speaks of
 SKILL_ADVICE = Severities("warn", "off", "warn")
@@ -60,7 +61,8 @@ ADVICE = Severities("warn", "warn", "warn")
 class Row:
     """One line of a verdict table: a number, its bounds and how much a miss weighs.
 
-    It also states why the number matters and what fixes a miss.
+    It also states why the number matters and what fixes a miss; where that differs from pack to
+    pack, `fix` is a function of the facts.
     """
 
     name: str
@@ -69,7 +71,7 @@ class Row:
     measure: Callable[[RunFacts], float | None]
     severity: Severities
     why: str
-    fix: str
+    fix: str | Callable[[RunFacts], str]
     warn: Bound | None = None
     block: Bound | None = None
     detail: Callable[[RunFacts], str] | None = None
@@ -128,7 +130,7 @@ def _finding(row: Row, run: RunFacts, strictness: Strictness) -> FindingRecord:
         unit=row.unit,
         bound=str(bound),
         message=_message(row, number, bound, row.detail(run) if row.detail else ""),
-        fix=None if status == "pass" else row.fix,
+        fix=None if status == "pass" else row.fix if isinstance(row.fix, str) else row.fix(run),
         on_host=row.on_host,
     )
 

@@ -19,6 +19,7 @@ from picochat.present.values import (
     quantity,
     rate,
 )
+from picochat.skills.skill_table import OTHER
 
 
 def unproven_sources(run: RunFacts) -> str:
@@ -50,11 +51,18 @@ def eval_by_skill(run: RunFacts) -> str:
     return rows_by_skill(run.rows.eval_by_skill, measures.judged_skills(run)) if run.rows else ""
 
 
+def missing_skills(run: RunFacts) -> str:
+    """The skills that the profile needs and that the pack has no eval rows of."""
+    tested = measures.tested_skills(run)
+    missing = [skill for skill in measures.judged_skills(run) if skill not in tested]
+    return f"the pack has none of {', '.join(missing)}" if missing else ""
+
+
 def eval_items_by_skill(run: RunFacts) -> str:
     if not run.rows:
         return ""
     return "independent items: " + rows_by_skill(
-        run.rows.eval_items_by_skill, measures.judged_skills(run)
+        run.rows.eval_items_by_skill, measures.tested_skills(run) or (OTHER,)
     )
 
 
@@ -62,10 +70,10 @@ def contaminated_by_skill(run: RunFacts) -> str:
     honesty = run.honesty
     if not honesty:
         return ""
-    skills = measures.judged_skills(run)
     counts = (
-        f"{s} {honesty.corpus_contaminated_by_skill.get(s, 0)} of {honesty.eval_by_skill.get(s, 0)}"
-        for s in skills
+        f"{skill} {honesty.corpus_contaminated_by_skill.get(skill, 0)} of {rows}"
+        for skill, rows in honesty.eval_by_skill.items()
+        if rows
     )
     return ", ".join(counts)
 

@@ -22,7 +22,7 @@ from picochat.gate.plan import (
     sft_epochs,
     target_tokens,
 )
-from picochat.skills.skill_table import judged
+from picochat.skills.skill_table import OTHER, judged
 
 JUDGED_SKILLS = tuple(skill.name for skill, _ in judged())
 FIRST_RELEASE_SKILLS = tuple(skill.name for skill, claim in judged() if claim.first_release)
@@ -33,6 +33,20 @@ BASELINE_TOKENS = EvalConfig().ngram_train_tokens
 def judged_skills(run: RunFacts) -> tuple[str, ...]:
     """The skills that the profile makes claims about."""
     return FIRST_RELEASE_SKILLS if run.config.gate.profile == "first_release" else JUDGED_SKILLS
+
+
+def tested_skills(run: RunFacts) -> tuple[str, ...]:
+    """The judged skills that the pack has eval rows of."""
+    rows = run.rows
+    return tuple(s for s in judged_skills(run) if rows and rows.eval_by_skill.get(s))
+
+
+def has_skills(run: RunFacts) -> bool:
+    """Whether checks of skills apply: in a release always, else where the pack has rows of one.
+
+    Without facts of the rows they apply, so that they count as unmeasured.
+    """
+    return run.config.gate.profile != "research" or not run.rows or bool(tested_skills(run))
 
 
 def ratio(part: float | None, whole: float | None) -> float | None:
@@ -143,7 +157,7 @@ def smallest_sft_skill_fraction(run: RunFacts) -> float | None:
     if not rows:
         return None
     total = sum(rows.sft_by_skill.values())
-    return _smallest(ratio(rows.sft_by_skill.get(skill, 0), total) for skill in judged_skills(run))
+    return _smallest(ratio(rows.sft_by_skill.get(skill, 0), total) for skill in tested_skills(run))
 
 
 def sft_rows(run: RunFacts) -> float | None:
@@ -175,18 +189,23 @@ def smallest_eval_skill_rows(run: RunFacts) -> float | None:
     return min(rows.eval_by_skill.get(skill, 0) for skill in judged_skills(run))
 
 
+def missing_skills(run: RunFacts) -> float | None:
+    """Judged skills without an eval row."""
+    return len(judged_skills(run)) - len(tested_skills(run)) if run.rows else None
+
+
 def widest_half_interval(run: RunFacts) -> float | None:
     """Half-width of the 95% Wilson interval at p = 0.5 of the skill with the fewest items.
 
-    Rows that share an item are not independent, so the smaller of rows and items counts. Without
-    any, it is the widest.
+    Rows that share an item are not independent, so the smaller of rows and items counts. A pack
+    without rows of a judged skill is measured by its own rows.
     """
     rows = run.rows
     if not rows or not rows.eval_rows:
         return None
     counts = [
         min(rows.eval_by_skill.get(s, 0), rows.eval_items_by_skill.get(s, 0))
-        for s in judged_skills(run)
+        for s in tested_skills(run) or (OTHER,)
     ]
     return half_width(min(counts)) if min(counts) else 0.5
 
@@ -215,13 +234,14 @@ def largest_sft_coverage(run: RunFacts) -> float | None:
 
 
 def worst_skill_contamination(run: RunFacts) -> float | None:
-    """Largest fraction, over the judged skills, of eval rows that stand in the corpus."""
+    """Largest fraction, over all skills and own rows, of eval rows that stand in the corpus."""
     honesty = run.honesty
     if not honesty:
         return None
-    contaminated, rows = honesty.corpus_contaminated_by_skill, honesty.eval_by_skill
     return _largest(
-        ratio(contaminated.get(skill, 0), rows.get(skill)) for skill in judged_skills(run)
+        ratio(honesty.corpus_contaminated_by_skill.get(skill, 0), honesty.eval_by_skill.get(skill))
+        for skill, rows in (run.rows or honesty).eval_by_skill.items()
+        if rows
     )
 
 

@@ -8,7 +8,7 @@ people, not evidence: a run scans its own corpus again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ from picochat.data.benchmarks.resolve import resolve_benchmarks
 from picochat.data.pack import LoadedPack
 from picochat.data.pack_documents import expected_bytes, read_pack
 from picochat.facts import FindingRecord, HonestyFacts, RunFacts
-from picochat.gate import measures
-from picochat.gate.decide import Row, Strictness, decide, verdict
+from picochat.gate.decide import Strictness, decide, verdict
 from picochat.gate.preflight import CHECKS, STATUS
 from picochat.gate.render import finding_lines, remedy_lines
 from picochat.honesty.contamination_page import contamination_page, plain_id
@@ -190,30 +189,8 @@ def _release_config() -> RunConfig:
 
 
 def contamination_findings(facts: HonestyFacts, config: RunConfig) -> list[FindingRecord]:
-    """The findings of those preflight rows on contamination that can be measured here.
-
-    Every skill that has rows counts, not only the five of picochat.
-    """
+    """The findings of those preflight rows on contamination that can be measured here."""
     run = RunFacts(config=config, honesty=facts)
-    rows = [_of_any_skill(row) for row in CHECKS if row.name.startswith("contamination_")]
+    rows = [row for row in CHECKS if row.name.startswith("contamination_")]
     measured = [row for row in rows if row.measure(run) is not None]
     return decide(measured, run, Strictness(PROFILE, softened=False))
-
-
-def _of_any_skill(row: Row) -> Row:
-    if row.measure is not measures.worst_skill_contamination:
-        return row
-    return replace(row, measure=contamination_of_worst_skill, detail=None)
-
-
-def contamination_of_worst_skill(run: RunFacts) -> float | None:
-    facts = run.honesty
-    fractions = (
-        [
-            facts.corpus_contaminated_by_skill.get(skill, 0) / rows
-            for skill, rows in facts.eval_by_skill.items()
-        ]
-        if facts
-        else []
-    )
-    return max(fractions, default=None)

@@ -9,6 +9,7 @@ not depend on the clock: see docs/decisions/0009.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from picochat.config import is_long_run
@@ -46,6 +47,13 @@ TASK_PACK = (
     "picochat data task-pack --dataset-pack ... --profile release_skills --sft-rows 2800"
     " --eval-rows 700 --force"
 )
+
+
+def _rows_fix(own: str) -> Callable[[RunFacts], str]:
+    """Make other rows where the task pack made them; `own`: what to do with rows of one's own."""
+    return lambda run: TASK_PACK if measures.tested_skills(run) else own
+
+
 LEAVE_OUT = (
     "honesty/report.md names the documents; list those of report.json (documents_to_leave_out) in"
     ' corpus_recipe.json under "exclude_documents", and run again'
@@ -64,6 +72,10 @@ STEPS = "--base-steps N, or another --scale"
 def _large_vocabulary(run: RunFacts) -> bool:
     """Small vocabularies cannot reach the fit of large ones, and are not held to it."""
     return vocab_size(run) >= 4096
+
+
+def _has_tested_skill(run: RunFacts) -> bool:
+    return not run.rows or bool(measures.tested_skills(run))
 
 
 def _has_budget(run: RunFacts) -> bool:
@@ -259,6 +271,7 @@ CHECKS: tuple[Row, ...] = (
         why="a skill that is not trained cannot be claimed",
         fix=TASK_PACK,
         detail=details.sft_by_skill,
+        applies=_has_tested_skill,
     ),
     Row(
         name="sft_rows",
@@ -269,7 +282,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_least(300),
         severity=RELEASE,
         why="few rows teach their wording and not the skill",
-        fix=TASK_PACK,
+        fix=_rows_fix("add rows to the pack's chat file"),
     ),
     Row(
         name="sft_rows",
@@ -290,7 +303,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(0.25),
         severity=RELEASE,
         why="the same prompt twice is one row, counted twice",
-        fix=TASK_PACK,
+        fix=_rows_fix("remove the rows of the pack's chat file whose prompt stood before"),
     ),
     Row(
         name="sft_fits_context",
@@ -323,8 +336,13 @@ CHECKS: tuple[Row, ...] = (
         block=at_least(1),
         severity=RELEASE,
         why="a skill that is not tested cannot be claimed",
-        fix=TASK_PACK,
+        fix=(
+            "this profile needs rows of every skill: "
+            + TASK_PACK
+            + " makes them in place of the pack's own; --long-run-gate-profile research needs none"
+        ),
         detail=details.eval_by_skill,
+        applies=measures.has_skills,
     ),
     Row(
         name="eval_power",
@@ -337,7 +355,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(0.20),
         severity=RELEASE,
         why="a wide interval can neither show nor rule out a pass",
-        fix=TASK_PACK,
+        fix=_rows_fix("add questions to the pack's eval file: 50 give 0.14"),
         detail=details.eval_items_by_skill,
     ),
     Row(
@@ -348,7 +366,7 @@ CHECKS: tuple[Row, ...] = (
         block=exactly(0),
         severity=RELEASE,
         why="such a row is a gift, not a test",
-        fix="give each eval row an expected answer or a rule: " + TASK_PACK,
+        fix="give each eval row a reference_answer or another rule, as docs/own-data.md shows",
     ),
     Row(
         name="eval_independence",
@@ -358,7 +376,7 @@ CHECKS: tuple[Row, ...] = (
         block=exactly(0),
         severity=RELEASE,
         why="a score on trained items measures memory",
-        fix=TASK_PACK,
+        fix=_rows_fix("remove these questions from the pack's chat file, or from its eval file"),
     ),
     Row(
         name="external_benchmarks",
@@ -391,7 +409,7 @@ CHECKS: tuple[Row, ...] = (
         block=exactly(0),
         severity=RELEASE,
         why="a score on seen items means nothing",
-        fix=TASK_PACK,
+        fix=_rows_fix("remove these questions from the pack's chat file, or from its eval file"),
     ),
     Row(
         name="contamination_sft_eval",
@@ -401,7 +419,7 @@ CHECKS: tuple[Row, ...] = (
         warn=below(0.7),
         severity=ADVICE,
         why="nearly the same prompt is nearly a seen item",
-        fix=TASK_PACK,
+        fix=_rows_fix("look at the hits in honesty/report.md, and reword one of the two rows"),
     ),
     Row(
         name="contamination_corpus_eval",
@@ -412,7 +430,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(0.05),
         severity=RELEASE,
         why="contaminated rows leave the clean score with few rows",
-        fix=LEAVE_OUT + "; or another seed: picochat data task-pack ... --seed N --force",
+        fix=LEAVE_OUT,
         detail=details.contaminated_by_skill,
     ),
     Row(

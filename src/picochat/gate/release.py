@@ -22,6 +22,7 @@ from picochat.gate.bounds import above, at_least, at_most, exactly
 from picochat.gate.decide import (
     ADVICE,
     ALWAYS,
+    IN_A_RELEASE,
     RELEASE,
     REPORT_SCHEMA_VERSION,
     SKILL_CLAIM,
@@ -124,6 +125,20 @@ def _clean_text(run: RunFacts, skill: str) -> str:
     return rate_counts(score.clean if score else None)
 
 
+def _is_tested(skill: str, run: RunFacts) -> bool:
+    """Whether the pack has eval rows of the skill, or a score of it; also without these facts."""
+    score = measures.skill_score(run, skill)
+    known = run.rows.eval_by_skill.get(skill) if run.rows else 1
+    return bool(known or (score and score.all.count))
+
+
+def _asks_itself(run: RunFacts) -> bool:
+    """Whether SFT rows are asked again: in a release they must be, else where they have rules."""
+    scores = run.scores
+    asked = not scores or scores.sft_fit.count or scores.sft_held_out_fit.count
+    return run.config.gate.profile != "research" or bool(asked)
+
+
 def _pass_row(skill: Skill, claim: Claim) -> Row:
     return Row(
         name=f"skill_release_eval_{skill.name}",
@@ -135,6 +150,7 @@ def _pass_row(skill: Skill, claim: Claim) -> Row:
         why=claim.why,
         fix=SFT_FIX,
         detail=partial(_of_skill, _clean_text, skill.name),
+        applies=partial(_is_tested, skill.name),
     )
 
 
@@ -152,6 +168,7 @@ def _level_row(skill: Skill, claim: Claim, lowest: float) -> Row:
         why="an average can hide a stage that never works",
         fix=STAGE_FIX,
         detail=partial(_of_skill, details.weakest_level, skill.name),
+        applies=partial(_is_tested, skill.name),
     )
 
 
@@ -160,6 +177,7 @@ def _chance_rows(skill: Skill, claim: Claim, lowest: float) -> tuple[Row, ...]:
     name = f"{skill.name}_adjusted_accuracy"
     severities = _severities(claim)
     detail = partial(_of_skill, _clean_text, skill.name)
+    tested = partial(_is_tested, skill.name)
     return (
         Row(
             name=name,
@@ -171,6 +189,7 @@ def _chance_rows(skill: Skill, claim: Claim, lowest: float) -> tuple[Row, ...]:
             why="guessing is not a skill",
             fix=SFT_FIX,
             detail=detail,
+            applies=tested,
         ),
         Row(
             name=name,
@@ -182,6 +201,7 @@ def _chance_rows(skill: Skill, claim: Claim, lowest: float) -> tuple[Row, ...]:
             why="guessing with luck is not a skill",
             fix=SFT_FIX,
             detail=detail,
+            applies=tested,
         ),
     )
 
@@ -300,6 +320,7 @@ RULES: tuple[Row, ...] = (
         why="what was trained should at least be known",
         fix=SFT_FIX,
         detail=partial(_rate_text, "sft_fit"),
+        applies=_asks_itself,
     ),
     Row(
         name="sft_heldout_fit",
@@ -311,6 +332,22 @@ RULES: tuple[Row, ...] = (
         why="known on trained rows only is learned by heart",
         fix=SFT_FIX,
         detail=partial(_rate_text, "sft_held_out_fit"),
+        applies=_asks_itself,
+    ),
+    Row(
+        name="skill_release_coverage",
+        reading="judged skills without eval rows",
+        unit="skills",
+        measure=measures.missing_skills,
+        block=exactly(0),
+        severity=IN_A_RELEASE,
+        why="a skill that is not tested cannot be claimed",
+        fix=(
+            "picochat data task-pack --dataset-pack ... --profile release_skills --force makes"
+            " rows of every skill in place of the pack's own; --long-run-gate-profile research"
+            " needs none"
+        ),
+        detail=details.missing_skills,
     ),
     *skill_rows(),
     Row(
@@ -323,6 +360,7 @@ RULES: tuple[Row, ...] = (
         why="a public model should decline what it must not or cannot answer",
         fix=SFT_FIX,
         detail=partial(_rate_text, "refusal"),
+        applies=partial(_is_tested, "refusal"),
     ),
     Row(
         name="over_refusal",
@@ -334,6 +372,7 @@ RULES: tuple[Row, ...] = (
         why="refusing everything is easy and useless",
         fix=SFT_FIX,
         detail=partial(_rate_text, "over_refusal"),
+        applies=partial(_is_tested, "refusal"),
     ),
     Row(
         name="prompt_echo",
@@ -356,6 +395,7 @@ RULES: tuple[Row, ...] = (
         why="invented facts mislead people",
         fix=SFT_FIX,
         detail=partial(_rate_text, "unsupported_claims"),
+        applies=partial(_is_tested, "refusal"),
     ),
     Row(
         name="verbatim_memorization",
