@@ -1,8 +1,7 @@
-"""The honesty stage finds eval and benchmark rows in the corpus and in the SFT rows.
+"""The honesty stage: find eval and benchmark rows in the corpus, the exercises and the SFT rows.
 
-It looks for a row's prompt with its options. The answer only tells whether a very short prompt such
-as "Who are you?" is the item or plain English (`items`). `scan_texts` searches the texts. Decides
-nothing: the preflight does.
+It searches for a row's prompt with its options. `items` defines a match, and `scan_texts` searches
+the texts. The preflight judges what was found.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ COPY = re.compile(r"~[0-9]+$")
 
 
 class HonestyMeasured(Record):
-    """measured.json: what the scan counted while it read; report.json has what it found."""
+    """measured.json: what the scan counted. What it found is in report.json."""
 
     scanned_text_bytes: int
     scanned_documents: int
@@ -104,15 +103,12 @@ def scan_run(
 def facts_from(
     files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
 ) -> HonestyFacts:
-    """What report.json and measured.json say of the rows and the corpus of this run.
+    """The facts of the scan, from report.json, measured.json and the inputs.
 
-    inputs: corpus, exercises, rows, benchmarks. config: not needed; report.json has the sizes that
-    were looked for.
+    inputs: corpus, exercises, rows, benchmarks. config: not used.
     """
-    corpus, exercises = (
-        facts_of(inputs["corpus"], CorpusFacts),
-        facts_of(inputs["exercises"], ExercisesFacts),
-    )
+    corpus = facts_of(inputs["corpus"], CorpusFacts)
+    exercises = facts_of(inputs["exercises"], ExercisesFacts)
     benchmarks = facts_of(inputs["benchmarks"], BenchmarksFacts).benchmarks
     return _facts(
         read_json(files / "report.json", "honesty report"),
@@ -131,10 +127,7 @@ def benchmark_items(benchmarks: Artifact, name: str) -> list[ScanItem]:
 
 
 def item_of_benchmark(name: str, row: BenchmarkRow) -> ScanItem:
-    """The item of a benchmark's row: its question.
-
-    The correct option makes a very short question specific.
-    """
+    """The item of a benchmark's row: its question, with the correct option as the answer."""
     return scan_item(row.id, name, row.question, [row.options[row.correct]])
 
 
@@ -142,12 +135,12 @@ def _rows(rows: Artifact, name: str) -> Iterator[dict[str, Any]]:
     return (row for _, row in read_jsonl(rows.path(name), "rows"))
 
 
-# ---- without artifacts ---------------------------------------------------------------------------
+# ---- the scan, without artifacts -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ScanFound:
-    """All that one scan gives: what the stage writes, and the facts that follow."""
+    """The result of a scan."""
 
     facts: HonestyFacts
     hits: list[Hit]
@@ -166,10 +159,10 @@ def scan_rows(
     expected_bytes: int | None = None,
     benchmarks: Mapping[str, Sequence[ScanItem]] | None = None,
 ) -> ScanFound:
-    """Scan plain rows and (id, text) pairs.
+    """Search for eval rows and benchmark items in SFT rows and in (id, text) pairs.
 
-    corpus_bytes: what the documents hold; None: what comes is all there is. expected_bytes: about
-    that, to show progress by. benchmarks: the rows of each external benchmark by its name.
+    corpus_bytes: bytes of text in the corpus; None if `documents` are all of it. expected_bytes: an
+    estimate of it for the progress bar. benchmarks: name -> items.
     """
     own = [item_of_row(row) for row in evals]
     benchmarks = benchmarks or {}
@@ -196,7 +189,7 @@ def scan_rows(
 
 
 def scan_sft_rows(index: Index, rows: Iterable[Mapping[str, Any]]) -> tuple[Tally, list[int]]:
-    """(what the SFT rows hold, the numbers of the items whose whole prompt is an SFT prompt)."""
+    """(which items the SFT rows hold, the numbers of the items whose prompt is an SFT prompt)."""
     prompts: set[Words] = set()
 
     def texts() -> Iterator[Text]:
@@ -205,8 +198,8 @@ def scan_sft_rows(index: Index, rows: Iterable[Mapping[str, Any]]) -> tuple[Tall
             yield str(row.get("id", number)), f"{row['user']}\n{row.get('assistant', '')}"
 
     tally = scan_texts(index, texts(), where="sft")
-    # An equal prompt counts at any length: in the SFT rows "Who are you?" is the item, and not
-    # plain English as in a novel.
+    # An equal prompt counts at any length. In a novel "Who are you?" is plain English, but as the
+    # prompt of an SFT row it is the item.
     return tally, [
         number for number, item in enumerate(index.items) if prompts.intersection(item.spellings)
     ]
@@ -220,7 +213,7 @@ def _report(
     sft: Tally,
     exact: Sequence[int],
 ) -> dict[str, Any]:
-    """report.json: which rows were found where, and what was looked for."""
+    """report.json: which rows were found where, and the settings of the scan."""
     items = index.items
 
     def ids(numbers: Iterable[int], benchmark: str | None) -> list[str]:
@@ -256,10 +249,7 @@ def _report(
 
 
 def _without_copies(ids: Sequence[str]) -> list[str]:
-    """The ids without those of further copies.
-
-    A document that is read twice, by its weight, follows itself as ID~2; a recipe knows it as ID.
-    """
+    """The ids without further copies: a document that is read twice comes as ID and as ID~2."""
     all_ids = set(ids)
     return [id for id in ids if COPY.sub("", id) == id or COPY.sub("", id) not in all_ids]
 
@@ -271,7 +261,7 @@ def _facts(
     external_rows: Mapping[str, int],
     corpus_text_bytes: int,
 ) -> HonestyFacts:
-    """own: the items of our own eval rows. external_rows: how many rows each benchmark has."""
+    """own: the items of our own eval rows. external_rows: benchmark -> number of rows."""
     skills = sorted({item.skill for item in own})
     in_corpus = report["corpus_documents_holding"]
     found = report["benchmarks"]
@@ -297,7 +287,7 @@ def _facts(
 
 
 def contaminated_rows(report: Mapping[str, Any]) -> list[str]:
-    """Sorted ids of the rows that a report, or its part on one benchmark, says were found."""
+    """Sorted ids of the rows that were found, by a report or by its part about one benchmark."""
     return sorted(
         {
             *report["corpus_documents_holding"],
