@@ -90,11 +90,11 @@ def scan_pipeline(
     machine, because a decision about a document depends on all others. least_chars:
     `data.min_chars` of the future run.
     """
-    work = partial(_scan_groups_of_rank, dataset_pack, least_chars, folder)
+    work = partial(scan_groups_of_rank, dataset_pack, least_chars, folder)
     return [_stage("scan", "rows", work, tasks)]
 
 
-def _scan_groups_of_rank(
+def scan_groups_of_rank(
     dataset_pack: Path, least_chars: int, folder: Path, rank: int, ranks: int
 ) -> int:
     """Scan every `ranks`-th group from `rank` on; returns how many rows these groups have."""

@@ -115,8 +115,8 @@ def read_source_file(
 ) -> Iterator[ReadRow]:
     """Every row of one file of a source, in order, usable or not.
 
-    The id of a row is its `id` field, else `<file>#<row>` counted from 0; the id of a txt or md file
-    is its path. text_column: of parquet and JSON lines. wanted: one flag for each row of the file;
+    A row's id is its `id` field, else `<file>#<row>` counted from 0; the id of a txt or md file is
+    its path. text_column: of parquet and JSON lines. wanted: one flag for each row of the file;
     other rows are skipped at little cost. Raises BadInput with file and line if the file is broken.
     """
     path = file_path(source, name)

@@ -1,14 +1,13 @@
 """Packs and recipes: which sources make a corpus, and which rows go with it.
 
 `dataset_pack.json` names a corpus (a path, or a recipe of sources) and the SFT and eval rows. Paths
-in it are relative to its own folder. Loading checks the pack, the recipe and every source at once.
-Reads no document.
+in it are relative to its folder. Loading reports all problems of pack, recipe and sources at once.
+It reads no document.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -166,10 +165,7 @@ RECIPE_KEYS = (
 
 @dataclass(frozen=True)
 class LoadedSource:
-    """A source that exists, with the files that are read of it.
-
-    manifest: of a folder of imported documents, else None.
-    """
+    """A source whose files exist. `manifest`: of a folder of imported documents, else None."""
 
     label: str
     path: Path
@@ -181,11 +177,11 @@ class LoadedSource:
     recipe: RecipeSource
 
     def least_chars(self, least_chars: int) -> int:
-        """The length below which documents are dropped; `least_chars` is the run's own setting."""
+        """The length below which documents are dropped. `least_chars`: the run's setting."""
         return max(least_chars, self.min_chars or 1)
 
     def report_path(self) -> Path | None:
-        """The import report that the documents name, where it still stands."""
+        """The import report that the documents name, if it still exists."""
         provenance = self.manifest.provenance if self.manifest else None
         path = self.path / provenance.report if provenance and provenance.report else None
         return path if path is not None and path.is_file() else None
@@ -204,17 +200,26 @@ class LoadedPack:
     eval_path: Path | None
 
     def content_digest(self) -> str:
-        """Equal for equal text and equal treatment of it, wherever pack and sources lie.
+        """Equal for equal text that is treated alike, wherever pack and sources are.
 
-        SFT and eval rows do not enter. Reads files without a stated digest (about 1 s per GB).
+        SFT and eval rows do not enter. Files without a stated digest are read (about 1 s per GB).
         """
-        sources = [_source_content(source) for source in self.sources]
+        sources = [
+            {
+                "label": source.label,
+                "weight": source.weight,
+                "min_chars": source.min_chars,
+                "text_column": source.text_column,
+                "files": _source_digests(source),
+            }
+            for source in self.sources
+        ]
         return digest_json(
             {"pack": self.portable_pack(), "recipe": self.portable_recipe(), "sources": sources}
         )
 
     def rows_digest(self) -> str:
-        """Equal for equal SFT and eval rows; a file that is not there counts as None."""
+        """Equal for equal SFT and eval rows; an absent file counts as None."""
         paths = {"chat": self.chat_path, "eval": self.eval_path}
         return digest_json(
             {
@@ -224,14 +229,14 @@ class LoadedPack:
         )
 
     def portable_pack(self) -> dict[str, object]:
-        """The pack as it is on every machine: without rows, absolute paths by their names alone."""
+        """The pack without rows, and without the folders of absolute paths."""
         corpus = {
             kind: _portable(path) for kind, path in self.pack.corpus.model_dump(mode="json").items()
         }
         return {"name": self.name, "description": self.pack.description, "corpus": corpus}
 
     def portable_recipe(self) -> dict[str, object]:
-        """The recipe with every label written out, and absolute paths by their names alone."""
+        """The recipe with the label of every source, and without the folders of absolute paths."""
         recipe = self.recipe.model_dump(mode="json")
         for item, source in zip(recipe["sources"], self.sources, strict=True):
             item |= {"label": source.label, "path": _portable(item["path"])}
@@ -239,7 +244,7 @@ class LoadedPack:
 
 
 def load_pack(path: Path) -> LoadedPack:
-    """The pack at `path`; BadInput with every problem of pack, recipe and sources at once."""
+    """The pack at `path`, a file or its folder. Raises BadInput that lists every problem."""
     path = pack_file(path)
     if not path.is_file():
         state = "is a folder without a dataset_pack.json" if path.is_dir() else "does not exist"
@@ -261,12 +266,12 @@ def load_pack(path: Path) -> LoadedPack:
 
 
 def pack_file(path: Path) -> Path:
-    """The pack's file, where its folder was named."""
+    """The pack's file; `path` is that file or its folder."""
     return path / "dataset_pack.json" if (path / "dataset_pack.json").is_file() else path
 
 
 def promote(pack_path: Path, chat: Path, eval: Path) -> None:
-    """Name these SFT and eval rows in the pack; nothing else of the file's content changes."""
+    """Name these SFT and eval rows in the pack file; its other keys do not change."""
     read_record(DatasetPack, pack_path, "pack")
     value = cast("dict[str, Any]", read_json(pack_path, "pack"))
     promoted = {key: item for key, item in value.items() if key not in ALIASES}
@@ -275,8 +280,8 @@ def promote(pack_path: Path, chat: Path, eval: Path) -> None:
     write_json(pack_path, promoted)
 
 
-def source_digests(source: LoadedSource) -> dict[str, str]:
-    """File name -> sha256, as the documents' manifest states it, else read from the file."""
+def _source_digests(source: LoadedSource) -> dict[str, str]:
+    """File name -> sha256, from the documents' manifest if it has it, else of the file."""
     return {
         file.name: file.sha256 or digest_file(file_path(source.path, file.name))
         for file in source.files
@@ -287,18 +292,8 @@ def _portable(path: str | None) -> str | None:
     return Path(path).name if path is not None and Path(path).expanduser().is_absolute() else path
 
 
-def _source_content(source: LoadedSource) -> Mapping[str, object]:
-    return {
-        "label": source.label,
-        "weight": source.weight,
-        "min_chars": source.min_chars,
-        "text_column": source.text_column,
-        "files": source_digests(source),
-    }
-
-
 def _load_recipe(path: Path, pack: DatasetPack) -> tuple[CorpusRecipe, Path]:
-    """The recipe, and the folder of its paths; a plain input is a recipe of one source."""
+    """The recipe and the folder of its paths; an `input` becomes a recipe of one source."""
     if pack.corpus.recipe is not None:
         recipe_path = path.parent / pack.corpus.recipe
         return (
@@ -371,8 +366,8 @@ def _remedy_for_absent(path: Path) -> str:
 
 
 def _label_of(path: Path) -> str:
-    """A source's own name: its folder or file."""
-    # An import's folder is called `documents`, which says nothing: then it is the folder above.
+    """The default label of a source: the name of its file or folder."""
+    # Every import writes a folder `documents`, so there the folder above has the telling name.
     name = path.parent.name if path.name == "documents" else path.name
     plain = "".join(
         character if character.isascii() and (character.isalnum() or character in "._-") else "-"
