@@ -174,7 +174,6 @@ class LoadedSource:
     weight: float
     min_chars: int | None
     text_column: str
-    recipe: RecipeSource
 
     def least_chars(self, least_chars: int) -> int:
         """The length below which documents are dropped. `least_chars`: the run's setting."""
@@ -272,6 +271,7 @@ def pack_file(path: Path) -> Path:
 
 def promote(pack_path: Path, chat: Path, eval: Path) -> None:
     """Name these SFT and eval rows in the pack file; its other keys do not change."""
+    # The record only checks the file. Writing it would add the defaults of keys that are absent.
     read_record(DatasetPack, pack_path, "pack")
     value = cast("dict[str, Any]", read_json(pack_path, "pack"))
     promoted = {key: item for key, item in value.items() if key not in ALIASES}
@@ -347,7 +347,7 @@ def _load_source(
         return None
     label = item.label or _label_of(path)
     return LoadedSource(
-        label, path, tuple(files), manifest, item.weight, item.min_chars, item.text_column, item
+        label, path, tuple(files), manifest, item.weight, item.min_chars, item.text_column
     )
 
 

@@ -34,6 +34,7 @@ def dataset_pack_schema() -> str:
             "description": f"the older name of `{new}`",
             "deprecated": True,
         }
+    # A name and its older name exclude each other.
     schema["allOf"] = [{"not": {"required": [old, new]}} for old, new in OLD_NAMES]
     return _text(schema)
 

@@ -27,6 +27,9 @@ from picochat.core.records import (
     write_jsonl,
 )
 from picochat.data.benchmarks.layouts import BenchmarkRow
+from picochat.data.benchmarks.stage import read_texts
+from picochat.data.corpus.reader import read_split
+from picochat.data.documents import read_documents
 from picochat.facts import BenchmarksFacts, CorpusFacts, ExercisesFacts, HonestyFacts, facts_of
 from picochat.honesty.contamination_page import contamination_page
 from picochat.honesty.index import Index, build_index
@@ -69,23 +72,18 @@ def scan_run(
 
     Held-out documents are scanned too.
     """
-    from picochat.data.corpus.reader import read_split
-    from picochat.data.documents import read_documents
-
     documents = chain(
         *(read_split(corpus, split) for split in ("train", "held_out")),
         read_documents(exercises.place, "exercises"),
     )
-    text_bytes = (
-        facts_of(corpus, CorpusFacts).text_bytes + facts_of(exercises, ExercisesFacts).text_bytes
-    )
+    inputs = {"corpus": corpus, "exercises": exercises, "rows": rows, "benchmarks": benchmarks}
     found = scan_rows(
         list(_rows(rows, "eval.jsonl")),
         chain(_rows(rows, "sft_train.jsonl"), _rows(rows, "sft_held_out.jsonl")),
         ((document.id, document.text) for document in documents),
         honesty,
         workers=host.workers or usable_cores(),
-        corpus_bytes=text_bytes,
+        corpus_bytes=_text_bytes(inputs),
         benchmarks={
             name: benchmark_items(benchmarks, name)
             for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)
@@ -94,7 +92,6 @@ def scan_run(
     write_jsonl(staging.path("hits.jsonl"), found.hits)
     write_json(staging.path("measured.json"), found.measured)
     write_json(staging.path("report.json"), found.report)
-    inputs = {"corpus": corpus, "exercises": exercises, "rows": rows, "benchmarks": benchmarks}
     facts = facts_from(staging.folder, inputs)
     write_atomic(staging.path("report.md"), contamination_page(facts, found.report).encode())
     staging.facts = to_jsonable(facts)
@@ -107,22 +104,24 @@ def facts_from(
 
     inputs: corpus, exercises, rows, benchmarks. config: not used.
     """
-    corpus = facts_of(inputs["corpus"], CorpusFacts)
-    exercises = facts_of(inputs["exercises"], ExercisesFacts)
     benchmarks = facts_of(inputs["benchmarks"], BenchmarksFacts).benchmarks
     return _facts(
         read_json(files / "report.json", "honesty report"),
         read_record(HonestyMeasured, files / "measured.json", "measurements"),
         [item_of_row(row) for row in _rows(inputs["rows"], "eval.jsonl")],
         {name: found.rows for name, found in benchmarks.items()},
-        corpus.text_bytes + exercises.text_bytes,
+        _text_bytes(inputs),
     )
+
+
+def _text_bytes(inputs: Mapping[str, Artifact]) -> int:
+    """Of corpus and exercises."""
+    corpus = facts_of(inputs["corpus"], CorpusFacts)
+    return corpus.text_bytes + facts_of(inputs["exercises"], ExercisesFacts).text_bytes
 
 
 def benchmark_items(benchmarks: Artifact, name: str) -> list[ScanItem]:
     """The items of a published benchmark."""
-    from picochat.data.benchmarks.stage import read_texts
-
     return [item_of_benchmark(name, row) for row in read_texts(benchmarks, name)]
 
 
@@ -250,6 +249,7 @@ def _report(
 
 def _without_copies(ids: Sequence[str]) -> list[str]:
     """The ids without further copies: a document that is read twice comes as ID and as ID~2."""
+    # An id that ends in ~2 by itself is kept, because the id without it is not in the list.
     all_ids = set(ids)
     return [id for id in ids if COPY.sub("", id) == id or COPY.sub("", id) not in all_ids]
 

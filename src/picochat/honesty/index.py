@@ -123,27 +123,23 @@ class Spelled:
         self.sums = WindowSums(hashed.hashes)
         self.lengths = np.diff(hashed.ends, prepend=0)
         self.firsts = hashed.ends - self.lengths
-        prompts: dict[object, int] = {}
-        families: dict[object, int] = {}
-        self.prompts = np.array(
-            [prompts.setdefault(items[n].prompt, len(prompts)) for n, _ in self.numbers],
-            dtype=np.int64,
-        )
-        self.families = np.array(
-            [families.setdefault(items[n].family, len(families)) for n, _ in self.numbers],
-            dtype=np.int64,
-        )
+        self.prompts = _numbered(items[n].prompt for n, _ in self.numbers)
+        self.families = _numbered(items[n].family for n, _ in self.numbers)
 
     def different_words(self, starts: Places, size: int) -> Places:
         """How many different words each window of `size` words has."""
         different = np.ones(len(starts), dtype=np.int64)
-        for block in range(0, len(starts), BLOCK_WINDOWS):
-            window = self.hashes[starts[block : block + BLOCK_WINDOWS, None] + np.arange(size)]
-            window.sort(axis=1)
-            different[block : block + BLOCK_WINDOWS] += (window[:, 1:] != window[:, :-1]).sum(
-                axis=1
-            )
+        for first in range(0, len(starts), BLOCK_WINDOWS):
+            block = slice(first, first + BLOCK_WINDOWS)
+            windows = np.sort(self.hashes[starts[block, None] + np.arange(size)], axis=1)
+            different[block] += (windows[:, 1:] != windows[:, :-1]).sum(axis=1)
         return different
+
+
+def _numbered(values: Iterable[object]) -> Places:
+    """For each value its number; equal values have equal numbers."""
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(each, len(numbers)) for each in values], dtype=np.int64)
 
 
 def build_index(items: Sequence[ScanItem], config: HonestyConfig) -> Index:
@@ -151,11 +147,15 @@ def build_index(items: Sequence[ScanItem], config: HonestyConfig) -> Index:
     spelled = Spelled(items)
     long_runs, long_template = _own_runs(spelled, config.hit_words, "run")
     short_runs, short_template = _own_runs(spelled, config.coverage_words, "coverage")
-    has_long = {spelled.numbers[n][0] for n in np.unique(long_runs.spelled).tolist()}
-    wholes = [n for n, (item, _) in enumerate(spelled.numbers) if item not in has_long]
-    wholes = [n for n in wholes if items[spelled.numbers[n][0]].can_be_whole(spelled.words[n])]
+    item_of = [item for item, _ in spelled.numbers]
+    has_long = {item_of[n] for n in np.unique(long_runs.spelled).tolist()}
+    wholes = [
+        n
+        for n, words in enumerate(spelled.words)
+        if item_of[n] not in has_long and items[item_of[n]].can_be_whole(words)
+    ]
     runs = _by_size(config, long_runs, short_runs, spelled, wholes)
-    looked_for = has_long | {spelled.numbers[n][0] for n in wholes}
+    searched = has_long | {item_of[n] for n in wholes}
     counts = np.bincount(short_runs.spelled, minlength=len(spelled.numbers)).tolist()
     return Index(
         items=tuple(items),
@@ -164,9 +164,9 @@ def build_index(items: Sequence[ScanItem], config: HonestyConfig) -> Index:
         keys=tuple(_keys(runs, spelled, config.coverage_words)),
         own_runs=dict(zip(spelled.numbers, counts, strict=True)),
         template_runs=long_template + short_template,
-        unscannable=tuple(n for n in range(len(items)) if n not in looked_for),
+        unscannable=tuple(n for n in range(len(items)) if n not in searched),
         answers={
-            spelled.numbers[n][0]: _answers(items[spelled.numbers[n][0]])
+            item_of[n]: _answers(items[item_of[n]])
             for n in wholes
             if len(spelled.words[n]) < SPECIFIC_WORDS
         },
@@ -235,9 +235,8 @@ def _keys(runs: dict[int, Runs], spelled: Spelled, coverage_words: int) -> Itera
     # head of 8 words is rare in any text; shorter runs get the longest head that fits.
     sizes_of: dict[int, list[int]] = defaultdict(list)
     for size in runs:
-        sizes_of[max(words for words in (*SMALL_KEYS, coverage_words) if words <= size)].append(
-            size
-        )
+        longest = max(words for words in (*SMALL_KEYS, coverage_words) if words <= size)
+        sizes_of[longest].append(size)
     for words, sizes in sorted(sizes_of.items()):
         heads = [
             spelled.sums.at(spelled.firsts[runs[size].spelled] + runs[size].starts, words)
@@ -270,9 +269,8 @@ def find_candidates(index: Index, hashed: HashedWords) -> dict[int, list[Match]]
         texts = np.searchsorted(hashed.ends, heads, side="right")
         for size in key.sizes:
             inside = heads + size <= hashed.ends[texts]
-            for text, match in _matches_of_size(
-                index, size, hashed, sums, heads[inside], texts[inside]
-            ):
+            found = _matches_of_size(index, size, hashed, sums, heads[inside], texts[inside])
+            for text, match in found:
                 touched[int(hashed.texts[text])].add(match)
     return {
         text: sorted(matches, key=lambda match: (match.start, match))
@@ -306,9 +304,9 @@ def _answer_follows(
     answers: tuple[tuple[int, int], ...], sums: WindowSums, start: int, end: int
 ) -> bool:
     last = min(end, start + ANSWER_WITHIN_WORDS)
-    places = ((np.arange(start, last - size + 1), size, answer) for size, answer in answers)
     return any(
-        bool((sums.at(starts, size) == np.uint64(answer)).any()) for starts, size, answer in places
+        np.uint64(answer) in sums.at(np.arange(start, last - size + 1), size)
+        for size, answer in answers
     )
 
 

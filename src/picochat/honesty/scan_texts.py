@@ -112,6 +112,7 @@ def scan_texts(
     while size < alone_characters and (batch := next(batches, None)) is not None:
         first.append(batch)
         size += sum(len(text) for _, text in batch)
+    # One batch more shows whether there is enough text for several processes.
     beyond = next(batches, None)
     all_batches = chain(first, [beyond] if beyond else [], batches)
     tally = Tally()

@@ -144,6 +144,7 @@ def _in_place(texts: Mapping[int, str]) -> tuple[bytes, set[int]]:
 
     A text is odd if a character's normal form does not fit into the bytes of the character.
     """
+    # Half of a surrogate pair is no valid UTF-8, but JSON can spell one.
     encoded = [text.encode(errors="surrogatepass") for text in texts.values()]
     octets = np.frombuffer(bytearray(b"\n".join((*encoded, b"")).translate(FORM)), dtype=np.uint8)
     ends = np.cumsum([len(each) + 1 for each in encoded], dtype=np.int64)

@@ -215,6 +215,7 @@ def _hold_out(table: RowTable, decisions: RowDecisions, near: Repeats, data: Dat
         smallest = min(smallest, kept.min(initial=1.0))
         largest = max(largest, kept.max(initial=0.0))
     fraction = min(data.held_out_fraction, data.held_out_bytes / text_bytes)
+    # If all numbers are equal (one cluster), holding out one document would leave none to train on.
     if smallest >= fraction and smallest < largest:
         fraction = float(np.nextafter(smallest, 1.0))
     for placed, fractions in _split_fractions(table, near):
@@ -307,9 +308,9 @@ def _cluster_rows(table: RowTable, near: Repeats) -> Iterator[dict[str, list[str
     """The rows of near_duplicates.jsonl: the ids of each cluster, by first document."""
     order = np.lexsort((near.rows, near.firsts))
     firsts, begins = np.unique(near.firsts[order], return_index=True)
-    for first, members in zip(
-        firsts.tolist(), np.split(near.rows[order], begins[1:]), strict=bool(len(firsts))
-    ):
+    clusters = np.split(near.rows[order], begins[1:])
+    # Not strict, because np.split returns one empty cluster where there are none.
+    for first, members in zip(firsts.tolist(), clusters, strict=False):
         yield {"documents": [table.id(row) for row in (first, *members.tolist())]}
 
 

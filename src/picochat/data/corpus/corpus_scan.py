@@ -226,7 +226,7 @@ class _ChunkWriter:
         text = text if problem is None else ""
         data = text.encode()
         row = _Row(
-            id=id.encode("utf-8", "replace"),
+            id=id.encode("utf-8", "replace"),  # JSON can spell half of a surrogate pair
             problem=self.reasons.setdefault(problem, len(self.reasons) + 1) if problem else 0,
             copies=weight_copies(id, self._task.weight),
             fraction=id_fraction(id),

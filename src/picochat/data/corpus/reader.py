@@ -26,7 +26,7 @@ from picochat.data.documents import Document, file_path, read_source_file
 
 Split = Literal["train", "held_out"]
 DROPPED = 0
-HELD_OUT = 255
+HELD_OUT = 255  # more than any number of copies, because a weight is at most 100
 
 RowDecisions = npt.NDArray[np.uint8]
 
