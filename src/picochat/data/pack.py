@@ -8,6 +8,7 @@ It reads no document.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -51,8 +52,7 @@ class DatasetPack(Record):
     """`dataset_pack.json`. `chat` and `eval` may be absent or empty until a run needs them."""
 
     name: str | None = Field(
-        default=None,
-        description="name of the pack; without one, the file's name without its ending",
+        default=None, description="name of the pack; default: the file's name without its ending"
     )
     description: str = Field(default="", description="what the pack is for, in a sentence")
     corpus: PackCorpus = Field(
@@ -82,52 +82,48 @@ class DatasetPack(Record):
 
 
 class RecipeSource(Record):
-    """One source.
-
-    `weight` 2.5 reads each document two or three times, 0.25 a quarter of them, by hash of the id.
-    """
+    """One source of a recipe."""
 
     path: str = Field(
         description=(
-            "a file, or a folder that is walked in sorted order; relative to the recipe's folder"
+            "a file, or a folder that is read in sorted order; relative to the recipe's folder"
         )
     )
     label: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$",
         description=(
-            "the source's name in reports and document ids, unique in the recipe; without one, the"
-            " folder's name"
+            "the source's name in reports and document ids, unique in the recipe; default: the name"
+            " of its file or folder"
         ),
     )
     include: list[str] | None = Field(
         default=None,
         description=(
-            "globs of the files to read, relative to `path`; without them, every file of a known"
-            " kind"
+            "globs of the files to read, relative to `path`; default: all files of known kinds"
         ),
     )
     exclude: list[str] = Field(
-        default_factory=list, description="globs of files to leave out; they win over `include`"
+        default_factory=list, description="globs of files to leave out, also of those in `include`"
     )
     reason: str | None = Field(
-        default=None, description="why the source is in the recipe, for those who read it"
+        default=None, description="why the source is in the recipe, for readers"
     )
     weight: float = Field(
         default=1.0,
         gt=0,
         le=100,
         description=(
-            "how often a document is trained on in one pass: 2.5 is two or three times, 0.25 a"
-            " quarter of the documents"
+            "how often a document is trained on in one pass: with 2.5 two or three times, with 0.25"
+            " only a quarter of the documents; a hash of the id decides which"
         ),
     )
     min_chars: int | None = Field(
         default=None,
         ge=1,
         description=(
-            "shorter documents of this source are dropped and counted; data.min_chars if that is"
-            " more"
+            "documents of this source with fewer characters are dropped and counted; data.min_chars"
+            " applies if it is larger"
         ),
     )
     text_column: str = Field(
@@ -219,13 +215,11 @@ class LoadedPack:
 
     def rows_digest(self) -> str:
         """Equal for equal SFT and eval rows; an absent file counts as None."""
-        paths = {"chat": self.chat_path, "eval": self.eval_path}
-        return digest_json(
-            {
-                key: digest_file(path) if path and path.is_file() else None
-                for key, path in paths.items()
-            }
-        )
+        digests = {
+            key: digest_file(path) if path and path.is_file() else None
+            for key, path in (("chat", self.chat_path), ("eval", self.eval_path))
+        }
+        return digest_json(digests)
 
     def portable_pack(self) -> dict[str, object]:
         """The pack without rows, and without the folders of absolute paths."""
@@ -296,10 +290,8 @@ def _load_recipe(path: Path, pack: DatasetPack) -> tuple[CorpusRecipe, Path]:
     """The recipe and the folder of its paths; an `input` becomes a recipe of one source."""
     if pack.corpus.recipe is not None:
         recipe_path = path.parent / pack.corpus.recipe
-        return (
-            read_record(CorpusRecipe, recipe_path, f"recipe of pack {path},", fix=RECIPE_KEYS),
-            recipe_path.parent,
-        )
+        recipe = read_record(CorpusRecipe, recipe_path, f"recipe of pack {path},", fix=RECIPE_KEYS)
+        return recipe, recipe_path.parent
     assert pack.corpus.input is not None
     return CorpusRecipe(sources=[RecipeSource(path=pack.corpus.input)]), path.parent
 
@@ -315,12 +307,8 @@ def _load_sources(
         if source is None:
             continue
         if source.label in labels:
-            problems.append(
-                Problem(
-                    f"{where}: the label {source.label!r} is taken",
-                    "give each source its own label",
-                )
-            )
+            what = f"{where}: another source has the label {source.label!r}"
+            problems.append(Problem(what, "give each source its own label"))
         labels.add(source.label)
         sources.append(source)
     return sources
@@ -338,12 +326,8 @@ def _load_source(
         problems.extend(error.problems)
         return None
     if not files:
-        problems.append(
-            Problem(
-                f"{where}: {path} holds no document file",
-                "import into it, or change include and exclude",
-            )
-        )
+        what = f"{where}: {path} holds no document file"
+        problems.append(Problem(what, "import into it, or change include and exclude"))
         return None
     label = item.label or _label_of(path)
     return LoadedSource(
@@ -354,14 +338,13 @@ def _load_source(
 def _remedy_for_absent(path: Path) -> str:
     if path.exists():
         return "see the message"
-    siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = did_you_mean(path.name, siblings)
-    work = path.with_name(f"{path.name}.work")
-    if work.exists():
+    if path.with_name(f"{path.name}.work").exists():
         return (
             "its import was interrupted: repeat the `picochat data hf-import` command that writes"
             f" {path}"
         )
+    siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = did_you_mean(path.name, siblings)
     return f"picochat data hf-import --documents-dir {path} ... makes it{hint}"
 
 
@@ -369,11 +352,7 @@ def _label_of(path: Path) -> str:
     """The default label of a source: the name of its file or folder."""
     # Every import writes a folder `documents`, so there the folder above has the telling name.
     name = path.parent.name if path.name == "documents" else path.name
-    plain = "".join(
-        character if character.isascii() and (character.isalnum() or character in "._-") else "-"
-        for character in name
-    )
-    return plain.lstrip("._-")[:80] or "source"
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-")[:80] or "source"
 
 
 def _rows_path(path: Path, key: str, name: str | None, problems: list[Problem]) -> Path | None:
@@ -381,9 +360,7 @@ def _rows_path(path: Path, key: str, name: str | None, problems: list[Problem]) 
         return None
     rows = Path(os.path.normpath(path.parent / Path(name).expanduser()))
     if not rows.is_file():
-        state = "is a folder" if rows.is_dir() else "does not exist"
-        problems.append(
-            Problem(f"{key}: {rows} {state}", f"{TASK_PACK} {path} makes it, or: touch {rows}")
-        )
+        what = f"{key}: {rows} {'is a folder' if rows.is_dir() else 'does not exist'}"
+        problems.append(Problem(what, f"{TASK_PACK} {path} makes it, or: touch {rows}"))
         return None
     return rows

@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from picochat.core.progress import Progress
 from picochat.core.records import Record
@@ -37,6 +37,17 @@ TOGETHER_CHARACTERS = 500_000
 ALONE_CHARACTERS = 8_000_000  # one process scans this much before another one has started
 
 Text = tuple[str, str]  # document id, text
+
+
+class Piece(NamedTuple):
+    """Part of a text. `number`: of the text in its batch. `offset`: of the part in the text."""
+
+    number: int
+    offset: int
+    text: str
+
+
+AnyText = TypeVar("AnyText", Text, Piece)  # their last field is the text
 
 
 class Hit(Record):
@@ -106,7 +117,7 @@ def scan_texts(
 
     alone_characters: more text than this is scanned by `workers` processes.
     """
-    batches = _batches(documents)
+    batches = _batched(documents, BATCH_CHARACTERS)
     first: list[list[Text]] = []
     size = 0
     while size < alone_characters and (batch := next(batches, None)) is not None:
@@ -130,14 +141,14 @@ def scan_texts(
     return tally
 
 
-def _batches(stream: Iterable[Text]) -> Iterator[list[Text]]:
-    """Lists of documents of about BATCH_CHARACTERS."""
-    batch: list[Text] = []
+def _batched(texts: Iterable[AnyText], characters: int) -> Iterator[list[AnyText]]:
+    """Lists of texts with about this many characters in all."""
+    batch: list[AnyText] = []
     size = 0
-    for document in stream:
-        batch.append(document)
-        size += len(document[1])
-        if size >= BATCH_CHARACTERS:
+    for each in texts:
+        batch.append(each)
+        size += len(each[-1])
+        if size >= characters:
             yield batch
             batch, size = [], 0
     if batch:
@@ -149,14 +160,6 @@ def _scanner(index: Index, where: str) -> Callable[[Sequence[Text]], Tally]:
 
 
 # ---- one batch -----------------------------------------------------------------------------------
-
-
-class Piece(NamedTuple):
-    """Part of a text. `number`: of the text in its batch. `offset`: of the part in the text."""
-
-    number: int
-    offset: int
-    text: str
 
 
 class Found(NamedTuple):
@@ -190,17 +193,13 @@ def scan_batch(index: Index, where: str, batch: Sequence[Text]) -> Tally:
 
 def _together(index: Index, batch: Sequence[Text]) -> Iterator[list[Piece]]:
     """The pieces of all texts, in lists of about TOGETHER_CHARACTERS."""
-    pieces: list[Piece] = []
-    size, reach_words = 0, index.reach_words
-    for number, (_, text) in enumerate(batch):
-        for offset, part in pieces_of(text, reach_words):
-            pieces.append(Piece(number, offset, part))
-            size += len(part)
-            if size >= TOGETHER_CHARACTERS:
-                yield pieces
-                pieces, size = [], 0
-    if pieces:
-        yield pieces
+    reach_words = index.reach_words
+    pieces = (
+        Piece(number, offset, part)
+        for number, (_, text) in enumerate(batch)
+        for offset, part in pieces_of(text, reach_words)
+    )
+    return _batched(pieces, TOGETHER_CHARACTERS)
 
 
 def _judge(index: Index, candidates: Candidates, document: str, where: str, tally: Tally) -> None:

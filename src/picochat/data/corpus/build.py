@@ -166,7 +166,7 @@ def _require_unique_ids(table: RowTable, scratch: Path) -> None:
     repeated = table.repeated_ids(scratch)
     if repeated:
         raise BadInput(
-            f"{len(repeated):,} document ids stand for more than one row, the first: {repeated[0]}",
+            f"{len(repeated):,} document ids belong to more than one row, the first: {repeated[0]}",
             fix='give the rows of that source unique "id" values, or none at all',
         )
 
@@ -210,7 +210,7 @@ def _hold_out(table: RowTable, decisions: RowDecisions, near: Repeats, data: Dat
     text_bytes, smallest, largest = 0, 1.0, 0.0
     for placed, fractions in _split_fractions(table, near):
         here = placed.of(decisions)
-        text_bytes += int((placed.chunk.column("text_bytes").astype(np.int64) * here).sum())
+        text_bytes += int(placed.chunk.column("text_bytes") @ here.astype(np.int64))
         kept = fractions[here != DROPPED]
         smallest = min(smallest, kept.min(initial=1.0))
         largest = max(largest, kept.max(initial=0.0))
@@ -318,12 +318,12 @@ def _measure(sources: list[CorpusSource], outcome: Outcome) -> MeasuredText:
     characters = held_out_text_bytes = 0
     text_bytes = {source.label: 0 for source in sources}
     for placed in outcome.table.chunks:
-        decisions = placed.of(outcome.decisions)
-        copies = np.where(decisions == HELD_OUT, 1, decisions.astype(np.int64))
-        sizes = placed.chunk.column("text_bytes").astype(np.int64)
-        text_bytes[sources[placed.owner].label] += int((sizes * copies).sum())
-        held_out_text_bytes += int(sizes[decisions == HELD_OUT].sum())
-        characters += int((placed.chunk.column("characters").astype(np.int64) * copies).sum())
+        held_out = placed.of(outcome.decisions) == HELD_OUT
+        copies = np.where(held_out, 1, placed.of(outcome.decisions)).astype(np.int64)
+        sizes = placed.chunk.column("text_bytes")
+        text_bytes[sources[placed.owner].label] += int(sizes @ copies)
+        held_out_text_bytes += int(sizes @ held_out.astype(np.int64))
+        characters += int(placed.chunk.column("characters") @ copies)
     return MeasuredText(
         characters=characters, held_out_text_bytes=held_out_text_bytes, text_bytes=text_bytes
     )
