@@ -161,8 +161,8 @@ class ShardWriter:
     """Write documents, in the order of the calls, into shards of `shard_documents` each.
 
     A context manager. Several threads compress. A shard gets its name when it is complete and
-    synced. An incomplete one is removed on leaving. first_shard: number of the first shard, to
-    continue the work of an earlier process.
+    synced. On leaving, the shard that still waits for documents is removed. first_shard: number of
+    the first shard, to continue the work of an earlier process.
     """
 
     def __init__(
