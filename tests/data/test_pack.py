@@ -119,7 +119,7 @@ def test_all_problems_of_pack_and_sources_come_at_once(tmp_path: Path) -> None:
     for part in (
         "one does not exist",
         "its import was interrupted",
-        "the label 'three.txt' is taken",
+        "another source has the label 'three.txt'",
         "c.jsonl",
         "e.jsonl",
     ):

@@ -1,20 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picochat.config import HonestyConfig
-from picochat.honesty.index import (
-    build_index,
-    confirmed,
-    coverage_of,
-    find_candidates,
-    find_matches,
-)
-from picochat.honesty.items import ScanItem, find_matches_slowly, own_runs, scan_item
+from picochat.honesty.index import Index, build_index, confirmed, coverage_of, find_candidates
+from picochat.honesty.items import Match, ScanItem, find_matches_slowly, own_runs, scan_item
 from picochat.honesty.normalize import words_of
-from picochat.honesty.word_hashes import hash_texts
+from picochat.honesty.word_hashes import hash_texts, hash_words
 
 CONFIG = HonestyConfig()
 SMALL = HonestyConfig(hit_words=4, coverage_words=2)
@@ -34,6 +30,10 @@ TEXT = st.lists(
 
 def item(name: str, prompt: str, *answers: str, skill: str = "math") -> ScanItem:
     return scan_item(name, skill, prompt, answers)
+
+
+def find_matches(index: Index, words: Sequence[str]) -> list[Match]:
+    return confirmed(index, words, find_candidates(index, hash_words([words])).get(0, []))
 
 
 def rules_in(text: str, *items: ScanItem) -> set[tuple[str, str]]:

@@ -6,9 +6,9 @@
     request = ImportRequest(dataset=..., config=..., out=..., documents_dir=..., max_rows=...)
     run_locally(import_pipeline(request, tasks=16), logging_dir="logs/import", workers=4)
 
-datatrove's local, Slurm and Ray executors start, queue and repeat the ranks; there is no engine
-here. The work itself knows nothing of datatrove and may be repeated: what stands is not made again.
-Needs the extra `datatrove`. docs/several-machines.md shows how Slurm runs it.
+datatrove's local, Slurm and Ray executors start, queue and repeat the ranks. The work itself does
+not depend on datatrove. It may be repeated, because finished parts are skipped. Needs the extra
+`datatrove`. docs/several-machines.md shows a run with Slurm.
 """
 
 from __future__ import annotations
@@ -36,10 +36,7 @@ Work = Callable[[int, int], int]
 
 
 class RankStage(NamedTuple):
-    """One pipeline and the number of tasks that it runs over.
-
-    A stage may begin when all tasks of the stage before it have ended.
-    """
+    """A pipeline and its number of tasks. It may begin when the stage before it has ended."""
 
     name: str
     pipeline: list[Any]
@@ -47,40 +44,39 @@ class RankStage(NamedTuple):
 
 
 class RankStep(PipelineStep):
-    """What one rank does in one stage.
+    """The work of one rank in one stage.
 
-    work(rank, ranks): returns how many of `counted` it did, for datatrove's statistics.
+    work(rank, ranks) returns how many of `counted` it did, for datatrove's statistics.
     """
 
     type = "PICOCHAT"
 
     def __init__(self, name: str, counted: str, work: Work) -> None:
         self.name, self.counted, self.work = name, counted, work
-        super().__init__()  # reads the name
+        super().__init__()  # reads self.name
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         with self.track_time(unit="task"):
             self.stat_update(self.counted, value=self.work(rank, world_size), unit="task")
 
 
-def stage(name: str, counted: str, work: Work, tasks: int) -> RankStage:
-    """A stage of one step."""
+def _stage(name: str, counted: str, work: Work, tasks: int) -> RankStage:
     return RankStage(name, [RankStep(name, counted, work)], tasks)
 
 
 def import_pipeline(request: ImportRequest, tasks: int) -> list[RankStage]:
-    """The stages of an import. `tasks`: ranks that read, and ranks that write.
+    """The stages of an import. `tasks`: number of ranks that read, and of ranks that write.
 
-    Documents, report and head are those of `import_dataset`, byte for byte. Every place in the
-    request must be one path on a disk that all machines see, and so must a local dataset.
+    Documents, report and head equal those of `import_dataset` byte for byte. All paths in the
+    request, and a local dataset, must lie on a disk that all machines share.
     """
     steps = distributed_import
     return [
-        stage("pin", "slices", partial(steps.pin, request), 1),
-        stage("read", "rows", partial(steps.read, request), tasks),
-        stage("decide", "documents", partial(steps.decide, request), 1),
-        stage("write", "documents", partial(steps.write, request), tasks),
-        stage("publish", "documents", partial(steps.publish, request), 1),
+        _stage("pin", "slices", partial(steps.pin, request), 1),
+        _stage("read", "rows", partial(steps.read, request), tasks),
+        _stage("decide", "documents", partial(steps.decide, request), 1),
+        _stage("write", "documents", partial(steps.write, request), tasks),
+        _stage("publish", "documents", partial(steps.publish, request), 1),
     ]
 
 
@@ -89,19 +85,19 @@ def scan_pipeline(
 ) -> list[RankStage]:
     """The one stage that scans every group of files of a pack into `folder`.
 
-    folder: `scan` in the workspace of the corpus artifact that is to be. `build_corpus` finds the
-    groups there, scans the missing ones itself, and decides as always, so the corpus is the same
-    whoever scanned. Deciding is not shared out: it meets every document, on one machine.
-    least_chars: `data.min_chars` of the run that is to come.
+    folder: `scan` in the workspace of the future corpus artifact. `build_corpus` finds the groups
+    there, scans missing ones, and makes the same corpus as without this stage. It decides on one
+    machine, because a decision about a document depends on all others. least_chars:
+    `data.min_chars` of the future run.
     """
     work = partial(scan_groups_of_rank, dataset_pack, least_chars, folder)
-    return [stage("scan", "rows", work, tasks)]
+    return [_stage("scan", "rows", work, tasks)]
 
 
 def scan_groups_of_rank(
     dataset_pack: Path, least_chars: int, folder: Path, rank: int, ranks: int
 ) -> int:
-    """Scan every `ranks`-th group from `rank` on; returns the rows of this rank's groups."""
+    """Scan every `ranks`-th group from `rank` on; returns how many rows these groups have."""
     folder.mkdir(parents=True, exist_ok=True)
     mine = scan_tasks(load_pack(dataset_pack), least_chars)[rank::ranks]
     listings = [
@@ -111,7 +107,7 @@ def scan_groups_of_rank(
 
 
 def run_locally(stages: Iterable[RankStage], logging_dir: str | Path, workers: int) -> None:
-    """Run all stages on this machine, `workers` ranks at a time. Repeat it after a failure."""
+    """Run all stages on this machine, `workers` ranks at a time. After a failure, call it again."""
     from datatrove.executor import local  # pyright: ignore[reportMissingImports]
 
     for each in stages:
@@ -120,7 +116,7 @@ def run_locally(stages: Iterable[RankStage], logging_dir: str | Path, workers: i
             tasks=each.tasks,
             workers=min(workers, each.tasks),
             logging_dir=str(Path(logging_dir) / each.name),
-            # datatrove's marks of finished ranks do not say for which request they were set.
+            # datatrove's completion marks do not say for which request they were set.
             skip_completed=False,
             start_method="spawn",
         ).run()

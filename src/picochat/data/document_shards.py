@@ -1,9 +1,9 @@
 """Folders of documents: compressed shards, the manifest beside them, and writing both.
 
 A shard `shard-NNNNNN.jsonl.zst` is one zstd frame of JSON lines with "id" and "text".
-`documents.json` states the counts and the digest of each shard, and where the text came from. The
-same documents give the same bytes, whatever the number of threads. Reading is in documents.py.
-Does not judge texts (data/formats/row_batch.py): every text must be encodable as UTF-8.
+`documents.json` has the counts and the digest of each shard, and where the text came from. The same
+documents give the same bytes with any number of threads. Every text must be encodable as UTF-8.
+documents.py reads the folders.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from picochat.core.records import Record, read_record, write_json
 MANIFEST_NAME = "documents.json"
 SCHEMA_VERSION = 1
 DEFAULT_SHARD_DOCUMENTS = 1000
-# On prose, level 6 saves 8% of the bytes for 2.6 times the seconds; level 1 costs 13% more bytes.
+# On prose, level 6 takes 2.6 times the seconds for 8% fewer bytes; level 1 gives 13% more bytes.
 ZSTD_LEVEL = 3
 PIECE_BYTES = 8 << 20
 MOST_THREADS = 16  # each may hold a piece and its compressed form
@@ -47,7 +47,7 @@ class DocumentShard(Record):
 class Provenance(Record):
     """Where documents came from.
 
-    revision: a commit of the Hub, or the digest of the local files' listing.
+    revision: a commit of the Hub, or a digest of the list of local files.
     """
 
     kind: Literal["hub", "files"]
@@ -74,7 +74,7 @@ class DocumentsManifest(Record):
 def documents_manifest(
     shards: list[DocumentShard], provenance: Provenance | None
 ) -> DocumentsManifest:
-    """The manifest of these shards, with their sums."""
+    """The manifest of these shards."""
     return DocumentsManifest(
         schema_version=SCHEMA_VERSION,
         documents=sum(shard.documents for shard in shards),
@@ -98,17 +98,17 @@ def write_documents(
     shard_documents: int = DEFAULT_SHARD_DOCUMENTS,
     provenance: Provenance | None = None,
 ) -> DocumentsManifest:
-    """Write (id, text) pairs as a folder of documents that appears as a whole.
+    """Write (id, text) pairs as a folder of documents, which appears when it is complete.
 
-    Raises BadInput where `folder` exists.
+    Raises BadInput if `folder` exists.
     """
     if folder.exists():
         raise BadInput(f"{folder} exists already", fix="name another folder")
     staging = folder.with_name(f".{folder.name}.draft")
     with ShardWriter(staging, shard_documents) as writer:
-        coming = [writer.add(id, text) for id, text in documents]
-        coming.append(writer.complete())
-        shards = [shard.result() for shard in coming if shard is not None]
+        futures = [writer.add(id, text) for id, text in documents]
+        futures.append(writer.complete())
+        shards = [future.result() for future in futures if future is not None]
     manifest = documents_manifest(shards, provenance)
     write_json(staging / MANIFEST_NAME, manifest)
     os.rename(staging, folder)
@@ -122,19 +122,19 @@ _CONTROLS = {code: _text_as_json(chr(code))[1:-1].encode() for code in range(1, 
 
 
 def document_line(id: str, text: str) -> bytes:
-    """One document as it stands in a shard."""
+    """The line of one document in a shard."""
     return b'{"id":%b,"text":%b}\n' % (_text_as_json(id).encode(), _text_as_json(text).encode())
 
 
 def document_lines(texts: list[bytes], id_prefix: str, first: int) -> list[bytes]:
-    """The lines of documents `<id_prefix><number>`, numbered from `first`; an empty text has none.
+    """`document_line` of documents `<id_prefix><number>`, numbered from `first`; b"" without text.
 
-    The bytes are those of `document_line`. Texts are UTF-8 and hold no NUL character.
+    texts: UTF-8 without NUL characters.
     """
     if not texts:
         return []
     prefix = b'{"id":' + _text_as_json(id_prefix)[:-1].encode()
-    # All texts are escaped in one pass, joined by NUL: some ten times as fast as text by text.
+    # Escaping all texts at once, joined by NUL, is about ten times as fast as text by text.
     escaped = _escaped(b"\0".join(texts)).split(b"\0")
     lines = enumerate(zip(texts, escaped, strict=True), start=first)
     return [
@@ -144,10 +144,10 @@ def document_lines(texts: list[bytes], id_prefix: str, first: int) -> list[bytes
 
 
 def _escaped(data: bytes) -> bytes:
-    """UTF-8 text as it stands inside a JSON string."""
+    """UTF-8 text as it is written inside a JSON string."""
     data = data.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
-    # Other control characters are rare: numpy finds which of them occur at all. Subtracting one
-    # lets NUL, the separator, wrap round to 255 and stay as it is.
+    # Other control characters are rare, so numpy first finds which of them occur. Subtracting 1
+    # turns NUL, the separator, into 255, so it is not escaped.
     codes = np.frombuffer(data, dtype=np.uint8)
     for code in np.unique(codes[(codes - np.uint8(1)) < np.uint8(31)]).tolist():
         data = data.replace(bytes([code]), _CONTROLS[code])
@@ -158,11 +158,11 @@ def _escaped(data: bytes) -> bytes:
 
 
 class ShardWriter:
-    """Writes documents into shards of `shard_documents` each, in the order of the calls.
+    """Write documents, in the order of the calls, into shards of `shard_documents` each.
 
-    A context manager; after an error in the block, incomplete shards are removed. Compression runs
-    on several threads. A shard appears under its name when it is whole and synced.
-    first_shard: number of the first shard, to continue after those of an earlier process.
+    A context manager. Several threads compress. A shard gets its name when it is complete and
+    synced. On leaving, the shard that still waits for documents is removed. first_shard: number of
+    the first shard, to continue the work of an earlier process.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class ShardWriter:
         self.folder, self.shard_documents = folder, shard_documents
         threads = min(MOST_THREADS, usable_cores())
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compress")
-        # Bounds memory: a caller that is faster than the threads waits here for a free piece.
+        # Bounds memory: a caller that is faster than the threads waits for one of these.
         self._pieces = threading.Semaphore(threads + 2)
         self._number = first_shard
         self._shard: _OpenShard | None = None
@@ -186,13 +186,13 @@ class ShardWriter:
             self._shard.discard()
 
     def add(self, id: str, text: str) -> Future[DocumentShard] | None:
-        """`add_line` of one document."""
+        """Add a document; returns what `add_line` returns."""
         return self.add_line(document_line(id, text), len(text), len(text.encode()))
 
     def add_line(
         self, line: bytes, characters: int, text_bytes: int
     ) -> Future[DocumentShard] | None:
-        """Add a line of `document_line`; returns the coming shard where this line completes one."""
+        """Add a line of `document_line`; returns the future shard if the line completes one."""
         shard = self._shard
         if shard is None:
             shard = self._shard = _OpenShard(self.folder, f"shard-{self._number:06d}.jsonl.zst")
@@ -205,7 +205,7 @@ class ShardWriter:
         return None
 
     def complete(self) -> Future[DocumentShard] | None:
-        """The coming shard of what was added since the last one; None where nothing was."""
+        """The future shard of the documents since the last shard; None if there are none."""
         shard, self._shard = self._shard, None
         if shard is None:
             return None
@@ -247,13 +247,13 @@ class _OpenShard:
         self, piece: bytes, before: Future[None] | None, last: bool, pieces: threading.Semaphore
     ) -> None:
         try:
-            # Whether a shard is compressed in one call or as a stream follows from its documents
-            # alone, so its bytes do too. One call is an eighth faster than the same bytes streamed.
+            # One call and a stream give different bytes. Which of them is used depends only on the
+            # documents of the shard, so its bytes do too. One call is an eighth faster.
             if before is None and last:
                 self._write(self._compressor.compress(piece))
                 return
-            # The pieces of one shard go through one after the other. Waiting cannot deadlock: the
-            # pool starts work in order, so the earlier piece has a thread already.
+            # The pieces of one shard are compressed one after the other. Waiting cannot deadlock:
+            # the pool starts work in order, so the earlier piece already has a thread.
             if before is not None:
                 before.result()
             self._frame = self._frame or self._compressor.compressobj()
@@ -264,7 +264,7 @@ class _OpenShard:
             pieces.release()
 
     def finish(self) -> DocumentShard:
-        """Sync and rename the file; returns what it holds. Raises the error of a piece."""
+        """Sync and rename the file. Raises the error of a piece whose compression failed."""
         assert self._done is not None
         self._done.result()
         os.fsync(self._file.fileno())
@@ -281,7 +281,7 @@ class _OpenShard:
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
-        while view:  # an unbuffered write may take fewer bytes than it was given
+        while view:  # an unbuffered write may write only a part
             view = view[self._file.write(view) :]
         self._sha256.update(data)
         self._bytes += len(data)

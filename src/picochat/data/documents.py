@@ -1,8 +1,8 @@
-"""Documents, the one record of text that all later stages read, and the sources that hold them.
+"""Documents, the record of text that all later stages read, and the sources that hold them.
 
 A source is a file, a folder of parquet, JSON lines, txt and md files, or a folder of document
-shards (document_shards.py). A file never is a document boundary: a shard of 1,000 documents is read
-as 1,000 documents. Does not find duplicates and does not split.
+shards (document_shards.py). Each row of parquet and JSON lines is a document, and so is each txt or
+md file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from picochat.data.formats.row_batch import Wanted, text_problem
 
 @dataclass(frozen=True)
 class Document:
-    """One text. `id` is unique in its source and stable; `source` is the label of the recipe."""
+    """One text. `id`: stable and unique in its source. `source`: the label in the recipe."""
 
     id: str
     text: str
@@ -31,7 +31,7 @@ class Document:
 class SourceFile(NamedTuple):
     """One file of a source.
 
-    name: path relative to the source, with forward slashes. sha256: None where it is not stated.
+    name: path relative to the source, with forward slashes. sha256: None if no manifest states it.
     """
 
     name: str
@@ -52,8 +52,8 @@ def list_source_files(
 ) -> list[SourceFile]:
     """The files of a source that hold documents, sorted; shards in the order of their manifest.
 
-    A folder with documents.json holds what that file states, digests included. Hidden files never
-    count. Raises BadInput for a source that is absent, for a shard that is missing or of another
+    Files and digests of a folder with documents.json are those that it lists. Hidden files are
+    ignored. Raises BadInput for a source that is absent, for a shard that is missing or of another
     size, for pipes and dead links among the files, and for a single file of an unknown kind.
     """
     if path.is_file():
@@ -81,6 +81,7 @@ def list_source_files(
 
 
 def _shard_files(folder: Path, manifest: DocumentsManifest) -> list[SourceFile]:
+    # Digests would take long. The corpus stage compares them, because it reads the files anyway.
     for shard in manifest.shards:
         path = folder / shard.name
         found = path.stat().st_size if path.is_file() else None
@@ -94,7 +95,7 @@ def _shard_files(folder: Path, manifest: DocumentsManifest) -> list[SourceFile]:
 
 
 def ignored_files(path: Path) -> dict[str, int]:
-    """Ending -> number of files of a source folder that are not read: the ending is not known."""
+    """Ending -> number of files of a source folder that are not read because of their ending."""
     counts: dict[str, int] = {}
     if path.is_dir() and not (path / MANIFEST_NAME).exists():
         listing = list_folder(path)
@@ -115,10 +116,9 @@ def read_source_file(
 ) -> Iterator[ReadRow]:
     """Every row of one file of a source, in order, usable or not.
 
-    text_column: of parquet and JSON lines. wanted: one flag for each row of the file; only those
-    rows are yielded, and most of the cost of the others is saved. Ids: the record's own `id`, else
-    `<file>#<row>` counted from 0; for txt and md the file's path. Raises BadInput that names file
-    and line where the file itself is broken.
+    A row's id is its `id` field, else `<file>#<row>` counted from 0; the id of a txt or md file is
+    its path. text_column: of parquet and JSON lines. wanted: one flag for each row of the file;
+    other rows are skipped at little cost. Raises BadInput with file and line if the file is broken.
     """
     path = file_path(source, name)
     whole_file = format_of(name) == "text"
@@ -137,13 +137,13 @@ def read_source_file(
                 text = row.text if problem is None and isinstance(row.text, str) else ""
                 yield ReadRow(id, text, problem)
                 left = None if left is None else left - 1
-            # A reader of one part of a large file stops here and does not parse the rest.
+            # A reader of one part of a large file need not parse the rest.
             if left == 0:
                 return
 
 
 def read_documents(path: Path, source_label: str) -> Iterator[Document]:
-    """The usable documents of a file or folder, in order; other rows are passed over."""
+    """The usable documents of a file or folder, in order."""
     for file in list_source_files(path):
         for row in read_source_file(path, file.name):
             if row.problem is None:

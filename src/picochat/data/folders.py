@@ -1,7 +1,6 @@
-"""Files of a data folder: what can be read, what cannot and why, and which names fit a pattern.
+"""List the files of a data folder, and match names against patterns.
 
-Opens no file. Patterns are those of recipes and dataset cards; brace sets ({a,b}) are not among
-them.
+No file is opened. The patterns are those of recipes and dataset cards, without brace sets ({a,b}).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from picochat.data.formats.file_rows import format_of
 class FolderListing:
     """The visible files below a folder, as sorted relative names with forward slashes.
 
-    unusable: name of a file with a data ending that cannot be read -> the reason.
+    unusable: name of a file that has a data ending and cannot be read -> the reason.
     """
 
     files: list[str]
@@ -30,7 +29,7 @@ class FolderListing:
     linked_folders: list[str]
 
     def require_usable(self, where: Path, names: list[str] | None = None) -> None:
-        """Raise BadInput that lists the unusable files, only those in `names` where given."""
+        """Raise BadInput that lists the unusable files (of `names`, if given), if there are any."""
         found = [name for name in self.unusable if names is None or name in names]
         if found:
             raise BadInput(
@@ -41,15 +40,12 @@ class FolderListing:
 
 
 def list_folder(folder: Path) -> FolderListing:
-    """List every visible file below the folder; BadInput where a folder may not be read.
-
-    Hidden files and folders never count.
-    """
+    """List every visible file below the folder. Raises BadInput if a folder cannot be read."""
     files: list[str] = []
     unusable: dict[str, str] = {}
     linked: list[str] = []
-    # os.walk does not follow links to folders, so a loop of links cannot occur. Links to files are
-    # followed, wherever they lead: the download caches of the Hub's tools consist of them.
+    # os.walk does not follow links to folders, so links cannot form a loop. Links to files are
+    # followed, because the download caches of the Hub's tools consist of them.
     for place, folders, names in os.walk(folder, onerror=_refuse_folder):
         below = Path(place).relative_to(folder)
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -80,7 +76,7 @@ KINDS = (
 
 
 def _problem(path: str) -> str | None:
-    """Why the path is no regular file with a name that text can hold; None where it is one."""
+    """Why the path is not a regular file with a UTF-8 name; None if it is one."""
     try:
         path.encode()
         mode = os.stat(path).st_mode
@@ -92,7 +88,7 @@ def _problem(path: str) -> str | None:
         return f"it cannot be reached ({error.strerror})"
     if stat.S_ISREG(mode):
         return None
-    # Opening a pipe would block for ever, so these are named before anything is opened.
+    # Opening a pipe would block for ever, so such files are found before anything is opened.
     kind = next((name for test, name in KINDS if test(mode)), "something special")
     return f"{kind}, not a file"
 
@@ -101,7 +97,7 @@ def _problem(path: str) -> str | None:
 
 
 def matches_any(path: str, patterns: Iterable[str]) -> bool:
-    """Whether a relative path with forward slashes fits one of the patterns as a whole.
+    """Whether one of the patterns matches the whole relative path, which has forward slashes.
 
     `*` matches within one folder, `**` across folders, `?` one character, `[abc]` a set. Case
     matters, a leading `./` does not.
@@ -109,7 +105,7 @@ def matches_any(path: str, patterns: Iterable[str]) -> bool:
     return any(_compile(pattern).fullmatch(path) for pattern in patterns)
 
 
-# fnmatch does not serve: its `*` crosses folders. PurePath.full_match needs Python 3.13.
+# `*` of fnmatch crosses folders, and PurePath.full_match needs Python 3.13.
 @lru_cache(maxsize=1024)
 def _compile(pattern: str) -> re.Pattern[str]:
     pattern = pattern.removeprefix("./")

@@ -1,14 +1,14 @@
 """Packs and recipes: which sources make a corpus, and which rows go with it.
 
 `dataset_pack.json` names a corpus (a path, or a recipe of sources) and the SFT and eval rows. Paths
-in it are relative to its own folder. Loading checks the pack, the recipe and every source at once.
-Reads no document.
+in it are relative to its folder. Loading reports all problems of pack, recipe and sources at once.
+It reads no document.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -52,8 +52,7 @@ class DatasetPack(Record):
     """`dataset_pack.json`. `chat` and `eval` may be absent or empty until a run needs them."""
 
     name: str | None = Field(
-        default=None,
-        description="name of the pack; without one, the file's name without its ending",
+        default=None, description="name of the pack; default: the file's name without its ending"
     )
     description: str = Field(default="", description="what the pack is for, in a sentence")
     corpus: PackCorpus = Field(
@@ -83,52 +82,48 @@ class DatasetPack(Record):
 
 
 class RecipeSource(Record):
-    """One source.
-
-    `weight` 2.5 reads each document two or three times, 0.25 a quarter of them, by hash of the id.
-    """
+    """One source of a recipe."""
 
     path: str = Field(
         description=(
-            "a file, or a folder that is walked in sorted order; relative to the recipe's folder"
+            "a file, or a folder that is read in sorted order; relative to the recipe's folder"
         )
     )
     label: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$",
         description=(
-            "the source's name in reports and document ids, unique in the recipe; without one, the"
-            " folder's name"
+            "the source's name in reports and document ids, unique in the recipe; default: the name"
+            " of its file or folder"
         ),
     )
     include: list[str] | None = Field(
         default=None,
         description=(
-            "globs of the files to read, relative to `path`; without them, every file of a known"
-            " kind"
+            "globs of the files to read, relative to `path`; default: all files of known kinds"
         ),
     )
     exclude: list[str] = Field(
-        default_factory=list, description="globs of files to leave out; they win over `include`"
+        default_factory=list, description="globs of files to leave out, also of those in `include`"
     )
     reason: str | None = Field(
-        default=None, description="why the source is in the recipe, for those who read it"
+        default=None, description="why the source is in the recipe, for readers"
     )
     weight: float = Field(
         default=1.0,
         gt=0,
         le=100,
         description=(
-            "how often a document is trained on in one pass: 2.5 is two or three times, 0.25 a"
-            " quarter of the documents"
+            "how often a document is trained on in one pass: with 2.5 two or three times, with 0.25"
+            " only a quarter of the documents; a hash of the id decides which"
         ),
     )
     min_chars: int | None = Field(
         default=None,
         ge=1,
         description=(
-            "shorter documents of this source are dropped and counted; data.min_chars if that is"
-            " more"
+            "documents of this source with fewer characters are dropped and counted; data.min_chars"
+            " applies if it is larger"
         ),
     )
     text_column: str = Field(
@@ -166,10 +161,7 @@ RECIPE_KEYS = (
 
 @dataclass(frozen=True)
 class LoadedSource:
-    """A source that exists, with the files that are read of it.
-
-    manifest: of a folder of imported documents, else None.
-    """
+    """A source whose files exist. `manifest`: of a folder of imported documents, else None."""
 
     label: str
     path: Path
@@ -178,14 +170,13 @@ class LoadedSource:
     weight: float
     min_chars: int | None
     text_column: str
-    recipe: RecipeSource
 
     def least_chars(self, least_chars: int) -> int:
-        """The length below which documents are dropped; `least_chars` is the run's own setting."""
+        """The length below which documents are dropped. `least_chars`: the run's setting."""
         return max(least_chars, self.min_chars or 1)
 
     def report_path(self) -> Path | None:
-        """The import report that the documents name, where it still stands."""
+        """The import report that the documents name, if it still exists."""
         provenance = self.manifest.provenance if self.manifest else None
         path = self.path / provenance.report if provenance and provenance.report else None
         return path if path is not None and path.is_file() else None
@@ -204,34 +195,41 @@ class LoadedPack:
     eval_path: Path | None
 
     def content_digest(self) -> str:
-        """Equal for equal text and equal treatment of it, wherever pack and sources lie.
+        """Equal for equal text that is treated alike, wherever pack and sources are.
 
-        SFT and eval rows do not enter. Reads files without a stated digest (about 1 s per GB).
+        SFT and eval rows do not enter. Files without a stated digest are read (about 1 s per GB).
         """
-        sources = [_source_content(source) for source in self.sources]
+        sources = [
+            {
+                "label": source.label,
+                "weight": source.weight,
+                "min_chars": source.min_chars,
+                "text_column": source.text_column,
+                "files": _source_digests(source),
+            }
+            for source in self.sources
+        ]
         return digest_json(
             {"pack": self.portable_pack(), "recipe": self.portable_recipe(), "sources": sources}
         )
 
     def rows_digest(self) -> str:
-        """Equal for equal SFT and eval rows; a file that is not there counts as None."""
-        paths = {"chat": self.chat_path, "eval": self.eval_path}
-        return digest_json(
-            {
-                key: digest_file(path) if path and path.is_file() else None
-                for key, path in paths.items()
-            }
-        )
+        """Equal for equal SFT and eval rows; an absent file counts as None."""
+        digests = {
+            key: digest_file(path) if path and path.is_file() else None
+            for key, path in (("chat", self.chat_path), ("eval", self.eval_path))
+        }
+        return digest_json(digests)
 
     def portable_pack(self) -> dict[str, object]:
-        """The pack as it is on every machine: without rows, absolute paths by their names alone."""
+        """The pack without rows, and without the folders of absolute paths."""
         corpus = {
             kind: _portable(path) for kind, path in self.pack.corpus.model_dump(mode="json").items()
         }
         return {"name": self.name, "description": self.pack.description, "corpus": corpus}
 
     def portable_recipe(self) -> dict[str, object]:
-        """The recipe with every label written out, and absolute paths by their names alone."""
+        """The recipe with the label of every source, and without the folders of absolute paths."""
         recipe = self.recipe.model_dump(mode="json")
         for item, source in zip(recipe["sources"], self.sources, strict=True):
             item |= {"label": source.label, "path": _portable(item["path"])}
@@ -239,7 +237,7 @@ class LoadedPack:
 
 
 def load_pack(path: Path) -> LoadedPack:
-    """The pack at `path`; BadInput with every problem of pack, recipe and sources at once."""
+    """The pack at `path`, a file or its folder. Raises BadInput that lists every problem."""
     path = pack_file(path)
     if not path.is_file():
         state = "is a folder without a dataset_pack.json" if path.is_dir() else "does not exist"
@@ -261,12 +259,13 @@ def load_pack(path: Path) -> LoadedPack:
 
 
 def pack_file(path: Path) -> Path:
-    """The pack's file, where its folder was named."""
+    """The pack's file; `path` is that file or its folder."""
     return path / "dataset_pack.json" if (path / "dataset_pack.json").is_file() else path
 
 
 def promote(pack_path: Path, chat: Path, eval: Path) -> None:
-    """Name these SFT and eval rows in the pack; nothing else of the file's content changes."""
+    """Name these SFT and eval rows in the pack file; its other keys do not change."""
+    # The record only checks the file. Writing it would add the defaults of keys that are absent.
     read_record(DatasetPack, pack_path, "pack")
     value = cast("dict[str, Any]", read_json(pack_path, "pack"))
     promoted = {key: item for key, item in value.items() if key not in ALIASES}
@@ -275,8 +274,8 @@ def promote(pack_path: Path, chat: Path, eval: Path) -> None:
     write_json(pack_path, promoted)
 
 
-def source_digests(source: LoadedSource) -> dict[str, str]:
-    """File name -> sha256, as the documents' manifest states it, else read from the file."""
+def _source_digests(source: LoadedSource) -> dict[str, str]:
+    """File name -> sha256, from the documents' manifest if it has it, else of the file."""
     return {
         file.name: file.sha256 or digest_file(file_path(source.path, file.name))
         for file in source.files
@@ -287,24 +286,12 @@ def _portable(path: str | None) -> str | None:
     return Path(path).name if path is not None and Path(path).expanduser().is_absolute() else path
 
 
-def _source_content(source: LoadedSource) -> Mapping[str, object]:
-    return {
-        "label": source.label,
-        "weight": source.weight,
-        "min_chars": source.min_chars,
-        "text_column": source.text_column,
-        "files": source_digests(source),
-    }
-
-
 def _load_recipe(path: Path, pack: DatasetPack) -> tuple[CorpusRecipe, Path]:
-    """The recipe, and the folder of its paths; a plain input is a recipe of one source."""
+    """The recipe and the folder of its paths; an `input` becomes a recipe of one source."""
     if pack.corpus.recipe is not None:
         recipe_path = path.parent / pack.corpus.recipe
-        return (
-            read_record(CorpusRecipe, recipe_path, f"recipe of pack {path},", fix=RECIPE_KEYS),
-            recipe_path.parent,
-        )
+        recipe = read_record(CorpusRecipe, recipe_path, f"recipe of pack {path},", fix=RECIPE_KEYS)
+        return recipe, recipe_path.parent
     assert pack.corpus.input is not None
     return CorpusRecipe(sources=[RecipeSource(path=pack.corpus.input)]), path.parent
 
@@ -320,12 +307,8 @@ def _load_sources(
         if source is None:
             continue
         if source.label in labels:
-            problems.append(
-                Problem(
-                    f"{where}: the label {source.label!r} is taken",
-                    "give each source its own label",
-                )
-            )
+            what = f"{where}: another source has the label {source.label!r}"
+            problems.append(Problem(what, "give each source its own label"))
         labels.add(source.label)
         sources.append(source)
     return sources
@@ -343,42 +326,33 @@ def _load_source(
         problems.extend(error.problems)
         return None
     if not files:
-        problems.append(
-            Problem(
-                f"{where}: {path} holds no document file",
-                "import into it, or change include and exclude",
-            )
-        )
+        what = f"{where}: {path} holds no document file"
+        problems.append(Problem(what, "import into it, or change include and exclude"))
         return None
     label = item.label or _label_of(path)
     return LoadedSource(
-        label, path, tuple(files), manifest, item.weight, item.min_chars, item.text_column, item
+        label, path, tuple(files), manifest, item.weight, item.min_chars, item.text_column
     )
 
 
 def _remedy_for_absent(path: Path) -> str:
     if path.exists():
         return "see the message"
-    siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = did_you_mean(path.name, siblings)
-    work = path.with_name(f"{path.name}.work")
-    if work.exists():
+    if path.with_name(f"{path.name}.work").exists():
         return (
             "its import was interrupted: repeat the `picochat data hf-import` command that writes"
             f" {path}"
         )
+    siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = did_you_mean(path.name, siblings)
     return f"picochat data hf-import --documents-dir {path} ... makes it{hint}"
 
 
 def _label_of(path: Path) -> str:
-    """A source's own name: its folder or file."""
-    # An import's folder is called `documents`, which says nothing: then it is the folder above.
+    """The default label of a source: the name of its file or folder."""
+    # Every import writes a folder `documents`, so there the folder above has the telling name.
     name = path.parent.name if path.name == "documents" else path.name
-    plain = "".join(
-        character if character.isascii() and (character.isalnum() or character in "._-") else "-"
-        for character in name
-    )
-    return plain.lstrip("._-")[:80] or "source"
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-")[:80] or "source"
 
 
 def _rows_path(path: Path, key: str, name: str | None, problems: list[Problem]) -> Path | None:
@@ -386,9 +360,7 @@ def _rows_path(path: Path, key: str, name: str | None, problems: list[Problem]) 
         return None
     rows = Path(os.path.normpath(path.parent / Path(name).expanduser()))
     if not rows.is_file():
-        state = "is a folder" if rows.is_dir() else "does not exist"
-        problems.append(
-            Problem(f"{key}: {rows} {state}", f"{TASK_PACK} {path} makes it, or: touch {rows}")
-        )
+        what = f"{key}: {rows} {'is a folder' if rows.is_dir() else 'does not exist'}"
+        problems.append(Problem(what, f"{TASK_PACK} {path} makes it, or: touch {rows}"))
         return None
     return rows

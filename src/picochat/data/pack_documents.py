@@ -1,7 +1,7 @@
-"""The documents of a pack straight from its sources, without splits and duplicates.
+"""Read the documents of a pack directly from its sources, before a corpus is built.
 
-Each document comes once, streamed. What the recipe says about files, lengths and documents to leave
-out is honoured, weights are not. Ids are `LABEL:ID`, as in a corpus.
+The recipe's choice of files, its lengths and its excluded documents apply; weights do not, and
+duplicates are not removed. Ids are `LABEL:ID`, as in a corpus.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PLAIN_ENDINGS = (".txt", ".md", ".jsonl")
 def read_pack(pack: LoadedPack, least_chars: int = 1) -> Iterator[Document]:
     """Every usable document, in the order of sources, files and rows.
 
-    Raises BadInput where a file is broken.
+    Raises BadInput if a file is broken.
     """
     excluded = set(pack.recipe.exclude_documents)
     for source in pack.sources:
@@ -32,7 +32,7 @@ def read_pack(pack: LoadedPack, least_chars: int = 1) -> Iterator[Document]:
 
 
 def expected_bytes(pack: LoadedPack) -> int | None:
-    """About how many bytes of text a pack holds, for a progress bar; None if unknown."""
+    """An estimate of a pack's bytes of text, for a progress bar; None if unknown."""
     sizes = [_expected(source) for source in pack.sources]
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None
@@ -49,10 +49,10 @@ def _expected(source: LoadedSource) -> int | None:
 
 
 def parquet_totals(source: LoadedSource) -> tuple[int, int] | None:
-    """(rows, about how many bytes of text) by the footers of parquet files; else None.
+    """(rows, estimated bytes of text) from the footers of parquet files; None for other files.
 
-    The bytes are the column's before compression, without the four that state each text's length.
-    Texts that repeat in a row group may count once, where the writer kept a dictionary.
+    The bytes are those of the column before compression, without four for the length of each text.
+    If the writer used a dictionary, a text that repeats in a row group may count once.
     """
     if not all(format_of(file.name) == "parquet" for file in source.files):
         return None

@@ -1,7 +1,7 @@
 """JSON Schemas of `dataset_pack.json` and `corpus_recipe.json`, made from their records.
 
-Editors complete and check the files with them. A file that its schema accepts is one that
-`load_pack` parses, and the reverse. Whether paths exist and labels differ, only loading says.
+Editors complete and check the files with them. `load_pack` parses exactly the files that the
+schemas accept; in addition it checks that paths exist and that labels differ.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def dataset_pack_schema() -> str:
     schema = json_schema(DatasetPack, "dataset_pack.json")
     properties = schema["properties"]
     about = properties["corpus"].pop("description")
-    # A bare path is short for {"input": path}, and of the two ways just one is given.
+    # A path alone is short for {"input": path}, and an object has exactly one of the two keys.
     corpus = schema["$defs"][PackCorpus.__name__]
     corpus["oneOf"] = [_given("input", "recipe"), _given("recipe", "input")]
     properties["corpus"] = {
@@ -32,6 +32,7 @@ def dataset_pack_schema() -> str:
             "description": f"the older name of `{new}`",
             "deprecated": True,
         }
+    # A name and its older name exclude each other.
     schema["allOf"] = [{"not": {"required": [old, new]}} for old, new in OLD_NAMES]
     return schema_text(schema)
 

@@ -1,7 +1,4 @@
-"""The contamination report as a page: what was scanned and found, what to do, and the blind spots.
-
-Decides nothing.
-"""
+"""The page of the contamination scan: what was scanned and found, the fix, and the blind spots."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ PLAIN_ID = re.compile(r"[^\x20-\x7e]|[`|<>\\]")
 
 
 def contamination_page(facts: HonestyFacts, report: Mapping[str, Any]) -> str:
-    """report.md as Markdown, from facts and report alone."""
+    """The Markdown of report.md. It depends only on the facts and report.json."""
     percent = (
         100 * facts.scanned_text_bytes / facts.corpus_text_bytes if facts.corpus_text_bytes else 0.0
     )
@@ -115,7 +112,7 @@ def _benchmarks(facts: HonestyFacts) -> list[str]:
 
 
 def _contaminated_rows(report: Mapping[str, Any]) -> list[str]:
-    """A table of the contaminated rows, most frequent first; hits.jsonl has the places."""
+    """A table of the contaminated rows, those in most documents first."""
     groups: list[tuple[str, Mapping[str, Any]]] = [("", report), *report["benchmarks"].items()]
     lines: list[tuple[int, str]] = []
     for name, group in groups:
@@ -127,21 +124,18 @@ def _contaminated_rows(report: Mapping[str, Any]) -> list[str]:
             )
     if not lines:
         return []
-    shown_lines = [line for _, line in sorted(lines)[:MOST_ROWS_SHOWN]]
-    more = (
-        [f"| and {len(lines) - MOST_ROWS_SHOWN} more | | |"] if len(lines) > MOST_ROWS_SHOWN else []
-    )
+    more = len(lines) - MOST_ROWS_SHOWN
     return [
         "| contaminated row | documents that hold it | SFT rows that hold it |",
         "|---|---|---|",
-        *shown_lines,
-        *more,
+        *(line for _, line in sorted(lines)[:MOST_ROWS_SHOWN]),
+        *([f"| and {more} more | | |"] if more > 0 else []),
         "",
     ]
 
 
 def _remedy(report: Mapping[str, Any]) -> list[str]:
-    """What to do about the documents that hold rows: leave them out of the corpus."""
+    """How to leave the documents that hold rows out of the corpus."""
     documents: Sequence[str] = report["documents_to_leave_out"]
     if not documents:
         return []
@@ -162,5 +156,5 @@ def _remedy(report: Mapping[str, Any]) -> list[str]:
 
 
 def plain_id(id: str) -> str:
-    """An id that stays text on a page or a terminal, whatever it holds."""
+    """An id without characters that a Markdown page or a terminal would interpret."""
     return PLAIN_ID.sub("?", id)

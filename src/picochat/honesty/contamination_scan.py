@@ -1,8 +1,7 @@
-"""The honesty stage finds eval and benchmark rows in the corpus and in the SFT rows.
+"""The honesty stage: find eval and benchmark rows in the corpus, the exercises and the SFT rows.
 
-It looks for a row's prompt with its options. The answer only tells whether a very short prompt such
-as "Who are you?" is the item or plain English (`items`). `scan_texts` searches the texts. Decides
-nothing: the preflight does.
+It searches for a row's prompt with its options. `items` defines a match, and `scan_texts` searches
+the texts. The preflight judges what was found.
 """
 
 from __future__ import annotations
@@ -28,6 +27,9 @@ from picochat.core.records import (
     write_jsonl,
 )
 from picochat.data.benchmarks.layouts import BenchmarkRow
+from picochat.data.benchmarks.stage import read_texts
+from picochat.data.corpus.reader import read_split
+from picochat.data.documents import read_documents
 from picochat.facts import BenchmarksFacts, CorpusFacts, ExercisesFacts, HonestyFacts, facts_of
 from picochat.honesty.contamination_page import contamination_page
 from picochat.honesty.index import Index, build_index
@@ -47,7 +49,7 @@ COPY = re.compile(r"~[0-9]+$")
 
 
 class HonestyMeasured(Record):
-    """measured.json: what the scan counted while it read; report.json has what it found."""
+    """measured.json: what the scan counted. What it found is in report.json."""
 
     scanned_text_bytes: int
     scanned_documents: int
@@ -70,23 +72,18 @@ def scan_run(
 
     Held-out documents are scanned too.
     """
-    from picochat.data.corpus.reader import read_split
-    from picochat.data.documents import read_documents
-
     documents = chain(
         *(read_split(corpus, split) for split in ("train", "held_out")),
         read_documents(exercises.place, "exercises"),
     )
-    text_bytes = (
-        facts_of(corpus, CorpusFacts).text_bytes + facts_of(exercises, ExercisesFacts).text_bytes
-    )
+    inputs = {"corpus": corpus, "exercises": exercises, "rows": rows, "benchmarks": benchmarks}
     found = scan_rows(
         list(_rows(rows, "eval.jsonl")),
         chain(_rows(rows, "sft_train.jsonl"), _rows(rows, "sft_held_out.jsonl")),
         ((document.id, document.text) for document in documents),
         honesty,
         workers=host.workers or usable_cores(),
-        corpus_bytes=text_bytes,
+        corpus_bytes=_text_bytes(inputs),
         benchmarks={
             name: benchmark_items(benchmarks, name)
             for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)
@@ -95,7 +92,6 @@ def scan_run(
     write_jsonl(staging.path("hits.jsonl"), found.hits)
     write_json(staging.path("measured.json"), found.measured)
     write_json(staging.path("report.json"), found.report)
-    inputs = {"corpus": corpus, "exercises": exercises, "rows": rows, "benchmarks": benchmarks}
     facts = facts_from(staging.folder, inputs)
     write_atomic(staging.path("report.md"), contamination_page(facts, found.report).encode())
     staging.facts = to_jsonable(facts)
@@ -104,37 +100,33 @@ def scan_run(
 def facts_from(
     files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
 ) -> HonestyFacts:
-    """What report.json and measured.json say of the rows and the corpus of this run.
+    """The facts of the scan, from report.json, measured.json and the inputs.
 
-    inputs: corpus, exercises, rows, benchmarks. config: not needed; report.json has the sizes that
-    were looked for.
+    inputs: corpus, exercises, rows, benchmarks. config: not used.
     """
-    corpus, exercises = (
-        facts_of(inputs["corpus"], CorpusFacts),
-        facts_of(inputs["exercises"], ExercisesFacts),
-    )
     benchmarks = facts_of(inputs["benchmarks"], BenchmarksFacts).benchmarks
     return _facts(
         read_json(files / "report.json", "honesty report"),
         read_record(HonestyMeasured, files / "measured.json", "measurements"),
         [item_of_row(row) for row in _rows(inputs["rows"], "eval.jsonl")],
         {name: found.rows for name, found in benchmarks.items()},
-        corpus.text_bytes + exercises.text_bytes,
+        _text_bytes(inputs),
     )
+
+
+def _text_bytes(inputs: Mapping[str, Artifact]) -> int:
+    """Of corpus and exercises."""
+    corpus = facts_of(inputs["corpus"], CorpusFacts)
+    return corpus.text_bytes + facts_of(inputs["exercises"], ExercisesFacts).text_bytes
 
 
 def benchmark_items(benchmarks: Artifact, name: str) -> list[ScanItem]:
     """The items of a published benchmark."""
-    from picochat.data.benchmarks.stage import read_texts
-
     return [item_of_benchmark(name, row) for row in read_texts(benchmarks, name)]
 
 
 def item_of_benchmark(name: str, row: BenchmarkRow) -> ScanItem:
-    """The item of a benchmark's row: its question.
-
-    The correct option makes a very short question specific.
-    """
+    """The item of a benchmark's row: its question, with the correct option as the answer."""
     return scan_item(row.id, name, row.question, [row.options[row.correct]])
 
 
@@ -142,12 +134,12 @@ def _rows(rows: Artifact, name: str) -> Iterator[dict[str, Any]]:
     return (row for _, row in read_jsonl(rows.path(name), "rows"))
 
 
-# ---- without artifacts ---------------------------------------------------------------------------
+# ---- the scan, without artifacts -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ScanFound:
-    """All that one scan gives: what the stage writes, and the facts that follow."""
+    """The result of a scan."""
 
     facts: HonestyFacts
     hits: list[Hit]
@@ -166,10 +158,10 @@ def scan_rows(
     expected_bytes: int | None = None,
     benchmarks: Mapping[str, Sequence[ScanItem]] | None = None,
 ) -> ScanFound:
-    """Scan plain rows and (id, text) pairs.
+    """Search for eval rows and benchmark items in SFT rows and in (id, text) pairs.
 
-    corpus_bytes: what the documents hold; None: what comes is all there is. expected_bytes: about
-    that, to show progress by. benchmarks: the rows of each external benchmark by its name.
+    corpus_bytes: bytes of text in the corpus; None if `documents` are all of it. expected_bytes: an
+    estimate of it for the progress bar. benchmarks: name -> items.
     """
     own = [item_of_row(row) for row in evals]
     benchmarks = benchmarks or {}
@@ -196,7 +188,7 @@ def scan_rows(
 
 
 def scan_sft_rows(index: Index, rows: Iterable[Mapping[str, Any]]) -> tuple[Tally, list[int]]:
-    """(what the SFT rows hold, the numbers of the items whose whole prompt is an SFT prompt)."""
+    """(which items the SFT rows hold, the numbers of the items whose prompt is an SFT prompt)."""
     prompts: set[Words] = set()
 
     def texts() -> Iterator[Text]:
@@ -209,8 +201,8 @@ def scan_sft_rows(index: Index, rows: Iterable[Mapping[str, Any]]) -> tuple[Tall
             yield str(row.get("id", number)), text
 
     tally = scan_texts(index, texts(), where="sft")
-    # An equal prompt counts at any length: in the SFT rows "Who are you?" is the item, and not
-    # plain English as in a novel.
+    # An equal prompt counts at any length. In a novel "Who are you?" is plain English, but as the
+    # prompt of an SFT row it is the item.
     return tally, [
         number for number, item in enumerate(index.items) if prompts.intersection(item.spellings)
     ]
@@ -224,7 +216,7 @@ def _report(
     sft: Tally,
     exact: Sequence[int],
 ) -> dict[str, Any]:
-    """report.json: which rows were found where, and what was looked for."""
+    """report.json: which rows were found where, and the settings of the scan."""
     items = index.items
 
     def ids(numbers: Iterable[int], benchmark: str | None) -> list[str]:
@@ -260,10 +252,8 @@ def _report(
 
 
 def _without_copies(ids: Sequence[str]) -> list[str]:
-    """The ids without those of further copies.
-
-    A document that is read twice, by its weight, follows itself as ID~2; a recipe knows it as ID.
-    """
+    """The ids without further copies: a document that is read twice comes as ID and as ID~2."""
+    # An id that ends in ~2 by itself is kept, because the id without it is not in the list.
     all_ids = set(ids)
     return [id for id in ids if COPY.sub("", id) == id or COPY.sub("", id) not in all_ids]
 
@@ -275,7 +265,7 @@ def _facts(
     external_rows: Mapping[str, int],
     corpus_text_bytes: int,
 ) -> HonestyFacts:
-    """own: the items of our own eval rows. external_rows: how many rows each benchmark has."""
+    """own: the items of our own eval rows. external_rows: benchmark -> number of rows."""
     skills = sorted({item.skill for item in own})
     in_corpus = report["corpus_documents_holding"]
     found = report["benchmarks"]
@@ -301,7 +291,7 @@ def _facts(
 
 
 def contaminated_rows(report: Mapping[str, Any]) -> list[str]:
-    """Sorted ids of the rows that a report, or its part on one benchmark, says were found."""
+    """Sorted ids of the rows that were found, by a report or by its part about one benchmark."""
     return sorted(
         {
             *report["corpus_documents_holding"],

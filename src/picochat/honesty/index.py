@@ -1,11 +1,11 @@
 """The index of the items: sorted hashes of their runs, and the search for them in hashed texts.
 
-The fast form of `items.find_matches_slowly`. A run is looked for by the hash of its words. There
-are many sizes of runs (a whole prompt may have any), and hashing all of them at every word would
-cost too much. So a run is found by its head, its first 1 to 4 or 8 words; a table of bits rejects
-nearly all places, a search among the heads nearly all others, and then the hash of the whole run is
-compared. Equal words have equal hashes, so nothing is missed; unequal words may share a hash, so
-`confirmed` compares the words themselves. Memory: about 50 bytes a run, 60 MB for a million.
+This finds what `items.find_matches_slowly` defines, but fast. A whole prompt may have any number of
+words, and hashing every size of window at every word would cost too much. So a run is found by its
+head, the first 1 to 4 or 8 words. A table of bits rejects nearly all words at which no head begins,
+a binary search among the heads rejects the others, and then the hash of the whole run is compared.
+Equal words have equal hashes, so no match is missed. Unequal words may share a hash, so `confirmed`
+compares the words themselves. Memory: about 50 bytes a run, 60 MB for a million.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from picochat.honesty.items import (
     Match,
     Rule,
     ScanItem,
-    Words,
     is_specific,
     least_different,
 )
@@ -34,21 +33,21 @@ from picochat.honesty.word_hashes import HashedWords, Hashes, Places, WindowSums
 
 RULES: tuple[Rule, ...] = ("run", "coverage", "whole")
 SMALL_KEYS = (1, 2, 3, 4)
-# Bits of the table for each head: at most one place in 32 passes by chance, and the table stays
-# small enough for a processor's cache.
+# Bits of the table for each head. At most one word in 32 passes by chance, and the table still fits
+# into a processor's cache.
 SLOTS_PER_RUN = 32
 BLOCK_WINDOWS = 100_000  # windows whose words are sorted at once: bounds the memory of a build
 BITS = np.array([1 << bit for bit in range(8)], dtype=np.uint8)
-# Makes equal runs of two skills or benchmarks unequal when template is counted. Odd, so that no bit
-# is lost modulo 2^64.
+# Makes equal runs of two skills or benchmarks unequal when template is counted. It is odd, so that
+# different families stay different modulo 2^64.
 FAMILY_FACTOR = np.uint64(0x8CB92BA72F3D8DD7)
 
 
 class Runs(NamedTuple):
     """Runs of one size, as arrays.
 
-    spelled: the number of the spelling that each stands in. starts: its first word there. rules:
-    the number of its rule in RULES.
+    spelled: the number of each run's spelling. starts: its first word there. rules: the number of
+    its rule in RULES.
     """
 
     hashes: Hashes
@@ -57,17 +56,14 @@ class Runs(NamedTuple):
     rules: npt.NDArray[np.uint8]
 
     def at(self, places: Places | npt.NDArray[np.bool_]) -> Runs:
-        return Runs(
-            self.hashes[places], self.spelled[places], self.starts[places], self.rules[places]
-        )
+        return Runs._make(array[places] for array in self)
 
 
 @dataclass(frozen=True)
 class Key:
-    """The heads, of `words` words each, by which runs of these `sizes` are found.
+    """The heads of `words` words by which runs of these `sizes` are found.
 
-    heads: sorted hashes. seen: one bit for each value of a hash's leading `seen_bits` bits, set
-    where a head has it.
+    heads: sorted hashes. seen: bit n is set if n is the leading `seen_bits` bits of some head.
     """
 
     words: int
@@ -80,7 +76,7 @@ class Key:
         """The words at which a head begins."""
         hashes = sums.all(self.words)
         slots = _slots(hashes, self.seen_bits)
-        # The table costs one look-up a word; a binary search is left for the few places that pass.
+        # A look-up in the table is cheap; the binary search is done only for the few that pass.
         places = np.flatnonzero(self.seen.take(slots >> 3) & BITS.take(slots & 7))
         found = hashes[places]
         nearest = np.minimum(np.searchsorted(self.heads, found), len(self.heads) - 1)
@@ -89,12 +85,12 @@ class Key:
 
 @dataclass(frozen=True)
 class Index:
-    """All that is looked for.
+    """All items and their runs.
 
     spelled: (item number, number of its spelling) for every spelling. runs: by size, sorted by
-    hash. own_runs: of each item and spelling, how many 8-word runs are not template. unscannable:
-    numbers of the items that are too short to look for. answers: for items whose prompt needs one
-    close behind, (words, hash) of each.
+    hash. own_runs: for each item and spelling, how many 8-word runs are not template. unscannable:
+    numbers of the items that are too short to search for. answers: for each item whose prompt must
+    be followed by an answer, (words, hash) of each.
     """
 
     items: tuple[ScanItem, ...]
@@ -108,7 +104,7 @@ class Index:
 
     @property
     def reach_words(self) -> int:
-        """How many words behind its first a match may depend on."""
+        """How many words a match may depend on, from its first word on."""
         return max(self.runs, default=0) + ANSWER_WITHIN_WORDS
 
 
@@ -127,39 +123,39 @@ class Spelled:
         self.sums = WindowSums(hashed.hashes)
         self.lengths = np.diff(hashed.ends, prepend=0)
         self.firsts = hashed.ends - self.lengths
-        prompts: dict[object, int] = {}
-        families: dict[object, int] = {}
-        self.prompts = np.array(
-            [prompts.setdefault(items[n].prompt, len(prompts)) for n, _ in self.numbers],
-            dtype=np.int64,
-        )
-        self.families = np.array(
-            [families.setdefault(items[n].family, len(families)) for n, _ in self.numbers],
-            dtype=np.int64,
-        )
+        self.prompts = _numbered(items[n].prompt for n, _ in self.numbers)
+        self.families = _numbered(items[n].family for n, _ in self.numbers)
 
     def different_words(self, starts: Places, size: int) -> Places:
         """How many different words each window of `size` words has."""
         different = np.ones(len(starts), dtype=np.int64)
-        for block in range(0, len(starts), BLOCK_WINDOWS):
-            window = self.hashes[starts[block : block + BLOCK_WINDOWS, None] + np.arange(size)]
-            window.sort(axis=1)
-            different[block : block + BLOCK_WINDOWS] += (window[:, 1:] != window[:, :-1]).sum(
-                axis=1
-            )
+        for first in range(0, len(starts), BLOCK_WINDOWS):
+            block = slice(first, first + BLOCK_WINDOWS)
+            windows = np.sort(self.hashes[starts[block, None] + np.arange(size)], axis=1)
+            different[block] += (windows[:, 1:] != windows[:, :-1]).sum(axis=1)
         return different
 
 
+def _numbered(values: Iterable[object]) -> Places:
+    """For each value its number; equal values have equal numbers."""
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(each, len(numbers)) for each in values], dtype=np.int64)
+
+
 def build_index(items: Sequence[ScanItem], config: HonestyConfig) -> Index:
-    """The index of the items; it follows from their words and the two sizes alone."""
+    """The index of the items. It depends only on their words and the two sizes of runs."""
     spelled = Spelled(items)
     long_runs, long_template = _own_runs(spelled, config.hit_words, "run")
     short_runs, short_template = _own_runs(spelled, config.coverage_words, "coverage")
-    has_long = {spelled.numbers[n][0] for n in np.unique(long_runs.spelled).tolist()}
-    wholes = [n for n, (item, _) in enumerate(spelled.numbers) if item not in has_long]
-    wholes = [n for n in wholes if items[spelled.numbers[n][0]].can_be_whole(spelled.words[n])]
+    item_of = [item for item, _ in spelled.numbers]
+    has_long = {item_of[n] for n in np.unique(long_runs.spelled).tolist()}
+    wholes = [
+        n
+        for n, words in enumerate(spelled.words)
+        if item_of[n] not in has_long and items[item_of[n]].can_be_whole(words)
+    ]
     runs = _by_size(config, long_runs, short_runs, spelled, wholes)
-    looked_for = has_long | {spelled.numbers[n][0] for n in wholes}
+    searched = has_long | {item_of[n] for n in wholes}
     counts = np.bincount(short_runs.spelled, minlength=len(spelled.numbers)).tolist()
     return Index(
         items=tuple(items),
@@ -168,17 +164,13 @@ def build_index(items: Sequence[ScanItem], config: HonestyConfig) -> Index:
         keys=tuple(_keys(runs, spelled, config.coverage_words)),
         own_runs=dict(zip(spelled.numbers, counts, strict=True)),
         template_runs=long_template + short_template,
-        unscannable=tuple(n for n in range(len(items)) if n not in looked_for),
+        unscannable=tuple(n for n in range(len(items)) if n not in searched),
         answers={
-            spelled.numbers[n][0]: _answers(items[spelled.numbers[n][0]])
+            item_of[n]: _answers(items[item_of[n]])
             for n in wholes
-            if _is_short(spelled.words[n])
+            if len(spelled.words[n]) < SPECIFIC_WORDS
         },
     )
-
-
-def _is_short(words: Words) -> bool:
-    return len(words) < SPECIFIC_WORDS
 
 
 def _answers(item: ScanItem) -> tuple[tuple[int, int], ...]:
@@ -192,19 +184,19 @@ def _answers(item: ScanItem) -> tuple[tuple[int, int], ...]:
 def _own_runs(spelled: Spelled, size: int, rule: Rule) -> tuple[Runs, int]:
     """(the runs of `size` words that are not template, how many runs are template).
 
-    A run that stands twice in a spelling counts once.
+    A run that occurs twice in a spelling counts once.
     """
     counts = np.maximum(spelled.lengths - size + 1, 0)
     of = np.repeat(np.arange(len(counts)), counts)
     starts = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
-    telling = spelled.different_words(spelled.firsts[of] + starts, size) >= least_different(size)
-    of, starts = of[telling], starts[telling]
+    varied = spelled.different_words(spelled.firsts[of] + starts, size) >= least_different(size)
+    of, starts = of[varied], starts[varied]
     hashes = spelled.sums.at(spelled.firsts[of] + starts, size)
     once = _first_of_each(hashes, of)
     hashes, of, starts = hashes[once], of[once], starts[once]
     in_family = hashes + spelled.families[of].astype(np.uint64) * FAMILY_FACTOR
     _, run_of = np.unique(in_family, return_inverse=True)
-    # By different prompts, not by items: rows that repeat one prompt do not make it template.
+    # Different prompts are counted, not items: rows that repeat one prompt do not make it template.
     prompts_with = np.bincount(run_of[_first_of_each(run_of, spelled.prompts[of])])
     own = prompts_with[run_of] <= TEMPLATE_PROMPTS
     rules = np.full(len(hashes), RULES.index(rule), dtype=np.uint8)
@@ -212,7 +204,7 @@ def _own_runs(spelled: Spelled, size: int, rule: Rule) -> tuple[Runs, int]:
 
 
 def _first_of_each(first: npt.NDArray[np.integer], second: npt.NDArray[np.integer]) -> Places:
-    """The places, in ascending order, whose pair of values stands at none before."""
+    """The places, in ascending order, at which a pair of values occurs for the first time."""
     order = np.lexsort((second, first))
     new = np.ones(len(order), dtype=np.bool_)
     new[1:] = (np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)
@@ -228,39 +220,23 @@ def _by_size(
     for size in sorted({len(spelled.words[n]) for n in wholes}):
         of = np.array([n for n in wholes if len(spelled.words[n]) == size], dtype=np.int64)
         rules = np.full(len(of), RULES.index("whole"), dtype=np.uint8)
-        parts[size].append(
-            Runs(
-                spelled.sums.at(spelled.firsts[of], size),
-                of,
-                np.zeros(len(of), dtype=np.int64),
-                rules,
-            )
-        )
+        hashes = spelled.sums.at(spelled.firsts[of], size)
+        parts[size].append(Runs(hashes, of, np.zeros_like(of), rules))
     runs: dict[int, Runs] = {}
     for size, found in sorted(parts.items()):
-        joined = _joined(found)
+        joined = Runs._make(np.concatenate(arrays) for arrays in zip(*found, strict=True))
         if len(joined.hashes):
             runs[size] = joined.at(np.argsort(joined.hashes, kind="stable"))
     return runs
 
 
-def _joined(found: Sequence[Runs]) -> Runs:
-    return Runs(
-        np.concatenate([runs.hashes for runs in found]),
-        np.concatenate([runs.spelled for runs in found]),
-        np.concatenate([runs.starts for runs in found]),
-        np.concatenate([runs.rules for runs in found]),
-    )
-
-
 def _keys(runs: dict[int, Runs], spelled: Spelled, coverage_words: int) -> Iterator[Key]:
-    # A head of 8 words is rare in any text, so most runs are found by it. Runs that are shorter get
-    # the longest head that fits: each length of head is one more hash at every word of a text.
+    # Each length of head costs one more hash at every word of a text, so there are few lengths. A
+    # head of 8 words is rare in any text; shorter runs get the longest head that fits.
     sizes_of: dict[int, list[int]] = defaultdict(list)
     for size in runs:
-        sizes_of[max(words for words in (*SMALL_KEYS, coverage_words) if words <= size)].append(
-            size
-        )
+        longest = max(words for words in (*SMALL_KEYS, coverage_words) if words <= size)
+        sizes_of[longest].append(size)
     for words, sizes in sorted(sizes_of.items()):
         heads = [
             spelled.sums.at(spelled.firsts[runs[size].spelled] + runs[size].starts, words)
@@ -279,11 +255,11 @@ def _slots(hashes: Hashes, bits: int) -> Places:
     return (hashes >> np.uint64(64 - bits)).view(np.int64)
 
 
-# ---- looking -------------------------------------------------------------------------------------
+# ---- searching -----------------------------------------------------------------------------------
 
 
 def find_candidates(index: Index, hashed: HashedWords) -> dict[int, list[Match]]:
-    """Number of the text -> every match by hash, in the order of position. Nothing is missed."""
+    """Number of the text -> every match by hash, ordered by position."""
     sums = WindowSums(hashed.hashes)
     touched: dict[int, set[Match]] = defaultdict(set)
     for key in index.keys:
@@ -293,9 +269,8 @@ def find_candidates(index: Index, hashed: HashedWords) -> dict[int, list[Match]]
         texts = np.searchsorted(hashed.ends, heads, side="right")
         for size in key.sizes:
             inside = heads + size <= hashed.ends[texts]
-            for text, match in _matches_of_size(
-                index, size, hashed, sums, heads[inside], texts[inside]
-            ):
+            found = _matches_of_size(index, size, hashed, sums, heads[inside], texts[inside])
+            for text, match in found:
                 touched[int(hashed.texts[text])].add(match)
     return {
         text: sorted(matches, key=lambda match: (match.start, match))
@@ -306,13 +281,11 @@ def find_candidates(index: Index, hashed: HashedWords) -> dict[int, list[Match]]
 def _matches_of_size(
     index: Index, size: int, hashed: HashedWords, sums: WindowSums, heads: Places, texts: Places
 ) -> Iterator[tuple[int, Match]]:
-    """(place of the text in `hashed`, match) for each run that begins at one of these words."""
+    """(place of the text in `hashed`, match) for each run that begins at one of `heads`."""
     runs = index.runs[size]
     hashes = sums.at(heads, size)
-    low, high = (
-        np.searchsorted(runs.hashes, hashes),
-        np.searchsorted(runs.hashes, hashes, side="right"),
-    )
+    low = np.searchsorted(runs.hashes, hashes)
+    high = np.searchsorted(runs.hashes, hashes, side="right")
     for n in np.flatnonzero(high > low).tolist():
         text, start = int(texts[n]), int(heads[n])
         first, end = int(hashed.ends[text - 1]) if text else 0, int(hashed.ends[text])
@@ -331,19 +304,14 @@ def _answer_follows(
     answers: tuple[tuple[int, int], ...], sums: WindowSums, start: int, end: int
 ) -> bool:
     last = min(end, start + ANSWER_WITHIN_WORDS)
-    places = ((np.arange(start, last - size + 1), size, answer) for size, answer in answers)
     return any(
-        bool((sums.at(starts, size) == np.uint64(answer)).any()) for starts, size, answer in places
+        np.uint64(answer) in sums.at(np.arange(start, last - size + 1), size)
+        for size, answer in answers
     )
 
 
-def find_matches(index: Index, words: Sequence[str]) -> list[Match]:
-    """Every match in one text's words."""
-    return confirmed(index, words, find_candidates(index, hash_words([words])).get(0, []))
-
-
 def confirmed(index: Index, words: Sequence[str], candidates: Iterable[Match]) -> list[Match]:
-    """The candidates whose words are equal, and not their hashes alone."""
+    """The candidates whose words, and not only their hashes, are equal."""
     return [
         match for match in candidates if _words_are_equal(index.items[match.item], words, match)
     ]
@@ -357,7 +325,7 @@ def _words_are_equal(item: ScanItem, words: Sequence[str], match: Match) -> bool
 
 
 def coverage_of(index: Index, matches: Iterable[Match]) -> dict[int, float]:
-    """Item number -> fraction of its own 8-word runs that were found, of the best spelling."""
+    """Item number -> fraction of its own 8-word runs that were found, in its best spelling."""
     places: dict[tuple[int, int], set[int]] = defaultdict(set)
     for match in matches:
         if match.rule == "coverage":

@@ -1,11 +1,10 @@
-"""What the scan looks for: one item for each row, and the definition of where a text holds it.
+"""The items that the contamination scan searches for, and the definition of a match in a text.
 
-A run is an n-gram of words. There are three kinds of match: a run of 13 words (a hit wherever it
-stands), runs of 8 words (for the coverage), and the whole prompt of an item that has no 13-word run
-of its own. A run that stands in more than three different prompts of one skill, or of one
-benchmark, is template: it belongs to no single item, and is left out. So is a run that repeats
-itself (`0 0 1 0 0 0`). Sees words only: no paraphrase, no translation. docs/decisions/0008 has the
-reasons.
+A run is an n-gram of words. There are three kinds of match: a run of 13 words, runs of 8 words (for
+the coverage), and the whole prompt of an item that has no 13-word run of its own. A run in more
+than three different prompts of one skill or one benchmark is template. Template belongs to no item
+and is not searched for; neither are runs with few different words (`0 0 1 0 0 0`).
+docs/decisions/0008 has the reasons. Paraphrases and translations do not match.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from picochat.honesty.normalize import spellings_of, words_of
 Words = tuple[str, ...]
 Rule = Literal["run", "coverage", "whole"]
 
-# A run in more prompts of one skill than this is template. Only the rows that measure are counted:
-# if SFT rows made template, a row that leaked many times would hide itself.
+# A run in more prompts of one skill than this is template. SFT rows are not counted: a row that
+# leaked into them many times would become template and so hide itself.
 TEMPLATE_PROMPTS = 3
-# A prompt of fewer words ("Who are you?") stands in every novel, so it counts only with one of its
-# answers close behind.
+# Novels are full of shorter prompts ("Who are you?"). These match only if one of their answers
+# follows within ANSWER_WITHIN_WORDS.
 SPECIFIC_WORDS = 6
 ANSWER_WITHIN_WORDS = 20
 
 
 @dataclass(frozen=True)
 class ScanItem:
-    """One row as the scan sees it; `scan_item` makes it of texts.
+    """One eval or benchmark row.
 
-    spellings: every way to write the prompt, the plain one first. answers: any of them, close
-    behind, makes a very short prompt specific. benchmark: None for our own eval rows.
+    spellings: of the prompt, as `spellings_of` gives them. answers: one of them must follow a very
+    short prompt. benchmark: None for our own eval rows.
     """
 
     id: str
@@ -51,18 +50,18 @@ class ScanItem:
 
     @property
     def family(self) -> tuple[str | None, str]:
-        """Among whose prompts a shared run is template."""
+        """The skill or the benchmark within which template is counted."""
         return (None, self.skill) if self.benchmark is None else (self.benchmark, "")
 
     def can_be_whole(self, spelling: Words) -> bool:
-        """Whether the whole prompt says enough to be looked for."""
+        """Whether this spelling, as a whole prompt, is specific enough to be searched for."""
         return len(spelling) >= SPECIFIC_WORDS or bool(spelling and self.answers)
 
 
 class Match(NamedTuple):
-    """Words [start, start + size) of a text equal those of an item's spelling from `place` on.
+    """Words [start, start + size) of a text equal `size` words of a spelling from `place` on.
 
-    item, spelling: by number.
+    item: its number. spelling: its number within the item.
     """
 
     rule: Rule
@@ -76,9 +75,9 @@ class Match(NamedTuple):
 def scan_item(
     id: str, skill: str, prompt: str, answers: Iterable[str] = (), *, benchmark: str | None = None
 ) -> ScanItem:
-    """The item of a row. `prompt`: all that makes the row recognizable, options included."""
+    """The item of a row. `prompt` includes the options."""
     given = (tuple(words) for answer in answers for words in spellings_of(answer))
-    # Interned: ten thousand rows have few different words.
+    # Interning saves memory: ten thousand rows have few different words.
     spellings = tuple(tuple(map(sys.intern, words)) for words in spellings_of(prompt))
     return ScanItem(
         id, skill, spellings, tuple(dict.fromkeys(words for words in given if words)), benchmark
@@ -86,9 +85,9 @@ def scan_item(
 
 
 def item_of_row(row: Mapping[str, Any]) -> ScanItem:
-    """The item of an eval row: its prompt, with the options that the prompt does not show.
+    """The item of an eval row: its prompt, and the options where the prompt does not show them.
 
-    Replies are not looked for by themselves: refusals and final answers are short and common.
+    Replies alone are not searched for, because refusals and final answers are short and common.
     """
     prompt, options = str(row["user"]), [str(option) for option in row.get("choice_options", [])]
     shown = set(words_of(prompt))
@@ -107,15 +106,15 @@ def item_of_row(row: Mapping[str, Any]) -> ScanItem:
     )
 
 
-# ---- the definition: slow, and what the fast path is held against --------------------------------
+# ---- the definition of a match -------------------------------------------------------------------
 
 
 def find_matches_slowly(
     items: Sequence[ScanItem], config: HonestyConfig, words: Sequence[str]
 ) -> Iterator[Match]:
-    """Every match in a text: each window of each size is compared with each item.
+    """Every match in a text, found by comparing each window of each size with each item.
 
-    The definition, too slow to use: a property test holds `index.find_matches` against it.
+    This is the definition and too slow for use. A property test compares the index with it.
     """
     long_runs, short_runs = (
         own_runs(items, size) for size in (config.hit_words, config.coverage_words)
@@ -130,15 +129,15 @@ def find_matches_slowly(
                 "whole": wholes,
             }
             for rule, runs in by_rule.items():
-                for start, run in _standing(words, runs):
+                for start, run in _occurrences(words, runs):
                     if rule != "whole" or is_specific(item, words, start, len(run)):
                         yield Match(rule, number, start, len(run), n, runs[run])
 
 
 def own_runs(items: Sequence[ScanItem], size: int) -> list[list[dict[Words, int]]]:
-    """For each spelling of each item: run of `size` words -> where it first begins.
+    """For each spelling of each item: run of `size` words -> the word at which it first begins.
 
-    Without template and without runs that repeat themselves.
+    Template and runs with few different words are left out.
     """
     runs = [[_runs(words, size) for words in item.spellings] for item in items]
     prompts_with: dict[tuple[object, Words], set[Words]] = defaultdict(set)
@@ -161,21 +160,21 @@ def _runs(words: Words, size: int) -> dict[Words, int]:
 
 
 def least_different(size: int) -> int:
-    """How many different words a run must have: half its length."""
-    # Without this rule, puzzle rows of `0 0 1 0 0 0` are found in every table of numbers.
+    """How many different words a run must have."""
+    # Without this rule, puzzle rows such as `0 0 1 0 0 0` were found in tables of numbers.
     return size // 2
 
 
 def is_specific(item: ScanItem, words: Sequence[str], start: int, size: int) -> bool:
-    """Whether a whole prompt is long enough to be the item, or an answer stands close behind."""
+    """Whether a whole prompt of `size` words is long enough, or an answer follows it closely."""
     if size >= SPECIFIC_WORDS:
         return True
     behind = words[start + size : start + size + ANSWER_WITHIN_WORDS]
-    return any(True for answer in item.answers for _ in _standing(behind, {answer: 0}))
+    return any(True for _ in _occurrences(behind, dict.fromkeys(item.answers, 0)))
 
 
-def _standing(words: Sequence[str], runs: Mapping[Words, int]) -> Iterator[tuple[int, Words]]:
-    """(first word, run) of each of these runs that stands in a text."""
+def _occurrences(words: Sequence[str], runs: Mapping[Words, int]) -> Iterator[tuple[int, Words]]:
+    """(number of the first word, run) of every occurrence of these runs."""
     for size in sorted({len(run) for run in runs}):
         for start in range(len(words) - size + 1):
             if (run := tuple(words[start : start + size])) in runs:

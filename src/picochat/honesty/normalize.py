@@ -1,10 +1,8 @@
-"""Normalized words: text without case, punctuation, compatibility forms, breaks and HTML entities.
+"""Normalized words, for the contamination scan and for the scoring of replies.
 
-Entities are read first (`&#39;`, `&nbsp;`, `&amp;quot;`), then NFKC, then case is folded. A word is
-a run of letters and digits of what comes out; everything else separates words. In scripts that are
-written without spaces each character is a word of its own. The contamination scan and the scoring
-of replies read words by this file. It decides about a hit; `word_hashes` finds the same words
-faster. Says nothing about meaning.
+HTML entities are decoded (`&#39;`, `&nbsp;`, `&amp;quot;`), then NFKC is applied, then case is
+folded. A word is a run of letters and digits; everything else separates words. In scripts that are
+written without spaces, each character is a word. `word_hashes` computes the same words faster.
 """
 
 from __future__ import annotations
@@ -14,8 +12,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-# Han, kana, Thai, Lao, Tibetan, Myanmar, Khmer: no spaces between words.
-# Without this rule a Chinese row would be one word, and too short to look for.
+# Thai, Lao, Tibetan, Myanmar, Khmer, kana and Han have no spaces between words. Without this rule,
+# a Chinese row would be one word and too short to search for.
 SPACELESS = (
     "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
     "\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -23,12 +21,12 @@ SPACELESS = (
 SPACELESS_CHARACTER = re.compile(f"[{SPACELESS}]")
 WORD = re.compile(rf"[^\W_{SPACELESS}]+|[^\W_](?<=[{SPACELESS}])")
 
-# Where offsets are as in the text: plain ASCII up to a white space, without entities; else whatever
-# stands between two.
+# The parts of a text that are normalized one by one to find offsets: a run of ASCII without
+# entities, whose length normalization keeps, or else the characters between two white spaces.
 STRETCH = re.compile(r"[\x00-%'-\x7f]+(?=\s|\Z)|\S+")
 MARK = re.compile(r"[^\w\s]|_")
 APOSTROPHE = re.compile("(?<=\\w)['\u2019\u02bc](?=\\w)")
-# `&amp;quot;` is what a page shows that was escaped twice; both are the same character to a reader.
+# Pages that were escaped twice contain `&amp;quot;`, which a reader takes for the same character.
 ENTITY = re.compile(r"&(?:amp;)*(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 
@@ -38,18 +36,15 @@ def words_of(text: str) -> list[str]:
 
 
 def normalized_text(text: str) -> str:
-    """The normalized words with one space between them.
-
-    Equal for texts that differ only in case, punctuation and line breaks.
-    """
+    """The normalized words with one space between them."""
     return " ".join(words_of(text))
 
 
 def spellings_of(text: str) -> list[list[str]]:
-    """The words of a text in the spellings that other people's cleaning gives, its own first.
+    """The different spellings that cleaning may give a text; the first is `words_of(text)`.
 
-    Marks as separators, apostrophes dropped, all marks dropped: cleaning turns `don't` into `don t`
-    or `dont`, and `well-known` into `wellknown`.
+    Cleaning turns `don't` into `don t` or `dont`, and `well-known` into `wellknown`. So marks are
+    read as separators, then without apostrophes, then without any marks.
     """
     read = read_entities(text)
     found = [words_of(text), words_of(APOSTROPHE.sub("", read)), words_of(MARK.sub("", read))]
@@ -57,10 +52,9 @@ def spellings_of(text: str) -> list[list[str]]:
 
 
 def words_with_offsets(text: str) -> Iterator[tuple[str, int]]:
-    """(word, character offset in the text as given).
+    """The words of `words_of`, each with its character offset in `text`.
 
-    The same words as `words_of`. The offset is exact where normalization keeps lengths; elsewhere
-    it is the start of the run between two spaces.
+    Where normalization changes the length of a part, its words have the offset of the part.
     """
     for chunk in STRETCH.finditer(text):
         normal = _normal(chunk.group())
@@ -70,14 +64,11 @@ def words_with_offsets(text: str) -> Iterator[tuple[str, int]]:
 
 
 def read_entities(text: str) -> str:
-    """The text with its HTML entities replaced by their characters.
-
-    An unknown name stays as it is.
-    """
+    """The text with HTML entities replaced by their characters; unknown names are kept."""
     return ENTITY.sub(lambda found: html.unescape(f"&{found[1]};"), text) if "&" in text else text
 
 
 def _normal(text: str) -> str:
-    # Folded, not lowered: `STRASSE` must equal `Straße`. ASCII, the common case, needs no NFKC.
+    # Case is folded, because `STRASSE` must equal `Straße`. NFKC does not change ASCII.
     text = read_entities(text)
     return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()

@@ -1,12 +1,10 @@
-"""Finds the items that a stream of texts holds, and where each one stands.
+"""Search a stream of texts for the items of an index, and record where each one occurs.
 
-A row is contaminated where one text holds one of its 13-word runs, or its whole prompt (where it
-has no such run of its own), or at least 70% of its 8-word runs (of four or more). Hits carry
-document, offset and words.
+A row is contaminated if one text holds one of its 13-word runs, or its whole prompt (if it has no
+such run of its own), or at least 70% of its 8-word runs (if it has four or more).
 
-Texts are streamed, over all cores where there is much text. Memory grows neither with the corpus
-nor with the length of a document. Hashes find the places, and then the words themselves are
-compared.
+Texts are streamed, and much text is scanned on all cores. Memory grows neither with the corpus nor
+with the length of a document.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from picochat.core.progress import Progress
 from picochat.core.records import Record
@@ -29,23 +27,34 @@ from picochat.honesty.normalize import words_of, words_with_offsets
 from picochat.honesty.word_hashes import hash_texts
 
 CONTAMINATED_COVERAGE = 0.7
-FEWEST_RUNS_FOR_COVERAGE = 4  # one or two 8-word runs of a short prompt stand in many texts
-HITS_KEPT_PER_ROW = 20  # all documents are counted; so many hits are kept with their places
+FEWEST_RUNS_FOR_COVERAGE = 4  # many texts hold one or two 8-word runs of a short prompt
+HITS_KEPT_PER_ROW = 20  # with their places; all documents are counted
 HITS_KEPT_PER_BENCHMARK_ROW = 3  # a benchmark may have ten thousand rows
-MOST_IDS_KEPT = 10_000  # of documents to leave out: whoever has more needs another source
+MOST_IDS_KEPT = 10_000  # documents to leave out; whoever has more needs another source
 BATCH_CHARACTERS = 2_000_000
-# Of one call of numpy: with arrays that fit the processor's cache the scan is twice as fast.
+# In one call of numpy. The scan is twice as fast if the arrays fit into the processor's cache.
 TOGETHER_CHARACTERS = 500_000
-ALONE_CHARACTERS = 8_000_000  # less text is scanned before another process has started
+ALONE_CHARACTERS = 8_000_000  # one process scans this much before another one has started
 
 Text = tuple[str, str]  # document id, text
 
 
-class Hit(Record):
-    """One place where a row was found.
+class Piece(NamedTuple):
+    """Part of a text. `number`: of the text in its batch. `offset`: of the part in the text."""
 
-    offset: characters into the document. words: as normalized. benchmark: whose row it is; None for
-    our own eval rows. where: `corpus`, `sft` or the name of another stream of texts.
+    number: int
+    offset: int
+    text: str
+
+
+AnyText = TypeVar("AnyText", Text, Piece)  # their last field is the text
+
+
+class Hit(Record):
+    """One place at which a row was found.
+
+    benchmark: None for our own eval rows. where: `corpus` or `sft`. offset: in characters from the
+    start of the document. words: normalized.
     """
 
     row: str
@@ -62,7 +71,9 @@ class Hit(Record):
 class Tally:
     """What a scan of some texts found.
 
-    texts_holding: item number -> how many texts hold it. to_leave_out: ids of texts that hold any.
+    texts_holding: item number -> how many texts hold it. largest_coverage: of our own eval rows.
+    kept: item number -> hits that are kept. kept_as: the item number of each of `hits`.
+    to_leave_out: ids of texts that hold any item.
     """
 
     documents: int = 0
@@ -75,7 +86,7 @@ class Tally:
     to_leave_out: list[str] = field(default_factory=list[str])
 
     def add(self, other: Tally) -> None:
-        """Take in what a later batch found; of each item the first hits are kept."""
+        """Add what a later batch found; the first hits of each item are kept."""
         self.documents += other.documents
         self.text_bytes += other.text_bytes
         self.texts_holding.update(other.texts_holding)
@@ -102,16 +113,17 @@ def scan_texts(
     where: str = "corpus",
     alone_characters: int = ALONE_CHARACTERS,
 ) -> Tally:
-    """What the documents hold of the items; the result does not depend on `workers`.
+    """Which items the documents hold; the result does not depend on `workers`.
 
     alone_characters: more text than this is scanned by `workers` processes.
     """
-    batches = _batches(documents)
+    batches = _batched(documents, BATCH_CHARACTERS)
     first: list[list[Text]] = []
     size = 0
     while size < alone_characters and (batch := next(batches, None)) is not None:
         first.append(batch)
         size += sum(len(text) for _, text in batch)
+    # One batch more shows whether there is enough text for several processes.
     beyond = next(batches, None)
     all_batches = chain(first, [beyond] if beyond else [], batches)
     tally = Tally()
@@ -121,22 +133,22 @@ def scan_texts(
             in_order(partial(_scanner, index, where), all_batches, workers if beyond else 1)
         ) as parts,
     ):
-        # In the order of the documents, whoever scanned them: which hits are the first, and so are
-        # kept, must not depend on the processes.
+        # Parts come in the order of the documents, so which hits are kept does not depend on the
+        # processes.
         for part in parts:
             tally.add(part)
             progress.advance(part.text_bytes, note=f"{len(tally.texts_holding)} contaminated rows")
     return tally
 
 
-def _batches(stream: Iterable[Text]) -> Iterator[list[Text]]:
-    """Lists of documents of about BATCH_CHARACTERS."""
-    batch: list[Text] = []
+def _batched(texts: Iterable[AnyText], characters: int) -> Iterator[list[AnyText]]:
+    """Lists of texts with about this many characters in all."""
+    batch: list[AnyText] = []
     size = 0
-    for document in stream:
-        batch.append(document)
-        size += len(document[1])
-        if size >= BATCH_CHARACTERS:
+    for each in texts:
+        batch.append(each)
+        size += len(each[-1])
+        if size >= characters:
             yield batch
             batch, size = [], 0
     if batch:
@@ -150,16 +162,8 @@ def _scanner(index: Index, where: str) -> Callable[[Sequence[Text]], Tally]:
 # ---- one batch -----------------------------------------------------------------------------------
 
 
-class Piece(NamedTuple):
-    """Part of a text: the number of the text in its batch, the part's offset, and its own text."""
-
-    number: int
-    offset: int
-    text: str
-
-
 class Found(NamedTuple):
-    """A match whose words are equal, its offset in the text, and the words."""
+    """A confirmed match, its offset in the text, and its words."""
 
     match: Match
     offset: int
@@ -170,7 +174,7 @@ Candidates = list[tuple[Piece, list[Match]]]
 
 
 def scan_batch(index: Index, where: str, batch: Sequence[Text]) -> Tally:
-    """What some documents hold of the items."""
+    """Which items the documents of a batch hold."""
     tally = Tally()
     candidates: dict[int, Candidates] = defaultdict(list)
     for pieces in _together(index, batch):
@@ -189,17 +193,13 @@ def scan_batch(index: Index, where: str, batch: Sequence[Text]) -> Tally:
 
 def _together(index: Index, batch: Sequence[Text]) -> Iterator[list[Piece]]:
     """The pieces of all texts, in lists of about TOGETHER_CHARACTERS."""
-    pieces: list[Piece] = []
-    size, reach_words = 0, index.reach_words
-    for number, (_, text) in enumerate(batch):
-        for offset, part in pieces_of(text, reach_words):
-            pieces.append(Piece(number, offset, part))
-            size += len(part)
-            if size >= TOGETHER_CHARACTERS:
-                yield pieces
-                pieces, size = [], 0
-    if pieces:
-        yield pieces
+    reach_words = index.reach_words
+    pieces = (
+        Piece(number, offset, part)
+        for number, (_, text) in enumerate(batch)
+        for offset, part in pieces_of(text, reach_words)
+    )
+    return _batched(pieces, TOGETHER_CHARACTERS)
 
 
 def _judge(index: Index, candidates: Candidates, document: str, where: str, tally: Tally) -> None:
@@ -208,8 +208,8 @@ def _judge(index: Index, candidates: Candidates, document: str, where: str, tall
     coverage = coverage_of(index, touches)
     own = [covered for item, covered in coverage.items() if index.items[item].benchmark is None]
     tally.largest_coverage = max([tally.largest_coverage, *own])
-    # Splitting a text into words with offsets costs far more than hashing it, so words are compared
-    # only where the hashes alone would make a row contaminated: in few texts.
+    # Splitting a text into words with offsets costs far more than hashing it. So words are compared
+    # only in the few texts whose hashes would make a row contaminated.
     suspects = {touches[n].item for n in _contaminating(index, touches, coverage)}
     found: list[Found] = []
     for piece, matches in candidates:
@@ -225,7 +225,7 @@ def _judge(index: Index, candidates: Candidates, document: str, where: str, tall
 
 
 def _confirmed_in(index: Index, piece: Piece, matches: Sequence[Match]) -> Iterator[Found]:
-    """The matches whose words are equal to those of the item."""
+    """The matches in one piece whose words are those of the item."""
     placed = list(words_with_offsets(piece.text))
     words = [word for word, _ in placed]
     for match in confirmed(index, words, matches):
@@ -250,10 +250,7 @@ def _hit(index: Index, document: str, where: str, found: Found) -> Hit:
 def _contaminating(
     index: Index, matches: Sequence[Match], coverage: Mapping[int, float]
 ) -> list[int]:
-    """The numbers of the matches that contaminate their item.
-
-    Of one item in one text, the first match of each rule.
-    """
+    """The numbers of the matches that contaminate their item: its first match of each rule."""
     first: dict[tuple[int, str], int] = {}
     for n, match in enumerate(matches):
         covered = coverage.get(match.item, 0.0) >= CONTAMINATED_COVERAGE
@@ -267,20 +264,20 @@ def _contaminating(
 
 PIECE_CHARACTERS = 16_384
 CUT_WITHIN = 4_096
-# Where a text may be cut: none of these characters stands inside a word or an HTML entity.
+# A text may be cut at these characters, because no word and no HTML entity contains them.
 CUTS = (re.compile(r"\s"), re.compile("[,.!?:\u3001\u3002\uff0c\uff01\uff1f]"))
-LOOK_PER_WORD = 8  # characters; less would often be too few, and be counted twice
-END_OF_WORD = re.compile(r"[0-9A-Za-z]\s")  # at least so many words, and quick to count
+LOOK_PER_WORD = 8  # characters; with fewer, a second and longer look would often be needed
+END_OF_WORD = re.compile(r"[0-9A-Za-z]\s")  # a text has at least as many words as matches of this
 
 
 def pieces_of(
     text: str, reach_words: int, piece_characters: int = PIECE_CHARACTERS
 ) -> Iterator[tuple[int, str]]:
-    """(offset, piece): every run of up to `reach_words` words stands whole in at least one piece.
+    """(offset, piece) of overlapping pieces; at least one contains each run of `reach_words` words.
 
-    A cut lies at white space, else at a mark; a stretch of 4,096 characters without either may be
-    cut anywhere. Each piece reads on until it holds the words that a match at its end may need, but
-    16,384 characters at most: words that lie farther apart are not taken for neighbours.
+    A cut is at white space, or else at a mark; 4,096 characters without either may be cut anywhere.
+    A piece overlaps the next one by `reach_words` words, but by 16,384 characters at most: words
+    that are farther apart are not taken for neighbours.
     """
     if len(text) <= piece_characters:
         yield from [(0, text)] if text else []
@@ -300,7 +297,7 @@ def _cut(text: str, place: int) -> int:
 
 
 def _read_on(text: str, end: int, words: int, most: int) -> int:
-    """The end of a stretch from `end` on that holds so many words."""
+    """The end of a part of the text that begins at `end` and holds this many words."""
     look = LOOK_PER_WORD * words
     while end < len(text):
         further = _cut(text, end + look)
@@ -311,7 +308,7 @@ def _read_on(text: str, end: int, words: int, most: int) -> int:
 
 
 def _holds(text: str, words: int) -> bool:
-    """Whether the text has at least so many words."""
+    """Whether the text has at least this many words."""
     if "&" not in text and len(END_OF_WORD.findall(text)) >= words:
         return True
     return len(words_of(text)) >= words

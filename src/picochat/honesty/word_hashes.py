@@ -1,14 +1,18 @@
 """The words of many texts as 64-bit hashes, at the speed of numpy.
 
-The words are those of `normalize.words_of`, in the same order. Equal words have equal hashes, so
-nothing that stands in a text is missed; unequal words may share one (of a word over 72 bytes the
-first 64, the last 8 and the length enter), so whoever finds something here must compare the words.
+The words are those of `normalize.words_of`, in the same order. Equal words have equal hashes.
+Unequal words may share one: of a word over 72 bytes, only the first 64, the last 8 and the length
+enter its hash. So a caller that finds equal hashes must compare the words.
 
-Normalizing takes most of the time of a scan, so there are four ways, from the fastest: ASCII by
-`bytes.translate`; other text in the bytes of its UTF-8, where every character keeps their number;
-text in which one does not (full width, sharp s), or is a word of its own (Han), by a table of code
-points; and by the readable `words_of`, where characters combine with their neighbours (accents
-written apart, jamo). Tests hold every way against the readable one.
+Normalizing takes most of the time of a scan. There are four ways, the fastest first:
+
+- ASCII text: `bytes.translate`.
+- Other text whose characters all keep their number of UTF-8 bytes: replaced in these bytes.
+- Text with a character that changes its number of bytes (full width, sharp s) or that is a word
+  of its own (Han): a table of code points.
+- Text with characters that combine with their neighbours (separate accents, jamo): `words_of`.
+
+Tests compare each way with `words_of`.
 """
 
 from __future__ import annotations
@@ -21,30 +25,31 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from picochat.honesty.normalize import ENTITY, SPACELESS_CHARACTER, read_entities, words_of
+from picochat.honesty.normalize import SPACELESS_CHARACTER, read_entities, words_of
 
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint32]
 Octets = npt.NDArray[np.uint8]
 
-SPACE, BREAK = 32, 10  # in a form: between words; between texts
-CODES = 0x20000  # in the table; beyond lie rare Han characters
-# No code points, but what the table says of a character that does not become one other.
+SPACE, BREAK = 32, 10  # in a form, SPACE separates words and BREAK ends a text
+CODES = 0x20000  # code points in the table; rare Han characters lie beyond
+# Entries of the table that are no code points: the character becomes several others, or may
+# combine with its neighbours.
 EXPANDS, COMBINES = 0x110000, 0x110001
 FORM = bytes(
     code if code > 127 else ord(chr(code).lower()) if chr(code).isalnum() else SPACE
     for code in range(256)
 )
-"""What each byte of UTF-8 becomes; those of characters beyond ASCII stay for what comes after."""
+"""For `bytes.translate`: ASCII letters to lower case, ASCII marks to SPACE, all else kept."""
 FIRST_SPACELESS = 0xE00
-FIRST_OF_THREE, FIRST_OF_FOUR = 0x800, 0x10000  # code points from which UTF-8 takes so many bytes
+FIRST_OF_THREE, FIRST_OF_FOUR = 0x800, 0x10000  # first code points of 3 and of 4 bytes in UTF-8
 LOAD = 8  # bytes that are read at once
-# Each further 8 bytes are one more pass over the words that are so long: by 64 nearly none is left.
+# Each 8 bytes cost one more pass over the words that are long enough; few are longer than 64.
 HASHED_BYTES = 64
 KEPT_BITS = np.array([(1 << (8 * count)) - 1 for count in range(LOAD + 1)], dtype=np.uint64)
-# Odd, so that multiplying modulo 2^64 loses nothing; otherwise arbitrary: the first bytes of
-# sha256("picochat 0") and so on.
+# Factors are odd, because multiplying by an odd number modulo 2^64 can be inverted. They are the
+# first bytes of sha256("picochat 0") and so on.
 FACTORS = np.array(
     [
         0x1EADCAD1FC7D23F3,
@@ -61,14 +66,15 @@ FACTORS = np.array(
 LAST_FACTOR, LENGTH_FACTOR = np.uint64(0x0969FE113D0D7FDD), np.uint64(0x9567A23BDF4F9043)
 MIX_FACTOR = np.uint64(0x93A1126320B6B647)
 WINDOW_FACTOR = 0xEE76755E2ECA1AD7
+INVERSE_FACTOR = pow(WINDOW_FACTOR, -1, 1 << 64)
 SHIFT = np.uint64(32)
 
 
 class HashedWords(NamedTuple):
     """The hashes of the words, text after text.
 
-    texts: the numbers of the texts in the order in which they come. ends: where the words of each
-    of these end.
+    texts: the numbers of the texts, in the order of their hashes. ends: for each of these texts,
+    the end of its words in `hashes`.
     """
 
     hashes: Hashes
@@ -79,38 +85,29 @@ class HashedWords(NamedTuple):
 def hash_texts(texts: Sequence[str]) -> HashedWords:
     """The hashed words of all texts.
 
-    Memory: about twenty times the texts, so hand over half a megabyte at a time.
+    Uses about twenty times the memory of the texts, so pass about half a megabyte at a time.
     """
-    hashes, order, ends = (
-        [np.empty(0, dtype=np.uint64)],
-        [np.empty(0, dtype=np.int64)],
-        [np.empty(0, dtype=np.int64)],
-    )
+    no_places = np.empty(0, dtype=np.int64)
+    parts = [HashedWords(np.empty(0, dtype=np.uint64), no_places, no_places)]
     words = 0
-    read = {
-        n: read_entities(text) if "&" in text and ENTITY.search(text) else text
-        for n, text in enumerate(texts)
-    }
-    for numbers, form in _forms(read):
-        found, found_ends = _hash_form(form)
-        hashes.append(found)
-        order.append(np.array(numbers, dtype=np.int64))
-        ends.append(found_ends + words)
-        words += len(found)
-    return HashedWords(np.concatenate(hashes), np.concatenate(order), np.concatenate(ends))
+    for numbers, form in _forms(dict(enumerate(map(read_entities, texts)))):
+        hashes, ends = _hash_form(form)
+        parts.append(HashedWords(hashes, np.array(numbers, dtype=np.int64), ends + words))
+        words += len(hashes)
+    return HashedWords._make(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 
 def hash_words(lists: Sequence[Sequence[str]]) -> HashedWords:
-    """The same for words that are normalized already."""
+    """`hash_texts` of lists of words that are already normalized."""
     hashes, ends = _hash_form(_joined(" ".join(words).encode() for words in lists))
     return HashedWords(hashes, np.arange(len(lists)), ends)
 
 
-# ---- texts to forms: UTF-8 of the words, SPACE between them, BREAK after each text ---------------
+# ---- forms: the normalized words in UTF-8, with SPACE between words and BREAK after each text ----
 
 
 def _forms(texts: Mapping[int, str]) -> Iterator[tuple[list[int], bytes]]:
-    """(the numbers of some texts, their form), by each of the four ways."""
+    """(numbers of texts, their form) for each of the four ways."""
     ascii_texts = {n: text for n, text in texts.items() if text.isascii()}
     if ascii_texts:
         yield (
@@ -143,10 +140,11 @@ def _forms(texts: Mapping[int, str]) -> Iterator[tuple[list[int], bytes]]:
 
 
 def _in_place(texts: Mapping[int, str]) -> tuple[bytes, set[int]]:
-    """(the form of the texts but the odd ones, the numbers of the odd ones).
+    """(the form of the texts that are not odd, the numbers of the odd ones).
 
-    Odd is a text with a character whose normal form does not fit into its bytes.
+    A text is odd if a character's normal form does not fit into the bytes of the character.
     """
+    # Half of a surrogate pair is no valid UTF-8, but JSON can spell one.
     encoded = [text.encode(errors="surrogatepass") for text in texts.values()]
     octets = np.frombuffer(bytearray(b"\n".join((*encoded, b"")).translate(FORM)), dtype=np.uint8)
     ends = np.cumsum([len(each) + 1 for each in encoded], dtype=np.int64)
@@ -164,7 +162,7 @@ def _in_place(texts: Mapping[int, str]) -> tuple[bytes, set[int]]:
 
 
 def _characters_in_place(encoded: bytes) -> tuple[Octets, Places, npt.NDArray[np.bool_]]:
-    """(the bytes that replace these, bytes of each character, which characters do not fit).
+    """(the bytes that replace `encoded`, bytes of each character, which characters do not fit).
 
     encoded: UTF-8 without ASCII.
     """
@@ -194,7 +192,7 @@ def _joined(forms: Iterable[bytes]) -> bytes:
 
 
 def _mapped(texts: Mapping[int, str]) -> tuple[dict[int, Codes], dict[int, set[str]]]:
-    """(each text's code points by the table with BREAK behind, characters that it does not map)."""
+    """(the mapped code points of each text and BREAK, the characters that the table cannot map)."""
     codes = np.frombuffer(
         "\n".join((*texts.values(), "")).encode("utf-32-le", "surrogatepass"), dtype="<u4"
     )
@@ -211,7 +209,7 @@ def _mapped(texts: Mapping[int, str]) -> tuple[dict[int, Codes], dict[int, set[s
 
 
 def _expanded(text: str, characters: Iterable[str]) -> str:
-    """The text with characters that become several written out."""
+    """The text with each of these characters replaced by its normal form."""
     for character in characters:
         text = text.replace(character, unicodedata.normalize("NFKC", character).casefold())
     return text
@@ -231,11 +229,12 @@ def _spaced(mapped: Codes) -> Codes:
 
 @lru_cache(maxsize=1)
 def _table() -> Codes:
-    """(CODES + 1,) what each code point becomes; the last entry stands for all beyond.
+    """(CODES + 1,) what each code point becomes; the last entry is for all larger ones.
 
-    Takes a tenth of a second.
+    Computing it takes a tenth of a second.
     """
-    # Normalized in one call, on lines of their own: nothing combines across the end of a line.
+    # One call normalizes all characters. Each has its own line, because nothing combines across the
+    # end of a line.
     characters = [chr(code) for code in range(128, CODES)]
     normal = unicodedata.normalize("NFKC", "\n".join(characters)).casefold().split("\n")
     codes = [_code(*pair) for pair in zip(characters, normal, strict=True)]
@@ -256,7 +255,7 @@ def _table_entry(character: str) -> int:
 
 
 def _code(character: str, normal: str) -> int:
-    """The code point that a character becomes, SPACE where it separates, or why there is none."""
+    """The table's entry: a code point, SPACE for a separator, EXPANDS or COMBINES."""
     unusual = _second_halves()
     if any(
         part in unusual or ord(part) >= CODES or unicodedata.combining(part)
@@ -270,7 +269,7 @@ def _code(character: str, normal: str) -> int:
 
 @lru_cache(maxsize=1)
 def _second_halves() -> frozenset[str]:
-    """Characters that NFKC may join to the one before, whatever their combining class."""
+    """Characters that NFKC may join to the one before whatever their combining class."""
     jamo = {chr(code) for code in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}
     pairs = (unicodedata.decomposition(chr(code)).split() for code in range(CODES))
     return frozenset(
@@ -287,9 +286,9 @@ def _second_halves() -> frozenset[str]:
 
 
 def _hash_form(form: bytes) -> tuple[Hashes, Places]:
-    """(the hash of every word, where the words of each text end)."""
-    # All words at once, eight bytes of each in a step: a polynomial in FACTORS over the words'
-    # 8-byte loads. `loads` overlap, one from each byte on, and are masked at the end of a word.
+    """(the hash of every word, the end of each text's words)."""
+    # A word's hash is the sum of its 8-byte loads, each times one of FACTORS. One step handles one
+    # load of all words. `loads` has a load from every byte on; the last of a word is masked.
     padded = b" " * LOAD + form + b" " * (HASHED_BYTES + LOAD)
     octets = np.frombuffer(padded, dtype=np.uint8)
     loads = np.ndarray((len(padded) - LOAD + 1,), dtype="<u8", buffer=padded, strides=(1,))
@@ -306,8 +305,8 @@ def _hash_form(form: bytes) -> tuple[Hashes, Places]:
         longer = longer[lengths[longer] > LOAD * (number + 1)]
     hashes[longer] += loads[stops[longer] - LOAD] * LAST_FACTOR
     hashes += lengths.astype(np.uint64) * LENGTH_FACTOR
-    # Mixed, because the low bits of a product depend on the low bits of its factors alone, and the
-    # hashes of windows are sums of these.
+    # The bits are mixed, because hashes of windows are sums of these hashes, and the low bits of a
+    # product depend only on the low bits of its factors.
     hashes ^= hashes >> SHIFT
     hashes *= MIX_FACTOR
     hashes ^= hashes >> SHIFT
@@ -318,42 +317,38 @@ def _hash_form(form: bytes) -> tuple[Hashes, Places]:
 
 
 class WindowSums:
-    """The hash of any number of consecutive words, from running sums.
+    """The hashes of windows of consecutive words, from running sums.
 
-    In a window the first word counts by W^0, the next by W^1, and so on, modulo 2^64.
+    A window's hash is the sum of h_i W^i over its words, i from 0, modulo 2^64.
     """
 
-    # Of the sum over all words h_i W^i, a window from s on is W^-s (S[s + size] - S[s]): one
-    # subtraction and one product, whatever the size. W is odd, so it has an inverse modulo 2^64.
+    # With S[n] the sum over the first n words, a window from s on is W^-s (S[s + size] - S[s]): one
+    # subtraction and one product for any size. W is odd, so it has an inverse modulo 2^64.
 
     def __init__(self, hashes: Hashes) -> None:
         self.words = len(hashes)
         self._sums = np.zeros(self.words + 1, dtype=np.uint64)
-        np.cumsum(hashes * _powers(self.words)[: self.words], out=self._sums[1:])
+        np.cumsum(hashes * _powers(WINDOW_FACTOR, self.words), out=self._sums[1:])
 
     def all(self, size: int) -> Hashes:
-        """Of every window of `size` words, by its first word."""
+        """(windows,) the hash of every window of `size` words, in order."""
         count = max(0, self.words - size + 1)
-        return (self._sums[size:] - self._sums[:count]) * _inverse_powers(self.words)[:count]
+        return (self._sums[size:] - self._sums[:count]) * _powers(INVERSE_FACTOR, count)
 
     def at(self, starts: Places, size: int) -> Hashes:
-        """Of the windows that begin at these words; all must lie inside."""
-        return (self._sums[starts + size] - self._sums[starts]) * _inverse_powers(self.words)[
-            starts
-        ]
+        """The hashes of the windows that begin at these words; all must lie inside."""
+        powers = _powers(INVERSE_FACTOR, self.words)
+        return (self._sums[starts + size] - self._sums[starts]) * powers[starts]
 
 
-def _powers(count: int) -> Hashes:
-    return _progression(WINDOW_FACTOR, 1 << max(10, count.bit_length()))
-
-
-def _inverse_powers(count: int) -> Hashes:
-    return _progression(pow(WINDOW_FACTOR, -1, 1 << 64), 1 << max(10, count.bit_length()))
+def _powers(factor: int, count: int) -> Hashes:
+    """(count,) factor^0, factor^1 and so on, modulo 2^64."""
+    # Computed for a power of two and cut, so that calls of many sizes share few cached arrays.
+    return _cached_powers(factor, 1 << max(10, count.bit_length()))[:count]
 
 
 @lru_cache(maxsize=8)
-def _progression(factor: int, count: int) -> Hashes:
-    """1, factor, factor squared and so on, modulo 2^64."""
+def _cached_powers(factor: int, count: int) -> Hashes:
     return np.cumprod(
         np.concatenate([np.ones(1, dtype=np.uint64), np.full(count, factor, dtype=np.uint64)])
     )

@@ -1,9 +1,9 @@
-"""Files of published benchmarks as rows of one kind: a context, options, and the correct one.
+"""Read files of published benchmarks as items: a context, options, and the correct option.
 
-LAYOUTS is the table: how the rows of a file are recognised, and what a model is given to read. The
-wording is that of lm-evaluation-harness for the task of that name, zero-shot, so that figures
-compare: `Question: ...` and `Answer:`, a space, the option. A row that is no item is counted with
-its reason. Other formats are refused, not guessed at.
+LAYOUTS has one row for each format: how to recognise its rows, and what a model reads. The wording
+is that of the lm-evaluation-harness task of that name, zero-shot, so that figures compare:
+`Question: ...`, `Answer:`, a space, the option. Rows that are not items are counted by reason.
+Other formats are refused.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ LABELS = "-labels.lst"
 
 
 class BenchmarkRow(Record):
-    """One item.
+    """One item. A model reads `context`, a space and an option.
 
-    A model reads `context`, a space and an option. question: what a leak of the item would hold.
+    question: the text that the contamination scan searches for.
     """
 
     id: str
@@ -46,7 +46,7 @@ class BenchmarkRow(Record):
 
 @dataclass(frozen=True)
 class Item:
-    """What a layout makes of a row of a file."""
+    """A row of a file, as its layout reads it; `read_item` checks it."""
 
     context: str
     options: Sequence[Any]
@@ -58,8 +58,8 @@ class Item:
 class Layout:
     """One format in which benchmarks are published.
 
-    keys: what its rows hold, in words. fits: recognises a row. read: a row as an item. read_by: the
-    accuracy that the gate reads.
+    keys: of its rows, for messages. fits: whether a row has this format. read_by: the accuracy that
+    the gate reads.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Layout:
 
 
 def read_item(layout: Layout, row: Row, id: str) -> BenchmarkRow | str:
-    """The row as an item, or why it cannot be one."""
+    """The row as an item, or the reason why it is not one."""
     if not layout.fits(row):
         return OTHER_KEYS
     item = layout.read(row)
@@ -93,7 +93,7 @@ def read_item(layout: Layout, row: Row, id: str) -> BenchmarkRow | str:
 
 
 def layout_of(row: Row, where: str) -> Layout:
-    """The layout that the row fits; BadInput that lists the layouts where there is none."""
+    """The layout that the row fits. Raises BadInput that lists the layouts if there is none."""
     for layout in LAYOUTS:
         if layout.fits(row):
             return layout
@@ -105,7 +105,7 @@ def layout_of(row: Row, where: str) -> Layout:
 
 
 def find_layout(name: str) -> Layout:
-    """The layout of that name. Raises BadInput where there is none."""
+    """The layout of that name. Raises BadInput if there is none."""
     for layout in LAYOUTS:
         if layout.name == name:
             return layout
@@ -117,7 +117,7 @@ def find_layout(name: str) -> Layout:
 
 @dataclass(frozen=True)
 class BenchmarkFile:
-    """A file, by its published name. `path`: where its bytes lie on this machine."""
+    """A file. `name`: as published. `path`: on this machine."""
 
     name: str
     path: Path
@@ -135,9 +135,9 @@ class BenchmarkItems:
 
 
 def read_benchmark(name: str, files: Sequence[BenchmarkFile]) -> BenchmarkItems:
-    """Every row of the benchmark's files, with ids that number the rows from 0.
+    """All items of the benchmark's files, with ids that number the rows from 0.
 
-    Raises BadInput for broken files, labels of another count, and no usable row at all.
+    Raises BadInput for broken files, a wrong number of labels, and files without any item.
     """
     layout: Layout | None = None
     items: list[BenchmarkRow] = []
@@ -160,15 +160,15 @@ def sample_items(items: Sequence[BenchmarkRow], most: int) -> list[BenchmarkRow]
     """At most `most` of the items (0: all), in their order."""
     if most == 0 or len(items) <= most:
         return list(items)
-    # The ids that come first by hash: the same ones in every run, so that nobody can look for a
-    # seed that draws easy ones.
+    # By the hash of the id and not by a seed, so that nobody can search for a seed that draws easy
+    # items.
     by_hash = sorted(items, key=lambda item: hashlib.sha256(item.id.encode()).digest())
     chosen = {item.id for item in by_hash[:most]}
     return [item for item in items if item.id in chosen]
 
 
 def _rows(name: str, files: Sequence[BenchmarkFile]) -> Iterator[dict[str, Any]]:
-    """The rows of one file after the other, with labels out of a file of their own where it is."""
+    """The rows of the files in order, with the labels of a -labels.lst if there is one."""
     labels: list[str] | None = None
     for file in files:
         if file.name.endswith(LABELS):
@@ -203,16 +203,13 @@ def _is_arc(row: Row) -> bool:
 def _arc(row: Row) -> Item:
     """AI2 Reasoning Challenge (Clark et al. 2018), by the authors or as allenai/ai2_arc on the Hub.
 
-    The answer key is one of the labels, which are letters in most rows and digits in some.
+    The answer key is one of the labels: letters in most rows, digits in some.
     """
     asked, choices = row["question"], row.get("choices")
     if isinstance(asked, dict):
         listed = [choice if isinstance(choice, dict) else {} for choice in asked["choices"]]
-        stem, texts, labels = (
-            asked.get("stem"),
-            [c.get("text") for c in listed],
-            [c.get("label") for c in listed],
-        )
+        stem = asked.get("stem")
+        texts, labels = ([choice.get(key) for choice in listed] for key in ("text", "label"))
     else:
         found = choices if isinstance(choices, dict) else {}
         stem, texts, labels = asked, list(found.get("text") or ()), list(found.get("label") or ())
@@ -230,7 +227,7 @@ def _is_hellaswag(row: Row) -> bool:
 def _hellaswag(row: Row) -> Item:
     """HellaSwag (Zellers et al. 2019), by the authors or as Rowan/hellaswag on the Hub.
 
-    ctx_a and ctx_b begin a text. A label is a number, or its digits as text.
+    ctx_a and ctx_b are the beginning of a text. The label is a number, or its digits as text.
     """
     begun = f"{_text(row['ctx_a'])} {_text(row.get('ctx_b')).capitalize()}"
     endings = [
@@ -246,7 +243,7 @@ def _hellaswag(row: Row) -> Item:
 
 def without_marks(text: str) -> str:
     """A WikiHow text as prose: ` [title]` ends a sentence, other words in brackets are removed."""
-    # Pairs of blanks are joined once, not until none is left, as the published figures have it.
+    # One pass over pairs of blanks, as in the harness, although some pairs may be left.
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
@@ -258,10 +255,7 @@ def _is_piqa(row: Row) -> bool:
 
 
 def _piqa(row: Row) -> Item:
-    """PIQA (Bisk et al. 2020): a goal and two solutions.
-
-    The label is in the row, or on its line of the -labels.lst beside the file.
-    """
+    """PIQA (Bisk et al. 2020): a goal and two solutions. `_rows` adds labels of a -labels.lst."""
     return Item(
         _asked(row["goal"]),
         [row["sol1"], row["sol2"]],
@@ -286,8 +280,8 @@ def _is_mmlu(row: Row) -> bool:
 def _mmlu(row: Row) -> Item:
     """MMLU (Hendrycks et al. 2021), as cais/mmlu on the Hub.
 
-    Options are listed with letters, and a letter is what follows. The answer is a number, a letter,
-    or the option itself.
+    The context lists the options with letters, and the model's options are the letters. The answer
+    is a number, a letter, or the option itself.
     """
     texts = [_text(choice) for choice in row["choices"]][: len(LETTERS)]
     subject = _text(row.get("subject")).replace("_", " ")
@@ -314,9 +308,9 @@ def _is_chat(row: Row) -> bool:
 def _chat(row: Row) -> Item:
     """Chat rows of OpenAI's evals: `input`, a list of messages, and `ideal`, a letter.
 
-    quartz, logiqa and others of its registry. The user's message is the context, options included,
-    and an option's text is what follows, as lm-evaluation-harness does for LogiQA. The system's
-    message, which asks for a letter, is left out.
+    Quartz, LogiQA and others of its registry have this form. The context is the user's message with
+    its options, and the model's options are their texts, as in lm-evaluation-harness for LogiQA.
+    The system message is left out, because it asks for a letter.
     """
     said = "\n".join(
         _text(m.get("content"))
@@ -325,18 +319,16 @@ def _chat(row: Row) -> Item:
     ).strip()
     asked = said.removesuffix("Answer:").rstrip()
     options = listed_options(asked)
-    ideal = (
-        row["ideal"][0]
-        if isinstance(row["ideal"], list) and len(row["ideal"]) == 1
-        else row["ideal"]
-    )
+    ideal = row["ideal"]
+    if isinstance(ideal, list) and len(ideal) == 1:
+        ideal = ideal[0]
     return Item(f"{asked}\nAnswer:", options, _labelled(ideal, options), asked)
 
 
 def listed_options(text: str) -> list[str]:
     """The last list of options in a text (`A: ...`, `B. ...`), without labels.
 
-    Where all options have a second label (`A: A. ...`), it is removed too.
+    If all options have a second label (`A: A. ...`), it is removed too.
     """
     marks = list(OPTION.finditer(text))
     first = max(
@@ -347,12 +339,9 @@ def listed_options(text: str) -> list[str]:
         return []
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     options = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
-    doubled = [f"{mark.group(1)}." for mark in marks]
-    if all(option.startswith(label) for option, label in zip(options, doubled, strict=True)):
-        return [
-            option.removeprefix(label).strip()
-            for option, label in zip(options, doubled, strict=True)
-        ]
+    second_labels = [f"{letter}." for letter in LETTERS[: len(marks)]]
+    if all(map(str.startswith, options, second_labels)):
+        return [option[len("A.") :].strip() for option in options]
     return options
 
 
@@ -386,7 +375,7 @@ def _index(labels: Sequence[object], key: object) -> int | None:
 
 
 def _number(value: object) -> int | None:
-    """A label as a number; None for the empty text of some test splits. Theirs may also be -1."""
+    """A label as a number. Some test splits have no labels but "", which gives None, or -1."""
     if isinstance(value, str) and value.strip().isdecimal():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,9 +1,9 @@
 """The benchmarks stage: the external benchmarks that a run is scored on, as items with digests.
 
-`items.jsonl` holds for each item what its score follows from, and the digest of its text.
-`rows/NAME.jsonl` holds the texts, which are other people's and stay out of bundles. `sources.json`
-says where each benchmark comes from. Why one is not here depends on the day: `unresolved.json` says
-it, outside the artifact's digest, and the facts only name it.
+`items.jsonl` has what a score needs of each item, and the digest of its text. `rows/NAME.jsonl` has
+the texts, which stay out of bundles because others own them. `sources.json` says where each
+benchmark comes from. `unresolved.json` says why one is missing. That may differ from day to day, so
+the file is outside the artifact's digest, and the facts have only the names.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class BenchmarkItem(Record):
 
 
 class BenchmarkSource(Record):
-    """Where a benchmark comes from, and what its files held.
+    """Where a benchmark comes from, and how many rows its files have.
 
-    Dataset, config, split and revision are None for a local file. files: name -> sha256. unusable:
-    reason -> rows that are no item.
+    Fields about the Hub are None for a local file. files: name -> sha256. unusable: reason -> rows
+    that are not items.
     """
 
     layout: str
@@ -76,7 +76,7 @@ class BenchmarkSources(Record):
 def publish_benchmarks(
     external: ExternalConfig, benchmark_files: Resolution, staging: StagingFolder
 ) -> None:
-    """Write every benchmark's rows, all items, and where the benchmarks come from."""
+    """Write all files of the artifact."""
     sources: dict[str, BenchmarkSource] = {}
     items: list[BenchmarkItem] = []
     for resolved in benchmark_files.found:
@@ -109,7 +109,7 @@ def _source(resolved: Resolved, found: BenchmarkItems) -> BenchmarkSource:
 def facts_from(
     files: Path, inputs: Mapping[str, Artifact] | None = None, config: RunConfig | None = None
 ) -> BenchmarksFacts:
-    """The facts of the benchmarks from their files: of `inputs` and `config` nothing is needed."""
+    """The facts of the benchmarks, from their files; `inputs` and `config` are not used."""
     listed = read_record(BenchmarkSources, files / "sources.json", "benchmark sources")
     chances: dict[str, list[float]] = {name: [] for name in listed.benchmarks}
     for item in _items(files / ITEMS):
@@ -130,7 +130,7 @@ def facts_from(
 
 
 def item_of(benchmark: str, row: BenchmarkRow) -> BenchmarkItem:
-    """The item of a row: what may be passed on of it."""
+    """The row without its text."""
     return BenchmarkItem(
         id=row.id,
         benchmark=benchmark,
@@ -141,7 +141,7 @@ def item_of(benchmark: str, row: BenchmarkRow) -> BenchmarkItem:
 
 
 def read_items(benchmarks: Artifact) -> list[BenchmarkItem]:
-    """The items of the artifact, all benchmarks, in their order."""
+    """The items of all benchmarks, in the order of the artifact."""
     return _items(benchmarks.path(ITEMS))
 
 
@@ -153,7 +153,7 @@ def _items(path: Path) -> list[BenchmarkItem]:
 
 
 def read_texts(benchmarks: Artifact, name: str) -> list[BenchmarkRow]:
-    """The rows of one benchmark with their texts; BadInput where a bundle left them out."""
+    """The rows of one benchmark with their texts. Raises BadInput if a bundle left them out."""
     path = benchmarks.path(f"rows/{name}.jsonl")
     return [
         parse_record(BenchmarkRow, value, f"{path.name}, line {line}")

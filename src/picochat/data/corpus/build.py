@@ -1,12 +1,12 @@
 """The corpus stage: which documents are read, which are dropped and why, which are held out.
 
-No text is copied (docs/decisions/0004). The artifact states every source file with its digest, and
-for each of its rows what becomes of it; reader.py streams the sources again. Ids are
-`<label>:<id of the source>`. A weight w reads a training document floor(w) times, and once more by
-the hash of its id; held-out documents are read once.
+No text is copied (docs/decisions/0004). The artifact has the digest of every source file and a
+decision for each of its rows; reader.py reads the sources again. Ids are `<label>:<id in the
+source>`. With weight w a training document is read floor(w) times, and once more for some hashes of
+its id; held-out documents are read once.
 
-Memory: about ten bytes a document beside a fixed amount. What else must be known of all documents
-lies on disk meanwhile, some 600 bytes each (docs/decisions/0015).
+Memory: a fixed amount and about ten bytes a document. About 600 bytes a document are on disk while
+the corpus is built (docs/decisions/0015).
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from picochat.facts import CorpusFacts, DuplicatePair, SourceFacts
 
 
 class MeasuredText(Record):
-    """`measured.json`: sizes of the text, which only its reader can count.
+    """`measured.json`: sizes of the text of all documents that are read, with their weights.
 
-    Of documents that are read, by weight. text_bytes: label of the source -> bytes.
+    text_bytes: label of the source -> bytes.
     """
 
     characters: int
@@ -51,7 +51,7 @@ class MeasuredText(Record):
 
 
 class Drop(NamedTuple):
-    """A row that is not read, why, and the row that it repeats, if it does."""
+    """A row that is not read, the reason, and the row that it repeats, if any."""
 
     row: int
     reason: str
@@ -59,7 +59,7 @@ class Drop(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What becomes of every row, and what repeats what."""
+    """The decision about every row, and the repetitions that it rests on."""
 
     table: RowTable
     decisions: RowDecisions
@@ -71,9 +71,9 @@ class Outcome(NamedTuple):
 def build_corpus(
     pack: LoadedPack, data: DataConfig, host: HostConfig, staging: StagingFolder
 ) -> None:
-    """Read every source once and write what `read_split` needs.
+    """Scan every source and write the artifact.
 
-    Raises BadInput for broken files and repeated ids.
+    Raises BadInput for broken files, repeated ids, and a corpus without documents.
     """
     sources = [_describe(source, data, staging) for source in pack.sources]
     with RowTable(staging.workspace / "scan") as table:
@@ -89,7 +89,7 @@ def build_corpus(
 
 
 def _describe(source: LoadedSource, data: DataConfig, staging: StagingFolder) -> CorpusSource:
-    """The source as in `sources.json`, without files; its import report is copied."""
+    """The source for `sources.json`, still without files. Copies its import report."""
     report = source.report_path()
     if report is not None:
         staging.path(f"import_reports/{source.label}.json").write_bytes(report.read_bytes())
@@ -112,7 +112,7 @@ def _scan(
     host: HostConfig,
     table: RowTable,
 ) -> None:
-    """Put every row into `table`; `sources` get the files as they were found."""
+    """Scan all files; add every row to `table` and every file to `sources`."""
     tasks = scan_tasks(pack, data.min_chars)
     owners = {source.label: number for number, source in enumerate(pack.sources)}
     with Progress("read corpus", sum(task.file_bytes for task in tasks) / 1e6, "MB") as progress:
@@ -128,7 +128,7 @@ def _scan(
 def _take_files(
     source: LoadedSource, described: CorpusSource, task: ScanTask, listing: ScanListing
 ) -> None:
-    """Add the files that were read; BadInput where one differs from a digest stated before."""
+    """Add the scanned files. Raises BadInput if one differs from the digest in its manifest."""
     for found in listing.files:
         stated = source.files[len(described.files)]
         if stated.sha256 is not None and stated.sha256 != found.sha256:
@@ -141,9 +141,9 @@ def _take_files(
 
 
 def _require_excluded(pack: LoadedPack, table: RowTable) -> None:
-    """Raise BadInput where a document that is to be left out is in no source.
+    """Raise BadInput if an excluded document is in no source.
 
-    A misspelled id would otherwise be trained on without anybody noticing.
+    Otherwise a misspelled id would go unnoticed, and its document would be trained on.
     """
     missing = set(pack.recipe.exclude_documents)
     for placed in table.chunks if missing else ():
@@ -162,11 +162,11 @@ def _require_excluded(pack: LoadedPack, table: RowTable) -> None:
 
 
 def _require_unique_ids(table: RowTable, scratch: Path) -> None:
-    """Raise BadInput where two rows share an id: splits, weights and lists go by id."""
+    """Raise BadInput if two rows have the same id: splits, weights and lists rest on ids."""
     repeated = table.repeated_ids(scratch)
     if repeated:
         raise BadInput(
-            f"{len(repeated):,} document ids stand for more than one row, the first: {repeated[0]}",
+            f"{len(repeated):,} document ids belong to more than one row, the first: {repeated[0]}",
             fix='give the rows of that source unique "id" values, or none at all',
         )
 
@@ -175,8 +175,8 @@ def _require_unique_ids(table: RowTable, scratch: Path) -> None:
 
 
 def _decide(table: RowTable, pack: LoadedPack, data: DataConfig, workspace: Path) -> Outcome:
-    """Decide about every row: weight, then equal texts, then near ones, then the split."""
-    # Weight comes first, so that a text which it leaves out drops no other.
+    """Decide about every row: weight, then equal texts, then near-duplicates, then the split."""
+    # Weight comes first, so that no text is dropped as a duplicate of one that is not read.
     decisions = table.copies()
     exact = table.repeated_texts(decisions, workspace / "digests")
     decisions[exact.rows] = DROPPED
@@ -202,19 +202,20 @@ def _decide(table: RowTable, pack: LoadedPack, data: DataConfig, workspace: Path
 
 
 def _hold_out(table: RowTable, decisions: RowDecisions, near: Repeats, data: DataConfig) -> float:
-    """Mark the held-out documents; returns the fraction that is held out.
+    """Mark the held-out documents, and return the fraction below which they are held out.
 
-    It is the configured one, or less where the corpus is so large that less is enough. A corpus so
-    small that no document falls under it holds out the one with the smallest number.
+    It is the configured fraction, or less for a large corpus (`data.held_out_bytes`). If there is
+    no document below it, the one with the smallest number is held out.
     """
     text_bytes, smallest, largest = 0, 1.0, 0.0
     for placed, fractions in _split_fractions(table, near):
         here = placed.of(decisions)
-        text_bytes += int((placed.chunk.column("text_bytes").astype(np.int64) * here).sum())
+        text_bytes += int(placed.chunk.column("text_bytes") @ here.astype(np.int64))
         kept = fractions[here != DROPPED]
         smallest = min(smallest, kept.min(initial=1.0))
         largest = max(largest, kept.max(initial=0.0))
     fraction = min(data.held_out_fraction, data.held_out_bytes / text_bytes)
+    # If all numbers are equal (one cluster), holding out one document would leave none to train on.
     if smallest >= fraction and smallest < largest:
         fraction = float(np.nextafter(smallest, 1.0))
     for placed, fractions in _split_fractions(table, near):
@@ -226,10 +227,10 @@ def _hold_out(table: RowTable, decisions: RowDecisions, near: Repeats, data: Dat
 def _split_fractions(
     table: RowTable, near: Repeats
 ) -> Iterator[tuple[PlacedChunk, npt.NDArray[np.float64]]]:
-    """Each chunk with the numbers in [0, 1) that decide the split of its rows."""
-    # A near-duplicate has the number of its cluster's first document: a held-out page with a near
-    # copy in training would look easier than it is. The first stands in an earlier chunk or in this
-    # one, so its number is known when it is needed.
+    """(chunk, numbers in [0, 1) that decide the split of its rows) for each chunk."""
+    # A near-duplicate has the number of its cluster's first document, because a held-out page with
+    # a near copy in training would look easier than it is. The first document is in this chunk or
+    # in an earlier one, so its number is known.
     firsts = np.unique(near.firsts)
     of_first = np.zeros(len(firsts))
     for placed in table.chunks:
@@ -244,13 +245,12 @@ def _split_fractions(
         yield placed, fractions
 
 
-# ---- what is written -----------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------
 
 
 def _write_files(
     pack: LoadedPack, sources: list[CorpusSource], outcome: Outcome, staging: StagingFolder
 ) -> None:
-    """Write all files of the artifact."""
     listing = CorpusSources(
         schema_version=2, held_out_fraction=outcome.held_out_fraction, sources=sources
     )
@@ -261,7 +261,7 @@ def _write_files(
     write_jsonl(staging.path("dropped.jsonl"), _drop_rows(outcome))
     write_jsonl(staging.path("near_duplicates.jsonl"), _cluster_rows(outcome.table, outcome.near))
     write_json(staging.path("measured.json"), _measure(sources, outcome))
-    # Absolute paths are no part of the digest: it is the same wherever pack and sources lie.
+    # Volatile, so that the digest is the same wherever pack and sources are.
     locations = {source.label: str(source.path.resolve()) for source in pack.sources}
     write_json(
         staging.volatile("location.json"), {"pack": str(pack.path.resolve()), "sources": locations}
@@ -288,7 +288,7 @@ def _drops(outcome: Outcome) -> Iterator[Drop]:
 
 
 def _of_chunk(repeats: Repeats, placed: PlacedChunk) -> dict[int, int]:
-    """row -> the row that it repeats, of one chunk."""
+    """row -> the row that it repeats, for the rows of one chunk."""
     start, stop = np.searchsorted(repeats.rows, [placed.first, placed.first + placed.chunk.rows])
     return dict(
         zip(repeats.rows[start:stop].tolist(), repeats.firsts[start:stop].tolist(), strict=True)
@@ -299,18 +299,18 @@ def _drop_rows(outcome: Outcome) -> Iterator[dict[str, str]]:
     """The rows of dropped.jsonl."""
     for drop in _drops(outcome):
         if drop.reason == "weight":
-            continue  # it follows from id and weight, and may be most of a source
+            continue  # these follow from ids and weights, and may be most of a source
         row = {"id": outcome.table.id(drop.row), "reason": drop.reason}
         yield row if drop.of is None else {**row, "of": outcome.table.id(drop.of)}
 
 
 def _cluster_rows(table: RowTable, near: Repeats) -> Iterator[dict[str, list[str]]]:
-    """The rows of near_duplicates.jsonl: the ids of each cluster, ordered by first documents."""
+    """The rows of near_duplicates.jsonl: the ids of each cluster, by first document."""
     order = np.lexsort((near.rows, near.firsts))
     firsts, begins = np.unique(near.firsts[order], return_index=True)
-    for first, members in zip(
-        firsts.tolist(), np.split(near.rows[order], begins[1:]), strict=bool(len(firsts))
-    ):
+    clusters = np.split(near.rows[order], begins[1:])
+    # Not strict, because np.split returns one empty cluster where there are none.
+    for first, members in zip(firsts.tolist(), clusters, strict=False):
         yield {"documents": [table.id(row) for row in (first, *members.tolist())]}
 
 
@@ -318,12 +318,12 @@ def _measure(sources: list[CorpusSource], outcome: Outcome) -> MeasuredText:
     characters = held_out_text_bytes = 0
     text_bytes = {source.label: 0 for source in sources}
     for placed in outcome.table.chunks:
-        decisions = placed.of(outcome.decisions)
-        copies = np.where(decisions == HELD_OUT, 1, decisions.astype(np.int64))
-        sizes = placed.chunk.column("text_bytes").astype(np.int64)
-        text_bytes[sources[placed.owner].label] += int((sizes * copies).sum())
-        held_out_text_bytes += int(sizes[decisions == HELD_OUT].sum())
-        characters += int((placed.chunk.column("characters").astype(np.int64) * copies).sum())
+        held_out = placed.of(outcome.decisions) == HELD_OUT
+        copies = np.where(held_out, 1, placed.of(outcome.decisions)).astype(np.int64)
+        sizes = placed.chunk.column("text_bytes")
+        text_bytes[sources[placed.owner].label] += int(sizes @ copies)
+        held_out_text_bytes += int(sizes @ held_out.astype(np.int64))
+        characters += int(placed.chunk.column("characters") @ copies)
     return MeasuredText(
         characters=characters, held_out_text_bytes=held_out_text_bytes, text_bytes=text_bytes
     )
@@ -335,10 +335,10 @@ def _measure(sources: list[CorpusSource], outcome: Outcome) -> MeasuredText:
 def facts_from(
     files: Path, inputs: Mapping[str, Artifact] | None = None, config: RunConfig | None = None
 ) -> CorpusFacts:
-    """The facts of a corpus from its files alone: of `inputs` and `config` nothing is needed.
+    """The facts of a corpus, from its files; `inputs` and `config` are not used.
 
-    Sizes of text are those of measured.json; everything else is counted from the decisions and the
-    lists of documents. Raises BadInput where the files contradict each other.
+    Sizes of text come from measured.json, all else from the decisions and the lists of documents.
+    Raises BadInput if the files contradict each other.
     """
     listing = read_record(CorpusSources, files / "sources.json", "corpus sources")
     measured = read_record(MeasuredText, files / "measured.json", "measured text")
@@ -350,7 +350,7 @@ def facts_from(
             f" sources.json lists {sum(rows):,}"
         )
     of_sources = np.split(decisions, np.cumsum(rows)[:-1])
-    # A held-out document is read once; the byte that marks it is no count.
+    # A held-out document is read once. Its byte is HELD_OUT and not a count.
     held_out = [int(np.count_nonzero(part == HELD_OUT)) for part in of_sources]
     documents = [
         int(part.sum(dtype=np.int64)) - (HELD_OUT - 1) * count
@@ -394,7 +394,7 @@ def facts_from(
 def _dropped(files: Path, rows: int) -> tuple[dict[str, int], Counter[tuple[str, str]]]:
     """(reason -> dropped rows, (label, label of the repeated text) -> exact duplicates).
 
-    rows: all dropped ones.
+    rows: how many rows the decisions drop.
     """
     reasons: Counter[str] = Counter()
     exact: Counter[tuple[str, str]] = Counter()
@@ -407,7 +407,7 @@ def _dropped(files: Path, rows: int) -> tuple[dict[str, int], Counter[tuple[str,
         raise BadInput(
             f"corpus/dropped.jsonl: lists {-by_weight:,} rows more than row_decisions.u8 drops"
         )
-    if by_weight:  # the only reason whose rows are not listed
+    if by_weight:  # only these rows are not listed
         reasons["weight"] = by_weight
     return dict(sorted(reasons.items())), exact
 
@@ -423,7 +423,7 @@ def _source_facts(source: CorpusSource, documents: int, text_bytes: int) -> Sour
         kind="hub" if provenance and provenance.kind == "hub" else "files",
         documents=documents,
         text_bytes=text_bytes,
-        # The digest of every file is in sources.json, and an import from the Hub states its commit.
+        # sources.json has the digest of every file, and the commit of an import from the Hub.
         pinned=True,
         licence=provenance.licence if provenance else None,
         import_report=source.import_report is not None,

@@ -1,10 +1,9 @@
-"""The scan of a corpus: one pass over the source files that writes what must be known of every row.
+"""The scan of a corpus: one pass over the source files that records facts about every row.
 
-Files are scanned by several processes, a group of consecutive files at a time. A group writes
-chunks of rows as columns, and a listing when all of them stand. After a kill, groups with a listing
-are not scanned again, and groups that another machine completed are taken as they are. Order and
-contents follow from the sources alone. Memory: some 60 MB a process, whatever the sizes of files
-and sources. Decides nothing that needs a second document: build.py does.
+Several processes scan groups of consecutive files. A group's rows are written in chunks of columns,
+and then its listing. A group with a listing is not scanned again after a kill, nor if another
+machine has scanned it. Order and contents depend only on the sources. Memory: about 60 MB a
+process, for any sizes of files and sources. build.py compares documents with each other.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,25 +26,26 @@ from picochat.data.corpus.minhash import PLACES, Signatures, signatures
 from picochat.data.documents import file_path, read_source_file
 from picochat.data.pack import LoadedPack
 
-GROUP_BYTES = 8_000_000  # of source files that one task reads
-# Of source files. Below that, starting processes costs more than it saves.
-PARALLEL_BYTES = 16_000_000
+GROUP_BYTES = 8_000_000  # of source files in a group
+PARALLEL_BYTES = (
+    16_000_000  # of source files; for fewer, starting processes costs more than it saves
+)
 CHUNK_TEXT_BYTES = 8_000_000
 CHUNK_ROWS = 20_000
 EXCLUDED = "excluded"
 
 
 def id_fraction(id: str, purpose: str = "split") -> float:
-    """A number in [0, 1) that follows from the id alone: the first 52 bits of a sha256.
+    """A number in [0, 1) from the first 52 bits of the id's sha256.
 
-    So a larger import keeps the old held-out documents held out, on any machine.
+    It depends only on the id, so a larger import keeps the old held-out documents held out.
     """
     digest = hashlib.sha256(f"{purpose}\0{id}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 12) / (1 << 52)
 
 
 def weight_copies(id: str, weight: float) -> int:
-    """How often a document is read: the whole part of the weight, once more for some of the ids."""
+    """How often a document is read: floor(weight) times, and once more for some of the ids."""
     whole = int(weight)
     return whole if whole == weight else whole + (id_fraction(id, "weight") < weight - whole)
 
@@ -54,8 +54,8 @@ def weight_copies(id: str, weight: float) -> int:
 class ScanTask:
     """A group of consecutive files of one source.
 
-    number: orders the groups of a corpus and names their chunks. excluded: ids of documents, with
-    the label, that the recipe leaves out.
+    number: of the group in the corpus; it names the group's files. excluded: ids, with the label,
+    of documents that the recipe leaves out.
     """
 
     number: int
@@ -72,7 +72,7 @@ class ScanTask:
 class CorpusFile(Record):
     """One source file.
 
-    name: relative to its source. rows: usable and other ones. text_bytes: of usable text.
+    name: relative to its source. rows: of the file, usable or not. text_bytes: of usable rows.
     """
 
     name: str
@@ -83,7 +83,7 @@ class CorpusFile(Record):
 
 
 class ScanListing(Record):
-    """What a group holds. `reasons`: why rows are unusable, by code from 1; code 0 is usable."""
+    """The contents of a group. `reasons`: why rows are unusable; the code of the first is 1."""
 
     files: list[CorpusFile]
     reasons: list[str]
@@ -92,23 +92,23 @@ class ScanListing(Record):
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive rows of one group as columns, which are read from disk when asked for."""
+    """Consecutive rows of one group as columns on disk."""
 
     path: Path
     rows: int
     reasons: tuple[str, ...]
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """A column, read anew each time.
+        """Read a column from disk.
 
-        One of: problem, copies (u1), characters, text_bytes (u4), digest ((rows, 2) u8), fraction
-        (f8), id_hash (u8), id_ends (i8), ids (the UTF-8 of all ids in a row).
+        One of: problem, copies (uint8), characters, text_bytes (uint32), digest (rows, 2) and
+        id_hash (uint64), fraction (float64), id_ends (int64), ids (the joined UTF-8 of all ids).
         """
         with np.load(self.path.with_suffix(".npz")) as stored:
             return stored[name]
 
     def signatures(self, numbers: npt.NDArray[np.int64] | None = None) -> Signatures:
-        """The sketches of the rows with these numbers, or of all."""
+        """(rows, 128) the sketches of the rows with these numbers, or of all rows."""
         mapped = np.memmap(
             self.path.with_suffix(".signatures"), dtype="<u2", mode="r", shape=(self.rows, PLACES)
         )
@@ -116,7 +116,7 @@ class Chunk:
 
 
 def scan_tasks(pack: LoadedPack, least_chars: int) -> list[ScanTask]:
-    """The groups of files, of about GROUP_BYTES each, in which a pack is scanned, in order."""
+    """The files of a pack in groups of about GROUP_BYTES, in order."""
     tasks: list[ScanTask] = []
     for source in pack.sources:
         prefix = f"{source.label}:"
@@ -146,7 +146,7 @@ def scan_tasks(pack: LoadedPack, least_chars: int) -> list[ScanTask]:
 def scan_groups(
     tasks: Sequence[ScanTask], folder: Path, workers: int | None
 ) -> Iterator[ScanListing]:
-    """The listing of each group, in order; groups without one are scanned into `folder`."""
+    """The listing of each group, in order. Groups without a listing are scanned into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [task for task in tasks if not _listing_path(folder, task).exists()]
     large = sum(task.file_bytes for task in missing) >= PARALLEL_BYTES
@@ -158,10 +158,7 @@ def _scanner(folder: Path) -> Callable[[ScanTask], ScanListing]:
 
 
 def scan_group(folder: Path, task: ScanTask) -> ScanListing:
-    """Scan the files of one group, unless its listing stands.
-
-    Raises BadInput where a file is broken.
-    """
+    """Scan the files of one group, unless its listing exists. Raises BadInput for a broken file."""
     listing_path = _listing_path(folder, task)
     if listing_path.exists():
         return read_record(ScanListing, listing_path, "corpus scan")
@@ -169,13 +166,13 @@ def scan_group(folder: Path, task: ScanTask) -> ScanListing:
     files = [writer.scan(name) for name in task.files]
     writer.flush()
     listing = ScanListing(files=files, reasons=list(writer.reasons), chunk_rows=writer.chunk_rows)
-    # Last and by rename: chunks count only when the listing names them.
+    # Written last and by rename: a listing says that all its chunks are complete.
     write_json(listing_path, listing)
     return listing
 
 
 def chunks_of(task: ScanTask, listing: ScanListing, folder: Path) -> list[Chunk]:
-    """The chunks that a group has written."""
+    """The chunks of a group."""
     reasons = tuple(listing.reasons)
     return [
         Chunk(_chunk_path(folder, task, number), rows, reasons)
@@ -183,17 +180,29 @@ def chunks_of(task: ScanTask, listing: ScanListing, folder: Path) -> list[Chunk]
     ]
 
 
+class _Row(NamedTuple):
+    id: bytes
+    problem: int
+    copies: int
+    fraction: float
+    characters: int
+    text_bytes: int
+    digest: bytes
+    text: str
+
+
 class _ChunkWriter:
-    """Collects rows, and writes a chunk whenever enough of them are there."""
+    """Collects rows and writes them in chunks."""
 
     def __init__(self, folder: Path, task: ScanTask) -> None:
         self.reasons: dict[str, int] = {}
         self.chunk_rows: list[int] = []
         self._folder, self._task = folder, task
-        self._clear()
+        self._rows: list[_Row] = []
+        self._waiting_bytes = 0
 
     def scan(self, name: str) -> CorpusFile:
-        """Take in the rows of a file."""
+        """Add the rows of a file."""
         task, rows, text_bytes = self._task, 0, 0
         for row in read_source_file(task.source, name, task.text_column):
             rows += 1
@@ -211,58 +220,48 @@ class _ChunkWriter:
         )
 
     def _take(self, id: str, text: str, problem: str | None) -> int:
-        """Keep a row; returns the bytes of its text, 0 where it is not usable."""
-        # Unusable rows are kept too, with an empty text, so that a row's number follows from the
-        # files: `row_decisions.u8` has one byte for each of them.
+        """Add a row; returns the bytes of its text, 0 if it is not usable."""
+        # Unusable rows are kept too, with an empty text, because `row_decisions.u8` has a byte for
+        # each row of the files.
         text = text if problem is None else ""
         data = text.encode()
-        self._ids.append(id.encode("utf-8", "replace"))
-        self._problems.append(
-            self.reasons.setdefault(problem, len(self.reasons) + 1) if problem else 0
+        row = _Row(
+            id=id.encode("utf-8", "replace"),  # JSON can spell half of a surrogate pair
+            problem=self.reasons.setdefault(problem, len(self.reasons) + 1) if problem else 0,
+            copies=weight_copies(id, self._task.weight),
+            fraction=id_fraction(id),
+            characters=len(text),
+            text_bytes=len(data),
+            digest=xxhash.xxh3_128_digest(data),
+            text=text,
         )
-        self._copies.append(weight_copies(id, self._task.weight))
-        self._fractions.append(id_fraction(id))
-        self._characters.append(len(text))
-        self._sizes.append(len(data))
-        self._digests.append(xxhash.xxh3_128_digest(data))
-        self._texts.append(text)
+        self._rows.append(row)
         self._waiting_bytes += len(data)
-        if self._waiting_bytes >= CHUNK_TEXT_BYTES or len(self._texts) >= CHUNK_ROWS:
+        if self._waiting_bytes >= CHUNK_TEXT_BYTES or len(self._rows) >= CHUNK_ROWS:
             self.flush()
         return len(data)
 
     def flush(self) -> None:
-        """Write what was collected as a chunk."""
-        if not self._texts:
+        """Write the collected rows as a chunk."""
+        if not self._rows:
             return
+        rows, self._rows, self._waiting_bytes = self._rows, [], 0
         path = _chunk_path(self._folder, self._task, len(self.chunk_rows))
-        # Sketches are a file of their own: they are most of the bytes, and are read row by row.
-        signatures(self._texts).astype("<u2").tofile(path.with_suffix(".signatures"))
+        self.chunk_rows.append(len(rows))
+        # Sketches have their own file, because they are most of the bytes and are read row by row.
+        signatures([row.text for row in rows]).astype("<u2").tofile(path.with_suffix(".signatures"))
         np.savez(
             path.with_suffix(".npz"),
-            problem=np.array(self._problems, dtype=np.uint8),
-            copies=np.array(self._copies, dtype=np.uint8),
-            characters=np.array(self._characters, dtype=np.uint32),
-            text_bytes=np.array(self._sizes, dtype=np.uint32),
-            digest=np.frombuffer(b"".join(self._digests), dtype="<u8").reshape(-1, 2),
-            fraction=np.array(self._fractions, dtype=np.float64),
-            id_hash=np.array([xxhash.xxh3_64_intdigest(id) for id in self._ids], dtype=np.uint64),
-            id_ends=np.cumsum([len(id) for id in self._ids], dtype=np.int64),
-            ids=np.frombuffer(b"".join(self._ids), dtype=np.uint8),
+            problem=np.array([row.problem for row in rows], dtype=np.uint8),
+            copies=np.array([row.copies for row in rows], dtype=np.uint8),
+            characters=np.array([row.characters for row in rows], dtype=np.uint32),
+            text_bytes=np.array([row.text_bytes for row in rows], dtype=np.uint32),
+            digest=np.frombuffer(b"".join(row.digest for row in rows), "<u8").reshape(-1, 2),
+            fraction=np.array([row.fraction for row in rows], dtype=np.float64),
+            id_hash=np.array([xxhash.xxh3_64_intdigest(row.id) for row in rows], dtype=np.uint64),
+            id_ends=np.cumsum([len(row.id) for row in rows], dtype=np.int64),
+            ids=np.frombuffer(b"".join(row.id for row in rows), dtype=np.uint8),
         )
-        self.chunk_rows.append(len(self._texts))
-        self._clear()
-
-    def _clear(self) -> None:
-        self._ids: list[bytes] = []
-        self._problems: list[int] = []
-        self._copies: list[int] = []
-        self._fractions: list[float] = []
-        self._characters: list[int] = []
-        self._sizes: list[int] = []
-        self._digests: list[bytes] = []
-        self._texts: list[str] = []
-        self._waiting_bytes = 0
 
 
 def _listing_path(folder: Path, task: ScanTask) -> Path:

@@ -1,7 +1,7 @@
-"""Hash partitions on disk: records divided by their key, so that equal keys meet in memory.
+"""Hash partitions on disk: records with equal keys are in one file, which is small enough to sort.
 
-Sorting and grouping stay in bounded memory however many records there are (docs/decisions/0015).
-The files are scratch: they need no sync, and a job that was killed makes them again.
+So records are grouped in bounded memory, however many there are (docs/decisions/0015). The files
+are temporary. They are not synced, and a job that was killed writes them again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-RECORDS_TOGETHER = 250_000  # about what one file holds, and memory with it
+RECORDS_PER_FILE = 250_000  # about; one file at a time is in memory
 MOST_FILES = 256  # all are open at the same time
 
 Records = npt.NDArray[np.void]
@@ -22,13 +22,13 @@ Records = npt.NDArray[np.void]
 class HashPartitions:
     """Add records of one structured type with a uint64 field `key`, then read them file by file.
 
-    A context manager. Keys must be well mixed (hashes): their leading bits name the file. folder:
-    made on entering, removed on leaving. expected: about how many records will come.
+    A context manager. Keys must be hashes, because their leading bits choose the file. folder:
+    created on entering and removed on leaving. expected: an estimate of the number of records.
     """
 
     def __init__(self, folder: Path, dtype: np.dtype[np.void], expected: int) -> None:
         self._folder, self._dtype = folder, dtype
-        self._bits = min(MOST_FILES - 1, expected // RECORDS_TOGETHER).bit_length()
+        self._bits = min(MOST_FILES - 1, expected // RECORDS_PER_FILE).bit_length()
 
     def __enter__(self) -> HashPartitions:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -48,8 +48,8 @@ class HashPartitions:
         if not self._bits:
             self._files[0].write(records.tobytes())
             return
-        # One write for each file: the records are grouped first, by a stable sort, so that records
-        # of one key stay in the order in which they were added.
+        # Grouping the records first needs only one write for each file. The sort is stable, so that
+        # records of one key keep their order.
         number = (records["key"] >> np.uint64(64 - self._bits)).astype(np.int64)
         ordered = records[np.argsort(number, kind="stable")]
         ends = np.cumsum(np.bincount(number, minlength=len(self._files))).tolist()
@@ -58,7 +58,7 @@ class HashPartitions:
                 file.write(ordered[start:end].tobytes())
 
     def read(self) -> Iterator[Records]:
-        """The records of one file after another, each in the order in which they were added."""
+        """The records of each file, in the order in which they were added."""
         for file in self._files:
             file.close()
         for file in self._files:

@@ -1,15 +1,16 @@
-"""MinHash sketches: 128 numbers a text; two texts agree in as many as they share five-word runs.
+"""MinHash sketches: 128 numbers for each text, which estimate how many five-word runs texts share.
 
-Texts are lower-cased and cut into words: ASCII letters and digits, and every byte beyond ASCII.
-Each run of five words is one 64-bit hash. The sketch is that of Dahlgaard, Knudsen and Thorup,
-"Fast Similarity Sketching" (FOCS 2017): in each round every run falls into one of 128 places, and
-a place keeps the smallest of the first round that reaches it. A long text fills all places in a
-round or two, so it costs its length and not 128 times its length. Every place agrees with
-probability equal to the Jaccard similarity, as in classic MinHash; standard error at 0.8: 0.035.
+Texts are lower-cased and cut into words of ASCII letters, digits and bytes beyond ASCII. Each run
+of five words becomes a 64-bit hash. The sketch is that of Dahlgaard, Knudsen and Thorup, "Fast
+Similarity Sketching" (FOCS 2017). In each round every run falls into one of 128 places. A place
+keeps the smallest hash of the first round that reaches it. A long text fills all places in one or
+two rounds, so each of its runs is hashed once or twice and not 128 times. Two texts agree in a
+place with a probability equal to their Jaccard similarity, as in classic MinHash. The standard
+error at 0.8 is 0.035.
 
-Sixteen bits of each number are kept: two that differ agree by chance once in 65,536. A text of
-fewer than five words has no run, and its row is ABSENT. Does not see translations, paraphrases, or
-a short text inside a long one.
+The sketch keeps 16 bits of each number, so different numbers agree once in 65,536. A text of fewer
+than five words has no run, and its row is ABSENT. The sketch does not detect translations,
+paraphrases, or a short text inside a long one.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ import numpy.typing as npt
 SHINGLE_WORDS = 5
 PLACES = 128
 ABSENT = np.uint16(0xFFFF)
-# Of throwing runs into places. A place that is still empty then, as in short texts, takes the
-# minimum over all runs. Filling it from a full place ("optimal densification") was tried: error
-# 0.029 to 0.037 instead of 0.020 to 0.030 below 120 words, and no faster (docs/decisions/0015).
+# A place that is still empty after the last round, as in short texts, takes the minimum over all
+# runs. Filling it from a full place ("optimal densification") was tried. Below 120 words its error
+# is 0.029 to 0.037 instead of 0.020 to 0.030, and it is no faster (docs/decisions/0015).
 ROUNDS = 16
-# Hashed at once. A longer text is cut between words, at places that follow from it alone, so its
-# sketch does not depend on the texts around it.
+# Hashed at once. Where a longer text is cut depends on it alone, so its sketch does not depend on
+# the texts around it.
 PIECE_BYTES = 1 << 18
 GROUP_WORDS = 300_000  # sketched at once
 FILLED_TOGETHER = 1_000_000  # hashes computed at once for places that stayed empty
-# The fraction of the runs that are still needed. Above it, leaving the others out costs more than
-# it saves.
+# Runs that a round no longer needs are removed if fewer than this fraction are needed. Above it,
+# removing them costs more than it saves.
 WORTH_FILTERING = 0.8
 
 U64 = npt.NDArray[np.uint64]
@@ -42,7 +43,7 @@ Signatures = npt.NDArray[np.uint16]
 
 
 def _constants(name: str, count: int) -> U64:
-    """Odd 64-bit numbers that follow from a name, and not from a version of numpy."""
+    """Odd 64-bit numbers that depend on a name, and not on the version of numpy."""
     digests = (hashlib.sha256(f"{name} {index}".encode()).digest()[:8] for index in range(count))
     return np.array([int.from_bytes(digest, "little") | 1 for digest in digests], dtype=np.uint64)
 
@@ -55,7 +56,7 @@ def _powers(base: int, count: int) -> U64:
 
 
 def _byte_tables() -> tuple[npt.NDArray[np.int8], U64]:
-    """(1 where a byte belongs to a word, the code of each byte in a word's hash)."""
+    """(1 for each byte that belongs to a word, the code of each byte in a word's hash)."""
     letters = np.zeros(256, dtype=np.int8)
     for first, last in (("0", "9"), ("A", "Z"), ("a", "z")):
         letters[ord(first) : ord(last) + 1] = 1
@@ -77,7 +78,7 @@ EMPTY = np.uint32(0xFFFFFFFF)
 
 
 def signatures(texts: Sequence[str]) -> Signatures:
-    """(texts, 128). A row depends on its text alone."""
+    """(texts, 128) the sketches. Each row depends only on its text."""
     found = np.full((len(texts), PLACES), ABSENT, dtype=np.uint16)
     for first, words, counts in _groups_of_words(texts):
         runs, runs_of = _runs(words, counts)
@@ -86,13 +87,13 @@ def signatures(texts: Sequence[str]) -> Signatures:
 
 
 def is_present(rows: Signatures) -> npt.NDArray[np.bool_]:
-    """Whether each row is a sketch and not ABSENT."""
-    # Four numbers are enough: all ones by chance is one sketch in 2**64.
+    """(rows,) whether each row is a sketch and not ABSENT."""
+    # Four numbers are enough: in a sketch all their bits are one by chance once in 2**64.
     return (rows[:, :4] != ABSENT).any(axis=1)
 
 
 def mixed(values: U64) -> U64:
-    """Every bit of a value spread over all bits (the finalizer of splitmix64)."""
+    """The finalizer of splitmix64: each bit of the result depends on every bit of the value."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
@@ -104,7 +105,7 @@ def mixed(values: U64) -> U64:
 def _groups_of_words(texts: Sequence[str]) -> Iterator[tuple[int, U64, Counts]]:
     """(number of the first text, hashes of all words in order, words of each text) of each group.
 
-    A group holds some GROUP_WORDS words, and whole texts.
+    A group has about GROUP_WORDS words, and only whole texts.
     """
     first, hashed, owners = 0, [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int64)]
 
@@ -115,7 +116,7 @@ def _groups_of_words(texts: Sequence[str]) -> Iterator[tuple[int, U64, Counts]]:
     for batch, owners_of_pieces in _batches_of_pieces(texts):
         begins = owners_of_pieces[0]
         full = sum(map(len, hashed)) >= GROUP_WORDS
-        # A batch may begin in the middle of a text: then the group takes that batch as well.
+        # If a batch begins in the middle of a text, the group takes that batch as well.
         whole = begins > first and (not len(owners[-1]) or owners[-1][-1] < begins)
         if full and whole:
             yield group(begins)
@@ -127,7 +128,7 @@ def _groups_of_words(texts: Sequence[str]) -> Iterator[tuple[int, U64, Counts]]:
 
 
 def _batches_of_pieces(texts: Sequence[str]) -> Iterator[tuple[list[bytes], list[int]]]:
-    """Pieces of texts, and for each piece the number of its text, about PIECE_BYTES at a time."""
+    """(pieces of texts, number of each piece's text), about PIECE_BYTES at a time."""
     batch: list[bytes] = []
     owners: list[int] = []
     size = 0
@@ -145,7 +146,7 @@ def _batches_of_pieces(texts: Sequence[str]) -> Iterator[tuple[list[bytes], list
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
-    """The text in pieces of at most PIECE_BYTES, cut behind blanks; a longer word is cut within."""
+    """The text in pieces of at most PIECE_BYTES, cut after blanks, or inside a longer word."""
     start = 0
     while len(data) - start > PIECE_BYTES:
         end = start + PIECE_BYTES
@@ -163,17 +164,17 @@ def _word_hashes(pieces: list[bytes]) -> tuple[U64, Counts]:
     starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
     ends_of_pieces = np.cumsum([len(piece) + 1 for piece in pieces])
     counts = np.diff(np.searchsorted(starts, ends_of_pieces), prepend=0)
-    # A word's hash is a polynomial of its bytes, modulo 2**64: the difference of two prefix sums,
-    # divided by the power of where the word begins. So all words are hashed without a loop.
+    # A word's hash is a polynomial of its bytes, modulo 2**64. It is the difference of two prefix
+    # sums, divided by the power at the word's start. So all words are hashed without a loop.
     sums = np.zeros(len(text) + 1, dtype=np.uint64)
     np.cumsum(BYTE_CODES[text] * POWERS[: len(text)], out=sums[1:])
     return mixed((sums[stops] - sums[starts]) * INVERSE_POWERS[starts]), counts
 
 
 def _runs(words: U64, counts: Counts) -> tuple[U64, Counts]:
-    """(hashes of all runs of five words inside one text, in order; how many each text has)."""
-    # All words of a group stand in one array. Runs that begin in one text and end in another are
-    # computed as well, and left out at the end.
+    """(hashes of the runs of five words of each text, in order; how many each text has)."""
+    # `words` has the words of all texts. Runs that begin in one text and end in another are hashed
+    # as well, and removed at the end.
     of_text = np.maximum(counts - (SHINGLE_WORDS - 1), 0)
     total = len(words) - SHINGLE_WORDS + 1
     if total <= 0:
@@ -189,7 +190,7 @@ def _runs(words: U64, counts: Counts) -> tuple[U64, Counts]:
 
 
 def _sketch(runs: U64, runs_of: Counts, out: Signatures) -> None:
-    """Fill the rows of `out` whose texts have runs."""
+    """Write the sketches of texts that have runs into their rows of `out`."""
     having = np.flatnonzero(runs_of)
     table = np.full(len(having) * PLACES, EMPTY, dtype=np.uint32)
     owner = np.repeat(np.arange(len(having)), runs_of[having])
@@ -197,7 +198,7 @@ def _sketch(runs: U64, runs_of: Counts, out: Signatures) -> None:
         if not len(runs):
             break
         _throw(runs, owner, round_number, table)
-        # Texts whose places are all filled take no part in further rounds.
+        # Texts whose places are all filled need no further round.
         left = (table.reshape(-1, PLACES) == EMPTY).any(axis=1)[owner]
         if left.sum() < WORTH_FILTERING * len(runs):
             runs, owner = runs[left], owner[left]
@@ -206,19 +207,19 @@ def _sketch(runs: U64, runs_of: Counts, out: Signatures) -> None:
 
 
 def _throw(runs: U64, owner: Counts, round_number: int, table: npt.NDArray[np.uint32]) -> None:
-    """One round: every run falls into a place of its text; empty places keep their smallest."""
+    """One round: each run falls into a place of its text; empty places take their smallest run."""
     hashed = runs * MULTIPLIERS[round_number] + OFFSETS[round_number]
-    # The high bits of a 64-bit product are the well mixed ones: seven of them say the place, the
-    # next 32 the rank.
+    # The high bits of a 64-bit product are mixed best. Seven of them are the place, the next 32 the
+    # rank.
     places = owner * PLACES + (hashed >> np.uint64(57)).astype(np.int64)
     empty = table[places] == EMPTY
     np.minimum.at(table, places[empty], _rank(hashed[empty] >> np.uint64(25)))
 
 
 def _fill_by_minimum(runs: U64, owner: Counts, table: npt.NDArray[np.uint32]) -> None:
-    """Fill each place that is still empty with the smallest run, by a hash of that place alone."""
-    # This is classic MinHash for the few places that are left. Every one looks at all runs of its
-    # text, so the work is cut into portions of FILLED_TOGETHER hashes.
+    """Fill each empty place by classic MinHash, with a hash function for each place."""
+    # Each of these places needs all runs of its text, so the work is cut into portions of
+    # FILLED_TOGETHER hashes.
     counts = np.bincount(owner, minlength=len(table) // PLACES)
     begins = np.cumsum(counts) - counts
     empty = np.flatnonzero(table == EMPTY)

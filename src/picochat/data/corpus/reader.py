@@ -1,9 +1,8 @@
-"""Reading a corpus: what its artifact lists, and the documents of a split.
+"""Read the documents of a split of a corpus from its sources.
 
-The documents are streamed from the sources. `row_decisions.u8` has one byte for each row of the
-source files, in their order: DROPPED, HELD_OUT, else how many times the document is read in
-training. So a reader needs no ids, no hashes, and no memory but the bytes of one file. A source
-that has changed since is refused. The decisions are made in build.py.
+`row_decisions.u8` has one byte for each row of the source files, in their order: DROPPED, HELD_OUT,
+or how many times the document is read in training. So a reader needs no ids and no hashes, and
+memory for the decisions of one file. A source file that has changed is refused.
 """
 
 from __future__ import annotations
@@ -27,16 +26,13 @@ from picochat.data.documents import Document, file_path, read_source_file
 
 Split = Literal["train", "held_out"]
 DROPPED = 0
-HELD_OUT = 255
+HELD_OUT = 255  # more than any number of copies, because a weight is at most 100
 
 RowDecisions = npt.NDArray[np.uint8]
 
 
 class CorpusSource(Record):
-    """One source in `sources.json`.
-
-    ignored: ending -> files that are not read because their kind is not known.
-    """
+    """One source in `sources.json`. `ignored`: ending -> files of unknown kinds."""
 
     label: str
     weight: float
@@ -58,9 +54,9 @@ class CorpusSources(Record):
 
 @dataclass(frozen=True)
 class PlacedFile:
-    """A file of a corpus with the path of its source and its first row.
+    """A file of a corpus.
 
-    The row is its number in `row_decisions.u8`.
+    place: the path of its source. first_row: of the file, by its number in `row_decisions.u8`.
     """
 
     source: CorpusSource
@@ -72,8 +68,8 @@ class PlacedFile:
 def read_split(corpus: Artifact, split: Split) -> Iterator[Document]:
     """The documents of a split, in the order of sources, files and rows.
 
-    A document that its weight repeats follows itself as `<id>~2`. Raises BadInput where a source
-    file is gone or differs from what the corpus was built from.
+    If a weight repeats a document, its second copy follows as `<id>~2`. Raises BadInput if a source
+    file is gone or has changed since the corpus was built.
     """
     reader = CorpusReader(corpus)
     for number in range(len(reader.files)):
@@ -84,9 +80,9 @@ def read_split(corpus: Artifact, split: Split) -> Iterator[Document]:
 
 
 def sample_train(corpus: Artifact, fraction: float, seed: int) -> Iterator[Document]:
-    """About this fraction of the training documents, in order, a repeated one once."""
-    # Drawn by a row's place in the corpus, not by its id: ids would have to be parsed out of every
-    # row, and rows that are not drawn are passed over unparsed.
+    """About this fraction of the training documents, in order, each once."""
+    # Rows are drawn by their number and not by their id, because reading ids would mean parsing
+    # rows that are not drawn.
     reader = CorpusReader(corpus)
     salt = np.uint64(int.from_bytes(hashlib.sha256(f"sample {seed}".encode()).digest()[:8], "big"))
     for number, placed in enumerate(reader.files):
@@ -99,10 +95,7 @@ def sample_train(corpus: Artifact, fraction: float, seed: int) -> Iterator[Docum
 
 
 class CorpusReader:
-    """Reads a corpus file by file, for callers that read several at a time.
-
-    files: in the order that all readers follow.
-    """
+    """Reads a corpus file by file, for callers that read several files at a time."""
 
     def __init__(self, corpus: Artifact) -> None:
         listing = read_record(CorpusSources, corpus.path("sources.json"), "corpus sources")
@@ -124,17 +117,16 @@ class CorpusReader:
         )
 
     def read(self, number: int, decisions: RowDecisions) -> Iterator[tuple[Split, Document]]:
-        """The rows of one file by these decisions.
+        """The documents of one file, by these decisions.
 
-        decisions: `decisions(number)`, or what the caller made of it to leave rows out. Raises
-        BadInput where the file is gone or has changed; a file of which nothing is read is not
-        looked at.
+        decisions: `decisions(number)`, in which the caller may have dropped more rows. Raises
+        BadInput if the file is gone or has changed. A file of which no row is read is not opened.
         """
         wanted = decisions != DROPPED
         if not wanted.any():
             return
         placed = self.files[number]
-        if number not in self._unchanged:  # once a file: a large one is read in several parts
+        if number not in self._unchanged:  # a large file is read in several parts, but hashed once
             _require_unchanged(placed)
             self._unchanged.add(number)
         label, column = placed.source.label, placed.source.text_column

@@ -1,8 +1,7 @@
-"""All rows of a corpus, numbered in the order of sources, files and rows, and what repeats what.
+"""All rows of a corpus, numbered in the order of sources, files and rows, and their repetitions.
 
-The rows lie on disk in the chunks of the scan and are read chunk by chunk. Rows that must meet
-(equal texts, equal ids) meet in a hash partition. Memory: a chunk and a partition, and the answers,
-which are arrays over the rows concerned.
+The rows are on disk in the chunks of the scan and are read chunk by chunk. Equal texts and equal
+ids are found in hash partitions. Memory: one chunk, one partition and the result.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ IdRecord = np.dtype([("key", "<u8"), ("row", "<i8")])
 
 
 class Repeats(NamedTuple):
-    """Rows, ascending, and for each the first row that it repeats."""
+    """Rows in ascending order, and for each the first row that it repeats."""
 
     rows: Rows
     firsts: Rows
 
 
 class PlacedChunk(NamedTuple):
-    """A chunk, the number of its source, and the number of its first row."""
+    """A chunk. `owner`: the number of its source. `first`: the number of its first row."""
 
     owner: int
     first: int
@@ -45,9 +44,9 @@ class PlacedChunk(NamedTuple):
 
 
 class RowTable:
-    """The rows of a scan that lies in `folder`.
+    """The rows of a scan in `folder`.
 
-    A context manager: `add` the groups in order, then `flush`, then ask.
+    A context manager. Call `add` for each group in order, then `flush`, then the other methods.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,14 +54,14 @@ class RowTable:
         self.total = 0
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        # Ids are asked for one by one, in any order, and for few rows: two files with fixed offsets
-        # answer that without an index in memory.
+        # `id` is called for few rows, in any order. It reads two files at computed offsets, so no
+        # ids are kept in memory.
         self._ids: BinaryIO = (folder / "ids").open("w+b")
         self._id_ends: BinaryIO = (folder / "id_ends").open("w+b")
         self._id_ends.write(np.zeros(1, dtype="<i8").tobytes())
 
     def add(self, owner: int, task: ScanTask, listing: ScanListing) -> None:
-        """Take in a scanned group of the source number `owner`."""
+        """Add the rows of a scanned group of the source number `owner`."""
         for chunk in chunks_of(task, listing, self.folder):
             self.chunks.append(PlacedChunk(owner, self.total, chunk))
             self.total += chunk.rows
@@ -78,7 +77,7 @@ class RowTable:
         self._id_ends.close()
 
     def flush(self) -> None:
-        """After the last `add`: ids can be asked for."""
+        """Write the ids to disk. To be called after the last `add`, before `id`."""
         self._ids.flush()
         self._id_ends.flush()
 
@@ -89,7 +88,7 @@ class RowTable:
         return os.pread(self._ids.fileno(), end - begin, begin).decode()
 
     def copies(self) -> RowDecisions:
-        """(total,) how often each row is read by its weight; 0 where it is not usable."""
+        """(total,) how often each row is read by its weight; 0 if it is not usable."""
         copies = np.zeros(self.total, dtype=np.uint8)
         for placed in self.chunks:
             usable = placed.chunk.column("problem") == 0
@@ -97,7 +96,7 @@ class RowTable:
         return copies
 
     def repeated_texts(self, copies: RowDecisions, scratch: Path) -> Repeats:
-        """The rows that are read and have the text of an earlier row that is read.
+        """The rows that repeat the text of an earlier row. Rows with 0 copies do not take part.
 
         Texts are compared by their 128-bit digests.
         """
@@ -113,7 +112,7 @@ class RowTable:
         return _in_order(found)
 
     def repeated_ids(self, scratch: Path) -> list[str]:
-        """Ids that more than one row has, sorted."""
+        """The ids of more than one row, sorted."""
         with HashPartitions(scratch, IdRecord, self.total) as partitions:
             for placed in self.chunks:
                 records = np.empty(placed.chunk.rows, dtype=IdRecord)
@@ -121,14 +120,14 @@ class RowTable:
                 records["row"] = placed.first + np.arange(placed.chunk.rows)
                 partitions.add(records)
             found = [_repeats(records, ("key",)) for records in partitions.read()]
-        # 64 bits are too few to call ids equal: of four billion ids, two may well agree by chance.
-        # So the ids themselves decide, and a false alarm costs two reads.
+        # Of four billion ids two may well have the same 64-bit hash, so the ids themselves are
+        # compared.
         rows, firsts = _in_order(found)
         pairs = zip(rows.tolist(), firsts.tolist(), strict=True)
         return sorted({self.id(row) for row, first in pairs if self.id(row) == self.id(first)})
 
     def signature_blocks(self, decisions: RowDecisions) -> Iterator[tuple[Rows, Signatures]]:
-        """(row numbers, sketches) of the rows that are read, chunk by chunk."""
+        """(row numbers, sketches) of the rows that are not dropped, chunk by chunk."""
         for placed in self.chunks:
             local = np.flatnonzero(placed.of(decisions))
             if len(local):
@@ -147,7 +146,7 @@ class RowTable:
 
 def _repeats(records: npt.NDArray[np.void], by: tuple[str, ...]) -> Repeats:
     """Rows whose fields `by` equal those of an earlier row, and the first such row."""
-    # Sorted by the fields and then by row, equal records stand together with the first row first.
+    # Sorting by the fields and then by row puts equal records together, the first row first.
     ordered = records[np.lexsort((records["row"], *(records[name] for name in reversed(by))))]
     rows = ordered["row"]
     same = np.ones(len(rows), dtype=bool)
@@ -159,7 +158,7 @@ def _repeats(records: npt.NDArray[np.void], by: tuple[str, ...]) -> Repeats:
 
 
 def _in_order(found: list[Repeats]) -> Repeats:
-    """The repeats of all partitions, by row."""
+    """The repeats of all partitions, sorted by row."""
     if not found:
         return Repeats(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
     rows, firsts = (np.concatenate(columns) for columns in zip(*found, strict=True))
