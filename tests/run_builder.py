@@ -35,6 +35,7 @@ from picochat.report.summary import claims, observed, rendered, write_summary
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS, read_facts, spec_of
 from picochat.skills.mixture import make_rows
+from picochat.skills.prepare import RowsMeasured
 from picochat.skills.task_rows import EvalRow, SftRow, as_eval_row, row_json
 from tests.builders import (
     make_benchmark_items,
@@ -51,6 +52,7 @@ from tests.builders import (
     make_scores_facts,
     make_shards_facts,
     make_train_facts,
+    own_rows,
 )
 
 FAILING = 10  # each tenth reply to a question that has an answer fails
@@ -242,6 +244,8 @@ def _fill_rows(kind: str, staging: StagingFolder) -> None:
     sft, evals = make_row_files()
     for name, rows in (("sft_train", sft[:-40]), ("sft_held_out", sft[-40:]), ("eval", evals)):
         write_jsonl(staging.path(f"{name}.jsonl"), (row_json(row) for row in rows))
+    measured = RowsMeasured(chat=own_rows(len(sft)), evals=own_rows(len(evals)))
+    write_json(staging.path("measured.json"), measured)
 
 
 def _fill_plain(kind: str, staging: StagingFolder) -> None:

@@ -41,6 +41,6 @@ def make_pack(folder: Path) -> Path:
     )
     (folder / "pack.json").write_text(
         '{"name": "p", "corpus": {"recipe": "recipe.json"}, "chat": "chat.jsonl", "eval":'
-        ' "eval.jsonl"}'
+        ' "eval.jsonl", "rows_from": "task-pack"}'
     )
     return folder / "pack.json"

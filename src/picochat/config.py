@@ -379,11 +379,15 @@ def flatten(config: RunConfig) -> dict[str, object]:
 
 
 def resolve(
-    scale: RunConfig, flags: Mapping[str, object], settings: Mapping[str, str]
+    scale: RunConfig,
+    flags: Mapping[str, object],
+    settings: Mapping[str, str],
+    pack: Mapping[str, object] | None = None,
 ) -> ResolvedConfig:
-    """The configuration of the scale with flags and `--set` texts laid over it.
+    """The configuration of the scale, with what the pack asks for, flags and `--set` over it.
 
-    flags: `section.key` -> value, where None means that the flag was not given.
+    flags: `section.key` -> value, where None means that the flag was not given. pack: `section.key`
+    -> value; a flag or a `--set` of the same key wins.
 
     Raises WrongUsage for unknown keys, wrong values and keys that were given both ways, all at
     once.
@@ -408,7 +412,8 @@ def resolve(
             problems=problems,
             fix="picochat scales --keys lists every setting",
         )
-    overrides = {**given, **{key: _json_or_text(text) for key, text in settings.items()}}
+    of_pack = {key: value for key, value in (pack or {}).items() if value != known[key]}
+    overrides = {**of_pack, **given, **{key: _json_or_text(text) for key, text in settings.items()}}
     tree = scale.model_dump(mode="json")
     for key, value in overrides.items():
         section, _, name = key.rpartition(".")
@@ -423,6 +428,7 @@ def resolve(
         RunConfig(scale=scale.scale, base=TrainConfig(steps=1), sft=TrainConfig(steps=1))
     )
     origins = {key: "default" if known[key] == defaults[key] else "scale" for key in known}
+    origins.update(dict.fromkeys(of_pack, "pack"))
     origins.update(dict.fromkeys(given, "flag"))
     origins.update(dict.fromkeys(settings, "set"))
     return ResolvedConfig(config=config, origins=origins)

@@ -89,6 +89,7 @@ def test_every_known_format_gives_the_same_texts(tmp_path: Path) -> None:
     files = {
         ".parquet": parquet_bytes(texts, group_rows=2),
         ".jsonl": lines,
+        ".json": json.dumps([{"text": text} for text in texts]).encode(),
         ".jsonl.gz": gzip.compress(lines),
         ".jsonl.zst": frames.compress(lines[:100]) + frames.compress(lines[100:]),
     }
@@ -144,8 +145,6 @@ BROKEN: tuple[tuple[str, bytes, str], ...] = (
     ("a.jsonl", b'{"text": "ok"}\n{"text": \n', "line 2: not valid JSON"),
     ("a.jsonl", b'{"text": "ok"}\n["x"]\n', "line 2: a JSON object is needed, found list"),
     ("a.jsonl", b'{"text": "\xff"}\n', "line 1: not UTF-8"),
-    ("a.txt", b"caf\xe9", "not UTF-8 text (byte 3)"),
-    ("a.txt", b"PK\0\0", "NUL characters"),
     ("a.parquet", b"PAR1 not really", "not a readable parquet file"),
     ("a.parquet", parquet_bytes(["x"], column="body"), "has no column 'text'"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 50, mtime=0)[:-9], "damaged or cut off"),
@@ -155,7 +154,7 @@ BROKEN: tuple[tuple[str, bytes, str], ...] = (
         "damaged or cut off",
     ),
     ("a.jsonl.zst", b"not zstd at all", "damaged or cut off"),
-    ("a.csv", b"text\nx\n", "its ending says nothing"),
+    ("a.json", b"[1,", "line 1: not valid JSON"),
 )
 
 
@@ -170,8 +169,29 @@ def test_broken_file_is_named_with_the_place_of_the_fault(
     assert name in caught.value.what
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("a.txt", b"caf\xe9", "is not UTF-8 text"),
+        ("a.txt", b"PK\0\0", "is not UTF-8 text"),
+        ("a.py", b"\xff", "is not UTF-8 text"),
+        ("a.csv", b"text\nx\n", "its ending says nothing"),
+        ("a.PDF", b"%PDF", "its ending says nothing"),
+    ],
+)
+def test_a_file_that_is_named_by_itself_and_is_no_text_is_refused(
+    name: str, data: bytes, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(BadInput) as caught:
+        list(read_documents(tmp_path / name, "a"))
+    assert says in caught.value.what and name in caught.value.what
+    assert caught.value.fix
+
+
 def test_each_format_has_a_broken_file() -> None:
-    assert {kind for _, kind in FORMATS} <= {format_of(name) for name, _, _ in BROKEN}
+    # A text file cannot be broken: one that is no text is a row without text.
+    assert {kind for _, kind in FORMATS} - {"text"} <= {format_of(name) for name, _, _ in BROKEN}
 
 
 def test_shard_that_is_missing_or_cut_is_refused_before_anything_is_read(tmp_path: Path) -> None:

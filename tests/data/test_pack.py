@@ -147,7 +147,7 @@ def test_content_digest_follows_text_and_treatment_not_place_or_rows(tmp_path: P
     assert load_pack(other).content_digest() != digest
 
 
-def test_promotion_changes_chat_and_eval_alone(tmp_path: Path) -> None:
+def test_promotion_changes_the_rows_alone(tmp_path: Path) -> None:
     pack = make_pack(tmp_path, {"web": _documents()})
     before = json.loads(pack.read_text())
     write(
@@ -162,7 +162,12 @@ def test_promotion_changes_chat_and_eval_alone(tmp_path: Path) -> None:
         (pack.parent / "new" / name).touch()
     promote(pack, pack.parent / "new" / "sft.jsonl", pack.parent / "new" / "eval.jsonl")
     after = json.loads(pack.read_text())
-    assert after == {**before, "chat": "new/sft.jsonl", "eval": "new/eval.jsonl"}
+    assert after == {
+        **before,
+        "chat": "new/sft.jsonl",
+        "eval": "new/eval.jsonl",
+        "rows_from": "task-pack",
+    }
     assert load_pack(pack).eval_path == pack.parent / "new" / "eval.jsonl"
 
 
@@ -209,7 +214,4 @@ def test_a_wrong_pack_names_the_keys_there_are(tmp_path: Path) -> None:
     assert str(tmp_path / "dataset_pack.json") in found
     assert "chat: input should be a valid string, found 5" in found
     assert "corpora: unknown key, did you mean corpus?" in found
-    assert (
-        "fix: keys of a pack: name, description, corpus, chat, eval; of its corpus: input, recipe"
-        in found
-    )
+    assert "fix: keys of a pack: name, description, corpus, chat, eval, rows_from; of its" in found

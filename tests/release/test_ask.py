@@ -260,7 +260,7 @@ def test_command_line_of_asking(
     found = checks["asked again"]["figures"]
     assert found["command"].endswith(again) and found["equal"] == 6 and found["seconds"] > 0
     assert run_command(["run", "verify", str(finished.root), "--ask-seed", "3"]) == 2
-    assert "--ask-seed is of use with --ask alone" in capsys.readouterr().err
+    assert "--ask-seed needs --ask" in capsys.readouterr().err
     invent(run, right_answer)
     assert run_command(["run", "verify", str(run.root), "--ask", "20", "--ask-seed", "3"]) == 3
     said = capsys.readouterr().err

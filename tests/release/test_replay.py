@@ -320,7 +320,7 @@ def test_command_line_of_a_replay(
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
     assert checks["replay"]["compared"] == 2 and "equal bit for bit" in checks["replay"]["note"]
     assert run_command(["run", "verify", str(finished.root), "--run-dir", str(tmp_path)]) == 2
-    assert "--run-dir is of use with --replay or --ask alone" in capsys.readouterr().err
+    assert "--run-dir needs --replay or --ask" in capsys.readouterr().err
     run = copied(finished, tmp_path / "run")
     change_loss(run, 9, lambda loss: loss - 0.5)
     assert run_command(["run", "verify", str(run.root), "--replay", "2"]) == 3

@@ -189,6 +189,7 @@ def test_promotion_names_the_rows_in_the_pack_and_changes_nothing_else(tmp_path:
         "corpus": "corpus.txt",
         "chat": report.chat.name,
         "eval": report.eval.name,
+        "rows_from": "task-pack",
     }
 
 
@@ -262,3 +263,35 @@ def test_the_seed_and_the_style_change_the_rows_and_the_page_says_which(tmp_path
         report = make(tmp_path, force=True, **changes)
         assert report.chat.read_bytes() != first
         assert str(next(iter(changes.values()))) in report.page.read_text().splitlines()[2]
+
+
+def own_pack(folder: Path) -> Path:
+    """A pack with rows of somebody's own."""
+    (folder / "corpus.txt").write_text("text")
+    (folder / "mine.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    pack = folder / "dataset_pack.json"
+    pack.write_text(
+        json.dumps({"corpus": "corpus.txt", "chat": "mine.jsonl", "eval": "mine.jsonl"})
+    )
+    return pack
+
+
+def test_rows_of_a_packs_own_are_never_replaced_unasked(tmp_path: Path) -> None:
+    pack = own_pack(tmp_path)
+    before = pack.read_bytes()
+    with pytest.raises(WrongUsage) as error:
+        make(tmp_path, promote=True)
+    assert "the pack names rows of its own" in error.value.problems[0].what
+    assert "mine.jsonl" in error.value.problems[0].what
+    assert pack.read_bytes() == before
+    assert not list(tmp_path.glob("chat_task*"))
+
+
+def test_with_force_the_report_names_what_the_pack_no_longer_names(tmp_path: Path) -> None:
+    pack = own_pack(tmp_path)
+    report = make(tmp_path, promote=True, force=True)
+    assert any("no longer names" in line and "mine.jsonl" in line for line in report.lines())
+    assert (tmp_path / "mine.jsonl").read_text().startswith('{"prompt"')
+    assert json.loads(pack.read_text())["rows_from"] == "task-pack"
+    again = make(tmp_path, promote=True)
+    assert not again.replaced

@@ -143,6 +143,38 @@ def preview(
         publish_page(found, pack, html)
 
 
+@app.command("init-pack")
+def init_pack(
+    input_: Annotated[
+        list[Path], typer.Option("--input", help="File or folder of text; may repeat.")
+    ],
+    out_dir: Annotated[Path, typer.Option(help="Folder for the pack.")],
+    chat: Annotated[Path | None, typer.Option(help="Conversations to fine-tune on.")] = None,
+    eval_: Annotated[Path | None, typer.Option("--eval", help="Questions to score.")] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(help="Globs of the files to read, such as '**/*.py'; may repeat."),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the text, such as CC-BY-4.0.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace another pack.")] = False,
+) -> None:
+    """Write a pack of files and folders, to look at and to edit.
+
+    Example: picochat data init-pack --input notes --chat chats.jsonl --out-dir pack
+    """
+    from picochat.data.init_pack import PackInputs
+    from picochat.data.init_pack import init_pack as write_pack
+
+    inputs = PackInputs(input_, chat, eval_, include or (), licence)
+    pack = write_pack(inputs, out_dir, force=force)
+    for line in pack.lines:
+        typer.echo(line)
+    typer.echo(f"pack: {pack.path}")
+    typer.echo(f"next: picochat data preview --dataset-pack {pack.path} --scale tiny")
+
+
 @app.command("task-pack")
 def task_pack(
     dataset_pack: Annotated[

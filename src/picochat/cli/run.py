@@ -21,7 +21,26 @@ def tiny(
     out_dir: Annotated[
         Path, typer.Option(help="the run folder; the same command goes on where it stopped")
     ],
-    dataset_pack: Annotated[Path, typer.Option(help="dataset_pack.json")],
+    dataset_pack: Annotated[
+        Path | None, typer.Option("--dataset-pack", "--pack", help="dataset_pack.json")
+    ] = None,
+    input_: Annotated[
+        list[Path] | None,
+        typer.Option("--input", help="file or folder of text, in place of a pack; may repeat"),
+    ] = None,
+    chat: Annotated[
+        Path | None, typer.Option(help="with --input: conversations to fine-tune on")
+    ] = None,
+    eval_: Annotated[
+        Path | None, typer.Option("--eval", help="with --input: questions to score")
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(help="with --input: globs of the files to read, such as '**/*.py'"),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="with --input: licence of the text, such as CC-BY-4.0")
+    ] = None,
     scale: Annotated[str, typer.Option(help="a preset; `picochat scales` lists them")] = "tiny",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the scale's")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bf16")] = None,
@@ -83,10 +102,13 @@ def tiny(
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="any other setting"),
     ] = None,
 ) -> None:
-    """Turn a pack into a chat model with a verdict.
+    """Turn a pack, or a folder of text, into a chat model with a verdict.
 
     `tiny` is only the name: --scale decides the size.
+
+    Example: picochat run tiny --input notes --chat chats.jsonl --eval questions.jsonl --out-dir run
     """
+    from picochat.data.init_pack import pack_inputs
     from picochat.run.request import RunRequest
     from picochat.run.runner import run_pack
 
@@ -112,6 +134,7 @@ def tiny(
         RunRequest(
             out_dir=out_dir,
             dataset_pack=dataset_pack,
+            inputs=pack_inputs(input_, chat, eval_, include, licence),
             scale=scale,
             flags=flags,
             settings=set_ or [],

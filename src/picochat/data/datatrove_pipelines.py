@@ -60,7 +60,7 @@ class RankStep(PipelineStep):
             self.stat_update(self.counted, value=self.work(rank, world_size), unit="task")
 
 
-def _stage(name: str, counted: str, work: Work, tasks: int) -> RankStage:
+def stage(name: str, counted: str, work: Work, tasks: int) -> RankStage:
     return RankStage(name, [RankStep(name, counted, work)], tasks)
 
 
@@ -72,11 +72,11 @@ def import_pipeline(request: ImportRequest, tasks: int) -> list[RankStage]:
     """
     steps = distributed_import
     return [
-        _stage("pin", "slices", partial(steps.pin, request), 1),
-        _stage("read", "rows", partial(steps.read, request), tasks),
-        _stage("decide", "documents", partial(steps.decide, request), 1),
-        _stage("write", "documents", partial(steps.write, request), tasks),
-        _stage("publish", "documents", partial(steps.publish, request), 1),
+        stage("pin", "slices", partial(steps.pin, request), 1),
+        stage("read", "rows", partial(steps.read, request), tasks),
+        stage("decide", "documents", partial(steps.decide, request), 1),
+        stage("write", "documents", partial(steps.write, request), tasks),
+        stage("publish", "documents", partial(steps.publish, request), 1),
     ]
 
 
@@ -91,7 +91,7 @@ def scan_pipeline(
     `data.min_chars` of the future run.
     """
     work = partial(scan_groups_of_rank, dataset_pack, least_chars, folder)
-    return [_stage("scan", "rows", work, tasks)]
+    return [stage("scan", "rows", work, tasks)]
 
 
 def scan_groups_of_rank(

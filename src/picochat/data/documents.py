@@ -7,7 +7,7 @@ md file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from picochat.core.errors import BadInput
 from picochat.data.document_shards import MANIFEST_NAME, DocumentsManifest, read_manifest
 from picochat.data.folders import list_folder, matches_any
 from picochat.data.formats.file_rows import ENDINGS, format_of, read_batches
-from picochat.data.formats.row_batch import Wanted, text_problem
+from picochat.data.formats.row_batch import Row, Wanted, text_problem
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,15 @@ class SourceFile(NamedTuple):
     sha256: str | None
 
 
+NOT_TEXT = frozenset(
+    (".csv", ".tsv", ".xls", ".xlsx", ".ods", ".pdf", ".doc", ".docx", ".odt")
+    + (".rtf", ".epub", ".mobi", ".zip", ".tar", ".tgz", ".7z", ".gz", ".zst", ".xz")
+    + (".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp3", ".mp4", ".wav", ".arrow")
+    + (".pkl", ".npy", ".npz", ".pt", ".safetensors")
+)
+"""Endings of files that are no plain text. One that is named by itself is refused at once."""
+
+
 class ReadRow(NamedTuple):
     """One row of a source file: a text, or the reason why there is none."""
 
@@ -54,13 +63,13 @@ def list_source_files(
 
     Files and digests of a folder with documents.json are those that it lists. Hidden files are
     ignored. Raises BadInput for a source that is absent, for a shard that is missing or of another
-    size, for pipes and dead links among the files, and for a single file of an unknown kind.
+    size, for pipes and dead links among the files, and for a single file that is no text.
     """
     if path.is_file():
-        if format_of(path.name) is None:
+        if path.suffix.lower() in NOT_TEXT:
             raise BadInput(
                 f"{path}: its ending says nothing that picochat reads",
-                fix=f"known endings: {ENDINGS}",
+                fix=f"make text or JSON lines of it; known endings: {ENDINGS}",
             )
         return [SourceFile(path.name, path.stat().st_size, None)]
     if not path.is_dir():
@@ -76,7 +85,8 @@ def list_source_files(
         return [file for file in _shard_files(path, manifest) if chosen(file.name)]
     listing = list_folder(path)
     listing.require_usable(path, [name for name in listing.unusable if chosen(name)])
-    names = [name for name in listing.files if format_of(name) is not None and chosen(name)]
+    # A file that `include` names is read whatever its ending: as text where that is unknown.
+    names = [name for name in listing.files if (include or format_of(name)) and chosen(name)]
     return [SourceFile(name, (path / name).stat().st_size, None) for name in names]
 
 
@@ -94,12 +104,22 @@ def _shard_files(folder: Path, manifest: DocumentsManifest) -> list[SourceFile]:
     return [SourceFile(shard.name, shard.bytes, shard.sha256) for shard in manifest.shards]
 
 
-def ignored_files(path: Path) -> dict[str, int]:
-    """Ending -> number of files of a source folder that are not read because of their ending."""
+def row_id(name: str, row: Row) -> str:
+    """The id of a row of a file: its own, else FILE#NUMBER; the file's name for a text's first."""
+    is_text = format_of(name) in (None, "text")
+    return row.id or (name if is_text and row.number == 0 else f"{name}#{row.number}")
+
+
+def ignored_files(path: Path, read: Collection[str]) -> dict[str, int]:
+    """Ending -> number of files of a source folder that are not read because of their ending.
+
+    read: names of the files that are read. Files that a recipe leaves out by name do not count.
+    """
     counts: dict[str, int] = {}
     if path.is_dir() and not (path / MANIFEST_NAME).exists():
         listing = list_folder(path)
-        unknown = (name for name in listing.files if format_of(name) is None)
+        names = set(read)
+        unknown = (n for n in listing.files if format_of(n) is None and n not in names)
         endings = [Path(name).suffix.lower() or "(none)" for name in unknown]
         for ending in [*endings, *("(linked folder)" for _ in listing.linked_folders)]:
             counts[ending] = counts.get(ending, 0) + 1
@@ -121,7 +141,6 @@ def read_source_file(
     other rows are skipped at little cost. Raises BadInput with file and line if the file is broken.
     """
     path = file_path(source, name)
-    whole_file = format_of(name) == "text"
     left = None if wanted is None else sum(wanted)
     try:
         stream = path.open("rb")
@@ -133,7 +152,15 @@ def read_source_file(
                 if wanted is not None and not wanted[row.number]:
                     continue
                 problem = text_problem(row.text)
-                id = row.id or (name if whole_file else f"{name}#{row.number}")
+                if source.is_file() and problem in ("not_utf8", "nul_character"):
+                    raise BadInput(
+                        f"{path} is not UTF-8 text",
+                        fix=(
+                            f"iconv -f LATIN1 -t UTF-8 {path} > NEW, with the encoding that it has; or"
+                            " leave it out"
+                        ),
+                    )
+                id = row_id(name, row)
                 text = row.text if problem is None and isinstance(row.text, str) else ""
                 yield ReadRow(id, text, problem)
                 left = None if left is None else left - 1

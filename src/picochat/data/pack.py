@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
@@ -75,6 +75,14 @@ class DatasetPack(Record):
         ),
     )
 
+    rows_from: Literal["task-pack"] | None = Field(
+        default=None,
+        description=(
+            "`task-pack` if `picochat data task-pack` made the rows; only then are skill exercises"
+            " trained on unasked"
+        ),
+    )
+
     @field_validator("corpus", mode="before")
     @classmethod
     def _path_is_input(cls, value: object) -> object:
@@ -108,6 +116,13 @@ class RecipeSource(Record):
     )
     reason: str | None = Field(
         default=None, description="why the source is in the recipe, for readers"
+    )
+    licence: str | None = Field(
+        default=None,
+        description=(
+            "licence of the text, such as CC-BY-4.0, for report and model card; an import from the"
+            " Hub has its own"
+        ),
     )
     weight: float = Field(
         default=1.0,
@@ -170,6 +185,13 @@ class LoadedSource:
     weight: float
     min_chars: int | None
     text_column: str
+    own_licence: str | None
+
+    @property
+    def licence(self) -> str | None:
+        """The licence that the import recorded, else the one that the recipe states."""
+        provenance = self.manifest.provenance if self.manifest else None
+        return (provenance.licence if provenance else None) or self.own_licence
 
     def least_chars(self, least_chars: int) -> int:
         """The length below which documents are dropped. `least_chars`: the run's setting."""
@@ -193,6 +215,10 @@ class LoadedPack:
     sources: tuple[LoadedSource, ...]
     chat_path: Path | None
     eval_path: Path | None
+
+    def settings(self) -> dict[str, object]:
+        """Settings that follow from the pack: no skill exercises beside rows of the user's own."""
+        return {} if self.pack.rows_from else {"exercises.fraction": 0.0}
 
     def content_digest(self) -> str:
         """Equal for equal text that is treated alike, wherever pack and sources are.
@@ -263,6 +289,13 @@ def pack_file(path: Path) -> Path:
     return path / "dataset_pack.json" if (path / "dataset_pack.json").is_file() else path
 
 
+def rows_of_pack(pack_path: Path) -> list[Path]:
+    """The files of a pack's own SFT and eval rows; none if `picochat data task-pack` made them."""
+    pack = read_record(DatasetPack, pack_path, "pack")
+    names = () if pack.rows_from else (pack.chat, pack.eval)
+    return [pack_path.parent / Path(name).expanduser() for name in names if name]
+
+
 def promote(pack_path: Path, chat: Path, eval: Path) -> None:
     """Name these SFT and eval rows in the pack file; its other keys do not change."""
     # The record only checks the file. Writing it would add the defaults of keys that are absent.
@@ -271,6 +304,7 @@ def promote(pack_path: Path, chat: Path, eval: Path) -> None:
     promoted = {key: item for key, item in value.items() if key not in ALIASES}
     for key, rows in (("chat", chat), ("eval", eval)):
         promoted[key] = Path(os.path.relpath(rows, pack_path.parent)).as_posix()
+    promoted["rows_from"] = "task-pack"
     write_json(pack_path, promoted)
 
 
@@ -329,9 +363,16 @@ def _load_source(
         what = f"{where}: {path} holds no document file"
         problems.append(Problem(what, "import into it, or change include and exclude"))
         return None
-    label = item.label or _label_of(path)
+    label = item.label or label_of(path)
     return LoadedSource(
-        label, path, tuple(files), manifest, item.weight, item.min_chars, item.text_column
+        label,
+        path,
+        tuple(files),
+        manifest,
+        item.weight,
+        item.min_chars,
+        item.text_column,
+        item.licence,
     )
 
 
@@ -348,7 +389,7 @@ def _remedy_for_absent(path: Path) -> str:
     return f"picochat data hf-import --documents-dir {path} ... makes it{hint}"
 
 
-def _label_of(path: Path) -> str:
+def label_of(path: Path) -> str:
     """The default label of a source: the name of its file or folder."""
     # Every import writes a folder `documents`, so there the folder above has the telling name.
     name = path.parent.name if path.name == "documents" else path.name

@@ -103,8 +103,8 @@ CHECKS: tuple[Row, ...] = (
         severity=ADVICE,
         why="nobody can fetch the same text again, or knows what it may be used for",
         fix=(
-            "import with picochat data hf-import ..., which records revision and licence; for local"
-            " files name the licence in the recipe"
+            'name the licence of your own files: --licence NAME beside --input, or "licence" of'
+            " the source in corpus_recipe.json; picochat data hf-import records those of the Hub"
         ),
         detail=details.unproven_sources,
     ),

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from picochat.config import resolve
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_record
@@ -38,7 +40,7 @@ from picochat.preview.shown_duplicates import (
     sampled_duplicates,
     wanted_ids,
 )
-from picochat.preview.shown_rows import preview_rows
+from picochat.preview.shown_rows import has_rows, preview_rows
 from picochat.preview.text_counts import (
     SourceTally,
     character_mix,
@@ -74,6 +76,9 @@ def preview_pack(
     corpus: returns the corpus of the pack when `full` needs it, so that a run can reuse it; without
     it, one is built and deleted. Raises BadInput if a file is broken.
     """
+    if pack.chat_path is not None and has_rows(pack.chat_path):
+        resolved = resolve(scale.config, {}, {}, pack.settings())
+        scale = replace(scale, config=resolved.config)
     config = scale.config
     # First, because it takes no time: rows that a run would refuse are refused here.
     sft_rows, eval_rows, rows_facts = preview_rows(pack, config.seed)
@@ -207,7 +212,7 @@ def _describe(
     return SourcePreview(
         label=source.label,
         origin=printable(origin),
-        licence=printable(provenance.licence) if provenance and provenance.licence else None,
+        licence=printable(source.licence) if source.licence else None,
         files=len(source.files),
         weight=source.weight,
         exact=exact,

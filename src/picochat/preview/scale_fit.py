@@ -161,7 +161,7 @@ def _source_facts(source: SourcePreview, loaded: LoadedSource) -> SourceFacts:
         documents=source.documents,
         text_bytes=source.text_bytes,
         pinned=True,  # a run records the digest of every file, and an import its revision
-        licence=provenance.licence if provenance else None,
+        licence=loaded.licence,
         import_report=loaded.report_path() is not None,
     )
 

@@ -30,8 +30,8 @@ def preview_rows(pack: LoadedPack, seed: int) -> tuple[RowsPreview, RowsPreview,
 
     Raises BadInput where a file has rows that cannot be used.
     """
-    sft = read_sft_rows(pack.chat_path) if pack.chat_path and _has_rows(pack.chat_path) else None
-    evals = read_eval_rows(pack.eval_path) if pack.eval_path and _has_rows(pack.eval_path) else None
+    sft = read_sft_rows(pack.chat_path) if pack.chat_path and has_rows(pack.chat_path) else None
+    evals = read_eval_rows(pack.eval_path) if pack.eval_path and has_rows(pack.eval_path) else None
     return (
         _sft(pack, sft) if sft else _none(pack),
         _evals(pack, evals) if evals else _none(pack),
@@ -39,7 +39,8 @@ def preview_rows(pack: LoadedPack, seed: int) -> tuple[RowsPreview, RowsPreview,
     )
 
 
-def _has_rows(path: Path) -> bool:
+def has_rows(path: Path) -> bool:
+    """Whether a file of rows holds more than blank lines."""
     with path.open("rb") as stream:
         return any(line.strip() for line in stream)
 

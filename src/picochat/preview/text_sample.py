@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 from picochat.config import DataConfig
 from picochat.core.errors import BadInput
 from picochat.core.progress import Progress
-from picochat.data.documents import file_path
+from picochat.data.documents import file_path, row_id
 from picochat.data.formats.file_rows import format_of, read_rows
 from picochat.data.formats.parquet_rows import parquet_metadata, read_row_group
 from picochat.data.formats.row_batch import Row, text_problem
@@ -195,7 +195,7 @@ def _take(
             sample.unusable[problem] += 1
             continue
         size = len(text.encode())
-        sample.ids.append(row.id or (name if format_of(name) == "text" else f"{name}#{row.number}"))
+        sample.ids.append(row_id(name, row))
         sample.texts.append(text)
         sample.text_bytes.append(size)
         sample.file_numbers.append(number)

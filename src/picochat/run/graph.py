@@ -139,7 +139,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=corpus_facts,
         inputs=(),
         settings=("pack", "data", "host"),
-        version=3,
+        version=4,
         shared=True,
     ),
     ArtifactSpec(

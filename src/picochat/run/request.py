@@ -8,7 +8,9 @@ from pathlib import Path
 from picochat.config import ResolvedConfig, RunConfig, resolve
 from picochat.core.errors import Problem, WrongUsage
 from picochat.core.machine import process_count
+from picochat.core.progress import say
 from picochat.data.benchmarks.resolve import check_local
+from picochat.data.init_pack import PackInputs, init_pack
 from picochat.data.pack import LoadedPack, load_pack
 from picochat.run.folder import RunDir
 from picochat.scales import Scale, find_scale
@@ -23,10 +25,11 @@ class RunRequest:
     """
 
     out_dir: Path
-    dataset_pack: Path
+    dataset_pack: Path | None
     scale: str
     flags: dict[str, object] = field(default_factory=dict[str, object])
     settings: list[str] = field(default_factory=list[str])
+    inputs: PackInputs | None = None
     preflight_only: bool = False
     train_anyway: bool = False
 
@@ -34,11 +37,34 @@ class RunRequest:
 def open_request(request: RunRequest) -> tuple[RunDir, ResolvedConfig, LoadedPack]:
     """The run folder, the settings with their origins, and the pack.
 
-    Raises WrongUsage or BadInput; writes nothing.
+    Raises WrongUsage or BadInput. Writes nothing but the pack of `--input`.
     """
     settings = parse_settings(request.settings)
-    resolved = resolve(find_scale(request.scale).config, request.flags, settings)
-    return RunDir(request.out_dir), resolved, load_pack(request.dataset_pack)
+    scale = find_scale(request.scale).config
+    resolve(scale, request.flags, settings)  # before files are read: a wrong flag is said at once
+    pack = load_pack(pack_of(request))
+    resolved = resolve(scale, request.flags, settings, pack.settings())
+    return RunDir(request.out_dir), resolved, pack
+
+
+def pack_of(request: RunRequest) -> Path:
+    """The pack that is asked for; that of `--input` is written into the run folder."""
+    if request.inputs is None:
+        if request.dataset_pack is None:
+            raise WrongUsage(
+                "a run needs a pack or input files",
+                fix="--input FOLDER takes a folder of text; --dataset-pack FILE a pack",
+            )
+        return request.dataset_pack
+    if request.dataset_pack is not None:
+        raise WrongUsage(
+            "--input and --dataset-pack contradict each other",
+            fix="give one of them; picochat data init-pack writes a pack that you can edit",
+        )
+    pack = init_pack(request.inputs, request.out_dir / "pack", of_run=request.out_dir)
+    for line in pack.lines:
+        say(line)
+    return pack.path
 
 
 def check_request(scale: str, config: RunConfig) -> None:

@@ -50,6 +50,11 @@ NOTHING_TRAINED = (
     " approval"
 )
 
+NO_EXERCISES = (
+    "no skill exercises: the rows of the pack are not made by picochat data task-pack;"
+    " --set exercises.fraction=0.3 trains on some all the same"
+)
+
 
 @dataclass(frozen=True)
 class RunVerdict:
@@ -77,6 +82,8 @@ def _run_pack(request: RunRequest) -> RunVerdict:
     run, resolved, pack = open_request(request)
     check_request(request.scale, resolved.config)
     # Must come before `run_stages`, which overwrites run.json with the new settings.
+    if resolved.origins["exercises.fraction"] == "pack":
+        say(NO_EXERCISES)
     changes = changed_settings(run, resolved.config)
     built = run_stages(run, resolved, pack, last="preflight", changes=changes)
     preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")

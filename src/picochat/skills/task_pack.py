@@ -82,6 +82,7 @@ class TaskPackReport:
     eval: Path
     page: Path
     promoted: bool
+    replaced: tuple[Path, ...]
 
     def lines(self) -> list[str]:
         """A small table, then where the files are."""
@@ -104,6 +105,7 @@ class TaskPackReport:
                 if self.promoted
                 else "the pack was left as it is (--no-promote)"
             ),
+            *(f"the pack no longer names {path}; the file stays" for path in self.replaced),
         ]
 
 
@@ -136,7 +138,8 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
     digests = [digest_bytes(data) for data in files.values()]
     counts = count_skills(sft, evals)
     files[page] = page_text(request, weights, counts, public, sft, evals, digests).encode()
-    _refuse_overwriting(files, request.force)
+    replaced = _own_rows(request, (chat, eval_path))
+    _refuse_overwriting(files, replaced, request.force)
     for path, data in files.items():
         write_atomic(path, data)
     if request.promote:
@@ -146,7 +149,17 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
     repeated = len(sft) - len({normalized_text(row.user) for row in sft})
     shared = count_shared_items(sft, evals)
     return TaskPackReport(
-        profile, weights, counts, public, repeated, shared, chat, eval_path, page, request.promote
+        profile,
+        weights,
+        counts,
+        public,
+        repeated,
+        shared,
+        chat,
+        eval_path,
+        page,
+        request.promote,
+        replaced,
     )
 
 
@@ -190,17 +203,38 @@ def _jsonl(rows: Sequence[SftRow] | Sequence[EvalRow]) -> bytes:
     return b"".join(canonical_json(row_json(row)) + b"\n" for row in rows)
 
 
-def _refuse_overwriting(files: dict[Path, bytes], force: bool) -> None:
-    """Equal files and empty files may stand there; others only with `force`."""
+def _own_rows(request: TaskPackRequest, new: Sequence[Path]) -> tuple[Path, ...]:
+    """Files of rows that the pack names, that this command did not make and that hold something."""
+    if not request.promote:
+        return ()
+    from picochat.data.pack import rows_of_pack
+
+    return tuple(
+        path
+        for path in rows_of_pack(request.pack_path)
+        if path.is_file()
+        and path.stat().st_size
+        and path.resolve() not in [each.resolve() for each in new]
+    )
+
+
+def _refuse_overwriting(files: dict[Path, bytes], replaced: Sequence[Path], force: bool) -> None:
+    """Raise WrongUsage, unless `force`, if files with other content or a pack's own rows would go.
+
+    Equal files and empty files may stand there.
+    """
     differing = [
         path
         for path, data in files.items()
         if path.exists() and path.read_bytes() not in (b"", data)
     ]
-    if differing and not force:
+    if (differing or replaced) and not force:
         problems = [Problem(f"{path} holds something else") for path in differing]
+        problems += [Problem(f"the pack names rows of its own: {path}") for path in replaced]
         raise WrongUsage(
-            "files that are there would be lost", problems=problems, fix="--force replaces them"
+            "rows that are there would be replaced",
+            problems=problems,
+            fix="--force replaces them; --no-promote leaves the pack as it is",
         )
 
 

@@ -98,9 +98,10 @@ def _describe(source: LoadedSource, data: DataConfig, staging: StagingFolder) ->
         weight=source.weight,
         min_chars=source.least_chars(data.min_chars),
         text_column=source.text_column,
+        licence=source.licence,
         provenance=source.manifest.provenance if source.manifest else None,
         import_report=f"import_reports/{source.label}.json" if report else None,
-        ignored=ignored_files(source.path),
+        ignored=ignored_files(source.path, [file.name for file in source.files]),
         files=[],
     )
 
@@ -425,6 +426,6 @@ def _source_facts(source: CorpusSource, documents: int, text_bytes: int) -> Sour
         text_bytes=text_bytes,
         # sources.json has the digest of every file, and the commit of an import from the Hub.
         pinned=True,
-        licence=provenance.licence if provenance else None,
+        licence=source.licence,
         import_report=source.import_report is not None,
     )

@@ -38,6 +38,7 @@ class CorpusSource(Record):
     weight: float
     min_chars: int
     text_column: str
+    licence: str | None
     provenance: Provenance | None
     import_report: str | None
     ignored: dict[str, int]

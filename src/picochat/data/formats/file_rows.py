@@ -1,4 +1,4 @@
-"""Rows of one open file: parquet, JSON lines (plain, gzip, zstd), text and Markdown.
+"""Rows of one open file: parquet, JSON lines (plain, gzip, zstd), JSON, text in any markup.
 
 A file that cannot be parsed raises BadInput with file and row. A row without usable text does not:
 the reader counts it (`text_problem`). A line longer than LONGEST_LINE_BYTES is a row without text.
@@ -9,15 +9,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol, cast
 
 import pyarrow as pa
 
 from picochat.core.errors import BadInput
 from picochat.data.formats.parquet_rows import read_all_groups, read_parquet_objects
-from picochat.data.formats.row_batch import MISSING, TOO_LONG, Row, RowBatch, Wanted, usable_id
+from picochat.data.formats.row_batch import (
+    MISSING,
+    NOT_UTF8,
+    TOO_LONG,
+    Row,
+    RowBatch,
+    Wanted,
+    usable_id,
+)
 
-Format = Literal["parquet", "jsonl", "text"]
+Format = Literal["parquet", "jsonl", "json", "text"]
 
 FORMATS: tuple[tuple[str, Format], ...] = (
     # ending        rows
@@ -25,9 +33,18 @@ FORMATS: tuple[tuple[str, Format], ...] = (
     (".jsonl", "jsonl"),
     (".jsonl.gz", "jsonl"),
     (".jsonl.zst", "jsonl"),
+    (".json", "json"),
     (".txt", "text"),
+    (".text", "text"),
     (".md", "text"),
+    (".markdown", "text"),
+    (".rst", "text"),
+    (".org", "text"),
+    (".adoc", "text"),
+    (".tex", "text"),
 )
+SEPARATOR = b"<|endoftext|>"
+"""What separates the documents of a text file, as GPT-2's corpora have it."""
 ENDINGS = ", ".join(ending for ending, _ in FORMATS)
 
 READ_BLOCK_BYTES = 4 << 20
@@ -53,7 +70,7 @@ def read_rows(
 ) -> Iterator[Row]:
     """All rows of one file in order, in small blocks, for a reader that may stop early.
 
-    name: picks the format, and appears in errors.
+    name: picks the format, and appears in errors. A file of an unknown ending is read as text.
     """
     for batch in read_batches(
         stream, name, text_column, id_column=id_column, block_bytes=SMALL_BLOCK_BYTES
@@ -80,12 +97,10 @@ def read_batches(
         yield from read_all_groups(stream, name, text_column, id_column, wanted)
     elif kind == "jsonl":
         yield from _read_json_lines(stream, name, text_column, id_column, block_bytes, wanted)
-    elif kind == "text":
-        yield _read_text(stream, name)
+    elif kind == "json":
+        yield from _read_json(stream, name, text_column, id_column, block_bytes, wanted)
     else:
-        raise BadInput(
-            f"{name}: its ending says nothing that picochat reads", fix=f"known endings: {ENDINGS}"
-        )
+        yield from _read_text(stream, name)
 
 
 def read_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
@@ -162,29 +177,73 @@ def _read_json_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
                 yield _parse_line(line, name, line_number)
 
 
-def _read_text(stream: BinaryIO, name: str) -> RowBatch:
-    """A text file as one document.
-
-    Raises BadInput where it is no text. That is not counted as a row without text: somebody named
-    the file by mistake.
-    """
-    pieces: list[bytes] = []
-    size = 0
-    for block in _blocks(stream, name, READ_BLOCK_BYTES):
-        pieces.append(block)
-        size += len(block)
-        if size > LONGEST_LINE_BYTES:
-            return RowBatch(0, [TOO_LONG], None)
-    try:
-        text = b"".join(pieces).decode("utf-8")
-    except UnicodeDecodeError as error:
-        fix = "convert it (iconv -t UTF-8), or leave the file out"
-        raise BadInput(f"{name}: not UTF-8 text (byte {error.start})", fix=fix) from None
-    if "\0" in text:
+def _read_json(
+    stream: BinaryIO,
+    name: str,
+    text_column: str,
+    id_column: str | None,
+    block_bytes: int,
+    wanted: Wanted | None,
+) -> Iterator[RowBatch]:
+    """The objects of a list, one object, or JSON lines: the three things that are called .json."""
+    start = stream.read(LONGEST_LINE_BYTES + 1)
+    stream.seek(0)
+    is_list = start.removeprefix(UTF8_MARK).lstrip().startswith(b"[")
+    if len(start) > LONGEST_LINE_BYTES and is_list:
         raise BadInput(
-            f"{name}: holds NUL characters, so it is no text file", fix="leave the file out"
+            f"{name}: a JSON list of more than {LONGEST_LINE_BYTES:,} bytes",
+            fix=f"make JSON lines of it: jq -c '.[]' {name} > {name}l",
         )
-    return RowBatch(0, [text], None)
+    try:
+        found = json.loads(start.decode("utf-8-sig")) if len(start) <= LONGEST_LINE_BYTES else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, (list, dict)):
+        # Not one value: JSON lines, or broken, which reading lines says with its line number.
+        yield from _read_json_lines(stream, name, text_column, id_column, block_bytes, wanted)
+        return
+    rows = cast("list[object]", found if isinstance(found, list) else [found])
+    objects = [cast("dict[str, Any]", row) if isinstance(row, dict) else {} for row in rows]
+    texts: list[object] = [
+        row if isinstance(row, str) else value.get(text_column, MISSING)
+        for row, value in zip(rows, objects, strict=True)
+    ]
+    ids = [usable_id(value.get(id_column)) for value in objects] if id_column else None
+    yield RowBatch(0, texts, ids)
+
+
+def _read_text(stream: BinaryIO, name: str) -> Iterator[RowBatch]:
+    """The documents of a text file: all of it, or the parts between separators.
+
+    A part that is no UTF-8 text, or is too long, is a row without text.
+    """
+    for number, part in enumerate(_parts(_blocks(stream, name, READ_BLOCK_BYTES))):
+        if part is None:
+            yield RowBatch(number, [TOO_LONG], None)
+        else:
+            try:
+                text: object = part.decode("utf-8")
+            except UnicodeDecodeError:
+                text = NOT_UTF8
+            yield RowBatch(number, [text], None)
+
+
+def _parts(blocks: Iterator[bytes]) -> Iterator[bytes | None]:
+    """The bytes between separators, at least one part; None for a part that is too long.
+
+    What follows the last separator counts where it is not blank.
+    """
+    rest, too_long, found_any = b"", False, False
+    for block in blocks:
+        # A separator may lie across two blocks, so it is looked for in the rest as well.
+        *whole, rest = (rest + block).split(SEPARATOR)
+        for part in whole:
+            yield None if too_long or len(part) > LONGEST_LINE_BYTES else part
+            too_long, found_any = False, True
+        if len(rest) > LONGEST_LINE_BYTES:
+            too_long, rest = True, rest[-len(SEPARATOR) :]
+    if too_long or rest.strip() or not found_any:
+        yield None if too_long else rest
 
 
 def _blocks(stream: BinaryIO, name: str, block_bytes: int) -> Iterator[bytes]:

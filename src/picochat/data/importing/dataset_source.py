@@ -31,7 +31,20 @@ from picochat.data.importing.hub import (
 )
 
 CONVERTED_REVISION = "refs/convert/parquet"  # the Hub's own parquet copy of a dataset
-NOT_DATA = frozenset({"README", "LICENSE", "LICENCE", "NOTICE", "CITATION"})
+NOT_DATA = frozenset(
+    [
+        "README",
+        "LICENSE",
+        "LICENCE",
+        "NOTICE",
+        "CITATION",
+        "DATASET_INFO",
+        "DATASET_INFOS",
+        "STATE",
+        "CONFIG",
+    ]
+)
+"""Names, without ending, of files that describe a dataset."""
 
 SPLIT_WORDS: tuple[tuple[str, str], ...] = (
     # in a file or folder name   split

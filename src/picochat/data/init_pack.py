@@ -1,0 +1,172 @@
+"""Makes a dataset pack of files and folders that somebody names, and says what it took.
+
+The pack is two files, `dataset_pack.json` and `corpus_recipe.json`, that a person can edit. Equal
+inputs give equal files, so that a repeated command finds its pack. Text is neither copied nor read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from picochat.core.errors import BadInput, WrongUsage
+from picochat.core.records import pretty_json, write_atomic
+from picochat.data.documents import SourceFile, ignored_files, list_source_files
+from picochat.data.pack import label_of
+from picochat.present.values import byte_quantity, count
+
+SHOWN_ENDINGS = 6
+PACK, RECIPE = "dataset_pack.json", "corpus_recipe.json"
+
+
+@dataclass(frozen=True)
+class PackInputs:
+    """What a pack is made of.
+
+    text: files and folders of documents. chat, eval: files of rows. include: globs, relative to
+    each folder, of the files to read; without them every file of a known kind. licence: of the
+    text, for report and model card.
+    """
+
+    text: Sequence[Path]
+    chat: Path | None = None
+    eval: Path | None = None
+    include: Sequence[str] = ()
+    licence: str | None = None
+
+
+def pack_inputs(
+    text: Sequence[Path] | None,
+    chat: Path | None,
+    eval: Path | None,
+    include: Sequence[str] | None,
+    licence: str | None,
+) -> PackInputs | None:
+    """The inputs of the command line; None without any.
+
+    Raises WrongUsage for the others without text.
+    """
+    if text:
+        return PackInputs(text, chat, eval, include or (), licence)
+    if chat or eval or include or licence:
+        raise WrongUsage(
+            "--chat, --eval, --include and --licence go with --input",
+            fix="a pack names its rows itself, in dataset_pack.json",
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class InitialPack:
+    """path: the dataset_pack.json. lines: what was taken and what was left out."""
+
+    path: Path
+    lines: list[str]
+
+
+def init_pack(
+    inputs: PackInputs, folder: Path, *, force: bool = False, of_run: Path | None = None
+) -> InitialPack:
+    """Write the pack into `folder`.
+
+    force: replace another pack that is there. of_run: the run folder that the pack is for, whose
+    own files must not become its corpus. Raises BadInput for an input that does not exist or holds
+    no document, and WrongUsage if another pack is there.
+    """
+    sources: list[dict[str, object]] = []
+    lines: list[str] = []
+    taken: set[str] = set()
+    for path in inputs.text:
+        place = path.expanduser().resolve()
+        if of_run is not None and _holds(place, of_run.resolve()):
+            raise WrongUsage(
+                f"the run folder {of_run} lies in the input {path}: its own files would be read",
+                fix="name a run folder outside of it with --out-dir",
+            )
+        files = _files(path, place, inputs.include)
+        label = _free_label(label_of(place), taken)
+        taken.add(label)
+        source: dict[str, object] = {"path": str(place), "label": label}
+        if inputs.include and place.is_dir():
+            source["include"] = list(inputs.include)
+        if inputs.licence:
+            source["licence"] = inputs.licence
+        sources.append(source)
+        lines += _taken(path, place, files)
+    pack: dict[str, object] = {"corpus": {"recipe": RECIPE}}
+    for key, rows in (("chat", inputs.chat), ("eval", inputs.eval)):
+        if rows is not None:
+            if not rows.is_file():
+                state = "is a folder" if rows.is_dir() else "does not exist"
+                raise BadInput(
+                    f"--{key} {rows} {state}", fix="name a file of rows, .jsonl or .json"
+                )
+            pack[key] = str(rows.expanduser().resolve())
+    files_of_pack = {PACK: pretty_json(pack), RECIPE: pretty_json({"sources": sources})}
+    _refuse_another(folder, files_of_pack, force)
+    for name, data in files_of_pack.items():
+        write_atomic(folder / name, data)
+    return InitialPack(folder / PACK, lines)
+
+
+def _files(path: Path, place: Path, include: Sequence[str]) -> list[SourceFile]:
+    if not place.exists():
+        raise BadInput(f"--input {path} does not exist", fix="name a file or a folder of text")
+    files = list_source_files(place, include=list(include) or None)
+    if not files:
+        left = ", ".join(f"{number} {ending}" for ending, number in _left(place, files).items())
+        raise BadInput(
+            f"--input {path} holds no file that is read{f': it has {left}' if left else ''}",
+            fix="--include '**/*.EXT' reads files of another ending as text",
+        )
+    return files
+
+
+def _holds(folder: Path, inner: Path) -> bool:
+    return folder.is_dir() and (inner == folder or folder in inner.parents)
+
+
+def _free_label(wanted: str, taken: set[str]) -> str:
+    names = [wanted, *(f"{wanted[:76]}-{number}" for number in range(2, len(taken) + 3))]
+    return next(name for name in names if name not in taken)
+
+
+def _left(place: Path, files: Sequence[SourceFile]) -> dict[str, int]:
+    return ignored_files(place, [file.name for file in files])
+
+
+def _taken(path: Path, place: Path, files: Sequence[SourceFile]) -> list[str]:
+    """One line on the files that are read, and one on those that are not."""
+    endings = Counter(Path(file.name).suffix.lower() or "(none)" for file in files)
+    size = byte_quantity(sum(file.bytes for file in files))
+    lines = [f"{path}: {_counted(dict(endings.most_common()))} taken, {size}"]
+    left = _left(place, files)
+    if left:
+        by_count = dict(sorted(left.items(), key=lambda item: -item[1]))
+        known = [ending for ending in by_count if ending.startswith(".")]
+        how = f"; --include '**/*{known[0]}' takes those alone" if known else ""
+        lines.append(f"{path}: {_counted(by_count)} left out{how}")
+    return lines
+
+
+def _counted(endings: dict[str, int]) -> str:
+    shown = [
+        f"{count(number)} {ending}" for ending, number in list(endings.items())[:SHOWN_ENDINGS]
+    ]
+    rest = sum(list(endings.values())[SHOWN_ENDINGS:])
+    return ", ".join([*shown, *([f"{count(rest)} others"] if rest else [])])
+
+
+def _refuse_another(folder: Path, files: dict[str, bytes], force: bool) -> None:
+    for name, data in files.items():
+        path = folder / name
+        if path.is_file() and path.read_bytes() != data and not force:
+            raise WrongUsage(
+                f"{path} is another pack",
+                fix=(
+                    f"--dataset-pack {folder / PACK} goes on with it; rm -r {folder} lets this"
+                    " command make its own"
+                ),
+            )
