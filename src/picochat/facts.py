@@ -301,7 +301,7 @@ class TrainFacts(Record):
     planned_steps: int
     tokens: int
     parameters: int
-    first_loss: float
+    first_loss: float | None
     final_loss: float | None
     losses_finite: bool
     spikes: int

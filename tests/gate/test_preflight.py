@@ -357,7 +357,7 @@ def test_a_short_release_run_is_warned_and_not_blocked() -> None:
         ("documents", {"corpus": make_corpus_facts(documents=0)}),
         ("held_out_tokens", {"shards": make_shards_facts(held_out_tokens=0)}),
         ("tokenizer_roundtrip", {"shards": make_shards_facts(roundtrip_failures=1)}),
-        ("sft_rows", {"rows": make_rows_facts(sft_train_rows=0)}),
+        ("sft_fits_context", {"conversations": make_conversations_facts(rows_over_context=2_800)}),
         (
             "attention_backend_runtime",
             {"host": make_host_facts(attention_problem="no kernel", attention_error=None)},

@@ -83,17 +83,23 @@ def test_the_stage_counts_what_is_wrong_with_the_rows(tmp_path: Path) -> None:
     )
 
 
-def test_missing_rows_of_both_kinds_are_told_at_once(tmp_path: Path) -> None:
-    (tmp_path / "chat.jsonl").touch()
+def test_empty_files_of_both_kinds_are_told_at_once(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("chat.jsonl", "eval.jsonl")]
+    for path in paths:
+        path.touch()
     with pytest.raises(BadInput) as error, publish(tmp_path / "rows", "rows", "key", {}) as staging:
-        prepare_rows(
-            PackWithRows(tmp_path / "dataset_pack.json", tmp_path / "chat.jsonl", None), 42, staging
-        )
+        prepare_rows(PackWithRows(tmp_path / "dataset_pack.json", *paths), 42, staging)
     said = "\n".join(error.value.lines())
-    assert "has no rows" in said
-    assert "eval: the pack names no file" in said
+    assert said.count("has no rows") == 2
     assert f"--dataset-pack {tmp_path}" in said
     assert not (tmp_path / "rows").exists()
+
+
+def test_a_pack_that_names_no_rows_has_none(tmp_path: Path) -> None:
+    with publish(tmp_path / "rows", "rows", "key", {}) as staging:
+        prepare_rows(PackWithRows(tmp_path / "dataset_pack.json", None, None), 42, staging)
+    facts = facts_of(open_artifact(tmp_path / "rows", "rows"), RowsFacts)
+    assert (facts.sft_train_rows, facts.sft_held_out_rows, facts.eval_rows) == (0, 0, 0)
 
 
 def test_the_split_follows_from_seed_and_item() -> None:

@@ -11,9 +11,11 @@ import torch
 from picochat.config import ModelConfig, RuntimeConfig
 from picochat.model.gpt import GPT, initialise
 from picochat.model.runtime import open_runtime
+from picochat.tokens.chat_format import join_conversations
 from picochat.tokens.shards import TokenStream
 from picochat.train.held_out import (
     TOKENS_PER_FORWARD,
+    held_out_of_conversations,
     held_out_of_stream,
     rows_per_forward,
     stream_batches,
@@ -88,3 +90,11 @@ def test_batch_of_a_processor_is_small() -> None:
 
 def test_one_row_is_a_batch_where_it_is_longer_than_any_batch_should_be() -> None:
     assert rows_per_forward(torch.device("cpu"), 1_000_000) == 1
+
+
+def test_an_empty_held_out_set_has_no_loss() -> None:
+    compute = open_runtime(RuntimeConfig(threads=1), CONFIG)
+    found = held_out_of_stream(make_model(), stream_of(0), 0, BOS, compute)
+    assert (found.loss, found.bits_per_byte) == (None, None)
+    nothing = join_conversations([])
+    assert held_out_of_conversations(make_model(), nothing, 0, compute).loss is None

@@ -129,3 +129,63 @@ def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_state_before(tmp_pa
     with pytest.raises(CheckFailed, match="is not finite") as error:
         train(tmp_path, muon_lr=1e30, adamw_lr=1e30, steps=100)
     assert error.value.exit_code == 3 and "muon_lr" in (error.value.fix or "")
+
+
+def poisoned(workspace: Path, what: str, at: int = 8) -> Trainer:
+    """A trainer whose weights or optimizer state hold NaN after the step `at`, not in its loss."""
+    config = TrainConfig(steps=12, sequences_per_step=8, eval_every=4, muon_lr=0.01)
+    compute = open_runtime(RuntimeConfig(threads=1), CONFIG)
+    loader = HostLoader(batch_of, compute.device, fixed_shape=True)
+    trainer = Trainer(
+        make_model(), Job("base", config, loader, evaluate), compute, HostConfig(), workspace
+    )
+    step = trainer.engine.step
+
+    def and_then_poison(batch: Batch, fraction: float):
+        result = step(batch, fraction)
+        if trainer.state.step + 1 == at:
+            tensors = (
+                dict(trainer.model.named_parameters())
+                if what == "weights"
+                else trainer.engine.optimizer.state()
+            )
+            next(t for t in tensors.values() if t.dim() > 1).data[0, 0] = float("nan")
+        return result
+
+    trainer.engine.step = and_then_poison
+    return trainer
+
+
+@pytest.mark.parametrize("what", ["weights", "optimizer"])
+def test_what_is_saved_is_finite_and_training_goes_on_from_it(what: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match="not finite after step 8") as error:
+        poisoned(tmp_path / "run", what).train()
+    assert error.value.fix and "--set base.muon_lr=0.005" in error.value.fix
+    assert [path.name for path in saved_steps(tmp_path / "run")] == ["step-0000004"]
+    straight, _ = train(tmp_path / "straight")
+    resumed, _ = train(tmp_path / "run")  # the fault is gone, say of a broken memory module
+    assert all(
+        torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True)
+    )
+
+
+def test_a_held_out_loss_that_is_not_finite_is_said_in_one_sentence(tmp_path: Path) -> None:
+    config = TrainConfig(steps=8, sequences_per_step=8, eval_every=4)
+    compute = open_runtime(RuntimeConfig(), CONFIG)
+    loader = HostLoader(batch_of, compute.device, fixed_shape=True)
+    job = Job("base", config, loader, lambda model: HeldOut(float("inf"), None))
+    with pytest.raises(CheckFailed, match="the held-out loss after step 4 is not finite"):
+        Trainer(make_model(), job, compute, HostConfig(), tmp_path).train()
+
+
+@pytest.mark.parametrize("publish", ["last", "best"])
+def test_without_held_out_rows_no_loss_is_stated(publish: str, tmp_path: Path) -> None:
+    config = TrainConfig.model_validate(
+        {"steps": 4, "sequences_per_step": 8, "eval_every": 2, "publish": publish}
+    )
+    compute = open_runtime(RuntimeConfig(), CONFIG)
+    loader = HostLoader(batch_of, compute.device, fixed_shape=True)
+    job = Job("base", config, loader, lambda model: HeldOut(None, None))
+    outcome = Trainer(make_model(), job, compute, HostConfig(), tmp_path).train()
+    assert (outcome.held_out.loss, outcome.scored_step) == (None, 4)
+    assert all(row["held_out_loss"] is None for row in read_journal(outcome.curve))

@@ -156,7 +156,7 @@ def init_pack(
         typer.Option(help="Globs of the files to read, such as '**/*.py'; may repeat."),
     ] = None,
     licence: Annotated[
-        str | None, typer.Option(help="Licence of the text, such as CC-BY-4.0.")
+        str | None, typer.Option("--license", help="Licence of the text, such as CC-BY-4.0.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace another pack.")] = False,
 ) -> None:

@@ -39,7 +39,8 @@ def tiny(
         typer.Option(help="with --input: globs of the files to read, such as '**/*.py'"),
     ] = None,
     licence: Annotated[
-        str | None, typer.Option(help="with --input: licence of the text, such as CC-BY-4.0")
+        str | None,
+        typer.Option("--license", help="with --input: licence of the text, such as CC-BY-4.0"),
     ] = None,
     scale: Annotated[str, typer.Option(help="a preset; `picochat scales` lists them")] = "tiny",
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the scale's")] = None,

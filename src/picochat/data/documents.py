@@ -40,10 +40,12 @@ class SourceFile(NamedTuple):
 
 
 NOT_TEXT = frozenset(
-    (".csv", ".tsv", ".xls", ".xlsx", ".ods", ".pdf", ".doc", ".docx", ".odt")
-    + (".rtf", ".epub", ".mobi", ".zip", ".tar", ".tgz", ".7z", ".gz", ".zst", ".xz")
-    + (".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp3", ".mp4", ".wav", ".arrow")
-    + (".pkl", ".npy", ".npz", ".pt", ".safetensors")
+    {
+        *(".csv", ".tsv", ".xls", ".xlsx", ".ods", ".pdf", ".doc", ".docx", ".odt", ".rtf"),
+        *(".epub", ".mobi", ".zip", ".tar", ".tgz", ".7z", ".gz", ".zst", ".xz", ".arrow"),
+        *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp3", ".mp4", ".wav", ".pkl", ".npy"),
+        *(".npz", ".pt", ".safetensors"),
+    }
 )
 """Endings of files that are no plain text. One that is named by itself is refused at once."""
 
@@ -156,8 +158,8 @@ def read_source_file(
                     raise BadInput(
                         f"{path} is not UTF-8 text",
                         fix=(
-                            f"iconv -f LATIN1 -t UTF-8 {path} > NEW, with the encoding that it has; or"
-                            " leave it out"
+                            f"iconv -f LATIN1 -t UTF-8 {path} > NEW, with the encoding that it has,"
+                            " or leave it out"
                         ),
                     )
                 id = row_id(name, row)

@@ -52,7 +52,7 @@ def pack_inputs(
         return PackInputs(text, chat, eval, include or (), licence)
     if chat or eval or include or licence:
         raise WrongUsage(
-            "--chat, --eval, --include and --licence go with --input",
+            "--chat, --eval, --include and --license go with --input",
             fix="a pack names its rows itself, in dataset_pack.json",
         )
     return None

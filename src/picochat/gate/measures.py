@@ -49,6 +49,14 @@ def has_skills(run: RunFacts) -> bool:
     return run.config.gate.profile != "research" or not run.rows or bool(tested_skills(run))
 
 
+def has_eval_rows(run: RunFacts) -> bool:
+    """Whether checks of eval rows apply: in a release always, else where the pack has some.
+
+    Without facts of the rows they apply, so that they count as unmeasured.
+    """
+    return run.config.gate.profile != "research" or not run.rows or run.rows.eval_rows > 0
+
+
 def ratio(part: float | None, whole: float | None) -> float | None:
     """part / whole; None where either is missing or the whole is zero."""
     return part / whole if part is not None and whole else None
@@ -353,7 +361,9 @@ def stages_with_broken_loss(run: RunFacts) -> float | None:
 
 def _loss_is_broken(facts: TrainFacts) -> bool:
     return (
-        not facts.losses_finite or facts.final_loss is None or not math.isfinite(facts.final_loss)
+        not facts.losses_finite
+        or (facts.planned_steps > 0 and facts.final_loss is None)
+        or not math.isfinite(facts.final_loss or 0.0)
     )
 
 

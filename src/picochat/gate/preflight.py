@@ -78,6 +78,11 @@ def _has_tested_skill(run: RunFacts) -> bool:
     return not run.rows or bool(measures.tested_skills(run))
 
 
+def _has_sft_rows(run: RunFacts) -> bool:
+    """Also in a release, and without facts of the rows, where they count as unmeasured."""
+    return run.config.gate.profile != "research" or not run.rows or run.rows.sft_train_rows > 0
+
+
 def _has_budget(run: RunFacts) -> bool:
     return run.config.gate.budget_usd is not None
 
@@ -103,7 +108,7 @@ CHECKS: tuple[Row, ...] = (
         severity=ADVICE,
         why="nobody can fetch the same text again, or knows what it may be used for",
         fix=(
-            'name the licence of your own files: --licence NAME beside --input, or "licence" of'
+            'name the licence of your own files: --license NAME beside --input, or "licence" of'
             " the source in corpus_recipe.json; picochat data hf-import records those of the Hub"
         ),
         detail=details.unproven_sources,
@@ -282,17 +287,9 @@ CHECKS: tuple[Row, ...] = (
         block=at_least(300),
         severity=RELEASE,
         why="few rows teach their wording and not the skill",
-        fix=_rows_fix("add rows to the pack's chat file"),
-    ),
-    Row(
-        name="sft_rows",
-        reading="SFT rows to train on",
-        unit="rows",
-        measure=measures.sft_rows,
-        block=at_least(1),
-        severity=ALWAYS,
-        why="without rows there is no chat model",
-        fix=TASK_PACK,
+        fix=_rows_fix(
+            "add rows to the pack's chat file; without any, the base model is published as it is"
+        ),
     ),
     Row(
         name="sft_duplicate_prompts",
@@ -302,6 +299,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_most(0.10),
         block=at_most(0.25),
         severity=RELEASE,
+        applies=_has_sft_rows,
         why="the same prompt twice is one row, counted twice",
         fix=_rows_fix("remove the rows of the pack's chat file whose prompt stood before"),
     ),
@@ -315,6 +313,18 @@ CHECKS: tuple[Row, ...] = (
         severity=RELEASE,
         why="rows that do not fit are left out of training",
         fix="shorten the rows, or --set model.context=1024",
+        applies=_has_sft_rows,
+    ),
+    Row(
+        name="sft_fits_context",
+        reading="fraction of SFT rows longer than the context",
+        unit="of SFT rows",
+        measure=measures.sft_fraction_over_context,
+        block=below(1),
+        severity=ALWAYS,
+        why="without one row that fits, the SFT stage cannot begin",
+        fix="shorten the rows, or --set model.context=1024",
+        applies=_has_sft_rows,
     ),
     Row(
         name="sft_exposure",
@@ -324,6 +334,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_most(25),
         block=at_most(60),
         severity=RELEASE,
+        applies=_has_sft_rows,
         why="many passes over few rows are learned by heart",
         fix="fewer steps (--sft-steps N) or more rows: " + TASK_PACK,
     ),
@@ -357,6 +368,7 @@ CHECKS: tuple[Row, ...] = (
         why="a wide interval can neither show nor rule out a pass",
         fix=_rows_fix("add questions to the pack's eval file: 50 give 0.14"),
         detail=details.eval_items_by_skill,
+        applies=measures.has_eval_rows,
     ),
     Row(
         name="eval_rules",
@@ -367,6 +379,7 @@ CHECKS: tuple[Row, ...] = (
         severity=RELEASE,
         why="such a row is a gift, not a test",
         fix="give each eval row a reference_answer or another rule, as docs/own-data.md shows",
+        applies=measures.has_eval_rows,
     ),
     Row(
         name="eval_independence",
@@ -377,6 +390,7 @@ CHECKS: tuple[Row, ...] = (
         severity=RELEASE,
         why="a score on trained items measures memory",
         fix=_rows_fix("remove these questions from the pack's chat file, or from its eval file"),
+        applies=measures.has_eval_rows,
     ),
     Row(
         name="external_benchmarks",
@@ -410,6 +424,7 @@ CHECKS: tuple[Row, ...] = (
         severity=RELEASE,
         why="a score on seen items means nothing",
         fix=_rows_fix("remove these questions from the pack's chat file, or from its eval file"),
+        applies=measures.has_eval_rows,
     ),
     Row(
         name="contamination_sft_eval",
@@ -420,6 +435,7 @@ CHECKS: tuple[Row, ...] = (
         severity=ADVICE,
         why="nearly the same prompt is nearly a seen item",
         fix=_rows_fix("look at the hits in honesty/report.md, and reword one of the two rows"),
+        applies=measures.has_eval_rows,
     ),
     Row(
         name="contamination_corpus_eval",
@@ -432,6 +448,7 @@ CHECKS: tuple[Row, ...] = (
         why="contaminated rows leave the clean score with few rows",
         fix=LEAVE_OUT,
         detail=details.contaminated_by_skill,
+        applies=measures.has_eval_rows,
     ),
     Row(
         name="contamination_external",

@@ -244,6 +244,7 @@ RULES: tuple[Row, ...] = (
         why="a score on seen items means nothing",
         fix=CLEAN_UP,
         detail=_contamination_names,
+        applies=measures.has_eval_rows,
     ),
     Row(
         name="run_completed",
@@ -384,6 +385,7 @@ RULES: tuple[Row, ...] = (
         why="an echo is no answer",
         fix=SFT_FIX,
         detail=partial(_rate_text, "prompt_echo"),
+        applies=measures.has_eval_rows,
     ),
     Row(
         name="unsupported_claims",

@@ -59,7 +59,7 @@ def read_info(place: Path) -> CheckpointInfo:
 def load_model(place: Path, device: torch.device | str = "cpu") -> tuple[GPT, CheckpointInfo]:
     """The model of a checkpoint folder, in float32.
 
-    Raises BadInput for a damaged file or weights of another shape.
+    Raises BadInput for a damaged file, for weights of another shape, and for NaN and infinity.
     """
     info = read_info(place)
     model = GPT(info.model, info.vocab_size)
@@ -75,6 +75,12 @@ def load_model(place: Path, device: torch.device | str = "cpu") -> tuple[GPT, Ch
             name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
         )
         raise BadInput(f"{place / WEIGHTS} does not fit its {INFO}: {', '.join(wrong[:5])}")
+    broken = sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all())
+    if broken:
+        raise BadInput(
+            f"{place / WEIGHTS} holds values that are not finite: {', '.join(broken[:5])}",
+            fix="restore the file, or move the checkpoint away and train it again",
+        )
     model.load_state_dict(tensors)
     return model.to(device), info
 

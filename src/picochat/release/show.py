@@ -71,18 +71,19 @@ def skill_lines(scores: ScoresFacts, gate: GateFacts) -> list[str]:
     """Clean pass rates with the gate's bound, and the base model and chance to compare with."""
     bounds = {finding.name: finding.bound for finding in gate.findings}
     rows = [("skill", "clean rows", "must be", "base model", "chance")]
-    for name in (name for name in JUDGED_SKILLS if name in scores.skills):
-        skill = scores.skills[name]
+    asked = {name: skill for name, skill in scores.skills.items() if skill.all.count}
+    for name in (name for name in JUDGED_SKILLS if name in asked):
+        skill = asked[name]
         bound = bounds.get(f"skill_release_eval_{name}", "")
         rows.append((name, rate(skill.clean), bound, rate(skill.base), fraction(skill.chance)))
-    lines = columns(rows, right=(2, 4))
+    lines = columns(rows, right=(2, 4)) if asked else []
     if scores.own:
         own = [("own rows", "clean rows", "base model")]
         own += [
             (one_line(category, ONE_LINE), rate(score.clean), rate(score.base))
             for category, score in scores.own.items()
         ]
-        lines += ["", *columns(own)]
+        lines += [*([""] if lines else []), *columns(own)]
     return lines
 
 

@@ -48,7 +48,15 @@ def check_base(run: RunFacts) -> list[Problem]:
 
 
 def check_sft(run: RunFacts) -> list[Problem]:
-    return _training(run, "sft")
+    problems = _training(run, "sft")
+    weights = {
+        stage: run.artifacts[stage].manifest.files["model.safetensors"].sha256
+        for stage in ("base", "sft")
+    }
+    if known(run.sft).steps == 0 and weights["base"] != weights["sft"]:
+        what = "sft/checkpoint: took no step, and its weights are not those of the base stage"
+        problems.append(Problem(what))
+    return problems
 
 
 def _training(run: RunFacts, stage: Literal["base", "sft"]) -> list[Problem]:

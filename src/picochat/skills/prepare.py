@@ -17,7 +17,7 @@ from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import Record, read_record, write_json, write_jsonl
 from picochat.facts import RowsFacts, RowsRead
 from picochat.honesty.normalize import normalized_text
-from picochat.skills.row_files import TASK_PACK, RowFile, read_eval_rows, read_sft_rows
+from picochat.skills.row_files import RowFile, read_eval_rows, read_sft_rows
 from picochat.skills.scoring import can_fail
 from picochat.skills.skill import hash_fraction
 from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows, row_json, scored_by
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 HELD_OUT_SFT_FRACTION = 0.1
 MEASURED = "measured.json"
+NO_ROWS: RowFile[Any] = RowFile(
+    [], RowsRead(forms={}, left_out={}, first_left_out={}, dropped_keys={})
+)
 
 
 class RowsMeasured(Record):
@@ -50,8 +53,8 @@ class HasRows(Protocol):
 def prepare_rows(pack: LoadedPack | HasRows, seed: int, staging: StagingFolder) -> None:
     """Write sft_train.jsonl, sft_held_out.jsonl and eval.jsonl from the pack's rows.
 
-    Raises BadInput where the pack names no rows or they cannot be used; problems of both files come
-    together.
+    A pack that names no file has no such rows. Raises BadInput where rows cannot be used; problems
+    of both files come together.
     """
     chat, evals = _read_both(pack)
     train, held_out = split_sft_rows(chat.rows, seed)
@@ -102,12 +105,9 @@ def _by_skill(skills: Iterable[str]) -> dict[str, int]:
 def _read_both(pack: LoadedPack | HasRows) -> tuple[RowFile[SftRow], RowFile[EvalRow]]:
     errors: list[BadInput] = []
     found: list[RowFile[Any]] = []
-    for path, key, read in (
-        (pack.chat_path, "chat", read_sft_rows),
-        (pack.eval_path, "eval", read_eval_rows),
-    ):
+    for path, read in ((pack.chat_path, read_sft_rows), (pack.eval_path, read_eval_rows)):
         try:
-            found.append(read(_required(path, key)))
+            found.append(read(path) if path else NO_ROWS)
         except BadInput as error:
             errors.append(error)
     if errors:
@@ -127,12 +127,6 @@ def _read_both(pack: LoadedPack | HasRows) -> tuple[RowFile[SftRow], RowFile[Eva
             fix="give the eval rows other ids, or leave the key `id` out of them",
         )
     return sft, evals
-
-
-def _required(path: Path | None, key: str) -> Path:
-    if path is None:
-        raise BadInput(f"{key}: the pack names no file", fix=TASK_PACK.format(pack="PACK"))
-    return path
 
 
 def split_sft_rows(rows: Sequence[SftRow], seed: int) -> tuple[list[SftRow], list[SftRow]]:

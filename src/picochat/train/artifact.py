@@ -18,7 +18,7 @@ from picochat.core.errors import BadInput
 from picochat.core.journal import read_journal
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, StagingFolder, link_or_copy
-from picochat.core.records import Record, read_record, write_json
+from picochat.core.records import Record, read_record, to_jsonable, write_json
 from picochat.facts import REPLAY_FOLDER, TokenizerFacts, TrainFacts, facts_of
 from picochat.train.schedule import spike_steps
 
@@ -55,9 +55,14 @@ def train_facts(
     # After a rollback the curve has lost the spike that caused it, so its count is measured.
     curve = read_journal(files / CURVE)
     measured = read_record(MeasuredTraining, files / MEASURED, "measurements of training")
+    parameters = parameter_count(model, facts_of(tokenizer, TokenizerFacts).vocab_size)
     losses = [row["loss"] for row in curve if row["loss"] is not None]
     evaluations = [row for row in curve if row["held_out_loss"] is not None]
-    if config.publish == "last":
+    if not losses:  # nothing to train on: the weights are those of the stage before
+        return _untrained(stage, parameters, measured)
+    if not evaluations:  # nothing was held out
+        scored = {"step": len(losses), "held_out_loss": None, "held_out_bits_per_byte": None}
+    elif config.publish == "last":
         scored = evaluations[-1]
     else:  # the first of the best, as the loop takes it
         scored = min(evaluations, key=lambda row: row["held_out_loss"])
@@ -69,7 +74,7 @@ def train_facts(
         steps=len(losses),
         planned_steps=config.steps,
         tokens=max(row["tokens"] for row in curve),
-        parameters=parameter_count(model, facts_of(tokenizer, TokenizerFacts).vocab_size),
+        parameters=parameters,
         first_loss=losses[0],
         final_loss=losses[-1],
         losses_finite=len(losses) == config.steps and all(math.isfinite(loss) for loss in losses),
@@ -80,6 +85,44 @@ def train_facts(
         held_out_bits_per_byte=scored["held_out_bits_per_byte"],
         largest_centre_error=measured.largest_centre_error,
     )
+
+
+def _untrained(
+    stage: Literal["base", "sft"], parameters: int, measured: MeasuredTraining
+) -> TrainFacts:
+    """The facts of a stage that took no step, because the pack has nothing for it."""
+    return TrainFacts(
+        stage=stage,
+        steps=0,
+        planned_steps=0,
+        tokens=0,
+        parameters=parameters,
+        first_loss=None,
+        final_loss=None,
+        losses_finite=True,
+        spikes=0,
+        scored_step=0,
+        held_out_loss=None,
+        held_out_bits_per_byte=None,
+        largest_centre_error=measured.largest_centre_error,
+    )
+
+
+def publish_untrained(base: Artifact, tokenizer: Artifact, staging: StagingFolder) -> None:
+    """Publish the base weights as they are, as the checkpoint of an SFT stage without rows."""
+    from picochat.model.weights import load_model, save_model
+
+    model, info = load_model(base.place)
+    save_model(model, info.model_copy(update={"stage": "sft", "step": 0}), staging.folder)
+    for path in (staging.path(CURVE), staging.volatile(METRICS)):
+        path.touch()
+    of_base = read_record(MeasuredTraining, base.path(MEASURED), "measurements of training")
+    error = of_base.largest_centre_error
+    measured = MeasuredTraining(skipped_steps=0, spikes=None, largest_centre_error=error)
+    write_json(staging.path(MEASURED), measured)
+    vocab_size = facts_of(tokenizer, TokenizerFacts).vocab_size
+    facts = _untrained("sft", parameter_count(model.config, vocab_size), measured)
+    staging.facts = to_jsonable(facts)
 
 
 def train_and_publish(

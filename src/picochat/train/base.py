@@ -22,7 +22,10 @@ from picochat.train.metrics import StartupTimer
 
 def facts_from(files: Path, inputs: Mapping[str, Artifact], config: RunConfig) -> TrainFacts:
     """The facts of a base checkpoint, from its files, its inputs by kind and the settings."""
-    return train_facts("base", files, inputs["tokenizer"], config.model, config.base)
+    facts = train_facts("base", files, inputs["tokenizer"], config.model, config.base)
+    if facts.steps == 0:
+        raise BadInput(f"{files} took no step")
+    return facts
 
 
 def pretrain(

@@ -31,10 +31,11 @@ TOKENS_PER_FORWARD = {"cuda": 16_384, "cpu": 2_048}
 class HeldOut:
     """The loss on a stage's whole held-out set, in nats per target.
 
-    `bits_per_byte`: of raw text; None where its bytes are not counted.
+    `loss`: None where nothing is held out. `bits_per_byte`: of raw text; None where its bytes are
+    not counted, or there are none.
     """
 
-    loss: float
+    loss: float | None
     bits_per_byte: float | None
 
 
@@ -79,6 +80,8 @@ def summed_loss(
             return float(model.loss_sum(ids_BT, targets_BT, runtime.dtype))
 
     everything = list(batches)
+    if not everything:
+        return 0.0, 0
     # All processes compute in every turn, because sharded weights are gathered by all of them: in
     # the last turn some repeat the last batch, and its result is left out below.
     mine = range(group.rank, -(-len(everything) // group.size) * group.size, group.size)
@@ -107,8 +110,8 @@ def held_out_of_stream(
     batches = stream_batches(stream, context, bos, rows_per_forward(runtime.device, context))
     nats, targets = summed_loss(model, batches, runtime, group)
     return HeldOut(
-        loss=nats / max(1, targets),
-        bits_per_byte=nats / math.log(2) / text_bytes if text_bytes else None,
+        loss=nats / targets if targets else None,
+        bits_per_byte=nats / math.log(2) / text_bytes if text_bytes and targets else None,
     )
 
 
@@ -123,4 +126,4 @@ def held_out_of_conversations(
     rows = rows_per_forward(runtime.device, model.config.context)
     batches = conversation_batches(conversations, pad, rows)
     nats, targets = summed_loss(model, batches, runtime, group)
-    return HeldOut(loss=nats / max(1, targets), bits_per_byte=None)
+    return HeldOut(loss=nats / targets if targets else None, bits_per_byte=None)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import Tensor
 
 from picochat.config import HostConfig, TrainConfig, flops_per_token
 from picochat.core.errors import CheckFailed, Interrupted
@@ -260,10 +261,7 @@ class Trainer:
         if not math.isfinite(result.loss):
             raise CheckFailed(
                 f"{self.job.stage}: the loss at step {result.step} is not finite",
-                fix=(
-                    f"a smaller --set {self.job.stage}.muon_lr=... or"
-                    f" {self.job.stage}.adamw_lr=...; the state before it is kept"
-                ),
+                fix=self._smaller_rate(),
             )
         state, mean = self.state, self.state.spike_mean
         spike = is_spike(result.loss, mean, state.spike_seen, self.config)
@@ -318,7 +316,13 @@ class Trainer:
             held_out = self.job.evaluate(self.model)
         self.model.train()
         self.engine.strategy.after_evaluation()
-        if self.state.best is None or held_out.loss < self.state.best.held_out_loss:
+        if held_out.loss is not None and not math.isfinite(held_out.loss):
+            raise CheckFailed(
+                f"{self.job.stage}: the held-out loss after step {self.state.step} is not finite",
+                fix=self._smaller_rate(),
+            )
+        best = self.state.best
+        if held_out.loss is not None and (best is None or held_out.loss < best.held_out_loss):
             self.state.best = BestSoFar(
                 step=self.state.step,
                 held_out_loss=held_out.loss,
@@ -327,6 +331,9 @@ class Trainer:
         self.metrics.evaluation(
             self.state.step, self.state.tokens, held_out, time.monotonic() - started
         )
+        if held_out.loss is None:
+            self._say(f"step {self.state.step}: nothing is held out, so no loss is measured")
+            return held_out
         bits = (
             f", {held_out.bits_per_byte:.4f} bits per byte"
             if held_out.bits_per_byte is not None
@@ -364,6 +371,13 @@ class Trainer:
 
     def _save(self) -> None:
         started = time.monotonic()
+        if not self._is_finite():
+            # A saved state must never be one that no training can go on from.
+            raise CheckFailed(
+                f"{self.job.stage}: weights or optimizer state are not finite after step"
+                f" {self.state.step}; the state before it is kept",
+                fix=self._smaller_rate(),
+            )
         if self.group.is_main or self.group.sharded:
             self.writer.save(
                 self._snapshot(), self.model.state_dict(), self.engine.optimizer.state()
@@ -423,6 +437,26 @@ class Trainer:
         self.engine.optimizer.load_state(saved.optimizer)
         self.engine.micro_batch = saved.state.micro_batch
         self.state = saved.state
+
+    def _is_finite(self) -> bool:
+        """Whether all weights and all optimizer state are finite; the same in every process."""
+        tensors = [*self.model.state_dict().values(), *self.engine.optimizer.state().values()]
+        # Sharded tensors are looked at in parts, each by the process that holds it.
+        local = [getattr(tensor, "to_local", lambda t=tensor: t)() for tensor in tensors]
+        by_device: dict[torch.device, list[Tensor]] = {}
+        for tensor in local:
+            if tensor.is_floating_point() and tensor.numel():
+                by_device.setdefault(tensor.device, []).append(torch.isfinite(tensor).all())
+        # One question to a device, not one for each tensor: each makes the device wait.
+        broken = any(not torch.stack(finite).all() for finite in by_device.values())
+        return not self.group.all_max(broken)[0]
+
+    def _smaller_rate(self) -> str:
+        stage = self.job.stage
+        return (
+            f"a smaller rate trains again from the start: --set {stage}.muon_lr="
+            f"{self.config.muon_lr / 2:g} --set {stage}.adamw_lr={self.config.adamw_lr / 2:g}"
+        )
 
     # ---- messages --------------------------------------------------------------------------------
 

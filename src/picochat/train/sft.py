@@ -14,17 +14,20 @@ from pathlib import Path
 from picochat.config import HostConfig, RunConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, StagingFolder
-from picochat.facts import TrainFacts
+from picochat.facts import ConversationsFacts, TrainFacts, facts_of
 from picochat.tokens.chat_format import open_conversations
 from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.tokenizer import Tokenizer
-from picochat.train.artifact import train_and_publish, train_facts
+from picochat.train.artifact import publish_untrained, train_and_publish, train_facts
 from picochat.train.metrics import StartupTimer
 
 
 def facts_from(files: Path, inputs: Mapping[str, Artifact], config: RunConfig) -> TrainFacts:
     """The facts of an SFT checkpoint, from its files, its inputs by kind and the settings."""
-    return train_facts("sft", files, inputs["tokenizer"], config.model, config.sft)
+    facts = train_facts("sft", files, inputs["tokenizer"], config.model, config.sft)
+    if facts.steps == 0 and facts_of(inputs["conversations"], ConversationsFacts).rows:
+        raise BadInput(f"{files} took no step, although there are SFT rows")
+    return facts
 
 
 def finetune(
@@ -41,7 +44,8 @@ def finetune(
 ) -> None:
     """Train the base checkpoint on the SFT rows and leave the chat model in the staging folder.
 
-    Of several processes all call this, and the main one publishes. Raises BadInput without rows.
+    Of several processes all call this, and the main one publishes. A pack without SFT rows gives
+    the base weights as they are. Raises BadInput where there are rows and none fits the context.
     """
     from picochat.model.weights import check_tokenizer, load_model, read_info
     from picochat.train.distributed import current_group, open_group_runtime
@@ -53,13 +57,19 @@ def finetune(
     vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
     train = open_conversations(conversations, "train")
     held_out = open_conversations(conversations, "held_out")
+    group = current_group(runtime)
+    rows = facts_of(conversations, ConversationsFacts).rows
+    if rows == 0:
+        if group.is_main:
+            publish_untrained(base, tokenizer, staging)
+        return
     if len(train) == 0:
+        context = read_info(base.place).model.context
         raise BadInput(
-            "the pack has no SFT rows that fit the context",
-            fix="picochat data task-pack --dataset-pack ...",
+            f"none of the {rows} SFT rows fits the context of {context}",
+            fix="shorter rows, or a larger --set model.context=...",
         )
     timer.mark("open_data")
-    group = current_group(runtime)
     opened = open_group_runtime(runtime, read_info(base.place).model, group, staging.workspace)
     gpt, info = load_model(base.place, opened.device)
     check_tokenizer(info, vocabulary.digest, base.place)
