@@ -1,8 +1,8 @@
 """Scans a pack's documents and SFT rows for eval rows, without a run.
 
-The preflight's own rows judge the result. It needs no tokenizer and no corpus: documents come
-straight from the sources, so exact duplicates are still among them. What it writes is a report for
-people, not evidence: a run scans its own corpus again.
+The contamination rows of the preflight judge the result. Documents come straight from the sources,
+so exact duplicates are still among them. The report is no evidence of a run, which scans its own
+corpus.
 """
 
 from __future__ import annotations
@@ -39,16 +39,14 @@ MOST_HITS_SHOWN = 5
 
 @dataclass(frozen=True)
 class ContaminationReport:
-    """What was found, and the findings of the release profile on it.
-
-    `status`: ready, warn or blocked.
-    """
+    """What the scan found, judged by the release profile."""
 
     found: ScanFound
     findings: list[FindingRecord]
 
     @property
     def status(self) -> str:
+        """`ready`, `warn` or `blocked`."""
         return STATUS[verdict(self.findings)]
 
     @property
@@ -65,18 +63,12 @@ class ContaminationReport:
         }
 
     def lines(self) -> list[str]:
-        """The lines of the report for the terminal.
-
-        They hold the verdict, what was read, a table by skill and benchmark, the findings, and the
-        first places.
-        """
+        """The report for the terminal; of the hits, the first MOST_HITS_SHOWN."""
         facts = self.found.facts
         title = (
             f"contamination: {self.status} for a release"
-            f" ({byte_quantity(facts.scanned_text_bytes)} in "
-        )
-        title += (
-            f"{facts.scanned_documents:,} documents, {self.found.report['sft_rows']:,} SFT rows)"
+            f" ({byte_quantity(facts.scanned_text_bytes)} in {facts.scanned_documents:,} documents,"
+            f" {self.found.report['sft_rows']:,} SFT rows)"
         )
         return [
             title,
@@ -123,9 +115,9 @@ def scan_pack(
     benchmarks: Mapping[str, Sequence[ScanItem]] | None = None,
     workers: int | None = None,
 ) -> ContaminationReport:
-    """Scan a pack against its eval rows, or those of another file.
+    """Scan a pack for its eval rows, or for those of another file, and for benchmark items.
 
-    Raises BadInput where there is nothing to look for.
+    Raises BadInput if there is nothing to look for.
     """
     eval_path = eval_input or pack.eval_path
     if eval_path is None and not benchmarks:
@@ -136,7 +128,7 @@ def scan_pack(
         raise BadInput(f"pack {pack.path} names no eval rows to look for", fix=fix)
     evals = [row_json(row) for row in read_eval_rows(eval_path)] if eval_path else []
     sft = [row_json(row) for row in read_sft_rows(pack.chat_path)] if pack.chat_path else []
-    config = _release_config()
+    config = find_scale("tiny").config.model_copy(update={"gate": GateConfig(profile=PROFILE)})
     found = scan_rows(
         evals,
         sft,
@@ -151,9 +143,9 @@ def scan_pack(
 
 
 def benchmark_items(external: ExternalConfig) -> dict[str, list[ScanItem]]:
-    """What to look for of the named benchmarks, all of their rows.
+    """Every row of the named benchmarks, as items to scan for.
 
-    Raises HubProblem that names each one that is not here.
+    Raises HubProblem with the name of each benchmark that cannot be resolved.
     """
     resolution = resolve_benchmarks(external)
     if resolution.missing:
@@ -175,7 +167,7 @@ def benchmark_items(external: ExternalConfig) -> dict[str, list[ScanItem]]:
 
 
 def write_reports(report: ContaminationReport, folder: Path) -> None:
-    """hits.jsonl, report.json and report.md."""
+    """Write hits.jsonl, report.json and report.md."""
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / "hits.jsonl", report.found.hits)
     write_json(folder / "report.json", report.to_json())
@@ -184,12 +176,8 @@ def write_reports(report: ContaminationReport, folder: Path) -> None:
     )
 
 
-def _release_config() -> RunConfig:
-    return find_scale("tiny").config.model_copy(update={"gate": GateConfig(profile=PROFILE)})
-
-
 def contamination_findings(facts: HonestyFacts, config: RunConfig) -> list[FindingRecord]:
-    """The findings of those preflight rows on contamination that can be measured here.
+    """The findings of the preflight's contamination rows that have a number without a run.
 
     Every skill that has rows counts, not only the five of picochat.
     """
@@ -202,17 +190,14 @@ def contamination_findings(facts: HonestyFacts, config: RunConfig) -> list[Findi
 def _of_any_skill(row: Row) -> Row:
     if row.measure is not measures.worst_skill_contamination:
         return row
-    return replace(row, measure=contamination_of_worst_skill, detail=None)
+    return replace(row, measure=_worst_skill_contamination, detail=None)
 
 
-def contamination_of_worst_skill(run: RunFacts) -> float | None:
-    facts = run.honesty
+def _worst_skill_contamination(run: RunFacts) -> float | None:
+    if not run.honesty:
+        return None
+    contaminated = run.honesty.corpus_contaminated_by_skill
     fractions = (
-        [
-            facts.corpus_contaminated_by_skill.get(skill, 0) / rows
-            for skill, rows in facts.eval_by_skill.items()
-        ]
-        if facts
-        else []
+        contaminated.get(skill, 0) / rows for skill, rows in run.honesty.eval_by_skill.items()
     )
     return max(fractions, default=None)

@@ -1,10 +1,8 @@
-"""The preflight judges what can be known before training starts.
+"""The preflight: the table CHECKS judges what can be known before training starts.
 
-CHECKS is the table; `run_preflight` writes the verdict.
-
-Host measurements (memory, disk, speed, the attention kernel) are in preflight.json and in the
-status that is shown and acted on. They stay out of the artifact's facts, so that its digest does
-not depend on the clock: see docs/decisions/0009.
+Host measurements (memory, disk, speed, the attention kernel) count in the verdict that is shown and
+acted on. They stay out of the artifact's facts, so that its digest does not depend on the machine:
+see docs/decisions/0009.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from picochat.gate.decide import (
     decide,
     verdict,
 )
-from picochat.gate.plan import plan, vocab_size
+from picochat.gate.plan import plan, sft_epochs, vocab_size
 from picochat.gate.render import preflight_page
 
 STATUS: dict[str, Literal["ready", "warn", "blocked"]] = {
@@ -62,7 +60,7 @@ STEPS = "--base-steps N, or another --scale"
 
 
 def _large_vocabulary(run: RunFacts) -> bool:
-    """Small vocabularies cannot reach the fit of large ones, and are not held to it."""
+    """A small vocabulary cannot reach the bytes per token of a large one."""
     return vocab_size(run) >= 4096
 
 
@@ -79,7 +77,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_least(100),
         block=at_least(1),
         severity=ALWAYS,
-        why="a handful of documents is a test of the path, not a corpus",
+        why="a few documents can test the software, but not train a model",
         fix=IMPORT_MORE,
     ),
     Row(
@@ -89,7 +87,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.sources_without_provenance,
         warn=exactly(0),
         severity=ADVICE,
-        why="nobody can fetch the same text again, or knows what it may be used for",
+        why="otherwise nobody can fetch the same text again or knows its licence",
         fix=(
             "import with picochat data hf-import ..., which records revision and licence; for local"
             " files name the licence in the recipe"
@@ -115,7 +113,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_most(0.03),
         block=at_most(0.10),
         severity=RELEASE,
-        why="duplicates are dropped, but many of them mean that the sources overlap",
+        why="duplicates are dropped, but many of them show that sources overlap",
         fix=(
             "remove overlapping sources from the recipe; picochat data preview --dataset-pack ..."
             " shows the fraction of each"
@@ -129,7 +127,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_most(0.05),
         block=at_most(0.15),
         severity=RELEASE,
-        why="text that is seen again and again is learned by heart",
+        why="a model memorizes text that it sees many times",
         fix="drop them: --set data.drop_near_duplicates=true",
     ),
     Row(
@@ -140,7 +138,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_least(1_000_000),
         block=at_least(100_000),
         severity=RELEASE,
-        why="a small held-out set moves with its noise",
+        why="the loss on a small held-out set is noisy",
         fix="hold out more: --set data.held_out_bytes=8000000 (and data.held_out_fraction), or "
         + IMPORT_MORE,
     ),
@@ -151,7 +149,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.held_out_tokens,
         block=at_least(1),
         severity=ALWAYS,
-        why="without held-out text there is no validation at all",
+        why="without held-out text there is no validation",
         fix="hold out more: --set data.held_out_fraction=0.05",
     ),
     Row(
@@ -161,7 +159,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.roundtrip_failures,
         block=exactly(0),
         severity=ALWAYS,
-        why="a tokenizer that loses text spoils everything after it",
+        why="a tokenizer that loses text damages every later stage",
         fix="report it with the document; remove the run folder's tokenizer and run again",
     ),
     Row(
@@ -182,7 +180,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.held_out_bytes_per_token,
         block=at_least(1.5),
         severity=RELEASE,
-        why="close to single bytes: the tokenizer was trained on other text",
+        why="tokens of almost one byte show that the tokenizer was trained on other text",
         fix=(
             "train it on this text: --set tokenizer.train_bytes=200000000 --set"
             " tokenizer.vocab_size=8192"
@@ -195,7 +193,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.planned_over_target,
         block=at_least(0.90),
         severity=SKILL_CLAIM,
-        why="fewer tokens than the claim needs",
+        why="the release claims training on about the target tokens",
         fix=STEPS,
         detail=details.token_plan,
     ),
@@ -206,7 +204,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.target_tokens_per_parameter,
         block=at_least(20),
         severity=SKILL_CLAIM,
-        why="a lower target would make the budget a matter of taste",
+        why="a lower target would make any budget large enough",
         fix="--set gate.target_tokens_per_parameter=20",
         detail=details.token_plan,
     ),
@@ -218,7 +216,7 @@ CHECKS: tuple[Row, ...] = (
         warn=between(0.5, 1.5),
         block=at_most(3.0),
         severity=RELEASE,
-        why="far from the target, another model size would make more of the same compute",
+        why="far from the target, another model size would use the same compute better",
         fix=STEPS,
         detail=details.token_plan,
     ),
@@ -242,7 +240,7 @@ CHECKS: tuple[Row, ...] = (
         warn=between(0.25, 4.0),
         block=at_most(16.0),
         severity=RELEASE,
-        why="too many passes learn the text by heart; too few leave most of the pack unread",
+        why="with too many passes the model memorizes; with too few most of the pack is unused",
         fix="above the bound: "
         + IMPORT_MORE
         + "; below it: more steps (--base-steps N) or a smaller pack",
@@ -268,7 +266,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_least(500),
         block=at_least(300),
         severity=RELEASE,
-        why="few rows teach their wording and not the skill",
+        why="from few rows the model learns their wording and not the skill",
         fix=TASK_PACK,
     ),
     Row(
@@ -289,7 +287,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_most(0.10),
         block=at_most(0.25),
         severity=RELEASE,
-        why="the same prompt twice is one row, counted twice",
+        why="a repeated prompt adds to the count of rows but teaches nothing new",
         fix=TASK_PACK,
     ),
     Row(
@@ -307,11 +305,11 @@ CHECKS: tuple[Row, ...] = (
         name="sft_exposure",
         reading="passes over the SFT rows",
         unit="epochs",
-        measure=measures.planned_sft_epochs,
+        measure=sft_epochs,
         warn=at_most(25),
         block=at_most(60),
         severity=RELEASE,
-        why="many passes over few rows are learned by heart",
+        why="with many passes over few rows the model memorizes them",
         fix="fewer steps (--sft-steps N) or more rows: " + TASK_PACK,
     ),
     Row(
@@ -347,7 +345,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.eval_rows_without_rule,
         block=exactly(0),
         severity=RELEASE,
-        why="such a row is a gift, not a test",
+        why="a row that every reply passes tests nothing",
         fix="give each eval row an expected answer or a rule: " + TASK_PACK,
     ),
     Row(
@@ -357,7 +355,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.shared_items,
         block=exactly(0),
         severity=RELEASE,
-        why="a score on trained items measures memory",
+        why="a score on trained items measures memorization",
         fix=TASK_PACK,
     ),
     Row(
@@ -368,7 +366,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_least(500),
         block=at_least(1),
         severity=SKILL_ONLY,
-        why="own skills alone are homework that the school graded itself",
+        why="the skills and their tests come from one project; a benchmark does not",
         fix=EXTERNAL,
         detail=details.benchmarks,
     ),
@@ -379,7 +377,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.unresolved_benchmarks,
         block=exactly(0),
         severity=SKILL_ONLY,
-        why="leaving out a benchmark that could not be had would be choosing the result",
+        why="without this check a run could leave out benchmarks that it does badly on",
         fix=RESOLVE,
         detail=details.unresolved,
     ),
@@ -390,7 +388,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.exact_sft_prompts,
         block=exactly(0),
         severity=RELEASE,
-        why="a score on seen items means nothing",
+        why="a score on trained items measures memorization",
         fix=TASK_PACK,
     ),
     Row(
@@ -400,7 +398,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.largest_sft_coverage,
         warn=below(0.7),
         severity=ADVICE,
-        why="nearly the same prompt is nearly a seen item",
+        why="a score on an almost identical prompt also measures memorization",
         fix=TASK_PACK,
     ),
     Row(
@@ -411,7 +409,7 @@ CHECKS: tuple[Row, ...] = (
         warn=exactly(0),
         block=at_most(0.05),
         severity=RELEASE,
-        why="contaminated rows leave the clean score with few rows",
+        why="the clean score leaves out contaminated rows, so few rows would be left",
         fix=LEAVE_OUT + "; or another seed: picochat data task-pack ... --seed N --force",
         detail=details.contaminated_by_skill,
     ),
@@ -433,7 +431,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.cleanest_benchmark_fraction,
         block=at_most(0.10),
         severity=SKILL_ONLY,
-        why="no benchmark is left that the corpus has not seen",
+        why="at least one benchmark must be almost free of contamination",
         fix=LEAVE_OUT + "; or name another benchmark: --external-eval NAME=PATH",
         detail=details.benchmarks,
     ),
@@ -444,7 +442,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.scanned_fraction,
         block=at_least(1),
         severity=RELEASE,
-        why="what was not scanned may hold the answers",
+        why="text that was not scanned can contain eval rows",
         fix="run the scan again: remove the run folder's honesty/ and run with --preflight-only",
     ),
     Row(
@@ -454,7 +452,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.attention_error,
         block=at_most(0.02),
         severity=ALWAYS,
-        why="a kernel that computes something else trains something else",
+        why="a wrong kernel trains a wrong model",
         fix="choose another: --attn-backend efficient (or math)",
         detail=details.attention,
         on_host=True,
@@ -467,7 +465,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_least(0.10),
         block=at_least(0.03),
         severity=RELEASE,
-        why="a run that ends out of memory after an hour costs the hour",
+        why="a run close to the limit can run out of memory after hours",
         fix="smaller micro-batch: --set base.micro_batch=32 --set sft.micro_batch=32",
         on_host=True,
     ),
@@ -478,7 +476,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.free_memory_fraction,
         block=above(0),
         severity=ALWAYS,
-        why="out of memory",
+        why="without free memory the run stops",
         fix="smaller micro-batch: --set base.micro_batch=32 --set sft.micro_batch=32",
         on_host=True,
     ),
@@ -490,7 +488,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_most(0.8),
         block=at_most(1.0),
         severity=ALWAYS,
-        why="a full disk ends the run",
+        why="a full disk stops the run",
         fix="free some space, or put --out-dir on a larger disk",
         detail=details.disk,
         on_host=True,
@@ -502,7 +500,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.forecast_hours,
         warn=measured(),
         severity=ADVICE,
-        why="hours and dollars are known before they are spent",
+        why="time and cost should be known before the run starts",
         fix="measure this host: picochat sanity preh100 --capacity-scale ...",
         detail=details.forecast,
         on_host=True,
@@ -514,7 +512,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.forecast_over_budget,
         warn=at_most(1),
         severity=ADVICE,
-        why="the budget was yours",
+        why="the run would cost more than the budget that was given",
         fix=(
             "fewer steps (--base-steps N), a larger --budget-usd, or name the price: --gpu-hour-usd"
         ),
@@ -526,10 +524,7 @@ CHECKS: tuple[Row, ...] = (
 
 
 def run_preflight(facts: RunFacts, staging: StagingFolder) -> None:
-    """Write preflight.json and preflight.md with the whole verdict; the facts leave out the host.
-
-    Never raises for a blocked verdict: the runner reads the status of preflight.json.
-    """
+    """Write preflight.json and preflight.md. Does not raise if the verdict is blocked."""
     report = decide_preflight(facts)
     write_json(staging.volatile("preflight.json"), report)
     write_atomic(staging.volatile("preflight.md"), preflight_page(report).encode())
@@ -537,10 +532,7 @@ def run_preflight(facts: RunFacts, staging: StagingFolder) -> None:
 
 
 def decide_preflight(run: RunFacts) -> PreflightReport:
-    """The whole verdict, a pure function of the evidence.
-
-    A missed bound blocks a release profile only in a long run.
-    """
+    """The whole verdict, a pure function of the facts."""
     config = run.config
     profile, long_run = config.gate.profile, is_long_run(config)
     softened = profile == "research" or not long_run
@@ -556,7 +548,7 @@ def decide_preflight(run: RunFacts) -> PreflightReport:
 
 
 def preflight_facts(report: PreflightReport) -> PreflightFacts:
-    """The part of a report that is the same on every host."""
+    """The verdict without the findings that depend on the host."""
     findings = [finding for finding in report.findings if not finding.on_host]
     return PreflightFacts(
         status=STATUS[verdict(findings)], profile=report.profile, findings=findings
