@@ -57,6 +57,7 @@ RESOLVE = (
     " auto --external-eval NAME=PATH with a file of it; benchmarks/unresolved.json says why"
 )
 STEPS = "--base-steps N, or another --scale"
+SMALLER_BATCH = "smaller micro-batch: --set base.micro_batch=32 --set sft.micro_batch=32"
 
 
 def _large_vocabulary(run: RunFacts) -> bool:
@@ -466,7 +467,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_least(0.03),
         severity=RELEASE,
         why="a run close to the limit can run out of memory after hours",
-        fix="smaller micro-batch: --set base.micro_batch=32 --set sft.micro_batch=32",
+        fix=SMALLER_BATCH,
         on_host=True,
     ),
     Row(
@@ -477,7 +478,7 @@ CHECKS: tuple[Row, ...] = (
         block=above(0),
         severity=ALWAYS,
         why="without free memory the run stops",
-        fix="smaller micro-batch: --set base.micro_batch=32 --set sft.micro_batch=32",
+        fix=SMALLER_BATCH,
         on_host=True,
     ),
     Row(

@@ -55,6 +55,7 @@ CLEAN_UP = (
     " then run again"
 )
 RUN_AGAIN = "run the same command again: it goes on where it stopped"
+LOWER_RATE = "lower the rate: --set base.muon_lr=0.01 --set base.adamw_lr=0.002"
 
 
 def blocked_contamination(run: RunFacts) -> float | None:
@@ -222,7 +223,7 @@ RULES: tuple[Row, ...] = (
         block=exactly(0),
         severity=ALWAYS,
         why="the weights are useless after such a loss",
-        fix="lower the rate: --set base.muon_lr=0.01 --set base.adamw_lr=0.002",
+        fix=LOWER_RATE,
     ),
     Row(
         name="run_completed",
@@ -255,7 +256,7 @@ RULES: tuple[Row, ...] = (
         warn=at_most(3),
         severity=ADVICE,
         why="many spikes show that the learning rate is too high",
-        fix="lower the rate: --set base.muon_lr=0.01 --set base.adamw_lr=0.002",
+        fix=LOWER_RATE,
     ),
     Row(
         name="base_beats_baseline",
