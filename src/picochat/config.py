@@ -2,7 +2,7 @@
 
 A run's configuration is one frozen `RunConfig`. A scale overrides the defaults below, and the
 command line overrides the scale (a flag, or `--set section.key=value`, but not both for one key).
-`run.json` records every value with its origin.
+`run.json` records every value with its origin. None means off, unless a description says otherwise.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class TrainConfig(Record):
     spike_nats: float = Field(
         default=0.5,
         ge=0,
-        description="and more than this above it: near zero, batches differ by more than a factor",
+        description="a spike is also more than this above the mean, which can come close to zero",
     )
     spike_rollbacks: int = Field(
         default=0,
@@ -197,12 +197,9 @@ class ExternalConfig(Record):
     def _named(cls, texts: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if not texts or texts == ("none",):
             return None
-        wrong = [
-            text
-            for text in texts
-            if text == "none" or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(=.+)?", text)
-        ]
-        if wrong:
+        if "none" in texts or not all(
+            re.fullmatch(r"[a-z0-9][a-z0-9_-]*(=.+)?", text) for text in texts
+        ):
             raise ValueError(
                 "auto, none by itself, a name, or name=path with a name of a-z, 0-9, - and _"
             )
@@ -215,7 +212,7 @@ class ExternalConfig(Record):
 class HonestyConfig(Record):
     """Sizes of the contamination scan, in words of normalized text.
 
-    Their limits are their defaults: longer runs of words would find less.
+    A value above its default is refused, because longer runs of words would find less.
     """
 
     hit_words: PositiveInt = Field(default=13, le=13, description="words in a row that make a hit")
@@ -360,6 +357,7 @@ def resolve(
     """
     given = {key: value for key, value in flags.items() if value is not None}
     known = flatten(scale)
+    failed = "the settings cannot be used"
     problems = [
         Problem(f"{key}: unknown setting{did_you_mean(key, known)}")
         for key in settings
@@ -374,9 +372,7 @@ def resolve(
     ]
     if problems:
         raise WrongUsage(
-            "the settings cannot be used",
-            problems=problems,
-            fix="picochat scales --keys lists every setting",
+            failed, problems=problems, fix="picochat scales --keys lists every setting"
         )
     overrides = {**given, **{key: _json_or_text(text) for key, text in settings.items()}}
     tree = scale.model_dump(mode="json")
@@ -386,9 +382,7 @@ def resolve(
     try:
         config = RunConfig.model_validate_json(json.dumps(tree))
     except ValidationError as error:
-        raise WrongUsage(
-            "the settings cannot be used", problems=[_problem(item) for item in error.errors()]
-        ) from None
+        raise WrongUsage(failed, problems=[_problem(item) for item in error.errors()]) from None
     defaults = flatten(
         RunConfig(scale=scale.scale, base=TrainConfig(steps=1), sft=TrainConfig(steps=1))
     )

@@ -44,7 +44,7 @@ class DuplicatePair(Record):
 
 
 class CorpusFacts(Record):
-    """Counts of documents. documents = read - dropped = train + held out."""
+    """Counts of documents: `documents` = read - dropped = train + held out."""
 
     documents_read: int
     documents: int
@@ -74,9 +74,7 @@ class ExercisesFacts(Record):
     )
     documents: int
     text_bytes: int
-    words: int = Field(
-        description="that are spelled; made-up words count, held-out words never occur"
-    )
+    words: int = Field(description="that are spelled, made-up ones included; none is held out")
 
 
 class RowsFacts(Record):

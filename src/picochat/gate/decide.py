@@ -106,7 +106,7 @@ def verdict(findings: Iterable[FindingRecord]) -> Literal["pass", "warn", "block
 
 def _finding(row: Row, run: RunFacts, strictness: Strictness) -> FindingRecord:
     number = row.measure(run)
-    if number is not None and math.isnan(number):
+    if number is not None and math.isnan(number):  # unmeasured; infinity is a measured failure
         number = None
     status, bound = _judge(row, number, strictness)
     return FindingRecord(
@@ -151,7 +151,7 @@ def _worst(findings: list[FindingRecord]) -> FindingRecord:
     worst_first = sorted(findings, key=lambda finding: -BADNESS.index(finding.status))
     failed = [finding for finding in worst_first if finding.status != "pass"] or worst_first[:1]
     by_reading: dict[str, FindingRecord] = {}
-    for finding in failed:
+    for finding in failed:  # what stands before the bound is the reading with its number
         by_reading.setdefault(finding.message.split(", must be ")[0], finding)
     fixes = dict.fromkeys(finding.fix for finding in by_reading.values() if finding.fix)
     return worst_first[0].model_copy(

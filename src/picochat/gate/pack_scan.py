@@ -22,7 +22,7 @@ from picochat.data.pack import LoadedPack
 from picochat.data.pack_documents import expected_bytes, read_pack
 from picochat.facts import FindingRecord, HonestyFacts, RunFacts
 from picochat.gate import measures
-from picochat.gate.decide import Row, Strictness, decide, verdict
+from picochat.gate.decide import Strictness, decide, verdict
 from picochat.gate.preflight import CHECKS, STATUS
 from picochat.gate.render import finding_lines, remedy_lines
 from picochat.honesty.contamination_page import contamination_page, plain_id
@@ -85,27 +85,24 @@ class ContaminationReport:
             f"{plain_id(hit.row)} in {plain_id(hit.document)} at {hit.offset}: {hit.words}"
             for hit in self.found.hits
         ]
-        more = len(hits) - MOST_HITS_SHOWN
-        shown = [f"  {line}" for line in hits[:MOST_HITS_SHOWN]] + (
-            [f"  and {more} more in hits.jsonl"] if more > 0 else []
-        )
-        return ["", "found:", *shown] if shown else []
+        shown, more = hits[:MOST_HITS_SHOWN], hits[MOST_HITS_SHOWN:]
+        if more:
+            shown.append(f"and {len(more)} more in hits.jsonl")
+        return ["", "found:", *(f"  {line}" for line in shown)] if shown else []
 
 
 def _table(facts: HonestyFacts) -> list[str]:
-    rows = [("", "rows", "in the corpus")]
-    rows += [
-        (skill, str(count), str(facts.corpus_contaminated_by_skill.get(skill, 0)))
-        for skill, count in facts.eval_by_skill.items()
+    counts = [
+        (plain_id(name), count, contaminated.get(name, 0))
+        for rows, contaminated in (
+            (facts.eval_by_skill, facts.corpus_contaminated_by_skill),
+            (facts.external_rows, facts.external_contaminated),
+        )
+        for name, count in rows.items()
     ]
-    rows += [
-        (plain_id(name), str(count), str(facts.external_contaminated.get(name, 0)))
-        for name, count in facts.external_rows.items()
-    ]
-    width = max(len(row[0]) for row in rows)
-    return [
-        f"{name.ljust(width)}  {count:>6}  {contaminated:>13}" for name, count, contaminated in rows
-    ]
+    table = [("", "rows", "in the corpus"), *counts]
+    width = max(len(name) for name, _, _ in table)
+    return [f"{name:{width}}  {count:>6}  {found:>13}" for name, count, found in table]
 
 
 def scan_pack(
@@ -134,7 +131,7 @@ def scan_pack(
         sft,
         ((document.id, document.text) for document in read_pack(pack, config.data.min_chars)),
         config.honesty,
-        workers=workers or config.host.workers or usable_cores(),
+        workers=workers or usable_cores(),
         corpus_bytes=None,
         expected_bytes=expected_bytes(pack),
         benchmarks=benchmarks,
@@ -182,15 +179,15 @@ def contamination_findings(facts: HonestyFacts, config: RunConfig) -> list[Findi
     Every skill that has rows counts, not only the five of picochat.
     """
     run = RunFacts(config=config, honesty=facts)
-    rows = [_of_any_skill(row) for row in CHECKS if row.name.startswith("contamination_")]
+    rows = [
+        replace(row, measure=_worst_skill_contamination, detail=None)
+        if row.measure is measures.worst_skill_contamination
+        else row
+        for row in CHECKS
+        if row.name.startswith("contamination_")
+    ]
     measured = [row for row in rows if row.measure(run) is not None]
     return decide(measured, run, Strictness(PROFILE, softened=False))
-
-
-def _of_any_skill(row: Row) -> Row:
-    if row.measure is not measures.worst_skill_contamination:
-        return row
-    return replace(row, measure=_worst_skill_contamination, detail=None)
 
 
 def _worst_skill_contamination(run: RunFacts) -> float | None:

@@ -56,36 +56,26 @@ def needed_disk_bytes(run: RunFacts) -> float | None:
 
 
 def plan(run: RunFacts) -> PlanRecord:
-    config = run.config
-    shards = run.shards
+    config, host, shards, conversations = run.config, run.host, run.shards, run.conversations
     train_tokens = shards.train_tokens if shards else None
-    hours_of = _hours(run)
-    hours = sum(hours_of.values()) if hours_of else None
+    planned = planned_tokens(config)
+    longest = conversations.longest_row_tokens if conversations else None
+    parts = hours_of(config, host, shards.held_out_tokens, longest) if host and shards else {}
+    hours = sum(parts.values()) if parts else None
     price = config.gate.gpu_hour_usd
     return PlanRecord(
         parameters=parameters(run),
-        planned_tokens=planned_tokens(config),
+        planned_tokens=planned,
         target_tokens=target_tokens(run),
         train_tokens=train_tokens,
-        exercise_fraction=shards.exercise_tokens / train_tokens
-        if shards and train_tokens
-        else None,
-        planned_epochs=planned_tokens(config) / train_tokens if train_tokens else None,
-        hours=hours,
-        usd=(
-            hours * price * run.host.devices
-            if hours is not None and price is not None and run.host
-            else None
+        exercise_fraction=(
+            shards.exercise_tokens / train_tokens if shards and train_tokens else None
         ),
-        hours_of=hours_of,
+        planned_epochs=planned / train_tokens if train_tokens else None,
+        hours=hours,
+        usd=hours * price * host.devices if host and hours is not None and price else None,
+        hours_of=parts,
     )
-
-
-def _hours(run: RunFacts) -> dict[str, float]:
-    if not run.host or not run.shards:
-        return {}
-    longest = run.conversations.longest_row_tokens if run.conversations else None
-    return hours_of(run.config, run.host, run.shards.held_out_tokens, longest)
 
 
 def hours_of(
