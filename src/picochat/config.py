@@ -1,11 +1,8 @@
-"""The settings of a run, in the order in which data meets them.
+"""Every setting of a run, in the order in which the stages use them.
 
-Nothing here acts, and no other module holds a setting.
-
-A run's configuration is one frozen `RunConfig`. Its values come, each overriding the one before,
-from the defaults below, the scale, the pack, and the command line (a flag, or `--set
-section.key=value`; both for one key is refused). `run.json` records every value with its origin.
-None means off.
+A run's configuration is one frozen `RunConfig`. A scale overrides the defaults below, and the
+command line overrides the scale (a flag, or `--set section.key=value`, but not both for one key).
+`run.json` records every value with its origin. None means off, unless a description says otherwise.
 """
 
 from __future__ import annotations
@@ -20,44 +17,39 @@ from pydantic import Field, PositiveInt, ValidationError, field_validator, model
 from picochat.core.errors import Problem, WrongUsage, did_you_mean
 from picochat.core.records import Record
 
-Device = Literal["cpu", "cuda"]
-Precision = Literal["float32", "bf16"]
-MatmulPrecision = Literal["highest", "high", "medium"]
-AttentionBackend = Literal["auto", "flash", "cudnn", "efficient", "math", "fa3"]
-GateProfile = Literal["research", "first_release", "skill_release"]
 Tracker = Literal["tensorboard", "trackio", "wandb"]
-Share = Field(ge=0.0, le=1.0)
 
 
 class DataConfig(Record):
-    """Which documents of the pack are read, and which of them are held out."""
+    """Which documents of the pack are kept, and which of them are held out."""
 
     min_chars: int = Field(default=1, ge=1, description="shorter documents are dropped and counted")
     drop_near_duplicates: bool = Field(
         default=False, description="drop all but the first document of each near-duplicate cluster"
     )
     near_duplicate_jaccard: float = Field(
-        default=0.8, gt=0, lt=1, description="word 5-shingle similarity that makes a near-duplicate"
+        default=0.8,
+        gt=0,
+        lt=1,
+        description="Jaccard similarity of word 5-shingles of near-duplicates",
     )
     held_out_fraction: float = Field(
         default=0.01, gt=0, le=0.2, description="fraction of documents that are never trained on"
     )
     held_out_bytes: PositiveInt = Field(
         default=8_000_000,
-        description="enough held-out text; a larger corpus holds out a smaller fraction",
+        description="held-out text at most, about: a larger corpus holds out a smaller fraction",
     )
 
 
 class ExercisesConfig(Record):
-    """Exercises of the skills among the text of the base stage, drawn from the SFT side alone."""
+    """Exercises of the skills that the base stage also trains on. They use SFT items alone."""
 
     fraction: float = Field(
         default=0.0,
         ge=0,
         le=0.5,
-        description=(
-            "of the training tokens, about; the token shards state what it came to; 0: none"
-        ),
+        description="of the training tokens, about; the token shards state the exact count",
     )
 
 
@@ -66,11 +58,11 @@ class TokenizerConfig(Record):
         default=8192,
         ge=320,
         le=65536,
-        description="specials and 256 bytes included; ids fit 16 bits",
+        description="special tokens and 256 bytes included; ids fit 16 bits",
     )
     train_bytes: PositiveInt = Field(
         default=60_000_000,
-        description="text that the tokenizer is trained on, a seeded sample of documents",
+        description="text that the tokenizer is trained on: a seeded sample of documents",
     )
 
 
@@ -79,13 +71,13 @@ class ShardsConfig(Record):
 
 
 class ModelConfig(Record):
-    """The shape of the transformer block in model/gpt.py.
+    """The shape of the transformer in model/gpt.py.
 
-    The block has parallel residual branches, one RMSNorm, grouped heads with QK-norm, RoPE, SwiGLU
-    and tied embeddings.
+    It has parallel residual branches with one RMSNorm, grouped heads with QK-norm, RoPE, SwiGLU and
+    tied embeddings.
     """
 
-    context: PositiveInt = Field(default=512, description="tokens a position can look back on")
+    context: PositiveInt = Field(default=512, description="longest sequence, in tokens")
     layers: PositiveInt = 16
     width: PositiveInt = 768
     heads: PositiveInt = Field(default=12, description="query heads")
@@ -101,9 +93,7 @@ class ModelConfig(Record):
     init_std: float = Field(default=0.02, gt=0)
     centred: bool = Field(
         default=True,
-        description=(
-            "project writes to the stream to mean zero, so that stock classes load the weights"
-        ),
+        description="keep the residual stream at mean zero, so that stock classes load the weights",
     )
 
     @model_validator(mode="after")
@@ -118,22 +108,22 @@ class ModelConfig(Record):
 
 
 class TrainConfig(Record):
-    """One stage of training. Base and SFT are the same loop with different values of this."""
+    """One stage of training. Base and SFT use the same loop with different settings."""
 
     steps: PositiveInt
     sequences_per_step: PositiveInt = Field(
-        default=128, description="what one optimizer step sees, however it is cut"
+        default=128, description="of one optimizer step, over all micro-batches and processes"
     )
     micro_batch: PositiveInt | None = Field(
-        default=None, description="sequences of one forward-backward; None: all of a step's"
+        default=None, description="sequences of one forward and backward pass; None: all of a step"
     )
     matrix_optimizer: Literal["muon", "adamw"] = "muon"
-    muon_lr: float = Field(default=0.02, gt=0, description="peak, for the matrices of the blocks")
+    muon_lr: float = Field(default=0.02, gt=0, description="peak for the matrices of the blocks")
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)
     adamw_lr: float = Field(
         default=0.004,
         gt=0,
-        description="peak, for embedding and gains, and for all with AdamW alone",
+        description="peak for embedding and gains; with AdamW alone, for all weights",
     )
     adamw_beta1: float = Field(default=0.9, ge=0, lt=1)
     adamw_beta2: float = Field(default=0.95, ge=0, lt=1)
@@ -145,7 +135,7 @@ class TrainConfig(Record):
         default=0.6,
         ge=0,
         le=1,
-        description="last fraction of the steps, over which the rate falls linearly",
+        description="last fraction of the steps, in which the rate falls linearly",
     )
     final_lr_fraction: float = Field(
         default=0.0, ge=0, le=1, description="of the peak, at the last step"
@@ -155,39 +145,33 @@ class TrainConfig(Record):
         default=None, description="steps between held-out evaluations; None: only at the end"
     )
     spike_factor: float = Field(
-        default=2.0, gt=1, description="a loss above this many times its running mean is a spike"
+        default=2.0, gt=1, description="a spike is a loss above this many times its running mean"
     )
     spike_nats: float = Field(
         default=0.5,
         ge=0,
-        description="no spike is less above its mean: batches differ by more than a mean of 0.01",
+        description="a spike is also more than this above the mean, which can come close to zero",
     )
     spike_rollbacks: int = Field(
         default=0,
         ge=0,
-        description=(
-            "spikes after which training goes back to the evaluation before, and on with later rows"
-        ),
+        description="times that training may go back to the evaluation before a spike",
     )
     publish: Literal["last", "best"] = Field(
         default="last",
-        description=(
-            "the weights that are published: of the last step, or of the best held-out evaluation"
-        ),
+        description="publish the weights of the last step, or of the best held-out evaluation",
     )
 
 
 class EvalConfig(Record):
-    max_new_tokens: PositiveInt = Field(default=64, description="longest reply that is generated")
+    max_new_tokens: PositiveInt = Field(default=64, description="of one reply")
     fit_rows: PositiveInt = Field(
         default=100,
-        description=(
-            "SFT rows of each side, trained and held out, that are asked their own question"
-        ),
+        description="SFT rows that are asked, of the trained and of the held-out rows each",
     )
     batch_rows: PositiveInt = Field(default=128, description="rows that are generated together")
     ngram_train_tokens: PositiveInt = Field(
-        default=50_000_000, description="shard tokens that the 5-gram baseline is counted on"
+        default=50_000_000, description="shard tokens that the 5-gram baseline is trained on"
     )
     memorization_samples: PositiveInt = Field(
         default=64, description="training prefixes that the model is asked to continue"
@@ -200,12 +184,12 @@ class ExternalConfig(Record):
     benchmarks: tuple[str, ...] | None = Field(
         default=None,
         description=(
-            "auto (ARC-Easy, HellaSwag and PIQA from the Hub), a name of these, or NAME=PATH of a"
-            " file"
+            "auto (ARC-Easy, HellaSwag and PIQA from the Hub), one of these names, or NAME=PATH of"
+            " a file"
         ),
     )
     max_rows: int = Field(
-        default=0, ge=0, description="of each benchmark, the same rows in every run; 0: all of them"
+        default=0, ge=0, description="of each benchmark, the same rows in every run; 0: all"
     )
 
     @field_validator("benchmarks")
@@ -213,12 +197,9 @@ class ExternalConfig(Record):
     def _named(cls, texts: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if not texts or texts == ("none",):
             return None
-        wrong = [
-            text
-            for text in texts
-            if text == "none" or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(=.+)?", text)
-        ]
-        if wrong:
+        if "none" in texts or not all(
+            re.fullmatch(r"[a-z0-9][a-z0-9_-]*(=.+)?", text) for text in texts
+        ):
             raise ValueError(
                 "auto, none by itself, a name, or name=path with a name of a-z, 0-9, - and _"
             )
@@ -229,25 +210,22 @@ class ExternalConfig(Record):
 
 
 class HonestyConfig(Record):
-    """Sizes of the contamination scan, in words of normalized text."""
+    """Sizes of the contamination scan, in words of normalized text.
 
-    hit_words: PositiveInt = Field(
-        default=13,
-        le=13,
-        description="one shared run of this many words is a hit; more would see less",
-    )
+    A value above its default is refused, because longer runs of words would find less.
+    """
+
+    hit_words: PositiveInt = Field(default=13, le=13, description="words in a row that make a hit")
     coverage_words: PositiveInt = Field(
-        default=8,
-        le=8,
-        description="runs counted for the coverage fraction; longer ones would see less",
+        default=8, le=8, description="words of an n-gram that the coverage counts"
     )
 
 
 class GateConfig(Record):
-    profile: GateProfile = "research"
+    profile: Literal["research", "first_release", "skill_release"] = "research"
     target_tokens_per_parameter: float = Field(default=20.0, gt=0)
     gpu_hour_usd: float | None = Field(
-        default=None, gt=0, description="price that the forecast uses"
+        default=None, gt=0, description="price of one GPU for an hour"
     )
     budget_usd: float | None = Field(default=None, gt=0, description="the forecast warns above it")
 
@@ -258,59 +236,49 @@ class RuntimeConfig(Record):
     All of it can change the last bits, so all of it enters the keys of trained stages.
     """
 
-    device: Device = "cpu"
-    precision: Precision = "float32"
-    matmul_precision: MatmulPrecision = "high"
-    attention_backend: AttentionBackend = "auto"
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["float32", "bf16"] = "float32"
+    matmul_precision: Literal["highest", "high", "medium"] = "high"
+    attention_backend: Literal["auto", "flash", "cudnn", "efficient", "math", "fa3"] = "auto"
     compile: bool = False
     max_autotune: bool = Field(
         default=False,
-        description=(
-            "let the compiler time more variants of each kernel: minutes once, then from the cache"
-        ),
+        description="the compiler times more variants of each kernel: minutes once, then cached",
     )
     deterministic: bool = Field(
         default=False,
-        description=(
-            "the same bits each time on a GPU too, which costs speed; a CPU always computes so"
-        ),
+        description="the same bits each time on a GPU too, but slower; a CPU is deterministic",
     )
     threads: PositiveInt | None = Field(
         default=None, description="CPU threads of torch; None: one for each usable core"
     )
     sharding: Literal["replicated", "sharded"] = Field(
         default="replicated",
-        description=(
-            "several processes: all weights in each (DDP), or a part of each weight (FSDP2)"
-        ),
+        description="each of several processes has all weights (DDP) or a part of each (FSDP2)",
     )
     activation_checkpointing: bool = Field(
         default=False,
-        description=(
-            "blocks are computed again in the backward pass: less memory, more time, equal"
-            " gradients"
-        ),
+        description="compute blocks again in the backward pass: less memory, more time",
     )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> RuntimeConfig:
         if self.max_autotune and self.deterministic:
             raise ValueError(
-                "max_autotune picks kernels by the clock, which deterministic forbids: one of"
-                " the two"
+                "max_autotune picks kernels by the clock, which deterministic forbids: choose one"
             )
         return self
 
 
 class HostConfig(Record):
-    """What changes no result: how often to save, how many processes to use."""
+    """Settings that change no result."""
 
     checkpoint_minutes: float = Field(default=5.0, gt=0)
     workers: PositiveInt | None = Field(
         default=None, description="processes for data work; None: one for each usable core"
     )
     track: tuple[Tracker, ...] | None = Field(
-        default=None, description="where the figures of training also go, as a JSON list"
+        default=None, description="trackers that also get the metrics of training, as a JSON list"
     )
 
 
@@ -333,23 +301,23 @@ class RunConfig(Record):
 
 
 class ResolvedConfig(Record):
-    """A configuration and where each of its values came from: default, scale, flag or set."""
+    """A configuration, and the origin of each value: default, scale, flag or set."""
 
     config: RunConfig
     origins: dict[str, str]
 
 
 def parameter_count(model: ModelConfig, vocab_size: int) -> int:
-    """Trained numbers, the tied embedding once, norm gains included."""
+    """Trained parameters. The tied embedding counts once, norm gains are included."""
     attention = 2 * model.width * model.head_width * (model.heads + model.kv_heads)
     block = attention + 3 * model.width * model.mlp_width + model.width + 2 * model.head_width
     return vocab_size * model.width + model.layers * block + model.width
 
 
 def flops_per_token(model: ModelConfig, vocab_size: int) -> int:
-    """Forward and backward, non-causal convention: 6 N + 12 L T (heads x head width).
+    """FLOPs of forward and backward, non-causal: 6 N + 12 L T (heads x head width).
 
-    The head is counted, the lookup is not.
+    As in PaLM (arXiv 2204.02311). N includes the output head; the embedding lookup is free.
     """
     gains = model.layers * (model.width + 2 * model.head_width) + model.width
     matrices = parameter_count(model, vocab_size) - gains
@@ -361,7 +329,7 @@ def step_tokens(train: TrainConfig, model: ModelConfig) -> int:
 
 
 def is_long_run(config: RunConfig) -> bool:
-    """5,000 base steps or more: the checks of a release profile then block."""
+    """Whether the preflight of a release profile blocks. A short run is only warned."""
     return config.base.steps >= 5_000
 
 
@@ -389,17 +357,17 @@ def resolve(
     flags: `section.key` -> value, where None means that the flag was not given. pack: `section.key`
     -> value; a flag or a `--set` of the same key wins.
 
-    Raises WrongUsage for unknown keys, wrong values and keys that were given both ways, all at
-    once.
+    Raises WrongUsage that lists the unknown keys and those given both ways, else the wrong values.
     """
     given = {key: value for key, value in flags.items() if value is not None}
     known = flatten(scale)
+    failed = "the settings cannot be used"
     problems = [
         Problem(f"{key}: unknown setting{did_you_mean(key, known)}")
         for key in settings
         if key not in known
     ]
-    if "scale" in settings:  # the name alone would change, and say of the run what it is not
+    if "scale" in settings:  # would change the name and none of the settings that it stands for
         problems.append(
             Problem("scale: names all settings at once", fix=f"--scale {settings['scale']}")
         )
@@ -408,9 +376,7 @@ def resolve(
     ]
     if problems:
         raise WrongUsage(
-            "the settings cannot be used",
-            problems=problems,
-            fix="picochat scales --keys lists every setting",
+            failed, problems=problems, fix="picochat scales --keys lists every setting"
         )
     of_pack = {key: value for key, value in (pack or {}).items() if value != known[key]}
     overrides = {**of_pack, **given, **{key: _json_or_text(text) for key, text in settings.items()}}
@@ -421,9 +387,7 @@ def resolve(
     try:
         config = RunConfig.model_validate_json(json.dumps(tree))
     except ValidationError as error:
-        raise WrongUsage(
-            "the settings cannot be used", problems=[_problem(item) for item in error.errors()]
-        ) from None
+        raise WrongUsage(failed, problems=[_problem(item) for item in error.errors()]) from None
     defaults = flatten(
         RunConfig(scale=scale.scale, base=TrainConfig(steps=1), sft=TrainConfig(steps=1))
     )

@@ -1,9 +1,7 @@
-"""The typed facts that artifacts state, and `RunFacts`, the facts of one run together.
+"""The typed facts of artifacts, and `RunFacts`, which holds those of one run.
 
-The manifest of an artifact states its facts as one of the records below, so that preflight, gate,
-card, report, comparison and verification read typed values. None in a fact means that it was not
-measured; no reader takes that for a pass. How a fact is computed is not here: each stage has a
-`facts_from` beside the function that makes the artifact.
+The manifest of an artifact states its facts as one of these records. None means that a fact was not
+measured, which no check takes for a pass. The `facts_from` of each stage computes its facts.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from picochat.core.records import Record, parse_record
 class SourceFacts(Record):
     """One source of the recipe.
 
-    `pinned`: an exact revision (or the files' digests, for local files) is on record.
+    `pinned`: its exact revision is on record, or the digests of local files.
     """
 
     label: str
@@ -37,10 +35,7 @@ class SourceFacts(Record):
 
 
 class DuplicatePair(Record):
-    """Documents of `source` that repeat one of source `of`, exactly or nearly.
-
-    Both may be the same source.
-    """
+    """Counts of documents of `source` that repeat one of `of`; both can be the same source."""
 
     source: str
     of: str
@@ -49,10 +44,7 @@ class DuplicatePair(Record):
 
 
 class CorpusFacts(Record):
-    """Counts of the documents that were read from the sources.
-
-    kept = read - dropped; train + held out = kept.
-    """
+    """Counts of documents: `documents` = read - dropped = train + held out."""
 
     documents_read: int
     documents: int
@@ -62,34 +54,27 @@ class CorpusFacts(Record):
     text_bytes: int
     train_text_bytes: int
     held_out_text_bytes: int
-    exact_duplicates: int = Field(description="documents dropped because the same text came before")
+    exact_duplicates: int = Field(
+        description="dropped, because an earlier document has the same text"
+    )
     near_duplicates: int = Field(
-        description="documents in near-duplicate clusters, beyond the first of each"
+        description="in near-duplicate clusters, without the first of each"
     )
     dropped: dict[str, int] = Field(description="reason -> documents")
-    duplicates: list[DuplicatePair] = Field(
-        description="which source repeats which; sums to the two counts above"
-    )
+    duplicates: list[DuplicatePair] = Field(description="the two counts above, by pair of sources")
     held_out_fraction: float
     sources: list[SourceFacts]
 
 
 class ExercisesFacts(Record):
-    """Sheets of skill exercises that the base stage trains on besides the corpus.
-
-    All 0 where there is no exercises.
-    """
+    """Sheets of skill exercises that the base stage also trains on; all 0 if there are none."""
 
     fraction_asked: float = Field(
-        description="of the training tokens; what it came to is ShardsFacts.exercise_tokens"
+        description="of the training tokens; the shards state the exact count"
     )
     documents: int
     text_bytes: int
-    words: int = Field(
-        description=(
-            "words that are spelled, made-up ones among them; no held-out word is one of them"
-        )
-    )
+    words: int = Field(description="that are spelled, made-up ones included; none is held out")
 
 
 class RowsRead(Record):
@@ -115,18 +100,15 @@ class RowsFacts(Record):
     sft_by_skill: dict[str, int]
     eval_by_skill: dict[str, int]
     eval_items_by_skill: dict[str, int] = Field(
-        description="independent items: number pairs, words, facts, prompt groups"
+        description="independent: number pairs, words, facts, prompt groups"
     )
-    repeated_sft_prompts: int = Field(description="SFT rows whose prompt stood before")
+    repeated_sft_prompts: int = Field(description="SFT rows with the prompt of an earlier row")
     eval_rows_without_rule: int = Field(description="eval rows that no reply could fail")
     shared_items: int = Field(description="eval items that the SFT rows contain")
 
 
 class BenchmarkFacts(Record):
-    """One external benchmark as this run takes it.
-
-    Dataset, config, split and revision are None for a local file.
-    """
+    """One external benchmark. Dataset, config, split and revision are None for a local file."""
 
     layout: str
     read_by: Literal["acc", "acc_norm"] = Field(description="the accuracy that the gate reads")
@@ -135,18 +117,18 @@ class BenchmarkFacts(Record):
     split: str | None
     revision: str | None
     licence: str | None
-    files: dict[str, str] = Field(description="name -> sha256, in the order in which they are read")
+    files: dict[str, str] = Field(description="name -> sha256, in reading order")
     rows_read: int
-    unusable: dict[str, int] = Field(description="reason -> rows that are no item")
+    unusable: dict[str, int] = Field(description="reason -> rows that cannot be scored")
     usable_rows: int
-    rows: int = Field(description="scored: all that are usable, or a fixed sample of them")
+    rows: int = Field(description="scored: all usable ones, or a fixed sample")
     chance: float = Field(description="mean of 1 / options")
 
 
 class BenchmarksFacts(Record):
     """External benchmarks by name.
 
-    `unresolved`: asked for and not to be had on this machine; the next run asks again.
+    `unresolved`: asked for, but not available on this machine; the next run tries again.
     """
 
     benchmarks: dict[str, BenchmarkFacts]
@@ -160,10 +142,7 @@ class TokenizerFacts(Record):
 
 
 class ShardsFacts(Record):
-    """Counts of the token shards.
-
-    Tokens, documents and bytes of training include the exercises; those that are held out do not.
-    """
+    """Counts of the token shards. The training counts include the exercises."""
 
     train_tokens: int
     held_out_tokens: int
@@ -171,9 +150,7 @@ class ShardsFacts(Record):
     held_out_documents: int
     train_text_bytes: int
     held_out_text_bytes: int
-    roundtrip_documents: int = Field(
-        description="sampled documents that were encoded, decoded and compared"
-    )
+    roundtrip_documents: int = Field(description="a sample that was encoded, decoded and compared")
     roundtrip_failures: int
     exercise_documents: int = Field(default=0, description="of train_documents")
     exercise_tokens: int = Field(default=0, description="of train_tokens")
@@ -190,15 +167,15 @@ class ConversationsFacts(Record):
 
 
 class HonestyFacts(Record):
-    """What the contamination scan saw. Lists of row ids are sorted."""
+    """What the contamination scan found. Lists of row ids are sorted."""
 
-    corpus_text_bytes: int = Field(description="of the corpus and of the exercises")
+    corpus_text_bytes: int = Field(description="corpus and exercises")
     scanned_text_bytes: int
     scanned_documents: int
     eval_rows: int
-    sft_exact_prompts: int = Field(description="eval prompts that stand in the SFT rows")
+    sft_exact_prompts: int = Field(description="eval prompts that the SFT rows contain")
     sft_largest_coverage: float = Field(
-        description="largest fraction of an eval prompt's 8-grams, template apart, in one SFT row"
+        description="largest fraction of a prompt's 8-grams in one SFT row, without the template"
     )
     corpus_contaminated_by_skill: dict[str, int] = Field(
         description="eval rows found in the corpus"
@@ -207,33 +184,27 @@ class HonestyFacts(Record):
     external_rows: dict[str, int]
     external_contaminated: dict[str, int] = Field(description="benchmark rows found in the corpus")
     contaminated_external_rows: dict[str, list[str]] = Field(
-        default={}, description="of each benchmark the rows found in the corpus or in the SFT rows"
+        default={}, description="row ids found in the corpus or in the SFT rows, by benchmark"
     )
     contaminated_eval_rows: list[str]
 
 
 class HostFacts(Record):
-    """What was measured on this device with real steps of this scale.
-
-    Observations: never part of a digest.
-    """
+    """Measurements of real steps of this scale on this device. They are never part of a digest."""
 
     device_name: str
-    attention_backend: str = Field(
-        description="the backend that `auto` took, or the one that was asked for"
-    )
+    attention_backend: str = Field(description="asked for, or chosen by `auto`")
     attention_error: float | None = Field(
-        description="largest relative error of the backend against float32 math, both directions"
+        description="largest relative error against float32 math, forward and backward"
     )
     attention_problem: str | None
     attention_ways: list[str] = Field(
-        default=[], description="every way to compute attention that was tried here, in words"
+        default=[], description="every way to compute attention that was tried"
     )
-    devices: int = Field(default=1, description="processes that train together, one device each")
+    devices: int = Field(default=1, description="training processes, one for each device")
     tokens_per_second: float | None = Field(
         description=(
-            "of all devices, at the median step: one was measured with its part of the rows, and"
-            " exchanges are not in it"
+            "of all devices, at the median step; measured on one device, without communication"
         )
     )
     tokens_per_second_low: float | None = Field(
@@ -243,32 +214,32 @@ class HostFacts(Record):
         default=None, description="one step in ten is faster"
     )
     micro_batch: int | None = Field(
-        default=None, description="sequences of one forward and backward pass, which fit"
+        default=None, description="sequences of one forward and backward pass that fit"
     )
     mfu: float | None = Field(
-        description="non-causal convention; None where the device's peak is not known"
+        description="non-causal convention; None if the device's peak is not known"
     )
     peak_memory_bytes: int | None
     free_memory_fraction: float | None = Field(
         description="device memory left free at the peak of a real step"
     )
     free_disk_bytes: int
-    compile_s: float | None = Field(description="what the first step took longer than the others")
+    compile_s: float | None = Field(description="what the first step took beyond the median")
     forward_tokens_per_second: float | None = Field(
         default=None, description="of a held-out evaluation, on all devices"
     )
     save_s: float | None = Field(
-        default=None, description="copying the training state, for which a step waits"
+        default=None, description="that a step waits while the training state is copied"
     )
     measured_steps: int
     measured_sequences: int = Field(
-        default=0, description="in each measured step; fewer than the scale's on a slow CPU"
+        default=0, description="in each measured step; fewer than in training on a slow CPU"
     )
     measured_loss: float | None = Field(default=None, description="of the last measured step")
 
 
 class FindingRecord(Record):
-    """One row of a verdict table: what was measured, against which bound, and what fixes it."""
+    """One finding of a verdict: what was measured, its bound, and what fixes a miss."""
 
     name: str
     status: Literal["pass", "warn", "block", "unmeasured"]
@@ -283,10 +254,7 @@ class FindingRecord(Record):
 
 
 class PreflightFacts(Record):
-    """The verdict on what can be known before training.
-
-    Host measurements are left out: those are in preflight.json.
-    """
+    """The verdict before training, without host measurements (preflight.json has them)."""
 
     status: Literal["ready", "warn", "blocked"]
     profile: str
@@ -306,11 +274,11 @@ class TrainFacts(Record):
     losses_finite: bool
     spikes: int
     skipped_steps: int = Field(
-        default=0, description="steps whose rows were passed over, by going back after a spike"
+        default=0, description="steps whose rows were skipped, by going back after a spike"
     )
     scored_step: int = Field(description="the step whose weights this checkpoint holds")
     held_out_loss: float | None = Field(
-        description="at the scored step, over the whole held-out set of the stage"
+        description="at the scored step, on the whole held-out set of the stage"
     )
     held_out_bits_per_byte: float | None
     largest_centre_error: float | None = Field(
@@ -324,64 +292,48 @@ MetricsEvent = Literal["started", "report", "evaluation", "spike", "rollback", "
 class MetricsRow(Record):
     """One line of `metrics.jsonl`, which a training stage writes while it runs.
 
-    `event` tells which fields the line has. None: absent.
+    A line has the fields of its `event`; the others are None.
     """
 
     event: MetricsEvent
-    step: int = Field(
-        description=(
-            "finished steps; of started: those that stood when the process took the stage up"
-        )
-    )
+    step: int = Field(description="finished steps; started: those of earlier processes")
     time: float = Field(description="seconds since 1970")
-    tokens: int | None = Field(default=None, description="report: trained on since the stage began")
+    tokens: int | None = Field(default=None, description="report: trained on so far")
     loss: float | None = Field(
         default=None, description="report, spike: of this step, in nats per token"
     )
     grad_norm: float | None = Field(
-        default=None, description="report: of all gradients of this step, before clipping"
+        default=None, description="report: global norm of this step, before clipping"
     )
-    muon_lr: float | None = Field(
-        default=None, description="report: the rate of this step for matrices, by Muon"
-    )
+    muon_lr: float | None = Field(default=None, description="report: of this step, for matrices")
     adamw_lr: float | None = Field(
-        default=None, description="report: the rate of this step for what AdamW trains"
+        default=None, description="report: of this step, for what AdamW trains"
     )
     tokens_per_second: float | None = Field(
-        default=None, description="report: since the report before; held-out evaluations apart"
+        default=None, description="report: since the last report, without evaluations"
     )
     mfu: float | None = Field(
         default=None,
         description=(
-            "report: fraction of the device's dense bf16 peak, non-causal convention; absent"
-            " without a peak"
+            "report: fraction of the device's dense bf16 peak, non-causal convention; absent if"
+            " the peak is not known"
         ),
     )
     peak_memory_bytes: int | None = Field(
-        default=None,
-        description=(
-            "report: the most so far, allocated on the GPU; on a CPU resident in the process"
-        ),
+        default=None, description="report: so far; allocated on a GPU, resident on a CPU"
     )
     data_wait_fraction: float | None = Field(
-        default=None, description="report: of the time, spent waiting for a step's rows"
+        default=None, description="report: of the time, spent waiting for rows"
     )
     stage_seconds: float | None = Field(
         default=None,
-        description=(
-            "report: spent in this stage up to now by all processes, evaluations and states"
-            " included"
-        ),
+        description="report: spent in this stage, earlier processes and evaluations included",
     )
     seconds_left: float | None = Field(
-        default=None,
-        description=(
-            "report: by the rate of the latest reports, without the first steps; evaluations"
-            " included"
-        ),
+        default=None, description="report: at the speed of the latest reports, evaluations included"
     )
     usd_spent: float | None = Field(
-        default=None, description="report: stage_seconds at gate.gpu_hour_usd; absent without one"
+        default=None, description="report: stage_seconds at gate.gpu_hour_usd, if it is set"
     )
     usd_left: float | None = Field(
         default=None, description="report: seconds_left at the same price"
@@ -390,39 +342,36 @@ class MetricsRow(Record):
         default=None, description="evaluation: nats per target of the held-out set"
     )
     held_out_bits_per_byte: float | None = Field(
-        default=None, description="evaluation: of raw text, where bytes are counted"
+        default=None, description="evaluation: of raw text, if bytes are counted"
     )
     seconds: float | None = Field(
         default=None,
         description=(
-            "evaluation: it took; saved: training waited; started: from process start to second"
-            " step"
+            "evaluation: its duration; saved: how long training waited; started: from process start"
+            " to second step"
         ),
     )
     parts: dict[str, float] | None = Field(
         default=None,
         description=(
-            "started: seconds of each part; before_stage is interpreter, imports and stages before;"
-            " first_report opens the trackers; what first_step has over second_step is compiling"
-            " and warming up"
+            "started: seconds of each part; before_stage: interpreter, imports, earlier stages;"
+            " first_report: opening trackers; first_step: compiling and warming up too"
         ),
     )
     planned_steps: int | None = Field(default=None, description="started: of the whole stage")
-    mean_loss: float | None = Field(
-        default=None, description="spike: the running mean that the loss stood above"
-    )
+    mean_loss: float | None = Field(default=None, description="spike: the running mean of the loss")
     spikes: int | None = Field(
-        default=None, description="spike: how many the stage has had, this one included"
+        default=None, description="spike: how many so far, this one included"
     )
     rollbacks: int | None = Field(
         default=None,
-        description="rollback: how many the stage has had; step is where it went back to",
+        description="rollback: how many so far, this one included; step is where it went back to",
     )
     from_step: int | None = Field(default=None, description="rollback: the step of the spike")
 
 
 class Rate(Record):
-    """Passed of counted, with the 95% Wilson interval. All None where nothing was counted."""
+    """`passed` of `count`, with the 95% Wilson interval; the fractions are None if count is 0."""
 
     passed: int
     count: int
@@ -444,11 +393,9 @@ class SkillScore(Record):
 class ExternalScore(Record):
     """The score on one external benchmark.
 
-    `all`, `clean` and `base` are by `read_by`; `clean` leaves out rows that the contamination scan
-    found.
-
-    All are None where a row has no score, or one that is not a number: a part of a benchmark is not
-    a measurement of it.
+    `all`, `clean` and `base` use the accuracy named by `read_by`. `clean` leaves out rows that the
+    contamination scan found. If one row has no finite score, nothing is counted: a part of a
+    benchmark is not a measurement of it.
     """
 
     all: Rate
@@ -463,10 +410,10 @@ class ExternalScore(Record):
         default=None, description="by the largest log-likelihood over an option's characters"
     )
     cut_rows: int = Field(
-        default=0, description="rows that do not fit the context: read without their beginning"
+        default=0, description="rows longer than the context, read without their beginning"
     )
     too_long_rows: int = Field(
-        default=0, description="rows with an option that alone does not fit: counted as failed"
+        default=0, description="rows with an option longer than the context, counted as failed"
     )
 
 
@@ -480,10 +427,7 @@ class OwnScore(Record):
 
 
 class ScoresFacts(Record):
-    """The scores, computed from the kept replies and likelihoods (`replies.jsonl`) alone.
-
-    So anyone can compute them again.
-    """
+    """The scores, computed from replies and likelihoods in files alone, without a model."""
 
     base_bits_per_byte: float | None
     sft_bits_per_byte: float | None
@@ -503,7 +447,7 @@ class ScoresFacts(Record):
     )
     scored_checkpoint: str = Field(description="digest of the SFT checkpoint that gave the replies")
     external: dict[str, ExternalScore] = Field(
-        default={}, description="external benchmarks by name; empty: none was run"
+        default={}, description="by benchmark; empty: none was run"
     )
 
 
@@ -511,7 +455,7 @@ class ParityFacts(Record):
     """The export against the model, both in float32 on the same weights."""
 
     reader: str | None = Field(
-        description="library and version that read the export back; None where it is not installed"
+        description="library and version that read the export back; None: it was not read back"
     )
     largest_relative_difference: float | None
     greedy_tokens_equal: bool | None
@@ -525,7 +469,7 @@ class GateFacts(Record):
 
 
 class PlanRecord(Record):
-    """What the run would train on, write and cost. `hours` needs a speed measured on this host."""
+    """What the run would train on and cost. `hours` needs a speed measured on this host."""
 
     parameters: int
     planned_tokens: int
@@ -564,13 +508,14 @@ class GateReport(Record):
 
 @dataclass(frozen=True)
 class RunFacts:
-    """The configuration of a run and the facts of its artifacts, by kind; None where there is none.
+    """The configuration of a run and the facts of its artifacts; None: there is no such artifact.
 
-    Every verdict, page, card and comparison reads this. `run/graph.py` makes it (`read_facts`).
-    `artifacts` are the folders that the facts were read from. `host` and `preflight_report` are
-    read from files that are outside the digest; `preflight` is the part that every host gives.
-    `shipped_checkpoint` is the digest of the SFT checkpoint. `changed_files` counts files that
-    differ from their manifest; None where they were not counted.
+    Every verdict, page, card and comparison reads this. `read_facts` of run/graph.py makes it.
+
+    artifacts: those that the facts were read from, by kind.
+    host, preflight_report: read from volatile files; `preflight` is equal on every host.
+    shipped_checkpoint: digest of the SFT checkpoint.
+    changed_files: files that differ from their manifest; None: not counted.
     """
 
     config: RunConfig
@@ -596,7 +541,7 @@ class RunFacts:
 
 
 REPLAY_FOLDER = "replay"
-"""In a base checkpoint: the training state before its last stretch.
+"""Folder in a base checkpoint with the training state at the evaluation before the last.
 
 A run that was evaluated only at its end has none.
 """
@@ -605,8 +550,5 @@ F = TypeVar("F", bound=Record)
 
 
 def facts_of(artifact: Artifact, model: type[F]) -> F:
-    """The artifact's facts as their record.
-
-    Raises BadInput where the manifest states other facts than this version knows.
-    """
+    """The artifact's facts as `model`. Raises BadInput if the manifest's facts do not fit it."""
     return parse_record(model, artifact.facts, f"facts of {artifact.kind} {artifact.place}")

@@ -1,10 +1,7 @@
 """The scales: whole configurations by name, each for one kind of machine.
 
-Holds data only. `tiny` is the demo, `h100-100m` the runbook's. Where a value was chosen by
-measurement, docs/experiments.md has the measurements. The fractions of exercises at the GPU scales
-were not measured: they give 10 to 45 million tokens of exercises, where half a million taught a
-small model to add. Costs shown by `picochat scales` are estimates from the assumptions named below;
-`run tiny --preflight-only` measures.
+`tiny` is the demo, `h100-100m` the scale of the runbook. docs/experiments.md has the measurements
+behind values. Costs are estimates from the assumptions below; `run tiny --preflight-only` measures.
 """
 
 from __future__ import annotations
@@ -33,10 +30,7 @@ from picochat.present.values import duration, quantity
 
 @dataclass(frozen=True)
 class Scale:
-    """A preset.
-
-    `gpus`: devices it is made for (0: a CPU). `purpose`: one line for `picochat scales`.
-    """
+    """A preset. `gpus`: the devices that it is made for; 0: a CPU."""
 
     name: str
     purpose: str
@@ -45,6 +39,12 @@ class Scale:
 
 
 GPU = RuntimeConfig(device="cuda", precision="bf16", compile=True)
+GPU_SFT = TrainConfig(
+    steps=400, sequences_per_step=32, warmup_steps=20, muon_lr=0.005, adamw_lr=0.001, eval_every=50
+)
+
+# The fractions of exercises at the GPU scales were not measured. They give 10 to 45 million tokens
+# of exercises; half a million taught a small model to add (docs/experiments.md).
 
 SCALES: tuple[Scale, ...] = (
     Scale(
@@ -61,6 +61,7 @@ SCALES: tuple[Scale, ...] = (
                 sequences_per_step=8,
                 warmup_steps=20,
                 muon_lr=0.03,
+                # With so few steps a shorter average has the lower loss: 1.858 against 1.918.
                 muon_momentum=0.8,
                 adamw_lr=0.015,
                 decay_fraction=0.8,
@@ -102,14 +103,7 @@ SCALES: tuple[Scale, ...] = (
             exercises=ExercisesConfig(fraction=0.03),
             model=ModelConfig(layers=8, width=384, heads=6, kv_heads=2, mlp_width=1024),
             base=TrainConfig(steps=5_000, warmup_steps=100, eval_every=500),
-            sft=TrainConfig(
-                steps=400,
-                sequences_per_step=32,
-                warmup_steps=20,
-                muon_lr=0.005,
-                adamw_lr=0.001,
-                eval_every=50,
-            ),
+            sft=GPU_SFT,
             gate=GateConfig(profile="first_release"),
             runtime=GPU,
         ),
@@ -122,14 +116,7 @@ SCALES: tuple[Scale, ...] = (
             scale="h100-100m",
             exercises=ExercisesConfig(fraction=0.01),
             base=TrainConfig(steps=33_000, warmup_steps=200, eval_every=1_375),
-            sft=TrainConfig(
-                steps=400,
-                sequences_per_step=32,
-                warmup_steps=20,
-                muon_lr=0.005,
-                adamw_lr=0.001,
-                eval_every=50,
-            ),
+            sft=GPU_SFT,
             evals=EvalConfig(batch_rows=256),
             external=ExternalConfig(benchmarks=("auto",)),
             gate=GateConfig(profile="skill_release"),
@@ -146,14 +133,7 @@ SCALES: tuple[Scale, ...] = (
             base=TrainConfig(
                 steps=4_125, sequences_per_step=1_024, warmup_steps=100, eval_every=172
             ),
-            sft=TrainConfig(
-                steps=400,
-                sequences_per_step=32,
-                warmup_steps=20,
-                muon_lr=0.005,
-                adamw_lr=0.001,
-                eval_every=50,
-            ),
+            sft=GPU_SFT,
             evals=EvalConfig(batch_rows=256),
             external=ExternalConfig(benchmarks=("auto",)),
             gate=GateConfig(profile="skill_release"),
@@ -184,23 +164,12 @@ SCALES: tuple[Scale, ...] = (
                 warmup_steps=200,
                 eval_every=1_070,
             ),
-            sft=TrainConfig(
-                steps=400,
-                sequences_per_step=32,
-                warmup_steps=20,
-                muon_lr=0.005,
-                adamw_lr=0.001,
-                eval_every=50,
-            ),
+            sft=GPU_SFT,
             evals=EvalConfig(batch_rows=256),
             external=ExternalConfig(benchmarks=("auto",)),
             gate=GateConfig(profile="skill_release"),
-            runtime=RuntimeConfig(
-                device="cuda",
-                precision="bf16",
-                compile=True,
-                sharding="sharded",
-                activation_checkpointing=True,
+            runtime=GPU.model_copy(
+                update={"sharding": "sharded", "activation_checkpointing": True}
             ),
         ),
     ),
@@ -208,7 +177,7 @@ SCALES: tuple[Scale, ...] = (
 
 
 def find_scale(name: str) -> Scale:
-    """The scale of that name. Raises WrongUsage that lists the names."""
+    """The scale of that name. Raises WrongUsage if there is none."""
     for scale in SCALES:
         if scale.name == name:
             return scale
@@ -218,27 +187,18 @@ def find_scale(name: str) -> Scale:
     )
 
 
-# ---- what a scale costs, by calculation ----------------------------------------------------------
+# ---- what a scale costs, estimated ---------------------------------------------------------------
 
 ASSUMED_GPU_FLOPS = 0.40 * 989e12
-"""40% of an H100's dense bf16 peak.
-
-It is the rate that compiled PyTorch reaches at these widths in published logs.
-"""
+"""FLOP/s: 40% of an H100's dense bf16 peak, as published logs of compiled PyTorch reach."""
 ASSUMED_CPU_FLOPS = 50e9
-"""What two cores without bf16 units sustain on these shapes."""
+"""FLOP/s of two cores without bf16 units at these shapes."""
 ACTIVATION_BYTES_PER_TOKEN_LAYER_WIDTH = 34
-"""bf16 activations kept for the backward pass, per token, layer and unit of width.
-
-An estimate, with fused attention.
-"""
+"""bf16 activations kept for the backward pass with fused attention, an estimate."""
 
 
 class ScaleCost(Record):
-    """An estimate.
-
-    `memory_bytes`: one micro-batch with weights, gradients and optimizer state, on one device.
-    """
+    """An estimate. `memory_bytes`: of training, on one device."""
 
     name: str
     purpose: str
@@ -254,7 +214,8 @@ class ScaleCost(Record):
 def cost_of(scale: Scale) -> ScaleCost:
     config = scale.config
     parameters = parameter_count(config.model, config.tokenizer.vocab_size)
-    tokens = config.base.steps * step_tokens(config.base, config.model)
+    tokens_per_step = step_tokens(config.base, config.model)
+    tokens = config.base.steps * tokens_per_step
     flops = tokens * flops_per_token(config.model, config.tokenizer.vocab_size)
     rate = ASSUMED_GPU_FLOPS * scale.gpus if scale.gpus else ASSUMED_CPU_FLOPS
     return ScaleCost(
@@ -262,7 +223,7 @@ def cost_of(scale: Scale) -> ScaleCost:
         purpose=scale.purpose,
         parameters=parameters,
         base_steps=config.base.steps,
-        step_tokens=step_tokens(config.base, config.model),
+        step_tokens=tokens_per_step,
         base_tokens=tokens,
         tokens_per_parameter=tokens / parameters,
         memory_bytes=_memory_bytes(scale, parameters),
@@ -271,44 +232,31 @@ def cost_of(scale: Scale) -> ScaleCost:
 
 
 def _memory_bytes(scale: Scale, parameters: int) -> int:
-    """Bytes of memory that training needs on one device.
-
-    They are weights, gradients and two moments in float32, plus the activations and logits of one
-    device's micro-batch.
-    """
+    """Weights, gradients and two moments in float32, activations and logits of a micro-batch."""
     config = scale.config
     rows = config.base.micro_batch or config.base.sequences_per_step // max(1, scale.gpus)
     tokens = rows * config.model.context
-    wide = 1 if scale.gpus else 2
-    activations = (
-        ACTIVATION_BYTES_PER_TOKEN_LAYER_WIDTH
-        * config.model.layers
-        * config.model.width
-        * tokens
-        * wide
-    )
-    return 16 * parameters + activations + 6 * config.tokenizer.vocab_size * tokens
+    activations = ACTIVATION_BYTES_PER_TOKEN_LAYER_WIDTH * config.model.layers * config.model.width
+    if not scale.gpus:
+        activations *= 2  # float32
+    return 16 * parameters + tokens * (activations + 6 * config.tokenizer.vocab_size)
 
 
 def scales_lines() -> list[str]:
     """The table of `picochat scales`."""
-    header = (
+    return [
         f"{'scale':15} {'parameters':>12} {'base tokens':>12} {'per param':>9} {'memory':>8}"
-        f" {'base time':>9}  purpose"
-    )
-    rows = [header]
-    for cost in map(cost_of, SCALES):
-        rows.append(
+        f" {'base time':>9}  purpose",
+        *(
             f"{cost.name:15} {cost.parameters:>12,} {quantity(cost.base_tokens):>12}"
             f" {cost.tokens_per_parameter:>9.1f} {quantity(cost.memory_bytes / 1e9) + 'G':>8}"
             f" {duration(3600 * cost.base_hours):>9}  {cost.purpose}"
-        )
-    rows.append("")
-    rows.append(
+            for cost in map(cost_of, SCALES)
+        ),
+        "",
         "Memory and time are estimates: 40% of an H100's peak for each GPU, 50 GFLOP/s for a CPU."
-        " The preflight measures."
-    )
-    return rows
+        " The preflight measures.",
+    ]
 
 
 def keys_lines() -> list[str]:

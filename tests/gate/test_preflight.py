@@ -305,12 +305,21 @@ EMPTY = (
     ),
     ("source_provenance", {"corpus": make_corpus_facts(sources=[])}),
     ("duplicate_documents", {"corpus": make_corpus_facts(documents_read=0)}),
+    ("near_duplicate_documents", {"corpus": make_corpus_facts(documents=0)}),
+    ("held_out_tokens", {"shards": make_shards_facts(held_out_tokens=0)}),
     ("tokenizer_roundtrip", {"shards": make_shards_facts(roundtrip_documents=0)}),
     ("tokenizer_fit", {"shards": make_shards_facts(held_out_tokens=0)}),
     ("base_exposure", {"shards": make_shards_facts(train_tokens=0)}),
+    ("release_token_budget", {"shards": make_shards_facts(train_tokens=0)}),
+    ("compute_optimal_horizon", {"shards": make_shards_facts(train_tokens=0)}),
+    ("corpus_model_fit", {"shards": make_shards_facts(train_tokens=0)}),
     ("sft_category_balance", {"rows": make_rows_facts(sft_by_skill={})}),
+    ("sft_rows", {"rows": make_rows_facts(sft_train_rows=0)}),
+    ("sft_duplicate_prompts", {"rows": make_rows_facts(sft_train_rows=0, sft_held_out_rows=0)}),
+    ("sft_exposure", {"rows": make_rows_facts(sft_train_rows=0)}),
     ("sft_fits_context", {"conversations": make_conversations_facts(rows=0)}),
     ("eval_rules", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
+    ("eval_skill_release_coverage", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
     ("eval_power", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
     ("eval_independence", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
     ("external_benchmarks", {"benchmarks": NO_BENCHMARKS}),
@@ -330,6 +339,10 @@ EMPTY = (
     ("memory_fit", {"host": make_host_facts(free_memory_fraction=float("nan"))}),
     ("contamination_sft_eval", {"honesty": make_honesty_facts(sft_largest_coverage=float("nan"))}),
 )
+
+
+def test_each_check_has_a_case_without_evidence() -> None:
+    assert {row.name for row in CHECKS} - {name for name, _ in EMPTY} == set()
 
 
 @pytest.mark.parametrize(("name", "changes"), EMPTY, ids=[name for name, _ in EMPTY])

@@ -1,7 +1,7 @@
-"""`export_report.json` records what an exported folder is and what it was compared with.
+"""`export_report.json`: what an exported folder is, and how it compares with the model.
 
-It states the digest of every other file in the folder. By this file a later export recognises an
-earlier one, and a push sees that nothing changed since. Does not import torch.
+It has the digest of every other file in the folder, so that a later export recognises an earlier
+one and a push sees changed files. Does not import torch.
 """
 
 from __future__ import annotations
@@ -21,10 +21,7 @@ SCHEMA_VERSION = 1
 
 
 class ParityReport(Record):
-    """What was compared and how far it lies apart.
-
-    Differences are rounded up to two digits (see parity.round_up).
-    """
+    """What was compared, and the differences, rounded up to two digits (parity.round_up)."""
 
     reader: str
     model_class: str
@@ -50,10 +47,7 @@ class ParityReport(Record):
 def facts_from(
     files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
 ) -> ParityFacts:
-    """The facts of the parity stage from its report; all None where nothing was compared.
-
-    inputs, config: not needed.
-    """
+    """The facts of the parity stage from its report; all None if nothing was compared."""
     report = read_json(files / EXPORT_RECORD, "export report")
     if not report["parity"]:
         return ParityFacts(reader=None, largest_relative_difference=None, greedy_tokens_equal=None)
@@ -66,10 +60,11 @@ def facts_from(
 
 
 class ExportRecord(Record):
-    """An export.
+    """An exported folder.
 
-    `commit`: of the code that trained it. `scored`: these weights gave the run's scores. `verdict`:
-    the gate's on them, None where it gave none.
+    commit: of the code that trained the weights.
+    scored: whether these weights gave the run's scores.
+    verdict: of the release gate; None if there is none.
     """
 
     schema_version: int
@@ -90,24 +85,25 @@ class ExportRecord(Record):
 
 
 def digest_files(folder: Path) -> dict[str, FileDigest]:
-    """Name -> digest of every file in the folder but the record itself, sorted."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {path.relative_to(folder).as_posix(): path for path in paths}
-    names.pop(EXPORT_RECORD, None)
+    """Name -> digest of every file in the folder except the record, sorted."""
     return {
-        name: FileDigest(sha256=digest_file(path), bytes=path.stat().st_size)
-        for name, path in names.items()
+        path.relative_to(folder).as_posix(): FileDigest(
+            sha256=digest_file(path), bytes=path.stat().st_size
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / EXPORT_RECORD
     }
 
 
 def read_export_record(folder: Path) -> ExportRecord:
-    """The record of an exported folder. Raises BadInput where there is none."""
-    if not (folder / EXPORT_RECORD).exists():
+    """The record of an exported folder. Raises BadInput if there is none."""
+    path = folder / EXPORT_RECORD
+    if not path.exists():
         raise BadInput(
             f"{folder} is not an export: it has no {EXPORT_RECORD}",
             fix="picochat export hf --out-dir ... makes one",
         )
-    return read_record(ExportRecord, folder / EXPORT_RECORD, "export record")
+    return read_record(ExportRecord, path, "export record")
 
 
 def changed_since_export(folder: Path, record: ExportRecord) -> list[str]:

@@ -1,9 +1,8 @@
 """Writes the files that other tools load: configs, weights, tokenizer and chat template.
 
-The configs are config.json and generation_config.json. The same checkpoint and tokenizer give the
-same bytes. The files are not written by transformers, because each of its two major versions writes
-files that the other misreads. Publishes nothing and compares nothing: that is release/hf.py and
-export/parity.py.
+The same checkpoint and tokenizer give the same bytes. transformers does not write these files,
+because each of its two major versions writes files that the other misreads. parity.py compares the
+folder with the model; release/hf.py publishes it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,10 @@ LONGEST_REPLY_TOKENS = 256
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """A tokenizer.json and its chat template, with the special tokens that the other files name."""
+    """A tokenizer.json and its chat template.
+
+    ids, spelling: the special tokens that the other files name, and the text of each.
+    """
 
     path: Path
     words: Tokenizer
@@ -42,9 +44,9 @@ class TokenizerFiles:
 
 
 def read_tokenizer(path: Path) -> TokenizerFiles:
-    """The tokenizer at `path` (RUN/tokenizer.json or the artifact's own).
+    """The tokenizer at `path`, a copy in a run folder or the artifact's own file.
 
-    Raises BadInput where it is not one of ours.
+    Raises BadInput if it is not a picochat tokenizer or has no chat template.
     """
     words = Tokenizer.load(path)
     return TokenizerFiles(
@@ -58,13 +60,10 @@ def read_tokenizer(path: Path) -> TokenizerFiles:
 
 
 def _template_of(tokenizer: Path) -> str:
-    """The chat template beside the file, or in the tokenizer artifact.
-
-    A run's front page is a copy of the artifact's file, without the template beside it.
-    """
-    for place in (tokenizer.parent, tokenizer.parent / "tokenizer"):
-        if (place / TEMPLATE).exists():
-            return (place / TEMPLATE).read_text(encoding="utf-8")
+    # The tokenizer.json at the top of a run folder has no template beside it; its artifact has.
+    for folder in (tokenizer.parent, tokenizer.parent / "tokenizer"):
+        if (folder / TEMPLATE).exists():
+            return (folder / TEMPLATE).read_text(encoding="utf-8")
     raise BadInput(
         f"there is no {TEMPLATE} beside {tokenizer}", fix="name the tokenizer.json of a run folder"
     )
@@ -72,10 +71,7 @@ def _template_of(tokenizer: Path) -> str:
 
 @torch.no_grad()
 def round_weights_(model: GPT, dtype: str) -> None:
-    """Round every weight to `dtype` in place, so that the model is what the file will hold.
-
-    float32 changes nothing.
-    """
+    """Round every weight in place to a value that `dtype` can hold; parameters stay float32."""
     for parameter in model.parameters():
         parameter.copy_(parameter.to(DTYPES[dtype]).float())
 
@@ -91,14 +87,18 @@ def write_model_folder(
 ) -> int:
     """Write the files into `folder` and return how many numbers the weights file stores.
 
-    notes: metadata with names that begin with `picochat.`.
-
-    `model` must hold weights rounded to `dtype`, so that the conversion below loses nothing.
+    model: with weights rounded to `dtype`, so that storing them loses nothing.
+    dtype: a key of DTYPES.
+    notes: metadata of the weights file; their names get the prefix `picochat.`.
     """
     ids = end_of(info, tokenizer.ids)
-    stored = "bfloat16" if dtype == "bf16" else dtype
     config = stock_config(
-        flavor, info.model, info.vocab_size, ids, stored, metadata.version("transformers")
+        flavor,
+        info.model,
+        info.vocab_size,
+        ids,
+        dtype=str(DTYPES[dtype]).removeprefix("torch."),
+        version=metadata.version("transformers"),
     )
     (folder / "config.json").write_bytes(pretty_json(config))
     (folder / "generation_config.json").write_bytes(
@@ -114,20 +114,20 @@ def write_model_folder(
         metadata={"format": "pt", **{f"picochat.{key}": value for key, value in notes.items()}},
     )
     sort_header(path)
-    path.chmod(0o644)  # the writer makes it private
+    path.chmod(0o644)  # safetensors makes a file that only its owner can read
     return sum(tensor.numel() for tensor in weights.values())
 
 
 def end_of(info: CheckpointInfo, ids: TokenIds) -> TokenIds:
-    """The ids of the tokens that begin, end and pad a text of this checkpoint.
+    """The special tokens of this checkpoint.
 
-    A base model never learnt to end a turn: its text ends with the bos of the next document.
+    A base model never saw the end of a turn. Its text ends with the BOS of the next document.
     """
     return ids if info.stage == "sft" else TokenIds(bos=ids.bos, end=ids.bos, pad=ids.pad)
 
 
 def generation_config(ids: TokenIds, context: int) -> dict[str, object]:
-    """Greedy, as the replies that were scored: who wants samples asks for them."""
+    """Greedy by default, because the scored replies were."""
     return {
         "bos_token_id": ids.bos,
         "eos_token_id": ids.end,
@@ -145,13 +145,13 @@ def _write_tokenizer(folder: Path, tokenizer: TokenizerFiles, ids: TokenIds, con
     }
     config: dict[str, object] = {
         **special,
-        # v5 writes a class name that v4 does not know; this one loads in both
+        # transformers 5 writes a class name that 4 does not know. Both load this one.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
         "model_max_length": context,
         "padding_side": "left",
-        # old readers look for the template here and not in its own file
+        # Old readers expect the template here, not in a file of its own.
         "chat_template": tokenizer.template,
     }
     (folder / "tokenizer.json").write_bytes(tokenizer.path.read_bytes())
@@ -161,13 +161,10 @@ def _write_tokenizer(folder: Path, tokenizer: TokenizerFiles, ids: TokenIds, con
 
 
 def sort_header(path: Path) -> None:
-    """Put the header of a safetensors file in sorted order, in place.
+    """Sort the header of a safetensors file in place.
 
-    The writer of safetensors shuffles the metadata at every call, so two files with the same
-    content would differ.
-
-    The format is 8 bytes with the header's length, the header (JSON, padded with spaces), and the
-    data.
+    safetensors orders the metadata anew at each call, so equal content would give different bytes.
+    The file has 8 bytes with the header's length, the header (JSON, padded with spaces), the data.
     """
     with path.open("r+b") as stream:
         size = int.from_bytes(stream.read(8), "little")

@@ -1,12 +1,9 @@
-"""Compares what an exported folder computes with what the model computes.
+"""Compares an exported folder, read by transformers without our classes, with the model.
 
-The reader has the folder and none of our classes. Both sides calculate in float32 on the same
-stored weights: in bf16 arithmetic two correct implementations differ by more than a wrong one does
-in float32. That the folder loads proves nothing, and that the best token agrees proves little, so
-all logits are compared.
-
-Covers the weights, the config, the tokenizer and the chat template, in the one version of
-transformers that is installed. Says nothing about other engines.
+All logits are compared, because wrong exports load without a warning and agree on most best tokens.
+Both sides compute in float32: in bf16, two correct implementations differ by more than a wrong one
+does in float32. Tokenizer, chat template and greedy generation are compared too. This covers the
+installed version of transformers and no other engine.
 
 Shape suffixes: B rows, T positions, V vocabulary.
 """
@@ -49,10 +46,10 @@ READER_TIMEOUT_S = 1800
 READER_FIX = "pip install 'picochat[hf]'"
 
 BOUNDS: dict[str, float] = {"float32": 1e-4, "bf16": 2e-3}
-"""Largest allowed difference of logits over the largest logit.
+"""Largest allowed difference of logits over the largest logit, for each dtype of the file.
 
-docs/decisions/0011 has the measurements: right exports stay 30 times below in float32 and 6 times
-in bf16; the smallest known mistake (another eps) is 60 and 3 times above.
+Right exports measure 2e-6 and 6e-4. The smallest known mistake, another eps, measures 1e-2
+(docs/decisions/0011).
 """
 
 TEXTS = (
@@ -71,9 +68,11 @@ MESSAGES = (
 
 @dataclass(frozen=True)
 class Expected:
-    """What our side says: the tokens to compare on, and the ids of texts and messages.
+    """Our side of the comparison.
 
-    `end_id`: what ends generation.
+    ids_BT: tokens to compute logits for.
+    text_ids, chat_ids: TEXTS and MESSAGES as token ids.
+    end_id: the token that ends generation.
     """
 
     ids_BT: np.ndarray
@@ -86,10 +85,7 @@ class Expected:
 def expected_of(
     info: CheckpointInfo, tokenizer: TokenizerFiles, shards: Artifact | None
 ) -> Expected:
-    """Held-out tokens of `shards` to compare on.
-
-    They are seeded random ids where there are no held-out tokens, or too few.
-    """
+    """Our side, on held-out tokens; on seeded random ids if `shards` has none or too few."""
     held_out = rows_of(open_shards(shards).held_out, info.model.context) if shards else None
     return Expected(
         ids_BT=random_tokens(info.vocab_size, info.model.context) if held_out is None else held_out,
@@ -103,19 +99,16 @@ def expected_of(
 def measure_parity(
     sft: Artifact, tokenizer: Artifact, shards: Artifact, staging: StagingFolder
 ) -> None:
-    """Compare a float32 export of the checkpoint, read back and thrown away, with the model.
+    """The parity stage: compare a temporary float32 export of the checkpoint with the model.
 
-    Where transformers is not installed, or the weights cannot be exported, nothing is measured and
-    the reason is recorded: the run keeps its other evidence, and the gate refuses what is not
-    measured.
+    Without transformers, or if the weights cannot be exported, the report states the reason and no
+    measurement. The run keeps its other evidence.
     """
+    report, problem = None, None
     try:
-        report, problem = (
-            _measure(sft, read_tokenizer(tokenizer.path("tokenizer.json")), shards),
-            None,
-        )
+        report = _measure(sft, read_tokenizer(tokenizer.path("tokenizer.json")), shards)
     except PicochatError as error:
-        report, problem = None, " ".join((error.what, *(item.what for item in error.problems)))
+        problem = " ".join((error.what, *(item.what for item in error.problems)))
         say(f"export parity is not measured: {problem}")
     write_json(staging.path(EXPORT_RECORD), {"problem": problem, "parity": report})
     staging.facts = facts_from(staging.folder, {}).model_dump(mode="json")
@@ -132,7 +125,7 @@ def _measure(sft: Artifact, tokenizer: TokenizerFiles, shards: Artifact) -> Pari
 def compare_export(
     model: GPT, info: CheckpointInfo, tokenizer: TokenizerFiles, shards: Artifact | None
 ) -> ParityReport:
-    """A float32 export of `model` into a temporary folder, read back and compared."""
+    """Export `model` in float32 into a temporary folder and compare it."""
     with tempfile.TemporaryDirectory(prefix="picochat-parity-") as name:
         write_model_folder(
             Path(name), model, info, tokenizer, find_flavor("stablelm"), "float32", notes={}
@@ -141,11 +134,12 @@ def compare_export(
 
 
 def reader_installed() -> bool:
-    """Whether transformers can be imported, found out without importing it."""
+    """Whether transformers can be imported. Does not import it."""
     return importlib.util.find_spec("transformers") is not None
 
 
 def require_reader() -> None:
+    """Raises BadInput if transformers is not installed."""
     if not reader_installed():
         raise BadInput(
             "an export is read back before it is published, and transformers is not installed",
@@ -153,14 +147,14 @@ def require_reader() -> None:
         )
 
 
-def random_tokens(vocab_size: int, context: int, seed: int = 0) -> np.ndarray:
-    """Ids (B, T) for a model that came without its held-out tokens."""
+def random_tokens(vocab_size: int, context: int) -> np.ndarray:
+    """Seeded random ids (B, T)."""
     shape = (ROWS, min(context, LONGEST_ROW_TOKENS))
-    return np.random.default_rng(seed).integers(0, vocab_size, size=shape, dtype=np.int64)
+    return np.random.default_rng(0).integers(0, vocab_size, size=shape, dtype=np.int64)
 
 
 def rows_of(stream: TokenStream, context: int) -> np.ndarray | None:
-    """The first tokens of the stream as (B, T), or None where there are too few."""
+    """The first tokens of the stream as (B, T); None if there are too few."""
     length = min(context, LONGEST_ROW_TOKENS)
     if len(stream) < ROWS * length:
         return None
@@ -168,14 +162,13 @@ def rows_of(stream: TokenStream, context: int) -> np.ndarray | None:
 
 
 def compare(model: GPT, folder: Path, dtype: str, expected: Expected) -> ParityReport:
-    """Compare the folder, read back by transformers, with `model`.
+    """Measure the differences between the folder, read back by transformers, and `model`.
 
-    `model` holds the same rounded weights in float32.
+    model: with the weights that the folder stores, in float32.
 
-    Raises CheckFailed where the reader cannot load the folder at all. Judges nothing else (see
-    `misses`).
+    Raises CheckFailed if transformers cannot read the folder. `misses` judges the report.
     """
-    # At most half of the context, so that there is room for the greedy tokens after it.
+    # At most half of the context, so that greedy tokens fit after it.
     prompt = expected.ids_BT[0, : min(LONGEST_PROMPT_TOKENS, model.config.context // 2)].tolist()
     greedy_tokens = min(GREEDY_TOKENS, model.config.context - len(prompt))
     questions = {
@@ -215,7 +208,7 @@ def compare(model: GPT, folder: Path, dtype: str, expected: Expected) -> ParityR
 
 
 def misses(report: ParityReport, expected: Expected) -> list[Problem]:
-    """Every way in which the folder is not the model; empty where it may be published."""
+    """Every difference that forbids publishing the folder."""
     found: list[str] = []
     # Not `>`: a number that is NaN must count as a miss.
     if not report.largest_relative_difference <= report.bound:
@@ -250,10 +243,7 @@ def logits(model: GPT, ids_BT: np.ndarray) -> np.ndarray:
 
 
 def largest_difference(ours_BTV: np.ndarray, theirs_BTV: np.ndarray) -> float:
-    """Largest |difference| of two sets of logits.
-
-    It is infinite where shapes differ or a number is not finite.
-    """
+    """Largest |difference| of two sets of logits; infinite if it is not finite or shapes differ."""
     if ours_BTV.shape != theirs_BTV.shape:
         return math.inf
     difference = float(np.abs(ours_BTV - theirs_BTV).max())
@@ -261,11 +251,10 @@ def largest_difference(ours_BTV: np.ndarray, theirs_BTV: np.ndarray) -> float:
 
 
 def greedy_shortfall(model: GPT, prompt: Sequence[int], theirs: Sequence[int]) -> float:
-    """The largest gap between our best logit and that of the token that the reader chose.
+    """The largest gap, along the reader's tokens, between our best logit and that of its token.
 
-    The gap is measured along the reader's own path. Where it is 0 every choice is ours too, so one
-    pass shows that the two sequences are equal. The result is a number because two logits can be
-    equal to within rounding, and then either token is right.
+    A gap of 0 shows in one pass that we generate the same tokens. The result is a number and not a
+    comparison of tokens because of ties: two logits can be equal to within rounding.
     """
     ids = np.array([[*prompt, *theirs[:-1]]], dtype=np.int64)
     logits_TV = logits(model, ids)[0, len(prompt) - 1 :]
@@ -274,10 +263,10 @@ def greedy_shortfall(model: GPT, prompt: Sequence[int], theirs: Sequence[int]) -
 
 
 def round_up(number: float) -> float:
-    """The number with two significant digits, rounded upward; infinity stays.
+    """The number rounded up to two significant digits; infinity and NaN stay.
 
-    The digits after them follow from the number of threads, not from the weights. Upward, so that
-    what is published is never better than what was measured.
+    Further digits depend on the number of threads. Upward, so that no published difference is
+    smaller than the measured one.
     """
     if number <= 0 or not math.isfinite(number):
         return number
@@ -291,16 +280,9 @@ def _ask_reader(folder: Path, questions: dict[str, object]) -> tuple[np.ndarray,
     with tempfile.TemporaryDirectory(prefix="picochat-read-back-") as name:
         work = Path(name)
         write_json(work / "questions.json", questions)
-        command = [
-            sys.executable,
-            "-m",
-            "picochat.export.read_back",
-            str(folder.resolve()),
-            str(work),
-        ]
         try:
             done = subprocess.run(
-                command,
+                [sys.executable, "-m", "picochat.export.read_back", str(folder.resolve()), name],
                 env=_reader_environment(work),
                 capture_output=True,
                 text=True,
@@ -316,13 +298,12 @@ def _ask_reader(folder: Path, questions: dict[str, object]) -> tuple[np.ndarray,
                 "transformers cannot read the export back",
                 problems=[Problem(line) for line in last_lines],
             )
-        return np.load(work / "logits.npy"), json.loads(
-            (work / "answers.json").read_text(encoding="utf-8")
-        )
+        answers = json.loads((work / "answers.json").read_text(encoding="utf-8"))
+        return np.load(work / "logits.npy"), answers
 
 
 def _reader_environment(home: Path) -> dict[str, str]:
-    """No network, no token, no cache of this user: what is read back is the folder alone."""
+    """Without network, token and the user's cache, so that only the folder can be read."""
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -1,9 +1,8 @@
-"""Loads an exported folder with transformers alone, as another machine would.
+"""Loads an exported folder with transformers alone, as on another machine.
 
 `python -m picochat.export.read_back FOLDER WORK` loads FOLDER with the Auto classes in float32,
-answers the questions in WORK/questions.json, and writes WORK/logits.npy and WORK/answers.json. It
-is a program of its own because it must see nothing but the folder, and because transformers need
-not be importable where picochat is. Judges nothing: export/parity.py does.
+answers WORK/questions.json, and writes WORK/logits.npy and WORK/answers.json, which parity.py
+compares. It is a separate process so that it has no network, token or cache of the user.
 """
 
 from __future__ import annotations
@@ -19,10 +18,7 @@ import torch
 
 
 def answer(folder: Path, questions: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Logits (B, T, V) float32 of `ids`, and what else was asked.
-
-    The rest is greedy tokens, text ids, chat ids, keys and versions.
-    """
+    """Logits (B, T, V) of the questions' `ids`, and the other answers."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -48,10 +44,7 @@ def answer(folder: Path, questions: dict[str, Any]) -> tuple[np.ndarray, dict[st
 
 
 def greedy(model: Any, prompt: list[int], count: int) -> list[int]:
-    """`count` tokens after the prompt by the reader's own generate, with its cache.
-
-    Nothing ends the generation early.
-    """
+    """`count` tokens by transformers' own generate and cache, without an end token."""
     from transformers import GenerationConfig
 
     model.generation_config = GenerationConfig(
@@ -62,7 +55,7 @@ def greedy(model: Any, prompt: list[int], count: int) -> list[int]:
 
 
 def chat_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
-    """The messages by the folder's chat template, opened for a reply."""
+    """Token ids of the messages and the start of a reply, by the folder's chat template."""
     rendered = tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True
     )
@@ -70,7 +63,7 @@ def chat_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
 
 
 def main(folder: Path, work: Path) -> None:
-    warnings.simplefilter("ignore")  # a reader's own deprecations are no finding about the folder
+    warnings.simplefilter("ignore")  # deprecations inside transformers say nothing of the folder
     questions = json.loads((work / "questions.json").read_text(encoding="utf-8"))
     torch.set_num_threads(questions["threads"])
     logits_BTV, answers = answer(folder, questions)

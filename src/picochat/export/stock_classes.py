@@ -1,10 +1,9 @@
 """Maps our weights to stock classes: the tensors and the config.json of each flavor.
 
-Stock classes have our block (one norm for attention and MLP, QK-norm before RoPE) with LayerNorm
-alone. Centred weights make RMSNorm and LayerNorm one function (model/centred.py), so the mapping is
-a renaming. Where a stock class wants more numbers than we have, it gets zeros (biases) or copies
-(gains per head). Does not check that the result computes the same: export/parity.py does, on the
-written folder.
+Stock classes have our block (one norm for attention and MLP, QK-norm before RoPE) only with
+LayerNorm. On centred weights RMSNorm and LayerNorm are the same function (model/centred.py), so the
+mapping only renames, adds zero biases, copies the gains to each head, and reorders rows for RoPE.
+parity.py checks that the result computes the same.
 """
 
 from __future__ import annotations
@@ -23,10 +22,7 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class TokenIds:
-    """The special tokens that a config names.
-
-    `end` ends a reply, or a document where the model is a base model.
-    """
+    """The special tokens that a config names. `end`: of a reply; of a document in a base model."""
 
     bos: int
     end: int
@@ -35,7 +31,7 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class Flavor:
-    """A stock class that can hold the block."""
+    """A stock class that can hold the block; `settings`: its own keys of config.json."""
 
     name: str
     architecture: str
@@ -44,10 +40,9 @@ class Flavor:
 
 
 def stablelm_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
-    """The tensors of StableLM, whose RoPE is half-split like ours.
+    """The tensors of StableLM.
 
-    The norm of the block and the last norm carry a bias, which is zero. Each head has its own copy
-    of the QK gains.
+    Its RoPE is half-split like ours. Its norms have a bias, and each head has its own QK gains.
     """
     theirs = {"model.embed_tokens.weight": ours["embedding.weight"]}
     theirs.update(_norm_with_zero_bias("model.norm", ours["norm.weight"]))
@@ -64,9 +59,10 @@ def stablelm_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
 
 
 def cohere_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
-    """The tensors of Cohere, whose norms have no bias.
+    """The tensors of Cohere.
 
-    Its RoPE pairs neighbours, so the rows inside each query and key head are interleaved.
+    Its RoPE pairs neighbours, so the rows of each query and key head are interleaved. Its norms
+    have no bias.
     """
     theirs = {
         "model.embed_tokens.weight": ours["embedding.weight"],
@@ -85,7 +81,7 @@ def cohere_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
 
 
 MATRICES: tuple[tuple[str, str], ...] = (
-    # ours below blocks.L, theirs below model.layers.L
+    # Ours in blocks.L, theirs in model.layers.L.
     ("attention.query.weight", "self_attn.q_proj.weight"),
     ("attention.key.weight", "self_attn.k_proj.weight"),
     ("attention.value.weight", "self_attn.v_proj.weight"),
@@ -97,10 +93,7 @@ MATRICES: tuple[tuple[str, str], ...] = (
 
 
 def interleave(rows: Tensor, head_width: int) -> Tensor:
-    """The rows of each head in the order 0, D/2, 1, D/2+1, ...
-
-    The pairs of half-split RoPE become neighbours.
-    """
+    """The rows of each head in the order 0, D/2, 1, D/2+1, ...: RoPE pairs become neighbours."""
     order_D = torch.arange(head_width).view(2, head_width // 2).T.reshape(-1)
     return rows.unflatten(0, (-1, head_width))[:, order_D].flatten(0, 1).contiguous()
 
@@ -110,8 +103,8 @@ def _norm_with_zero_bias(name: str, gain: Tensor) -> dict[str, Tensor]:
 
 
 def stablelm_settings(model: ModelConfig) -> dict[str, object]:
-    # transformers 4 reads the rotary keys at the top, 5 those inside rope_parameters; without the
-    # factor both take 0.25
+    # transformers 4 reads the rotary keys at the top level, 5 those in rope_parameters. Both would
+    # rotate a quarter of each head without partial_rotary_factor.
     return {
         "model_type": "stablelm",
         "use_parallel_residual": True,
@@ -140,14 +133,13 @@ def cohere_settings(model: ModelConfig) -> dict[str, object]:
 
 
 FLAVORS: tuple[Flavor, ...] = (
-    # name, architecture, tensors, settings
     Flavor("stablelm", "StableLmForCausalLM", stablelm_tensors, stablelm_settings),
     Flavor("cohere", "CohereForCausalLM", cohere_tensors, cohere_settings),
 )
 
 
 def find_flavor(name: str) -> Flavor:
-    """The flavor of that name. Raises WrongUsage that lists the names."""
+    """The flavor of that name. Raises WrongUsage if there is none."""
     for flavor in FLAVORS:
         if flavor.name == name:
             return flavor
@@ -159,10 +151,7 @@ def find_flavor(name: str) -> Flavor:
 
 
 def require_stock_shape(model: ModelConfig) -> None:
-    """Raises BadInput where the heads do not fill the width.
-
-    The stock classes derive the head width from the model width.
-    """
+    """Raises BadInput if the heads do not fill the width: stock classes have no head_width."""
     if model.heads * model.head_width != model.width:
         raise BadInput(
             f"{model.heads} heads of {model.head_width} do not make the width {model.width}: no"
@@ -174,9 +163,9 @@ def require_stock_shape(model: ModelConfig) -> None:
 def stock_config(
     flavor: Flavor, model: ModelConfig, vocab_size: int, ids: TokenIds, dtype: str, version: str
 ) -> dict[str, object]:
-    """config.json.
+    """The content of config.json. Keys that transformers 5 renamed have both names.
 
-    Keys that transformers renamed from 4 to 5 stand under both names. `dtype`: float32 or bfloat16.
+    dtype: `float32` or `bfloat16`. version: of transformers.
     """
     return {
         "architectures": [flavor.architecture],

@@ -1,8 +1,7 @@
 """Bounds: what a measured number must satisfy.
 
-A bound prints as it is enforced (`<= 4.0`). None, NaN and infinity satisfy no bound: evidence that
-is missing or broken is never a pass. Which bound is used where, and what follows from a miss, is
-not known here: see preflight.py, release.py and decide.py.
+A bound prints as it is enforced (`<= 4.0`). None, NaN and infinity satisfy no bound, because
+missing or broken evidence must never pass.
 """
 
 from __future__ import annotations
@@ -13,10 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bound:
-    """low <= number <= high, either side optional.
-
-    `strict`: the limits themselves do not satisfy.
-    """
+    """low <= number <= high, either side optional. `strict`: < instead of <=."""
 
     low: float | None = None
     high: float | None = None
@@ -25,19 +21,18 @@ class Bound:
     def holds(self, number: float | None) -> bool:
         if number is None or not math.isfinite(number):
             return False
-        above = self.low is None or number > self.low or (number == self.low and not self.strict)
-        below = self.high is None or number < self.high or (number == self.high and not self.strict)
-        return above and below
+        if number in (self.low, self.high):
+            return not self.strict
+        above = self.low is None or number > self.low
+        return above and (self.high is None or number < self.high)
 
     def __str__(self) -> str:
         equals = "" if self.strict else "="
-        if self.low is not None and self.low == self.high:
-            return f"= {_limit(self.low)}"
-        if self.low is not None and self.high is not None:
-            return f"{_limit(self.low)} to {_limit(self.high)}"
-        if self.low is not None:
-            return f">{equals} {_limit(self.low)}"
-        return f"<{equals} {_limit(self.high)}" if self.high is not None else "any number"
+        if self.low is None:
+            return "any number" if self.high is None else f"<{equals} {self.high:,}"
+        if self.high is None:
+            return f">{equals} {self.low:,}"
+        return f"= {self.low:,}" if self.low == self.high else f"{self.low:,} to {self.high:,}"
 
 
 def at_least(low: float) -> Bound:
@@ -57,7 +52,6 @@ def below(high: float) -> Bound:
 
 
 def between(low: float, high: float) -> Bound:
-    """Both ends included."""
     return Bound(low=low, high=high)
 
 
@@ -66,9 +60,5 @@ def exactly(number: float) -> Bound:
 
 
 def measured() -> Bound:
-    """Any finite number: the row informs, and fails only where nothing was measured."""
+    """Any finite number. The row informs; it fails only if nothing was measured."""
     return Bound()
-
-
-def _limit(number: float | None) -> str:
-    return f"{number:,}" if number is not None else ""

@@ -1,4 +1,4 @@
-"""docs/checks.md, made from the tables that decide: its bounds are the bounds enforced."""
+"""Writes docs/checks.md from the tables CHECKS and RULES, so it shows the enforced bounds."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ edit.
 
 A profile says what a run claims: `research` nothing, `first_release` identity, refusal and
 choice, `skill_release` every skill and the token budget. The last three columns give the
-strongest thing a missed block bound may do in each profile (off: the row is not judged there). A
-missed warn bound warns. A number that is missing is unmeasured and never a pass. Rows with one
-name make one finding, the worst of them. Why it is so: `decisions/0009-what-blocks-and-when.md`.
+strongest effect of a missed block bound in each profile (off: the row is not judged there). A
+missed warn bound warns. A missing number is unmeasured and never passes. Rows with the same name
+give one finding, that of the worst row. `decisions/0009-what-blocks-and-when.md` has the reasons.
 """
 
 PREFLIGHT = """
 ## Preflight: before a GPU-minute is spent
 
-Ends in ready, warn or blocked; `picochat run tiny` exits 3 where it is blocked. In a release
-profile bounds block when the run is long (5,000 base steps or more); in a short run they warn.
-Rows marked *always* block in every profile and length, because without them the run means
-nothing. Rows marked *host* depend on the machine and stay out of digests. Missing evidence blocks
-a long run of a release profile.
+The verdict is ready, warn or blocked; `picochat run tiny` exits with 3 if it is blocked. In a
+release profile, a missed block bound blocks a long run (5,000 base steps or more) and warns in a
+short one. Rows marked *always* block in every profile and length, because a run that misses them
+is useless. Rows marked *host* depend on the machine and stay out of digests. Missing evidence
+blocks a long run of a release profile.
 """
 
 RELEASE = """
 ## Release gate: after the last evaluation
 
-Ends in approved, warn or blocked; `picochat run tiny` exits 3 where it is blocked. It is not
-softened for short runs: in a release profile missed bounds and missing evidence block.
+The verdict is approved, warn or blocked; `picochat run tiny` exits with 3 if it is blocked. In a
+release profile, missed block bounds and missing evidence block runs of any length.
 """
 
 COLUMNS = (
@@ -45,7 +45,6 @@ COLUMNS = (
 
 
 def checks_page() -> str:
-    """Both tables as one Markdown page."""
     return HEAD + PREFLIGHT + "\n" + _table(CHECKS) + RELEASE + "\n" + _table(RULES)
 
 

@@ -1,11 +1,6 @@
 """Turns rows and evidence into findings, and findings into a verdict.
 
-The rows are in preflight.py and release.py.
-
-A row whose number misses its block bound blocks where its severity for the profile is BLOCK, else
-it warns. A missed warn bound warns. A number that is missing is unmeasured: never a pass, and a
-block where the profile claims a release. Rows with one name make one finding, the worst of them. An
-empty table blocks. The reasons are in docs/decisions/0009.
+The rows are in preflight.py and release.py. docs/decisions/0009 has the reasons for the rules.
 """
 
 from __future__ import annotations
@@ -23,14 +18,14 @@ from picochat.present.values import number as number_text
 Status = Literal["pass", "warn", "block", "unmeasured"]
 Severity = Literal["block", "warn", "off"]
 REPORT_SCHEMA_VERSION = 1  # of preflight.json and gate.json
-BADNESS: tuple[Status, ...] = ("pass", "unmeasured", "warn", "block")
+BADNESS: tuple[Status, ...] = ("pass", "unmeasured", "warn", "block")  # best to worst
 
 
 @dataclass(frozen=True)
 class Severities:
-    """The strongest thing a row may do in each profile.
+    """The strongest effect of a missed block bound in each profile; `off`: the row is skipped.
 
-    `always`: it keeps that strength in a short run as well.
+    `always`: a short run is judged by the same severity.
     """
 
     research: Severity
@@ -39,27 +34,22 @@ class Severities:
     always: bool = False
 
     def of(self, profile: str) -> Severity:
-        found: dict[str, Severity] = {
-            "research": self.research,
-            "first_release": self.first_release,
-            "skill_release": self.skill_release,
-        }
-        return found[profile]
+        return getattr(self, profile)
 
 
 # In the order: research, first_release, skill_release.
-ALWAYS = Severities("block", "block", "block", always=True)  # without it the run means nothing
+ALWAYS = Severities("block", "block", "block", always=True)  # a run that misses it is useless
 RELEASE = Severities("warn", "block", "block")
 IN_A_RELEASE = Severities("off", "block", "block")
 SKILL_CLAIM = Severities("warn", "warn", "block")
-SKILL_ONLY = Severities("warn", "off", "block")  # not what a first release speaks of
+SKILL_ONLY = Severities("warn", "off", "block")  # a first release claims nothing about it
 SKILL_ADVICE = Severities("warn", "off", "warn")
 ADVICE = Severities("warn", "warn", "warn")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a verdict table: a number, its bounds and how much a miss weighs.
+    """One row of a verdict table.
 
     It also states why the number matters and what fixes a miss; where that differs from pack to
     pack, `fix` is a function of the facts.
@@ -83,8 +73,8 @@ class Row:
 class Strictness:
     """The profile, and whether block bounds are softened.
 
-    `softened`: a missed block bound only warns, except in rows that always block, and missing
-    evidence does not block.
+    `softened`: a missed block bound warns, except in ALWAYS rows, and missing evidence is
+    unmeasured in every row.
     """
 
     profile: str
@@ -92,7 +82,11 @@ class Strictness:
 
 
 def decide(rows: Iterable[Row], run: RunFacts, strictness: Strictness) -> list[FindingRecord]:
-    """A finding for each name among the rows that the profile judges, in the order of the table."""
+    """One finding for each row name that the profile judges, in the order of the table.
+
+    A missed warn bound warns. A missed block bound has the effect of the row's severity. A missing
+    number never passes. If several rows have the same name, the worst gives the finding.
+    """
     found: dict[str, list[FindingRecord]] = {}
     for row in rows:
         if row.severity.of(strictness.profile) != "off" and (
@@ -103,24 +97,16 @@ def decide(rows: Iterable[Row], run: RunFacts, strictness: Strictness) -> list[F
 
 
 def verdict(findings: Iterable[FindingRecord]) -> Literal["pass", "warn", "block"]:
-    """The verdict on all findings: `block`, `warn` or `pass`.
-
-    block: a finding blocks, or nothing was judged. warn: a finding warns or is unmeasured. pass:
-    all other cases.
-    """
+    """`block` if a finding blocks or there is none, `pass` if all pass, otherwise `warn`."""
     statuses = {finding.status for finding in findings}
     if not statuses or "block" in statuses:
         return "block"
     return "pass" if statuses == {"pass"} else "warn"
 
 
-def of_status(findings: Iterable[FindingRecord], *statuses: Status) -> list[FindingRecord]:
-    return [finding for finding in findings if finding.status in statuses]
-
-
 def _finding(row: Row, run: RunFacts, strictness: Strictness) -> FindingRecord:
     number = row.measure(run)
-    if number is not None and math.isnan(number):
+    if number is not None and math.isnan(number):  # unmeasured; infinity is a measured failure
         number = None
     status, bound = _judge(row, number, strictness)
     return FindingRecord(
@@ -136,18 +122,15 @@ def _finding(row: Row, run: RunFacts, strictness: Strictness) -> FindingRecord:
 
 
 def _judge(row: Row, number: float | None, strictness: Strictness) -> tuple[Status, Bound]:
-    """The status, and the bound that it follows from."""
+    """The status, and the bound that decided it."""
     blocks = row.severity.of(strictness.profile) == "block"
+    hard = blocks and not strictness.softened
     strictest = row.warn or row.block or Bound()
     if number is None:
-        return (
-            "block" if blocks and not strictness.softened else "unmeasured"
-        ), row.block or strictest
+        return "block" if hard else "unmeasured", row.block or strictest
     if row.block and not row.block.holds(number):
-        return (
-            "block" if blocks and (row.severity.always or not strictness.softened) else "warn"
-        ), row.block
-    return ("pass" if strictest.holds(number) else "warn"), strictest
+        return "block" if hard or (blocks and row.severity.always) else "warn", row.block
+    return "pass" if strictest.holds(number) else "warn", strictest
 
 
 def _message(row: Row, number: float | None, bound: Bound, detail: str) -> str:
@@ -161,15 +144,14 @@ def _message(row: Row, number: float | None, bound: Bound, detail: str) -> str:
 
 
 def _worst(findings: list[FindingRecord]) -> FindingRecord:
-    """The finding of a name: the worst of its rows.
+    """The worst of the findings of one name, with the messages of all that do not pass.
 
-    What the other rows failed at stands in its message too. Of two rows that read the same number
-    only the worse is named.
+    If two rows read the same number, the message has only the worse of them.
     """
     worst_first = sorted(findings, key=lambda finding: -BADNESS.index(finding.status))
     failed = [finding for finding in worst_first if finding.status != "pass"] or worst_first[:1]
     by_reading: dict[str, FindingRecord] = {}
-    for finding in failed:
+    for finding in failed:  # what stands before the bound is the reading with its number
         by_reading.setdefault(finding.message.split(", must be ")[0], finding)
     fixes = dict.fromkeys(finding.fix for finding in by_reading.values() if finding.fix)
     return worst_first[0].model_copy(

@@ -1,7 +1,7 @@
-"""The detail beside a measured number: which skill, which source, how many of how many.
+"""The texts beside measured numbers: which skill, which source, how many.
 
-Texts only; no decision is taken from them. Each returns an empty string where there is nothing to
-add.
+They are part of findings and so of digests, but no verdict depends on them. A function returns an
+empty string if it has nothing to add.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ def token_plan(run: RunFacts) -> str:
     )
 
 
-def rows_by_skill(counts: dict[str, int], skills: tuple[str, ...]) -> str:
-    return ", ".join(f"{skill} {counts.get(skill, 0)}" for skill in skills)
+def _by_skill(run: RunFacts, counts: dict[str, int]) -> str:
+    return ", ".join(f"{skill} {counts.get(skill, 0)}" for skill in measures.judged_skills(run))
 
 
 def sft_by_skill(run: RunFacts) -> str:
-    return rows_by_skill(run.rows.sft_by_skill, measures.judged_skills(run)) if run.rows else ""
+    return _by_skill(run, run.rows.sft_by_skill) if run.rows else ""
 
 
 def eval_by_skill(run: RunFacts) -> str:
-    return rows_by_skill(run.rows.eval_by_skill, measures.judged_skills(run)) if run.rows else ""
+    return _by_skill(run, run.rows.eval_by_skill) if run.rows else ""
 
 
 def missing_skills(run: RunFacts) -> str:
@@ -67,19 +67,17 @@ def eval_items_by_skill(run: RunFacts) -> str:
 
 
 def contaminated_by_skill(run: RunFacts) -> str:
-    honesty = run.honesty
-    if not honesty:
+    if not run.honesty:
         return ""
     counts = (
         f"{skill} {honesty.corpus_contaminated_by_skill.get(skill, 0)} of {rows}"
         for skill, rows in honesty.eval_by_skill.items()
         if rows
     )
-    return ", ".join(counts)
 
 
 def benchmarks(run: RunFacts) -> str:
-    """Each benchmark with what the scan found of it."""
+    """Each benchmark with the number of its rows that the scan found in the corpus."""
     if not run.benchmarks or not run.benchmarks.benchmarks:
         return "no external benchmark was resolved"
     contaminated = run.honesty.external_contaminated if run.honesty else {}
@@ -110,7 +108,7 @@ def disk(run: RunFacts) -> str:
 
 
 def forecast(run: RunFacts) -> str:
-    """The parts of the forecast, and the price where one was given."""
+    """The hours of each part, the speed, and the price if one was given."""
     numbers = plan(run)
     if numbers.hours is None or not run.host or not run.host.tokens_per_second:
         return "no speed was measured on this host"
@@ -140,7 +138,7 @@ def bits(run: RunFacts) -> str:
 
 
 def weakest_level(run: RunFacts, skill: str) -> str:
-    """The level with the lowest pass rate, by name."""
+    """The name and rate of the level with the lowest pass rate."""
     levels = measures.counted_levels(run, skill)
     if not levels:
         return f"no {skill} level has {measures.LEAST_LEVEL_ROWS} rows"
@@ -149,7 +147,7 @@ def weakest_level(run: RunFacts, skill: str) -> str:
 
 
 def external_scores(run: RunFacts) -> str:
-    """Each score on clean rows, and the benchmarks that are not here."""
+    """The score of each benchmark on clean rows, and the names of the unresolved ones."""
     if not run.scores or not run.scores.external:
         return "no external benchmark was run"
     found = [
@@ -161,12 +159,8 @@ def external_scores(run: RunFacts) -> str:
 
 
 def export_reader(run: RunFacts) -> str:
-    parity = run.parity
-    return (
-        f"read back by {parity.reader}"
-        if parity and parity.reader
-        else "the export was not read back"
-    )
+    reader = run.parity.reader if run.parity else None
+    return f"read back by {reader}" if reader else "the export was not read back"
 
 
 def preflight_blocks(run: RunFacts) -> str:

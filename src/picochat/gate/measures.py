@@ -1,9 +1,8 @@
-"""Measures: evidence in, one number out, or None where the evidence is missing.
+"""Measures: each reads one number from the facts of a run, or None if the evidence is missing.
 
-No thresholds here. Each public function is the measure of at least one row of preflight.py or
-release.py. A ratio whose denominator is missing or zero is None, never 0 and never infinite. One
-exception says so itself: a kernel that was tried and failed is infinite. Counting planned work is
-in plan.py.
+The rows of preflight.py and release.py use them and have the bounds. A ratio with a missing or zero
+denominator is None, so that missing evidence never looks like a good number. plan.py computes the
+planned work.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from picochat.skills.skill_table import OTHER, judged
 JUDGED_SKILLS = tuple(skill.name for skill, _ in judged())
 FIRST_RELEASE_SKILLS = tuple(skill.name for skill, claim in judged() if claim.first_release)
 LEAST_LEVEL_ROWS = 20
-BASELINE_TOKENS = EvalConfig().ngram_train_tokens
+BASELINE_TOKENS = EvalConfig().ngram_train_tokens  # enough for a baseline, whatever a run sets
 
 
 def judged_skills(run: RunFacts) -> tuple[str, ...]:
@@ -58,15 +57,17 @@ def has_eval_rows(run: RunFacts) -> bool:
 
 
 def ratio(part: float | None, whole: float | None) -> float | None:
-    """part / whole; None where either is missing or the whole is zero."""
     return part / whole if part is not None and whole else None
 
 
 def _largest(numbers: Iterable[float | None]) -> float | None:
-    """The largest; None where there is none or any is missing."""
-    found = list(numbers)
-    known = [number for number in found if number is not None]
-    return max(known) if known and len(known) == len(found) else None
+    """The largest; None if there is none or one is missing."""
+    known: list[float] = []
+    for number in numbers:
+        if number is None:
+            return None
+        known.append(number)
+    return max(known, default=None)
 
 
 def _smallest(numbers: Iterable[float | None]) -> float | None:
@@ -98,7 +99,7 @@ def _count_unproven(run: RunFacts, kinds: tuple[str, ...]) -> float | None:
 
 
 def provenance_gaps(source: SourceFacts) -> list[str]:
-    """What is not on record for a source. Local files have digests in place of an import report."""
+    """What is not on record for a source. Only Hub sources need an import report."""
     gaps = [] if source.pinned else ["revision or digests"]
     gaps += [] if source.licence else ["licence"]
     return gaps + (["import report"] if source.kind == "hub" and not source.import_report else [])
@@ -110,11 +111,11 @@ def duplicate_fraction(run: RunFacts) -> float | None:
 
 
 def near_duplicate_fraction(run: RunFacts) -> float | None:
-    """Of the documents that stay: 0 where near-duplicates were dropped on request."""
+    """Near-duplicates left in the corpus, over its documents."""
     if not run.corpus:
         return None
-    staying = 0 if run.config.data.drop_near_duplicates else run.corpus.near_duplicates
-    return ratio(staying, run.corpus.documents)
+    left = 0 if run.config.data.drop_near_duplicates else run.corpus.near_duplicates
+    return ratio(left, run.corpus.documents)
 
 
 def held_out_tokens(run: RunFacts) -> float | None:
@@ -127,19 +128,15 @@ def roundtrip_failures(run: RunFacts) -> float | None:
 
 
 def held_out_bytes_per_token(run: RunFacts) -> float | None:
-    shards = run.shards
-    return (
-        ratio(shards.held_out_text_bytes, shards.held_out_tokens)
-        if shards and run.tokenizer
-        else None
-    )
+    shards = run.shards if run.tokenizer else None
+    return ratio(shards.held_out_text_bytes, shards.held_out_tokens) if shards else None
 
 
 # ---- preflight: the plan -------------------------------------------------------------------------
 
 
 def planned_over_target(run: RunFacts) -> float | None:
-    """Counts the plan alone, yet needs the shards: without them nothing can be trained on."""
+    """None without shards: the plan alone is no evidence that there are tokens to train on."""
     if not run.shards or not run.shards.train_tokens:
         return None
     return ratio(planned_tokens(run.config), target_tokens(run))
@@ -173,21 +170,16 @@ def sft_rows(run: RunFacts) -> float | None:
 
 
 def repeated_sft_prompt_fraction(run: RunFacts) -> float | None:
-    rows = run.rows
-    return (
-        ratio(rows.repeated_sft_prompts, rows.sft_train_rows + rows.sft_held_out_rows)
-        if rows
-        else None
+    if not run.rows:
+        return None
+    return ratio(
+        run.rows.repeated_sft_prompts, run.rows.sft_train_rows + run.rows.sft_held_out_rows
     )
 
 
 def sft_fraction_over_context(run: RunFacts) -> float | None:
     conversations = run.conversations
     return ratio(conversations.rows_over_context, conversations.rows) if conversations else None
-
-
-def planned_sft_epochs(run: RunFacts) -> float | None:
-    return sft_epochs(run)
 
 
 def smallest_eval_skill_rows(run: RunFacts) -> float | None:
@@ -203,7 +195,7 @@ def missing_skills(run: RunFacts) -> float | None:
 
 
 def widest_half_interval(run: RunFacts) -> float | None:
-    """Half-width of the 95% Wilson interval at p = 0.5 of the skill with the fewest items.
+    """Half-width of the 95% Wilson interval at p = 0.5, for the skill with the fewest items.
 
     Rows that share an item are not independent, so the smaller of rows and items counts. A pack
     without rows of a judged skill is measured by its own rows.
@@ -254,13 +246,13 @@ def worst_skill_contamination(run: RunFacts) -> float | None:
 
 
 def largest_benchmark_rows(run: RunFacts) -> float | None:
-    """None where no benchmark was resolved on this machine."""
+    """None if no benchmark was resolved."""
     found = run.benchmarks
     return _largest(benchmark.rows for benchmark in found.benchmarks.values()) if found else None
 
 
 def unresolved_benchmarks(run: RunFacts) -> float | None:
-    """None where none was asked for."""
+    """None if no benchmark was asked for."""
     found = run.benchmarks
     return len(found.unresolved) if found and (found.benchmarks or found.unresolved) else None
 
@@ -274,30 +266,26 @@ def cleanest_benchmark_fraction(run: RunFacts) -> float | None:
 
 
 def _benchmark_fractions(run: RunFacts) -> list[float | None]:
-    """Of each benchmark that was resolved; None for one whose rows were not all looked for.
+    """One for each resolved benchmark; None for one that was not scanned for all of its rows.
 
-    A scan without a run counts alone.
+    A scan of a pack has no resolved benchmarks: there its own counts are taken.
     """
     honesty, found = run.honesty, run.benchmarks
     if not honesty:
         return []
-    looked_for = honesty.external_rows
-    resolved = (
-        {name: facts.rows for name, facts in found.benchmarks.items()} if found else looked_for
-    )
+    scanned = honesty.external_rows
+    resolved = {name: facts.rows for name, facts in found.benchmarks.items()} if found else scanned
     return [
-        ratio(honesty.external_contaminated.get(name), rows)
-        if looked_for.get(name) == rows
-        else None
+        ratio(honesty.external_contaminated.get(name), rows) if scanned.get(name) == rows else None
         for name, rows in resolved.items()
     ]
 
 
 def scanned_fraction(run: RunFacts) -> float | None:
-    """The scanned bytes over the bytes that corpus and exercises hold; None if unmeasured.
+    """Scanned bytes over the bytes of corpus and exercises.
 
-    The denominator comes from the stages that made corpus and exercises. A scan that stopped early
-    would state too small a total itself.
+    The total comes from the stages that made these: a scan that stopped early would itself state
+    too small a total.
     """
     honesty, corpus, exercises = run.honesty, run.corpus, run.exercises
     if not honesty or not exercises or not corpus or not corpus.text_bytes:
@@ -309,7 +297,7 @@ def scanned_fraction(run: RunFacts) -> float | None:
 
 
 def attention_error(run: RunFacts) -> float | None:
-    """Infinite where the backend was tried and failed: that is measured, and no bound admits it."""
+    """Infinite if the backend was tried and failed: that is measured, and no bound admits it."""
     host = run.host
     if host and host.attention_problem is not None:
         return math.inf
@@ -336,7 +324,7 @@ def forecast_over_budget(run: RunFacts) -> float | None:
 
 
 def blocking_preflight_checks(run: RunFacts) -> float | None:
-    """How many checks of the preflight block; None for a report without findings."""
+    """At least 1 if the report's status is blocked; None for a report without findings."""
     report = run.preflight_report
     if not report or not report.findings:
         return None
@@ -353,7 +341,7 @@ def missing_steps(run: RunFacts) -> float | None:
 
 
 def stages_with_broken_loss(run: RunFacts) -> float | None:
-    """Stages of training that saw a loss which is not finite, or that state no final loss."""
+    """Training stages with a loss that is not finite, or without a final loss."""
     if not run.base or not run.sft:
         return None
     return sum(_loss_is_broken(facts) for facts in (run.base, run.sft))
@@ -368,7 +356,7 @@ def _loss_is_broken(facts: TrainFacts) -> bool:
 
 
 def foreign_scores(run: RunFacts) -> float | None:
-    """1 where the scores are of another checkpoint than the one that ships."""
+    """1 if the scores are of another checkpoint than the one that ships, otherwise 0."""
     if not run.scores or not run.shipped_checkpoint:
         return None
     return int(run.scores.scored_checkpoint != run.shipped_checkpoint)
@@ -383,16 +371,15 @@ def loss_spikes(run: RunFacts) -> float | None:
 
 
 def bits_over_baseline(run: RunFacts) -> float | None:
-    """Bits per byte over those of the 5-gram baseline; None where that saw too few tokens.
+    """Bits per byte of the base model over those of the 5-gram baseline.
 
-    Every model beats a baseline that was trained on too little.
+    None if the baseline saw fewer tokens than BASELINE_TOKENS and than the pack holds: every model
+    beats a baseline that was trained on too little.
     """
-    scores, trained = (
-        run.scores,
-        run.preflight_report.plan.train_tokens if run.preflight_report else None,
-    )
+    scores, report = run.scores, run.preflight_report
+    in_pack = report.plan.train_tokens if report else None
     seen = run.config.evals.ngram_train_tokens
-    if seen < BASELINE_TOKENS and (trained is None or seen < trained):
+    if seen < BASELINE_TOKENS and (in_pack is None or seen < in_pack):
         return None
     return ratio(scores.base_bits_per_byte, scores.ngram_bits_per_byte) if scores else None
 
@@ -409,19 +396,16 @@ def skill_score(run: RunFacts, skill: str) -> SkillScore | None:
 
 
 def clean_fraction(run: RunFacts, skill: str) -> float | None:
-    """Pass rate on the rows that the contamination scan found clean."""
+    """Pass rate on the rows that the contamination scan did not find."""
     score = skill_score(run, skill)
     return fraction(score.clean) if score else None
 
 
 def counted_levels(run: RunFacts, skill: str) -> dict[str, Rate]:
-    """The levels of a skill that have rows enough to be judged."""
+    """The levels of a skill with enough rows to be judged."""
     score = skill_score(run, skill)
-    return {
-        name: rate
-        for name, rate in (score.levels if score else {}).items()
-        if rate.count >= LEAST_LEVEL_ROWS
-    }
+    levels = score.levels if score else {}
+    return {name: rate for name, rate in levels.items() if rate.count >= LEAST_LEVEL_ROWS}
 
 
 def weakest_level_fraction(run: RunFacts, skill: str) -> float | None:
@@ -445,10 +429,7 @@ def _over_chance(accuracy: float | None, chance: float) -> float | None:
 
 
 def external_above_chance(run: RunFacts) -> float | None:
-    """Benchmarks whose 95% lower end on clean rows is above chance.
-
-    None where no benchmark was run.
-    """
+    """Benchmarks whose 95% lower end on clean rows is above chance; None if none was run."""
     if not run.scores or not run.scores.external:
         return None
     scores = run.scores.external.values()
@@ -459,17 +440,20 @@ def external_above_chance(run: RunFacts) -> float | None:
 
 
 def external_unmeasured(run: RunFacts) -> float | None:
-    """Benchmarks that were asked for and have no score, be it that they were not resolved.
+    """Benchmarks that were asked for and have no score, unresolved ones included.
 
-    None where none was asked for.
+    None if none was asked for.
     """
     asked = run.benchmarks
     if not run.scores or not asked or not (asked.benchmarks or asked.unresolved):
         return None
     scores = run.scores.external
-    found = [scores[name].all for name in asked.benchmarks if name in scores]
-    whole = sum(fraction(rate) is not None for rate in found)
-    return len(asked.benchmarks) + len(asked.unresolved) - whole
+    unscored = [
+        name
+        for name in asked.benchmarks
+        if name not in scores or fraction(scores[name].all) is None
+    ]
+    return len(unscored) + len(asked.unresolved)
 
 
 def export_difference(run: RunFacts) -> float | None:

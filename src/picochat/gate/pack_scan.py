@@ -1,8 +1,8 @@
 """Scans a pack's documents and SFT rows for eval rows, without a run.
 
-The preflight's own rows judge the result. It needs no tokenizer and no corpus: documents come
-straight from the sources, so exact duplicates are still among them. What it writes is a report for
-people, not evidence: a run scans its own corpus again.
+The contamination rows of the preflight judge the result. Documents come straight from the sources,
+so exact duplicates are still among them. The report is no evidence of a run, which scans its own
+corpus.
 """
 
 from __future__ import annotations
@@ -39,16 +39,14 @@ MOST_HITS_SHOWN = 5
 
 @dataclass(frozen=True)
 class ContaminationReport:
-    """What was found, and the findings of the release profile on it.
-
-    `status`: ready, warn or blocked.
-    """
+    """What the scan found, judged by the release profile."""
 
     found: ScanFound
     findings: list[FindingRecord]
 
     @property
     def status(self) -> str:
+        """`ready`, `warn` or `blocked`."""
         return STATUS[verdict(self.findings)]
 
     @property
@@ -65,18 +63,12 @@ class ContaminationReport:
         }
 
     def lines(self) -> list[str]:
-        """The lines of the report for the terminal.
-
-        They hold the verdict, what was read, a table by skill and benchmark, the findings, and the
-        first places.
-        """
+        """The report for the terminal; of the hits, the first MOST_HITS_SHOWN."""
         facts = self.found.facts
         title = (
             f"contamination: {self.status} for a release"
-            f" ({byte_quantity(facts.scanned_text_bytes)} in "
-        )
-        title += (
-            f"{facts.scanned_documents:,} documents, {self.found.report['sft_rows']:,} SFT rows)"
+            f" ({byte_quantity(facts.scanned_text_bytes)} in {facts.scanned_documents:,} documents,"
+            f" {self.found.report['sft_rows']:,} SFT rows)"
         )
         return [
             title,
@@ -93,27 +85,24 @@ class ContaminationReport:
             f"{plain_id(hit.row)} in {plain_id(hit.document)} at {hit.offset}: {hit.words}"
             for hit in self.found.hits
         ]
-        more = len(hits) - MOST_HITS_SHOWN
-        shown = [f"  {line}" for line in hits[:MOST_HITS_SHOWN]] + (
-            [f"  and {more} more in hits.jsonl"] if more > 0 else []
-        )
-        return ["", "found:", *shown] if shown else []
+        shown, more = hits[:MOST_HITS_SHOWN], hits[MOST_HITS_SHOWN:]
+        if more:
+            shown.append(f"and {len(more)} more in hits.jsonl")
+        return ["", "found:", *(f"  {line}" for line in shown)] if shown else []
 
 
 def _table(facts: HonestyFacts) -> list[str]:
-    rows = [("", "rows", "in the corpus")]
-    rows += [
-        (skill, str(count), str(facts.corpus_contaminated_by_skill.get(skill, 0)))
-        for skill, count in facts.eval_by_skill.items()
+    counts = [
+        (plain_id(name), count, contaminated.get(name, 0))
+        for rows, contaminated in (
+            (facts.eval_by_skill, facts.corpus_contaminated_by_skill),
+            (facts.external_rows, facts.external_contaminated),
+        )
+        for name, count in rows.items()
     ]
-    rows += [
-        (plain_id(name), str(count), str(facts.external_contaminated.get(name, 0)))
-        for name, count in facts.external_rows.items()
-    ]
-    width = max(len(row[0]) for row in rows)
-    return [
-        f"{name.ljust(width)}  {count:>6}  {contaminated:>13}" for name, count, contaminated in rows
-    ]
+    table = [("", "rows", "in the corpus"), *counts]
+    width = max(len(name) for name, _, _ in table)
+    return [f"{name:{width}}  {count:>6}  {found:>13}" for name, count, found in table]
 
 
 def scan_pack(
@@ -123,9 +112,9 @@ def scan_pack(
     benchmarks: Mapping[str, Sequence[ScanItem]] | None = None,
     workers: int | None = None,
 ) -> ContaminationReport:
-    """Scan a pack against its eval rows, or those of another file.
+    """Scan a pack for its eval rows, or for those of another file, and for benchmark items.
 
-    Raises BadInput where there is nothing to look for.
+    Raises BadInput if there is nothing to look for.
     """
     eval_path = eval_input or pack.eval_path
     if eval_path is None and not benchmarks:
@@ -142,7 +131,7 @@ def scan_pack(
         sft,
         ((document.id, document.text) for document in read_pack(pack, config.data.min_chars)),
         config.honesty,
-        workers=workers or config.host.workers or usable_cores(),
+        workers=workers or usable_cores(),
         corpus_bytes=None,
         expected_bytes=expected_bytes(pack),
         benchmarks=benchmarks,
@@ -151,9 +140,9 @@ def scan_pack(
 
 
 def benchmark_items(external: ExternalConfig) -> dict[str, list[ScanItem]]:
-    """What to look for of the named benchmarks, all of their rows.
+    """Every row of the named benchmarks, as items to scan for.
 
-    Raises HubProblem that names each one that is not here.
+    Raises HubProblem with the name of each benchmark that cannot be resolved.
     """
     resolution = resolve_benchmarks(external)
     if resolution.missing:
@@ -175,17 +164,13 @@ def benchmark_items(external: ExternalConfig) -> dict[str, list[ScanItem]]:
 
 
 def write_reports(report: ContaminationReport, folder: Path) -> None:
-    """hits.jsonl, report.json and report.md."""
+    """Write hits.jsonl, report.json and report.md."""
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / "hits.jsonl", report.found.hits)
     write_json(folder / "report.json", report.to_json())
     write_atomic(
         folder / "report.md", contamination_page(report.found.facts, report.found.report).encode()
     )
-
-
-def _release_config() -> RunConfig:
-    return find_scale("tiny").config.model_copy(update={"gate": GateConfig(profile=PROFILE)})
 
 
 def contamination_findings(facts: HonestyFacts, config: RunConfig) -> list[FindingRecord]:

@@ -1,26 +1,25 @@
 """What a configuration would train on, write and cost.
 
-The numbers follow from the configuration and the facts. The forecast takes the speed that real
-steps had on this host. It leaves out the scoring of replies and the export, which take minutes at
-the scales here, and says so beside the figure.
+The forecast uses the speed of real steps on this host. It leaves out the scoring of replies and the
+export, which take minutes at the scales here; the text beside the figure says so.
 """
 
 from __future__ import annotations
 
 from picochat.config import RunConfig, TrainConfig, parameter_count, step_tokens
 from picochat.core.records import finite_or_none
-from picochat.facts import HostFacts, PlanRecord, RunFacts, ShardsFacts
+from picochat.facts import HostFacts, PlanRecord, RunFacts
 
 TOKEN_BYTES = 2
 WEIGHT_BYTES = 4  # float32
-# Weights in: five training states with two moments each (the newest two, the best, the one to
-# replay from, the one being written), base, SFT, their two copies in the bundle, and the export.
+# Five training states hold weights and two moments each: the newest two, the best, the one to
+# replay from, the one being written. Then base, SFT, their two copies in the bundle, the export.
 WEIGHT_COPIES = 5 * 3 + 2 + 2 + 1
-FORWARD_SHARE = 1 / 3  # an evaluation has no backward pass, which is two thirds of a step
+FORWARD_FRACTION = 1 / 3  # of a step's time; a backward pass costs two forward passes
 
 
 def vocab_size(run: RunFacts) -> int:
-    """Of the tokenizer at hand, which a small corpus can leave smaller than the configured one."""
+    """Of the trained tokenizer if there is one: a small corpus can yield fewer than configured."""
     return run.tokenizer.vocab_size if run.tokenizer else run.config.tokenizer.vocab_size
 
 
@@ -29,7 +28,6 @@ def parameters(run: RunFacts) -> int:
 
 
 def planned_tokens(config: RunConfig) -> int:
-    """Tokens that the base stage would train on."""
     return config.base.steps * step_tokens(config.base, config.model)
 
 
@@ -38,10 +36,7 @@ def target_tokens(run: RunFacts) -> int:
 
 
 def sft_epochs(run: RunFacts) -> float | None:
-    """Passes over the SFT rows that fit the context.
-
-    A sequence of an SFT step holds one conversation, never several.
-    """
+    """Passes over the SFT rows that fit the context; one sequence holds one conversation."""
     rows, conversations, sft = run.rows, run.conversations, run.config.sft
     if not rows or not conversations:
         return None
@@ -50,10 +45,9 @@ def sft_epochs(run: RunFacts) -> float | None:
 
 
 def needed_disk_bytes(run: RunFacts) -> float | None:
-    """Bytes of disk that the rest of the run needs.
+    """Bytes of disk for training states, checkpoints, bundle, export and a copy of the shards.
 
-    They are the token shards once more (a cache on another disk), training states, checkpoints,
-    bundle and export.
+    The shards count again because the cache can be on another disk.
     """
     if not run.shards:
         return None
@@ -61,40 +55,27 @@ def needed_disk_bytes(run: RunFacts) -> float | None:
     return TOKEN_BYTES * tokens + WEIGHT_BYTES * WEIGHT_COPIES * parameters(run)
 
 
-def exercise_fraction(shards: ShardsFacts) -> float | None:
-    """Tokens of exercises over all training tokens; None where there are none to train on."""
-    return shards.exercise_tokens / shards.train_tokens if shards.train_tokens else None
-
-
 def plan(run: RunFacts) -> PlanRecord:
-    config = run.config
-    train_tokens = run.shards.train_tokens if run.shards else None
-    hours_of = _hours(run)
-    hours = sum(hours_of.values()) if hours_of else None
+    config, host, shards, conversations = run.config, run.host, run.shards, run.conversations
+    train_tokens = shards.train_tokens if shards else None
+    planned = planned_tokens(config)
+    longest = conversations.longest_row_tokens if conversations else None
+    parts = hours_of(config, host, shards.held_out_tokens, longest) if host and shards else {}
+    hours = sum(parts.values()) if parts else None
     price = config.gate.gpu_hour_usd
     return PlanRecord(
         parameters=parameters(run),
-        planned_tokens=planned_tokens(config),
+        planned_tokens=planned,
         target_tokens=target_tokens(run),
         train_tokens=train_tokens,
-        exercise_fraction=exercise_fraction(run.shards) if run.shards else None,
-        planned_epochs=planned_tokens(config) / train_tokens if train_tokens else None,
-        hours=hours,
-        usd=(
-            hours * price * run.host.devices
-            if hours is not None and price is not None and run.host
-            else None
+        exercise_fraction=(
+            shards.exercise_tokens / train_tokens if shards and train_tokens else None
         ),
-        hours_of=hours_of,
+        planned_epochs=planned / train_tokens if train_tokens else None,
+        hours=hours,
+        usd=hours * price * host.devices if host and hours is not None and price else None,
+        hours_of=parts,
     )
-
-
-def _hours(run: RunFacts) -> dict[str, float]:
-    """The parts of the forecast; empty where the speed of this host is not known."""
-    if not run.host or not run.shards:
-        return {}
-    longest = run.conversations.longest_row_tokens if run.conversations else None
-    return hours_of(run.config, run.host, run.shards.held_out_tokens, longest)
 
 
 def hours_of(
@@ -103,10 +84,10 @@ def hours_of(
     held_out_tokens: float,
     longest_conversation_tokens: int | None = None,
 ) -> dict[str, float]:
-    """Hours that each part of a run takes at this host's pace; empty where no step was measured.
+    """Hours of each part of a run at this host's speed; empty if no step was measured.
 
-    An SFT row is padded to the longest of its step, so the longest of all is counted; None: as long
-    as the context. Not counted: preparing data, scoring replies, export.
+    An SFT row is padded to the longest of its step, so every row is counted as long as the longest
+    of all (None: the context). Preparing data, scoring replies and the export are left out.
     """
     speed = finite_or_none(host.tokens_per_second)
     if not speed or speed <= 0:
@@ -120,7 +101,7 @@ def hours_of(
         "held-out evaluations": (
             evaluations
             * held_out_tokens
-            / (finite_or_none(host.forward_tokens_per_second) or speed / FORWARD_SHARE)
+            / (finite_or_none(host.forward_tokens_per_second) or speed / FORWARD_FRACTION)
         ),
         "SFT": config.sft.steps * config.sft.sequences_per_step * sft_positions / speed,
         "checkpoints": saves * (finite_or_none(host.save_s) or 0.0),

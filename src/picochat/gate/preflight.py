@@ -1,10 +1,8 @@
-"""The preflight judges what can be known before training starts.
+"""The preflight: the table CHECKS judges what can be known before training starts.
 
-CHECKS is the table; `run_preflight` writes the verdict.
-
-Host measurements (memory, disk, speed, the attention kernel) are in preflight.json and in the
-status that is shown and acted on. They stay out of the artifact's facts, so that its digest does
-not depend on the clock: see docs/decisions/0009.
+Host measurements (memory, disk, speed, the attention kernel) count in the verdict that is shown and
+acted on. They stay out of the artifact's facts, so that its digest does not depend on the machine:
+see docs/decisions/0009.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from picochat.gate.decide import (
     decide,
     verdict,
 )
-from picochat.gate.plan import plan, vocab_size
+from picochat.gate.plan import plan, sft_epochs, vocab_size
 from picochat.gate.render import preflight_page
 
 STATUS: dict[str, Literal["ready", "warn", "blocked"]] = {
@@ -67,10 +65,11 @@ RESOLVE = (
     " auto --external-eval NAME=PATH with a file of it; benchmarks/unresolved.json says why"
 )
 STEPS = "--base-steps N, or another --scale"
+SMALLER_BATCH = "smaller micro-batch: --set base.micro_batch=32 --set sft.micro_batch=32"
 
 
 def _large_vocabulary(run: RunFacts) -> bool:
-    """Small vocabularies cannot reach the fit of large ones, and are not held to it."""
+    """A small vocabulary cannot reach the bytes per token of a large one."""
     return vocab_size(run) >= 4096
 
 
@@ -96,7 +95,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_least(100),
         block=at_least(1),
         severity=ALWAYS,
-        why="a handful of documents is a test of the path, not a corpus",
+        why="a few documents can test the software, but not train a model",
         fix=IMPORT_MORE,
     ),
     Row(
@@ -106,7 +105,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.sources_without_provenance,
         warn=exactly(0),
         severity=ADVICE,
-        why="nobody can fetch the same text again, or knows what it may be used for",
+        why="otherwise nobody can fetch the same text again or knows its licence",
         fix=(
             'name the licence of your own files: --license NAME beside --input, or "licence" of'
             " the source in corpus_recipe.json; picochat data hf-import records those of the Hub"
@@ -132,7 +131,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_most(0.03),
         block=at_most(0.10),
         severity=RELEASE,
-        why="duplicates are dropped, but many of them mean that the sources overlap",
+        why="duplicates are dropped, but many of them show that sources overlap",
         fix=(
             "remove overlapping sources from the recipe; picochat data preview --dataset-pack ..."
             " shows the fraction of each"
@@ -146,7 +145,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_most(0.05),
         block=at_most(0.15),
         severity=RELEASE,
-        why="text that is seen again and again is learned by heart",
+        why="a model memorizes text that it sees many times",
         fix="drop them: --set data.drop_near_duplicates=true",
     ),
     Row(
@@ -157,7 +156,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_least(1_000_000),
         block=at_least(100_000),
         severity=RELEASE,
-        why="a small held-out set moves with its noise",
+        why="the loss on a small held-out set is noisy",
         fix="hold out more: --set data.held_out_bytes=8000000 (and data.held_out_fraction), or "
         + IMPORT_MORE,
     ),
@@ -168,7 +167,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.held_out_tokens,
         block=at_least(1),
         severity=ALWAYS,
-        why="without held-out text there is no validation at all",
+        why="without held-out text there is no validation",
         fix="hold out more: --set data.held_out_fraction=0.05",
     ),
     Row(
@@ -178,7 +177,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.roundtrip_failures,
         block=exactly(0),
         severity=ALWAYS,
-        why="a tokenizer that loses text spoils everything after it",
+        why="a tokenizer that loses text damages every later stage",
         fix="report it with the document; remove the run folder's tokenizer and run again",
     ),
     Row(
@@ -199,7 +198,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.held_out_bytes_per_token,
         block=at_least(1.5),
         severity=RELEASE,
-        why="close to single bytes: the tokenizer was trained on other text",
+        why="tokens of almost one byte show that the tokenizer was trained on other text",
         fix=(
             "train it on this text: --set tokenizer.train_bytes=200000000 --set"
             " tokenizer.vocab_size=8192"
@@ -212,7 +211,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.planned_over_target,
         block=at_least(0.90),
         severity=SKILL_CLAIM,
-        why="fewer tokens than the claim needs",
+        why="the release claims training on about the target tokens",
         fix=STEPS,
         detail=details.token_plan,
     ),
@@ -223,7 +222,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.target_tokens_per_parameter,
         block=at_least(20),
         severity=SKILL_CLAIM,
-        why="a lower target would make the budget a matter of taste",
+        why="a lower target would make any budget large enough",
         fix="--set gate.target_tokens_per_parameter=20",
         detail=details.token_plan,
     ),
@@ -235,7 +234,7 @@ CHECKS: tuple[Row, ...] = (
         warn=between(0.5, 1.5),
         block=at_most(3.0),
         severity=RELEASE,
-        why="far from the target, another model size would make more of the same compute",
+        why="far from the target, another model size would use the same compute better",
         fix=STEPS,
         detail=details.token_plan,
     ),
@@ -259,7 +258,7 @@ CHECKS: tuple[Row, ...] = (
         warn=between(0.25, 4.0),
         block=at_most(16.0),
         severity=RELEASE,
-        why="too many passes learn the text by heart; too few leave most of the pack unread",
+        why="with too many passes the model memorizes; with too few most of the pack is unused",
         fix="above the bound: "
         + IMPORT_MORE
         + "; below it: more steps (--base-steps N) or a smaller pack",
@@ -330,7 +329,7 @@ CHECKS: tuple[Row, ...] = (
         name="sft_exposure",
         reading="passes over the SFT rows",
         unit="epochs",
-        measure=measures.planned_sft_epochs,
+        measure=sft_epochs,
         warn=at_most(25),
         block=at_most(60),
         severity=RELEASE,
@@ -400,7 +399,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_least(500),
         block=at_least(1),
         severity=SKILL_ONLY,
-        why="own skills alone are homework that the school graded itself",
+        why="the skills and their tests come from one project; a benchmark does not",
         fix=EXTERNAL,
         detail=details.benchmarks,
     ),
@@ -411,7 +410,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.unresolved_benchmarks,
         block=exactly(0),
         severity=SKILL_ONLY,
-        why="leaving out a benchmark that could not be had would be choosing the result",
+        why="without this check a run could leave out benchmarks that it does badly on",
         fix=RESOLVE,
         detail=details.unresolved,
     ),
@@ -468,7 +467,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.cleanest_benchmark_fraction,
         block=at_most(0.10),
         severity=SKILL_ONLY,
-        why="no benchmark is left that the corpus has not seen",
+        why="at least one benchmark must be almost free of contamination",
         fix=LEAVE_OUT + "; or name another benchmark: --external-eval NAME=PATH",
         detail=details.benchmarks,
     ),
@@ -479,7 +478,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.scanned_fraction,
         block=at_least(1),
         severity=RELEASE,
-        why="what was not scanned may hold the answers",
+        why="text that was not scanned can contain eval rows",
         fix="run the scan again: remove the run folder's honesty/ and run with --preflight-only",
     ),
     Row(
@@ -489,7 +488,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.attention_error,
         block=at_most(0.02),
         severity=ALWAYS,
-        why="a kernel that computes something else trains something else",
+        why="a wrong kernel trains a wrong model",
         fix="choose another: --attn-backend efficient (or math)",
         detail=details.attention,
         on_host=True,
@@ -502,8 +501,8 @@ CHECKS: tuple[Row, ...] = (
         warn=at_least(0.10),
         block=at_least(0.03),
         severity=RELEASE,
-        why="a run that ends out of memory after an hour costs the hour",
-        fix="smaller micro-batch: --set base.micro_batch=32 --set sft.micro_batch=32",
+        why="a run close to the limit can run out of memory after hours",
+        fix=SMALLER_BATCH,
         on_host=True,
     ),
     Row(
@@ -513,8 +512,8 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.free_memory_fraction,
         block=above(0),
         severity=ALWAYS,
-        why="out of memory",
-        fix="smaller micro-batch: --set base.micro_batch=32 --set sft.micro_batch=32",
+        why="without free memory the run stops",
+        fix=SMALLER_BATCH,
         on_host=True,
     ),
     Row(
@@ -525,7 +524,7 @@ CHECKS: tuple[Row, ...] = (
         warn=at_most(0.8),
         block=at_most(1.0),
         severity=ALWAYS,
-        why="a full disk ends the run",
+        why="a full disk stops the run",
         fix="free some space, or put --out-dir on a larger disk",
         detail=details.disk,
         on_host=True,
@@ -537,7 +536,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.forecast_hours,
         warn=measured(),
         severity=ADVICE,
-        why="hours and dollars are known before they are spent",
+        why="time and cost should be known before the run starts",
         fix="measure this host: picochat sanity preh100 --capacity-scale ...",
         detail=details.forecast,
         on_host=True,
@@ -549,7 +548,7 @@ CHECKS: tuple[Row, ...] = (
         measure=measures.forecast_over_budget,
         warn=at_most(1),
         severity=ADVICE,
-        why="the budget was yours",
+        why="the run would cost more than the budget that was given",
         fix=(
             "fewer steps (--base-steps N), a larger --budget-usd, or name the price: --gpu-hour-usd"
         ),
@@ -561,10 +560,7 @@ CHECKS: tuple[Row, ...] = (
 
 
 def run_preflight(facts: RunFacts, staging: StagingFolder) -> None:
-    """Write preflight.json and preflight.md with the whole verdict; the facts leave out the host.
-
-    Never raises for a blocked verdict: the runner reads the status of preflight.json.
-    """
+    """Write preflight.json and preflight.md. Does not raise if the verdict is blocked."""
     report = decide_preflight(facts)
     write_json(staging.volatile("preflight.json"), report)
     write_atomic(staging.volatile("preflight.md"), preflight_page(report).encode())
@@ -572,10 +568,7 @@ def run_preflight(facts: RunFacts, staging: StagingFolder) -> None:
 
 
 def decide_preflight(run: RunFacts) -> PreflightReport:
-    """The whole verdict, a pure function of the evidence.
-
-    A missed bound blocks a release profile only in a long run.
-    """
+    """The whole verdict, a pure function of the facts."""
     config = run.config
     profile, long_run = config.gate.profile, is_long_run(config)
     softened = profile == "research" or not long_run
@@ -591,7 +584,7 @@ def decide_preflight(run: RunFacts) -> PreflightReport:
 
 
 def preflight_facts(report: PreflightReport) -> PreflightFacts:
-    """The part of a report that is the same on every host."""
+    """The verdict without the findings that depend on the host."""
     findings = [finding for finding in report.findings if not finding.on_host]
     return PreflightFacts(
         status=STATUS[verdict(findings)], profile=report.profile, findings=findings

@@ -1,18 +1,14 @@
-"""The release gate judges what a finished run may claim.
+"""The release gate: the table RULES judges what a finished run may claim.
 
-RULES is the table; `run_gate` writes the verdict.
-
-Unlike the preflight it is not softened for short runs: in a release profile a missed bound or
-missing evidence blocks, however short the run was. In `research` only a run that did not happen as
-recorded blocks. See docs/decisions/0009.
+Unlike the preflight it is not softened for short runs. In `research`, a rule blocks only if the run
+did not happen as recorded. See docs/decisions/0009.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal
 
 from picochat.core.publish import StagingFolder, changed_files
 from picochat.core.records import write_atomic, write_json
@@ -31,7 +27,6 @@ from picochat.gate.decide import (
     Severities,
     Strictness,
     decide,
-    of_status,
     verdict,
 )
 from picochat.gate.preflight import CHECKS, RESOLVE
@@ -40,7 +35,6 @@ from picochat.present.values import rate_counts
 from picochat.skills.skill import Claim, Skill
 from picochat.skills.skill_table import judged
 
-T = TypeVar("T")
 SFT_FIX = (
     "look at the failing rows in eval/replies.jsonl; more or other SFT: --sft-steps N, or picochat"
     " data task-pack ... --sft-rows N"
@@ -62,42 +56,31 @@ CLEAN_UP = (
     " then run again"
 )
 RUN_AGAIN = "run the same command again: it goes on where it stopped"
+LOWER_RATE = "lower the rate: --set base.muon_lr=0.01 --set base.adamw_lr=0.002"
 
 
 def blocked_contamination(run: RunFacts) -> float | None:
-    """How many contamination checks block when they are decided without softening.
-
-    The preflight softens them in short runs.
-    """
+    """How many contamination checks block; here they are not softened for short runs."""
     if not run.honesty or not run.preflight_report:
         return None
     return len(_contamination_blocks(run))
 
 
 def _contamination_blocks(run: RunFacts) -> list[str]:
-    """The names of the contamination checks that block.
-
-    Whether all of the corpus was scanned is taken from the preflight's finding, since the preflight
-    had the corpus and the gate has not.
-
-    In `research` the severities of a first release decide, so that the rule can warn there.
-    """
+    coverage = "contamination_coverage"
+    rows = [row for row in CHECKS if row.name.startswith("contamination_") and row.name != coverage]
     profile = run.config.gate.profile
-    rows = [
-        row
-        for row in CHECKS
-        if row.name.startswith("contamination_") and row.name != "contamination_coverage"
-    ]
+    # None of them blocks in `research`. A first release's severities let the rule warn there.
     strictness = Strictness("first_release" if profile == "research" else profile, softened=False)
     blocks = [
         finding.name + (" was not measured" if finding.measured is None else "")
-        for finding in of_status(decide(rows, run, strictness), "block")
+        for finding in decide(rows, run, strictness)
+        if finding.status == "block"
     ]
-    judged = run.preflight_report.findings if run.preflight_report else []
-    scanned_all = any(
-        finding.name == "contamination_coverage" and finding.status == "pass" for finding in judged
-    )
-    return blocks if scanned_all else [*blocks, "contamination_coverage"]
+    # Coverage needs the facts of the corpus, which are no input of the gate.
+    findings = run.preflight_report.findings if run.preflight_report else []
+    scanned_all = any(finding.name == coverage and finding.status == "pass" for finding in findings)
+    return blocks if scanned_all else [*blocks, coverage]
 
 
 def _contamination_names(run: RunFacts) -> str:
@@ -114,10 +97,6 @@ def _fraction_of(name: str, run: RunFacts) -> float | None:
 
 def _rate_text(name: str, run: RunFacts) -> str:
     return rate_counts(_rate_of(name, run))
-
-
-def _of_skill(measure: Callable[[RunFacts, str], T], skill: str, run: RunFacts) -> T:
-    return measure(run, skill)
 
 
 def _clean_text(run: RunFacts, skill: str) -> str:
@@ -144,7 +123,7 @@ def _pass_row(skill: Skill, claim: Claim) -> Row:
         name=f"skill_release_eval_{skill.name}",
         reading=f"{skill.name}, clean pass rate",
         unit="of clean rows",
-        measure=partial(_of_skill, measures.clean_fraction, skill.name),
+        measure=partial(measures.clean_fraction, skill=skill.name),
         block=at_least(claim.pass_rate),
         severity=_severities(claim),
         why=claim.why,
@@ -162,10 +141,10 @@ def _level_row(skill: Skill, claim: Claim, lowest: float) -> Row:
             " more"
         ),
         unit="of rows",
-        measure=partial(_of_skill, measures.weakest_level_fraction, skill.name),
+        measure=partial(measures.weakest_level_fraction, skill=skill.name),
         block=at_least(lowest),
         severity=_severities(claim),
-        why="an average can hide a stage that never works",
+        why="an average can hide a level that always fails",
         fix=STAGE_FIX,
         detail=partial(_of_skill, details.weakest_level, skill.name),
         applies=partial(_is_tested, skill.name),
@@ -173,7 +152,7 @@ def _level_row(skill: Skill, claim: Claim, lowest: float) -> Row:
 
 
 def _chance_rows(skill: Skill, claim: Claim, lowest: float) -> tuple[Row, ...]:
-    """Two rows of one name: how far above chance, and whether that could be luck."""
+    """Two rows of one name: how far above chance, and whether it could be luck."""
     name = f"{skill.name}_adjusted_accuracy"
     severities = _severities(claim)
     detail = partial(_of_skill, _clean_text, skill.name)
@@ -183,10 +162,10 @@ def _chance_rows(skill: Skill, claim: Claim, lowest: float) -> tuple[Row, ...]:
             name=name,
             reading=f"{skill.name}, (accuracy - chance) / (1 - chance)",
             unit="above chance",
-            measure=partial(_of_skill, measures.fraction_over_chance, skill.name),
+            measure=partial(measures.fraction_over_chance, skill=skill.name),
             block=at_least(lowest),
             severity=severities,
-            why="guessing is not a skill",
+            why="random guesses reach the chance level",
             fix=SFT_FIX,
             detail=detail,
             applies=tested,
@@ -195,10 +174,10 @@ def _chance_rows(skill: Skill, claim: Claim, lowest: float) -> tuple[Row, ...]:
             name=name,
             reading=f"{skill.name}, the same at the 95% lower end of the accuracy",
             unit="above chance",
-            measure=partial(_of_skill, measures.fraction_over_chance_lower_95, skill.name),
+            measure=partial(measures.fraction_over_chance_lower_95, skill=skill.name),
             block=above(0),
             severity=severities,
-            why="guessing with luck is not a skill",
+            why="a few lucky guesses can lie above chance",
             fix=SFT_FIX,
             detail=detail,
             applies=tested,
@@ -211,7 +190,7 @@ def _severities(claim: Claim) -> Severities:
 
 
 def skill_rows() -> tuple[Row, ...]:
-    """The rows of every judged skill, from its record: pass rates, then levels, then chance."""
+    """The rows of every judged skill: pass rates, then levels, then chance."""
     rows = [_pass_row(skill, claim) for skill, claim in judged()]
     for skill, claim in judged():
         if claim.level_pass_rate is not None:
@@ -230,7 +209,7 @@ RULES: tuple[Row, ...] = (
         measure=measures.blocking_preflight_checks,
         block=exactly(0),
         severity=ALWAYS,
-        why="a run that should not have started proves nothing",
+        why="a run that the preflight blocks should not have started",
         fix="fix what preflight.md names, then run again with --preflight-only",
         detail=details.preflight_blocks,
     ),
@@ -241,7 +220,7 @@ RULES: tuple[Row, ...] = (
         measure=blocked_contamination,
         block=exactly(0),
         severity=RELEASE,
-        why="a score on seen items means nothing",
+        why="a score on trained items measures memorization",
         fix=CLEAN_UP,
         detail=_contamination_names,
         applies=measures.has_eval_rows,
@@ -253,7 +232,7 @@ RULES: tuple[Row, ...] = (
         measure=measures.missing_steps,
         block=exactly(0),
         severity=ALWAYS,
-        why="a run that was cut short is another run",
+        why="a run without all of its steps is not the planned run",
         fix=RUN_AGAIN,
         detail=details.run_steps,
     ),
@@ -264,8 +243,8 @@ RULES: tuple[Row, ...] = (
         measure=measures.stages_with_broken_loss,
         block=exactly(0),
         severity=ALWAYS,
-        why="weights after such a loss are broken",
-        fix="lower the rate: --set base.muon_lr=0.01 --set base.adamw_lr=0.002",
+        why="the weights are useless after such a loss",
+        fix=LOWER_RATE,
     ),
     Row(
         name="run_completed",
@@ -284,7 +263,7 @@ RULES: tuple[Row, ...] = (
         measure=measures.changed_files,
         block=exactly(0),
         severity=ALWAYS,
-        why="changed files are no evidence",
+        why="a changed file no longer shows what the run did",
         fix=(
             "picochat run verify RUN_DIR names them; move the changed artifact away and run the"
             " same command again"
@@ -297,8 +276,8 @@ RULES: tuple[Row, ...] = (
         measure=measures.loss_spikes,
         warn=at_most(3),
         severity=ADVICE,
-        why="many spikes mean a rate at its limit",
-        fix="lower the rate: --set base.muon_lr=0.01 --set base.adamw_lr=0.002",
+        why="many spikes show that the learning rate is too high",
+        fix=LOWER_RATE,
     ),
     Row(
         name="base_beats_baseline",
@@ -307,7 +286,7 @@ RULES: tuple[Row, ...] = (
         measure=measures.bits_over_baseline,
         block=at_most(0.85),
         severity=RELEASE,
-        why="a model that barely beats counting has learned little",
+        why="a model close to a 5-gram model has learned little",
         fix="train longer (--base-steps N) or on more text",
         detail=details.bits,
     ),
@@ -318,7 +297,7 @@ RULES: tuple[Row, ...] = (
         measure=partial(_fraction_of, "sft_fit"),
         block=at_least(0.70),
         severity=SKILL_CLAIM,
-        why="what was trained should at least be known",
+        why="the model should answer the rows that it was trained on",
         fix=SFT_FIX,
         detail=partial(_rate_text, "sft_fit"),
         applies=_asks_itself,
@@ -330,7 +309,7 @@ RULES: tuple[Row, ...] = (
         measure=partial(_fraction_of, "sft_held_out_fit"),
         block=at_least(0.50),
         severity=SKILL_CLAIM,
-        why="known on trained rows only is learned by heart",
+        why="a model that answers only trained rows has memorized them",
         fix=SFT_FIX,
         detail=partial(_rate_text, "sft_held_out_fit"),
         applies=_asks_itself,
@@ -370,7 +349,7 @@ RULES: tuple[Row, ...] = (
         measure=partial(_fraction_of, "over_refusal"),
         block=at_least(0.80),
         severity=RELEASE,
-        why="refusing everything is easy and useless",
+        why="a model that refuses everything is useless",
         fix=SFT_FIX,
         detail=partial(_rate_text, "over_refusal"),
         applies=partial(_is_tested, "refusal"),
@@ -382,7 +361,7 @@ RULES: tuple[Row, ...] = (
         measure=partial(_fraction_of, "prompt_echo"),
         block=at_most(0.05),
         severity=RELEASE,
-        why="an echo is no answer",
+        why="a repeated prompt is not an answer",
         fix=SFT_FIX,
         detail=partial(_rate_text, "prompt_echo"),
         applies=measures.has_eval_rows,
@@ -406,7 +385,7 @@ RULES: tuple[Row, ...] = (
         measure=partial(_fraction_of, "memorized"),
         warn=at_most(0.01),
         severity=ADVICE,
-        why="text that comes back word for word may be somebody's",
+        why="memorized text can be private or under copyright",
         fix="fewer epochs or fewer duplicates: see base_exposure and near_duplicate_documents",
         detail=partial(_rate_text, "memorized"),
     ),
@@ -417,7 +396,7 @@ RULES: tuple[Row, ...] = (
         measure=measures.external_above_chance,
         block=at_least(1),
         severity=SKILL_ONLY,
-        why="own skills alone are homework that the school graded itself",
+        why="the skills and their tests come from one project; a benchmark does not",
         fix=(
             "train longer (--base-steps N), on more text or at a larger --scale; where none was"
             " scored: --external-eval auto, or NAME=PATH"
@@ -431,7 +410,7 @@ RULES: tuple[Row, ...] = (
         measure=measures.external_unmeasured,
         block=exactly(0),
         severity=SKILL_ONLY,
-        why="leaving out a benchmark that went badly would be choosing the result",
+        why="without this rule a run could leave out benchmarks that it does badly on",
         fix="where it is not on this machine: " + RESOLVE + "; else " + SCORE_AGAIN,
         detail=details.external_scores,
     ),
@@ -442,7 +421,7 @@ RULES: tuple[Row, ...] = (
         measure=measures.export_difference,
         block=at_most(1e-3),
         severity=RELEASE,
-        why="people must get the model that was scored",
+        why="the exported model must be the one that was scored",
         fix=(
             "parity/export_report.json says why; where transformers is not installed: pip install"
             ' "picochat[hf]", move parity/ away, and run the same command again'
@@ -453,10 +432,9 @@ RULES: tuple[Row, ...] = (
 
 
 def run_gate(facts: RunFacts, staging: StagingFolder) -> None:
-    """Write gate.json and gate.md.
+    """Write gate.json and gate.md. Does not raise if the verdict is blocked.
 
-    Reads every byte of the inputs, to count files that changed. Never raises for a blocked verdict:
-    a refusal is recorded as evidence like a pass.
+    Reads every byte of the inputs to count changed files.
     """
     changed = sum(
         len(changed_files(artifact.place, artifact.manifest))
@@ -469,7 +447,7 @@ def run_gate(facts: RunFacts, staging: StagingFolder) -> None:
 
 
 def decide_release(run: RunFacts) -> GateReport:
-    """The verdict, a pure function of the evidence."""
+    """The verdict, a pure function of the facts."""
     profile = run.config.gate.profile
     findings = decide(RULES, run, Strictness(profile, softened=False))
     return GateReport(

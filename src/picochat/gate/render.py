@@ -1,7 +1,6 @@
-"""Verdicts for people: the lines of a terminal and the Markdown pages of preflight and gate.
+"""Renders verdicts: the terminal lines and Markdown pages of preflight and gate.
 
-Everything shown is read from the report, and the same report gives the same bytes. The terminal
-prints the lines with `print_verdict`; how values look is decided in picochat.present.
+Everything shown comes from the report. The same report gives the same bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from picochat.present.values import dollars, hours, number, percent, quantity
 
 
 def preflight_lines(report: PreflightReport) -> list[str]:
-    """The verdict, the plan, the table, then each failing check with its message and remedy."""
     length = "long" if report.long_run else "short"
     title = (
         f"preflight: {report.status} (profile {report.profile}, {length} run;"
@@ -32,7 +30,6 @@ def preflight_lines(report: PreflightReport) -> list[str]:
 
 
 def gate_lines(report: GateReport) -> list[str]:
-    """The verdict, the weakest skill, the table, then each failing rule with its remedy."""
     title = (
         f"release gate: {report.status} (profile {report.profile}; {counts_text(report.findings)})"
     )
@@ -47,7 +44,6 @@ def counts_text(findings: Iterable[FindingRecord]) -> str:
 
 
 def plan_lines(plan: PlanRecord) -> list[str]:
-    """The plan in tokens and epochs, then exercises and forecast where there are any."""
     lines = [
         f"plan: {quantity(plan.parameters)} parameters, {quantity(plan.planned_tokens)} tokens"
         f" planned, target {quantity(plan.target_tokens)}, epochs {number(plan.planned_epochs)}"
@@ -64,12 +60,12 @@ def plan_lines(plan: PlanRecord) -> list[str]:
 
 
 def worst_first(findings: Iterable[FindingRecord]) -> list[FindingRecord]:
-    """The findings as every table lists them; of one status, in the order of the table of rules."""
+    """The findings by status; findings of one status keep their order."""
     return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.status))
 
 
 def finding_lines(findings: Sequence[FindingRecord]) -> list[str]:
-    """One aligned line a finding, the worst first: status, name, measured value, bound."""
+    """One aligned line for each finding, the worst first: status, name, value, bound."""
     return columns(
         [
             (STATUSES[finding.status].word, finding.name, measured_text(finding), finding.bound)
@@ -81,7 +77,8 @@ def finding_lines(findings: Sequence[FindingRecord]) -> list[str]:
 def measured_text(finding: FindingRecord) -> str:
     """The measured number with its unit, `failed` or `unmeasured`."""
     if finding.measured is None:
-        # A check that ran and failed states no number; its message tells it from one not run.
+        # A kernel that failed has an infinite error, which JSON cannot hold: only the message
+        # distinguishes it from a kernel that was not tried.
         failed = finding.status == "block" and ": failed," in finding.message
         return "failed" if failed else "unmeasured"
     return f"{number(finding.measured)} {finding.unit}"
@@ -90,15 +87,17 @@ def measured_text(finding: FindingRecord) -> str:
 def remedy_lines(findings: Iterable[FindingRecord]) -> list[str]:
     """Each finding that does not pass, with its message and its remedy."""
     lines: list[str] = []
-    for finding in worst_first(findings):
-        if finding.status != "pass":
-            lines += ["", f"{STATUSES[finding.status].word} {finding.name}: {finding.message}"]
-            lines += [f"    fix: {finding.fix}"] if finding.fix else []
+    for finding in _failing(findings):
+        lines += ["", f"{STATUSES[finding.status].word} {finding.name}: {finding.message}"]
+        lines += [f"    fix: {finding.fix}"] if finding.fix else []
     return lines
 
 
+def _failing(findings: Iterable[FindingRecord]) -> list[FindingRecord]:
+    return [finding for finding in worst_first(findings) if finding.status != "pass"]
+
+
 def preflight_page(report: PreflightReport) -> str:
-    """preflight.md."""
     length = "long" if report.long_run else "short"
     lines = [
         f"# Preflight: {report.status}",
@@ -106,14 +105,11 @@ def preflight_page(report: PreflightReport) -> str:
         f"Profile `{report.profile}`, {length} run: {counts_text(report.findings)}.",
         "",
         *(f"- {line}" for line in plan_lines(report.plan)),
-        "",
-        *findings_table(report.findings),
     ]
-    return "\n".join([*lines, *_remedy_list(report.findings)]) + "\n"
+    return _page(lines, report.findings)
 
 
 def gate_page(report: GateReport) -> str:
-    """gate.md."""
     lines = [
         f"# Release gate: {report.status}",
         "",
@@ -121,27 +117,20 @@ def gate_page(report: GateReport) -> str:
     ]
     if report.weakest_skill:
         lines += ["", f"Weakest skill: {report.weakest_skill}."]
-    return (
-        "\n".join([*lines, "", *findings_table(report.findings), *_remedy_list(report.findings)])
-        + "\n"
-    )
+    return _page(lines, report.findings)
 
 
-def findings_table(findings: Iterable[FindingRecord]) -> list[str]:
-    """The findings as a Markdown table, the worst first."""
-    lines = ["| status | name | measured | must be |", "|---|---|---|---|"]
-    return lines + [
+def _page(lines: list[str], findings: Sequence[FindingRecord]) -> str:
+    """The lines, a table of the findings and the remedies, as Markdown."""
+    lines = [*lines, "", "| status | name | measured | must be |", "|---|---|---|---|"]
+    lines += [
         f"| {f.status} | {f.name} | {cell(measured_text(f))} | `{f.bound}` |"
         for f in worst_first(findings)
     ]
-
-
-def _remedy_list(findings: Iterable[FindingRecord]) -> list[str]:
-    failing = [finding for finding in worst_first(findings) if finding.status != "pass"]
-    if not failing:
-        return []
-    lines = ["", "## What failed, and how to fix it", ""]
+    failing = _failing(findings)
+    if failing:
+        lines += ["", "## What failed, and how to fix it", ""]
     for finding in failing:
         lines.append(f"- **{finding.name}** ({finding.status}): {cell(finding.message)}")
         lines += [f"  - fix: {cell(finding.fix)}"] if finding.fix else []
-    return lines
+    return "\n".join(lines) + "\n"
