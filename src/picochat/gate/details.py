@@ -61,17 +61,19 @@ def missing_skills(run: RunFacts) -> str:
 def eval_items_by_skill(run: RunFacts) -> str:
     if not run.rows:
         return ""
-    return "independent items: " + rows_by_skill(
-        run.rows.eval_items_by_skill, measures.tested_skills(run) or (OTHER,)
-    )
+    items = run.rows.eval_items_by_skill
+    skills = measures.tested_skills(run) or (OTHER,)
+    counts = ", ".join(f"{skill} {items.get(skill, 0)}" for skill in skills)
+    return f"independent items: {counts}"
 
 
 def contaminated_by_skill(run: RunFacts) -> str:
     if not run.honesty:
         return ""
-    counts = (
-        f"{skill} {honesty.corpus_contaminated_by_skill.get(skill, 0)} of {rows}"
-        for skill, rows in honesty.eval_by_skill.items()
+    found = run.honesty.corpus_contaminated_by_skill
+    return ", ".join(
+        f"{skill} {found.get(skill, 0)} of {rows}"
+        for skill, rows in run.honesty.eval_by_skill.items()
         if rows
     )
 

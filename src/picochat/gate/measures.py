@@ -13,14 +13,7 @@ from collections.abc import Iterable
 from picochat.config import EvalConfig
 from picochat.evals.intervals import half_width
 from picochat.facts import Rate, RunFacts, SkillScore, SourceFacts, TrainFacts
-from picochat.gate.plan import (
-    needed_disk_bytes,
-    parameters,
-    plan,
-    planned_tokens,
-    sft_epochs,
-    target_tokens,
-)
+from picochat.gate.plan import needed_disk_bytes, parameters, plan, planned_tokens, target_tokens
 from picochat.skills.skill_table import OTHER, judged
 
 JUDGED_SKILLS = tuple(skill.name for skill, _ in judged())

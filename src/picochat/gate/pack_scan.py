@@ -125,7 +125,7 @@ def scan_pack(
         raise BadInput(f"pack {pack.path} names no eval rows to look for", fix=fix)
     evals = [row_json(row) for row in read_eval_rows(eval_path).rows] if eval_path else []
     sft = [row_json(row) for row in read_sft_rows(pack.chat_path).rows] if pack.chat_path else []
-    config = _release_config()
+    config = find_scale("tiny").config.model_copy(update={"gate": GateConfig(profile=PROFILE)})
     found = scan_rows(
         evals,
         sft,

@@ -128,7 +128,7 @@ def _pass_row(skill: Skill, claim: Claim) -> Row:
         severity=_severities(claim),
         why=claim.why,
         fix=SFT_FIX,
-        detail=partial(_of_skill, _clean_text, skill.name),
+        detail=partial(_clean_text, skill=skill.name),
         applies=partial(_is_tested, skill.name),
     )
 
@@ -146,7 +146,7 @@ def _level_row(skill: Skill, claim: Claim, lowest: float) -> Row:
         severity=_severities(claim),
         why="an average can hide a level that always fails",
         fix=STAGE_FIX,
-        detail=partial(_of_skill, details.weakest_level, skill.name),
+        detail=partial(details.weakest_level, skill=skill.name),
         applies=partial(_is_tested, skill.name),
     )
 
@@ -155,7 +155,7 @@ def _chance_rows(skill: Skill, claim: Claim, lowest: float) -> tuple[Row, ...]:
     """Two rows of one name: how far above chance, and whether it could be luck."""
     name = f"{skill.name}_adjusted_accuracy"
     severities = _severities(claim)
-    detail = partial(_of_skill, _clean_text, skill.name)
+    detail = partial(_clean_text, skill=skill.name)
     tested = partial(_is_tested, skill.name)
     return (
         Row(
