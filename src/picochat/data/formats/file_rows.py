@@ -84,7 +84,7 @@ def read_batches(
         yield _read_text(stream, name)
     else:
         raise BadInput(
-            f"{name}: picochat reads no files with this ending", fix=f"known endings: {ENDINGS}"
+            f"{name}: its ending says nothing that picochat reads", fix=f"known endings: {ENDINGS}"
         )
 
 
@@ -96,7 +96,9 @@ def read_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
     if kind == "jsonl":
         return _read_json_objects(stream, name)
     endings = ", ".join(ending for ending, known in FORMATS if known != "text")
-    raise BadInput(f"{name}: files with this ending hold no rows", fix=f"known endings: {endings}")
+    raise BadInput(
+        f"{name}: its ending says nothing that holds rows", fix=f"known endings: {endings}"
+    )
 
 
 # ---- JSON lines and text -------------------------------------------------------------------------

@@ -209,6 +209,7 @@ class Hub:
 
         span: (first byte, stop, size of the file) where a range is asked for.
         """
+        # Without compression: a range counts the bytes of the body as it is sent.
         headers = {**self._utils.build_hf_headers(), **headers, "Accept-Encoding": "identity"}
         self._count(requests=1)
         timeout_s = self.retry.timeout_s
@@ -267,6 +268,7 @@ class Hub:
         """
         first, stop, size = span
         if response.status_code == 200:
+            # The whole file is a correct answer where the range is the whole file.
             if first == 0 and response.headers.get("Content-Length") == str(stop) and stop == size:
                 return
             raise HubProblem(
@@ -402,9 +404,6 @@ class _RangedFile(io.RawIOBase):
         data = self._hub.read_range(self._dataset, self._file, self._at, stop)
         self._at = stop
         return data
-
-    def readall(self) -> bytes:
-        return self.read()
 
     def readinto(self, buffer: Any) -> int:
         data = self.read(len(buffer))

@@ -29,6 +29,7 @@ from picochat.data.documents import read_source_file
 from picochat.data.formats.row_batch import LONGEST_DOCUMENT_CHARACTERS
 from picochat.data.importing.dataset_source import DatasetSource, is_local
 from picochat.data.importing.import_state import ImportState, RowPreview
+from picochat.data.importing.slices import Sample
 from picochat.present.values import quantity
 
 IMPORT_VERSION = 2  # raise it when the same request would give other documents
@@ -67,7 +68,7 @@ class ImportRequest(Record):
     min_chars: int = 20
     document_shard_rows: int = 1000
     revision: str | None = None
-    sample: Literal["spread", "head"] = "spread"
+    sample: Sample = "spread"
     seed: int = 42
 
     def digest(self) -> str:
@@ -127,7 +128,7 @@ class ImportReport(Record):
     revision: str
     revision_asked: str | None
     licence: str | None
-    sample: Literal["spread", "head"]
+    sample: Sample
     seed: int
     max_rows: int
     min_chars: int

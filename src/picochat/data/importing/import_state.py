@@ -7,7 +7,6 @@ the same bytes. Memory does not grow with the number of rows (docs/decisions/001
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from bisect import bisect
@@ -25,7 +24,7 @@ from picochat.core.journal import Journal, read_journal
 from picochat.core.records import Record, parse_record
 from picochat.data.document_shards import DocumentShard, ShardWriter
 from picochat.data.importing.read_ahead import Part, Position
-from picochat.data.importing.slices import FilteredRows, shown
+from picochat.data.importing.slices import FilteredRows
 
 PREVIEWS = 200
 DIGEST_BYTES = 16
@@ -247,9 +246,7 @@ class ImportWork:
     def _preview(
         self, rows: FilteredRows, position: int, problem: str | None, index: int
     ) -> RowPreview:
-        characters, text = rows.heads.get(position) or (rows.characters[position], "")
-        if not text and rows.lines[position]:
-            text = shown(json.loads(rows.lines[position])["text"])
+        characters, text = rows.preview(position)
         return RowPreview(
             index=index,
             id=f"{self.names[rows.file]}#{rows.first + position}",

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import zstandard
 
 from picochat.data.importing.import_state import DIGEST_BYTES
-from picochat.data.importing.slices import FilteredRows, shown
+from picochat.data.importing.slices import FilteredRows
 
 ZSTD_LEVEL = 1  # the lines are read once and deleted with the work folder
 Ints = npt.NDArray[np.int64]
@@ -118,7 +118,7 @@ class _Columns:
         self.first = batch.first if self.first is None else self.first
         before = len(self.problems)
         for at in range(min(len(batch), shown_rows - before)):
-            self.heads[str(before + at)] = _head(batch, at)
+            self.heads[str(before + at)] = batch.preview(at)
         self.reasons += [each for each in dict.fromkeys(batch.problems) if each not in self.reasons]
         self.problems += [self.reasons.index(problem) for problem in batch.problems]
         self.characters += batch.characters
@@ -128,6 +128,7 @@ class _Columns:
         self.frames.append((len(batch), frame_bytes))
 
     def save(self, stream: BinaryIO) -> None:
+        # JSON in an array of bytes, because an npz file holds only arrays unless it is pickled.
         about = json.dumps(
             {"first": self.first or 0, "reasons": self.reasons, "heads": self.heads}
         ).encode()
@@ -143,14 +144,6 @@ class _Columns:
             frame_rows=frames[:, 0],
             frame_bytes=frames[:, 1],
         )
-
-
-def _head(batch: FilteredRows, position: int) -> tuple[int, str]:
-    """(characters, beginning of the text) of a row, as a report shows it."""
-    if position in batch.heads:
-        return batch.heads[position]
-    line = batch.lines[position]
-    return batch.characters[position], shown(json.loads(line)["text"]) if line else ""
 
 
 @contextmanager

@@ -9,6 +9,7 @@ own order. The order depends only on names, row counts, seed and --max-rows.
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -184,6 +185,13 @@ class FilteredRows:
             return self
         names = ("problems", "lines", "characters", "text_bytes", "digests")
         return replace(self, **{name: getattr(self, name)[:rows] for name in names})
+
+    def preview(self, position: int) -> tuple[int, str]:
+        """(characters, beginning of the text) of a row, as a report shows it."""
+        if position in self.heads:
+            return self.heads[position]
+        line = self.lines[position]
+        return self.characters[position], shown(json.loads(line)["text"]) if line else ""
 
     def line_bytes(self) -> int:
         return sum(map(len, self.lines))
