@@ -141,12 +141,9 @@ def _dataset_with_rows(
 ) -> HubDataset:
     """The dataset, or the Hub's parquet copy where the dataset has no parquet or JSON lines."""
     if pinned is not None:
-        rows_revision = pinned[0]
-        return (
-            described
-            if rows_revision == described.revision
-            else hub.dataset(described.id, rows_revision)
-        )
+        if pinned[0] == described.revision:
+            return described
+        return hub.dataset(described.id, pinned[0])
     formats = {format_of(file.name) for file in described.files}
     if revision is not None or formats & {"parquet", "jsonl"}:
         return described
@@ -250,8 +247,7 @@ def read_card(readme: str) -> Card:
         ) from None
     try:
         front = yaml.safe_load(found.group(1))
-    # PyYAML lets these out: ValueError for a date that does not exist, RecursionError for deep
-    # nesting.
+    # PyYAML also raises ValueError for an impossible date, and RecursionError for deep nesting.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadInput(
             "the dataset card's front matter is not valid YAML"

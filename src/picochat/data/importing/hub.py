@@ -120,7 +120,7 @@ class Hub:
         self._not_before = 0.0
 
     def stop(self) -> None:
-        """Make all requests that wait for another attempt raise HubProblem."""
+        """Make requests that wait for another attempt, and all later ones, raise HubProblem."""
         self._stopped.set()
 
     def dataset(self, id: str, revision: str | None) -> HubDataset:

@@ -1,8 +1,8 @@
 """An unfinished import: its complete shards, the journal of commits, and the texts seen.
 
-Each complete shard is committed by one journal row, which also holds the skipped rows and the
-position to resume from. After a kill, shards without a journal row are removed and made again with
-the same bytes. Memory does not grow with the number of rows (docs/decisions/0014).
+Each complete shard is committed by one journal row, which also has the counts of skipped rows and
+the position to resume from. After a kill, shards without a journal row are made again with the same
+bytes. Memory does not grow with the number of rows (docs/decisions/0014).
 """
 
 from __future__ import annotations
