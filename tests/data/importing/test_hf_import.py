@@ -196,7 +196,7 @@ def test_file_of_the_user_at_the_name_of_out_is_set_aside(
     _import(tmp_path, dataset=str(tmp_path / "data.jsonl"), config=None)
     assert (tmp_path / "corpus.txt.superseded-1").read_text() == "my novel"
     assert (
-        "corpus.txt stood there with other content; it is now corpus.txt.superseded-1"
+        "corpus.txt had other content; the old file is now corpus.txt.superseded-1"
         in capsys.readouterr().err
     )
     assert (tmp_path / "corpus.txt").read_text().startswith("[picochat:")

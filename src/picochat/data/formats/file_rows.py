@@ -1,8 +1,7 @@
 """Rows of one open file: parquet, JSON lines (plain, gzip, zstd), JSON, text in any markup.
 
-A file that cannot be parsed raises BadInput with file and row. A row without usable text does not:
-the reader counts it (`text_problem`). A line longer than LONGEST_LINE_BYTES is a row without text.
-UTF-16 is refused. Knows no folders, sources or networks: a stream comes in, rows go out.
+A file that cannot be parsed raises BadInput with its name and the line or row group. A row without
+usable text raises nothing; the caller tests it with `text_problem`. Does not open or find files.
 """
 
 from __future__ import annotations
@@ -50,17 +49,18 @@ ENDINGS = ", ".join(ending for ending, _ in FORMATS)
 READ_BLOCK_BYTES = 4 << 20
 SMALL_BLOCK_BYTES = 8 << 10
 LONGEST_LINE_BYTES = 64_000_000  # of a JSON lines or text file
-# Text compresses 3 to 30 times, one line over and over some 200 times, a bomb 1,000 times and more.
+# Text compresses 3 to 30 times, a repeated line about 200 times, a decompression bomb 1,000 times
+# and more.
 MOST_EXPANSION = 500
-# Below that, expansion is not looked at: it is seconds of work, and a shard of ours may well hold a
-# document that repeats one letter.
+# A smaller file is not tested: it takes only seconds to read, and a valid shard may hold a document
+# that repeats one letter.
 EXPANSION_COUNTS_FROM_BYTES = 1_000_000_000
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def format_of(name: str) -> Format | None:
-    """How a file of that name is read; None where its ending is not known."""
+    """The format that a file's ending stands for; None for an unknown ending."""
     lower = name.lower()
     return next((kind for ending, kind in FORMATS if lower.endswith(ending)), None)
 
@@ -68,7 +68,7 @@ def format_of(name: str) -> Format | None:
 def read_rows(
     stream: BinaryIO, name: str, text_column: str = "text", *, id_column: str | None = None
 ) -> Iterator[Row]:
-    """All rows of one file in order, in small blocks, for a reader that may stop early.
+    """All rows of one file in order, read in small blocks for a caller that may stop early.
 
     name: picks the format, and appears in errors. A file of an unknown ending is read as text.
     """
@@ -87,10 +87,10 @@ def read_batches(
     block_bytes: int = READ_BLOCK_BYTES,
     wanted: Wanted | None = None,
 ) -> Iterator[RowBatch]:
-    """The same rows, many at a time.
+    """The rows of `read_rows` in batches.
 
-    block_bytes: read at once of a file that is no parquet. wanted: one flag for each row of the
-    file; rows without it may be left out (parquet) or stand as MISSING.
+    block_bytes: size of one read, except from parquet. wanted: one flag for each row of the file.
+    Parquet may omit the other rows; JSON lines give MISSING as their text.
     """
     kind = format_of(name)
     if kind == "parquet":
@@ -104,10 +104,7 @@ def read_batches(
 
 
 def read_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
-    """All rows of a parquet or JSON lines file with all their values.
-
-    Raises BadInput for other files and for broken ones.
-    """
+    """All rows of a parquet or JSON lines file with all their columns."""
     kind = format_of(name)
     if kind == "parquet":
         return read_parquet_objects(stream, name)
@@ -131,10 +128,6 @@ def read_lines(stream: BinaryIO, name: str) -> Iterator[bytes | None]:
 # ---- JSON lines and text -------------------------------------------------------------------------
 
 
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
 def _read_json_lines(
     stream: BinaryIO,
     name: str,
@@ -143,8 +136,7 @@ def _read_json_lines(
     block_bytes: int,
     wanted: Wanted | None,
 ) -> Iterator[RowBatch]:
-    """The objects of the file, the lines of a block at a time; blank lines are no rows."""
-    line_number = number = 0
+    line_number = number = 0  # of the line, from 1; of the row, from 0: blank lines are no rows
     for lines in _lines(_blocks(stream, name, block_bytes)):
         texts: list[object] = []
         ids: list[str | None] = []
@@ -250,9 +242,9 @@ def _blocks(stream: BinaryIO, name: str, block_bytes: int) -> Iterator[bytes]:
     """The bytes of the file, decompressed, without a byte order mark."""
     lower = name.lower()
     codec = "gzip" if lower.endswith(".gz") else "zstd" if lower.endswith(".zst") else None
-    # Arrow's decompressor gives bounded pieces, reads several members or frames, and raises where
-    # the last one is cut off.
-    source: _Readable = (
+    # Arrow's decompressor returns pieces of bounded size, reads files of several gzip members or
+    # zstd frames, and raises where the last one is cut off.
+    source: Any = (
         pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec) if codec else stream
     )
     total = 0
@@ -278,15 +270,15 @@ def _blocks(stream: BinaryIO, name: str, block_bytes: int) -> Iterator[bytes]:
             raise BadInput(
                 f"{name}: {stream.tell():,} compressed bytes gave {total:,}, more than"
                 f" {MOST_EXPANSION} times as many",
-                fix="no text is like that; leave the file out, or decompress it yourself and look",
+                fix="text does not compress so well; leave the file out, or inspect it yourself",
             )
         yield block
 
 
 def _lines(blocks: Iterator[bytes]) -> Iterator[list[bytes | None]]:
     """The lines of each block, without their ends; None for a line that is too long."""
-    # `rest` is the line that a block begins and does not end. Once it is too long it is dropped,
-    # and bytes are skipped up to the next line end: no line is held beyond the limit and one block.
+    # `rest` is the unfinished line at the end of a block. When it gets too long it is dropped, and
+    # bytes are skipped up to the next line end. So memory stays below the limit plus one block.
     rest, too_long = b"", False
     for block in blocks:
         if too_long:
@@ -294,11 +286,8 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[list[bytes | None]]:
             if not found:
                 continue
             too_long = False
-        lines: list[bytes | None] = list((rest + block).split(b"\n"))
-        rest = lines.pop() or b""
-        lines = [
-            line if line is not None and len(line) <= LONGEST_LINE_BYTES else None for line in lines
-        ]
+        *complete, rest = (rest + block).split(b"\n")
+        lines = [line if len(line) <= LONGEST_LINE_BYTES else None for line in complete]
         if len(rest) > LONGEST_LINE_BYTES:
             lines.append(None)
             rest, too_long = b"", True
@@ -316,7 +305,7 @@ def _parse_line(line: bytes, name: str, line_number: int) -> dict[str, Any]:
         raise BadInput(what, fix=fix) from None
     except json.JSONDecodeError as error:
         raise BadInput(f"{where}: not valid JSON ({error.msg})", fix=fix) from None
-    # A number of thousands of digits, or brackets nested too deeply: valid JSON all the same.
+    # Valid JSON that Python does not parse: a number of thousands of digits, or too deep nesting.
     except (ValueError, RecursionError) as error:
         what = f"{where}: JSON that cannot be read ({str(error)[:100]})"
         raise BadInput(what, fix=fix) from None

@@ -1,7 +1,7 @@
-"""Rows of parquet files: one row group at a time, only the text column, in batches of bounded size.
+"""Reads the text column of parquet files, one row group at a time, in batches of bounded size.
 
-A column that holds no text is refused before a row is read. Bytes that are no UTF-8 are the problem
-of their row alone.
+A column that cannot hold text is refused before any row is read. A value that is not UTF-8 becomes
+NOT_UTF8 and does not affect other rows.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ MOST_BATCH_ROWS = 4096
 # A larger column of a row group is fetched in pages, even where all of it is wanted.
 WHOLE_COLUMN_BYTES = 32 << 20
 READ_BLOCK_BYTES = 4 << 20
+STRING_TYPES = (pa.string(), pa.large_string(), pa.string_view())
+# Some writers store text as plain bytes. A column of nulls is allowed: its rows hold no text.
+BYTES_TYPES = (pa.null(), pa.binary(), pa.large_binary(), pa.binary_view())
 
 
 def parquet_metadata(stream: BinaryIO, name: str) -> pq.FileMetaData:
-    """Schema and row groups from the end of the file; BadInput where it is no parquet file."""
+    """Schema and row groups from the file's footer. Raises BadInput for another kind of file."""
     with _parquet_errors(name):
         return pq.read_metadata(stream)
 
 
 def _require_text_column(metadata: pq.FileMetaData, name: str, text_column: str) -> None:
-    """Raise BadInput where the column is absent, occurs twice, or holds no text."""
     with _parquet_errors(name):
         schema = metadata.schema.to_arrow_schema()
     texts = [field.name for field in schema if _holds_text(field.type)]
@@ -65,20 +67,18 @@ def read_row_group(
 ) -> Iterator[RowBatch]:
     """The rows of one row group, numbered from `first_row`.
 
-    whole: fetch the column in one piece where it is small. Without it the column is fetched in
-    pages, for a reader that stops early.
+    whole: fetch a small column in one piece. False fetches pages, for a caller that may stop early.
     """
     _require_text_column(metadata, name, text_column)
     columns = [text_column]
-    if id_column in metadata.schema.to_arrow_schema().names and id_column not in (
-        None,
-        text_column,
+    if id_column not in (None, text_column) and (
+        id_column in metadata.schema.to_arrow_schema().names
     ):
-        columns.append(str(id_column))
+        columns.append(id_column)
     stored_bytes, batch_rows = _sizes(metadata, group, text_column)
     at_once = whole and stored_bytes <= WHOLE_COLUMN_BYTES
     with _parquet_errors(name, group):
-        # The footer is passed in, so a row group costs no further request for it.
+        # With the metadata passed in, opening a row group costs no request for the footer.
         file = pq.ParquetFile(
             stream,
             metadata=metadata,
@@ -106,7 +106,7 @@ def read_all_groups(
     id_column: str | None,
     wanted: Wanted | None = None,
 ) -> Iterator[RowBatch]:
-    """The rows of all row groups, or of those that hold a wanted row."""
+    """The rows of all row groups, or only of the groups with a wanted row."""
     metadata = parquet_metadata(stream, name)
     _require_text_column(metadata, name, text_column)
     first_row = 0
@@ -138,7 +138,7 @@ def read_parquet_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]
 
 @contextmanager
 def _parquet_errors(name: str, group: int | None = None) -> Generator[None, None, None]:
-    """Turn what pyarrow raises on a broken file into BadInput that names file and row group."""
+    """Raise pyarrow's errors about a broken file as BadInput with the file and row group."""
     try:
         yield
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
@@ -151,7 +151,7 @@ def _parquet_errors(name: str, group: int | None = None) -> Generator[None, None
 
 
 def _sizes(metadata: pq.FileMetaData, group: int, text_column: str) -> tuple[int, int]:
-    """(stored bytes of the text column in a row group, rows of a batch of about BATCH_BYTES)."""
+    """(compressed bytes of the text column in a row group, rows in about BATCH_BYTES of text)."""
     described = metadata.row_group(group)
     columns = (described.column(number) for number in range(described.num_columns))
     column = next(column for column in columns if column.path_in_schema == text_column)
@@ -163,30 +163,18 @@ def _sizes(metadata: pq.FileMetaData, group: int, text_column: str) -> tuple[int
 def _holds_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    types = pa.types
-    tests = (types.is_null, types.is_binary, types.is_large_binary, types.is_binary_view)
-    return _is_string(kind) or any(test(kind) for test in tests)
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    types = pa.types
-    return any(
-        test(kind) for test in (types.is_string, types.is_large_string, types.is_string_view)
-    )
+    return kind in (*STRING_TYPES, *BYTES_TYPES)
 
 
 def _python_texts(column: pa.Array) -> list[object]:
-    """The values as str or None; NOT_UTF8 for bytes that are no UTF-8.
-
-    Some writers store text as plain bytes.
-    """
+    """The values as str or None, or NOT_UTF8."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if _is_string(column.type):
+    if column.type in STRING_TYPES:
         try:
             return column.to_numpy(zero_copy_only=False).tolist()
         except (pa.ArrowException, UnicodeDecodeError):
-            # One bad text would cost the whole batch: as bytes, each is decoded by itself.
+            # One bad text fails the conversion of the whole batch; as bytes, each is decoded alone.
             column = column.cast(pa.large_binary())
     return [_decoded(value) for value in column.to_pylist()]
 

@@ -1,7 +1,7 @@
-"""Rows of a file, many at a time, and whether the text of a row is usable.
+"""Batches of rows, and the test whether a row's text is usable.
 
-Imports, previews and corpora share this one test; every refusal has a named reason. Length in
-words, language, quality, --min-chars and repeated texts are matters of the reader.
+Imports, previews and corpora share this test. Each refusal has a named reason. Minimum length,
+language, quality and repeated texts are tested elsewhere.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-# Some thirty novels. What is longer is a dump of something, and a document is held in memory whole.
+# About thirty novels. A document is held in memory whole, and a longer text is usually a data dump.
 LONGEST_DOCUMENT_CHARACTERS = 20_000_000
 LONGEST_ID_CHARACTERS = 1000
 Wanted = Sequence[bool]  # one flag for each row of a file
 
 
 class _NoText:
-    """What a row holds instead of a text. `problem` is the reason that is counted."""
+    """Stands for a text that is absent. problem: the reason that reports count."""
 
     def __init__(self, problem: str) -> None:
         self.problem = problem
@@ -47,7 +47,7 @@ def text_problem(text: object) -> str | None:
 
 
 def encoded_text(text: object) -> tuple[str | None, bytes]:
-    """(None, the text as UTF-8), or (the reason why there is no usable text, no bytes)."""
+    """(None, the text as UTF-8) for a usable text, else (reason, b"")."""
     # The order of the tests is part of the result: reports count one reason for each row.
     if isinstance(text, _NoText):
         return text.problem, b""
@@ -66,9 +66,10 @@ def encoded_text(text: object) -> tuple[str | None, bytes]:
 
 
 class Row(NamedTuple):
-    """One row as its file gives it.
+    """One row of a file.
 
-    number: counts from 0 in the file. text: MISSING where the column is absent.
+    number: from 0 in the file. text: a str, another value of the file, or MISSING, TOO_LONG or
+    NOT_UTF8.
     """
 
     number: int
@@ -79,7 +80,7 @@ class Row(NamedTuple):
 class RowBatch(NamedTuple):
     """Rows `first`, `first` + 1, ... of a file.
 
-    ids: None where the file's rows have no ids of their own, or where they were not asked for.
+    ids: None where the file has no id column or none was asked for.
     """
 
     first: int
@@ -87,19 +88,21 @@ class RowBatch(NamedTuple):
     ids: list[str | None] | None
 
     def part(self, start: int, stop: int) -> RowBatch:
-        """The rows at these positions of the batch."""
+        """The rows at positions start to stop of the batch."""
         ids = self.ids[start:stop] if self.ids else None
         return RowBatch(self.first + start, self.texts[start:stop], ids)
 
     def rows(self) -> Iterator[Row]:
-        """The rows one by one."""
         ids = self.ids or [None] * len(self.texts)
         for number, (id, text) in enumerate(zip(ids, self.texts, strict=True), start=self.first):
             yield Row(number, id, text)
 
 
 def usable_id(given: object) -> str | None:
-    """A record's own id where it can be one: a whole number, or usable text of some length."""
+    """The value of an id column as an id: an integer, or usable text of bounded length.
+
+    None for any other value.
+    """
     if isinstance(given, int) and not isinstance(given, bool):
         given = str(given)
     if not isinstance(given, str) or len(given) > LONGEST_ID_CHARACTERS:

@@ -1,9 +1,7 @@
-"""The data files of one split of a dataset: on the Hub at a pinned commit, or in a local folder.
+"""Finds the data files of one split of a dataset, on the Hub at a pinned commit or in a local path.
 
-A local file or folder is laid out like a dataset of the Hub, and both are read through
-`DatasetSource`. Which files hold a split is what the card's `configs:` say, else what the names of
-folders and files say; where neither does, the request is refused with the list of what exists.
-Reads no rows.
+The card's `configs:` say which files hold a split; without them, the names of folders and files do.
+A config or split that does not exist is refused with a list of those that do. Reads no rows.
 """
 
 from __future__ import annotations
@@ -63,11 +61,12 @@ Refusal = Callable[..., HubProblem | BadInput]
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """The files of one split, each of which opens as a seekable stream.
+    """The files of one split.
 
-    pin: what a resumed import must find again. revision, card_revision: None for local files; they
-    differ where the rows come from the Hub's parquet copy, which has no card. digest_of: the digest
-    of a file that was read. stop: ends waiting requests.
+    revision, card_revision: commits of the Hub, None for local files. They differ where the rows
+    come from the Hub's parquet copy, which has no card. pin: what a resumed import must find
+    unchanged. open_file: opens a file, given by its index, as a seekable stream. digest_of: the
+    digest of a file that was read. stop: ends waiting requests.
     """
 
     kind: Literal["hub", "files"]
@@ -94,9 +93,8 @@ def open_source(
 ) -> DatasetSource:
     """The files of the split: locally where `dataset` is a path, else on the Hub at `revision`.
 
-    pinned: (revision, card_revision) that an earlier, interrupted import had resolved. Raises
-    BadInput for local files and HubProblem for the Hub; both list the configs and splits that
-    exist.
+    pinned: (revision, card_revision) that an interrupted import had resolved. Raises BadInput for
+    local files and HubProblem for the Hub.
     """
     if not is_local(dataset):
         hub = Hub(retry or RetryPolicy())
@@ -111,8 +109,11 @@ def open_source(
 
 def is_local(dataset: str) -> bool:
     """Whether `--dataset` is a path: it exists, or is written as one (`./x`, `~/x`, `x.jsonl`)."""
-    written_so = dataset.startswith((".", "/", "~")) or format_of(dataset) is not None
-    return written_so or os.path.exists(dataset)
+    return (
+        dataset.startswith((".", "/", "~"))
+        or format_of(dataset) is not None
+        or os.path.exists(dataset)
+    )
 
 
 def open_hub_source(
@@ -123,16 +124,15 @@ def open_hub_source(
     revision: str | None,
     pinned: tuple[str, str] | None = None,
 ) -> DatasetSource:
-    """As `open_source`, from the Hub whatever exists in the current folder."""
+    """As `open_source`, but always from the Hub, even where a local path has the same name."""
     described = hub.dataset(id, pinned[1] if pinned else revision)
     dataset = _dataset_with_rows(hub, described, revision, pinned)
     card = read_card(described.readme)
     # The card's configs name files of its own revision, not those of the parquet copy.
     configs = card if dataset is described else NO_CARD
     where = f"dataset {id} at {dataset.revision[:12]}"
-    paths = [file.name for file in dataset.files]
-    names = split_files(paths, configs, config, split, where, HubProblem)
     by_name = {file.name: file for file in dataset.files}
+    names = split_files(list(by_name), configs, config, split, where, HubProblem)
     chosen = tuple(by_name[name] for name in names)
     return DatasetSource(
         kind="hub",
@@ -152,18 +152,18 @@ def open_hub_source(
 def _dataset_with_rows(
     hub: Hub, described: HubDataset, revision: str | None, pinned: tuple[str, str] | None
 ) -> HubDataset:
-    """The dataset, or the Hub's parquet copy where it holds only formats that are not read."""
+    """The dataset, or the Hub's parquet copy where the dataset has no parquet or JSON lines."""
     if pinned is not None:
-        return (
-            described if pinned[0] == described.revision else hub.dataset(described.id, pinned[0])
-        )
-    formats = (format_of(file.name) for file in described.files)
-    if revision is not None or any(kind not in (None, "text") for kind in formats):
+        if pinned[0] == described.revision:
+            return described
+        return hub.dataset(described.id, pinned[0])
+    formats = {format_of(file.name) for file in described.files}
+    if revision is not None or formats & {"parquet", "jsonl"}:
         return described
     try:
         return hub.dataset(described.id, CONVERTED_REVISION)
     except UnknownRevision:
-        return described  # the refusal will list the files that exist, which says more
+        return described  # a refusal then lists what the dataset itself holds
 
 
 # ---- local files ---------------------------------------------------------------------------------
@@ -176,15 +176,14 @@ def _open_local_source(path: Path, config: str | None, split: str) -> DatasetSou
         )
     folder, names, card = _local_listing(path, config, split)
     marks = [_mark(folder / name) for name in names]
-    named = list(zip(names, marks, strict=True))
     return DatasetSource(
         kind="files",
         dataset=path.resolve().name,
         revision=None,
         card_revision=None,
         licence=card.licence,
-        files=tuple(DataFile(name, size, None) for name, (size, _) in named),
-        pin=digest_json([[name, *mark] for name, mark in named]),
+        files=tuple(DataFile(name, mark[0], None) for name, mark in zip(names, marks, strict=True)),
+        pin=digest_json([[name, *mark] for name, mark in zip(names, marks, strict=True)]),
         open_file=lambda file: (folder / names[file]).open("rb"),
         digest_of=lambda file: _digest_of_unchanged(folder / names[file], marks[file]),
         transfer=TransferStats(),
@@ -193,7 +192,7 @@ def _open_local_source(path: Path, config: str | None, split: str) -> DatasetSou
 
 
 def _mark(path: Path) -> tuple[int, int]:
-    """(size, time of change): tells a file that was changed during the import."""
+    """(size in bytes, modification time in ns), to detect a change during the import."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
 
@@ -222,7 +221,7 @@ def _local_listing(path: Path, config: str | None, split: str) -> tuple[Path, li
     listing = list_folder(path)
     listing.require_usable(path)
     if listing.linked_folders:
-        say(f"not followed, being links to folders: {', '.join(listing.linked_folders[:5])}")
+        say(f"links to folders are not followed: {', '.join(listing.linked_folders[:5])}")
     card = NO_CARD
     if "README.md" in listing.files:
         with (path / "README.md").open("rb") as stream:
@@ -235,7 +234,7 @@ def _local_listing(path: Path, config: str | None, split: str) -> tuple[Path, li
 
 @dataclass(frozen=True)
 class Card:
-    """What README.md states in its front matter."""
+    """What the front matter of a dataset's README.md states."""
 
     licence: str | None
     configs: tuple[dict[str, Any], ...]
@@ -261,13 +260,13 @@ def read_card(readme: str) -> Card:
         ) from None
     try:
         front = yaml.safe_load(found.group(1))
-    # ValueError: a date that does not exist. RecursionError: endless nesting.
+    # PyYAML also raises ValueError for an impossible date, and RecursionError for deep nesting.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadInput(
             "the dataset card's front matter is not valid YAML"
             f" ({(str(error).splitlines() or ['?'])[0]})",
             fix=(
-                "repair README.md; of a dataset that is not yours, import a local copy without its"
+                "repair README.md; if the dataset is not yours, import a local copy without"
                 " README.md"
             ),
         ) from None
@@ -293,8 +292,7 @@ def split_files(
 ) -> list[str]:
     """The data files of the split, sorted.
 
-    refuse(what, fix=...): makes the error for a config or split that does not exist, HubProblem or
-    BadInput.
+    refuse: the class of the error that is raised for a config or split that does not exist.
     """
     data = sorted(
         path
@@ -314,7 +312,7 @@ def split_files(
 
 
 def _configs_of_card(data: list[str], card: Card) -> dict[str, dict[str, list[str]]]:
-    """config -> split -> files as the card states them; empty where it has no configs."""
+    """config -> split -> files, as the card states; empty where it has no configs."""
     found: dict[str, dict[str, list[str]]] = {}
     for item in card.configs:
         folder = str(item.get("data_dir") or "").strip("/")
@@ -331,7 +329,10 @@ def _configs_of_card(data: list[str], card: Card) -> dict[str, dict[str, list[st
 
 
 def _split_patterns(data_files: Any, folder: str) -> dict[str, list[str]]:
-    """split -> patterns, from each of the three forms of `data_files` in a card."""
+    """split -> patterns.
+
+    In a card, `data_files` is a pattern, a list of patterns, or a list of {split, path}.
+    """
     patterns: dict[str, list[str]] = {}
     for entry in data_files if isinstance(data_files, list) else [data_files]:
         split, paths = "train", entry
@@ -343,9 +344,9 @@ def _split_patterns(data_files: Any, folder: str) -> dict[str, list[str]]:
 
 
 def _configs_of_names(data: list[str]) -> dict[str, dict[str, list[str]]]:
-    """config -> split -> files where files lie in `<config>/...`.
+    """config -> split -> files, where the top folder of a path is its config.
 
-    The root, `data/` and folders named like a split are the unnamed config "".
+    The root, `data/` and folders named like a split belong to the unnamed config "".
     """
     configs: dict[str, list[str]] = {}
     for path in data:
@@ -356,9 +357,9 @@ def _configs_of_names(data: list[str]) -> dict[str, dict[str, list[str]]]:
 
 
 def _by_split(files: Iterable[str], folder: str) -> dict[str, list[str]]:
-    """split -> files by the split word in their names below `folder`.
+    """split -> files, by the SPLIT_WORDS in their paths below `folder`.
 
-    Files without such a word are `train`, unless other files are named so.
+    Files without such a word are `train`, or left out where other files are named `train`.
     """
     splits: dict[str, list[str]] = {}
     for path in files:

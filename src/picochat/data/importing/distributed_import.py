@@ -1,4 +1,4 @@
-"""An import by many ranks over a folder that all of them see: what each rank does.
+"""The steps of an import by many ranks over a shared folder.
 
     pin       one rank    the revision, the files, the order of slices
     read      all ranks   each reads and filters the slices of its row groups
@@ -6,11 +6,10 @@
     write     all ranks   each compresses its shards
     publish   one rank    report, readable head, and by one rename the documents
 
-The result is that of `import_dataset`, byte for byte. Every step may be repeated: what stands is
-not made again, so only a rank that was killed has to be started again. Runs under any executor, or
-none; datatrove_pipelines.py has it for datatrove. Only parquet: the slices must be known before
-anybody reads, and only its footers say how many rows there are. Does not start ranks, and does not
-notice that one is missing before the next step (docs/decisions/0017).
+The result equals that of `import_dataset`, byte for byte. A repeated step does only what is
+missing, so only a killed rank must be started again. Does not start ranks (datatrove_pipelines.py
+does), and detects a missing rank only in the next step. Only parquet is supported, because row
+counts must be known before reading (docs/decisions/0017).
 """
 
 from __future__ import annotations
@@ -62,16 +61,16 @@ FOOTER_CONNECTIONS = 8
 class PinnedSlices(Record):
     """`slices.json`: every slice of the import, in order.
 
-    slices: key, file, row group, first row of it, rows. request: its digest.
+    request: digest of the request. names: the files of the split.
     """
 
     request: str
     names: list[str]
-    slices: list[tuple[tuple[int, int], int, int, int, int]]
+    slices: list[Slice]
 
 
 class SharedFolder:
-    """Where the ranks meet: beside the documents, on their disk."""
+    """The files through which the ranks exchange their work, in the import's work folder."""
 
     def __init__(self, request: ImportRequest) -> None:
         self.places = request.places()
@@ -79,8 +78,7 @@ class SharedFolder:
         self.slices = self.root / "slices.json"
         self.fragments = self.root / "fragments"
         self.decided = self.root / "decided"
-        # (slice, position) of every kept document in order, int32. The file appears when all is
-        # decided.
+        # (slice, position) of every kept document in order, int32. Exists when all is decided.
         self.kept = self.root / "kept.bin"
         self.documents = self.root / "documents"
 
@@ -91,7 +89,7 @@ class SharedFolder:
         return self.root / "transfer" / f"{rank:06d}.json"
 
     def pinned(self, request: ImportRequest) -> PinnedSlices | None:
-        """What `pin` wrote; None where the import is complete and nothing is left to do."""
+        """What `pin` wrote; None where the import is complete already."""
         if self.slices.exists():
             pinned = read_record(PinnedSlices, self.slices, "pinned slices")
             if pinned.request == request.digest():
@@ -111,10 +109,9 @@ class SharedFolder:
 
 
 def pin(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
-    """Pin the revision and write down all slices; returns their number.
+    """Pin the revision and list all slices; returns their number, 0 for a complete import.
 
-    Returns 0 where the import is complete already. Raises WrongUsage for a request that contradicts
-    itself, for places that hold another import, and for files that are no parquet.
+    Raises WrongUsage for an invalid request, for places in use, and for files other than parquet.
     """
     assert ranks == 1, f"one rank pins, not {ranks}"
     require_sound(request)
@@ -131,27 +128,21 @@ def pin(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
         with ThreadPoolExecutor(FOOTER_CONNECTIONS) as pool:
             reader.fetch_early(plan.files_surely_read(), pool)
             slices = _counted_slices(plan, reader)
-        listed = [(each.key, each.file, each.group or 0, each.start, each.rows) for each in slices]
-        write_json(
-            shared.slices,
-            PinnedSlices(request=request.digest(), names=list(plan.names), slices=listed),
-        )
+        pinned = PinnedSlices(request=request.digest(), names=list(plan.names), slices=slices)
+        write_json(shared.slices, pinned)
     return len(slices)
 
 
 def _counted_slices(plan: SlicePlan, reader: SliceReader) -> list[Slice]:
-    """The slices up to `max_rows`, the last one cut.
-
-    Raises WrongUsage at a file whose rows cannot be counted beforehand.
-    """
+    """The slices up to `max_rows`, the last one cut. Raises WrongUsage for another format."""
 
     def row_counts(file: int) -> tuple[int, ...]:
         counts = reader.row_counts(file)
         if counts is None:
             raise WrongUsage(
-                f"{plan.names[file]} is no parquet file: its rows cannot be shared out before they"
-                " are read",
-                fix="picochat data hf-import reads it, on one machine",
+                f"{plan.names[file]} is no parquet file: its rows cannot be divided before they are"
+                " read",
+                fix="import it on one machine: picochat data hf-import",
             )
         return counts
 
@@ -169,14 +160,14 @@ def _counted_slices(plan: SlicePlan, reader: SliceReader) -> list[Slice]:
 
 
 def read(request: ImportRequest, rank: int, ranks: int) -> int:
-    """Read and filter this rank's slices that do not stand yet; returns the rows read."""
+    """Read and filter this rank's slices that are not stored yet; returns the rows read."""
     shared = SharedFolder(request)
     pinned = shared.pinned(request)
     if pinned is None:
         return 0
     mine = [
         (number, slice, rows_before)
-        for number, slice, rows_before in _slices_of_ranks(pinned, ranks)[rank]
+        for number, slice, rows_before in _slices_of_rank(pinned, rank, ranks)
         if not columns_path(shared.fragments, number).exists()
     ]
     if not mine:
@@ -195,29 +186,28 @@ def read(request: ImportRequest, rank: int, ranks: int) -> int:
     return rows
 
 
-def _slices_of_ranks(pinned: PinnedSlices, ranks: int) -> list[list[tuple[int, Slice, int]]]:
-    """For each rank its slices as (number of the slice, slice, rows before it in the import)."""
-    # All slices of a row group go to one rank, so no page of it is fetched twice; a rank reads them
-    # from front to back, so its stream goes on where it stands. Row groups go round over the ranks
-    # in the order in which the import meets them.
+def _slices_of_rank(pinned: PinnedSlices, rank: int, ranks: int) -> list[tuple[int, Slice, int]]:
+    """(number of the slice, slice, rows before it in the import) of this rank's slices."""
+    # Row groups go to the ranks in turn. All slices of a row group go to one rank, so no page is
+    # fetched twice. A rank reads them from front to back, so its open stream continues.
     owners: dict[tuple[int, int | None], int] = {}
-    of_rank: list[list[tuple[int, Slice, int]]] = [[] for _ in range(ranks)]
+    mine: list[tuple[int, Slice, int]] = []
     rows_before = 0
-    for number, given in enumerate(pinned.slices):
-        slice = Slice(*given)
-        owner = owners.setdefault((slice.file, slice.group), len(owners) % ranks)
-        of_rank[owner].append((number, slice, rows_before))
+    for number, slice in enumerate(pinned.slices):
+        if owners.setdefault((slice.file, slice.group), len(owners) % ranks) == rank:
+            mine.append((number, slice, rows_before))
         rows_before += slice.rows
-    return [sorted(mine, key=lambda item: item[1][1:]) for mine in of_rank]
+    return sorted(mine, key=lambda item: item[1][1:])
 
 
 # ---- decide --------------------------------------------------------------------------------------
 
 
 def decide(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
-    """Decide what becomes of every row, as one process would; returns the documents kept.
+    """Decide for every row whether it becomes a document; returns the number of documents.
 
-    Raises BadInput where a slice was not read. Memory: the columns of one slice, and `SeenTexts`.
+    Holds the columns of one slice and `SeenTexts` in memory. Raises BadInput where a slice was not
+    read.
     """
     assert ranks == 1, f"one rank decides, not {ranks}"
     shared = SharedFolder(request)
@@ -226,7 +216,7 @@ def decide(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
         return 0
     if shared.kept.exists():
         return shared.kept.stat().st_size // 8
-    slices = [Slice(*slice) for slice in pinned.slices]
+    slices = pinned.slices
     missing = sum(
         not columns_path(shared.fragments, number).exists() for number in range(len(slices))
     )
@@ -239,8 +229,8 @@ def decide(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
     shared.decided.mkdir()
     partial = shared.kept.with_suffix(".part")
     writer = KeptRows(partial, request.document_shard_rows)
-    # The very code of an import on one machine, so that the two cannot drift apart. Only its writer
-    # is another: it notes rows instead of compressing them.
+    # The same code as on one machine, so that the results cannot diverge. Only the writer differs:
+    # it notes rows instead of compressing them.
     with ImportWork(
         shared.decided, request.document_shard_rows, tuple(pinned.names), writer
     ) as work:
@@ -254,7 +244,7 @@ def decide(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
 
 
 class KeptRows:
-    """A `LineWriter` that notes which row every kept document is, instead of its text."""
+    """A `LineWriter` that stores the slice and position of each document instead of its text."""
 
     def __init__(self, path: Path, shard_documents: int) -> None:
         self._stream = path.open("wb")
@@ -274,7 +264,7 @@ class KeptRows:
         return self.complete() if self._documents == self._shard_documents else None
 
     def complete(self) -> Future[DocumentShard] | None:
-        """The shard as far as it is known before it was written: no size and no digest."""
+        """The shard without size and digest, which are unknown before it is written."""
         if not self._documents:
             return None
         shard: Future[DocumentShard] = Future()
@@ -297,7 +287,7 @@ class KeptRows:
 
 
 def write(request: ImportRequest, rank: int, ranks: int) -> int:
-    """Write every `ranks`-th shard from `rank` on; returns the documents written now."""
+    """Write the missing shards among every `ranks`-th from `rank` on; returns their documents."""
     shared = SharedFolder(request)
     if shared.pinned(request) is None:
         return 0
@@ -315,7 +305,7 @@ def write(request: ImportRequest, rank: int, ranks: int) -> int:
     written = 0
     for number in track(numbers, f"write, rank {rank}", len(numbers), "shards"):
         shard = _write_shard(shared, number, kept[number * size : (number + 1) * size], size)
-        # A shard counts when its record stands; a shard file alone may be one that a kill cut off.
+        # The record comes after the shard, because a kill may leave an incomplete shard file.
         write_json(shared.shard_record(number), shard)
         written += shard.documents
     return written
@@ -331,7 +321,7 @@ def _write_shard(
             for line, characters, text_bytes in read_lines(shared.fragments, slice, positions):
                 coming = writer.add_line(line, characters, text_bytes)
         coming = coming or writer.complete()
-        assert coming is not None, "a shard holds a document"
+        assert coming is not None, "a shard holds at least one document"
         return coming.result()
 
 
@@ -341,7 +331,7 @@ def _write_shard(
 def publish(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
     """Publish report, head and documents; returns the number of documents.
 
-    Raises BadInput where a shard was not written.
+    Raises BadInput where a shard is missing.
     """
     assert ranks == 1, f"one rank publishes, not {ranks}"
     shared = SharedFolder(request)
@@ -358,7 +348,7 @@ def publish(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
 
 
 def _written_state(shared: SharedFolder) -> ImportState:
-    """The state that was decided, with the written shards in the place of the planned ones."""
+    """The decided state, with the written shards instead of the planned ones."""
     state = read_import_state(shared.decided / "journal.jsonl")
     records = [shared.shard_record(number) for number in range(len(state.shards))]
     missing = sum(not record.exists() for record in records)

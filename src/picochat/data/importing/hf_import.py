@@ -1,13 +1,9 @@
 """`picochat data hf-import`: rows of a dataset become documents, with a report of their origin.
 
-The revision is resolved once and pinned. Work lies in `<documents-dir>.work` until it is complete:
-after a kill or a lost connection the same command goes on after the last complete shard, and ends
-with the same bytes. Then report, head (`--out`) and documents appear. Near-duplicates are not found
-here but in the corpus (data/corpus/near_duplicates.py).
-
-To follow an import, read in this order: slices.py (which rows, and reading them), read_ahead.py
-(by several threads), import_state.py (what is kept, and resuming), import_report.py (what is
-published); dataset_source.py and hub.py say where bytes come from.
+An import works in `<documents-dir>.work` and publishes report, head (`--out`) and documents at the
+end. After a kill or a lost connection, the same command continues after the last complete shard at
+the pinned revision, and gives the same bytes. Near-duplicates are found later, when the corpus is
+built (data/corpus/near_duplicates.py).
 """
 
 from __future__ import annotations
@@ -22,7 +18,7 @@ from picochat.core.machine import usable_cores
 from picochat.core.progress import Progress, say
 from picochat.core.publish import exclusive
 from picochat.core.records import read_json, read_record, write_json
-from picochat.data.document_shards import MANIFEST_NAME, read_manifest
+from picochat.data.document_shards import read_manifest
 from picochat.data.importing.dataset_source import DatasetSource, is_local, open_source
 from picochat.data.importing.hub import RetryPolicy
 from picochat.data.importing.import_report import (
@@ -47,11 +43,11 @@ def import_dataset(
     connections: int = DEFAULT_CONNECTIONS,
     retry: RetryPolicy | None = None,
 ) -> ImportReport:
-    """Import what the request asks for; a complete import is found, an interrupted one finished.
+    """Run the import, finish an interrupted one, or return the report of a complete one.
 
     connections: files read at the same time. retry: for a slow or failing Hub. Neither changes the
-    result. Raises WrongUsage for a request that contradicts itself or for places that hold another
-    import (`force` sets that aside), BadInput for local data, HubProblem for the Hub.
+    result. force: set aside what is at the places. Raises WrongUsage for an invalid request or for
+    places in use, BadInput for unusable data, HubProblem for the Hub.
     """
     require_sound(request)
     places = request.places()
@@ -83,13 +79,13 @@ def _import_rows(
         f" {source.licence or 'not stated'}"
     )
     plan = slice_plan(request, source)
-    # Local files need cores, a Hub mostly waiting.
+    # Reading from the Hub is mostly waiting; reading local files is bound by cores.
     threads = connections if source.kind == "hub" else min(connections, usable_cores() + 1)
     with ImportWork(places.work, request.document_shard_rows, plan.names) as work:
         plan.exhausted.update(work.state.exhausted)
         rows_before = work.state.rows_seen
         if rows_before:
-            say(f"going on after {rows_before:,} rows that an earlier process imported")
+            say(f"continuing after {rows_before:,} rows that an earlier process imported")
         elapsed_s = _take_rows(request, places, source, plan, work, threads)
     require_documents(request, work.state)
     observed: dict[str, object] = {
@@ -113,7 +109,7 @@ def _import_rows(
     page = places.report.with_suffix(".md").name
     say(f"took {duration(elapsed_s)}: {quantity(rate)}B of text a second")
     say(f"documents  {places.documents}")
-    say(f"report     {places.report} and {page}; to look at: {places.out}")
+    say(f"report     {places.report} and {page}; first documents as text: {places.out}")
     say(
         f'next: name {places.documents} in "sources" of a pack\'s recipe, then: picochat data'
         " preview --dataset-pack PACK"
@@ -122,12 +118,10 @@ def _import_rows(
 
 
 def _limit_heaps() -> None:
-    """Let all threads share two heaps, where the C library is glibc.
-
-    By default each thread has its own heap and keeps what it freed: that is a tenth to a third of
-    the memory of an import. Returning every large block at once would save more, for 28% more
-    processor time (docs/decisions/0014).
-    """
+    """Let all threads share two heaps, where the C library is glibc."""
+    # By default each thread has its own heap and keeps what it freed, which is a tenth to a third
+    # of an import's memory. Returning every large block to the system at once would save more, but
+    # costs 28% more CPU time (docs/decisions/0014).
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_ARENA_MAX, 2)
@@ -142,7 +136,7 @@ def slice_plan(request: ImportRequest, source: DatasetSource) -> SlicePlan:
 def slice_reader(
     request: ImportRequest, places: ImportPlaces, source: DatasetSource
 ) -> SliceReader:
-    """The reader of the source's slices, with its footers kept beside the work."""
+    """The reader of the source's slices; it keeps footers in the work folder for a resume."""
     return SliceReader(source, request.text_column, request.min_chars, places.work / "footers")
 
 
@@ -154,7 +148,7 @@ def _take_rows(
     work: ImportWork,
     threads: int,
 ) -> float:
-    """Let `work` take and commit the rows that it lacks; returns the seconds that took."""
+    """Read the rows that `work` lacks and commit them; returns the elapsed seconds."""
     rows_before = work.rows_seen
     reader = slice_reader(request, places, source)
     with Progress("import", request.max_rows, "rows") as progress:
@@ -175,14 +169,12 @@ def _take_rows(
         return progress.elapsed_s()
 
 
-# ---- what stands already -------------------------------------------------------------------------
+# ---- earlier work --------------------------------------------------------------------------------
 
 
 def finished_import(request: ImportRequest, places: ImportPlaces) -> ImportReport | None:
-    """The report of the complete import of this request at these places, else None."""
-    if not (places.documents / MANIFEST_NAME).is_file() or not places.report.is_file():
-        return None
-    manifest = read_manifest(places.documents)
+    """The report of a complete import of this request at these places, else None."""
+    manifest = read_manifest(places.documents) if places.report.is_file() else None
     provenance = manifest.provenance if manifest else None
     if provenance is None or provenance.request != request.digest():
         return None
@@ -195,7 +187,7 @@ def finished_import(request: ImportRequest, places: ImportPlaces) -> ImportRepor
 
 
 def _same_local_files(request: ImportRequest, report: ImportReport) -> bool:
-    """Whether a local source still has the sizes that were imported; the Hub's is pinned."""
+    """Whether local files still have their imported sizes; True for the Hub, which is pinned."""
     if not is_local(request.dataset):
         return True
     path = Path(request.dataset).expanduser()
@@ -207,22 +199,23 @@ def _same_local_files(request: ImportRequest, report: ImportReport) -> bool:
 
 
 def _drop_leftover(places: ImportPlaces) -> None:
-    """Remove a work folder whose import was killed after its documents had appeared."""
+    """Remove the work folder of an import that was killed after it published its documents."""
     if not places.work.is_dir() or (places.work / "documents").exists():
         return
     try:
         with exclusive(places.work / "lock", str(places.documents)):
             shutil.rmtree(places.work)
     except WrongUsage:
-        return  # another process begins an import there
+        return  # another process holds the lock: it begins an import there
 
 
 def pinned_source(
     request: ImportRequest, places: ImportPlaces, force: bool, retry: RetryPolicy | None = None
 ) -> DatasetSource:
-    """The source at the revision that the interrupted import had pinned, else at the present one.
+    """The source at the revision that an interrupted import pinned, else at the current one.
 
-    Raises WrongUsage where the work folder is of another request, or the files have changed.
+    force: drop unfinished work. Raises WrongUsage where the work folder belongs to another request
+    or the files have changed.
     """
     pin_path = places.work / "pin.json"
     pin = read_json(pin_path) if pin_path.exists() else None
@@ -236,9 +229,7 @@ def pinned_source(
             if path.name != "lock":  # this process holds it
                 shutil.rmtree(path) if path.is_dir() else os.unlink(path)
         pin = None
-    pinned = (
-        (pin["revision"], pin["card_revision"]) if pin is not None and pin["revision"] else None
-    )
+    pinned = (pin["revision"], pin["card_revision"]) if pin and pin["revision"] else None
     source = open_source(
         request.dataset, request.config, request.split, request.revision, pinned=pinned, retry=retry
     )
@@ -247,8 +238,13 @@ def pinned_source(
             f"the files of {request.dataset} changed since this import began",
             fix="--force begins again",
         )
-    revisions = {"revision": source.revision, "card_revision": source.card_revision}
-    write_json(pin_path, {"request": request.digest(), "pin": source.pin, **revisions})
+    pin = {
+        "request": request.digest(),
+        "pin": source.pin,
+        "revision": source.revision,
+        "card_revision": source.card_revision,
+    }
+    write_json(pin_path, pin)
     return source
 
 
@@ -256,7 +252,7 @@ def pinned_source(
 
 
 def require_sound(request: ImportRequest) -> None:
-    """Raise WrongUsage with everything in which the request contradicts itself."""
+    """Raise WrongUsage that names every invalid value of the request."""
     places = request.places()
     problems = [
         Problem(f"{flag} must be at least {least}, found {value}")
@@ -280,7 +276,7 @@ def require_sound(request: ImportRequest) -> None:
 
 
 def require_source_untouched(request: ImportRequest, places: ImportPlaces) -> None:
-    """Raise WrongUsage where a file that the import writes would replace one of the dataset."""
+    """Raise WrongUsage where the import would replace a file of the local dataset."""
     if not is_local(request.dataset):
         return
     source = Path(request.dataset).expanduser().resolve()
@@ -302,16 +298,16 @@ def require_source_untouched(request: ImportRequest, places: ImportPlaces) -> No
 
 
 def require_room(places: ImportPlaces, force: bool) -> None:
-    """Raise WrongUsage where other documents stand; under --force they stand until the end."""
+    """Raise WrongUsage where the documents' folder is in use; --force sets it aside at the end."""
     if not force and places.documents.exists() and any(places.documents.iterdir()):
         raise WrongUsage(
-            f"{places.documents} holds something else than this import",
-            fix="--force sets it aside under another name, or give another --documents-dir",
+            f"{places.documents} holds something else, not this import",
+            fix="--force renames it, or give another --documents-dir",
         )
 
 
 def require_documents(request: ImportRequest, state: ImportState) -> None:
-    """Raise BadInput that counts the reasons, where no row became a document."""
+    """Raise BadInput with the counted reasons where no row became a document."""
     if state.shards:
         return
     by_count = sorted(state.skipped.items(), key=lambda item: (-item[1], item[0]))

@@ -1,10 +1,9 @@
-"""A client of the Hub: the files of a dataset at one pinned commit, and ranges of their bytes.
+"""A client of the Hub: lists a dataset's files at a pinned commit and reads ranges of their bytes.
 
-Every request ends: it is bounded in silence and in slowness, and repeated while the fault may pass.
-Repeated are 408, 425, 429 and 5xx, connections that break, fall silent or drip, and bodies that are
-cut or of another range than asked for. `HF_TOKEN` and `HF_ENDPOINT` are honoured; a token is sent
-and never part of a message. Since only ranges are read, a file is not compared with its digest.
-Knows nothing of configs, splits and cards (dataset_source.py) and writes nothing.
+No request waits for ever: a server that is silent or too slow counts as a fault. A request is
+repeated after status 408, 425, 429 or 5xx, a broken or slow connection, and a body that is cut off
+or of another range. `HF_TOKEN` and `HF_ENDPOINT` are honoured; no message contains a token. A file
+is not compared with its digest, because only ranges of it are read.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from picochat.core.progress import say
 T = TypeVar("T")
 PUBLIC_ENDPOINT = "https://huggingface.co"
 REPEATED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-PROGRESS_BYTES = 256 << 10
+PROGRESS_BYTES = 256 << 10  # after so many, a read's attempts are counted from zero again
 MOST_ERROR_BYTES = 64 << 10
 MOST_CARD_BYTES = 4 << 20
 
@@ -36,9 +35,9 @@ MOST_CARD_BYTES = 4 << 20
 class RetryPolicy:
     """How long a fault is tolerated.
 
-    timeout_s: without a byte, and the window over which a body must keep `slowest_bytes_per_s`.
-    first_attempts: for the very first request, so that a Hub that cannot be reached at all is
-    reported within seconds.
+    timeout_s: longest time without a byte, and the window in which a body must average
+    `slowest_bytes_per_s`. first_attempts: attempts of the first request; few, so that an
+    unreachable Hub is reported within seconds.
     """
 
     timeout_s: float = 30.0
@@ -51,7 +50,7 @@ class RetryPolicy:
 
 @dataclass
 class TransferStats:
-    """What was fetched from the Hub so far."""
+    """Counts of what was fetched from the Hub."""
 
     bytes: int = 0
     requests: int = 0
@@ -59,15 +58,15 @@ class TransferStats:
 
 
 class UnknownRevision(HubProblem):
-    """The dataset exists, the revision does not."""
+    """The dataset exists, but not the revision."""
 
 
 @dataclass(frozen=True)
 class DataFile:
     """One file of a dataset.
 
-    digest: names its kind; on the Hub the sha256 of a large file and the git object id of a small
-    one. None for a local file: its digest is taken after it was read.
+    digest: `sha256:` of a large file of the Hub, `git:` object id of a small one. None for a local
+    file, which is hashed after it was read.
     """
 
     name: str
@@ -77,7 +76,7 @@ class DataFile:
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset at a commit. `readme` is the beginning of its README.md, "" where it has none."""
+    """A dataset at a commit. readme: the first MOST_CARD_BYTES of README.md, or ""."""
 
     id: str
     revision: str
@@ -85,8 +84,8 @@ class HubDataset:
     files: tuple[DataFile, ...]
 
 
-class Wanted(NamedTuple):
-    """What a request is about, as error messages name it."""
+class Target(NamedTuple):
+    """What a request asks for, for error messages."""
 
     dataset: str
     revision: str
@@ -113,15 +112,15 @@ class Hub:
         self.retry, self.transfer = retry, TransferStats()
         self._library, self._errors, self._utils = huggingface_hub, errors, utils
         self._session: Any = utils.get_session()
-        # Version 1 of the library speaks through httpx, version 2 through httpx2. The error classes
-        # must be those of the one in use.
+        # Version 1 of the library uses httpx, version 2 httpx2. The error classes must come from
+        # the one in use.
         self._client: Any = sys.modules[type(self._session).__module__.partition(".")[0]]
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._not_before = 0.0
 
     def stop(self) -> None:
-        """End the threads that wait for another attempt: the import is ending."""
+        """Make requests that wait for another attempt, and all later ones, raise HubProblem."""
         self._stopped.set()
 
     def dataset(self, id: str, revision: str | None) -> HubDataset:
@@ -129,14 +128,14 @@ class Hub:
         try:
             self._utils.validate_repo_id(id)
         except self._errors.HFValidationError as error:
-            raise self._problem(error, Wanted(id, "")) from None
+            raise self._problem(error, Target(id, "")) from None
         asked = revision or "main"
         path = f"/api/datasets/{id}/revision/{quote(asked, safe='')}"
-        info, _ = self._json(path, Wanted(id, asked), self.retry.first_attempts)
+        info, _ = self._json(path, Target(id, asked), self.retry.first_attempts)
         commit = info.get("sha") if isinstance(info, dict) else None
         if not isinstance(commit, str) or not commit:
             raise HubProblem(f"the Hub states no commit for dataset {id} at {asked}")
-        # From here on every request names the commit: a branch may move during the import.
+        # Every later request names the commit, because a branch may move during the import.
         dataset = HubDataset(id, commit, "", self._list_files(id, commit))
         readme = next((file for file in dataset.files if file.name == "README.md"), None)
         if readme is None or readme.bytes == 0:
@@ -145,7 +144,7 @@ class Hub:
         return HubDataset(id, commit, data.decode("utf-8", errors="replace"), dataset.files)
 
     def open(self, dataset: HubDataset, file: DataFile) -> io.RawIOBase:
-        """The file as a seekable stream that fetches just the ranges that are read."""
+        """The file as a seekable stream; each read fetches only its range."""
         return _RangedFile(self, dataset, file)
 
     def read_range(self, dataset: HubDataset, file: DataFile, start: int, stop: int) -> bytes:
@@ -168,48 +167,49 @@ class Hub:
             if len(data) != stop - start:
                 raise self._client.ReadError(f"{len(data)} of {stop - start} bytes came")
 
-        wanted = Wanted(dataset.id, dataset.revision, file.name)
-        self._repeat(ask, wanted, self.retry.attempts, lambda: len(data))
+        target = Target(dataset.id, dataset.revision, file.name)
+        self._repeat(ask, target, self.retry.attempts, lambda: len(data))
         return bytes(data)
 
     def _list_files(self, id: str, commit: str) -> tuple[DataFile, ...]:
         files: list[DataFile] = []
         path = f"/api/datasets/{id}/tree/{commit}?recursive=true&expand=false"
         while path:
-            entries, links = self._json(path, Wanted(id, commit), self.retry.attempts)
+            entries, links = self._json(path, Target(id, commit), self.retry.attempts)
             files += [_data_file(entry) for entry in entries if entry.get("type") == "file"]
-            # Only the part below the endpoint: a mirror's links may lead past the mirror, and the
-            # token would go with them.
+            # The host of the link is dropped: a mirror may link to another host, which would get
+            # the token.
             link = urlsplit(links.get("next", ""))
             path = f"{link.path}?{link.query}" if link.path else ""
         return tuple(files)
 
     # ---- one request -----------------------------------------------------------------------------
 
-    def _json(self, path: str, wanted: Wanted, attempts: int) -> tuple[Any, dict[str, str]]:
-        """The JSON value at a path of the endpoint, and its links by relation (`next`)."""
+    def _json(self, path: str, target: Target, attempts: int) -> tuple[Any, dict[str, str]]:
+        """The JSON value at a path of the endpoint, and the URLs of its Link header by relation."""
         data = bytearray()
 
         def ask() -> Any:
             data.clear()
             return self._get(f"{self.endpoint}{path}", {}, data, None)
 
-        response = self._repeat(ask, wanted, attempts, lambda: 0)
+        response = self._repeat(ask, target, attempts, lambda: 0)
         try:
             value = json.loads(data)
         except ValueError:
             raise HubProblem(
-                f"{self.endpoint} answers something that is no JSON", fix="see HF_ENDPOINT"
+                f"{self.endpoint} answered with something that is not JSON", fix="see HF_ENDPOINT"
             ) from None
         return value, {name: str(link.get("url", "")) for name, link in response.links.items()}
 
     def _get(
         self, url: str, headers: dict[str, str], data: bytearray, span: tuple[int, int, int] | None
     ) -> Any:
-        """The response, its body appended to `data`; after a fault `data` holds what came.
+        """Append the body to `data`, also what came before a fault; returns the response.
 
-        span: (first byte, stop, size of the file) of a range.
+        span: (first byte, stop, size of the file) where a range is asked for.
         """
+        # Without compression: a range counts the bytes of the body as it is sent.
         headers = {**self._utils.build_hf_headers(), **headers, "Accept-Encoding": "identity"}
         self._count(requests=1)
         timeout_s = self.retry.timeout_s
@@ -220,19 +220,19 @@ class Hub:
                 self._raise_status(response)
             if span is not None:
                 self._require_range(response, span)
-            room = None if span is None else span[1] - span[0]
+            most_bytes = None if span is None else len(data) + span[1] - span[0]
             for block in self._blocks_at_pace(response):
-                data += block if room is None else block[:room]
+                data += block
                 self._count(bytes=len(block))
-                if room is not None and len(block) > room:
+                if most_bytes is not None and len(data) > most_bytes:
+                    del data[most_bytes:]
                     raise self._client.RemoteProtocolError("more bytes came than were asked for")
-                room = None if room is None else room - len(block)
             return response
 
     def _blocks_at_pace(self, response: Any) -> Iterator[bytes]:
-        """The blocks of a body; ReadTimeout where too few bytes come in a window of timeout_s."""
-        # The client's own timeout counts from byte to byte: a server that sends a byte now and then
-        # would hold an import for ever.
+        """The blocks of a body. Raises ReadTimeout where too few bytes come in timeout_s."""
+        # The client's own timeout limits only the time between two bytes. A server that sends one
+        # byte now and then would block an import for ever.
         since, received = time.monotonic(), 0
         for block in response.iter_bytes():
             yield block
@@ -245,7 +245,7 @@ class Hub:
             since, received = time.monotonic(), 0
 
     def _raise_status(self, response: Any) -> None:
-        """Raise the library's error for a status, reading no more of its body than is needed."""
+        """Raise the library's error for a status; reads at most MOST_ERROR_BYTES and one block."""
         body = bytearray()
         for block in self._blocks_at_pace(response):
             body += block
@@ -264,11 +264,11 @@ class Hub:
     def _require_range(self, response: Any, span: tuple[int, int, int]) -> None:
         """Raise where the body is not the range that was asked for.
 
-        A server that serves no ranges is a HubProblem at once; another range than asked for is a
-        fault that may pass.
+        A server without support for ranges is a HubProblem; another range is a passing fault.
         """
         first, stop, size = span
         if response.status_code == 200:
+            # The whole file is a correct answer where the range is the whole file.
             if first == 0 and response.headers.get("Content-Length") == str(stop) and stop == size:
                 return
             raise HubProblem(
@@ -284,13 +284,13 @@ class Hub:
     # ---- repeating -------------------------------------------------------------------------------
 
     def _repeat(
-        self, request: Callable[[], T], wanted: Wanted, attempts: int, received: Callable[[], int]
+        self, request: Callable[[], T], target: Target, attempts: int, received: Callable[[], int]
     ) -> T:
-        """The value of `request`, repeated while the fault may pass.
+        """The value of `request`, repeated after faults that may pass. Raises HubProblem.
 
-        Raises HubProblem. received: bytes of this read so far.
+        received: returns the bytes that this read has so far.
         """
-        attempt, known = 0, 0
+        attempt = received_before = 0
         while True:
             self._wait(self._not_before - time.monotonic())
             try:
@@ -298,14 +298,14 @@ class Hub:
             except PicochatError:
                 raise
             except (self._errors.HfHubHTTPError, self._client.TransportError) as error:
-                # Attempts count from the last progress on. Otherwise a long read over a connection
-                # that breaks every few megabytes would fail although it gets on.
-                if received() - known >= PROGRESS_BYTES:
-                    attempt, known = 0, received()
+                # Progress resets the count. Otherwise a long read would fail over a connection
+                # that breaks every few megabytes, although it would end.
+                if received() - received_before >= PROGRESS_BYTES:
+                    attempt, received_before = 0, received()
                 attempt += 1
                 pause_s = self._pause_s(error, attempt)
                 if pause_s is None or attempt >= attempts:
-                    raise self._problem(error, wanted) from None
+                    raise self._problem(error, target) from None
                 self._count(retries=1)
                 say(
                     f"the Hub: {_short(error)}; trying again in {pause_s:.1f}s ({attempt} of"
@@ -313,9 +313,9 @@ class Hub:
                 )
                 self._wait(pause_s)
             except Exception as error:
-                known_kinds = (self._errors.OfflineModeIsEnabled, OSError, self._client.HTTPError)
-                if isinstance(error, known_kinds):
-                    raise self._problem(error, wanted) from None
+                known = (self._errors.OfflineModeIsEnabled, OSError, self._client.HTTPError)
+                if isinstance(error, known):
+                    raise self._problem(error, target) from None
                 raise
 
     def _wait(self, pause_s: float) -> None:
@@ -324,8 +324,7 @@ class Hub:
 
     def _pause_s(self, error: Exception, attempt: int) -> float | None:
         """Seconds to wait before the next attempt; None where another attempt cannot help."""
-        response = getattr(error, "response", None)
-        longest_s = self.retry.longest_pause_s
+        response, longest_s = getattr(error, "response", None), self.retry.longest_pause_s
         pause_s = min(longest_s, self.retry.first_pause_s * 2 ** (attempt - 1))
         if response is None:
             return pause_s
@@ -335,7 +334,7 @@ class Hub:
         if asked_s is None:
             return pause_s
         pause_s = min(longest_s, max(pause_s, asked_s))
-        # A limit of requests is one for all threads: those that were not refused yet wait as well.
+        # The server's rate limit holds for all threads, so the others wait too.
         with self._lock:
             self._not_before = max(self._not_before, time.monotonic() + pause_s)
         return pause_s
@@ -346,19 +345,19 @@ class Hub:
             self.transfer.requests += requests
             self.transfer.retries += retries
 
-    def _problem(self, error: Exception, wanted: Wanted) -> HubProblem:
-        errors, what = self._errors, f"dataset {wanted.dataset}"
+    def _problem(self, error: Exception, target: Target) -> HubProblem:
+        errors, what = self._errors, f"dataset {target.dataset}"
         if isinstance(error, errors.GatedRepoError):
             return HubProblem(
                 f"{what} is gated: the Hub lets in only accounts that accepted its terms",
                 fix=(
-                    f"accept them at {self.endpoint}/datasets/{wanted.dataset}, then set HF_TOKEN"
+                    f"accept them at {self.endpoint}/datasets/{target.dataset}, then set HF_TOKEN"
                     " to a token of that account"
                 ),
             )
         if isinstance(error, errors.RevisionNotFoundError):
             return UnknownRevision(
-                f"{what} has no revision {wanted.revision!r}",
+                f"{what} has no revision {target.revision!r}",
                 fix="--revision a branch, a tag or a commit of it",
             )
         if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
@@ -370,8 +369,8 @@ class Hub:
                 ),
             )
         if isinstance(error, errors.EntryNotFoundError):
-            return HubProblem(f"{what} has no file {wanted.file} at {wanted.revision}")
-        where = f"{what}, {wanted.file}" if wanted.file else what
+            return HubProblem(f"{what} has no file {target.file} at {target.revision}")
+        where = f"{what}, {target.file}" if target.file else what
         return HubProblem(
             f"the Hub could not be read ({where}): {_short(error)}",
             fix="check the network, then run the same command again: it goes on where it stopped",
@@ -379,8 +378,6 @@ class Hub:
 
 
 class _RangedFile(io.RawIOBase):
-    """A file of the Hub as a stream: each read fetches just its range."""
-
     def __init__(self, hub: Hub, dataset: HubDataset, file: DataFile) -> None:
         self._hub, self._dataset, self._file = hub, dataset, file
         self._at = 0
@@ -408,9 +405,6 @@ class _RangedFile(io.RawIOBase):
         self._at = stop
         return data
 
-    def readall(self) -> bytes:
-        return self.read()
-
     def readinto(self, buffer: Any) -> int:
         data = self.read(len(buffer))
         buffer[: len(data)] = data
@@ -423,7 +417,7 @@ def _data_file(entry: dict[str, Any]) -> DataFile:
 
 
 def retry_after_s(value: str) -> float | None:
-    """Seconds that a Retry-After header asks for, a number or a date; None where it is neither."""
+    """Seconds that a Retry-After header asks for, as a number or date; None where it is neither."""
     if value.strip().isdigit():
         return float(value)
     try:
@@ -434,7 +428,7 @@ def retry_after_s(value: str) -> float | None:
 
 
 def _short(error: Exception) -> str:
-    """The error in one line, without addresses: a signed address is a secret too."""
+    """The error in one line, without URLs, because a signed URL is a secret."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"status {response.status_code}"

@@ -1,7 +1,8 @@
-"""What an import is asked for, and what it publishes: documents, report, and a readable head.
+"""The request of an import, and what the import publishes: documents, report and a readable head.
 
-The report is a function of data and request: the same import anywhere gives the same bytes. Paths
-in it are relative to its own folder. What depends on machine and clock is in `*.observed.json`.
+The report depends only on data and request, so the same import gives the same bytes on every
+machine. Its paths are relative to its own folder. `*.observed.json` has what depends on machine
+and clock.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from picochat.data.documents import read_source_file
 from picochat.data.formats.row_batch import LONGEST_DOCUMENT_CHARACTERS
 from picochat.data.importing.dataset_source import DatasetSource, is_local
 from picochat.data.importing.import_state import ImportState, RowPreview
+from picochat.data.importing.slices import Sample
 from picochat.present.values import quantity
 
 IMPORT_VERSION = 2  # raise it when the same request would give other documents
@@ -53,7 +55,7 @@ class ImportPlaces:
 
 
 class ImportRequest(Record):
-    """What to import and where to put it. `max_rows` counts rows inspected, not rows kept."""
+    """What to import and where to write it. `max_rows` limits rows inspected, not rows kept."""
 
     dataset: str
     out: str
@@ -66,31 +68,30 @@ class ImportRequest(Record):
     min_chars: int = 20
     document_shard_rows: int = 1000
     revision: str | None = None
-    sample: Literal["spread", "head"] = "spread"
+    sample: Sample = "spread"
     seed: int = 42
 
     def digest(self) -> str:
-        """Equal for requests of the same documents, wherever they and a local source lie."""
+        """The same for requests of the same documents, whatever their output and local paths."""
         wanted = self.model_dump(mode="json", exclude={"out", "documents_dir", "report"})
         if is_local(self.dataset):
             wanted["dataset"] = Path(self.dataset).expanduser().resolve().name
         return digest_json({"version": IMPORT_VERSION, **wanted})
 
     def places(self) -> ImportPlaces:
-        """Where the import writes: documents and report beside `out` where they are not given."""
+        """Where the import writes; documents and report lie beside `out` by default."""
         out = Path(self.out).expanduser()
-        beside = out.parent
         return ImportPlaces(
             out=out,
-            documents=Path(self.documents_dir or beside / "documents").expanduser(),
-            report=Path(self.report or beside / "hf_import_report.json").expanduser(),
+            documents=Path(self.documents_dir or out.parent / "documents").expanduser(),
+            report=Path(self.report or out.parent / "hf_import_report.json").expanduser(),
         )
 
 
 class ImportedFile(Record):
-    """One data file of the split that rows came from.
+    """A data file from which rows were read.
 
-    row_ranges: [first, after the last], counted from 0 in the file.
+    row_ranges: [first row, row after the last], counted from 0 in the file.
     """
 
     name: str
@@ -101,7 +102,7 @@ class ImportedFile(Record):
 
 
 class DocumentFile(Record):
-    """One shard, by its path relative to the report."""
+    """One shard. path: relative to the report."""
 
     path: str
     num_documents: int
@@ -127,7 +128,7 @@ class ImportReport(Record):
     revision: str
     revision_asked: str | None
     licence: str | None
-    sample: Literal["spread", "head"]
+    sample: Sample
     seed: int
     max_rows: int
     min_chars: int
@@ -150,7 +151,7 @@ class ImportReport(Record):
     rows: list[RowPreview]
 
     def lines(self) -> list[str]:
-        """The import in a few lines for people."""
+        """A summary for the terminal."""
         reasons = (f"{count:,} {reason}" for reason, count in self.skip_reasons.items())
         return [
             (
@@ -177,13 +178,14 @@ def publish_import(
     documents: Path,
     observed: dict[str, object],
 ) -> ImportReport:
-    """Write report, head and observations, then let the documents appear.
+    """Write report, head and observations, then publish the documents.
 
-    documents: the folder with the shards of `state`.
+    documents: the folder with the shards of `state`; it is renamed to its final place.
     """
     files = _imported_files(source, state)
-    stated = digest_json({file.name: file.digest for file in files})
-    revision = source.revision or f"files:{stated}"
+    revision = source.revision or (
+        f"files:{digest_json({file.name: file.digest for file in files})}"
+    )
     provenance = Provenance(
         kind=source.kind,
         dataset=source.dataset,
@@ -203,15 +205,15 @@ def publish_import(
     _write_or_set_aside(places.report, pretty_json(report))
     write_atomic(places.report.with_suffix(".md"), render_report(report).encode())
     write_json(places.observed, observed)
-    # Last, by one rename: documents that stand are the sign that the import is complete.
+    # Last, by one rename: the documents at their place mean that the import is complete.
     _make_room(places.documents)
     os.rename(documents, places.documents)
     for line in report.lines():
         say(line)
     if report.licence is None:
         say(
-            "the card states no licence: say where the text comes from before you publish anything"
-            " made of it"
+            "the card states no licence: find out where the text comes from before you publish"
+            " anything made from it"
         )
     return report
 
@@ -287,11 +289,9 @@ def _report(
 
 
 def _head(documents: Path, manifest: DocumentsManifest, documents_dir: str) -> bytes:
-    """The first documents as plain text, at most HEAD_BYTES, below a line that says so.
-
-    All of the text a second time, uncompressed, would be three times what the shards take; this
-    file is only for looking at (docs/decisions/0003).
-    """
+    """The first documents as plain text, at most HEAD_BYTES, below a line that says so."""
+    # Not all of them: the whole text would take three times the space of the compressed shards
+    # (docs/decisions/0003).
     texts: list[bytes] = []
     size = 0
     rows = (row for shard in manifest.shards for row in read_source_file(documents, shard.name))
@@ -309,23 +309,23 @@ def _head(documents: Path, manifest: DocumentsManifest, documents_dir: str) -> b
 
 
 def _write_or_set_aside(place: Path, data: bytes) -> None:
-    """Write a file whose name the user chose; another file that stands there is set aside."""
+    """Write a file whose name the user chose; a file of other content is set aside."""
     if place.is_file() and place.stat().st_size and place.read_bytes() != data:
-        say(f"{place} stood there with other content; it is now {set_aside(place).name}")
+        say(f"{place} had other content; the old file is now {set_aside(place).name}")
     write_atomic(place, data)
 
 
 def _sweep_torn_files(places: ImportPlaces) -> None:
-    """Remove the hidden files that a kill in the middle of an atomic write has left."""
+    """Remove the temporary files that a kill during `write_atomic` left behind."""
     for place in (places.out, places.report, places.report.with_suffix(".md"), places.observed):
         for path in place.parent.glob(f".{glob.escape(place.name)}.*"):
-            # The names that tempfile makes, so that no file of the user is removed.
+            # Only names that tempfile makes, so that no file of the user is removed.
             if re.fullmatch(r"[a-z0-9_]{8}", path.name.rpartition(".")[2]):
                 path.unlink()
 
 
 def _make_room(documents: Path) -> None:
-    """Set aside what stands at the documents' place; only an empty folder is removed."""
+    """Set aside what is at the documents' place; an empty folder is removed."""
     documents.parent.mkdir(parents=True, exist_ok=True)
     if documents.exists() and not any(documents.iterdir()):
         documents.rmdir()
@@ -384,7 +384,7 @@ def render_report(report: ImportReport) -> str:
 
 
 def _cell(text: str) -> str:
-    """A file's name in a cell of a table: a name may hold anything, a cell may not."""
+    """A file's name as the text of a Markdown table cell."""
     return text.replace("|", "\\|").replace("\n", " ").replace("\r", " ")
 
 

@@ -1,14 +1,12 @@
-"""An import in progress: its complete shards, the journal that counts them, and the texts seen.
+"""An unfinished import: its complete shards, the journal of commits, and the texts seen.
 
-A shard and the journal row that states it are one step: which rows went into it, which were skipped
-and why, and where the import stood after its last document. After a kill the journal is the truth.
-A shard that it does not name is made again, with the same bytes. Memory does not grow with the
-rows: the digests that tell repeated texts lie on disk (docs/decisions/0014).
+Each complete shard is committed by one journal row, which also has the counts of skipped rows and
+the position to resume from. After a kill, shards without a journal row are made again with the same
+bytes. Memory does not grow with the number of rows (docs/decisions/0014).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from bisect import bisect
@@ -26,12 +24,12 @@ from picochat.core.journal import Journal, read_journal
 from picochat.core.records import Record, parse_record
 from picochat.data.document_shards import DocumentShard, ShardWriter
 from picochat.data.importing.read_ahead import Part, Position
-from picochat.data.importing.slices import FilteredRows, shown
+from picochat.data.importing.slices import FilteredRows
 
 PREVIEWS = 200
 DIGEST_BYTES = 16
 RESTORE_DIGESTS = 1 << 16
-# 16 MB. When ten million texts have been seen, one new text in a hundred is looked up in vain.
+# 16 MB. After ten million texts, one new text in a hundred is looked up in the table needlessly.
 FILTER_WORDS = 1 << 21
 BITS_PER_TEXT = 4
 UNSORTED_DIGESTS = 1 << 16
@@ -39,7 +37,7 @@ TABLE_CACHE_KB = 4_000
 
 
 class RowPreview(Record):
-    """One of the first rows inspected, and what became of it."""
+    """One of the first PREVIEWS rows inspected, and whether it became a document."""
 
     index: int
     id: str
@@ -50,7 +48,10 @@ class RowPreview(Record):
 
 
 class Commit(Record):
-    """One journal row: the rows taken up to the end of a shard, or of the import (shard None)."""
+    """One journal row: the rows since the last one, up to the end of a shard.
+
+    shard: None for rows after the last shard.
+    """
 
     step: int
     position: Position
@@ -65,7 +66,8 @@ class Commit(Record):
 class ImportState:
     """The sum of all commits.
 
-    ranges: file -> [first row, row after the last], sorted, joined where they touch.
+    steps: number of commits. ranges: file -> [first row, row after the last], sorted, and joined
+    where they touch.
     """
 
     steps: int = 0
@@ -98,7 +100,7 @@ class ImportState:
 
 
 def add_range(ranges: list[tuple[int, int]], start: int, stop: int) -> None:
-    """Put rows start to stop into sorted ranges, joined with those that they touch."""
+    """Insert rows start to stop into sorted ranges, and join ranges that touch."""
     at = bisect(ranges, (start, stop))
     ranges.insert(at, (start, stop))
     if at + 1 < len(ranges) and ranges[at + 1][0] == stop:
@@ -110,7 +112,7 @@ def add_range(ranges: list[tuple[int, int]], start: int, stop: int) -> None:
 
 
 def read_import_state(journal: Path) -> ImportState:
-    """The sum of the commits in a journal; a torn last line does not count."""
+    """The sum of the commits in a journal; an incomplete last line is ignored."""
     state = ImportState()
     for row in read_journal(journal):
         state.add(parse_record(Commit, row, str(journal), fix="--force begins again"))
@@ -119,7 +121,7 @@ def read_import_state(journal: Path) -> ImportState:
 
 @dataclass
 class _Increment:
-    """What was taken since the last commit was cut."""
+    """What was taken since the last shard was complete."""
 
     ranges: list[tuple[int, int, int]] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -130,7 +132,7 @@ class _Increment:
 
 
 class LineWriter(Protocol):
-    """Where an import writes its documents: `ShardWriter`, or one that only notes their rows."""
+    """What an import writes documents to: `ShardWriter`, or `distributed_import.KeptRows`."""
 
     def add_line(
         self, line: bytes, characters: int, text_bytes: int
@@ -142,11 +144,10 @@ class LineWriter(Protocol):
 
 
 class ImportWork:
-    """Takes filtered rows in order and keeps their documents.
+    """Takes filtered rows in order and writes their documents; a context manager.
 
-    A context manager. `state` is what was committed, `finish` commits the rest. `rows_seen` and
-    `text_bytes` count what was taken, committed or not. names: of the source's files. writer: a
-    ShardWriter by default.
+    `state` is what was committed; `finish` commits the rest. `rows_seen` and `text_bytes` count all
+    rows taken. names: the source's files. writer: a ShardWriter by default.
     """
 
     def __init__(
@@ -181,12 +182,12 @@ class ImportWork:
         self._seen.close()
 
     def take(self, part: Part, most_rows: int) -> int:
-        """Keep the documents among the part's first `most_rows` rows; returns how many rows."""
+        """Write the documents among the part's first `most_rows` rows; returns the rows taken."""
         if part.exhausted:
             self._since.exhausted.append(part.slice.file)
         if part.rows is None:
             return 0
-        first = part.stop - len(part.rows)
+        first = part.stop - len(part.rows)  # position in the slice
         rows = part.rows.head(most_rows)
         problems = self._problems(rows)
         begin = 0
@@ -198,11 +199,13 @@ class ImportWork:
                 )
                 self.text_bytes += rows.text_bytes[position]
                 if shard is not None:
-                    # The rows up to this one belong to the shard: they count when it stands.
-                    self._note(rows, problems, begin, position + 1, part.slice.key, first)
+                    # Rows up to this one are committed with the shard.
+                    stop = position + 1
+                    self._note(rows, problems, begin, stop, Position(part.slice.key, first + stop))
                     self._cut(shard)
-                    begin = position + 1
-        self._note(rows, problems, begin, len(rows), part.slice.key, first)
+                    begin = stop
+        end = Position(part.slice.key, first + len(rows))
+        self._note(rows, problems, begin, len(rows), end)
         self._settle(wait=False)
         return len(rows)
 
@@ -216,7 +219,7 @@ class ImportWork:
             self._commit(self._since, None)
 
     def _problems(self, rows: FilteredRows) -> list[str | None]:
-        """Why each row becomes no document, repeated texts included."""
+        """The problem of each row, with `duplicate_text` added for repeated texts."""
         good = [position for position, problem in enumerate(rows.problems) if problem is None]
         fresh = self._seen.add([rows.digests[position] for position in good])
         problems = list(rows.problems)
@@ -226,15 +229,9 @@ class ImportWork:
         return problems
 
     def _note(
-        self,
-        rows: FilteredRows,
-        problems: list[str | None],
-        start: int,
-        stop: int,
-        key: tuple[int, int],
-        first: int,
+        self, rows: FilteredRows, problems: list[str | None], start: int, stop: int, end: Position
     ) -> None:
-        """Account for the rows at positions start to stop."""
+        """Count the rows at positions start to stop of a batch; the import is at `end` then."""
         if start == stop:
             return
         since = self._since
@@ -243,15 +240,13 @@ class ImportWork:
         for position in range(start, min(stop, start + PREVIEWS - self.rows_seen)):
             index = self.rows_seen + position - start
             since.previews.append(self._preview(rows, position, problems[position], index))
-        since.position = Position(key, first + stop)
+        since.position = end
         self.rows_seen += stop - start
 
     def _preview(
         self, rows: FilteredRows, position: int, problem: str | None, index: int
     ) -> RowPreview:
-        characters, text = rows.heads.get(position) or (rows.characters[position], "")
-        if not text and rows.lines[position]:
-            text = shown(json.loads(rows.lines[position])["text"])
+        characters, text = rows.preview(position)
         return RowPreview(
             index=index,
             id=f"{self.names[rows.file]}#{rows.first + position}",
@@ -264,20 +259,20 @@ class ImportWork:
     # ---- committing ------------------------------------------------------------------------------
 
     def _cut(self, shard: Future[DocumentShard]) -> None:
-        """A shard is full: what was taken so far is committed as soon as it stands."""
+        """End the increment: it is committed when its shard is written."""
         self._coming.append((self._since, shard))
         self._since = _Increment()
 
     def _settle(self, *, wait: bool) -> None:
-        # Only from the front: a later shard that is ready earlier waits, because a resumed import
-        # goes on at one position.
+        # In order only, because a resumed import continues at one position. A later shard that is
+        # ready earlier waits.
         while self._coming and (wait or self._coming[0][1].done()):
             increment, shard = self._coming.popleft()
             self._commit(increment, shard.result())
 
     def _commit(self, increment: _Increment, shard: DocumentShard | None) -> None:
-        # The order makes a kill harmless: the shard stands, its digests are written, and only then
-        # does the journal row make both count. What a kill leaves behind the journal is cut off.
+        # This order makes a kill harmless: the journal row comes after the shard and its digests.
+        # On resume, shards and digests without a journal row are removed.
         self._digests.write(b"".join(increment.digests))
         self._digests.flush()
         commit = Commit(
@@ -293,14 +288,13 @@ class ImportWork:
         self.state.add(commit)
 
     def _drop_uncommitted(self) -> None:
-        """Remove shards that no journal row names."""
         known = {shard.name for shard in self.state.shards}
         for path in self.documents.iterdir() if self.documents.exists() else ():
             if path.name not in known:
                 path.unlink()
 
     def _restore_digests(self) -> None:
-        """Add the digests of the committed documents to the texts seen, and cut the file there."""
+        """Add the digests of committed documents to the texts seen, and truncate the file there."""
         path = self.folder / "digests.bin"
         path.touch()
         wanted = self.state.documents * DIGEST_BYTES
@@ -319,24 +313,24 @@ class ImportWork:
 
 
 class SeenTexts:
-    """A set of 16-byte digests that is exact and whose memory does not grow.
+    """An exact set of 16-byte digests in constant memory.
 
-    Two texts of the same digest count as one text. The file lies in `folder`, is removed on closing
-    and outlives no process: a resumed import builds it again from digests.bin.
+    Two texts with the same digest count as one. The set's file in `folder` is temporary: a resumed
+    import builds it again from digests.bin.
     """
 
     def __init__(self, folder: Path) -> None:
-        # A Bloom filter says of nearly every new text that it is new; only what it cannot tell is
-        # looked up in a table on disk. Measured at two million texts: 3.1 microseconds each, 7.5
-        # with the table alone; a mapped file took 2.4 to 10, with pages that count as memory.
+        # A Bloom filter recognises nearly every new text as new; only the others are looked up in a
+        # table on disk. At two million texts this takes 3.1 microseconds a text, the table alone
+        # 7.5. A memory-mapped file took 2.4 to 10, and its pages count as memory.
         self._filter = np.full(FILTER_WORDS, 0, dtype=np.uint64)
-        # New digests reach the table in sorted batches, at a fraction of the cost of single rows.
+        # New digests are inserted in sorted batches, at a fraction of the cost of single rows.
         self._unsorted: set[bytes] = set()
         self._path = folder / "seen.sqlite"
         self._path.unlink(missing_ok=True)
         self._table = sqlite3.connect(self._path, isolation_level=None)
         for pragma in (
-            "journal_mode = off",  # nothing here has to survive a kill
+            "journal_mode = off",  # the table need not survive a kill
             "synchronous = off",
             "locking_mode = exclusive",
             f"cache_size = -{TABLE_CACHE_KB}",
@@ -346,10 +340,7 @@ class SeenTexts:
         self._table.execute("BEGIN")
 
     def add(self, digests: Sequence[bytes]) -> list[bool]:
-        """For each digest whether it is new, compared with earlier calls and earlier in `digests`.
-
-        Afterwards all of them have been seen.
-        """
+        """Add the digests; returns for each whether it was new, also within `digests`."""
         perhaps_seen = self._pass_filter(digests)
         fresh: list[bool] = []
         for digest, perhaps in zip(digests, perhaps_seen, strict=True):
@@ -366,9 +357,9 @@ class SeenTexts:
         self._path.unlink(missing_ok=True)
 
     def _pass_filter(self, digests: Sequence[bytes]) -> list[bool]:
-        """For each digest, whether the filter held it already; afterwards it holds all of them."""
-        # All bits of a digest lie in one 64-bit word, so each costs one access to memory. Digests
-        # are hashes already: their own bits choose the word and the four bits in it.
+        """Add the digests to the filter; returns for each whether it may have been there."""
+        # All bits of a digest are in one 64-bit word, so each costs one memory access. Digests are
+        # hashes, so their own bits choose the word and the four bits in it.
         halves = np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
         words = (halves[:, 0] & np.uint64(FILTER_WORDS - 1)).astype(np.int64)
         bits = np.zeros(len(halves), dtype=np.uint64)
@@ -385,8 +376,8 @@ class SeenTexts:
     def _move_to_table(self) -> None:
         ordered = b"".join(sorted(self._unsorted))
         try:
-            # One statement for the whole batch: it runs without the interpreter lock, so the other
-            # threads go on meanwhile.
+            # One statement for the whole batch. It runs without the interpreter lock, so other
+            # threads continue.
             self._table.execute(
                 "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 <"
                 " :count) INSERT INTO seen SELECT substr(:digests, 16 * i + 1, 16) FROM n",

@@ -1,7 +1,7 @@
-"""Slices read ahead of time by several threads and handed on in their order.
+"""Reads slices ahead with several threads and yields their rows in the order of the plan.
 
-Memory is bounded: READ_AHEAD_BYTES of lines may be read and not yet handed on. The order of rows
-does not depend on the number of threads. Does not know what becomes of the rows.
+Memory is bounded: at most about READ_AHEAD_BYTES of lines wait for the caller. The order of rows
+does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from typing import NamedTuple
 from picochat.data.importing.slices import FilteredRows, Slice, SlicePlan, SliceReader
 
 READ_AHEAD_BYTES = 16 << 20
-# In flight: while the oldest slice is slow, the other connections go on with later ones.
+# Slices in flight. More than one, so that connections are not idle while the oldest slice is slow.
 SLICES_A_CONNECTION = 3
 
 
 class Position(NamedTuple):
-    """How far an import came: the key of a slice and how many of its rows were taken."""
+    """How far an import is: the key of a slice, and how many of its rows were taken."""
 
     key: tuple[int, int]
     rows: int
 
 
 class Part(NamedTuple):
-    """Some rows of a slice, in order.
+    """Consecutive rows of a slice, or the message that its file is exhausted (rows is None).
 
-    stop: rows of the slice up to their end. exhausted: the slice's file has no more; rows is None.
+    stop: the position in the slice after these rows.
     """
 
     slice: Slice
@@ -42,12 +42,16 @@ class Part(NamedTuple):
 
 
 class _Stopped(Exception):
-    """The import is ending; a reading thread gives up."""
+    """Ends a reading thread when the import ends."""
 
 
 @dataclass
 class _InFlight:
-    """A slice that a thread reads: its parts, then None for the end, or the error that ended it."""
+    """A slice that a thread reads.
+
+    skip: rows of it that an earlier process took. parts: its parts, then None, or the error that
+    ended it. read: whether the thread is done with the row group.
+    """
 
     slice: Slice
     skip: int
@@ -56,10 +60,10 @@ class _InFlight:
 
 
 class _ByteBudget:
-    """Holds threads back while READ_AHEAD_BYTES of lines wait to be handed on.
+    """Blocks reading threads while READ_AHEAD_BYTES of lines wait for the caller.
 
-    One part of the slice whose turn it is always passes. Without this rule the import would stop
-    for ever where later slices fill the budget and the caller waits for the oldest one.
+    One part of the slice that the caller waits for always passes. Otherwise later slices could fill
+    the budget, and the import would wait for ever.
     """
 
     def __init__(self) -> None:
@@ -105,22 +109,23 @@ def read_in_order(
     after: Position | None,
     rows_wanted: int,
 ) -> Generator[Iterator[Part], None, None]:
-    """The rows of the plan's slices after `after`, in order, read ahead by `connections` threads.
+    """The parts of the plan's slices after `after`, in order, read ahead by `connections` threads.
 
-    rows_wanted: how many rows the caller still takes, so that no counted row is fetched in vain.
+    rows_wanted: rows that the caller will take; no further slices are started beyond them. Raises
+    the error of a slice when its turn comes.
     """
     pool = ThreadPoolExecutor(max_workers=connections, thread_name_prefix="import")
-    # Footers have threads of their own: the first slices need them before they can be planned, and
-    # would otherwise queue behind slices that are being read.
+    # Footers have their own threads. Planning needs them early, and in the other pool they would
+    # wait behind slices that are being read.
     footer_pool = ThreadPoolExecutor(max_workers=connections, thread_name_prefix="footers")
-    budget = _ByteBudget()
+    ahead = _ReadAhead(reader, plan, pool, connections, after, rows_wanted)
     try:
         reader.fetch_early(plan.files_surely_read(), footer_pool)
-        yield _parts(_ReadAhead(reader, plan, pool, connections, after, rows_wanted, budget))
+        yield ahead.parts()
     finally:
-        # The order matters: threads that wait for room or for the Hub must wake up before the pools
-        # are joined, and streams are closed when no thread reads from them.
-        budget.stop()
+        # The order matters: threads that wait for the budget or the Hub must wake up before the
+        # pools are joined, and streams may be closed only when no thread reads from them.
+        ahead.budget.stop()
         reader.source.stop()
         for each in (footer_pool, pool):
             each.shutdown(wait=True, cancel_futures=True)
@@ -128,7 +133,7 @@ def read_in_order(
 
 
 class _ReadAhead:
-    """The slices in flight, oldest first."""
+    """Starts slices in order and hands on their parts, oldest slice first."""
 
     def __init__(
         self,
@@ -138,37 +143,54 @@ class _ReadAhead:
         connections: int,
         after: Position | None,
         rows_wanted: int,
-        budget: _ByteBudget,
     ) -> None:
-        self.plan, self.budget, self.in_flight = plan, budget, deque[_InFlight]()
-        self.rows_wanted, self.rows_coming = rows_wanted, 0
-        self._reader, self._pool, self._after = reader, pool, after
+        self.budget = _ByteBudget()
+        self._in_flight = deque[_InFlight]()
+        self._rows_wanted, self._rows_coming = rows_wanted, 0
+        self._reader, self._plan, self._pool = reader, plan, pool
+        self._after = after or Position((-1, -1), 0)
         self._most_slices = SLICES_A_CONNECTION * connections
         self._slices = plan.slices(reader.row_counts)
         self._waiting: Slice | None = None
 
-    def fill(self) -> None:
-        """Begin as many slices as there are connections for."""
-        after = self._after
-        while len(self.in_flight) < self._most_slices and self.rows_coming < self.rows_wanted:
+    def parts(self) -> Iterator[Part]:
+        self._fill()
+        while self._in_flight:
+            flight = self._in_flight[0]
+            self.budget.give_turn(flight)
+            missing = flight.slice.rows - flight.skip
+            while (part := flight.parts.get()) is not None:
+                if isinstance(part, BaseException):
+                    raise part
+                if part.rows is not None:
+                    missing -= len(part.rows)
+                    self.budget.leave(part.rows.line_bytes())
+                self._fill()
+                yield part
+            self._in_flight.popleft()
+            # The last slice of a file without row counts may hold fewer rows than planned.
+            self._rows_coming -= missing
+            self._fill()
+
+    def _fill(self) -> None:
+        """Start slices until enough are in flight."""
+        while len(self._in_flight) < self._most_slices and self._rows_coming < self._rows_wanted:
             slice = self._waiting = self._waiting or next(self._slices, None)
             if slice is None:
                 return
-            taken_before = after is not None and slice.key < after.key
-            if taken_before or slice.file in self.plan.exhausted:
+            if slice.key < self._after.key or slice.file in self._plan.exhausted:
                 self._waiting = None
                 continue
-            # One row group is read by one thread at a time: the next slice goes on where the stream
-            # of the one before ended, instead of reading the group from its start again.
+            # One thread reads a row group at a time. The next slice then continues on the open
+            # stream, instead of reading the group from its start again.
             if any(
                 not each.read and (each.slice.file, each.slice.group) == (slice.file, slice.group)
-                for each in self.in_flight
+                for each in self._in_flight
             ):
                 return
-            skip = after.rows if after is not None and slice.key == after.key else 0
-            flight = _InFlight(slice, skip)
-            self.in_flight.append(flight)
-            self.rows_coming += slice.rows - skip
+            flight = _InFlight(slice, self._after.rows if slice.key == self._after.key else 0)
+            self._in_flight.append(flight)
+            self._rows_coming += slice.rows - flight.skip
             self._pool.submit(self._read, flight)
             self._waiting = None
 
@@ -182,33 +204,13 @@ class _ReadAhead:
                 except StopIteration as end:
                     flight.read = True
                     if end.value:
-                        self.plan.exhausted.add(flight.slice.file)
+                        self._plan.exhausted.add(flight.slice.file)
                         flight.parts.put(Part(flight.slice, stop, None, exhausted=True))
                     flight.parts.put(None)
                     return
                 stop += len(rows)
                 self.budget.enter(flight, rows.line_bytes())
                 flight.parts.put(Part(flight.slice, stop, rows))
-        except BaseException as error:  # raised again by the caller, when it is this slice's turn
+        except BaseException as error:  # `parts` raises it when this slice's turn comes
             parts.close()
             flight.parts.put(error)
-
-
-def _parts(ahead: _ReadAhead) -> Iterator[Part]:
-    ahead.fill()
-    while ahead.in_flight:
-        flight = ahead.in_flight[0]
-        ahead.budget.give_turn(flight)
-        missing = flight.slice.rows - flight.skip
-        while (part := flight.parts.get()) is not None:
-            if isinstance(part, BaseException):
-                raise part
-            if part.rows is not None:
-                missing -= len(part.rows)
-                ahead.budget.leave(part.rows.line_bytes())
-            ahead.fill()
-            yield part
-        ahead.in_flight.popleft()
-        # A slice may hold fewer rows than planned, at the end of a file without row counts.
-        ahead.rows_coming -= missing
-        ahead.fill()

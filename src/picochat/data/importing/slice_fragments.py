@@ -1,9 +1,8 @@
-"""What reading one slice leaves for the ranks after it: its rows as columns, and their lines.
+"""Stores the filtered rows of a slice for later steps of a distributed import, in two files.
 
-Two files a slice: `NNNNNN.lines`, a zstd frame of lines for each batch of rows, and `NNNNNN.npz`,
-the columns. The columns are written last and by rename, so a slice without them was not read to its
-end and is read again. The deciding rank reads columns alone, some 60 bytes a row; a writing rank
-reads the frames that hold its lines, and no other.
+`NNNNNN.lines` has one zstd frame of lines for each batch of rows, `NNNNNN.npz` the columns. The
+columns are written last and by rename, so their file means that the slice is complete. The decide
+step reads only columns, about 60 bytes a row; the write step reads only the frames that it needs.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ import numpy.typing as npt
 import zstandard
 
 from picochat.data.importing.import_state import DIGEST_BYTES
-from picochat.data.importing.slices import FilteredRows, shown
+from picochat.data.importing.slices import FilteredRows
 
-ZSTD_LEVEL = 1  # read once, soon, and thrown away
+ZSTD_LEVEL = 1  # the lines are read once and deleted with the work folder
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Fragment:
-    """The columns of one slice; each array but the last two has one entry a row.
+    """The columns of one slice. The arrays have one entry a row, the last two one a frame.
 
-    first: number in its file of the first row. problems: index into `reasons`, 0 for a usable row.
-    digests: (rows, 16). heads: position -> (characters, beginning) of the rows that a report may
-    show. frame_rows, frame_bytes: of each batch.
+    first: number of the first row in its file. problems: indices into `reasons`, 0 for a usable
+    row. digests: (rows, 16). heads: position -> (characters, beginning of the text) of the rows
+    that a report may show.
     """
 
     first: int
@@ -52,7 +51,7 @@ class Fragment:
         return len(self.problems)
 
     def filtered_rows(self, file: int, slice: int) -> FilteredRows:
-        """The rows as an import takes them, each line a `line_reference` instead of its text."""
+        """The rows for `ImportWork.take`, each line a reference for `line_reference`."""
         digests = self.digests.tobytes()
         starts = range(0, len(digests), DIGEST_BYTES)
         return FilteredRows(
@@ -70,7 +69,7 @@ class Fragment:
 
 
 def line_reference(line: bytes) -> tuple[int, int]:
-    """(slice, position in it) that a line of `Fragment.filtered_rows` stands for."""
+    """(slice, position) of the row that a line of `Fragment.filtered_rows` stands for."""
     slice, position = json.loads(line)["at"]
     return slice, position
 
@@ -78,9 +77,9 @@ def line_reference(line: bytes) -> tuple[int, int]:
 def write_fragment(
     folder: Path, slice: int, batches: Iterator[FilteredRows], shown_rows: int
 ) -> int:
-    """Write a slice's batches; returns its rows.
+    """Write the batches of a slice; returns the number of rows.
 
-    shown_rows: so many of the first rows keep what a report shows of them.
+    shown_rows: how many of the first rows keep their heads for the report.
     """
     folder.mkdir(parents=True, exist_ok=True)
     columns = _Columns()
@@ -101,7 +100,7 @@ def write_fragment(
 
 @dataclass
 class _Columns:
-    """The columns of a slice in the making."""
+    """The columns of a slice while it is written."""
 
     first: int | None = None
     reasons: list[str | None] = field(default_factory=lambda: [None])
@@ -119,9 +118,8 @@ class _Columns:
         self.first = batch.first if self.first is None else self.first
         before = len(self.problems)
         for at in range(min(len(batch), shown_rows - before)):
-            self.heads[str(before + at)] = _head(batch, at)
-        new = (each for each in dict.fromkeys(batch.problems) if each not in self.reasons)
-        self.reasons += list(new)
+            self.heads[str(before + at)] = batch.preview(at)
+        self.reasons += [each for each in dict.fromkeys(batch.problems) if each not in self.reasons]
         self.problems += [self.reasons.index(problem) for problem in batch.problems]
         self.characters += batch.characters
         self.text_bytes += batch.text_bytes
@@ -130,6 +128,7 @@ class _Columns:
         self.frames.append((len(batch), frame_bytes))
 
     def save(self, stream: BinaryIO) -> None:
+        # JSON in an array of bytes, because an npz file holds only arrays unless it is pickled.
         about = json.dumps(
             {"first": self.first or 0, "reasons": self.reasons, "heads": self.heads}
         ).encode()
@@ -147,19 +146,10 @@ class _Columns:
         )
 
 
-def _head(batch: FilteredRows, position: int) -> tuple[int, str]:
-    """(characters, beginning of the text) of a row, as a report shows it."""
-    known = batch.heads.get(position)
-    if known is not None:
-        return known
-    line = batch.lines[position]
-    return batch.characters[position], shown(json.loads(line)["text"]) if line else ""
-
-
 @contextmanager
 def _appearing(path: Path) -> Generator[BinaryIO, None, None]:
-    """A stream whose file appears whole, under its name, when the block ends without an error."""
-    # The name is drawn: two people who start one import at the same time must not share it.
+    """A stream whose file gets its name when the block ends without an error."""
+    # A random temporary name, because two people may start the same import at the same time.
     partial = path.with_name(f".{path.name}.{uuid4().hex}.part")
     with partial.open("wb") as stream:
         yield stream
@@ -169,17 +159,15 @@ def _appearing(path: Path) -> Generator[BinaryIO, None, None]:
 
 
 def lines_path(folder: Path, slice: int) -> Path:
-    """The file of a slice's lines."""
     return folder / f"{slice:06d}.lines"
 
 
 def columns_path(folder: Path, slice: int) -> Path:
-    """The file whose presence says that the slice was read to its end."""
+    """The file whose existence means that the slice is complete."""
     return folder / f"{slice:06d}.npz"
 
 
 def read_columns(folder: Path, slice: int) -> Fragment:
-    """The columns that `write_fragment` left."""
     with np.load(columns_path(folder, slice)) as stored:
         columns = {name: stored[name] for name in stored.files}
     about = json.loads(columns.pop("about").tobytes())
@@ -192,10 +180,7 @@ def read_columns(folder: Path, slice: int) -> Fragment:
 def read_lines(
     folder: Path, slice: int, positions: npt.NDArray[np.integer]
 ) -> Iterator[tuple[bytes, int, int]]:
-    """(line, characters, text bytes) of the rows at these ascending positions.
-
-    Decompresses only the frames in which they lie.
-    """
+    """(line, characters, text bytes) of the rows at these ascending positions."""
     fragment = read_columns(folder, slice)
     frame_stops = np.cumsum(fragment.frame_rows)
     frame_offsets = np.concatenate(([0], np.cumsum(fragment.frame_bytes)))

@@ -1,16 +1,15 @@
-"""Which rows an import reads, in which order, and reading them.
+"""Plans the slices of an import in their order, reads them, and filters their rows.
 
-A slice is some consecutive rows of one row group (parquet) or of one file (JSON lines, text).
-`spread` goes round over all files in a seeded order and takes one slice of each in turn, row groups
-in a seeded order too, so the first rows are already a fair sample of the split. `head` takes files
-and rows as they stand. The order follows from names, row counts, seed and --max-rows alone, not
-from the number of connections, the clock, or an earlier kill. Which thread reads a slice is decided
-in read_ahead.py; repeated texts and shards are the matter of import_state.py.
+A slice is a range of rows of one row group (parquet) or of one file (JSON lines, text). With
+`spread`, files and row groups have a seeded order, and each round takes one slice of every file, so
+that the first rows are already a sample of the whole split. `head` takes files and rows in their
+own order. The order depends only on names, row counts, seed and --max-rows.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,10 +28,10 @@ from picochat.data.formats.row_batch import RowBatch, encoded_text
 from picochat.data.importing.dataset_source import DatasetSource
 
 Sample = Literal["spread", "head"]
-# Of a big row group. In smaller slices the cost of opening it outweighs the better spread.
+# With smaller slices, the cost of opening a row group outweighs the better spread.
 SMALLEST_SLICE_ROWS = 100
-LARGEST_SLICE_ROWS = 10_000  # in larger ones a resumed import would read more rows again
-OPEN_READERS = 16  # each may hold a page, a read block and a batch: some ten megabytes
+LARGEST_SLICE_ROWS = 10_000  # with larger ones, a resumed import would read more rows again
+OPEN_READERS = 16  # each may hold a page, a read block and a batch: about ten megabytes
 PREVIEW_CHARACTERS = 160
 
 
@@ -42,7 +41,8 @@ PREVIEW_CHARACTERS = 160
 class Slice(NamedTuple):
     """Rows start to start + rows of a row group, or of the file where `group` is None.
 
-    key: (round, place in it) for `spread`, (file, number) for `head`; ascends over an import.
+    key: (round, position of the file in it) for `spread`, (file, slice of the file) for `head`.
+    Keys ascend over an import.
     """
 
     key: tuple[int, int]
@@ -60,8 +60,8 @@ FileIterator = Iterator[tuple[int | None, int, int]]
 class SlicePlan:
     """The order of slices over the files `names`.
 
-    exhausted: files without row groups that have no rows left. Nobody knows their row counts, so a
-    reader adds a file when it meets the end.
+    exhausted: files without row groups that were read to their end. Their row counts are unknown
+    before, so the reading thread adds them.
     """
 
     names: tuple[str, ...]
@@ -72,27 +72,27 @@ class SlicePlan:
 
     @property
     def slice_rows(self) -> int:
-        """Rows of a slice, so that about one slice of each file makes the import."""
+        """Rows of a slice: about one slice of each file makes the import, within the limits."""
         rows = -(-self.max_rows // len(self.names))
         return min(LARGEST_SLICE_ROWS, max(SMALLEST_SLICE_ROWS, rows))
 
     def file_order(self) -> list[int]:
-        """All files, in the order in which they are read."""
+        """The indices of all files, in reading order."""
         files = range(len(self.names))
         if self.sample == "head":
             return list(files)
         return sorted(files, key=lambda file: _shuffle_key(self.seed, self.names[file]))
 
     def files_surely_read(self) -> list[int]:
-        """Files that are read whatever their row counts: their footers can be fetched early."""
+        """Files that are read whatever their row counts, so their footers can be fetched early."""
         if self.sample == "head":
             return []
         return self.file_order()[: -(-self.max_rows // self.slice_rows)]
 
     def slices(self, row_counts: RowCounts) -> Iterator[Slice]:
-        """All slices in order, until every file is used up.
+        """All slices in order, until every file is exhausted.
 
-        row_counts(file): rows of each row group, None for a file without row groups.
+        row_counts(file): rows of each row group; None for a file without row groups.
         """
         return self._head(row_counts) if self.sample == "head" else self._spread(row_counts)
 
@@ -105,8 +105,8 @@ class SlicePlan:
                 yield Slice((file, number), file, group, start, rows)
 
     def _spread(self, row_counts: RowCounts) -> Iterator[Slice]:
-        # Row counts are asked for when the first round reaches a file, not before: of a split of
-        # thousands of files, an import of few rows fetches the footers of few.
+        # Row counts are asked for only when the first round reaches a file. So a small import from
+        # a split of thousands of files fetches few footers.
         iterators: dict[int, FileIterator] = {}
         order, turn = self.file_order(), 0
         while turn == 0 or iterators:
@@ -127,34 +127,31 @@ class SlicePlan:
 def _file_slices(
     counts: tuple[int, ...] | None, slice_rows: int, seeded: tuple[int, str] | None
 ) -> FileIterator:
-    """(group, start, rows) of one file; without `seeded` as they stand.
+    """(group, start, rows) of each slice of one file, in file order where `seeded` is None.
 
-    seeded (seed, name): first the beginnings of all row groups, then their second slices, and so
-    on, groups in an order that follows from it.
+    seeded: (seed, name). The first slices of all row groups come first, then the second ones, and
+    so on, with the groups in a seeded order.
     """
     if counts is None:
-        for number in count():
-            yield None, number * slice_rows, slice_rows
+        yield from ((None, start, slice_rows) for start in count(0, slice_rows))
         return
     groups = list(range(len(counts)))
     if seeded is None:
-        for group in groups:
-            for start in range(0, counts[group], slice_rows):
-                yield group, start, min(slice_rows, counts[group] - start)
-        return
-    groups.sort(key=lambda group: _shuffle_key(*seeded, group))
-    for start in range(0, max(counts, default=0), slice_rows):
-        for group in groups:
-            if start < counts[group]:
-                yield group, start, min(slice_rows, counts[group] - start)
+        places = (
+            (group, start) for group in groups for start in range(0, counts[group], slice_rows)
+        )
+    else:
+        groups.sort(key=lambda group: _shuffle_key(*seeded, group))
+        starts = range(0, max(counts, default=0), slice_rows)
+        places = ((group, start) for start in starts for group in groups if start < counts[group])
+    for group, start in places:
+        yield group, start, min(slice_rows, counts[group] - start)
 
 
 def _shuffle_key(seed: int, *parts: object) -> bytes:
-    """What a shuffle sorts by: sha256 of seed and names.
-
-    Unlike a generator of numbers, it is the same in every version of Python and numpy, and the
-    place of one file does not depend on the others.
-    """
+    """A sort key that shuffles: sha256 of seed and parts."""
+    # Unlike a random generator, it is the same in every version of Python and numpy, and the order
+    # of two files does not depend on the others.
     return hashlib.sha256("\0".join(map(str, (seed, *parts))).encode()).digest()
 
 
@@ -163,10 +160,11 @@ def _shuffle_key(seed: int, *parts: object) -> bytes:
 
 @dataclass(frozen=True)
 class FilteredRows:
-    """Rows `first`, `first` + 1, ... of a file, in parallel lists, each with its line of a shard.
+    """Rows `first`, `first` + 1, ... of a file, in parallel lists.
 
-    A row without usable text has a problem and an empty line. heads: position -> (characters,
-    beginning of the text on one line) of the rows without a line, for the report.
+    problems: why a row becomes no document, or None. lines: the row as a line of a shard, empty
+    without usable text. heads: position -> (characters, beginning of the text), for the report, of
+    rows without a line.
     """
 
     file: int
@@ -188,13 +186,19 @@ class FilteredRows:
         names = ("problems", "lines", "characters", "text_bytes", "digests")
         return replace(self, **{name: getattr(self, name)[:rows] for name in names})
 
+    def preview(self, position: int) -> tuple[int, str]:
+        """(characters, beginning of the text) of a row, as a report shows it."""
+        if position in self.heads:
+            return self.heads[position]
+        line = self.lines[position]
+        return self.characters[position], shown(json.loads(line)["text"]) if line else ""
+
     def line_bytes(self) -> int:
-        """Bytes of all lines."""
         return sum(map(len, self.lines))
 
 
 def filter_rows(batch: RowBatch, file: int, name: str, min_chars: int) -> FilteredRows:
-    """The batch's rows as documents `<name>#<row>`, or the reason why a row is no document."""
+    """The rows of a batch as documents `<name>#<row>`, or the reason why a row becomes none."""
     problems: list[str | None] = []
     texts: list[bytes] = []
     characters: list[int] = []
@@ -207,7 +211,7 @@ def filter_rows(batch: RowBatch, file: int, name: str, min_chars: int) -> Filter
         else:
             assert isinstance(text, str)
             characters.append(len(text))
-            # A short text keeps its line: the report shows it. Only usable texts are too short.
+            # A short text keeps its line, because the report shows its beginning.
             problem = "below_min_chars" if len(text) < min_chars else None
         problems.append(problem)
         texts.append(data)
@@ -224,7 +228,7 @@ def filter_rows(batch: RowBatch, file: int, name: str, min_chars: int) -> Filter
 
 
 def shown(text: str) -> str:
-    """The beginning of a text on one line, printable whatever it holds."""
+    """The beginning of a text on one line, encodable as UTF-8."""
     head = " ".join(text[: 2 * PREVIEW_CHARACTERS].split())[:PREVIEW_CHARACTERS]
     return head.encode("utf-8", errors="replace").decode()
 
@@ -234,7 +238,7 @@ def shown(text: str) -> str:
 
 @dataclass
 class _OpenGroup:
-    """A row group or file that is read in the middle, and the rest of its last batch."""
+    """A partly read row group or file. rest: rows of its last batch that were not taken."""
 
     stream: BinaryIO
     batches: Iterator[RowBatch]
@@ -259,9 +263,8 @@ class _OpenGroup:
 class SliceReader:
     """Reads slices of a source as filtered rows.
 
-    Threads may read different slices at the same time; two slices of one row group must be read one
-    after the other. footers: folder for the footers of parquet files, which are read once and used
-    for every slice, by a resumed import too.
+    Threads may read different slices at the same time, but not two slices of one row group.
+    footers: folder for the footers of parquet files; each is fetched once, also over a resume.
     """
 
     source: DatasetSource
@@ -274,21 +277,21 @@ class SliceReader:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def row_counts(self, file: int) -> tuple[int, ...] | None:
-        """Rows of each row group; None where the format has none."""
+        """Rows of each row group; None for a format without row groups."""
         if file not in self._counts:
             coming = self._coming.pop(file, None)
             self._counts[file] = coming.result() if coming else self._read_counts(file)
         return self._counts[file]
 
     def fetch_early(self, files: list[int], pool: ThreadPoolExecutor) -> None:
-        """Begin to read the row counts of files that will be asked for."""
+        """Read the row counts of these files in the background."""
         for file in files:
             self._coming[file] = pool.submit(self._read_counts, file)
 
     def read(self, slice: Slice, skip: int) -> Generator[FilteredRows, None, bool]:
-        """The slice's rows after its first `skip`, some hundred kilobytes at a time.
+        """The slice's rows after its first `skip`, a few hundred kilobytes at a time.
 
-        Returns whether the file, where it has no row groups, has no row after these.
+        The generator returns whether a file without row groups ended within the slice.
         """
         group = self._at_start_of(slice)
         taken = 0
@@ -316,7 +319,7 @@ class SliceReader:
         self._open.clear()
 
     def _at_start_of(self, slice: Slice) -> _OpenGroup:
-        """The group at the slice's first row: kept from the slice before, or opened and moved."""
+        """The group at the slice's first row: kept open from an earlier slice, or opened now."""
         with self._lock:
             group = self._open.pop((slice.file, slice.group), None)
         if group is not None and group.position == slice.start:
@@ -324,7 +327,7 @@ class SliceReader:
         if group is not None:
             group.stream.close()
         group = self._begin(slice)
-        # Rows of a row group cannot be reached otherwise than from its start.
+        # A row group can only be read from its start.
         for _ in group.take(slice.start):
             pass
         return group
@@ -355,7 +358,7 @@ class SliceReader:
             with self.source.open_file(file) as stream:
                 metadata = parquet_metadata(stream, name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            # By rename: a footer that a kill cut off must not be taken for a whole one.
+            # By rename, so that a kill leaves no incomplete footer under this name.
             temporary = path.with_suffix(".part")
             metadata.write_metadata_file(str(temporary))
             temporary.rename(path)
