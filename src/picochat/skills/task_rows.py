@@ -42,8 +42,8 @@ def _compiles(pattern: str) -> str:
 def holds_match(pattern: str, text: str) -> bool:
     """Whether the text holds a match. Takes time linear in the text, whatever the pattern."""
     # Not by the module `re`: some patterns take it years for a reply of a few hundred characters.
-    found = pc.match_substring_regex(pa.scalar(text), pattern)
-    return bool(found.as_py())
+    options = pc.MatchSubstringOptions(pattern)
+    return bool(pc.call_function("match_substring_regex", [pa.scalar(text)], options).as_py())
 
 
 SkillName = Annotated[str, AfterValidator(_known)]
