@@ -29,13 +29,14 @@ from picochat.core.records import read_record
 from picochat.evals.compare_answers import ModelRunner, greedy_gap
 from picochat.evals.eval_records import EvaluatedRow, read_replies
 from picochat.evals.evaluate import questions
-from picochat.evals.replies import Generation, ask_all, row_prompt
+from picochat.evals.replies import Generation, ask_all
 from picochat.evals.scores import judge
 from picochat.model.runtime import DTYPES, apply_settings
 from picochat.model.weights import load_model
 from picochat.release.ask import BATCH_ROWS, LIMIT_NATS, draw
 from picochat.run.folder import RunDir
 from picochat.skills.task_rows import EvalRow
+from picochat.tokens.chat_format import row_prompt
 from picochat.tokens.tokenizer import Tokenizer
 
 SEED = 1
@@ -193,7 +194,7 @@ def drift(
 
 
 def _prompt(runner: ModelRunner, row: EvalRow) -> list[int]:
-    return row_prompt(row, runner.tokenizer)[-(runner.model.config.context - 1) :]
+    return row_prompt(runner.tokenizer, row)[-(runner.model.config.context - 1) :]
 
 
 def _now(item: EvaluatedRow, said: Generation) -> EvaluatedRow:

@@ -30,7 +30,7 @@ import torch
 from harness.figures import figure, say, table
 
 from picochat.config import EvalConfig
-from picochat.evals.replies import ask_all, generate_ids, row_prompt
+from picochat.evals.replies import ask_all, generate_ids
 from picochat.model.gpt import GPT, initialise
 from picochat.model.sampling import continuation_log_likelihoods, greedy_replies
 from picochat.model.weights import load_model
@@ -39,6 +39,7 @@ from picochat.scales import find_scale
 from picochat.skills.mixture import make_rows
 from picochat.skills.scoring import choice_candidates
 from picochat.skills.task_rows import EvalRow, read_published_rows
+from picochat.tokens.chat_format import row_prompt
 from picochat.tokens.tokenizer import Tokenizer, train
 
 BOUND = 20.0
@@ -183,7 +184,7 @@ def compare_choice(task: Task, sample: int, turns: int, source: str, threads: in
 
 def batched(task: Task, rows: Sequence[EvalRow]) -> Replies:
     """The product's own way: what `ask_all` does, up to the tokens."""
-    prompts = {row.id: row_prompt(row, task.tokenizer) for row in rows}
+    prompts = {row.id: row_prompt(task.tokenizer, row) for row in rows}
     config = EvalConfig(max_new_tokens=task.limit)
     found: dict[str, list[int]] = {}
     for batch in generate_ids(task.model, prompts, task.tokenizer.end, config, torch.float32):
@@ -192,7 +193,7 @@ def batched(task: Task, rows: Sequence[EvalRow]) -> Replies:
 
 
 def one_at_a_time(task: Task, rows: Sequence[EvalRow]) -> Replies:
-    prompts = [row_prompt(row, task.tokenizer) for row in rows]
+    prompts = [row_prompt(task.tokenizer, row) for row in rows]
     return [
         greedy_replies(task.model, [p], end=task.tokenizer.end, max_new_tokens=task.limit)[0]
         for p in prompts
@@ -204,7 +205,7 @@ def one_at_a_time_without_cache(task: Task, rows: Sequence[EvalRow]) -> Replies:
     """Every token of every reply reads the whole conversation again."""
     replies: Replies = []
     for row in rows:
-        prompt, reply = row_prompt(row, task.tokenizer), list[int]()
+        prompt, reply = row_prompt(task.tokenizer, row), list[int]()
         while len(reply) < task.limit and len(prompt) + len(reply) < task.model.config.context:
             token = int(task.model(torch.tensor([prompt + reply]), torch.float32)[0, -1].argmax())
             if token == task.tokenizer.end:
@@ -215,7 +216,7 @@ def one_at_a_time_without_cache(task: Task, rows: Sequence[EvalRow]) -> Replies:
 
 
 def one_choice(task: Task, row: EvalRow) -> list[float]:
-    prompt = row_prompt(row, task.tokenizer)
+    prompt = row_prompt(task.tokenizer, row)
     continuations = [
         [*task.tokenizer.encode(candidate), task.tokenizer.end]
         for candidate in choice_candidates(row)

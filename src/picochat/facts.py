@@ -164,6 +164,10 @@ class ConversationsFacts(Record):
     target_tokens: int
     longest_row_tokens: int
     rows_over_context: int
+    eval_rows_over_context: dict[str, int] = Field(
+        default={},
+        description="by skill, eval rows that do not fit: not asked, and counted as failed",
+    )
 
 
 class HonestyFacts(Record):

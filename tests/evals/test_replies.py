@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from picochat.config import EvalConfig, ModelConfig
-from picochat.evals.replies import ask_all, row_prompt
+from picochat.evals.replies import ask_all
 from picochat.model.gpt import GPT, initialise
 from picochat.model.sampling import (
     continuation_log_likelihoods,
@@ -14,12 +14,13 @@ from picochat.model.sampling import (
     option_log_likelihoods,
 )
 from picochat.skills.mixture import make_rows
-from picochat.skills.scoring import choice_candidates
+from picochat.skills.scoring import choice_candidates, score_reply
 from picochat.skills.task_rows import EvalRow
+from picochat.tokens.chat_format import is_askable, reply_room, row_prompt
 from picochat.tokens.tokenizer import Tokenizer, train
 
 CONFIG = ModelConfig(
-    context=64, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64
+    context=128, layers=2, width=48, heads=4, kv_heads=2, head_width=12, mlp_width=64
 )
 SETTINGS = EvalConfig(max_new_tokens=16)
 
@@ -134,11 +135,37 @@ def test_options_of_one_token_need_no_second_reading(model: GPT, tokenizer: Toke
     )
 
 
-def test_a_prompt_longer_than_the_context_keeps_its_end(model: GPT, tokenizer: Tokenizer) -> None:
-    long = EvalRow(id="long", user="carry the one and " * 200)
-    assert len(row_prompt(long, tokenizer)) > CONFIG.context
-    said = ask_all(model, [long], tokenizer, SETTINGS, torch.float32, "long")
-    kept = row_prompt(long, tokenizer)[-(CONFIG.context - 1) :]
-    assert said["long"].text == tokenizer.decode(
-        greedy_replies(model, [kept], end=tokenizer.end, max_new_tokens=16)[0]
+def words_row(words: int, **fields: object) -> EvalRow:
+    return EvalRow.model_validate({"id": f"w{words}", "user": "word " * words, **fields})
+
+
+def test_a_row_that_leaves_no_room_for_a_reply_is_not_asked(
+    model: GPT, tokenizer: Tokenizer
+) -> None:
+    room = reply_room(CONFIG.context)
+    rows = [words_row(n) for n in range(1, 200)]
+    lengths = {row.id: len(row_prompt(tokenizer, row)) for row in rows}
+    said = ask_all(model, rows, tokenizer, SETTINGS, torch.float32, "rows")
+    assert set(said) == {row.id for row in rows}
+    for row in rows:
+        fits = lengths[row.id] + room <= CONFIG.context
+        assert is_askable(tokenizer, row, CONFIG.context) == fits
+        assert fits or said[row.id].text == ""
+    asked = [row for row in rows if lengths[row.id] + room == CONFIG.context]
+    longest = max(asked or rows[:60], key=lambda row: lengths[row.id] <= CONFIG.context - room)
+    assert said[longest.id].text, "a row that just fits is asked"
+
+
+def test_an_option_longer_than_the_context_is_no_error(model: GPT, tokenizer: Tokenizer) -> None:
+    row = words_row(
+        3, choice_labels=["A", "B"], choice_options=["yes", "word " * 300], correct_choice="A"
     )
+    assert not is_askable(tokenizer, row, CONFIG.context)
+    said = ask_all(model, [row], tokenizer, SETTINGS, torch.float32, "rows")[row.id]
+    assert (said.text, said.log_likelihoods) == ("", None)
+    assert not score_reply(row, said.text).passed
+
+
+def test_an_empty_reply_to_a_row_that_was_not_asked_never_passes() -> None:
+    for row in make_rows("release_skills", 50, 80, "scratchpad", 1)[1]:
+        assert score_reply(row, "").reason == "empty"

@@ -144,6 +144,16 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "block",
         {"rows": make_rows_facts(eval_items_by_skill={**EVAL_ROWS, "choice": 15})},
     ),
+    (
+        "eval_fits_context",
+        "warn",
+        {"conversations": make_conversations_facts(eval_rows_over_context={"math": 1})},
+    ),
+    (
+        "eval_fits_context",
+        "block",
+        {"conversations": make_conversations_facts(eval_rows_over_context={"math": 106})},
+    ),
     ("eval_rules", "block", {"rows": make_rows_facts(eval_rows_without_rule=1)}),
     ("eval_independence", "block", {"rows": make_rows_facts(shared_items=1)}),
     (
@@ -318,6 +328,7 @@ EMPTY = (
     ("sft_duplicate_prompts", {"rows": make_rows_facts(sft_train_rows=0, sft_held_out_rows=0)}),
     ("sft_exposure", {"rows": make_rows_facts(sft_train_rows=0)}),
     ("sft_fits_context", {"conversations": make_conversations_facts(rows=0)}),
+    ("eval_fits_context", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
     ("eval_rules", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
     ("eval_skill_release_coverage", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
     ("eval_power", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
@@ -370,6 +381,10 @@ def test_a_short_release_run_is_warned_and_not_blocked() -> None:
         ("documents", {"corpus": make_corpus_facts(documents=0)}),
         ("held_out_tokens", {"shards": make_shards_facts(held_out_tokens=0)}),
         ("tokenizer_roundtrip", {"shards": make_shards_facts(roundtrip_failures=1)}),
+        (
+            "eval_fits_context",
+            {"conversations": make_conversations_facts(eval_rows_over_context={"math": 106})},
+        ),
         ("sft_fits_context", {"conversations": make_conversations_facts(rows_over_context=2_800)}),
         (
             "attention_backend_runtime",

@@ -14,7 +14,6 @@ from picochat.config import ModelConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, open_artifact, publish
 from picochat.core.records import write_jsonl
-from picochat.evals.replies import row_prompt
 from picochat.facts import ConversationsFacts, facts_of
 from picochat.skills.row_files import read_sft_rows
 from picochat.skills.task_rows import EvalRow, row_json
@@ -27,8 +26,10 @@ from picochat.tokens.chat_format import (
     open_conversations,
     render_prompt,
     row_messages,
+    row_prompt,
 )
 from picochat.tokens.tokenizer import SPECIALS, Tokenizer
+from tests.builders import make_config
 from tests.tokens.builders import published
 
 TEMPLATE = Path(tokenizer_module.__file__).with_name("chat_template.jinja").read_text()
@@ -137,7 +138,7 @@ def test_a_question_is_asked_behind_the_turns_before_it(tokenizer: Tokenizer) ->
     row = EvalRow(id="1", system="Be brief.", history=list(CHATS[1][1:3]), user="again")
     asked = [*CHATS[1][:4]]
     asked[0] = Message(role="system", content="Be brief.")
-    assert row_prompt(row, tokenizer) == render_prompt(tokenizer, asked)
+    assert row_prompt(tokenizer, row) == render_prompt(tokenizer, asked)
 
 
 def test_the_template_refuses_an_unknown_role(stock) -> None:
@@ -196,6 +197,7 @@ def make_rows(place: Path, train_rows: list[object], held_out_rows: list[object]
     with publish(place, "rows", "key", {}) as staging:
         write_jsonl(staging.path("sft_train.jsonl"), train_rows)
         write_jsonl(staging.path("sft_held_out.jsonl"), held_out_rows)
+        write_jsonl(staging.path("eval.jsonl"), [row_json(EvalRow(id="e", user="why? " * 400))])
     return published(staging)
 
 
@@ -249,7 +251,9 @@ def test_rows_longer_than_the_context_are_left_out_and_counted(
     )
     facts = facts_of(artifact, ConversationsFacts)
     inputs = {kind: open_artifact(tmp_path / kind, kind) for kind in ("rows", "tokenizer")}
-    assert facts_from(artifact.place, inputs) == facts
+    config = make_config("tiny", model={"context": lengths[2]})
+    assert facts_from(artifact.place, inputs, config) == facts
+    assert facts.eval_rows_over_context == {"other": 1}
     assert (facts.rows, facts.rows_over_context, facts.longest_row_tokens) == (3, 1, lengths[1])
     assert facts.tokens == lengths[0] + lengths[2]
     assert facts.target_tokens == sum(

@@ -20,10 +20,10 @@ import torch
 from picochat.data.benchmarks.stage import BenchmarkItem
 from picochat.evals.eval_records import EvaluatedItem, EvaluatedRow
 from picochat.evals.external import Rule, is_usable
-from picochat.evals.replies import row_prompt
 from picochat.evals.scores import judge
 from picochat.model.gpt import GPT
 from picochat.skills.task_rows import EvalRow
+from picochat.tokens.chat_format import row_prompt
 from picochat.tokens.tokenizer import Tokenizer
 
 SHOWN_CHARACTERS = 90
@@ -169,7 +169,9 @@ def _compare_texts(
         return False, f"{who}: {_both_texts(stated[0], now[0])} (options nearly as likely)"
     if stated[0] == now[0]:
         return False, ""
-    prompt = row_prompt(row, runner.tokenizer)[-(runner.model.config.context - 1) :]
+    # A row that does not fit was not asked. A reply that is stated all the same is looked at behind
+    # as much of the prompt as fits.
+    prompt = row_prompt(runner.tokenizer, row)[-(runner.model.config.context - 1) :]
     gap = greedy_gap(runner, prompt, stated[0])
     why = (
         "not what it says, however it is rounded" if gap is None else f"a near tie, {gap:.2g} nats"

@@ -19,10 +19,8 @@ from picochat.model.gpt import GPT
 from picochat.model.sampling import greedy_replies, option_log_likelihoods
 from picochat.skills.scoring import choice_candidates
 from picochat.skills.task_rows import EvalRow
-from picochat.tokens.chat_format import render_prompt, row_messages
+from picochat.tokens.chat_format import is_askable, row_prompt
 from picochat.tokens.tokenizer import Tokenizer
-
-PROMPT_FIELDS = {"system", "history", "user"}
 
 
 class Generation(Record):
@@ -43,14 +41,16 @@ def ask_all(
     dtype: torch.dtype,
     label: str,
 ) -> dict[str, Generation]:
-    """Row id -> the reply of the model."""
-    replies: dict[str, Generation] = {}
-    prompts = {row.id: row_prompt(row, tokenizer) for row in rows}
+    """Row id -> the reply of the model; an empty one to a row that does not fit the context."""
+    context = model.config.context
+    asked = [row for row in rows if is_askable(tokenizer, row, context)]
+    replies = {row.id: Generation(text="") for row in rows}
+    prompts = {row.id: row_prompt(tokenizer, row) for row in asked}
     chosen = sorted(
-        (row for row in rows if row.choice_labels), key=lambda row: (len(prompts[row.id]), row.id)
+        (row for row in asked if row.choice_labels), key=lambda row: (len(prompts[row.id]), row.id)
     )
-    generated = {row.id: prompts[row.id] for row in rows if not row.choice_labels}
-    with Progress(label, len(rows), "rows") as progress:
+    generated = {row.id: prompts[row.id] for row in asked if not row.choice_labels}
+    with Progress(label, len(asked), "rows") as progress:
         for batch in generate_ids(model, generated, tokenizer.end, config, dtype):
             replies.update(
                 {row: Generation(text=tokenizer.decode(ids)) for row, ids in batch.items()}
@@ -63,23 +63,17 @@ def ask_all(
     return replies
 
 
-def row_prompt(row: EvalRow, tokenizer: Tokenizer) -> list[int]:
-    """The ids of the row as a conversation, up to where the assistant's reply begins."""
-    return render_prompt(tokenizer, row_messages(row.model_dump(include=PROMPT_FIELDS)))
-
-
 def generate_ids(
     model: GPT, prompts: Mapping[str, list[int]], end: int, config: EvalConfig, dtype: torch.dtype
 ) -> Iterator[dict[str, list[int]]]:
     """Row id -> reply, batch by batch, prompts of similar length together.
 
-    A prompt that is too long loses its beginning.
+    Each prompt must be shorter than the context.
     """
-    room = model.config.context - 1
     in_order = sorted(prompts, key=lambda row: (len(prompts[row]), row))
     for start in range(0, len(in_order), config.batch_rows):
         rows = in_order[start : start + config.batch_rows]
-        batch = [prompts[row][-room:] for row in rows]
+        batch = [prompts[row] for row in rows]
         generated = greedy_replies(
             model, batch, end=end, max_new_tokens=config.max_new_tokens, dtype=dtype
         )
@@ -98,8 +92,7 @@ def _choose(
         options = [
             [*tokenizer.encode(candidate), tokenizer.end] for candidate in choice_candidates(row)
         ]
-        room = model.config.context - max(len(option) for option in options)
-        questions.append((prompts[row.id][-room:], options))
+        questions.append((prompts[row.id], options))
     found = option_log_likelihoods(model, questions, pad=tokenizer.pad, dtype=dtype)
     replies: dict[str, Generation] = {}
     for row, (_, options), sums in zip(rows, questions, found, strict=True):

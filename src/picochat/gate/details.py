@@ -67,6 +67,11 @@ def eval_items_by_skill(run: RunFacts) -> str:
     return f"independent items: {counts}"
 
 
+def eval_over_context(run: RunFacts) -> str:
+    too_long = run.conversations.eval_rows_over_context if run.conversations else {}
+    return ", ".join(f"{skill} {rows}" for skill, rows in too_long.items())
+
+
 def contaminated_by_skill(run: RunFacts) -> str:
     if not run.honesty:
         return ""

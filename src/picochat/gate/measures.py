@@ -170,6 +170,15 @@ def repeated_sft_prompt_fraction(run: RunFacts) -> float | None:
     )
 
 
+def eval_fraction_over_context(run: RunFacts) -> float | None:
+    """Fraction of a skill's eval rows, or of own rows, that do not fit; the worst of them."""
+    if not run.conversations or not run.rows:
+        return None
+    too_long = run.conversations.eval_rows_over_context
+    counts = run.rows.eval_by_skill.items()
+    return _largest(ratio(too_long.get(skill, 0), rows) for skill, rows in counts if rows)
+
+
 def sft_fraction_over_context(run: RunFacts) -> float | None:
     conversations = run.conversations
     return ratio(conversations.rows_over_context, conversations.rows) if conversations else None

@@ -212,7 +212,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=conversations_facts,
         inputs=("rows", "tokenizer"),
         settings=("model",),
-        version=1,
+        version=2,
     ),
     ArtifactSpec(
         kind="honesty",

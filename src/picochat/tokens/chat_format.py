@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,12 @@ from picochat.core.errors import BadInput, Problem
 from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import read_jsonl, to_jsonable
 from picochat.facts import ConversationsFacts
-from picochat.skills.task_rows import Message
+from picochat.skills.scoring import choice_candidates
+from picochat.skills.task_rows import EvalRow, Message, read_published_rows
 from picochat.tokens.tokenizer import Tokenizer
 
 Split = Literal["train", "held_out"]
+PROMPT_FIELDS = {"system", "history", "user"}
 MOST_PROBLEMS = 20  # of one file, reported at once
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: equal rows give equal bytes
 
@@ -72,6 +75,29 @@ def row_messages(row: Mapping[str, Any]) -> list[Message]:
     turns = [{"role": "system", "content": row.get("system")}, *(row.get("history") or [])]
     turns += [{"role": role, "content": row.get(role)} for role in ("user", "assistant")]
     return [Message.model_validate(turn) for turn in turns if turn["content"] is not None]
+
+
+def row_prompt(tokenizer: Tokenizer, row: EvalRow) -> list[int]:
+    """The ids of an eval row as a conversation, up to where the assistant's reply begins."""
+    return render_prompt(tokenizer, row_messages(row.model_dump(include=PROMPT_FIELDS)))
+
+
+def reply_room(context: int) -> int:
+    """Tokens of the context that a prompt must leave for the reply: an eighth of it."""
+    return max(1, context // 8)
+
+
+def is_askable(tokenizer: Tokenizer, row: EvalRow, context: int) -> bool:
+    """Whether an eval row fits the context: prompt and reply, or prompt and longest option.
+
+    A row that does not fit is not asked and counts as failed. It is never cut: a question without
+    its beginning is another question.
+    """
+    prompt = len(row_prompt(tokenizer, row))
+    if not row.choice_labels:
+        return prompt + reply_room(context) <= context
+    longest = max(len(tokenizer.encode(option)) for option in choice_candidates(row))
+    return prompt + longest + 1 <= context
 
 
 # ---- the rows of a run, encoded once -------------------------------------------------------------
@@ -152,25 +178,35 @@ def encode_conversations(
     write_conversations(
         staging.path("held_out.npz"), join_conversations(fitting(held_out_chats, model.context))
     )
-    staging.facts = to_jsonable(facts_from(staging.folder, {"rows": rows, "tokenizer": tokenizer}))
+    staging.facts = to_jsonable(_facts(staging.folder, rows, words, model.context))
 
 
 def facts_from(
-    files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
+    files: Path, inputs: Mapping[str, Artifact], config: RunConfig
 ) -> ConversationsFacts:
-    """Facts of the training rows, from train.npz and from the rows encoded again.
+    """Facts of the rows, from train.npz and from the rows encoded again.
 
-    inputs: rows, tokenizer. config: not needed.
+    inputs: rows, tokenizer.
     """
-    kept = read_conversations(files / "train.npz")
     words = Tokenizer.load(inputs["tokenizer"].path("tokenizer.json"))
-    chats = read_chats(inputs["rows"].path("sft_train.jsonl"), words)
+    return _facts(files, inputs["rows"], words, config.model.context)
+
+
+def _facts(files: Path, rows: Artifact, words: Tokenizer, context: int) -> ConversationsFacts:
+    kept = read_conversations(files / "train.npz")
+    chats = read_chats(rows.path("sft_train.jsonl"), words)
+    too_long = Counter(
+        row.skill
+        for row in read_published_rows(rows.path("eval.jsonl"), EvalRow)
+        if not is_askable(words, row, context)
+    )
     return ConversationsFacts(
         rows=len(chats),
         tokens=len(kept.tokens),
         target_tokens=int(kept.targets.sum()),
         longest_row_tokens=max((len(chat.ids) for chat in chats), default=0),
         rows_over_context=len(chats) - len(kept),
+        eval_rows_over_context=dict(sorted(too_long.items())),
     )
 
 
