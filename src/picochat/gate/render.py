@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from picochat.facts import FindingRecord, GateReport, PlanRecord, PreflightReport
+from picochat.gate.conclusion import conclusion
 from picochat.present.labels import COUNTED, STATUSES, WORST_FIRST
 from picochat.present.printable import cell
 from picochat.present.terminal import columns
@@ -22,6 +23,7 @@ def preflight_lines(report: PreflightReport) -> list[str]:
     )
     return [
         title,
+        conclusion(report.findings),
         *plan_lines(report.plan),
         "",
         *finding_lines(report.findings),
@@ -34,7 +36,14 @@ def gate_lines(report: GateReport) -> list[str]:
         f"release gate: {report.status} (profile {report.profile}; {counts_text(report.findings)})"
     )
     weakest = [f"weakest skill: {report.weakest_skill}"] if report.weakest_skill else []
-    return [title, *weakest, "", *finding_lines(report.findings), *remedy_lines(report.findings)]
+    return [
+        title,
+        conclusion(report.findings),
+        *weakest,
+        "",
+        *finding_lines(report.findings),
+        *remedy_lines(report.findings),
+    ]
 
 
 def counts_text(findings: Iterable[FindingRecord]) -> str:
@@ -85,12 +94,21 @@ def measured_text(finding: FindingRecord) -> str:
 
 
 def remedy_lines(findings: Iterable[FindingRecord]) -> list[str]:
-    """Each finding that does not pass, with its message and its remedy."""
+    """Each remedy once, the most pressing first, with the findings that ask for it."""
     lines: list[str] = []
-    for finding in _failing(findings):
-        lines += ["", f"{STATUSES[finding.status].word} {finding.name}: {finding.message}"]
-        lines += [f"    fix: {finding.fix}"] if finding.fix else []
+    for fix, asking in by_remedy(findings):
+        lines.append("")
+        lines += [f"{STATUSES[f.status].word} {f.name}: {f.message}" for f in asking]
+        lines += [f"    fix: {fix}"] if fix else []
     return lines
+
+
+def by_remedy(findings: Iterable[FindingRecord]) -> list[tuple[str | None, list[FindingRecord]]]:
+    """(remedy, the findings that ask for it), the most pressing first."""
+    found: dict[str | None, list[FindingRecord]] = {}
+    for finding in _failing(findings):
+        found.setdefault(finding.fix, []).append(finding)
+    return list(found.items())
 
 
 def _failing(findings: Iterable[FindingRecord]) -> list[FindingRecord]:
@@ -102,6 +120,8 @@ def preflight_page(report: PreflightReport) -> str:
     lines = [
         f"# Preflight: {report.status}",
         "",
+        conclusion(report.findings),
+        "",
         f"Profile `{report.profile}`, {length} run: {counts_text(report.findings)}.",
         "",
         *(f"- {line}" for line in plan_lines(report.plan)),
@@ -112,6 +132,8 @@ def preflight_page(report: PreflightReport) -> str:
 def gate_page(report: GateReport) -> str:
     lines = [
         f"# Release gate: {report.status}",
+        "",
+        conclusion(report.findings),
         "",
         f"Profile `{report.profile}`: {counts_text(report.findings)}.",
     ]
@@ -127,10 +149,9 @@ def _page(lines: list[str], findings: Sequence[FindingRecord]) -> str:
         f"| {f.status} | {f.name} | {cell(measured_text(f))} | `{f.bound}` |"
         for f in worst_first(findings)
     ]
-    failing = _failing(findings)
-    if failing:
+    if _failing(findings):
         lines += ["", "## What failed, and how to fix it", ""]
-    for finding in failing:
-        lines.append(f"- **{finding.name}** ({finding.status}): {cell(finding.message)}")
-        lines += [f"  - fix: {cell(finding.fix)}"] if finding.fix else []
+    for fix, asking in by_remedy(findings):
+        lines += [f"- **{f.name}** ({f.status}): {cell(f.message)}" for f in asking]
+        lines += [f"  - fix: {cell(fix)}"] if fix else []
     return "\n".join(lines) + "\n"

@@ -31,6 +31,7 @@ from picochat.present.values import FORMS, NOT_MEASURED, counts_form
 from picochat.report.curves import Rows, page_charts
 
 TEMPLATES = Path(__file__).parent / "pages"
+SHOWN_SOURCES = 3  # in the title
 FLAG = re.compile(r"(--[a-z][a-z-]*(?: N)?)")
 Tree = dict[str, Any]
 
@@ -112,6 +113,14 @@ def worst_order(findings: Sequence[Tree]) -> list[int]:
     )
 
 
+def title_of(claimed: Tree) -> str:
+    """The run by its text and its scale: `notes at tiny`."""
+    sources = (claimed["data"]["corpus"] or {}).get("sources", [])
+    labels = [source["label"] for source in sources[:SHOWN_SOURCES]]
+    text = ", ".join([*labels, *(["..."] if len(sources) > len(labels) else [])])
+    return f"{text} at {claimed['scale']}" if text else claimed["scale"]
+
+
 def remedies(findings: Sequence[Tree]) -> list[tuple[int, list[int]]]:
     """What to do, the most pressing first.
 
@@ -139,6 +148,7 @@ def _context(claimed: Tree, seen: Tree) -> Tree:
         "other_rates": OTHER_RATES,
         "order": worst_order(findings),
         "remedies": remedies(findings),
+        "title": title_of(claimed),
         "rules": rules,
         "weakest": rules.get(f"skill_release_eval_{claimed['verdict']['weakest_skill']}"),
         "preflight_order": worst_order(seen["preflight"]["findings"]) if seen["preflight"] else [],

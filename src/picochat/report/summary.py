@@ -37,6 +37,7 @@ from picochat.facts import (
     RunFacts,
     ScoresFacts,
 )
+from picochat.gate.conclusion import conclusion
 from picochat.gate.measures import JUDGED_SKILLS
 from picochat.present.charts import thin
 from picochat.present.labels import WORST_FIRST
@@ -107,6 +108,7 @@ def claims(facts: RunFacts) -> dict[str, Any]:
         "seed": config.seed,
         "profile": config.gate.profile,
         "verdict": _verdict(facts.gate),
+        "conclusion": conclusion(facts.gate.findings) if facts.gate else None,
         "preflight": _preflight(facts.preflight),
         "model": {**to_jsonable(config.model), "vocab_size": config.tokenizer.vocab_size},
         "data": {

@@ -244,7 +244,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_preflight,
         inputs=KNOWN_BEFORE_TRAINING,
         settings=("facts",),
-        version=5,
+        version=6,
     ),
     ArtifactSpec(
         kind="base",
@@ -305,7 +305,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_gate,
         inputs=("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"),
         settings=("facts",),
-        version=9,
+        version=10,
     ),
     ArtifactSpec(
         kind="summary",
@@ -315,7 +315,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=write_summary,
         inputs=(*KNOWN_BEFORE_TRAINING, "preflight", "base", "sft", "scores", "parity", "gate"),
         settings=("facts", "timings", "machine"),
-        version=6,
+        version=7,
     ),
 )
 
