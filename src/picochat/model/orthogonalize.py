@@ -22,8 +22,8 @@ def orthogonalize(update_NOI: Tensor, dtype: torch.dtype) -> Tensor:
     # Rows on the shorter side give the smaller Gram matrix, and so the cheaper products.
     tall = update_NOI.shape[-2] > update_NOI.shape[-1]
     x = (update_NOI.mT if tall else update_NOI).to(dtype)
-    # The Frobenius norm bounds the largest singular value, so all of them start in [0, 1], where
-    # the iteration converges. The constant avoids 0/0 for a matrix of zeros.
+    # The Frobenius norm bounds the largest singular value, so all of them start in [0, 1], the
+    # range of the coefficients. The constant avoids 0/0 for a matrix of zeros.
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
