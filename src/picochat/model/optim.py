@@ -144,7 +144,10 @@ class Optimizer:
         # iterations are compiled, in model/sharding.py.
         if compiled and sharding is None:
             self._finish = torch.compile(self._finish, dynamic=False, fullgraph=True)
-        self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+        names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+        self._adamw_prefixes: dict[Tensor, str] = {
+            p: f"adamw.{names[p]}." for group in self.adamw.param_groups for p in group["params"]
+        }
 
     @torch.no_grad()
     def step(self, lr_fraction: float) -> Tensor:
@@ -186,7 +189,7 @@ class Optimizer:
         """Muon's momenta and AdamW's moments by name, sharing memory with the optimizer."""
         tensors = {f"muon.{stack.name}": stack.state() for stack in self.stacks}
         for parameter, state in self.adamw.state.items():
-            prefix = f"adamw.{self._names[parameter]}."
+            prefix = self._adamw_prefixes[parameter]
             tensors.update({prefix + key: value for key, value in state.items()})
         return tensors
 
@@ -196,12 +199,10 @@ class Optimizer:
         Works before the first step, when AdamW has no state yet.
         """
         tensors = {f"muon.{stack.name}": torch.zeros_like(stack.state()) for stack in self.stacks}
-        for group in self.adamw.param_groups:
-            for parameter in group["params"]:
-                prefix = f"adamw.{self._names[parameter]}."
-                tensors[f"{prefix}step"] = torch.zeros((), device=parameter.device)
-                for key in ("exp_avg", "exp_avg_sq"):
-                    tensors[prefix + key] = torch.zeros_like(parameter.detach())
+        for parameter, prefix in self._adamw_prefixes.items():
+            tensors[f"{prefix}step"] = torch.zeros((), device=parameter.device)
+            for key in ("exp_avg", "exp_avg_sq"):
+                tensors[prefix + key] = torch.zeros_like(parameter.detach())
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
@@ -210,13 +211,11 @@ class Optimizer:
             for stack in self.stacks:
                 stack.momentum_NOI.copy_(local_part(tensors[f"muon.{stack.name}"], self.sharding))
             # Set directly: AdamW's `load_state_dict` identifies parameters by number, not by name.
-            for group in self.adamw.param_groups:
-                for parameter in group["params"]:
-                    prefix = f"adamw.{self._names[parameter]}."
-                    self.adamw.state[parameter] = {
-                        key: tensors[prefix + key].to(parameter.device)
-                        for key in ("step", "exp_avg", "exp_avg_sq")
-                    }
+            for parameter, prefix in self._adamw_prefixes.items():
+                self.adamw.state[parameter] = {
+                    key: tensors[prefix + key].to(parameter.device)
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                }
         except KeyError as error:
             raise BadInput(
                 f"the optimizer state has no {error.args[0]}: it belongs to another configuration"

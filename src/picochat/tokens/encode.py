@@ -132,19 +132,15 @@ def _encode_part(job: EncodeJob, tokenizer: Tokenizer, folder: Path, part: int) 
 
 
 def _encode(job: EncodeJob, tokenizer: Tokenizer, documents: Sequence[Document]) -> EncodedBatch:
-    batches = [
-        encode_batch(tokenizer, group, job.sampled)
-        for group in batches_of(documents, job.batch_chars)
-    ]
-    ends = np.cumsum([0, *(len(batch.tokens) for batch in batches)])
-    shifted = [
-        batch._replace(ends=batch.ends + begin)
-        for batch, begin in zip(batches, ends.tolist(), strict=False)
-    ]
-    empty = EncodedBatch(
-        np.zeros(0, dtype=np.uint16), *(np.zeros(0, dtype=np.int64) for _ in range(4))
-    )
-    return EncodedBatch(*(np.concatenate(columns) for columns in zip(empty, *shifted, strict=True)))
+    # Starts with an empty batch, because a part may have no documents of a split.
+    none = np.zeros(0, dtype=np.int64)
+    batches = [EncodedBatch(none.astype(np.uint16), none, none, none, none)]
+    tokens = 0
+    for group in batches_of(documents, job.batch_chars):
+        batch = encode_batch(tokenizer, group, job.sampled)
+        batches.append(batch._replace(ends=batch.ends + tokens))
+        tokens += len(batch.tokens)
+    return EncodedBatch(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
 
 
 def _write_part(folder: Path, part: int, encoded: dict[Split, EncodedBatch]) -> None:
@@ -281,7 +277,7 @@ def row_runs(files: Sequence[tuple[int, int]], run_bytes: int) -> list[list[tupl
     files: (rows, bytes) of each file.
     """
     runs: list[list[tuple[int, int, int]]] = []
-    room = 0
+    room = 0  # bytes that the last run can still take
     for number, (rows, size) in enumerate(files):
         mean_bytes = max(1, size // max(1, rows))
         start = 0

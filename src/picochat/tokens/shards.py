@@ -135,6 +135,7 @@ def write_split(
         for rest in batches:
             while len(rest.ends):
                 writer = writer or ShardWriter(folder, f"{split}-{number:05d}", tokenizer)
+                # The first document that fills the shard; past the end if none of the batch does.
                 last = int(np.searchsorted(rest.ends, shard_tokens - writer.tokens))
                 head, rest = rest.split(min(last + 1, len(rest.ends)))
                 writer.add(head)
@@ -361,16 +362,13 @@ def _open_split(shards: Artifact, split: Split, check_digests: bool) -> TokenStr
     for name in names:
         path = shards.path(f"{name}.bin")
         sidecar = read_record(ShardSidecar, shards.path(f"{name}.json"), "shard")
+        problem = None
         if not path.exists() or path.stat().st_size != TOKEN_BYTES * sidecar.tokens:
-            raise BadInput(
-                f"shard {path} does not hold the {sidecar.tokens} tokens that {name}.json states",
-                fix=remake(shards.place),
-            )
-        if check_digests and digest_file(path) != sidecar.sha256:
-            raise BadInput(
-                f"shard {path} has changed since it was written: its digest is another",
-                fix=remake(shards.place),
-            )
+            problem = f"does not hold the {sidecar.tokens} tokens that {name}.json states"
+        elif check_digests and digest_file(path) != sidecar.sha256:
+            problem = f"has changed since it was written: its digest is not that of {name}.json"
+        if problem:
+            raise BadInput(f"shard {path} {problem}", fix=remake(shards.place))
         # A plain array over the mapped memory: slicing an np.memmap takes ten times as long.
         parts.append(np.memmap(path, dtype="<u2", mode="r").view(np.ndarray))
         sidecars.append(sidecar)

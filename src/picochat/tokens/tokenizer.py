@@ -195,7 +195,7 @@ def needs_reference(text: str) -> bool:
 def without_surrogates(text: str) -> str:
     """The text with surrogate pairs joined and lone surrogates, invalid in UTF-8, as U+FFFD."""
     try:
-        text.encode("utf-8")
+        text.encode("utf-8")  # the fast path: almost no text has a surrogate
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
