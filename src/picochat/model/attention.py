@@ -10,6 +10,7 @@ use the same kernel (docs/decisions/0022). Does not time a whole step.
 from __future__ import annotations
 
 import importlib.util
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -306,9 +307,7 @@ def measure_kernels(
         x.to(setting.device, setting.dtype)
         for x in _random_heads(setting.model, rows, setting.model.context)
     ]
-    seconds: dict[int, list[float]] = {
-        number: [] for number, one in enumerate(tried) if one.problem is None
-    }
+    seconds = {number: math.inf for number, one in enumerate(tried) if one.problem is None}
     # Round 0 warms up and is not counted. A single kernel needs one round only, for its report.
     for timed in range(TIMED_ROUNDS + 1) if len(seconds) > 1 else (0, 1):
         for number in list(seconds):
@@ -319,11 +318,11 @@ def measure_kernels(
                 tried[number] = tried[number].model_copy(update={"problem": _reason(problem)})
                 continue
             if timed:
-                seconds[number].append(pass_seconds)
+                seconds[number] = min(seconds[number], pass_seconds)
     if setting.device.type == "cuda":
         torch.cuda.empty_cache()  # else training's memory would include what these kernels took
     return [
-        one.model_copy(update={"seconds": min(seconds[number])}) if seconds.get(number) else one
+        one.model_copy(update={"seconds": seconds[number]}) if number in seconds else one
         for number, one in enumerate(tried)
     ]
 

@@ -49,6 +49,7 @@ def greedy_replies(
                 open_prompts.discard(prompt)
         if not open_prompts:
             break
+        # Rows that have ended stay in the batch until here; what they generate is ignored above.
         if len(open_prompts) < LEAST_ALIVE * len(owners):
             rows = [row for row, prompt in enumerate(owners) if prompt in open_prompts]
             owners = [owners[row] for row in rows]

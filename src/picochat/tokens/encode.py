@@ -62,14 +62,9 @@ class EncodedBatch(NamedTuple):
     def split(self, documents: int) -> tuple[EncodedBatch, EncodedBatch]:
         """The first `documents` of the documents (at least one), and the rest."""
         cut = int(self.ends[documents - 1])
-        counts = (self.text_bytes, self.sampled, self.failed)
-        head = EncodedBatch(
-            self.tokens[:cut], self.ends[:documents], *(array[:documents] for array in counts)
-        )
-        rest = EncodedBatch(
-            self.tokens[cut:], self.ends[documents:] - cut, *(array[documents:] for array in counts)
-        )
-        return head, rest
+        head = EncodedBatch(self.tokens[:cut], *(array[:documents] for array in self[1:]))
+        rest = EncodedBatch(self.tokens[cut:], *(array[documents:] for array in self[1:]))
+        return head, rest._replace(ends=rest.ends - cut)
 
 
 class DocumentSource(Protocol):
@@ -148,13 +143,13 @@ def _write_part(folder: Path, part: int, encoded: dict[Split, EncodedBatch]) -> 
     # Renamed when finished, so that a part that exists is complete. The name has the process id,
     # because two processes may encode one part at once. Both write the same bytes.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    columns = {
+    arrays = {
         f"{split}.{field}": array
-        for split in SPLITS
-        for field, array in encoded[split]._asdict().items()
+        for split, batch in encoded.items()
+        for field, array in batch._asdict().items()
     }
     with temporary.open("wb") as stream:
-        np.savez(stream, **columns)
+        np.savez(stream, **arrays)
     os.replace(temporary, path)
 
 
