@@ -39,9 +39,7 @@ def manual_texts() -> list[str]:
 
 
 def short_documents(count: int) -> list[Written]:
-    """Paragraphs of the manual, each with a number so that no two are equal; the last repeat the
-    first after the end.
-    """
+    """Paragraphs of the manual, repeated as often as needed, and numbered so that all differ."""
     paragraphs = [part for text in manual_texts() for part in text.split("\n\n") if part]
     return [
         Written(f"d{number}", f"{number}. {paragraphs[number % len(paragraphs)]}")
@@ -83,7 +81,7 @@ def make_counts(train_documents: Sequence[Written], held_out: Sequence[Written])
 
 @dataclass(frozen=True)
 class Listed:
-    """Documents in memory, `part_documents` in a part; the held-out ones lie behind the others."""
+    """Documents in memory, `part_documents` in a part. The held-out ones come last."""
 
     train: Sequence[Written]
     held_out: Sequence[Written] = ()
@@ -110,9 +108,7 @@ def make_job(
     shard_tokens: int = 10_000,
     workers: int = 1,
 ) -> ShardsJob:
-    """A job over these documents. source, load: what stands for reading them, and for the
-    tokenizer.
-    """
+    """A job over these documents. source, load: replace the list and the tokenizer."""
     counts = make_counts(train_documents, held_out)
     encode = EncodeJob(
         source=source or Listed(train_documents, held_out),
@@ -133,7 +129,7 @@ def publish_shards(
 
 
 def make_exercises(corpus: Artifact, place: Path, fraction: float = 0.0) -> Artifact:
-    """The exercises of a corpus, published; none where the fraction is 0."""
+    """The published exercises of a corpus. There are none where the fraction is 0."""
     with publish(place, "exercises", "key", {}) as staging:
         write_exercises(
             corpus, ExercisesConfig(fraction=fraction), HostConfig(workers=1), 42, staging

@@ -35,14 +35,14 @@ TRAIN, HELD_OUT = DOCUMENTS[:550], DOCUMENTS[550:]
 
 
 class Unreadable(Listed):
-    """A corpus that nobody may read any more: every part must stand already."""
+    """A corpus that must not be read again, because every part exists."""
 
     def read(self, part: int) -> Iterator[tuple[Split, Document]]:
         raise AssertionError(f"part {part} was encoded again")
 
 
 def _workspace(place: Path) -> Path:
-    """Where the shards at `place` will look for parts; the key is that of `publish_shards`."""
+    """The folder where the shards at `place` look for parts. Uses the key of `publish_shards`."""
     workspace = place.with_name(f"{place.name}.work")
     workspace.mkdir(parents=True)
     (workspace / "key").write_text("key")
@@ -76,9 +76,8 @@ def test_a_part_on_which_the_encoders_disagree_is_left_to_the_shards(
     other = write_tokenizer_file(
         tmp_path, texts=[" ".join(text.split()[::-1]) for text in manual_texts()[:9]]
     )
-    pieces = read_layout(
-        other
-    ).pieces  # the merges of another text stand for a tiktoken that splits as no trap shows
+    # Stands for a tiktoken that differs where no text of TRAPS shows it: it has other merges.
+    pieces = read_layout(other).pieces
 
     def load(reason: str | None) -> Tokenizer:
         tokenizer = Tokenizer.load(tokenizer_file, reason)

@@ -46,7 +46,7 @@ TRAIN, HELD_OUT = DOCUMENTS[:1_400], DOCUMENTS[1_400:]
 
 
 def stream_of(tokenizer: Tokenizer, documents: Sequence[Written]) -> list[int]:
-    """The oracle: what a stream of these documents must be."""
+    """The expected stream of these documents."""
     return [
         token
         for document in documents
@@ -171,7 +171,7 @@ def test_a_split_may_be_empty(tmp_path: Path, tokenizer_file: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Interrupted(Listed):
-    """A source that a Ctrl-C cuts off at a part."""
+    """A source that Ctrl-C interrupts at one part."""
 
     def read(self, part: int) -> Iterator[tuple[Split, Document]]:
         if part == 9:
@@ -181,7 +181,7 @@ class Interrupted(Listed):
 
 @dataclasses.dataclass(frozen=True)
 class PassedOver(Listed):
-    """The same source, which has other texts where nothing should be encoded again."""
+    """The same source, with other texts in the parts that must not be encoded again."""
 
     def read(self, part: int) -> Iterator[tuple[Split, Document]]:
         for split, document in super().read(part):
@@ -212,8 +212,7 @@ def test_where_encoders_differ_tokenizers_encodes_and_the_reason_is_kept(
     other = write_tokenizer_file(
         tmp_path, VOCAB_SIZE, texts=[" ".join(text.split()[::-1]) for text in manual_texts()[:9]]
     )
-    # Stands for a tiktoken that splits some text as no trap shows: it has the merges of another
-    # text.
+    # Stands for a tiktoken that differs where no text of TRAPS shows it: it has other merges.
     pieces = read_layout(other).pieces
     differing = dataclasses.replace(tokenizer, _fast=build_fast_encoder(pieces), _pieces=pieces)
     with pytest.raises(EncodersDisagree):

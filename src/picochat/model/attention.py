@@ -1,15 +1,16 @@
-"""Which kernel computes attention on this machine: the first that is right, on a GPU the fastest.
+"""Chooses the attention kernel for this machine: on a GPU the fastest correct one, else the first.
 
-A kernel here is a backend of torch's, and whether it is given key and value heads as they are or
-repeated: some backends read grouped heads slowly or not at all. Kernels are judged by running them,
-forward and backward, at the shapes of the scale: first by their error against float32 math, then by
-the clock. The choice is kept beside the run and in the cache, so that a dry run, the full run and a
-resumed one use the same kernel. docs/decisions/0022 has the reasons. Does not time a whole step.
+A kernel is a torch backend, with key and value heads passed as they are or repeated: some backends
+read grouped heads slowly or not at all. Each kernel runs forward and backward at the shapes of the
+scale. Its error against float32 math is checked first; on a GPU its time is measured next. The
+choice is stored beside the run and in the cache, so that a dry run, the full run and a resumed run
+use the same kernel (docs/decisions/0022). Does not time a whole step.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,10 +24,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from picochat.config import ModelConfig
 from picochat.core.errors import BadInput, HostProblem
 from picochat.core.progress import say
-from picochat.core.records import Record, digest_json, read_record, write_json
+from picochat.core.records import Record, digest_json, finite_or_none, read_record, write_json
 from picochat.model.gpt import attend
 
-# Of equally fast kernels the earlier one in this table is taken.
+# The order is the preference among kernels of equal speed. On a CPU the order alone decides.
 BACKENDS: dict[str, SDPBackend] = {
     "flash": SDPBackend.FLASH_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -35,31 +36,31 @@ BACKENDS: dict[str, SDPBackend] = {
     "math": SDPBackend.MATH,
 }
 LARGEST_ATTENTION_ERROR = 2e-2
-"""Relative error against float32 math that a backend may show in bfloat16."""
+"""Largest relative error against float32 math that a kernel may have, in any dtype."""
 CHECKED_ROWS = 2
 SHORT_LENGTH = 32
-"""Rows of SFT can be as short as this. A kernel must run there too."""
+"""SFT rows can be this short, so a kernel must also run at this length."""
 TIMED_TOKENS = {"cuda": 65_536, "cpu": 512}
-"""Tokens of a timed pass: a micro-batch on a GPU; on a CPU few, because each start waits for it."""
+"""Tokens of a timed pass: on a GPU those of a micro-batch, on a CPU few to keep the test short."""
 TIMED_PASSES = {"cuda": 10, "cpu": 1}
 TIMED_ROUNDS = 4
 TIE_FRACTION = 0.02
-"""Times that differ by less than this fraction count as equal, so that noise does not decide."""
+"""Times that differ by at most this fraction count as equal, so that noise does not decide."""
 
 
 @dataclass(frozen=True)
 class AttentionKernel:
-    """A key of BACKENDS, and whether key and value heads are repeated for it."""
+    """A key of BACKENDS, and whether key and value heads are repeated before the call."""
 
     backend: str
     repeat_heads: bool
 
 
 class KernelResult(Record):
-    """How a kernel did on this machine.
+    """The check of one kernel on this machine, and its time where it was measured.
 
-    `problem`: why it cannot be used. `error`: see `largest_error`. `seconds`: of one forward and
-    one backward pass.
+    `problem`: why it cannot be used. `error`: see `largest_error`. `seconds`: time of one forward
+    and backward pass.
     """
 
     backend: str
@@ -73,19 +74,19 @@ class KernelResult(Record):
         return AttentionKernel(self.backend, self.repeat_heads)
 
     def line(self) -> str:
-        """The result in words, such as `flash, heads repeated: 1.2 ms, error 3e-03`."""
+        """The result in words, such as `flash, heads repeated: 1.2 ms, error 3.0e-03`."""
         name = self.backend + (", heads repeated" if self.repeat_heads else "")
         if self.problem is not None:
             return f"{name}: {self.problem}"
-        taken = "" if self.seconds is None else f"{1000 * self.seconds:.3g} ms, "
-        return f"{name}: {taken}error {self.error:.1e}"
+        time_ms = "" if self.seconds is None else f"{1000 * self.seconds:.3g} ms, "
+        return f"{name}: {time_ms}error {self.error:.1e}"
 
 
 class KernelChoice(Record):
     """The chosen kernel, and all that were tried.
 
-    Valid only for the same `asked` and `where`. `asked`: the setting `attention_backend`. `where`:
-    `AttentionSetting.described()`.
+    `asked`: the setting `attention_backend`. `where`: `AttentionSetting.described()`. A stored
+    choice is used again only where both are the same.
     """
 
     asked: str
@@ -96,76 +97,65 @@ class KernelChoice(Record):
 
 @dataclass(frozen=True)
 class AttentionSetting:
-    """Where attention runs: device, dtype, and the shapes of `model`."""
+    """What attention runs on: the device, the dtype and the shapes of `model`."""
 
     device: torch.device
     dtype: torch.dtype
     model: ModelConfig
 
     def described(self) -> str:
-        """Everything that can change which kernel is fastest, in words."""
+        """Everything that can change which kernel is the fastest, in words."""
         name = (
             torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
             else torch.backends.cpu.get_cpu_capability()
         )
-        model, fa3 = self.model, importlib.util.find_spec("flash_attn_interface") is not None
+        fa3 = " and flash-attention 3" if importlib.util.find_spec("flash_attn_interface") else ""
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        model = self.model
         return (
-            f"{name}, torch {torch.__version__}{' and flash-attention 3' if fa3 else ''},"
-            f" {self.dtype}, {model.heads}/{model.kv_heads} heads of {model.head_width}, context"
-            f" {model.context}"
-            + (", deterministic" if torch.are_deterministic_algorithms_enabled() else "")
+            f"{name}, torch {torch.__version__}{fa3}, {self.dtype}, {model.heads}/{model.kv_heads}"
+            f" heads of {model.head_width}, context {model.context}"
+            f"{', deterministic' if deterministic else ''}"
         )
 
 
 def choose_kernel(asked: str, setting: AttentionSetting, places: Sequence[Path]) -> KernelChoice:
-    """The kernel for `asked` (`auto` or a backend): a kept choice, else the best one here.
+    """The stored kernel for `asked` (`auto` or a backend), else the best one here; selects it.
 
-    places: files that keep a choice. The first that has one decides; a new choice is written to
-    each of them. Raises HostProblem with all reasons where no kernel passes its check.
+    places: files that store a choice. The first valid one decides. A new choice is written to all
+    of them. Raises HostProblem that lists every reason where no kernel passes its check.
     """
-    # A kept choice wins even where another kernel is faster now: noise must not change the kernel
-    # between the dry run, the full run and a resumed one.
-    kept = _kept_choice(asked, setting, places)
-    choice = kept or _new_choice(asked, setting)
+    # A stored choice wins even where another kernel is faster now: noise must not change the kernel
+    # between the dry run, the full run and a resumed run.
+    stored = _stored_choice(asked, setting, places)
+    choice = stored or _new_choice(asked, setting)
     for place in places:
-        if not place.exists() or not kept:
-            _keep(choice, place)
+        if not (stored and place.exists()):
+            _store(choice, place)
     select_kernel(choice.chosen.backend)
     return choice
 
 
 def choice_file(folder: Path, asked: str, setting: AttentionSetting) -> Path:
-    """The file in `folder` that keeps the choice for this request and no other."""
+    """The file in `folder` that stores the choice for this request and no other."""
     return folder / f"{digest_json([asked, setting.described()])[:32]}.json"
 
 
 def candidate_kernels(asked: str, setting: AttentionSetting) -> list[AttentionKernel]:
-    """The kernels to try for `asked`, the preferred ones first.
-
-    On a CPU heads are never repeated: it gains nothing there.
-    """
+    """The kernels to try for `asked`, in order of preference."""
     backends = list(BACKENDS) if asked == "auto" else [asked]
-    repeats = (
-        (False, True)  # with as many key as query heads there is nothing to repeat
-        if setting.device.type == "cuda" and setting.model.heads != setting.model.kv_heads
-        else (False,)
-    )
+    # Repeating heads gains nothing on a CPU, or where each query head has its own key head.
+    grouped = setting.model.heads != setting.model.kv_heads
+    repeats = (False, True) if setting.device.type == "cuda" and grouped else (False,)
     return [AttentionKernel(backend, repeat) for backend in backends for repeat in repeats]
 
 
 def fastest(tried: Sequence[KernelResult], tie_fraction: float) -> KernelResult | None:
     """The first whose time is within `tie_fraction` of the least; None where none has a time."""
-    timed = [one for one in tried if one.problem is None and one.seconds is not None]
-    best = min((one.seconds for one in timed if one.seconds is not None), default=0.0)
-    return next(
-        (
-            one
-            for one in timed
-            if one.seconds is not None and one.seconds <= best * (1 + tie_fraction)
-        ),
-        None,
-    )
+    timed = [(one.seconds, one) for one in tried if one.problem is None and one.seconds is not None]
+    limit = min((seconds for seconds, _ in timed), default=0.0) * (1 + tie_fraction)
+    return next((one for seconds, one in timed if seconds <= limit), None)
 
 
 def _new_choice(asked: str, setting: AttentionSetting) -> KernelChoice:
@@ -173,26 +163,23 @@ def _new_choice(asked: str, setting: AttentionSetting) -> KernelChoice:
         tried = measure_kernels(candidate_kernels(asked, setting), setting)
         chosen = fastest(tried, TIE_FRACTION)
     else:
-        # On a CPU the order decides and not the clock. A clock on a busy machine once flipped the
-        # kernel between two equal runs, whose digests then differed.
+        # On a CPU nothing is timed: timing on a busy machine once changed the kernel between two
+        # equal runs, whose digests then differed.
         tried = check_kernels(candidate_kernels(asked, setting), setting)
         chosen = next((one for one in tried if one.problem is None), None)
     if chosen is None:
         raise HostProblem(
             "no attention backend works here: "
             + "; ".join(f"{one.backend}: {one.problem}" for one in tried),
-            fix=(
-                "--attn-backend math runs everywhere; --attn-backend auto takes the fastest that"
-                " passes"
-            ),
+            fix="--attn-backend math, which runs everywhere, or --attn-backend auto",
         )
     return KernelChoice(asked=asked, where=setting.described(), chosen=chosen, tried=tried)
 
 
-def _kept_choice(
+def _stored_choice(
     asked: str, setting: AttentionSetting, places: Sequence[Path]
 ) -> KernelChoice | None:
-    """The first kept choice for the same request whose kernel still passes; None without one."""
+    """The first stored choice for the same request whose kernel still passes its check."""
     for place in places:
         if not place.exists():
             continue
@@ -203,25 +190,19 @@ def _kept_choice(
             continue
         if (choice.asked, choice.where) != (asked, setting.described()):
             continue
-        # Its time is kept, its error is not: a new driver may have broken the kernel.
+        # The kernel is checked again, because a new driver may have broken it, but not timed again.
         now = check_kernels([choice.chosen.kernel], setting)[0]
         if now.problem is None:
             return choice
-        say(
-            f"attention was {choice.chosen.backend}, which fails here now ({now.problem}); choosing"
-            " again"
-        )
+        say(f"attention {choice.chosen.backend} fails here now ({now.problem}); choosing again")
     return None
 
 
-def _keep(choice: KernelChoice, place: Path) -> None:
+def _store(choice: KernelChoice, place: Path) -> None:
     try:
         write_json(place, choice)
-    except OSError as error:  # a read-only cache costs time at the next start, and no more
-        say(
-            f"the choice of attention cannot be kept at {place} ({error}); the next start measures"
-            " again"
-        )
+    except OSError as error:  # a read-only cache only costs time at the next start
+        say(f"cannot store the attention choice at {place} ({error}); the next start chooses again")
 
 
 # ---- error ---------------------------------------------------------------------------------------
@@ -233,36 +214,37 @@ def check_kernels(
     """Each kernel's error against float32 math, at the scale's context and at short rows."""
     lengths = sorted({min(SHORT_LENGTH, setting.model.context), setting.model.context})
     inputs = [_random_heads(setting.model, CHECKED_ROWS, length) for length in lengths]
-    # The reference runs on the CPU, where no kernel under test can be at fault.
+    # The reference runs on the CPU, so that a faulty GPU kernel cannot be its own reference.
     exact = AttentionSetting(torch.device("cpu"), torch.float32, setting.model)
-    wanted = [_pass(AttentionKernel("math", False), exact, each) for each in inputs]
-    return [_checked(kernel, setting, inputs, wanted) for kernel in candidates]
+    expected = [_forward_backward(AttentionKernel("math", False), exact, each) for each in inputs]
+    return [_check(kernel, setting, inputs, expected) for kernel in candidates]
 
 
-def _checked(
+def _check(
     kernel: AttentionKernel,
     setting: AttentionSetting,
     inputs: list[list[Tensor]],
-    wanted: list[list[Tensor]],
+    expected: list[list[Tensor]],
 ) -> KernelResult:
-    def tried(problem: str | None, error: float | None) -> KernelResult:
-        return KernelResult(
-            backend=kernel.backend, repeat_heads=kernel.repeat_heads, problem=problem, error=error
-        )
-
+    problem = error = None
     try:
         select_kernel(kernel.backend)
-        found = [_pass(kernel, setting, each) for each in inputs]
-    except (ImportError, RuntimeError, ValueError) as problem:
-        return tried(_reason(problem), None)
-    error = max(largest_error(got, want) for got, want in zip(found, wanted, strict=True))
-    if not error <= LARGEST_ATTENTION_ERROR:
-        allowed = f"at most {LARGEST_ATTENTION_ERROR:.0e} is allowed"
-        return tried(
-            f"relative error {error:.1e} against float32 math, {allowed}",
-            error if error == error else None,
-        )
-    return tried(None, error)
+        found = [_forward_backward(kernel, setting, each) for each in inputs]
+    except (ImportError, RuntimeError, ValueError) as failure:
+        problem = _reason(failure)
+    else:
+        error = max(largest_error(got, want) for got, want in zip(found, expected, strict=True))
+        if not error <= LARGEST_ATTENTION_ERROR:  # true for NaN as well
+            problem = (
+                f"relative error {error:.1e} against float32 math, at most"
+                f" {LARGEST_ATTENTION_ERROR:.0e} is allowed"
+            )
+    return KernelResult(
+        backend=kernel.backend,
+        repeat_heads=kernel.repeat_heads,
+        problem=problem,
+        error=finite_or_none(error),
+    )
 
 
 def largest_error(got: Sequence[Tensor], want: Sequence[Tensor]) -> float:
@@ -275,9 +257,9 @@ def largest_error(got: Sequence[Tensor], want: Sequence[Tensor]) -> float:
 
 
 def _random_heads(model: ModelConfig, rows: int, length: int) -> list[Tensor]:
-    """Queries, keys, values and the gradient of the output, in the model's own memory layout.
+    """Queries, keys, values and the gradient of the output, each (B, heads, T, D).
 
-    That is (B, T, heads, D), viewed as (B, heads, T, D).
+    They are views of (B, T, heads, D), the memory layout that the model passes to the kernel.
     """
     generator = torch.Generator().manual_seed(0)
     counts = (model.heads, model.kv_heads, model.kv_heads, model.heads)
@@ -287,11 +269,11 @@ def _random_heads(model: ModelConfig, rows: int, length: int) -> list[Tensor]:
     ]
 
 
-def _pass(
+def _forward_backward(
     kernel: AttentionKernel, setting: AttentionSetting, tensors: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Output and gradients of one forward and backward pass."""
-    # The reference sees the same rounded inputs as the kernel, so that only arithmetic is compared.
+    """The output, and the gradients of queries, keys and values."""
+    # Rounded to bfloat16 for the reference too: only the arithmetic is compared, not the inputs.
     query, key, value, grad = (
         x.to(torch.bfloat16).to(setting.device, setting.dtype) for x in tensors
     )
@@ -316,51 +298,49 @@ def _reason(problem: Exception) -> str:
 def measure_kernels(
     candidates: Sequence[AttentionKernel], setting: AttentionSetting
 ) -> list[KernelResult]:
-    """Each kernel checked, and those that pass timed in turns.
-
-    The least time of several rounds counts: other work on the machine can only add to it.
-    """
+    """Check each kernel, and time those that pass."""
+    # The kernels take turns, and the least time of several rounds counts, because other work on
+    # the machine can only add time.
     tried = check_kernels(candidates, setting)
     rows = max(1, TIMED_TOKENS[setting.device.type] // setting.model.context)
     tensors = [
         x.to(setting.device, setting.dtype)
         for x in _random_heads(setting.model, rows, setting.model.context)
     ]
-    seconds: dict[int, list[float]] = {
-        number: [] for number, one in enumerate(tried) if one.problem is None
-    }
-    # Round 0 warms up and is not counted. A single kernel has nothing to be compared with.
+    seconds = {number: math.inf for number, one in enumerate(tried) if one.problem is None}
+    # Round 0 warms up and is not counted. A single kernel needs one round only, for its report.
     for timed in range(TIMED_ROUNDS + 1) if len(seconds) > 1 else (0, 1):
         for number in list(seconds):
             try:
-                taken = _seconds(tried[number].kernel, setting, tensors)
-            except RuntimeError as problem:  # such as a kernel that needs too much memory
+                pass_seconds = _time_pass(tried[number].kernel, setting, tensors)
+            except RuntimeError as problem:  # such as out of memory
                 del seconds[number]
                 tried[number] = tried[number].model_copy(update={"problem": _reason(problem)})
                 continue
-            seconds[number] += [taken] if timed else []
+            if timed:
+                seconds[number] = min(seconds[number], pass_seconds)
     if setting.device.type == "cuda":
-        torch.cuda.empty_cache()  # what a slow kernel allocated must not count as training's memory
+        torch.cuda.empty_cache()  # else training's memory would include what these kernels took
     return [
-        one.model_copy(update={"seconds": min(seconds[number])}) if seconds.get(number) else one
+        one.model_copy(update={"seconds": seconds[number]}) if number in seconds else one
         for number, one in enumerate(tried)
     ]
 
 
-def _seconds(
+def _time_pass(
     kernel: AttentionKernel, setting: AttentionSetting, tensors: Sequence[Tensor]
 ) -> float:
-    """Time of one forward and backward pass, the mean of a few that follow each other."""
+    """Mean seconds of a forward and backward pass, over a few consecutive ones."""
     select_kernel(kernel.backend)
     inputs = [x.detach().requires_grad_() for x in tensors[:3]]
-    passes, cuda = TIMED_PASSES[setting.device.type], setting.device.type == "cuda"
-    if cuda:
-        torch.cuda.synchronize()
+    passes = TIMED_PASSES[setting.device.type]
+    # CUDA calls return before the kernel ends, so both readings of the clock wait for the device.
+    wait = torch.cuda.synchronize if setting.device.type == "cuda" else torch.cpu.synchronize
+    wait()
     started = time.perf_counter()
     for _ in range(passes):
         torch.autograd.grad(_attend(kernel, inputs), inputs, tensors[3])
-    if cuda:
-        torch.cuda.synchronize()
+    wait()
     return (time.perf_counter() - started) / passes
 
 
@@ -368,10 +348,10 @@ def _seconds(
 
 
 def select_kernel(backend: str) -> None:
-    """Make torch's flash kernel FA3 for `fa3`, and torch's own for every other backend.
+    """Replace torch's flash kernel by FA3 for `fa3`, and restore it for every other backend.
 
-    Torch keeps this for the whole process, so FA3 is switched off again unless it was chosen.
-    Raises ImportError, RuntimeError or ValueError where FA3 is not available.
+    The replacement holds for the whole process. Raises ImportError, RuntimeError or ValueError
+    where FA3 is not available.
     """
     activate = getattr(torch_attention, "activate_flash_attention_impl", None)
     restore = getattr(torch_attention, "restore_flash_attention_impl", None)

@@ -1,12 +1,14 @@
-"""Centred weights: every write to the residual stream has mean zero over the width.
+"""Mean-centred weights: every vector that a norm reads has mean zero.
 
-Then RMSNorm and LayerNorm are the same function, since LayerNorm without bias is RMSNorm of
-`x - mean(x)` (compare arXiv 2305.14858). Two groups of weights are projected. If the embedding and
-the two matrices that write to the stream have mean zero over the width, so has the stream wherever
-a norm reads it. If the rows of each query and key head sum to zero, so do the vectors that QK-norm
-reads. Stock classes that have this block with LayerNorm then load the same weights
-(docs/decisions/0011). The projection is the last act of every optimizer step, on the float32
-masters; the forward pass does not change. It costs one direction of the width, and one a head.
+RMSNorm then equals LayerNorm without bias, which is RMSNorm of `x - mean(x)` (compare arXiv
+2305.14858), and stock classes that have this block with LayerNorm load the same weights
+(docs/decisions/0011). Two groups of weights are projected:
+
+- the embedding and the two matrices that write to the residual stream, over the width;
+- the query and key matrices, over the rows of each head, because QK-norm reads single heads.
+
+The projection runs at the end of every optimizer step, on the float32 masters. The forward pass
+does not change. The model loses one dimension of its width, and one of each query and key head.
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ from torch import Tensor
 from picochat.model.gpt import GPT
 
 CENTRE_TOLERANCE = 1e-6
-"""Largest |mean| that still counts as centred; one step without projection gives about 1e-4."""
+"""Largest |mean| that counts as centred. One step without projection gives about 1e-4."""
 
 
 @dataclass(frozen=True)
 class Projected:
     """One projected weight.
 
-    `head_width`: rows are taken a head at a time; None: all together. `dimension`: of `view()`,
-    the one over which the mean is zero.
+    `head_width`: rows of a head, where each head is centred by itself; None for the whole matrix.
+    `dimension`: the dimension of `view()` over which the mean is zero.
     """
 
     name: str
@@ -37,47 +39,45 @@ class Projected:
     dimension: int
 
     def view(self) -> Tensor:
-        return (
-            self.weight
-            if self.head_width is None
-            else self.weight.unflatten(0, (-1, self.head_width))
-        )
+        """The weight, with rows split into (heads, head width) where `head_width` is set."""
+        if self.head_width is None:
+            return self.weight
+        return self.weight.unflatten(0, (-1, self.head_width))
 
 
 def projected_weights(model: GPT) -> list[Projected]:
     """Every weight of `model` that the projection keeps centred."""
-    # A row of the embedding is added to the stream: its mean is over the width, dimension 1. The
-    # output matrices map inputs (columns) to the width (rows): their means are over dimension 0.
+    # The width is dimension 1 of the embedding, and dimension 0 (the outputs) of the matrices that
+    # write to the stream.
     found = [Projected("embedding.weight", model.embedding.weight, None, 1)]
+    head_width = model.config.head_width
     for index, block in enumerate(model.each_block()):
         prefix, attention = f"blocks.{index}", block.attention
-        found.append(Projected(f"{prefix}.attention.out.weight", attention.out.weight, None, 0))
-        found.append(Projected(f"{prefix}.mlp.down.weight", block.mlp.down.weight, None, 0))
-        for name, linear in (("query", attention.query), ("key", attention.key)):
-            found.append(
-                Projected(
-                    f"{prefix}.attention.{name}.weight", linear.weight, model.config.head_width, 1
-                )
-            )
+        found += [
+            Projected(f"{prefix}.attention.out.weight", attention.out.weight, None, 0),
+            Projected(f"{prefix}.mlp.down.weight", block.mlp.down.weight, None, 0),
+            Projected(f"{prefix}.attention.query.weight", attention.query.weight, head_width, 1),
+            Projected(f"{prefix}.attention.key.weight", attention.key.weight, head_width, 1),
+        ]
     return found
 
 
 @torch.no_grad()
 def project_(weights: Sequence[Projected]) -> None:
-    """Project these weights in place. A second time changes nothing beyond rounding."""
+    """Subtract the means in place. A second call changes nothing beyond rounding."""
     for projected in weights:
         view = projected.view()
         view.sub_(view.mean(dim=projected.dimension, keepdim=True))
 
 
 def centre_(model: GPT) -> None:
-    """Project all weights in place."""
+    """Project every weight of `model` that must be centred, in place."""
     project_(projected_weights(model))
 
 
 @torch.no_grad()
 def largest_centre_error(model: GPT) -> float:
-    """Largest |mean| over all projected groups, computed in float64."""
+    """Largest |mean| of all projected weights, computed in float64."""
     return max(
         float(p.view().double().mean(dim=p.dimension).abs().max()) for p in projected_weights(model)
     )

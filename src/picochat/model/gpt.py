@@ -1,10 +1,10 @@
 """The model: a decoder of parallel blocks that stock classes of other libraries can load.
 
 Block: `n = RMSNorm(x)`; `y = x + Attention(n) + MLP(n)`. Attention has grouped heads, RMSNorm on
-each query and key head before RoPE (half-split rotation), and no biases; the MLP is SwiGLU; the
-embedding is also the head. Weights are float32 masters; the forward pass computes in the dtype it
-is asked for and casts each weight where it is used. model/centred.py and docs/decisions/0011 say
-why stock classes can load it, docs/decisions/0022 why products are joined. Does not train or save.
+each query and key head before RoPE (half-split rotation), and no biases. The MLP is SwiGLU. The
+embedding is also the output head. Weights are float32 masters; the forward pass casts each of them
+to the dtype that the caller asks for. model/centred.py and docs/decisions/0011 explain why stock
+classes can load it. Does not train or save.
 
 Shape suffixes: B rows, T positions, S cached positions, C width, H query heads, K key-value heads,
 D head width, V vocabulary.
@@ -27,10 +27,11 @@ IGNORED_TARGET = -100
 
 
 def read_with(n_BTC: Tensor, matrices: Sequence[nn.Linear]) -> Sequence[Tensor]:
-    """`n_BTC` times each matrix; a single product where the weights are cast to another dtype."""
+    """`n_BTC` times each matrix. One joined product where the weights are cast to another dtype."""
     # Casting copies the weights, so writing them side by side costs nothing, and one wide product
-    # is faster than five narrow ones on a GPU. In float32 the copy would be extra work: on a CPU it
-    # cost more than it saved. Gradients and Muon see separate matrices either way.
+    # is faster than five narrow ones on a GPU. In float32 the copy would be extra work, which on a
+    # CPU cost more than it saved. Gradients and Muon see separate matrices in both cases
+    # (docs/decisions/0022).
     if n_BTC.dtype == matrices[0].weight.dtype:
         return [F.linear(n_BTC, matrix.weight) for matrix in matrices]
     joined = torch.cat([matrix.weight.to(n_BTC.dtype) for matrix in matrices])
@@ -38,7 +39,7 @@ def read_with(n_BTC: Tensor, matrices: Sequence[nn.Linear]) -> Sequence[Tensor]:
 
 
 def write_with(inputs: Sequence[Tensor], matrices: Sequence[nn.Linear]) -> Tensor:
-    """The sum of each input times its matrix; a single product where the weights are cast."""
+    """The sum of each input times its matrix. One joined product where the weights are cast."""
     dtype = inputs[0].dtype
     if dtype == matrices[0].weight.dtype:
         first, *others = (
@@ -67,8 +68,8 @@ class Cache:
     """Keys and values (B, K, S, D) of each layer for the positions seen so far.
 
     Rows are padded on the left, so that the newest position of every row is the last one.
-    `valid_BS`: false at padding. `offset_B`: how many padding positions a row begins with, so that
-    its token at cache index s has position s - offset. `room`: positions to allocate at once.
+    `valid_BS`: false at padding. `offset_B`: padding positions at the start of each row; the token
+    at cache index s has position s - offset. `room`: positions to allocate at once.
     """
 
     valid_BS: Tensor
@@ -78,12 +79,12 @@ class Cache:
     values: list[Tensor] = field(default_factory=list)
 
     def append(self, layer: int, key_BKTD: Tensor, value_BKTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new keys and values of a layer, and return all of that layer.
+        """Store new keys and values of a layer, and return all keys and values of that layer.
 
-        The caller has extended `valid_BS` by the new positions already.
+        The caller must have extended `valid_BS` by the new positions.
         """
-        # Buffers are larger than what they hold: to copy the whole cache for each new token costs
-        # more than to compute the token.
+        # Buffers are larger than what they hold, because copying the whole cache for each new token
+        # costs more than computing the token.
         stored = self.valid_BS.shape[1]
         for buffers, new_BKTD in ((self.keys, key_BKTD), (self.values, value_BKTD)):
             if layer == len(buffers):
@@ -96,10 +97,8 @@ class Cache:
     def take(self, rows: Tensor) -> None:
         """Keep only these rows, in this order; a row may be taken several times."""
         self.valid_BS, self.offset_B = self.valid_BS[rows], self.offset_B[rows]
-        self.keys, self.values = (
-            [key[rows] for key in self.keys],
-            [value[rows] for value in self.values],
-        )
+        self.keys = [key[rows] for key in self.keys]
+        self.values = [value[rows] for value in self.values]
 
     @staticmethod
     def _with_room(like_BKTD: Tensor, old_BKSD: Tensor | None, positions: int) -> Tensor:
@@ -114,8 +113,7 @@ class Cache:
 class Positions:
     """What attention needs besides its inputs: rotation tables, mask and cache.
 
-    `mask_B1TS`: None where causality alone decides, which lets fast kernels run. `repeat_heads`:
-    see GPT.
+    `mask_B1TS`: None for plain causal attention, which fast kernels need. `repeat_heads`: see GPT.
     """
 
     cos: Tensor
@@ -126,28 +124,22 @@ class Positions:
 
 
 def rotate(x_BHTD: Tensor, at: Positions) -> Tensor:
-    """RoPE with half-split pairs: dimension i of a head rotates with dimension i + D/2.
-
-    The stock classes that the export targets pair dimensions this way, so no weight is permuted.
-    """
+    """RoPE with half-split pairs: dimension i of a head rotates with dimension i + D/2."""
+    # The stock classes of the export pair dimensions this way, so the export permutes no weight.
     first, second = x_BHTD.chunk(2, dim=-1)
     cos, sin = at.cos.to(x_BHTD.dtype), at.sin.to(x_BHTD.dtype)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 def unbiased(inputs: int, outputs: int) -> nn.Linear:
-    """A matrix without bias. Its module only holds the weight, for `read_with` and `write_with`."""
+    """A matrix without bias. `read_with` and `write_with` use its weight; it is never called."""
     return nn.Linear(inputs, outputs, bias=False)
 
 
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_width = (
-            config.heads,
-            config.kv_heads,
-            config.head_width,
-        )
+        self.head_width = config.head_width
         self.layer = layer
         self.query = unbiased(config.width, config.heads * config.head_width)
         self.key = unbiased(config.width, config.kv_heads * config.head_width)
@@ -161,8 +153,8 @@ class Attention(nn.Module):
 
         `query` is (B, T, H D); `key` and `value` are (B, T, K D).
         """
-        # Norm before rotation: rotation keeps lengths, so the order does not matter to the norm,
-        # but its gain is per dimension and stock classes apply it before they rotate.
+        # Rotation keeps lengths, so the norm alone could come after it. Its gain is per dimension
+        # and could not: stock classes apply it before they rotate.
         q_BHTD = rotate(self.query_norm(self._split(query)).transpose(1, 2), at)
         k_BKTD = rotate(self.key_norm(self._split(key)).transpose(1, 2), at)
         v_BKTD = self._split(value).transpose(1, 2)
@@ -178,17 +170,15 @@ class Attention(nn.Module):
 def attend(
     q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_B1TS: Tensor | None, *, repeat_heads: bool
 ) -> Tensor:
-    """Attention output (B, H, T, D): causal without a mask, else where the mask is true.
+    """Attention output (B, H, T, D). A query sees the keys where the mask is true; None: causal.
 
-    Neighbouring query heads share a key head. repeat_heads: give the kernel as many key and value
-    heads as query heads, which changes no result. model/attention.py measures which is faster.
+    Neighbouring query heads share a key head. repeat_heads: repeat keys and values to one head for
+    each query head, which changes results only by rounding; model/attention.py measures its time.
     """
     if repeat_heads:
         group = q_BHTD.shape[1] // k_BKSD.shape[1]
-        k_BKSD, v_BKSD = (
-            k_BKSD.repeat_interleave(group, dim=1),
-            v_BKSD.repeat_interleave(group, dim=1),
-        )
+        k_BKSD = k_BKSD.repeat_interleave(group, dim=1)
+        v_BKSD = v_BKSD.repeat_interleave(group, dim=1)
     return F.scaled_dot_product_attention(
         q_BHTD,
         k_BKSD,
@@ -212,7 +202,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """One residual block. `recompute`: keep only its input, and compute it again going backward."""
+    """One residual block. `recompute`: keep its input only, and recompute it going backward."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -223,15 +213,15 @@ class Block(nn.Module):
 
     def forward(self, x_BTC: Tensor, at: Positions) -> Tensor:
         if not (self.recompute and torch.is_grad_enabled()):
-            return self._write_to(x_BTC, at)
-        # Nothing in a block is random, so no generator state has to be kept and restored.
-        y_BTC = checkpoint(self._write_to, x_BTC, at, use_reentrant=False, preserve_rng_state=False)
+            return self._compute(x_BTC, at)
+        # Nothing in a block is random, so no generator state has to be saved and restored.
+        y_BTC = checkpoint(self._compute, x_BTC, at, use_reentrant=False, preserve_rng_state=False)
         assert isinstance(y_BTC, Tensor)
         return y_BTC
 
-    def _write_to(self, x_BTC: Tensor, at: Positions) -> Tensor:
-        # Attention and MLP read the same norm and both add to the stream, so the five matrices that
-        # read are one product and the two that write another (see `read_with`).
+    def _compute(self, x_BTC: Tensor, at: Positions) -> Tensor:
+        # Attention and MLP read the same norm, and both add to the stream: the five matrices that
+        # read can be one product, and the two that write another.
         attention, mlp = self.attention, self.mlp
         readers = (attention.query, attention.key, attention.value, mlp.gate, mlp.up)
         query, key, value, gate, up = read_with(self.norm(x_BTC), readers)
@@ -243,9 +233,8 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """`model(ids_BT)` gives logits (B, T, V).
 
-    The head of this file describes the block. `repeat_heads`: whether attention kernels are given
-    repeated key and value heads, set where that was measured to be faster. It changes results only
-    by rounding and is not part of the weights.
+    `repeat_heads`: pass repeated key and value heads to the attention kernel (see `attend`). Set
+    where that was measured to be faster; not part of the weights.
     """
 
     cos_TD: Tensor
@@ -274,8 +263,8 @@ class GPT(nn.Module):
         """Logits (B, T, V) in `dtype`.
 
         With a cache, `ids_BT` are the next positions, and the caller extends `cache.valid_BS`
-        first. newest_only: logits (B, 1, V) of the last position; in a small model the head over
-        a whole prompt is a quarter of the work.
+        first. newest_only: only logits (B, 1, V) of the last position. In a small model the head
+        over a whole prompt is a quarter of the work.
         """
         at = self._positions(ids_BT.shape[1], cache)
         x_BTC = self.embedding(ids_BT).to(dtype)
@@ -289,8 +278,8 @@ class GPT(nn.Module):
         self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """Summed cross-entropy in nats over the targets that are not IGNORED_TARGET."""
-        # Summed, not averaged: the mean is over all targets of a step, which micro-batches and
-        # processes share. In float32, because bfloat16 has too few bits to add up many terms.
+        # A sum, because the mean is over all targets of a step, which micro-batches and processes
+        # share. In float32, because bfloat16 has too few bits to add up many terms.
         logits = self(ids_BT, dtype)
         return F.cross_entropy(
             logits.float().flatten(0, 1),
@@ -305,9 +294,9 @@ class GPT(nn.Module):
             yield block
 
     def recompute_blocks(self, on: bool) -> None:
-        """Set whether training keeps only the blocks' inputs: less memory, about a third more time.
+        """Set whether training keeps only the input of each block, and computes the rest again.
 
-        Gradients are the same bits.
+        This takes less memory and about a third more time. Gradients have the same bits.
         """
         for block in self.each_block():
             block.recompute = on
@@ -322,7 +311,7 @@ class GPT(nn.Module):
         position_BT = (index_T[None, :] - cache.offset_B[:, None]).clamp(0, self.config.context - 1)
         index_S = torch.arange(total, device=index_T.device)
         causal_TS = index_S[None, :] <= index_T[:, None]
-        # A padding position attends to itself only: softmax over no key at all would be NaN.
+        # A padding position attends to itself, because a softmax over no key at all is NaN.
         itself_TS = index_S[None, :] == index_T[:, None]
         mask_BTS = (causal_TS[None] & cache.valid_BS[:, None, :]) | itself_TS[None]
         cos, sin = self.cos_TD[position_BT][:, None], self.sin_TD[position_BT][:, None]
@@ -331,7 +320,7 @@ class GPT(nn.Module):
 
 def rope_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines (context, D/2) of RoPE, Su et al. 2021 (arXiv 2104.09864)."""
-    # In float64: a float32 angle near the end of a long context has lost digits that matter.
+    # In float64, because float32 angles near the end of a long context are too coarse.
     frequencies = config.rope_theta ** -(
         torch.arange(0, config.head_width, 2, dtype=torch.float64) / config.head_width
     )
@@ -342,17 +331,14 @@ def rope_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def initialise(model: GPT, seed: int) -> None:
     """Fill the matrices with normal numbers from `seed`, the same on every device."""
-    # Each block adds two outputs to the stream; with their matrices smaller by sqrt(2 layers) the
+    # Each block adds two outputs to the stream. With their matrices smaller by sqrt(2 layers), the
     # stream keeps about the size of the embedding. They are not zero: with a tied head, a stream
-    # that holds the embedding alone predicts the token it has just read, far above ln V.
-    # The generator is the CPU's, because a GPU's makes other numbers from the same seed.
-    generator = torch.Generator().manual_seed(seed)
+    # that holds the embedding alone predicts the token just read, with a loss far above ln V.
     write_std = model.config.init_std / math.sqrt(2 * model.config.layers)
+    # A CPU generator, because a GPU makes other numbers from the same seed.
+    generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2:
-            std = (
-                write_std
-                if name.endswith(("attention.out.weight", "mlp.down.weight"))
-                else model.config.init_std
-            )
+            writes = name.endswith(("attention.out.weight", "mlp.down.weight"))
+            std = write_std if writes else model.config.init_std
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)

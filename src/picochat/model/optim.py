@@ -1,10 +1,8 @@
 """The optimizer step: Muon for the matrices of the blocks, AdamW for the rest, then centring.
 
-Muon (Jordan et al. 2024) keeps a momentum and applies an update made from it whose singular values
-are all near one (model/orthogonalize.py). Momentum and masters are float32; the update is computed
-in bfloat16 on a GPU and in float32 elsewhere, because most processors only emulate bfloat16
-products: a step took eight times as long. Does not know the schedule: each step is given its
-fraction of the peak rate.
+Muon (Jordan et al. 2024) keeps a momentum and applies it with all singular values brought near one
+(model/orthogonalize.py). Does not know the schedule: the caller passes each step's fraction of the
+peak rate.
 
 Shape suffixes: N matrices of one shape, O outputs, I inputs.
 """
@@ -32,8 +30,8 @@ if TYPE_CHECKING:
 class Stack:
     """All matrices (O, I) of one shape, and their momenta (N, O, I) in one buffer.
 
-    Stacked, they are updated by a few batched products instead of hundreds of small ones.
-    sharding: set where each process holds some columns of each matrix, and of the momenta.
+    A few batched products update a stack, instead of hundreds of small ones. sharding: set where
+    each process holds some columns of each matrix and of its momentum.
     """
 
     name: str
@@ -55,32 +53,29 @@ class Stack:
                 if parameter.grad is not None
             ]
         )
-        # Nesterov momentum as in the reference: the update looks one step ahead of the momentum.
+        # Nesterov momentum, as in the Muon reference.
         self.momentum_NOI.lerp_(grad, 1 - config.muon_momentum)
         nesterov = torch.lerp(grad, self.momentum_NOI, config.muon_momentum)
+        # In float32 on a CPU: most CPUs only emulate bfloat16 products, and a step took eight times
+        # as long.
+        dtype = torch.bfloat16 if grad.is_cuda else torch.float32
+        made_by = self.sharding.orthogonalized if self.sharding else orthogonalize
+        update = made_by(nesterov, dtype)
         # Tall matrices get larger updates, by sqrt(rows / columns), as in the reference.
         rows, columns = self.parameters[0].shape
-        dtype = torch.bfloat16 if grad.is_cuda else torch.float32
-        update = (
-            self.sharding.orthogonalized(nesterov, dtype)
-            if self.sharding
-            else orthogonalize(nesterov, dtype)
-        )
         changes = (update * (lr * max(1.0, rows / columns) ** 0.5)).unbind()
         for parameter, change in zip(self.parameters, changes, strict=True):
             local_part(parameter, self.sharding).mul_(1 - lr * config.weight_decay).sub_(change)
 
     def state(self) -> Tensor:
-        """The momenta, as a DTensor over all processes' columns where weights are sharded."""
-        return (
-            self.sharding.stacked(self.momentum_NOI, self.parameters[0].shape[1])
-            if self.sharding
-            else self.momentum_NOI
-        )
+        """The momenta (N, O, I): a DTensor over all processes where weights are sharded."""
+        if self.sharding is None:
+            return self.momentum_NOI
+        return self.sharding.stacked(self.momentum_NOI, self.parameters[0].shape[1])
 
 
 def local_part(tensor: Tensor, sharding: Sharding | None) -> Tensor:
-    """The part of a weight or gradient that this process holds: all of it without sharding."""
+    """The part of a tensor that this process holds; without sharding the whole tensor."""
     return sharding.local(tensor) if sharding else tensor
 
 
@@ -89,22 +84,23 @@ def stacks_of(parameters: list[nn.Parameter], sharding: Sharding | None = None) 
     groups: dict[str, list[nn.Parameter]] = {}
     for parameter in parameters:
         groups.setdefault("x".join(map(str, parameter.shape)), []).append(parameter)
-    momenta = [
-        torch.stack([torch.zeros_like(local_part(p.detach(), sharding)) for p in group])
-        for group in groups.values()
-    ]
     return [
-        Stack(shape, group, zeros, sharding)
-        for (shape, group), zeros in zip(groups.items(), momenta, strict=True)
+        Stack(
+            shape,
+            group,
+            torch.stack([torch.zeros_like(local_part(p.detach(), sharding)) for p in group]),
+            sharding,
+        )
+        for shape, group in groups.items()
     ]
 
 
 class Optimizer:
     """One step over the whole model, and its state as named tensors.
 
-    compiled: make Muon of all stacks and the centring one compiled graph. pool: updates stacks in
-    parallel on a CPU. sharding: set where several processes hold the weights in parts and step
-    together; the state then consists of DTensors of the same names and whole shapes.
+    compiled: compile Muon and the centring into one graph. pool: updates stacks in parallel on a
+    CPU. sharding: set where each process holds a part of every weight. The state then consists of
+    DTensors with the names and whole shapes of one process.
     """
 
     def __init__(
@@ -117,20 +113,17 @@ class Optimizer:
         sharding: Sharding | None = None,
     ) -> None:
         self.model, self.config, self.pool, self.sharding = model, config, pool, sharding
-        matrices = [
-            p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("blocks.")
-        ]
-        rest = [
-            p
-            for name, p in model.named_parameters()
-            if not (p.dim() == 2 and name.startswith("blocks."))
-        ]
+        matrices: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
+        for name, parameter in model.named_parameters():
+            is_matrix = parameter.dim() == 2 and name.startswith("blocks.")
+            (matrices if is_matrix else rest).append(parameter)
         self.stacks = stacks_of(matrices, sharding) if config.matrix_optimizer == "muon" else []
-        # Made once here: a compiled graph cannot be traced through a Stack that is made inside it.
+        # Made once here, because a compiled graph cannot create a Stack.
         self._stack_parts = [
             stack.part(part) for stack in self.stacks for part in pool.slices(len(stack.parameters))
         ]
-        # Gains and the embedding are never decayed; Muon decays its own matrices in `update_`.
+        # Gains and the embedding have no weight decay. Muon decays its own matrices in `update_`.
         decayed = [] if self.stacks else [{"params": matrices, "weight_decay": config.weight_decay}]
         self.adamw = torch.optim.AdamW(
             [{"params": rest, "weight_decay": 0.0}, *decayed],
@@ -139,22 +132,21 @@ class Optimizer:
             eps=1e-10,
             fused=True,
         )
-        # Each process projects the parts that it holds: no mean crosses a split (see sharding.py).
+        # Each process projects its own parts: no mean crosses processes (model/sharding.py).
         projected = projected_weights(model) if model.config.centred else []
         self._projected = [
             replace(one, weight=local_part(one.weight.detach(), sharding)) for one in projected
         ]
-        # A tensor, because a new Python number would compile the graph again at each step.
+        # A tensor, because each new Python number would compile the graph again.
         self._muon_lr = torch.zeros((), device=matrices[0].device)
-        # With sharding only the iterations are compiled (model/sharding.py): the rest is exchange.
-        one_graph = compiled and sharding is None
-        self._finish = (
-            torch.compile(self._muon_and_centre, dynamic=False, fullgraph=True)
-            if one_graph
-            else self._muon_and_centre
-        )
-        self._names: dict[Tensor, str] = {
-            parameter: name for name, parameter in model.named_parameters()
+        self._finish = self._muon_and_centre
+        # With sharding, Muon exchanges columns between its products, so only the Newton-Schulz
+        # iterations are compiled, in model/sharding.py.
+        if compiled and sharding is None:
+            self._finish = torch.compile(self._finish, dynamic=False, fullgraph=True)
+        names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+        self._adamw_prefixes: dict[Tensor, str] = {
+            p: f"adamw.{names[p]}." for group in self.adamw.param_groups for p in group["params"]
         }
 
     @torch.no_grad()
@@ -164,7 +156,7 @@ class Optimizer:
         Returns the global gradient norm before clipping, a scalar on the device.
         """
         norm = self._clipped_norm()
-        # AdamW stays torch's fused kernel: it is one pass over memory already.
+        # Not part of the compiled graph: torch's fused AdamW is one pass over memory already.
         for group in self.adamw.param_groups:
             group["lr"] = self.config.adamw_lr * lr_fraction
         self.adamw.step()
@@ -174,17 +166,16 @@ class Optimizer:
         return norm
 
     def _clipped_norm(self) -> Tensor:
-        if self.sharding is None:
-            parameters = list(self.model.parameters())
-            if self.config.grad_clip is None:
-                return total_norm(parameters)
-            return nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
         gradients = [
-            self.sharding.local(p.grad) for p in self.model.parameters() if p.grad is not None
+            local_part(p.grad, self.sharding) for p in self.model.parameters() if p.grad is not None
         ]
+        if self.sharding is None:
+            if self.config.grad_clip is None:
+                return nn.utils.get_total_norm(gradients)
+            return nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         norm = self.sharding.total_norm(gradients)
         if self.config.grad_clip is not None:
-            # As clip_grad_norm_ does, but by the norm over all processes.
+            # As torch's clip_grad_norm_, but by the norm over all processes.
             scale = torch.clamp(self.config.grad_clip / (norm + 1e-6), max=1.0)
             for gradient in gradients:
                 gradient.mul_(scale)
@@ -195,50 +186,37 @@ class Optimizer:
         project_(self._projected)
 
     def state(self) -> dict[str, Tensor]:
-        """Momenta and moments by name, sharing memory with the optimizer."""
+        """Muon's momenta and AdamW's moments by name, sharing memory with the optimizer."""
         tensors = {f"muon.{stack.name}": stack.state() for stack in self.stacks}
         for parameter, state in self.adamw.state.items():
-            tensors.update(
-                {f"adamw.{self._names[parameter]}.{key}": value for key, value in state.items()}
-            )
+            prefix = self._adamw_prefixes[parameter]
+            tensors.update({prefix + key: value for key, value in state.items()})
         return tensors
 
     def blank_state(self) -> dict[str, Tensor]:
-        """Zeros in the form of `state()`, for a reader to fill. Works before the first step."""
+        """Zeros with the names and shapes of `state()`, for a reader to fill.
+
+        Works before the first step, when AdamW has no state yet.
+        """
         tensors = {f"muon.{stack.name}": torch.zeros_like(stack.state()) for stack in self.stacks}
-        for group in self.adamw.param_groups:
-            for parameter in group["params"]:
-                prefix = f"adamw.{self._names[parameter]}."
-                tensors[f"{prefix}step"] = torch.zeros((), device=parameter.device)
-                tensors.update(
-                    {
-                        prefix + key: torch.zeros_like(parameter.detach())
-                        for key in ("exp_avg", "exp_avg_sq")
-                    }
-                )
+        for parameter, prefix in self._adamw_prefixes.items():
+            tensors[f"{prefix}step"] = torch.zeros((), device=parameter.device)
+            for key in ("exp_avg", "exp_avg_sq"):
+                tensors[prefix + key] = torch.zeros_like(parameter.detach())
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Take over `tensors`. Raises BadInput where they belong to another configuration."""
+        """Copy `tensors` in. Raises BadInput where they belong to another configuration."""
         try:
             for stack in self.stacks:
                 stack.momentum_NOI.copy_(local_part(tensors[f"muon.{stack.name}"], self.sharding))
-            # Set by hand: torch's own `load_state_dict` knows parameters by number and not by name.
-            for group in self.adamw.param_groups:
-                for parameter in group["params"]:
-                    prefix = f"adamw.{self._names[parameter]}."
-                    state = {
-                        key: tensors[prefix + key] for key in ("step", "exp_avg", "exp_avg_sq")
-                    }
-                    self.adamw.state[parameter] = {
-                        k: v.to(parameter.device) for k, v in state.items()
-                    }
+            # Set directly: AdamW's `load_state_dict` identifies parameters by number, not by name.
+            for parameter, prefix in self._adamw_prefixes.items():
+                self.adamw.state[parameter] = {
+                    key: tensors[prefix + key].to(parameter.device)
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                }
         except KeyError as error:
             raise BadInput(
                 f"the optimizer state has no {error.args[0]}: it belongs to another configuration"
             ) from None
-
-
-def total_norm(parameters: list[nn.Parameter]) -> Tensor:
-    """Global norm of the gradients, on the device. The host does not wait for it."""
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -1,6 +1,6 @@
 """Newton-Schulz iterations that bring all singular values of a matrix near one: the core of Muon.
 
-Source: Jordan et al. 2024. Matrices come in stacks of one shape (N, O, I): outputs O, inputs I.
+Source: Jordan et al. 2024.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ NEWTON_SCHULZ_STEPS = 5
 
 
 def orthogonalize(update_NOI: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each matrix of the stack (N, O, I) with its singular values brought near one, in float32.
+    """N matrices (O outputs, I inputs) with their singular values brought near one, in float32.
 
-    dtype: in which the products are computed.
+    dtype: the dtype of the products.
     """
     a, b, c = NEWTON_SCHULZ
-    # The Gram matrix of the shorter side is the smaller one.
+    # Rows on the shorter side give the smaller Gram matrix, and so the cheaper products.
     tall = update_NOI.shape[-2] > update_NOI.shape[-1]
     x = (update_NOI.mT if tall else update_NOI).to(dtype)
-    # The Frobenius norm bounds the largest singular value, so all of them start in (0, 1].
+    # The Frobenius norm bounds the largest singular value, so all of them start in [0, 1], the
+    # range of the coefficients. The constant avoids 0/0 for a matrix of zeros.
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT

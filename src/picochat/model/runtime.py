@@ -1,8 +1,8 @@
 """Where and how numbers are computed: device, dtype, threads, attention, compiler.
 
-`open_runtime` resolves the settings once, and the result is passed along. What torch can only set
-for the whole process is set here and nowhere else. model/attention.py judges which attention kernel
-is right and fast. Does not compile: train/step.py and model/optim.py do.
+`open_runtime` resolves the settings once, and callers pass the result along. Everything that torch
+can only set for the whole process is set here, except the attention kernel (model/attention.py).
+Does not compile: train/step.py and model/optim.py do.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.nn.attention import sdpa_kernel
@@ -34,23 +33,19 @@ from picochat.model.thread_pool import ONE_THREAD, ThreadPool
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
-# Dense bf16 peaks of the vendors' datasheets, without sparsity. MFU is a fraction of them.
-PEAK_BF16_FLOPS = (
-    ("H100 PCIe", 756e12),
-    ("H100", 989e12),
-    ("H200", 989e12),
-    ("GH200", 989e12),
-    ("A100", 312e12),
-)
+# Dense bf16 peaks (no sparsity) from the vendors' datasheets; MFU is a fraction of them. The first
+# name that is part of the device's name decides: "H200" also finds the GH200, and the slower PCIe
+# card must stand before "H100".
+PEAK_BF16_FLOPS = (("H100 PCIe", 756e12), ("H100", 989e12), ("H200", 989e12), ("A100", 312e12))
 
 
 @dataclass(frozen=True)
 class Runtime:
     """A resolved RuntimeConfig.
 
-    `backend`, `repeat_heads`: how attention is computed (model/attention.py). `attention_error`:
-    what the check of that kernel gave. `pool`: of one thread on a GPU. `choice`: among which
-    kernels this one was chosen, where it was chosen here.
+    `backend`, `repeat_heads`: the attention kernel (model/attention.py). `attention_error`: its
+    relative error against float32 math. `pool`: has one thread on a GPU. `choice`: all kernels that
+    were tried.
     """
 
     device: torch.device
@@ -62,21 +57,19 @@ class Runtime:
     repeat_heads: bool = False
     choice: KernelChoice | None = None
 
-    @contextmanager
-    def attention(self) -> Generator[None, None, None]:
-        """Inside, causal attention without a mask uses the chosen backend and no other."""
-        with sdpa_kernel([BACKENDS[self.backend]]):
-            yield
+    def attention(self) -> AbstractContextManager[Any]:
+        """A context in which causal attention without a mask uses only the chosen backend."""
+        return sdpa_kernel([BACKENDS[self.backend]])
 
 
 def open_runtime(
     config: RuntimeConfig, model: ModelConfig, workspace: Path | None = None
 ) -> Runtime:
-    """Apply the settings to this process, choose the attention kernel, and return both.
+    """Apply the settings to this process, choose the attention kernel, and return the result.
 
-    model: attention is judged at its shapes. workspace: of resumable work, which must go on with
-    the kernel that it began with. Raises WrongUsage where the device or the precision is not
-    available, HostProblem where no attention kernel passes its check.
+    model: gives the shapes of attention. workspace: the folder of resumable work, which must
+    continue with the kernel that it started with. Raises WrongUsage where the device or the
+    precision is not available, HostProblem where no attention kernel passes its check.
     """
     device = find_device(config)
     apply_settings(config)
@@ -91,29 +84,29 @@ def open_runtime(
         backend=choice.chosen.backend,
         attention_error=choice.chosen.error,
         compiled=config.compile,
-        pool=(ThreadPool(config.threads or usable_cores()) if device.type == "cpu" else ONE_THREAD),
+        pool=ThreadPool(config.threads or usable_cores()) if device.type == "cpu" else ONE_THREAD,
         repeat_heads=choice.chosen.repeat_heads,
         choice=choice,
     )
 
 
 def apply_settings(config: RuntimeConfig) -> None:
-    """Set precision of products, threads, determinism, compiler and its cache for the process."""
+    """Set matmul precision, threads, determinism, the compiler and its cache for the process."""
     torch.set_float32_matmul_precision(config.matmul_precision)
     if config.device == "cpu":
         torch.set_num_threads(config.threads or usable_cores())
     else:
-        # Deterministic products need this workspace; cuBLAS reads the variable at the first one. It
-        # is as large as what torch takes on Hopper anyway.
+        # Deterministic products need this workspace. cuBLAS reads the variable at the first one. On
+        # Hopper torch takes as much anyway.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Equal bits each time are part of the promise on a CPU. On a GPU they cost speed, so they are
-    # off unless asked for. `use_deterministic_algorithms` would do the same, but imports the
-    # compiler, which takes seconds also where none is used.
+    # A CPU must give the same bits each time. On a GPU this costs speed, so it is off by default.
+    # `use_deterministic_algorithms` would do the same, but it imports the compiler, which takes
+    # seconds even where nothing is compiled.
     torch.set_deterministic_debug_mode(
         "error" if config.device == "cpu" or config.deterministic else "default"
     )
-    # Deterministic mode fills every new buffer with NaN, a debugging aid that costs one more write
-    # of each. torch's type stubs do not know its module.
+    # Deterministic mode also fills every new buffer with NaN, a debugging aid that costs an extra
+    # write. Set by setattr because torch's type stubs lack the module.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
     if config.compile:
         _set_compiler(config)
@@ -122,7 +115,7 @@ def apply_settings(config: RuntimeConfig) -> None:
 def _set_compiler(config: RuntimeConfig) -> None:
     """Keep kernels and graphs in the cache folder, so that a second start compiles nothing.
 
-    A place that the user's own environment variables name is left alone.
+    Environment variables that the user has set take precedence.
     """
     import torch._functorch.config as autograd
     import torch._inductor.config as inductor
@@ -134,11 +127,10 @@ def _set_compiler(config: RuntimeConfig) -> None:
         "fx_graph_cache": True,
         "max_autotune": config.max_autotune,
         "coordinate_descent_tuning": config.max_autotune,
-        # Without it the compiler times some kernels at each start, and may then sum in another
-        # order than at the start before.
-        "deterministic": (
-            config.deterministic or (config.device == "cpu" and not config.max_autotune)
-        ),
+        # Without it the compiler times some kernels at each start, and another winner may sum in
+        # another order.
+        "deterministic": config.deterministic
+        or (config.device == "cpu" and not config.max_autotune),
     }
     for name, value in settings.items():
         if hasattr(inductor, name):
@@ -147,14 +139,14 @@ def _set_compiler(config: RuntimeConfig) -> None:
 
 
 def detected_device() -> Literal["cpu", "cuda"]:
-    """The device that this machine has. Prints it, since nobody chose one."""
+    """`cuda` where torch sees a GPU, else `cpu`. Prints the result, because the user chose none."""
     device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
     say(f"no --device was given: {device}")
     return device
 
 
 def find_device(config: RuntimeConfig) -> torch.device:
-    """The device that was asked for. Raises WrongUsage where it is not available."""
+    """The device of the settings. Raises WrongUsage where it or the precision is not available."""
     if config.device == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -168,7 +160,7 @@ def find_device(config: RuntimeConfig) -> torch.device:
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """Dense bf16 peak of the device in FLOP/s; None where the table does not have it."""
+    """Dense bf16 peak of the device in FLOP/s; None where the table has no such device."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -176,7 +168,7 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory used so far: allocated on the GPU, else resident in this process."""
+    """Peak memory so far: allocated by torch on the GPU, else resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,8 +1,8 @@
-"""Replies and likelihoods from a model, many rows at a time.
+"""Greedy replies and log-likelihoods from a model, many rows at a time.
 
-Rows are padded on the left and share one cache; rows that have ended are taken out, so short
-replies do not wait for long ones. Greedy decoding gives the same tokens as one row at a time
-(tested in float32; in bf16 a near tie may fall the other way). Does not sample with a temperature.
+Rows are padded on the left and share one cache. Rows that have ended are taken out, so short
+replies do not wait for long ones. A batch gives the same tokens as one row at a time (tested in
+float32; in bf16 rounding may decide a near tie differently). Does not sample with a temperature.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 from picochat.model.gpt import GPT, IGNORED_TARGET, Cache
 
 LEAST_ALIVE = 0.75
-"""Ended rows leave the cache when fewer than this fraction of its rows goes on.
+"""Ended rows leave the cache when less than this fraction of its rows is still open.
 
-Not at once, because taking rows out copies the whole cache.
+They do not leave at once, because taking rows out copies the whole cache.
 """
 Ids = Sequence[int]
 
@@ -33,27 +33,29 @@ def greedy_replies(
 ) -> list[list[int]]:
     """For each prompt the greedy reply, without the token `end`.
 
-    A reply ends with `end`, after `max_new_tokens`, or where the context is full.
+    A reply ends with `end`, after `max_new_tokens`, or where the context is full. end: -1 where no
+    token ends a reply.
     """
-    cache, ids_BT = _padded(model, prompts, end, max_new_tokens)
-    slots = list(range(len(prompts)))  # the prompt that each row of the batch belongs to
-    open_rows = set(slots)
+    cache, ids_BT = _padded(model, prompts, max(end, 0), max_new_tokens)
+    owners = list(range(len(prompts)))  # the prompt that each row of the batch belongs to
+    open_prompts = set(owners)
     replies: list[list[int]] = [[] for _ in prompts]
     for _ in range(max_new_tokens):
         tokens_B = model(ids_BT, dtype, cache, newest_only=True)[:, -1].argmax(dim=-1)
-        for row, token in zip(slots, tokens_B.tolist(), strict=True):
-            if row in open_rows and token != end:
-                replies[row].append(token)
-            if token == end or len(prompts[row]) + len(replies[row]) >= model.config.context:
-                open_rows.discard(row)
-        if not open_rows:
+        for prompt, token in zip(owners, tokens_B.tolist(), strict=True):
+            if prompt in open_prompts and token != end:
+                replies[prompt].append(token)
+            if token == end or len(prompts[prompt]) + len(replies[prompt]) >= model.config.context:
+                open_prompts.discard(prompt)
+        if not open_prompts:
             break
-        if len(open_rows) < LEAST_ALIVE * len(slots):
-            kept = torch.tensor(
-                [slot for slot, row in enumerate(slots) if row in open_rows], device=tokens_B.device
-            )
+        # Rows that have ended stay in the batch until here; what they generate is ignored above.
+        if len(open_prompts) < LEAST_ALIVE * len(owners):
+            rows = [row for row, prompt in enumerate(owners) if prompt in open_prompts]
+            owners = [owners[row] for row in rows]
+            kept = torch.tensor(rows, device=tokens_B.device)
             cache.take(kept)
-            slots, tokens_B = [row for row in slots if row in open_rows], tokens_B[kept]
+            tokens_B = tokens_B[kept]
         _grow(cache, 1)
         ids_BT = tokens_B[:, None]
     return replies
@@ -69,8 +71,8 @@ def option_log_likelihoods(
 ) -> list[list[float]]:
     """For each (prompt, options) the summed log-probability of each option, in nats.
 
-    A prompt is read once for all of its options. pad: any id of the vocabulary; its positions count
-    for nothing.
+    The model reads a prompt once for all of its options. pad: any id of the vocabulary; padding
+    does not change the result.
     """
     prompts = [prompt for prompt, _ in questions]
     options = [option for _, options in questions for option in options]
@@ -85,8 +87,8 @@ def option_log_likelihoods(
         targets_BT[row, : len(option)] = torch.tensor(option)
     targets_BT = targets_BT.to(first_BV.device)
     if most > 1:
-        # The prompt's last logits score each option's first token. The other tokens are read after
-        # the prompt, whose cached row is copied for each of its options.
+        # The last logits of the prompt score the first token of each option. To score the others,
+        # the model reads the options after the prompt, whose cached row is copied for each option.
         cache.take(rows)
         _grow(cache, most - 1)
         read_BT = torch.where(targets_BT == IGNORED_TARGET, pad, targets_BT)[:, :-1]
@@ -99,7 +101,10 @@ def option_log_likelihoods(
 def continuation_log_likelihoods(
     model: GPT, pairs: Sequence[tuple[Ids, Ids]], *, dtype: torch.dtype = torch.float32
 ) -> list[float]:
-    """For each (prompt, continuation) the summed log-probability of the continuation, in nats."""
+    """For each (prompt, continuation) the summed log-probability of the continuation, in nats.
+
+    Prompts must not be empty.
+    """
     device = model.embedding.weight.device
     length = max(len(prompt) + len(continuation) for prompt, continuation in pairs) - 1
     ids_BT = torch.zeros(len(pairs), length, dtype=torch.long)
@@ -112,7 +117,7 @@ def continuation_log_likelihoods(
 
 
 def _summed(logits_BTV: Tensor, targets_BT: Tensor) -> list[float]:
-    """Log-probability of each row's targets, in float32, summed in float64."""
+    """Summed log-probability of each row's targets: computed in float32, added up in float64."""
     loss_BT = torch.nn.functional.cross_entropy(
         logits_BTV.float().transpose(1, 2),
         targets_BT,
@@ -123,22 +128,17 @@ def _summed(logits_BTV: Tensor, targets_BT: Tensor) -> list[float]:
 
 
 def _padded(model: GPT, prompts: Sequence[Ids], pad: int, more: int) -> tuple[Cache, Tensor]:
-    """An empty cache with room for `more` positions, and the prompts padded on the left."""
+    """A cache with room for `more` positions after the prompts, and the ids, padded on the left."""
     device = model.embedding.weight.device
     longest = max(len(prompt) for prompt in prompts)
-    offset_B = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
+    offsets = [longest - len(prompt) for prompt in prompts]
+    offset_B = torch.tensor(offsets, device=device)
     ids_BT = torch.tensor(
-        [[max(pad, 0)] * (longest - len(prompt)) + list(prompt) for prompt in prompts],
+        [[pad] * offset + list(prompt) for offset, prompt in zip(offsets, prompts, strict=True)],
         device=device,
     )
-    return (
-        Cache(
-            torch.arange(longest, device=device)[None, :] >= offset_B[:, None],
-            offset_B,
-            longest + more,
-        ),
-        ids_BT,
-    )
+    valid_BS = torch.arange(longest, device=device)[None, :] >= offset_B[:, None]
+    return Cache(valid_BS, offset_B, longest + more), ids_BT
 
 
 def _grow(cache: Cache, positions: int) -> None:

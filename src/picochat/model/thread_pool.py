@@ -1,9 +1,10 @@
-"""A pool of CPU threads, of which each computes some rows, or some matrices, alone.
+"""A pool of CPU threads, each of which computes some rows, or some matrices, by itself.
 
-Threads inside one operation meet at its end, hundreds of times a step. On a machine that others use
-too, all of them wait each time for the one that was held up. The pool's threads meet once a step.
-Results do not depend on which thread was faster: work is cut, and results are joined, in order.
-docs/decisions/0023 has the figures. Does not help a GPU.
+torch's own threads synchronize at the end of every operation, about a hundred times a step. On a
+shared machine they wait each time for the slowest. The threads of this pool synchronize once a
+step: with eight other processes at work, a step of scale `tiny` took 1.2 s instead of 5.4 s
+(docs/decisions/0023). Work is divided and results are joined in order, so results do not depend on
+timing. Does not help a GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ R = TypeVar("R")
 
 
 class ThreadPool:
-    """`size` threads. Outside `map`, torch's operations use all of them as usual."""
+    """`size` threads. Outside `map`, torch uses `size` threads inside each operation, as usual."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -29,7 +30,7 @@ class ThreadPool:
     def map(self, work: Callable[[P], R], parts: Sequence[P]) -> list[R]:
         """`work` of each part, in the order of the parts.
 
-        A single part is computed by the caller, with all threads inside its operations.
+        A single part runs in the calling thread, with all of torch's threads.
         """
         if len(parts) < 2 or self.size < 2:
             return [work(part) for part in parts]
@@ -46,11 +47,11 @@ class ThreadPool:
 
 
 ONE_THREAD = ThreadPool(1)
-"""No pool: every part is computed where `map` is called."""
+"""No pool: the calling thread computes every part."""
 
 
 def _single_threaded(work: Callable[[P], R], part: P) -> R:
-    # Set for each part, not once for each thread: a part of this setting belongs to the process,
-    # and `map` has set that one for all threads since the last call.
+    # Set for each part, not once for each thread: some of this setting belongs to the process, and
+    # the end of the last `map` has set it back.
     torch.set_num_threads(1)
     return work(part)

@@ -1,8 +1,7 @@
-"""Weights in files: safetensors beside a small record of what they are.
+"""Checkpoint folders: the weights as safetensors, and a record that describes them. No pickle.
 
-No pickle. A checkpoint folder is an artifact of kind `base` or `sft`: `model.safetensors` (float32,
-the names of GPT's parameters) and `model.json` (`CheckpointInfo`). Does not hold what resuming
-needs: that is train/checkpoint.py.
+`model.safetensors` holds float32 tensors under the names of GPT's parameters; `model.json` is a
+`CheckpointInfo`. Does not hold what resuming needs (train/checkpoint.py does).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ INFO = "model.json"
 
 
 class CheckpointInfo(Record):
-    """What the weights beside it are.
+    """Describes the weights beside it.
 
     `tokenizer_digest`: sha256 of the tokenizer.json that they were trained with.
     """
@@ -67,7 +66,8 @@ def load_model(place: Path, device: torch.device | str = "cpu") -> tuple[GPT, Ch
         tensors = load_file(place / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise BadInput(f"{place / WEIGHTS} cannot be read: {error}") from None
-    # Compared here and not left to load_state_dict, whose message lists every name and no file.
+    # Compared here, because the message of load_state_dict lists every name and does not name the
+    # file.
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:

@@ -1,12 +1,10 @@
-"""The conversation format: messages become ids, and a mask that says which ids are trained.
+"""The chat format: encodes conversations, with a mask of the tokens that are trained on.
 
     <|bos|> <|system|> text <|end|> <|user|> text <|end|> <|assistant|> reply <|end|>
 
-The marks are ids, not text: what a user types between them stays text, also where it spells a mark.
-Targets are the assistant's replies and the end-of-turn after each, nothing else.
-`chat_template.jinja` says the same to other programs; a test holds the two together. Training,
-evaluation and serving import this file; none spells the format again. Conversations are never cut:
-one that does not fit the context is left out of training, and counted.
+The marks are ids that code inserts. Text that spells a mark stays text. `chat_template.jinja`
+describes the same format for other programs, and a test compares the two. Never cuts a
+conversation: training leaves out one that does not fit the context, and the facts count it.
 """
 
 from __future__ import annotations
@@ -38,10 +36,7 @@ ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: equal rows give
 
 
 class EncodedChat(NamedTuple):
-    """One conversation. targets[i]: ids[i] is to be predicted from the ids before it.
-
-    Equal lengths.
-    """
+    """One conversation. targets[i]: whether the model is trained to predict ids[i]."""
 
     ids: list[int]
     targets: list[bool]
@@ -56,17 +51,14 @@ def encode_messages(tokenizer: Tokenizer, messages: Sequence[Message]) -> Encode
     ids, targets = [tokenizer.bos], [False]
     for message in messages:
         content = tokenizer.encode(message.content)
-        # The end of turn is a target too: without it the model would not learn to stop.
+        # <|end|> is a target too: otherwise the model would not learn to stop.
         ids += [marks[message.role], *content, tokenizer.end]
         targets += [False] + [message.role == "assistant"] * (len(content) + 1)
     return EncodedChat(ids, targets)
 
 
 def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-    """The ids that a reply is generated after: the conversation, then the assistant's mark.
-
-    Generation ends at `end`.
-    """
+    """The ids to generate a reply from: the conversation, then <|assistant|>."""
     return [*encode_messages(tokenizer, messages).ids, tokenizer.assistant]
 
 
@@ -105,7 +97,7 @@ def is_askable(tokenizer: Tokenizer, row: EvalRow, context: int) -> bool:
 
 @dataclass(frozen=True)
 class Conversations:
-    """Encoded rows, in the order of their file. Row i is tokens[offsets[i]:offsets[i + 1]]."""
+    """Encoded rows in the order of their file. Row i is tokens[offsets[i]:offsets[i + 1]]."""
 
     tokens: npt.NDArray[np.uint16]
     targets: npt.NDArray[np.bool_]
@@ -118,7 +110,7 @@ class Conversations:
         return self.tokens[self.offsets[row] : self.offsets[row + 1]]
 
     def mask(self, row: int) -> npt.NDArray[np.bool_]:
-        """mask(i)[t]: ids(i)[t] is a target."""
+        """mask(i)[t]: whether ids(i)[t] is a target."""
         return self.targets[self.offsets[row] : self.offsets[row + 1]]
 
     @property
@@ -127,7 +119,6 @@ class Conversations:
 
 
 def join_conversations(chats: Sequence[EncodedChat]) -> Conversations:
-    """The conversations in their order, as flat arrays with offsets."""
     lengths = [len(chat.ids) for chat in chats]
     return Conversations(
         tokens=np.array([token for chat in chats for token in chat.ids], dtype=np.uint16),
@@ -137,10 +128,7 @@ def join_conversations(chats: Sequence[EncodedChat]) -> Conversations:
 
 
 def read_chats(path: Path, tokenizer: Tokenizer) -> list[EncodedChat]:
-    """Every row of a jsonl file, encoded.
-
-    Raises BadInput that lists the rows without the texts they need.
-    """
+    """Every row of a jsonl file, encoded. Raises BadInput that lists the rows that lack a text."""
     chats: list[EncodedChat] = []
     problems: list[Problem] = []
     for line, row in read_jsonl(path, "rows"):
@@ -151,17 +139,15 @@ def read_chats(path: Path, tokenizer: Tokenizer) -> list[EncodedChat]:
         else:
             chats.append(encode_messages(tokenizer, row_messages(row)))
     if problems:
-        more = (
-            [Problem(f"and {len(problems) - MOST_PROBLEMS} more")]
-            if len(problems) > MOST_PROBLEMS
-            else []
-        )
-        raise BadInput(f"rows {path} cannot be encoded", problems=problems[:MOST_PROBLEMS] + more)
+        shown, more = problems[:MOST_PROBLEMS], len(problems) - MOST_PROBLEMS
+        if more > 0:
+            shown.append(Problem(f"and {more} more"))
+        raise BadInput(f"rows {path} cannot be encoded", problems=shown)
     return chats
 
 
 def fitting(chats: Iterable[EncodedChat], context: int) -> list[EncodedChat]:
-    """The conversations that have `context` tokens at most. None is cut."""
+    """The conversations of at most `context` tokens."""
     return [chat for chat in chats if len(chat.ids) <= context]
 
 
@@ -211,9 +197,9 @@ def _facts(files: Path, rows: Artifact, words: Tokenizer, context: int) -> Conve
 
 
 def write_conversations(path: Path, rows: Conversations) -> None:
-    """Write an .npz whose bytes follow from the rows alone."""
-    # Not by numpy.savez: it leaves the dates of the entries to the zip library, which takes the
-    # clock, and the artifact's digest would change with every run.
+    """Write an .npz file whose bytes depend on the rows alone."""
+    # numpy.savez leaves the dates of the entries to the zip library. A date from the clock would
+    # change the artifact's digest with every run.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in ("tokens", "targets", "offsets"):
             buffer = io.BytesIO()
@@ -222,15 +208,12 @@ def write_conversations(path: Path, rows: Conversations) -> None:
 
 
 def open_conversations(conversations: Artifact, split: Split) -> Conversations:
-    """The encoded rows of one split; see `read_conversations`."""
+    """The encoded rows of one split. Raises BadInput as `read_conversations` does."""
     return read_conversations(conversations.path(f"{split}.npz"))
 
 
 def read_conversations(path: Path) -> Conversations:
-    """The encoded rows of a file.
-
-    Raises BadInput where it is not what `write_conversations` writes.
-    """
+    """The rows that `write_conversations` wrote. Raises BadInput where they cannot be read."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return Conversations(arrays["tokens"], arrays["targets"], arrays["offsets"])

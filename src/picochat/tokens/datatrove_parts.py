@@ -1,11 +1,11 @@
-"""Token shards on more than one machine: the parts of a corpus, encoded by ranks.
+"""Encodes the parts of a corpus on several machines, as a datatrove pipeline.
 
     run_locally(encode_pipeline(corpus, exercises, tokenizer, seed=42, folder=..., tasks=16),
     "logs/encode", workers=4)
 
-`folder` is the workspace of the shards artifact that is to be: `write_shards` then finds the parts
-there, encodes those that are missing itself, and joins them as ever, so the shards are the same,
-whoever encoded. Joining is one machine's work.
+`folder` is the workspace of the future shards artifact. `write_shards` then finds the parts there,
+encodes missing ones and joins all of them, so the shards are the same as without this module. Does
+not join parts: one machine does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def encode_pipeline(
 ) -> list[RankStage]:
     """One stage that encodes every part of corpus and exercises into `folder`.
 
-    corpus, exercises, tokenizer: folders of the artifacts. seed: the run's.
+    corpus, exercises, tokenizer: folders of the artifacts. seed: the seed of the run.
     """
     return [
         stage(
@@ -51,8 +51,8 @@ def encode_corpus_parts(
 def encode_parts(job: EncodeJob, folder: Path, rank: int, ranks: int) -> int:
     """Encode every `ranks`-th part from `rank` on; return the bytes of text in these parts.
 
-    Parts that stand already are not encoded again. A part on which the two encoders disagree is
-    left out: `write_shards` finds the disagreement again and encodes all parts with `tokenizers`.
+    Does not encode a part again that exists. Leaves out a part on which the two encoders disagree:
+    `write_shards` finds the disagreement again and encodes all parts with `tokenizers`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     encode = open_encoder(job, folder, None)
@@ -62,5 +62,5 @@ def encode_parts(job: EncodeJob, folder: Path, rank: int, ranks: int) -> int:
         try:
             text_bytes += encode(part)
         except EncodersDisagree as error:
-            say(f"part {part} is left to the shards: {error}")
+            say(f"part {part} is left to the shards stage: {error}")
     return text_bytes

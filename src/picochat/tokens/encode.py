@@ -1,9 +1,9 @@
-"""Documents to ids, in parts of the corpus that any process may encode, kept on disk.
+"""Encodes documents in parts of the corpus, each of which any process may write to disk.
 
-A part is a run of rows of about PART_TEXT_BYTES of text. Its ids are a function of the corpus and
-the tokenizer alone, so parts may be made in any order, by several processes or machines that share
-the folder, and a part that stands after a kill is not made again. The byte count of every document
-is checked; a seeded sample is decoded and compared in full, and encoded again by `tokenizers`.
+A part is a range of rows with about PART_TEXT_BYTES of text. Its ids depend only on the corpus and
+the tokenizer. So several processes or machines that share the folder can make parts in any order,
+and a resumed job keeps finished parts. The byte count of every document is checked. A seeded sample
+is also decoded and compared with the text, and encoded again by `tokenizers`.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from picochat.facts import CorpusFacts, ExercisesFacts, facts_of
 from picochat.tokens.tokenizer import Tokenizer, in_sample, without_surrogates
 
 SPLITS: tuple[Split, ...] = ("train", "held_out")
-# One encoder call, about 50 ms of a core: long enough that the Python around it costs little, short
-# enough that an interrupt is answered at once.
+# Characters of one encoder call, about 50 ms of a core: the Python code around the call costs
+# little, and an interrupt does not wait.
 BATCH_CHARS = 500_000
-# Of text, one to two seconds of a core: all that a kill can cost a process, and still few files for
-# a corpus of gigabytes.
+# One to two seconds of a core, which is what a kill costs a process. Smaller parts would be many
+# files for a corpus of gigabytes.
 PART_TEXT_BYTES = 16_000_000
-# Both encoders were compared on hard texts when the tokenizer was loaded; a few hundred documents
-# of the corpus itself show what those texts missed. Encoding all of it by both would take ten times
-# as long.
-SAMPLED_DOCUMENTS = 400  # expected; at least 200 of any corpus that has them
+# Expected number of documents that both encoders encode, to find differences that TRAPS misses.
+# `tokenizers` is about nine times slower, so it does not encode the whole corpus.
+SAMPLED_DOCUMENTS = 400
 
 
 class EncodersDisagree(Exception):
-    """A sampled document gave other ids in tiktoken than in tokenizers.
+    """tiktoken and tokenizers give different ids for a sampled document.
 
-    `shards` answers by encoding with the latter.
+    `shards` then encodes everything again with tokenizers.
     """
 
 
 class EncodedBatch(NamedTuple):
-    """Whole documents in a row.
+    """Consecutive whole documents.
 
-    The arrays after `tokens` have one entry for each document; the last two hold 0 or 1.
+    The arrays after `tokens` have one entry for each document. `ends`: index in `tokens` after its
+    last token. `sampled`, `failed`: 1 where it was decoded, and where that gave another text.
     """
 
     tokens: npt.NDArray[np.uint16]
@@ -60,22 +60,17 @@ class EncodedBatch(NamedTuple):
         return np.concatenate([[0], self.ends[:-1]]).astype(np.int64)
 
     def split(self, documents: int) -> tuple[EncodedBatch, EncodedBatch]:
-        """The first `documents` of them, and the rest."""
+        """The first `documents` of the documents (at least one), and the rest."""
         cut = int(self.ends[documents - 1])
-        counts = (self.text_bytes, self.sampled, self.failed)
-        head = EncodedBatch(
-            self.tokens[:cut], self.ends[:documents], *(array[:documents] for array in counts)
-        )
-        rest = EncodedBatch(
-            self.tokens[cut:], self.ends[documents:] - cut, *(array[documents:] for array in counts)
-        )
-        return head, rest
+        head = EncodedBatch(self.tokens[:cut], *(array[:documents] for array in self[1:]))
+        rest = EncodedBatch(self.tokens[cut:], *(array[documents:] for array in self[1:]))
+        return head, rest._replace(ends=rest.ends - cut)
 
 
 class DocumentSource(Protocol):
-    """Documents in parts, always the same ones in the same order.
+    """Documents in parts. Equal calls of `read` give equal documents in the same order.
 
-    Picklable, for several processes.
+    Must be picklable, because worker processes read too.
     """
 
     @property
@@ -88,7 +83,8 @@ class DocumentSource(Protocol):
 class EncodeJob:
     """What all parts have in common.
 
-    `load`: the tokenizer; a reason makes it encode without tiktoken.
+    `load(reason)` loads the tokenizer; with a reason it encodes without tiktoken. `documents`: of
+    all parts together.
     """
 
     source: DocumentSource
@@ -106,13 +102,13 @@ class EncodeJob:
 def open_encoder(job: EncodeJob, folder: Path, reason: str | None) -> Callable[[int], int]:
     """A function that encodes a part into `folder` and returns the bytes of its text.
 
-    A part that stands there already is read and not encoded. reason: why not by tiktoken.
+    It reads a part that exists and does not encode it again. reason: why tiktoken must not encode.
     """
     return partial(_encode_part, job, job.load(reason), folder)
 
 
 def read_part(folder: Path, part: int, split: Split) -> EncodedBatch:
-    """The documents of a split that a part holds."""
+    """The documents of one split in a part."""
     with np.load(_part_path(folder, part)) as stored:
         return EncodedBatch(*(stored[f"{split}.{field}"] for field in EncodedBatch._fields))
 
@@ -131,33 +127,29 @@ def _encode_part(job: EncodeJob, tokenizer: Tokenizer, folder: Path, part: int) 
 
 
 def _encode(job: EncodeJob, tokenizer: Tokenizer, documents: Sequence[Document]) -> EncodedBatch:
-    batches = [
-        encode_batch(tokenizer, group, job.sampled)
-        for group in batches_of(documents, job.batch_chars)
-    ]
-    ends = np.cumsum([0, *(len(batch.tokens) for batch in batches)])
-    shifted = [
-        batch._replace(ends=batch.ends + begin)
-        for batch, begin in zip(batches, ends.tolist(), strict=False)
-    ]
-    empty = EncodedBatch(
-        np.zeros(0, dtype=np.uint16), *(np.zeros(0, dtype=np.int64) for _ in range(4))
-    )
-    return EncodedBatch(*(np.concatenate(columns) for columns in zip(empty, *shifted, strict=True)))
+    # Starts with an empty batch, because a part may have no documents of a split.
+    none = np.zeros(0, dtype=np.int64)
+    batches = [EncodedBatch(none.astype(np.uint16), none, none, none, none)]
+    tokens = 0
+    for group in batches_of(documents, job.batch_chars):
+        batch = encode_batch(tokenizer, group, job.sampled)
+        batches.append(batch._replace(ends=batch.ends + tokens))
+        tokens += len(batch.tokens)
+    return EncodedBatch(*(np.concatenate(arrays) for arrays in zip(*batches, strict=True)))
 
 
 def _write_part(folder: Path, part: int, encoded: dict[Split, EncodedBatch]) -> None:
     path = _part_path(folder, part)
-    # By rename, so that a part that stands is whole; with the process in the name, because two
-    # processes may encode one part at once. Both write the same bytes.
+    # Renamed when finished, so that a part that exists is complete. The name has the process id,
+    # because two processes may encode one part at once. Both write the same bytes.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    columns = {
+    arrays = {
         f"{split}.{field}": array
-        for split in SPLITS
-        for field, array in encoded[split]._asdict().items()
+        for split, batch in encoded.items()
+        for field, array in batch._asdict().items()
     }
     with temporary.open("wb") as stream:
-        np.savez(stream, **columns)
+        np.savez(stream, **arrays)
     os.replace(temporary, path)
 
 
@@ -168,9 +160,9 @@ def _part_path(folder: Path, part: int) -> Path:
 def encode_batch(
     tokenizer: Tokenizer, documents: Sequence[Document], sampled: Callable[[str], bool]
 ) -> EncodedBatch:
-    """The documents' ids in a row, with the sampled ones decoded and compared.
+    """The ids of the documents; sampled ones are decoded and compared with their text.
 
-    Raises EncodersDisagree where a sampled document has other ids by `tokenizers`.
+    Raises EncodersDisagree where `tokenizers` gives other ids for a sampled document.
     """
     texts = [without_surrogates(document.text) for document in documents]
     tokens = tokenizer.encode_documents(texts)
@@ -178,8 +170,8 @@ def encode_batch(
     ends = np.append(starts[1:], len(tokens))
     text_bytes = np.array([len(text.encode()) for text in texts], dtype=np.int64)
     assert len(starts) == len(texts), "bos stands before each document and nowhere else"
-    # Byte counts catch a lost or doubled byte in every document for the price of one sum; equal
-    # texts are only proved by decoding, which the sample below does.
+    # For one sum, byte counts find a lost or doubled byte in any document. Only decoding proves
+    # equal texts, which is done for the sample below.
     assert (np.add.reduceat(tokenizer.token_bytes[tokens], starts) == text_bytes).all(), (
         "the encoder lost bytes"
     )
@@ -196,10 +188,7 @@ def encode_batch(
 
 
 def batches_of(documents: Iterable[Document], batch_chars: int) -> Iterator[list[Document]]:
-    """The documents in groups of at most `batch_chars` characters.
-
-    A longer document is a group of its own.
-    """
+    """Groups of consecutive documents, each of at most `batch_chars` characters or one document."""
     group: list[Document] = []
     chars = 0
     for document in documents:
@@ -213,9 +202,9 @@ def batches_of(documents: Iterable[Document], batch_chars: int) -> Iterator[list
 
 
 class CorpusParts:
-    """A corpus in parts of about PART_TEXT_BYTES: runs of rows of consecutive files.
+    """A corpus in parts of about PART_TEXT_BYTES: ranges of rows of consecutive files.
 
-    Sizes are estimated by the mean size of a row of each file, so no text is read to cut the parts.
+    Row sizes are estimated by the mean of each file, so dividing the corpus reads no text.
     """
 
     def __init__(self, corpus: Artifact) -> None:
@@ -235,7 +224,7 @@ class CorpusParts:
 
 
 class ExerciseParts:
-    """The exercises of a run, in parts of a file each. All of it is trained on."""
+    """The exercises of a run, one file a part. All of them are in the split `train`."""
 
     def __init__(self, exercises: Artifact) -> None:
         self._folder = exercises.place
@@ -252,7 +241,7 @@ class ExerciseParts:
 
 @dataclass(frozen=True)
 class TrainingParts:
-    """What a run trains on and holds out: the parts of the corpus, then those of the exercises."""
+    """The parts of the corpus, then those of the exercises."""
 
     corpus: DocumentSource
     exercises: DocumentSource
@@ -269,7 +258,7 @@ class TrainingParts:
 def training_job(
     corpus: Artifact, exercises: Artifact, load: Callable[[str | None], Tokenizer], seed: int
 ) -> tuple[EncodeJob, range]:
-    """(the job of encoding corpus and exercises, the parts of it that are exercises)."""
+    """The job that encodes corpus and exercises, and the range of its parts that are exercises."""
     source = TrainingParts(CorpusParts(corpus), ExerciseParts(exercises))
     documents = (
         facts_of(corpus, CorpusFacts).documents + facts_of(exercises, ExercisesFacts).documents
@@ -278,12 +267,12 @@ def training_job(
 
 
 def row_runs(files: Sequence[tuple[int, int]], run_bytes: int) -> list[list[tuple[int, int, int]]]:
-    """Lists of (file, first row, row after the last) that hold about `run_bytes` each.
+    """Lists of (file, first row, row after the last), each with about `run_bytes` of text.
 
-    files: (rows, bytes) of each.
+    files: (rows, bytes) of each file.
     """
     runs: list[list[tuple[int, int, int]]] = []
-    room = 0
+    room = 0  # bytes that the last run can still take
     for number, (rows, size) in enumerate(files):
         mean_bytes = max(1, size // max(1, rows))
         start = 0

@@ -1,9 +1,8 @@
-"""The order of the training rows: a pseudo-random permutation of each epoch, computed, not stored.
+"""The order of the training rows: a pseudo-random permutation for each epoch, never stored.
 
-The permutation is a cipher over the row numbers (a Feistel network), keyed by seed and epoch. It is
-a bijection of any size that needs a few bytes of memory, so every row stands once in each epoch and
-a resumed run needs the step number alone. The order has no cryptographic strength. Knows nothing of
-tokens: `shards` cuts the rows.
+The permutation is a cipher over the row numbers (a Feistel network), keyed by seed and epoch. Every
+row appears once in each epoch, memory does not grow with the number of rows, and a resumed run
+needs only the step number. The order has no cryptographic strength. `shards` reads the rows.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-# Part of every key. Another way to permute is another order of the rows: raise it with any change
-# below, so that no run mixes two orders. A test holds four rows of this version.
+# Part of every key. Any change of the permutation must raise it, so that no run mixes two orders. A
+# test holds four rows of this version.
 ORDER_VERSION = 1
-# Four rounds of a Feistel network with random round functions look random (Luby and Rackoff 1988).
-# In a range of a few rows a round mixes little, so twice as many; with eight, all 24 orders of four
-# rows come equally often (docs/decisions/0006).
+# A Feistel network with random round functions looks random after four rounds (Luby and Rackoff
+# 1988). A round mixes little in a range of a few rows, so there are twice as many. With eight, all
+# 24 orders of four rows are equally frequent (docs/decisions/0006).
 ROUNDS = 8
 
 Indices = npt.NDArray[np.int64]
@@ -29,7 +28,7 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Permutation:
-    """A bijection of 0..size-1, fixed by size, seed and epoch. Equal on every machine."""
+    """A bijection of 0..size-1. Depends only on size, seed and epoch, on every machine."""
 
     size: int
     seed: int
@@ -39,22 +38,22 @@ class Permutation:
         assert 1 <= self.size < 1 << 62, "a permutation has at least one element"
 
     def __call__(self, positions: npt.ArrayLike) -> Indices:
-        """The row at each position of the epoch; positions in [0, size), any shape."""
+        """The row at each position of the epoch. Positions are in [0, size) and of any shape."""
         start = np.asarray(positions, dtype=np.int64)
         assert not start.size or (int(start.min()) >= 0 and int(start.max()) < self.size), (
             "positions are inside the epoch"
         )
-        # The cipher works on a rectangle, because a Feistel network needs two coordinates. One of
-        # about sqrt(size) by sqrt(size) has fewer than `height` numbers more than the range; a
-        # square of a power of two has up to three times as many as the range, and made the order of
-        # a step eight times slower (docs/decisions/0006).
+        # A Feistel network needs two coordinates, so the cipher works on a rectangle. One of about
+        # sqrt(size) by sqrt(size) has fewer than `height` numbers outside the range. A square of a
+        # power of two can have four times the numbers of the range, and took eight times as long
+        # (docs/decisions/0006).
         height = math.isqrt(self.size - 1) + 1
         width = -(-self.size // height)
         keys = round_keys(self.seed, self.epoch)
         walked = encipher(start.ravel().astype(np.uint64), height, width, keys)
         # Cycle walking (Black and Rogaway 2002): a number outside the range is enciphered again
-        # until it falls inside, which it does because its cycle began inside. The result is a
-        # bijection of the range: each number follows one other alone, so two positions never meet.
+        # until it is inside. This ends, because its cycle started inside, and two positions never
+        # reach the same number, because the cipher is a bijection.
         while len(outside := np.flatnonzero(walked >= self.size)):
             walked[outside] = encipher(walked[outside], height, width, keys)
         return walked.astype(np.int64).reshape(start.shape)
@@ -63,10 +62,10 @@ class Permutation:
 def encipher(
     numbers: npt.NDArray[np.uint64], height: int, width: int, keys: tuple[int, ...]
 ) -> npt.NDArray[np.uint64]:
-    """A bijection of 0 .. height * width - 1, keyed by `keys`, two of which make a pair of rounds.
+    """A bijection of 0 .. height * width - 1, with one round for each of `keys`.
 
-    Each round adds a mix of one coordinate to the other, which subtracting would undo: so it is a
-    bijection whatever `mix` is.
+    Each round adds a mix of one coordinate to the other. Subtraction would undo it, so the result
+    is a bijection for any `mix`.
     """
     sides = np.uint64(height), np.uint64(width)
     row, column = numbers // sides[1], numbers % sides[1]
@@ -98,10 +97,9 @@ def round_keys(seed: int, epoch: int) -> tuple[int, ...]:
 
 
 def rows_of_step(step: int, rows_per_step: int, row_count: int, seed: int) -> Indices:
-    """(rows_per_step,) row numbers of a step, counted from 0.
+    """(rows_per_step,) row numbers of a step; steps and rows count from 0.
 
-    A step may end one epoch and begin the next. Depends on nothing but the arguments, so the step
-    number alone resumes it.
+    A step may end one epoch and begin the next.
     """
     positions = np.arange(step * rows_per_step, (step + 1) * rows_per_step, dtype=np.int64)
     epochs = positions // row_count

@@ -1,10 +1,10 @@
 """Token shards: both splits of the corpus as little-endian uint16 on disk, exercises last.
 
-Every document has bos before it, and a shard holds whole documents: it is closed by the first
-document that reaches `shard_tokens`. Beside NAME.bin stand NAME.starts (int64, little-endian: where
-each document's bos lies in the shard) and NAME.json (counts, sha256, tokenizer). All cores encode
-parts of the corpus (`encode`), which are joined here in their order, so the bytes do not depend on
-who encoded what, and memory does not grow with the corpus. Does not shuffle: `row_order` does.
+bos stands before every document. A shard holds whole documents and ends with the one that reaches
+`shard_tokens`. NAME.bin has the tokens, NAME.starts the index of each document's bos in the shard
+(int64, little-endian), NAME.json counts, sha256 and tokenizer. Several processes encode parts of
+the corpus (`encode`). They are joined here in order, so the bytes do not depend on which process
+made a part, and memory does not grow with the corpus. Does not shuffle: `row_order` does.
 """
 
 from __future__ import annotations
@@ -51,15 +51,14 @@ from picochat.tokens.tokenizer import Tokenizer
 TOKEN_BYTES = 2
 DIFFERS = "tiktoken-differs.txt"
 PARALLEL_BYTES = 20_000_000  # of text: below that, starting processes costs more than it saves
-
-
 NO_EXERCISES = ExercisesFacts(fraction_asked=0.0, documents=0, text_bytes=0, words=0)
 
 
 class ShardSidecar(Record):
-    """What one shard holds.
+    """NAME.json: describes one shard.
 
-    text_bytes: UTF-8 bytes of its documents. bos counts as a token and has no bytes.
+    tokens: bos included. text_bytes: UTF-8 bytes of the documents. tokenizer: digest of the
+    tokenizer.json. roundtrip_*: documents that were decoded, and those that gave another text.
     """
 
     tokens: int
@@ -72,7 +71,7 @@ class ShardSidecar(Record):
 
 
 class ShardsMeasured(Record):
-    """measured.json: how much of the training tokens is exercises, which no sidecar tells."""
+    """measured.json: the exercises among the training tokens, which no sidecar counts."""
 
     exercise_documents: int
     exercise_tokens: int
@@ -82,10 +81,7 @@ class ShardsMeasured(Record):
 
 
 class ShardWriter:
-    """One shard in the making.
-
-    `close` writes the sidecar last: a shard without one is not finished.
-    """
+    """Writes one shard. `close` writes the sidecar last: a shard without one is not finished."""
 
     def __init__(self, folder: Path, name: str, tokenizer: Tokenizer) -> None:
         self.tokens = self.documents = self.text_bytes = self.sampled = self.failed = 0
@@ -107,7 +103,6 @@ class ShardWriter:
         self.failed += int(batch.failed.sum())
 
     def close(self) -> None:
-        """Write the sidecar of the finished shard."""
         self.stop()
         sidecar = ShardSidecar(
             tokens=self.tokens,
@@ -137,13 +132,13 @@ def write_split(
     number = 0
     writer: ShardWriter | None = None
     try:
-        for batch in batches:
-            rest = batch
+        for rest in batches:
             while len(rest.ends):
                 writer = writer or ShardWriter(folder, f"{split}-{number:05d}", tokenizer)
-                closing_document = int(np.searchsorted(rest.ends, shard_tokens - writer.tokens))
-                part, rest = rest.split(min(closing_document + 1, len(rest.ends)))
-                writer.add(part)
+                # The first document that fills the shard; past the end if none of the batch does.
+                last = int(np.searchsorted(rest.ends, shard_tokens - writer.tokens))
+                head, rest = rest.split(min(last + 1, len(rest.ends)))
+                writer.add(head)
                 if writer.tokens >= shard_tokens:
                     writer.close()
                     writer, number = None, number + 1
@@ -158,28 +153,28 @@ def write_split(
 class ShardsJob:
     """What is encoded, and how it becomes shards.
 
-    counts, practised: what corpus and exercises state, which must be what came. exercise_parts:
-    which of the parts are exercises.
+    counts, exercises: the facts of corpus and exercises, with which the shards must agree.
+    exercise_parts: the parts that are exercises.
     """
 
     encode: EncodeJob
     counts: CorpusFacts
     shard_tokens: int
     workers: int
-    practised: ExercisesFacts = NO_EXERCISES
+    exercises: ExercisesFacts = NO_EXERCISES
     exercise_parts: range = range(0)
 
 
 def encode_all(job: ShardsJob, folder: Path) -> str | None:
     """Encode all parts into `folder`; return why tiktoken does not encode, or None.
 
-    Where a sampled document shows that tiktoken differs from `tokenizers` on this corpus, all parts
-    are encoded again by the latter.
+    Where tiktoken differs from `tokenizers` on a sampled document, `tokenizers` encodes all parts.
     """
-    differs = folder / DIFFERS  # outlives a kill, so that a resumed job does not mix encoders
+    # Kept in a file, so that a resumed job does not mix the parts of two encoders.
+    differs = folder / DIFFERS
     reason = differs.read_text() if differs.exists() else None
     parts = range(job.encode.source.parts)
-    text_bytes = job.counts.text_bytes + job.practised.text_bytes
+    text_bytes = job.counts.text_bytes + job.exercises.text_bytes
     processes = job.workers if text_bytes >= PARALLEL_BYTES else 1
     try:
         with (
@@ -202,12 +197,7 @@ def encode_all(job: ShardsJob, folder: Path) -> str | None:
 def facts_from(
     files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
 ) -> ShardsFacts:
-    """Sums over the sidecars, with what the stage counted of the exercises.
-
-    Every bundle holds the sidecars.
-
-    inputs, config: not needed.
-    """
+    """Sums over the sidecars, and the counts of measured.json. inputs and config are not used."""
     train, held_out = (
         [read_record(ShardSidecar, path, "shard") for path in sorted(files.glob(f"{split}-*.json"))]
         for split in SPLITS
@@ -227,12 +217,12 @@ def facts_from(
     )
 
 
-def require_whole(facts: ShardsFacts, counts: CorpusFacts, practised: ExercisesFacts) -> None:
-    """Raise BadInput where corpus or exercises did not give the documents that they state."""
+def require_whole(facts: ShardsFacts, counts: CorpusFacts, exercises: ExercisesFacts) -> None:
+    """Raises BadInput where the shards have other documents than corpus and exercises state."""
     stated = {
-        "train_documents": counts.train_documents + practised.documents,
+        "train_documents": counts.train_documents + exercises.documents,
         "held_out_documents": counts.held_out_documents,
-        "train_text_bytes": counts.train_text_bytes + practised.text_bytes,
+        "train_text_bytes": counts.train_text_bytes + exercises.text_bytes,
         "held_out_text_bytes": counts.held_out_text_bytes,
     }
     wrong = [
@@ -241,15 +231,14 @@ def require_whole(facts: ShardsFacts, counts: CorpusFacts, practised: ExercisesF
         if getattr(facts, name) != count
     ]
     if wrong:
-        found = ", ".join(wrong)
         raise BadInput(
-            f"the corpus did not give what its manifest states: {found}",
+            f"the corpus did not give what its manifest states: {', '.join(wrong)}",
             fix="build the corpus again",
         )
 
 
 def write_all(job: ShardsJob, staging: StagingFolder) -> None:
-    """Encode the parts of a job into the workspace, which outlives a kill, and join them."""
+    """Encode the parts of a job into the workspace, where a resumed job finds them; join them."""
     started = time.monotonic()
     reason = encode_all(job, staging.workspace)
     tokenizer = job.encode.load(reason)
@@ -257,22 +246,21 @@ def write_all(job: ShardsJob, staging: StagingFolder) -> None:
     for split in SPLITS:
         batches = (read_part(staging.workspace, part, split) for part in parts)
         write_split(staging.folder, split, batches, tokenizer, job.shard_tokens)
-    practised = [read_part(staging.workspace, part, "train") for part in job.exercise_parts]
+    exercises = [read_part(staging.workspace, part, "train") for part in job.exercise_parts]
     measured = ShardsMeasured(
-        exercise_documents=sum(len(batch.ends) for batch in practised),
-        exercise_tokens=sum(len(batch.tokens) for batch in practised),
+        exercise_documents=sum(len(batch.ends) for batch in exercises),
+        exercise_tokens=sum(len(batch.tokens) for batch in exercises),
     )
     write_json(staging.path("measured.json"), measured)
     facts = facts_from(staging.folder, {})
-    require_whole(facts, job.counts, job.practised)
-    seen = {
+    require_whole(facts, job.counts, job.exercises)
+    encoding = {
         "encoder": tokenizer.encoder,
         "encoder_note": tokenizer.encoder_note,
         "workers": job.workers,
+        "wall_s": round(time.monotonic() - started, 3),
     }
-    write_json(
-        staging.volatile("encoding.json"), {**seen, "wall_s": round(time.monotonic() - started, 3)}
-    )
+    write_json(staging.volatile("encoding.json"), encoding)
     staging.facts = to_jsonable(facts)
 
 
@@ -287,22 +275,19 @@ def write_shards(
 ) -> None:
     """Write both splits of the corpus, and the exercises, as token shards.
 
-    encoding.json says which encoder was used and how long it took; it is not part of the digest.
+    encoding.json says which encoder was used and how long it took. It is a volatile file.
     """
     load = partial(Tokenizer.load, tokenizer.path("tokenizer.json"))
     encode, exercise_parts = training_job(corpus, exercises, load, seed)
-    counts, practised = facts_of(corpus, CorpusFacts), facts_of(exercises, ExercisesFacts)
-    write_all(
-        ShardsJob(
-            encode,
-            counts,
-            shards.shard_tokens,
-            host.workers or usable_cores(),
-            practised,
-            exercise_parts,
-        ),
-        staging,
+    job = ShardsJob(
+        encode=encode,
+        counts=facts_of(corpus, CorpusFacts),
+        shard_tokens=shards.shard_tokens,
+        workers=host.workers or usable_cores(),
+        exercises=facts_of(exercises, ExercisesFacts),
+        exercise_parts=exercise_parts,
     )
+    write_all(job, staging)
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -312,7 +297,7 @@ def write_shards(
 class TokenStream:
     """All shards of a split as one stream, read from disk as needed.
 
-    bounds[i]: where shard i begins; the last one is the end of the stream.
+    bounds[i]: first token of shard i. The last bound is the length of the stream.
     """
 
     parts: tuple[npt.NDArray[np.uint16], ...]
@@ -323,10 +308,7 @@ class TokenStream:
         return self.bounds[-1]
 
     def slice(self, start: int, stop: int) -> npt.NDArray[np.uint16]:
-        """Tokens [start, stop), which may lie in several shards.
-
-        Raises IndexError outside the stream.
-        """
+        """Tokens [start, stop), also across shards. Raises IndexError outside the stream."""
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"tokens {start} to {stop} of a stream of {len(self)}")
         pieces: list[npt.NDArray[np.uint16]] = []
@@ -336,24 +318,22 @@ class TokenStream:
         return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.uint16)
 
     def row_count(self, context: int) -> int:
-        """Whole rows of context + 1 tokens; each row's last token is the next row's first.
+        """Number of whole rows of context + 1 tokens. Neighbouring rows share one token.
 
-        The tail has < context targets.
+        Fewer than `context` targets are left over at the end.
         """
         return max(0, len(self) - 1) // context
 
     def rows(self, indices: npt.ArrayLike, context: int) -> npt.NDArray[np.int64]:
-        """(n, context + 1): row i is tokens[i * context : i * context + context + 1]."""
+        """(n, context + 1) tokens: row i is tokens[i * context : (i + 1) * context + 1]."""
         starts = np.asarray(indices, dtype=np.int64) * context
         owners = np.searchsorted(self.bounds, starts, side="right") - 1
         rows = np.empty((len(starts), context + 1), dtype=np.int64)
         for number, (start, owner) in enumerate(zip(starts.tolist(), owners.tolist(), strict=True)):
-            inside = self.parts[owner][
-                start - self.bounds[owner] : start - self.bounds[owner] + context + 1
-            ]
-            rows[number] = (
-                inside if len(inside) == context + 1 else self.slice(start, start + context + 1)
-            )
+            first = start - self.bounds[owner]
+            row = self.parts[owner][first : first + context + 1]
+            # Only a row across shards needs `slice`, which looks at every shard.
+            rows[number] = row if len(row) > context else self.slice(start, start + context + 1)
         return rows
 
 
@@ -364,10 +344,9 @@ class TokenShards:
 
 
 def open_shards(shards: Artifact, *, check_digests: bool = False) -> TokenShards:
-    """Both splits as streams, which read their tokens when asked for them.
+    """Both splits as streams. Raises BadInput where a shard has another size than stated.
 
-    check_digests: read every shard once and compare its digest, which takes some seconds for a
-    gigabyte. Raises BadInput where a shard is not whole.
+    check_digests: also read every shard and compare its digest, some seconds for a gigabyte.
     """
     return TokenShards(*(_open_split(shards, split, check_digests) for split in SPLITS))
 
@@ -383,17 +362,14 @@ def _open_split(shards: Artifact, split: Split, check_digests: bool) -> TokenStr
     for name in names:
         path = shards.path(f"{name}.bin")
         sidecar = read_record(ShardSidecar, shards.path(f"{name}.json"), "shard")
+        problem = None
         if not path.exists() or path.stat().st_size != TOKEN_BYTES * sidecar.tokens:
-            raise BadInput(
-                f"shard {path} does not hold the {sidecar.tokens} tokens that {name}.json states",
-                fix=remake(shards.place),
-            )
-        if check_digests and digest_file(path) != sidecar.sha256:
-            raise BadInput(
-                f"shard {path} has changed since it was written: its digest is another",
-                fix=remake(shards.place),
-            )
-        # a plain array over the map: slicing np.memmap itself costs ten times as much
+            problem = f"does not hold the {sidecar.tokens} tokens that {name}.json states"
+        elif check_digests and digest_file(path) != sidecar.sha256:
+            problem = f"has changed since it was written: its digest is not that of {name}.json"
+        if problem:
+            raise BadInput(f"shard {path} {problem}", fix=remake(shards.place))
+        # A plain array over the mapped memory: slicing an np.memmap takes ten times as long.
         parts.append(np.memmap(path, dtype="<u2", mode="r").view(np.ndarray))
         sidecars.append(sidecar)
     return TokenStream(

@@ -1,13 +1,13 @@
-"""The tokenizer: byte-level BPE in a standard `tokenizer.json`, with the fastest exact encoder.
+"""The tokenizer: byte-level BPE in a standard `tokenizer.json`.
 
-Ids: the specials from 0, then the 256 bytes, then one id a merge, in merge order. Every text has an
-encoding that decodes to the same text, and no text encodes to a special: turns and documents are
-marked by code, never by what someone typed. There is no normalizer, and no id means "unknown".
+Ids: the special tokens from 0, then the 256 bytes, then one id for each merge, in merge order.
+Encoding loses nothing, and no text encodes to a special token, even if it spells one. There is no
+normalizer and no id for "unknown".
 
-`tokenizers` trains and writes the file. `tiktoken`, built from the same file, encodes: it gives the
-same ids about nine times as fast (docs/decisions/0005). Every load compares both on texts chosen to
-be hard; where they differ, `tokenizers` encodes and `encoder_note` says why. Does not know what the
-specials are for: `chat_format` and `shards` do.
+`tokenizers` trains and writes the file. `tiktoken`, built from the same file, gives the same ids
+about nine times as fast (docs/decisions/0005). Every load compares both on difficult texts. Where
+they differ, `tokenizers` encodes and `encoder_note` says why. `chat_format` and `shards` place the
+special tokens.
 """
 
 from __future__ import annotations
@@ -46,28 +46,27 @@ SPECIALS: tuple[str, ...] = (
     "<|system|>",
     "<|user|>",
     "<|assistant|>",
-    "<|end|>",  # after each turn: what stops generation
+    "<|end|>",  # after each turn; stops generation
     "<|pad|>",
-    "<|reserved_0|>",  # spare ids, so that a later need does not move the others
+    "<|reserved_0|>",  # spare: a later special token must not move the other ids
     "<|reserved_1|>",
 )
-# Qwen2's split pattern. llama.cpp knows it by that name, so a GGUF export needs no code of its own,
-# and it is one regular expression, which is all that tiktoken takes. It splits digits one by one
-# (`\p{N}`): arithmetic is trained digit by digit, and a number of two or three digits as one token
-# would hide them. The price is 0.6 to 1.4% more tokens and no bits per byte (docs/decisions/0005).
+# Qwen2's split pattern. llama.cpp knows it by that name, and tiktoken can use it because it is a
+# single regular expression. It splits numbers into single digits (`\p{N}`), because arithmetic is
+# trained digit by digit. This costs 0.6 to 1.4% more tokens and no bits per byte
+# (docs/decisions/0005).
 SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 BYTES = 256
-LEAST_MERGE_COUNT = 2  # a pair that stands once in the sample is no pattern
-ROUND_VOCAB_TO = 64  # sizes offered as a remedy: matrices of such widths are fast everywhere
-# Stands for bos inside tiktoken, so that one call encodes many documents: a call for each costs
-# about a fifth of the speed (docs/decisions/0005). A text that holds the mark is encoded by itself,
-# so no text can forge a bos.
+LEAST_MERGE_COUNT = 2  # a pair that appears once in the sample is no pattern
+ROUND_VOCAB_TO = 64  # for sizes that a message proposes: such matrix widths are fast everywhere
+# Stands for bos inside tiktoken, so that one call encodes many documents: a call for each document
+# costs about a fifth of the speed (docs/decisions/0005). A text that contains the mark is encoded
+# by itself, so no text can produce a bos.
 DOCUMENT_MARK = "\x00<|document|>\x00"
-# From about a million blanks in a row the regular expression of tiktoken overflows its stack and
-# panics.
+# At about a million blanks in a row, tiktoken's regular expression overflows its stack and panics.
 LONG_BLANK = re.compile(r"\s{100000}")
 LONG_BLANK_CHARS = 100_000
 
@@ -95,10 +94,9 @@ TRAPS: tuple[str, ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """Text to ids and back.
+    """Text to ids and back. Made by `load`; safe to share between threads.
 
-    Made by `load`; safe to share between threads. digest: sha256 of the tokenizer.json.
-    encoder_note: why `tokenizers` encodes, where it does.
+    digest: sha256 of the tokenizer.json. encoder_note: why `tokenizers` encodes, where it does.
     """
 
     vocab_size: int
@@ -119,21 +117,21 @@ class Tokenizer:
     def load(path: Path, not_tiktoken: str | None = None) -> Tokenizer:
         """The tokenizer of a tokenizer.json that picochat made.
 
-        not_tiktoken: a known reason to encode by `tokenizers` at once. Raises BadInput that lists
-        every difference from a file that picochat writes.
+        not_tiktoken: a reason to encode with `tokenizers`. Raises BadInput that lists every
+        difference from a file that picochat writes.
         """
         layout = read_layout(path)
         reference = tokenizers.Tokenizer.from_str(json.dumps(layout.tree))
-        reference.encode_special_tokens = True  # typed specials stay text
+        reference.encode_special_tokens = True  # text that spells a special token stays text
         fast = build_fast_encoder(layout.pieces)
         note = not_tiktoken or first_disagreement(fast, reference, TRAPS)
         return Tokenizer(
-            len(layout.pieces),
-            layout.digest,
-            note,
-            layout.pieces,
-            None if note else fast,
-            reference,
+            vocab_size=len(layout.pieces),
+            digest=layout.digest,
+            encoder_note=note,
+            _pieces=layout.pieces,
+            _fast=None if note else fast,
+            _reference=reference,
         )
 
     @property
@@ -142,16 +140,13 @@ class Tokenizer:
 
     @cached_property
     def token_bytes(self) -> npt.NDArray[np.int32]:
-        """(V,) bytes of raw text that each id stands for; specials stand for none."""
+        """(V,) number of bytes of text that each id stands for; 0 for special tokens."""
         counts = np.array([len(piece) for piece in self._pieces], dtype=np.int32)
         counts[: len(SPECIALS)] = 0
         return counts
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`; never a special.
-
-        Lone surrogates, which no text file can hold, become U+FFFD.
-        """
+        """The ids of `text`, without special tokens. Lone surrogates become U+FFFD."""
         text = without_surrogates(text)
         if self._fast is None or needs_reference(text):
             return self.encode_by_reference(text)
@@ -161,24 +156,18 @@ class Tokenizer:
         return [self.encode(text) for text in texts]
 
     def encode_by_reference(self, text: str) -> list[int]:
-        """The ids as `tokenizers` gives them, with which every other encoder is compared."""
+        """The ids that `tokenizers` gives: the reference for tiktoken."""
         return self._reference.encode(without_surrogates(text), add_special_tokens=False).ids
 
     def encode_documents(self, texts: Sequence[str]) -> TokenIds:
-        """One stream: bos, ids, bos, ids, ... Documents start where bos stands, and only there."""
+        """One stream: bos, ids, bos, ids, ... bos stands before each document and nowhere else."""
         clean = [without_surrogates(text) for text in texts]
         if self._fast is None:
-            return self._join(
-                [
-                    encoding.ids
-                    for encoding in self._reference.encode_batch_fast(
-                        clean, add_special_tokens=False
-                    )
-                ]
-            )
+            encodings = self._reference.encode_batch_fast(clean, add_special_tokens=False)
+            return self._join([encoding.ids for encoding in encodings])
         if any(DOCUMENT_MARK in text or needs_reference(text) for text in clean):
             return self._join([self.encode(text) for text in clean])
-        # One call for many documents holds no interpreter lock, so other threads run on meanwhile.
+        # The call holds no interpreter lock, so other threads can run meanwhile.
         marked = "".join(DOCUMENT_MARK + text for text in clean)
         ids = self._fast.encode_to_numpy(
             marked, allowed_special={DOCUMENT_MARK}, disallowed_special=()
@@ -186,11 +175,11 @@ class Tokenizer:
         return ids.astype(np.uint16)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of the ids; specials have none."""
+        """The bytes of the ids; special tokens have none."""
         return b"".join(self._pieces[token] for token in ids if token >= len(SPECIALS))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids; specials are skipped, and bytes that are no UTF-8 become U+FFFD."""
+        """The text of the ids, without special tokens. Invalid UTF-8 becomes U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def _join(self, documents: Sequence[Sequence[int]]) -> TokenIds:
@@ -199,24 +188,23 @@ class Tokenizer:
 
 
 def needs_reference(text: str) -> bool:
-    """Whether the text has a run of blanks on which tiktoken's regular expression overflows."""
+    """Whether the text has so many blanks in a row that tiktoken might overflow (LONG_BLANK)."""
     return len(text) >= LONG_BLANK_CHARS and LONG_BLANK.search(text) is not None
 
 
 def without_surrogates(text: str) -> str:
-    """The text as UTF-8 can hold it: halves of a pair joined, lone halves replaced by U+FFFD."""
+    """The text with surrogate pairs joined and lone surrogates, invalid in UTF-8, as U+FFFD."""
     try:
-        text.encode("utf-8")
+        text.encode("utf-8")  # the fast path: almost no text has a surrogate
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
 
 
 def build_fast_encoder(pieces: Sequence[bytes]) -> tiktoken.Encoding:
-    """tiktoken over the same ids."""
+    """A tiktoken encoder that gives the same ids."""
     # tiktoken merges the pair of the lowest rank first, `tokenizers` the pair that was merged first
-    # in training. Ids are given in merge order, so an id is its rank, and no table between the two
-    # encoders can be wrong.
+    # in training. Ids are in merge order, so an id is its own rank.
     ranks = {piece: token for token, piece in enumerate(pieces) if token >= len(SPECIALS)}
     return tiktoken.Encoding(
         "picochat",
@@ -229,12 +217,10 @@ def build_fast_encoder(pieces: Sequence[bytes]) -> tiktoken.Encoding:
 def first_disagreement(
     fast: tiktoken.Encoding, reference: tokenizers.Tokenizer, texts: Iterable[str]
 ) -> str | None:
-    """The first text on which the two encoders differ, in words; None where they agree on all."""
+    """A message about the first text on which the two encoders differ; None if they agree."""
     for text in texts:
-        ours, theirs = (
-            fast.encode_ordinary(text),
-            reference.encode(text, add_special_tokens=False).ids,
-        )
+        ours = fast.encode_ordinary(text)
+        theirs = reference.encode(text, add_special_tokens=False).ids
         if ours != theirs:
             return (
                 f"tiktoken gives {len(ours)} ids, tokenizers {len(theirs)} other ids, for"
@@ -247,10 +233,7 @@ def first_disagreement(
 
 
 class Layout(NamedTuple):
-    """A tokenizer.json that was checked.
-
-    pieces[id]: the bytes of an id; of a special its spelling.
-    """
+    """A checked tokenizer.json. pieces[id]: its bytes; for a special token its spelling."""
 
     tree: dict[str, Any]
     pieces: tuple[bytes, ...]
@@ -258,16 +241,11 @@ class Layout(NamedTuple):
 
 
 def read_layout(path: Path) -> Layout:
-    """The checked parts of the file.
-
-    Raises BadInput with every difference from what `train` writes.
-    """
+    """Read and check the file. Raises BadInput with every difference from what `train` writes."""
     tree = read_json(path, "tokenizer")
-    problems = (
-        list(_layout_problems(tree))
-        if isinstance(tree, dict)
-        else [Problem("the file is not a JSON object")]
-    )
+    problems = [Problem("the file is not a JSON object")]
+    if isinstance(tree, dict):
+        problems = list(_layout_problems(tree))
     if problems:
         raise BadInput(
             f"tokenizer {path} is not one that picochat made",
@@ -278,34 +256,24 @@ def read_layout(path: Path) -> Layout:
     vocab: dict[str, int] = tree["model"]["vocab"]
     pieces = [b""] * len(vocab)
     for spelling, token in vocab.items():
-        special = token < len(SPECIALS)
-        pieces[token] = (
-            spelling.encode() if special else bytes(letters[letter] for letter in spelling)
-        )
+        is_special = token < len(SPECIALS)
+        pieces[token] = spelling.encode() if is_special else bytes(letters[c] for c in spelling)
     return Layout(tree, tuple(pieces), digest_bytes(path.read_bytes()))
 
 
 def _layout_problems(tree: dict[str, Any]) -> Iterator[Problem]:
     ours = json.loads(untrained().to_str())
-    for key in (
-        "normalizer",
-        "pre_tokenizer",
-        "decoder",
-        "post_processor",
-        "truncation",
-        "padding",
-    ):
+    keys = ("normalizer", "pre_tokenizer", "decoder", "post_processor", "truncation", "padding")
+    for key in keys:
         if tree.get(key) != ours[key]:
             yield Problem(
                 f"{key}: found {json.dumps(tree.get(key))[:80]}, picochat writes"
                 f" {json.dumps(ours[key])[:80]}"
             )
     added = tree.get("added_tokens")
-    named = (
-        {item.get("content"): item.get("id") for item in added if isinstance(item, dict)}
-        if isinstance(added, list)
-        else {}
-    )
+    named = {}
+    if isinstance(added, list):
+        named = {item.get("content"): item.get("id") for item in added if isinstance(item, dict)}
     if named != {spelling: token for token, spelling in enumerate(SPECIALS)}:
         yield Problem(
             f"added_tokens: found {sorted(map(str, named))[:12]}, needed {list(SPECIALS)} with ids"
@@ -315,16 +283,8 @@ def _layout_problems(tree: dict[str, Any]) -> Iterator[Problem]:
     if not isinstance(model, dict) or model.get("type") != "BPE":
         yield Problem("model: a BPE model is needed")
         return
-    if any(
-        model.get(key)
-        for key in (
-            "dropout",
-            "unk_token",
-            "byte_fallback",
-            "ignore_merges",
-            "continuing_subword_prefix",
-        )
-    ):
+    off = ("dropout", "unk_token", "byte_fallback", "ignore_merges", "continuing_subword_prefix")
+    if any(model.get(key) for key in off):
         yield Problem(
             "model: dropout, unk_token, byte_fallback, ignore_merges and prefixes must be off"
         )
@@ -347,21 +307,20 @@ def _vocabulary_problems(vocab: Any, merges: Any) -> Iterator[Problem]:
             " 65535"
         )
     if tuple(spelled[: len(SPECIALS)]) != SPECIALS:
-        yield Problem("model.vocab: the specials do not have the first ids")
+        yield Problem("model.vocab: the special tokens do not have the first ids")
     if set(spelled[len(SPECIALS) : first_merge]) != set(byte_letters()):
-        yield Problem("model.vocab: the 256 bytes do not follow the specials")
+        yield Problem("model.vocab: the 256 bytes do not follow the special tokens")
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in merges):
         yield Problem("model.merges: pairs are needed")
     elif ["".join(pair) for pair in merges] != spelled[first_merge:]:
-        # tiktoken ranks by id: only then do both encoders merge in the same order
+        # tiktoken ranks by id, so the two encoders would merge in different orders.
         yield Problem("model.merges: not in the order of their ids")
 
 
 def byte_letters() -> dict[str, int]:
-    """The letter that stands for each byte in a byte-level vocabulary -> the byte.
+    """Letter -> byte, for the letters that spell bytes in a byte-level vocabulary.
 
-    The layout is GPT-2's: printable Latin-1 stands for itself, the others take the code points from
-    256 upward, in order.
+    As in GPT-2: printable Latin-1 stands for itself, the other bytes take code points from 256 up.
     """
     itself = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(BYTES) if byte not in itself]
@@ -374,9 +333,9 @@ def byte_letters() -> dict[str, int]:
 
 
 def untrained() -> tokenizers.Tokenizer:
-    """A tokenizer of our kind without merges: split pattern and bytes, and nothing else."""
-    # No normalizer: decoding could not give the text back. No post-processor: marks are ids that
-    # code writes, and a reader that added a bos of its own would put two before each text.
+    """A tokenizer with the split pattern and the bytes, without merges."""
+    # No normalizer: decoding could not give the text back. No post-processor: our code adds special
+    # tokens, and a reader that added bos too would put two before each text.
     tokenizer = tokenizers.Tokenizer(models.BPE())
     split = pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -387,36 +346,27 @@ def untrained() -> tokenizers.Tokenizer:
 
 
 def train(texts: Iterable[str], vocab_size: int) -> bytes:
-    """The tokenizer.json of the texts: equal texts give equal bytes, on any number of threads.
+    """The tokenizer.json of the texts. Equal texts give equal bytes, on any number of threads.
 
-    Raises BadInput where the texts hold fewer than `vocab_size` pieces, and names a size that they
-    could fill.
+    Raises BadInput where the texts have too few merges for `vocab_size`, and proposes a size.
     """
     tokenizer = trained_reference(texts, vocab_size)
     found = tokenizer.get_vocab_size()
     if found < vocab_size:
-        merges, needed = (size - len(SPECIALS) - BYTES for size in (found, vocab_size))
+        without_merges = len(SPECIALS) + BYTES
+        proposed = found // ROUND_VOCAB_TO * ROUND_VOCAB_TO
         raise BadInput(
-            f"the text has {merges} merges, a vocabulary of {vocab_size} needs {needed}",
-            fix=_smaller(found),
+            f"the text has {found - without_merges} merges, a vocabulary of {vocab_size} needs"
+            f" {vocab_size - without_merges}",
+            fix=f"--set tokenizer.vocab_size={proposed}, or more text"
+            if proposed > without_merges
+            else "import more text",
         )
     return (tokenizer.to_str(pretty=False) + "\n").encode()
 
 
-def _smaller(found: int) -> str:
-    offered = found // ROUND_VOCAB_TO * ROUND_VOCAB_TO
-    return (
-        f"--set tokenizer.vocab_size={offered}, or more text"
-        if offered > len(SPECIALS) + BYTES
-        else "import more text"
-    )
-
-
 def trained_reference(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
-    """A tokenizer of our kind with up to `vocab_size` ids.
-
-    It has fewer ids where the texts have fewer merges.
-    """
+    """A tokenizer with up to `vocab_size` ids: fewer where the texts have fewer merges."""
     tokenizer = untrained()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -432,8 +382,7 @@ def trained_reference(texts: Iterable[str], vocab_size: int) -> tokenizers.Token
 def in_sample(document_id: str, fraction: float, seed: int, purpose: str) -> bool:
     """Whether a document belongs to the seeded sample of about this fraction of all documents.
 
-    Depends on its id alone, not on the order or the number of the others. The samples of two
-    purposes are independent.
+    Depends on its own id, not on other documents. The samples of two purposes are independent.
     """
     return xxhash.xxh64_intdigest(f"{purpose}:{seed}:{document_id}".encode()) < fraction * 2.0**64
 
@@ -445,7 +394,7 @@ def _counted(texts: Iterable[str], progress: Progress) -> Iterator[str]:
 
 
 def chat_template() -> str:
-    """The Jinja template of the chat format; `{% generation %}` encloses what is trained."""
+    """The Jinja template of the chat format; `{% generation %}` encloses what is trained on."""
     return Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
 
 
@@ -463,9 +412,9 @@ def train_tokenizer(
 ) -> None:
     """Write tokenizer.json and chat_template.jinja, trained on a sample of the training documents.
 
-    The sample follows from the seed and has about `train_bytes` bytes of text.
+    The seeded sample has about `train_bytes` bytes of text.
     """
-    # Imported here: to encode needs no readers of data files.
+    # Imported here, because encoding needs no reader of data files.
     from picochat.data.corpus.reader import sample_train
 
     text_bytes = facts_of(corpus, CorpusFacts).train_text_bytes
@@ -483,10 +432,7 @@ def train_tokenizer(
 def facts_from(
     files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
 ) -> TokenizerFacts:
-    """Sizes from tokenizer.json, and the bytes that training counted.
-
-    inputs, config: not needed.
-    """
+    """Sizes from tokenizer.json, bytes from measured.json. inputs and config are not used."""
     size = Tokenizer.load(files / "tokenizer.json").vocab_size
     measured = read_record(TokenizerMeasured, files / "measured.json", "measurements")
     return TokenizerFacts(
