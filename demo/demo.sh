@@ -80,7 +80,7 @@ picochat export hf --checkpoint "$run/sft/checkpoint" --tokenizer "$run/tokenize
   --eval-summary "See the attached evidence."
 
 printf '\n'
-picochat run show --run-dir "$run"
+picochat run show "$run"
 cat <<TEXT
 
 The demo took $((SECONDS - started)) seconds. All of it lies in $out:

@@ -309,7 +309,7 @@ def test_status_names_what_is_stale_and_what_to_do_next(tmp_path: Path) -> None:
     )
     (tmp_path / "whole").mkdir()
     whole = make_run(tmp_path / "whole" / "run")
-    assert status_lines(whole)[-1] == f"next: picochat run show --run-dir {whole.root}"
+    assert status_lines(whole)[-1] == f"next: picochat run show {whole.root}"
     manifest = read_json(whole.place("tokenizer") / "manifest.json")
     write_json(
         whole.place("tokenizer") / "manifest.json", {**manifest, "inputs": {"corpus": "other"}}

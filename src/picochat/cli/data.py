@@ -74,6 +74,8 @@ def hf_import(
 
     Reads parquet, jsonl(.gz, .zst), txt and md. Skipped and counted: repeated texts, and texts of
     more than 20 million characters. HF_TOKEN and HF_ENDPOINT are honoured.
+
+    Example: picochat data hf-import --dataset OWNER/NAME --out name/corpus.txt --max-rows 5000
     """
     from picochat.data.importing.hf_import import import_dataset
     from picochat.data.importing.hub import RetryPolicy
@@ -121,6 +123,8 @@ def preview(
 ) -> None:
     """What a pack holds, and whether it is enough for a scale: on the terminal, and as a page with
     pictures.
+
+    Example: picochat data preview --pack pack/dataset_pack.json --scale tiny
     """
     from picochat.core.errors import WrongUsage
     from picochat.core.records import pretty_json, require_writable
@@ -213,7 +217,10 @@ def task_pack(
         bool, typer.Option("--promote/--no-promote", help="Write the rows' names into the pack.")
     ] = True,
 ) -> None:
-    """Make SFT and eval rows of the skills, and name them in the pack."""
+    """Make SFT and eval rows of the skills, and name them in the pack.
+
+    Example: picochat data task-pack --pack pack/dataset_pack.json --sft-rows 2800 --eval-rows 700
+    """
     from picochat.data.pack import pack_file
     from picochat.skills.task_pack import TaskPackRequest, make_task_pack
 
@@ -268,6 +275,8 @@ def honesty(
     """Look for eval and benchmark rows in a pack's documents and SFT rows, without a run.
 
     Exit 3: a release would be blocked.
+
+    Example: picochat data honesty --pack pack/dataset_pack.json
     """
     from picochat.config import resolve
     from picochat.core.records import pretty_json, require_writable

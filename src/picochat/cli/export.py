@@ -53,6 +53,9 @@ def hf(
 ) -> None:
     """Write a checkpoint as a Hugging Face folder, read it back, compare the logits, and publish it
     if asked.
+
+    Example: picochat export hf --checkpoint runs/mine/sft/checkpoint
+    --tokenizer runs/mine/tokenizer/tokenizer.json --out-dir model
     """
     from picochat.release.push import push_target
 

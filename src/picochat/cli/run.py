@@ -13,7 +13,18 @@ import typer
 
 from picochat.core.errors import WrongUsage
 
+RunArgument = Annotated[Path | None, typer.Argument(metavar="RUN", help="the run folder")]
+RunOption = Annotated[Path | None, typer.Option(help="the same, as an option")]
 app = typer.Typer(no_args_is_help=True)
+
+
+def _one_run(run: Path | None, run_dir: Path | None) -> Path:
+    """The run folder, given as an argument or as --run-dir."""
+    given = [folder for folder in (run, run_dir) if folder is not None]
+    if len(given) != 1:
+        what = "a run folder is needed" if not given else "two run folders are given"
+        raise WrongUsage(what, fix="name one: picochat run status runs/mine")
+    return given[0]
 
 
 @app.command("tiny")
@@ -150,7 +161,8 @@ def tiny(
 
 @app.command("bundle")
 def bundle(
-    run_dir: Annotated[Path, typer.Option(help="the run folder")],
+    run: RunArgument = None,
+    run_dir: RunOption = None,
     out: Annotated[Path | None, typer.Option(help="the .tgz; default: <run>-bundle.tgz")] = None,
     logs_dir: Annotated[Path | None, typer.Option(help="logs to include")] = None,
     strict: Annotated[
@@ -164,13 +176,17 @@ def bundle(
         bool, typer.Option(help="the state that verify --replay starts from, large")
     ] = False,
 ) -> None:
-    """Put a run's evidence into one reproducible .tgz. A blocked verdict is evidence too."""
+    """Put a run's evidence into one reproducible .tgz. A blocked verdict is evidence too.
+
+    Example: picochat run bundle runs/mine --out mine.tgz
+    """
     from picochat.release.bundle import make_bundle
     from picochat.run.folder import require_run
 
+    folder = _one_run(run, run_dir)
     report = make_bundle(
-        require_run(run_dir),
-        out or Path(f"{run_dir.name}-bundle.tgz"),
+        require_run(folder),
+        out or Path(f"{folder.resolve().name}-bundle.tgz"),
         logs_dir,
         strict,
         include_weights=include_weights,
@@ -219,6 +235,8 @@ def verify(
 ) -> None:
     """Check a bundle without network or GPU: digests, the chain between artifacts, the claims
     computed again. Exit 3: it differs.
+
+    Example: picochat run verify mine.tgz --ask 50
     """
     from picochat.release.verify import holding, inspect_bundle
 
@@ -248,20 +266,26 @@ def verify(
 
 
 @app.command("status")
-def status(run_dir: Annotated[Path, typer.Option(help="the run folder")]) -> None:
-    """What a run has made, what it is doing, and what is missing."""
+def status(run: RunArgument = None, run_dir: RunOption = None) -> None:
+    """What a run has made, what it is doing, and what is missing.
+
+    Example: picochat run status runs/mine
+    """
     from picochat.run.folder import require_run
     from picochat.run.status import status_lines
 
-    for line in status_lines(require_run(run_dir)):
+    for line in status_lines(require_run(_one_run(run, run_dir))):
         typer.echo(line)
 
 
 @app.command("show")
-def show(run_dir: Annotated[Path, typer.Option(help="the run folder")]) -> None:
-    """A finished run on one screen: verdict, curve, skills, replies."""
+def show(run: RunArgument = None, run_dir: RunOption = None) -> None:
+    """A finished run on one screen: verdict, curve, skills, replies.
+
+    Example: picochat run show runs/mine
+    """
     from picochat.present.terminal import print_verdict
     from picochat.release.show import show_lines
     from picochat.run.folder import require_run
 
-    print_verdict(show_lines(require_run(run_dir)))
+    print_verdict(show_lines(require_run(_one_run(run, run_dir))))

@@ -48,6 +48,8 @@ def preh100(
     """Run every test of the sanity table on this host.
 
     Exit 3 where one fails: do not spend money on it.
+
+    Example: picochat sanity preh100 --out-dir sanity --capacity-scale tiny
     """
     from picochat.config import RuntimeConfig
     from picochat.core.errors import WrongUsage

@@ -16,6 +16,8 @@ def scales(
     """The presets: parameters, planned tokens, memory and a forecast.
 
     Forecasts state the speed they assume.
+
+    Example: picochat scales --keys
     """
     from picochat.core.records import canonical_json
     from picochat.scales import SCALES, cost_of, keys_lines, scales_lines

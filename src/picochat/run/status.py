@@ -37,5 +37,5 @@ def status_lines(run: RunDir) -> list[str]:
             lines.append(f"{kind:14} missing")
     folder = quote(str(run.root))
     if all(standing.get(spec.kind) for spec in ARTIFACTS):
-        return [*lines, f"next: picochat run show --run-dir {folder}"]
+        return [*lines, f"next: picochat run show {folder}"]
     return [*lines, f"next: the same `picochat run tiny --out-dir {folder} ...` goes on"]
