@@ -47,7 +47,7 @@ app.add_typer(data.app, name="data", help="import text, look at it, make skill r
 app.add_typer(run.app, name="run", help="preflight, train, bundle, verify")
 app.add_typer(export.app, name="export", help="a folder that any tool loads")
 app.add_typer(sanity.app, name="sanity", help="does this host train right, and how fast")
-app.command("scales", help="the presets, with parameters, tokens and memory")(scales.scales)
+app.command("scales")(scales.scales)
 
 
 def _show_version(wanted: bool) -> None:
