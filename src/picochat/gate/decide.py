@@ -13,7 +13,7 @@ from typing import Literal
 from picochat.core.records import finite_or_none
 from picochat.facts import FindingRecord, RunFacts
 from picochat.gate.bounds import Bound
-from picochat.present.values import number as number_text
+from picochat.present.values import with_unit
 
 Status = Literal["pass", "warn", "block", "unmeasured"]
 Severity = Literal["block", "warn", "off"]
@@ -139,7 +139,7 @@ def _message(row: Row, number: float | None, bound: Bound, detail: str) -> str:
     elif math.isinf(number):
         value = "failed"
     else:
-        value = f"{number_text(number)} {row.unit}"
+        value = with_unit(number, row.unit)
     return f"{row.reading}: {value}, must be {bound}" + (f" ({detail})" if detail else "")
 
 

@@ -12,7 +12,7 @@ from picochat.gate.conclusion import conclusion
 from picochat.present.labels import COUNTED, STATUSES, WORST_FIRST
 from picochat.present.printable import cell
 from picochat.present.terminal import columns
-from picochat.present.values import dollars, hours, number, percent, quantity
+from picochat.present.values import dollars, hours, number, percent, quantity, with_unit
 
 
 def preflight_lines(report: PreflightReport) -> list[str]:
@@ -47,9 +47,14 @@ def gate_lines(report: GateReport) -> list[str]:
 
 
 def counts_text(findings: Iterable[FindingRecord]) -> str:
-    """`20 pass, 2 warn, 0 block, 1 unmeasured`."""
-    statuses = [finding.status for finding in findings]
-    return ", ".join(f"{statuses.count(status)} {status}" for status in COUNTED)
+    """`20 pass, 2 warn, 3 block (2 for want of a measurement), 1 unmeasured`."""
+    found = list(findings)
+    statuses = [finding.status for finding in found]
+    counts = {status: f"{statuses.count(status)} {status}" for status in COUNTED}
+    blind = sum(f.status == "block" and measured_text(f) == "unmeasured" for f in found)
+    if blind:
+        counts["block"] += f" ({blind} for want of a measurement)"
+    return ", ".join(counts.values())
 
 
 def plan_lines(plan: PlanRecord) -> list[str]:
@@ -90,7 +95,7 @@ def measured_text(finding: FindingRecord) -> str:
         # distinguishes it from a kernel that was not tried.
         failed = finding.status == "block" and ": failed," in finding.message
         return "failed" if failed else "unmeasured"
-    return f"{number(finding.measured)} {finding.unit}"
+    return with_unit(finding.measured, finding.unit)
 
 
 def remedy_lines(findings: Iterable[FindingRecord]) -> list[str]:

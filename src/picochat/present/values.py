@@ -81,6 +81,11 @@ def hours(value: float) -> str:
     return duration(value * 3600)
 
 
+def with_unit(value: float, unit: str) -> str:
+    """A measured number with its unit; a time as every other page shows it."""
+    return hours(value) if unit == "hours" else f"{number(value)} {unit}"
+
+
 @_or_not_measured
 def fraction(value: float) -> str:
     """`0.614`: a rate or a chance level, with the same digits as its bound."""
