@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import pydoc_data.topics
+import random
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from picochat.core.publish import publish
 from picochat.facts import CorpusFacts, TokenizerFacts, facts_of
 from picochat.tokens.tokenizer import (
     DOCUMENT_MARK,
+    LONGEST_TRAINED_WORD,
     SPECIALS,
     TRAPS,
     Tokenizer,
@@ -30,7 +35,11 @@ from picochat.tokens.tokenizer import (
     read_layout,
     train,
     train_tokenizer,
+    trained_here,
+    trained_reference,
+    without_long_words,
 )
+from picochat.tokens.train_process import train_in_a_process
 from tests.data.builders import make_corpus, make_pack
 from tests.tokens.builders import VOCAB_SIZE, manual_texts, published, write_tokenizer_file
 
@@ -272,3 +281,60 @@ def test_the_stage_trains_on_about_the_bytes_asked_for(tmp_path: Path) -> None:
         assert "generation" in artifact.path("chat_template.jinja").read_text()
     assert 0.4 * whole < facts[0].trained_on_bytes < 0.6 * whole
     assert facts[1] == TokenizerFacts(vocab_size=320, merges=56, trained_on_bytes=whole)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Plain text, with a word_of_parts and 1234567890 digits.",
+        "a" * 999 + " " + "b" * 999,
+        pydoc_data.topics.topics["typesseq"],
+    ],
+)
+def test_text_without_a_long_word_reaches_the_trainer_as_it_is(text: str) -> None:
+    assert list(without_long_words(text)) == [text]
+
+
+@pytest.mark.parametrize("sign", ["a", "=", "中", "\U0001f600", " ", "\n", "_"])
+def test_a_long_word_is_cut_into_parts_that_the_trainer_can_take(sign: str) -> None:
+    text = f"before {sign * 5_500} after"
+    parts = list(without_long_words(text))
+    assert "".join(parts) == text
+    assert max(map(len, parts)) <= LONGEST_TRAINED_WORD + len("before ")
+
+
+def test_a_megabyte_without_a_space_is_trained_on_in_seconds() -> None:
+    # It took a quarter of an hour. The bound is not one of speed: the work must not be quadratic.
+    letters = random.Random(0).choices("ACGT", k=1_000_000)
+    started = time.monotonic()
+    trained_reference(["".join(letters)], 400)
+    assert time.monotonic() - started < 60
+
+
+def test_training_in_a_process_gives_the_same_bytes() -> None:
+    texts = list(pydoc_data.topics.topics.values())
+    here = trained_here(texts, 1024).to_str(pretty=False)
+    assert train_in_a_process(texts, 1024) == here
+    assert tokenizers.Tokenizer.from_str(here).to_str(pretty=False) == here
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_training_of_a_tokenizer_at_once(number: signal.Signals) -> None:
+    code = (
+        "import os, random, signal, threading\n"
+        "from picochat.tokens.tokenizer import trained_reference\n"
+        "def words(n): return ''.join(random.Random(n).choices('abcdefghij', k=900))\n"
+        "text = ' '.join(words(n) for n in range(3000))\n"
+        "print('ready', flush=True)\n"
+        "trained_reference([text], 60000)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout and process.stdout.readline() == "ready\n"
+    time.sleep(3)
+    assert process.poll() is None, "it would train for a minute"
+    process.send_signal(number)
+    assert process.wait(timeout=10) != 0
+    process.stdout.close()

@@ -12,6 +12,7 @@ special tokens.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ from picochat.core.records import (
     write_json,
 )
 from picochat.facts import CorpusFacts, TokenizerFacts, facts_of
+from picochat.tokens.train_process import answer, train_in_a_process
 
 SPECIALS: tuple[str, ...] = (
     "<|bos|>",  # before each document and each conversation
@@ -69,6 +71,12 @@ DOCUMENT_MARK = "\x00<|document|>\x00"
 # At about a million blanks in a row, tiktoken's regular expression overflows its stack and panics.
 LONG_BLANK = re.compile(r"\s{100000}")
 LONG_BLANK_CHARS = 100_000
+TRAINED_HERE_CHARACTERS = 1_000_000
+"""More text than this is trained on in a process of its own, which a signal can end."""
+LONGEST_TRAINED_WORD = 1_000
+"""Characters of a word, as SPLIT_PATTERN gives them, that the trainer sees in one piece."""
+# Letters, signs or blanks: no word of the pattern mixes more than one character of another kind in.
+LONG_WORD = re.compile(r"[^\W\d_]{1000}|(?:[^\w\s]|_){1000}|\s{1000}")
 
 TokenIds = npt.NDArray[np.uint16]
 
@@ -367,6 +375,20 @@ def train(texts: Iterable[str], vocab_size: int) -> bytes:
 
 def trained_reference(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
     """A tokenizer with up to `vocab_size` ids: fewer where the texts have fewer merges."""
+    parts = (part for text in texts for part in without_long_words(without_surrogates(text)))
+    head: list[str] = []
+    characters = 0
+    for part in parts:
+        head.append(part)
+        characters += len(part)
+        if characters > TRAINED_HERE_CHARACTERS:
+            data = train_in_a_process(itertools.chain(head, parts), vocab_size)
+            return tokenizers.Tokenizer.from_str(data)
+    return trained_here(head, vocab_size)
+
+
+def trained_here(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
+    """As `trained_reference`, in this process, which takes no signal until it is done."""
     tokenizer = untrained()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -375,8 +397,23 @@ def trained_reference(texts: Iterable[str], vocab_size: int) -> tokenizers.Token
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((without_surrogates(text) for text in texts), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def without_long_words(text: str) -> Iterator[str]:
+    """The text in parts, cut wherever a word gets LONGEST_TRAINED_WORD characters long.
+
+    For training alone: the time of the trainer grows with the square of a word's length, so one
+    unbroken megabyte of DNA took a quarter of an hour. Text without such a word is one part.
+    """
+    start = 0
+    if len(text) >= LONGEST_TRAINED_WORD:
+        for long in LONG_WORD.finditer(text):
+            yield text[start : long.end()]
+            start = long.end()
+    if start < len(text) or not text:
+        yield text[start:]
 
 
 def in_sample(document_id: str, fraction: float, seed: int, purpose: str) -> bool:
@@ -440,3 +477,7 @@ def facts_from(
         merges=size - len(SPECIALS) - BYTES,
         trained_on_bytes=measured.trained_on_bytes,
     )
+
+
+if __name__ == "__main__":  # the process that `train_in_a_process` starts
+    answer(lambda texts, vocab_size: trained_here(texts, vocab_size).to_str(pretty=False))
