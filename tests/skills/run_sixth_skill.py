@@ -77,7 +77,7 @@ def main(folder: Path) -> dict[str, object]:
         "sft_rows": next(count.sft_rows for count in report.counts if count.skill == SKILL.name),
         "eval_by_skill": staging.artifact.facts["eval_by_skill"],
         "reason_of_two_days": score_reply(evals[0], hedged).reason,
-        "share_passed": round(everything.fraction or 0, 3),
+        "fraction_passed": round(everything.fraction or 0, 3),
         "exercises": sum(text.count("days before") for text in whole_questions(7)),
         "judged": measures.JUDGED_SKILLS,
         "first_release": measures.FIRST_RELEASE_SKILLS,

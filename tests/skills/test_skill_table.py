@@ -156,7 +156,7 @@ def test_a_sixth_skill_is_trained_scored_and_judged_with_no_other_edit(tmp_path:
     assert made["exercises"] == 10
     assert made["judged"] == [*JUDGED_SKILLS, "weekdays"]
     assert made["first_release"] == [*FIRST_RELEASE_SKILLS]
-    assert made["share_passed"] == pytest.approx(2 / 3, abs=0.05)
+    assert made["fraction_passed"] == pytest.approx(2 / 3, abs=0.05)
     assert made["findings"] == {
         "skill_release_eval_weekdays": ["block", ">= 0.7"],
         "skill_release_stage_weekdays": ["pass", ">= 0.25"],

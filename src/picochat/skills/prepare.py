@@ -1,7 +1,7 @@
 """The stage `rows`: checks a pack's SFT and eval rows and fixes them for a run.
 
-A tenth of the SFT rows is held out. Does not look for contamination by wording (`honesty/`); what
-is counted as shared here are items and whole prompts.
+A tenth of the SFT rows is held out. The stage counts items and whole prompts that SFT and eval
+share. It does not look for similar wordings (`honesty/`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from picochat.config import RunConfig
 from picochat.core.errors import BadInput, Problem
@@ -29,14 +29,11 @@ from picochat.skills.task_rows import (
     row_json,
 )
 
-if TYPE_CHECKING:
-    from picochat.data.pack import LoadedPack
-
 HELD_OUT_SFT_FRACTION = 0.1
 
 
 class HasRows(Protocol):
-    """What the stage needs of a pack."""
+    """What the stage needs of a pack. The paths are None where the pack has no such rows."""
 
     @property
     def path(self) -> Path: ...
@@ -46,11 +43,11 @@ class HasRows(Protocol):
     def eval_path(self) -> Path | None: ...
 
 
-def prepare_rows(pack: LoadedPack | HasRows, seed: int, staging: StagingFolder) -> None:
+def prepare_rows(pack: HasRows, seed: int, staging: StagingFolder) -> None:
     """Write sft_train.jsonl, sft_held_out.jsonl and eval.jsonl from the pack's rows.
 
-    Raises BadInput where the pack names no rows or they cannot be used; problems of both files come
-    together.
+    Raises BadInput with the problems of both files where the pack names no rows or where they
+    cannot be used.
     """
     sft, evals = _read_both(pack)
     train, held_out = split_sft_rows(sft, seed)
@@ -60,7 +57,7 @@ def prepare_rows(pack: LoadedPack | HasRows, seed: int, staging: StagingFolder) 
 
 
 def facts_from(files: Path, inputs: Mapping[str, Artifact], config: RunConfig) -> RowsFacts:
-    """The facts of a `rows` artifact from its files alone; no input and no setting enters them."""
+    """The facts of a `rows` artifact from its files. Inputs and settings are not used."""
     return _count(files)
 
 
@@ -88,7 +85,7 @@ def _by_skill(skills: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(skills).items()))
 
 
-def _read_both(pack: LoadedPack | HasRows) -> tuple[list[SftRow], list[EvalRow]]:
+def _read_both(pack: HasRows) -> tuple[list[SftRow], list[EvalRow]]:
     problems: list[Problem] = []
     sft: list[SftRow] = []
     evals: list[EvalRow] = []
@@ -101,8 +98,8 @@ def _read_both(pack: LoadedPack | HasRows) -> tuple[list[SftRow], list[EvalRow]]
     except BadInput as error:
         problems += [Problem(error.what), *error.problems]
     if shared := sorted({row.id for row in sft} & {row.id for row in evals}):
-        # Replies are kept and scored by id: of two rows that share one, the rule of one would score
-        # the replies to both.
+        # Replies are stored and scored by id. If two rows shared an id, the rule of one row would
+        # score the replies to both.
         problems.append(
             Problem(
                 f"{len(shared)} ids stand for an SFT row and an eval row, the first: {shared[0]!r}"
@@ -126,12 +123,12 @@ def _required(path: Path | None, key: str) -> Path:
 def split_sft_rows(rows: Sequence[SftRow], seed: int) -> tuple[list[SftRow], list[SftRow]]:
     """(train, held out), in the order of the file; about 10% are held out.
 
-    The side follows from the seed and the row's item, so rows of one item stay on one side.
+    The side depends on the seed and the row's item, so rows of one item stay on one side.
     """
     train: list[SftRow] = []
     held_out: list[SftRow] = []
     for row in rows:
-        # By hash and not by position: rows that are added or removed move no other row.
+        # By hash and not by position: adding or removing a row changes the side of no other row.
         fraction = hash_fraction(f"sft held out {seed} {_item_of(row)}")
         (held_out if fraction < HELD_OUT_SFT_FRACTION else train).append(row)
     return train, held_out
@@ -155,5 +152,5 @@ def count_shared_items(sft: Iterable[SftRow], evals: Iterable[EvalRow]) -> int:
 
 
 def _item_of(row: SftRow | EvalRow) -> str:
-    """What a row asks about; where it names no item its group, else its prompt."""
+    """The row's item, or its group if it has no item, or else its prompt."""
     return row.item or row.group or normalized_text(row.user)
