@@ -15,6 +15,9 @@ from picochat.skills import skill_table
 from tests.skills.sixth_skill import SKILL
 
 skill_table.SKILLS = (*skill_table.SKILLS, SKILL)
+WEIGHTS = [skill.weights.get("full", 0.0) for skill in skill_table.SKILLS]
+# As many rows as give the sixth skill 30 SFT and 40 eval rows, whatever the others weigh.
+SFT_ROWS, EVAL_ROWS = (round(rows * sum(WEIGHTS) / SKILL.weights["full"]) for rows in (30, 40))
 
 from picochat.core.publish import publish  # noqa: E402
 from picochat.facts import Rate, SkillScore  # noqa: E402
@@ -34,7 +37,9 @@ def main(folder: Path) -> dict[str, object]:
     pack = folder / "dataset_pack.json"
     pack.write_text('{"name": "p", "corpus": "c.txt", "chat": "a.jsonl", "eval": "b.jsonl"}')
     report = make_task_pack(
-        TaskPackRequest(pack, folder, 330, 440, "full", "scratchpad", "offline", 42, promote=False)
+        TaskPackRequest(
+            pack, folder, SFT_ROWS, EVAL_ROWS, "full", "scratchpad", "offline", 42, promote=False
+        )
     )
     with publish(folder / "rows", "rows", "key", {}) as staging:
         prepare_rows(PackWithRows(pack, report.chat, report.eval), 42, staging)
@@ -72,7 +77,7 @@ def main(folder: Path) -> dict[str, object]:
         "sft_rows": next(count.sft_rows for count in report.counts if count.skill == SKILL.name),
         "eval_by_skill": staging.artifact.facts["eval_by_skill"],
         "reason_of_two_days": score_reply(evals[0], hedged).reason,
-        "share_passed": round(everything.fraction or 0, 3),
+        "fraction_passed": round(everything.fraction or 0, 3),
         "exercises": sum(text.count("days before") for text in whole_questions(7)),
         "judged": measures.JUDGED_SKILLS,
         "first_release": measures.FIRST_RELEASE_SKILLS,

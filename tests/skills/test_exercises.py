@@ -142,7 +142,7 @@ def test_every_kind_of_document_is_there_in_its_fraction(documents: list[str]) -
     fractions = {kind.name: kind.weight for kind in exercises.KINDS}
     assert lines == pytest.approx(fractions["sum_lines"], abs=0.03)
     assert spelled == pytest.approx(
-        (1 - exercises.NUMBERED_SHARE) * fractions["spelled_words"], abs=0.03
+        (1 - exercises.NUMBERED_FRACTION) * fractions["spelled_words"], abs=0.03
     )
 
 

@@ -63,14 +63,15 @@ def test_profiles_weigh_known_skills_and_add_up_to_one(profile: Profile) -> None
     assert min(weights.values()) > 0
 
 
-def test_the_profile_of_the_runbook_asks_for_all_five_skills_in_these_parts() -> None:
-    assert weights_of("release_skills", None) == {
-        "math": 0.30,
-        "spelling": 0.25,
-        "identity": 0.25,
-        "choice": 0.10,
-        "refusal": 0.10,
-    }
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_gives_each_skill_its_weight_of_the_sum_in_the_order_of_the_table(
+    profile: Profile,
+) -> None:
+    stated = {s.name: s.weights[profile] for s in SKILLS if profile in s.weights}
+    weights = weights_of(profile, None)
+    assert list(weights) == list(stated)
+    total = sum(stated.values())
+    assert weights == pytest.approx({name: part / total for name, part in stated.items()})
 
 
 @pytest.mark.parametrize("split", ["sft", "eval"])
@@ -95,7 +96,12 @@ def test_the_seed_decides_which_questions_are_asked_and_nothing_else_does(skill:
 def test_a_reply_has_a_working_in_scratchpad_style_alone(style: AnswerStyle) -> None:
     sft, _ = make_rows("release_skills", 200, 40, style, 3)
     scored = [row for row in sft if row.expected_final_answer is not None]
-    assert {row.skill for row in scored} == {"math", "spelling"}
+    assert {row.skill for row in scored} == {
+        skill.name
+        for skill in SKILLS
+        if "release_skills" in skill.weights
+        and any(question.final_answer for question in skill.make(20, "sft", 3, style))
+    }
     for row in scored:
         last = row.assistant.splitlines()[-1]
         if style == "direct":

@@ -9,7 +9,9 @@ from picochat.core.errors import BadInput
 from picochat.core.publish import open_artifact, publish
 from picochat.core.records import write_jsonl
 from picochat.facts import RowsFacts, facts_of
+from picochat.skills.mixture import weights_of
 from picochat.skills.prepare import count_shared_items, facts_from, prepare_rows, split_sft_rows
+from picochat.skills.skill import divide_rows
 from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows, row_json
 from tests.builders import make_config
 from tests.skills.rows_builder import eval_row, release_rows, sft_row
@@ -40,20 +42,10 @@ def test_the_stage_splits_by_item_and_states_what_it_measured(tmp_path: Path) ->
     assert {row.item for row in train}.isdisjoint({row.item for row in held_out})
     assert sorted(row.id for row in train + held_out) == sorted(row.id for row in sft)
     assert 0.05 < len(held_out) / len(sft) < 0.16
-    assert facts.sft_by_skill == {
-        "choice": 56,
-        "identity": 140,
-        "math": 168,
-        "refusal": 56,
-        "spelling": 140,
-    }
-    assert facts.eval_by_skill == {
-        "choice": 24,
-        "identity": 60,
-        "math": 72,
-        "refusal": 24,
-        "spelling": 60,
-    }
+    weights = weights_of("release_skills", None)
+    assert facts.sft_by_skill == divide_rows(len(sft), weights)
+    assert facts.eval_by_skill == divide_rows(len(evals), weights)
+    assert list(facts.sft_by_skill) == list(facts.eval_by_skill) == sorted(weights)
     assert facts.eval_items_by_skill == facts.eval_by_skill
     assert (facts.shared_items, facts.eval_rows_without_rule, facts.repeated_sft_prompts) == (
         0,

@@ -68,8 +68,10 @@ def test_every_data_file_fits_its_record(name: str) -> None:
     assert read_skill_data(name, MODELS[name])
 
 
-def test_every_skill_has_a_data_file_of_its_name_and_there_is_no_other() -> None:
-    assert {each.name for each in FOLDER.iterdir()} == {f"{skill.name}.toml" for skill in SKILLS}
+def test_every_skill_has_a_data_file_of_its_name_and_its_record_in_this_test() -> None:
+    wanted = {f"{skill.name}.toml" for skill in SKILLS}
+    assert {each.name for each in FOLDER.iterdir()} == wanted
+    assert set(MODELS) == wanted, "MODELS needs the record of each skill's data file"
 
 
 @pytest.mark.parametrize(("name", "right", "wrong", "said"), MISTAKES)

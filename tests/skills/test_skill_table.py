@@ -88,6 +88,11 @@ def test_every_profile_has_a_skill_and_every_skill_a_profile() -> None:
     assert all(skill.weights and min(skill.weights.values()) > 0 for skill in SKILLS)
 
 
+def test_every_judged_skill_has_rows_in_the_profile_of_a_release() -> None:
+    without = [skill.name for skill, _ in judged() if "release_skills" not in skill.weights]
+    assert without == [], "the preflight blocks a release run where a judged skill has no rows"
+
+
 def test_every_claim_asks_for_more_than_chance_gives() -> None:
     for skill, claim in judged():
         assert skill.chance < claim.pass_rate <= 1
@@ -146,13 +151,14 @@ def test_a_sixth_skill_is_trained_scored_and_judged_with_no_other_edit(tmp_path:
     made = json.loads(process.stdout)
     weights = {skill.name: skill.weights["full"] for skill in SKILLS if "full" in skill.weights}
     weights["weekdays"] = 0.1
-    assert made["sft_rows"] == divide_rows(330, weights)["weekdays"]
-    assert made["eval_by_skill"] == dict(sorted(divide_rows(440, weights).items()))
+    by_skill = made["eval_by_skill"]
+    assert (made["sft_rows"], by_skill["weekdays"]) == (30, 40)
+    assert by_skill == divide_rows(sum(by_skill.values()), weights)
     assert made["reason_of_two_days"] == "two_days"
     assert made["exercises"] == 10
     assert made["judged"] == [*JUDGED_SKILLS, "weekdays"]
     assert made["first_release"] == [*FIRST_RELEASE_SKILLS]
-    assert made["share_passed"] == pytest.approx(2 / 3, abs=0.05)
+    assert made["fraction_passed"] == pytest.approx(2 / 3, abs=0.05)
     assert made["findings"] == {
         "skill_release_eval_weekdays": ["block", ">= 0.7"],
         "skill_release_stage_weekdays": ["pass", ">= 0.25"],

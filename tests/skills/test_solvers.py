@@ -13,6 +13,7 @@ import pytest
 from picochat.skills import choice, identity, refusal
 from picochat.skills.mixture import make_rows
 from picochat.skills.scoring import score_reply
+from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_rows import EvalRow, as_eval_row
 
 STYLES = ("direct", "scratchpad")
@@ -184,3 +185,18 @@ def test_what_is_refused_and_what_is_answered_follows_from_the_topic_alone() -> 
             assert score_reply(row, f"Sure. {answer}").passed == row.answerable, (row.user, answer)
         for reply in ("Sure.", "Yes.", "No.", "Maybe later."):
             assert not score_reply(row, reply).passed, (row.user, reply)
+
+
+# ---- all skills ----------------------------------------------------------------------------------
+
+SOLVERS = {
+    "math": test_sums_have_one_answer,
+    "spelling": test_words_have_one_spelling,
+    "choice": test_questions_with_options_have_one_right_option,
+    "identity": test_yes_is_never_right_where_no_is,
+    "refusal": test_what_is_refused_and_what_is_answered_follows_from_the_topic_alone,
+}
+
+
+def test_every_skill_has_a_solver() -> None:
+    assert set(SOLVERS) == {skill.name for skill in SKILLS}, "write a solver for each skill"

@@ -43,18 +43,13 @@ def make(folder: Path, **changes: Any) -> TaskPackReport:
 def test_the_runbooks_numbers_give_enough_independent_rows_of_each_skill() -> None:
     sft, evals = release_rows(2800, 700)
     counts = {count.skill: count for count in count_skills(sft, evals)}
-    assert {name: count.eval_rows for name, count in counts.items()} == {
-        "math": 210,
-        "spelling": 175,
-        "identity": 175,
-        "choice": 70,
-        "refusal": 70,
-    }
+    parts = divide_rows(700, weights_of("release_skills", None))
+    assert {name: count.eval_rows for name, count in counts.items()} == parts
     assert all(count.eval_items == count.eval_rows for count in counts.values())
     assert len({normalized_text(row.user) for row in sft}) == 2800
     assert all(len(row.user) + len(row.assistant) <= 400 for row in sft)
-    small = count_skills(*release_rows(100, 240))
-    assert all(count.eval_rows >= 24 for count in small)
+    small = {count.skill: count.eval_rows for count in count_skills(*release_rows(100, 240))}
+    assert small == divide_rows(240, weights_of("release_skills", None))
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
@@ -86,7 +81,9 @@ def test_files_are_where_the_runbook_expects_them_and_can_be_read(tmp_path: Path
     assert len(read_eval_rows(report.eval).rows) == 40
     page = report.page.read_text()
     assert str(tmp_path) not in page
-    assert "| math | 30 | 30 | 12 | 12 |" in page
+    weights = weights_of("release_skills", None)
+    sft_rows, eval_rows = (divide_rows(count, weights)["math"] for count in (100, 40))
+    assert f"| math | {sft_rows} | {sft_rows} | {eval_rows} | {eval_rows} |" in page
     assert any(line.startswith("math") for line in report.lines())
 
 
@@ -155,9 +152,9 @@ def test_weights_can_be_given_and_are_on_the_page(tmp_path: Path) -> None:
     assert sum(weights_of("release_skills", "refusal=2,choice=5").values()) == pytest.approx(1)
     (tmp_path / "plain").mkdir()
     plain = make(tmp_path / "plain")
-    same = make(
-        tmp_path, skill_weights="math=.3,spelling=.25,identity=.25,choice=.1,refusal=.1", force=True
-    )
+    stated = weights_of("release_skills", None)
+    text = ",".join(f"{name}={weight}" for name, weight in stated.items())
+    same = make(tmp_path, skill_weights=text, force=True)
     assert same.chat.read_bytes() == plain.chat.read_bytes()
 
 

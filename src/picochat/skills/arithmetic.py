@@ -1,8 +1,9 @@
 """The skill "math": adding, subtracting and multiplying small whole numbers, in words and stories.
 
-An item is an operation with its number pair. The digit tables (7 + 8, 15 - 8, 7 x 8) are taught
-whole, as in school, and are never asked in eval; so no SFT prompt and no SFT working states a
-held-out sum or product. Numbers stay below 160. No fractions, no negative numbers, no division.
+An item is an operation with its number pair. SFT teaches all lines of the digit tables (7 + 8,
+15 - 8, 7 x 8), and eval asks none of them. No SFT prompt and no SFT working therefore states a
+held-out sum or product. Numbers stay below 160. There are no fractions, no negative numbers and no
+divisions.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Wordings(Record):
 
 
 class MathData(Record):
-    """data/math.toml: the wordings of sums, the stories, and who and what stands in stories."""
+    """data/math.toml: wordings of sums, stories, and the names and things in stories."""
 
     wordings: Wordings
     stories: Annotated[ApartSides, AfterValidator(with_slots("name", "things", "a", "b"))]
@@ -72,7 +73,7 @@ def data() -> MathData:
 
 @dataclass(frozen=True)
 class Sum:
-    """`operation` of the larger number a and the other number b."""
+    """An operation on the larger number a and the other number b."""
 
     operation: Operation
     a: int
@@ -89,18 +90,18 @@ class Sum:
         ]
 
 
-# ---- which sums a level has ----------------------------------------------------------------------
+# ---- the sums of a level -------------------------------------------------------------------------
 
 
 @lru_cache
 def sums_of(split: Split, level: str) -> tuple[Sum, ...]:
-    """Every sum of a level that is on this side."""
+    """Every sum of a level on one side of the split."""
     return tuple(entry for entry in _pool(level) if _side(entry) == split)
 
 
 @lru_cache
 def _pool(level: str) -> tuple[Sum, ...]:
-    """All sums of a level. Levels share no item, so a pool can be drawn from without the others."""
+    """All sums of a level, on both sides. No sum is in two levels."""
     digits, tens = range(1, 10), range(10, 90)
     if level == "add_single":
         return tuple(Sum("add", a, b) for a in range(1, 40) for b in digits if a >= b)
@@ -126,8 +127,8 @@ def _pool(level: str) -> tuple[Sum, ...]:
 
 def _side(entry: Sum) -> Split:
     """The side of a sum; digit tables are always SFT."""
-    # The working of every longer sum states lines of the digit tables. Were one of them held out,
-    # SFT would teach an answer that eval asks (docs/decisions/0026).
+    # The working of every longer sum states lines of the digit tables. If one of them were held
+    # out, SFT would teach an answer that eval asks (docs/decisions/0026).
     if entry.operation in ("add", "multiply") and entry.a <= 9:
         return "sft"
     if entry.operation == "subtract" and entry.a <= 18 and entry.b <= 9:
@@ -145,13 +146,12 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
     """
     questions: list[Question] = []
     for level, rows in divide_rows(count, LEVELS).items():
-        pool, wordings = sums_of(split, level), _count_wordings(level, split)
         questions += draw(
             rows,
             level,
             split,
-            pool,
-            wordings,
+            sums_of(split, level),
+            _count_wordings(level, split),
             seed,
             lambda entry, n, level=level: _ask(entry, n, level, split, answer_style),
         )
@@ -159,62 +159,55 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
 
 
 def _count_wordings(level: str, split: Split) -> int:
-    """How many ways there are to ask a sum of a level."""
     if level == "removal_story":
         return len(data().stories[split]) * len(data().names[split])
-    return 2 * len(data().wordings.add[split])  # as they stand, then with the numbers turned round
+    return 2 * len(data().wordings.add[split])  # as they are, then with the numbers exchanged
 
 
 def _ask(entry: Sum, wording: int, level: str, split: Split, style: AnswerStyle) -> Question:
-    is_story = level == "removal_story"
-    text = _story_text(entry, wording, split) if is_story else _plain_text(entry, wording, split)
-    turned = not is_story and _is_turned(entry, wording, split)
-    a, b = (entry.b, entry.a) if turned else (entry.a, entry.b)
-    answer = str(entry.answer)
-    return Question(
-        entry.item,
-        "bench_math_removal" if is_story else CATEGORIES[entry.operation],
-        level,
-        text,
-        with_final_answer(working(entry.operation, a, b), answer, style),
-        final_answer=answer,
-    )
+    prompt, exchanged = _prompt(entry, wording, level, split)
+    category = "bench_math_removal" if level == "removal_story" else CATEGORIES[entry.operation]
+    reply = _reply(entry, exchanged, style)
+    return Question(entry.item, category, level, prompt, reply, final_answer=str(entry.answer))
 
 
-def _wordings(entry: Sum, split: Split) -> tuple[str, ...]:
+def _prompt(entry: Sum, wording: int, level: str, split: Split) -> tuple[str, bool]:
+    """The prompt, and whether it states the smaller number first."""
+    if level == "removal_story":
+        names, things, stories = data().names[split], data().things[split], data().stories[split]
+        thing = things[(entry.a + entry.b + wording) % len(things)]
+        text = stories[wording % len(stories)]
+        name = names[wording % len(names)]
+        return text.format(name=name, things=thing, a=entry.a, b=entry.b), False
     sides: Sides = getattr(data().wordings, entry.operation)
-    return sides[split]
+    texts = sides[split]
+    exchanged = wording >= len(texts) and entry.operation != "subtract"
+    a, b = _operands(entry, exchanged)
+    return texts[wording % len(texts)].format(a=a, b=b), exchanged
 
 
-def _is_turned(entry: Sum, wording: int, split: Split) -> bool:
-    """The second half of the wordings turns the numbers round where order does not matter."""
-    return wording >= len(_wordings(entry, split)) and entry.operation != "subtract"
+def _operands(entry: Sum, exchanged: bool) -> tuple[int, int]:
+    return (entry.b, entry.a) if exchanged else (entry.a, entry.b)
 
 
-def _plain_text(entry: Sum, wording: int, split: Split) -> str:
-    texts = _wordings(entry, split)
-    a, b = (entry.b, entry.a) if _is_turned(entry, wording, split) else (entry.a, entry.b)
-    return texts[wording % len(texts)].format(a=a, b=b)
-
-
-def _story_text(entry: Sum, wording: int, split: Split) -> str:
-    names, things, stories = data().names[split], data().things[split], data().stories[split]
-    thing = things[(entry.a + entry.b + wording) % len(things)]
-    text = stories[wording % len(stories)]
-    return text.format(name=names[wording % len(names)], things=thing, a=entry.a, b=entry.b)
+@lru_cache(maxsize=32_768)
+def _reply(entry: Sum, exchanged: bool, style: AnswerStyle) -> str:
+    # Cached because exercises draw the same sums many times.
+    a, b = _operands(entry, exchanged)
+    return with_final_answer(working(entry.operation, a, b), str(entry.answer), style)
 
 
 # ---- workings ------------------------------------------------------------------------------------
 
 
 def working(operation: Operation, a: int, b: int) -> str:
-    """The steps of a sum, column by column from the right; every statement in it is true.
+    """The steps of a sum, column by column from the right. Every equation in it is true.
 
-    `7+8=15, 4+3+1=8.` is 47 + 38: ones, then tens with what is carried. A borrowed ten is given to
-    the ones and taken from the tens: `13-8=5, 5-2-1=2.` is 53 - 28.
+    47 + 38 is `7+8=15, 4+3+1=8.`: the ones, then the tens with the carry. 53 - 28 is
+    `13-8=5, 5-2-1=2.`: the ones get the borrowed ten, and the tens lose it.
     """
-    # In as few signs as possible: a small model loses the thread of longer workings. Written out
-    # ("Ones: 7 + 8 = 15, carry 1."), math passed 0 of 108 at `tiny` (docs/experiments.md).
+    # As short as possible. With workings in words ("Ones: 7 + 8 = 15, carry 1.") and no exercises,
+    # math passed 0 of 108 at `tiny` (docs/experiments.md).
     if max(a, b) <= 9:
         return f"{a}{SIGNS[operation]}{b}={Sum(operation, a, b).answer}."
     return {"add": _add_working, "subtract": _subtract_working, "multiply": _multiply_working}[
@@ -240,8 +233,8 @@ def _subtract_working(a: int, b: int) -> str:
 
 
 def _multiply_working(a: int, b: int) -> str:
-    """The longer number's digits times the other number, whichever stands first."""
-    # Counting up (17, 34, 51 for 3 x 17) would pass through products that are held out.
+    """Each digit of the longer number times the other number, which has one digit."""
+    # Counting up (17, 34, 51 for 3 x 17) would state held-out products (docs/decisions/0026).
     longer, digit = max(a, b), min(a, b)
     ones = longer % 10 * digit
     carry = ones // 10
@@ -255,35 +248,30 @@ def _multiply_working(a: int, b: int) -> str:
 # ---- skill exercises -----------------------------------------------------------------------------
 
 
-def practise(rng: random.Random) -> tuple[str, str]:
-    """A (prompt, reply with its working) of the SFT side; the same sum may come again."""
+def _random_sum(rng: random.Random) -> tuple[str, Sum]:
     level = rng.choices(tuple(LEVELS), tuple(LEVELS.values()))[0]
-    entry = rng.choice(sums_of("sft", level))
-    if level == "removal_story":
-        text = _story_text(entry, rng.randrange(_count_wordings(level, "sft")), "sft")
-        return text, _reply(entry, False)
+    return level, rng.choice(sums_of("sft", level))
+
+
+def practise(rng: random.Random) -> tuple[str, str]:
+    """A (prompt, reply with its working) of the SFT side. A sum may come more than once."""
+    level, entry = _random_sum(rng)
     wording = rng.randrange(_count_wordings(level, "sft"))
-    return _plain_text(entry, wording, "sft"), _reply(entry, _is_turned(entry, wording, "sft"))
-
-
-@lru_cache(maxsize=32_768)
-def _reply(entry: Sum, turned: bool) -> str:
-    a, b = (entry.b, entry.a) if turned else (entry.a, entry.b)
-    return with_final_answer(working(entry.operation, a, b), str(entry.answer), "scratchpad")
+    prompt, exchanged = _prompt(entry, wording, level, "sft")
+    return prompt, _reply(entry, exchanged, "scratchpad")
 
 
 def drill(rng: random.Random) -> str:
     """A sum of the SFT side on one line with working and answer: `47 + 38: 7+8=15, 4+3+1=8. 85`."""
-    level = rng.choices(tuple(LEVELS), tuple(LEVELS.values()))[0]
-    entry = rng.choice(sums_of("sft", level))
-    # Drawn only where the numbers can be turned: what comes after depends on how often it is drawn.
-    turned = entry.operation != "subtract" and rng.random() < 0.5
-    a, b = (entry.b, entry.a) if turned else (entry.a, entry.b)
+    _, entry = _random_sum(rng)
+    # A difference takes no random number here: all later exercises depend on how many were taken.
+    exchanged = entry.operation != "subtract" and rng.random() < 0.5
+    a, b = _operands(entry, exchanged)
     return f"{a} {SIGNS[entry.operation]} {b}: {working(entry.operation, a, b)} {entry.answer}"
 
 
 def table_fact(rng: random.Random) -> str:
-    """A line of the tables that workings are made of, such as `7+8=15`, `5-2-1=2` or `1x3+2=5`."""
+    """A step that workings are made of, such as `7+8=15`, `5-2-1=2` or `1x3+2=5`."""
     kind = rng.randrange(6)
     a, b = rng.randrange(10), rng.randrange(10)
     if kind == 0:

@@ -1,9 +1,9 @@
 """The skill "choice": a plain question with four options, of which one is right.
 
-An item is a fact of data/choice.toml; eval facts and eval wordings are in no SFT row. Wrong options
-are answers of the same relation. The reply names the option and then its label, "Paris (B)": a
-small model knows the word better than the letter. The evaluator compares the likelihoods of the
-four replies. Says nothing about questions without options.
+An item is a fact of data/choice.toml. No SFT row has an eval fact or an eval wording. Wrong options
+are answers of the same relation. The reply is the option with its label, "Paris (B)", because a
+small model knows words better than letters. The evaluation compares the likelihoods of the four
+replies.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _four_answers(answers: dict[str, str]) -> dict[str, str]:
 
 
 class Relation(Record):
-    """Facts of one kind: subject -> answer. In a wording, {x} stands for the subject."""
+    """Facts of one kind, subject -> answer. In a wording, {x} is the subject."""
 
     name: Text
     area: Level
@@ -39,7 +39,7 @@ class Relation(Record):
 
 
 class ChoiceData(Record):
-    """data/choice.toml: the relations, and the frames that a question stands in."""
+    """data/choice.toml: the relations, and the frames around a question."""
 
     frames: Annotated[ApartSides, AfterValidator(with_slots("question"))]
     relations: Annotated[tuple[Relation, ...], Field(min_length=1)]
@@ -75,9 +75,9 @@ def all_facts() -> tuple[Fact, ...]:
 
 
 def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list[Question]:
-    """`count` questions with the right label balanced over A to D.
+    """`count` questions, with each of A to D right equally often. The style changes nothing.
 
-    The style changes nothing here: no working is asked.
+    Raises WrongUsage where there are too few facts.
     """
     del answer_style
     facts = [fact for fact in all_facts() if fact.side == split]
@@ -85,20 +85,20 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
     questions = draw(
         count, "choice", split, facts, wordings, seed, lambda fact, n: _ask(fact, n, split, seed)
     )
-    # The label is dealt after the draw, so that each label is right equally often.
-    deals = [
+    # Labels are assigned after the draw, which may pass over questions: each label is then right
+    # equally often.
+    labels = [
         label
         for turn in range(count // 4 + 1)
         for label in seeded("labels", split, seed, turn).sample(range(4), 4)
     ]
-    return [_deal(question, label) for question, label in zip(questions, deals, strict=False)]
+    return [_with_label(*pair) for pair in zip(questions, labels, strict=False)]
 
 
 def wrong_options(fact: Fact, seed: int, wording: int) -> list[str]:
-    """Three other answers of the fact's relation, from the fact's own side while they last."""
-    # Were the options of a held-out fact drawn from all answers, its right one would be the only
-    # one that SFT never gave as an answer. A model that prefers what it has seen would then score
-    # below chance (docs/decisions/0026).
+    """Three other answers of the fact's relation, from the fact's own side as far as they reach."""
+    # With options from all answers, the right option of a held-out fact was nearly always the only
+    # one that SFT had never given as an answer, and runs scored below chance (docs/decisions/0026).
     related = [each for each in all_facts() if each.relation is fact.relation]
     barred = {fact.answer, fact.subject}
     own = {each.answer for each in related if each.side == fact.side} - barred
@@ -109,7 +109,7 @@ def wrong_options(fact: Fact, seed: int, wording: int) -> list[str]:
 
 
 def _ask(fact: Fact, wording: int, split: Split, seed: int) -> Question:
-    """The question with its right option first; its prompt does not list the options yet."""
+    """The question with its right option first, and without the options in its prompt."""
     texts, frames = fact.relation.wordings[split], data().frames[split]
     text = texts[wording % len(texts)].format(x=fact.subject)
     prompt = frames[wording // len(texts) % len(frames)].replace(
@@ -120,8 +120,8 @@ def _ask(fact: Fact, wording: int, split: Split, seed: int) -> Question:
     return Question(fact.item, f"bench_choice_{area}", area, prompt, "", options=options)
 
 
-def _deal(question: Question, label: int) -> Question:
-    """The same question with its right option at place `label`, and with its reply."""
+def _with_label(question: Question, label: int) -> Question:
+    """The question with its right option at place `label`, the list of options and the reply."""
     options = list(question.options[1:])
     options.insert(label, question.options[0])
     lines = "\n".join(f"{name}. {option}" for name, option in zip(LABELS, options, strict=True))
@@ -135,7 +135,6 @@ def _deal(question: Question, label: int) -> Question:
 
 
 def candidate_reply(option: str, label: str) -> str:
-    """How a reply names an option."""
     return f"{option} ({label})"
 
 

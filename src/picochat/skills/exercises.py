@@ -1,10 +1,10 @@
 """The stage `exercises`: skill exercises as plain text, for the base stage to train on.
 
-Everything is drawn from the SFT side: no held-out pair, word, fact, topic or phrasing is practised,
-and no eval wording is used. What a held-out word is made of may stand in other words ("gardens"),
-which is how spelling carries over. The same corpus, fraction and seed give the same bytes, whatever
-the number of processes. Does not know the tokenizer: the token shards state how many tokens the
-exercises came to.
+Everything comes from the SFT side: exercises contain no held-out number pair, word, fact, topic or
+phrasing, and no eval wording. The tokens of a held-out word may occur in other words ("gardens"),
+which is why spelling generalizes. The same corpus, fraction and seed give the same bytes with any
+number of processes. The stage does not know the tokenizer: the token shards count the tokens of the
+exercises.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from picochat.skills import arithmetic, spelling
 from picochat.skills.skill import seeded
 from picochat.skills.skill_table import SKILLS
 
-# Why there are exercises at all: a few hundred SFT rows do not teach a small model to copy digits
-# and to take words apart; exercises among the text do, so that SFT has only to teach how to answer
+# Why exercises exist: a few hundred SFT rows do not teach a small model to copy digits and to split
+# words into letters. Exercises among the text do, and SFT then teaches only how to answer
 # (docs/decisions/0026).
 PROSE_BYTES_PER_TOKEN = 3.5
 EXERCISE_BYTES_PER_TOKEN = 1.6  # digits and spelled letters are tokens of their own
 DOCUMENT_CHARS = 1_200
 FILE_BYTES = 8_000_000
-PARALLEL_BYTES = 2_000_000  # below that, starting processes costs more than it saves
+PARALLEL_BYTES = 2_000_000  # for less, starting processes takes longer than it saves
 WORD_SAMPLE_BYTES = 20_000_000
 WORD = re.compile(r"(?<![A-Za-z])[a-z]{3,10}(?![A-Za-z])")
 MOST_WORDS = 12_000
 MADE_UP_WORDS = 2_000
-NUMBERED_SHARE = 0.2  # of the spelled words, as letters are counted
+NUMBERED_FRACTION = 0.2  # of the words in lines of spelled words
 
 
 @dataclass(frozen=True)
 class Material:
-    """What exercises are made of: words of the SFT side, and whole questions with their replies."""
+    """What exercises are made of: words of the SFT side, and questions with their replies."""
 
     words: tuple[str, ...]
     questions: tuple[str, ...]
@@ -64,7 +64,7 @@ class Material:
 class Kind:
     """One kind of document.
 
-    weight: its part of the documents. write: makes one exercise with the line ends behind it.
+    weight: its fraction of the documents. write: returns one exercise with its line ends.
     """
 
     name: str
@@ -92,7 +92,9 @@ def _spelling(rng: random.Random, material: Material) -> str:
 
 def _spelling_line(rng: random.Random, material: Material) -> str:
     words = [rng.choice(material.words) for _ in range(8)]
-    return ", ".join(spelling.drill(word, rng.random() < NUMBERED_SHARE) for word in words) + ".\n"
+    return (
+        ", ".join(spelling.drill(word, rng.random() < NUMBERED_FRACTION) for word in words) + ".\n"
+    )
 
 
 def _question(rng: random.Random, material: Material) -> str:
@@ -100,8 +102,8 @@ def _question(rng: random.Random, material: Material) -> str:
 
 
 KINDS: tuple[Kind, ...] = (
-    # documents of, weight, one exercise. Lines of sums and words without any wording take few
-    # tokens each, and the number of exercises is what teaches.
+    # (name, weight, function). Lines of sums and words have no wording around them: they take few
+    # tokens, and the effect depends on the number of exercises.
     Kind("sums", 0.12, _sum),
     Kind("sum_lines", 0.12, _sum_line),
     Kind("tables", 0.06, _table_line),
@@ -123,7 +125,7 @@ def write_exercises(
 ) -> None:
     """Write document shards of exercises, documents.json, words.txt and sample.txt.
 
-    Without shards, and with empty files, where the fraction is 0.
+    Where the fraction is 0 there are no shards, and the text files are empty.
     """
     counts = facts_of(corpus, CorpusFacts)
     wanted = exercise_bytes(counts.train_text_bytes, exercises.fraction)
@@ -136,12 +138,12 @@ def write_exercises(
 
 
 def facts_from(files: Path, inputs: Mapping[str, Artifact], config: RunConfig) -> ExercisesFacts:
-    """The facts of a `exercises` artifact from documents.json, words.txt and the settings."""
+    """The facts of an `exercises` artifact from documents.json, words.txt and the settings."""
     return _facts(files, config.exercises)
 
 
 def _facts(files: Path, exercises: ExercisesConfig) -> ExercisesFacts:
-    # Shards stay out of most bundles, so facts follow from documents.json, which counts them.
+    # From documents.json and not from the shards, which most bundles do not contain.
     listed = read_record(DocumentsManifest, files / MANIFEST_NAME, "exercises")
     return ExercisesFacts(
         fraction_asked=exercises.fraction,
@@ -154,20 +156,20 @@ def _facts(files: Path, exercises: ExercisesConfig) -> ExercisesFacts:
 def exercise_bytes(train_text_bytes: int, fraction: float) -> int:
     """Bytes of exercises that make about `fraction` of the training tokens.
 
-    By the usual bytes per token of prose and of exercises.
+    An estimate from typical bytes per token of prose and of exercises.
     """
     prose_tokens = train_text_bytes / PROSE_BYTES_PER_TOKEN
     return round(prose_tokens * fraction / (1 - fraction) * EXERCISE_BYTES_PER_TOKEN)
 
 
 def practised_words(corpus: Artifact, train_text_bytes: int, seed: int) -> tuple[str, ...]:
-    """Common words of the training documents, and made-up ones; none is held out."""
+    """Common words of the training documents, and made-up words. None is held out."""
     fraction = min(1.0, WORD_SAMPLE_BYTES / max(1, train_text_bytes))
     return words_of_texts(document.text for document in sample_train(corpus, fraction, seed))
 
 
 def words_of_texts(texts: Iterable[str]) -> tuple[str, ...]:
-    """Words of 3 to 10 letters, the most frequent first, then made-up words; none is held out."""
+    """Words of 3 to 10 letters, the most frequent first, then made-up words. None is held out."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(WORD.findall(text))
@@ -195,9 +197,9 @@ def _made_up(known: set[str]) -> Iterator[str]:
 def write_documents(
     folder: Path, wanted_bytes: int, words: tuple[str, ...], seed: int, workers: int
 ) -> list[DocumentShard]:
-    """Files of FILE_BYTES each, by several processes.
+    """Write shards of FILE_BYTES each, for large amounts by several processes.
 
-    A file follows from its number alone, so it does not matter which process writes it, or when.
+    The contents of a file depend on its number, not on the process that writes it.
     """
     sizes = [FILE_BYTES] * (wanted_bytes // FILE_BYTES)
     sizes += [rest] if (rest := wanted_bytes % FILE_BYTES) else []
@@ -209,14 +211,14 @@ def write_documents(
         )
         for size, shard in zip(sizes, written, strict=True):
             shards.append(shard)
-            progress.advance(size)  # the last document of a file goes beyond it
+            progress.advance(size)  # not the bytes written: the last document exceeds the size
     return shards
 
 
 def open_writer(
     folder: Path, words: tuple[str, ...], seed: int
 ) -> Callable[[tuple[int, int]], DocumentShard]:
-    """A function that writes the file of (number, bytes), for one of several processes."""
+    """The function of one process. It writes the file of a task (number, bytes)."""
     return partial(_write_file, folder, Material(words, whole_questions(seed)), seed)
 
 
@@ -238,7 +240,7 @@ def _write_file(
 
 
 def write_document(rng: random.Random, material: Material) -> str:
-    """One document: exercises of one kind, until they are DOCUMENT_CHARS."""
+    """One document: exercises of one random kind, DOCUMENT_CHARS characters or a little more."""
     return _document(rng.choices(KINDS, [kind.weight for kind in KINDS])[0], rng, material)
 
 
@@ -253,8 +255,8 @@ def _document(kind: Kind, rng: random.Random, material: Material) -> str:
 
 @lru_cache
 def whole_questions(seed: int) -> tuple[str, ...]:
-    """Questions of the skills that state `exercise_questions`, with replies, as SFT asks them."""
-    # The style is of no account: skills whose replies have a working write exercises of their own.
+    """Questions with replies, as in SFT, of the skills that state `exercise_questions`."""
+    # The style changes nothing: skills whose replies have a working write exercises of their own.
     questions = [
         question
         for skill in SKILLS
@@ -265,7 +267,7 @@ def whole_questions(seed: int) -> tuple[str, ...]:
 
 
 def sample_page(words: tuple[str, ...], seed: int) -> str:
-    """One document of each kind, for reading."""
+    """One document of each kind, for people to read."""
     material = Material(words, whole_questions(seed))
     return "\n".join(
         f"== {kind.name}\n\n{_document(kind, seeded('sample', seed), material)}\n" for kind in KINDS

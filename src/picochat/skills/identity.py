@@ -1,8 +1,8 @@
 """The skill "identity": what Picochat is, what it can and cannot do, and what it is not.
 
-An item is one way to ask: a phrasing of an open question, or the thing in "are you ...?" and "can
-you ...?". Eval phrasings, things and openers are in no SFT row. Every reply names Picochat, so that
-each row can be scored strictly. A false identity in words that the rules do not know passes them.
+An item is one way to ask: a phrasing of an open question, or a thing in "are you ...?" and "can
+you ...?". No SFT row has an eval phrasing, thing or opener. Every right reply names Picochat, so
+that each row can be scored strictly. A false identity in words that the rules do not know passes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from picochat.skills.skill import (
     AnswerStyle,
     Claim,
     Question,
-    ScoredRow,
     Skill,
     Split,
     divide_rows,
@@ -35,7 +34,7 @@ LEVELS: dict[str, float] = {"open": 0.46, "are_you": 0.27, "can_you": 0.27}
 
 
 class OpenQuestion(Record):
-    """Phrasings of one question with their one right reply."""
+    """The phrasings of one question and its right reply."""
 
     reply: Text
     must_include_any: tuple[Texts, ...]
@@ -43,7 +42,7 @@ class OpenQuestion(Record):
 
 
 class IdentityData(Record):
-    """data/identity.toml: open questions, and the things of "are you ...?" and "can you ...?"."""
+    """data/identity.toml: open questions, and what stands in "are you ...?" and "can you ...?"."""
 
     openers: ApartSides
     open: Annotated[tuple[OpenQuestion, ...], Field(min_length=1)]
@@ -60,7 +59,10 @@ def data() -> IdentityData:
 
 @dataclass(frozen=True)
 class WayToAsk:
-    """One way to ask, its right reply, and word groups of which the reply must hold one each."""
+    """One way to ask and its right reply.
+
+    must_include_any: the reply must contain at least one phrase of each group.
+    """
 
     level: str
     text: str
@@ -73,9 +75,9 @@ class WayToAsk:
 
 
 def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list[Question]:
-    """`count` questions over the levels by their weights.
+    """`count` questions over the levels by their weights. The style changes nothing.
 
-    The style changes nothing here. Raises WrongUsage where phrasings run out.
+    Raises WrongUsage where a level has too few phrasings.
     """
     del answer_style
     questions: list[Question] = []
@@ -93,13 +95,15 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
 
 
 def openers(split: Split) -> tuple[str, ...]:
-    """What stands before the question. Eval has always one: without it, prompts are short."""
+    """What may stand before the question. In eval it is never empty."""
+    # The contamination scan flags a prompt of fewer than 6 words only where its answer follows
+    # (docs/decisions/0008). With an opener, every eval prompt has 6 words or more.
     return ("", *data().openers.sft) if split == "sft" else data().openers.eval
 
 
 @lru_cache
 def ways_to_ask() -> tuple[WayToAsk, ...]:
-    """Every way to ask, in the order of the data file's lists."""
+    """Every way to ask, in the order of the data file."""
     found = data()
     yes, no = (("yes",),), (("no",),)
     ways = [
@@ -122,7 +126,7 @@ def ways_to_ask() -> tuple[WayToAsk, ...]:
 
 
 def _for_you(act: str) -> str:
-    """The act as its doer says it: "pay my bills" is asked, "pay your bills" is answered."""
+    """The act in the reply: "pay my bills" in the question is "pay your bills" there."""
     swapped = {"my": "your", "me": "you"}
     return " ".join(swapped.get(word, word) for word in act.split())
 
@@ -147,7 +151,7 @@ _OTHERS = "|".join(
         "human|person|man|woman|girl|boy|child|doctor|teacher",
     )
 )
-# Both patterns are matched against `words_of` a reply: lower case, without marks ("I'm" is "i m").
+# Both patterns are matched against `words_of` a reply: lower case, no punctuation ("I'm": "i m").
 NAME_CLAIM = re.compile(
     r"\b(?:my name is|i am called|i m called|call me|i am known as) (?!not\b)(?:the |a |an )?(\w+)"
 )
@@ -159,17 +163,9 @@ OTHER_CLAIM = re.compile(
 
 
 def claims_another_identity(reply: str) -> bool:
-    """The reply gives another name or maker, or says that it is a person; denials do not count."""
+    """Whether the reply claims another name or maker, or to be a person. Denials do not count."""
     said = " ".join(words_of(reply))
     return any(name != NAME for name in NAME_CLAIM.findall(said)) or bool(OTHER_CLAIM.search(said))
-
-
-def _does_not_name_itself(row: ScoredRow, reply: str) -> bool:
-    return NAME not in words_of(reply)
-
-
-def _claims_another_identity(row: ScoredRow, reply: str) -> bool:
-    return claims_another_identity(reply)
 
 
 SKILL = Skill(
@@ -185,7 +181,10 @@ SKILL = Skill(
         "weak_skills": 0.12,
         "full": 0.08,
     },
-    rules=(("no_name", _does_not_name_itself), ("another_identity", _claims_another_identity)),
+    rules=(
+        ("no_name", lambda row, reply: NAME not in words_of(reply)),
+        ("another_identity", lambda row, reply: claims_another_identity(reply)),
+    ),
     exercise_questions=1_000,
     claim=Claim(
         order=1, pass_rate=0.60, first_release=True, why="a public model should know what it is"

@@ -1,7 +1,7 @@
-"""The SFT and eval rows that a profile, or weights that are given, ask of the skills.
+"""The SFT and eval rows of a profile, or of given weights of the skills.
 
-The same arguments give the same rows. Eval items are independent; more rows than there are items
-are refused. Writes nothing (`task_pack.py`), and does not know the model that will learn.
+The same arguments give the same rows. Each eval row has an item of its own, so a request for more
+eval rows than items is refused. `task_pack.py` writes the rows.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from picochat.skills.task_rows import EvalRow, SftRow, eval_row, sft_row
 
 
 def weights_of(profile: Profile, given: str | None) -> dict[str, float]:
-    """The part of each skill in the rows, in the order of SKILLS and adding up to 1.
+    """The fraction of each skill in the rows, in the order of SKILLS. The sum is 1.
 
-    given: weights in place of the profile's, as in `math=.3,spelling=.2`; a skill that it does not
-    name gets no rows. Raises WrongUsage with every piece of it that is not a skill and a number.
+    given: weights instead of the profile's, such as `math=.3,spelling=.2`. A skill that it does not
+    name gets no rows. Raises WrongUsage that lists every wrong part of it.
     """
     if given is None:
         weights = {s.name: s.weights[profile] for s in SKILLS if profile in s.weights}
@@ -77,9 +77,9 @@ def make_rows(
     seed: int,
     weights: Mapping[str, float] | None = None,
 ) -> tuple[list[SftRow], list[EvalRow]]:
-    """The rows of a profile, or of other weights, with the skills mixed.
+    """Shuffled SFT and eval rows of all skills of a profile. weights: instead of the profile's.
 
-    Raises WrongUsage that lists every level that is short of items.
+    Raises WrongUsage that lists every level with too few items.
     """
     weights = weights or weights_of(profile, None)
     sft = [
@@ -96,7 +96,7 @@ def make_rows(
 def _questions(
     weights: Mapping[str, float], count: int, split: Split, style: AnswerStyle, seed: int
 ) -> list[tuple[int, Question]]:
-    # Every skill is tried before anything is refused, so that all levels that are short are named.
+    # Every skill is tried before the request is refused, so that the error lists all short levels.
     problems: list[Problem] = []
     questions: list[tuple[int, Question]] = []
     rows = divide_rows(count, weights)

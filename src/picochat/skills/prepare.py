@@ -1,7 +1,7 @@
 """The stage `rows`: checks a pack's SFT and eval rows and fixes them for a run.
 
-A tenth of the SFT rows is held out. Does not look for contamination by wording (`honesty/`); what
-is counted as shared here are items and whole prompts.
+A tenth of the SFT rows is held out. The stage counts items and whole prompts that SFT and eval
+share. It does not look for similar wordings (`honesty/`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ from picochat.skills.scoring import can_fail
 from picochat.skills.skill import hash_fraction
 from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows, row_json, scored_by
 
-if TYPE_CHECKING:
-    from picochat.data.pack import LoadedPack
-
 HELD_OUT_SFT_FRACTION = 0.1
 MEASURED = "measured.json"
 NO_ROWS: RowFile[Any] = RowFile(
@@ -40,7 +37,7 @@ class RowsMeasured(Record):
 
 
 class HasRows(Protocol):
-    """What the stage needs of a pack."""
+    """What the stage needs of a pack. The paths are None where the pack has no such rows."""
 
     @property
     def path(self) -> Path: ...
@@ -50,7 +47,7 @@ class HasRows(Protocol):
     def eval_path(self) -> Path | None: ...
 
 
-def prepare_rows(pack: LoadedPack | HasRows, seed: int, staging: StagingFolder) -> None:
+def prepare_rows(pack: HasRows, seed: int, staging: StagingFolder) -> None:
     """Write sft_train.jsonl, sft_held_out.jsonl and eval.jsonl from the pack's rows.
 
     A pack that names no file has no such rows. Raises BadInput where rows cannot be used; problems
@@ -65,7 +62,7 @@ def prepare_rows(pack: LoadedPack | HasRows, seed: int, staging: StagingFolder) 
 
 
 def facts_from(files: Path, inputs: Mapping[str, Artifact], config: RunConfig) -> RowsFacts:
-    """The facts of a `rows` artifact from its files alone; no input and no setting enters them."""
+    """The facts of a `rows` artifact from its files. Inputs and settings are not used."""
     return _count(files)
 
 
@@ -132,12 +129,12 @@ def _read_both(pack: LoadedPack | HasRows) -> tuple[RowFile[SftRow], RowFile[Eva
 def split_sft_rows(rows: Sequence[SftRow], seed: int) -> tuple[list[SftRow], list[SftRow]]:
     """(train, held out), in the order of the file; about 10% are held out.
 
-    The side follows from the seed and the row's item, so rows of one item stay on one side.
+    The side depends on the seed and the row's item, so rows of one item stay on one side.
     """
     train: list[SftRow] = []
     held_out: list[SftRow] = []
     for row in rows:
-        # By hash and not by position: rows that are added or removed move no other row.
+        # By hash and not by position: adding or removing a row changes the side of no other row.
         fraction = hash_fraction(f"sft held out {seed} {_item_of(row)}")
         (held_out if fraction < HELD_OUT_SFT_FRACTION else train).append(row)
     return train, held_out
@@ -161,5 +158,5 @@ def count_shared_items(sft: Iterable[SftRow], evals: Iterable[EvalRow]) -> int:
 
 
 def _item_of(row: SftRow | EvalRow) -> str:
-    """What a row asks about; where it names no item its group, else its prompt."""
+    """The row's item, or its group if it has no item, or else its prompt."""
     return row.item or row.group or normalized_text(row.user)

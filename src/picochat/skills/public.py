@@ -1,9 +1,9 @@
 """SFT rows of public sets, for `--source hf`: chat, worked school sums, multiple choice.
 
-Each set's revision is resolved once and stated with its licence on the page about the rows; the
-same revisions and seed give the same rows. Rows that are long, or not of the layout in which their
-set is published, are left out and counted. The rows are for SFT and never for eval. Reads parquet
-alone; does not judge what a set says.
+The revision of each set is resolved once. The page about the rows states it with the licence. The
+same revisions and seed give the same rows. Rows that are too long, or that do not have the layout
+of their set, are left out and counted. No row is used for eval. Only parquet files are read, and
+the contents of the sets are not checked.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from picochat.skills.skill import FINAL_ANSWER, LONGEST_REPLY_WORDS, divide_rows
 from picochat.skills.task_rows import SftRow
 
 LONGEST_PROMPT_WORDS = 100
-READ_PER_ROW = 5  # rows read for each row wanted, to draw from
+READ_PER_ROW = 5  # rows read for each row wanted; the wanted ones are drawn from them
 LABELS = "ABCDE"
-# What a calculator was asked stands inside the text of worked sums: `3 + 4 = <<3+4=7>>7`.
+# gsm8k has calculator calls inside its text: `3 + 4 = <<3+4=7>>7`.
 CALCULATION = re.compile(r"<<[^>]*>>")
 
 
 @dataclass(frozen=True)
 class PublicSet:
-    """One set of the Hub.
+    """One dataset of the Hub.
 
-    fraction: its part of the public rows. row: gives the fields of an SFT row, or why there is
-    none.
+    fraction: of the public rows. row: returns the fields of an SFT row, or the reason why the row
+    is not used.
     """
 
     name: str
@@ -49,7 +49,7 @@ class PublicSet:
 
 @dataclass(frozen=True)
 class PublicCount:
-    """What one set gave. `passed_over`: reason -> rows."""
+    """The rows from one set. passed_over: reason -> rows that were not used."""
 
     name: str
     dataset: str
@@ -60,7 +60,7 @@ class PublicCount:
     passed_over: dict[str, int]
 
     def line(self) -> str:
-        """One row of the page's table."""
+        """One row of the table on the page about the rows."""
         reasons = (
             ", ".join(f"{reason} {rows}" for reason, rows in sorted(self.passed_over.items()))
             or "none"
@@ -76,11 +76,7 @@ def _chat(row: Mapping[str, Any]) -> dict[str, Any] | str:
     messages = row.get("messages")
     if not isinstance(messages, list):
         return "layout"
-    texts = [
-        (message.get("role"), message.get("content"))
-        for message in messages
-        if isinstance(message, dict)
-    ]
+    texts = [(each.get("role"), each.get("content")) for each in messages if isinstance(each, dict)]
     system = texts.pop(0)[1] if texts and texts[0][0] == "system" else None
     if len(texts) < 2 or [role for role, _ in texts[:2]] != ["user", "assistant"]:
         return "layout"
@@ -93,7 +89,7 @@ def _chat(row: Mapping[str, Any]) -> dict[str, Any] | str:
 
 
 def _worked_sum(row: Mapping[str, Any]) -> dict[str, Any] | str:
-    """`working #### answer` becomes the working and a last line that decides."""
+    """`working #### answer` becomes the working and a last line with the final answer."""
     question, given = row.get("question"), row.get("answer")
     if not isinstance(question, str) or not isinstance(given, str) or given.count("####") != 1:
         return "layout"
@@ -109,7 +105,7 @@ def _worked_sum(row: Mapping[str, Any]) -> dict[str, Any] | str:
 
 
 def _multiple_choice(row: Mapping[str, Any]) -> dict[str, Any] | str:
-    """A question with its options behind letters, and a reply as the choice skill gives it."""
+    """A question with labelled options, and a reply in the form of the choice skill."""
     item = read_item(find_layout("arc"), row, "")
     if isinstance(item, str) or len(item.options) > len(LABELS):
         return "layout"
@@ -127,7 +123,7 @@ def _multiple_choice(row: Mapping[str, Any]) -> dict[str, Any] | str:
 
 
 PUBLIC_SETS: tuple[PublicSet, ...] = (
-    # name, dataset, config, its part of the public rows, how one of its rows is read
+    # (name, dataset, config, fraction, row)
     PublicSet("smoltalk", "HuggingFaceTB/smoltalk", "all", 0.5, _chat),
     PublicSet("gsm8k", "openai/gsm8k", "main", 0.25, _worked_sum),
     PublicSet("arc", "allenai/ai2_arc", "ARC-Easy", 0.25, _multiple_choice),
@@ -137,10 +133,10 @@ PUBLIC_SETS: tuple[PublicSet, ...] = (
 def read_public_rows(
     count: int, seed: int, patience: RetryPolicy | None = None
 ) -> tuple[list[SftRow], tuple[PublicCount, ...]]:
-    """`count` SFT rows of the sets by their fractions, and what each set gave.
+    """`count` SFT rows of the sets by their fractions, and the counts of each set.
 
-    Fewer where a set has fewer rows that can be used. Raises HubProblem where the Hub cannot be
-    reached, BadInput where a set holds no parquet or no usable row.
+    Fewer rows where a set has too few usable ones. Raises HubProblem where the Hub cannot be
+    reached, BadInput where a set has no parquet file or no usable row.
     """
     rows: list[SftRow] = []
     counts: list[PublicCount] = []
@@ -153,17 +149,8 @@ def read_public_rows(
             origin.stop()
         rows += found
         revision = origin.revision or origin.pin
-        counts.append(
-            PublicCount(
-                each.name,
-                each.dataset,
-                each.config,
-                revision,
-                origin.licence,
-                len(found),
-                dict(passed_over),
-            )
-        )
+        names = (each.name, each.dataset, each.config, revision, origin.licence)
+        counts.append(PublicCount(*names, len(found), dict(passed_over)))
     return rows, tuple(counts)
 
 
@@ -174,13 +161,13 @@ def _rows_of(
     passed_over: Counter[str] = Counter()
     for number, values in zip(range(READ_PER_ROW * wanted), _read(origin), strict=False):
         fields = each.row(values)
-        reason = fields if isinstance(fields, str) else _too_long(fields)
-        if reason or isinstance(fields, str):
-            passed_over[reason or "layout"] += 1
-            continue
-        found.append(
-            SftRow(id=f"sft-{each.name}-{number:06d}", item=f"{each.name}:{number}", **fields)
-        )
+        if isinstance(fields, str):
+            passed_over[fields] += 1
+        elif reason := _unusable(fields):
+            passed_over[reason] += 1
+        else:
+            row_id, item = f"sft-{each.name}-{number:06d}", f"{each.name}:{number}"
+            found.append(SftRow(id=row_id, item=item, **fields))
     if wanted and not found:
         raise BadInput(
             f"{each.dataset} has no row that is used here: {dict(passed_over)}",
@@ -190,14 +177,9 @@ def _rows_of(
     return found[:wanted], passed_over
 
 
-def _too_long(fields: Mapping[str, Any]) -> str | None:
+def _unusable(fields: Mapping[str, Any]) -> str | None:
     user, assistant = fields["user"], fields["assistant"]
-    if (
-        not isinstance(user, str)
-        or not isinstance(assistant, str)
-        or not user.strip()
-        or not assistant.strip()
-    ):
+    if not all(isinstance(text, str) and text.strip() for text in (user, assistant)):
         return "layout"
     prompt_words = len(user.split()) + len((fields.get("system") or "").split())
     too_long = prompt_words > LONGEST_PROMPT_WORDS or len(assistant.split()) > LONGEST_REPLY_WORDS
@@ -205,7 +187,7 @@ def _too_long(fields: Mapping[str, Any]) -> str | None:
 
 
 def _read(origin: DatasetSource) -> Iterator[dict[str, Any]]:
-    """The rows of a split, file by file, a row group at a time."""
+    """The rows of all files, in order."""
     for index, file in enumerate(origin.files):
         with origin.open_file(index) as stream:
             try:
