@@ -13,6 +13,7 @@ from picochat.core.records import digest_file
 from picochat.honesty.normalize import normalized_text
 from picochat.skills.mixture import make_rows, weights_of
 from picochat.skills.row_files import read_eval_rows, read_sft_rows
+from picochat.skills.skill import divide_rows
 from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_pack import TaskPackReport, TaskPackRequest, count_skills, make_task_pack
 from tests.skills.rows_builder import release_rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from picochat.config import RunConfig
 from picochat.core.errors import BadInput, Problem
@@ -99,7 +99,7 @@ def _by_skill(skills: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(skills).items()))
 
 
-def _read_both(pack: LoadedPack | HasRows) -> tuple[RowFile[SftRow], RowFile[EvalRow]]:
+def _read_both(pack: HasRows) -> tuple[RowFile[SftRow], RowFile[EvalRow]]:
     errors: list[BadInput] = []
     found: list[RowFile[Any]] = []
     for path, read in ((pack.chat_path, read_sft_rows), (pack.eval_path, read_eval_rows)):
