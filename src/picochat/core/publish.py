@@ -29,6 +29,8 @@ from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.progress import say
 from picochat.core.records import Record, digest_file, digest_json, pretty_json, read_record
 
+JUNK_NAMES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+JUNK_PREFIXES = ("._", ".nfs", ".fuse_hidden")
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 
@@ -191,8 +193,14 @@ def _move_to(place: Path, folder: Path, kind: str) -> Artifact:
 
 
 def _file_names(folder: Path) -> list[str]:
-    """Names of all files, relative to the folder."""
-    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    """Names of all files, relative to the folder, but those that a desktop left there."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not is_junk(path))
+    return [str(path.relative_to(folder)) for path in files]
+
+
+def is_junk(path: Path) -> bool:
+    """Whether a desktop or a file system left the file in a folder; it is part of no artifact."""
+    return path.name in JUNK_NAMES or path.name.startswith(JUNK_PREFIXES)
 
 
 def _sync_and_digest(path: Path) -> FileDigest:
@@ -270,6 +278,27 @@ def find_artifact(place: Path, kind: str, key: str) -> Artifact | None:
         return None
     artifact = open_artifact(place, kind)
     return artifact if artifact.manifest.key == key else None
+
+
+def touched_files(artifact: Artifact) -> list[str]:
+    """Names of files that were changed since the artifact was published, found cheaply.
+
+    A file of another size is changed. One that was written after the manifest, which is written
+    last, is hashed. An edit that keeps size and time is not found here but by `changed_files`.
+    """
+    place, manifest = artifact.place, artifact.manifest
+    published_ns = (place / MANIFEST).stat().st_mtime_ns
+    touched: list[str] = []
+    for name, digest in {**manifest.files, **manifest.volatile_files}.items():
+        path = place / name
+        stat = path.stat() if path.is_file() else None
+        if (
+            stat is None
+            or stat.st_size != digest.bytes
+            or (stat.st_mtime_ns > published_ns and digest_file(path) != digest.sha256)
+        ):
+            touched.append(name)
+    return touched
 
 
 def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:

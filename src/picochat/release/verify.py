@@ -44,6 +44,7 @@ from picochat.release.integrity import (
     Found,
     artifacts_of,
     chain_problems,
+    digest_folder,
     digest_tree,
     evidence_digest,
     front_page_problems,
@@ -188,7 +189,13 @@ def inspect_bundle(
     specs, cross_checks: what is computed again and compared; see cross_checks.facts_problems.
     """
     if path.is_dir():
-        return _inspect_folder(path, specs, cross_checks)
+        unpacked = _unpacked_bundle(path)
+        if unpacked is None:
+            return _inspect_folder(path, specs, cross_checks)
+        found = digest_folder(unpacked)
+        _require_known_version(path, unpacked / CONTENTS)
+        contents = read_record(BundleContents, unpacked / CONTENTS, "bundle contents")
+        return _verify(path, RunDir(unpacked), found, contents, specs, cross_checks)
     if not path.exists():
         raise BadInput(
             f"bundle {path} does not exist",
@@ -205,6 +212,13 @@ def inspect_bundle(
         _require_known_version(path, opened.root / CONTENTS)
         contents = read_record(BundleContents, opened.root / CONTENTS, "bundle contents")
         return _verify(path, RunDir(opened.root), opened.digests, contents, specs, cross_checks)
+
+
+def _unpacked_bundle(path: Path) -> Path | None:
+    """The folder that somebody unpacked a bundle into, or the one inside it; None for a run."""
+    inner = [folder for folder in path.iterdir() if folder.is_dir()]
+    places = [path, *(inner if len(inner) == 1 else [])]
+    return next((place for place in places if (place / CONTENTS).is_file()), None)
 
 
 def _inspect_folder(path: Path, specs: Specs, cross_checks: CrossChecks) -> VerifyReport:

@@ -24,13 +24,16 @@ from picochat.core.publish import (
     Artifact,
     adopt,
     artifact_key,
+    changed_files,
     exclusive,
     find_artifact,
     find_whole_artifact,
     open_artifact,
     open_workspace,
     publish,
+    set_aside,
     take_back,
+    touched_files,
 )
 from picochat.core.records import read_record, write_json
 from picochat.data.benchmarks.resolve import resolve_benchmarks
@@ -154,11 +157,13 @@ def _build(
     arguments = _arguments(spec, run, config, pack, made_from)
     inputs, key = _inputs_and_key(spec, config, pack, made_from, arguments)
     place = run.place(spec.kind)
-    # Only the manifest is read: hashing every file at every command would read gigabytes. The gate
-    # and `run verify` hash them.
+    # Hashing every file at every command would read gigabytes, so only files that were touched are
+    # hashed here. `run verify` hashes all.
     finished = find_artifact(place, spec.kind, key)
-    if finished is not None:
+    if finished is not None and not _is_damaged(spec, finished):
         return finished, True
+    if spec.kind == "gate":
+        _require_whole(built)
     if (reason := why_again(spec, place, inputs, changes)) is not None:
         say(
             f"{place} was made from something else ({reason}): it is set aside as"
@@ -172,6 +177,41 @@ def _build(
     artifact, reused = _build_shared(spec, key, inputs, arguments)
     place.parent.mkdir(parents=True, exist_ok=True)
     return adopt(artifact, place), reused
+
+
+def _is_damaged(spec: ArtifactSpec, artifact: Artifact) -> bool:
+    """Whether files were changed since the artifact was published; it is then set aside.
+
+    Raises BadInput for a trained checkpoint: training again may take hours, so a person decides.
+    """
+    touched = touched_files(artifact)
+    if not touched:
+        return False
+    named = ", ".join(touched[:3])
+    if spec.kind in ("base", "sft"):
+        raise BadInput(
+            f"{artifact.place} is damaged: {named} differ from the manifest",
+            fix=f"restore the files, or mv {artifact.place} away: the same command trains again",
+        )
+    where = set_aside(artifact.place)
+    say(f"{artifact.place} is damaged ({named}): it is now {where.name}, and made again")
+    return True
+
+
+def _require_whole(built: Mapping[str, Artifact]) -> None:
+    """Raise BadInput where an artifact was changed that the gate itself does not look through."""
+    of_gate = spec_of("gate").inputs  # its rule `evidence_untouched` records changes of these
+    for kind, artifact in built.items():
+        if kind in of_gate:
+            continue
+        if changed := changed_files(artifact.place, artifact.manifest):
+            raise BadInput(
+                f"{artifact.place} was changed since it was made: {', '.join(changed[:3])}",
+                fix=(
+                    f"mv {artifact.place} away: the same command makes {kind} again, and what was"
+                    " made from it"
+                ),
+            )
 
 
 def _publish(
