@@ -19,6 +19,8 @@ from tests.run_builder import claims_of, make_run, observed_of, rendered_of
 
 NOTHING: dict[str, list[dict[str, Any]]] = {"base": [], "sft": []}
 
+TITLE = "fineweb-edu-dedup, cosmopedia-v2 at h100-100m"
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
@@ -35,9 +37,9 @@ def numbers_in(value: object) -> list[float]:
 
 def test_the_verdict_comes_first(run: RunDir) -> None:
     pages = rendered_of(run)
-    assert pages["summary.md"].decode().splitlines()[0] == "# h100-100m: approved"
+    assert pages["summary.md"].decode().splitlines()[0] == f"# {TITLE}: approved"
     html = pages["report.html"].decode()
-    assert html.index("</span> h100-100m: approved</h1>") < html.index("<h2")
+    assert html.index(f"</span> {TITLE}: approved</h1>") < html.index("<h2")
     assert json.loads(pages["summary.json"])["verdict"]["status"] == "approved"
 
 
@@ -45,7 +47,7 @@ def test_a_blocked_run_says_so_first_and_names_rule_value_bound_and_remedy(tmp_p
     blocked = make_run(tmp_path / "run", facts={"rows": make_rows_facts(shared_items=2)})
     pages = rendered_of(blocked)
     text = pages["summary.md"].decode()
-    assert text.startswith("# h100-100m: blocked\n\nThe release gate blocked this model")
+    assert text.startswith(f"# {TITLE}: blocked\n\nThe release gate blocked this model")
     assert "\n1. fix what preflight.md names" in text
     assert (
         "**preflight** (block): checks of this run's preflight that block: 1 checks, must be = 0"
@@ -115,7 +117,7 @@ def test_unmeasured_facts_are_never_shown_as_numbers(tmp_path: Path) -> None:
 def test_an_unfinished_run_is_summed_up_as_unfinished(tmp_path: Path, until: str) -> None:
     run = make_run(tmp_path / "run", until=until)
     pages = rendered_of(run)
-    assert pages["summary.md"].decode().splitlines()[0] == "# h100-100m: unfinished"
+    assert pages["summary.md"].decode().splitlines()[0] == f"# {TITLE}: unfinished"
     assert json.loads(pages["summary.json"])["verdict"]["findings"] == []
 
 
@@ -243,6 +245,6 @@ def test_pages_come_from_the_claims_that_they_are_given(run: RunDir) -> None:
     claimed, seen = claims_of(run), observed_of(run)
     forged = copy.deepcopy(claimed)
     forged["verdict"]["status"] = "blocked"
-    assert markdown_page(forged, seen).startswith("# h100-100m: blocked")
-    assert "h100-100m: blocked" in html_page(forged, seen, NOTHING)
+    assert markdown_page(forged, seen).startswith(f"# {TITLE}: blocked")
+    assert f"{TITLE}: blocked" in html_page(forged, seen, NOTHING)
     assert numbers_in(claimed)
