@@ -223,7 +223,7 @@ def test_columns_that_do_not_share_out_are_refused_before_anything_is_sent() -> 
     from picochat.model.sharding import require_columns
 
     require_columns(GPT(CONFIG, VOCAB), 2)
-    with pytest.raises(WrongUsage, match="3 processes cannot share out") as error:
+    with pytest.raises(WrongUsage, match="3 processes cannot split every matrix") as error:
         require_columns(GPT(CONFIG, VOCAB), 3)
     assert any("32 columns" in problem.what for problem in error.value.problems)
 
