@@ -296,7 +296,7 @@ def test_text_without_a_long_word_reaches_the_trainer_as_it_is(text: str) -> Non
     assert list(without_long_words(text)) == [text]
 
 
-@pytest.mark.parametrize("sign", ["a", "=", "中", "\U0001f600", " ", "\n", "_"])
+@pytest.mark.parametrize("sign", ["a", "=", "中", "\U0001f600", " ", "\n", "_", "\x1c="])
 def test_a_long_word_is_cut_into_parts_that_the_trainer_can_take(sign: str) -> None:
     text = f"before {sign * 5_500} after"
     parts = list(without_long_words(text))

@@ -76,7 +76,8 @@ TRAINED_HERE_CHARACTERS = 1_000_000
 LONGEST_TRAINED_WORD = 1_000
 """Characters of a word, as SPLIT_PATTERN gives them, that the trainer sees in one piece."""
 # Letters, signs or blanks: no word of the pattern mixes more than one character of another kind in.
-LONG_WORD = re.compile(r"[^\W\d_]{1000}|(?:[^\w\s]|_){1000}|\s{1000}")
+# U+001C to U+001F are blanks to Python and signs to the trainer, so they count as both.
+LONG_WORD = re.compile(r"[^\W\d_]{1000}|(?:[^\w\s]|[_\x1c-\x1f]){1000}|\s{1000}")
 
 TokenIds = npt.NDArray[np.uint16]
 
