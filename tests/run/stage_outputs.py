@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ TOLERANCE = 0.02  # relative; a changed formula moves a loss or a norm further t
 TRAINED = ("base", "sft", "scores", "parity")
 DECIDED = ("preflight", "gate", "summary")
 """Made from facts alone: described for the stated facts of `make_run`, not for trained weights."""
+DIGEST = re.compile("[0-9a-f]{32}|[0-9a-f]{64}")
 MODEL_WROTE = {
     "reply",
     "base_reply",
@@ -101,7 +103,7 @@ def _kept(value: Any) -> Any:
         return {key: _kept(item) for key, item in value.items() if key not in MODEL_WROTE}
     if isinstance(value, list):
         return [_kept(item) for item in value]
-    if isinstance(value, str) and len(value) == 64:
+    if isinstance(value, str) and DIGEST.fullmatch(value):
         return "a digest"  # of files that hold floating-point numbers
     return value
 
