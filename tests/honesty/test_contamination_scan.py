@@ -186,7 +186,7 @@ def test_benchmark_rows_are_looked_for_in_the_corpus_and_in_the_sft_rows() -> No
         ("arc", "short", "corpus"),
         ("piqa", "p1", "sft"),
     }
-    assert found.report["benchmarks"]["piqa"]["rows_too_short_to_look_for"] == 1
+    assert found.report["benchmarks"]["piqa"]["rows_not_looked_for"] == 1
     page = contamination_page(facts, found.report)
     assert "| arc | 2 | 2 | 2 |" in page
     assert "| piqa | 2 | 0 | 1 |" in page

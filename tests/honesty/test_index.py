@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picochat.config import HonestyConfig
-from picochat.honesty.index import Index, build_index, confirmed, coverage_of, find_candidates
+from picochat.honesty.index import Index, build_index, coverage_of, find_candidates, is_confirmed
 from picochat.honesty.items import Match, ScanItem, find_matches_slowly, own_runs, scan_item
 from picochat.honesty.normalize import words_of
 from picochat.honesty.word_hashes import hash_texts, hash_words
@@ -34,6 +34,10 @@ def item(name: str, prompt: str, *answers: str, skill: str = "math") -> ScanItem
 
 def find_matches(index: Index, words: Sequence[str]) -> list[Match]:
     return confirmed(index, words, find_candidates(index, hash_words([words])).get(0, []))
+
+
+def confirmed(index: Index, words: Sequence[str], matches: Iterable[Match]) -> list[Match]:
+    return [match for match in matches if is_confirmed(index, words, match)]
 
 
 def rules_in(text: str, *items: ScanItem) -> set[tuple[str, str]]:

@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picochat.config import HonestyConfig
-from picochat.honesty.index import Index, build_index
-from picochat.honesty.items import item_of_row, scan_item
+from picochat.honesty import scan_texts as scan_texts_module
+from picochat.honesty.index import Index, build_index, is_confirmed
+from picochat.honesty.items import LONGEST_WHOLE_WORDS, Match, item_of_row, scan_item
 from picochat.honesty.normalize import words_of
 from picochat.honesty.scan_texts import (
     BATCH_CHARACTERS,
     CUT_WITHIN,
     HITS_KEPT_PER_BENCHMARK_ROW,
+    PIECE_CHARACTERS,
     Tally,
     pieces_of,
     scan_texts,
@@ -211,3 +213,35 @@ def test_a_text_without_any_place_to_cut_is_cut_all_the_same() -> None:
 def test_a_long_gap_does_not_make_pieces_endless() -> None:
     text = "word " + "-" * 2_000_000 + " word"
     assert sum(len(piece) for _, piece in pieces_of(text, 33)) < 3 * len(text)
+
+
+def test_a_text_that_repeats_itself_is_compared_once_in_each_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[Match] = []
+
+    def counted(index: Index, words: Sequence[str], match: Match) -> bool:
+        compared.append(match)
+        return is_confirmed(index, words, match)
+
+    monkeypatch.setattr(scan_texts_module, "is_confirmed", counted)
+    index = index_of([{"id": "repeats", "user": "0 1 " * 450, "skill": "other"}])
+    tally = scan_texts(index, [("d", "0 1 " * 100_000)])
+    assert dict(tally.texts_holding) == {0: 1}
+    assert len(compared) < 100  # 198,200 words begin such a prompt
+
+
+def test_a_prompt_that_repeats_itself_for_thousands_of_words_is_not_looked_for() -> None:
+    rows = [
+        {"id": str(words), "user": "0 1 " * (words // 2), "skill": "other"}
+        for words in (LONGEST_WHOLE_WORDS, LONGEST_WHOLE_WORDS + 2)
+    ]
+    assert index_of(rows).unscannable == (1,)
+
+
+@pytest.mark.parametrize("text", ["a" * 400_000, "a'" * 200_000, "abc " * 100_000])
+@pytest.mark.parametrize("reach_words", [50, 1_020, 50_000])
+def test_pieces_overlap_by_a_bounded_length(text: str, reach_words: int) -> None:
+    characters = sum(len(piece) for _, piece in pieces_of(text, reach_words))
+    most = PIECE_CHARACTERS + 2 * CUT_WITHIN
+    assert characters / len(text) < 1 + most / PIECE_CHARACTERS

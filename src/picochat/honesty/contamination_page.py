@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from picochat.facts import HonestyFacts
+from picochat.honesty.items import LONGEST_WHOLE_WORDS
 
 MOST_ROWS_SHOWN = 50
 MOST_DOCUMENTS_SHOWN = 20
@@ -85,7 +86,10 @@ def contamination_page(facts: HonestyFacts, report: Mapping[str, Any]) -> str:
             " that stand in more than three prompts of one skill or one benchmark are template and"
             " belong to no row."
         ),
-        f"Rows too short to look for: {len(report['rows_too_short_to_look_for'])}.",
+        (
+            "Rows not looked for, because they are too short, or repeat themselves for more than"
+            f" {LONGEST_WHOLE_WORDS:,} words: {len(report['rows_not_looked_for'])}."
+        ),
         "",
         "## What this cannot see",
         "",

@@ -231,14 +231,14 @@ def _report(
         "coverage_words": config.coverage_words,
         "contaminated_coverage": CONTAMINATED_COVERAGE,
         "template_runs": index.template_runs,
-        "rows_too_short_to_look_for": ids(index.unscannable, None),
+        "rows_not_looked_for": ids(index.unscannable, None),
         "sft_rows": sft.documents,
         "sft_exact_prompts": ids(exact, None),
         "sft_rows_holding": holding(sft, None),
         "corpus_documents_holding": holding(corpus, None),
         "benchmarks": {
             name: {
-                "rows_too_short_to_look_for": len(ids(index.unscannable, name)),
+                "rows_not_looked_for": len(ids(index.unscannable, name)),
                 "sft_exact_prompts": ids(exact, name),
                 "sft_rows_holding": holding(sft, name),
                 "corpus_documents_holding": holding(corpus, name),

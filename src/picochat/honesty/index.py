@@ -4,8 +4,8 @@ This finds what `items.find_matches_slowly` defines, but fast. A whole prompt ma
 words, and hashing every size of window at every word would cost too much. So a run is found by its
 head, the first 1 to 4 or 8 words. A table of bits rejects nearly all words at which no head begins,
 a binary search among the heads rejects the others, and then the hash of the whole run is compared.
-Equal words have equal hashes, so no match is missed. Unequal words may share a hash, so `confirmed`
-compares the words themselves. Memory: about 50 bytes a run, 60 MB for a million.
+Equal words have equal hashes, so no match is missed. Unequal words may share a hash, so
+`is_confirmed` compares the words themselves. Memory: about 50 bytes a run, 60 MB for a million.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Index:
 
     spelled: (item number, number of its spelling) for every spelling. runs: by size, sorted by
     hash. own_runs: for each item and spelling, how many 8-word runs are not template. unscannable:
-    numbers of the items that are too short to search for. answers: for each item whose prompt must
-    be followed by an answer, (words, hash) of each.
+    numbers of the items that are too short, or too long and repetitive, to search for. answers: for
+    each item whose prompt must be followed by an answer, (words, hash) of each.
     """
 
     items: tuple[ScanItem, ...]
@@ -310,14 +310,9 @@ def _answer_follows(
     )
 
 
-def confirmed(index: Index, words: Sequence[str], candidates: Iterable[Match]) -> list[Match]:
-    """The candidates whose words, and not only their hashes, are equal."""
-    return [
-        match for match in candidates if _words_are_equal(index.items[match.item], words, match)
-    ]
-
-
-def _words_are_equal(item: ScanItem, words: Sequence[str], match: Match) -> bool:
+def is_confirmed(index: Index, words: Sequence[str], match: Match) -> bool:
+    """Whether the words of a match, and not only their hashes, are equal."""
+    item = index.items[match.item]
     run = tuple(words[match.start : match.start + match.size])
     if run != item.spellings[match.spelling][match.place : match.place + match.size]:
         return False

@@ -24,6 +24,9 @@ Rule = Literal["run", "coverage", "whole"]
 # A run in more prompts of one skill than this is template. SFT rows are not counted: a row that
 # leaked into them many times would become template and so hide itself.
 TEMPLATE_PROMPTS = 3
+# A longer prompt without a run of its own repeats itself ("0 1 0 1 ..."), and need not lie within
+# one piece of a text.
+LONGEST_WHOLE_WORDS = 1000
 # Novels are full of shorter prompts ("Who are you?"). These match only if one of their answers
 # follows within ANSWER_WITHIN_WORDS.
 SPECIFIC_WORDS = 6
@@ -55,7 +58,9 @@ class ScanItem:
 
     def can_be_whole(self, spelling: Words) -> bool:
         """Whether this spelling, as a whole prompt, is specific enough to be searched for."""
-        return len(spelling) >= SPECIFIC_WORDS or bool(spelling and self.answers)
+        if len(spelling) >= SPECIFIC_WORDS:
+            return len(spelling) <= LONGEST_WHOLE_WORDS
+        return bool(spelling and self.answers)
 
 
 class Match(NamedTuple):

@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 from picochat.core.progress import Progress
 from picochat.core.records import Record
 from picochat.core.workers import in_order
-from picochat.honesty.index import Index, confirmed, coverage_of, find_candidates
+from picochat.honesty.index import Index, coverage_of, find_candidates, is_confirmed
 from picochat.honesty.items import Match
 from picochat.honesty.normalize import words_of, words_with_offsets
 from picochat.honesty.word_hashes import hash_texts
@@ -225,10 +225,20 @@ def _judge(index: Index, candidates: Candidates, document: str, where: str, tall
 
 
 def _confirmed_in(index: Index, piece: Piece, matches: Sequence[Match]) -> Iterator[Found]:
-    """The matches in one piece whose words are those of the item."""
+    """The matches in one piece whose words are those of the item.
+
+    Of each item and rule one match is enough, but for coverage, which counts them.
+    """
     placed = list(words_with_offsets(piece.text))
     words = [word for word, _ in placed]
-    for match in confirmed(index, words, matches):
+    sure: set[tuple[int, str]] = set()
+    for match in matches:
+        # In a text that repeats itself ("a a a ..."), a long prompt of the same kind begins at
+        # nearly every word. Comparing it at each would take time in proportion to the product.
+        if (match.item, match.rule) in sure or not is_confirmed(index, words, match):
+            continue
+        if match.rule != "coverage":
+            sure.add((match.item, match.rule))
         offset = piece.offset + placed[match.start][1]
         yield Found(match, offset, " ".join(words[match.start : match.start + match.size]))
 
@@ -298,12 +308,12 @@ def _cut(text: str, place: int) -> int:
 
 def _read_on(text: str, end: int, words: int, most: int) -> int:
     """The end of a part of the text that begins at `end` and holds this many words."""
-    look = LOOK_PER_WORD * words
+    look = min(LOOK_PER_WORD * words, most)
     while end < len(text):
         further = _cut(text, end + look)
-        if look >= most or further >= len(text) or _holds(text[end:further], words):
+        if look == most or further >= len(text) or _holds(text[end:further], words):
             return further
-        look *= 2
+        look = min(2 * look, most)
     return end
 
 

@@ -223,7 +223,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=honesty_facts,
         inputs=("corpus", "exercises", "rows", "benchmarks"),
         settings=("honesty", "host"),
-        version=6,
+        version=7,
         shared=True,
     ),
     ArtifactSpec(
