@@ -19,6 +19,15 @@ from picochat.data.folders import matches_any
         ("a+b.txt", "a+b.txt", True),
         ("a.txt", "./a.txt", True),
         ("a.txt", "?.txt", True),
+        ("a/b", "a?b", False),
+        ("a]b", "a[]]b", True),
+        ("[x", "[x", True),
+        ("ac", "a[^b]", True),
+        ("ab", "a[z-a]", False),
+        ("a.b/c.txt", "**.txt", True),
+        ("data/x/train.csv", "data/**train*", True),
+        ("a/b/c", "*/*", False),
+        ("a" * 255, "*a" * 60 + "b", False),
     ],
 )
 def test_patterns_fit_as_recipes_and_cards_mean_them(path: str, pattern: str, fits: bool) -> None:

@@ -5,10 +5,11 @@ No file is opened. The patterns are those of recipes and dataset cards, without 
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -102,35 +103,59 @@ def matches_any(path: str, patterns: Iterable[str]) -> bool:
     `*` matches within one folder, `**` across folders, `?` one character, `[abc]` a set. Case
     matters, a leading `./` does not.
     """
-    return any(_compile(pattern).fullmatch(path) for pattern in patterns)
+    return any(_fits(path, _parts(pattern)) for pattern in patterns)
 
 
-# `*` of fnmatch crosses folders, and PurePath.full_match needs Python 3.13.
-@lru_cache(maxsize=1024)
-def _compile(pattern: str) -> re.Pattern[str]:
-    pattern = pattern.removeprefix("./")
-    out, at = "", 0
-    while at < len(pattern):
-        if pattern.startswith("**/", at):
-            out, at = out + "(?:.*/)?", at + 3
-        elif pattern.startswith("**", at):
-            out, at = out + ".*", at + 2
+FOLDERS, ANYTHING, NAME, PLAIN, ONE = "**/", "**", "*", "plain text", "one character"
+
+
+# fnmatch lets `*` cross folders, and PurePath.full_match needs Python 3.13. One regular expression
+# for the whole pattern would take a time that grows by a power with each `*`, and the patterns of a
+# dataset's card are a stranger's.
+def _fits(path: str, parts: Sequence[tuple[str, str]]) -> bool:
+    """Whether the parts match the path. Time: at most parts times characters."""
+    ends = {0}  # where in the path the parts so far can end
+    for kind, text in parts:
+        if not ends:
+            return False
+        first = min(ends)
+        if kind == PLAIN:
+            ends = {end + len(text) for end in ends if path.startswith(text, end)}
+        elif kind == ONE:
+            one = _character(text)
+            ends = {end + 1 for end in ends if one.match(path[end : end + 1])}
+        elif kind == ANYTHING:
+            ends = set(range(first, len(path) + 1))
+        elif kind == FOLDERS:
+            ends |= {end + 1 for end in range(first, len(path)) if path[end] == "/"}
         else:
-            piece, at = _piece(pattern, at)
-            out += piece
-    return re.compile(out, re.DOTALL)
+            ends = _within_folder(path, ends)
+    return len(path) in ends
 
 
-def _piece(pattern: str, at: int) -> tuple[str, int]:
-    """(regular expression, next position) of one character or one [set]."""
-    character = pattern[at]
-    if character == "*":
-        return "[^/]*", at + 1
-    if character == "?":
-        return "[^/]", at + 1
-    end = pattern.find("]", at + 2)
-    if character == "[" and end > 0:
-        inside = pattern[at + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
-        inside = "^" + inside[1:] if inside[0] in "!^" else inside
-        return f"[{inside}]", end + 1
-    return re.escape(character), at + 1
+def _within_folder(path: str, starts: set[int]) -> set[int]:
+    ends: set[int] = set()
+    for start in sorted(starts):
+        if start not in ends:  # else an earlier start has reached the same folder's end
+            slash = path.find("/", start)
+            ends.update(range(start, (len(path) if slash < 0 else slash) + 1))
+    return ends
+
+
+@lru_cache(maxsize=1024)
+def _character(one: str) -> re.Pattern[str]:
+    """The regular expression of `?` or of a set; a set may be negated by `!` or `^`."""
+    if one == "?":
+        return re.compile("[^/]")
+    return re.compile(fnmatch.translate(f"[!{one[2:]}" if one[1] == "^" else one))
+
+
+PART = re.compile(r"(\*\*/)|(\*\*)|(\*)|(\?|\[[!^]?\]?[^\]]*\])|([^*?\[]+|\[)", re.DOTALL)
+KINDS_OF_PART = (FOLDERS, ANYTHING, NAME, ONE, PLAIN)
+
+
+@lru_cache(maxsize=1024)
+def _parts(pattern: str) -> tuple[tuple[str, str], ...]:
+    """(kind, text) of each part of a pattern."""
+    found = PART.finditer(pattern.removeprefix("./"))
+    return tuple((KINDS_OF_PART[(part.lastindex or 1) - 1], part.group()) for part in found)

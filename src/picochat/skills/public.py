@@ -29,7 +29,7 @@ LONGEST_PROMPT_WORDS = 100
 READ_PER_ROW = 5  # rows read for each row wanted; the wanted ones are drawn from them
 LABELS = "ABCDE"
 # gsm8k has calculator calls inside its text: `3 + 4 = <<3+4=7>>7`.
-CALCULATION = re.compile(r"<<[^>]*>>")
+CALCULATION = re.compile(r"<<[^<>]*>>")
 
 
 @dataclass(frozen=True)

@@ -244,7 +244,17 @@ def _hellaswag(row: Row) -> Item:
 def without_marks(text: str) -> str:
     """A WikiHow text as prose: ` [title]` ends a sentence, other words in brackets are removed."""
     # One pass over pairs of blanks, as in the harness, although some pairs may be left.
-    return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+    prose = IN_BRACKETS.sub(_unclosed, text.strip().replace(" [title]", ". "))
+    return prose.replace("  ", " ")
+
+
+# A bracket that is not closed in its line is matched, too, and kept. Otherwise the search would
+# begin again at each of them, and a long row of brackets would take for ever.
+IN_BRACKETS = re.compile(r"\[[^\]\n]*(\]?)")
+
+
+def _unclosed(found: re.Match[str]) -> str:
+    return "" if found[1] else found[0]
 
 
 # ---- PIQA ----------------------------------------------------------------------------------------
