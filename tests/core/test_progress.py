@@ -20,6 +20,15 @@ def test_first_line_comes_with_the_first_unit_and_last_says_what_it_took() -> No
     assert "\r" not in stream.getvalue()
 
 
+def test_a_total_that_was_passed_is_called_expected() -> None:
+    progress = Progress("tokenizer", 10, "MB", stream=io.StringIO())
+    progress.done = 10.01
+    assert progress._line(final=False).startswith("tokenizer: 10/10 MB 100%")
+    progress.done = 24.9
+    assert progress._line(final=False).split(" | ")[0] == "tokenizer: 24.9 MB, 10 expected"
+    assert "left" not in progress._line(final=False)
+
+
 def test_items_pass_through() -> None:
     assert list(track([1, 2, 3], "x", 3, "items")) == [1, 2, 3]
 

@@ -113,16 +113,18 @@ class Progress:
         elapsed = self.elapsed_s()
         rate = (self.done - self._counted_from) / elapsed if elapsed > 0.05 else 0.0
         done = f"{self.label}: {quantity(self.done)}"
-        if self.total:
+        # A total may be an estimate. Once it is passed, a percentage and a time left mean nothing.
+        passed = self.total is not None and self.done > 1.005 * self.total  # more than 100%
+        if self.total and not passed:
             done += f"/{quantity(self.total)} {self.unit} {100 * self.done / self.total:.0f}%"
         else:
-            done += f" {self.unit}"
+            done += f" {self.unit}" + (f", {quantity(self.total)} expected" if self.total else "")
         parts = [done]
         if rate and self.own_pace:
             parts.append(f"{quantity(rate)} {self.unit}/s")
         if final:
             parts.append(f"took {duration(elapsed)}")
-        elif self.total and rate and self.own_pace:
+        elif self.total and not passed and rate and self.own_pace:
             parts.append(f"{duration((self.total - self.done) / rate)} left")
         if self.note:
             parts.append(self.note)
