@@ -261,6 +261,7 @@ def make_host_facts(**changes: Any) -> HostFacts:
         peak_memory_bytes=34_000_000_000,
         free_memory_fraction=0.55,
         free_disk_bytes=400_000_000_000,
+        memory_bytes=200_000_000_000,
         compile_s=60.0,
         measured_steps=20,
     )
@@ -306,6 +307,7 @@ def make_scores_facts(**changes: Any) -> ScoresFacts:
         base_bits_per_byte=1.05,
         sft_bits_per_byte=1.08,
         ngram_bits_per_byte=1.70,
+        ngram_train_tokens=50_000_000,
         skills={skill: make_skill_score(skill) for skill in EVAL_ROWS},
         sft_fit=make_rate(190, 200),
         sft_held_out_fit=make_rate(500, 560),

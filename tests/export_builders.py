@@ -381,6 +381,7 @@ def scores_facts(scored_checkpoint: str) -> ScoresFacts:
         base_bits_per_byte=1.8712,
         sft_bits_per_byte=1.9034,
         ngram_bits_per_byte=2.2256,
+        ngram_train_tokens=1_000_000,
         skills={"math": math, "choice": choice},
         sft_fit=rate(200, 251, 0.742, 0.842),
         sft_held_out_fit=rate(17, 29, 0.407, 0.745),

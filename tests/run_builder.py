@@ -217,9 +217,8 @@ def _fill_scores(
     """
     stated = facts.get("scores") or make_scores_facts()
     assert isinstance(stated, ScoresFacts)
-    bits = ("base_bits_per_byte", "sft_bits_per_byte", "ngram_bits_per_byte")
     measured = ScoresMeasured.model_validate(
-        {**{name: getattr(stated, name) for name in bits}, "ngram_train_tokens": 1_000}
+        {name: getattr(stated, name) for name in ScoresMeasured.model_fields}
     )
     memorized = [
         Memorization(position=number, expected=[1, 2], continued=[2, 1]) for number in range(64)

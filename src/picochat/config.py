@@ -171,7 +171,9 @@ class EvalConfig(Record):
     )
     batch_rows: PositiveInt = Field(default=128, description="rows that are generated together")
     ngram_train_tokens: PositiveInt = Field(
-        default=50_000_000, description="shard tokens that the 5-gram baseline is trained on"
+        default=50_000_000,
+        lt=2**31,
+        description="tokens that the 5-gram baseline is trained on, spread over all shards",
     )
     memorization_samples: PositiveInt = Field(
         default=64, description="training prefixes that the model is asked to continue"

@@ -228,6 +228,7 @@ class HostFacts(Record):
         description="device memory left free at the peak of a real step"
     )
     free_disk_bytes: int
+    memory_bytes: int | None = Field(default=None, description="main memory of the host")
     compile_s: float | None = Field(description="what the first step took beyond the median")
     forward_tokens_per_second: float | None = Field(
         default=None, description="of a held-out evaluation, on all devices"
@@ -436,6 +437,7 @@ class ScoresFacts(Record):
     base_bits_per_byte: float | None
     sft_bits_per_byte: float | None
     ngram_bits_per_byte: float | None
+    ngram_train_tokens: int = Field(description="that the 5-gram baseline was trained on")
     skills: dict[str, SkillScore]
     own: dict[str, OwnScore] = Field(
         default={}, description="rows that belong to no skill of the project, by category"
@@ -481,6 +483,9 @@ class PlanRecord(Record):
     train_tokens: int | None
     exercise_fraction: float | None
     planned_epochs: float | None
+    baseline_tokens: int | None = Field(
+        default=None, description="training tokens that the 5-gram baseline will count"
+    )
     hours: float | None
     usd: float | None
     hours_of: dict[str, float]

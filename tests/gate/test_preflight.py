@@ -214,6 +214,8 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("memory_fit", "block", {"host": make_host_facts(free_memory_fraction=0.02)}),
     ("disk_space", "warn", {"host": make_host_facts(free_disk_bytes=12_000_000_000)}),
     ("disk_space", "block", {"host": make_host_facts(free_disk_bytes=10_000_000_000)}),
+    ("baseline_memory", "warn", {"host": make_host_facts(memory_bytes=9_000_000_000)}),
+    ("baseline_memory", "block", {"host": make_host_facts(memory_bytes=6_000_000_000)}),
     ("run_forecast", "unmeasured", {"host": make_host_facts(tokens_per_second=None)}),
     (
         "run_forecast",
@@ -345,6 +347,7 @@ EMPTY = (
     ("contamination_corpus_eval", {"honesty": make_honesty_facts(eval_by_skill={"math": 210})}),
     ("contamination_coverage", {"corpus": make_corpus_facts(text_bytes=0)}),
     ("disk_space", {"host": make_host_facts(free_disk_bytes=0)}),
+    ("baseline_memory", {"shards": None}),
     ("run_forecast", {"host": make_host_facts(tokens_per_second=float("nan"))}),
     ("attention_backend_runtime", {"host": make_host_facts(attention_error=float("nan"))}),
     ("memory_fit", {"host": make_host_facts(free_memory_fraction=float("nan"))}),
@@ -392,6 +395,7 @@ def test_a_short_release_run_is_warned_and_not_blocked() -> None:
         ),
         ("memory_fit", {"host": make_host_facts(free_memory_fraction=0.0)}),
         ("disk_space", {"host": make_host_facts(free_disk_bytes=10)}),
+        ("baseline_memory", {"host": make_host_facts(memory_bytes=10)}),
     ],
 )
 def test_what_makes_a_run_meaningless_blocks_every_profile_and_length(

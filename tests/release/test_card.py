@@ -245,7 +245,7 @@ def test_a_rate_that_nothing_was_counted_for_is_not_measured(evidence: RunFacts)
     scores = evidence.scores.model_copy(update={"refusal": nothing, "ngram_bits_per_byte": None})
     card = render_card(subject(), replace(evidence, scores=scores))
     assert "| unsafe or unanswerable prompts, refused | not measured (0 of 0) |" in card
-    assert "| 5-gram model of the same tokens | not measured |" in card
+    assert "| 5-gram model of 1,000,000 training tokens | not measured |" in card
 
 
 @pytest.mark.parametrize(

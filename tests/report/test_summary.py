@@ -90,7 +90,7 @@ def test_each_score_of_the_page_is_the_facts_score(run: RunDir) -> None:
             f" {clean['low']:.3f} to {clean['high']:.3f}) |"
         )
         assert expected in page
-    assert f"5-gram model {scores['ngram_bits_per_byte']:.4f}" in page
+    assert f"5-gram model of 50M tokens {scores['ngram_bits_per_byte']:.4f}" in page
 
 
 def test_a_changed_fact_changes_every_page(tmp_path: Path, run: RunDir) -> None:
@@ -108,7 +108,7 @@ def test_unmeasured_facts_are_never_shown_as_numbers(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", facts={"scores": stated})
     page = rendered_of(run)["summary.md"].decode()
     assert (
-        "bits per byte: base model not measured, after SFT 1.0800, 5-gram model not measured"
+        "bits per byte: base model not measured, after SFT 1.0800, 5-gram model of 50M tokens not measured"
         in page
     )
 
@@ -187,7 +187,7 @@ def test_charts_are_svg_with_the_baseline_in(run: RunDir) -> None:
     loss = pages["loss.svg"].decode()
     ElementTree.fromstring(loss)
     ElementTree.fromstring(pages["gate.svg"].decode())
-    assert "5-gram model 1.700" in loss
+    assert "5-gram model of 50M tokens 1.700" in loss
     assert "held-out text" in loss
     assert pages["gate.svg"].decode().count("<circle") == len(claims_of(run)["verdict"]["findings"])
 

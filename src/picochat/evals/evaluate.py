@@ -34,7 +34,7 @@ from picochat.evals.eval_records import (
     read_replies,
 )
 from picochat.evals.external import ask_benchmark, external_scores_of
-from picochat.evals.ngram import ngram_bits_per_byte
+from picochat.evals.ngram import ngram_bits_per_byte, spread_sample
 from picochat.evals.scores import scores_of, scores_page
 from picochat.facts import BenchmarksFacts, HonestyFacts, ScoresFacts, ShardsFacts, facts_of
 from picochat.skills.scoring import can_fail
@@ -239,10 +239,10 @@ def _measure(
     from picochat.train.held_out import held_out_of_stream
 
     text_bytes = facts_of(shards, ShardsFacts).held_out_text_bytes
-    count = min(len(tokens.train), evals.ngram_train_tokens)
-    say(f"5-gram baseline on {count:,} training tokens")
+    seen = spread_sample(tokens.train, evals.ngram_train_tokens, vocabulary.bos)
+    say(f"5-gram baseline on {len(seen):,} of {len(tokens.train):,} training tokens")
     ngram = ngram_bits_per_byte(
-        tokens.train.slice(0, count),
+        seen,
         tokens.held_out.slice(0, len(tokens.held_out)),
         vocab_size=vocabulary.vocab_size,
         held_out_text_bytes=text_bytes,
@@ -258,5 +258,5 @@ def _measure(
         base_bits_per_byte=base_bits,
         sft_bits_per_byte=chat_bits,
         ngram_bits_per_byte=ngram,
-        ngram_train_tokens=count,
+        ngram_train_tokens=len(seen),
     )

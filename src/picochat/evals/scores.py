@@ -80,6 +80,7 @@ def scores_of(
         base_bits_per_byte=measured.base_bits_per_byte,
         sft_bits_per_byte=measured.sft_bits_per_byte,
         ngram_bits_per_byte=measured.ngram_bits_per_byte,
+        ngram_train_tokens=measured.ngram_train_tokens,
         skills={
             skill.name: _skill(skill.name, skill.chance, evals, contaminated) for skill in SKILLS
         },

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from picochat.facts import RunFacts
 from picochat.gate import measures
-from picochat.gate.plan import plan
+from picochat.gate.plan import baseline_tokens, needed_baseline_bytes, plan
 from picochat.present.values import (
     byte_quantity,
     count,
@@ -114,6 +114,17 @@ def disk(run: RunFacts) -> str:
     return f"{byte_quantity(run.host.free_disk_bytes)} free" if run.host else ""
 
 
+def baseline_memory(run: RunFacts) -> str:
+    """The tokens that the 5-gram baseline counts, its memory and the host's."""
+    tokens, needed = baseline_tokens(run), needed_baseline_bytes(run)
+    if tokens is None or needed is None or not run.host or not run.host.memory_bytes:
+        return ""
+    return (
+        f"{quantity(tokens)} training tokens, {byte_quantity(needed)} of"
+        f" {byte_quantity(run.host.memory_bytes)}"
+    )
+
+
 def forecast(run: RunFacts) -> str:
     """The hours of each part, the speed, and the price if one was given."""
     numbers = plan(run)
@@ -139,8 +150,9 @@ def bits(run: RunFacts) -> str:
     if not scores or scores.base_bits_per_byte is None or scores.ngram_bits_per_byte is None:
         return ""
     return (
-        f"base {loss(scores.base_bits_per_byte)}, 5-gram {loss(scores.ngram_bits_per_byte)} bits"
-        " per byte"
+        f"base {loss(scores.base_bits_per_byte)}, 5-gram model of"
+        f" {quantity(scores.ngram_train_tokens)} training tokens {loss(scores.ngram_bits_per_byte)}"
+        " bits per byte"
     )
 
 

@@ -13,7 +13,14 @@ from collections.abc import Iterable
 from picochat.config import EvalConfig
 from picochat.evals.intervals import half_width
 from picochat.facts import Rate, RunFacts, SkillScore, SourceFacts, TrainFacts
-from picochat.gate.plan import needed_disk_bytes, parameters, plan, planned_tokens, target_tokens
+from picochat.gate.plan import (
+    needed_baseline_bytes,
+    needed_disk_bytes,
+    parameters,
+    plan,
+    planned_tokens,
+    target_tokens,
+)
 from picochat.skills.skill_table import OTHER, judged
 
 JUDGED_SKILLS = tuple(skill.name for skill, _ in judged())
@@ -312,6 +319,16 @@ def free_memory_fraction(run: RunFacts) -> float | None:
 
 def needed_over_free_disk(run: RunFacts) -> float | None:
     return ratio(needed_disk_bytes(run), run.host.free_disk_bytes if run.host else None)
+
+
+def baseline_over_memory(run: RunFacts) -> float | None:
+    """Memory of the 5-gram baseline over the host's."""
+    return ratio(needed_baseline_bytes(run), run.host.memory_bytes if run.host else None)
+
+
+def memory_is_known(run: RunFacts) -> bool:
+    """Whether the system says how much memory it has; also without facts of the host."""
+    return not run.host or run.host.memory_bytes is not None
 
 
 def forecast_hours(run: RunFacts) -> float | None:

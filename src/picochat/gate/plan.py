@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from picochat.config import RunConfig, TrainConfig, parameter_count, step_tokens
 from picochat.core.records import finite_or_none
+from picochat.evals.ngram import BYTES_PER_TOKEN
 from picochat.facts import HostFacts, PlanRecord, RunFacts
 
 TOKEN_BYTES = 2
@@ -55,6 +56,19 @@ def needed_disk_bytes(run: RunFacts) -> float | None:
     return TOKEN_BYTES * tokens + WEIGHT_BYTES * WEIGHT_COPIES * parameters(run)
 
 
+def baseline_tokens(run: RunFacts) -> int | None:
+    """Training tokens that the 5-gram baseline counts."""
+    if not run.shards:
+        return None
+    return min(run.shards.train_tokens, run.config.evals.ngram_train_tokens)
+
+
+def needed_baseline_bytes(run: RunFacts) -> float | None:
+    """Main memory that the 5-gram baseline needs at most."""
+    tokens = baseline_tokens(run)
+    return None if tokens is None else BYTES_PER_TOKEN * tokens
+
+
 def plan(run: RunFacts) -> PlanRecord:
     config, host, shards, conversations = run.config, run.host, run.shards, run.conversations
     train_tokens = shards.train_tokens if shards else None
@@ -72,6 +86,7 @@ def plan(run: RunFacts) -> PlanRecord:
             shards.exercise_tokens / train_tokens if shards and train_tokens else None
         ),
         planned_epochs=planned / train_tokens if train_tokens else None,
+        baseline_tokens=baseline_tokens(run),
         hours=hours,
         usd=hours * price * host.devices if host and hours is not None and price else None,
         hours_of=parts,

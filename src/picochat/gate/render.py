@@ -7,12 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from picochat.evals.ngram import BYTES_PER_TOKEN
 from picochat.facts import FindingRecord, GateReport, PlanRecord, PreflightReport
 from picochat.gate.conclusion import conclusion
 from picochat.present.labels import COUNTED, STATUSES, WORST_FIRST
 from picochat.present.printable import cell
 from picochat.present.terminal import columns
-from picochat.present.values import dollars, hours, number, percent, quantity, with_unit
+from picochat.present.values import (
+    byte_quantity,
+    dollars,
+    hours,
+    number,
+    percent,
+    quantity,
+    with_unit,
+)
 
 
 def preflight_lines(report: PreflightReport) -> list[str]:
@@ -66,6 +75,12 @@ def plan_lines(plan: PlanRecord) -> list[str]:
         lines.append(
             f"exercises: {percent(plan.exercise_fraction)} of the training tokens are exercises"
             " of the skills"
+        )
+    if plan.baseline_tokens and plan.train_tokens:
+        lines.append(
+            f"5-gram baseline: counts {quantity(plan.baseline_tokens)} of"
+            f" {quantity(plan.train_tokens)} training tokens, in"
+            f" {byte_quantity(BYTES_PER_TOKEN * plan.baseline_tokens)} of memory at most"
         )
     if plan.hours is not None:
         price = f", {dollars(plan.usd)}" if plan.usd is not None else ""

@@ -17,7 +17,7 @@ from picochat.gate.measures import JUDGED_SKILLS
 from picochat.gate.render import counts_text, finding_lines
 from picochat.present.printable import one_line
 from picochat.present.terminal import columns, text_chart
-from picochat.present.values import count, fraction, loss, rate
+from picochat.present.values import fraction, loss, quantity, rate
 from picochat.run.folder import RunDir
 
 REPLIES_SHOWN = 2
@@ -62,8 +62,9 @@ def curve_lines(run: RunDir, scores: ScoresFacts) -> list[str]:
     return [
         "held-out bits per byte of the base model, by step",
         *text_chart(points),
-        f"base model {loss(scores.base_bits_per_byte)}; a 5-gram model of the same tokens"
-        f" {loss(scores.ngram_bits_per_byte)}; {count(base.tokens)} training tokens",
+        f"base model {loss(scores.base_bits_per_byte)} after {quantity(base.tokens)} tokens; a"
+        f" 5-gram model of {quantity(scores.ngram_train_tokens)} tokens"
+        f" {loss(scores.ngram_bits_per_byte)}",
     ]
 
 

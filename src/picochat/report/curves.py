@@ -29,7 +29,7 @@ from picochat.present.charts import (
     verdict_table,
 )
 from picochat.present.labels import STAGES
-from picochat.present.values import loss
+from picochat.present.values import loss, quantity
 from picochat.present.values import rate as rate_text
 
 Rows = Sequence[Mapping[str, Any]]
@@ -66,7 +66,10 @@ def loss_chart(claimed: dict[str, Any], curve: Rows, frame: Frame = WIDE) -> str
     ]
     lines.append(Line("held-out text", held_out, dots=True))
     ngram = scores["ngram_bits_per_byte"] if scores else None
-    references = [(f"5-gram model {loss(ngram)}", ngram)] if ngram is not None else []
+    references: list[tuple[str, float]] = []
+    if ngram is not None:
+        seen = quantity(scores["ngram_train_tokens"])
+        references = [(f"5-gram model of {seen} tokens {loss(ngram)}", ngram)]
     return line_chart(
         "Base training", lines, "tokens trained on", "bits per byte", references, frame
     )

@@ -22,7 +22,13 @@ from torch import Tensor
 
 from picochat.config import ModelConfig, RuntimeConfig, TrainConfig, flops_per_token
 from picochat.core.errors import HostProblem
-from picochat.core.machine import MachineRecord, free_disk_bytes, machine_record, process_count
+from picochat.core.machine import (
+    MachineRecord,
+    free_disk_bytes,
+    machine_record,
+    memory_bytes,
+    process_count,
+)
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import finite_or_none, write_json
@@ -105,6 +111,7 @@ def host_facts(
         peak_memory_bytes=None,
         free_memory_fraction=None,
         free_disk_bytes=free_disk_bytes(folder),
+        memory_bytes=memory_bytes(),
         compile_s=None,
         measured_steps=0,
     )
