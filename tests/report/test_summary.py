@@ -108,8 +108,8 @@ def test_unmeasured_facts_are_never_shown_as_numbers(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", facts={"scores": stated})
     page = rendered_of(run)["summary.md"].decode()
     assert (
-        "bits per byte: base model not measured, after SFT 1.0800, 5-gram model of 50M tokens not measured"
-        in page
+        "bits per byte: base model not measured, after SFT 1.0800, 5-gram model of 50M tokens not"
+        " measured" in page
     )
 
 
