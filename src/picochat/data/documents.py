@@ -7,15 +7,15 @@ md file.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from picochat.core.errors import BadInput
-from picochat.data.document_shards import MANIFEST_NAME, DocumentsManifest, read_manifest
+from picochat.data.document_shards import DocumentsManifest, read_manifest
 from picochat.data.folders import list_folder, matches_any
-from picochat.data.formats.file_rows import ENDINGS, format_of, read_batches
+from picochat.data.formats.file_rows import ENDINGS, NOT_TEXT, format_of, read_batches
 from picochat.data.formats.row_batch import Row, Wanted, text_problem
 
 
@@ -37,17 +37,6 @@ class SourceFile(NamedTuple):
     name: str
     bytes: int
     sha256: str | None
-
-
-NOT_TEXT = frozenset(
-    {
-        *(".csv", ".tsv", ".xls", ".xlsx", ".ods", ".pdf", ".doc", ".docx", ".odt", ".rtf"),
-        *(".epub", ".mobi", ".zip", ".tar", ".tgz", ".7z", ".gz", ".zst", ".xz", ".arrow"),
-        *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp3", ".mp4", ".wav", ".pkl", ".npy"),
-        *(".npz", ".pt", ".safetensors"),
-    }
-)
-"""Endings of files that are no plain text. One that is named by itself is refused at once."""
 
 
 class ReadRow(NamedTuple):
@@ -110,22 +99,6 @@ def row_id(name: str, row: Row) -> str:
     """The id of a row of a file: its own, else FILE#NUMBER; the file's name for a text's first."""
     is_text = format_of(name) in (None, "text")
     return row.id or (name if is_text and row.number == 0 else f"{name}#{row.number}")
-
-
-def ignored_files(path: Path, read: Collection[str]) -> dict[str, int]:
-    """Ending -> number of files of a source folder that are not read because of their ending.
-
-    read: names of the files that are read. Files that a recipe leaves out by name do not count.
-    """
-    counts: dict[str, int] = {}
-    if path.is_dir() and not (path / MANIFEST_NAME).exists():
-        listing = list_folder(path)
-        names = set(read)
-        unknown = (n for n in listing.files if format_of(n) is None and n not in names)
-        endings = [Path(name).suffix.lower() or "(none)" for name in unknown]
-        for ending in [*endings, *("(linked folder)" for _ in listing.linked_folders)]:
-            counts[ending] = counts.get(ending, 0) + 1
-    return dict(sorted(counts.items()))
 
 
 def file_path(source: Path, name: str) -> Path:

@@ -34,7 +34,8 @@ from picochat.data.corpus.corpus_scan import (
 from picochat.data.corpus.near_duplicates import connect, members_of_clusters
 from picochat.data.corpus.reader import DROPPED, HELD_OUT, CorpusSource, CorpusSources, RowDecisions
 from picochat.data.corpus.row_table import PlacedChunk, Repeats, RowTable
-from picochat.data.documents import file_path, ignored_files
+from picochat.data.documents import file_path
+from picochat.data.left_out import ignored_files
 from picochat.data.pack import LoadedPack, LoadedSource
 from picochat.facts import CorpusFacts, DuplicatePair, SourceFacts
 

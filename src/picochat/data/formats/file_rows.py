@@ -42,6 +42,15 @@ FORMATS: tuple[tuple[str, Format], ...] = (
     (".adoc", "text"),
     (".tex", "text"),
 )
+NOT_TEXT = frozenset(
+    {
+        *(".csv", ".tsv", ".xls", ".xlsx", ".ods", ".pdf", ".doc", ".docx", ".odt", ".rtf"),
+        *(".epub", ".mobi", ".zip", ".tar", ".tgz", ".7z", ".gz", ".zst", ".xz", ".arrow"),
+        *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp3", ".mp4", ".wav", ".pkl", ".npy"),
+        *(".npz", ".pt", ".safetensors"),
+    }
+)
+"""Endings of files that are no plain text. One that is named by itself is refused at once."""
 SEPARATOR = b"<|endoftext|>"
 """What separates the documents of a text file, as GPT-2's corpora have it."""
 ENDINGS = ", ".join(ending for ending, _ in FORMATS)

@@ -123,6 +123,8 @@ def pin(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
     shared.root.mkdir(parents=True, exist_ok=True)
     with exclusive(shared.places.work / "lock", str(shared.places.documents)):
         source = pinned_source(request, shared.places, force=False)
+        for note in source.notes:
+            say(note)
         reader = slice_reader(request, shared.places, source)
         plan = slice_plan(request, source)
         with ThreadPoolExecutor(FOOTER_CONNECTIONS) as pool:

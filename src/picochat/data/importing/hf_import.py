@@ -73,6 +73,8 @@ def _import_rows(
     request: ImportRequest, places: ImportPlaces, source: DatasetSource, connections: int
 ) -> ImportReport:
     _limit_heaps()
+    for note in source.notes:
+        say(note)
     say(
         f"importing up to {request.max_rows:,} rows of {source.dataset} ({request.split}) at"
         f" {(source.revision or 'local files')[:12]}: {len(source.files)} files, licence"
