@@ -54,6 +54,9 @@ class CorpusFacts(Record):
     text_bytes: int
     train_text_bytes: int
     held_out_text_bytes: int
+    repeated_ids: int = Field(
+        description="rows with the id of an earlier row of their source; FILE#ROW is theirs"
+    )
     exact_duplicates: int = Field(
         description="dropped, because an earlier document has the same text"
     )
@@ -77,12 +80,18 @@ class ExercisesFacts(Record):
     words: int = Field(description="that are spelled, made-up ones included; none is held out")
 
 
+class RowsLeftOut(Record):
+    """The rows that were left out for one reason."""
+
+    rows: int
+    first_line: int
+
+
 class RowsRead(Record):
     """What became of the rows of a file of SFT or eval rows."""
 
     forms: dict[str, int] = Field(description="rows used, by form")
-    left_out: dict[str, int] = Field(description="reason -> rows that were left out")
-    first_left_out: dict[str, int] = Field(description="reason -> line of the first of them")
+    left_out: dict[str, RowsLeftOut] = Field(description="reason -> rows that were left out")
     dropped_keys: dict[str, int] = Field(description="key that is not read -> rows that have it")
 
 

@@ -232,11 +232,6 @@ REFUSED: list[tuple[str, Case, str]] = [
         "front matter is not valid YAML",
     ),
     (
-        "card with a date that is none",
-        beside_good(file("README.md", "---\na: 2024-13-45\n---\n")),
-        "not valid YAML",
-    ),
-    (
         "card nested without end",
         beside_good(file("README.md", f"---\na: {'[' * 1500}\n---\n")),
         "not valid YAML",

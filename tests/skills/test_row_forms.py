@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from picochat.core.errors import BadInput
+from picochat.facts import RowsLeftOut
 from picochat.skills.row_files import read_eval_rows, read_sft_rows
 from picochat.skills.scoring import score_reply
 from picochat.skills.task_rows import EvalRow, Message, scored_by
@@ -158,8 +159,7 @@ def test_a_row_without_a_conversation_is_left_out_and_counted(
 ) -> None:
     found = read_sft_rows(written(tmp_path / "chat.jsonl", SINGLE["own"], row))
     assert len(found.rows) == 1
-    assert found.read.left_out == {reason: 1}
-    assert found.read.first_left_out == {reason: 2}
+    assert found.read.left_out == {reason: RowsLeftOut(rows=1, first_line=2)}
 
 
 def test_a_file_that_is_mostly_unusable_is_refused_with_its_lines(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from picochat.core.errors import BadInput
 from picochat.data.document_shards import DocumentsManifest, read_manifest
 from picochat.data.folders import list_folder, matches_any
 from picochat.data.formats.file_rows import ENDINGS, NOT_TEXT, format_of, read_batches
-from picochat.data.formats.row_batch import Row, Wanted, text_problem
+from picochat.data.formats.row_batch import Wanted, text_problem
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,13 @@ class SourceFile(NamedTuple):
 
 
 class ReadRow(NamedTuple):
-    """One row of a source file: a text, or the reason why there is none."""
+    """One row of a source file: a text, or the reason why there is none.
+
+    id: its own, else `place`. place: `<file>#<row>`, unique in the source.
+    """
 
     id: str
+    place: str
     text: str
     problem: str | None
 
@@ -95,10 +99,10 @@ def _shard_files(folder: Path, manifest: DocumentsManifest) -> list[SourceFile]:
     return [SourceFile(shard.name, shard.bytes, shard.sha256) for shard in manifest.shards]
 
 
-def row_id(name: str, row: Row) -> str:
-    """The id of a row of a file: its own, else FILE#NUMBER; the file's name for a text's first."""
+def row_place(name: str, number: int) -> str:
+    """The id of a row without an id of its own: FILE#NUMBER; the file's name for a text's first."""
     is_text = format_of(name) in (None, "text")
-    return row.id or (name if is_text and row.number == 0 else f"{name}#{row.number}")
+    return name if is_text and number == 0 else f"{name}#{number}"
 
 
 def file_path(source: Path, name: str) -> Path:
@@ -111,9 +115,10 @@ def read_source_file(
 ) -> Iterator[ReadRow]:
     """Every row of one file of a source, in order, usable or not.
 
-    A row's id is its `id` field, else `<file>#<row>` counted from 0; the id of a txt or md file is
-    its path. text_column: of parquet and JSON lines. wanted: one flag for each row of the file;
-    other rows are skipped at little cost. Raises BadInput with file and line if the file is broken.
+    A row's id is its `id` field, where that is an integer or a text, else `<file>#<row>` counted
+    from 0; the id of a txt or md file is its path. Ids of a source may repeat. text_column: of
+    parquet and JSON lines. wanted: one flag for each row of the file; other rows are skipped at
+    little cost. Raises BadInput with file and line if the file is broken.
     """
     path = file_path(source, name)
     left = None if wanted is None else sum(wanted)
@@ -135,9 +140,9 @@ def read_source_file(
                             " or leave it out"
                         ),
                     )
-                id = row_id(name, row)
+                place = row_place(name, row.number)
                 text = row.text if problem is None and isinstance(row.text, str) else ""
-                yield ReadRow(id, text, problem)
+                yield ReadRow(row.id or place, place, text, problem)
                 left = None if left is None else left - 1
             # A reader of one part of a large file need not parse the rest.
             if left == 0:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from picochat.data.document_shards import MANIFEST_NAME
 from picochat.data.folders import list_folder
 from picochat.data.formats.file_rows import NOT_TEXT, format_of
+from picochat.present.printable import printable_line
 from picochat.present.values import count
 
 SHOWN_ENDINGS = 6
@@ -46,7 +47,7 @@ def ignored_files(path: Path, read: Collection[str]) -> dict[str, int]:
 
 def counted(endings: Mapping[str, int]) -> str:
     """`1,204 .html, 3 .csv`: the files by ending; "" for none."""
-    shown = [f"{count(number)} {ending}" for ending, number in endings.items()]
+    shown = [f"{count(number)} {printable_line(ending)}" for ending, number in endings.items()]
     rest = sum(list(endings.values())[SHOWN_ENDINGS:])
     return ", ".join([*shown[:SHOWN_ENDINGS], *([f"{count(rest)} others"] if rest else [])])
 

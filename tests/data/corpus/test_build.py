@@ -3,6 +3,8 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -313,10 +315,115 @@ def test_documents_that_differ_from_their_manifest_are_refused(tmp_path: Path) -
     assert not (tmp_path / "corpus").exists()
 
 
-def test_repeated_ids_are_refused_by_name(tmp_path: Path) -> None:
-    pack = make_pack(tmp_path, {"web": [("same", prose(1)), ("same", prose(2))]})
-    with pytest.raises(BadInput, match="the first: web:same"):
+def _pack_of_rows(folder: Path, files: dict[str, list[dict[str, object]]], **keys: object) -> Path:
+    for name, rows in files.items():
+        path = folder / "web" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write(folder / "recipe.json", {"sources": [{"path": "web", **keys}]})
+    return write(folder / "dataset_pack.json", {"corpus": {"recipe": "recipe.json"}})
+
+
+def test_rows_that_repeat_an_id_are_named_by_file_and_row_and_counted(tmp_path: Path) -> None:
+    rows = [{"id": f"page-{number // 2}", "text": prose(number)} for number in range(40)]
+    files = {"a.jsonl": rows[:20], "b.jsonl": [rows[0], *rows[20:]]}
+    files["b.jsonl"][0] = {"id": "page-0", "text": prose(99)}
+    corpus = make_corpus(_pack_of_rows(tmp_path, files, weight=1.5), tmp_path / "corpus")
+    found = {
+        document.id: document.text
+        for split in ("train", "held_out")
+        for document in read_split(corpus, split)
+        if "~" not in document.id
+    }
+    expected = {f"web:page-{number}": prose(2 * number) for number in range(20)}
+    expected |= {f"web:a.jsonl#{number}": prose(number) for number in range(1, 20, 2)}
+    expected |= {f"web:b.jsonl#{number - 19}": prose(number) for number in range(21, 40, 2)}
+    expected["web:b.jsonl#0"] = prose(99)
+    assert found == expected
+    assert facts_of(corpus, CorpusFacts).repeated_ids == 21
+
+
+def test_split_and_weight_of_a_renamed_row_follow_from_its_new_id(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"id": 7, "text": prose(number)} for number in range(300)]
+    pack = _pack_of_rows(tmp_path, {"a.jsonl": rows}, weight=1.5)
+    data = DataConfig(held_out_fraction=0.2, held_out_bytes=1_000_000_000)
+    corpus = make_corpus(pack, tmp_path / "corpus", data)
+    names = ["web:7", *(f"web:a.jsonl#{number}" for number in range(1, 300))]
+    held_out = {name for name in names if id_fraction(name) < 0.2}
+    assert 30 < len(held_out) < 90
+    assert set(_ids(corpus, "held_out")) == held_out
+    twice = {name for name in names if weight_copies(name, 1.5) == 2} - held_out
+    assert {id for id in _ids(corpus, "train") if "~2" in id} == {f"{id}~2" for id in twice}
+
+
+def test_renamed_rows_are_listed_and_left_out_by_their_new_id(tmp_path: Path) -> None:
+    texts = [prose(1), prose(2), prose(2), prose(3)]
+    rows: list[dict[str, object]] = [{"id": "x", "text": text} for text in texts]
+    pack = _pack_of_rows(tmp_path, {"a.jsonl": rows})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    (dropped,) = [row for _, row in read_jsonl(corpus.path("dropped.jsonl"))]
+    assert dropped == {"id": "web:a.jsonl#2", "reason": "duplicate_text", "of": "web:a.jsonl#1"}
+    recipe = json.loads((tmp_path / "recipe.json").read_text())
+    write(tmp_path / "recipe.json", {**recipe, "exclude_documents": ["web:a.jsonl#3"]})
+    without = make_corpus(pack, tmp_path / "without")
+    left = {*_ids(without, "train"), *_ids(without, "held_out")}
+    assert left == {"web:x", "web:a.jsonl#1"}
+
+
+def test_an_id_that_is_the_place_of_a_renamed_row_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"id": "x", "text": prose(1)},
+        {"id": "x", "text": prose(2)},
+        {"id": "a.jsonl#1", "text": prose(3)},
+    ]
+    pack = _pack_of_rows(tmp_path, {"a.jsonl": rows})
+    with pytest.raises(BadInput, match=r"the first: web:a\.jsonl#1") as caught:
         make_corpus(pack, tmp_path / "corpus")
+    assert caught.value.fix is not None and "rename the file" in caught.value.fix
+    (tmp_path / "web/a.jsonl").rename(tmp_path / "web/b.jsonl")
+    renamed = make_corpus(pack, tmp_path / "again")
+    assert facts_of(renamed, CorpusFacts).documents == 3
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array([-800_000, 0, 1], pa.int32()).cast(pa.date32()),
+        pa.array([0, 1, 2], pa.timestamp("s", tz="Nowhere/Land")),
+        pa.array([-(10**12), 0, 1], pa.timestamp("s")),
+        pa.array([b"\xff", b"a", b"b"]),
+        pa.array([float("nan"), 1.0, 2.0]),
+        pa.array([[1], [2], [3]]),
+        pa.array([{"a": 1}, {"a": 2}, {"a": 3}]),
+        pa.array([None, None, None], pa.string()),
+        pa.array([True, False, True]),
+        pa.array([b"\xff", b"\xfe", b"\xfd"]).view(pa.binary()).cast(pa.string(), safe=False),
+    ],
+    ids=str,
+)
+def test_an_id_that_cannot_be_used_gives_way_to_file_and_row(ids: pa.Array, tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    table = pa.table({"text": [prose(number) for number in range(3)], "id": ids})
+    pq.write_table(table, tmp_path / "web/rows.parquet")
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": "web"})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    found = {*_ids(corpus, "train"), *_ids(corpus, "held_out")}
+    assert found == {f"web:rows.parquet#{number}" for number in range(3)}
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint64(), pa.string(), pa.large_string()])
+@pytest.mark.parametrize("coded", [False, True])
+def test_integers_and_texts_are_ids(kind: pa.DataType, coded: bool, tmp_path: Path) -> None:
+    ids = pa.array([3, 1, 2]).cast(kind)
+    (tmp_path / "web").mkdir()
+    columns = {
+        "text": [prose(number) for number in range(3)],
+        "id": ids.dictionary_encode() if coded else ids,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "web/rows.parquet")
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": "web"})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    assert {*_ids(corpus, "train"), *_ids(corpus, "held_out")} == {"web:3", "web:1", "web:2"}
 
 
 def test_pack_without_a_usable_document_is_refused_with_the_reasons(tmp_path: Path) -> None:
@@ -344,6 +451,7 @@ def test_corpus_of_an_import_carries_its_report_and_licence(tmp_path: Path) -> N
         "recipe.json",
         "sources.json",
         "row_decisions.u8",
+        "renamed_rows.i8",
         "dropped.jsonl",
         "near_duplicates.jsonl",
         "measured.json",

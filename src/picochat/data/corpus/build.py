@@ -2,8 +2,9 @@
 
 No text is copied (docs/decisions/0004). The artifact has the digest of every source file and a
 decision for each of its rows; reader.py reads the sources again. Ids are `<label>:<id in the
-source>`. With weight w a training document is read floor(w) times, and once more for some hashes of
-its id; held-out documents are read once.
+source>`, and `<label>:<file>#<row>` for a row that repeats the id of an earlier one. With weight w
+a training document is read floor(w) times, and once more for some hashes of its id; held-out
+documents are read once.
 
 Memory: a fixed amount and about ten bytes a document. About 600 bytes a document are on disk while
 the corpus is built (docs/decisions/0015).
@@ -32,7 +33,15 @@ from picochat.data.corpus.corpus_scan import (
     scan_tasks,
 )
 from picochat.data.corpus.near_duplicates import connect, members_of_clusters
-from picochat.data.corpus.reader import DROPPED, HELD_OUT, CorpusSource, CorpusSources, RowDecisions
+from picochat.data.corpus.reader import (
+    DECISIONS,
+    DROPPED,
+    HELD_OUT,
+    RENAMED,
+    CorpusSource,
+    CorpusSources,
+    RowDecisions,
+)
 from picochat.data.corpus.row_table import PlacedChunk, Repeats, RowTable
 from picochat.data.documents import file_path
 from picochat.data.left_out import ignored_files
@@ -74,13 +83,13 @@ def build_corpus(
 ) -> None:
     """Scan every source and write the artifact.
 
-    Raises BadInput for broken files, repeated ids, and a corpus without documents.
+    Raises BadInput for broken files, and for a corpus without documents.
     """
     sources = [_describe(source, data, staging) for source in pack.sources]
     with RowTable(staging.workspace / "scan") as table:
         _scan(pack, sources, data, host, table)
         _require_excluded(pack, table)
-        _require_unique_ids(table, staging.workspace / "ids")
+        _rename_repeated(table, staging.workspace / "ids")
         outcome = _decide(table, pack, data, staging.workspace)
         _write_files(pack, sources, outcome, staging)
     staging.facts = facts_from(staging.folder).model_dump(mode="json")
@@ -152,7 +161,7 @@ def _require_excluded(pack: LoadedPack, table: RowTable) -> None:
         if EXCLUDED in placed.chunk.reasons:
             code = placed.chunk.reasons.index(EXCLUDED) + 1
             rows = np.flatnonzero(placed.chunk.column("problem") == code) + placed.first
-            missing -= {table.id(row) for row in rows.tolist()}
+            missing -= {name(row) for row in rows.tolist() for name in (table.id, table.place)}
     if missing:
         raise BadInput(
             f"{len(missing):,} of exclude_documents are in no source, the first: {min(missing)}",
@@ -163,13 +172,21 @@ def _require_excluded(pack: LoadedPack, table: RowTable) -> None:
         )
 
 
-def _require_unique_ids(table: RowTable, scratch: Path) -> None:
-    """Raise BadInput if two rows have the same id: splits, weights and lists rest on ids."""
-    repeated = table.repeated_ids(scratch)
-    if repeated:
+def _rename_repeated(table: RowTable, scratch: Path) -> None:
+    """Let FILE#ROW be the id of rows that repeat one, because splits and lists rest on ids.
+
+    Raises BadInput if another row has such a place as its own id.
+    """
+    if repeated := table.rename_repeated(scratch):
         raise BadInput(
-            f"{len(repeated):,} document ids belong to more than one row, the first: {repeated[0]}",
-            fix='give the rows of that source unique "id" values, or none at all',
+            f"{len(repeated):,} document ids are the place FILE#ROW of another row, the first:"
+            f" {repeated[0]}",
+            fix='rename the file, or give its rows other "id" values, or none',
+        )
+    if len(table.renamed):
+        say(
+            f"{len(table.renamed):,} rows repeat the id of an earlier row of their source (the"
+            f" first: {table.id(int(table.renamed[0]))}); FILE#ROW is their id instead"
         )
 
 
@@ -236,7 +253,7 @@ def _split_fractions(
     firsts = np.unique(near.firsts)
     of_first = np.zeros(len(firsts))
     for placed in table.chunks:
-        fractions = placed.chunk.column("fraction")
+        fractions = table.column(placed, "fraction")
         bounds = [placed.first, placed.first + placed.chunk.rows]
         start, stop = np.searchsorted(firsts, bounds)
         of_first[start:stop] = fractions[firsts[start:stop] - placed.first]
@@ -259,7 +276,8 @@ def _write_files(
     write_json(staging.path("pack.json"), pack.portable_pack())
     write_json(staging.path("recipe.json"), pack.portable_recipe())
     write_json(staging.path("sources.json"), listing)
-    outcome.decisions.tofile(staging.path("row_decisions.u8"))
+    outcome.decisions.tofile(staging.path(DECISIONS))
+    outcome.table.renamed.astype("<i8").tofile(staging.path(RENAMED))
     write_jsonl(staging.path("dropped.jsonl"), _drop_rows(outcome))
     write_jsonl(staging.path("near_duplicates.jsonl"), _cluster_rows(outcome.table, outcome.near))
     write_json(staging.path("measured.json"), _measure(sources, outcome))
@@ -275,7 +293,7 @@ def _drops(outcome: Outcome) -> Iterator[Drop]:
     for placed in outcome.table.chunks:
         local = np.flatnonzero(placed.of(outcome.decisions) == DROPPED)
         problems = placed.chunk.column("problem")[local].tolist()
-        copies = placed.chunk.column("copies")[local].tolist()
+        copies = outcome.table.column(placed, "copies")[local].tolist()
         texts, nears = (_of_chunk(repeats, placed) for repeats in (outcome.exact, outcome.near))
         rows = (local + placed.first).tolist()
         for row, problem, wanted in zip(rows, problems, copies, strict=True):
@@ -344,13 +362,18 @@ def facts_from(
     """
     listing = read_record(CorpusSources, files / "sources.json", "corpus sources")
     measured = read_record(MeasuredText, files / "measured.json", "measured text")
-    decisions: RowDecisions = np.fromfile(files / "row_decisions.u8", dtype=np.uint8)
+    decisions: RowDecisions = np.fromfile(files / DECISIONS, dtype=np.uint8)
     rows = [sum(file.rows for file in source.files) for source in listing.sources]
     if sum(rows) != len(decisions):
         raise BadInput(
             f"corpus/row_decisions.u8: holds {len(decisions):,} rows,"
             f" sources.json lists {sum(rows):,}"
         )
+    renamed = np.fromfile(files / RENAMED, dtype="<i8")
+    if len(renamed) and not (
+        renamed[0] >= 0 and renamed[-1] < len(decisions) and (np.diff(renamed) > 0).all()
+    ):
+        raise BadInput(f"corpus/{RENAMED}: is not an ascending list of rows of the corpus")
     of_sources = np.split(decisions, np.cumsum(rows)[:-1])
     # A held-out document is read once. Its byte is HELD_OUT and not a count.
     held_out = [int(np.count_nonzero(part == HELD_OUT)) for part in of_sources]
@@ -374,6 +397,7 @@ def facts_from(
         text_bytes=text_bytes,
         train_text_bytes=text_bytes - measured.held_out_text_bytes,
         held_out_text_bytes=measured.held_out_text_bytes,
+        repeated_ids=len(renamed),
         exact_duplicates=sum(exact.values()),
         near_duplicates=sum(near.values()),
         dropped=dropped,

@@ -30,6 +30,7 @@ from picochat.data.importing.import_report import (
 from picochat.data.importing.import_state import ImportState, ImportWork
 from picochat.data.importing.read_ahead import read_in_order
 from picochat.data.importing.slices import SlicePlan, SliceReader
+from picochat.present.printable import printable_line
 from picochat.present.values import duration, quantity
 
 DEFAULT_CONNECTIONS = 8
@@ -74,7 +75,7 @@ def _import_rows(
 ) -> ImportReport:
     _limit_heaps()
     for note in source.notes:
-        say(note)
+        say(printable_line(note))
     say(
         f"importing up to {request.max_rows:,} rows of {source.dataset} ({request.split}) at"
         f" {(source.revision or 'local files')[:12]}: {len(source.files)} files, licence"
