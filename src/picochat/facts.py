@@ -131,7 +131,7 @@ class BenchmarkFacts(Record):
     unusable: dict[str, int] = Field(description="reason -> rows that cannot be scored")
     usable_rows: int
     rows: int = Field(description="scored: all usable ones, or a fixed sample")
-    chance: float = Field(description="mean of 1 / options")
+    chance: float | None = Field(description="mean of 1 / options; None without scored rows")
 
 
 class BenchmarksFacts(Record):
@@ -413,7 +413,7 @@ class ExternalScore(Record):
 
     all: Rate
     clean: Rate
-    chance: float
+    chance: float | None
     base: Rate | None = Field(
         default=None, description="the base model, before SFT, on the same rows"
     )

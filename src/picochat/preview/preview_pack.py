@@ -262,6 +262,6 @@ def _languages(samples: Sequence[SourceSample]) -> tuple[list[LanguageMix | None
         language_mix((sample.texts[place] for place in sample.spread(most)), identify)
         for sample in samples
     ]
-    looked_at = sum(mix.documents for mix in mixes)
+    looked_at = sum(mix.documents for mix in mixes if mix)
     basis = f"the middle of {looked_at:,} documents, judged by py3langid"
-    return [mix if mix.documents else None for mix in mixes], basis
+    return mixes, basis

@@ -245,8 +245,8 @@ def load_identifier() -> Identify | None:
     return model.classify
 
 
-def language_mix(texts: Iterable[str], identify: Identify) -> LanguageMix:
-    """Fractions of documents by language."""
+def language_mix(texts: Iterable[str], identify: Identify) -> LanguageMix | None:
+    """Fractions of documents by language; None without a document."""
     found: Counter[str] = Counter()
     documents = too_short = unsure = 0
     for text in texts:
@@ -262,12 +262,16 @@ def language_mix(texts: Iterable[str], identify: Identify) -> LanguageMix:
             unsure += 1
         else:
             found[language] += 1
-    whole = max(1, documents)
-    fractions = _largest_fractions(found, whole, SHOWN_LANGUAGES)
+    if not documents:
+        return None
+    fractions = _largest_fractions(found, documents, SHOWN_LANGUAGES)
     if len(found) > SHOWN_LANGUAGES:
-        fractions["other"] = sum(sorted(found.values())[:-SHOWN_LANGUAGES]) / whole
+        fractions["other"] = sum(sorted(found.values())[:-SHOWN_LANGUAGES]) / documents
     return LanguageMix(
-        documents=documents, fractions=fractions, too_short=too_short / whole, unsure=unsure / whole
+        documents=documents,
+        fractions=fractions,
+        too_short=too_short / documents,
+        unsure=unsure / documents,
     )
 
 
