@@ -167,12 +167,22 @@ REFUSED: list[tuple[str, Case, str]] = [
     (
         "deeply nested JSON",
         file("x.jsonl", '{"text": ' + "[" * 200_000 + "\n"),
-        "line 1: JSON that cannot be read",
+        "1 rows: unreadable_json",
     ),
     (
         "number of thousands of digits",
         file("x.jsonl", '{"text": "x", "n": ' + "9" * 5000 + "}\n"),
-        "line 1: JSON that cannot",
+        "1 rows: unreadable_json",
+    ),
+    (
+        "deeply nested list of JSON",
+        file("x.json", '[{"text": "x", "n": ' + "[" * 10_000 + "]" * 10_000 + "}]"),
+        "x.json: JSON that cannot be read",
+    ),
+    (
+        "number of thousands of digits in a list of JSON",
+        file("x.json", '[{"text": "x", "n": ' + "9" * 5000 + "}]"),
+        "x.json: JSON that cannot be read",
     ),
     ("JSON that is not UTF-8", file("x.jsonl", b'{"text": "caf\xe9"}\n'), "line 1: not UTF-8"),
     (
@@ -262,6 +272,23 @@ COUNTED: list[tuple[str, Case, int, dict[str, int]]] = [
         parquet(pa.array(["one text", "two texts", "one text"]).dictionary_encode()),
         2,
         {"duplicate_text": 1},
+    ),
+    (
+        "JSON that Python cannot hold",
+        file(
+            "x.jsonl",
+            lines({"text": GOOD[0]})
+            + '{"text": "x", "n": '
+            + "[" * 10_000
+            + "]" * 10_000
+            + "}\n"
+            + '{"text": "x", "n": '
+            + "9" * 5000
+            + "}\n"
+            + lines({"text": GOOD[1]}),
+        ),
+        2,
+        {"unreadable_json": 2},
     ),
     ("large strings", parquet(pa.array(GOOD, pa.large_string())), 30, {}),
     ("string views", parquet(pa.array(GOOD, pa.string_view())), 30, {}),
