@@ -145,7 +145,7 @@ REFUSED: list[tuple[str, Case, str]] = [
         file("x.parquet", b"PARE" + bytes(200) + (150).to_bytes(4, "little") + b"PARE"),
         DOES_NOT_READ,
     ),
-    ("parquet without rows", parquet(pa.array([], pa.string())), "no document came out of 0 rows"),
+    ("parquet without rows", parquet(pa.array([], pa.string())), "hold no rows"),
     ("column of whole numbers", parquet([1, 2, 3]), "holds int64, not text"),
     ("column of lists", parquet([["a"], ["b"]]), "holds list<"),
     ("column of structs", parquet([{"a": "x"}]), "holds struct<"),

@@ -68,8 +68,12 @@ def list_source_files(
             )
         return [SourceFile(path.name, path.stat().st_size, None)]
     if not path.is_dir():
-        state = "is neither a file nor a folder" if path.exists() else "does not exist"
-        raise BadInput(f"source {path} {state}")
+        if path.exists():
+            raise BadInput(
+                f"source {path} is neither a file nor a folder",
+                fix="name a file or a folder; what comes through a pipe must be written to a file",
+            )
+        raise BadInput(f"source {path} does not exist")
 
     def chosen(name: str) -> bool:
         included = include is None or matches_any(name, include)
@@ -125,7 +129,9 @@ def read_source_file(
     try:
         stream = path.open("rb")
     except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+        raise BadInput(
+            f"{path} cannot be read: {error.strerror}", fix=f"chmod u+r {path}, or leave it out"
+        ) from None
     with stream:
         for batch in read_batches(stream, str(path), text_column, id_column="id", wanted=wanted):
             for row in batch.rows():

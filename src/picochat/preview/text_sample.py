@@ -139,7 +139,9 @@ def _read_file(sample: SourceSample, number: int, budget: int, whole: bool) -> t
     try:
         stream = path.open("rb")
     except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+        raise BadInput(
+            f"{path} cannot be read: {error.strerror}", fix=f"chmod u+r {path}, or leave it out"
+        ) from None
     with stream:
         if format_of(file.name) == "parquet":
             taken, fraction = _read_parquet(sample, number, stream, str(path), budget, whole)

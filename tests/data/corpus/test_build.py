@@ -433,6 +433,41 @@ def test_pack_without_a_usable_document_is_refused_with_the_reasons(tmp_path: Pa
     assert "5 documents: below_min_chars" in "\n".join(caught.value.lines())
 
 
+@pytest.mark.parametrize(
+    ("rows", "keys", "says", "fix"),
+    [
+        ([], {}, "its files hold no rows", "add text to it"),
+        ([{"body": "x"}], {}, "1 documents: missing_text_column", '"text_column" of the source'),
+        ([{"text": 5}], {}, "1 documents: text_not_string", "a column of text"),
+        ([{"text": "x"}], {"min_chars": 5}, "1 documents: below_min_chars", "lower min_chars"),
+        ([{"text": "x"}], {"weight": 1e-9}, "1 documents: weight", "raise the weights"),
+    ],
+)
+def test_an_empty_corpus_is_refused_with_the_remedy_of_its_reason(
+    rows: list[dict[str, object]], keys: dict[str, object], says: str, fix: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        make_corpus(_pack_of_rows(tmp_path, {"a.jsonl": rows}, **keys), tmp_path / "corpus")
+    assert says in "\n".join(caught.value.lines())
+    assert caught.value.fix is not None and fix in caught.value.fix
+
+
+@pytest.mark.parametrize("parts", [["one"], ["one", "one "]])
+def test_a_text_that_cannot_be_divided_is_refused_and_a_separator_helps(
+    parts: list[str], tmp_path: Path
+) -> None:
+    text = " ".join(prose(number) for number in range(40))
+    source = tmp_path / "a.txt"
+    source.write_text("<|endoftext|>".join(text + part for part in parts))
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": "a.txt"})
+    with pytest.raises(BadInput, match="nothing can be held out") as caught:
+        make_corpus(pack, tmp_path / "corpus")
+    assert caught.value.fix is not None and "<|endoftext|>" in caught.value.fix
+    source.write_text(f"{text}<|endoftext|>{prose(99)}")
+    found = facts_of(make_corpus(pack, tmp_path / "again"), CorpusFacts)
+    assert (found.train_documents, found.held_out_documents) == (1, 1)
+
+
 def test_corpus_of_an_import_carries_its_report_and_licence(tmp_path: Path) -> None:
     with serving(FakeHub()) as hub:
         commit = hub.add_dataset("owner/name", parquet_files())

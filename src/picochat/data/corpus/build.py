@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -207,24 +207,40 @@ def _decide(table: RowTable, pack: LoadedPack, data: DataConfig, workspace: Path
     near = Repeats(*members_of_clusters(parents))
     if data.drop_near_duplicates:
         decisions[near.rows] = DROPPED
+    outcome = Outcome(table, decisions, exact, near, 0.0)
     if not decisions.any():
-        drops = _drops(Outcome(table, decisions, exact, near, 0.0))
-        counts = Counter(drop.reason for drop in drops)
-        raise BadInput(
-            f"pack {pack.path} has no document left",
-            problems=[
-                Problem(f"{n:,} documents: {reason}") for reason, n in sorted(counts.items())
-            ],
-            fix="lower min_chars of the sources or --set data.min_chars, or add text",
-        )
-    return Outcome(table, decisions, exact, near, _hold_out(table, decisions, near, data))
+        _refuse_empty(pack, Counter(drop.reason for drop in _drops(outcome)))
+    return outcome._replace(held_out_fraction=_hold_out(table, decisions, near, data))
+
+
+# What lets rows of a reason be read.
+REMEDIES = {
+    "below_min_chars": "lower min_chars of the sources, or --set data.min_chars=1",
+    "missing_text_column": 'name the column of the text: "text_column" of the source in the recipe',
+    "text_not_string": 'name a column of text: "text_column" of the source in the recipe',
+    "weight": "raise the weights of the sources in the recipe",
+    EXCLUDED: "take documents out of exclude_documents in the recipe",
+}
+
+
+def _refuse_empty(pack: LoadedPack, dropped: Counter[str]) -> NoReturn:
+    reasons = sorted(dropped.items())
+    fixes = [REMEDIES[reason] for reason, _ in reasons if reason in REMEDIES]
+    raise BadInput(
+        f"pack {pack.path} has no document left"
+        if reasons
+        else f"pack {pack.path} has no document: its files hold no rows",
+        problems=[Problem(f"{rows:,} documents: {reason}") for reason, rows in reasons],
+        fix="; ".join([*fixes, "or name sources with other text" if fixes else "add text to it"]),
+    )
 
 
 def _hold_out(table: RowTable, decisions: RowDecisions, near: Repeats, data: DataConfig) -> float:
     """Mark the held-out documents, and return the fraction below which they are held out.
 
     It is the configured fraction, or less for a large corpus (`data.held_out_bytes`). If there is
-    no document below it, the one with the smallest number is held out.
+    no document below it, the one with the smallest number is held out. Raises BadInput for a corpus
+    of one document, or of one cluster of near-duplicates.
     """
     text_bytes, smallest, largest = 0, 1.0, 0.0
     for placed, fractions in _split_fractions(table, near):
@@ -233,9 +249,13 @@ def _hold_out(table: RowTable, decisions: RowDecisions, near: Repeats, data: Dat
         kept = fractions[here != DROPPED]
         smallest = min(smallest, kept.min(initial=1.0))
         largest = max(largest, kept.max(initial=0.0))
+    if smallest == largest:
+        raise BadInput(
+            "all text is one document, or near copies of one: nothing can be held out of training",
+            fix="divide it into files, or write <|endoftext|> between the documents of a text file",
+        )
     fraction = min(data.held_out_fraction, data.held_out_bytes / text_bytes)
-    # If all numbers are equal (one cluster), holding out one document would leave none to train on.
-    if smallest >= fraction and smallest < largest:
+    if smallest >= fraction:
         fraction = float(np.nextafter(smallest, 1.0))
     for placed, fractions in _split_fractions(table, near):
         here = placed.of(decisions)

@@ -281,7 +281,8 @@ def _blocks(stream: BinaryIO, name: str, block_bytes: int) -> Iterator[bytes]:
         if total == 0:
             if block.startswith(UTF16_MARKS):
                 raise BadInput(
-                    f"{name}: UTF-16 text, UTF-8 is needed", fix="iconv -f UTF-16 -t UTF-8"
+                    f"{name}: UTF-16 text, UTF-8 is needed",
+                    fix=f"iconv -f UTF-16 -t UTF-8 {name} > NEW, unpacked if it is compressed",
                 )
             block = block.removeprefix(UTF8_MARK)
         total += len(block)

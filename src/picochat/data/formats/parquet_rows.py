@@ -39,7 +39,12 @@ def _require_text_column(metadata: pq.FileMetaData, name: str, text_column: str)
         schema = metadata.schema.to_arrow_schema()
     texts = [field.name for field in schema if _holds_text(field.type)]
     fix = (
-        f"--text-column one of: {', '.join(texts)}" if texts else "no column of the file holds text"
+        f'--text-column, or "text_column" of the source in a recipe, one of: {", ".join(texts)}'
+        if texts
+        else (
+            "leave the file out: none of its columns holds text; rows of conversations go into"
+            " --chat of picochat data init-pack"
+        )
     )
     if text_column not in schema.names:
         raise BadInput(
@@ -49,7 +54,7 @@ def _require_text_column(metadata: pq.FileMetaData, name: str, text_column: str)
     if schema.names.count(text_column) > 1:
         raise BadInput(
             f"{name} has {schema.names.count(text_column)} columns {text_column!r}",
-            fix="rename one of them",
+            fix="rename one of them in the program that writes the file",
         )
     kind = schema.field(text_column).type
     if not _holds_text(kind):

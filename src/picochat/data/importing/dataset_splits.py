@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from picochat.core.errors import BadInput, HubProblem, did_you_mean
 from picochat.data.folders import matches_any
-from picochat.data.formats.file_rows import FORMATS, format_of
+from picochat.data.formats.file_rows import ENDINGS, FORMATS, format_of
 from picochat.data.importing.dataset_card import Card, stated
-from picochat.data.left_out import by_ending, counted, unread
+from picochat.data.left_out import by_ending, counted, pattern_of_text, unread
 
 NOT_DATA = frozenset(
     [
@@ -93,12 +93,15 @@ def split_files(
         _configs_of_copy(data) if converted else _configs_of_card(data, card)
     ) or _configs_of_names(data)
     if not by_config:
-        has = counted(unread(paths))
+        has = unread(path for path in paths if not describes(path))
+        pattern = pattern_of_text(has)
         raise refuse(
-            f"{where} holds no file that picochat reads{f': it has {has}' if has else ''}",
+            f"{where} holds no file that picochat reads{f': it has {counted(has)}' if has else ''}",
             fix=(
-                "make parquet, JSON lines or text of them; of a local folder, picochat data"
-                " init-pack --input FOLDER --include '**/*.EXT' reads other endings as text"
+                f"of a local copy, picochat data init-pack --input COPY --include '{pattern}'"
+                " --out-dir PACK makes a pack"
+                if pattern
+                else f"name one with files of these endings: {ENDINGS}"
             ),
         )
     chosen = _choose_config(by_config, card, config, where, refuse)
