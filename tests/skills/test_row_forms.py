@@ -276,3 +276,11 @@ def test_an_expression_that_does_not_compile_is_named_with_its_line(tmp_path: Pa
 
 def test_a_row_without_a_rule_says_so(tmp_path: Path) -> None:
     assert scored_by(eval_row(tmp_path, user="How are you today?")) == "nothing"
+
+
+def test_a_date_that_python_cannot_hold_does_not_lose_the_row(tmp_path: Path) -> None:
+    dates = pa.array([-800_000, 0], pa.int32()).cast(pa.date32())
+    columns = {"prompt": ["one", "two"], "completion": ["1", "2"], "written": dates}
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    found = read_sft_rows(tmp_path / "rows.parquet")
+    assert [(row.user, row.assistant) for row in found.rows] == [("one", "1"), ("two", "2")]

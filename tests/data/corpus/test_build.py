@@ -13,11 +13,13 @@ from picochat.config import DataConfig, HostConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, changed_files, publish
 from picochat.core.records import read_jsonl
+from picochat.data.corpus import corpus_scan
 from picochat.data.corpus.build import build_corpus, facts_from
 from picochat.data.corpus.corpus_scan import id_fraction, scan_group, scan_tasks, weight_copies
 from picochat.data.corpus.reader import DROPPED, HELD_OUT, Split, read_split
 from picochat.data.importing.hf_import import import_dataset
 from picochat.data.pack import load_pack
+from picochat.data.pack_documents import read_pack
 from picochat.facts import CorpusFacts, facts_of
 from tests.data.builders import (
     make_corpus,
@@ -370,6 +372,42 @@ def test_renamed_rows_are_listed_and_left_out_by_their_new_id(tmp_path: Path) ->
     assert left == {"web:x", "web:a.jsonl#1"}
 
 
+def test_who_gets_a_repeated_id_does_not_depend_on_how_the_rows_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files: dict[str, list[dict[str, object]]] = {
+        f"{name}.jsonl": [
+            {"id": number % 7, "text": prose(100 * at + number)} for number in range(9)
+        ]
+        for at, name in enumerate("abcd")
+    }
+    pack = load_pack(_pack_of_rows(tmp_path, files))
+    alone = make_corpus(pack, tmp_path / "alone")
+    monkeypatch.setattr(corpus_scan, "GROUP_BYTES", 1)  # each file is a group of its own
+    monkeypatch.setattr(corpus_scan, "PARALLEL_BYTES", 1)
+    workspace = tmp_path / "shared.work" / "scan"
+    workspace.mkdir(parents=True)
+    (tmp_path / "shared.work" / "key").write_text("key")
+    scan_group(workspace, scan_tasks(pack, 1)[2])  # as a process left it that was killed
+    with publish(tmp_path / "shared", "corpus", "key", {}) as staging:
+        build_corpus(pack, DataConfig(), HostConfig(workers=2), staging)
+    assert staging.artifact is not None
+    assert staging.artifact.digest == alone.digest
+    assert facts_of(alone, CorpusFacts).repeated_ids == 36 - 7
+    ids = {id for split in ("train", "held_out") for id in _ids(alone, split)}
+    assert {document.id for document in read_pack(pack)} == ids
+    assert {f"web:{number}" for number in range(7)} < ids
+
+
+def test_renamed_rows_that_are_no_rows_of_the_corpus_have_no_facts(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": _documents(count=20)})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    for rows in ([20], [-1, 3], [3, 3]):
+        np.array(rows, dtype="<i8").tofile(corpus.path("renamed_rows.i8"))
+        with pytest.raises(BadInput, match=r"renamed_rows.i8: is not an ascending list"):
+            facts_from(corpus.place)
+
+
 def test_an_id_that_is_the_place_of_a_renamed_row_is_refused_with_a_remedy(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
         {"id": "x", "text": prose(1)},
@@ -409,6 +447,18 @@ def test_an_id_that_cannot_be_used_gives_way_to_file_and_row(ids: pa.Array, tmp_
     corpus = make_corpus(pack, tmp_path / "corpus")
     found = {*_ids(corpus, "train"), *_ids(corpus, "held_out")}
     assert found == {f"web:rows.parquet#{number}" for number in range(3)}
+
+
+@pytest.mark.parametrize("id", ["NaN", "1.5", "true", "null", '""', "[1]", '"\\ud800"'])
+def test_an_id_of_json_that_cannot_be_used_gives_way_to_file_and_row(
+    id: str, tmp_path: Path
+) -> None:
+    rows = "".join(f'{{"id": {id}, "text": "{prose(number)}"}}\n' for number in range(3))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": "rows.jsonl"})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    found = {*_ids(corpus, "train"), *_ids(corpus, "held_out")}
+    assert found == {f"rows.jsonl:rows.jsonl#{number}" for number in range(3)}
 
 
 @pytest.mark.parametrize("kind", [pa.int8(), pa.uint64(), pa.string(), pa.large_string()])

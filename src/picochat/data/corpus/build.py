@@ -6,8 +6,8 @@ source>`, and `<label>:<file>#<row>` for a row that repeats the id of an earlier
 a training document is read floor(w) times, and once more for some hashes of its id; held-out
 documents are read once.
 
-Memory: a fixed amount and about ten bytes a document. About 600 bytes a document are on disk while
-the corpus is built (docs/decisions/0015).
+Memory: a fixed amount, about ten bytes a document, and eight for each that repeats an id. About
+600 bytes a document are on disk while the corpus is built (docs/decisions/0015).
 """
 
 from __future__ import annotations

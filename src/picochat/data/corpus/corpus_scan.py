@@ -207,8 +207,8 @@ class _ChunkWriter:
         for row in read_source_file(task.source, name, task.text_column):
             rows += 1
             id = f"{task.label}:{row.id}"
-            excluded = id in task.excluded or f"{task.label}:{row.place}" in task.excluded
-            problem = EXCLUDED if excluded else row.problem
+            names = (id, f"{task.label}:{row.place}") if task.excluded else ()
+            problem = row.problem if task.excluded.isdisjoint(names) else EXCLUDED
             problem = problem or ("below_min_chars" if len(row.text) < task.min_chars else None)
             text_bytes += self._take(id, row.text, problem)
         path = file_path(task.source, name)
