@@ -428,6 +428,21 @@ def test_converted_branch_is_read_where_the_dataset_is_csv(tmp_path: Path) -> No
     assert (report.revision, report.licence, report.rows_seen) == (copy, "mit", 40)
 
 
+def test_a_copy_that_holds_a_part_of_the_split_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(FakeHub()) as hub:
+        hub.add_dataset("owner/name", {"all.csv": b"text\nx\n"})
+        data = parquet_bytes([prose(number) for number in range(40)])
+        hub.add_dataset(
+            "owner/name",
+            {"default/partial-train/0000.parquet": data},
+            branch="refs/convert/parquet",
+        )
+        assert _import(tmp_path, config=None).rows_written == 40
+    assert "holds only the first part of split train" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["hub", "folder"])
 def test_files_of_other_endings_are_counted_with_the_way_to_take_them(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -67,6 +67,9 @@ MOST_EXPANSION = 500
 EXPANSION_COUNTS_FROM_BYTES = 1_000_000_000
 # A number of thousands of digits raises ValueError, thousands of brackets RecursionError.
 UNREADABLE_JSON = (ValueError, RecursionError)
+# Python's own limit depends on its version and on who calls: a row that was read once could fail
+# when it is read again.
+MOST_JSON_LEVELS = 500
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -331,4 +334,19 @@ def _parse_line(line: bytes, name: str, line_number: int) -> dict[str, Any] | No
     if not isinstance(value, dict):
         what = f"{where}: a JSON object is needed, found {type(value).__name__}"
         raise BadInput(what, fix=fix)
-    return value
+    brackets = line.count(b"[") + line.count(b"{")
+    return None if brackets > MOST_JSON_LEVELS and _levels(value) > MOST_JSON_LEVELS else value
+
+
+def _levels(value: dict[str, Any]) -> int:
+    """How deep the lists and objects of a JSON value are nested."""
+    levels, inside = 0, cast("list[Any]", [value])
+    while inside:
+        levels += 1
+        inside = [
+            inner
+            for outer in inside
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+    return levels

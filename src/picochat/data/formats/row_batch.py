@@ -35,7 +35,7 @@ TEXT_PROBLEMS: tuple[tuple[str, str], ...] = (
     ("missing_text_column", "is absent"),
     ("text_not_string", "is null or of another type"),
     ("not_utf8", "is not UTF-8"),
-    ("unreadable_json", "is in JSON that is nested too deep, or beside a number of 4,300 digits"),
+    ("unreadable_json", "is in JSON of more than 500 levels, or beside a number of 4,300 digits"),
     ("empty_text", "is empty or blank"),
     ("too_long", f"has more than {LONGEST_DOCUMENT_CHARACTERS:,} characters"),
     ("nul_character", "holds a NUL character"),
