@@ -389,11 +389,6 @@ def facts_from(
             f"corpus/row_decisions.u8: holds {len(decisions):,} rows,"
             f" sources.json lists {sum(rows):,}"
         )
-    renamed = np.fromfile(files / RENAMED, dtype="<i8")
-    if len(renamed) and not (
-        renamed[0] >= 0 and renamed[-1] < len(decisions) and (np.diff(renamed) > 0).all()
-    ):
-        raise BadInput(f"corpus/{RENAMED}: is not an ascending list of rows of the corpus")
     of_sources = np.split(decisions, np.cumsum(rows)[:-1])
     # A held-out document is read once. Its byte is HELD_OUT and not a count.
     held_out = [int(np.count_nonzero(part == HELD_OUT)) for part in of_sources]
@@ -417,7 +412,7 @@ def facts_from(
         text_bytes=text_bytes,
         train_text_bytes=text_bytes - measured.held_out_text_bytes,
         held_out_text_bytes=measured.held_out_text_bytes,
-        repeated_ids=len(renamed),
+        repeated_ids=_renamed_rows(files, len(decisions)),
         exact_duplicates=sum(exact.values()),
         near_duplicates=sum(near.values()),
         dropped=dropped,
@@ -435,6 +430,15 @@ def facts_from(
             for source, count in zip(listing.sources, documents, strict=True)
         ],
     )
+
+
+def _renamed_rows(files: Path, rows: int) -> int:
+    """How many of the corpus's rows are renamed."""
+    renamed = np.fromfile(files / RENAMED, dtype="<i8")
+    ascending = bool((np.diff(renamed) > 0).all())
+    if len(renamed) and not (renamed[0] >= 0 and renamed[-1] < rows and ascending):
+        raise BadInput(f"corpus/{RENAMED}: is not an ascending list of rows of the corpus")
+    return len(renamed)
 
 
 def _dropped(files: Path, rows: int) -> tuple[dict[str, int], Counter[tuple[str, str]]]:
