@@ -103,6 +103,7 @@ def make_corpus_facts(**changes: Any) -> CorpusFacts:
         text_bytes=4_278_500_000,
         train_text_bytes=4_270_500_000,
         held_out_text_bytes=8_000_000,
+        repeated_ids=0,
         exact_duplicates=4_000,
         near_duplicates=9_000,
         dropped={"exact_duplicate": 4_000, "short": 1_000},
@@ -122,7 +123,7 @@ def make_exercises_facts(**changes: Any) -> ExercisesFacts:
 
 def own_rows(count: int) -> RowsRead:
     """A file of so many rows in picochat's own form, all of them used."""
-    return RowsRead(forms={"own": count}, left_out={}, first_left_out={}, dropped_keys={})
+    return RowsRead(forms={"own": count}, left_out={}, dropped_keys={})
 
 
 def make_rows_facts(**changes: Any) -> RowsFacts:

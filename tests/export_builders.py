@@ -249,6 +249,7 @@ def corpus_facts(licence: str | None = "odc-by") -> CorpusFacts:
         text_bytes=120_004,
         train_text_bytes=118_000,
         held_out_text_bytes=2_004,
+        repeated_ids=0,
         exact_duplicates=8,
         near_duplicates=5,
         dropped={"duplicate": 8},

@@ -54,6 +54,9 @@ class CorpusFacts(Record):
     text_bytes: int
     train_text_bytes: int
     held_out_text_bytes: int
+    repeated_ids: int = Field(
+        description="rows with the id of an earlier row of their source; FILE#ROW is theirs"
+    )
     exact_duplicates: int = Field(
         description="dropped, because an earlier document has the same text"
     )
@@ -77,12 +80,18 @@ class ExercisesFacts(Record):
     words: int = Field(description="that are spelled, made-up ones included; none is held out")
 
 
+class RowsLeftOut(Record):
+    """The rows that were left out for one reason."""
+
+    rows: int
+    first_line: int
+
+
 class RowsRead(Record):
     """What became of the rows of a file of SFT or eval rows."""
 
     forms: dict[str, int] = Field(description="rows used, by form")
-    left_out: dict[str, int] = Field(description="reason -> rows that were left out")
-    first_left_out: dict[str, int] = Field(description="reason -> line of the first of them")
+    left_out: dict[str, RowsLeftOut] = Field(description="reason -> rows that were left out")
     dropped_keys: dict[str, int] = Field(description="key that is not read -> rows that have it")
 
 
@@ -122,7 +131,7 @@ class BenchmarkFacts(Record):
     unusable: dict[str, int] = Field(description="reason -> rows that cannot be scored")
     usable_rows: int
     rows: int = Field(description="scored: all usable ones, or a fixed sample")
-    chance: float = Field(description="mean of 1 / options")
+    chance: float | None = Field(description="mean of 1 / options; None without scored rows")
 
 
 class BenchmarksFacts(Record):
@@ -405,7 +414,7 @@ class ExternalScore(Record):
 
     all: Rate
     clean: Rate
-    chance: float
+    chance: float | None
     base: Rate | None = Field(
         default=None, description="the base model, before SFT, on the same rows"
     )

@@ -65,7 +65,7 @@ def test_preview_prints_a_screen_or_one_json_object(flag: str, tmp_path: Path) -
     pack = str(make_pack(tmp_path, {"web": [(str(number), prose(number)) for number in range(50)]}))
     assert "h100-100m" in _run("preview", flag, pack)
     assert (
-        json.loads(_run("preview", flag, pack, "--scale", "tiny", "--json"))["schema_version"] == 3
+        json.loads(_run("preview", flag, pack, "--scale", "tiny", "--json"))["schema_version"] == 4
     )
 
 

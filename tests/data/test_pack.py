@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -215,3 +216,33 @@ def test_a_wrong_pack_names_the_keys_there_are(tmp_path: Path) -> None:
     assert "chat: input should be a valid string, found 5" in found
     assert "corpora: unknown key, did you mean corpus?" in found
     assert "fix: keys of a pack: name, description, corpus, chat, eval, rows_from; of its" in found
+
+
+def test_a_source_that_cannot_be_read_has_a_remedy(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name, files in (("pages", ["a.html", "b.html"]), ("tables", ["a.csv"]), ("empty", [])):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_text("x")
+    sources = ("pipe", "pages", "tables", "empty", "paegs")
+    recipe = {"sources": [{"path": name} for name in sources]}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    pack = tmp_path / "dataset_pack.json"
+    pack.write_text(json.dumps({"corpus": {"recipe": "recipe.json"}}))
+    with pytest.raises(BadInput) as caught:
+        load_pack(pack)
+    fixes = {name: found.fix for name, found in zip(sources, caught.value.problems, strict=True)}
+    assert "must be written to a file" in str(fixes["pipe"])
+    assert (
+        fixes["pages"] == '"include": ["**/*.html"] of the source in a recipe reads those as text'
+    )
+    assert (
+        fixes["tables"]
+        == fixes["empty"]
+        == ("add files to it, or change include and exclude in the recipe")
+    )
+    assert "did you mean pages?" in str(fixes["paegs"])
+    assert "picochat data hf-import --dataset OWNER/NAME --out" in str(fixes["paegs"])
+    pages = {"path": "pages", "include": ["**/*.html"]}
+    (tmp_path / "recipe.json").write_text(json.dumps({"sources": [pages]}))
+    assert [file.name for file in load_pack(pack).sources[0].files] == ["a.html", "b.html"]

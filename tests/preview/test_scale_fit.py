@@ -75,6 +75,8 @@ def _source(label: str = "web", tokens: float | None = 3e8, **changes: object) -
         lengths=[],
         unusable_rows={},
         skipped_at_import={},
+        files_left_out={},
+        repeated_ids=0,
         ascii_letter_fraction=1.0,
         scripts={},
         characters={},

@@ -64,6 +64,7 @@ def test_languages_are_told_apart_and_short_texts_are_not_guessed() -> None:
     if identify is None:
         pytest.skip("py3langid is not installed")
     mix = language_mix([GERMAN, ENGLISH, ENGLISH, FRENCH, "Hm, ja."], identify)
+    assert mix is not None
     assert mix.fractions == {"en": 0.4, "de": 0.2, "fr": 0.2}
     assert (mix.documents, mix.too_short, mix.unsure) == (5, 0.2, 0.0)
 
@@ -76,6 +77,7 @@ def test_language_is_judged_by_the_middle_and_only_where_the_model_is_sure() -> 
         return "xx", 0.9 if "sure" in text else 0.3
 
     mix = language_mix(["menu " * 200 + "sure " * 200 + "menu " * 200, "doubtful " * 20], identify)
+    assert mix is not None
     assert "menu" not in asked[0]
     assert (mix.fractions, mix.unsure) == ({"xx": 0.5}, 0.5)
 
@@ -93,3 +95,7 @@ def test_language_is_judged_by_the_middle_and_only_where_the_model_is_sure() -> 
 )
 def test_what_hides_or_turns_text_is_shown_by_number(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_no_document_has_no_languages() -> None:
+    assert language_mix([], lambda text: ("en", 1.0)) is None

@@ -544,6 +544,12 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
     ),
     (
         "corpus",
+        "fewer repeated ids than rows were renamed for",
+        fact("corpus", repeated_ids=7),
+        "corpus.repeated_ids: states 7",
+    ),
+    (
+        "corpus",
         "a licence that no source states",
         source(licence="mit"),
         "corpus.sources[0].licence",

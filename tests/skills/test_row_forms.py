@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from picochat.core.errors import BadInput
+from picochat.facts import RowsLeftOut
 from picochat.skills.row_files import read_eval_rows, read_sft_rows
 from picochat.skills.scoring import score_reply
 from picochat.skills.task_rows import EvalRow, Message, scored_by
@@ -158,8 +159,7 @@ def test_a_row_without_a_conversation_is_left_out_and_counted(
 ) -> None:
     found = read_sft_rows(written(tmp_path / "chat.jsonl", SINGLE["own"], row))
     assert len(found.rows) == 1
-    assert found.read.left_out == {reason: 1}
-    assert found.read.first_left_out == {reason: 2}
+    assert found.read.left_out == {reason: RowsLeftOut(rows=1, first_line=2)}
 
 
 def test_a_file_that_is_mostly_unusable_is_refused_with_its_lines(tmp_path: Path) -> None:
@@ -276,3 +276,11 @@ def test_an_expression_that_does_not_compile_is_named_with_its_line(tmp_path: Pa
 
 def test_a_row_without_a_rule_says_so(tmp_path: Path) -> None:
     assert scored_by(eval_row(tmp_path, user="How are you today?")) == "nothing"
+
+
+def test_a_date_that_python_cannot_hold_does_not_lose_the_row(tmp_path: Path) -> None:
+    dates = pa.array([-800_000, 0], pa.int32()).cast(pa.date32())
+    columns = {"prompt": ["one", "two"], "completion": ["1", "2"], "written": dates}
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    found = read_sft_rows(tmp_path / "rows.parquet")
+    assert [(row.user, row.assistant) for row in found.rows] == [("one", "1"), ("two", "2")]

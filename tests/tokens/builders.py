@@ -70,6 +70,7 @@ def make_counts(train_documents: Sequence[Written], held_out: Sequence[Written])
         text_bytes=size(train_documents) + size(held_out),
         train_text_bytes=size(train_documents),
         held_out_text_bytes=size(held_out),
+        repeated_ids=0,
         exact_duplicates=0,
         near_duplicates=0,
         dropped={},

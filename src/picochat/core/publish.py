@@ -165,7 +165,7 @@ def _finish(
 ) -> Artifact:
     # Files are synced before the rename. Otherwise a power cut could leave the final name over
     # files whose bytes never reached the disk.
-    files = {name: _sync_and_digest(staging.path(name)) for name in _file_names(staging.folder)}
+    files = {name: _sync_and_digest(staging.path(name)) for name in files_below(staging.folder)}
     volatile = {name: files.pop(name) for name in staging.volatile_names & set(files)}
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -192,15 +192,18 @@ def _move_to(place: Path, folder: Path, kind: str) -> Artifact:
     return open_artifact(place, kind)
 
 
-def _file_names(folder: Path) -> list[str]:
-    """Names of all files, relative to the folder, but those that a desktop left there."""
-    files = (path for path in folder.rglob("*") if path.is_file() and not is_junk(path))
-    return [str(path.relative_to(folder)) for path in files]
+def files_below(folder: Path) -> list[str]:
+    """The names of all files, relative to the folder and sorted.
 
-
-def is_junk(path: Path) -> bool:
-    """Whether a desktop or a file system left the file in a folder; it is part of no artifact."""
-    return path.name in JUNK_NAMES or path.name.startswith(JUNK_PREFIXES)
+    Those that a desktop or a file system left there are part of no artifact, and not listed.
+    """
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.name not in JUNK_NAMES
+        and not path.name.startswith(JUNK_PREFIXES)
+    )
 
 
 def _sync_and_digest(path: Path) -> FileDigest:
@@ -317,7 +320,7 @@ def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:
 def changed_files(place: Path, manifest: Manifest) -> list[str]:
     """Names of files that differ from the manifest, are absent, or are not listed in it."""
     expected = {**manifest.files, **manifest.volatile_files}
-    found = set(_file_names(place)) - {MANIFEST}
+    found = set(files_below(place)) - {MANIFEST}
     changed = sorted(found - set(expected))
     for name, digest in expected.items():
         if name not in found or digest_file(place / name) != digest.sha256:

@@ -7,16 +7,16 @@ md file.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from picochat.core.errors import BadInput
-from picochat.data.document_shards import MANIFEST_NAME, DocumentsManifest, read_manifest
+from picochat.data.document_shards import DocumentsManifest, read_manifest
 from picochat.data.folders import list_folder, matches_any
-from picochat.data.formats.file_rows import ENDINGS, format_of, read_batches
-from picochat.data.formats.row_batch import Row, Wanted, text_problem
+from picochat.data.formats.file_rows import ENDINGS, NOT_TEXT, format_of, read_batches
+from picochat.data.formats.row_batch import Wanted, text_problem
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,14 @@ class SourceFile(NamedTuple):
     sha256: str | None
 
 
-NOT_TEXT = frozenset(
-    {
-        *(".csv", ".tsv", ".xls", ".xlsx", ".ods", ".pdf", ".doc", ".docx", ".odt", ".rtf"),
-        *(".epub", ".mobi", ".zip", ".tar", ".tgz", ".7z", ".gz", ".zst", ".xz", ".arrow"),
-        *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp3", ".mp4", ".wav", ".pkl", ".npy"),
-        *(".npz", ".pt", ".safetensors"),
-    }
-)
-"""Endings of files that are no plain text. One that is named by itself is refused at once."""
-
-
 class ReadRow(NamedTuple):
-    """One row of a source file: a text, or the reason why there is none."""
+    """One row of a source file: a text, or the reason why there is none.
+
+    id: its own, else `place`. place: `<file>#<row>`, unique in the source.
+    """
 
     id: str
+    place: str
     text: str
     problem: str | None
 
@@ -75,8 +68,12 @@ def list_source_files(
             )
         return [SourceFile(path.name, path.stat().st_size, None)]
     if not path.is_dir():
-        state = "is neither a file nor a folder" if path.exists() else "does not exist"
-        raise BadInput(f"source {path} {state}")
+        if path.exists():
+            raise BadInput(
+                f"source {path} is neither a file nor a folder",
+                fix="name a file or a folder; what comes through a pipe must be written to a file",
+            )
+        raise BadInput(f"source {path} does not exist")
 
     def chosen(name: str) -> bool:
         included = include is None or matches_any(name, include)
@@ -106,26 +103,10 @@ def _shard_files(folder: Path, manifest: DocumentsManifest) -> list[SourceFile]:
     return [SourceFile(shard.name, shard.bytes, shard.sha256) for shard in manifest.shards]
 
 
-def row_id(name: str, row: Row) -> str:
-    """The id of a row of a file: its own, else FILE#NUMBER; the file's name for a text's first."""
+def row_place(name: str, number: int) -> str:
+    """The id of a row without an id of its own: FILE#NUMBER; the file's name for a text's first."""
     is_text = format_of(name) in (None, "text")
-    return row.id or (name if is_text and row.number == 0 else f"{name}#{row.number}")
-
-
-def ignored_files(path: Path, read: Collection[str]) -> dict[str, int]:
-    """Ending -> number of files of a source folder that are not read because of their ending.
-
-    read: names of the files that are read. Files that a recipe leaves out by name do not count.
-    """
-    counts: dict[str, int] = {}
-    if path.is_dir() and not (path / MANIFEST_NAME).exists():
-        listing = list_folder(path)
-        names = set(read)
-        unknown = (n for n in listing.files if format_of(n) is None and n not in names)
-        endings = [Path(name).suffix.lower() or "(none)" for name in unknown]
-        for ending in [*endings, *("(linked folder)" for _ in listing.linked_folders)]:
-            counts[ending] = counts.get(ending, 0) + 1
-    return dict(sorted(counts.items()))
+    return name if is_text and number == 0 else f"{name}#{number}"
 
 
 def file_path(source: Path, name: str) -> Path:
@@ -138,16 +119,19 @@ def read_source_file(
 ) -> Iterator[ReadRow]:
     """Every row of one file of a source, in order, usable or not.
 
-    A row's id is its `id` field, else `<file>#<row>` counted from 0; the id of a txt or md file is
-    its path. text_column: of parquet and JSON lines. wanted: one flag for each row of the file;
-    other rows are skipped at little cost. Raises BadInput with file and line if the file is broken.
+    A row's id is its `id` field, where that is an integer or a text, else `<file>#<row>` counted
+    from 0; the id of a txt or md file is its path. Ids of a source may repeat. text_column: of
+    parquet and JSON lines. wanted: one flag for each row of the file; other rows are skipped at
+    little cost. Raises BadInput with file and line if the file is broken.
     """
     path = file_path(source, name)
     left = None if wanted is None else sum(wanted)
     try:
         stream = path.open("rb")
     except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+        raise BadInput(
+            f"{path} cannot be read: {error.strerror}", fix=f"chmod u+r {path}, or leave it out"
+        ) from None
     with stream:
         for batch in read_batches(stream, str(path), text_column, id_column="id", wanted=wanted):
             for row in batch.rows():
@@ -162,9 +146,9 @@ def read_source_file(
                             " or leave it out"
                         ),
                     )
-                id = row_id(name, row)
+                place = row_place(name, row.number)
                 text = row.text if problem is None and isinstance(row.text, str) else ""
-                yield ReadRow(id, text, problem)
+                yield ReadRow(row.id or place, place, text, problem)
                 left = None if left is None else left - 1
             # A reader of one part of a large file need not parse the rest.
             if left == 0:

@@ -36,7 +36,7 @@ class FolderListing:
             raise BadInput(
                 f"{where} holds files that cannot be read",
                 problems=[Problem(f"{ascii(name)[1:-1]}: {self.unusable[name]}") for name in found],
-                fix="repair, rename or remove them",
+                fix="remove them, or move them out of the folder",
             )
 
 
@@ -65,7 +65,10 @@ def list_folder(folder: Path) -> FolderListing:
 
 
 def _refuse_folder(error: OSError) -> None:
-    raise BadInput(f"folder {error.filename} cannot be read: {error.strerror}")
+    raise BadInput(
+        f"folder {error.filename} cannot be read: {error.strerror}",
+        fix=f"chmod u+rx {error.filename}, or move it away",
+    )
 
 
 KINDS = (

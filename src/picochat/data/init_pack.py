@@ -6,18 +6,18 @@ inputs give equal files, so that a repeated command finds its pack. Text is neit
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.records import pretty_json, write_atomic
-from picochat.data.documents import SourceFile, ignored_files, list_source_files
+from picochat.data.documents import SourceFile, list_source_files
+from picochat.data.formats.file_rows import ENDINGS
+from picochat.data.left_out import by_ending, counted, ignored_files, pattern_of_text
 from picochat.data.pack import label_of
-from picochat.present.values import byte_quantity, count
+from picochat.present.values import byte_quantity
 
-SHOWN_ENDINGS = 6
 PACK, RECIPE = "dataset_pack.json", "corpus_recipe.json"
 
 
@@ -116,10 +116,16 @@ def _files(path: Path, place: Path, include: Sequence[str]) -> list[SourceFile]:
         raise BadInput(f"--input {path} does not exist", fix="name a file or a folder of text")
     files = list_source_files(place, include=list(include) or None)
     if not files:
-        left = ", ".join(f"{number} {ending}" for ending, number in _left(place, files).items())
+        left = ignored_files(place, [])
+        has = f": it has {counted(left)}" if left else ""
+        pattern = pattern_of_text(left)
         raise BadInput(
-            f"--input {path} holds no file that is read{f': it has {left}' if left else ''}",
-            fix="--include '**/*.EXT' reads files of another ending as text",
+            f"--input {path} holds no file that is read{has}",
+            fix=(
+                f"--include '{pattern}' reads those as text"
+                if pattern
+                else f"name a folder with files of these endings: {ENDINGS}"
+            ),
         )
     return files
 
@@ -133,30 +139,17 @@ def _free_label(wanted: str, taken: set[str]) -> str:
     return next(name for name in names if name not in taken)
 
 
-def _left(place: Path, files: Sequence[SourceFile]) -> dict[str, int]:
-    return ignored_files(place, [file.name for file in files])
-
-
 def _taken(path: Path, place: Path, files: Sequence[SourceFile]) -> list[str]:
     """One line on the files that are read, and one on those that are not."""
-    endings = Counter(Path(file.name).suffix.lower() or "(none)" for file in files)
     size = byte_quantity(sum(file.bytes for file in files))
-    lines = [f"{path}: {_counted(dict(endings.most_common()))} taken, {size}"]
-    left = _left(place, files)
+    names = [file.name for file in files]
+    lines = [f"{path}: {counted(by_ending(names))} taken, {size}"]
+    left = ignored_files(place, names)
     if left:
-        by_count = dict(sorted(left.items(), key=lambda item: -item[1]))
-        known = [ending for ending in by_count if ending.startswith(".")]
-        how = f"; --include '**/*{known[0]}' takes those alone" if known else ""
-        lines.append(f"{path}: {_counted(by_count)} left out{how}")
+        pattern = pattern_of_text(left)
+        how = f"; --include '{pattern}' takes those alone" if pattern else ""
+        lines.append(f"{path}: {counted(left)} left out{how}")
     return lines
-
-
-def _counted(endings: dict[str, int]) -> str:
-    shown = [
-        f"{count(number)} {ending}" for ending, number in list(endings.items())[:SHOWN_ENDINGS]
-    ]
-    rest = sum(list(endings.values())[SHOWN_ENDINGS:])
-    return ", ".join([*shown, *([f"{count(rest)} others"] if rest else [])])
 
 
 def _refuse_another(folder: Path, files: dict[str, bytes], force: bool) -> None:

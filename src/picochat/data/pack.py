@@ -26,6 +26,7 @@ from picochat.core.records import (
 )
 from picochat.data.document_shards import DocumentsManifest, read_manifest
 from picochat.data.documents import SourceFile, file_path, list_source_files
+from picochat.data.left_out import counted, ignored_files, pattern_of_text
 
 ALIASES = ("chat_input", "eval_input")
 TASK_PACK = "picochat data task-pack --dataset-pack"
@@ -356,12 +357,22 @@ def _load_source(
         files = list_source_files(path, include=item.include, exclude=[*exclude, *item.exclude])
         manifest = read_manifest(path) if path.is_dir() else None
     except BadInput as error:
-        problems.append(Problem(f"{where}: {error.what}", error.fix or _remedy_for_absent(path)))
+        fix = error.fix or (None if path.exists() else _remedy_for_absent(path))
+        problems.append(Problem(f"{where}: {error.what}", fix))
         problems.extend(error.problems)
         return None
     if not files:
-        what = f"{where}: {path} holds no document file"
-        problems.append(Problem(what, "import into it, or change include and exclude"))
+        left = ignored_files(path, [])
+        pattern = pattern_of_text(left)
+        what = (
+            f"{where}: {path} holds no document file{f': it has {counted(left)}' if left else ''}"
+        )
+        fix = (
+            f'"include": ["{pattern}"] of the source in a recipe reads those as text'
+            if pattern and not item.include
+            else "add files to it, or change include and exclude in the recipe"
+        )
+        problems.append(Problem(what, fix))
         return None
     label = item.label or label_of(path)
     return LoadedSource(
@@ -377,8 +388,6 @@ def _load_source(
 
 
 def _remedy_for_absent(path: Path) -> str:
-    if path.exists():
-        return "see the message"
     if path.with_name(f"{path.name}.work").exists():
         return (
             "its import was interrupted: repeat the `picochat data hf-import` command that writes"
@@ -386,7 +395,10 @@ def _remedy_for_absent(path: Path) -> str:
         )
     siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = did_you_mean(path.name, siblings)
-    return f"picochat data hf-import --documents-dir {path} ... makes it{hint}"
+    return (
+        f"check the path{hint}{' Or' if hint else ', or'} make it: picochat data hf-import"
+        f" --dataset OWNER/NAME --out {path.parent / 'corpus.txt'} --documents-dir {path}"
+    )
 
 
 def label_of(path: Path) -> str:

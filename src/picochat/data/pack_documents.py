@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from picochat.data.documents import Document, file_path, read_source_file
+import xxhash
+
+from picochat.data.documents import Document, ReadRow, file_path, read_source_file
 from picochat.data.formats.file_rows import format_of
 from picochat.data.formats.parquet_rows import parquet_metadata
 from picochat.data.pack import LoadedPack, LoadedSource
@@ -24,11 +26,35 @@ def read_pack(pack: LoadedPack, least_chars: int = 1) -> Iterator[Document]:
     excluded = set(pack.recipe.exclude_documents)
     for source in pack.sources:
         shortest = source.least_chars(least_chars)
+        ids = DistinctIds()
         for file in source.files:
             for row in read_source_file(source.path, file.name, source.text_column):
-                id = f"{source.label}:{row.id}"
-                if row.problem is None and len(row.text) >= shortest and id not in excluded:
+                names = [f"{source.label}:{name}" for name in (row.id, row.place)]
+                id = f"{source.label}:{ids.of(row)}"
+                if row.problem is None and len(row.text) >= shortest and excluded.isdisjoint(names):
                     yield Document(id, row.text, source.label)
+
+
+class DistinctIds:
+    """Ids for the rows of one source, as a corpus has them: a repeated one becomes the place.
+
+    repeated: how many did. Memory: some 60 bytes for each row that has an id of its own.
+    """
+
+    def __init__(self) -> None:
+        self.repeated = 0
+        self._seen: set[int] = set()
+
+    def of(self, row: ReadRow) -> str:
+        """The id of the next row."""
+        if row.id == row.place:
+            return row.id
+        hash = xxhash.xxh3_64_intdigest(row.id.encode("utf-8", "replace"))
+        if hash in self._seen:
+            self.repeated += 1
+            return row.place
+        self._seen.add(hash)
+        return row.id
 
 
 def expected_bytes(pack: LoadedPack) -> int | None:

@@ -451,10 +451,10 @@ def external_above_chance(run: RunFacts) -> float | None:
     """Benchmarks whose 95% lower end on clean rows is above chance; None if none was run."""
     if not run.scores or not run.scores.external:
         return None
-    scores = run.scores.external.values()
     return sum(
-        bool(score.clean.count) and score.clean.low is not None and score.clean.low > score.chance
-        for score in scores
+        bool(score.clean.count) and score.clean.low > score.chance
+        for score in run.scores.external.values()
+        if score.clean.low is not None and score.chance is not None
     )
 
 

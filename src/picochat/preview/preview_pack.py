@@ -20,6 +20,7 @@ from picochat.core.publish import Artifact, publish
 from picochat.core.records import read_record
 from picochat.data.corpus.build import build_corpus
 from picochat.data.importing.import_report import ImportReport
+from picochat.data.left_out import ignored_files
 from picochat.data.pack import LoadedPack
 from picochat.data.pack_documents import parquet_totals
 from picochat.present.printable import printable
@@ -200,7 +201,7 @@ def _describe(
     mean_characters = sum(tally.lengths) / tally.documents if tally.documents else 0.0
     if manifest and len(source.files) == len(manifest.shards) and not tally.unusable:
         # The pack takes everything that was imported, so the mean of the manifest is exact.
-        mean_characters = manifest.characters / max(1, manifest.documents)
+        mean_characters = manifest.characters / manifest.documents if manifest.documents else 0.0
     tokens = None
     if rate is not None and rate.low > 0:
         # One more token for each document: the BOS token at its start.
@@ -225,6 +226,8 @@ def _describe(
         lengths=length_histogram(tally.lengths),
         unusable_rows=dict(sorted(tally.unusable.items())),
         skipped_at_import=report.skip_reasons if report else {},
+        files_left_out=ignored_files(source.path, [file.name for file in source.files]),
+        repeated_ids=tally.repeated_ids,
         ascii_letter_fraction=ascii_fraction,
         scripts=scripts,
         characters=characters,
@@ -259,6 +262,6 @@ def _languages(samples: Sequence[SourceSample]) -> tuple[list[LanguageMix | None
         language_mix((sample.texts[place] for place in sample.spread(most)), identify)
         for sample in samples
     ]
-    looked_at = sum(mix.documents for mix in mixes)
+    looked_at = sum(mix.documents for mix in mixes if mix)
     basis = f"the middle of {looked_at:,} documents, judged by py3langid"
-    return [mix if mix.documents else None for mix in mixes], basis
+    return mixes, basis

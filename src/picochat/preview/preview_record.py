@@ -11,9 +11,11 @@ from typing import Literal
 from pydantic import Field
 
 from picochat.core.records import Record
+from picochat.data.left_out import counted, pattern_of_text
 from picochat.facts import DuplicatePair
+from picochat.present.values import count
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 Status = Literal["pass", "warn", "block", "unmeasured"]
 
 
@@ -83,6 +85,12 @@ class SourcePreview(Record):
     lengths: list[LengthBin]
     unusable_rows: dict[str, int]
     skipped_at_import: dict[str, int]
+    files_left_out: dict[str, int] = Field(
+        description="ending -> files of the folder that are not read because of it"
+    )
+    repeated_ids: int = Field(
+        description="of the rows looked at, those with the id of an earlier row"
+    )
     ascii_letter_fraction: float | None
     scripts: dict[str, float] = Field(
         description="script -> fraction of the letters, largest first"
@@ -97,6 +105,20 @@ class SourcePreview(Record):
     )
     repeated_lines: list[RepeatedLine]
     shown: list[ShownDocument]
+
+    def left_out(self) -> list[str]:
+        """What is not taken as it stands: files of other endings, ids that repeat."""
+        lines: list[str] = []
+        if self.files_left_out:
+            pattern = pattern_of_text(self.files_left_out)
+            how = f'; "include": ["{pattern}"] in the recipe takes those alone' if pattern else ""
+            lines.append(f"files of other endings: {counted(self.files_left_out)}{how}")
+        if self.repeated_ids:
+            lines.append(
+                f"the ids of {count(self.repeated_ids)} rows, which repeat that of an earlier row:"
+                " FILE#ROW is theirs"
+            )
+        return lines
 
 
 class ClusterText(Record):

@@ -81,6 +81,7 @@ def _source_lines(source: SourcePreview) -> list[str]:
                 f"  {title:<10} "
                 + ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
             )
+    lines += [f"  left out   {line}" for line in source.left_out()]
     for line in source.repeated_lines[:SHOWN_LINES]:
         lines.append(
             f"  line       in {percent(line.fraction)} of documents:"

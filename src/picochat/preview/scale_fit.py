@@ -126,6 +126,7 @@ def estimated_facts(
         text_bytes=round(text_bytes),
         train_text_bytes=train_bytes,
         held_out_text_bytes=round(text_bytes * held_out),
+        repeated_ids=0,
         exact_duplicates=round((duplicates.exact_fraction or 0.0) * read),
         near_duplicates=round((duplicates.near_fraction or 0.0) * documents),
         dropped={},

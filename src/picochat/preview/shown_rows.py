@@ -93,9 +93,8 @@ def _counts(counts: dict[str, int]) -> str:
 def _left(read: RowsRead) -> list[str]:
     """What was left out of the rows, and which keys are not read."""
     lines = [
-        f"left out: {count:,} ({printable(reason)}), the first on line"
-        f" {read.first_left_out[reason]:,}"
-        for reason, count in read.left_out.items()
+        f"left out: {left.rows:,} ({printable(reason)}), the first on line {left.first_line:,}"
+        for reason, left in read.left_out.items()
     ]
     if read.dropped_keys:
         by_count = sorted(read.dropped_keys.items(), key=lambda item: (-item[1], item[0]))

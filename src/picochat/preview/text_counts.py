@@ -24,6 +24,7 @@ from picochat.config import DataConfig
 from picochat.core.progress import Progress
 from picochat.data.documents import read_source_file
 from picochat.data.pack import LoadedSource
+from picochat.data.pack_documents import DistinctIds
 from picochat.preview.preview_record import LanguageMix, LengthBin, RepeatedLine
 from picochat.preview.text_sample import SourceSample
 
@@ -104,12 +105,17 @@ class LineCounter:
 
 @dataclass
 class SourceTally:
-    """Counts of the texts of one source. unusable: rows without a usable text, by reason."""
+    """Counts of the texts of one source.
+
+    unusable: rows without a usable text, by reason. repeated_ids: rows with the id of an earlier
+    one.
+    """
 
     lines: LineCounter
     lengths: array[int] = field(default_factory=lambda: array("q"))
     text_bytes: int = 0
     unusable: Counter[str] = field(default_factory=Counter)
+    repeated_ids: int = 0
 
     @property
     def documents(self) -> int:
@@ -124,7 +130,11 @@ class SourceTally:
 def tally_samples(samples: Sequence[SourceSample]) -> list[SourceTally]:
     tallies: list[SourceTally] = []
     for sample in samples:
-        tally = SourceTally(_line_counter(len(samples)), unusable=sample.unusable)
+        tally = SourceTally(
+            _line_counter(len(samples)),
+            unusable=sample.unusable,
+            repeated_ids=sample.distinct.repeated,
+        )
         for text, size in zip(sample.texts, sample.text_bytes, strict=True):
             tally.add(text, size)
         tallies.append(tally)
@@ -146,8 +156,10 @@ def tally_files(
             tally = SourceTally(_line_counter(len(sources)))
             tallies.append(tally)
             min_chars = source.least_chars(data.min_chars)
+            distinct = DistinctIds()
             for file in source.files:
                 for row in read_source_file(source.path, file.name, source.text_column):
+                    id = f"{source.label}:{distinct.of(row)}"
                     problem = row.problem or (
                         "below_min_chars" if len(row.text) < min_chars else None
                     )
@@ -155,12 +167,12 @@ def tally_files(
                         tally.unusable[problem] += 1
                         continue
                     tally.add(row.text, len(row.text.encode()))
-                    id = f"{source.label}:{row.id}"
                     if id in wanted:
                         texts[id] = row.text
                 progress.advance(
                     file.bytes / 1e6, f"{tally.documents:,} documents of {source.label}"
                 )
+            tally.repeated_ids = distinct.repeated
     return tallies, texts
 
 
@@ -233,8 +245,8 @@ def load_identifier() -> Identify | None:
     return model.classify
 
 
-def language_mix(texts: Iterable[str], identify: Identify) -> LanguageMix:
-    """Fractions of documents by language."""
+def language_mix(texts: Iterable[str], identify: Identify) -> LanguageMix | None:
+    """Fractions of documents by language; None without a document."""
     found: Counter[str] = Counter()
     documents = too_short = unsure = 0
     for text in texts:
@@ -250,12 +262,16 @@ def language_mix(texts: Iterable[str], identify: Identify) -> LanguageMix:
             unsure += 1
         else:
             found[language] += 1
-    whole = max(1, documents)
-    fractions = _largest_fractions(found, whole, SHOWN_LANGUAGES)
+    if not documents:
+        return None
+    fractions = _largest_fractions(found, documents, SHOWN_LANGUAGES)
     if len(found) > SHOWN_LANGUAGES:
-        fractions["other"] = sum(sorted(found.values())[:-SHOWN_LANGUAGES]) / whole
+        fractions["other"] = sum(sorted(found.values())[:-SHOWN_LANGUAGES]) / documents
     return LanguageMix(
-        documents=documents, fractions=fractions, too_short=too_short / whole, unsure=unsure / whole
+        documents=documents,
+        fractions=fractions,
+        too_short=too_short / documents,
+        unsure=unsure / documents,
     )
 
 

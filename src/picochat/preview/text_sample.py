@@ -17,11 +17,12 @@ from typing import BinaryIO, TypeVar
 from picochat.config import DataConfig
 from picochat.core.errors import BadInput
 from picochat.core.progress import Progress
-from picochat.data.documents import file_path, row_id
+from picochat.data.documents import ReadRow, file_path, row_place
 from picochat.data.formats.file_rows import format_of, read_rows
 from picochat.data.formats.parquet_rows import parquet_metadata, read_row_group
 from picochat.data.formats.row_batch import Row, text_problem
 from picochat.data.pack import LoadedSource
+from picochat.data.pack_documents import DistinctIds
 
 SAMPLE_BYTES = 20_000_000
 WHOLE_BYTES = 50_000_000
@@ -49,6 +50,7 @@ class SourceSample:
     text_bytes: list[int] = field(default_factory=list)
     file_numbers: list[int] = field(default_factory=list)
     unusable: Counter[str] = field(default_factory=Counter)
+    distinct: DistinctIds = field(default_factory=DistinctIds)
     file_bytes: float = 0.0
     complete: bool = False
 
@@ -137,7 +139,9 @@ def _read_file(sample: SourceSample, number: int, budget: int, whole: bool) -> t
     try:
         stream = path.open("rb")
     except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+        raise BadInput(
+            f"{path} cannot be read: {error.strerror}", fix=f"chmod u+r {path}, or leave it out"
+        ) from None
     with stream:
         if format_of(file.name) == "parquet":
             taken, fraction = _read_parquet(sample, number, stream, str(path), budget, whole)
@@ -189,13 +193,15 @@ def _take(
         count += 1
         problem = text_problem(row.text)
         text = row.text if isinstance(row.text, str) else ""
+        place = row_place(name, row.number)
+        id = sample.distinct.of(ReadRow(row.id or place, place, text, problem))
         if problem is None and len(text) < sample.min_chars:
             problem = "below_min_chars"
         if problem is not None:
             sample.unusable[problem] += 1
             continue
         size = len(text.encode())
-        sample.ids.append(row_id(name, row))
+        sample.ids.append(id)
         sample.texts.append(text)
         sample.text_bytes.append(size)
         sample.file_numbers.append(number)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from picochat.config import ResolvedConfig
 from picochat.core.errors import PicochatError, Problem
-from picochat.core.publish import MANIFEST, Artifact, FileDigest, is_junk
+from picochat.core.publish import MANIFEST, Artifact, FileDigest, files_below
 from picochat.core.records import digest_file, digest_json, read_record
 from picochat.present.values import short_digest
 from picochat.run.folder import RunDir
@@ -24,8 +24,7 @@ ALTERED = "its bytes differ from the manifest"
 
 def digest_folder(root: Path) -> dict[str, FileDigest]:
     """Digest of every file below `root`, by its path from there, as of an unpacked bundle."""
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not is_junk(path))
-    return {path.relative_to(root).as_posix(): digest_of(path) for path in files}
+    return {name: digest_of(root / name) for name in files_below(root)}
 
 
 def digest_tree(root: Path) -> dict[str, FileDigest]:
@@ -41,11 +40,7 @@ def digest_tree(root: Path) -> dict[str, FileDigest]:
     for spec in ARTIFACTS:
         folder = root / spec.folder
         if (folder / MANIFEST).is_file():
-            names += [
-                path.relative_to(root).as_posix()
-                for path in folder.rglob("*")
-                if path.is_file() and not is_junk(path)
-            ]
+            names += [f"{spec.folder}/{name}" for name in files_below(folder)]
     return {name: digest_of(root / name) for name in sorted(set(names))}
 
 

@@ -132,14 +132,14 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         folder="corpus",
         files=(
             "pack.json recipe.json sources.json import_reports/LABEL.json row_decisions.u8"
-            " dropped.jsonl near_duplicates.jsonl measured.json location.json"
+            " renamed_rows.i8 dropped.jsonl near_duplicates.jsonl measured.json location.json"
         ),
         facts=CorpusFacts,
         make=build_corpus,
         facts_from=corpus_facts,
         inputs=(),
         settings=("pack", "data", "host"),
-        version=4,
+        version=5,
         shared=True,
     ),
     ArtifactSpec(
@@ -163,7 +163,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=rows_facts,
         inputs=(),
         settings=("pack", "seed"),
-        version=2,
+        version=3,
     ),
     ArtifactSpec(
         kind="benchmarks",

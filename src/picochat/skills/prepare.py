@@ -24,9 +24,7 @@ from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows, row_
 
 HELD_OUT_SFT_FRACTION = 0.1
 MEASURED = "measured.json"
-NO_ROWS: RowFile[Any] = RowFile(
-    [], RowsRead(forms={}, left_out={}, first_left_out={}, dropped_keys={})
-)
+NO_ROWS: RowFile[Any] = RowFile([], RowsRead(forms={}, left_out={}, dropped_keys={}))
 
 
 class RowsMeasured(Record):

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from picochat.core.errors import BadInput, Problem
 from picochat.core.records import load_json, parse_record
 from picochat.data.formats.file_rows import LONGEST_LINE_BYTES, UTF8_MARK, read_lines
-from picochat.facts import RowsRead
+from picochat.data.formats.parquet_rows import python_rows
+from picochat.facts import RowsLeftOut, RowsRead
 from picochat.present.values import byte_quantity
 from picochat.skills.row_forms import Converted, Unusable, eval_fields, sft_fields
 from picochat.skills.task_rows import EvalRow, Row, SftRow, scored_by
@@ -106,8 +107,10 @@ def _read_rows(
         rows,
         RowsRead(
             forms=dict(sorted(forms.items())),
-            left_out={reason: len(lines) for reason, lines in sorted(left_out.items())},
-            first_left_out={reason: lines[0] for reason, lines in sorted(left_out.items())},
+            left_out={
+                reason: RowsLeftOut(rows=len(lines), first_line=lines[0])
+                for reason, lines in sorted(left_out.items())
+            },
             dropped_keys=dict(sorted(dropped.items())),
         ),
     )
@@ -195,7 +198,7 @@ def _parquet_values(path: Path) -> Iterator[tuple[int, dict[str, Any] | Problem]
     number = 0
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=1000):
-            for row in batch.to_pylist():
+            for row in python_rows(batch):
                 number += 1
                 # Through JSON, so that a date or a number of a table is what it would be in lines.
                 # A null is a cell without a value: in lines the key would be absent.

@@ -3,6 +3,8 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,11 +13,13 @@ from picochat.config import DataConfig, HostConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, changed_files, publish
 from picochat.core.records import read_jsonl
+from picochat.data.corpus import corpus_scan
 from picochat.data.corpus.build import build_corpus, facts_from
 from picochat.data.corpus.corpus_scan import id_fraction, scan_group, scan_tasks, weight_copies
 from picochat.data.corpus.reader import DROPPED, HELD_OUT, Split, read_split
 from picochat.data.importing.hf_import import import_dataset
 from picochat.data.pack import load_pack
+from picochat.data.pack_documents import read_pack
 from picochat.facts import CorpusFacts, facts_of
 from tests.data.builders import (
     make_corpus,
@@ -313,10 +317,163 @@ def test_documents_that_differ_from_their_manifest_are_refused(tmp_path: Path) -
     assert not (tmp_path / "corpus").exists()
 
 
-def test_repeated_ids_are_refused_by_name(tmp_path: Path) -> None:
-    pack = make_pack(tmp_path, {"web": [("same", prose(1)), ("same", prose(2))]})
-    with pytest.raises(BadInput, match="the first: web:same"):
+def _pack_of_rows(folder: Path, files: dict[str, list[dict[str, object]]], **keys: object) -> Path:
+    for name, rows in files.items():
+        path = folder / "web" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write(folder / "recipe.json", {"sources": [{"path": "web", **keys}]})
+    return write(folder / "dataset_pack.json", {"corpus": {"recipe": "recipe.json"}})
+
+
+def test_rows_that_repeat_an_id_are_named_by_file_and_row_and_counted(tmp_path: Path) -> None:
+    rows = [{"id": f"page-{number // 2}", "text": prose(number)} for number in range(40)]
+    files = {"a.jsonl": rows[:20], "b.jsonl": [rows[0], *rows[20:]]}
+    files["b.jsonl"][0] = {"id": "page-0", "text": prose(99)}
+    corpus = make_corpus(_pack_of_rows(tmp_path, files, weight=1.5), tmp_path / "corpus")
+    found = {
+        document.id: document.text
+        for split in ("train", "held_out")
+        for document in read_split(corpus, split)
+        if "~" not in document.id
+    }
+    expected = {f"web:page-{number}": prose(2 * number) for number in range(20)}
+    expected |= {f"web:a.jsonl#{number}": prose(number) for number in range(1, 20, 2)}
+    expected |= {f"web:b.jsonl#{number - 19}": prose(number) for number in range(21, 40, 2)}
+    expected["web:b.jsonl#0"] = prose(99)
+    assert found == expected
+    assert facts_of(corpus, CorpusFacts).repeated_ids == 21
+
+
+def test_split_and_weight_of_a_renamed_row_follow_from_its_new_id(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"id": 7, "text": prose(number)} for number in range(300)]
+    pack = _pack_of_rows(tmp_path, {"a.jsonl": rows}, weight=1.5)
+    data = DataConfig(held_out_fraction=0.2, held_out_bytes=1_000_000_000)
+    corpus = make_corpus(pack, tmp_path / "corpus", data)
+    names = ["web:7", *(f"web:a.jsonl#{number}" for number in range(1, 300))]
+    held_out = {name for name in names if id_fraction(name) < 0.2}
+    assert 30 < len(held_out) < 90
+    assert set(_ids(corpus, "held_out")) == held_out
+    twice = {name for name in names if weight_copies(name, 1.5) == 2} - held_out
+    assert {id for id in _ids(corpus, "train") if "~2" in id} == {f"{id}~2" for id in twice}
+
+
+def test_renamed_rows_are_listed_and_left_out_by_their_new_id(tmp_path: Path) -> None:
+    texts = [prose(1), prose(2), prose(2), prose(3)]
+    rows: list[dict[str, object]] = [{"id": "x", "text": text} for text in texts]
+    pack = _pack_of_rows(tmp_path, {"a.jsonl": rows})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    (dropped,) = [row for _, row in read_jsonl(corpus.path("dropped.jsonl"))]
+    assert dropped == {"id": "web:a.jsonl#2", "reason": "duplicate_text", "of": "web:a.jsonl#1"}
+    recipe = json.loads((tmp_path / "recipe.json").read_text())
+    write(tmp_path / "recipe.json", {**recipe, "exclude_documents": ["web:a.jsonl#3"]})
+    without = make_corpus(pack, tmp_path / "without")
+    left = {*_ids(without, "train"), *_ids(without, "held_out")}
+    assert left == {"web:x", "web:a.jsonl#1"}
+
+
+def test_who_gets_a_repeated_id_does_not_depend_on_how_the_rows_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files: dict[str, list[dict[str, object]]] = {
+        f"{name}.jsonl": [
+            {"id": number % 7, "text": prose(100 * at + number)} for number in range(9)
+        ]
+        for at, name in enumerate("abcd")
+    }
+    pack = load_pack(_pack_of_rows(tmp_path, files))
+    alone = make_corpus(pack, tmp_path / "alone")
+    monkeypatch.setattr(corpus_scan, "GROUP_BYTES", 1)  # each file is a group of its own
+    monkeypatch.setattr(corpus_scan, "PARALLEL_BYTES", 1)
+    workspace = tmp_path / "shared.work" / "scan"
+    workspace.mkdir(parents=True)
+    (tmp_path / "shared.work" / "key").write_text("key")
+    scan_group(workspace, scan_tasks(pack, 1)[2])  # as a process left it that was killed
+    with publish(tmp_path / "shared", "corpus", "key", {}) as staging:
+        build_corpus(pack, DataConfig(), HostConfig(workers=2), staging)
+    assert staging.artifact is not None
+    assert staging.artifact.digest == alone.digest
+    assert facts_of(alone, CorpusFacts).repeated_ids == 36 - 7
+    ids = {id for split in ("train", "held_out") for id in _ids(alone, split)}
+    assert {document.id for document in read_pack(pack)} == ids
+    assert {f"web:{number}" for number in range(7)} < ids
+
+
+def test_renamed_rows_that_are_no_rows_of_the_corpus_have_no_facts(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": _documents(count=20)})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    for rows in ([20], [-1, 3], [3, 3]):
+        np.array(rows, dtype="<i8").tofile(corpus.path("renamed_rows.i8"))
+        with pytest.raises(BadInput, match=r"renamed_rows.i8: is not an ascending list"):
+            facts_from(corpus.place)
+
+
+def test_an_id_that_is_the_place_of_a_renamed_row_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"id": "x", "text": prose(1)},
+        {"id": "x", "text": prose(2)},
+        {"id": "a.jsonl#1", "text": prose(3)},
+    ]
+    pack = _pack_of_rows(tmp_path, {"a.jsonl": rows})
+    with pytest.raises(BadInput, match=r"the first: web:a\.jsonl#1") as caught:
         make_corpus(pack, tmp_path / "corpus")
+    assert caught.value.fix is not None and "rename the file" in caught.value.fix
+    (tmp_path / "web/a.jsonl").rename(tmp_path / "web/b.jsonl")
+    renamed = make_corpus(pack, tmp_path / "again")
+    assert facts_of(renamed, CorpusFacts).documents == 3
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array([-800_000, 0, 1], pa.int32()).cast(pa.date32()),
+        pa.array([0, 1, 2], pa.timestamp("s", tz="Nowhere/Land")),
+        pa.array([-(10**12), 0, 1], pa.timestamp("s")),
+        pa.array([b"\xff", b"a", b"b"]),
+        pa.array([float("nan"), 1.0, 2.0]),
+        pa.array([[1], [2], [3]]),
+        pa.array([{"a": 1}, {"a": 2}, {"a": 3}]),
+        pa.array([None, None, None], pa.string()),
+        pa.array([True, False, True]),
+        pa.array([b"\xff", b"\xfe", b"\xfd"]).view(pa.binary()).cast(pa.string(), safe=False),
+    ],
+    ids=str,
+)
+def test_an_id_that_cannot_be_used_gives_way_to_file_and_row(ids: pa.Array, tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    table = pa.table({"text": [prose(number) for number in range(3)], "id": ids})
+    pq.write_table(table, tmp_path / "web/rows.parquet")
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": "web"})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    found = {*_ids(corpus, "train"), *_ids(corpus, "held_out")}
+    assert found == {f"web:rows.parquet#{number}" for number in range(3)}
+
+
+@pytest.mark.parametrize("id", ["NaN", "1.5", "true", "null", '""', "[1]", '"\\ud800"'])
+def test_an_id_of_json_that_cannot_be_used_gives_way_to_file_and_row(
+    id: str, tmp_path: Path
+) -> None:
+    rows = "".join(f'{{"id": {id}, "text": "{prose(number)}"}}\n' for number in range(3))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": "rows.jsonl"})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    found = {*_ids(corpus, "train"), *_ids(corpus, "held_out")}
+    assert found == {f"rows.jsonl:rows.jsonl#{number}" for number in range(3)}
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint64(), pa.string(), pa.large_string()])
+@pytest.mark.parametrize("coded", [False, True])
+def test_integers_and_texts_are_ids(kind: pa.DataType, coded: bool, tmp_path: Path) -> None:
+    ids = pa.array([3, 1, 2]).cast(kind)
+    (tmp_path / "web").mkdir()
+    columns = {
+        "text": [prose(number) for number in range(3)],
+        "id": ids.dictionary_encode() if coded else ids,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "web/rows.parquet")
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": "web"})
+    corpus = make_corpus(pack, tmp_path / "corpus")
+    assert {*_ids(corpus, "train"), *_ids(corpus, "held_out")} == {"web:3", "web:1", "web:2"}
 
 
 def test_pack_without_a_usable_document_is_refused_with_the_reasons(tmp_path: Path) -> None:
@@ -324,6 +481,41 @@ def test_pack_without_a_usable_document_is_refused_with_the_reasons(tmp_path: Pa
     with pytest.raises(BadInput) as caught:
         make_corpus(pack, tmp_path / "corpus", DataConfig(min_chars=100_000))
     assert "5 documents: below_min_chars" in "\n".join(caught.value.lines())
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys", "says", "fix"),
+    [
+        ([], {}, "its files hold no rows", "add text to it"),
+        ([{"body": "x"}], {}, "1 documents: missing_text_column", '"text_column" of the source'),
+        ([{"text": 5}], {}, "1 documents: text_not_string", "a column of text"),
+        ([{"text": "x"}], {"min_chars": 5}, "1 documents: below_min_chars", "lower min_chars"),
+        ([{"text": "x"}], {"weight": 1e-9}, "1 documents: weight", "raise the weights"),
+    ],
+)
+def test_an_empty_corpus_is_refused_with_the_remedy_of_its_reason(
+    rows: list[dict[str, object]], keys: dict[str, object], says: str, fix: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        make_corpus(_pack_of_rows(tmp_path, {"a.jsonl": rows}, **keys), tmp_path / "corpus")
+    assert says in "\n".join(caught.value.lines())
+    assert caught.value.fix is not None and fix in caught.value.fix
+
+
+@pytest.mark.parametrize("parts", [["one"], ["one", "one "]])
+def test_a_text_that_cannot_be_divided_is_refused_and_a_separator_helps(
+    parts: list[str], tmp_path: Path
+) -> None:
+    text = " ".join(prose(number) for number in range(40))
+    source = tmp_path / "a.txt"
+    source.write_text("<|endoftext|>".join(text + part for part in parts))
+    pack = write(tmp_path / "dataset_pack.json", {"corpus": "a.txt"})
+    with pytest.raises(BadInput, match="nothing can be held out") as caught:
+        make_corpus(pack, tmp_path / "corpus")
+    assert caught.value.fix is not None and "<|endoftext|>" in caught.value.fix
+    source.write_text(f"{text}<|endoftext|>{prose(99)}")
+    found = facts_of(make_corpus(pack, tmp_path / "again"), CorpusFacts)
+    assert (found.train_documents, found.held_out_documents) == (1, 1)
 
 
 def test_corpus_of_an_import_carries_its_report_and_licence(tmp_path: Path) -> None:
@@ -344,6 +536,7 @@ def test_corpus_of_an_import_carries_its_report_and_licence(tmp_path: Path) -> N
         "recipe.json",
         "sources.json",
         "row_decisions.u8",
+        "renamed_rows.i8",
         "dropped.jsonl",
         "near_duplicates.jsonl",
         "measured.json",

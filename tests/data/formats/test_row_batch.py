@@ -4,6 +4,7 @@ from picochat.data.formats.row_batch import (
     NOT_UTF8,
     TEXT_PROBLEMS,
     TOO_LONG,
+    UNREADABLE,
     text_problem,
 )
 
@@ -13,6 +14,7 @@ def test_every_listed_problem_has_a_text_that_has_only_it() -> None:
         MISSING,
         5,
         NOT_UTF8,
+        UNREADABLE,
         " \n\u2003",
         "x" * (LONGEST_DOCUMENT_CHARACTERS + 1),
         "a\0",

@@ -1,13 +1,33 @@
 import pytest
 
 from picochat.core.errors import BadInput, HubProblem
-from picochat.data.importing.dataset_source import NO_CARD, Card, read_card, split_files
+from picochat.data.importing.dataset_card import NO_CARD, Card, read_card
+from picochat.data.importing.dataset_splits import SplitFiles, split_files
 
 
 def _files(
     paths: list[str], card: Card = NO_CARD, config: str | None = None, split: str = "train"
 ) -> list[str]:
-    return split_files(paths, card, config, split, "dataset o/n", HubProblem)
+    return _found(paths, card, config, split).names
+
+
+def _found(
+    paths: list[str],
+    card: Card = NO_CARD,
+    config: str | None = None,
+    split: str = "train",
+    *,
+    converted: bool = False,
+) -> SplitFiles:
+    return split_files(paths, card, config, split, "dataset o/n", HubProblem, converted=converted)
+
+
+def _splits(paths: list[str], *, converted: bool = False) -> list[str]:
+    """The splits of the unnamed or only config, as a refusal lists them."""
+    with pytest.raises(HubProblem) as caught:
+        _found(paths, split="?", converted=converted)
+    assert caught.value.fix is not None
+    return caught.value.fix.removeprefix("--split one of: ").split(", ")
 
 
 def _card(configs: str) -> Card:
@@ -43,6 +63,91 @@ def test_names_tell_config_and_split(
     assert _files(paths, config=config, split=split) == expected
 
 
+@pytest.mark.parametrize(
+    ("paths", "splits"),
+    [
+        (["train_sft.jsonl", "train_gen.jsonl"], ["train_gen", "train_sft"]),
+        (
+            [
+                "data/train_sft-00000-of-00003-a1b2c3d4.parquet",
+                "data/train_gen-00000-of-00001.parquet",
+            ],
+            ["train_gen", "train_sft"],
+        ),
+        (
+            ["data/validated-00000-of-00002.parquet", "data/invalidated-00000-of-00001.parquet"],
+            ["invalidated", "validated"],
+        ),
+        (["validated.jsonl", "invalidated.jsonl"], ["invalidated", "validated"]),
+        (
+            ["cfg/other-00000-of-00002.parquet", "cfg/train-00000-of-00001.parquet"],
+            ["other", "train"],
+        ),
+        (
+            ["clean/train.100-00000-of-00002.parquet", "clean/train.360-00000-of-00002.parquet"],
+            ["train.100", "train.360"],
+        ),
+        (["my-test-of-train.jsonl", "train.jsonl"], ["my-test-of-train", "train"]),
+        (["train-test-split/train.jsonl", "train-test-split/test.jsonl"], ["test", "train"]),
+        (["evaluation/a.txt", "a.txt"], ["test", "train"]),
+        # One split in several files, numbered or described in the usual ways.
+        (["train-v1.1.json", "dev-v1.1.json"], ["train", "validation"]),
+        (["my_train_file.jsonl", "train1.jsonl", "train_part-2.jsonl"], ["train"]),
+        (["train_data.jsonl", "wiki-train.00000-of-00002.jsonl.gz"], ["train"]),
+        # Names that say nothing of a split are those of the dataset and its parts.
+        (["data/books-00000-of-00002.parquet", "data/books-00001-of-00002.parquet"], ["train"]),
+        (["books-00000-of-00001.jsonl", "web-00000-of-00001.jsonl"], ["train"]),
+        (["a.txt", "b.txt", "test.txt"], ["test", "train"]),
+    ],
+)
+def test_each_split_has_its_own_name(paths: list[str], splits: list[str]) -> None:
+    assert _splits(paths) == splits
+    if "train" not in splits:
+        with pytest.raises(HubProblem, match="has no split 'train'"):
+            _files(paths)
+    assert sorted(path for split in splits for path in _files(paths, split=split)) == sorted(paths)
+
+
+def test_splits_of_the_hubs_copy_are_its_folders_and_a_part_is_said() -> None:
+    paths = ["default/partial-train/0000.parquet", "default/invalid_rows/0000.parquet"]
+    assert _splits(paths, converted=True) == ["invalid_rows", "train"]
+    found = _found(paths, converted=True)
+    assert found.names == paths[:1]
+    assert ["only the first part of split train" in note for note in found.notes] == [True]
+    assert _found(paths[:1]).notes == found.notes  # a local copy of that revision
+    whole = _found(["default/train/0000.parquet"], converted=True)
+    assert whole.notes == []
+
+
+def test_files_without_a_split_beside_train_are_counted_and_can_be_taken() -> None:
+    paths = ["train.jsonl", "extra.jsonl", "more.txt"]
+    found = _found(paths)
+    assert found.names == ["train.jsonl"]
+    assert found.notes == [
+        "1 .jsonl, 1 .txt left out: the names say no split, others are named train (the first:"
+        " extra.jsonl); --split unnamed takes those"
+    ]
+    taken = _found(paths, split="unnamed")
+    assert (taken.names, taken.notes) == (["extra.jsonl", "more.txt"], [])
+    # Beside a part of the training rows they are not training rows, either.
+    assert _splits(["train_sft.jsonl", "extra.jsonl"]) == ["train_sft", "unnamed"]
+
+
+def test_splits_named_after_the_one_that_is_read_are_said() -> None:
+    found = _found(["train.jsonl", "train_gen.jsonl", "train-b.txt", "test.jsonl"])
+    assert found.names == ["train.jsonl"]
+    assert found.notes == [
+        "1 .jsonl, 1 .txt left out, as splits of their own names: train-b, train_gen; --split takes"
+        " one of them"
+    ]
+
+
+def test_rows_in_a_second_format_are_left_out_with_a_word() -> None:
+    found = _found(["train.parquet", "train.jsonl"])
+    assert found.names == ["train.parquet"]
+    assert found.notes == ["1 .jsonl left out: parquet files hold the split as well"]
+
+
 def test_card_decides_before_names() -> None:
     card = _card(
         "- config_name: web\n  data_files:\n  - split: train\n    path: ['a/*.parquet',"
@@ -64,6 +169,37 @@ def test_card_forms_of_data_files_and_the_default_config() -> None:
 
 
 @pytest.mark.parametrize(
+    "data_files",
+    [
+        "{train: a.jsonl, test: b.jsonl}",
+        "{train: ./a.jsonl, test: [./b.jsonl]}",
+        "[{split: train, path: ./a.jsonl}, {split: test, path: b.jsonl}]",
+    ],
+)
+def test_every_split_of_data_files_is_found(data_files: str) -> None:
+    card = _card(f"- config_name: one\n  data_files: {data_files}")
+    assert _files(["a.jsonl", "b.jsonl"], card) == ["a.jsonl"]
+    assert _files(["a.jsonl", "b.jsonl"], card, split="test") == ["b.jsonl"]
+
+
+@pytest.mark.parametrize("folder", ["./data", "data/", "data", "/data/."])
+def test_paths_of_a_card_may_begin_with_a_dot(folder: str) -> None:
+    paths = ["data/train.jsonl", "data/test.jsonl", "other/train.jsonl"]
+    by_folder = _card(f"- config_name: one\n  data_dir: {folder}")
+    by_path = _card(f"- config_name: one\n  data_dir: {folder}\n  data_files: ./train.*")
+    assert _files(paths, by_folder) == _files(paths, by_path) == ["data/train.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["no", "on", "010", "12:30", "1.10", "2024-13-45", "null"])
+def test_names_of_configs_and_splits_are_text_as_written(name: str) -> None:
+    card = _card(
+        f"- config_name: {name}\n  data_files:\n  - split: {name}\n    path: a.jsonl\n"
+        "- config_name: other\n  data_files: b.jsonl"
+    )
+    assert _files(["a.jsonl", "b.jsonl"], card, name, name) == ["a.jsonl"]
+
+
+@pytest.mark.parametrize(
     ("config", "split", "says", "fix"),
     [
         ("wbe", "train", "no config 'wbe', did you mean web?", "--config one of: books, web"),
@@ -81,9 +217,9 @@ def test_unknown_name_is_refused_with_those_that_exist(
     assert caught.value.fix == fix
 
 
-def test_dataset_without_readable_files_is_refused() -> None:
-    with pytest.raises(HubProblem, match="holds no file"):
-        _files(["data.csv", "README.md", "LICENSE.txt"])
+def test_dataset_without_readable_files_is_refused_and_says_what_it_has() -> None:
+    with pytest.raises(HubProblem, match=r"reads: it has 2 \.csv"):
+        _files(["data.csv", "more.csv", "README.md", "LICENSE.txt"])
 
 
 @pytest.mark.parametrize(
@@ -93,10 +229,32 @@ def test_dataset_without_readable_files_is_refused() -> None:
         ("license: [mit, apache-2.0]", "mit and apache-2.0"),
         ("license: other\nlicense_name: house", "house"),
         ("language: en", None),
+        ("license: null", None),
+        ("license:", None),
+        ("license: other\nlicense_name:", "other"),
     ],
 )
 def test_licence_is_what_the_card_states(front: str, licence: str | None) -> None:
     assert read_card(f"---\n{front}\n---\nbody").licence == licence
+
+
+@pytest.mark.parametrize(
+    "readme",
+    [
+        "\n\n---\n{}\n---\nbody",
+        "\ufeff---\n{}\n---\nbody",
+        "---  \n{}\n--- \t\nbody",
+        "---\r{}\r---\rbody",
+        "---\r\n{}\r\n---",
+        "\ufeff\r\n---\r\n{}\r\n---\r\nbody",
+    ],
+)
+def test_front_matter_is_found_as_the_hub_finds_it(readme: str) -> None:
+    end = "\r" if "\r" in readme else "\n"
+    front = end.join(["license: mit", "configs:", "- config_name: one", "  data_files: a.jsonl"])
+    card = read_card(readme.format(front))
+    assert card.licence == "mit"
+    assert _files(["a.jsonl", "b.jsonl"], card) == ["a.jsonl"]
 
 
 def test_broken_card_is_bad_input_and_no_card_is_none() -> None:

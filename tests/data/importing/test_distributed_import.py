@@ -32,7 +32,7 @@ def _files() -> dict[str, bytes]:
         for row in range(150)
     ]
     odd[3] = " " * 400 + prose(77)
-    files["cfg/train-0-odd.parquet"] = parquet_bytes(odd, group_rows=60)
+    files["cfg/odd-train-0.parquet"] = parquet_bytes(odd, group_rows=60)
     return files
 
 

@@ -157,4 +157,4 @@ def test_repository_of_several_configs_lists_them(
         assert run_command(["data", "hf-import", *out, "--config", "code"]) == 4
     said = capsys.readouterr().err
     assert "--config one of: code, textbooks-v2, web-dedup" in said
-    assert "--text-column one of: blob_id" in said
+    assert "in a recipe, one of: blob_id" in said

@@ -121,7 +121,7 @@ def facts_from(
             read_by=find_layout(source.layout).read_by,
             usable_rows=source.rows_read - sum(source.unusable.values()),
             rows=len(chances[name]),
-            chance=sum(chances[name]) / max(1, len(chances[name])),
+            chance=sum(chances[name]) / len(chances[name]) if chances[name] else None,
         )
         for name, source in listed.benchmarks.items()
     }

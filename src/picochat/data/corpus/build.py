@@ -2,11 +2,12 @@
 
 No text is copied (docs/decisions/0004). The artifact has the digest of every source file and a
 decision for each of its rows; reader.py reads the sources again. Ids are `<label>:<id in the
-source>`. With weight w a training document is read floor(w) times, and once more for some hashes of
-its id; held-out documents are read once.
+source>`, and `<label>:<file>#<row>` for a row that repeats the id of an earlier one. With weight w
+a training document is read floor(w) times, and once more for some hashes of its id; held-out
+documents are read once.
 
-Memory: a fixed amount and about ten bytes a document. About 600 bytes a document are on disk while
-the corpus is built (docs/decisions/0015).
+Memory: a fixed amount, about ten bytes a document, and eight for each that repeats an id. About
+600 bytes a document are on disk while the corpus is built (docs/decisions/0015).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +33,18 @@ from picochat.data.corpus.corpus_scan import (
     scan_tasks,
 )
 from picochat.data.corpus.near_duplicates import connect, members_of_clusters
-from picochat.data.corpus.reader import DROPPED, HELD_OUT, CorpusSource, CorpusSources, RowDecisions
+from picochat.data.corpus.reader import (
+    DECISIONS,
+    DROPPED,
+    HELD_OUT,
+    RENAMED,
+    CorpusSource,
+    CorpusSources,
+    RowDecisions,
+)
 from picochat.data.corpus.row_table import PlacedChunk, Repeats, RowTable
-from picochat.data.documents import file_path, ignored_files
+from picochat.data.documents import file_path
+from picochat.data.left_out import ignored_files
 from picochat.data.pack import LoadedPack, LoadedSource
 from picochat.facts import CorpusFacts, DuplicatePair, SourceFacts
 
@@ -73,13 +83,13 @@ def build_corpus(
 ) -> None:
     """Scan every source and write the artifact.
 
-    Raises BadInput for broken files, repeated ids, and a corpus without documents.
+    Raises BadInput for broken files, and for a corpus without documents.
     """
     sources = [_describe(source, data, staging) for source in pack.sources]
     with RowTable(staging.workspace / "scan") as table:
         _scan(pack, sources, data, host, table)
         _require_excluded(pack, table)
-        _require_unique_ids(table, staging.workspace / "ids")
+        _rename_repeated(table, staging.workspace / "ids")
         outcome = _decide(table, pack, data, staging.workspace)
         _write_files(pack, sources, outcome, staging)
     staging.facts = facts_from(staging.folder).model_dump(mode="json")
@@ -151,7 +161,7 @@ def _require_excluded(pack: LoadedPack, table: RowTable) -> None:
         if EXCLUDED in placed.chunk.reasons:
             code = placed.chunk.reasons.index(EXCLUDED) + 1
             rows = np.flatnonzero(placed.chunk.column("problem") == code) + placed.first
-            missing -= {table.id(row) for row in rows.tolist()}
+            missing -= {name(row) for row in rows.tolist() for name in (table.id, table.place)}
     if missing:
         raise BadInput(
             f"{len(missing):,} of exclude_documents are in no source, the first: {min(missing)}",
@@ -162,13 +172,21 @@ def _require_excluded(pack: LoadedPack, table: RowTable) -> None:
         )
 
 
-def _require_unique_ids(table: RowTable, scratch: Path) -> None:
-    """Raise BadInput if two rows have the same id: splits, weights and lists rest on ids."""
-    repeated = table.repeated_ids(scratch)
-    if repeated:
+def _rename_repeated(table: RowTable, scratch: Path) -> None:
+    """Let FILE#ROW be the id of rows that repeat one, because splits and lists rest on ids.
+
+    Raises BadInput if another row has such a place as its own id.
+    """
+    if repeated := table.rename_repeated(scratch):
         raise BadInput(
-            f"{len(repeated):,} document ids belong to more than one row, the first: {repeated[0]}",
-            fix='give the rows of that source unique "id" values, or none at all',
+            f"{len(repeated):,} document ids are the place FILE#ROW of another row, the first:"
+            f" {repeated[0]}",
+            fix='rename the file, or give its rows other "id" values, or none',
+        )
+    if len(table.renamed):
+        say(
+            f"{len(table.renamed):,} rows repeat the id of an earlier row of their source (the"
+            f" first: {table.id(int(table.renamed[0]))}); FILE#ROW is their id instead"
         )
 
 
@@ -189,24 +207,40 @@ def _decide(table: RowTable, pack: LoadedPack, data: DataConfig, workspace: Path
     near = Repeats(*members_of_clusters(parents))
     if data.drop_near_duplicates:
         decisions[near.rows] = DROPPED
+    outcome = Outcome(table, decisions, exact, near, 0.0)
     if not decisions.any():
-        drops = _drops(Outcome(table, decisions, exact, near, 0.0))
-        counts = Counter(drop.reason for drop in drops)
-        raise BadInput(
-            f"pack {pack.path} has no document left",
-            problems=[
-                Problem(f"{n:,} documents: {reason}") for reason, n in sorted(counts.items())
-            ],
-            fix="lower min_chars of the sources or --set data.min_chars, or add text",
-        )
-    return Outcome(table, decisions, exact, near, _hold_out(table, decisions, near, data))
+        _refuse_empty(pack, Counter(drop.reason for drop in _drops(outcome)))
+    return outcome._replace(held_out_fraction=_hold_out(table, decisions, near, data))
+
+
+# What lets rows of a reason be read.
+REMEDIES = {
+    "below_min_chars": "lower min_chars of the sources, or --set data.min_chars=1",
+    "missing_text_column": 'name the column of the text: "text_column" of the source in the recipe',
+    "text_not_string": 'name a column of text: "text_column" of the source in the recipe',
+    "weight": "raise the weights of the sources in the recipe",
+    EXCLUDED: "take documents out of exclude_documents in the recipe",
+}
+
+
+def _refuse_empty(pack: LoadedPack, dropped: Counter[str]) -> NoReturn:
+    reasons = sorted(dropped.items())
+    fixes = [REMEDIES[reason] for reason, _ in reasons if reason in REMEDIES]
+    raise BadInput(
+        f"pack {pack.path} has no document left"
+        if reasons
+        else f"pack {pack.path} has no document: its files hold no rows",
+        problems=[Problem(f"{rows:,} documents: {reason}") for reason, rows in reasons],
+        fix="; ".join([*fixes, "or name sources with other text" if fixes else "add text to it"]),
+    )
 
 
 def _hold_out(table: RowTable, decisions: RowDecisions, near: Repeats, data: DataConfig) -> float:
     """Mark the held-out documents, and return the fraction below which they are held out.
 
     It is the configured fraction, or less for a large corpus (`data.held_out_bytes`). If there is
-    no document below it, the one with the smallest number is held out.
+    no document below it, the one with the smallest number is held out. Raises BadInput for a corpus
+    of one document, or of one cluster of near-duplicates.
     """
     text_bytes, smallest, largest = 0, 1.0, 0.0
     for placed, fractions in _split_fractions(table, near):
@@ -215,9 +249,13 @@ def _hold_out(table: RowTable, decisions: RowDecisions, near: Repeats, data: Dat
         kept = fractions[here != DROPPED]
         smallest = min(smallest, kept.min(initial=1.0))
         largest = max(largest, kept.max(initial=0.0))
+    if smallest == largest:
+        raise BadInput(
+            "all text is one document, or near copies of one: nothing can be held out of training",
+            fix="divide it into files, or write <|endoftext|> between the documents of a text file",
+        )
     fraction = min(data.held_out_fraction, data.held_out_bytes / text_bytes)
-    # If all numbers are equal (one cluster), holding out one document would leave none to train on.
-    if smallest >= fraction and smallest < largest:
+    if smallest >= fraction:
         fraction = float(np.nextafter(smallest, 1.0))
     for placed, fractions in _split_fractions(table, near):
         here = placed.of(decisions)
@@ -235,7 +273,7 @@ def _split_fractions(
     firsts = np.unique(near.firsts)
     of_first = np.zeros(len(firsts))
     for placed in table.chunks:
-        fractions = placed.chunk.column("fraction")
+        fractions = table.column(placed, "fraction")
         bounds = [placed.first, placed.first + placed.chunk.rows]
         start, stop = np.searchsorted(firsts, bounds)
         of_first[start:stop] = fractions[firsts[start:stop] - placed.first]
@@ -258,7 +296,8 @@ def _write_files(
     write_json(staging.path("pack.json"), pack.portable_pack())
     write_json(staging.path("recipe.json"), pack.portable_recipe())
     write_json(staging.path("sources.json"), listing)
-    outcome.decisions.tofile(staging.path("row_decisions.u8"))
+    outcome.decisions.tofile(staging.path(DECISIONS))
+    outcome.table.renamed.astype("<i8").tofile(staging.path(RENAMED))
     write_jsonl(staging.path("dropped.jsonl"), _drop_rows(outcome))
     write_jsonl(staging.path("near_duplicates.jsonl"), _cluster_rows(outcome.table, outcome.near))
     write_json(staging.path("measured.json"), _measure(sources, outcome))
@@ -274,7 +313,7 @@ def _drops(outcome: Outcome) -> Iterator[Drop]:
     for placed in outcome.table.chunks:
         local = np.flatnonzero(placed.of(outcome.decisions) == DROPPED)
         problems = placed.chunk.column("problem")[local].tolist()
-        copies = placed.chunk.column("copies")[local].tolist()
+        copies = outcome.table.column(placed, "copies")[local].tolist()
         texts, nears = (_of_chunk(repeats, placed) for repeats in (outcome.exact, outcome.near))
         rows = (local + placed.first).tolist()
         for row, problem, wanted in zip(rows, problems, copies, strict=True):
@@ -343,7 +382,7 @@ def facts_from(
     """
     listing = read_record(CorpusSources, files / "sources.json", "corpus sources")
     measured = read_record(MeasuredText, files / "measured.json", "measured text")
-    decisions: RowDecisions = np.fromfile(files / "row_decisions.u8", dtype=np.uint8)
+    decisions: RowDecisions = np.fromfile(files / DECISIONS, dtype=np.uint8)
     rows = [sum(file.rows for file in source.files) for source in listing.sources]
     if sum(rows) != len(decisions):
         raise BadInput(
@@ -373,6 +412,7 @@ def facts_from(
         text_bytes=text_bytes,
         train_text_bytes=text_bytes - measured.held_out_text_bytes,
         held_out_text_bytes=measured.held_out_text_bytes,
+        repeated_ids=_renamed_rows(files, len(decisions)),
         exact_duplicates=sum(exact.values()),
         near_duplicates=sum(near.values()),
         dropped=dropped,
@@ -390,6 +430,15 @@ def facts_from(
             for source, count in zip(listing.sources, documents, strict=True)
         ],
     )
+
+
+def _renamed_rows(files: Path, rows: int) -> int:
+    """How many of the corpus's rows are renamed."""
+    renamed = np.fromfile(files / RENAMED, dtype="<i8")
+    ascending = bool((np.diff(renamed) > 0).all())
+    if len(renamed) and not (renamed[0] >= 0 and renamed[-1] < rows and ascending):
+        raise BadInput(f"corpus/{RENAMED}: is not an ascending list of rows of the corpus")
+    return len(renamed)
 
 
 def _dropped(files: Path, rows: int) -> tuple[dict[str, int], Counter[tuple[str, str]]]:

@@ -54,8 +54,8 @@ def weight_copies(id: str, weight: float) -> int:
 class ScanTask:
     """A group of consecutive files of one source.
 
-    number: of the group in the corpus; it names the group's files. excluded: ids, with the label,
-    of documents that the recipe leaves out.
+    number: of the group in the corpus; it names the group's files. excluded: ids or places, with
+    the label, of documents that the recipe leaves out.
     """
 
     number: int
@@ -207,7 +207,8 @@ class _ChunkWriter:
         for row in read_source_file(task.source, name, task.text_column):
             rows += 1
             id = f"{task.label}:{row.id}"
-            problem = EXCLUDED if id in task.excluded else row.problem
+            names = (id, f"{task.label}:{row.place}") if task.excluded else ()
+            problem = row.problem if task.excluded.isdisjoint(names) else EXCLUDED
             problem = problem or ("below_min_chars" if len(row.text) < task.min_chars else None)
             text_bytes += self._take(id, row.text, problem)
         path = file_path(task.source, name)

@@ -1,8 +1,10 @@
 """Read the documents of a split of a corpus from its sources.
 
 `row_decisions.u8` has one byte for each row of the source files, in their order: DROPPED, HELD_OUT,
-or how many times the document is read in training. So a reader needs no ids and no hashes, and
-memory for the decisions of one file. A source file that has changed is refused.
+or how many times the document is read in training. `renamed_rows.i8` has the numbers of the rows
+that are called by their place, because an earlier row has their id. So a reader needs no ids and no
+hashes, and memory for the decisions of one file and the renamed rows. A source file that has
+changed is refused.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from picochat.data.document_shards import Provenance
 from picochat.data.documents import Document, file_path, read_source_file
 
 Split = Literal["train", "held_out"]
+DECISIONS, RENAMED = "row_decisions.u8", "renamed_rows.i8"
 DROPPED = 0
 HELD_OUT = 255  # more than any number of copies, because a weight is at most 100
 
@@ -107,7 +110,8 @@ class CorpusReader:
             for file in source.files:
                 self.files.append(PlacedFile(source, Path(places[source.label]), file, first_row))
                 first_row += file.rows
-        self._decisions = corpus.path("row_decisions.u8")
+        self._decisions = corpus.path(DECISIONS)
+        self._renamed = np.fromfile(corpus.path(RENAMED), dtype="<i8")
         self._unchanged: set[int] = set()
 
     def decisions(self, number: int) -> RowDecisions:
@@ -132,10 +136,13 @@ class CorpusReader:
             self._unchanged.add(number)
         label, column = placed.source.label, placed.source.text_column
         rows = read_source_file(placed.place, placed.file.name, column, wanted=wanted.tolist())
-        for row, decision in zip(rows, decisions[wanted].tolist(), strict=True):
+        numbers = placed.first_row + np.flatnonzero(wanted)
+        renamed = np.isin(numbers, self._renamed, assume_unique=True).tolist()
+        read = zip(rows, decisions[wanted].tolist(), renamed, strict=True)
+        for row, decision, by_place in read:
             assert row.problem is None, "a row without a text is always dropped"
             split: Split = "held_out" if decision == HELD_OUT else "train"
-            id = f"{label}:{row.id}"
+            id = f"{label}:{row.place if by_place else row.id}"
             yield split, Document(id, row.text, label)
             for copy in range(2, decision + 1 if split == "train" else 0):
                 yield split, Document(f"{id}~{copy}", row.text, label)

@@ -7,17 +7,27 @@ ids are found in hash partitions. Memory: one chunk, one partition and the resul
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
-from picochat.data.corpus.corpus_scan import Chunk, ScanListing, ScanTask, chunks_of
+from picochat.data.corpus.corpus_scan import (
+    Chunk,
+    ScanListing,
+    ScanTask,
+    chunks_of,
+    id_fraction,
+    weight_copies,
+)
 from picochat.data.corpus.hash_partitions import HashPartitions
 from picochat.data.corpus.minhash import PLACES, Signatures
 from picochat.data.corpus.reader import RowDecisions
+from picochat.data.documents import row_place
 
 Rows = npt.NDArray[np.int64]
 DigestRecord = np.dtype([("key", "<u8"), ("rest", "<u8"), ("row", "<i8")])
@@ -31,10 +41,19 @@ class Repeats(NamedTuple):
     firsts: Rows
 
 
+# What the scan takes from a row's id and the weight of its source.
+BY_ID: dict[str, Callable[[str, float], float]] = {
+    "id_hash": lambda id, weight: xxhash.xxh3_64_intdigest(id.encode()),
+    "fraction": lambda id, weight: id_fraction(id),
+    "copies": weight_copies,
+}
+
+
 class PlacedChunk(NamedTuple):
-    """A chunk. `owner`: the number of its source. `first`: the number of its first row."""
+    """A chunk. `owner`, `weight`: of its source. `first`: the number of its first row."""
 
     owner: int
+    weight: float
     first: int
     chunk: Chunk
 
@@ -59,11 +78,17 @@ class RowTable:
         self._ids: BinaryIO = (folder / "ids").open("w+b")
         self._id_ends: BinaryIO = (folder / "id_ends").open("w+b")
         self._id_ends.write(np.zeros(1, dtype="<i8").tobytes())
+        self._files: list[tuple[int, str, str]] = []  # (first row, label, name)
+        self.renamed: Rows = np.zeros(0, dtype=np.int64)
 
     def add(self, owner: int, task: ScanTask, listing: ScanListing) -> None:
         """Add the rows of a scanned group of the source number `owner`."""
+        first_row = self.total
+        for file in listing.files:
+            self._files.append((first_row, task.label, file.name))
+            first_row += file.rows
         for chunk in chunks_of(task, listing, self.folder):
-            self.chunks.append(PlacedChunk(owner, self.total, chunk))
+            self.chunks.append(PlacedChunk(owner, task.weight, self.total, chunk))
             self.total += chunk.rows
             begin = self._ids.tell()
             self._ids.write(chunk.column("ids").tobytes())
@@ -82,17 +107,38 @@ class RowTable:
         self._id_ends.flush()
 
     def id(self, row: int) -> str:
-        """The id of a row, with the label of its source."""
+        """The id of a row, with the label of its source; its place where it is in `renamed`."""
+        at = int(np.searchsorted(self.renamed, row))
+        if at < len(self.renamed) and self.renamed[at] == row:
+            return self.place(row)
+        return self._given_id(row)
+
+    def place(self, row: int) -> str:
+        """LABEL:FILE#NUMBER of a row."""
+        first, label, name = self._files[bisect_right(self._files, row, key=lambda f: f[0]) - 1]
+        return f"{label}:{row_place(name, row - first)}"
+
+    def _given_id(self, row: int) -> str:
         ends = np.frombuffer(os.pread(self._id_ends.fileno(), 16, 8 * row), dtype="<i8")
         begin, end = ends.tolist()
         return os.pread(self._ids.fileno(), end - begin, begin).decode()
+
+    def column(self, placed: PlacedChunk, name: str) -> npt.NDArray[Any]:
+        """A column of a chunk as `Chunk.column` has it, but by their places for renamed rows."""
+        values = placed.chunk.column(name)
+        if name in BY_ID:
+            bounds = [placed.first, placed.first + placed.chunk.rows]
+            start, stop = np.searchsorted(self.renamed, bounds)
+            for row in self.renamed[start:stop].tolist():
+                values[row - placed.first] = BY_ID[name](self.place(row), placed.weight)
+        return values
 
     def copies(self) -> RowDecisions:
         """(total,) how often each row is read by its weight; 0 if it is not usable."""
         copies = np.zeros(self.total, dtype=np.uint8)
         for placed in self.chunks:
             usable = placed.chunk.column("problem") == 0
-            placed.of(copies)[:] = np.where(usable, placed.chunk.column("copies"), 0)
+            placed.of(copies)[:] = np.where(usable, self.column(placed, "copies"), 0)
         return copies
 
     def repeated_texts(self, copies: RowDecisions, scratch: Path) -> Repeats:
@@ -111,12 +157,21 @@ class RowTable:
             found = [_repeats(records, ("key", "rest")) for records in partitions.read()]
         return _in_order(found)
 
-    def repeated_ids(self, scratch: Path) -> list[str]:
-        """The ids of more than one row, sorted."""
+    def rename_repeated(self, scratch: Path) -> list[str]:
+        """Let the place of each row that repeats the id of an earlier row be its id (`renamed`).
+
+        Its split and weight follow from the place. Returns the ids that are not unique even so.
+        """
+        self.renamed = self._repeated_ids(scratch)
+        left = self._repeated_ids(scratch) if len(self.renamed) else self.renamed
+        return sorted({self.id(row) for row in left.tolist()})
+
+    def _repeated_ids(self, scratch: Path) -> Rows:
+        """The rows whose id is that of an earlier row."""
         with HashPartitions(scratch, IdRecord, self.total) as partitions:
             for placed in self.chunks:
                 records = np.empty(placed.chunk.rows, dtype=IdRecord)
-                records["key"] = placed.chunk.column("id_hash")
+                records["key"] = self.column(placed, "id_hash")
                 records["row"] = placed.first + np.arange(placed.chunk.rows)
                 partitions.add(records)
             found = [_repeats(records, ("key",)) for records in partitions.read()]
@@ -124,7 +179,8 @@ class RowTable:
         # compared.
         rows, firsts = _in_order(found)
         pairs = zip(rows.tolist(), firsts.tolist(), strict=True)
-        return sorted({self.id(row) for row, first in pairs if self.id(row) == self.id(first)})
+        equal = [row for row, first in pairs if self.id(row) == self.id(first)]
+        return np.array(equal, dtype=np.int64)
 
     def signature_blocks(self, decisions: RowDecisions) -> Iterator[tuple[Rows, Signatures]]:
         """(row numbers, sketches) of the rows that are not dropped, chunk by chunk."""

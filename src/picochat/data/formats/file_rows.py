@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 import pyarrow as pa
 
@@ -18,6 +18,7 @@ from picochat.data.formats.row_batch import (
     MISSING,
     NOT_UTF8,
     TOO_LONG,
+    UNREADABLE,
     Row,
     RowBatch,
     Wanted,
@@ -42,6 +43,15 @@ FORMATS: tuple[tuple[str, Format], ...] = (
     (".adoc", "text"),
     (".tex", "text"),
 )
+NOT_TEXT = frozenset(
+    {
+        *(".csv", ".tsv", ".xls", ".xlsx", ".ods", ".pdf", ".doc", ".docx", ".odt", ".rtf"),
+        *(".epub", ".mobi", ".zip", ".tar", ".tgz", ".7z", ".gz", ".zst", ".xz", ".arrow"),
+        *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp3", ".mp4", ".wav", ".pkl", ".npy"),
+        *(".npz", ".pt", ".safetensors"),
+    }
+)
+"""Endings of files that are no plain text. One that is named by itself is refused at once."""
 SEPARATOR = b"<|endoftext|>"
 """What separates the documents of a text file, as GPT-2's corpora have it."""
 ENDINGS = ", ".join(ending for ending, _ in FORMATS)
@@ -55,6 +65,11 @@ MOST_EXPANSION = 500
 # A smaller file is not tested: it takes only seconds to read, and a valid shard may hold a document
 # that repeats one letter.
 EXPANSION_COUNTS_FROM_BYTES = 1_000_000_000
+# A number of thousands of digits raises ValueError, thousands of brackets RecursionError.
+UNREADABLE_JSON = (ValueError, RecursionError)
+# Python's own limit depends on its version and on who calls: a row that was read once could fail
+# when it is read again.
+MOST_JSON_LEVELS = 500
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -93,12 +108,13 @@ def read_batches(
     Parquet may omit the other rows; JSON lines give MISSING as their text.
     """
     kind = format_of(name)
+    asked = _Asked(text_column, id_column, block_bytes, wanted)
     if kind == "parquet":
         yield from read_all_groups(stream, name, text_column, id_column, wanted)
     elif kind == "jsonl":
-        yield from _read_json_lines(stream, name, text_column, id_column, block_bytes, wanted)
+        yield from _read_json_lines(stream, name, asked)
     elif kind == "json":
-        yield from _read_json(stream, name, text_column, id_column, block_bytes, wanted)
+        yield from _read_json(stream, name, asked)
     else:
         yield from _read_text(stream, name)
 
@@ -128,16 +144,25 @@ def read_lines(stream: BinaryIO, name: str) -> Iterator[bytes | None]:
 # ---- JSON lines and text -------------------------------------------------------------------------
 
 
-def _read_json_lines(
-    stream: BinaryIO,
-    name: str,
-    text_column: str,
-    id_column: str | None,
-    block_bytes: int,
-    wanted: Wanted | None,
-) -> Iterator[RowBatch]:
+class _Asked(NamedTuple):
+    """The parameters of `read_batches`."""
+
+    text_column: str
+    id_column: str | None
+    block_bytes: int
+    wanted: Wanted | None
+
+    def text(self, row: dict[str, Any] | None) -> object:
+        return UNREADABLE if row is None else row.get(self.text_column, MISSING)
+
+    def id(self, row: dict[str, Any] | None) -> str | None:
+        return usable_id(row.get(self.id_column)) if self.id_column and row else None
+
+
+def _read_json_lines(stream: BinaryIO, name: str, asked: _Asked) -> Iterator[RowBatch]:
     line_number = number = 0  # of the line, from 1; of the row, from 0: blank lines are no rows
-    for lines in _lines(_blocks(stream, name, block_bytes)):
+    wanted = asked.wanted
+    for lines in _lines(_blocks(stream, name, asked.block_bytes)):
         texts: list[object] = []
         ids: list[str | None] = []
         for line in lines:
@@ -152,9 +177,9 @@ def _read_json_lines(
                 ids.append(None)
             else:
                 value = _parse_line(line, name, line_number)
-                texts.append(value.get(text_column, MISSING))
-                ids.append(usable_id(value.get(id_column)) if id_column else None)
-        yield RowBatch(number, texts, ids if id_column else None)
+                texts.append(asked.text(value))
+                ids.append(asked.id(value))
+        yield RowBatch(number, texts, ids if asked.id_column else None)
         number += len(texts)
 
 
@@ -166,17 +191,10 @@ def _read_json_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
             if line is None:
                 yield {}  # too long: a row without any of its values
             elif line and not line.isspace():
-                yield _parse_line(line, name, line_number)
+                yield _parse_line(line, name, line_number) or {}
 
 
-def _read_json(
-    stream: BinaryIO,
-    name: str,
-    text_column: str,
-    id_column: str | None,
-    block_bytes: int,
-    wanted: Wanted | None,
-) -> Iterator[RowBatch]:
+def _read_json(stream: BinaryIO, name: str, asked: _Asked) -> Iterator[RowBatch]:
     """The objects of a list, one object, or JSON lines: the three things that are called .json."""
     start = stream.read(LONGEST_LINE_BYTES + 1)
     stream.seek(0)
@@ -188,20 +206,24 @@ def _read_json(
         )
     try:
         found = json.loads(start.decode("utf-8-sig")) if len(start) <= LONGEST_LINE_BYTES else None
-    except (ValueError, RecursionError):
+    except UNREADABLE_JSON as error:
+        if is_list and not isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+            raise BadInput(
+                f"{name}: JSON that cannot be read ({str(error)[:100]})",
+                fix="remove the values that are nested so deep, and the numbers of so many digits",
+            ) from None
         found = None
     if not isinstance(found, (list, dict)):
         # Not one value: JSON lines, or broken, which reading lines says with its line number.
-        yield from _read_json_lines(stream, name, text_column, id_column, block_bytes, wanted)
+        yield from _read_json_lines(stream, name, asked)
         return
     rows = cast("list[object]", found if isinstance(found, list) else [found])
     objects = [cast("dict[str, Any]", row) if isinstance(row, dict) else {} for row in rows]
-    texts: list[object] = [
-        row if isinstance(row, str) else value.get(text_column, MISSING)
+    texts = [
+        row if isinstance(row, str) else asked.text(value)
         for row, value in zip(rows, objects, strict=True)
     ]
-    ids = [usable_id(value.get(id_column)) for value in objects] if id_column else None
-    yield RowBatch(0, texts, ids)
+    yield RowBatch(0, texts, [asked.id(value) for value in objects] if asked.id_column else None)
 
 
 def _read_text(stream: BinaryIO, name: str) -> Iterator[RowBatch]:
@@ -262,7 +284,8 @@ def _blocks(stream: BinaryIO, name: str, block_bytes: int) -> Iterator[bytes]:
         if total == 0:
             if block.startswith(UTF16_MARKS):
                 raise BadInput(
-                    f"{name}: UTF-16 text, UTF-8 is needed", fix="iconv -f UTF-16 -t UTF-8"
+                    f"{name}: UTF-16 text, UTF-8 is needed",
+                    fix=f"iconv -f UTF-16 -t UTF-8 {name} > NEW, unpacked if it is compressed",
                 )
             block = block.removeprefix(UTF8_MARK)
         total += len(block)
@@ -296,7 +319,8 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[list[bytes | None]]:
         yield [rest]
 
 
-def _parse_line(line: bytes, name: str, line_number: int) -> dict[str, Any]:
+def _parse_line(line: bytes, name: str, line_number: int) -> dict[str, Any] | None:
+    """The object of a line; None for valid JSON that Python cannot hold. Raises BadInput."""
     where, fix = f"{name}, line {line_number}", "repair or remove the line"
     try:
         value = json.loads(line.decode("utf-8"))
@@ -305,11 +329,24 @@ def _parse_line(line: bytes, name: str, line_number: int) -> dict[str, Any]:
         raise BadInput(what, fix=fix) from None
     except json.JSONDecodeError as error:
         raise BadInput(f"{where}: not valid JSON ({error.msg})", fix=fix) from None
-    # Valid JSON that Python does not parse: a number of thousands of digits, or too deep nesting.
-    except (ValueError, RecursionError) as error:
-        what = f"{where}: JSON that cannot be read ({str(error)[:100]})"
-        raise BadInput(what, fix=fix) from None
+    except UNREADABLE_JSON:
+        return None
     if not isinstance(value, dict):
         what = f"{where}: a JSON object is needed, found {type(value).__name__}"
         raise BadInput(what, fix=fix)
-    return value
+    brackets = line.count(b"[") + line.count(b"{")
+    return None if brackets > MOST_JSON_LEVELS and _levels(value) > MOST_JSON_LEVELS else value
+
+
+def _levels(value: dict[str, Any]) -> int:
+    """How deep the lists and objects of a JSON value are nested."""
+    levels, inside = 0, cast("list[Any]", [value])
+    while inside:
+        levels += 1
+        inside = [
+            inner
+            for outer in inside
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+    return levels

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from picochat.core.errors import BadInput, did_you_mean
 from picochat.data.formats.row_batch import NOT_UTF8, RowBatch, Wanted, usable_id
 
+# What pyarrow raises for a date before year 1, an unknown time zone, and text that is not UTF-8.
+UNUSABLE_VALUE = (ValueError, OverflowError, LookupError, pa.ArrowException)
 BATCH_BYTES = 256 << 10  # the heap reuses small blocks; large ones fragment it
 MOST_BATCH_ROWS = 4096
 # A larger column of a row group is fetched in pages, even where all of it is wanted.
@@ -37,7 +39,12 @@ def _require_text_column(metadata: pq.FileMetaData, name: str, text_column: str)
         schema = metadata.schema.to_arrow_schema()
     texts = [field.name for field in schema if _holds_text(field.type)]
     fix = (
-        f"--text-column one of: {', '.join(texts)}" if texts else "no column of the file holds text"
+        f'--text-column, or "text_column" of the source in a recipe, one of: {", ".join(texts)}'
+        if texts
+        else (
+            "leave the file out: none of its columns holds text; rows of conversations go into"
+            " --chat of picochat data init-pack"
+        )
     )
     if text_column not in schema.names:
         raise BadInput(
@@ -47,7 +54,7 @@ def _require_text_column(metadata: pq.FileMetaData, name: str, text_column: str)
     if schema.names.count(text_column) > 1:
         raise BadInput(
             f"{name} has {schema.names.count(text_column)} columns {text_column!r}",
-            fix="rename one of them",
+            fix="rename one of them in the program that writes the file",
         )
     kind = schema.field(text_column).type
     if not _holds_text(kind):
@@ -71,9 +78,7 @@ def read_row_group(
     """
     _require_text_column(metadata, name, text_column)
     columns = [text_column]
-    if id_column not in (None, text_column) and (
-        id_column in metadata.schema.to_arrow_schema().names
-    ):
+    if id_column not in (None, text_column) and _holds_ids(metadata, name, id_column):
         columns.append(id_column)
     stored_bytes, batch_rows = _sizes(metadata, group, text_column)
     at_once = whole and stored_bytes <= WHOLE_COLUMN_BYTES
@@ -90,11 +95,7 @@ def read_row_group(
             batch_size=batch_rows, row_groups=[group], columns=columns, use_threads=False
         ):
             texts = _python_texts(batch.column(text_column))
-            ids = (
-                [usable_id(value) for value in batch.column(columns[1]).to_pylist()]
-                if len(columns) > 1
-                else None
-            )
+            ids = _python_ids(batch.column(columns[1])) if len(columns) > 1 else None
             yield RowBatch(number, texts, ids)
             number += len(texts)
 
@@ -133,7 +134,28 @@ def read_parquet_objects(stream: BinaryIO, name: str) -> Iterator[dict[str, Any]
         for batch in pq.ParquetFile(stream).iter_batches(
             batch_size=MOST_BATCH_ROWS, use_threads=False
         ):
-            yield from batch.to_pylist()
+            yield from python_rows(batch)
+
+
+def python_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows of a batch; None for a value that Python cannot hold, such as a year before 1."""
+    columns = [_python_values(column) for column in batch.columns]
+    names = batch.schema.names
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _python_values(column: pa.Array) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except UNUSABLE_VALUE:
+        return [_python_value(value) for value in column]
+
+
+def _python_value(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except UNUSABLE_VALUE:
+        return None
 
 
 @contextmanager
@@ -161,9 +183,12 @@ def _sizes(metadata: pq.FileMetaData, group: int, text_column: str) -> tuple[int
 
 
 def _holds_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return kind in (*STRING_TYPES, *BYTES_TYPES)
+    return _plain(kind) in (*STRING_TYPES, *BYTES_TYPES)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type of the values, of a dictionary too."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _python_texts(column: pa.Array) -> list[object]:
@@ -177,6 +202,21 @@ def _python_texts(column: pa.Array) -> list[object]:
             # One bad text fails the conversion of the whole batch; as bytes, each is decoded alone.
             column = column.cast(pa.large_binary())
     return [_decoded(value) for value in column.to_pylist()]
+
+
+def _holds_ids(metadata: pq.FileMetaData, name: str, id_column: str) -> bool:
+    """Whether there is one column of this name, of integers or text; no other value is an id."""
+    with _parquet_errors(name):
+        schema = metadata.schema.to_arrow_schema()
+    kinds = [_plain(field.type) for field in schema if field.name == id_column]
+    return len(kinds) == 1 and (pa.types.is_integer(kinds[0]) or kinds[0] in STRING_TYPES)
+
+
+def _python_ids(column: pa.Array) -> list[str | None]:
+    is_text = _plain(column.type) in STRING_TYPES
+    return [
+        usable_id(value) for value in (_python_texts(column) if is_text else column.to_pylist())
+    ]
 
 
 def _decoded(value: bytes | None) -> object:

@@ -28,12 +28,14 @@ class _NoText:
 MISSING: Final = _NoText("missing_text_column")
 TOO_LONG: Final = _NoText("too_long")
 NOT_UTF8: Final = _NoText("not_utf8")
+UNREADABLE: Final = _NoText("unreadable_json")
 
 TEXT_PROBLEMS: tuple[tuple[str, str], ...] = (
     # reason                 the row's text
     ("missing_text_column", "is absent"),
     ("text_not_string", "is null or of another type"),
     ("not_utf8", "is not UTF-8"),
+    ("unreadable_json", "is in JSON of more than 500 levels, or beside a number of 4,300 digits"),
     ("empty_text", "is empty or blank"),
     ("too_long", f"has more than {LONGEST_DOCUMENT_CHARACTERS:,} characters"),
     ("nul_character", "holds a NUL character"),

@@ -54,6 +54,7 @@ from picochat.data.importing.slice_fragments import (
     write_fragment,
 )
 from picochat.data.importing.slices import Slice, SlicePlan, SliceReader
+from picochat.present.printable import printable_line
 
 FOOTER_CONNECTIONS = 8
 
@@ -123,6 +124,8 @@ def pin(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
     shared.root.mkdir(parents=True, exist_ok=True)
     with exclusive(shared.places.work / "lock", str(shared.places.documents)):
         source = pinned_source(request, shared.places, force=False)
+        for note in source.notes:
+            say(printable_line(note))
         reader = slice_reader(request, shared.places, source)
         plan = slice_plan(request, source)
         with ThreadPoolExecutor(FOOTER_CONNECTIONS) as pool:

@@ -30,6 +30,7 @@ from picochat.data.importing.import_report import (
 from picochat.data.importing.import_state import ImportState, ImportWork
 from picochat.data.importing.read_ahead import read_in_order
 from picochat.data.importing.slices import SlicePlan, SliceReader
+from picochat.present.printable import printable_line
 from picochat.present.values import duration, quantity
 
 DEFAULT_CONNECTIONS = 8
@@ -73,6 +74,8 @@ def _import_rows(
     request: ImportRequest, places: ImportPlaces, source: DatasetSource, connections: int
 ) -> ImportReport:
     _limit_heaps()
+    for note in source.notes:
+        say(printable_line(note))
     say(
         f"importing up to {request.max_rows:,} rows of {source.dataset} ({request.split}) at"
         f" {(source.revision or 'local files')[:12]}: {len(source.files)} files, licence"
@@ -310,12 +313,20 @@ def require_documents(request: ImportRequest, state: ImportState) -> None:
     """Raise BadInput with the counted reasons where no row became a document."""
     if state.shards:
         return
+    if not state.rows_seen:
+        raise BadInput(
+            f"the files of {request.dataset} ({request.split}) hold no rows",
+            fix="name another --dataset, --config or --split, and --force",
+        )
     by_count = sorted(state.skipped.items(), key=lambda item: (-item[1], item[0]))
+    remedies = {
+        "missing_text_column": f"--text-column names the text (now {request.text_column!r})",
+        "text_not_string": f"--text-column names a column of text (now {request.text_column!r})",
+        "below_min_chars": f"--min-chars takes shorter texts (now {request.min_chars})",
+    }
+    fixes = [remedies[reason] for reason, _ in by_count if reason in remedies]
     raise BadInput(
         f"no document came out of {state.rows_seen:,} rows of {request.dataset}",
         problems=[Problem(f"{count:,} rows: {reason}") for reason, count in by_count],
-        fix=(
-            f"see --text-column (now {request.text_column!r}) and --min-chars (now"
-            f" {request.min_chars}); then --force"
-        ),
+        fix="; ".join([*(fixes or ["repair the files or name others"]), "then --force"]),
     )

@@ -134,7 +134,10 @@ class Hub:
         info, _ = self._json(path, Target(id, asked), self.retry.first_attempts)
         commit = info.get("sha") if isinstance(info, dict) else None
         if not isinstance(commit, str) or not commit:
-            raise HubProblem(f"the Hub states no commit for dataset {id} at {asked}")
+            raise HubProblem(
+                f"the Hub states no commit for dataset {id} at {asked}",
+                fix="--revision a branch, a tag or a commit of it; see HF_ENDPOINT",
+            )
         # Every later request names the commit, because a branch may move during the import.
         dataset = HubDataset(id, commit, "", self._list_files(id, commit))
         readme = next((file for file in dataset.files if file.name == "README.md"), None)
@@ -369,7 +372,10 @@ class Hub:
                 ),
             )
         if isinstance(error, errors.EntryNotFoundError):
-            return HubProblem(f"{what} has no file {target.file} at {target.revision}")
+            return HubProblem(
+                f"{what} has no file {target.file} at {target.revision}",
+                fix="--force begins again, at the newest revision",
+            )
         where = f"{what}, {target.file}" if target.file else what
         return HubProblem(
             f"the Hub could not be read ({where}): {_short(error)}",

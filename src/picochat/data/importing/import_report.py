@@ -32,7 +32,7 @@ from picochat.data.importing.import_state import ImportState, RowPreview
 from picochat.data.importing.slices import Sample
 from picochat.present.values import quantity
 
-IMPORT_VERSION = 2  # raise it when the same request would give other documents
+IMPORT_VERSION = 3  # raise it when the same request would give other documents
 HEAD_BYTES = 1_000_000
 RANGES_SHOWN = 4  # in the .md; the .json has all
 
