@@ -47,10 +47,10 @@ PUSH = """
 import sys
 from pathlib import Path
 from picochat.core.errors import PicochatError
-from picochat.release.push import push_folder
+from picochat.release.push import PushTarget, push_folder
 folder, repo, private, token = sys.argv[1:]
 try:
-    report = push_folder(Path(folder), repo, private == "yes", token, "Publish it")
+    report = push_folder(Path(folder), PushTarget(repo, private == "yes"), token, "Publish it")
 except PicochatError as error:
     print("\\n".join(error.lines()), file=sys.stderr)
     sys.exit(error.exit_code)

@@ -52,6 +52,13 @@ class PicochatError(Exception):
             lines.append(f"fix: {self.fix}")
         return lines
 
+    def in_one_line(self) -> str:
+        """The message without its exit code, for a place that has one line for it."""
+        parts = [self.what]
+        for problem in (*self.problems, Problem("", self.fix)):
+            parts += [problem.what, f"fix: {problem.fix}" if problem.fix else ""]
+        return "; ".join(part for part in parts if part)
+
 
 class HostProblem(PicochatError):
     exit_code = 1

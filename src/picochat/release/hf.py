@@ -152,9 +152,7 @@ def export_hf(request: ExportRequest) -> ExportReport:
     pushed = None
     if request.push and token:
         message = request.push.message or f"Publish {request.model_name}"
-        pushed = push_folder(
-            request.out_dir, request.push.repo_id, request.push.private, token, message
-        )
+        pushed = push_folder(request.out_dir, request.push, token, message)
     return ExportReport(request.out_dir, record, kept, older, pushed)
 
 
