@@ -31,7 +31,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         if name.startswith(STEER) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     with FakeHub() as running:
-        lines = "".join(f'{{"text": "a text of some length in row {number}"}}\n' for number in range(50))
+        lines = "".join(
+            f'{{"text": "a text of some length in row {number}"}}\n' for number in range(50)
+        )
         running.add_dataset("owner/name", {"train.jsonl": lines.encode()})
         monkeypatch.setenv("HF_ENDPOINT", running.endpoint)
         yield running

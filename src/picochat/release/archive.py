@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from picochat.core.errors import BadInput, HostProblem
+from picochat.core.machine import environment_count
 from picochat.core.progress import Progress
 from picochat.core.publish import FileDigest
 from picochat.core.records import READ_BLOCK_BYTES, digest_bytes
@@ -110,7 +111,7 @@ def write_archive(out: Path, folder: str, members: Sequence[Member]) -> str:
     Raises HostProblem where a file changed since its digest was taken.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or 0)
+    epoch = environment_count("SOURCE_DATE_EPOCH", 0)
     handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
     temporary = Path(name)
     try:
