@@ -23,6 +23,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from picochat.core.errors import BadInput, WrongUsage
@@ -41,7 +42,10 @@ class FileDigest(Record):
 
 
 class Manifest(Record):
-    """What an artifact is, what it was made from, and what is in it."""
+    """What an artifact is, what it was made from, and what is in it.
+
+    checksum: sha256 of the other fields, so that a field that was edited by hand is noticed.
+    """
 
     schema_version: int
     kind: str
@@ -50,6 +54,22 @@ class Manifest(Record):
     files: dict[str, FileDigest]
     volatile_files: dict[str, FileDigest]
     facts: dict[str, Any]
+    checksum: str = ""
+
+    def sealed(self) -> Manifest:
+        """The manifest with its checksum."""
+        return self.model_copy(update={"checksum": self._sum()})
+
+    def is_sealed(self) -> bool:
+        """Whether the manifest has the checksum of its fields."""
+        return self.checksum == self._sum()
+
+    def _sum(self) -> str:
+        return digest_json(self.model_dump(mode="json", exclude={"checksum"}))
+
+    def listed(self) -> dict[str, FileDigest]:
+        """All files of the artifact but the manifest."""
+        return {**self.files, **self.volatile_files}
 
     def digest(self) -> str:
         """sha256 of kind, digests of the inputs, files and facts; equal for equal work."""
@@ -165,7 +185,9 @@ def _finish(
 ) -> Artifact:
     # Files are synced before the rename. Otherwise a power cut could leave the final name over
     # files whose bytes never reached the disk.
-    files = {name: _sync_and_digest(staging.path(name)) for name in _file_names(staging.folder)}
+    files = {
+        name: _sync_and_digest(staging.path(name)) for name in sorted(_file_names(staging.folder))
+    }
     volatile = {name: files.pop(name) for name in staging.volatile_names & set(files)}
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -175,7 +197,7 @@ def _finish(
         files=files,
         volatile_files=volatile,
         facts=staging.facts,
-    )
+    ).sealed()
     (staging.folder / MANIFEST).write_bytes(pretty_json(manifest))
     _sync_and_digest(staging.folder / MANIFEST)
     return _move_to(place, staging.folder, kind)
@@ -192,10 +214,13 @@ def _move_to(place: Path, folder: Path, kind: str) -> Artifact:
     return open_artifact(place, kind)
 
 
-def _file_names(folder: Path) -> list[str]:
+def _file_names(folder: Path) -> set[str]:
     """Names of all files, relative to the folder, but those that a desktop left there."""
-    files = (path for path in folder.rglob("*") if path.is_file() and not is_junk(path))
-    return [str(path.relative_to(folder)) for path in files]
+    names: set[str] = set()
+    for place, _, files in os.walk(folder):
+        below = os.path.relpath(place, folder)
+        names.update(os.path.normpath(os.path.join(below, name)) for name in files)
+    return {name for name in names if not is_junk(Path(name))}
 
 
 def is_junk(path: Path) -> bool:
@@ -269,7 +294,12 @@ def open_artifact(place: Path, kind: str, *, made_by: str | None = None) -> Arti
 
 def remake(place: Path) -> str:
     """The remedy for an artifact whose files were damaged after it was published."""
-    return f"move {place} away; the command that made it makes it again"
+    return f"{move_away(place)}; the command that made it makes it again"
+
+
+def move_away(place: Path) -> str:
+    """The command that moves a file or folder out of the way, to paste into a shell."""
+    return f"mv {quote(str(place))} {quote(f'{place}.moved')}"
 
 
 def find_artifact(place: Path, kind: str, key: str) -> Artifact | None:
@@ -283,22 +313,29 @@ def find_artifact(place: Path, kind: str, key: str) -> Artifact | None:
 def touched_files(artifact: Artifact) -> list[str]:
     """Names of files that were changed since the artifact was published, found cheaply.
 
-    A file of another size is changed. One that was written after the manifest, which is written
-    last, is hashed. An edit that keeps size and time is not found here but by `changed_files`.
+    A file that the manifest does not list, or that has another size, is changed. One that was
+    written after the manifest, which is written last, is hashed. An edit that keeps size and time
+    is not found here but by `changed_files`.
     """
     place, manifest = artifact.place, artifact.manifest
     published_ns = (place / MANIFEST).stat().st_mtime_ns
-    touched: list[str] = []
-    for name, digest in {**manifest.files, **manifest.volatile_files}.items():
-        path = place / name
-        stat = path.stat() if path.is_file() else None
+    found = _file_names(place)
+    touched = _unlisted(found, manifest)
+    for name, digest in manifest.listed().items():
+        stat = (place / name).stat() if name in found else None
         if (
             stat is None
             or stat.st_size != digest.bytes
-            or (stat.st_mtime_ns > published_ns and digest_file(path) != digest.sha256)
+            or (stat.st_mtime_ns > published_ns and digest_file(place / name) != digest.sha256)
         ):
             touched.append(name)
     return touched
+
+
+def _unlisted(found: set[str], manifest: Manifest) -> list[str]:
+    """The files that the manifest does not list, and the manifest where it was edited itself."""
+    extra = sorted(found - {*manifest.listed(), MANIFEST})
+    return extra if manifest.is_sealed() else [*extra, MANIFEST]
 
 
 def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:
@@ -316,10 +353,9 @@ def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:
 
 def changed_files(place: Path, manifest: Manifest) -> list[str]:
     """Names of files that differ from the manifest, are absent, or are not listed in it."""
-    expected = {**manifest.files, **manifest.volatile_files}
-    found = set(_file_names(place)) - {MANIFEST}
-    changed = sorted(found - set(expected))
-    for name, digest in expected.items():
+    found = _file_names(place)
+    changed = _unlisted(found, manifest)
+    for name, digest in manifest.listed().items():
         if name not in found or digest_file(place / name) != digest.sha256:
             changed.append(name)
     return changed
