@@ -28,7 +28,14 @@ from typing import Any
 
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.progress import say
-from picochat.core.records import Record, digest_file, digest_json, pretty_json, read_record
+from picochat.core.records import (
+    Record,
+    digest_file,
+    digest_json,
+    pretty_json,
+    read_record,
+    write_atomic,
+)
 
 JUNK_NAMES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 JUNK_PREFIXES = ("._", ".nfs", ".fuse_hidden")
@@ -135,11 +142,12 @@ def publish(
     place: Path, kind: str, key: str, inputs: Mapping[str, str]
 ) -> Generator[StagingFolder, None, None]:
     """Make the artifact `place` from the files that the caller writes into the staging folder."""
+    workspace = open_workspace(place, key)
+    # The staging folder lies beside `place`, because a rename is atomic only within one disk.
     folder = place.with_name(f".{place.name}.draft")
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    # The staging folder lies beside `place`, because a rename is atomic only within one disk.
-    staging = StagingFolder(folder, open_workspace(place, key))
+    folder.mkdir()
+    staging = StagingFolder(folder, workspace)
     try:
         yield staging
         staging.artifact = _finish(staging, place, kind, key, inputs)
@@ -157,7 +165,7 @@ def open_workspace(place: Path, key: str) -> Path:
     Work towards another key is set aside. Earlier work towards this key is taken up again.
     """
     workspace = place.with_name(f"{place.name}.work")
-    if workspace.exists() and not _is_towards(workspace, key):
+    if workspace.exists() and any(workspace.iterdir()) and not _is_towards(workspace, key):
         say(
             f"{workspace} holds unfinished work for other settings or inputs, which is kept:"
             f" {set_aside(workspace).name}"
@@ -167,7 +175,10 @@ def open_workspace(place: Path, key: str) -> Path:
         os.rename(former, workspace)
         say(f"taking up the unfinished work of {former.name} again")
     workspace.mkdir(parents=True, exist_ok=True)
-    _marker(workspace).write_text(key)
+    # Not written again, and atomically: a marker that is cut off on a full disk would make the next
+    # command set the work aside.
+    if not _is_towards(workspace, key):
+        write_atomic(_marker(workspace), key.encode())
     return workspace
 
 
