@@ -22,7 +22,7 @@ import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from shlex import quote
 from typing import Any
 
@@ -38,6 +38,7 @@ from picochat.core.records import (
 )
 
 JUNK_NAMES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+JUNK_FOLDERS = frozenset({"__MACOSX"})
 JUNK_PREFIXES = ("._", ".nfs", ".fuse_hidden")
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -231,12 +232,16 @@ def _file_names(folder: Path) -> set[str]:
     for place, _, files in os.walk(folder):
         below = os.path.relpath(place, folder)
         names.update(os.path.normpath(os.path.join(below, name)) for name in files)
-    return {name for name in names if not is_junk(Path(name))}
+    return {name for name in names if not is_junk(PurePath(name))}
 
 
-def is_junk(path: Path) -> bool:
+def is_junk(path: PurePath) -> bool:
     """Whether a desktop or a file system left the file in a folder; it is part of no artifact."""
-    return path.name in JUNK_NAMES or path.name.startswith(JUNK_PREFIXES)
+    return (
+        path.name in JUNK_NAMES
+        or path.name.startswith(JUNK_PREFIXES)
+        or not JUNK_FOLDERS.isdisjoint(path.parts[:-1])
+    )
 
 
 def _sync_and_digest(path: Path) -> FileDigest:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from picochat.config import ResolvedConfig
-from picochat.core.errors import PicochatError, Problem
+from picochat.core.errors import BadInput, PicochatError, Problem
 from picochat.core.publish import MANIFEST, Artifact, FileDigest, is_junk
 from picochat.core.records import digest_file, digest_json, read_record
 from picochat.present.values import short_digest
@@ -23,9 +23,17 @@ ALTERED = "its bytes differ from the manifest"
 
 
 def digest_folder(root: Path) -> dict[str, FileDigest]:
-    """Digest of every file below `root`, by its path from there, as of an unpacked bundle."""
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not is_junk(path))
-    return {path.relative_to(root).as_posix(): digest_of(path) for path in files}
+    """Digest of every file below `root`, by its path from there, as of an unpacked bundle.
+
+    Raises BadInput for a link: no bundle holds one, and it could name any file of this machine.
+    """
+    names = sorted(path for path in root.rglob("*") if not is_junk(path.relative_to(root)))
+    if links := [path for path in names if path.is_symlink()]:
+        raise BadInput(
+            f"{links[0]} is a link, and a bundle holds none",
+            fix="unpack the bundle again, or verify the .tgz",
+        )
+    return {path.relative_to(root).as_posix(): digest_of(path) for path in names if path.is_file()}
 
 
 def digest_tree(root: Path) -> dict[str, FileDigest]:
@@ -44,7 +52,7 @@ def digest_tree(root: Path) -> dict[str, FileDigest]:
             names += [
                 path.relative_to(root).as_posix()
                 for path in folder.rglob("*")
-                if path.is_file() and not is_junk(path)
+                if path.is_file() and not is_junk(path.relative_to(root))
             ]
     return {name: digest_of(root / name) for name in sorted(set(names))}
 
