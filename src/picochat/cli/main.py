@@ -76,6 +76,7 @@ def _root(
 def main() -> None:
     """Run the command of sys.argv and exit with its code."""
     outlast_readers()
+    sys.unraisablehook = _end_if_stopped
     code = run_command(sys.argv[1:])
     if code > 128:
         # Its message is printed. A second signal would kill the process while it ends.
@@ -183,6 +184,17 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise Interrupted(number, "terminated; what was finished is kept", fix=GOES_ON)
+
+
+def _end_if_stopped(unraisable: sys.UnraisableHookArgs) -> None:
+    """End the process where Python dropped the error of a signal, as in a callback of the collector.
+
+    The command would otherwise go on as if nobody had stopped it.
+    """
+    error = unraisable.exc_value
+    if isinstance(error, (Interrupted, KeyboardInterrupt)):
+        _stop_at_once(getattr(error, "exit_code", 130) - 128, None)
+    sys.__unraisablehook__(unraisable)
 
 
 def _stop_at_once(number: int, frame: FrameType | None) -> None:
