@@ -187,7 +187,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _end_if_stopped(unraisable: sys.UnraisableHookArgs) -> None:
-    """End the process where Python dropped the error of a signal, as in a callback of the collector.
+    """End the process where Python dropped the error of a signal, as in a callback of gc.
 
     The command would otherwise go on as if nobody had stopped it.
     """
