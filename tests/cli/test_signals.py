@@ -59,7 +59,7 @@ def test_two_signals_in_any_stage_end_it_with_their_code_and_it_goes_on(
         ("building host", signal.SIGINT, 0.3),
         ("building base", signal.SIGTERM, 0.05),
         ("building scores", signal.SIGINT, 0.02),
-        ("building parity", signal.SIGTERM, None),
+        ("writing the export", signal.SIGTERM, None),
     ):
         code, said = stopped_at(command, marker, number, gap_s)
         assert (code, "Traceback" in said) == (CODES[number], False), f"{marker}\n{said}"

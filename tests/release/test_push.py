@@ -300,6 +300,17 @@ def test_a_folder_without_its_evidence_is_refused(folder: Path, kind: str) -> No
     assert f"{kind} (" in refusal.value.problems[0].what
 
 
+def test_what_a_desktop_leaves_in_a_folder_is_no_change_and_is_not_pushed(
+    hub: FakeHub, folder: Path, tmp_path: Path
+) -> None:
+    names = set(contents(folder))
+    for name in (".DS_Store", "evidence/Thumbs.db"):
+        (folder / name).write_bytes(b"x")
+    done = push(hub, folder, tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    assert f"pushed {len(names)} files" in done.stdout
+
+
 def test_a_folder_that_is_no_export_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is not an export"):
         require_publishable(tmp_path, TOKEN)

@@ -99,7 +99,7 @@ def run_command(arguments: list[str]) -> int:
         # typer turns a KeyboardInterrupt inside a command into 130 and prints nothing.
         if code == 130:
             return _say(_interrupted())
-    except PicochatError as error:
+    except (PicochatError, Interrupted) as error:
         return _say(error)
     except KeyboardInterrupt:
         return _say(_interrupted())
@@ -128,7 +128,7 @@ def require_values(arguments: list[str]) -> None:
             )
 
 
-def _say(error: PicochatError) -> int:
+def _say(error: PicochatError | Interrupted) -> int:
     from picochat.present.printable import printable
 
     for line in error.lines():

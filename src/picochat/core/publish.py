@@ -198,7 +198,7 @@ def _finish(
     # Files are synced before the rename. Otherwise a power cut could leave the final name over
     # files whose bytes never reached the disk.
     files = {
-        name: _sync_and_digest(staging.path(name)) for name in sorted(_file_names(staging.folder))
+        name: _sync_and_digest(staging.path(name)) for name in sorted(file_names(staging.folder))
     }
     volatile = {name: files.pop(name) for name in staging.volatile_names & set(files)}
     manifest = Manifest(
@@ -226,7 +226,7 @@ def _move_to(place: Path, folder: Path, kind: str) -> Artifact:
     return open_artifact(place, kind)
 
 
-def _file_names(folder: Path) -> set[str]:
+def file_names(folder: Path) -> set[str]:
     """Names of all files, relative to the folder, but those that a desktop left there."""
     names: set[str] = set()
     for place, _, files in os.walk(folder):
@@ -335,7 +335,7 @@ def touched_files(artifact: Artifact) -> list[str]:
     """
     place, manifest = artifact.place, artifact.manifest
     published_ns = (place / MANIFEST).stat().st_mtime_ns
-    found = _file_names(place)
+    found = file_names(place)
     touched = _unlisted(found, manifest)
     for name, digest in manifest.listed().items():
         stat = (place / name).stat() if name in found else None
@@ -369,7 +369,7 @@ def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:
 
 def changed_files(place: Path, manifest: Manifest) -> list[str]:
     """Names of files that differ from the manifest, are absent, or are not listed in it."""
-    found = _file_names(place)
+    found = file_names(place)
     changed = _unlisted(found, manifest)
     for name, digest in manifest.listed().items():
         if name not in found or digest_file(place / name) != digest.sha256:

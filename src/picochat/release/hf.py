@@ -20,7 +20,14 @@ from picochat.config import ResolvedConfig, parameter_count
 from picochat.core.errors import BadInput, CheckFailed, Problem, WrongUsage, did_you_mean
 from picochat.core.machine import MachineRecord
 from picochat.core.progress import say
-from picochat.core.publish import Artifact, changed_files, exclusive, open_artifact, set_aside
+from picochat.core.publish import (
+    Artifact,
+    changed_files,
+    exclusive,
+    file_names,
+    open_artifact,
+    set_aside,
+)
 from picochat.core.records import read_record, write_json
 from picochat.export.export_record import (
     EXPORT_RECORD,
@@ -372,7 +379,7 @@ def export_record(
 
 def require_free(place: Path) -> None:
     """Raises WrongUsage where something else than an earlier export stands at `place`."""
-    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+    if not place.exists() or (place.is_dir() and not file_names(place)):
         return
     if not place.is_dir() or not (place / EXPORT_RECORD).exists():
         raise WrongUsage(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from picochat.config import ResolvedConfig
 from picochat.core.errors import BadInput, PicochatError, Problem
-from picochat.core.publish import MANIFEST, Artifact, FileDigest, is_junk
+from picochat.core.publish import MANIFEST, Artifact, FileDigest, file_names, is_junk
 from picochat.core.records import digest_file, digest_json, read_record
 from picochat.present.values import short_digest
 from picochat.run.folder import RunDir
@@ -49,11 +49,7 @@ def digest_tree(root: Path) -> dict[str, FileDigest]:
     for spec in ARTIFACTS:
         folder = root / spec.folder
         if (folder / MANIFEST).is_file():
-            names += [
-                path.relative_to(root).as_posix()
-                for path in folder.rglob("*")
-                if path.is_file() and not is_junk(path.relative_to(root))
-            ]
+            names += [f"{spec.folder}/{name}" for name in file_names(folder)]
     return {name: digest_of(root / name) for name in sorted(set(names))}
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from picochat.core.errors import BadInput, HubProblem, Problem, WrongUsage
 from picochat.core.network import Client, advice, hub_endpoint, open_client, short_error, unforeseen
 from picochat.core.progress import say
+from picochat.core.publish import file_names
 from picochat.core.records import READ_BLOCK_BYTES, digest_file
 from picochat.export.export_record import changed_since_export, read_export_record
 from picochat.release.evidence import REPORTS, attached
@@ -130,7 +131,7 @@ def push_folder(folder: Path, target: PushTarget, token: str, message: str) -> P
 def require_publishable(folder: Path, token: str) -> None:
     """Raises BadInput with every reason why the folder may not be published."""
     record = read_export_record(folder)
-    names = sorted(_files(folder))
+    names = sorted(file_names(folder))
     problems = [
         Problem(f"{name} changed since the export", "export again")
         for name in changed_since_export(folder, record)
@@ -177,7 +178,7 @@ def holds_token(path: Path, token: str) -> bool:
 def _push(api: HfApi, folder: Path, repo_id: str, private: bool, message: str) -> PushReport:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    names = sorted(_files(folder))
+    names = sorted(file_names(folder))
     api.create_repo(repo_id, private=private or None, exist_ok=True)
     head = api.model_info(repo_id)
     if private and not head.private:
@@ -194,10 +195,6 @@ def _push(api: HfApi, folder: Path, repo_id: str, private: bool, message: str) -
     commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head.sha)
     _compare(folder, names, _remote_files(api, repo_id, commit.oid), repo_id)
     return PushReport(repo_id, commit.oid, len(names), tuple(stale))
-
-
-def _files(folder: Path) -> Iterator[str]:
-    return (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, str]:

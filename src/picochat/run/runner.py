@@ -50,6 +50,7 @@ from picochat.run.workers import call_all, run_worker
 
 MOST_REASONS = 4
 MOST_NAMED = 3
+OTHER_KEY = "other settings, the pack at another path, or built by another version"
 SHOWN_PAGES = (("summary", "summary.md"), ("report", "report.html"), ("gate", "gate.md"))
 NOTHING_TRAINED = (
     "nothing was trained. Fix what blocks, or pass --train-anyway to train without a chance of"
@@ -276,7 +277,7 @@ def why_again(
         for key, change in changes.items()
         if key.split(".")[0] in read or ("facts" in read and key != "scale")
     ]
-    return ", ".join(reasons[:MOST_REASONS]) or "other settings, or built by another version"
+    return ", ".join(reasons[:MOST_REASONS]) or OTHER_KEY
 
 
 def _arguments(
