@@ -139,7 +139,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=corpus_facts,
         inputs=(),
         settings=("pack", "data", "host"),
-        version=4,
+        version=5,
         shared=True,
     ),
     ArtifactSpec(
