@@ -311,6 +311,11 @@ def test_what_a_desktop_leaves_in_a_folder_is_no_change_and_is_not_pushed(
     assert f"pushed {len(names)} files" in done.stdout
 
 
+def test_a_push_needs_no_folder_for_the_client(hub: FakeHub, folder: Path) -> None:
+    done = push(hub, folder, Path("/proc/nothing"))
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_folder_that_is_no_export_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is not an export"):
         require_publishable(tmp_path, TOKEN)
