@@ -14,7 +14,7 @@ from picochat.core.publish import StagingFolder, changed_files
 from picochat.core.records import write_atomic, write_json
 from picochat.facts import GateFacts, GateReport, Rate, RunFacts
 from picochat.gate import details, measures
-from picochat.gate.bounds import above, at_least, at_most, exactly
+from picochat.gate.bounds import EXPORT_DIFFERENCE, above, at_least, at_most, exactly
 from picochat.gate.decide import (
     ADVICE,
     ALWAYS,
@@ -419,7 +419,7 @@ RULES: tuple[Row, ...] = (
         reading="largest relative logit difference of the export, float32",
         unit="relative difference",
         measure=measures.export_difference,
-        block=at_most(1e-3),
+        block=at_most(EXPORT_DIFFERENCE),
         severity=RELEASE,
         why="the exported model must be the one that was scored",
         fix=(

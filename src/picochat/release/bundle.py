@@ -19,7 +19,7 @@ from pathlib import Path
 from picochat.core.errors import BadInput, HostProblem, Problem, WrongUsage
 from picochat.core.machine import MachineRecord
 from picochat.core.progress import Progress
-from picochat.core.publish import MANIFEST, Artifact, FileDigest
+from picochat.core.publish import MANIFEST, Artifact, FileDigest, is_junk
 from picochat.core.records import READ_BLOCK_BYTES, Record, pretty_json, read_record
 from picochat.facts import REPLAY_FOLDER, CorpusFacts, GateFacts, PreflightFacts, facts_of
 from picochat.present.values import byte_quantity
@@ -386,6 +386,7 @@ def _log_files(logs_dir: Path, out: Path) -> Iterator[tuple[str, Path]]:
             path.is_file()
             and not path.is_symlink()
             and not hidden
+            and not is_junk(path.relative_to(logs_dir))
             and path.suffix != ".tgz"
             and path.resolve() != out.resolve()
         ):
