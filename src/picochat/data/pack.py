@@ -11,6 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal, cast
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
@@ -28,7 +29,7 @@ from picochat.data.document_shards import DocumentsManifest, read_manifest
 from picochat.data.documents import SourceFile, file_path, list_source_files
 
 ALIASES = ("chat_input", "eval_input")
-TASK_PACK = "picochat data task-pack --dataset-pack"
+TASK_PACK = "picochat data task-pack --dataset-pack {pack}"
 
 
 class PackCorpus(Record):
@@ -356,7 +357,8 @@ def _load_source(
         files = list_source_files(path, include=item.include, exclude=[*exclude, *item.exclude])
         manifest = read_manifest(path) if path.is_dir() else None
     except BadInput as error:
-        problems.append(Problem(f"{where}: {error.what}", error.fix or _remedy_for_absent(path)))
+        fix = error.fix if path.exists() else _remedy_for_absent(path)
+        problems.append(Problem(f"{where}: {error.what}", fix))
         problems.extend(error.problems)
         return None
     if not files:
@@ -377,16 +379,19 @@ def _load_source(
 
 
 def _remedy_for_absent(path: Path) -> str:
-    if path.exists():
-        return "see the message"
     if path.with_name(f"{path.name}.work").exists():
         return (
-            "its import was interrupted: repeat the `picochat data hf-import` command that writes"
-            f" {path}"
+            "its import was interrupted: repeat the command that has --documents-dir"
+            f" {quote(str(path))}, which goes on"
         )
     siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = did_you_mean(path.name, siblings)
-    return f"picochat data hf-import --documents-dir {path} ... makes it{hint}"
+    if hint:
+        return f"correct the path{hint}"
+    return (
+        "name a file or a folder of text, or import it: picochat data hf-import --dataset"
+        f" OWNER/NAME --out {quote(f'{path}.txt')} --documents-dir {quote(str(path))}"
+    )
 
 
 def label_of(path: Path) -> str:
@@ -402,6 +407,9 @@ def _rows_path(path: Path, key: str, name: str | None, problems: list[Problem]) 
     rows = Path(os.path.normpath(path.parent / Path(name).expanduser()))
     if not rows.is_file():
         what = f"{key}: {rows} {'is a folder' if rows.is_dir() else 'does not exist'}"
-        problems.append(Problem(what, f"{TASK_PACK} {path} makes it, or: touch {rows}"))
+        fix = f'leave "{key}" out of the pack, or make rows of the skills: ' + TASK_PACK.format(
+            pack=quote(str(path))
+        )
+        problems.append(Problem(what, fix))
         return None
     return rows
