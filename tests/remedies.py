@@ -1,8 +1,10 @@
 """Every remedy in the source: the texts that become the `fix` of an error, a problem or a finding.
 
 A remedy is the value of `fix=`, or the second argument of `Problem`. Constants, both arms of a
-condition, local variables, arguments that callers pass and what a called function returns are
-followed to their texts. `{}` stands for a value that is put in when the message is made.
+condition, local variables, arguments that callers pass and what a function returns are followed to
+their texts. `{}` stands for a value that is put in when the message is made. An expression that
+cannot be followed stands in braces, so that none is missed; one that only hands on the `fix` of
+another error is no remedy of its own.
 """
 
 from __future__ import annotations
@@ -93,12 +95,12 @@ def located(module: Module) -> Iterator[tuple[str, Function | None, ast.Call]]:
     def walk(
         node: ast.AST, path: tuple[str, ...], inner: Function | None
     ) -> Iterator[tuple[str, Function | None, ast.Call]]:
-        if isinstance(node, (Function, ast.ClassDef)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             path = (*path, node.name)
-            inner = node if isinstance(node, Function) else inner
+            inner = inner if isinstance(node, ast.ClassDef) else node
         if isinstance(node, ast.Call):
             name = next((k.value for k in node.keywords if k.arg == "name"), None)
-            row = str(name.value) if isinstance(name, ast.Constant) else ""
+            row = str(name.value) if isinstance(name, ast.Constant) else "module"
             yield ".".join(path) or row, inner, node
         for child in ast.iter_child_nodes(node):
             yield from walk(child, path, inner)
@@ -112,10 +114,17 @@ def remedies() -> tuple[Remedy, ...]:
     for module in modules():
         for place, function, call in located(module):
             for value in remedies_of(call):
-                for text in texts(value, module, function, {}):
-                    if text and text != HOLE:
-                        found.add(Remedy(module.file, place, text))
+                known = [t for t in texts(value, module, function, {}) if t and t != HOLE]
+                for text in known or ([] if hands_on(value) else [f"{{{ast.unparse(value)}}}"]):
+                    found.add(Remedy(module.file, place, text))
     return tuple(sorted(found))
+
+
+def hands_on(value: ast.expr) -> bool:
+    """Whether the expression is the `fix` of the caller, of another error or of a row."""
+    names = [n.id for n in ast.walk(value) if isinstance(n, ast.Name)]
+    fields = [n.attr for n in ast.walk(value) if isinstance(n, ast.Attribute)]
+    return "fix" in [*names, *fields]
 
 
 def remedies_of(call: ast.Call) -> list[ast.expr]:
@@ -135,8 +144,8 @@ def texts(node: ast.expr, module: Module, inside: Function | None, bound: Names)
         case ast.JoinedStr():
             return joined([of(part) or [HOLE] for part in node.values])
         case ast.FormattedValue():
-            found = of(node.value) if isinstance(node.value, (ast.Name, ast.Constant)) else []
-            return found or [HOLE]
+            constant = isinstance(node.value, ast.Name) and node.value.id.isupper()
+            return (of(node.value) if constant else []) or [HOLE]
         case ast.BinOp(op=ast.Add()):
             return joined([of(node.left) or [HOLE], of(node.right) or [HOLE]])
         case ast.IfExp():
@@ -147,6 +156,10 @@ def texts(node: ast.expr, module: Module, inside: Function | None, bound: Names)
             return of(node.body)
         case ast.Name():
             return texts_of_name(node.id, module, inside, bound)
+        case ast.Attribute(value=ast.Name(id=base)):
+            return texts_of_attribute(base, node.attr)
+        case ast.Attribute():
+            return texts_of_attribute("", node.attr)
         case ast.Call():
             return texts_of_call(node, module, inside, bound)
         case _:
@@ -157,9 +170,7 @@ def joined(parts: list[list[str]]) -> list[str]:
     return ["".join(some) for some in itertools.product(*parts)]
 
 
-def texts_of_name(
-    name: str, module: Module, inside: Function | None, bound: Names
-) -> list[str]:
+def texts_of_name(name: str, module: Module, inside: Function | None, bound: Names) -> list[str]:
     if name in bound:
         return bound[name]
     if inside is not None:
@@ -180,6 +191,36 @@ def texts_of_name(
     return []
 
 
+def texts_of_attribute(base: str, name: str) -> list[str]:
+    """The texts of `module.CONSTANT`, of a function `module.name`, or of a property."""
+    for module in modules():
+        if Path(module.file).stem == base and name in module.constants:
+            return texts(module.constants[name], module, None, {})
+    return [
+        text
+        for home, function in functions().get(name, [])
+        if Path(home.file).stem == base or is_property(function)
+        for text in texts_of_function(home, function, {})
+    ]
+
+
+def is_property(function: Function) -> bool:
+    """Whether it is a property with a text."""
+    marks = [ast.unparse(decorator) for decorator in function.decorator_list]
+    returned = ast.unparse(function.returns) if function.returns else ""
+    return "property" in marks and returned == "str"
+
+
+def texts_of_function(home: Module, function: Function, bound: Names) -> list[str]:
+    """What a function returns, arguments being `bound`."""
+    return [
+        text
+        for node in ast.walk(function)
+        if isinstance(node, ast.Return) and node.value is not None
+        for text in texts(node.value, home, function, bound)
+    ]
+
+
 def texts_of_argument(name: str, positional: list[str], function: Function) -> list[str]:
     """The texts that callers pass."""
     found: list[str] = []
@@ -189,7 +230,7 @@ def texts_of_argument(name: str, positional: list[str], function: Function) -> l
         if name in names:
             given += call.args[names.index(name) :][:1]
         for value in given:
-            if not (isinstance(value, ast.Name) and value.id == name):
+            if not (inside is function and isinstance(value, ast.Name)):
                 found += texts(value, module, inside, {})
     return found
 
@@ -200,13 +241,18 @@ def texts_of_call(
     """What the called function of the package returns, or the text that `.format` is called on."""
     if isinstance(call.func, ast.Attribute) and call.func.attr == "format":
         return [re.sub(r"\{\w*\}", HOLE, t) for t in texts(call.func.value, module, inside, bound)]
+    if called(call) == "partial":
+        return texts(call.args[0], module, inside, bound)
     found: list[str] = []
-    for home, function in functions().get(called(call), []):
+    known = functions().get(called(call), [])
+    for home, function in [each for each in known if each[0] is module] or known:
         names = [each.arg for each in function.args.args if each.arg != "self"]
         given = dict(zip(names, call.args, strict=False))
         given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
-        values = {name: texts(value, module, inside, bound) for name, value in given.items()}
-        for node in ast.walk(function):
-            if isinstance(node, ast.Return) and node.value is not None:
-                found += texts(node.value, home, function, {k: v for k, v in values.items() if v})
+        values = {
+            name: texts(value, module, inside, bound)
+            for name, value in given.items()
+            if isinstance(value, (ast.Constant, ast.JoinedStr, ast.BinOp))
+        }
+        found += texts_of_function(home, function, {k: v for k, v in values.items() if v})
     return found

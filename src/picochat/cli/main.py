@@ -30,9 +30,7 @@ Exit codes: 0 done. 1 unexpected error. 2 wrong usage. 3 an honest no (preflight
  In a pipe, `set -o pipefail` keeps
 them.
 """
-LESS_MEMORY = (
-    "a smaller --scale, fewer processes (--set host.workers=1), or a machine with more memory"
-)
+LESS_MEMORY = "choose a smaller --scale, or a machine with more memory"
 GOES_ON = "the same command goes on"
 WORDS_THAT_MAY_BE_EMPTY = ("--dataset-summary", "--eval-summary", "--commit-message")
 

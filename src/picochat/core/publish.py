@@ -23,6 +23,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from picochat.core.errors import BadInput, WrongUsage
@@ -269,7 +270,7 @@ def open_artifact(place: Path, kind: str, *, made_by: str | None = None) -> Arti
 
 def remake(place: Path) -> str:
     """The remedy for an artifact whose files were damaged after it was published."""
-    return f"move {place} away; the command that made it makes it again"
+    return f"move {quote(str(place))} away; the command that made it makes it again"
 
 
 def find_artifact(place: Path, kind: str, key: str) -> Artifact | None:
@@ -374,9 +375,7 @@ def exclusive(place: Path, holder: str, *, wait: bool = False) -> Generator[None
             stream.seek(0)
             busy = f"{holder} is in use by another process ({stream.read().strip() or 'unknown'})"
             if not wait:
-                raise WrongUsage(
-                    busy, fix="wait for it to end, or choose another --out-dir"
-                ) from None
+                raise WrongUsage(busy, fix="wait for it to end, or choose another folder") from None
             say(f"{busy}; waiting for it")
             fcntl.flock(stream, fcntl.LOCK_EX)
         stream.truncate(0)

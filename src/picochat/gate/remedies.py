@@ -105,9 +105,10 @@ def more_text(run: RunFacts) -> str:
 
 def provenance(run: RunFacts) -> str:
     sources = run.corpus.sources if run.corpus else []
-    gaps = [gap for source in sources for gap in measures.provenance_gaps(source)]
-    fixes = [LICENCE] if "licence" in gaps else []
-    return "; ".join([*fixes, IMPORT_AGAIN] if set(gaps) - {"licence"} else fixes) or IMPORT_AGAIN
+    gaps = {gap for source in sources for gap in measures.provenance_gaps(source)}
+    if gaps == {"licence"}:
+        return LICENCE
+    return LICENCE + "; " + IMPORT_AGAIN if "licence" in gaps else IMPORT_AGAIN
 
 
 def hold_out_more(run: RunFacts) -> str:
@@ -165,15 +166,19 @@ def shorter_context(run: RunFacts) -> str:
     tokens = run.shards.train_tokens if run.shards else 0
     if tokens < 2:
         return more_text(run)
-    return f"{more_text(run)}; or a shorter context: --set model.context={max(1, tokens // 2)}"
+    return f"a shorter context: --set model.context={max(1, tokens // 2)}; or {more_text(run)}"
 
 
 def within_budget(run: RunFacts) -> str:
     if run.config.gate.gpu_hour_usd is None:
         return "name the price of a GPU hour: --gpu-hour-usd N"
-    usd, budget, steps = plan(run).usd, run.config.gate.budget_usd, run.config.base.steps
-    fewer = max(1, int(steps * budget / usd)) if usd and budget else steps
-    return f"about {fewer} steps: --base-steps {fewer}; or a larger --budget-usd"
+    found, budget = plan(run), run.config.gate.budget_usd
+    if not found.usd or not found.hours or not budget:
+        return no_step(run)
+    of_base = found.usd * found.hours_of["base"] / found.hours
+    kept = max(0.0, 1 - (found.usd - budget) / of_base)
+    fewer = max(1, int(run.config.base.steps * kept))
+    return f"fewer steps: --base-steps {fewer}; or a larger --budget-usd"
 
 
 # ---- rows ----------------------------------------------------------------------------------------

@@ -165,6 +165,9 @@ def verify_bundle(
     return holding(inspect_bundle(path, specs=specs, cross_checks=cross_checks))
 
 
+MAKE_ONE = "name a bundle, or make one: picochat run bundle --run-dir RUN --out RUN.tgz"
+
+
 def holding(report: VerifyReport) -> VerifyReport:
     """The report where nothing differs.
 
@@ -197,17 +200,11 @@ def inspect_bundle(
         contents = read_record(BundleContents, unpacked / CONTENTS, "bundle contents")
         return _verify(path, RunDir(unpacked), found, contents, specs, cross_checks)
     if not path.exists():
-        raise BadInput(
-            f"bundle {path} does not exist",
-            fix="picochat run bundle --run-dir ... --out ... makes one",
-        )
+        raise BadInput(f"bundle {path} does not exist", fix=MAKE_ONE)
     with tempfile.TemporaryDirectory(prefix="picochat-verify-") as folder:
         opened = read_archive(path, Path(folder))
         if CONTENTS not in opened.digests:
-            raise BadInput(
-                f"{path} is no evidence bundle: it has no {CONTENTS}",
-                fix="picochat run bundle ... makes one",
-            )
+            raise BadInput(f"{path} is no evidence bundle: it has no {CONTENTS}", fix=MAKE_ONE)
         # Asked first: a bundle of another layout would otherwise be reported as damaged.
         _require_known_version(path, opened.root / CONTENTS)
         contents = read_record(BundleContents, opened.root / CONTENTS, "bundle contents")

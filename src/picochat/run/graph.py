@@ -244,7 +244,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_preflight,
         inputs=KNOWN_BEFORE_TRAINING,
         settings=("facts",),
-        version=6,
+        version=7,
     ),
     ArtifactSpec(
         kind="base",
@@ -305,7 +305,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_gate,
         inputs=("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"),
         settings=("facts",),
-        version=10,
+        version=11,
     ),
     ArtifactSpec(
         kind="summary",

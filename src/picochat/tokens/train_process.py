@@ -32,9 +32,11 @@ def train_in_a_process(texts: Iterable[str], vocab_size: int) -> str:
     )
     assert process.stdin and process.stdout
     try:
+        sent = 0
         try:
             for text in texts:
                 data = text.encode("utf-8")
+                sent += len(data)
                 process.stdin.write(LENGTH.pack(len(data)) + data)
             process.stdin.close()
         except BrokenPipeError:
@@ -44,7 +46,7 @@ def train_in_a_process(texts: Iterable[str], vocab_size: int) -> str:
             raise HostProblem(
                 "the process that trains the tokenizer was killed, most often because memory ran"
                 " out",
-                fix="a smaller sample: --set tokenizer.train_bytes=50000000",
+                fix=f"a smaller sample: --set tokenizer.train_bytes={max(1, sent // 2)}",
             )
         return found.decode("utf-8")
     finally:

@@ -58,7 +58,8 @@ def finetune(
     train = open_conversations(conversations, "train")
     held_out = open_conversations(conversations, "held_out")
     group = current_group(runtime)
-    rows = facts_of(conversations, ConversationsFacts).rows
+    facts = facts_of(conversations, ConversationsFacts)
+    rows = facts.rows
     if rows == 0:
         if group.is_main:
             publish_untrained(base, tokenizer, staging)
@@ -67,7 +68,10 @@ def finetune(
         context = read_info(base.place).model.context
         raise BadInput(
             f"none of the {rows} SFT rows fits the context of {context}",
-            fix="shorter rows, or a larger --set model.context=...",
+            fix=(
+                "shorten the rows; or take a context that holds them: --set model.context="
+                f"{facts.longest_row_tokens}"
+            ),
         )
     timer.mark("open_data")
     opened = open_group_runtime(runtime, read_info(base.place).model, group, staging.workspace)
