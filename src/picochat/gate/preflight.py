@@ -257,7 +257,7 @@ CHECKS: tuple[Row, ...] = (
         severity=RELEASE,
         applies=applies.has_sft_rows,
         why="the same prompt twice is one row, counted twice",
-        fix=remedies.task_rows("remove the rows of the pack's chat file whose prompt stood before"),
+        fix="remove the rows of the pack's chat file whose prompt stood before",
     ),
     Row(
         name="sft_fits_context",
