@@ -64,8 +64,8 @@ def finetune(
         if group.is_main:
             publish_untrained(base, tokenizer, staging)
         return
+    context = read_info(base.place).model.context
     if len(train) == 0:
-        context = read_info(base.place).model.context
         raise BadInput(
             f"none of the {rows} SFT rows fits the context of {context}",
             fix=(
@@ -81,7 +81,10 @@ def finetune(
     timer.mark("model")
     loader = HostLoader(
         lambda step: padded_batch(
-            train, rows_of_step(step, sft.sequences_per_step, len(train), seed), vocabulary.pad
+            train,
+            rows_of_step(step, sft.sequences_per_step, len(train), seed),
+            vocabulary.pad,
+            context,
         ),
         opened.device,
         fixed_shape=False,
