@@ -40,7 +40,7 @@ def row_key(row: dict[str, Any]) -> Remedy:
 
 
 @cache
-def tests_of(path: str) -> frozenset[str]:
+def names_of_tests(path: str) -> frozenset[str]:
     tree = ast.parse((TESTS.parent / path).read_text(encoding="utf-8"))
     return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
@@ -58,7 +58,7 @@ def test_a_row_says_how_its_remedy_was_tried(row: dict[str, Any]) -> None:
     assert row.get("not_tried") or row.get("then")
     for node in row.get("tried", []):
         path, _, name = node.partition("::")
-        assert name.partition("[")[0] in tests_of(path), f"{node} is no test"
+        assert name.partition("[")[0] in names_of_tests(path), f"{node} is no test"
 
 
 def known_options() -> set[str]:

@@ -377,7 +377,7 @@ CHECKS: tuple[Row, ...] = (
         block=exactly(0),
         severity=SKILL_ONLY,
         why="without this check a run could leave out benchmarks that it does badly on",
-        fix=remedies.RESOLVE,
+        fix=remedies.missing_benchmarks,
         detail=details.unresolved,
     ),
     Row(

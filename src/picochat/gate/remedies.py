@@ -213,6 +213,10 @@ def more_benchmark_rows(run: RunFacts) -> str:
     return EXTERNAL
 
 
+def missing_benchmarks(run: RunFacts) -> str:
+    return RESOLVE if run.benchmarks and run.benchmarks.unresolved else EXTERNAL
+
+
 def clean_benchmark(run: RunFacts) -> str:
     if not measures.largest_benchmark_rows(run):
         return EXTERNAL
