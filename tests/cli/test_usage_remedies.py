@@ -17,7 +17,7 @@ import pytest
 from picochat.cli.main import run_command
 from picochat.config import TrainConfig
 from picochat.core.errors import WrongUsage
-from picochat.run.request import check_processes, parse_settings
+from picochat.run.request import check_processes, check_request, parse_settings
 from picochat.scales import find_scale
 from tests.builders import change
 from tests.run_builder import make_run
@@ -139,6 +139,20 @@ def test_rows_that_several_processes_can_share_are_named() -> None:
             rows = int(settings[key])
             mended[stage] = change(getattr(scale.config, stage), sequences_per_step=rows)
     check_processes(scale, scale.config.model_copy(update=mended), 3)
+
+
+def test_a_model_that_processes_cannot_split_is_refused_before_data_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scale = find_scale("tiny").config
+    whole = change(scale, base=change(scale.base, sequences_per_step=21))
+    whole = change(whole, sft=change(scale.sft, sequences_per_step=21))
+    monkeypatch.setenv("WORLD_SIZE", "7")
+    runtime = change(scale.runtime, sharding="sharded")
+    with pytest.raises(WrongUsage, match="7 processes cannot split") as error:
+        check_request("tiny", change(whole, runtime=runtime))
+    assert error.value.fix and "--set runtime.sharding=replicated" in error.value.fix
+    check_request("tiny", whole)
 
 
 # ---- packs and rows ------------------------------------------------------------------------------
