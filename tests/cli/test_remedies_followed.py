@@ -265,6 +265,19 @@ def stock_shape(folder: Folder, fix: str) -> list[str]:
     return ["--set", "model.head_width=16", "--set", "model.centred=true"]
 
 
+def test_a_disk_with_room_again_is_measured_again(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr("picochat.sanity.host.free_disk_bytes", lambda folder: 10)
+        before = folder.judged()["disk_space"]
+    assert before["status"] == "block" and "host/ and preflight/ away" in before["fix"]
+    assert folder.judged()["disk_space"]["status"] == "block", "what was measured stands"
+    for name in ("host", "preflight"):
+        (folder.root / "run" / name).rename(folder.root / name)
+    assert folder.judged()["disk_space"]["status"] == "pass"
+
+
 CASES: tuple[tuple[str, Callable[[Folder], list[str]], Callable[[Folder, str], list[str]]], ...] = (
     # check, the situation with its options, what the remedy says
     ("documents", few_documents, add_text),

@@ -174,7 +174,7 @@ def test_memory_is_saved_by_half_of_what_was_measured(
         return
     assert after.runtime.activation_checkpointing
     last = finding(make_evidence(config=after, host=host), "memory_fit").fix
-    assert last == "choose a smaller --scale, or a larger device"
+    assert last == "choose a smaller --scale, or a larger device with a new --out-dir"
 
 
 def test_without_a_step_the_check_that_says_why_is_named() -> None:

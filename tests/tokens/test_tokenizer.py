@@ -115,6 +115,7 @@ def test_a_few_words_are_refused_with_no_size_at_all() -> None:
     with pytest.raises(BadInput, match="has 2 merges") as refused:
         train(["aaa aaa"], 512)
     assert refused.value.fix == "add text"
+    assert train(["aaa aaa", *manual_texts()], 512)
 
 
 @given(st.text())

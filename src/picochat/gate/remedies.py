@@ -68,7 +68,10 @@ STOCK_SHAPE = (
     " nothing"
 )
 ATTENTION = "choose another: --attn-backend math, which runs everywhere"
-DISK = "free some space, or put --out-dir on a larger disk"
+DISK = (
+    "put --out-dir on a larger disk; or free some space, move the run folder's host/ and preflight/"
+    " away, and run the same command again"
+)
 AS_PREFLIGHT_SAYS = "do what preflight.md says of these checks, then run the same command again"
 SCORE_AGAIN = (
     "move the run folder's eval/ away and run the same command again: it scores what stands"
@@ -241,7 +244,7 @@ def less_memory(run: RunFacts) -> str:
         )
     if not run.config.runtime.activation_checkpointing:
         return "keep fewer activations: --set runtime.activation_checkpointing=true"
-    return "choose a smaller --scale, or a larger device"
+    return "choose a smaller --scale, or a larger device with a new --out-dir"
 
 
 def _micro_batch(train: TrainConfig, devices: int, fitted: int | None) -> int:
