@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -209,6 +210,13 @@ def test_more_rows_are_made_only_where_the_pack_has_rows_of_skills() -> None:
     own = make_rows_facts(**few, eval_by_skill={"chat": 700}, eval_items_by_skill={"chat": 700})
     fix = finding(make_evidence(rows=own), "sft_rows").fix
     assert fix == "add rows to the pack's chat file"
+
+
+def test_the_pack_is_named_in_remedies_alone_and_quoted() -> None:
+    lines = ["WARN PACK: a source of that name", f"    fix: {remedies.TASK_PACK}"]
+    message, fix = remedies.with_pack(lines, Path("my packs/a.json"))
+    assert message == lines[0]
+    assert "--dataset-pack 'my packs/a.json' --sft-rows" in fix and "PACK" not in fix
 
 
 # ---- the release gate ----------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from picochat.gate.plan import plan, target_tokens, vocab_size
 from picochat.train.schedule import half_the_rates
 
 PACK = "PACK"
+FIX = re.compile(" *fix: ")  # the begin of a line that shows a remedy
 MOST_EPOCHS = 4.0
 FEWEST_EPOCHS = 0.25
 MOST_SFT_EPOCHS = 25
@@ -92,8 +93,11 @@ EXPORT = (
 
 
 def with_pack(lines: Iterable[str], pack: Path) -> list[str]:
-    """The lines with the path of the pack in place of PACK, to be pasted on this machine."""
-    return [re.sub(rf"\b{PACK}\b", lambda _: quote(str(pack)), line) for line in lines]
+    """The lines, those of remedies with the path of the pack in place of PACK, to be pasted."""
+    return [
+        re.sub(rf"\b{PACK}\b", lambda _: quote(str(pack)), line) if FIX.match(line) else line
+        for line in lines
+    ]
 
 
 # ---- text and tokens -----------------------------------------------------------------------------
