@@ -105,7 +105,7 @@ def test_too_little_text_is_refused_with_the_size_it_could_fill() -> None:
     ) as refused:
         train(manual_texts(), 60_000)
     assert refused.value.fix is not None
-    offered = int(refused.value.fix.split("=")[1].split(",")[0])
+    offered = int(refused.value.fix.split("=")[1].split(";")[0])
     assert len(json.loads(train(manual_texts(), offered))["model"]["vocab"]) == offered
     assert TokenizerConfig(vocab_size=offered)
 
@@ -113,7 +113,8 @@ def test_too_little_text_is_refused_with_the_size_it_could_fill() -> None:
 def test_a_few_words_are_refused_with_no_size_at_all() -> None:
     with pytest.raises(BadInput, match="has 2 merges") as refused:
         train(["aaa aaa"], 512)
-    assert refused.value.fix == "import more text"
+    assert refused.value.fix == "add text"
+    assert train(["aaa aaa", *manual_texts()], 512)
 
 
 @given(st.text())

@@ -136,7 +136,7 @@ def preview(
     from picochat.scales import find_scale
 
     if html is not None and no_html:
-        raise WrongUsage("--html and --no-html contradict each other", fix="give one of them")
+        raise WrongUsage("--html and --no-html contradict each other", fix="leave one of them out")
     wanted = find_scale(scale)
     pack = load_pack(dataset_pack)
     if html is not None:

@@ -32,9 +32,8 @@ Exit codes: 0 done. 1 unexpected error. 2 wrong usage. 3 an honest no (preflight
  In a pipe, `set -o pipefail` keeps
 them.
 """
-LESS_MEMORY = (
-    "a smaller --scale, fewer processes (--set host.workers=1), or a machine with more memory"
-)
+LESS_MEMORY = "choose a smaller --scale, or a machine with more memory"
+TORCH_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # of a RuntimeError without a type
 GOES_ON = "the same command goes on"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WORDS_THAT_MAY_BE_EMPTY = ("--dataset-summary", "--eval-summary", "--commit-message")
@@ -105,9 +104,9 @@ def run_command(arguments: list[str]) -> int:
         return _say(_interrupted())
     except OSError as error:
         return _say(_host_problem(error))
-    except MemoryError:
-        return _say(HostProblem("memory is full; what was finished is kept", fix=LESS_MEMORY))
     except Exception as error:
+        if isinstance(error, MemoryError) or TORCH_MEMORY in str(error):
+            return _say(HostProblem("memory is full; what was finished is kept", fix=LESS_MEMORY))
         code = _usage_exit(error)
         if code is None:
             raise

@@ -426,9 +426,7 @@ def exclusive(place: Path, holder: str, *, wait: bool = False) -> Generator[None
             stream.seek(0)
             busy = f"{holder} is in use by another process ({stream.read().strip() or 'unknown'})"
             if not wait:
-                raise WrongUsage(
-                    busy, fix="wait for it to end, or choose another --out-dir"
-                ) from None
+                raise WrongUsage(busy, fix="wait for it to end, or choose another folder") from None
             say(f"{busy}; waiting for it")
             fcntl.flock(stream, fcntl.LOCK_EX)
         stream.truncate(0)

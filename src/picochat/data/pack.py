@@ -11,6 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal, cast
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
@@ -29,7 +30,7 @@ from picochat.data.documents import SourceFile, file_path, list_source_files
 from picochat.data.left_out import counted, ignored_files, pattern_of_text
 
 ALIASES = ("chat_input", "eval_input")
-TASK_PACK = "picochat data task-pack --dataset-pack"
+TASK_PACK = "picochat data task-pack --dataset-pack {pack}"
 
 
 class PackCorpus(Record):
@@ -390,14 +391,16 @@ def _load_source(
 def _remedy_for_absent(path: Path) -> str:
     if path.with_name(f"{path.name}.work").exists():
         return (
-            "its import was interrupted: repeat the `picochat data hf-import` command that writes"
-            f" {path}"
+            "its import was interrupted: repeat the command that has --documents-dir"
+            f" {quote(str(path))}, which goes on"
         )
     siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = did_you_mean(path.name, siblings)
+    if hint:
+        return f"correct the path{hint}"
     return (
-        f"check the path{hint}{' Or' if hint else ', or'} make it: picochat data hf-import"
-        f" --dataset OWNER/NAME --out {path.parent / 'corpus.txt'} --documents-dir {path}"
+        "name a file or a folder of text, or import it: picochat data hf-import --dataset"
+        f" OWNER/NAME --out {quote(f'{path}.txt')} --documents-dir {quote(str(path))}"
     )
 
 
@@ -414,6 +417,9 @@ def _rows_path(path: Path, key: str, name: str | None, problems: list[Problem]) 
     rows = Path(os.path.normpath(path.parent / Path(name).expanduser()))
     if not rows.is_file():
         what = f"{key}: {rows} {'is a folder' if rows.is_dir() else 'does not exist'}"
-        problems.append(Problem(what, f"{TASK_PACK} {path} makes it, or: touch {rows}"))
+        fix = f'leave "{key}" out of the pack, or make rows of the skills: ' + TASK_PACK.format(
+            pack=quote(str(path))
+        )
+        problems.append(Problem(what, fix))
         return None
     return rows

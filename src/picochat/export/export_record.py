@@ -98,7 +98,7 @@ def read_export_record(folder: Path) -> ExportRecord:
     if not path.exists():
         raise BadInput(
             f"{folder} is not an export: it has no {EXPORT_RECORD}",
-            fix="picochat export hf --out-dir ... makes one",
+            fix="name a folder that `picochat export hf` made",
         )
     return read_record(ExportRecord, path, "export record")
 

@@ -291,7 +291,8 @@ def _ask_reader(folder: Path, questions: dict[str, object]) -> tuple[np.ndarray,
             )
         except subprocess.TimeoutExpired:
             raise HostProblem(
-                f"reading the export back took longer than {READER_TIMEOUT_S} s"
+                f"reading the export back took longer than {READER_TIMEOUT_S} s",
+                fix="run the same command again when the machine has less to do",
             ) from None
         if done.returncode != 0:
             last_lines = [line for line in done.stderr.splitlines() if line.strip()][-3:]

@@ -294,9 +294,7 @@ def _read_members(
             digests[name] = _copy(stream, None if name.endswith(skip) else into / name)
             progress.advance(info.size)
     if folder is None:
-        raise BadInput(
-            f"{path} is an empty archive", fix="make the bundle again: picochat run bundle ..."
-        )
+        raise BadInput(f"{path} is an empty archive", fix="fetch or make the bundle again")
     return Opened(into, digests)
 
 

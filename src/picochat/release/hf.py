@@ -225,7 +225,7 @@ def require_centred(model: GPT, checkpoint: Path) -> None:
         raise BadInput(
             f"the weights of {checkpoint} are not centred: largest |mean| {error:.1e}, at most"
             f" {CENTRE_TOLERANCE:g} is allowed",
-            fix="train with model.centred = true",
+            fix="train again with --set model.centred=true",
         )
 
 
@@ -248,10 +248,8 @@ def require_evidence(source: Source) -> None:
     """
     missing = missing_evidence(source.run)
     if missing or not source.scored:
-        problems = [
-            Problem(f"the run has no {kind}", "finish it: picochat run tiny --out-dir ...")
-            for kind in missing
-        ]
+        again = source.run.again if source.run else "export RUN/sft/checkpoint of a finished run"
+        problems = [Problem(f"the run has no {kind}", fix=again) for kind in missing]
         if not source.scored:
             problems.append(
                 Problem("these weights were not scored", "export the run's sft/checkpoint")

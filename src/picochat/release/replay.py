@@ -106,7 +106,7 @@ def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
     if f"{REPLAY_FOLDER}/{STATE_FILES[0]}" not in base.manifest.files:
         raise BadInput(
             f"the run of {path} kept no state to replay from",
-            fix="a run keeps one where base.eval_every is set and smaller than base.steps",
+            fix="train with a base.eval_every that is smaller than base.steps, which keeps one",
         )
     info = weights.read_info(base.place)
     problems: list[Problem] = []

@@ -163,6 +163,9 @@ def verify_bundle(
     return holding(inspect_bundle(path, specs=specs, cross_checks=cross_checks))
 
 
+MAKE_ONE = "name a bundle, or make one: picochat run bundle --run-dir RUN --out RUN.tgz"
+
+
 def holding(report: VerifyReport) -> VerifyReport:
     """The report where nothing differs.
 
@@ -190,10 +193,7 @@ def inspect_bundle(
         if bundle is None:
             return _inspect_folder(path, specs, cross_checks)
         if CONTENTS not in bundle.digests:
-            raise BadInput(
-                f"{path} is no evidence bundle: it has no {CONTENTS}",
-                fix="picochat run bundle ... makes one",
-            )
+            raise BadInput(f"{path} is no evidence bundle: it has no {CONTENTS}", fix=MAKE_ONE)
         # Asked first: a bundle of another layout would otherwise be reported as damaged.
         _require_known_version(path, bundle.root / CONTENTS)
         contents = read_record(BundleContents, bundle.root / CONTENTS, "bundle contents")

@@ -41,6 +41,7 @@ from picochat.core.records import read_record, write_json
 from picochat.data.benchmarks.resolve import resolve_benchmarks
 from picochat.data.pack import LoadedPack
 from picochat.facts import GateReport, PreflightReport
+from picochat.gate.remedies import with_pack
 from picochat.gate.render import gate_lines, preflight_lines
 from picochat.present.values import duration, short_digest
 from picochat.run.folder import RunDir
@@ -95,17 +96,18 @@ def _run_pack(request: RunRequest) -> RunVerdict:
     built = run_stages(run, resolved, pack, last="preflight", changes=changes)
     preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")
     blocked, page = preflight.status == "blocked", run.root / "preflight.md"
+    judged = with_pack(preflight_lines(preflight), pack.path)
     if request.preflight_only:
-        lines = [*preflight_lines(preflight), f"preflight {preflight.status}: {page}"]
+        lines = [*judged, f"preflight {preflight.status}: {page}"]
         return RunVerdict(lines, 3 if blocked else 0)
     if blocked and not request.train_anyway:
-        return RunVerdict([*preflight_lines(preflight), f"preflight blocked: {NOTHING_TRAINED}"], 3)
+        return RunVerdict([*judged, f"preflight blocked: {NOTHING_TRAINED}"], 3)
     say(f"preflight {preflight.status}: {page}")
     run_stages(run, resolved, pack, last=ARTIFACTS[-1].kind, changes=changes, mentioned=built)
     gate = read_record(GateReport, run.place("gate") / "gate.json")
     where = [f"{name}: {run.root / file}" for name, file in SHOWN_PAGES]
     return RunVerdict(
-        [*gate_lines(gate), *where, f"release gate: {gate.status}"],
+        [*with_pack(gate_lines(gate), pack.path), *where, f"release gate: {gate.status}"],
         3 if gate.status == "blocked" else 0,
     )
 

@@ -231,11 +231,12 @@ def _refuse_overwriting(files: dict[Path, bytes], replaced: Sequence[Path], forc
     if (differing or replaced) and not force:
         problems = [Problem(f"{path} holds something else") for path in differing]
         problems += [Problem(f"the pack names rows of its own: {path}") for path in replaced]
-        raise WrongUsage(
-            "rows that are there would be replaced",
-            problems=problems,
-            fix="--force replaces them; --no-promote leaves the pack as it is",
+        fix = (
+            "--force replaces these files; --out-dir names another folder"
+            if differing
+            else "--force names the new rows in their place; --no-promote leaves the pack as it is"
         )
+        raise WrongUsage("rows that are there would be replaced", problems=problems, fix=fix)
 
 
 # ---- the page ------------------------------------------------------------------------------------

@@ -332,9 +332,9 @@ def train(texts: Iterable[str], vocab_size: int) -> bytes:
         raise BadInput(
             f"the text has {found - without_merges} merges, a vocabulary of {vocab_size} needs"
             f" {vocab_size - without_merges}",
-            fix=f"--set tokenizer.vocab_size={proposed}, or more text"
+            fix=f"--set tokenizer.vocab_size={proposed}; or add text"
             if proposed > without_merges
-            else "import more text",
+            else "add text",
         )
     return (tokenizer.to_str(pretty=False) + "\n").encode()
 

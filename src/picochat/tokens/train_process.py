@@ -16,7 +16,6 @@ from typing import IO
 from picochat.core.errors import HostProblem
 from picochat.tokens.bpe_trainer import LENGTH
 
-LESS_TEXT = "a smaller sample, such as --set tokenizer.train_bytes=50000000"
 LONGEST_REASON = 300
 
 
@@ -33,16 +32,18 @@ def train_in_a_process(texts: Iterable[str], vocab_size: int) -> str:
         )
         assert process.stdin and process.stdout
         try:
+            sent = 0
             try:
                 for text in texts:
                     data = text.encode("utf-8")
+                    sent += len(data)
                     process.stdin.write(LENGTH.pack(len(data)) + data)
                 process.stdin.close()
             except BrokenPipeError:
                 pass  # it has ended; its exit code says how
             found = process.stdout.read()
             if process.wait() != 0:
-                raise _failure(process.returncode, errors)
+                raise _failure(process.returncode, errors, sent)
             return found.decode("utf-8")
         finally:
             process.kill()
@@ -50,17 +51,18 @@ def train_in_a_process(texts: Iterable[str], vocab_size: int) -> str:
             process.stdout.close()
 
 
-def _failure(exit_code: int, errors: IO[bytes]) -> HostProblem:
+def _failure(exit_code: int, errors: IO[bytes], text_bytes: int) -> HostProblem:
     """How the process ended: by which signal, or with which error."""
+    less_text = f"a smaller sample: --set tokenizer.train_bytes={max(1, text_bytes // 2)}"
     errors.seek(0)
     lines = errors.read().decode("utf-8", "replace").split("\n")
     reason = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
     what = "the process that trains the tokenizer"
     if exit_code == -signal.SIGKILL:
-        return HostProblem(f"{what} was killed, most often because memory ran out", fix=LESS_TEXT)
+        return HostProblem(f"{what} was killed, most often because memory ran out", fix=less_text)
     how = (
         f"ended by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"failed ({exit_code})"
     )
     return HostProblem(
-        f"{what} {how}: {reason[:LONGEST_REASON]}", fix=f"if memory is short: {LESS_TEXT}"
+        f"{what} {how}: {reason[:LONGEST_REASON]}", fix=f"if memory is short: {less_text}"
     )

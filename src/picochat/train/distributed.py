@@ -225,7 +225,7 @@ def require_devices(runtime: RuntimeConfig, group: ProcessGroup) -> None:
     if devices < group.local_size:
         raise WrongUsage(
             f"torchrun started {group.local_size} processes on a machine with {devices} GPUs",
-            fix=f"torchrun --nproc-per-node {max(1, devices)} ...",
+            fix=f"start as many as there are: torchrun --nproc-per-node {max(1, devices)}",
         )
 
 
