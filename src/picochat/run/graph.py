@@ -163,7 +163,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=rows_facts,
         inputs=(),
         settings=("pack", "seed"),
-        version=3,
+        version=4,
     ),
     ArtifactSpec(
         kind="benchmarks",
