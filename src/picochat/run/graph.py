@@ -163,7 +163,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=rows_facts,
         inputs=(),
         settings=("pack", "seed"),
-        version=3,
+        version=4,
     ),
     ArtifactSpec(
         kind="benchmarks",
@@ -315,7 +315,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=write_summary,
         inputs=(*KNOWN_BEFORE_TRAINING, "preflight", "base", "sft", "scores", "parity", "gate"),
         settings=("facts", "timings", "machine"),
-        version=9,
+        version=10,
     ),
 )
 
