@@ -349,8 +349,8 @@ TASKS: tuple[tuple[list[str], str, list[str]], ...] = (
         ["--sft-rows", "50", "--force"],
     ),
     (["--profile", "release_skill"], "one of: ", ["--profile", "release_skills", "--force"]),
-    ([], "--force names the new rows in their place", ["--force"]),
-    ([], "--force names the new rows in their place", ["--no-promote"]),
+    ([], "--add keeps them among the new rows, --force names the new", ["--add"]),
+    ([], "--add keeps them among the new rows, --force names the new", ["--force"]),
 )
 
 
