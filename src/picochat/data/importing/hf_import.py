@@ -253,7 +253,9 @@ def pinned_source(
 
 def _holds_work(places: ImportPlaces) -> bool:
     """Whether an unfinished import has documents, or slices that ranks read."""
-    return any(places.work.glob("documents/shard-*")) or (places.work / "ranks/slices.json").exists()
+    return (
+        any(places.work.glob("documents/shard-*")) or (places.work / "ranks/slices.json").exists()
+    )
 
 
 def _drop_work(places: ImportPlaces) -> None:
