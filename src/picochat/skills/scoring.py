@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from picochat.honesty.normalize import words_of
-from picochat.skills.choice import candidate_reply
 from picochat.skills.refusal import UNSAFE, refuses
 from picochat.skills.skill import FINAL_ANSWER, ScoredRow
 from picochat.skills.skill_table import SKILLS
@@ -214,11 +213,8 @@ def chosen_label(row: EvalRow, reply: str) -> str | None:
 
 
 def choice_candidates(row: EvalRow) -> list[str]:
-    """The reply of each label, to compare likelihoods: `Paris (B)`, or `B` without options."""
-    if not row.choice_options:
-        return list(row.choice_labels)
-    options = zip(row.choice_options, row.choice_labels, strict=True)
-    return [candidate_reply(option, label) for option, label in options]
+    """The reply of each option, to compare likelihoods: its text, or its label where it has none"""
+    return list(row.choice_options or row.choice_labels)
 
 
 def score_choice(correct_index: int, loglikelihoods: Sequence[float]) -> Score:

@@ -31,6 +31,7 @@ class Question:
 
     item: what must not be on both sides: a number pair, a word, a fact, a topic, a phrasing.
     level: the part of the skill, such as `add_carry`; a level is also scored alone.
+    subject: what the question asks about, in words, where the answer follows from it.
     final_answer: the answer that a reply must end in; None where other fields decide.
     must_include_any: the reply holds at least one phrase of each group.
     """
@@ -45,6 +46,7 @@ class Question:
     must_include_any: tuple[tuple[str, ...], ...] = ()
     options: tuple[str, ...] = ()
     correct_choice: str | None = None
+    subject: str | None = None
 
 
 class ScoredRow(Protocol):

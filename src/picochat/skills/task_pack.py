@@ -17,7 +17,7 @@ from picochat.core.errors import BadInput, Problem, WrongUsage, did_you_mean
 from picochat.core.records import canonical_json, digest_bytes, write_atomic
 from picochat.honesty.normalize import normalized_text
 from picochat.skills.mixture import make_rows, weights_of, weights_text
-from picochat.skills.prepare import count_shared_items
+from picochat.skills.shared_items import EvalItems
 from picochat.skills.skill import PROFILES, AnswerStyle, Profile, seeded
 from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_rows import EvalRow, SftRow, row_json
@@ -147,7 +147,7 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
 
         promote_rows(request.pack_path, chat, eval_path)
     repeated = len(sft) - len({normalized_text(row.user) for row in sft})
-    shared = count_shared_items(sft, evals)
+    shared = len(EvalItems(evals).in_rows(sft))
     return TaskPackReport(
         profile,
         weights,
@@ -309,7 +309,7 @@ def page_text(
             "An item is what the eval rows must not share with the SFT rows: a number pair, a word,"
             " a fact, a topic, a phrasing."
         ),
-        f"Eval items that the SFT rows contain: {count_shared_items(sft, evals)}.",
+        f"Eval items that the SFT rows contain: {len(EvalItems(evals).in_rows(sft))}.",
         "",
     ]
     if public:
