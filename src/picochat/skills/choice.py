@@ -171,6 +171,10 @@ def listing(prompt: str, labels: Sequence[str], options: Sequence[str]) -> str:
     return "\n".join((prompt, *lines))
 
 
+def _held_out_facts() -> int:
+    return sum(fact.side == "eval" for fact in all_facts())
+
+
 SKILL = Skill(
     name="choice",
     make=make,
@@ -178,6 +182,8 @@ SKILL = Skill(
     levels=get_args(Level),
     category_prefixes=("bench_choice", "choice"),
     weights={"release_skills": 0.10, "behavior": 0.25, "weak_skills": 0.16, "full": 0.34},
+    eval_weights={"release_skills": 0.25},
+    eval_items=_held_out_facts,
     exercise_questions=800,
     claim=Claim(order=3, pass_rate=0.50, above_chance=0.15, first_release=True),
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, get_args
 
 from picochat.core.errors import Problem, WrongUsage
@@ -93,7 +93,10 @@ class Skill:
     category_prefixes: a row belongs to the skill if its category is one of these, or begins with
     one of these and an underscore.
     weights: its part of the rows of each profile that has it, relative to the other skills.
+    eval_weights: its part of a profile's eval rows, where that is another one.
     rules: what its replies must satisfy besides the rules for all rows in `scoring.py`.
+    eval_items: how many items its eval rows can have; a profile's part of more gives all of them.
+    None: as many as are asked for.
     exercise_questions: how many of its SFT questions stand among the skill exercises as they are.
     claim: None for a skill that is trained and scored, and not judged.
     """
@@ -104,6 +107,8 @@ class Skill:
     levels: tuple[str, ...]
     category_prefixes: tuple[str, ...]
     weights: Mapping[Profile, float]
+    eval_weights: Mapping[Profile, float] = field(default_factory=dict["Profile", float])
+    eval_items: Callable[[], int] | None = None
     rules: tuple[Rule, ...] = ()
     exercise_questions: int = 0
     claim: Claim | None = None

@@ -119,7 +119,7 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
     profile, style = cast("Profile", request.profile), cast("AnswerStyle", request.answer_style)
     weights = weights_of(profile, request.skill_weights)
     sft, evals = make_rows(
-        profile, request.sft_rows, request.eval_rows, style, request.seed, weights
+        profile, request.sft_rows, request.eval_rows, style, request.seed, request.skill_weights
     )
     public: tuple[PublicCount, ...] = ()
     if request.source == "hf":
