@@ -103,7 +103,7 @@ def test_each_set_becomes_rows_that_pass_their_own_rules(hub: FakeHub) -> None:
     )
     assert {row.correct_choice for row in by_skill["choice"]} == {"B"}
     assert all(
-        row.assistant.endswith("(B)") and "\nB. it " in row.user for row in by_skill["choice"]
+        f"\nB. {row.assistant}\n" in row.user for row in by_skill["choice"]
     )
 
 

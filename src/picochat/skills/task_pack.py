@@ -118,8 +118,9 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
     _check(request)
     profile, style = cast("Profile", request.profile), cast("AnswerStyle", request.answer_style)
     weights = weights_of(profile, request.skill_weights)
+    given = weights if request.skill_weights else None
     sft, evals = make_rows(
-        profile, request.sft_rows, request.eval_rows, style, request.seed, request.skill_weights
+        profile, request.sft_rows, request.eval_rows, style, request.seed, given
     )
     public: tuple[PublicCount, ...] = ()
     if request.source == "hf":
