@@ -128,7 +128,7 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
 
         asked = request.public_rows
         count = round(PUBLIC_SHARE * request.sft_rows) if asked is None else asked
-        found, public = read_public_rows(count, request.seed)
+        found, public = read_public_rows(count, request.seed, EvalItems(evals))
         sft += found
         seeded("mixture with public rows", request.seed).shuffle(sft)
     folder = request.out_dir
