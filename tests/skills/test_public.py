@@ -107,9 +107,7 @@ def test_each_set_becomes_rows_that_pass_their_own_rules(hub: FakeHub) -> None:
         for row in by_skill["math"]
     )
     assert {row.correct_choice for row in by_skill["choice"]} == {"B"}
-    assert all(
-        f"\nB. {row.assistant}\n" in row.user for row in by_skill["choice"]
-    )
+    assert all(f"\nB. {row.assistant}\n" in row.user for row in by_skill["choice"])
 
 
 def test_long_rows_and_rows_of_another_layout_are_passed_over_and_counted(hub: FakeHub) -> None:
@@ -127,8 +125,13 @@ def test_a_row_that_answers_an_eval_row_is_passed_over_and_counted(hub: FakeHub)
 
 
 def test_the_same_seed_draws_the_same_rows(hub: FakeHub) -> None:
-    assert read_public_rows(20, seed=1, evals=NO_EVALS) == read_public_rows(20, seed=1, evals=NO_EVALS)
-    assert read_public_rows(20, seed=1, evals=NO_EVALS)[0] != read_public_rows(20, seed=2, evals=NO_EVALS)[0]
+    assert read_public_rows(20, seed=1, evals=NO_EVALS) == read_public_rows(
+        20, seed=1, evals=NO_EVALS
+    )
+    assert (
+        read_public_rows(20, seed=1, evals=NO_EVALS)[0]
+        != read_public_rows(20, seed=2, evals=NO_EVALS)[0]
+    )
 
 
 def test_a_set_of_another_layout_is_refused_with_what_was_found(hub: FakeHub) -> None:

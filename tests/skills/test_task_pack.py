@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from picochat.honesty.normalize import normalized_text
 from picochat.skills.mixture import make_rows, rows_by_skill, weights_of
 from picochat.skills.row_files import read_eval_rows, read_sft_rows
 from picochat.skills.skill_table import SKILLS
-from picochat.skills.task_pack import TaskPackReport, TaskPackRequest, count_skills, make_task_pack
+from picochat.skills.task_pack import (
+    SkillCount,
+    TaskPackReport,
+    TaskPackRequest,
+    count_skills,
+    make_task_pack,
+)
+from picochat.skills.task_rows import scored_by
 from tests.skills.rows_builder import release_rows
 
 
@@ -294,3 +302,52 @@ def test_with_force_the_report_names_what_the_pack_no_longer_names(tmp_path: Pat
     assert json.loads(pack.read_text())["rows_from"] == "task-pack"
     again = make(tmp_path, promote=True)
     assert not again.replaced
+
+
+def test_own_rows_are_kept_among_the_new_ones_and_stay_the_packs_own(tmp_path: Path) -> None:
+    pack = own_pack(tmp_path)
+    (tmp_path / "chat.jsonl").write_text(
+        '{"messages": [{"role": "user", "content": "Which way is the sea?"},'
+        ' {"role": "assistant", "content": "Down the hill."}]}\n'
+    )
+    (tmp_path / "asked.jsonl").write_text(
+        '{"prompt": "Who has the key?", "reference_answer": "Maud"}\n'
+    )
+    value = {"corpus": "corpus.txt", "chat": "chat.jsonl", "eval": "asked.jsonl"}
+    pack.write_text(json.dumps(value))
+    report = make(tmp_path, promote=True, add=True)
+    assert [path.name for path in report.kept] == ["chat.jsonl", "asked.jsonl"]
+    sft, evals = read_sft_rows(report.chat).rows, read_eval_rows(report.eval).rows
+    assert [row.assistant for row in sft if row.user == "Which way is the sea?"] == [
+        "Down the hill."
+    ]
+    assert [scored_by(row) for row in evals if row.user == "Who has the key?"] == ["exact answer"]
+    assert len(sft) == report_rows(report.counts) + 1
+
+    named = json.loads(pack.read_text())
+    assert (named["own_chat"], named["own_eval"]) == ("chat.jsonl", "asked.jsonl")
+    first = report.chat.read_bytes()
+    assert make(tmp_path, promote=True, add=True).chat.read_bytes() == first
+    with pytest.raises(WrongUsage, match="would be replaced"):
+        make(tmp_path, promote=True)
+    make(tmp_path, promote=True, force=True)
+    assert json.loads(pack.read_text()).keys() == {"corpus", "chat", "eval", "rows_from"}
+
+
+def test_own_rows_that_answer_an_eval_row_take_it_out_of_eval(tmp_path: Path) -> None:
+    pack = own_pack(tmp_path)
+    (tmp_path / "chat.jsonl").write_text(
+        '{"prompt": "Where is Berlin?", "completion": "It is the capital of Germany."}\n'
+    )
+    pack.write_text(json.dumps({"corpus": "corpus.txt", "chat": "chat.jsonl"}))
+    report = make(tmp_path, promote=True, add=True, eval_rows=700)
+    asked = {row.item for row in read_eval_rows(report.eval).rows}
+    assert "choice:capital:Germany" not in asked
+    assert "choice:capital:Hungary" in asked
+    assert len(asked) == 699
+    assert (report.answered, report.shared_items) == (1, 0)
+    assert "left out: 1 eval rows that the pack's own SFT rows answer" in report.lines()
+
+
+def report_rows(counts: Sequence[SkillCount]) -> int:
+    return sum(count.sft_rows for count in counts)

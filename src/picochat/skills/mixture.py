@@ -24,7 +24,9 @@ def weights_of(profile: Profile, given: str | None, split: Split = "sft") -> dic
     if given is None:
         weights = {s.name: s.weights[profile] for s in SKILLS if profile in s.weights}
         if split == "eval":
-            weights |= {s.name: s.eval_weights[profile] for s in SKILLS if profile in s.eval_weights}
+            weights |= {
+                s.name: s.eval_weights[profile] for s in SKILLS if profile in s.eval_weights
+            }
     else:
         weights = _parse_weights(given)
     total = sum(weights.values())

@@ -135,8 +135,9 @@ def read_public_rows(
 ) -> tuple[list[SftRow], tuple[PublicCount, ...]]:
     """`count` SFT rows of the sets by their fractions, and the counts of each set.
 
-    Rows that contain an eval item are passed over. Fewer rows where a set has too few usable ones. Raises HubProblem where the Hub cannot be
-    reached, BadInput where a set has no parquet file or no usable row.
+    Rows that contain an eval item are passed over. Fewer rows where a set has too few usable ones.
+    Raises HubProblem where the Hub cannot be reached, BadInput where a set has no parquet file or
+    no usable row.
     """
     rows: list[SftRow] = []
     counts: list[PublicCount] = []
