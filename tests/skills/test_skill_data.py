@@ -47,7 +47,10 @@ MISTAKES: tuple[tuple[str, str, str, str], ...] = (
     ("choice.toml", 'France = "Paris"', 'Germany = "Paris"', "not valid TOML"),
     ("choice.toml", 'France = "Paris"', 'France = ""', "relations.0.answers.France"),
     ("choice.toml", 'area = "world"', 'area = "geography"', "'language', 'science' or 'world'"),
-    ("choice.toml", '"{question} Pick one."', '"{x} Pick one."', "just the slots {question}"),
+    ("choice.toml", '"Quiz: {question}"', '"Quiz: {x}"', "just the slots {question}"),
+    ("choice.toml", "cat = [", "cats = [", "'cats' is no subject of the relation"),
+    ("choice.toml", 'cat = ["hiss"]', 'cat = ["purr"]', "'purr' is no other answer of it"),
+    ("choice.toml", 'cat = ["hiss"]', 'cat = ["meow"]', "'meow' is no other answer of it"),
     ("choice.toml", '["What is the capital of {x}?"', '["What is it?"', "just the slots {x}"),
     (
         "identity.toml",
