@@ -171,6 +171,6 @@ def _relinked(
             data = (folder / name).read_bytes()
             table[name] = {"sha256": digest_bytes(data), "bytes": len(data)}
     value["facts"] = value["facts"] if facts is None else facts
-    manifest = Manifest.model_validate_json(json.dumps(value))
+    manifest = Manifest.model_validate_json(json.dumps(value)).sealed()
     (folder / "manifest.json").write_bytes(pretty_json(manifest))
     return Artifact(folder, manifest, manifest.digest())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from shlex import quote
 from typing import Any, Literal, cast
 
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
@@ -348,6 +349,9 @@ def flatten(config: RunConfig) -> dict[str, object]:
     return flat
 
 
+KNOWN_SETTINGS = "choose one of these settings: picochat scales --keys"
+
+
 def resolve(
     scale: RunConfig,
     flags: Mapping[str, object],
@@ -365,21 +369,21 @@ def resolve(
     known = flatten(scale)
     failed = "the settings cannot be used"
     problems = [
-        Problem(f"{key}: unknown setting{did_you_mean(key, known)}")
+        Problem(f"{key}: unknown setting{did_you_mean(key, known)}", fix=KNOWN_SETTINGS)
         for key in settings
         if key not in known
     ]
     if "scale" in settings:  # would change the name and none of the settings that it stands for
         problems.append(
-            Problem("scale: names all settings at once", fix=f"--scale {settings['scale']}")
+            Problem("scale: names all settings at once", fix=f"--scale {quote(settings['scale'])}")
         )
     problems += [
-        Problem(f"{key}: given both as a flag and by --set") for key in settings if key in given
+        Problem(f"{key}: given both as a flag and by --set", fix="leave one of them out")
+        for key in settings
+        if key in given
     ]
     if problems:
-        raise WrongUsage(
-            failed, problems=problems, fix="picochat scales --keys lists every setting"
-        )
+        raise WrongUsage(failed, problems=problems)
     of_pack = {key: value for key, value in (pack or {}).items() if value != known[key]}
     overrides = {**of_pack, **given, **{key: _json_or_text(text) for key, text in settings.items()}}
     tree = scale.model_dump(mode="json")

@@ -545,11 +545,23 @@ def test_interrupt_outside_training_says_so(
     assert "interrupted; what was finished is kept (exit 130)" in capsys.readouterr().err
 
 
+def no_memory_of_python() -> None:
+    raise MemoryError
+
+
+def no_memory_of_torch() -> None:
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("failure", [no_memory_of_python, no_memory_of_torch])
 def test_full_memory_is_said_with_what_helps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    failure: Callable[[], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fill(*_: object, **__: object) -> None:
-        raise MemoryError
+        failure()
 
     monkeypatch.setattr("picochat.preview.preview_pack.preview_pack", fill)
     assert (

@@ -1,5 +1,6 @@
 """Artifacts are absent or whole; digests leave out the clock; nothing is overwritten."""
 
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from picochat.core.publish import (
     find_artifact,
     find_whole_artifact,
     open_artifact,
+    open_workspace,
     publish,
     superseded,
     take_back,
@@ -87,6 +89,26 @@ def test_work_that_was_set_aside_is_taken_up_again_for_its_key(
     assert "taking up the unfinished work of a.work.superseded-1 again" in capsys.readouterr().err
     with publish(tmp_path / "a", "thing", "other", {}) as staging:
         assert (staging.workspace / "half").read_text() == "other"
+
+
+def test_work_goes_on_after_a_disk_was_full_when_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    place = tmp_path / "thing"
+    with monkeypatch.context() as patch:
+        patch.setattr("picochat.core.publish.write_atomic", full)
+        with pytest.raises(OSError, match="No space"), publish(place, "thing", "k", {}):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thing.work"]
+    (open_workspace(place, "k") / "step-1").write_text("hours of work")
+    monkeypatch.setattr("picochat.core.publish.write_atomic", full)
+    monkeypatch.setattr(Path, "write_text", full)
+    with publish(place, "thing", "k", {}) as staging:
+        assert (staging.workspace / "step-1").read_text() == "hours of work"
+    assert capsys.readouterr().err == ""
 
 
 def test_artifact_that_was_set_aside_is_taken_back_whole_or_not_at_all(tmp_path: Path) -> None:

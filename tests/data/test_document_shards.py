@@ -1,5 +1,9 @@
 import hashlib
 import json
+import random
+import resource
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picochat.data import document_shards
-from picochat.data.document_shards import DocumentShard, ShardWriter, document_line
+from picochat.data.document_shards import DocumentShard, ShardWriter, document_line, write_documents
 from picochat.data.documents import read_source_file
 from tests.data.builders import prose
 
@@ -66,6 +70,45 @@ def test_disk_that_says_no_is_an_error_of_the_shard(tmp_path: Path) -> None:
         assert coming is not None
         with pytest.raises(OSError, match="No such file"):
             coming.result()
+
+
+@contextmanager
+def no_file_above(size: int) -> Generator[None, None, None]:
+    """Writes past so many bytes of a file fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_after_a_write_that_failed_only_whole_shards_are_left(tmp_path: Path) -> None:
+    noise = random.Random(1).randbytes(50_000).hex()
+    with (
+        no_file_above(10_000),
+        pytest.raises(OSError, match="File too large"),
+        ShardWriter(tmp_path, 2) as writer,
+    ):
+        futures = [writer.add(str(number), "text") for number in range(3)]
+        futures += [writer.add(str(number), noise) for number in range(100)]
+        for future in filter(None, futures):
+            future.result()
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-000000.jsonl.zst"]
+
+
+def test_a_folder_of_documents_that_failed_leaves_nothing_and_is_written_again(
+    tmp_path: Path,
+) -> None:
+    noise = random.Random(1).randbytes(50_000).hex()
+    with no_file_above(10_000), pytest.raises(OSError, match="File too large"):
+        write_documents(tmp_path / "d", iter([("a", noise), ("b", noise)]), shard_documents=1)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / ".d.draft").mkdir()  # as a kill leaves it
+    (tmp_path / ".d.draft" / "shard-000009.jsonl.zst").write_bytes(b"old")
+    write_documents(tmp_path / "d", iter([("a", "text")]), shard_documents=1)
+    names = sorted(path.name for path in tmp_path.rglob("*"))
+    assert names == ["d", "documents.json", "shard-000000.jsonl.zst"]
 
 
 @settings(max_examples=100, deadline=None)

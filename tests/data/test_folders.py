@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 
-from picochat.data.folders import matches_any
+from picochat.data.documents import ignored_files
+from picochat.data.folders import list_folder, matches_any
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,12 @@ from picochat.data.folders import matches_any
 )
 def test_patterns_fit_as_recipes_and_cards_mean_them(path: str, pattern: str, fits: bool) -> None:
     assert matches_any(path, [pattern]) is fits
+
+
+def test_what_a_desktop_leaves_in_a_folder_is_neither_read_nor_counted(tmp_path: Path) -> None:
+    names = [".DS_Store", "Thumbs.db", "desktop.ini", "._a.txt", "__MACOSX/a.txt", "x/Thumbs.db"]
+    for name in (*names, "x/a.txt", "b.db"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\x00\x01")
+    assert list_folder(tmp_path).files == ["b.db", "x/a.txt"]
+    assert ignored_files(tmp_path, ["x/a.txt"]) == {".db": 1}

@@ -94,6 +94,9 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
             "shards": make_shards_facts(train_tokens=150_000_000),
         },
     ),
+    ("training_rows", "block", {"shards": make_shards_facts(train_tokens=0)}),
+    ("export_shape", "block", {"config": make_config(model={"head_width": 32})}),
+    ("export_shape", "block", {"config": make_config(model={"centred": False})}),
     (
         "sft_category_balance",
         "warn",
@@ -230,6 +233,12 @@ IMPLIED = {
     ("documents", "block"): {"near_duplicate_documents"},
     ("eval_skill_release_coverage", "block"): {"eval_power"},
     ("external_benchmarks", "block"): {"contamination_external"},
+    ("training_rows", "block"): {
+        "release_token_budget",
+        "compute_optimal_horizon",
+        "corpus_model_fit",
+        "base_exposure",
+    },
 }
 
 
@@ -325,6 +334,8 @@ EMPTY = (
     ("release_token_budget", {"shards": make_shards_facts(train_tokens=0)}),
     ("compute_optimal_horizon", {"shards": make_shards_facts(train_tokens=0)}),
     ("corpus_model_fit", {"shards": make_shards_facts(train_tokens=0)}),
+    ("training_rows", {"shards": None}),
+    ("export_shape", {"shards": None}),
     ("sft_category_balance", {"rows": make_rows_facts(sft_by_skill={})}),
     ("sft_rows", {"rows": make_rows_facts(sft_train_rows=0)}),
     ("sft_duplicate_prompts", {"rows": make_rows_facts(sft_train_rows=0, sft_held_out_rows=0)}),
@@ -384,6 +395,7 @@ def test_a_short_release_run_is_warned_and_not_blocked() -> None:
         ("documents", {"corpus": make_corpus_facts(documents=0)}),
         ("held_out_tokens", {"shards": make_shards_facts(held_out_tokens=0)}),
         ("tokenizer_roundtrip", {"shards": make_shards_facts(roundtrip_failures=1)}),
+        ("training_rows", {"shards": make_shards_facts(train_tokens=512)}),
         (
             "eval_fits_context",
             {"conversations": make_conversations_facts(eval_rows_over_context={"math": 106})},

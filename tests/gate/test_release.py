@@ -135,7 +135,7 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         },
     ),
     ("external_eval", "block", {"benchmarks": make_benchmarks_facts(unresolved=["other"])}),
-    ("export_parity", "block", {"parity": make_parity_facts(largest_relative_difference=2e-3)}),
+    ("export_parity", "block", {"parity": make_parity_facts(largest_relative_difference=2e-4)}),
 )
 IDS = [f"{name}-{status}" for name, status, _ in REFUSALS]
 

@@ -30,7 +30,7 @@ def test_a_blocked_check_is_shown_with_its_value_bound_and_remedy() -> None:
         "BLOCK eval_independence: eval items that the SFT rows contain: 3 items, must be = 0"
         in lines
     )
-    assert any(line.startswith("    fix: picochat data task-pack") for line in lines)
+    assert any(line.startswith("    fix: remove these questions") for line in lines)
 
 
 def test_the_table_is_aligned() -> None:

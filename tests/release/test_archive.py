@@ -127,6 +127,20 @@ def test_folders_of_an_archive_packed_by_hand_are_passed_over(tmp_path: Path) ->
     assert set(read_archive(tmp_path / "x.tgz", tmp_path / "out").digests) == set(FILES)
 
 
+def test_a_plain_tar_is_read_and_what_a_desktop_adds_is_passed_over(tmp_path: Path) -> None:
+    """Some browsers unpack gzip by themselves; macOS adds files of its own to what it packs."""
+    members(tmp_path / "run")
+    for name in (".DS_Store", "._a.json", "deep/Thumbs.db"):
+        (tmp_path / "run" / name).write_bytes(b"x")
+    (tmp_path / "._run").write_bytes(b"x")
+    command = ["tar", "-cf", str(tmp_path / "x.tar"), "-C", str(tmp_path), "._run", "run"]
+    subprocess.run(command, check=True)
+    assert set(read_archive(tmp_path / "x.tar", tmp_path / "out").digests) == set(FILES)
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "x.tar").read_bytes()[:1000])
+    with pytest.raises(BadInput, match=r"not a whole \.tgz or \.tar archive"):
+        read_archive(tmp_path / "cut.tar", tmp_path / "out2")
+
+
 def test_an_archive_larger_than_the_limit_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     path = archive_of(tmp_path / "big.tgz", plain_file("run/big", bytes(5_000_000)))
     with pytest.raises(BadInput, match="unpacks to more"):

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,14 @@ def test_bundle_is_asked_without_the_benchmark_texts_that_it_does_not_hold(
     assert check.compared == len(rows_of(finished.place("scores") / "replies.jsonl"))
     assert "not asked: benchmarks: rows/quiz.jsonl" in (check.note or "")
     assert asked(bundle, run_dir=finished.root).compared == check.compared + 60
+
+
+def test_a_bundle_unpacked_by_hand_is_asked(finished: RunDir, tmp_path: Path) -> None:
+    path = make_bundle(finished, tmp_path / "b.tgz", None, strict=False).path
+    with tarfile.open(path) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    report = with_questions(inspect_bundle(tmp_path / "unpacked"), 5, 1, None)
+    assert report.checks[-1].compared >= 5
 
 
 def test_one_seed_draws_the_same_questions_and_another_seed_others() -> None:

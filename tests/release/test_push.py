@@ -47,10 +47,10 @@ PUSH = """
 import sys
 from pathlib import Path
 from picochat.core.errors import PicochatError
-from picochat.release.push import push_folder
+from picochat.release.push import PushTarget, push_folder
 folder, repo, private, token = sys.argv[1:]
 try:
-    report = push_folder(Path(folder), repo, private == "yes", token, "Publish it")
+    report = push_folder(Path(folder), PushTarget(repo, private == "yes"), token, "Publish it")
 except PicochatError as error:
     print("\\n".join(error.lines()), file=sys.stderr)
     sys.exit(error.exit_code)
@@ -298,6 +298,22 @@ def test_a_folder_without_its_evidence_is_refused(folder: Path, kind: str) -> No
     with pytest.raises(BadInput) as refusal:
         require_publishable(folder, TOKEN)
     assert f"{kind} (" in refusal.value.problems[0].what
+
+
+def test_what_a_desktop_leaves_in_a_folder_is_no_change_and_is_not_pushed(
+    hub: FakeHub, folder: Path, tmp_path: Path
+) -> None:
+    names = set(contents(folder))
+    for name in (".DS_Store", "evidence/Thumbs.db"):
+        (folder / name).write_bytes(b"x")
+    done = push(hub, folder, tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    assert f"pushed {len(names)} files" in done.stdout
+
+
+def test_a_push_needs_no_folder_for_the_client(hub: FakeHub, folder: Path) -> None:
+    done = push(hub, folder, Path("/proc/nothing"))
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_folder_that_is_no_export_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ missing, is said.
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,22 @@ def test_bundle_is_replayed_with_the_parts_of_a_run_that_was_made_again(
     assert "steps 9 to 12 equal bit for bit; published weights equal" in (
         report.checks[-1].note or ""
     )
+
+
+def test_a_bundle_unpacked_by_hand_is_replayed_and_lends_what_another_lacks(
+    finished: RunDir, tmp_path: Path
+) -> None:
+    whole = bundled(
+        finished, tmp_path / "whole.tgz", include_token_shards=True, include_replay=True
+    )
+    with tarfile.open(whole) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (tmp_path / "unpacked" / "__MACOSX").mkdir()
+    report = inspect_with_replay(tmp_path / "unpacked", 3, None)
+    assert not report.problems and report.checks[-1].compared == 3
+    lacking = bundled(finished, tmp_path / "lacking.tgz")
+    report = inspect_with_replay(lacking, 3, tmp_path / "unpacked")
+    assert not report.problems and report.checks[-1].compared == 3
 
 
 def test_bundle_with_everything_needs_no_run_folder(finished: RunDir, tmp_path: Path) -> None:

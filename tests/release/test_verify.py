@@ -150,6 +150,40 @@ def test_repacked_without_changes_it_still_verifies(bundle: Path, tmp_path: Path
     )
 
 
+@pytest.mark.parametrize("level", [".", "run"])
+def test_a_bundle_unpacked_by_hand_verifies_where_it_lies_and_one_folder_above(
+    level: str, bundle: Path, tmp_path: Path
+) -> None:
+    root = unpacked(bundle, tmp_path / "x")
+    (tmp_path / "x" / "__MACOSX" / "run").mkdir(parents=True)
+    for place in ("__MACOSX/run/._run.json", "__MACOSX/odd.txt", "run/.DS_Store", "run/._sft"):
+        (tmp_path / "x" / place).write_bytes(b"x")
+    report = verified(tmp_path / "x" / level)
+    assert report.evidence_digest == verified(bundle).evidence_digest
+    assert {check.name for check in report.checks} >= {"checksums", "contents"}
+    (root / "eval" / "extra.txt").write_bytes(b"x")
+    assert any("eval/extra.txt" in what for what in differences(tmp_path / "x" / level))
+
+
+@pytest.mark.parametrize("linked", ["eval/report.md", "honesty", "extra"])
+def test_a_link_in_an_unpacked_bundle_is_refused_and_not_followed(
+    linked: str, bundle: Path, tmp_path: Path
+) -> None:
+    place = unpacked(bundle, tmp_path) / linked
+    if place.exists():
+        place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadInput, match=f"{linked} is a link") as caught:
+        inspect_bundle(tmp_path / "run", **STATED)
+    assert "unpack the bundle again" in str(caught.value.fix)
+
+
+def test_a_link_to_a_run_folder_verifies(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (tmp_path / "link").symlink_to(run.root)
+    assert verified(tmp_path / "link").verdict == "approved"
+
+
 def flip(path: Path) -> bytes:
     """Change one bit in the middle of a file; returns what it held."""
     whole = path.read_bytes()

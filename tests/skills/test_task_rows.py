@@ -120,16 +120,21 @@ def test_equal_problems_come_together_with_their_lines(tmp_path: Path) -> None:
     assert problem.what.startswith("lines 1, 2, 3, 4, 5 and 45 more: user: ")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", None])
-def test_files_without_usable_rows_name_the_command_that_makes_them(
-    tmp_path: Path, content: bytes | None
+@pytest.mark.parametrize(
+    ("content", "fix"),
+    [(b"", "write rows into it"), (b"\n\n", "write rows into it"), (None, "correct the path")],
+)
+def test_files_without_rows_are_refused_with_their_remedy(
+    tmp_path: Path, content: bytes | None, fix: str
 ) -> None:
     path = tmp_path / "eval.jsonl"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(BadInput) as error:
         read_eval_rows(path)
-    assert "picochat data task-pack" in problems_of(error)
+    assert error.value.fix and fix in error.value.fix
+    path.write_text('{"user": "q", "reference_answer": "a"}')
+    assert len(read_eval_rows(path).rows) == 1
 
 
 def test_a_right_choice_that_is_no_label_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from picochat.facts import ConversationsFacts, facts_of
 from picochat.skills.row_files import read_sft_rows
 from picochat.skills.task_rows import EvalRow, row_json
 from picochat.tokens import tokenizer as tokenizer_module
+from picochat.tokens.bpe_trainer import SPECIALS
 from picochat.tokens.chat_format import (
     Message,
     encode_conversations,
@@ -28,7 +29,7 @@ from picochat.tokens.chat_format import (
     row_messages,
     row_prompt,
 )
-from picochat.tokens.tokenizer import SPECIALS, Tokenizer
+from picochat.tokens.tokenizer import Tokenizer
 from tests.builders import make_config
 from tests.tokens.builders import published
 

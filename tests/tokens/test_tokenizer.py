@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picochat.config import TokenizerConfig
-from picochat.core.errors import BadInput
+from picochat.core.errors import BadInput, HostProblem
 from picochat.core.publish import publish
 from picochat.facts import CorpusFacts, TokenizerFacts, facts_of
+from picochat.tokens.bpe_trainer import SPECIALS, trained_here
 from picochat.tokens.tokenizer import (
     DOCUMENT_MARK,
     LONGEST_TRAINED_WORD,
-    SPECIALS,
     TRAPS,
     Tokenizer,
     build_fast_encoder,
@@ -35,7 +35,6 @@ from picochat.tokens.tokenizer import (
     read_layout,
     train,
     train_tokenizer,
-    trained_here,
     trained_reference,
     without_long_words,
 )
@@ -106,7 +105,7 @@ def test_too_little_text_is_refused_with_the_size_it_could_fill() -> None:
     ) as refused:
         train(manual_texts(), 60_000)
     assert refused.value.fix is not None
-    offered = int(refused.value.fix.split("=")[1].split(",")[0])
+    offered = int(refused.value.fix.split("=")[1].split(";")[0])
     assert len(json.loads(train(manual_texts(), offered))["model"]["vocab"]) == offered
     assert TokenizerConfig(vocab_size=offered)
 
@@ -114,7 +113,8 @@ def test_too_little_text_is_refused_with_the_size_it_could_fill() -> None:
 def test_a_few_words_are_refused_with_no_size_at_all() -> None:
     with pytest.raises(BadInput, match="has 2 merges") as refused:
         train(["aaa aaa"], 512)
-    assert refused.value.fix == "import more text"
+    assert refused.value.fix == "add text"
+    assert train(["aaa aaa", *manual_texts()], 512)
 
 
 @given(st.text())
@@ -317,6 +317,29 @@ def test_training_in_a_process_gives_the_same_bytes() -> None:
     here = trained_here(texts, 1024).to_str(pretty=False)
     assert train_in_a_process(texts, 1024) == here
     assert tokenizers.Tokenizer.from_str(here).to_str(pretty=False) == here
+
+
+@pytest.mark.parametrize(
+    ("does", "says"),
+    [
+        ("os.kill(os.getpid(), 9)", "was killed, most often because memory ran out"),
+        ("os.abort()", "ended by SIGABRT: memory allocation failed"),
+        ("raise MemoryError('no more')", "failed (1): MemoryError: no more"),
+        ("sys.exit(3)", "failed (3): memory allocation failed"),
+    ],
+)
+def test_how_the_training_process_ended_is_said(
+    does: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for `tokenizers`, which the process imports first."""
+    (tmp_path / "tokenizers.py").write_text(
+        f"import os, sys\nprint('memory allocation failed', file=sys.stderr, flush=True)\n{does}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    with pytest.raises(HostProblem) as caught:
+        train_in_a_process(["a text"], 1024)
+    assert says in caught.value.what
+    assert "tokenizer.train_bytes" in str(caught.value.fix)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

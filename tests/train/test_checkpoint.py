@@ -150,6 +150,8 @@ def test_state_of_another_version_is_refused_with_the_remedy(tmp_path: Path) -> 
     assert f"move {tmp_path} away" in (refused.value.fix or "")
     assert "momentum_dtype: unknown key" in refused.value.problems[0].what
     assert names(tmp_path) == [4]
+    tmp_path.rename(tmp_path.with_name("moved"))
+    assert newest_state(tmp_path) is None
 
 
 # ---- writing -------------------------------------------------------------------------------------

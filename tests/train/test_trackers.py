@@ -17,7 +17,15 @@ from picochat.config import Tracker
 from picochat.core.errors import WrongUsage
 from picochat.facts import MetricsRow
 from picochat.train.event_file import EventFile, crc32c
-from picochat.train.trackers import TRACKED, TRACKERS, Series, TrackerKind, Trackers, check_trackers
+from picochat.train.trackers import (
+    TRACKED,
+    TRACKERS,
+    OpenTracker,
+    Series,
+    TrackerKind,
+    Trackers,
+    check_trackers,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -137,6 +145,20 @@ def test_a_resumed_stage_goes_on_with_its_series_and_doubles_no_step(tmp_path: P
     assert [step for step, values in kept.rows if "loss" in values] == list(range(1, 12))
     assert [step for step, values in kept.rows if "held_out_loss" in values] == [4, 8]
     assert len({series.name for series in kept.series}) == 1
+
+
+def test_a_tracker_that_fails_tells_no_password_of_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:sEcret@proxy:1")
+
+    def refuse(series: Series) -> OpenTracker:
+        raise OSError("no way through http://user:sEcret@proxy:1")
+
+    trackers = make_trackers(tmp_path, TrackerKind("wandb", None, refuse))
+    trackers.send(report(1))
+    said = capsys.readouterr().err
+    assert "wandb failed" in said and "sEcret" not in said
 
 
 def test_a_tracker_that_fails_is_said_once_and_the_others_go_on(

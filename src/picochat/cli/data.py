@@ -136,7 +136,7 @@ def preview(
     from picochat.scales import find_scale
 
     if html is not None and no_html:
-        raise WrongUsage("--html and --no-html contradict each other", fix="give one of them")
+        raise WrongUsage("--html and --no-html contradict each other", fix="leave one of them out")
     wanted = find_scale(scale)
     pack = load_pack(dataset_pack)
     if html is not None:
@@ -213,6 +213,9 @@ def task_pack(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the rows.")] = 42,
     force: Annotated[bool, typer.Option("--force", help="Replace rows that stand there.")] = False,
+    add: Annotated[
+        bool, typer.Option("--add", help="Keep the pack's own rows, and add these to them.")
+    ] = False,
     promote: Annotated[
         bool, typer.Option("--promote/--no-promote", help="Write the rows' names into the pack.")
     ] = True,
@@ -240,6 +243,7 @@ def task_pack(
             public_rows=public_rows,
             skill_weights=skill_weights,
             force=force,
+            add=add,
             promote=promote,
         )
     )

@@ -7,6 +7,7 @@ neither torch nor pydantic.
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 from types import FrameType
@@ -17,6 +18,7 @@ import typer
 from picochat.cli import data, export, run, sanity, scales
 from picochat.cli.streams import outlast_readers
 from picochat.core.errors import BadInput, HostProblem, Interrupted, PicochatError, WrongUsage
+from picochat.core.progress import say_in_handler
 
 HELP = """A bounded slice of public text becomes a small chat model, with evidence that a\
  stranger can check.
@@ -30,10 +32,10 @@ Exit codes: 0 done. 1 unexpected error. 2 wrong usage. 3 an honest no (preflight
  In a pipe, `set -o pipefail` keeps
 them.
 """
-LESS_MEMORY = (
-    "a smaller --scale, fewer processes (--set host.workers=1), or a machine with more memory"
-)
+LESS_MEMORY = "choose a smaller --scale, or a machine with more memory"
+TORCH_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # of a RuntimeError without a type
 GOES_ON = "the same command goes on"
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WORDS_THAT_MAY_BE_EMPTY = ("--dataset-summary", "--eval-summary", "--commit-message")
 
 app = typer.Typer(
@@ -73,7 +75,13 @@ def _root(
 def main() -> None:
     """Run the command of sys.argv and exit with its code."""
     outlast_readers()
-    sys.exit(run_command(sys.argv[1:]))
+    sys.unraisablehook = _end_if_stopped
+    code = run_command(sys.argv[1:])
+    if code > 128:
+        # Its message is printed. A second signal would kill the process while it ends.
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def run_command(arguments: list[str]) -> int:
@@ -81,24 +89,24 @@ def run_command(arguments: list[str]) -> int:
 
     Errors that picochat foresaw are printed to stderr. A bug keeps its traceback.
     """
-    signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it: keep that
-        signal.signal(signal.SIGHUP, _terminate)
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP: keep that
+            signal.signal(number, _stop)
     try:
         require_values(arguments)
         code = app(arguments, prog_name="picochat", standalone_mode=False)
         # typer turns a KeyboardInterrupt inside a command into 130 and prints nothing.
         if code == 130:
             return _say(_interrupted())
-    except PicochatError as error:
+    except (PicochatError, Interrupted) as error:
         return _say(error)
     except KeyboardInterrupt:
         return _say(_interrupted())
     except OSError as error:
         return _say(_host_problem(error))
-    except MemoryError:
-        return _say(HostProblem("memory is full; what was finished is kept", fix=LESS_MEMORY))
     except Exception as error:
+        if isinstance(error, MemoryError) or TORCH_MEMORY in str(error):
+            return _say(HostProblem("memory is full; what was finished is kept", fix=LESS_MEMORY))
         code = _usage_exit(error)
         if code is None:
             raise
@@ -119,7 +127,7 @@ def require_values(arguments: list[str]) -> None:
             )
 
 
-def _say(error: PicochatError) -> int:
+def _say(error: PicochatError | Interrupted) -> int:
     from picochat.present.printable import printable
 
     for line in error.lines():
@@ -167,8 +175,30 @@ def _host_problem(error: OSError) -> PicochatError:
     return HostProblem(f"the system said: {error.strerror or error}{where}")
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
+    """The first signal ends the work in order, the next one ends the process."""
+    for each in STOP_SIGNALS:
+        if signal.getsignal(each) is _stop:
+            signal.signal(each, _stop_at_once)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     raise Interrupted(number, "terminated; what was finished is kept", fix=GOES_ON)
+
+
+def _end_if_stopped(unraisable: sys.UnraisableHookArgs) -> None:
+    """End the process where Python dropped the error of a signal, as in a callback of gc.
+
+    The command would otherwise go on as if nobody had stopped it.
+    """
+    error = unraisable.exc_value
+    if isinstance(error, (Interrupted, KeyboardInterrupt)):
+        _stop_at_once(getattr(error, "exit_code", 130) - 128, None)
+    sys.__unraisablehook__(unraisable)
+
+
+def _stop_at_once(number: int, frame: FrameType | None) -> None:
+    say_in_handler(f"stopped at once; what was finished is kept, and {GOES_ON}")
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def _one_run(run: Path | None, run_dir: Path | None) -> Path:
     given = [folder for folder in (run, run_dir) if folder is not None]
     if len(given) != 1:
         what = "a run folder is needed" if not given else "two run folders are given"
-        raise WrongUsage(what, fix="name one: picochat run status runs/mine")
+        raise WrongUsage(what, fix="name one, as an argument or with --run-dir")
     return given[0]
 
 
@@ -242,7 +242,8 @@ def verify(
 
     if run_dir is not None and replay is None and ask is None:
         raise WrongUsage(
-            "--run-dir needs --replay or --ask", fix="--ask 50 asks 50 recorded questions again"
+            "--run-dir needs --replay or --ask",
+            fix="add --ask 50, which asks 50 recorded questions again",
         )
     if ask_seed is not None and ask is None:
         raise WrongUsage("--ask-seed needs --ask", fix=f"--ask 50 --ask-seed {ask_seed}")

@@ -5,8 +5,8 @@
     |-- WrongUsage           2   flags that contradict, a scale that does not exist, a folder in use
     |-- CheckFailed          3   preflight, gate, verification or export refused, with reasons
     |-- BadInput             4   a file, a pack or a checkpoint that cannot be used
-    |-- HubProblem           5   the network or the Hub
-    `-- Interrupted    129...    SIGHUP 129, SIGINT 130, SIGTERM 143, after the work was saved
+    `-- HubProblem           5   the network or the Hub
+    Interrupted        129...    SIGHUP 129, SIGINT 130, SIGTERM 143, after the work was saved
 
 Library code raises; only `cli/` prints and exits. An error lists every problem that was found, not
 only the first. Each problem can have a remedy: a command to paste or a sentence that says what to
@@ -48,9 +48,14 @@ class PicochatError(Exception):
             lines.append(f"    {problem.what}")
             if problem.fix:
                 lines.append(f"        fix: {problem.fix}")
-        if self.fix:
-            lines.append(f"fix: {self.fix}")
-        return lines
+        return [*lines, *([f"fix: {self.fix}"] if self.fix else [])]
+
+    def in_one_line(self) -> str:
+        """The message without its exit code, for a place that has one line for it."""
+        parts = [self.what]
+        for problem in (*self.problems, Problem("", self.fix)):
+            parts += [problem.what, f"fix: {problem.fix}" if problem.fix else ""]
+        return "; ".join(part for part in parts if part)
 
 
 class HostProblem(PicochatError):
@@ -73,12 +78,21 @@ class HubProblem(PicochatError):
     exit_code = 5
 
 
-class Interrupted(PicochatError):
-    """A signal stopped the work after it was saved. The exit code is 128 + the signal number."""
+class Interrupted(BaseException):
+    """A signal stopped the work after it was saved. The exit code is 128 + the signal number.
 
-    def __init__(self, signal_number: int, what: str, *, fix: str | None = None) -> None:
-        super().__init__(what, fix=fix)
+    Neither a PicochatError nor an Exception, as KeyboardInterrupt is none: code that reports an
+    error and goes on must not go on after a signal.
+    """
+
+    def __init__(self, signal_number: int, what: str, *, fix: str) -> None:
+        super().__init__(what)
         self.exit_code = 128 + signal_number
+        self.what, self.fix = what, fix
+
+    def lines(self) -> list[str]:
+        """The message as it is printed: `what`, then the remedy."""
+        return [f"{self.what} (exit {self.exit_code})", f"fix: {self.fix}"]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

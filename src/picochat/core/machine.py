@@ -14,6 +14,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+from picochat.core.errors import WrongUsage
 from picochat.core.records import Record
 
 RECORDED_PACKAGES = (
@@ -70,7 +71,21 @@ def usable_cores() -> int:
 
 def process_count() -> int:
     """Number of processes that torchrun started, on all machines together; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return environment_count("WORLD_SIZE", 1)
+
+
+def environment_count(name: str, default: int) -> int:
+    """The whole number >= 0 in the environment variable, `default` where it is not set.
+
+    Raises WrongUsage for anything else.
+    """
+    value = os.environ.get(name, "").strip()
+    if value and not (value.isascii() and value.isdigit()):
+        raise WrongUsage(
+            f"the environment variable {name} is {value!r}, not a whole number",
+            fix=f"unset {name}, or correct it",
+        )
+    return int(value) if value else default
 
 
 def process_age_s() -> float | None:

@@ -22,14 +22,23 @@ import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
+from shlex import quote
 from typing import Any
 
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.progress import say
-from picochat.core.records import Record, digest_file, digest_json, pretty_json, read_record
+from picochat.core.records import (
+    Record,
+    digest_file,
+    digest_json,
+    pretty_json,
+    read_record,
+    write_atomic,
+)
 
 JUNK_NAMES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+JUNK_FOLDERS = frozenset({"__MACOSX"})
 JUNK_PREFIXES = ("._", ".nfs", ".fuse_hidden")
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -41,7 +50,10 @@ class FileDigest(Record):
 
 
 class Manifest(Record):
-    """What an artifact is, what it was made from, and what is in it."""
+    """What an artifact is, what it was made from, and what is in it.
+
+    checksum: sha256 of the other fields, so that a field that was edited by hand is noticed.
+    """
 
     schema_version: int
     kind: str
@@ -50,6 +62,22 @@ class Manifest(Record):
     files: dict[str, FileDigest]
     volatile_files: dict[str, FileDigest]
     facts: dict[str, Any]
+    checksum: str = ""
+
+    def sealed(self) -> Manifest:
+        """The manifest with its checksum."""
+        return self.model_copy(update={"checksum": self._sum()})
+
+    def is_sealed(self) -> bool:
+        """Whether the manifest has the checksum of its fields."""
+        return self.checksum == self._sum()
+
+    def _sum(self) -> str:
+        return digest_json(self.model_dump(mode="json", exclude={"checksum"}))
+
+    def listed(self) -> dict[str, FileDigest]:
+        """All files of the artifact but the manifest."""
+        return {**self.files, **self.volatile_files}
 
     def digest(self) -> str:
         """sha256 of kind, digests of the inputs, files and facts; equal for equal work."""
@@ -115,11 +143,12 @@ def publish(
     place: Path, kind: str, key: str, inputs: Mapping[str, str]
 ) -> Generator[StagingFolder, None, None]:
     """Make the artifact `place` from the files that the caller writes into the staging folder."""
+    workspace = open_workspace(place, key)
+    # The staging folder lies beside `place`, because a rename is atomic only within one disk.
     folder = place.with_name(f".{place.name}.draft")
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    # The staging folder lies beside `place`, because a rename is atomic only within one disk.
-    staging = StagingFolder(folder, open_workspace(place, key))
+    folder.mkdir()
+    staging = StagingFolder(folder, workspace)
     try:
         yield staging
         staging.artifact = _finish(staging, place, kind, key, inputs)
@@ -137,7 +166,7 @@ def open_workspace(place: Path, key: str) -> Path:
     Work towards another key is set aside. Earlier work towards this key is taken up again.
     """
     workspace = place.with_name(f"{place.name}.work")
-    if workspace.exists() and not _is_towards(workspace, key):
+    if workspace.exists() and any(workspace.iterdir()) and not _is_towards(workspace, key):
         say(
             f"{workspace} holds unfinished work for other settings or inputs, which is kept:"
             f" {set_aside(workspace).name}"
@@ -147,7 +176,10 @@ def open_workspace(place: Path, key: str) -> Path:
         os.rename(former, workspace)
         say(f"taking up the unfinished work of {former.name} again")
     workspace.mkdir(parents=True, exist_ok=True)
-    _marker(workspace).write_text(key)
+    # Not written again, and atomically: a marker that is cut off on a full disk would make the next
+    # command set the work aside.
+    if not _is_towards(workspace, key):
+        write_atomic(_marker(workspace), key.encode())
     return workspace
 
 
@@ -165,7 +197,9 @@ def _finish(
 ) -> Artifact:
     # Files are synced before the rename. Otherwise a power cut could leave the final name over
     # files whose bytes never reached the disk.
-    files = {name: _sync_and_digest(staging.path(name)) for name in files_below(staging.folder)}
+    files = {
+        name: _sync_and_digest(staging.path(name)) for name in sorted(file_names(staging.folder))
+    }
     volatile = {name: files.pop(name) for name in staging.volatile_names & set(files)}
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -175,7 +209,7 @@ def _finish(
         files=files,
         volatile_files=volatile,
         facts=staging.facts,
-    )
+    ).sealed()
     (staging.folder / MANIFEST).write_bytes(pretty_json(manifest))
     _sync_and_digest(staging.folder / MANIFEST)
     return _move_to(place, staging.folder, kind)
@@ -192,17 +226,21 @@ def _move_to(place: Path, folder: Path, kind: str) -> Artifact:
     return open_artifact(place, kind)
 
 
-def files_below(folder: Path) -> list[str]:
-    """The names of all files, relative to the folder and sorted.
+def file_names(folder: Path) -> set[str]:
+    """Names of all files, relative to the folder, but those that a desktop left there."""
+    names: set[str] = set()
+    for place, _, files in os.walk(folder):
+        below = os.path.relpath(place, folder)
+        names.update(os.path.normpath(os.path.join(below, name)) for name in files)
+    return {name for name in names if not is_junk(PurePath(name))}
 
-    Those that a desktop or a file system left there are part of no artifact, and not listed.
-    """
-    return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file()
-        and path.name not in JUNK_NAMES
-        and not path.name.startswith(JUNK_PREFIXES)
+
+def is_junk(path: PurePath) -> bool:
+    """Whether a desktop or a file system left the file in a folder; it is part of no artifact."""
+    return (
+        path.name in JUNK_NAMES
+        or path.name.startswith(JUNK_PREFIXES)
+        or not JUNK_FOLDERS.isdisjoint(path.parts[:-1])
     )
 
 
@@ -272,7 +310,12 @@ def open_artifact(place: Path, kind: str, *, made_by: str | None = None) -> Arti
 
 def remake(place: Path) -> str:
     """The remedy for an artifact whose files were damaged after it was published."""
-    return f"move {place} away; the command that made it makes it again"
+    return f"{move_away(place)}; the command that made it makes it again"
+
+
+def move_away(place: Path) -> str:
+    """The command that moves a file or folder out of the way, to paste into a shell."""
+    return f"mv {quote(str(place))} {quote(f'{place}.moved')}"
 
 
 def find_artifact(place: Path, kind: str, key: str) -> Artifact | None:
@@ -286,22 +329,29 @@ def find_artifact(place: Path, kind: str, key: str) -> Artifact | None:
 def touched_files(artifact: Artifact) -> list[str]:
     """Names of files that were changed since the artifact was published, found cheaply.
 
-    A file of another size is changed. One that was written after the manifest, which is written
-    last, is hashed. An edit that keeps size and time is not found here but by `changed_files`.
+    A file that the manifest does not list, or that has another size, is changed. One that was
+    written after the manifest, which is written last, is hashed. An edit that keeps size and time
+    is not found here but by `changed_files`.
     """
     place, manifest = artifact.place, artifact.manifest
     published_ns = (place / MANIFEST).stat().st_mtime_ns
-    touched: list[str] = []
-    for name, digest in {**manifest.files, **manifest.volatile_files}.items():
-        path = place / name
-        stat = path.stat() if path.is_file() else None
+    found = file_names(place)
+    touched = _unlisted(found, manifest)
+    for name, digest in manifest.listed().items():
+        stat = (place / name).stat() if name in found else None
         if (
             stat is None
             or stat.st_size != digest.bytes
-            or (stat.st_mtime_ns > published_ns and digest_file(path) != digest.sha256)
+            or (stat.st_mtime_ns > published_ns and digest_file(place / name) != digest.sha256)
         ):
             touched.append(name)
     return touched
+
+
+def _unlisted(found: set[str], manifest: Manifest) -> list[str]:
+    """The files that the manifest does not list, and the manifest where it was edited itself."""
+    extra = sorted(found - {*manifest.listed(), MANIFEST})
+    return extra if manifest.is_sealed() else [*extra, MANIFEST]
 
 
 def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:
@@ -319,10 +369,9 @@ def find_whole_artifact(place: Path, kind: str, key: str) -> Artifact | None:
 
 def changed_files(place: Path, manifest: Manifest) -> list[str]:
     """Names of files that differ from the manifest, are absent, or are not listed in it."""
-    expected = {**manifest.files, **manifest.volatile_files}
-    found = set(files_below(place)) - {MANIFEST}
-    changed = sorted(found - set(expected))
-    for name, digest in expected.items():
+    found = file_names(place)
+    changed = _unlisted(found, manifest)
+    for name, digest in manifest.listed().items():
         if name not in found or digest_file(place / name) != digest.sha256:
             changed.append(name)
     return changed
@@ -377,9 +426,7 @@ def exclusive(place: Path, holder: str, *, wait: bool = False) -> Generator[None
             stream.seek(0)
             busy = f"{holder} is in use by another process ({stream.read().strip() or 'unknown'})"
             if not wait:
-                raise WrongUsage(
-                    busy, fix="wait for it to end, or choose another --out-dir"
-                ) from None
+                raise WrongUsage(busy, fix="wait for it to end, or choose another folder") from None
             say(f"{busy}; waiting for it")
             fcntl.flock(stream, fcntl.LOCK_EX)
         stream.truncate(0)

@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any, BinaryIO, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -120,7 +121,7 @@ def require_writable(path: Path) -> None:
     if path.is_dir():
         raise BadInput(
             f"{path} is a folder, and a file is to be written there",
-            fix=f"name a file, such as {path / 'page.html'}",
+            fix="name a file in it, or move the folder away",
         )
     if not folder.is_dir():
         raise BadInput(
@@ -142,7 +143,9 @@ def open_input(path: Path, what: str) -> BinaryIO:
     except IsADirectoryError:
         raise BadInput(f"{what} {path} is a folder, not a file") from None
     except PermissionError:
-        raise BadInput(f"{what} {path} may not be read", fix=f"chmod u+r {path}") from None
+        raise BadInput(
+            f"{what} {path} may not be read", fix=f"chmod u+r {quote(str(path))}"
+        ) from None
 
 
 def read_json(path: Path, what: str = "file", *, fix: str | None = None) -> Any:

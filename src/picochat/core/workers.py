@@ -26,6 +26,11 @@ TASKS_PER_PROCESS = 2  # submitted at a time: one runs, and one is ready when it
 _open: list[Callable[[], Callable[[Any], Any]]] = []
 _opened: list[Callable[[Any], Any]] = []
 
+FEWER_PROCESSES = (
+    "the same command goes on; with fewer processes it needs less memory: --set host.workers=1 of"
+    " a run, --workers 1 of data honesty"
+)
+
 
 def in_order(
     open_worker: Callable[[], Callable[[T], R]], tasks: Iterable[T], processes: int
@@ -58,7 +63,7 @@ def in_order(
         raise HostProblem(
             "a worker process was killed, most often because memory ran out; what was finished is"
             " kept",
-            fix="the same command goes on; fewer processes need less memory: --set host.workers=1",
+            fix=FEWER_PROCESSES,
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

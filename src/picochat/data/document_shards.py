@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -105,13 +106,18 @@ def write_documents(
     if folder.exists():
         raise BadInput(f"{folder} exists already", fix="name another folder")
     staging = folder.with_name(f".{folder.name}.draft")
-    with ShardWriter(staging, shard_documents) as writer:
-        futures = [writer.add(id, text) for id, text in documents]
-        futures.append(writer.complete())
-        shards = [future.result() for future in futures if future is not None]
-    manifest = documents_manifest(shards, provenance)
-    write_json(staging / MANIFEST_NAME, manifest)
-    os.rename(staging, folder)
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        with ShardWriter(staging, shard_documents) as writer:
+            futures = [writer.add(id, text) for id, text in documents]
+            futures.append(writer.complete())
+            shards = [future.result() for future in futures if future is not None]
+        manifest = documents_manifest(shards, provenance)
+        write_json(staging / MANIFEST_NAME, manifest)
+        os.rename(staging, folder)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
     return manifest
 
 
@@ -161,7 +167,7 @@ class ShardWriter:
     """Write documents, in the order of the calls, into shards of `shard_documents` each.
 
     A context manager. Several threads compress. A shard gets its name when it is complete and
-    synced. On leaving, the shard that still waits for documents is removed. first_shard: number of
+    synced. On leaving, files of shards that are not complete are removed. first_shard: number of
     the first shard, to continue the work of an earlier process.
     """
 
@@ -175,6 +181,7 @@ class ShardWriter:
         self._pieces = threading.Semaphore(threads + 2)
         self._number = first_shard
         self._shard: _OpenShard | None = None
+        self._handed_over: list[_OpenShard] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> ShardWriter:
@@ -182,8 +189,9 @@ class ShardWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=kind is not None)
-        if self._shard is not None:
-            self._shard.discard()
+        for shard in (*self._handed_over, *([self._shard] if self._shard else [])):
+            if not shard.finished:
+                shard.discard()
 
     def add(self, id: str, text: str) -> Future[DocumentShard] | None:
         """Add a document; returns what `add_line` returns."""
@@ -210,6 +218,8 @@ class ShardWriter:
         if shard is None:
             return None
         self._number += 1
+        self._handed_over = [each for each in self._handed_over if not each.finished]
+        self._handed_over.append(shard)
         self._pieces.acquire()
         shard.hand_over(self._pool, self._pieces, last=True)
         return self._pool.submit(shard.finish)
@@ -221,6 +231,7 @@ class _OpenShard:
     def __init__(self, folder: Path, name: str) -> None:
         self.name, self.path, self.temporary = name, folder / name, folder / f".{name}.part"
         self.documents = self.characters = self.text_bytes = self.waiting_bytes = 0
+        self.finished = False
         self._lines: list[bytes] = []
         self._done: Future[None] | None = None
         self._file = self.temporary.open("wb", buffering=0)
@@ -270,6 +281,7 @@ class _OpenShard:
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self.temporary, self.path)
+        self.finished = True
         return DocumentShard(
             name=self.name,
             documents=self.documents,

@@ -12,9 +12,10 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from picochat.core.errors import BadInput, Problem
+from picochat.core.publish import JUNK_FOLDERS, is_junk
 from picochat.data.formats.file_rows import format_of
 
 
@@ -41,7 +42,10 @@ class FolderListing:
 
 
 def list_folder(folder: Path) -> FolderListing:
-    """List every visible file below the folder. Raises BadInput if a folder cannot be read."""
+    """List every visible file below the folder but those that a desktop left there.
+
+    Raises BadInput if a folder cannot be read.
+    """
     files: list[str] = []
     unusable: dict[str, str] = {}
     linked: list[str] = []
@@ -49,11 +53,13 @@ def list_folder(folder: Path) -> FolderListing:
     # followed, because the download caches of the Hub's tools consist of them.
     for place, folders, names in os.walk(folder, onerror=_refuse_folder):
         below = Path(place).relative_to(folder)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and name not in JUNK_FOLDERS
+        ]
         links = (name for name in folders if os.path.islink(os.path.join(place, name)))
         linked += [(below / name).as_posix() for name in links]
         for name in names:
-            if name.startswith("."):
+            if name.startswith(".") or is_junk(PurePath(name)):
                 continue
             relative = (below / name).as_posix()
             problem = _problem(os.path.join(place, name))

@@ -76,7 +76,9 @@ def ngram_bits_per_byte(
     """
     nats = ngram_nats(train, held_out, vocab_size, bos_id, order)
     if not nats.size or held_out_text_bytes < 1:
-        raise BadInput("the 5-gram baseline needs held-out text", fix="import more text")
+        raise BadInput(
+            "the 5-gram baseline needs held-out text", fix="add a document of other text"
+        )
     return float(nats.sum()) / math.log(2) / held_out_text_bytes
 
 
@@ -86,7 +88,7 @@ def ngram_nats(
     """Minus log probability, in nats, of each held-out token that is not bos, in order."""
     seen, new = np.asarray(train, dtype=POSITION), np.asarray(held_out, dtype=POSITION)
     if not np.any(seen != bos_id):
-        raise BadInput("the 5-gram baseline needs training text", fix="import more text")
+        raise BadInput("the 5-gram baseline needs training text", fix="add text")
     # bos is given, never predicted: a neural model is not scored on it either.
     scored = np.flatnonzero(new != bos_id)
     if not len(scored):

@@ -12,7 +12,7 @@ from typing import Literal
 
 from picochat.config import RunConfig
 from picochat.core.errors import BadInput
-from picochat.core.publish import Artifact, FileDigest
+from picochat.core.publish import Artifact, FileDigest, file_names
 from picochat.core.records import Record, digest_file, parse_record, read_json, read_record
 from picochat.facts import ParityFacts
 
@@ -87,11 +87,8 @@ class ExportRecord(Record):
 def digest_files(folder: Path) -> dict[str, FileDigest]:
     """Name -> digest of every file in the folder except the record, sorted."""
     return {
-        path.relative_to(folder).as_posix(): FileDigest(
-            sha256=digest_file(path), bytes=path.stat().st_size
-        )
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / EXPORT_RECORD
+        name: FileDigest(sha256=digest_file(folder / name), bytes=(folder / name).stat().st_size)
+        for name in sorted(file_names(folder) - {EXPORT_RECORD})
     }
 
 
@@ -101,7 +98,7 @@ def read_export_record(folder: Path) -> ExportRecord:
     if not path.exists():
         raise BadInput(
             f"{folder} is not an export: it has no {EXPORT_RECORD}",
-            fix="picochat export hf --out-dir ... makes one",
+            fix="name a folder that `picochat export hf` made",
         )
     return read_record(ExportRecord, path, "export record")
 

@@ -21,7 +21,8 @@ from picochat.core.records import pretty_json
 from picochat.export.stock_classes import Flavor, TokenIds, stock_config
 from picochat.model.gpt import GPT
 from picochat.model.weights import CheckpointInfo
-from picochat.tokens.tokenizer import SPECIALS, Tokenizer
+from picochat.tokens.bpe_trainer import SPECIALS
+from picochat.tokens.tokenizer import Tokenizer
 
 TEMPLATE = "chat_template.jinja"
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}

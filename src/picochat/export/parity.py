@@ -32,6 +32,7 @@ from picochat.core.records import write_json
 from picochat.export.export_record import EXPORT_RECORD, ParityReport, facts_from
 from picochat.export.model_folder import TokenizerFiles, end_of, read_tokenizer, write_model_folder
 from picochat.export.stock_classes import find_flavor, require_stock_shape
+from picochat.gate.bounds import EXPORT_DIFFERENCE
 from picochat.model.gpt import GPT
 from picochat.model.weights import CheckpointInfo, load_model, read_info
 from picochat.skills.task_rows import Message
@@ -45,7 +46,7 @@ LONGEST_PROMPT_TOKENS = 32
 READER_TIMEOUT_S = 1800
 READER_FIX = "pip install 'picochat[hf]'"
 
-BOUNDS: dict[str, float] = {"float32": 1e-4, "bf16": 2e-3}
+BOUNDS: dict[str, float] = {"float32": EXPORT_DIFFERENCE, "bf16": 2e-3}
 """Largest allowed difference of logits over the largest logit, for each dtype of the file.
 
 Right exports measure 2e-6 and 6e-4. The smallest known mistake, another eps, measures 1e-2
@@ -290,7 +291,8 @@ def _ask_reader(folder: Path, questions: dict[str, object]) -> tuple[np.ndarray,
             )
         except subprocess.TimeoutExpired:
             raise HostProblem(
-                f"reading the export back took longer than {READER_TIMEOUT_S} s"
+                f"reading the export back took longer than {READER_TIMEOUT_S} s",
+                fix="run the same command again when the machine has less to do",
             ) from None
         if done.returncode != 0:
             last_lines = [line for line in done.stderr.splitlines() if line.strip()][-3:]

@@ -156,7 +156,7 @@ def require_stock_shape(model: ModelConfig) -> None:
         raise BadInput(
             f"{model.heads} heads of {model.head_width} do not make the width {model.width}: no"
             " stock class holds that shape",
-            fix="train with model.heads x model.head_width = model.width",
+            fix="train a model whose model.heads x model.head_width is model.width",
         )
 
 

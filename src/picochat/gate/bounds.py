@@ -9,6 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+EXPORT_DIFFERENCE = 1e-4
+"""Largest allowed difference of a float32 export's logits over the largest logit.
+
+The gate judges a run by it, and `export hf` refuses by it (docs/decisions/0011).
+"""
+
 
 @dataclass(frozen=True)
 class Bound:

@@ -40,22 +40,6 @@ def tested_skills(run: RunFacts) -> tuple[str, ...]:
     return tuple(s for s in judged_skills(run) if rows and rows.eval_by_skill.get(s))
 
 
-def has_skills(run: RunFacts) -> bool:
-    """Whether checks of skills apply: in a release always, else where the pack has rows of one.
-
-    Without facts of the rows they apply, so that they count as unmeasured.
-    """
-    return run.config.gate.profile != "research" or not run.rows or bool(tested_skills(run))
-
-
-def has_eval_rows(run: RunFacts) -> bool:
-    """Whether checks of eval rows apply: in a release always, else where the pack has some.
-
-    Without facts of the rows they apply, so that they count as unmeasured.
-    """
-    return run.config.gate.profile != "research" or not run.rows or run.rows.eval_rows > 0
-
-
 def ratio(part: float | None, whole: float | None) -> float | None:
     return part / whole if part is not None and whole else None
 
@@ -150,8 +134,25 @@ def epochs_to_target(run: RunFacts) -> float | None:
     return ratio(target_tokens(run), run.shards.train_tokens if run.shards else None)
 
 
+def training_rows(run: RunFacts) -> float | None:
+    """Rows of the context in the training tokens; neighbouring rows share one token."""
+    shards = run.shards
+    return max(0, shards.train_tokens - 1) // run.config.model.context if shards else None
+
+
 def planned_epochs(run: RunFacts) -> float | None:
     return plan(run).planned_epochs
+
+
+def settings_beyond_stock(run: RunFacts) -> float | None:
+    """Settings of the model that no stock class can hold.
+
+    None without shards: settings alone are no evidence of a run.
+    """
+    if not run.shards:
+        return None
+    model = run.config.model
+    return int(model.heads * model.head_width != model.width) + int(not model.centred)
 
 
 # ---- preflight: SFT and eval rows ----------------------------------------------------------------

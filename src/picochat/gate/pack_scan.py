@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from picochat.config import ExternalConfig, GateConfig, RunConfig
@@ -18,7 +19,7 @@ from picochat.core.machine import usable_cores
 from picochat.core.records import to_jsonable, write_atomic, write_json, write_jsonl
 from picochat.data.benchmarks.layouts import read_benchmark
 from picochat.data.benchmarks.resolve import resolve_benchmarks
-from picochat.data.pack import LoadedPack
+from picochat.data.pack import TASK_PACK, LoadedPack
 from picochat.data.pack_documents import expected_bytes, read_pack
 from picochat.facts import FindingRecord, HonestyFacts, RunFacts
 from picochat.gate.decide import Strictness, decide, verdict
@@ -119,8 +120,8 @@ def scan_pack(
     eval_path = eval_input or pack.eval_path
     if eval_path is None and not benchmarks:
         fix = (
-            f"picochat data task-pack --dataset-pack {pack.path} makes some, or name a file:"
-            " --eval-input"
+            "name a file of them with --eval-input, or make rows of the skills: "
+            + TASK_PACK.format(pack=quote(str(pack.path)))
         )
         raise BadInput(f"pack {pack.path} names no eval rows to look for", fix=fix)
     evals = [row_json(row) for row in read_eval_rows(eval_path).rows] if eval_path else []

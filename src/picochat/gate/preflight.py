@@ -7,14 +7,13 @@ see docs/decisions/0009.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 from picochat.config import is_long_run
 from picochat.core.publish import StagingFolder
 from picochat.core.records import write_atomic, write_json
 from picochat.facts import PreflightFacts, PreflightReport, RunFacts
-from picochat.gate import details, measures
+from picochat.gate import applies, details, measures, remedies
 from picochat.gate.bounds import above, at_least, at_most, below, between, exactly, measured
 from picochat.gate.decide import (
     ADVICE,
@@ -29,7 +28,7 @@ from picochat.gate.decide import (
     decide,
     verdict,
 )
-from picochat.gate.plan import plan, sft_epochs, vocab_size
+from picochat.gate.plan import plan, sft_epochs
 from picochat.gate.render import preflight_page
 
 STATUS: dict[str, Literal["ready", "warn", "blocked"]] = {
@@ -37,54 +36,6 @@ STATUS: dict[str, Literal["ready", "warn", "blocked"]] = {
     "warn": "warn",
     "block": "blocked",
 }
-IMPORT_MORE = (
-    "import more rows (picochat data hf-import ... --max-rows N), then picochat data preview"
-    " --dataset-pack ..."
-)
-TASK_PACK = (
-    "picochat data task-pack --dataset-pack ... --profile release_skills --sft-rows 2800"
-    " --eval-rows 700 --force"
-)
-
-
-def _rows_fix(own: str) -> Callable[[RunFacts], str]:
-    """Make other rows where the task pack made them; `own`: what to do with rows of one's own."""
-    return lambda run: TASK_PACK if measures.tested_skills(run) else own
-
-
-LEAVE_OUT = (
-    "honesty/report.md names the documents; list those of report.json (documents_to_leave_out) in"
-    ' corpus_recipe.json under "exclude_documents", and run again'
-)
-EXTERNAL = (
-    "--external-eval auto, or --external-eval NAME=PATH of a file in a published layout (.jsonl or"
-    " .parquet)"
-)
-RESOLVE = (
-    "the same command again with a network: only what is missing is fetched; or --external-eval"
-    " auto --external-eval NAME=PATH with a file of it; benchmarks/unresolved.json says why"
-)
-STEPS = "--base-steps N, or another --scale"
-SMALLER_BATCH = "smaller micro-batch: --set base.micro_batch=32 --set sft.micro_batch=32"
-
-
-def _large_vocabulary(run: RunFacts) -> bool:
-    """A small vocabulary cannot reach the bytes per token of a large one."""
-    return vocab_size(run) >= 4096
-
-
-def _has_tested_skill(run: RunFacts) -> bool:
-    return not run.rows or bool(measures.tested_skills(run))
-
-
-def _has_sft_rows(run: RunFacts) -> bool:
-    """Also in a release, and without facts of the rows, where they count as unmeasured."""
-    return run.config.gate.profile != "research" or not run.rows or run.rows.sft_train_rows > 0
-
-
-def _has_budget(run: RunFacts) -> bool:
-    return run.config.gate.budget_usd is not None
-
 
 CHECKS: tuple[Row, ...] = (
     Row(
@@ -96,7 +47,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_least(1),
         severity=ALWAYS,
         why="a few documents can test the software, but not train a model",
-        fix=IMPORT_MORE,
+        fix=remedies.more_text,
     ),
     Row(
         name="source_provenance",
@@ -106,10 +57,7 @@ CHECKS: tuple[Row, ...] = (
         warn=exactly(0),
         severity=ADVICE,
         why="otherwise nobody can fetch the same text again or knows its licence",
-        fix=(
-            'name the licence of your own files: --license NAME beside --input, or "licence" of'
-            " the source in corpus_recipe.json; picochat data hf-import records those of the Hub"
-        ),
+        fix=remedies.provenance,
         detail=details.unproven_sources,
     ),
     Row(
@@ -120,7 +68,7 @@ CHECKS: tuple[Row, ...] = (
         block=exactly(0),
         severity=RELEASE,
         why="a public claim needs a source that a stranger can fetch",
-        fix="import again with picochat data hf-import ..., which records revision and licence",
+        fix=remedies.provenance,
         detail=details.unproven_sources,
     ),
     Row(
@@ -132,10 +80,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(0.10),
         severity=RELEASE,
         why="duplicates are dropped, but many of them show that sources overlap",
-        fix=(
-            "remove overlapping sources from the recipe; picochat data preview --dataset-pack ..."
-            " shows the fraction of each"
-        ),
+        fix=remedies.OVERLAP,
     ),
     Row(
         name="near_duplicate_documents",
@@ -146,7 +91,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(0.15),
         severity=RELEASE,
         why="a model memorizes text that it sees many times",
-        fix="drop them: --set data.drop_near_duplicates=true",
+        fix="drop them: --drop-near-duplicates",
     ),
     Row(
         name="held_out_tokens",
@@ -157,8 +102,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_least(100_000),
         severity=RELEASE,
         why="the loss on a small held-out set is noisy",
-        fix="hold out more: --set data.held_out_bytes=8000000 (and data.held_out_fraction), or "
-        + IMPORT_MORE,
+        fix=remedies.hold_out_more,
     ),
     Row(
         name="held_out_tokens",
@@ -168,7 +112,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_least(1),
         severity=ALWAYS,
         why="without held-out text there is no validation",
-        fix="hold out more: --set data.held_out_fraction=0.05",
+        fix=remedies.SECOND_DOCUMENT,
     ),
     Row(
         name="tokenizer_roundtrip",
@@ -178,7 +122,7 @@ CHECKS: tuple[Row, ...] = (
         block=exactly(0),
         severity=ALWAYS,
         why="a tokenizer that loses text damages every later stage",
-        fix="report it with the document; remove the run folder's tokenizer and run again",
+        fix=remedies.OF_PICOCHAT,
     ),
     Row(
         name="tokenizer_fit",
@@ -188,8 +132,8 @@ CHECKS: tuple[Row, ...] = (
         warn=at_least(3.0),
         severity=ADVICE,
         why="a tokenizer that does not fit the text wastes context and compute",
-        fix="train it on more of this text: --set tokenizer.train_bytes=200000000",
-        applies=_large_vocabulary,
+        fix=remedies.fitting_tokenizer,
+        applies=applies.has_large_vocabulary,
     ),
     Row(
         name="tokenizer_fit",
@@ -199,10 +143,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_least(1.5),
         severity=RELEASE,
         why="tokens of almost one byte show that the tokenizer was trained on other text",
-        fix=(
-            "train it on this text: --set tokenizer.train_bytes=200000000 --set"
-            " tokenizer.vocab_size=8192"
-        ),
+        fix=remedies.fitting_tokenizer,
     ),
     Row(
         name="release_token_budget",
@@ -212,7 +153,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_least(0.90),
         severity=SKILL_CLAIM,
         why="the release claims training on about the target tokens",
-        fix=STEPS,
+        fix=remedies.steps_to_target,
         detail=details.token_plan,
     ),
     Row(
@@ -235,7 +176,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(3.0),
         severity=RELEASE,
         why="far from the target, another model size would use the same compute better",
-        fix=STEPS,
+        fix=remedies.steps_to_target,
         detail=details.token_plan,
     ),
     Row(
@@ -247,7 +188,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(16.0),
         severity=RELEASE,
         why="repeated text is worth less after about four epochs, and little after sixteen",
-        fix=IMPORT_MORE + "; or a smaller --scale",
+        fix=remedies.smaller_target,
         detail=details.token_plan,
     ),
     Row(
@@ -259,10 +200,28 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(16.0),
         severity=RELEASE,
         why="with too many passes the model memorizes; with too few most of the pack is unused",
-        fix="above the bound: "
-        + IMPORT_MORE
-        + "; below it: more steps (--base-steps N) or a smaller pack",
+        fix=remedies.other_exposure,
         detail=details.token_plan,
+    ),
+    Row(
+        name="training_rows",
+        reading="rows of the context in the training tokens",
+        unit="rows",
+        measure=measures.training_rows,
+        block=at_least(1),
+        severity=ALWAYS,
+        why="without one whole row the base stage cannot begin",
+        fix=remedies.shorter_context,
+    ),
+    Row(
+        name="export_shape",
+        reading="settings of the model that no stock class can hold",
+        unit="settings",
+        measure=measures.settings_beyond_stock,
+        block=exactly(0),
+        severity=RELEASE,
+        why="such weights cannot be exported, which shows only after training",
+        fix=remedies.STOCK_SHAPE,
     ),
     Row(
         name="sft_category_balance",
@@ -273,9 +232,9 @@ CHECKS: tuple[Row, ...] = (
         block=above(0),
         severity=RELEASE,
         why="a skill that is not trained cannot be claimed",
-        fix=TASK_PACK,
+        fix=remedies.TASK_PACK,
         detail=details.sft_by_skill,
-        applies=_has_tested_skill,
+        applies=applies.has_tested_skill,
     ),
     Row(
         name="sft_rows",
@@ -286,9 +245,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_least(300),
         severity=RELEASE,
         why="few rows teach their wording and not the skill",
-        fix=_rows_fix(
-            "add rows to the pack's chat file; without any, the base model is published as it is"
-        ),
+        fix=remedies.task_rows("add rows to the pack's chat file"),
     ),
     Row(
         name="sft_duplicate_prompts",
@@ -298,9 +255,9 @@ CHECKS: tuple[Row, ...] = (
         warn=at_most(0.10),
         block=at_most(0.25),
         severity=RELEASE,
-        applies=_has_sft_rows,
+        applies=applies.has_sft_rows,
         why="the same prompt twice is one row, counted twice",
-        fix=_rows_fix("remove the rows of the pack's chat file whose prompt stood before"),
+        fix="remove the rows of the pack's chat file whose prompt stood before",
     ),
     Row(
         name="sft_fits_context",
@@ -311,8 +268,8 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(0.01),
         severity=RELEASE,
         why="rows that do not fit are left out of training",
-        fix="shorten the rows, or --set model.context=1024",
-        applies=_has_sft_rows,
+        fix=remedies.longer_context,
+        applies=applies.has_sft_rows,
     ),
     Row(
         name="sft_fits_context",
@@ -322,8 +279,8 @@ CHECKS: tuple[Row, ...] = (
         block=below(1),
         severity=ALWAYS,
         why="without one row that fits, the SFT stage cannot begin",
-        fix="shorten the rows, or --set model.context=1024",
-        applies=_has_sft_rows,
+        fix=remedies.longer_context,
+        applies=applies.has_sft_rows,
     ),
     Row(
         name="sft_exposure",
@@ -333,9 +290,9 @@ CHECKS: tuple[Row, ...] = (
         warn=at_most(25),
         block=at_most(60),
         severity=RELEASE,
-        applies=_has_sft_rows,
+        applies=applies.has_sft_rows,
         why="many passes over few rows are learned by heart",
-        fix="fewer steps (--sft-steps N) or more rows: " + TASK_PACK,
+        fix=remedies.fewer_sft_steps,
     ),
     Row(
         name="eval_skill_release_coverage",
@@ -346,13 +303,9 @@ CHECKS: tuple[Row, ...] = (
         block=at_least(1),
         severity=RELEASE,
         why="a skill that is not tested cannot be claimed",
-        fix=(
-            "this profile needs rows of every skill: "
-            + TASK_PACK
-            + " makes them in place of the pack's own; --long-run-gate-profile research needs none"
-        ),
+        fix=remedies.EVERY_SKILL,
         detail=details.eval_by_skill,
-        applies=measures.has_skills,
+        applies=applies.has_skills,
     ),
     Row(
         name="eval_power",
@@ -365,9 +318,9 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(0.20),
         severity=RELEASE,
         why="a wide interval can neither show nor rule out a pass",
-        fix=_rows_fix("add questions to the pack's eval file: 50 give 0.14"),
+        fix=remedies.task_rows("add questions to the pack's eval file: 50 give 0.14"),
         detail=details.eval_items_by_skill,
-        applies=measures.has_eval_rows,
+        applies=applies.has_eval_rows,
     ),
     Row(
         name="eval_fits_context",
@@ -378,9 +331,9 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(0.5),
         severity=ALWAYS,
         why="a row that leaves no room for a reply is not asked and counts as failed",
-        fix="shorten these rows, or take a longer context: --set model.context=1024",
+        fix=remedies.longer_context,
         detail=details.eval_over_context,
-        applies=measures.has_eval_rows,
+        applies=applies.has_eval_rows,
     ),
     Row(
         name="eval_rules",
@@ -391,7 +344,7 @@ CHECKS: tuple[Row, ...] = (
         severity=RELEASE,
         why="such a row is a gift, not a test",
         fix="give each eval row a reference_answer or another rule, as docs/own-data.md shows",
-        applies=measures.has_eval_rows,
+        applies=applies.has_eval_rows,
     ),
     Row(
         name="eval_independence",
@@ -401,8 +354,8 @@ CHECKS: tuple[Row, ...] = (
         block=exactly(0),
         severity=RELEASE,
         why="a score on trained items measures memory",
-        fix=_rows_fix("remove these questions from the pack's chat file, or from its eval file"),
-        applies=measures.has_eval_rows,
+        fix=remedies.SHARED_QUESTIONS,
+        applies=applies.has_eval_rows,
     ),
     Row(
         name="external_benchmarks",
@@ -413,7 +366,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_least(1),
         severity=SKILL_ONLY,
         why="the skills and their tests come from one project; a benchmark does not",
-        fix=EXTERNAL,
+        fix=remedies.more_benchmark_rows,
         detail=details.benchmarks,
     ),
     Row(
@@ -424,7 +377,7 @@ CHECKS: tuple[Row, ...] = (
         block=exactly(0),
         severity=SKILL_ONLY,
         why="without this check a run could leave out benchmarks that it does badly on",
-        fix=RESOLVE,
+        fix=remedies.missing_benchmarks,
         detail=details.unresolved,
     ),
     Row(
@@ -435,8 +388,8 @@ CHECKS: tuple[Row, ...] = (
         block=exactly(0),
         severity=RELEASE,
         why="a score on seen items means nothing",
-        fix=_rows_fix("remove these questions from the pack's chat file, or from its eval file"),
-        applies=measures.has_eval_rows,
+        fix=remedies.SHARED_QUESTIONS,
+        applies=applies.has_eval_rows,
     ),
     Row(
         name="contamination_sft_eval",
@@ -446,8 +399,8 @@ CHECKS: tuple[Row, ...] = (
         warn=below(0.7),
         severity=ADVICE,
         why="nearly the same prompt is nearly a seen item",
-        fix=_rows_fix("look at the hits in honesty/report.md, and reword one of the two rows"),
-        applies=measures.has_eval_rows,
+        fix=remedies.REWORD,
+        applies=applies.has_eval_rows,
     ),
     Row(
         name="contamination_corpus_eval",
@@ -458,9 +411,9 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(0.05),
         severity=RELEASE,
         why="contaminated rows leave the clean score with few rows",
-        fix=LEAVE_OUT,
+        fix=remedies.LEAVE_OUT,
         detail=details.contaminated_by_skill,
-        applies=measures.has_eval_rows,
+        applies=applies.has_eval_rows,
     ),
     Row(
         name="contamination_external",
@@ -470,7 +423,7 @@ CHECKS: tuple[Row, ...] = (
         warn=exactly(0),
         severity=SKILL_ADVICE,
         why="the clean score leaves these rows out",
-        fix=LEAVE_OUT,
+        fix=remedies.clean_benchmark,
         detail=details.benchmarks,
     ),
     Row(
@@ -481,7 +434,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(0.10),
         severity=SKILL_ONLY,
         why="at least one benchmark must be almost free of contamination",
-        fix=LEAVE_OUT + "; or name another benchmark: --external-eval NAME=PATH",
+        fix=remedies.clean_benchmark,
         detail=details.benchmarks,
     ),
     Row(
@@ -492,7 +445,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_least(1),
         severity=RELEASE,
         why="text that was not scanned can contain eval rows",
-        fix="run the scan again: remove the run folder's honesty/ and run with --preflight-only",
+        fix=remedies.OF_PICOCHAT,
     ),
     Row(
         name="attention_backend_runtime",
@@ -502,7 +455,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(0.02),
         severity=ALWAYS,
         why="a wrong kernel trains a wrong model",
-        fix="choose another: --attn-backend efficient (or math)",
+        fix=remedies.ATTENTION,
         detail=details.attention,
         on_host=True,
     ),
@@ -515,7 +468,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_least(0.03),
         severity=RELEASE,
         why="a run close to the limit can run out of memory after hours",
-        fix=SMALLER_BATCH,
+        fix=remedies.less_memory,
         on_host=True,
     ),
     Row(
@@ -526,7 +479,7 @@ CHECKS: tuple[Row, ...] = (
         block=above(0),
         severity=ALWAYS,
         why="without free memory the run stops",
-        fix=SMALLER_BATCH,
+        fix=remedies.less_memory,
         on_host=True,
     ),
     Row(
@@ -538,7 +491,7 @@ CHECKS: tuple[Row, ...] = (
         block=at_most(1.0),
         severity=ALWAYS,
         why="a full disk stops the run",
-        fix="free some space, or put --out-dir on a larger disk",
+        fix=remedies.DISK,
         detail=details.disk,
         on_host=True,
     ),
@@ -564,7 +517,7 @@ CHECKS: tuple[Row, ...] = (
         warn=measured(),
         severity=ADVICE,
         why="time and cost should be known before the run starts",
-        fix="measure this host: picochat sanity preh100 --capacity-scale ...",
+        fix=remedies.no_step,
         detail=details.forecast,
         on_host=True,
     ),
@@ -576,11 +529,9 @@ CHECKS: tuple[Row, ...] = (
         warn=at_most(1),
         severity=ADVICE,
         why="the run would cost more than the budget that was given",
-        fix=(
-            "fewer steps (--base-steps N), a larger --budget-usd, or name the price: --gpu-hour-usd"
-        ),
+        fix=remedies.within_budget,
         detail=details.forecast,
-        applies=_has_budget,
+        applies=applies.has_budget,
         on_host=True,
     ),
 )

@@ -33,10 +33,18 @@ from picochat.model.thread_pool import ONE_THREAD, ThreadPool
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
-# Dense bf16 peaks (no sparsity) from the vendors' datasheets; MFU is a fraction of them. The first
-# name that is part of the device's name decides: "H200" also finds the GH200, and the slower PCIe
-# card must stand before "H100".
-PEAK_BF16_FLOPS = (("H100 PCIe", 756e12), ("H100", 989e12), ("H200", 989e12), ("A100", 312e12))
+# Dense bf16 peaks from NVIDIA's datasheets of the H100, H200 and A100, which state twice as much
+# with sparsity (1,671 TFLOP/s for both NVL cards); MFU is a fraction of them. The first name that
+# is part of the device's name decides: "H200" also finds the GH200, and the slower cards must stand
+# before "H100" and "H200".
+PEAK_BF16_FLOPS = (
+    ("H100 PCIe", 756e12),
+    ("H100 NVL", 835e12),
+    ("H100", 989e12),
+    ("H200 NVL", 835e12),
+    ("H200", 989e12),
+    ("A100", 312e12),
+)
 
 
 @dataclass(frozen=True)

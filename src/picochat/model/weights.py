@@ -45,6 +45,9 @@ def save_model(model: GPT, info: CheckpointInfo, folder: Path) -> None:
     write_json(folder / INFO, info)
 
 
+RESTORE = "restore the file, or move the checkpoint away and train it again"
+
+
 def read_info(place: Path) -> CheckpointInfo:
     """The record beside the weights. Raises BadInput where `place` is not a checkpoint folder."""
     if not (place / INFO).exists():
@@ -65,7 +68,7 @@ def load_model(place: Path, device: torch.device | str = "cpu") -> tuple[GPT, Ch
     try:
         tensors = load_file(place / WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise BadInput(f"{place / WEIGHTS} cannot be read: {error}") from None
+        raise BadInput(f"{place / WEIGHTS} cannot be read: {error}", fix=RESTORE) from None
     # Compared here, because the message of load_state_dict lists every name and does not name the
     # file.
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -74,12 +77,14 @@ def load_model(place: Path, device: torch.device | str = "cpu") -> tuple[GPT, Ch
         wrong = sorted(
             name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
         )
-        raise BadInput(f"{place / WEIGHTS} does not fit its {INFO}: {', '.join(wrong[:5])}")
+        raise BadInput(
+            f"{place / WEIGHTS} does not fit its {INFO}: {', '.join(wrong[:5])}", fix=RESTORE
+        )
     broken = sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all())
     if broken:
         raise BadInput(
             f"{place / WEIGHTS} holds values that are not finite: {', '.join(broken[:5])}",
-            fix="restore the file, or move the checkpoint away and train it again",
+            fix=RESTORE,
         )
     model.load_state_dict(tensors)
     return model.to(device), info

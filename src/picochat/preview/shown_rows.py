@@ -9,10 +9,11 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from pathlib import Path
+from shlex import quote
 from typing import cast
 
 from picochat.core.publish import Artifact, publish
-from picochat.data.pack import LoadedPack
+from picochat.data.pack import TASK_PACK, LoadedPack
 from picochat.facts import RowsFacts, RowsRead, facts_of
 from picochat.present.printable import printable
 from picochat.preview.preview_record import ConversationPart, RowsPreview
@@ -46,7 +47,7 @@ def has_rows(path: Path) -> bool:
 
 
 def _none(pack: LoadedPack) -> RowsPreview:
-    state = f"none yet: picochat data task-pack --dataset-pack {pack.path}"
+    state = f"none yet: {TASK_PACK.format(pack=quote(str(pack.path)))}"
     return RowsPreview(state=state, rows=0, details=[], conversations=[])
 
 

@@ -26,8 +26,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from picochat.core.errors import BadInput, HostProblem
+from picochat.core.machine import environment_count
 from picochat.core.progress import Progress
-from picochat.core.publish import FileDigest
+from picochat.core.publish import FileDigest, is_junk
 from picochat.core.records import READ_BLOCK_BYTES, digest_bytes
 from picochat.present.printable import printable_line
 from picochat.present.values import byte_quantity
@@ -43,6 +44,7 @@ Evidence packs about 10 to 1, a bomb 1000 to 1.
 """
 
 LONGEST_TAIL_BYTES = 1 << 20
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def write_archive(out: Path, folder: str, members: Sequence[Member]) -> str:
     Raises HostProblem where a file changed since its digest was taken.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or 0)
+    epoch = environment_count("SOURCE_DATE_EPOCH", 0)
     handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
     temporary = Path(name)
     try:
@@ -193,16 +195,16 @@ def read_archive(
     limit_bytes: int = LARGEST_BYTES,
     always_bytes: int = ALWAYS_BYTES,
 ) -> Opened:
-    """Unpack a .tgz of one folder below `into`, hashing all of it.
+    """Unpack a .tgz, or a .tar, of one folder below `into`, hashing all of it.
 
-    Files with a `skip` suffix are hashed, not written.
+    Files with a `skip` suffix are hashed, not written. What a desktop adds is passed over.
 
     Raises BadInput for anything that is not a plain archive of plain files in one folder, or that
     is larger than the limits.
     """
     try:
         limit_bytes = min(limit_bytes, max(always_bytes, LARGEST_RATIO * path.stat().st_size))
-        with gzip.open(path, "rb") as unpacked:
+        with _opened(path) as unpacked:
             stream = _LimitedReader(cast("IO[bytes]", unpacked), limit_bytes, path)
             opened = _read_stream(path, stream, into, skip, limit_bytes)
             # Read to the end, because only there gzip compares its checksum.
@@ -213,8 +215,18 @@ def read_archive(
         raise BadInput(f"bundle {path} does not exist") from None
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
         raise BadInput(
-            f"{path} is not a whole .tgz archive ({error})", fix="fetch or make the bundle again"
+            f"{path} is not a whole .tgz or .tar archive ({error})",
+            fix="fetch or make the bundle again",
         ) from None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """The tar stream of a .tgz, or of a .tar: some browsers unpack gzip by themselves."""
+    stream = path.open("rb")
+    if stream.peek(2)[:2] != GZIP_MAGIC:
+        return stream
+    stream.close()
+    return cast("IO[bytes]", gzip.open(path, "rb"))
 
 
 class _LimitedReader:
@@ -262,6 +274,8 @@ def _read_members(
             if info.isdir():
                 # Archives packed by hand list folders; here a folder is made for the files in it.
                 continue
+            if info.isreg() and is_junk(PurePosixPath(info.name)):
+                continue
             top, name = _safe_name(path, info)
             if folder not in (None, top) or name.casefold() in files:
                 raise BadInput(
@@ -280,9 +294,7 @@ def _read_members(
             digests[name] = _copy(stream, None if name.endswith(skip) else into / name)
             progress.advance(info.size)
     if folder is None:
-        raise BadInput(
-            f"{path} is an empty archive", fix="make the bundle again: picochat run bundle ..."
-        )
+        raise BadInput(f"{path} is an empty archive", fix="fetch or make the bundle again")
     return Opened(into, digests)
 
 

@@ -40,7 +40,7 @@ from picochat.model.runtime import Runtime, open_runtime
 from picochat.model.weights import INFO, WEIGHTS, check_tokenizer, load_model, read_info
 from picochat.present.printable import printable_line
 from picochat.present.values import duration
-from picochat.release.stated_files import opened_run, place_with
+from picochat.release.stated_files import opened_run, place_with, run_in
 from picochat.release.verify import VerifyCheck, VerifyReport
 from picochat.run.folder import RunDir
 from picochat.skills.task_rows import EvalRow
@@ -176,7 +176,7 @@ def with_questions(
     # Token shards are the largest files that a bundle may hold, and no question needs them.
     with opened_run(report.path, skip=(".bin",)) as stated:
         recorded = find_recorded(
-            stated, report.path, [stated, RunDir(run_dir)] if run_dir else [stated]
+            stated, report.path, [stated, run_in(run_dir)] if run_dir else [stated]
         )
         outcome = ask_again(recorded, count, seed, _command(report.path, count, seed, run_dir))
     if len(outcome.unlike) > outcome.allowed:

@@ -15,11 +15,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 from picochat.core.errors import BadInput, HostProblem, Problem, WrongUsage
 from picochat.core.machine import MachineRecord
 from picochat.core.progress import Progress
-from picochat.core.publish import MANIFEST, Artifact, FileDigest
+from picochat.core.publish import MANIFEST, Artifact, FileDigest, is_junk
 from picochat.core.records import READ_BLOCK_BYTES, Record, pretty_json, read_record
 from picochat.facts import REPLAY_FOLDER, CorpusFacts, GateFacts, PreflightFacts, facts_of
 from picochat.present.values import byte_quantity
@@ -166,25 +167,27 @@ def missing_evidence(
 
     Each problem names what makes the missing piece.
     """
-    again = f"picochat run tiny --out-dir {run.root} ... makes it; run the same command again"
     problems: list[Problem] = []
     for spec in ARTIFACTS:
         if spec.kind not in artifacts:
             problems.append(
-                Problem(f"{spec.folder}/: the {spec.kind} artifact is missing", fix=again)
+                Problem(f"{spec.folder}/: the {spec.kind} artifact is missing", fix=run.again)
             )
         else:
             problems += [
-                Problem(f"{spec.folder}/{name}: is missing", fix=again)
+                Problem(f"{spec.folder}/{name}: is missing", fix=run.again)
                 for name in _unlisted(spec, artifacts[spec.kind])
             ]
     problems += _missing_import_reports(artifacts.get("corpus"))
-    problems += _machine_gaps(run, again)
+    problems += _machine_gaps(run)
     if logs_dir is None or not list(_log_files(logs_dir, out)):
         problems.append(
             Problem(
                 "logs/: no log was given",
-                fix="pipe the run through tee into a folder and give it as --logs-dir logs",
+                fix=(
+                    "give a folder of logs with --logs-dir; the command of the run says again what"
+                    " it did: 2>&1 | tee logs/run.log"
+                ),
             )
         )
     return problems
@@ -214,21 +217,21 @@ def _missing_import_reports(corpus: Artifact | None) -> list[Problem]:
     return [
         Problem(
             f"import report of {label}: is missing",
-            fix="import it with picochat data hf-import ...",
+            fix="import the source again with --force, then repeat the command of the run",
         )
         for label in lacking
     ]
 
 
-def _machine_gaps(run: RunDir, again: str) -> list[Problem]:
+def _machine_gaps(run: RunDir) -> list[Problem]:
     if not run.machine.exists():
-        return [Problem("machine.json: is missing", fix=again)]
+        return [Problem("machine.json: is missing", fix=run.again)]
     machine = read_record(MachineRecord, run.machine, "machine record")
     if not machine.commit and not machine.versions.get("picochat"):
         return [
             Problem(
                 "machine.json: states neither commit nor version of the code",
-                fix="run from a checkout or an installed package",
+                fix="install picochat, then repeat the command of the run",
             )
         ]
     return []
@@ -241,10 +244,13 @@ def _check_places(run: RunDir, out: Path, logs_dir: Path | None) -> None:
             fix="name the --out-dir of a `picochat run tiny`",
         )
     if out.is_dir():
-        raise WrongUsage(f"--out {out} is a folder", fix=f"--out {out / 'evidence.tgz'}")
+        raise WrongUsage(
+            f"--out {out} is a folder", fix=f"--out {quote(str(out / 'evidence.tgz'))}"
+        )
     if inside := run.place_around(out):
         raise WrongUsage(
-            f"--out {out} lies inside the artifact {inside}/", fix=f"--out {run.root.name}.tgz"
+            f"--out {out} lies inside the artifact {inside}/",
+            fix=f"--out {quote(f'{run.root.name}.tgz')}",
         )
     if logs_dir is not None and not logs_dir.is_dir():
         state = "is a file" if logs_dir.exists() else "does not exist"
@@ -386,6 +392,7 @@ def _log_files(logs_dir: Path, out: Path) -> Iterator[tuple[str, Path]]:
             path.is_file()
             and not path.is_symlink()
             and not hidden
+            and not is_junk(path.relative_to(logs_dir))
             and path.suffix != ".tgz"
             and path.resolve() != out.resolve()
         ):

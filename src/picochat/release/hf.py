@@ -20,7 +20,14 @@ from picochat.config import ResolvedConfig, parameter_count
 from picochat.core.errors import BadInput, CheckFailed, Problem, WrongUsage, did_you_mean
 from picochat.core.machine import MachineRecord
 from picochat.core.progress import say
-from picochat.core.publish import Artifact, changed_files, exclusive, open_artifact, set_aside
+from picochat.core.publish import (
+    Artifact,
+    changed_files,
+    exclusive,
+    file_names,
+    open_artifact,
+    set_aside,
+)
 from picochat.core.records import read_record, write_json
 from picochat.export.export_record import (
     EXPORT_RECORD,
@@ -152,9 +159,7 @@ def export_hf(request: ExportRequest) -> ExportReport:
     pushed = None
     if request.push and token:
         message = request.push.message or f"Publish {request.model_name}"
-        pushed = push_folder(
-            request.out_dir, request.push.repo_id, request.push.private, token, message
-        )
+        pushed = push_folder(request.out_dir, request.push, token, message)
     return ExportReport(request.out_dir, record, kept, older, pushed)
 
 
@@ -220,7 +225,7 @@ def require_centred(model: GPT, checkpoint: Path) -> None:
         raise BadInput(
             f"the weights of {checkpoint} are not centred: largest |mean| {error:.1e}, at most"
             f" {CENTRE_TOLERANCE:g} is allowed",
-            fix="train with model.centred = true",
+            fix="train again with --set model.centred=true",
         )
 
 
@@ -243,10 +248,8 @@ def require_evidence(source: Source) -> None:
     """
     missing = missing_evidence(source.run)
     if missing or not source.scored:
-        problems = [
-            Problem(f"the run has no {kind}", "finish it: picochat run tiny --out-dir ...")
-            for kind in missing
-        ]
+        again = source.run.again if source.run else "export RUN/sft/checkpoint of a finished run"
+        problems = [Problem(f"the run has no {kind}", fix=again) for kind in missing]
         if not source.scored:
             problems.append(
                 Problem("these weights were not scored", "export the run's sft/checkpoint")
@@ -374,7 +377,7 @@ def export_record(
 
 def require_free(place: Path) -> None:
     """Raises WrongUsage where something else than an earlier export stands at `place`."""
-    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+    if not place.exists() or (place.is_dir() and not file_names(place)):
         return
     if not place.is_dir() or not (place / EXPORT_RECORD).exists():
         raise WrongUsage(

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from picochat.config import ResolvedConfig
-from picochat.core.errors import PicochatError, Problem
-from picochat.core.publish import MANIFEST, Artifact, FileDigest, files_below
+from picochat.core.errors import BadInput, PicochatError, Problem
+from picochat.core.publish import MANIFEST, Artifact, FileDigest, file_names, is_junk
 from picochat.core.records import digest_file, digest_json, read_record
 from picochat.present.values import short_digest
 from picochat.run.folder import RunDir
@@ -23,8 +23,17 @@ ALTERED = "its bytes differ from the manifest"
 
 
 def digest_folder(root: Path) -> dict[str, FileDigest]:
-    """Digest of every file below `root`, by its path from there, as of an unpacked bundle."""
-    return {name: digest_of(root / name) for name in files_below(root)}
+    """Digest of every file below `root`, by its path from there, as of an unpacked bundle.
+
+    Raises BadInput for a link: no bundle holds one, and it could name any file of this machine.
+    """
+    names = sorted(path for path in root.rglob("*") if not is_junk(path.relative_to(root)))
+    if links := [path for path in names if path.is_symlink()]:
+        raise BadInput(
+            f"{links[0]} is a link, and a bundle holds none",
+            fix="unpack the bundle again, or verify the .tgz",
+        )
+    return {path.relative_to(root).as_posix(): digest_of(path) for path in names if path.is_file()}
 
 
 def digest_tree(root: Path) -> dict[str, FileDigest]:
@@ -40,7 +49,7 @@ def digest_tree(root: Path) -> dict[str, FileDigest]:
     for spec in ARTIFACTS:
         folder = root / spec.folder
         if (folder / MANIFEST).is_file():
-            names += [f"{spec.folder}/{name}" for name in files_below(folder)]
+            names += [f"{spec.folder}/{name}" for name in file_names(folder)]
     return {name: digest_of(root / name) for name in sorted(set(names))}
 
 

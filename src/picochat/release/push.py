@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from picochat.core.errors import BadInput, HubProblem, Problem, WrongUsage
+from picochat.core.network import Client, advice, hub_endpoint, open_client, short_error, unforeseen
 from picochat.core.progress import say
+from picochat.core.publish import file_names
 from picochat.core.records import READ_BLOCK_BYTES, digest_file
 from picochat.export.export_record import changed_since_export, read_export_record
 from picochat.release.evidence import REPORTS, attached
@@ -33,7 +35,6 @@ REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 ANY_TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 LONGEST_TOKEN_BYTES = 256
 KEPT_ON_HUB = (".gitattributes",)
-CLIENT_FIX = "pip install 'picochat[hf]'"
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,9 @@ def push_target(
 
 
 def require_target(target: PushTarget) -> str:
-    """The token, once the target can be used.
+    """The token, once the target can be used and the environment lets the Hub be reached.
 
-    Raises WrongUsage with everything that is wrong about it.
+    Raises WrongUsage with everything that is wrong about the target, HubProblem of `open_client`.
     """
     problems: list[Problem] = []
     if (
@@ -110,29 +111,27 @@ def require_target(target: PushTarget) -> str:
         )
     if problems:
         raise WrongUsage("the model cannot be pushed", problems=problems)
+    open_client(target.token_variable)
     return token
 
 
-def push_folder(folder: Path, repo_id: str, private: bool, token: str, message: str) -> PushReport:
-    """Publish an exported folder as one commit of the model repository `repo_id`.
+def push_folder(folder: Path, target: PushTarget, token: str, message: str) -> PushReport:
+    """Publish an exported folder as one commit of the model repository of the target.
 
     Raises BadInput for a folder that may not be published, HubProblem for what the network or the
     Hub answers.
     """
-    try:
-        from huggingface_hub import HfApi
-    except ImportError:
-        raise BadInput("the Hub's client is not installed", fix=CLIENT_FIX) from None
     require_publishable(folder, token)
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
-    with hub_errors(repo_id):
-        return _push(api, folder, repo_id, private, message)
+    client = open_client(target.token_variable)
+    with hub_errors(target.repo_id, client):
+        api = client.library.HfApi(endpoint=hub_endpoint(), token=token)
+        return _push(api, folder, target.repo_id, target.private, message)
 
 
 def require_publishable(folder: Path, token: str) -> None:
     """Raises BadInput with every reason why the folder may not be published."""
     record = read_export_record(folder)
-    names = sorted(_files(folder))
+    names = sorted(file_names(folder))
     problems = [
         Problem(f"{name} changed since the export", "export again")
         for name in changed_since_export(folder, record)
@@ -179,7 +178,7 @@ def holds_token(path: Path, token: str) -> bool:
 def _push(api: HfApi, folder: Path, repo_id: str, private: bool, message: str) -> PushReport:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    names = sorted(_files(folder))
+    names = sorted(file_names(folder))
     api.create_repo(repo_id, private=private or None, exist_ok=True)
     head = api.model_info(repo_id)
     if private and not head.private:
@@ -196,10 +195,6 @@ def _push(api: HfApi, folder: Path, repo_id: str, private: bool, message: str) -
     commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head.sha)
     _compare(folder, names, _remote_files(api, repo_id, commit.oid), repo_id)
     return PushReport(repo_id, commit.oid, len(names), tuple(stale))
-
-
-def _files(folder: Path) -> Iterator[str]:
-    return (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, str]:
@@ -245,32 +240,27 @@ def git_blob_digest(path: Path) -> str:
 
 
 @contextmanager
-def hub_errors(repo_id: str) -> Iterator[None]:
+def hub_errors(repo_id: str, client: Client) -> Iterator[None]:
     """What the client raises, as HubProblem with a remedy.
 
     `from None`: the client's own text may quote request headers.
     """
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    # the client changed its HTTP library between releases; its own error is built on that
-    # library's, whichever it is
-    connection_error = HfHubHTTPError.__bases__[0]
     try:
         yield
-    except HfHubHTTPError as error:
+    except client.errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         raise HubProblem(
             f"the Hub refused {repo_id}: {_meaning(status)}", fix=_remedy(status)
         ) from None
-    except HFValidationError as error:
+    except client.errors.HFValidationError as error:
         raise WrongUsage(
             f"--repo-id {repo_id!r} cannot be used: {error}",
             fix="OWNER/NAME, 96 characters at most",
         ) from None
-    except (OSError, ValueError, connection_error) as error:  # pyright: ignore[reportGeneralTypeIssues]
+    except unforeseen(client) as error:
         raise HubProblem(
-            f"the Hub could not be reached or gave an odd answer ({type(error).__name__})",
-            fix="check the network, then push again",
+            f"the Hub could not be reached or gave an odd answer ({short_error(error)})",
+            fix=f"{advice(error)}, then push again",
         ) from None
 
 

@@ -30,7 +30,7 @@ from picochat.facts import REPLAY_FOLDER, HostFacts, TrainFacts, facts_of
 from picochat.model import weights
 from picochat.model.gpt import GPT
 from picochat.model.runtime import Runtime, open_runtime
-from picochat.release.stated_files import opened_run, place_with
+from picochat.release.stated_files import opened_run, place_with, run_in
 from picochat.release.verify import VerifyCheck, VerifyReport, inspect_bundle
 from picochat.run.folder import RunDir
 from picochat.tokens.shards import open_shards
@@ -83,7 +83,7 @@ def inspect_with_replay(path: Path, steps: int, run_dir: Path | None) -> VerifyR
 def replay(path: Path, steps: int, run_dir: Path | None) -> VerifyCheck:
     """Train up to `steps` steps again, and what differs. Stops at the first loss that does."""
     with opened_run(path) as stated:
-        parts = find_parts(stated, path, [stated, RunDir(run_dir)] if run_dir else [stated])
+        parts = find_parts(stated, path, [stated, run_in(run_dir)] if run_dir else [stated])
         runtime, compute = _compute_here(parts)
         exact = parts.must_be_equal and runtime.device == "cpu"
         return _Comparison(
@@ -106,7 +106,7 @@ def find_parts(stated: RunDir, path: Path, roots: Sequence[RunDir]) -> Parts:
     if f"{REPLAY_FOLDER}/{STATE_FILES[0]}" not in base.manifest.files:
         raise BadInput(
             f"the run of {path} kept no state to replay from",
-            fix="a run keeps one where base.eval_every is set and smaller than base.steps",
+            fix="train with a base.eval_every that is smaller than base.steps, which keeps one",
         )
     info = weights.read_info(base.place)
     problems: list[Problem] = []

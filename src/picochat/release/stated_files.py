@@ -11,11 +11,13 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from picochat.core.errors import Problem
+from picochat.core.errors import BadInput, Problem
 from picochat.core.progress import Progress
-from picochat.core.publish import Artifact
+from picochat.core.publish import JUNK_FOLDERS, Artifact
 from picochat.core.records import digest_file
-from picochat.release.archive import read_archive
+from picochat.release.archive import STORED_SUFFIXES, Opened, read_archive
+from picochat.release.bundle import CONTENTS
+from picochat.release.integrity import digest_folder
 from picochat.run.folder import RunDir
 
 ANOTHER_FIX = (
@@ -25,16 +27,50 @@ ANOTHER_FIX = (
 
 
 @contextmanager
-def opened_run(path: Path, *, skip: tuple[str, ...] = ()) -> Generator[RunDir, None, None]:
-    """The run at `path`, which may be a folder or a bundle.
+def opened_bundle(
+    path: Path, *, skip: tuple[str, ...] = STORED_SUFFIXES
+) -> Generator[Opened | None, None, None]:
+    """The files of a bundle, packed or unpacked by hand; None where `path` is another folder.
 
-    A bundle is unpacked into a temporary folder. skip: suffixes of files that will not be read.
+    An archive is unpacked into a temporary folder, without files that have a `skip` suffix. Raises
+    BadInput for what is no bundle.
     """
     if path.is_dir():
-        yield RunDir(path)
+        root = unpacked_bundle(path)
+        yield None if root is None else Opened(root, digest_folder(root))
         return
-    with tempfile.TemporaryDirectory(prefix="picochat-again-") as folder:
-        yield RunDir(read_archive(path, Path(folder), skip=skip).root)
+    if not path.exists():
+        raise BadInput(
+            f"bundle {path} does not exist",
+            fix="picochat run bundle --run-dir ... --out ... makes one",
+        )
+    with tempfile.TemporaryDirectory(prefix="picochat-bundle-") as folder:
+        yield read_archive(path, Path(folder), skip=skip)
+
+
+@contextmanager
+def opened_run(path: Path, *, skip: tuple[str, ...] = ()) -> Generator[RunDir, None, None]:
+    """The run at `path`: a run folder, or a bundle as in `opened_bundle`."""
+    if path.is_dir():
+        yield run_in(path)
+        return
+    with opened_bundle(path, skip=skip) as bundle:
+        assert bundle is not None, "only a folder may be something else"
+        yield RunDir(bundle.root)
+
+
+def run_in(folder: Path) -> RunDir:
+    """The run in a folder: a run folder, or a bundle that was unpacked there."""
+    return RunDir(unpacked_bundle(folder) or folder)
+
+
+def unpacked_bundle(path: Path) -> Path | None:
+    """The folder that somebody unpacked a bundle into, or the one inside it; None if none is."""
+    if not path.is_dir():
+        return None
+    inner = [each for each in path.iterdir() if each.is_dir() and each.name not in JUNK_FOLDERS]
+    places = [path, *(inner if len(inner) == 1 else [])]
+    return next((place for place in places if (place / CONTENTS).is_file()), None)
 
 
 def place_with(

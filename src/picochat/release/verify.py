@@ -10,7 +10,6 @@ published elsewhere.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,6 @@ from picochat.gate.preflight import decide_preflight, preflight_facts
 from picochat.gate.release import decide_release, gate_facts
 from picochat.gate.render import gate_page, preflight_page
 from picochat.present.printable import printable_line
-from picochat.release.archive import read_archive
 from picochat.release.bundle import (
     BUNDLE_SCHEMA_VERSION,
     CONTENTS,
@@ -44,13 +42,13 @@ from picochat.release.integrity import (
     Found,
     artifacts_of,
     chain_problems,
-    digest_folder,
     digest_tree,
     evidence_digest,
     front_page_problems,
     manifest_problems,
     stray_problems,
 )
+from picochat.release.stated_files import opened_bundle
 from picochat.report.summary import rendered
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS, FRONT_PAGES, ArtifactSpec, read_facts, spec_of
@@ -165,6 +163,9 @@ def verify_bundle(
     return holding(inspect_bundle(path, specs=specs, cross_checks=cross_checks))
 
 
+MAKE_ONE = "name a bundle, or make one: picochat run bundle --run-dir RUN --out RUN.tgz"
+
+
 def holding(report: VerifyReport) -> VerifyReport:
     """The report where nothing differs.
 
@@ -188,37 +189,15 @@ def inspect_bundle(
 
     specs, cross_checks: what is computed again and compared; see cross_checks.facts_problems.
     """
-    if path.is_dir():
-        unpacked = _unpacked_bundle(path)
-        if unpacked is None:
+    with opened_bundle(path) as bundle:
+        if bundle is None:
             return _inspect_folder(path, specs, cross_checks)
-        found = digest_folder(unpacked)
-        _require_known_version(path, unpacked / CONTENTS)
-        contents = read_record(BundleContents, unpacked / CONTENTS, "bundle contents")
-        return _verify(path, RunDir(unpacked), found, contents, specs, cross_checks)
-    if not path.exists():
-        raise BadInput(
-            f"bundle {path} does not exist",
-            fix="picochat run bundle --run-dir ... --out ... makes one",
-        )
-    with tempfile.TemporaryDirectory(prefix="picochat-verify-") as folder:
-        opened = read_archive(path, Path(folder))
-        if CONTENTS not in opened.digests:
-            raise BadInput(
-                f"{path} is no evidence bundle: it has no {CONTENTS}",
-                fix="picochat run bundle ... makes one",
-            )
+        if CONTENTS not in bundle.digests:
+            raise BadInput(f"{path} is no evidence bundle: it has no {CONTENTS}", fix=MAKE_ONE)
         # Asked first: a bundle of another layout would otherwise be reported as damaged.
-        _require_known_version(path, opened.root / CONTENTS)
-        contents = read_record(BundleContents, opened.root / CONTENTS, "bundle contents")
-        return _verify(path, RunDir(opened.root), opened.digests, contents, specs, cross_checks)
-
-
-def _unpacked_bundle(path: Path) -> Path | None:
-    """The folder that somebody unpacked a bundle into, or the one inside it; None for a run."""
-    inner = [folder for folder in path.iterdir() if folder.is_dir()]
-    places = [path, *(inner if len(inner) == 1 else [])]
-    return next((place for place in places if (place / CONTENTS).is_file()), None)
+        _require_known_version(path, bundle.root / CONTENTS)
+        contents = read_record(BundleContents, bundle.root / CONTENTS, "bundle contents")
+        return _verify(path, RunDir(bundle.root), bundle.digests, contents, specs, cross_checks)
 
 
 def _inspect_folder(path: Path, specs: Specs, cross_checks: CrossChecks) -> VerifyReport:

@@ -6,6 +6,7 @@ It makes no artifacts: see `runner.py`.
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from picochat.core.errors import BadInput, WrongUsage
@@ -33,8 +34,14 @@ class RunDir:
 
     def artifact(self, kind: str) -> Artifact:
         """The published artifact. Raises BadInput that names the command that makes it."""
-        return open_artifact(
-            self.place(kind), kind, made_by=f"picochat run tiny --out-dir {self.root} ... makes it"
+        return open_artifact(self.place(kind), kind, made_by=self.again)
+
+    @property
+    def again(self) -> str:
+        """The remedy for an artifact that is missing."""
+        return (
+            "repeat the command of the run, which makes what is missing: picochat run tiny"
+            f" --out-dir {quote(str(self.root))} ..."
         )
 
     def artifacts(self) -> dict[str, Artifact]:
@@ -93,9 +100,7 @@ def require_run(root: Path) -> RunDir:
     if root.is_file():
         raise BadInput(f"{root} is a file, not a run folder", fix=fix)
     if not root.is_dir():
-        raise BadInput(
-            f"run folder {root} does not exist", fix="picochat run tiny --out-dir ... makes one"
-        )
+        raise BadInput(f"run folder {root} does not exist", fix=fix)
     if not (root / "run.json").exists():
         raise BadInput(f"{root} is not a run folder: it has no run.json", fix=fix)
     return RunDir(root)

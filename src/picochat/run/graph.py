@@ -139,7 +139,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=corpus_facts,
         inputs=(),
         settings=("pack", "data", "host"),
-        version=5,
+        version=6,
         shared=True,
     ),
     ArtifactSpec(
@@ -244,7 +244,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_preflight,
         inputs=KNOWN_BEFORE_TRAINING,
         settings=("facts",),
-        version=7,
+        version=8,
     ),
     ArtifactSpec(
         kind="base",
@@ -305,7 +305,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_gate,
         inputs=("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"),
         settings=("facts",),
-        version=11,
+        version=12,
     ),
     ArtifactSpec(
         kind="summary",
@@ -315,7 +315,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=write_summary,
         inputs=(*KNOWN_BEFORE_TRAINING, "preflight", "base", "sft", "scores", "parity", "gate"),
         settings=("facts", "timings", "machine"),
-        version=8,
+        version=9,
     ),
 )
 

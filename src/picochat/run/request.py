@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,6 +79,25 @@ def check_request(scale: str, config: RunConfig) -> None:
 
     find_device(config.runtime)
     require_devices(config.runtime, current_group())
+    _require_shards(config, process_count())
+
+
+def _require_shards(config: RunConfig, processes: int) -> None:
+    """Raise WrongUsage if the processes cannot split the model, which training would only say."""
+    if config.runtime.sharding == "replicated" or processes == 1:
+        return
+    import torch
+
+    from picochat.model.gpt import GPT
+    from picochat.model.sharding import require_columns
+
+    with torch.device("meta"):
+        require_columns(GPT(config.model, config.tokenizer.vocab_size), processes)
+
+
+def set_options(settings: Mapping[str, object]) -> str:
+    """The options of the command line that set these settings."""
+    return " ".join(f"--set {key}={value}" for key, value in settings.items())
 
 
 def parse_settings(texts: list[str]) -> dict[str, str]:
@@ -91,7 +111,7 @@ def parse_settings(texts: list[str]) -> dict[str, str]:
                 fix="--set section.key=value, such as --set base.muon_lr=0.01",
             )
         if key.strip() in settings:
-            raise WrongUsage(f"--set {key.strip()} is given twice")
+            raise WrongUsage(f"--set {key.strip()} is given twice", fix="leave one of them out")
         settings[key.strip()] = value.strip()
     return settings
 
@@ -110,17 +130,15 @@ def check_processes(scale: Scale, config: RunConfig, processes: int) -> None:
                 f" --scale {scale.name} ..."
             ),
         )
-    uneven = [
-        Problem(f"{stage}.sequences_per_step is {train.sequences_per_step}")
+    uneven = {
+        f"{stage}.sequences_per_step": train.sequences_per_step
         for stage, train in (("base", config.base), ("sft", config.sft))
         if train.sequences_per_step % processes
-    ]
+    }
     if uneven:
+        even = {key: -(-rows // processes) * processes for key, rows in uneven.items()}
         raise WrongUsage(
             f"{processes} processes cannot share out the rows of a step",
-            problems=uneven,
-            fix=(
-                "a number of processes that divides them, or --set base.sequences_per_step=..."
-                " sft.sequences_per_step=..."
-            ),
+            problems=[Problem(f"{key} is {rows}") for key, rows in uneven.items()],
+            fix=f"rows that they can share: {set_options(even)}",
         )

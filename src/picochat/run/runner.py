@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from picochat.config import ResolvedConfig, RunConfig, flatten
@@ -28,6 +29,7 @@ from picochat.core.publish import (
     exclusive,
     find_artifact,
     find_whole_artifact,
+    move_away,
     open_artifact,
     open_workspace,
     publish,
@@ -39,6 +41,7 @@ from picochat.core.records import read_record, write_json
 from picochat.data.benchmarks.resolve import resolve_benchmarks
 from picochat.data.pack import LoadedPack
 from picochat.facts import GateReport, PreflightReport
+from picochat.gate.remedies import with_pack
 from picochat.gate.render import gate_lines, preflight_lines
 from picochat.present.values import duration, short_digest
 from picochat.run.folder import RunDir
@@ -47,6 +50,8 @@ from picochat.run.request import RunRequest, check_request, open_request
 from picochat.run.workers import call_all, run_worker
 
 MOST_REASONS = 4
+MOST_NAMED = 3
+OTHER_KEY = "other settings, the pack at another path, or built by another version"
 SHOWN_PAGES = (("summary", "summary.md"), ("report", "report.html"), ("gate", "gate.md"))
 NOTHING_TRAINED = (
     "nothing was trained. Fix what blocks, or pass --train-anyway to train without a chance of"
@@ -91,17 +96,18 @@ def _run_pack(request: RunRequest) -> RunVerdict:
     built = run_stages(run, resolved, pack, last="preflight", changes=changes)
     preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")
     blocked, page = preflight.status == "blocked", run.root / "preflight.md"
+    judged = with_pack(preflight_lines(preflight), pack.path)
     if request.preflight_only:
-        lines = [*preflight_lines(preflight), f"preflight {preflight.status}: {page}"]
+        lines = [*judged, f"preflight {preflight.status}: {page}"]
         return RunVerdict(lines, 3 if blocked else 0)
     if blocked and not request.train_anyway:
-        return RunVerdict([*preflight_lines(preflight), f"preflight blocked: {NOTHING_TRAINED}"], 3)
+        return RunVerdict([*judged, f"preflight blocked: {NOTHING_TRAINED}"], 3)
     say(f"preflight {preflight.status}: {page}")
     run_stages(run, resolved, pack, last=ARTIFACTS[-1].kind, changes=changes, mentioned=built)
     gate = read_record(GateReport, run.place("gate") / "gate.json")
     where = [f"{name}: {run.root / file}" for name, file in SHOWN_PAGES]
     return RunVerdict(
-        [*gate_lines(gate), *where, f"release gate: {gate.status}"],
+        [*with_pack(gate_lines(gate), pack.path), *where, f"release gate: {gate.status}"],
         3 if gate.status == "blocked" else 0,
     )
 
@@ -160,10 +166,12 @@ def _build(
     # Hashing every file at every command would read gigabytes, so only files that were touched are
     # hashed here. `run verify` hashes all.
     finished = find_artifact(place, spec.kind, key)
-    if finished is not None and not _is_damaged(spec, finished):
-        return finished, True
+    reused = finished is not None and not _is_damaged(spec, finished)
     if spec.kind == "gate":
-        _require_whole(built)
+        # A gate that is decided now looks through its inputs: its rule `evidence_untouched`.
+        _require_whole(built, () if reused else spec.inputs)
+    if finished is not None and reused:
+        return finished, True
     if (reason := why_again(spec, place, inputs, changes)) is not None:
         say(
             f"{place} was made from something else ({reason}): it is set aside as"
@@ -187,31 +195,42 @@ def _is_damaged(spec: ArtifactSpec, artifact: Artifact) -> bool:
     touched = touched_files(artifact)
     if not touched:
         return False
-    named = ", ".join(touched[:3])
-    if spec.kind in ("base", "sft"):
+    place = artifact.place
+    if spec.kind not in ("base", "sft"):
+        where = set_aside(place)
+        say(f"{place} is damaged ({_named(touched)}): it is now {where.name}, and made again")
+        return True
+    extra = [name for name in touched if name not in {*artifact.manifest.listed(), MANIFEST}]
+    if extra == touched:
+        words = [*(place / name for name in extra), place.parent]
         raise BadInput(
-            f"{artifact.place} is damaged: {named} differ from the manifest",
-            fix=f"restore the files, or mv {artifact.place} away: the same command trains again",
+            f"{place} holds files that do not belong to it: {_named(extra)}",
+            fix=f"mv {' '.join(quote(str(word)) for word in words)}",
         )
-    where = set_aside(artifact.place)
-    say(f"{artifact.place} is damaged ({named}): it is now {where.name}, and made again")
-    return True
+    raise BadInput(
+        f"{place} is damaged: {_named(touched)}: not as the manifest states",
+        fix=f"restore the files, or {move_away(place)}: the same command trains again",
+    )
 
 
-def _require_whole(built: Mapping[str, Artifact]) -> None:
-    """Raise BadInput where an artifact was changed that the gate itself does not look through."""
-    of_gate = spec_of("gate").inputs  # its rule `evidence_untouched` records changes of these
+def _require_whole(built: Mapping[str, Artifact], but: Collection[str]) -> None:
+    """Raise BadInput where an artifact was changed; every byte is hashed. but: kinds left out."""
     for kind, artifact in built.items():
-        if kind in of_gate:
+        if kind in but:
             continue
         if changed := changed_files(artifact.place, artifact.manifest):
             raise BadInput(
-                f"{artifact.place} was changed since it was made: {', '.join(changed[:3])}",
+                f"{artifact.place} was changed since it was made: {_named(changed)}",
                 fix=(
-                    f"mv {artifact.place} away: the same command makes {kind} again, and what was"
-                    " made from it"
+                    f"{move_away(artifact.place)}: the same command makes {kind} again, and what"
+                    " was made from it"
                 ),
             )
+
+
+def _named(files: list[str]) -> str:
+    more = f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
+    return f"{', '.join(files[:MOST_NAMED])}{more}"
 
 
 def _publish(
@@ -260,7 +279,7 @@ def why_again(
         for key, change in changes.items()
         if key.split(".")[0] in read or ("facts" in read and key != "scale")
     ]
-    return ", ".join(reasons[:MOST_REASONS]) or "other settings, or built by another version"
+    return ", ".join(reasons[:MOST_REASONS]) or OTHER_KEY
 
 
 def _arguments(

@@ -106,11 +106,13 @@ def _read_both(pack: HasRows) -> tuple[RowFile[SftRow], RowFile[EvalRow]]:
         except BadInput as error:
             errors.append(error)
     if errors:
-        fixes = dict.fromkeys(error.fix for error in errors if error.fix)
         raise BadInput(
             f"the rows of pack {pack.path} are not usable",
-            problems=[p for error in errors for p in (Problem(error.what), *error.problems)],
-            fix="; ".join(fixes).replace("PACK", str(pack.path)),
+            problems=[
+                each
+                for error in errors
+                for each in (Problem(error.what, error.fix), *error.problems)
+            ],
         )
     sft, evals = found
     if shared := sorted({row.id for row in sft.rows} & {row.id for row in evals.rows}):

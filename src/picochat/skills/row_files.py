@@ -27,7 +27,6 @@ from picochat.skills.task_rows import EvalRow, Row, SftRow, scored_by
 
 MOST_PROBLEMS_SHOWN = 20
 LINES_NAMED = 5
-TASK_PACK = "picochat data task-pack --dataset-pack {pack} --profile release_skills --force"
 FORMS = "docs/own-data.md shows the forms of rows"
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".parquet")
 
@@ -133,7 +132,8 @@ def _require(
         )
     lost = sum(len(lines) for lines in left_out.values())
     if not usable and not lost:
-        raise BadInput(f"{what} {path}: the file has no rows", fix=TASK_PACK.format(pack="PACK"))
+        fix = f"write rows into it, or leave it out of the pack; {FORMS}"
+        raise BadInput(f"{what} {path}: the file has no rows", fix=fix)
     if lost > usable:
         raise BadInput(
             f"{what} {path}: {lost} of {usable + lost} rows cannot be used",
@@ -175,8 +175,7 @@ def _values(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any] | Probl
         with path.open("rb"):
             pass
     except FileNotFoundError:
-        fix = f"check the path; in a pack: {TASK_PACK.format(pack='PACK')}"
-        raise BadInput(f"{what} {path}: the file does not exist", fix=fix) from None
+        raise BadInput(f"{what} {path}: the file does not exist", fix="correct the path") from None
     except OSError as error:
         raise BadInput(
             f"{what} {path}: {error.strerror}", fix="name a file that can be read"

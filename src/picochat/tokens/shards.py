@@ -233,7 +233,7 @@ def require_whole(facts: ShardsFacts, counts: CorpusFacts, exercises: ExercisesF
     if wrong:
         raise BadInput(
             f"the corpus did not give what its manifest states: {', '.join(wrong)}",
-            fix="build the corpus again",
+            fix="this is a fault of picochat: report it",
         )
 
 

@@ -12,7 +12,6 @@ special tokens.
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +25,6 @@ import numpy.typing as npt
 import tiktoken
 import tokenizers
 import xxhash
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from picochat.config import RunConfig, TokenizerConfig
 from picochat.core.errors import BadInput, Problem
@@ -41,28 +39,10 @@ from picochat.core.records import (
     write_json,
 )
 from picochat.facts import CorpusFacts, TokenizerFacts, facts_of
-from picochat.tokens.train_process import answer, train_in_a_process
+from picochat.tokens.bpe_trainer import SPECIALS, SPLIT_PATTERN, untrained
+from picochat.tokens.train_process import train_in_a_process
 
-SPECIALS: tuple[str, ...] = (
-    "<|bos|>",  # before each document and each conversation
-    "<|system|>",
-    "<|user|>",
-    "<|assistant|>",
-    "<|end|>",  # after each turn; stops generation
-    "<|pad|>",
-    "<|reserved_0|>",  # spare: a later special token must not move the other ids
-    "<|reserved_1|>",
-)
-# Qwen2's split pattern. llama.cpp knows it by that name, and tiktoken can use it because it is a
-# single regular expression. It splits numbers into single digits (`\p{N}`), because arithmetic is
-# trained digit by digit. This costs 0.6 to 1.4% more tokens and no bits per byte
-# (docs/decisions/0005).
-SPLIT_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
-    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 BYTES = 256
-LEAST_MERGE_COUNT = 2  # a pair that appears once in the sample is no pattern
 ROUND_VOCAB_TO = 64  # for sizes that a message proposes: such matrix widths are fast everywhere
 # Stands for bos inside tiktoken, so that one call encodes many documents: a call for each document
 # costs about a fifth of the speed (docs/decisions/0005). A text that contains the mark is encoded
@@ -71,8 +51,6 @@ DOCUMENT_MARK = "\x00<|document|>\x00"
 # At about a million blanks in a row, tiktoken's regular expression overflows its stack and panics.
 LONG_BLANK = re.compile(r"\s{100000}")
 LONG_BLANK_CHARS = 100_000
-TRAINED_HERE_CHARACTERS = 1_000_000
-"""More text than this is trained on in a process of its own, which a signal can end."""
 LONGEST_TRAINED_WORD = 1_000
 """Characters of a word, as SPLIT_PATTERN gives them, that the trainer sees in one piece."""
 # Letters, signs or blanks: no word of the pattern mixes more than one character of another kind in.
@@ -341,19 +319,6 @@ def byte_letters() -> dict[str, int]:
 # ---- training ------------------------------------------------------------------------------------
 
 
-def untrained() -> tokenizers.Tokenizer:
-    """A tokenizer with the split pattern and the bytes, without merges."""
-    # No normalizer: decoding could not give the text back. No post-processor: our code adds special
-    # tokens, and a reader that added bos too would put two before each text.
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
-
-
 def train(texts: Iterable[str], vocab_size: int) -> bytes:
     """The tokenizer.json of the texts. Equal texts give equal bytes, on any number of threads.
 
@@ -367,9 +332,9 @@ def train(texts: Iterable[str], vocab_size: int) -> bytes:
         raise BadInput(
             f"the text has {found - without_merges} merges, a vocabulary of {vocab_size} needs"
             f" {vocab_size - without_merges}",
-            fix=f"--set tokenizer.vocab_size={proposed}, or more text"
+            fix=f"--set tokenizer.vocab_size={proposed}; or add text"
             if proposed > without_merges
-            else "import more text",
+            else "add text",
         )
     return (tokenizer.to_str(pretty=False) + "\n").encode()
 
@@ -377,29 +342,7 @@ def train(texts: Iterable[str], vocab_size: int) -> bytes:
 def trained_reference(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
     """A tokenizer with up to `vocab_size` ids: fewer where the texts have fewer merges."""
     parts = (part for text in texts for part in without_long_words(without_surrogates(text)))
-    head: list[str] = []
-    characters = 0
-    for part in parts:
-        head.append(part)
-        characters += len(part)
-        if characters > TRAINED_HERE_CHARACTERS:
-            data = train_in_a_process(itertools.chain(head, parts), vocab_size)
-            return tokenizers.Tokenizer.from_str(data)
-    return trained_here(head, vocab_size)
-
-
-def trained_here(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
-    """As `trained_reference`, in this process, which takes no signal until it is done."""
-    tokenizer = untrained()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=LEAST_MERGE_COUNT,
-        special_tokens=list(SPECIALS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+    return tokenizers.Tokenizer.from_str(train_in_a_process(parts, vocab_size))
 
 
 def without_long_words(text: str) -> Iterator[str]:
@@ -478,7 +421,3 @@ def facts_from(
         merges=size - len(SPECIALS) - BYTES,
         trained_on_bytes=measured.trained_on_bytes,
     )
-
-
-if __name__ == "__main__":  # the process that `train_in_a_process` starts
-    answer(lambda texts, vocab_size: trained_here(texts, vocab_size).to_str(pretty=False))

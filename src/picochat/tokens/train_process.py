@@ -6,65 +6,63 @@ would wait for minutes. Texts go to the process as they come, and its tokenizer.
 
 from __future__ import annotations
 
-import ctypes
 import signal
-import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Iterable
 from typing import IO
 
 from picochat.core.errors import HostProblem
+from picochat.tokens.bpe_trainer import LENGTH
 
-LENGTH = struct.Struct("<Q")
-PR_SET_PDEATHSIG = 1  # of Linux, sys/prctl.h
+LONGEST_REASON = 300
 
 
 def train_in_a_process(texts: Iterable[str], vocab_size: int) -> str:
-    """The tokenizer.json that `tokenizer.trained_here` makes of the texts.
+    """The tokenizer.json that `bpe_trainer.trained_here` makes of the texts.
 
-    Whatever ends the wait, also a signal, ends the process. Raises HostProblem if it is killed.
+    Whatever ends the wait, also a signal, ends the process. Raises HostProblem if it fails.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "picochat.tokens.tokenizer", str(vocab_size)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdin and process.stdout
-    try:
+    command = [sys.executable, "-m", "picochat.tokens.bpe_trainer", str(vocab_size)]
+    # A file, because a pipe that nobody reads would stop the process when it is full.
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+        )
+        assert process.stdin and process.stdout
         try:
-            for text in texts:
-                data = text.encode("utf-8")
-                process.stdin.write(LENGTH.pack(len(data)) + data)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # it has ended; its exit code says how
-        found = process.stdout.read()
-        if process.wait() != 0:
-            raise HostProblem(
-                "the process that trains the tokenizer was killed, most often because memory ran"
-                " out",
-                fix="a smaller sample: --set tokenizer.train_bytes=50000000",
-            )
-        return found.decode("utf-8")
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+            sent = 0
+            try:
+                for text in texts:
+                    data = text.encode("utf-8")
+                    sent += len(data)
+                    process.stdin.write(LENGTH.pack(len(data)) + data)
+                process.stdin.close()
+            except BrokenPipeError:
+                pass  # it has ended; its exit code says how
+            found = process.stdout.read()
+            if process.wait() != 0:
+                raise _failure(process.returncode, errors, sent)
+            return found.decode("utf-8")
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
 
-def answer(train: Callable[[Iterable[str], int], str]) -> None:
-    """Be the process: train on the texts of standard input, write the result to standard output."""
-    # Ctrl-C reaches every process of the terminal. The caller reports it and kills this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        # A caller that is killed cannot kill this process, so the kernel shall.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    found = train(_read(sys.stdin.buffer), int(sys.argv[1]))
-    sys.stdout.buffer.write(found.encode("utf-8"))
-
-
-def _read(stream: IO[bytes]) -> Iterator[str]:
-    while head := stream.read(LENGTH.size):
-        (length,) = LENGTH.unpack(head)
-        yield stream.read(length).decode("utf-8")
+def _failure(exit_code: int, errors: IO[bytes], text_bytes: int) -> HostProblem:
+    """How the process ended: by which signal, or with which error."""
+    less_text = f"a smaller sample: --set tokenizer.train_bytes={max(1, text_bytes // 2)}"
+    errors.seek(0)
+    lines = errors.read().decode("utf-8", "replace").split("\n")
+    reason = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    what = "the process that trains the tokenizer"
+    if exit_code == -signal.SIGKILL:
+        return HostProblem(f"{what} was killed, most often because memory ran out", fix=less_text)
+    how = (
+        f"ended by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"failed ({exit_code})"
+    )
+    return HostProblem(
+        f"{what} {how}: {reason[:LONGEST_REASON]}", fix=f"if memory is short: {less_text}"
+    )

@@ -55,10 +55,11 @@ def pretrain(
     timer = StartupTimer()
     tokens = open_shards(shards, check_digests=True)
     if tokens.train.row_count(model.context) == 0:
+        shorter = max(1, len(tokens.train) // 2)
         raise BadInput(
             f"the corpus has {len(tokens.train)} training tokens, fewer than one row of"
             f" {model.context}",
-            fix="import more rows, or a smaller --set model.context=...",
+            fix=f"add text; or a shorter context: --set model.context={shorter}",
         )
     vocabulary = Tokenizer.load(tokenizer.path("tokenizer.json"))
     timer.mark("open_data")

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from picochat.config import ModelConfig, RuntimeConfig
 from picochat.core.errors import HostProblem, WrongUsage
-from picochat.core.machine import usable_cores
+from picochat.core.machine import environment_count, usable_cores
 from picochat.model.runtime import Runtime, open_runtime
 
 T = TypeVar("T")
@@ -175,15 +175,22 @@ def join_group() -> Generator[ProcessGroup, None, None]:
 
     When the main process leaves, the others end. Reads torchrun's environment variables.
     """
-    dist.init_process_group("gloo", timeout=LONGEST_WAIT)
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    try:
+        dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+    except ValueError as error:  # torch names the variable that it misses
+        raise WrongUsage(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but torchrun did not start this process"
+            f" ({str(error).strip()})",
+            fix="unset WORLD_SIZE, or start all processes with torchrun",
+        ) from None
+    local_rank = environment_count("LOCAL_RANK", 0)
     if torch.cuda.is_available() and local_rank < torch.cuda.device_count():
         torch.cuda.set_device(local_rank)
     group = ProcessGroup(
         rank=dist.get_rank(),
         size=dist.get_world_size(),
         local_rank=local_rank,
-        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        local_size=environment_count("LOCAL_WORLD_SIZE", 1),
         hosts=new_torch_group("gloo"),
         gpus=new_torch_group("nccl") if torch.cuda.is_available() else None,
     )
@@ -218,7 +225,7 @@ def require_devices(runtime: RuntimeConfig, group: ProcessGroup) -> None:
     if devices < group.local_size:
         raise WrongUsage(
             f"torchrun started {group.local_size} processes on a machine with {devices} GPUs",
-            fix=f"torchrun --nproc-per-node {max(1, devices)} ...",
+            fix=f"start as many as there are: torchrun --nproc-per-node {max(1, devices)}",
         )
 
 

@@ -59,10 +59,13 @@ def stream_batches(stream: TokenStream, context: int, bos: int, rows: int) -> It
         yield host_batch(tail[None, :-1], targets[None])
 
 
-def conversation_batches(conversations: Conversations, pad: int, rows: int) -> Iterator[Batch]:
+def conversation_batches(
+    conversations: Conversations, pad: int, rows: int, context: int
+) -> Iterator[Batch]:
     """All conversations in order, `rows` in a batch."""
     for start in range(0, len(conversations), rows):
-        yield padded_batch(conversations, range(start, min(len(conversations), start + rows)), pad)
+        batch = range(start, min(len(conversations), start + rows))
+        yield padded_batch(conversations, batch, pad, context)
 
 
 def summed_loss(
@@ -124,6 +127,6 @@ def held_out_of_conversations(
 ) -> HeldOut:
     """The loss on all conversations, on the assistant's tokens only; no bits per byte."""
     rows = rows_per_forward(runtime.device, model.config.context)
-    batches = conversation_batches(conversations, pad, rows)
+    batches = conversation_batches(conversations, pad, rows, model.config.context)
     nats, targets = summed_loss(model, batches, runtime, group)
     return HeldOut(loss=nats / targets if targets else None, bits_per_byte=None)

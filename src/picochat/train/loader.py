@@ -176,13 +176,15 @@ def next_token_batch(stream: TokenStream, rows: np.ndarray, context: int) -> Bat
     return host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
 
 
-def padded_batch(rows: Conversations, indices: Sequence[int] | np.ndarray, pad: int) -> Batch:
+def padded_batch(
+    rows: Conversations, indices: Sequence[int] | np.ndarray, pad: int, context: int
+) -> Batch:
     """Conversations as one block (B, T), padded on the right, with targets where the mask is set.
 
-    T is the longest length, rounded up to PAD_TO_MULTIPLE.
+    T is the longest length, rounded up to PAD_TO_MULTIPLE but to no more than the context.
     """
     longest = max(len(rows.ids(int(i))) for i in indices) - 1
-    length = -(-longest // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE
+    length = min(-(-longest // PAD_TO_MULTIPLE) * PAD_TO_MULTIPLE, context)
     ids_BT = np.full((len(indices), length), pad, dtype=np.int64)
     targets_BT = np.full((len(indices), length), IGNORED_TARGET, dtype=np.int64)
     for row, index in enumerate(indices):

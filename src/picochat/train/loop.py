@@ -47,6 +47,7 @@ from picochat.train.metrics import MetricsLogger, StartupTimer
 from picochat.train.schedule import (
     evaluates_after,
     evaluation_before,
+    half_the_rates,
     is_spike,
     lr_fraction,
     replay_step,
@@ -452,11 +453,8 @@ class Trainer:
         return not self.group.all_max(broken)[0]
 
     def _smaller_rate(self) -> str:
-        stage = self.job.stage
-        return (
-            f"a smaller rate trains again from the start: --set {stage}.muon_lr="
-            f"{self.config.muon_lr / 2:g} --set {stage}.adamw_lr={self.config.adamw_lr / 2:g}"
-        )
+        options = half_the_rates(self.job.stage, self.config)
+        return f"a smaller rate trains again from the start: {options}"
 
     # ---- messages --------------------------------------------------------------------------------
 

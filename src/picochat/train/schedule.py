@@ -28,6 +28,12 @@ def lr_fraction(step: int, config: TrainConfig) -> float:
     return warm * (config.final_lr_fraction + (1 - config.final_lr_fraction) * left)
 
 
+def half_the_rates(stage: str, config: TrainConfig) -> str:
+    """The options that halve both peak rates of a stage."""
+    muon, adamw = config.muon_lr / 2, config.adamw_lr / 2
+    return f"--set {stage}.muon_lr={muon:g} --set {stage}.adamw_lr={adamw:g}"
+
+
 # ---- evaluations ---------------------------------------------------------------------------------
 
 

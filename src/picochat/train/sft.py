@@ -58,16 +58,20 @@ def finetune(
     train = open_conversations(conversations, "train")
     held_out = open_conversations(conversations, "held_out")
     group = current_group(runtime)
-    rows = facts_of(conversations, ConversationsFacts).rows
+    facts = facts_of(conversations, ConversationsFacts)
+    rows = facts.rows
     if rows == 0:
         if group.is_main:
             publish_untrained(base, tokenizer, staging)
         return
+    context = read_info(base.place).model.context
     if len(train) == 0:
-        context = read_info(base.place).model.context
         raise BadInput(
             f"none of the {rows} SFT rows fits the context of {context}",
-            fix="shorter rows, or a larger --set model.context=...",
+            fix=(
+                "shorten the rows; or take a context that holds them: --set model.context="
+                f"{facts.longest_row_tokens}"
+            ),
         )
     timer.mark("open_data")
     opened = open_group_runtime(runtime, read_info(base.place).model, group, staging.workspace)
@@ -77,7 +81,10 @@ def finetune(
     timer.mark("model")
     loader = HostLoader(
         lambda step: padded_batch(
-            train, rows_of_step(step, sft.sequences_per_step, len(train), seed), vocabulary.pad
+            train,
+            rows_of_step(step, sft.sequences_per_step, len(train), seed),
+            vocabulary.pad,
+            context,
         ),
         opened.device,
         fixed_shape=False,

@@ -154,8 +154,8 @@ class Engine:
                 f"{rows} sequences at a time do not fit in the memory of the device of process"
                 f" {self.group.rank}",
                 fix=(
-                    f"--set base.micro_batch={max(1, rows // 2)} (or sft.micro_batch, in the SFT"
-                    " stage)"
+                    f"--set base.micro_batch={max(1, rows // 2)}; in the SFT stage --set"
+                    f" sft.micro_batch={max(1, rows // 2)}"
                 ),
             )
         # Parts that fitted have left gradients, and the allocator's blocks have the failed size.
@@ -164,7 +164,7 @@ class Engine:
         if rows == 1:
             raise HostProblem(
                 "one sequence does not fit in the device's memory",
-                fix="a smaller model, a shorter context, or a larger device",
+                fix="a smaller --scale, or --set runtime.activation_checkpointing=true",
             )
         self.micro_batch = -(-rows // 2)
         say(

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from picochat.config import Tracker
 from picochat.core.errors import Problem, WrongUsage
 from picochat.core.journal import Journal, read_journal
+from picochat.core.network import without_secrets
 from picochat.core.progress import say
 from picochat.train.event_file import EventFile
 
@@ -245,7 +246,7 @@ class Trackers:
         except Exception as error:  # a foreign package may raise anything; training must go on
             del self._kinds[name]
             self._open.pop(name, None)
-            reason = " ".join(str(error).split())[:200]
+            reason = without_secrets(" ".join(str(error).split()))[:200]
             say(
                 f"{name} failed and gets no more figures ({type(error).__name__}: {reason});"
                 " training goes on"

@@ -94,7 +94,7 @@ def resolve_benchmarks(external: ExternalConfig) -> Resolution:
         try:
             found.append(hub_benchmark(KNOWN[name]))
         except (HubProblem, BadInput) as error:
-            missing[name] = "; fix: ".join(part for part in (error.what, error.fix) if part)
+            missing[name] = error.in_one_line()
             say(f"external benchmark {name} is not here: {missing[name]}")
     return Resolution(tuple(found), missing)
 

@@ -145,7 +145,7 @@ def _counted_slices(plan: SlicePlan, reader: SliceReader) -> list[Slice]:
             raise WrongUsage(
                 f"{plan.names[file]} is no parquet file: its rows cannot be divided before they are"
                 " read",
-                fix="import it on one machine: picochat data hf-import",
+                fix="import it on one machine, with picochat data hf-import",
             )
         return counts
 

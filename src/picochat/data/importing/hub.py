@@ -11,8 +11,6 @@ from __future__ import annotations
 import email.utils
 import io
 import json
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +19,10 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 from picochat.core.errors import HubProblem, PicochatError
+from picochat.core.network import advice, hub_endpoint, open_client, short_error, unforeseen
 from picochat.core.progress import say
 
 T = TypeVar("T")
-PUBLIC_ENDPOINT = "https://huggingface.co"
 REPEATED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 PROGRESS_BYTES = 256 << 10  # after so many, a read's attempts are counted from zero again
 MOST_ERROR_BYTES = 64 << 10
@@ -96,25 +94,12 @@ class Hub:
     """The client of one endpoint. Threads may share it."""
 
     def __init__(self, retry: RetryPolicy) -> None:
-        try:
-            import huggingface_hub
-            from huggingface_hub import errors, utils
-        except ModuleNotFoundError:
-            raise HubProblem(
-                "reading from the Hub needs huggingface_hub", fix="pip install 'picochat[hf]'"
-            ) from None
-        if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
-            raise HubProblem(
-                "HF_HUB_OFFLINE is set",
-                fix="unset HF_HUB_OFFLINE, or give --dataset a local folder or file",
-            )
-        self.endpoint = os.environ.get("HF_ENDPOINT", PUBLIC_ENDPOINT).rstrip("/")
+        client = open_client()
+        self.endpoint = hub_endpoint()
         self.retry, self.transfer = retry, TransferStats()
-        self._library, self._errors, self._utils = huggingface_hub, errors, utils
-        self._session: Any = utils.get_session()
-        # Version 1 of the library uses httpx, version 2 httpx2. The error classes must come from
-        # the one in use.
-        self._client: Any = sys.modules[type(self._session).__module__.partition(".")[0]]
+        self._library, self._errors, self._utils = client.library, client.errors, client.utils
+        self._client, self._faults = client.http, unforeseen(client)
+        self._session: Any = client.utils.get_session()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._not_before = 0.0
@@ -311,15 +296,12 @@ class Hub:
                     raise self._problem(error, target) from None
                 self._count(retries=1)
                 say(
-                    f"the Hub: {_short(error)}; trying again in {pause_s:.1f}s ({attempt} of"
+                    f"the Hub: {short_error(error)}; trying again in {pause_s:.1f}s ({attempt} of"
                     f" {attempts - 1})"
                 )
                 self._wait(pause_s)
-            except Exception as error:
-                known = (self._errors.OfflineModeIsEnabled, OSError, self._client.HTTPError)
-                if isinstance(error, known):
-                    raise self._problem(error, target) from None
-                raise
+            except (self._errors.OfflineModeIsEnabled, *self._faults) as error:
+                raise self._problem(error, target) from None
 
     def _wait(self, pause_s: float) -> None:
         if self._stopped.is_set() or (pause_s > 0 and self._stopped.wait(pause_s)):
@@ -378,8 +360,8 @@ class Hub:
             )
         where = f"{what}, {target.file}" if target.file else what
         return HubProblem(
-            f"the Hub could not be read ({where}): {_short(error)}",
-            fix="check the network, then run the same command again: it goes on where it stopped",
+            f"the Hub could not be read ({where}): {short_error(error)}",
+            fix=f"{advice(error)}, then run the same command again: it goes on where it stopped",
         )
 
 
@@ -431,12 +413,3 @@ def retry_after_s(value: str) -> float | None:
     except ValueError:
         return None
     return max(0.0, date.timestamp() - time.time())
-
-
-def _short(error: Exception) -> str:
-    """The error in one line, without URLs, because a signed URL is a secret."""
-    response = getattr(error, "response", None)
-    if response is not None:
-        return f"status {response.status_code}"
-    name, first_line = type(error).__name__, (str(error).splitlines() or [""])[0]
-    return name if "://" in first_line else f"{name} {first_line}".strip()[:160]

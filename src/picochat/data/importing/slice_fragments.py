@@ -151,11 +151,15 @@ def _appearing(path: Path) -> Generator[BinaryIO, None, None]:
     """A stream whose file gets its name when the block ends without an error."""
     # A random temporary name, because two people may start the same import at the same time.
     partial = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    with partial.open("wb") as stream:
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def lines_path(folder: Path, slice: int) -> Path:

@@ -9,6 +9,7 @@ own order. The order depends only on names, row counts, seed and --max-rows.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -21,6 +22,7 @@ from typing import BinaryIO, Literal, NamedTuple
 import pyarrow.parquet as pq
 import xxhash
 
+from picochat.core.records import write_atomic
 from picochat.data.document_shards import document_lines
 from picochat.data.formats.file_rows import format_of, read_batches
 from picochat.data.formats.parquet_rows import parquet_metadata, read_row_group
@@ -357,11 +359,9 @@ class SliceReader:
         if not path.exists():
             with self.source.open_file(file) as stream:
                 metadata = parquet_metadata(stream, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # By rename, so that a kill leaves no incomplete footer under this name.
-            temporary = path.with_suffix(".part")
-            metadata.write_metadata_file(str(temporary))
-            temporary.rename(path)
+            footer = io.BytesIO()
+            metadata.write_metadata_file(footer)
+            write_atomic(path, footer.getvalue())
         metadata = pq.read_metadata(str(path))
         return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
 
