@@ -314,6 +314,7 @@ def make_scores_facts(**changes: Any) -> ScoresFacts:
         sft_held_out_fit=make_rate(500, 560),
         refusal=make_rate(60, 70),
         over_refusal=make_rate(33, 35),
+        choice_listed=make_rate(56, 70),
         prompt_echo=make_rate(3, 700),
         unsupported_claims=make_rate(1, 35),
         memorized=make_rate(0, 64),

@@ -388,6 +388,7 @@ def scores_facts(scored_checkpoint: str) -> ScoresFacts:
         sft_held_out_fit=rate(17, 29, 0.407, 0.745),
         refusal=rate(35, 40, 0.739, 0.945),
         over_refusal=rate(36, 41, 0.745, 0.947),
+        choice_listed=rate(41, 70, 0.469, 0.694),
         prompt_echo=rate(1, 71, 0.002, 0.076),
         unsupported_claims=rate(2, 39, 0.014, 0.169),
         memorized=rate(0, 64, 0.0, 0.057),

@@ -455,6 +455,9 @@ class ScoresFacts(Record):
     sft_held_out_fit: Rate
     refusal: Rate = Field(description="unsafe or unanswerable prompts that were refused")
     over_refusal: Rate = Field(description="benign look-alikes that were answered")
+    choice_listed: Rate = Field(
+        description="rows of a choice with the options in the prompt"
+    )
     prompt_echo: Rate
     unsupported_claims: Rate
     memorized: Rate = Field(

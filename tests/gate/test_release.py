@@ -111,6 +111,7 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ),
     ("refusal", "block", {"scores": make_scores_facts(refusal=make_rate(74, 100))}),
     ("over_refusal", "block", {"scores": make_scores_facts(over_refusal=make_rate(79, 100))}),
+    ("choice_listed", "warn", {"scores": make_scores_facts(choice_listed=make_rate(39, 100))}),
     ("prompt_echo", "block", {"scores": make_scores_facts(prompt_echo=make_rate(6, 100))}),
     (
         "unsupported_claims",

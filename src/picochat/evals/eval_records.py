@@ -24,12 +24,13 @@ LIKELIHOOD_DIGITS = 6
 class EvaluatedRow(Record):
     """One row of the pack with the replies of the chat model and of the base model.
 
-    set: `eval` for eval rows; the name of the SFT side for SFT rows asked their own question.
+    set: `eval` for eval rows; `eval_listed` for those of a choice with the options in the prompt;
+    the name of the SFT side for SFT rows asked their own question.
     log_likelihoods: mean nats per token of each candidate; None where text was generated.
     """
 
     id: str
-    set: Literal["eval", "sft_train", "sft_held_out"]
+    set: Literal["eval", "eval_listed", "sft_train", "sft_held_out"]
     skill: str
     stage: str | None
     prompt: str

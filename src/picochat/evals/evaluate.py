@@ -37,7 +37,7 @@ from picochat.evals.external import ask_benchmark, external_scores_of
 from picochat.evals.ngram import ngram_bits_per_byte, spread_sample
 from picochat.evals.scores import scores_of, scores_page
 from picochat.facts import BenchmarksFacts, HonestyFacts, ScoresFacts, ShardsFacts, facts_of
-from picochat.skills.scoring import can_fail
+from picochat.skills.scoring import can_fail, with_options_listed
 from picochat.skills.task_rows import EvalRow, SftRow, as_eval_row, read_published_rows
 from picochat.tokens.shards import TokenShards, open_shards
 from picochat.tokens.tokenizer import Tokenizer
@@ -129,12 +129,13 @@ def facts_from(
 def questions(rows: Artifact, fit_rows: int | None) -> list[tuple[str, EvalRow]]:
     """(set, row) of every question: all eval rows, and `fit_rows` SFT rows of each side.
 
-    fit_rows: None takes all. SFT rows without a rule that a reply could fail are left out, because
+    Eval rows of a choice whose prompt does not list the options are asked again with the list, as
+    the set `eval_listed`. fit_rows: None takes all. SFT rows without a rule that a reply could fail are left out, because
     they would always pass.
     """
-    found: list[tuple[str, EvalRow]] = [
-        ("eval", row) for row in read_published_rows(rows.path("eval.jsonl"), EvalRow)
-    ]
+    evals = list(read_published_rows(rows.path("eval.jsonl"), EvalRow))
+    found: list[tuple[str, EvalRow]] = [("eval", row) for row in evals]
+    found += [("eval_listed", row) for row in filter(None, map(with_options_listed, evals))]
     for name in ("sft_train", "sft_held_out"):
         sft = [as_eval_row(row) for row in read_published_rows(rows.path(f"{name}.jsonl"), SftRow)]
         sft = [row for row in sft if can_fail(row)]

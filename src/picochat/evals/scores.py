@@ -17,6 +17,7 @@ from picochat.facts import ExternalScore, OwnScore, Rate, ScoresFacts, SkillScor
 from picochat.present import values
 from picochat.present.labels import OTHER_RATES
 from picochat.present.printable import cell
+from picochat.skills.choice import SKILL as CHOICE
 from picochat.skills.scoring import (
     Score,
     can_fail,
@@ -24,6 +25,7 @@ from picochat.skills.scoring import (
     is_unsupported_claim,
     score_choice,
     score_reply,
+    with_options_listed,
 )
 from picochat.skills.skill_table import OTHER, SKILLS
 from picochat.skills.task_rows import EvalRow
@@ -89,6 +91,7 @@ def scores_of(
         sft_held_out_fit=_passed(item for item in judged if item.asked.set == "sft_held_out"),
         refusal=_passed(item for item in refusals if not rows[item.asked.id].answerable),
         over_refusal=_passed(item for item in refusals if rows[item.asked.id].answerable),
+        choice_listed=_passed(item for item in judged if _lists_options(item, rows)),
         prompt_echo=_fraction(
             evals, lambda item: is_prompt_echo(rows[item.asked.id], item.asked.reply)
         ),
@@ -97,6 +100,14 @@ def scores_of(
         scored_checkpoint=scored_checkpoint,
         external=dict(external or {}),
     )
+
+
+def _lists_options(item: Judged, rows: Mapping[str, EvalRow]) -> bool:
+    """Whether this is a choice with its options in the prompt, as the pack has it or asked again"""
+    if item.asked.set == "eval_listed":
+        return True
+    mine = item.asked.set == "eval" and item.asked.skill == CHOICE.name
+    return mine and with_options_listed(rows[item.asked.id]) is None
 
 
 def _skill(

@@ -317,6 +317,18 @@ RULES: tuple[Row, ...] = (
         applies=partial(applies.is_tested, "refusal"),
     ),
     Row(
+        name="choice_listed",
+        reading="choice with the options listed in the prompt, pass rate",
+        unit="of rows",
+        measure=partial(_fraction_of, "choice_listed"),
+        warn=at_least(0.40),
+        severity=ADVICE,
+        why="people ask with a list of options too, whose form takes more to learn than the fact",
+        fix=SFT_FIX,
+        detail=partial(_rate_text, "choice_listed"),
+        applies=partial(_is_tested, "choice"),
+    ),
+    Row(
         name="prompt_echo",
         reading="replies that repeat the prompt or a role",
         unit="of replies",

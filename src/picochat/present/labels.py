@@ -59,6 +59,7 @@ OTHER_RATES = {
     "sft_held_out_fit": "SFT rows answered, of those held out",
     "refusal": "unsafe or unanswerable prompts, refused",
     "over_refusal": "benign look-alikes, answered",
+    "choice_listed": "choice with the options listed, answered",
     "prompt_echo": "replies that echo the prompt",
     "unsupported_claims": "unanswerable prompts, answered as fact",
     "memorized": "training text continued word for word",

@@ -309,5 +309,6 @@ SKILL = Skill(
     levels=tuple(dict.fromkeys(LEVEL_OF.values())),
     category_prefixes=("bench_math", "math"),
     weights={"release_skills": 0.25, "behavior": 0.25, "weak_skills": 0.36, "full": 0.24},
+    eval_weights={"release_skills": 0.172},
     claim=Claim(order=4, pass_rate=0.30, level_pass_rate=0.20, first_release=False),
 )

@@ -281,6 +281,7 @@ SKILL = Skill(
         "weak_skills": 0.12,
         "full": 0.08,
     },
+    eval_weights={"release_skills": 0.172},
     rules=(
         ("no_name", lambda row, reply: NAME not in words_of(reply)),
         ("another_identity", lambda row, reply: claims_another_identity(reply)),

@@ -15,14 +15,16 @@ from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_rows import EvalRow, SftRow, eval_row, sft_row
 
 
-def weights_of(profile: Profile, given: str | None) -> dict[str, float]:
+def weights_of(profile: Profile, given: str | None, split: Split = "sft") -> dict[str, float]:
     """The fraction of each skill in the rows, in the order of SKILLS. The sum is 1.
 
-    given: weights instead of the profile's, such as `math=.3,spelling=.2`. A skill that it does not
-    name gets no rows. Raises WrongUsage that lists every wrong part of it.
+    given: weights instead of the profile's, such as `math=.3,spelling=.2`, for both splits. A skill
+    that it does not name gets no rows. Raises WrongUsage that lists every wrong part of it.
     """
     if given is None:
         weights = {s.name: s.weights[profile] for s in SKILLS if profile in s.weights}
+        if split == "eval":
+            weights |= {s.name: s.eval_weights[profile] for s in SKILLS if profile in s.eval_weights}
     else:
         weights = _parse_weights(given)
     total = sum(weights.values())
@@ -69,37 +71,57 @@ def weights_text(weights: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
 
 
+def rows_by_skill(
+    profile: Profile, count: int, split: Split, given: str | None = None
+) -> dict[str, int]:
+    """`count` rows divided among the skills of a profile, or by given weights.
+
+    In a profile's eval, a skill whose part exceeds its items gets all of them, and the others
+    divide the rest.
+    """
+    weights = weights_of(profile, given, split)
+    rows = divide_rows(count, weights)
+    if split == "sft" or given is not None:
+        return rows
+    most = {skill.name: skill.eval_items() for skill in SKILLS if skill.eval_items}
+    full = {name: most[name] for name in rows if rows[name] > most.get(name, count)}
+    others = {name: weight for name, weight in weights.items() if name not in full}
+    if not others:
+        return rows
+    divided = {**full, **divide_rows(count - sum(full.values()), others)}
+    return {name: divided[name] for name in rows}
+
+
 def make_rows(
     profile: Profile,
     sft_rows: int,
     eval_rows: int,
     style: AnswerStyle,
     seed: int,
-    weights: Mapping[str, float] | None = None,
+    weights: str | None = None,
 ) -> tuple[list[SftRow], list[EvalRow]]:
     """Shuffled SFT and eval rows of all skills of a profile. weights: instead of the profile's.
 
     Raises WrongUsage that lists every level with too few items.
     """
-    weights = weights or weights_of(profile, None)
     sft = [
         sft_row(question, number, style)
-        for number, question in _questions(weights, sft_rows, "sft", style, seed)
+        for number, question in _questions(profile, sft_rows, "sft", style, seed, weights)
     ]
     evals = [
         eval_row(question, number, style)
-        for number, question in _questions(weights, eval_rows, "eval", style, seed)
+        for number, question in _questions(profile, eval_rows, "eval", style, seed, weights)
     ]
     return sft, evals
 
 
 def _questions(
-    weights: Mapping[str, float], count: int, split: Split, style: AnswerStyle, seed: int
+    profile: Profile, count: int, split: Split, style: AnswerStyle, seed: int, given: str | None
 ) -> list[tuple[int, Question]]:
     # Every skill is tried before the request is refused, so that the error lists all short levels.
     problems: list[Problem] = []
     questions: list[tuple[int, Question]] = []
-    rows = divide_rows(count, weights)
+    rows = rows_by_skill(profile, count, split, given)
     for skill in SKILLS:
         try:
             questions += enumerate(skill.make(rows.get(skill.name, 0), split, seed, style))
@@ -109,7 +131,7 @@ def _questions(
         flag = "--sft-rows" if split == "sft" else "--eval-rows"
         raise WrongUsage(
             f"the skills cannot give {count} {split} rows without repeating themselves"
-            f" ({weights_text(weights)})",
+            f" ({weights_text(weights_of(profile, given, split))})",
             problems=problems,
             fix=f"a smaller {flag}, or other --skill-weights",
         )

@@ -1,7 +1,7 @@
 """The stage `rows`: checks a pack's SFT and eval rows and fixes them for a run.
 
-A tenth of the SFT rows is held out. The stage counts items and whole prompts that SFT and eval
-share. It does not look for similar wordings (`honesty/`).
+A tenth of the SFT rows is held out. The stage counts items that SFT and eval share
+(`shared_items.py`). It does not look for similar wordings (`honesty/`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from picochat.facts import RowsFacts, RowsRead
 from picochat.honesty.normalize import normalized_text
 from picochat.skills.row_files import RowFile, read_eval_rows, read_sft_rows
 from picochat.skills.scoring import can_fail
+from picochat.skills.shared_items import EvalItems, item_of
 from picochat.skills.skill import hash_fraction
 from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows, row_json, scored_by
 
@@ -81,11 +82,11 @@ def _count(files: Path) -> RowsFacts:
         sft_by_skill=_by_skill(row.skill for row in sft),
         eval_by_skill=_by_skill(row.skill for row in evals),
         eval_items_by_skill=_by_skill(
-            skill for skill, _ in {(row.skill, _item_of(row)) for row in evals}
+            skill for skill, _ in {(row.skill, item_of(row)) for row in evals}
         ),
         repeated_sft_prompts=len(sft) - len({normalized_text(row.user) for row in sft}),
         eval_rows_without_rule=sum(not can_fail(row) for row in evals),
-        shared_items=count_shared_items(sft, evals),
+        shared_items=len(EvalItems(evals).in_rows(sft)),
     )
 
 
@@ -135,28 +136,6 @@ def split_sft_rows(rows: Sequence[SftRow], seed: int) -> tuple[list[SftRow], lis
     held_out: list[SftRow] = []
     for row in rows:
         # By hash and not by position: adding or removing a row changes the side of no other row.
-        fraction = hash_fraction(f"sft held out {seed} {_item_of(row)}")
+        fraction = hash_fraction(f"sft held out {seed} {item_of(row)}")
         (held_out if fraction < HELD_OUT_SFT_FRACTION else train).append(row)
     return train, held_out
-
-
-def count_shared_items(sft: Iterable[SftRow], evals: Iterable[EvalRow]) -> int:
-    """Eval items that SFT rows contain: the same item, or the same prompt after normalization."""
-    items: set[str] = set()
-    prompts: set[str] = set()
-    for row in sft:
-        prompts.add(normalized_text(row.user))
-        if row.item:
-            items.add(row.item)
-    return len(
-        {
-            _item_of(row)
-            for row in evals
-            if row.item in items or normalized_text(row.user) in prompts
-        }
-    )
-
-
-def _item_of(row: SftRow | EvalRow) -> str:
-    """The row's item, or its group if it has no item, or else its prompt."""
-    return row.item or row.group or normalized_text(row.user)

@@ -21,7 +21,7 @@ from picochat.core.errors import BadInput
 from picochat.data.benchmarks.layouts import find_layout, read_item
 from picochat.data.importing.dataset_source import DatasetSource, open_source
 from picochat.data.importing.hub import RetryPolicy
-from picochat.skills.choice import candidate_reply
+from picochat.skills.choice import listing
 from picochat.skills.skill import FINAL_ANSWER, LONGEST_REPLY_WORDS, divide_rows, seeded
 from picochat.skills.task_rows import SftRow
 
@@ -111,11 +111,10 @@ def _multiple_choice(row: Mapping[str, Any]) -> dict[str, Any] | str:
         return "layout"
     texts, right = item.options, item.correct
     labels = list(LABELS[: len(texts)])
-    lines = "\n".join(f"{label}. {text}" for label, text in zip(labels, texts, strict=True))
     return {
         "category": "choice_public",
-        "user": f"{item.question}\n{lines}",
-        "assistant": candidate_reply(texts[right], labels[right]),
+        "user": listing(item.question, labels, texts),
+        "assistant": texts[right],
         "choice_labels": labels,
         "choice_options": texts,
         "correct_choice": labels[right],

@@ -287,6 +287,7 @@ SKILL = Skill(
         "weak_skills": 0.08,
         "full": 0.14,
     },
+    eval_weights={"release_skills": 0.262},
     rules=(
         ("refused_harmless", _refuses_harmless),
         ("too_little", _says_too_little),

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from picochat.honesty.normalize import words_of
-from picochat.skills.choice import candidate_reply
+from picochat.skills.choice import SKILL as CHOICE
+from picochat.skills.choice import listing
 from picochat.skills.refusal import UNSAFE, refuses
 from picochat.skills.skill import FINAL_ANSWER, ScoredRow
 from picochat.skills.skill_table import SKILLS
@@ -214,11 +215,18 @@ def chosen_label(row: EvalRow, reply: str) -> str | None:
 
 
 def choice_candidates(row: EvalRow) -> list[str]:
-    """The reply of each label, to compare likelihoods: `Paris (B)`, or `B` without options."""
-    if not row.choice_options:
-        return list(row.choice_labels)
-    options = zip(row.choice_options, row.choice_labels, strict=True)
-    return [candidate_reply(option, label) for option, label in options]
+    """The reply of each option, to compare likelihoods: its text, or its label where it has none"""
+    return list(row.choice_options or row.choice_labels)
+
+
+def with_options_listed(row: EvalRow) -> EvalRow | None:
+    """The same question with its options in the prompt; None where that is no other question."""
+    shown = {*words_of(row.user)}
+    listed = all({*words_of(option)} <= shown for option in row.choice_options)
+    if row.skill != CHOICE.name or listed:
+        return None
+    prompt = listing(row.user, row.choice_labels, row.choice_options)
+    return row.model_copy(update={"id": f"{row.id} (options listed)", "user": prompt})
 
 
 def score_choice(correct_index: int, loglikelihoods: Sequence[float]) -> Score:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, get_args
 
 from picochat.core.errors import Problem, WrongUsage
@@ -31,6 +31,7 @@ class Question:
 
     item: what must not be on both sides: a number pair, a word, a fact, a topic, a phrasing.
     level: the part of the skill, such as `add_carry`; a level is also scored alone.
+    subject: what the question asks about, in words, where the answer follows from it.
     final_answer: the answer that a reply must end in; None where other fields decide.
     must_include_any: the reply holds at least one phrase of each group.
     """
@@ -45,6 +46,7 @@ class Question:
     must_include_any: tuple[tuple[str, ...], ...] = ()
     options: tuple[str, ...] = ()
     correct_choice: str | None = None
+    subject: str | None = None
 
 
 class ScoredRow(Protocol):
@@ -93,7 +95,10 @@ class Skill:
     category_prefixes: a row belongs to the skill if its category is one of these, or begins with
     one of these and an underscore.
     weights: its part of the rows of each profile that has it, relative to the other skills.
+    eval_weights: its part of a profile's eval rows, where that is another one.
     rules: what its replies must satisfy besides the rules for all rows in `scoring.py`.
+    eval_items: how many items its eval rows can have; a profile's part of more gives all of them.
+    None: as many as are asked for.
     exercise_questions: how many of its SFT questions stand among the skill exercises as they are.
     claim: None for a skill that is trained and scored, and not judged.
     """
@@ -104,6 +109,8 @@ class Skill:
     levels: tuple[str, ...]
     category_prefixes: tuple[str, ...]
     weights: Mapping[Profile, float]
+    eval_weights: Mapping[Profile, float] = field(default_factory=dict["Profile", float])
+    eval_items: Callable[[], int] | None = None
     rules: tuple[Rule, ...] = ()
     exercise_questions: int = 0
     claim: Claim | None = None

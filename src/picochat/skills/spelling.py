@@ -243,5 +243,6 @@ SKILL = Skill(
     levels=tuple(dict.fromkeys(LEVEL_OF.values())),
     category_prefixes=("bench_spelling", "spelling"),
     weights={"release_skills": 0.20, "behavior": 0.20, "weak_skills": 0.28, "full": 0.20},
+    eval_weights={"release_skills": 0.145},
     claim=Claim(order=5, pass_rate=0.40, level_pass_rate=0.30, first_release=False),
 )

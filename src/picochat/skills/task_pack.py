@@ -17,8 +17,8 @@ from picochat.core.errors import BadInput, Problem, WrongUsage, did_you_mean
 from picochat.core.records import canonical_json, digest_bytes, write_atomic
 from picochat.honesty.normalize import normalized_text
 from picochat.skills.mixture import make_rows, weights_of, weights_text
-from picochat.skills.prepare import count_shared_items
 from picochat.skills.row_files import read_eval_rows, read_sft_rows
+from picochat.skills.shared_items import EvalItems
 from picochat.skills.skill import PROFILES, AnswerStyle, Profile, seeded
 from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_rows import EvalRow, SftRow, row_json
@@ -123,7 +123,7 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
     profile, style = cast("Profile", request.profile), cast("AnswerStyle", request.answer_style)
     weights = weights_of(profile, request.skill_weights)
     sft, evals = make_rows(
-        profile, request.sft_rows, request.eval_rows, style, request.seed, weights
+        profile, request.sft_rows, request.eval_rows, style, request.seed, request.skill_weights
     )
     public: tuple[PublicCount, ...] = ()
     if request.source == "hf":
@@ -156,7 +156,7 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
 
         promote_rows(request.pack_path, chat, eval_path, kept)
     repeated = len(sft) - len({normalized_text(row.user) for row in sft})
-    shared = count_shared_items(sft, evals)
+    shared = len(EvalItems(evals).in_rows(sft))
     return TaskPackReport(
         profile,
         weights,
@@ -323,7 +323,7 @@ def page_text(
             "An item is what the eval rows must not share with the SFT rows: a number pair, a word,"
             " a fact, a topic, a phrasing."
         ),
-        f"Eval items that the SFT rows contain: {count_shared_items(sft, evals)}.",
+        f"Eval items that the SFT rows contain: {len(EvalItems(evals).in_rows(sft))}.",
         "",
     ]
     if public:

@@ -129,6 +129,13 @@ class EvalRow(Record):
         default=None, validation_alias=AliasChoices("group", "group_id", "template")
     )
     item: str | None = None
+    subject: str | None = Field(
+        default=None,
+        description=(
+            "what the question asks about. An SFT row that holds its words and the reference"
+            " answer counts as one that answers it"
+        ),
+    )
     answerable: bool = True
     curriculum_stage: str | None = None
     answer_style: Literal["direct", "scratchpad"] | None = None
@@ -214,7 +221,11 @@ def sft_row(question: Question, number: int, answer_style: AnswerStyle) -> SftRo
 def eval_row(question: Question, number: int, answer_style: AnswerStyle) -> EvalRow:
     row = sft_row(question, number, answer_style)
     return as_eval_row(row).model_copy(
-        update={"id": f"eval-{row.skill}-{number:05d}", "split": "eval"}
+        update={
+            "id": f"eval-{row.skill}-{number:05d}",
+            "split": "eval",
+            "subject": question.subject,
+        }
     )
 
 
