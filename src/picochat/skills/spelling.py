@@ -178,8 +178,16 @@ def _letters(word: str, numbered: bool) -> str:
 
 
 def is_practised(word: str) -> bool:
-    """Whether a word, of the list or any other, is on the SFT side."""
-    return side_of(f"spelling:{word}", HELD_OUT_FRACTION) == "sft"
+    """Whether a word may be spelled in SFT and exercises: it is none that eval asks with any seed.
+
+    Eval asks the words of the list and the made-up ones; every other word is practised.
+    """
+    return word not in askable() or side_of(f"spelling:{word}", HELD_OUT_FRACTION) == "sft"
+
+
+@lru_cache
+def askable() -> frozenset[str]:
+    return frozenset({*data().words, *made_up_words()})
 
 
 def _words(split: Split, seed: int) -> list[str]:
