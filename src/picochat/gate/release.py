@@ -324,9 +324,9 @@ RULES: tuple[Row, ...] = (
         warn=at_least(0.40),
         severity=ADVICE,
         why="people ask with a list of options too, whose form takes more to learn than the fact",
-        fix=SFT_FIX,
+        fix=remedies.longer_sft,
         detail=partial(_rate_text, "choice_listed"),
-        applies=partial(_is_tested, "choice"),
+        applies=partial(applies.is_tested, "choice"),
     ),
     Row(
         name="prompt_echo",

@@ -290,6 +290,10 @@ SKILL = Skill(
     ),
     exercise_questions=1_000,
     claim=Claim(
-        order=1, pass_rate=0.60, first_release=True, why="a public model should know what it is"
+        order=1,
+        pass_rate=0.70,
+        level_pass_rate=0.65,
+        first_release=True,
+        why="a public model should know what it is",
     ),
 )
