@@ -36,6 +36,7 @@ from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS, read_facts, spec_of
 from picochat.skills.mixture import make_rows
 from picochat.skills.prepare import RowsMeasured
+from picochat.skills.scoring import with_options_listed
 from picochat.skills.task_rows import EvalRow, SftRow, as_eval_row, row_json
 from tests.builders import (
     make_benchmark_items,
@@ -155,6 +156,10 @@ def make_replies() -> tuple[EvaluatedRow, ...]:
     """
     sft, evals = make_row_files()
     asked = [_ask("eval", row, number) for number, row in enumerate(evals)]
+    asked += [
+        _ask("eval_listed", row, number)
+        for number, row in enumerate(filter(None, map(with_options_listed, evals)))
+    ]
     asked += [_ask("sft_train", as_eval_row(row), number) for number, row in enumerate(sft[:40])]
     return tuple(
         asked

@@ -455,9 +455,7 @@ class ScoresFacts(Record):
     sft_held_out_fit: Rate
     refusal: Rate = Field(description="unsafe or unanswerable prompts that were refused")
     over_refusal: Rate = Field(description="benign look-alikes that were answered")
-    choice_listed: Rate = Field(
-        description="rows of a choice with the options in the prompt"
-    )
+    choice_listed: Rate = Field(description="rows of a choice with the options in the prompt")
     prompt_echo: Rate
     unsupported_claims: Rate
     memorized: Rate = Field(

@@ -202,6 +202,19 @@ def test_options_that_the_prompt_does_not_show_are_looked_for_as_well() -> None:
     assert item_of_row(row).prompt == ("which", "is", "it", "red", "wine", "blue", "sky")
 
 
+def test_a_question_with_a_subject_is_looked_for_without_options_that_it_does_not_show() -> None:
+    row = {
+        "id": "x",
+        "user": "What is the capital of France?",
+        "choice_options": ["Rome", "Paris"],
+        "subject": "France",
+        "reference_answer": "Paris",
+    }
+    item = item_of_row(row)
+    assert item.prompt == ("what", "is", "the", "capital", "of", "france")
+    assert item.answers == (("paris",),)
+
+
 def test_the_page_says_what_was_found_and_what_cannot_be_seen() -> None:
     found = scan([("planted", SHORT), *filler(5)])
     page = contamination_page(found.facts, found.report)

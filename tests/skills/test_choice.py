@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from picochat.skills import choice
-from picochat.skills.skill import side_of
+from picochat.skills.skill import Question, Split, side_of
 
 
 def test_there_are_at_least_250_distinct_facts() -> None:
@@ -16,17 +18,33 @@ def test_every_relation_has_enough_answers_for_four_options() -> None:
         assert len(set(relation.answers.values())) >= 5, relation.name
 
 
-def test_the_right_label_stands_at_the_right_option_and_labels_are_balanced() -> None:
-    answers = {fact.item: fact.answer for fact in choice.all_facts()}
-    questions = choice.make(100, "eval", 42, "scratchpad")
+@pytest.mark.parametrize("split", ["sft", "eval"])
+def test_the_reply_is_the_right_option_and_its_places_are_balanced(split: Split) -> None:
+    facts = {fact.item: fact for fact in choice.all_facts()}
+    questions = choice.make(160, split, 42, "scratchpad")
     for question in questions:
-        label = question.correct_choice
+        label, fact = question.correct_choice, facts[question.item]
         assert label is not None
-        assert question.options["ABCD".index(label)] == answers[question.item]
-        assert len(set(question.options)) == 4
-        assert f"{label}. {answers[question.item]}" in question.prompt.splitlines()
-        assert question.reply == f"{answers[question.item]} ({label})"
-    assert Counter(question.correct_choice for question in questions) == dict.fromkeys("ABCD", 25)
+        assert question.options["ABCD".index(label)] == question.reply == fact.answer
+        assert len({option.lower() for option in question.options}) == 4
+        assert question.subject == fact.subject
+    for some in (questions, [q for q in questions if is_listed(q)]):
+        places = Counter(question.correct_choice for question in some)
+        assert set(places.values()) <= {len(some) // 4}
+
+
+def is_listed(question: Question) -> bool:
+    """Whether the prompt lists the options."""
+    lines = zip(choice.LABELS, question.options, strict=True)
+    return question.prompt.split("\n")[1:] == [f"{label}. {option}" for label, option in lines]
+
+
+def test_eval_lists_no_options_and_half_of_sft_does() -> None:
+    for question in choice.make(160, "eval", 42, "direct"):
+        assert "\n" not in question.prompt
+    questions = choice.make(280, "sft", 42, "direct")
+    assert sum(map(is_listed, questions)) == 140
+    assert all(is_listed(question) == ("\n" in question.prompt) for question in questions)
 
 
 def test_wrong_options_come_from_the_same_relation() -> None:
@@ -60,12 +78,34 @@ def test_eval_wordings_are_not_those_of_sft() -> None:
     assert set(choice.data().frames.sft).isdisjoint(choice.data().frames.eval)
 
 
-def test_no_fact_has_a_second_right_answer_among_its_wrong_options() -> None:
-    """A subject that stands in two relations of one wording would make two options right."""
+def test_what_may_be_right_as_well_is_no_option() -> None:
+    barred = 0
     for fact in choice.all_facts():
-        for wording in range(4):
-            options = choice.wrong_options(fact, 1, wording)
+        also = set(fact.relation.also.get(fact.subject, ()))
+        for seed in range(8):
+            options = choice.wrong_options(fact, seed, 0)
             assert len({*options, fact.answer, fact.subject}) == 5, fact
+            assert also.isdisjoint(options), fact
+        barred += len(also)
+    assert barred > 100
+
+
+@pytest.mark.parametrize(
+    ("relation", "subject", "second"),
+    [
+        ("opposite", "loud", "soft"),
+        ("opposite", "right", "false"),
+        ("opposite", "high", "down"),
+        ("young_animal", "deer", "calf"),
+        ("animal_sound", "cat", "hiss"),
+        ("animal_home", "ant", "nest"),
+        ("tool", "catch fish", "hook"),
+    ],
+)
+def test_a_known_second_answer_is_barred(relation: str, subject: str, second: str) -> None:
+    found = next(each for each in choice.data().relations if each.name == relation)
+    assert second in found.answers.values()
+    assert second in found.barred(subject)
 
 
 def test_a_held_out_fact_has_wrong_options_that_are_held_out_as_well() -> None:
@@ -76,7 +116,7 @@ def test_a_held_out_fact_has_wrong_options_that_are_held_out_as_well() -> None:
             each.answer
             for each in choice.all_facts()
             if each.relation is fact.relation and each.side == "eval"
-        } - {fact.answer, fact.subject}
+        } - fact.relation.barred(fact.subject)
         found = set(choice.wrong_options(fact, 1, 0)) & own
         assert len(found) == min(3, len(own))
         from_own_side += len(found) == 3

@@ -29,8 +29,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         700,
         "scratchpad",
         42,
-        "b54cc365bb875f502173fb2fe265293571bb213b3572a92a45b7eff2e4e54253",
-        "2ad159ab6305405dc5fd302b9c5d8ca45f9a6396f9a8a3f732f395e696d7f1f5",
+        "d23a6f1e53e5c7b3c3761a3ca5bde029eed6b115d5b18babc2e994609e2b3a76",
+        "28a82f645346ee8196dbad4d4ad73db4dae97ba4470a99f4397c7f113efbcd08",
     ),
     (  # the demo's
         "release_skills",
@@ -38,8 +38,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         360,
         "scratchpad",
         42,
-        "b54cc365bb875f502173fb2fe265293571bb213b3572a92a45b7eff2e4e54253",
-        "1755e84680af62b33b41c848dcc90166ed9e8a8a258882e9739350a052e041f2",
+        "d23a6f1e53e5c7b3c3761a3ca5bde029eed6b115d5b18babc2e994609e2b3a76",
+        "04808a417fe334948c3b10649c569c4f1abb30f70d17427c3e9ed58f7edebc5a",
     ),
     (
         "release_behavior",
@@ -47,8 +47,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         90,
         "direct",
         11,
-        "a7c285d0119eacab0b5d9fc4f5072cdd654ab2ec4888a080148ba2593b6cf109",
-        "694bf2c169cb5c0b271dc03fcc41d5bc1ce7b86cec00e16745352c2b7ef6f270",
+        "b5237c654dd09dcfb12cb5d76ab764a708073ad0efd7fed295ad868cd043da14",
+        "7f19cefe556309a132a5ec1a7ba8782716043fb48dda52cbfba8b6109d94ca78",
     ),
     (
         "behavior",
@@ -56,8 +56,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         300,
         "scratchpad",
         3,
-        "5db3e4cd295e38480bb9adafe63c5b9c0647c228991e62eb8f4ca64e136ca903",
-        "c1a1a99cf1a3d47a15398393dbdb517ff69111ef48aff04ab1ff1aeff99922d1",
+        "fef41c02d79089447ccfcee98dc3df5fe1cec5301e2f254f0f4287f141f482b8",
+        "9d6f941f4c08c197d3392cda0b185469115cf03de5fe1add7ce705d4c8b5b078",
     ),
     (
         "weak_skills",
@@ -65,8 +65,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         301,
         "scratchpad",
         5,
-        "9ff8f5b59bd9e737246b6cc2d1407c0bcc934371b0152e2b6d40a0544c757a61",
-        "ae14075e807ae181630070cdd3d833adfdad8d74a0241a69dd09c0d0514a5ae3",
+        "a03d8979c7f9b1f0a4a75acdd83396b2ffecbab04fc9d4f2015213f617cc9662",
+        "d2ac2c6620e266906b3dc737fe9f61afba808f9bb1b4c33aa3c8f6419209e5e4",
     ),
     (
         "full",
@@ -74,12 +74,12 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         300,
         "direct",
         7,
-        "d610daf2070f6dcecfd77a17be052ac00b851f144ddd0fe6543807f7c7573cbb",
-        "1277aea05697bf6f27b999a0c0b461b45e683e58e24bc28b8464640dc324656f",
+        "ed990a11a33b59e45f50d0a7afe8b1706a681856fff3d76f0fcccc91496a3a1b",
+        "4362ffe7f28ca23d87eeac8c5d3cb5b66df886c6dece67dc7e3ff51ff7fa7859",
     ),
 )
-SAMPLE_PAGE = "4b80e39e552e746d2e421b759028702731a431dfc910ebdc4bc3114751f8c95a"
-DOCUMENTS = "80f3ecfa0ccf6f2b0fa4da979021fbe5791ac292f580a6d6dcc49fba8a657e1b"
+SAMPLE_PAGE = "3dab78c43514552584207ea4b02e2359cd0dc195e30926ea666d4ef2039dda1b"
+DOCUMENTS = "a92abdfc6b6f30de637f8bfcb4c6973c30211c05ad9ddd00c8dbe8a7a793b226"
 
 
 def digest_of(rows: list[SftRow] | list[EvalRow]) -> str:

@@ -1,7 +1,9 @@
 import pytest
 
+from picochat.core.errors import WrongUsage
 from picochat.honesty.normalize import normalized_text, words_of
-from picochat.skills.mixture import make_rows, weights_of
+from picochat.skills import choice
+from picochat.skills.mixture import make_rows, rows_by_skill, weights_of
 from picochat.skills.scoring import can_fail, score_reply
 from picochat.skills.skill import (
     FINAL_ANSWER,
@@ -72,6 +74,32 @@ def test_a_profile_gives_each_skill_its_weight_of_the_sum_in_the_order_of_the_ta
     assert list(weights) == list(stated)
     total = sum(stated.values())
     assert weights == pytest.approx({name: part / total for name, part in stated.items()})
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("count", [1, 60, 700])
+def test_the_parts_of_both_splits_add_up(profile: Profile, count: int) -> None:
+    for split in ("sft", "eval"):
+        parts = rows_by_skill(profile, count, split)
+        assert sum(parts.values()) == count
+        assert list(parts) == list(weights_of(profile, None))
+
+
+def test_the_runbooks_eval_rows_ask_every_held_out_fact() -> None:
+    _, evals = release_rows(100, 700)
+    asked = {row.item for row in evals if row.skill == "choice"}
+    assert asked == {fact.item for fact in choice.all_facts() if fact.side == "eval"}
+
+
+HALVES = {"choice": 0.5, "math": 0.5}
+
+
+def test_a_part_beyond_the_items_of_a_skill_goes_to_the_others_unless_weights_are_given() -> None:
+    assert rows_by_skill("full", 10_000, "eval")["choice"] == choice.SKILL.eval_items()
+    assert rows_by_skill("full", 10_000, "eval", HALVES)["choice"] == 5_000
+    with pytest.raises(WrongUsage) as error:
+        make_rows("full", 100, 700, "direct", 1, HALVES)
+    assert any("choice, choice: 350 eval rows" in each.what for each in error.value.problems)
 
 
 @pytest.mark.parametrize("split", ["sft", "eval"])

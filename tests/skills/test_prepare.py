@@ -9,9 +9,8 @@ from picochat.core.errors import BadInput
 from picochat.core.publish import open_artifact, publish
 from picochat.core.records import write_jsonl
 from picochat.facts import RowsFacts, facts_of
-from picochat.skills.mixture import weights_of
-from picochat.skills.prepare import count_shared_items, facts_from, prepare_rows, split_sft_rows
-from picochat.skills.skill import divide_rows
+from picochat.skills.mixture import rows_by_skill
+from picochat.skills.prepare import facts_from, prepare_rows, split_sft_rows
 from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows, row_json
 from tests.builders import make_config
 from tests.skills.rows_builder import eval_row, release_rows, sft_row
@@ -42,10 +41,9 @@ def test_the_stage_splits_by_item_and_states_what_it_measured(tmp_path: Path) ->
     assert {row.item for row in train}.isdisjoint({row.item for row in held_out})
     assert sorted(row.id for row in train + held_out) == sorted(row.id for row in sft)
     assert 0.05 < len(held_out) / len(sft) < 0.16
-    weights = weights_of("release_skills", None)
-    assert facts.sft_by_skill == divide_rows(len(sft), weights)
-    assert facts.eval_by_skill == divide_rows(len(evals), weights)
-    assert list(facts.sft_by_skill) == list(facts.eval_by_skill) == sorted(weights)
+    assert facts.sft_by_skill == rows_by_skill("release_skills", len(sft), "sft")
+    assert facts.eval_by_skill == rows_by_skill("release_skills", len(evals), "eval")
+    assert list(facts.sft_by_skill) == list(facts.eval_by_skill) == sorted(facts.sft_by_skill)
     assert facts.eval_items_by_skill == facts.eval_by_skill
     assert (facts.shared_items, facts.eval_rows_without_rule, facts.repeated_sft_prompts) == (
         0,
@@ -59,17 +57,19 @@ def test_the_stage_counts_what_is_wrong_with_the_rows(tmp_path: Path) -> None:
         sft_row(id="1", item="i1"),
         sft_row(id="2", user="hello"),
         sft_row(id="3", user="Say: one two"),
+        sft_row(id="4", user="A kitten is what?", assistant="A young cat."),
     ]
     evals = [
         eval_row(id="e1", user="x", item="i1", normalized_answers=["1"]),
         eval_row(id="e2", user="say ONE two!", item="i2"),
         eval_row(id="e3", user="y", item="i3", must_include=["a"]),
+        eval_row(id="e4", user="z", item="i4", subject="cat", reference_answer="kitten"),
     ]
     with publish(tmp_path / "rows", "rows", "key", {}) as staging:
         prepare_rows(pack_of(tmp_path, sft, evals), 42, staging)
     facts = facts_of(open_artifact(tmp_path / "rows", "rows"), RowsFacts)
     assert (facts.shared_items, facts.eval_rows_without_rule, facts.repeated_sft_prompts) == (
-        2,
+        3,
         1,
         1,
     )
@@ -100,11 +100,6 @@ def test_the_split_follows_from_seed_and_item() -> None:
     assert (train, held_out) == split_sft_rows(rows, 1)
     assert held_out != split_sft_rows(rows, 2)[1]
     assert 140 < len(held_out) < 260
-
-
-def test_a_shared_item_is_counted_once_however_many_rows_ask_it() -> None:
-    sft = [sft_row(item="i1")]
-    assert count_shared_items(sft, [eval_row(id="1", item="i1"), eval_row(id="2", item="i1")]) == 1
 
 
 def test_an_sft_row_and_an_eval_row_may_not_share_an_id(tmp_path: Path) -> None:
@@ -152,3 +147,23 @@ def test_rows_of_one_item_stay_on_one_side_and_without_items_prompts_decide() ->
     assert {row.user for row in train}.isdisjoint(row.user for row in held_out)
     grouped = [row.model_copy(update={"group": "all of them"}) for row in rows]
     assert [] in split_sft_rows(grouped, 5)
+
+
+def test_chats_that_end_in_the_same_question_are_different_prompts(tmp_path: Path) -> None:
+    chats = [
+        sft_row(
+            id=str(n),
+            user="Thanks, and how far?",
+            history=[
+                {"role": "user", "content": f"Where is house {n}?"},
+                {"role": "assistant", "content": "Near the sea."},
+            ],
+        )
+        for n in range(900)
+    ]
+    train, held_out = split_sft_rows(chats, 5)
+    assert 50 < len(held_out) < 150 and train
+    pack = pack_of(tmp_path, [*chats, chats[0].model_copy(update={"id": "again"})], [eval_row()])
+    with publish(tmp_path / "rows", "rows", "key", {}) as staging:
+        prepare_rows(pack, 5, staging)
+    assert facts_of(open_artifact(tmp_path / "rows", "rows"), RowsFacts).repeated_sft_prompts == 1

@@ -13,9 +13,11 @@ from picochat.core.errors import BadInput
 from picochat.skills.public import PUBLIC_SETS, read_public_rows
 from picochat.skills.row_files import read_sft_rows
 from picochat.skills.scoring import score_reply
+from picochat.skills.shared_items import EvalItems
 from picochat.skills.task_rows import as_eval_row
 from tests.data.builders import serving
 from tests.fake_hub import FakeHub
+from tests.skills.rows_builder import eval_row
 from tests.skills.test_task_pack import make
 
 CARD = (
@@ -69,6 +71,9 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
+NO_EVALS = EvalItems([])
+
+
 @pytest.fixture
 def hub() -> Iterator[FakeHub]:
     """The three sets in their own layouts, with rows of our own."""
@@ -84,7 +89,7 @@ def hub() -> Iterator[FakeHub]:
 
 
 def test_each_set_becomes_rows_that_pass_their_own_rules(hub: FakeHub) -> None:
-    rows, counts = read_public_rows(40, seed=42)
+    rows, counts = read_public_rows(40, seed=42, evals=NO_EVALS)
     assert [(count.name, count.rows) for count in counts] == [
         ("smoltalk", 20),
         ("gsm8k", 10),
@@ -102,21 +107,31 @@ def test_each_set_becomes_rows_that_pass_their_own_rules(hub: FakeHub) -> None:
         for row in by_skill["math"]
     )
     assert {row.correct_choice for row in by_skill["choice"]} == {"B"}
-    assert all(
-        row.assistant.endswith("(B)") and "\nB. it " in row.user for row in by_skill["choice"]
-    )
+    assert all(f"\nB. {row.assistant}\n" in row.user for row in by_skill["choice"])
 
 
 def test_long_rows_and_rows_of_another_layout_are_passed_over_and_counted(hub: FakeHub) -> None:
-    rows, counts = read_public_rows(400, seed=42)
+    rows, counts = read_public_rows(400, seed=42, evals=NO_EVALS)
     assert counts[0].passed_over == {"too long": 1, "layout": 1}
     assert counts[0].rows == len(CHATS) - 2, "fewer than wanted where there are no more"
     assert next(row for row in rows if row.system).user == "Hello?"
 
 
+def test_a_row_that_answers_an_eval_row_is_passed_over_and_counted(hub: FakeHub) -> None:
+    row = eval_row(user="x", item="greeting", subject="hello", reference_answer="friend")
+    rows, counts = read_public_rows(400, seed=42, evals=EvalItems([row]))
+    assert not any(row.user == "Hello?" for row in rows)
+    assert counts[0].passed_over["answers an eval row"] == 1
+
+
 def test_the_same_seed_draws_the_same_rows(hub: FakeHub) -> None:
-    assert read_public_rows(20, seed=1) == read_public_rows(20, seed=1)
-    assert read_public_rows(20, seed=1)[0] != read_public_rows(20, seed=2)[0]
+    assert read_public_rows(20, seed=1, evals=NO_EVALS) == read_public_rows(
+        20, seed=1, evals=NO_EVALS
+    )
+    assert (
+        read_public_rows(20, seed=1, evals=NO_EVALS)[0]
+        != read_public_rows(20, seed=2, evals=NO_EVALS)[0]
+    )
 
 
 def test_a_set_of_another_layout_is_refused_with_what_was_found(hub: FakeHub) -> None:
@@ -125,7 +140,7 @@ def test_a_set_of_another_layout_is_refused_with_what_was_found(hub: FakeHub) ->
         {"main/train-00000-of-00001.parquet": parquet([{"question": "?", "answer": "no mark"}])},
     )
     with pytest.raises(BadInput, match="layout"):
-        read_public_rows(20, seed=1)
+        read_public_rows(20, seed=1, evals=NO_EVALS)
 
 
 def test_the_task_pack_adds_them_and_says_where_they_come_from(

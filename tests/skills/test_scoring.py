@@ -16,6 +16,7 @@ from picochat.skills.scoring import (
     is_unsupported_claim,
     score_choice,
     score_reply,
+    with_options_listed,
 )
 from picochat.skills.task_rows import EvalRow, as_eval_row
 from tests.skills.rows_builder import eval_row, release_rows
@@ -181,7 +182,19 @@ def test_a_choice_is_passed_only_by_the_single_likeliest_right_option() -> None:
     assert not score_choice(1, [math.nan, -1.0, -2.0, -9.0]).passed
     assert not score_choice(0, [-1.0]).passed
     assert score_choice(0, [-1.0, -math.inf]).passed
-    assert choice_candidates(CHOICE)[1] == "Paris (B)"
+    assert choice_candidates(CHOICE) == ["London", "Paris", "Rome", "Bonn"]
+    assert choice_candidates(eval_row(choice_labels=["A", "B"])) == ["A", "B"]
+
+
+def test_a_choice_is_asked_again_with_its_options_where_the_prompt_does_not_list_them() -> None:
+    listed = with_options_listed(CHOICE)
+    assert listed is not None
+    assert listed.user == f"{CHOICE.user}\nA. London\nB. Paris\nC. Rome\nD. Bonn"
+    assert listed.id != CHOICE.id
+    assert listed.model_copy(update={"id": CHOICE.id, "user": CHOICE.user}) == CHOICE
+    assert with_options_listed(listed) is None
+    assert with_options_listed(MATH) is None
+    assert with_options_listed(CHOICE.model_copy(update={"skill": "other"})) is None
 
 
 def test_echo_is_told_from_an_answer_that_shares_words() -> None:

@@ -125,8 +125,7 @@ def test_questions_with_options_have_one_right_option() -> None:
         for wording in (*fact.relation.wordings.sft, *fact.relation.wordings.eval)
     }
     for row in rows_of("choice", "direct"):
-        question, *lines = row.user.split("\n")
-        options = dict(line.split(". ", 1) for line in lines)
+        question, options = row.user, dict(zip(row.choice_labels, row.choice_options, strict=True))
         right = [
             label
             for label, option in options.items()

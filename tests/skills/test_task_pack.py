@@ -12,9 +12,8 @@ import pytest
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.records import digest_file
 from picochat.honesty.normalize import normalized_text
-from picochat.skills.mixture import make_rows, weights_of
+from picochat.skills.mixture import make_rows, rows_by_skill, weights_of
 from picochat.skills.row_files import read_eval_rows, read_sft_rows
-from picochat.skills.skill import divide_rows
 from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_pack import (
     SkillCount,
@@ -52,13 +51,13 @@ def make(folder: Path, **changes: Any) -> TaskPackReport:
 def test_the_runbooks_numbers_give_enough_independent_rows_of_each_skill() -> None:
     sft, evals = release_rows(2800, 700)
     counts = {count.skill: count for count in count_skills(sft, evals)}
-    parts = divide_rows(700, weights_of("release_skills", None))
+    parts = rows_by_skill("release_skills", 700, "eval")
     assert {name: count.eval_rows for name, count in counts.items()} == parts
     assert all(count.eval_items == count.eval_rows for count in counts.values())
     assert len({normalized_text(row.user) for row in sft}) == 2800
     assert all(len(row.user) + len(row.assistant) <= 400 for row in sft)
     small = {count.skill: count.eval_rows for count in count_skills(*release_rows(100, 240))}
-    assert small == divide_rows(240, weights_of("release_skills", None))
+    assert small == rows_by_skill("release_skills", 240, "eval")
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
@@ -90,8 +89,10 @@ def test_files_are_where_the_runbook_expects_them_and_can_be_read(tmp_path: Path
     assert len(read_eval_rows(report.eval).rows) == 40
     page = report.page.read_text()
     assert str(tmp_path) not in page
-    weights = weights_of("release_skills", None)
-    sft_rows, eval_rows = (divide_rows(count, weights)["math"] for count in (100, 40))
+    sft_rows, eval_rows = (
+        rows_by_skill("release_skills", count, split)["math"]
+        for count, split in ((100, "sft"), (40, "eval"))
+    )
     assert f"| math | {sft_rows} | {sft_rows} | {eval_rows} | {eval_rows} |" in page
     assert any(line.startswith("math") for line in report.lines())
 
@@ -132,7 +133,7 @@ def test_more_eval_rows_than_items_are_refused_with_every_level_that_is_short(
         make(tmp_path, eval_rows=5000)
     text = "\n".join(error.value.lines())
     assert "identity, open:" in text
-    assert "choice, choice:" in text
+    assert "refusal, unsafe:" in text
     assert "a smaller --eval-rows" in text
     assert not list(tmp_path.glob("*task_mixture*"))
 
@@ -331,6 +332,21 @@ def test_own_rows_are_kept_among_the_new_ones_and_stay_the_packs_own(tmp_path: P
         make(tmp_path, promote=True)
     make(tmp_path, promote=True, force=True)
     assert json.loads(pack.read_text()).keys() == {"corpus", "chat", "eval", "rows_from"}
+
+
+def test_own_rows_that_answer_an_eval_row_take_it_out_of_eval(tmp_path: Path) -> None:
+    pack = own_pack(tmp_path)
+    (tmp_path / "chat.jsonl").write_text(
+        '{"prompt": "Where is Berlin?", "completion": "It is the capital of Germany."}\n'
+    )
+    pack.write_text(json.dumps({"corpus": "corpus.txt", "chat": "chat.jsonl"}))
+    report = make(tmp_path, promote=True, add=True, eval_rows=700)
+    asked = {row.item for row in read_eval_rows(report.eval).rows}
+    assert "choice:capital:Germany" not in asked
+    assert "choice:capital:Hungary" in asked
+    assert len(asked) == 699
+    assert (report.answered, report.shared_items) == (1, 0)
+    assert "left out: 1 eval rows that the pack's own SFT rows answer" in report.lines()
 
 
 def report_rows(counts: Sequence[SkillCount]) -> int:

@@ -130,8 +130,8 @@ def questions(rows: Artifact, fit_rows: int | None) -> list[tuple[str, EvalRow]]
     """(set, row) of every question: all eval rows, and `fit_rows` SFT rows of each side.
 
     Eval rows of a choice whose prompt does not list the options are asked again with the list, as
-    the set `eval_listed`. fit_rows: None takes all. SFT rows without a rule that a reply could fail are left out, because
-    they would always pass.
+    the set `eval_listed`. fit_rows: None takes all. SFT rows without a rule that a reply could fail
+    are left out, because they would always pass.
     """
     evals = list(read_published_rows(rows.path("eval.jsonl"), EvalRow))
     found: list[tuple[str, EvalRow]] = [("eval", row) for row in evals]

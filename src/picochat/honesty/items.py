@@ -90,13 +90,15 @@ def scan_item(
 
 
 def item_of_row(row: Mapping[str, Any]) -> ScanItem:
-    """The item of an eval row: its prompt, and the options where the prompt does not show them.
+    """The item of an eval row: its prompt, and the options that are part of the question.
 
-    Replies alone are not searched for, because refusals and final answers are short and common.
+    A row with a subject asks a whole question. Another one may ask "Which of these is right?", as
+    many texts do: options that its prompt does not show are part of it. Replies alone are not
+    searched for, because refusals and final answers are short and common.
     """
     prompt, options = str(row["user"]), [str(option) for option in row.get("choice_options", [])]
     shown = set(words_of(prompt))
-    if not all(set(words_of(option)) <= shown for option in options):
+    if not row.get("subject") and not all({*words_of(option)} <= shown for option in options):
         prompt = "\n".join([prompt, *options])
     given = [*row.get("normalized_answers", []), *row.get("aliases", [])]
     given += [

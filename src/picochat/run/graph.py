@@ -151,7 +151,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=rows_facts,
         inputs=(),
         settings=("pack", "seed"),
-        version=3,
+        version=4,
     ),
     ArtifactSpec(
         kind="benchmarks",
@@ -185,7 +185,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=exercises_facts,
         inputs=("corpus", "tokenizer"),
         settings=("exercises", "host", "seed"),
-        version=4,
+        version=5,
         shared=True,
     ),
     ArtifactSpec(
@@ -212,7 +212,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=conversations_facts,
         inputs=("rows", "tokenizer"),
         settings=("model",),
-        version=2,
+        version=3,
     ),
     ArtifactSpec(
         kind="honesty",
@@ -223,7 +223,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=honesty_facts,
         inputs=("corpus", "exercises", "rows", "benchmarks"),
         settings=("honesty", "host"),
-        version=7,
+        version=8,
         shared=True,
     ),
     ArtifactSpec(
@@ -284,7 +284,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=scores_facts,
         inputs=("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
         settings=("evals", "runtime", "seed"),
-        version=8,
+        version=9,
     ),
     ArtifactSpec(
         kind="parity",
@@ -305,7 +305,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_gate,
         inputs=("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"),
         settings=("facts",),
-        version=12,
+        version=13,
     ),
     ArtifactSpec(
         kind="summary",
@@ -315,7 +315,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=write_summary,
         inputs=(*KNOWN_BEFORE_TRAINING, "preflight", "base", "sft", "scores", "parity", "gate"),
         settings=("facts", "timings", "machine"),
-        version=9,
+        version=11,
     ),
 )
 

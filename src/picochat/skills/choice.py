@@ -35,7 +35,7 @@ class Relation(Record):
     area: Level
     wordings: Annotated[ApartSides, AfterValidator(with_slots("x"))]
     answers: dict[Text, Text]
-    also: dict[Text, Texts] = {}
+    also: dict[Text, Texts] = Field(default={})
 
     @model_validator(mode="after")
     def _fits(self) -> Relation:

@@ -24,7 +24,9 @@ def weights_of(profile: Profile, given: str | None, split: Split = "sft") -> dic
     if given is None:
         weights = {s.name: s.weights[profile] for s in SKILLS if profile in s.weights}
         if split == "eval":
-            weights |= {s.name: s.eval_weights[profile] for s in SKILLS if profile in s.eval_weights}
+            weights |= {
+                s.name: s.eval_weights[profile] for s in SKILLS if profile in s.eval_weights
+            }
     else:
         weights = _parse_weights(given)
     total = sum(weights.values())
@@ -72,16 +74,16 @@ def weights_text(weights: Mapping[str, float]) -> str:
 
 
 def rows_by_skill(
-    profile: Profile, count: int, split: Split, given: str | None = None
+    profile: Profile, count: int, split: Split, given: Mapping[str, float] | None = None
 ) -> dict[str, int]:
     """`count` rows divided among the skills of a profile, or by given weights.
 
     In a profile's eval, a skill whose part exceeds its items gets all of them, and the others
     divide the rest.
     """
-    weights = weights_of(profile, given, split)
+    weights = given or weights_of(profile, None, split)
     rows = divide_rows(count, weights)
-    if split == "sft" or given is not None:
+    if split == "sft" or given:
         return rows
     most = {skill.name: skill.eval_items() for skill in SKILLS if skill.eval_items}
     full = {name: most[name] for name in rows if rows[name] > most.get(name, count)}
@@ -98,7 +100,7 @@ def make_rows(
     eval_rows: int,
     style: AnswerStyle,
     seed: int,
-    weights: str | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> tuple[list[SftRow], list[EvalRow]]:
     """Shuffled SFT and eval rows of all skills of a profile. weights: instead of the profile's.
 
@@ -116,7 +118,12 @@ def make_rows(
 
 
 def _questions(
-    profile: Profile, count: int, split: Split, style: AnswerStyle, seed: int, given: str | None
+    profile: Profile,
+    count: int,
+    split: Split,
+    style: AnswerStyle,
+    seed: int,
+    given: Mapping[str, float] | None,
 ) -> list[tuple[int, Question]]:
     # Every skill is tried before the request is refused, so that the error lists all short levels.
     problems: list[Problem] = []
@@ -131,7 +138,7 @@ def _questions(
         flag = "--sft-rows" if split == "sft" else "--eval-rows"
         raise WrongUsage(
             f"the skills cannot give {count} {split} rows without repeating themselves"
-            f" ({weights_text(weights_of(profile, given, split))})",
+            f" ({weights_text(given or weights_of(profile, None, split))})",
             problems=problems,
             fix=f"a smaller {flag}, or other --skill-weights",
         )

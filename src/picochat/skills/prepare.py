@@ -16,10 +16,9 @@ from picochat.core.errors import BadInput, Problem
 from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import Record, read_record, write_json, write_jsonl
 from picochat.facts import RowsFacts, RowsRead
-from picochat.honesty.normalize import normalized_text
 from picochat.skills.row_files import RowFile, read_eval_rows, read_sft_rows
 from picochat.skills.scoring import can_fail
-from picochat.skills.shared_items import EvalItems, item_of
+from picochat.skills.shared_items import EvalItems, item_of, normalized_prompt
 from picochat.skills.skill import hash_fraction
 from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows, row_json, scored_by
 
@@ -84,7 +83,7 @@ def _count(files: Path) -> RowsFacts:
         eval_items_by_skill=_by_skill(
             skill for skill, _ in {(row.skill, item_of(row)) for row in evals}
         ),
-        repeated_sft_prompts=len(sft) - len({normalized_text(row.user) for row in sft}),
+        repeated_sft_prompts=len(sft) - len({normalized_prompt(row) for row in sft}),
         eval_rows_without_rule=sum(not can_fail(row) for row in evals),
         shared_items=len(EvalItems(evals).in_rows(sft)),
     )

@@ -22,6 +22,7 @@ from picochat.data.benchmarks.layouts import find_layout, read_item
 from picochat.data.importing.dataset_source import DatasetSource, open_source
 from picochat.data.importing.hub import RetryPolicy
 from picochat.skills.choice import listing
+from picochat.skills.shared_items import EvalItems
 from picochat.skills.skill import FINAL_ANSWER, LONGEST_REPLY_WORDS, divide_rows, seeded
 from picochat.skills.task_rows import SftRow
 
@@ -130,12 +131,13 @@ PUBLIC_SETS: tuple[PublicSet, ...] = (
 
 
 def read_public_rows(
-    count: int, seed: int, patience: RetryPolicy | None = None
+    count: int, seed: int, evals: EvalItems, patience: RetryPolicy | None = None
 ) -> tuple[list[SftRow], tuple[PublicCount, ...]]:
     """`count` SFT rows of the sets by their fractions, and the counts of each set.
 
-    Fewer rows where a set has too few usable ones. Raises HubProblem where the Hub cannot be
-    reached, BadInput where a set has no parquet file or no usable row.
+    Rows that contain an eval item are passed over. Fewer rows where a set has too few usable ones.
+    Raises HubProblem where the Hub cannot be reached, BadInput where a set has no parquet file or
+    no usable row.
     """
     rows: list[SftRow] = []
     counts: list[PublicCount] = []
@@ -143,7 +145,7 @@ def read_public_rows(
     for each in PUBLIC_SETS:
         origin = open_source(each.dataset, each.config, "train", None, retry=patience)
         try:
-            found, passed_over = _rows_of(each, origin, wanted[each.name], seed)
+            found, passed_over = _rows_of(each, origin, wanted[each.name], seed, evals)
         finally:
             origin.stop()
         rows += found
@@ -154,7 +156,7 @@ def read_public_rows(
 
 
 def _rows_of(
-    each: PublicSet, origin: DatasetSource, wanted: int, seed: int
+    each: PublicSet, origin: DatasetSource, wanted: int, seed: int, evals: EvalItems
 ) -> tuple[list[SftRow], Counter[str]]:
     found: list[SftRow] = []
     passed_over: Counter[str] = Counter()
@@ -166,7 +168,11 @@ def _rows_of(
             passed_over[reason] += 1
         else:
             row_id, item = f"sft-{each.name}-{number:06d}", f"{each.name}:{number}"
-            found.append(SftRow(id=row_id, item=item, **fields))
+            row = SftRow(id=row_id, item=item, **fields)
+            if evals.in_rows([row]):
+                passed_over["answers an eval row"] += 1
+            else:
+                found.append(row)
     if wanted and not found:
         raise BadInput(
             f"{each.dataset} has no row that is used here: {dict(passed_over)}",

@@ -18,8 +18,10 @@ from picochat.skills.task_rows import EvalRow, SftRow
 WITHIN_WORDS = 20  # between subject and answer: as far as a question is from its answer
 # Words that say nothing about a subject.
 FUNCTION_WORDS = frozenset(
-    "a an the this that what which who how many much when do does is are be of to with have has on"
-    " in it its we you i he she they our your my there into call called people tell me".split()
+    words_of(
+        "a an the this that what which who how many much when do does is are be of to with have has"
+        " on in it its we you i he she they our your my there into call called people tell me"
+    )
 )
 ENDINGS = ("ing", "ed", "es", "s")
 SHORTEST_STEM = 3
@@ -41,7 +43,6 @@ class EvalItems:
     def __init__(self, evals: Iterable[EvalRow]) -> None:
         self._rows = list(evals)
         self._items = {row.item for row in self._rows if row.item}
-        self._prompts = {normalized_text(row.user) for row in self._rows}
         self._by_answer: dict[str, list[_Asked]] = defaultdict(list)
         for row in self._rows:
             if row.subject and row.reference_answer:
@@ -54,21 +55,23 @@ class EvalItems:
         prompts: set[str] = set()
         answered: set[str] = set()
         for row in sft:
-            prompts.add(normalized_text(row.user))
+            prompts.add(normalized_prompt(row))
             if row.item:
                 items.add(row.item)
             answered |= self.answered_by(row)
         same = {
             item_of(row)
             for row in self._rows
-            if row.item in items or normalized_text(row.user) in prompts
+            if row.item in items or normalized_prompt(row) in prompts
         }
         return same | answered
 
     def answered_by(self, row: SftRow) -> set[str]:
         """The items that the words of one SFT row answer. Its list of options is not read."""
         # A list holds answers of other questions, of which none is said to be right.
-        options = "" if not row.choice_options else listing("", row.choice_labels, row.choice_options)
+        options = (
+            "" if not row.choice_options else listing("", row.choice_labels, row.choice_options)
+        )
         turns = [message.content for message in row.history]
         return self.answered_in("\n".join((*turns, row.user.removesuffix(options), row.assistant)))
 
@@ -86,7 +89,13 @@ class EvalItems:
 
 def item_of(row: SftRow | EvalRow) -> str:
     """The row's item, or its group if it has no item, or else its prompt."""
-    return row.item or row.group or normalized_text(row.user)
+    return row.item or row.group or normalized_prompt(row)
+
+
+def normalized_prompt(row: SftRow | EvalRow) -> str:
+    """All that stands before the last reply, normalized: many chats end in the same question."""
+    turns = [message.content for message in row.history]
+    return normalized_text("\n".join([*turns, row.user]))
 
 
 def _asked(row: EvalRow, subject: str, answer: str) -> _Asked:
@@ -113,7 +122,8 @@ def _stem(word: str) -> str:
 def _answers(words: Sequence[str], asked: _Asked) -> bool:
     """Whether the answer stands in the text with half of the subject's words close to it."""
     return any(
-        2 * len(asked.subject & {*near}) >= len(asked.subject) for near in _around(words, asked.answer)
+        2 * len(asked.subject & {*near}) >= len(asked.subject)
+        for near in _around(words, asked.answer)
     )
 
 

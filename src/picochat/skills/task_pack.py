@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from picochat.core.errors import BadInput, Problem, WrongUsage, did_you_mean
 from picochat.core.records import canonical_json, digest_bytes, write_atomic
-from picochat.honesty.normalize import normalized_text
 from picochat.skills.mixture import make_rows, weights_of, weights_text
 from picochat.skills.row_files import read_eval_rows, read_sft_rows
-from picochat.skills.shared_items import EvalItems
+from picochat.skills.shared_items import EvalItems, item_of, normalized_prompt
 from picochat.skills.skill import PROFILES, AnswerStyle, Profile, seeded
 from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_rows import EvalRow, SftRow, row_json
@@ -85,6 +84,7 @@ class TaskPackReport:
     page: Path
     promoted: bool
     kept: tuple[Path, ...]
+    answered: int
     replaced: tuple[Path, ...]
 
     def lines(self) -> list[str]:
@@ -109,6 +109,11 @@ class TaskPackReport:
                 else "the pack was left as it is (--no-promote)"
             ),
             *(f"with the pack's own rows of {path}" for path in self.kept),
+            *(
+                [f"left out: {self.answered} eval rows that the pack's own SFT rows answer"]
+                if self.answered
+                else []
+            ),
             *(f"the pack no longer names {path}; the file stays" for path in self.replaced),
         ]
 
@@ -122,16 +127,15 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
     _check(request)
     profile, style = cast("Profile", request.profile), cast("AnswerStyle", request.answer_style)
     weights = weights_of(profile, request.skill_weights)
-    sft, evals = make_rows(
-        profile, request.sft_rows, request.eval_rows, style, request.seed, request.skill_weights
-    )
+    given = weights if request.skill_weights else None
+    sft, evals = make_rows(profile, request.sft_rows, request.eval_rows, style, request.seed, given)
     public: tuple[PublicCount, ...] = ()
     if request.source == "hf":
         from picochat.skills.public import read_public_rows
 
         asked = request.public_rows
         count = round(PUBLIC_SHARE * request.sft_rows) if asked is None else asked
-        found, public = read_public_rows(count, request.seed)
+        found, public = read_public_rows(count, request.seed, EvalItems(evals))
         sft += found
         seeded("mixture with public rows", request.seed).shuffle(sft)
     folder = request.out_dir
@@ -140,8 +144,12 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
     page = folder / f"task_mixture_{profile}.md"
     own = _own_rows(request, (chat, eval_path))
     kept, replaced = (own, {}) if request.add else ({}, own)
+    answered: set[str] = set()
     if "chat" in kept:
-        sft = [*read_sft_rows(kept["chat"]).rows, *sft]
+        own_sft = read_sft_rows(kept["chat"]).rows
+        answered = EvalItems(evals).in_rows(own_sft)
+        evals = [row for row in evals if item_of(row) not in answered]
+        sft = [*own_sft, *sft]
     if "eval" in kept:
         evals = [*read_eval_rows(kept["eval"]).rows, *evals]
     files = {chat: _jsonl(sft), eval_path: _jsonl(evals)}
@@ -155,7 +163,7 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
         from picochat.data.pack import promote as promote_rows
 
         promote_rows(request.pack_path, chat, eval_path, kept)
-    repeated = len(sft) - len({normalized_text(row.user) for row in sft})
+    repeated = len(sft) - len({normalized_prompt(row) for row in sft})
     shared = len(EvalItems(evals).in_rows(sft))
     return TaskPackReport(
         profile,
@@ -169,6 +177,7 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
         page,
         request.promote,
         tuple(kept.values()),
+        len(answered),
         tuple(replaced.values()),
     )
 
