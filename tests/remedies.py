@@ -154,6 +154,16 @@ def texts(node: ast.expr, module: Module, inside: Function | None, bound: Names)
             return [text for value in node.values for text in of(value)]
         case ast.Lambda():
             return of(node.body)
+        case ast.List() | ast.Tuple():
+            return [text for value in node.elts for text in of(value)]
+        case ast.Dict():
+            return [text for value in node.values for text in of(value)]
+        case ast.DictComp():
+            return of(node.value)
+        case ast.ListComp():
+            return of(node.elt)
+        case ast.Starred() | ast.Subscript():
+            return of(node.value)
         case ast.Name():
             return texts_of_name(node.id, module, inside, bound)
         case ast.Attribute(value=ast.Name(id=base)):
@@ -241,6 +251,10 @@ def texts_of_call(
     """What the called function of the package returns, or the text that `.format` is called on."""
     if isinstance(call.func, ast.Attribute) and call.func.attr == "format":
         return [re.sub(r"\{\w*\}", HOLE, t) for t in texts(call.func.value, module, inside, bound)]
+    if isinstance(call.func, ast.Attribute) and call.func.attr in ("join", "get"):
+        # `"; ".join(fixes)`: each of the parts is a remedy. `TABLE.get(key, text)`: so is each row.
+        table = [call.func.value] if call.func.attr == "get" else []
+        return [t for value in [*table, *call.args] for t in texts(value, module, inside, bound)]
     if called(call) == "partial":
         return texts(call.args[0], module, inside, bound)
     found: list[str] = []

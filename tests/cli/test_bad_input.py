@@ -436,7 +436,7 @@ def test_full_disk_is_said_and_the_same_command_goes_on(
         assert run_command(command) == 1
         message = capsys.readouterr().err
         assert (
-            "the disk is full" in message
+            f"the disk is full ({disk}/" in message
             and "fix: free some space" in message
             and "Traceback" not in message
         )

@@ -215,26 +215,6 @@ def name_the_licence(folder: Folder, fix: str) -> list[str]:
     return []
 
 
-def one_document(folder: Folder) -> list[str]:
-    few_documents(folder)
-    for path in sorted((folder.root / "text").iterdir())[1:]:
-        path.unlink()
-    folder.text("text/000.txt", "\n".join(TEXTS[:30]))
-    return []
-
-
-def add_a_document(folder: Folder, fix: str) -> list[str]:
-    assert fix.startswith("add a document of other text") and "held_out_fraction" not in fix
-    folder.text("text/001.txt", TEXTS[31])
-    return []
-
-
-def split_the_document(folder: Folder, fix: str) -> list[str]:
-    assert "<|endoftext|>" in fix
-    folder.text("text/000.txt", "<|endoftext|>".join(TEXTS[:30]))
-    return []
-
-
 def a_question_in_the_text(folder: Folder) -> list[str]:
     question = " ".join(TEXTS[2].split()[:20])
     folder.rows("eval", [{"user": question, "reference_answer": "Yes."}])
@@ -284,8 +264,6 @@ CASES: tuple[tuple[str, Callable[[Folder], list[str]], Callable[[Folder, str], l
     ("duplicate_documents", overlapping, drop_the_source_that_preview_names),
     ("near_duplicate_documents", nearly_equal, as_options),
     ("source_provenance", no_licence, name_the_licence),
-    ("held_out_tokens", one_document, add_a_document),
-    ("held_out_tokens", one_document, split_the_document),
     ("contamination_corpus_eval", a_question_in_the_text, leave_it_out),
     ("training_rows", little_text, as_options),
     ("export_shape", no_stock_shape, stock_shape),
@@ -306,7 +284,4 @@ def test_the_remedy_of_a_check_mends_it(
     assert before["status"] != "pass"
     more = remedy(folder, before["fix"])
     after = folder.judged(*replaced(options, more))[name]
-    if name == "held_out_tokens":  # a million tokens are still missing
-        assert before["status"] == "block" and after["status"] == "warn"
-        return
     assert after["status"] == "pass", after

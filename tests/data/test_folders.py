@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from picochat.data.documents import ignored_files
 from picochat.data.folders import list_folder, matches_any
+from picochat.data.left_out import ignored_files
 
 
 @pytest.mark.parametrize(

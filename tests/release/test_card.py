@@ -26,6 +26,7 @@ NOT_SHOWN = {
         "train_text_bytes",
         "held_out_text_bytes",
         "dropped.duplicate",
+        "repeated_ids",
         "held_out_fraction",
         "sources.*.pinned",
         "sources.*.import_report",

@@ -72,7 +72,8 @@ def hf_import(
     """Import rows of a dataset as documents, with a report of where each came from. A repeated
     command goes on or is done.
 
-    Reads parquet, jsonl(.gz, .zst), txt and md. Skipped and counted: repeated texts, and texts of
+    Reads .parquet, .jsonl, .jsonl.gz, .jsonl.zst and .json, and as text .txt, .text, .md,
+    .markdown, .rst, .org, .adoc and .tex. Skipped and counted: repeated texts, and texts of
     more than 20 million characters. HF_TOKEN and HF_ENDPOINT are honoured.
 
     Example: picochat data hf-import --dataset OWNER/NAME --out name/corpus.txt --max-rows 5000
@@ -162,7 +163,7 @@ def init_pack(
     licence: Annotated[
         str | None, typer.Option("--license", help="Licence of the text, such as CC-BY-4.0.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace another pack.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Set another pack aside.")] = False,
 ) -> None:
     """Write a pack of files and folders, to look at and to edit.
 

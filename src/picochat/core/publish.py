@@ -32,6 +32,7 @@ from picochat.core.records import (
     Record,
     digest_file,
     digest_json,
+    naming_disk,
     pretty_json,
     read_record,
     write_atomic,
@@ -150,8 +151,9 @@ def publish(
     folder.mkdir()
     staging = StagingFolder(folder, workspace)
     try:
-        yield staging
-        staging.artifact = _finish(staging, place, kind, key, inputs)
+        with naming_disk(place.parent):
+            yield staging
+            staging.artifact = _finish(staging, place, kind, key, inputs)
     # BaseException, so that Ctrl-C removes the staging folder as well. The workspace stays: the
     # next command resumes from it.
     except BaseException:
@@ -432,4 +434,5 @@ def exclusive(place: Path, holder: str, *, wait: bool = False) -> Generator[None
         stream.truncate(0)
         stream.write(f"pid {os.getpid()}")
         stream.flush()
-        yield
+        with naming_disk(place.parent):
+            yield

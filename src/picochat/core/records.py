@@ -6,12 +6,14 @@ agree on it. A typed record refuses unknown fields.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Any, BinaryIO, TypeVar, cast
@@ -89,12 +91,26 @@ def digest_file(path: Path) -> str:
     return hasher.hexdigest()
 
 
+@contextmanager
+def naming_disk(folder: Path) -> Generator[None, None, None]:
+    """Put `folder` into an error of a full disk that names no file.
+
+    The system names the file where one is opened, but not where bytes are written to it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename = str(folder)
+        raise
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file by temporary name, sync and rename: a kill leaves the old file or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with naming_disk(path.parent), os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())

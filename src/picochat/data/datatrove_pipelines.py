@@ -64,15 +64,17 @@ def stage(name: str, counted: str, work: Work, tasks: int) -> RankStage:
     return RankStage(name, [RankStep(name, counted, work)], tasks)
 
 
-def import_pipeline(request: ImportRequest, tasks: int) -> list[RankStage]:
+def import_pipeline(request: ImportRequest, tasks: int, *, force: bool = False) -> list[RankStage]:
     """The stages of an import. `tasks`: number of ranks that read, and of ranks that write.
+
+    force: as --force of `picochat data hf-import`.
 
     Documents, report and head equal those of `import_dataset` byte for byte. All paths in the
     request, and a local dataset, must lie on a disk that all machines share.
     """
     steps = distributed_import
     return [
-        stage("pin", "slices", partial(steps.pin, request), 1),
+        stage("pin", "slices", partial(steps.pin, request, force=force), 1),
         stage("read", "rows", partial(steps.read, request), tasks),
         stage("decide", "documents", partial(steps.decide, request), 1),
         stage("write", "documents", partial(steps.write, request), tasks),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 from picochat.core.errors import BadInput
@@ -130,7 +131,8 @@ def read_source_file(
         stream = path.open("rb")
     except OSError as error:
         raise BadInput(
-            f"{path} cannot be read: {error.strerror}", fix=f"chmod u+r {path}, or leave it out"
+            f"{path} cannot be read: {error.strerror}",
+            fix=f"chmod u+r {quote(str(path))}, or leave it out",
         ) from None
     with stream:
         for batch in read_batches(stream, str(path), text_column, id_column="id", wanted=wanted):
@@ -142,8 +144,8 @@ def read_source_file(
                     raise BadInput(
                         f"{path} is not UTF-8 text",
                         fix=(
-                            f"iconv -f LATIN1 -t UTF-8 {path} > NEW, with the encoding that it has,"
-                            " or leave it out"
+                            f"iconv -f LATIN1 -t UTF-8 {quote(str(path))} > NEW, with the encoding"
+                            " that it has, or leave it out"
                         ),
                     )
                 place = row_place(name, row.number)

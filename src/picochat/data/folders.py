@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath
+from shlex import quote
 
 from picochat.core.errors import BadInput, Problem
 from picochat.core.publish import JUNK_FOLDERS, is_junk
@@ -73,7 +74,7 @@ def list_folder(folder: Path) -> FolderListing:
 def _refuse_folder(error: OSError) -> None:
     raise BadInput(
         f"folder {error.filename} cannot be read: {error.strerror}",
-        fix=f"chmod u+rx {error.filename}, or move it away",
+        fix=f"chmod u+rx {quote(str(error.filename))}, or move it away",
     )
 
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from picochat.core.errors import BadInput, WrongUsage
+from picochat.core.progress import say
+from picochat.core.publish import move_away, set_aside
 from picochat.core.records import pretty_json, write_atomic
 from picochat.data.documents import SourceFile, list_source_files
 from picochat.data.formats.file_rows import ENDINGS
@@ -53,7 +56,10 @@ def pack_inputs(
     if chat or eval or include or licence:
         raise WrongUsage(
             "--chat, --eval, --include and --license go with --input",
-            fix="a pack names its rows itself, in dataset_pack.json",
+            fix=(
+                "add --input FOLDER, or make a pack that names them: picochat data init-pack"
+                " --input FOLDER --chat FILE --eval FILE --out-dir PACK"
+            ),
         )
     return None
 
@@ -71,7 +77,7 @@ def init_pack(
 ) -> InitialPack:
     """Write the pack into `folder`.
 
-    force: replace another pack that is there. of_run: the run folder that the pack is for, whose
+    force: set aside another pack that is there. of_run: the run folder that the pack is for, whose
     own files must not become its corpus. Raises BadInput for an input that does not exist or holds
     no document, and WrongUsage if another pack is there.
     """
@@ -105,7 +111,15 @@ def init_pack(
                 )
             pack[key] = str(rows.expanduser().resolve())
     files_of_pack = {PACK: pretty_json(pack), RECIPE: pretty_json({"sources": sources})}
-    _refuse_another(folder, files_of_pack, force)
+    others = [
+        folder / name
+        for name, data in files_of_pack.items()
+        if (folder / name).is_file() and (folder / name).read_bytes() != data
+    ]
+    if others and not force:
+        raise _other_pack(others[0], of_run is not None)
+    for path in others:
+        say(f"{path} is another pack: it is now {set_aside(path).name}")
     for name, data in files_of_pack.items():
         write_atomic(folder / name, data)
     return InitialPack(folder / PACK, lines)
@@ -152,14 +166,15 @@ def _taken(path: Path, place: Path, files: Sequence[SourceFile]) -> list[str]:
     return lines
 
 
-def _refuse_another(folder: Path, files: dict[str, bytes], force: bool) -> None:
-    for name, data in files.items():
-        path = folder / name
-        if path.is_file() and path.read_bytes() != data and not force:
-            raise WrongUsage(
-                f"{path} is another pack",
-                fix=(
-                    f"--dataset-pack {folder / PACK} goes on with it; rm -r {folder} lets this"
-                    " command make its own"
-                ),
-            )
+def _other_pack(path: Path, of_run: bool) -> WrongUsage:
+    """The refusal to replace a pack that was made of other inputs, or that a person edited."""
+    pack = path.parent / PACK
+    return WrongUsage(
+        f"{path} is another pack, or was edited",
+        fix=(
+            f"--dataset-pack {quote(str(pack))} in place of --input and what goes with it takes"
+            f" that pack; {move_away(path.parent)} lets this command make its own"
+            if of_run
+            else "--force sets it aside, or name another folder with --out-dir"
+        ),
+    )

@@ -17,9 +17,10 @@ from picochat.data.pack import TASK_PACK, LoadedPack
 from picochat.facts import RowsFacts, RowsRead, facts_of
 from picochat.present.printable import printable
 from picochat.preview.preview_record import ConversationPart, RowsPreview
-from picochat.skills.prepare import prepare_rows
+from picochat.skills.prepare import assistant_turns, prepare_rows
 from picochat.skills.row_files import RowFile, read_eval_rows, read_sft_rows
 from picochat.skills.task_rows import EvalRow, SftRow, scored_by
+from picochat.tokens.chat_format import row_messages
 
 SHOWN_CONVERSATIONS = 5
 SHOWN_CHARACTERS = 2_000
@@ -53,7 +54,7 @@ def _none(pack: LoadedPack) -> RowsPreview:
 
 def _sft(pack: LoadedPack, found: RowFile[SftRow]) -> RowsPreview:
     rows = found.rows
-    turns = [1 + sum(turn.role == "assistant" for turn in row.history) for row in rows]
+    turns = [assistant_turns(row) for row in rows]
     mean = sum(turns) / len(turns)
     shown = sorted(
         {number * len(rows) // SHOWN_CONVERSATIONS for number in range(SHOWN_CONVERSATIONS)}
@@ -108,17 +109,13 @@ def _left(read: RowsRead) -> list[str]:
 
 
 def _conversation(row: SftRow) -> list[ConversationPart]:
-    turns = [
-        *([("system", row.system)] if row.system else []),
-        *((turn.role, turn.content) for turn in row.history),
-        ("user", row.user),
-        ("assistant", row.assistant),
-    ]
     return [
         ConversationPart(
-            role=role, text=printable(text[:SHOWN_CHARACTERS]), trained=role == "assistant"
+            role=message.role,
+            text=printable(message.content[:SHOWN_CHARACTERS]),
+            trained=message.role == "assistant",
         )
-        for role, text in turns
+        for message in row_messages(row.model_dump())
     ]
 
 

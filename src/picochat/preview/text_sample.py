@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import BinaryIO, TypeVar
 
 from picochat.config import DataConfig
@@ -140,7 +141,8 @@ def _read_file(sample: SourceSample, number: int, budget: int, whole: bool) -> t
         stream = path.open("rb")
     except OSError as error:
         raise BadInput(
-            f"{path} cannot be read: {error.strerror}", fix=f"chmod u+r {path}, or leave it out"
+            f"{path} cannot be read: {error.strerror}",
+            fix=f"chmod u+r {quote(str(path))}, or leave it out",
         ) from None
     with stream:
         if format_of(file.name) == "parquet":

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from picochat.core.errors import BadInput, HubProblem, Problem, WrongUsage
 from picochat.core.network import Client, advice, hub_endpoint, open_client, short_error, unforeseen
@@ -249,8 +249,10 @@ def hub_errors(repo_id: str, client: Client) -> Iterator[None]:
         yield
     except client.errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
+        answer = ANSWERS.get(status, OTHERWISE)
         raise HubProblem(
-            f"the Hub refused {repo_id}: {_meaning(status)}", fix=_remedy(status)
+            f"the Hub refused {repo_id}: {answer.meaning} (status {status or 'unknown'})",
+            fix=answer.fix,
         ) from None
     except client.errors.HFValidationError as error:
         raise WrongUsage(
@@ -264,30 +266,32 @@ def hub_errors(repo_id: str, client: Client) -> Iterator[None]:
         ) from None
 
 
-ANSWERS: tuple[tuple[int, str, str], ...] = (
-    # status, meaning, remedy
-    (
-        400,
+class Answer(NamedTuple):
+    """What a status of the Hub means for a push."""
+
+    meaning: str
+    fix: str
+
+
+ANSWERS = {
+    400: Answer(
         "it does not accept the request (a licence or a card that it does not know?)",
-        "check --license against the Hub's list of licences",
+        fix="check --license against the Hub's list of licences",
     ),
-    (401, "the token is not valid", "make a token that may write, then export HF_TOKEN=..."),
-    (
-        403,
+    401: Answer(
+        "the token is not valid", fix="make a token that may write, then export HF_TOKEN=..."
+    ),
+    403: Answer(
         "the token may not write there",
-        "use a token with write access to that owner, or another --repo-id",
+        fix="use a token with write access to that owner, or another --repo-id",
     ),
-    (404, "there is no such owner or repository, or the token may not see it", "check --repo-id"),
-    (409, "somebody else is changing the repository", "push again"),
-    (412, "somebody else committed in between", "look at the repository, then push again"),
-    (429, "too many requests", "wait some minutes, then push again"),
-)
-
-
-def _meaning(status: int) -> str:
-    known = {code: meaning for code, meaning, _ in ANSWERS}
-    return f"{known.get(status, 'it is not well')} (status {status or 'unknown'})"
-
-
-def _remedy(status: int) -> str:
-    return {code: remedy for code, _, remedy in ANSWERS}.get(status, "wait, then push again")
+    404: Answer(
+        "there is no such owner or repository, or the token may not see it", fix="check --repo-id"
+    ),
+    409: Answer("somebody else is changing the repository", fix="push again"),
+    412: Answer(
+        "somebody else committed in between", fix="look at the repository, then push again"
+    ),
+    429: Answer("too many requests", fix="wait some minutes, then push again"),
+}
+OTHERWISE = Answer("it is not well", fix="wait, then push again")

@@ -42,7 +42,7 @@ def opened_bundle(
     if not path.exists():
         raise BadInput(
             f"bundle {path} does not exist",
-            fix="picochat run bundle --run-dir ... --out ... makes one",
+            fix="make one: picochat run bundle --run-dir RUN --out RUN.tgz",
         )
     with tempfile.TemporaryDirectory(prefix="picochat-bundle-") as folder:
         yield read_archive(path, Path(folder), skip=skip)

@@ -15,6 +15,7 @@ from picochat.data.init_pack import PackInputs, init_pack
 from picochat.data.pack import LoadedPack, load_pack
 from picochat.run.folder import RunDir
 from picochat.scales import Scale, find_scale
+from picochat.train.schedule import evaluation_before
 from picochat.train.trackers import check_trackers
 
 
@@ -68,9 +69,28 @@ def pack_of(request: RunRequest) -> Path:
     return pack.path
 
 
+def check_rollbacks(config: RunConfig) -> None:
+    """Raise WrongUsage if training shall go back to an evaluation, and none is made before the end.
+
+    See `spike_rollbacks` of the configuration.
+    """
+    never = {
+        f"{stage}.eval_every": max(1, train.steps // 10)
+        for stage, train in (("base", config.base), ("sft", config.sft))
+        if train.spike_rollbacks and evaluation_before(train.steps, train) is None
+    }
+    if never:
+        stages = " and ".join(key.partition(".")[0] for key in never)
+        raise WrongUsage(
+            f"after a spike, {stages} cannot go back to an evaluation: none is made before the end",
+            fix=f"evaluate more often: {set_options(never)}",
+        )
+
+
 def check_request(scale: str, config: RunConfig) -> None:
     """Raise an error for a request that cannot work on this machine, before data is read."""
     check_processes(find_scale(scale), config, process_count())
+    check_rollbacks(config)
     check_trackers(config.host.track)
     check_local(config.external)
     # These load torch, which takes seconds, so the checks that need none of it come first.

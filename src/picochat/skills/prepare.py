@@ -73,7 +73,7 @@ def _count(files: Path) -> RowsFacts:
     return RowsFacts(
         chat_read=measured.chat,
         eval_read=measured.evals,
-        sft_turns=sum(_assistant_turns(row) for row in sft),
+        sft_turns=sum(assistant_turns(row) for row in sft),
         eval_scored_by=_by_skill(scored_by(row) for row in evals),
         sft_train_rows=len(train),
         sft_held_out_rows=len(held_out),
@@ -89,7 +89,8 @@ def _count(files: Path) -> RowsFacts:
     )
 
 
-def _assistant_turns(row: SftRow) -> int:
+def assistant_turns(row: SftRow) -> int:
+    """Turns of the assistant in a conversation; all of them are trained."""
     return 1 + sum(message.role == "assistant" for message in row.history)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from shlex import quote
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 import pyarrow as pa
@@ -198,11 +199,15 @@ def _read_json(stream: BinaryIO, name: str, asked: _Asked) -> Iterator[RowBatch]
     """The objects of a list, one object, or JSON lines: the three things that are called .json."""
     start = stream.read(LONGEST_LINE_BYTES + 1)
     stream.seek(0)
+    quoted = quote(name)
     is_list = start.removeprefix(UTF8_MARK).lstrip().startswith(b"[")
     if len(start) > LONGEST_LINE_BYTES and is_list:
         raise BadInput(
             f"{name}: a JSON list of more than {LONGEST_LINE_BYTES:,} bytes",
-            fix=f"make JSON lines of it: jq -c '.[]' {name} > {name}l",
+            fix=(
+                f"make JSON lines of it: jq -c '.[]' {quoted} > {quote(name + 'l')} && mv {quoted}"
+                f" {quote(name + '.old')}"
+            ),
         )
     try:
         found = json.loads(start.decode("utf-8-sig")) if len(start) <= LONGEST_LINE_BYTES else None
@@ -284,8 +289,7 @@ def _blocks(stream: BinaryIO, name: str, block_bytes: int) -> Iterator[bytes]:
         if total == 0:
             if block.startswith(UTF16_MARKS):
                 raise BadInput(
-                    f"{name}: UTF-16 text, UTF-8 is needed",
-                    fix=f"iconv -f UTF-16 -t UTF-8 {name} > NEW, unpacked if it is compressed",
+                    f"{name}: UTF-16 text, UTF-8 is needed", fix=_as_utf8(quote(name), codec)
                 )
             block = block.removeprefix(UTF8_MARK)
         total += len(block)
@@ -296,6 +300,13 @@ def _blocks(stream: BinaryIO, name: str, block_bytes: int) -> Iterator[bytes]:
                 fix="text does not compress so well; leave the file out, or inspect it yourself",
             )
         yield block
+
+
+def _as_utf8(file: str, codec: str | None) -> str:
+    """The command that writes a UTF-16 file as UTF-8. codec: also the name of its program."""
+    again = "iconv -f UTF-16 -t UTF-8"
+    made = f"{codec} -dc {file} | {again} | {codec} -c" if codec else f"{again} {file}"
+    return f"{made} > NEW && mv NEW {file}"
 
 
 def _lines(blocks: Iterator[bytes]) -> Iterator[list[bytes | None]]:

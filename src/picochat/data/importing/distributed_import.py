@@ -29,6 +29,7 @@ from picochat.core.publish import exclusive
 from picochat.core.records import Record, read_json, read_record, write_json
 from picochat.data.document_shards import DocumentShard, ShardWriter
 from picochat.data.importing.hf_import import (
+    OTHER_REQUEST,
     finished_import,
     pinned_source,
     require_documents,
@@ -96,8 +97,7 @@ class SharedFolder:
             if pinned.request == request.digest():
                 return pinned
             raise WrongUsage(
-                f"{self.root} holds an unfinished import of another request",
-                fix=f"remove {self.places.work}",
+                f"{self.root} holds an unfinished import of another request", fix=OTHER_REQUEST
             )
         if finished_import(request, self.places) is not None:
             return None
@@ -109,21 +109,22 @@ class SharedFolder:
 # ---- pin -----------------------------------------------------------------------------------------
 
 
-def pin(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
+def pin(request: ImportRequest, rank: int = 0, ranks: int = 1, *, force: bool = False) -> int:
     """Pin the revision and list all slices; returns their number, 0 for a complete import.
 
-    Raises WrongUsage for an invalid request, for places in use, and for files other than parquet.
+    force: drop unfinished work, and set aside at the end what is at the places. Raises WrongUsage
+    for an invalid request, for places in use, and for files other than parquet.
     """
     assert ranks == 1, f"one rank pins, not {ranks}"
     require_sound(request)
     shared = SharedFolder(request)
-    if finished_import(request, shared.places) is not None:
+    if not force and finished_import(request, shared.places) is not None:
         say(f"{shared.places.documents} holds this import already; nothing to do")
         return 0
-    require_room(shared.places, force=False)
+    require_room(shared.places, force)
     shared.root.mkdir(parents=True, exist_ok=True)
     with exclusive(shared.places.work / "lock", str(shared.places.documents)):
-        source = pinned_source(request, shared.places, force=False)
+        source = pinned_source(request, shared.places, force)
         for note in source.notes:
             say(printable_line(note))
         reader = slice_reader(request, shared.places, source)
@@ -338,7 +339,8 @@ def publish(request: ImportRequest, rank: int = 0, ranks: int = 1) -> int:
     """
     assert ranks == 1, f"one rank publishes, not {ranks}"
     shared = SharedFolder(request)
-    finished = finished_import(request, shared.places)
+    # Documents that are still here were not published, whatever is at their place.
+    finished = None if shared.documents.exists() else finished_import(request, shared.places)
     if finished is None:
         with exclusive(shared.places.work / "lock", str(shared.places.documents)):
             source = pinned_source(request, shared.places, force=False)

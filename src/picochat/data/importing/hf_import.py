@@ -35,6 +35,7 @@ from picochat.present.values import duration, quantity
 
 DEFAULT_CONNECTIONS = 8
 M_ARENA_MAX = -8  # of malloc.h
+OTHER_REQUEST = "repeat that request to finish it, or --force to drop it"
 
 
 def import_dataset(
@@ -52,8 +53,8 @@ def import_dataset(
     """
     require_sound(request)
     places = request.places()
-    finished = finished_import(request, places)
-    if finished is not None and not force:
+    finished = None if force else finished_import(request, places)
+    if finished is not None:
         say(
             f"{places.documents} holds this import already: {finished.rows_written:,} documents;"
             " nothing to do"
@@ -217,30 +218,29 @@ def pinned_source(
 ) -> DatasetSource:
     """The source at the revision that an interrupted import pinned, else at the current one.
 
-    force: drop unfinished work. Raises WrongUsage where the work folder belongs to another request
-    or the files have changed.
+    force: drop unfinished work. Raises WrongUsage where there is some and the work folder belongs
+    to another request or the files have changed.
     """
     pin_path = places.work / "pin.json"
     pin = read_json(pin_path) if pin_path.exists() else None
     if pin is not None and (force or pin["request"] != request.digest()):
-        if not force:
+        if not force and _holds_work(places):
             raise WrongUsage(
-                f"{places.work} holds an unfinished import of another request",
-                fix="repeat that request to finish it, or --force to drop it",
+                f"{places.work} holds an unfinished import of another request", fix=OTHER_REQUEST
             )
-        for path in places.work.iterdir():
-            if path.name != "lock":  # this process holds it
-                shutil.rmtree(path) if path.is_dir() else os.unlink(path)
+        _drop_work(places)
         pin = None
     pinned = (pin["revision"], pin["card_revision"]) if pin and pin["revision"] else None
     source = open_source(
         request.dataset, request.config, request.split, request.revision, pinned=pinned, retry=retry
     )
     if pin is not None and pin["pin"] != source.pin:
-        raise WrongUsage(
-            f"the files of {request.dataset} changed since this import began",
-            fix="--force begins again",
-        )
+        if _holds_work(places):
+            raise WrongUsage(
+                f"the files of {request.dataset} changed since this import began",
+                fix="--force begins again",
+            )
+        _drop_work(places)
     pin = {
         "request": request.digest(),
         "pin": source.pin,
@@ -249,6 +249,17 @@ def pinned_source(
     }
     write_json(pin_path, pin)
     return source
+
+
+def _holds_work(places: ImportPlaces) -> bool:
+    """Whether an unfinished import has documents, or slices that other ranks may be reading."""
+    return any(places.work.glob("documents/shard-*")) or (places.work / "ranks").exists()
+
+
+def _drop_work(places: ImportPlaces) -> None:
+    for path in places.work.iterdir():
+        if path.name != "lock":  # this process holds it
+            shutil.rmtree(path) if path.is_dir() else os.unlink(path)
 
 
 # ---- refusals ------------------------------------------------------------------------------------
@@ -316,7 +327,7 @@ def require_documents(request: ImportRequest, state: ImportState) -> None:
     if not state.rows_seen:
         raise BadInput(
             f"the files of {request.dataset} ({request.split}) hold no rows",
-            fix="name another --dataset, --config or --split, and --force",
+            fix="name another --dataset, --config or --split",
         )
     by_count = sorted(state.skipped.items(), key=lambda item: (-item[1], item[0]))
     remedies = {
@@ -328,5 +339,5 @@ def require_documents(request: ImportRequest, state: ImportState) -> None:
     raise BadInput(
         f"no document came out of {state.rows_seen:,} rows of {request.dataset}",
         problems=[Problem(f"{count:,} rows: {reason}") for reason, count in by_count],
-        fix="; ".join([*(fixes or ["repair the files or name others"]), "then --force"]),
+        fix="; ".join(fixes or ["repair the files or name others"]),
     )
