@@ -29,8 +29,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         700,
         "scratchpad",
         42,
-        "d23a6f1e53e5c7b3c3761a3ca5bde029eed6b115d5b18babc2e994609e2b3a76",
-        "28a82f645346ee8196dbad4d4ad73db4dae97ba4470a99f4397c7f113efbcd08",
+        "79dccc1f791c1b8bb5749cb31faea54293ed2739ca32dd88ca546131cdca4edd",
+        "12d1c056d2da6b437834c15802f6e2d8fddcd8d944be09daddc5a8ac1bd02df2",
     ),
     (  # the demo's
         "release_skills",
@@ -38,8 +38,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         360,
         "scratchpad",
         42,
-        "d23a6f1e53e5c7b3c3761a3ca5bde029eed6b115d5b18babc2e994609e2b3a76",
-        "04808a417fe334948c3b10649c569c4f1abb30f70d17427c3e9ed58f7edebc5a",
+        "79dccc1f791c1b8bb5749cb31faea54293ed2739ca32dd88ca546131cdca4edd",
+        "d6d5488cd09edf3d392abdd716876cb6488950d22866587bf93ab39315494d63",
     ),
     (
         "release_behavior",
@@ -47,8 +47,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         90,
         "direct",
         11,
-        "b5237c654dd09dcfb12cb5d76ab764a708073ad0efd7fed295ad868cd043da14",
-        "7f19cefe556309a132a5ec1a7ba8782716043fb48dda52cbfba8b6109d94ca78",
+        "244be6852db0ce897eb66be89584471641ea09499cd02486ef29d27612d21e70",
+        "f186b21ee9d8d62ba200430e1d00f008d16f3d626dd0a0bb6cd3f770f3b1e52d",
     ),
     (
         "behavior",
@@ -56,8 +56,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         300,
         "scratchpad",
         3,
-        "fef41c02d79089447ccfcee98dc3df5fe1cec5301e2f254f0f4287f141f482b8",
-        "9d6f941f4c08c197d3392cda0b185469115cf03de5fe1add7ce705d4c8b5b078",
+        "35e227af56602c48de2a3630c0eafa5be97f9b4955cf9628195f3e6d7f889971",
+        "1d81612e92de4f33c84e52d28ca77b93d16e253903e88796bbb68ef9ba5acc67",
     ),
     (
         "weak_skills",
@@ -65,8 +65,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         301,
         "scratchpad",
         5,
-        "a03d8979c7f9b1f0a4a75acdd83396b2ffecbab04fc9d4f2015213f617cc9662",
-        "d2ac2c6620e266906b3dc737fe9f61afba808f9bb1b4c33aa3c8f6419209e5e4",
+        "c44650b5f88e2ce25341e1781d0e81c08f672e466dc64cc0650bc98051a96ae2",
+        "6e2fd95ca33e5506b7f4a8e63900d3a6169794f2f042c75ecff901d1c328f17e",
     ),
     (
         "full",
@@ -74,12 +74,12 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         300,
         "direct",
         7,
-        "ed990a11a33b59e45f50d0a7afe8b1706a681856fff3d76f0fcccc91496a3a1b",
-        "4362ffe7f28ca23d87eeac8c5d3cb5b66df886c6dece67dc7e3ff51ff7fa7859",
+        "24f2706a22e03c6e2d141e1808b0a1087aa492fa0a83cc1e24a42175359f197f",
+        "50e2e03ea00e5af9b2282ac18d456b725f3e1e495ae2711fa248cab7e44eb627",
     ),
 )
-SAMPLE_PAGE = "3dab78c43514552584207ea4b02e2359cd0dc195e30926ea666d4ef2039dda1b"
-DOCUMENTS = "a92abdfc6b6f30de637f8bfcb4c6973c30211c05ad9ddd00c8dbe8a7a793b226"
+SAMPLE_PAGE = "edbd7eea1a45a29aa02e4e510cb9c207943a168b69f43f2ee9ab7961a4c5e98f"
+DOCUMENTS = "dffddc0ac843dcaa8f22956612cef50dae87512bec932fe5ee3b5c8d0fe7c7d7"
 
 
 def digest_of(rows: list[SftRow] | list[EvalRow]) -> str:

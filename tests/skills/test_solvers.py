@@ -21,7 +21,7 @@ STYLES = ("direct", "scratchpad")
 
 def rows_of(skill: str, style: str) -> list[EvalRow]:
     """Eval rows and, as eval rows, SFT rows of a skill."""
-    sft, evals = make_rows("release_skills", 100, 60, style, 8, f"{skill}=1")  # pyright: ignore
+    sft, evals = make_rows("release_skills", 100, 60, style, 8, {skill: 1.0})  # pyright: ignore
     return [*map(as_eval_row, sft), *evals]
 
 
