@@ -293,7 +293,7 @@ SKILL = Skill(
         ("too_little", _says_too_little),
         ("off_topic", _is_off_topic),
     ),
-    exercise_questions=500,
+    exercise_questions=1_000,
     claim=Claim(
         order=2,
         pass_rate=0.75,
