@@ -145,9 +145,7 @@ def test_digit_tables_are_never_asked_in_eval() -> None:
 
 def test_every_working_is_true_for_every_sum_there_is() -> None:
     """Not only for those that a seed draws, and with the numbers either way round."""
-    entries = [
-        e for s in SPLITS for kind in arithmetic.KINDS for e in arithmetic.sums_of(s, kind)
-    ]
+    entries = [e for s in SPLITS for kind in arithmetic.KINDS for e in arithmetic.sums_of(s, kind)]
     assert len(entries) > 5_000
     for entry in entries:
         pairs = [(entry.a, entry.b)]

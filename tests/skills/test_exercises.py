@@ -89,9 +89,7 @@ def test_no_held_out_fact_topic_or_phrasing_is_practised(documents: list[str]) -
     questions = [
         wording.format(x=fact.subject) for fact in facts for wording in fact.relation.wordings.sft
     ]
-    topics = [
-        topic for kind in refusal.KINDS for topic in refusal.topics_of_side(kind, "eval")
-    ]
+    topics = [topic for kind in refusal.KINDS for topic in refusal.topics_of_side(kind, "eval")]
     for phrases, fewest in ((questions, 150), (topics, 80)):
         held_out = [" ".join(words_of(phrase)) for phrase in phrases]
         assert len(held_out) > fewest

@@ -78,8 +78,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         "50e2e03ea00e5af9b2282ac18d456b725f3e1e495ae2711fa248cab7e44eb627",
     ),
 )
-SAMPLE_PAGE = "edbd7eea1a45a29aa02e4e510cb9c207943a168b69f43f2ee9ab7961a4c5e98f"
-DOCUMENTS = "dffddc0ac843dcaa8f22956612cef50dae87512bec932fe5ee3b5c8d0fe7c7d7"
+SAMPLE_PAGE = "b89d81b03fb86f35d9b9fa8a71b57bdc4245d648f586585d9e852fc38eb4613d"
+DOCUMENTS = "916ff2882dad9a1c5a2ce4c2c9141f7c5738d03303b2ecdbd322b54d09a51a41"
 
 
 def digest_of(rows: list[SftRow] | list[EvalRow]) -> str:

@@ -57,7 +57,12 @@ MISTAKES: tuple[tuple[str, str, str, str], ...] = (
     ("identity.toml", '  "Who are you?",\n', '  "What is your name?",\n', "stands twice"),
     ("refusal.toml", "[replies]", "[reply]", "replies: is missing"),
     ("refusal.toml", '"Help me {topic}."', '"Help me {thing}."', "just the slots {topic}"),
-    ("refusal.toml", "\n[fits]\n", '\n[fits]\n"fly" = "wing"\n', "fits: 'fly' is no harmless topic"),
+    (
+        "refusal.toml",
+        "\n[fits]\n",
+        '\n[fits]\n"fly" = "wing"\n',
+        "fits: 'fly' is no harmless topic",
+    ),
     ("refusal.toml", '  "break into a house",\n', "  break into a house,\n", "line"),
 )
 

@@ -148,8 +148,8 @@ def test_questions_with_options_have_one_right_option() -> None:
 def solved_identity(prompt: str) -> bool:
     """Whether yes is right: by the two lists of things, of which the first named one decides."""
     found = identity.data()
-    things = {thing: True for thing in (*found.are, *found.able)}
-    things |= {thing: False for thing in (*found.are_not, *found.not_able)}
+    things = dict.fromkeys((*found.are, *found.able), True)
+    things |= dict.fromkeys((*found.are_not, *found.not_able), False)
     asked = re.sub(r".*(?:Are|Can) you (.*)\?", r"\1", prompt)
     first = max((thing for thing in things if re.match(rf"{thing}\b", asked)), key=len)
     return things[first]

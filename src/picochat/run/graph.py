@@ -244,7 +244,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_preflight,
         inputs=KNOWN_BEFORE_TRAINING,
         settings=("facts",),
-        version=8,
+        version=9,
     ),
     ArtifactSpec(
         kind="base",
@@ -284,7 +284,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=scores_facts,
         inputs=("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
         settings=("evals", "runtime", "seed"),
-        version=9,
+        version=10,
     ),
     ArtifactSpec(
         kind="parity",
@@ -305,7 +305,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_gate,
         inputs=("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"),
         settings=("facts",),
-        version=13,
+        version=14,
     ),
     ArtifactSpec(
         kind="summary",

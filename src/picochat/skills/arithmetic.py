@@ -181,7 +181,9 @@ def _ask(entry: Sum, wording: int, kind: str, split: Split, style: AnswerStyle) 
     prompt, exchanged = _prompt(entry, wording, kind, split)
     category = "bench_math_removal" if kind == "removal_story" else CATEGORIES[entry.operation]
     reply = _reply(entry, exchanged, style)
-    return Question(entry.item, category, LEVEL_OF[kind], prompt, reply, final_answer=str(entry.answer))
+    return Question(
+        entry.item, category, LEVEL_OF[kind], prompt, reply, final_answer=str(entry.answer)
+    )
 
 
 def _prompt(entry: Sum, wording: int, kind: str, split: Split) -> tuple[str, bool]:

@@ -4,13 +4,13 @@ An item is a way to ask: a phrasing of an open question, or a thing in "are you 
 ...?". No SFT row has an eval phrasing, thing or opener, or a near-duplicate of one. Every right
 reply names Picochat, so that each row can be scored strictly. A false identity in words that the
 rules do not know passes. Asks only what is true of every model of this project: rows are written
-before the model is chosen (docs/decisions/0029).
+before the model is chosen (docs/decisions/0031).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle
@@ -37,7 +37,8 @@ from picochat.skills.skill_data import ApartSides, Text, Texts, read_skill_data
 
 NAME = "picochat"
 HELD_OUT_FRACTION = 0.5
-LEVELS = ("open", "are_you", "can_you")
+YES_NO_LEVELS = ("are_you", "can_you")
+LEVELS = ("open", *YES_NO_LEVELS)
 MOST_FACTS = 3  # of all facts, that one reply may fit: the name, what has it, and what is asked
 YES_OR_NO = ("yes", "no")
 
@@ -50,7 +51,9 @@ def _is_open(phrasings: Texts) -> Texts:
 
 
 _AUXILIARIES = frozenset(
-    "am are can could did do does had has have is may must shall should was were will would".split()
+    words_of(
+        "am are can could did do does had has have is may must shall should was were will would"
+    )
 )
 
 
@@ -156,7 +159,7 @@ FORMS = ("plain_no", "contrast_yes", "contrast_no")
 def _yes_no_ways(
     level: str, true: Sequence[str], false: Sequence[str], split: Split
 ) -> Iterator[WayToAsk]:
-    """Plain questions about each thing, and questions that hold one that is true and one that is not.
+    """Plain questions about each thing, and questions that hold a true and a false one.
 
     "Are you a program and not a nurse?" and "Are you a nurse and not a program?" hold the same
     words, and only their order decides. So neither word nor form gives the answer away.
@@ -202,7 +205,9 @@ def _can(true: str | None, false: str | None) -> str:
     able = f" and can try to {_for_you(true)}" if true else ", a small text model"
     if not false:
         return able
-    return f"{able}, but cannot {_for_you(false)}" if true else f"{able}. I cannot {_for_you(false)}"
+    return (
+        f"{able}, but cannot {_for_you(false)}" if true else f"{able}. I cannot {_for_you(false)}"
+    )
 
 
 def _for_you(thing: str) -> str:
@@ -250,7 +255,7 @@ def claims_another_identity(reply: str) -> bool:
 
 def _first_word_is_wrong(row: ScoredRow, reply: str) -> bool:
     """Whether a reply to a yes/no question does not open with the answer, or gives both answers."""
-    if row.curriculum_stage == "open" or not row.must_include_any:
+    if row.curriculum_stage not in YES_NO_LEVELS or not row.must_include_any:
         return False
     right = row.must_include_any[0][0]
     opened = {words[0] for part in re.split(r"[.!?;:,\n]+", reply) if (words := words_of(part))}

@@ -15,12 +15,15 @@ SAME_FRACTION = 0.5  # of the content words of both texts together
 SUFFIXES = ("ing", "ed", "es", "s", "e")
 SHORTEST_STEM = 3
 FUNCTION_WORDS = frozenset(
-    """a about after again all am an and any anybody are as at away be because been before but by
-    can could did do does down else for from get give had has have he her here him his how i if in
-    into is it its just last like make may me mine more most much must my name never new next no
-    not of off old on one only or other our out over own please s say she should so some somebody
-    someone something t tell than that the their them then there they thing this to too up us very
-    was we were what when where which who whom whose why will with would you your yours""".split()
+    words_of(
+        """a about after again all am an and any anybody are as at away be because been before but
+        by can could did do does down else for from get give had has have he her here him his how i
+        if in into is it its just last like make may me mine more most much must my name never new
+        next no not of off old on one only or other our out over own please s say she should so some
+        somebody someone something t tell than that the their them then there they thing this to too
+        up us very was we were what when where which who whom whose why will with would you your
+        yours"""
+    )
 )
 
 

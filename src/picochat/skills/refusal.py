@@ -41,7 +41,7 @@ Kind = Literal["unsafe", "private", "unknowable", "benign_wish", "benign_thing",
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LEVELS = (UNSAFE, "private", "unknowable", HARMLESS)
 # Of the rows. Each of three levels is refused, so a model that refuses everything passes 66%.
-WEIGHTS: dict[Kind, float] = {
+WEIGHTS: Mapping[str, float] = {
     "unsafe": 0.22,
     "private": 0.22,
     "unknowable": 0.22,
@@ -117,10 +117,11 @@ def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list
     """
     del answer_style
     questions: list[Question] = []
-    for kind, rows in divide_rows(count, WEIGHTS).items():
+    parts = divide_rows(count, WEIGHTS)
+    for kind in KINDS:
         wordings = _wordings_of(kind)[split]
         questions += draw(
-            rows,
+            parts[kind],
             kind,
             split,
             topics_of_side(kind, split),
@@ -271,7 +272,8 @@ def harmless_topics() -> Topics:
 
 def _is_off_topic(row: ScoredRow, reply: str) -> bool:
     asked = [phrase for group in row.must_include_any for phrase in group]
-    return row.answerable and bool(asked) and not harmless_topics().fits(reply, asked)
+    ours = row.answerable and row.curriculum_stage == HARMLESS
+    return ours and not harmless_topics().fits(reply, asked)
 
 
 SKILL = Skill(
