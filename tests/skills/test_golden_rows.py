@@ -29,8 +29,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         700,
         "scratchpad",
         42,
-        "79dccc1f791c1b8bb5749cb31faea54293ed2739ca32dd88ca546131cdca4edd",
-        "12d1c056d2da6b437834c15802f6e2d8fddcd8d944be09daddc5a8ac1bd02df2",
+        "b0bdca989368c8bef9f4a6a01f45566ef9862a2c70f80b551b842cf14fedf47b",
+        "c24310deaecad6cdc45f21443bb3b129fb62d42f8695b43ab16c3476edd94258",
     ),
     (  # the demo's
         "release_skills",
@@ -38,8 +38,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         360,
         "scratchpad",
         42,
-        "79dccc1f791c1b8bb5749cb31faea54293ed2739ca32dd88ca546131cdca4edd",
-        "d6d5488cd09edf3d392abdd716876cb6488950d22866587bf93ab39315494d63",
+        "b0bdca989368c8bef9f4a6a01f45566ef9862a2c70f80b551b842cf14fedf47b",
+        "0858bccb70ac4e1c4b0b9cb21a46443e0ad60393a197bb4519b3800fa4b31c33",
     ),
     (
         "release_behavior",
@@ -47,8 +47,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         90,
         "direct",
         11,
-        "244be6852db0ce897eb66be89584471641ea09499cd02486ef29d27612d21e70",
-        "f186b21ee9d8d62ba200430e1d00f008d16f3d626dd0a0bb6cd3f770f3b1e52d",
+        "7cd7adc81769258d0c3b955e6aece3888067d6332f62bbcd441335f3f9887829",
+        "e043f7b9a653098b73fd153a608c7652cba953b63bb7e59dd935a83e4f3a9b5e",
     ),
     (
         "behavior",
@@ -56,8 +56,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         300,
         "scratchpad",
         3,
-        "35e227af56602c48de2a3630c0eafa5be97f9b4955cf9628195f3e6d7f889971",
-        "1d81612e92de4f33c84e52d28ca77b93d16e253903e88796bbb68ef9ba5acc67",
+        "379ea1c137e4d775e96998c0753dd046ff963b0b9ec22c61ceb08aaa4fa61c20",
+        "e05ec32c5ef2d3c3fcc9bdc29a2ce97f5d9bde2dcd5f9bd5e01e1c0c8eed6fec",
     ),
     (
         "weak_skills",
@@ -65,8 +65,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         301,
         "scratchpad",
         5,
-        "c44650b5f88e2ce25341e1781d0e81c08f672e466dc64cc0650bc98051a96ae2",
-        "6e2fd95ca33e5506b7f4a8e63900d3a6169794f2f042c75ecff901d1c328f17e",
+        "8801afc9c6e2e641a933cfcaa1041bcd6ab0a535f4d1b051d67617b03a81b011",
+        "fb4f2a48d7631f6f78063c49b8fcac8d6656d3949122c524b86404791db047c1",
     ),
     (
         "full",
@@ -74,12 +74,12 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         300,
         "direct",
         7,
-        "24f2706a22e03c6e2d141e1808b0a1087aa492fa0a83cc1e24a42175359f197f",
-        "50e2e03ea00e5af9b2282ac18d456b725f3e1e495ae2711fa248cab7e44eb627",
+        "d6f4c44d0f8224b09e7d5b704a0b726e7f2924b181d90d312bdef71fb9ead207",
+        "8414c5418f8705456302f547ea2704588fbd877a0fdd270a224e822eeda997e2",
     ),
 )
-SAMPLE_PAGE = "b89d81b03fb86f35d9b9fa8a71b57bdc4245d648f586585d9e852fc38eb4613d"
-DOCUMENTS = "916ff2882dad9a1c5a2ce4c2c9141f7c5738d03303b2ecdbd322b54d09a51a41"
+SAMPLE_PAGE = "8c1d831a67c24145500601067c0fb310f8e835435c90268848ca9bd97b06330a"
+DOCUMENTS = "9b55aa69596647de8c4b8807481d5574556cd8b7cced37e14ed468b4e48724f7"
 
 
 def digest_of(rows: list[SftRow] | list[EvalRow]) -> str:
