@@ -4,7 +4,7 @@ An item is a way to ask: a phrasing of an open question, or a thing in "are you 
 ...?". No SFT row has an eval phrasing, thing or opener, or a near-duplicate of one. Every right
 reply names Picochat, so that each row can be scored strictly. A false identity in words that the
 rules do not know passes. Asks only what is true of every model of this project: rows are written
-before the model is chosen (docs/decisions/0031).
+before the model is chosen (docs/decisions/0030).
 """
 
 from __future__ import annotations
