@@ -7,7 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from picochat.cli.data import app
+from picochat.cli.main import run_command
 from picochat.core.errors import WrongUsage
+from picochat.data.formats.file_rows import FORMATS
 from tests.data.builders import make_pack, prose
 
 RUNBOOK_FLAGS = (
@@ -73,6 +75,15 @@ def test_unknown_scale_is_wrong_usage(tmp_path: Path) -> None:
     pack = make_pack(tmp_path, {"web": [("1", prose(1))]})
     with pytest.raises(WrongUsage, match="there is no scale"):
         _run("preview", "--pack", str(pack), "--scale", "tinny")
+
+
+def test_help_of_the_import_names_every_ending_that_is_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_command(["data", "hf-import", "--help"]) == 0
+    words = set(capsys.readouterr().out.replace(",", " ").split())
+    named = {word.removesuffix(".") for word in words if word.startswith(".")}
+    assert named == {ending for ending, _ in FORMATS}
 
 
 def test_help_imports_neither_torch_nor_the_hub_nor_arrow() -> None:

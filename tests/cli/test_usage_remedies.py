@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from picochat.cli.main import run_command
-from picochat.config import TrainConfig
+from picochat.config import TrainConfig, resolve
 from picochat.core.errors import WrongUsage
 from picochat.run.request import check_processes, check_request, parse_settings
 from picochat.scales import find_scale
+from picochat.train.schedule import evaluation_before
 from tests.builders import change
 from tests.run_builder import make_run
 from tests.small_pack import make_pack
@@ -153,6 +154,21 @@ def test_a_model_that_processes_cannot_split_is_refused_before_data_is_read(
         check_request("tiny", change(whole, runtime=runtime))
     assert error.value.fix and "--set runtime.sharding=replicated" in error.value.fix
     check_request("tiny", whole)
+
+
+@pytest.mark.parametrize("every", [None, 400])
+def test_going_back_after_a_spike_needs_an_evaluation_and_the_settings_make_one(
+    every: int | None,
+) -> None:
+    scale = find_scale("tiny").config
+    train = change(scale.base, steps=400, eval_every=every, spike_rollbacks=1)
+    with pytest.raises(WrongUsage, match="base cannot go back to an evaluation") as error:
+        check_request("tiny", change(scale, base=train))
+    options = shlex.split(str(error.value.fix).partition(": ")[2])
+    mended = resolve(change(scale, base=train), {}, parse_settings(options[1::2])).config
+    check_request("tiny", mended)
+    assert evaluation_before(400, mended.base) == 360
+    check_request("tiny", change(scale, base=change(train, spike_rollbacks=0)))
 
 
 # ---- packs and rows ------------------------------------------------------------------------------
@@ -333,8 +349,8 @@ TASKS: tuple[tuple[list[str], str, list[str]], ...] = (
         ["--sft-rows", "50", "--force"],
     ),
     (["--profile", "release_skill"], "one of: ", ["--profile", "release_skills", "--force"]),
-    ([], "--force names the new rows in their place", ["--force"]),
-    ([], "--force names the new rows in their place", ["--no-promote"]),
+    ([], "--add keeps them among the new rows, --force names the new", ["--add"]),
+    ([], "--add keeps them among the new rows, --force names the new", ["--force"]),
 )
 
 

@@ -29,6 +29,8 @@ def test_a_number_of_the_environment_that_is_none_is_wrong_usage_with_its_name(
         with pytest.raises(WrongUsage, match=name) as caught:
             environment_count(name, 7)
         assert f"unset {name}" in str(caught.value.fix)
+    monkeypatch.delenv(name)
+    assert environment_count(name, 7) == 7
 
 
 def test_a_left_over_number_of_processes_is_wrong_usage(
@@ -42,3 +44,7 @@ def test_a_left_over_number_of_processes_is_wrong_usage(
         assert run_command(command) == 2
         said = capsys.readouterr().err
         assert says in said and "unset WORLD_SIZE" in said
+    monkeypatch.delenv("WORLD_SIZE")
+    (tmp_path / "a.txt").write_text("some text")
+    assert run_command(command) == 2
+    assert "its own files would be read" in capsys.readouterr().err, "the environment is past"

@@ -102,6 +102,9 @@ def test_a_socks_proxy_without_its_package_names_the_package(
     assert "pip install socksio" in str(caught.value.fix)
     monkeypatch.setenv("NO_PROXY", "example.org, *")  # then no proxy is used at all
     open_client()
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.setenv("ALL_PROXY", "http://u:sEcret@127.0.0.1:9")
+    open_client()
 
 
 def in_process(folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -146,6 +149,18 @@ def test_what_was_not_foreseen_names_the_variables_that_are_set(
     done = in_process(tmp_path, {name: value})
     assert done.returncode == 5 and "Traceback" not in done.stderr
     assert name in done.stderr.splitlines()[-1]
+    assert in_process(tmp_path, {}).returncode == 0
+
+
+def test_a_saved_token_that_is_none_gives_way_to_one_of_the_environment(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("hf_tök€n")
+    saved = {"HF_TOKEN_PATH": str(tmp_path / "token")}
+    done = in_process(tmp_path, saved)
+    assert done.returncode == 5
+    assert "export HF_TOKEN=hf_..." in done.stderr
+    assert in_process(tmp_path, {**saved, "HF_TOKEN": "hf_abc"}).returncode == 0
 
 
 def test_a_proxy_that_does_not_answer_is_named_without_its_password(

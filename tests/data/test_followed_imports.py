@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from picochat.cli.main import run_command
+from picochat.config import ExternalConfig
 from picochat.core.errors import BadInput, HubProblem, WrongUsage
 from picochat.core.network import open_client
-from picochat.data.benchmarks.resolve import local_benchmark
+from picochat.data.benchmarks.resolve import local_benchmark, wanted_benchmarks
 from picochat.data.importing import distributed_import, hf_import
 from picochat.data.importing.hf_import import import_dataset
 from picochat.data.importing.hub import RetryPolicy
@@ -106,6 +107,7 @@ CASE: dict[str, Make] = {
         ((data / name).mkdir(), file(f"{name}/train.jsonl", good_lines())(data))
         for name in ("one", "two")
     ],
+    "good lines": file("x.jsonl", good_lines()),
     "ending of a file": file("x.pdf", good_lines()),
     "list of JSON that is too large": lambda data: (data / "x.json").write_text(
         json.dumps([{"text": GOOD[0]}, {"blanks": " " * 64_000_000}])
@@ -185,6 +187,8 @@ FOLLOWED: list[tuple[str, str, Repair, list[str]]] = [
         [],
     ),
     ("broken card", "repair README.md; if the dataset", without_the_card, []),
+    ("good lines", "leave --config out", lambda data, fix: ["LEFT OUT"], ["--config", "x"]),
+    ("good lines", "check the path", to_a_file, ["--dataset", "./no/where"]),
 ]
 
 
@@ -213,7 +217,7 @@ def test_data_that_is_mended_as_told_is_imported(
     assert fix.startswith(begins)
     more = repair(data, fix)
     if more == ["LEFT OUT"]:
-        given, more = ["--config", "one"], []
+        given, more = (["--config", "one"] if case == "two configs" else []), []
     if case == "ending of a file":
         more = ["--dataset", str(data / "x.jsonl")]
     assert run_command([*command, *given, *more]) == 0, capsys.readouterr().err
@@ -295,6 +299,23 @@ def test_an_import_that_cannot_go_on_begins_again_by_force(
         import_dataset(wanted)
     assert caught.value.fix == "--force begins again"
     assert import_dataset(wanted, force=True).rows_written == 31
+
+
+def test_data_that_changes_while_it_is_imported_is_imported_again_by_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_bytes(good_lines())
+    wanted = request(tmp_path, dataset=str(data), config=None)
+
+    def changed(*arguments: object) -> None:
+        append(data, good_lines())
+
+    with monkeypatch.context() as meanwhile, pytest.raises(BadInput) as caught:
+        meanwhile.setattr(hf_import, "require_documents", changed)
+        import_dataset(wanted)
+    assert caught.value.fix == "--force begins again"
+    assert import_dataset(wanted, force=True).rows_written == 30
 
 
 def interrupted(*arguments: object) -> None:
@@ -462,6 +483,16 @@ def test_a_step_that_was_missed_is_done_and_then_the_next(tmp_path: Path) -> Non
         assert all_steps(tmp_path) == 400
 
 
+def test_rows_that_cannot_be_divided_are_imported_on_one_machine(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(good_lines())
+    wanted = request(tmp_path / "out", dataset=str(tmp_path / "rows.jsonl"), config=None)
+    with pytest.raises(WrongUsage) as caught:
+        distributed_import.pin(wanted)
+    assert caught.value.fix == "import it on one machine, with picochat data hf-import"
+    words = ["--dataset", wanted.dataset, "--out", wanted.out]
+    assert run_command(["data", "hf-import", *words]) == 0
+
+
 # ---- the environment, and files of benchmarks ----------------------------------------------------
 
 ENVIRONMENT = [
@@ -502,3 +533,7 @@ def test_a_benchmark_is_a_file_that_holds_its_rows(tmp_path: Path) -> None:
         local_benchmark("mine", tmp_path / "rows")
     assert caught.value.fix == "NAME=PATH of a .jsonl or .parquet file"
     local_benchmark("mine", tmp_path / "rows.jsonl")
+    with pytest.raises(WrongUsage) as refusal:
+        wanted_benchmarks(ExternalConfig(benchmarks=("pika",)))
+    name = str(refusal.value.fix).rpartition(": ")[2].split(", ")[-1]
+    assert list(wanted_benchmarks(ExternalConfig(benchmarks=(name,)))) == [name]

@@ -385,6 +385,7 @@ MODES = [
     ("text/rows.jsonl", 0o000, ["data", "preview", "--pack", ".", "--no-html"], "chmod u+r "),
     ("text/below", 0o000, ["data", "preview", "--pack", ".", "--no-html"], "chmod u+rx "),
     ("text/rows.jsonl", 0o000, ["data", "honesty", "--pack", "."], "chmod u+r "),
+    ("eval.jsonl", 0o000, ["data", "honesty", "--pack", "."], "chmod u+r "),
 ]
 
 
@@ -408,3 +409,31 @@ def test_what_may_not_be_read_is_read_after_the_chmod_of_the_remedy(
     subprocess.run(["bash", "-ec", fix.partition(", or")[0]], cwd=folder.root, check=True)
     done = without_override(command, folder.root)
     assert done.returncode in (0, 3), done.stderr
+
+
+PLACES = [
+    # the command, the option of its place, the remedy
+    (["data", "preview", "--pack", "."], "--html", "choose another folder, or change its mode"),
+    (
+        ["data", "init-pack", "--input", "text"],
+        "--out-dir",
+        "choose another folder, or change its owner or mode",
+    ),
+]
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 and not Path("/usr/bin/setpriv").exists(), reason="root needs setpriv"
+)
+@pytest.mark.parametrize(("command", "option", "fix"), PLACES)
+def test_what_may_not_be_written_there_is_written_elsewhere_or_with_another_mode(
+    command: list[str], option: str, fix: str, folder: Folder
+) -> None:
+    (folder.root / "closed").mkdir(mode=0o500)
+    there = [*command, option, "closed/new"]
+    done = without_override(there, folder.root)
+    assert done.returncode == 4, done.stderr
+    assert fix_of(done.stderr) == fix
+    assert without_override([*command, option, "open/new"], folder.root).returncode == 0
+    (folder.root / "closed").chmod(0o700)
+    assert without_override(there, folder.root).returncode == 0

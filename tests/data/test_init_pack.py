@@ -81,7 +81,7 @@ def test_the_same_command_finds_its_pack_and_another_is_not_lost(
     with pytest.raises(WrongUsage) as error:
         init_pack(PackInputs([notes / "a.md"]), tmp_path / "pack")
     assert "is another pack" in error.value.what
-    assert error.value.fix and "--dataset-pack" in error.value.fix
+    assert error.value.fix and error.value.fix.startswith("--force sets it aside")
     assert len(texts(load_pack(first.path))) == 9
     init_pack(PackInputs([notes / "a.md"]), tmp_path / "pack", force=True)
     assert list(texts(load_pack(first.path))) == ["a.md"]

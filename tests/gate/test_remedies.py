@@ -54,6 +54,7 @@ def follow(monkeypatch: pytest.MonkeyPatch) -> Follow:
 
     def followed(fix: str, config: RunConfig) -> RunConfig:
         first = next(part for part in fix.split("; ") if "--" in part)
+        first = first.removesuffix(", or a host with more memory")
         options = re.sub(r"^.*: (?=--)", "", first).replace(" N", " 1")
         words = ["run", "tiny", "--out-dir", "x", "--dataset-pack", "y", *shlex.split(options)]
         assert run_command(words) == 0, options
@@ -97,6 +98,7 @@ SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("sft_exposure", {"config": make_config(sft={"steps": 4_300})}),
     ("run_forecast", {"config": make_config(gate=PRICED)}),
     ("run_forecast", {"config": make_config(gate={"budget_usd": 100.0})}),
+    ("baseline_memory", {"config": make_config(evals={"ngram_train_tokens": 2_000_000_000})}),
     (
         "external_benchmarks",
         {

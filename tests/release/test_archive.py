@@ -74,9 +74,11 @@ def test_plain_tar_reads_it_with_neutral_owners_and_times(tmp_path: Path) -> Non
 def test_a_file_that_changes_while_it_is_bundled_leaves_no_archive(tmp_path: Path) -> None:
     chosen = members(tmp_path / "in")
     (tmp_path / "in" / "a.json").write_bytes(b'{"a": 2}\n')
-    with pytest.raises(HostProblem, match="changed while"):
+    with pytest.raises(HostProblem, match="changed while") as caught:
         write_archive(tmp_path / "x.tgz", "run", chosen)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert caught.value.fix == "wait until the run has ended"
+    write_archive(tmp_path / "x.tgz", "run", members(tmp_path / "in"))
 
 
 LINK = tarfile.TarInfo("run/link")

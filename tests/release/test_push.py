@@ -205,36 +205,44 @@ def test_a_second_push_deletes_what_the_folder_lacks(
 
 
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "words", "fix"),
     [
-        (401, "not valid"),
-        (403, "may not write"),
-        (412, "in between"),
-        (503, "not well (status 503)"),
+        (403, "may not write", "use a token with write access to that owner, or another --repo-id"),
+        (409, "somebody else is changing", "push again"),
+        (412, "in between", "look at the repository, then push again"),
+        (429, "too many requests", "wait some minutes, then push again"),
+        (503, "not well (status 503)", "wait, then push again"),
     ],
 )
-def test_what_the_hub_refuses_is_a_hub_problem_with_a_remedy(
-    hub: FakeHub, exported: Exported, tmp_path: Path, status: int, words: str
+def test_what_the_hub_refuses_is_pushed_again_as_the_remedy_says(
+    hub: FakeHub, exported: Exported, tmp_path: Path, status: int, words: str, fix: str
 ) -> None:
-    hub.refuse["/commit/" if status == 412 else "/api/repos/create"] = status
+    hub.refuse["/commit/" if status in (409, 412) else "/api/repos/create"] = status
     done = push(hub, exported.folder, tmp_path / "home")
     assert done.returncode == 5
     assert words in done.stderr
-    assert "fix: " in done.stderr
+    assert f"fix: {fix}\n" in done.stderr
     assert TOKEN not in done.stderr
+    hub.refuse.clear()  # what the Hub refused has passed, or the owner let the token in
+    assert push(hub, exported.folder, tmp_path / "home").returncode == 0
 
 
 def test_a_wrong_token_is_a_hub_problem(hub: FakeHub, exported: Exported, tmp_path: Path) -> None:
     done = push(hub, exported.folder, tmp_path / "home", token="hf_" + "x" * 34)
     assert done.returncode == 5
     assert "not valid" in done.stderr
+    assert "fix: make a token that may write" in done.stderr
+    assert push(hub, exported.folder, tmp_path / "home", token=TOKEN).returncode == 0
 
 
 def test_no_network_is_a_hub_problem(hub: FakeHub, exported: Exported, tmp_path: Path) -> None:
-    hub.endpoint = "http://127.0.0.1:9"
+    there, hub.endpoint = hub.endpoint, "http://127.0.0.1:9"
     done = push(hub, exported.folder, tmp_path / "home")
     assert done.returncode == 5
     assert "could not be reached" in done.stderr
+    assert "fix: check the network, HF_ENDPOINT" in done.stderr and "push again" in done.stderr
+    hub.endpoint = there
+    assert push(hub, exported.folder, tmp_path / "home").returncode == 0
 
 
 def test_a_hub_that_lost_a_file_is_found_out(
@@ -244,6 +252,9 @@ def test_a_hub_that_lost_a_file_is_found_out(
     done = push(hub, exported.folder, tmp_path / "home")
     assert done.returncode == 5
     assert "LICENSE: is missing" in done.stderr
+    assert "fix: push again" in done.stderr
+    hub.drop_on_commit.clear()
+    assert push(hub, exported.folder, tmp_path / "home").returncode == 0
 
 
 def test_private_never_goes_into_a_public_repository(
@@ -254,6 +265,9 @@ def test_private_never_goes_into_a_public_repository(
     assert done.returncode == 2
     assert "is public" in done.stderr
     assert hub.count("/commit/") == 1
+    assert "fix: make it private on the Hub, or leave --private out" in done.stderr
+    hub.repos[REPO].private = True
+    assert push(hub, exported.folder, tmp_path / "home", private="yes").returncode == 0
 
 
 def test_a_blocked_model_may_be_pushed_and_says_so_at_the_top(exported: Exported) -> None:
@@ -261,7 +275,9 @@ def test_a_blocked_model_may_be_pushed_and_says_so_at_the_top(exported: Exported
     assert "**blocked**" in (exported.folder / "README.md").read_text().split("## Load it")[0]
 
 
-def test_a_folder_that_changed_since_the_export_is_refused(folder: Path) -> None:
+def test_a_folder_that_changed_since_the_export_is_refused_and_exported_again(
+    folder: Path, exported: Exported, tmp_path: Path
+) -> None:
     (folder / "README.md").write_text("# The best model\n")
     (folder / "extra.txt").write_text("x")
     with pytest.raises(BadInput) as refusal:
@@ -270,6 +286,9 @@ def test_a_folder_that_changed_since_the_export_is_refused(folder: Path) -> None
         "README.md changed since the export",
         "extra.txt changed since the export",
     ]
+    assert {problem.fix for problem in refusal.value.problems} == {"export again"}
+    export_hf(request_of(exported.run, tmp_path / "again"))
+    require_publishable(tmp_path / "again", TOKEN)
 
 
 @pytest.mark.parametrize("token", [TOKEN, "hf_" + "Q" * 34])
@@ -281,6 +300,10 @@ def test_a_folder_that_holds_a_token_is_refused(folder: Path, token: str) -> Non
     assert [problem.what for problem in refusal.value.problems] == [
         "evidence/log.txt holds an access token"
     ]
+    assert refusal.value.problems[0].fix == "take it out of the run, and export again"
+    (folder / "evidence" / "log.txt").write_text("export HF_TOKEN=...\n")
+    reseal(folder)
+    require_publishable(folder, TOKEN)
 
 
 def test_a_token_across_two_blocks_is_found(tmp_path: Path) -> None:
@@ -292,12 +315,28 @@ def test_a_token_across_two_blocks_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["eval", "gate", "summary", "honesty", "preflight", "parity"])
-def test_a_folder_without_its_evidence_is_refused(folder: Path, kind: str) -> None:
+def test_a_folder_without_its_evidence_is_refused(
+    folder: Path, exported: Exported, kind: str
+) -> None:
     shutil.rmtree(folder / "evidence" / kind)
     reseal(folder)
     with pytest.raises(BadInput) as refusal:
         require_publishable(folder, TOKEN)
     assert f"{kind} (" in refusal.value.problems[0].what
+    assert "finish the run" in str(refusal.value.problems[0].fix)
+    shutil.copytree(exported.folder / "evidence" / kind, folder / "evidence" / kind)
+    reseal(folder)
+    require_publishable(folder, TOKEN)
+
+
+def test_weights_that_were_not_scored_are_refused(folder: Path, exported: Exported) -> None:
+    record = read_export_record(folder).model_copy(update={"scored": False})
+    write_json(folder / EXPORT_RECORD, record)
+    with pytest.raises(BadInput) as refusal:
+        require_publishable(folder, TOKEN)
+    fix = "export the run's sft/checkpoint, without --allow-unscored"
+    assert [problem.fix for problem in refusal.value.problems] == [fix]
+    require_publishable(exported.folder, TOKEN)  # that export
 
 
 def test_what_a_desktop_leaves_in_a_folder_is_no_change_and_is_not_pushed(
@@ -331,6 +370,8 @@ def test_a_malformed_repository_name_is_wrong_usage(
     with pytest.raises(WrongUsage) as refusal:
         require_target(PushTarget(repo_id, token_variable="SOME_TOKEN"))
     assert "OWNER/NAME" in refusal.value.problems[0].what
+    assert refusal.value.problems[0].fix == "for example --repo-id me/my-model"
+    assert require_target(PushTarget("me/my-model", token_variable="SOME_TOKEN")) == TOKEN
 
 
 def test_a_missing_token_is_wrong_usage_with_the_command_that_mends_it(
@@ -340,13 +381,18 @@ def test_a_missing_token_is_wrong_usage_with_the_command_that_mends_it(
     with pytest.raises(WrongUsage) as refusal:
         require_target(PushTarget(REPO))
     assert refusal.value.problems[0].fix == "export HF_TOKEN=..."
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert require_target(PushTarget(REPO)) == TOKEN
 
 
 def test_half_a_wish_to_push_is_wrong_usage() -> None:
-    with pytest.raises(WrongUsage, match="needs a place"):
+    with pytest.raises(WrongUsage, match="needs a place") as refusal:
         push_target(True, None, False, "HF_TOKEN", None)
-    with pytest.raises(WrongUsage, match="are for a push"):
+    assert refusal.value.fix == "--repo-id OWNER/NAME"
+    with pytest.raises(WrongUsage, match="are for a push") as refusal:
         push_target(False, REPO, False, "HF_TOKEN", None)
+    assert refusal.value.fix == "add --push-to-hub, or leave them out"
+    assert push_target(True, REPO, False, "HF_TOKEN", None) == PushTarget(REPO)
     assert push_target(False, None, False, "HF_TOKEN", None) is None
 
 

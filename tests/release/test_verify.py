@@ -4,6 +4,7 @@ with their digests.
 
 import hashlib
 import json
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -14,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from picochat.cli.main import run_command
 from picochat.core.errors import BadInput, CheckFailed
 from picochat.core.publish import Manifest
 from picochat.core.records import digest_bytes, pretty_json, write_json
 from picochat.release.bundle import make_bundle
+from picochat.release.stated_files import opened_bundle
 from picochat.release.verify import VerifyReport, inspect_bundle, verify_bundle
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS, spec_of
@@ -175,7 +178,10 @@ def test_a_link_in_an_unpacked_bundle_is_refused_and_not_followed(
     place.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BadInput, match=f"{linked} is a link") as caught:
         inspect_bundle(tmp_path / "run", **STATED)
-    assert "unpack the bundle again" in str(caught.value.fix)
+    assert caught.value.fix == "unpack the bundle again, or verify the .tgz"
+    assert inspect_bundle(bundle, **STATED).exit_code == 0
+    (tmp_path / "again").mkdir()
+    assert inspect_bundle(unpacked(bundle, tmp_path / "again"), **STATED).exit_code == 0
 
 
 def test_a_link_to_a_run_folder_verifies(tmp_path: Path) -> None:
@@ -430,6 +436,17 @@ def test_scores_that_cannot_be_computed_again_are_a_difference(bundle: Path) -> 
     report = inspect_bundle(bundle, specs=(scores,), cross_checks={})
     assert report.exit_code == 3
     assert "cannot be computed again: KeyError" in report.problems[0].what
+
+
+def test_a_bundle_that_is_not_there_is_made_by_the_command(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    with pytest.raises(BadInput) as caught, opened_bundle(tmp_path / "run.tgz"):
+        pass
+    words = shlex.split(str(caught.value.fix).partition(": picochat ")[2])
+    named = {"RUN": str(run.root), "RUN.tgz": str(tmp_path / "run.tgz")}
+    assert run_command([named.get(word, word) for word in words]) == 0
+    with opened_bundle(tmp_path / "run.tgz") as bundle:
+        assert bundle is not None
 
 
 @pytest.mark.parametrize("wrong", ["missing", "text", "folder", "other archive"])

@@ -292,17 +292,28 @@ def test_best_weights_are_published_where_they_are_asked_for(tmp_path: Path) -> 
 
 
 def test_best_weights_that_were_damaged_are_not_published(tmp_path: Path) -> None:
+    work = tmp_path / "the work"
+
     def judge(model: GPT) -> HeldOut:
         held_out = inner(model)
         if held_out.loss == 5.0:  # the last of three evaluations, two after the best
-            flip_a_bit(state_folder(tmp_path, 4) / "weights.safetensors")
+            flip_a_bit(state_folder(work, 4) / "weights.safetensors")
         return held_out
 
     inner = best_at(1)
     with pytest.raises(
         BadInput, match=r"step-0000004 is damaged: weights\.safetensors is not as it was written"
-    ):
-        train(tmp_path, judge=judge, publish="best")
+    ) as caught:
+        train(work, judge=judge, publish="best")
+    cut = state_folder(work, 4) / "weights.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-1])
+    with pytest.raises(BadInput) as unread:
+        load_state(cut.parent)
+    command, _, promise = str(caught.value.fix).partition("; ")
+    assert unread.value.fix == caught.value.fix
+    assert promise == "the command that made it makes it again"
+    subprocess.run(["bash", "-ec", command], check=True)
+    train(work, judge=best_at(1), publish="best")
 
 
 # ---- spikes --------------------------------------------------------------------------------------

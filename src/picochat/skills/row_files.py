@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, Generic, cast
 
 import pyarrow as pa
@@ -176,6 +177,10 @@ def _values(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any] | Probl
             pass
     except FileNotFoundError:
         raise BadInput(f"{what} {path}: the file does not exist", fix="correct the path") from None
+    except PermissionError:
+        raise BadInput(
+            f"{what} {path} may not be read", fix=f"chmod u+r {quote(str(path))}"
+        ) from None
     except OSError as error:
         raise BadInput(
             f"{what} {path}: {error.strerror}", fix="name a file that can be read"

@@ -190,8 +190,11 @@ def test_labels_beside_a_file_are_its_rows_labels(tmp_path: Path) -> None:
         row["label"] for row in rows
     ]
     (tmp_path / "valid-labels.lst").write_text("0\n1\n")
-    with pytest.raises(BadInput, match="6 rows and 2 labels"):
+    with pytest.raises(BadInput, match="6 rows and 2 labels") as caught:
         local_benchmark("piqa", path)
+    assert caught.value.fix == "files of one split"
+    write_lines(path, rows[:2])
+    assert len(read_benchmark("piqa", local_benchmark("piqa", path).files).items) == 2
 
 
 def test_every_row_is_an_item_or_counted(tmp_path: Path) -> None:

@@ -252,8 +252,10 @@ def pinned_source(
 
 
 def _holds_work(places: ImportPlaces) -> bool:
-    """Whether an unfinished import has documents, or slices that other ranks may be reading."""
-    return any(places.work.glob("documents/shard-*")) or (places.work / "ranks").exists()
+    """Whether an unfinished import has documents, or slices that ranks read."""
+    return (
+        any(places.work.glob("documents/shard-*")) or (places.work / "ranks/slices.json").exists()
+    )
 
 
 def _drop_work(places: ImportPlaces) -> None:
