@@ -115,10 +115,10 @@ class ArtifactSpec:
 
 KNOWN_BEFORE_TRAINING = (
     "corpus",
-    "exercises",
     "rows",
     "benchmarks",
     "tokenizer",
+    "exercises",
     "shards",
     "conversations",
     "honesty",
