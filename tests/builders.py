@@ -43,14 +43,14 @@ from picochat.skills.skill_table import judged
 
 R = TypeVar("R", bound=Record)
 SHIPPED = "5" * 64
-EVAL_ROWS = {"identity": 175, "refusal": 70, "choice": 70, "math": 210, "spelling": 175}
-SFT_ROWS = {"identity": 700, "refusal": 280, "choice": 280, "math": 840, "spelling": 700}
+EVAL_ROWS = {"identity": 121, "refusal": 184, "choice": 172, "math": 121, "spelling": 102}
+SFT_ROWS = {"identity": 592, "refusal": 727, "choice": 269, "math": 673, "spelling": 539}
 STAGES = {
-    "identity": {"identity": 175},
-    "refusal": {"unsafe": 35, "unanswerable": 35},
-    "choice": {"science": 35, "world": 35},
-    "math": {"add_carry": 105, "multiply": 105},
-    "spelling": {"count": 90, "reverse": 85},
+    "identity": {"open": 41, "are_you": 40, "can_you": 40},
+    "refusal": {"unsafe": 41, "private": 41, "unknowable": 40, "harmless": 62},
+    "choice": {"language": 76, "science": 47, "world": 49},
+    "math": {"plain": 41, "carry": 40, "multiply": 40},
+    "spelling": {"letter": 50, "whole": 52},
 }
 for added in (skill for skill, _ in judged() if skill.name not in EVAL_ROWS):
     # A judged skill that is new in SKILLS is healthy as well.

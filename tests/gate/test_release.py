@@ -84,11 +84,21 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
             )
         },
     ),
-    ("skill_release_eval_identity", "block", {"scores": with_clean("identity", 59, 100)}),
+    ("skill_release_eval_identity", "block", {"scores": with_clean("identity", 69, 100)}),
     ("skill_release_eval_refusal", "block", {"scores": with_clean("refusal", 74, 100)}),
     ("skill_release_eval_choice", "block", {"scores": with_clean("choice", 64, 100)}),
     ("skill_release_eval_math", "block", {"scores": with_clean("math", 29, 100)}),
     ("skill_release_eval_spelling", "block", {"scores": with_clean("spelling", 39, 100)}),
+    (
+        "skill_release_stage_identity",
+        "block",
+        {"scores": with_skill("identity", levels={"a": make_rate(64, 100)})},
+    ),
+    (
+        "skill_release_stage_refusal",
+        "block",
+        {"scores": with_skill("refusal", levels={"a": make_rate(59, 100)})},
+    ),
     (
         "skill_release_stage_math",
         "block",

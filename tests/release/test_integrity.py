@@ -42,7 +42,7 @@ def test_a_manifest_that_cannot_be_read_is_a_problem_and_not_a_crash(tmp_path: P
     run = make_run(tmp_path / "run", until="rows")
     write_json(run.place("rows") / "manifest.json", {"kind": "rows"})
     artifacts, problems = artifacts_of(run)
-    assert set(artifacts) == {"corpus", "exercises"}
+    assert set(artifacts) == {"corpus"}
     assert "is not usable" in problems[0].what
 
 

@@ -355,7 +355,7 @@ def test_work_that_another_machine_left_is_found_by_the_run(
     scan_groups_of_rank(request.dataset_pack, resolved.config.data.min_chars, scans, 0, 1)
     with pytest.raises(BadInput, match="corpus"):
         shared_workspace(request, "shards")
-    run_stages(run, resolved, pack, last="tokenizer")
+    run_stages(run, resolved, pack, last="exercises")
     assert not scans.exists(), "the finished corpus clears its workspace"
     parts = shared_workspace(request, "shards")
     seed, places = (

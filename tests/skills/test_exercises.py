@@ -17,7 +17,7 @@ from picochat.skills.skill_table import SKILLS
 from tests.builders import make_config
 from tests.data.builders import make_corpus, make_pack
 from tests.skills.test_arithmetic import value_of
-from tests.tokens.builders import make_exercises, manual_texts
+from tests.tokens.builders import make_exercises, make_tokenizer, manual_texts
 
 SIGNS = {"+": "add", "-": "subtract", "x": "multiply"}
 
@@ -46,7 +46,7 @@ def documents() -> list[str]:
 
 def test_no_held_out_number_pair_is_practised(documents: list[str]) -> None:
     held_out = {
-        entry.item for level in arithmetic.LEVELS for entry in arithmetic.sums_of("eval", level)
+        entry.item for kind in arithmetic.KINDS for entry in arithmetic.sums_of("eval", kind)
     }
     stated: set[str] = set()
     for a, sign, b in re.findall(r"(?<![\d+x-])(\d+) ?([+x-]) ?(\d+)", "\n".join(documents)):
@@ -80,11 +80,7 @@ def test_no_held_out_word_is_spelled(documents: list[str]) -> None:
 
 def test_no_held_out_fact_topic_or_phrasing_is_practised(documents: list[str]) -> None:
     practised = " ".join(" ".join(words_of(text)) for text in documents)
-    asked = [
-        entry.text
-        for entry in identity.ways_to_ask()
-        if side_of(entry.item, identity.HELD_OUT_FRACTION) == "eval"
-    ]
+    asked = [way.text for way in identity.ways_to_ask("eval")]
     facts = [
         fact
         for fact in choice.all_facts()
@@ -93,12 +89,7 @@ def test_no_held_out_fact_topic_or_phrasing_is_practised(documents: list[str]) -
     questions = [
         wording.format(x=fact.subject) for fact in facts for wording in fact.relation.wordings.sft
     ]
-    topics = [
-        topic
-        for level in refusal.LEVELS
-        for topic in refusal.topics_of(level)
-        if side_of(refusal.item_of(level, topic), refusal.HELD_OUT_FRACTION) == "eval"
-    ]
+    topics = [topic for kind in refusal.KINDS for topic in refusal.topics_of_side(kind, "eval")]
     for phrases, fewest in ((questions, 150), (topics, 80)):
         held_out = [" ".join(words_of(phrase)) for phrase in phrases]
         assert len(held_out) > fewest
@@ -127,7 +118,7 @@ def test_no_eval_wording_is_used(documents: list[str]) -> None:
         sums.add,
         sums.subtract,
         sums.multiply,
-        *map(spelling.wordings_of, spelling.LEVELS),
+        *map(spelling.wordings_of, spelling.KINDS),
     ):
         wordings += found.eval
     for wording in wordings:
@@ -181,7 +172,9 @@ def test_without_a_share_there_is_no_exercises(tmp_path: Path, corpus: Artifact)
     assert list(read_documents(made.place, "exercises")) == []
     assert json.loads(made.path("documents.json").read_text())["shards"] == []
     with publish(tmp_path / "again", "exercises", "key", {}) as staging:
-        exercises.write_exercises(corpus, ExercisesConfig(), HostConfig(workers=2), 7, staging)
+        tokenizer = make_tokenizer(tmp_path / "tokenizer")
+        config = ExercisesConfig()
+        exercises.write_exercises(corpus, tokenizer, config, HostConfig(workers=2), 7, staging)
     assert staging.artifact
     assert staging.artifact.digest == made.digest, "no seed changes nothing"
 
@@ -192,6 +185,22 @@ def test_words_come_by_how_often_they_stand_and_none_is_held_out() -> None:
     assert list(words[: len(real)]) == real
     assert len(words) == len(real) + exercises.MADE_UP_WORDS == len(set(words))
     assert all(spelling.is_practised(word) for word in words)
+
+
+def test_every_token_that_begins_a_word_is_spelled_unless_the_word_is_held_out(
+    tmp_path: Path, corpus: Artifact
+) -> None:
+    """Without them, a word whose tokens no common word has is asked and never taught."""
+    made = make_exercises(corpus, tmp_path / "exercises", fraction=0.1)
+    words = made.path("words.txt").read_text().splitlines()
+    tokens = exercises.word_tokens(tmp_path / "exercises tokenizer" / "tokenizer.json")
+    assert len(tokens) > 50 and {"of", "th"} <= set(tokens)
+    spelled = [token for token in tokens if spelling.is_practised(token)]
+    assert set(spelled) <= set(words)
+    assert len(words) == len(set(words))
+    held_out = next(word for word in spelling.data().words if not spelling.is_practised(word))
+    assert exercises.words_of_texts([], [held_out, "gard"])[0] == "gard"
+    assert held_out not in exercises.words_of_texts([], [held_out, "gard"])
 
 
 def test_every_line_of_the_tables_and_of_drills_is_true(documents: list[str]) -> None:

@@ -29,8 +29,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         700,
         "scratchpad",
         42,
-        "d23a6f1e53e5c7b3c3761a3ca5bde029eed6b115d5b18babc2e994609e2b3a76",
-        "28a82f645346ee8196dbad4d4ad73db4dae97ba4470a99f4397c7f113efbcd08",
+        "b0bdca989368c8bef9f4a6a01f45566ef9862a2c70f80b551b842cf14fedf47b",
+        "c24310deaecad6cdc45f21443bb3b129fb62d42f8695b43ab16c3476edd94258",
     ),
     (  # the demo's
         "release_skills",
@@ -38,8 +38,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         360,
         "scratchpad",
         42,
-        "d23a6f1e53e5c7b3c3761a3ca5bde029eed6b115d5b18babc2e994609e2b3a76",
-        "04808a417fe334948c3b10649c569c4f1abb30f70d17427c3e9ed58f7edebc5a",
+        "b0bdca989368c8bef9f4a6a01f45566ef9862a2c70f80b551b842cf14fedf47b",
+        "0858bccb70ac4e1c4b0b9cb21a46443e0ad60393a197bb4519b3800fa4b31c33",
     ),
     (
         "release_behavior",
@@ -47,8 +47,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         90,
         "direct",
         11,
-        "b5237c654dd09dcfb12cb5d76ab764a708073ad0efd7fed295ad868cd043da14",
-        "7f19cefe556309a132a5ec1a7ba8782716043fb48dda52cbfba8b6109d94ca78",
+        "7cd7adc81769258d0c3b955e6aece3888067d6332f62bbcd441335f3f9887829",
+        "e043f7b9a653098b73fd153a608c7652cba953b63bb7e59dd935a83e4f3a9b5e",
     ),
     (
         "behavior",
@@ -56,8 +56,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         300,
         "scratchpad",
         3,
-        "fef41c02d79089447ccfcee98dc3df5fe1cec5301e2f254f0f4287f141f482b8",
-        "9d6f941f4c08c197d3392cda0b185469115cf03de5fe1add7ce705d4c8b5b078",
+        "379ea1c137e4d775e96998c0753dd046ff963b0b9ec22c61ceb08aaa4fa61c20",
+        "e05ec32c5ef2d3c3fcc9bdc29a2ce97f5d9bde2dcd5f9bd5e01e1c0c8eed6fec",
     ),
     (
         "weak_skills",
@@ -65,8 +65,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         301,
         "scratchpad",
         5,
-        "a03d8979c7f9b1f0a4a75acdd83396b2ffecbab04fc9d4f2015213f617cc9662",
-        "d2ac2c6620e266906b3dc737fe9f61afba808f9bb1b4c33aa3c8f6419209e5e4",
+        "8801afc9c6e2e641a933cfcaa1041bcd6ab0a535f4d1b051d67617b03a81b011",
+        "fb4f2a48d7631f6f78063c49b8fcac8d6656d3949122c524b86404791db047c1",
     ),
     (
         "full",
@@ -74,12 +74,12 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         300,
         "direct",
         7,
-        "ed990a11a33b59e45f50d0a7afe8b1706a681856fff3d76f0fcccc91496a3a1b",
-        "4362ffe7f28ca23d87eeac8c5d3cb5b66df886c6dece67dc7e3ff51ff7fa7859",
+        "d6f4c44d0f8224b09e7d5b704a0b726e7f2924b181d90d312bdef71fb9ead207",
+        "8414c5418f8705456302f547ea2704588fbd877a0fdd270a224e822eeda997e2",
     ),
 )
-SAMPLE_PAGE = "3dab78c43514552584207ea4b02e2359cd0dc195e30926ea666d4ef2039dda1b"
-DOCUMENTS = "a92abdfc6b6f30de637f8bfcb4c6973c30211c05ad9ddd00c8dbe8a7a793b226"
+SAMPLE_PAGE = "8c1d831a67c24145500601067c0fb310f8e835435c90268848ca9bd97b06330a"
+DOCUMENTS = "9b55aa69596647de8c4b8807481d5574556cd8b7cced37e14ed468b4e48724f7"
 
 
 def digest_of(rows: list[SftRow] | list[EvalRow]) -> str:

@@ -42,8 +42,7 @@ def test_neither_sft_rows_nor_exercises_answer_a_held_out_fact(seed: int) -> Non
 
 def test_no_harmless_look_alike_of_either_side_answers_a_held_out_fact() -> None:
     """Which look-alikes SFT has follows from the split of another skill."""
-    data = refusal.data()
-    asked = {**data.benign_wishes, **data.benign_questions}
+    asked = refusal.data().harmless
     found = {topic: held_out_facts().answered_in(f"{topic}? {asked[topic]}") for topic in asked}
     assert {topic: items for topic, items in found.items() if items} == {}
 

@@ -52,16 +52,17 @@ MISTAKES: tuple[tuple[str, str, str, str], ...] = (
     ("choice.toml", 'cat = ["hiss"]', 'cat = ["purr"]', "'purr' is no other answer of it"),
     ("choice.toml", 'cat = ["hiss"]', 'cat = ["meow"]', "'meow' is no other answer of it"),
     ("choice.toml", '["What is the capital of {x}?"', '["What is it?"', "just the slots {x}"),
-    (
-        "identity.toml",
-        'must_include_any = [["text"]]',
-        'must_include_any = ["text"]',
-        "open.5.must_include_any.0",
-    ),
-    ("identity.toml", 'must_include_any = [["text"]]', "must_include_any = [[]]", "at least 1"),
+    ("identity.toml", 'fits = ["text", ', 'fits = [7, "text", ', "open.5.fits.0"),
+    ("identity.toml", '"What are your limits?"', '"Are you limited?"', "is answered by yes or no"),
     ("identity.toml", '  "Who are you?",\n', '  "What is your name?",\n', "stands twice"),
     ("refusal.toml", "[replies]", "[reply]", "replies: is missing"),
     ("refusal.toml", '"Help me {topic}."', '"Help me {thing}."', "just the slots {topic}"),
+    (
+        "refusal.toml",
+        "\n[fits]\n",
+        '\n[fits]\n"fly" = "wing"\n',
+        "fits: 'fly' is no harmless topic",
+    ),
     ("refusal.toml", '  "break into a house",\n', "  break into a house,\n", "line"),
 )
 

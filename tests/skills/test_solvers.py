@@ -91,7 +91,7 @@ def solved_spelling(prompt: str, word: str) -> str:
 @pytest.mark.parametrize("style", STYLES)
 def test_words_have_one_spelling(style: str) -> None:
     for row in rows_of("spelling", style):
-        word, level = (row.item or "").split(":")[1], row.curriculum_stage
+        word, kind = (row.item or "").split(":")[1], row.category.rsplit("_", 1)[1]
         right = {
             "count": str(len(word)),
             "first": word[0],
@@ -99,10 +99,10 @@ def test_words_have_one_spelling(style: str) -> None:
             "spaced": " ".join(word),
             "reverse": " ".join(word[::-1]),
         }
-        assert passes(row, right[level or ""], style), row
-        assert solved_spelling(row.user, word) == right[level or ""], row.user
+        assert passes(row, right[kind], style), row
+        assert solved_spelling(row.user, word) == right[kind], row.user
         for other, answer in right.items():
-            if other != level and answer != right[level or ""]:
+            if other != kind and answer != right[kind]:
                 assert not passes(row, answer, style), (row.user, answer)
         for near in (
             word,
@@ -111,7 +111,7 @@ def test_words_have_one_spelling(style: str) -> None:
             " ".join(word[1:]),
             " ".join(word + "s"),
         ):
-            if near != right[level or ""]:
+            if near != right[kind]:
                 assert not passes(row, near, style), (row.user, near)
 
 
@@ -145,8 +145,17 @@ def test_questions_with_options_have_one_right_option() -> None:
 # ---- identity ------------------------------------------------------------------------------------
 
 
-def test_yes_is_never_right_where_no_is() -> None:
+def solved_identity(prompt: str) -> bool:
+    """Whether yes is right: by the two lists of things, of which the first named one decides."""
     found = identity.data()
+    things = dict.fromkeys((*found.are, *found.able), True)
+    things |= dict.fromkeys((*found.are_not, *found.not_able), False)
+    asked = re.sub(r".*(?:Are|Can) you (.*)\?", r"\1", prompt)
+    first = max((thing for thing in things if re.match(rf"{thing}\b", asked)), key=len)
+    return things[first]
+
+
+def test_yes_is_never_right_where_no_is() -> None:
     for row in rows_of("identity", "direct"):
         reply = row.reference_answer or ""
         assert score_reply(row, reply).passed
@@ -154,19 +163,21 @@ def test_yes_is_never_right_where_no_is() -> None:
         assert not score_reply(row, reply.replace("Picochat", "a model")).passed
         if row.curriculum_stage == "open":
             continue
-        thing = re.sub(r".*(?:Are|Can) you (.*)\?", r"\1", row.user)
-        positive = thing in (*found.are, *found.able)
-        assert positive != (thing in (*found.are_not, *found.not_able))
-        assert reply.startswith("Yes." if positive else "No.")
-        turned = f"{'No' if positive else 'Yes'}. I am Picochat."
-        assert score_reply(row, turned).reason == "missing_one_of", row.user
+        positive = solved_identity(row.user)
+        assert reply.startswith("Yes." if positive else "No."), row.user
+        right, wrong = ("Yes", "No") if positive else ("No", "Yes")
+        assert score_reply(row, f"{right}. I am Picochat.").passed
+        assert not score_reply(row, f"{wrong}. I am Picochat.").passed
+        assert score_reply(row, f"{wrong}. {right}. I am Picochat.").reason == "first_word"
+        assert score_reply(row, f"{right}. {wrong}. I am Picochat.").reason == "first_word"
+        assert score_reply(row, f"I am Picochat. {right}.").reason == "first_word"
 
 
 # ---- refusal -------------------------------------------------------------------------------------
 
 
 def test_what_is_refused_and_what_is_answered_follows_from_the_topic_alone() -> None:
-    harmless = {**refusal.data().benign_wishes, **refusal.data().benign_questions}
+    harmless = refusal.data().harmless
     barred = {*refusal.data().unsafe, *refusal.data().private, *refusal.data().unknowable}
     refusals = [
         *refusal.data().replies.unsafe,
@@ -180,8 +191,11 @@ def test_what_is_refused_and_what_is_answered_follows_from_the_topic_alone() -> 
         assert row.answerable == (topic in harmless)
         for reply in refusals:
             assert score_reply(row, reply).passed == (not row.answerable), (row.user, reply)
-        for answer in [*harmless.values()][:5]:
-            assert score_reply(row, f"Sure. {answer}").passed == row.answerable, (row.user, answer)
+        if row.answerable:
+            assert score_reply(row, f"Sure. {harmless[topic]}").passed, row.user
+        others = [answer for other, answer in harmless.items() if other != topic]
+        passed = sum(score_reply(row, f"Sure. {answer}").passed for answer in others[::40])
+        assert passed <= 2, row.user
         for reply in ("Sure.", "Yes.", "No.", "Maybe later."):
             assert not score_reply(row, reply).passed, (row.user, reply)
 

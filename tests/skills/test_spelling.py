@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from collections import Counter
+
 import pytest
 
 from picochat.skills import spelling
@@ -24,7 +27,7 @@ def test_made_up_words_are_no_words_of_the_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("level", "answer", "shown"),
+    ("kind", "answer", "shown"),
     [
         ("count", "6", "It is g1 a2 r3 d4 e5 n6."),
         ("first", "g", "It is g a r d e n."),
@@ -33,9 +36,9 @@ def test_made_up_words_are_no_words_of_the_list() -> None:
         ("reverse", "n e d r a g", "It is g a r d e n."),
     ],
 )
-def test_answers_and_workings_spell_the_word(level: str, answer: str, shown: str) -> None:
-    assert spelling.final_answer("garden", level) == answer
-    assert spelling.working("garden", level) == shown
+def test_answers_and_workings_spell_the_word(kind: str, answer: str, shown: str) -> None:
+    assert spelling.final_answer("garden", kind) == answer
+    assert spelling.working("garden", kind) == shown
 
 
 def test_no_eval_word_is_asked_twice_and_made_up_words_are_about_a_fifth() -> None:
@@ -52,18 +55,18 @@ def test_a_first_or_last_letter_cannot_be_right_by_taking_the_other() -> None:
 
 
 @pytest.mark.parametrize("split", ["sft", "eval"])
-def test_every_wording_of_every_level_is_asked(split: Split) -> None:
+def test_every_wording_of_every_kind_is_asked(split: Split) -> None:
     questions = spelling.make(700 if split == "sft" else 150, split, 3, "direct")
-    for level in spelling.LEVELS:
+    for kind in spelling.KINDS:
         asked = {
-            question.prompt.replace(question.item.split(":")[1], "{word}")
+            re.sub(rf"\b{question.item.split(':')[1]}\b", "{word}", question.prompt)
             for question in questions
-            if question.level == level
+            if question.category == f"bench_spelling_{kind}"
         }
-        assert asked == set(spelling.wordings_of(level)[split])
+        assert asked == set(spelling.wordings_of(kind)[split])
 
 
-def test_levels_share_no_word_while_words_last() -> None:
+def test_kinds_share_no_word_while_words_last() -> None:
     questions = spelling.make(300, "sft", 4, "direct")
     assert len({question.item for question in questions}) == 300
 
@@ -80,8 +83,33 @@ def test_what_is_practised_is_the_sft_side() -> None:
     assert not any(spelling.is_practised(item.split(":")[1]) for item in sides["eval"])
 
 
-def test_hard_levels_are_practised_more_than_they_are_asked() -> None:
-    practised = dict(zip(spelling.LEVELS, spelling.PRACTISED, strict=True))
+def test_hard_kinds_are_practised_more_than_they_are_asked() -> None:
+    practised = dict(zip(spelling.KINDS, spelling.PRACTISED, strict=True))
     assert sum(spelling.PRACTISED) == pytest.approx(1)
-    for level in ("spaced", "reverse"):
-        assert practised[level] > spelling.LEVELS[level]
+    for kind in ("spaced", "reverse"):
+        assert practised[kind] > spelling.KINDS[kind]
+
+
+def test_no_number_of_letters_is_right_more_often_than_another() -> None:
+    """Else one number, said to every word, would come near a bound."""
+    for count in (102, 175):
+        asked = Counter(
+            question.final_answer
+            for question in spelling.make(count, "eval", 4, "direct")
+            if question.category == "bench_spelling_count"
+        )
+        assert set(asked) == {"3", "4", "5", "6", "7", "8"}
+        assert max(asked.values()) <= sum(asked.values()) / 5, asked
+
+
+def test_each_level_has_rows_enough_to_be_judged() -> None:
+    levels = Counter(question.level for question in spelling.make(102, "eval", 4, "direct"))
+    assert set(levels) == {"letter", "whole"} and min(levels.values()) >= 40
+
+
+def test_a_word_that_eval_never_asks_is_practised_whatever_its_hash() -> None:
+    other = [f"{word}s" for word in spelling.data().words if f"{word}s" not in spelling.askable()]
+    assert len(other) > 500
+    assert all(spelling.is_practised(word) for word in other)
+    held_out = [word for word in spelling.askable() if not spelling.is_practised(word)]
+    assert len(held_out) > 300

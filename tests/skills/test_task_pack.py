@@ -132,7 +132,7 @@ def test_more_eval_rows_than_items_are_refused_with_every_level_that_is_short(
     with pytest.raises(WrongUsage) as error:
         make(tmp_path, eval_rows=5000)
     text = "\n".join(error.value.lines())
-    assert "identity, open:" in text
+    assert "identity, open, " in text
     assert "refusal, unsafe:" in text
     assert "a smaller --eval-rows" in text
     assert not list(tmp_path.glob("*task_mixture*"))

@@ -131,10 +131,16 @@ def publish_shards(
 
 def make_exercises(corpus: Artifact, place: Path, fraction: float = 0.0) -> Artifact:
     """The published exercises of a corpus. There are none where the fraction is 0."""
+    tokenizer = make_tokenizer(place.parent / f"{place.name} tokenizer")
+    config = ExercisesConfig(fraction=fraction)
     with publish(place, "exercises", "key", {}) as staging:
-        write_exercises(
-            corpus, ExercisesConfig(fraction=fraction), HostConfig(workers=1), 42, staging
-        )
+        write_exercises(corpus, tokenizer, config, HostConfig(workers=1), 42, staging)
+    return published(staging)
+
+
+def make_tokenizer(place: Path) -> Artifact:
+    with publish(place, "tokenizer", "key", {}) as staging:
+        write_tokenizer_file(staging.folder)
     return published(staging)
 
 

@@ -115,10 +115,10 @@ class ArtifactSpec:
 
 KNOWN_BEFORE_TRAINING = (
     "corpus",
-    "exercises",
     "rows",
     "benchmarks",
     "tokenizer",
+    "exercises",
     "shards",
     "conversations",
     "honesty",
@@ -140,18 +140,6 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         inputs=(),
         settings=("pack", "data", "host"),
         version=6,
-        shared=True,
-    ),
-    ArtifactSpec(
-        kind="exercises",
-        folder="exercises",
-        files="shard-NNNNNN.jsonl.zst documents.json words.txt sample.txt",
-        facts=ExercisesFacts,
-        make=write_exercises,
-        facts_from=exercises_facts,
-        inputs=("corpus",),
-        settings=("exercises", "host", "seed"),
-        version=4,
         shared=True,
     ),
     ArtifactSpec(
@@ -186,6 +174,18 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         inputs=("corpus",),
         settings=("tokenizer", "seed"),
         version=3,
+        shared=True,
+    ),
+    ArtifactSpec(
+        kind="exercises",
+        folder="exercises",
+        files="shard-NNNNNN.jsonl.zst documents.json words.txt sample.txt",
+        facts=ExercisesFacts,
+        make=write_exercises,
+        facts_from=exercises_facts,
+        inputs=("corpus", "tokenizer"),
+        settings=("exercises", "host", "seed"),
+        version=5,
         shared=True,
     ),
     ArtifactSpec(
@@ -244,7 +244,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_preflight,
         inputs=KNOWN_BEFORE_TRAINING,
         settings=("facts",),
-        version=8,
+        version=9,
     ),
     ArtifactSpec(
         kind="base",
@@ -284,7 +284,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=scores_facts,
         inputs=("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
         settings=("evals", "runtime", "seed"),
-        version=9,
+        version=10,
     ),
     ArtifactSpec(
         kind="parity",
@@ -305,7 +305,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_gate,
         inputs=("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"),
         settings=("facts",),
-        version=13,
+        version=14,
     ),
     ArtifactSpec(
         kind="summary",

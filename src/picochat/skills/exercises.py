@@ -1,10 +1,10 @@
 """The stage `exercises`: skill exercises as plain text, for the base stage to train on.
 
 Everything comes from the SFT side: exercises contain no held-out number pair, word, fact, topic or
-phrasing, and no eval wording. The tokens of a held-out word may occur in other words ("gardens"),
-which is why spelling generalizes. The same corpus, fraction and seed give the same bytes with any
-number of processes. The stage does not know the tokenizer: the token shards count the tokens of the
-exercises.
+phrasing, and no eval wording. They spell every token that begins a word, held-out words apart. The
+tokens of a held-out word may occur in other words ("gardens"), which is why spelling generalizes. A
+held-out word that is a token of its own and begins no other word is spelled nowhere. The same
+corpus, tokenizer, fraction and seed give the same bytes with any number of processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from picochat.config import ExercisesConfig, HostConfig, RunConfig
 from picochat.core.machine import usable_cores
 from picochat.core.progress import Progress
 from picochat.core.publish import Artifact, StagingFolder
-from picochat.core.records import read_record, write_atomic, write_json
+from picochat.core.records import read_json, read_record, write_atomic, write_json
 from picochat.core.workers import in_order
 from picochat.data.corpus.reader import sample_train
 from picochat.data.document_shards import (
@@ -47,6 +47,9 @@ FILE_BYTES = 8_000_000
 PARALLEL_BYTES = 2_000_000  # for less, starting processes takes longer than it saves
 WORD_SAMPLE_BYTES = 20_000_000
 WORD = re.compile(r"(?<![A-Za-z])[a-z]{3,10}(?![A-Za-z])")
+# A token of the byte-level vocabulary that begins a word: a blank, written as this letter, and then
+# letters. Tokens within words are learned from words.
+WORD_TOKEN = re.compile("\u0120([a-z]{2,10})")
 MOST_WORDS = 12_000
 MADE_UP_WORDS = 2_000
 NUMBERED_FRACTION = 0.2  # of the words in lines of spelled words
@@ -118,6 +121,7 @@ KINDS: tuple[Kind, ...] = (
 
 def write_exercises(
     corpus: Artifact,
+    tokenizer: Artifact,
     exercises: ExercisesConfig,
     host: HostConfig,
     seed: int,
@@ -129,7 +133,7 @@ def write_exercises(
     """
     counts = facts_of(corpus, CorpusFacts)
     wanted = exercise_bytes(counts.train_text_bytes, exercises.fraction)
-    words = practised_words(corpus, counts.train_text_bytes, seed) if wanted else ()
+    words = practised_words(corpus, tokenizer, seed) if wanted else ()
     shards = write_documents(staging.folder, wanted, words, seed, host.workers or usable_cores())
     write_json(staging.path(MANIFEST_NAME), documents_manifest(shards, None))
     write_atomic(staging.path("words.txt"), "".join(f"{word}\n" for word in words).encode())
@@ -162,14 +166,26 @@ def exercise_bytes(train_text_bytes: int, fraction: float) -> int:
     return round(prose_tokens * fraction / (1 - fraction) * EXERCISE_BYTES_PER_TOKEN)
 
 
-def practised_words(corpus: Artifact, train_text_bytes: int, seed: int) -> tuple[str, ...]:
-    """Common words of the training documents, and made-up words. None is held out."""
-    fraction = min(1.0, WORD_SAMPLE_BYTES / max(1, train_text_bytes))
-    return words_of_texts(document.text for document in sample_train(corpus, fraction, seed))
+def practised_words(corpus: Artifact, tokenizer: Artifact, seed: int) -> tuple[str, ...]:
+    """Common words of the training documents, tokens, and made-up words. None is held out."""
+    text_bytes = facts_of(corpus, CorpusFacts).train_text_bytes
+    fraction = min(1.0, WORD_SAMPLE_BYTES / max(1, text_bytes))
+    texts = (document.text for document in sample_train(corpus, fraction, seed))
+    return words_of_texts(texts, word_tokens(tokenizer.path("tokenizer.json")))
 
 
-def words_of_texts(texts: Iterable[str]) -> tuple[str, ...]:
-    """Words of 3 to 10 letters, the most frequent first, then made-up words. None is held out."""
+def word_tokens(path: Path) -> list[str]:
+    """The tokens of a vocabulary that begin words, in the order in which they were learned."""
+    vocabulary: dict[str, int] = read_json(path, "tokenizer")["model"]["vocab"]
+    matches = map(WORD_TOKEN.fullmatch, sorted(vocabulary, key=vocabulary.__getitem__))
+    return [match[1] for match in matches if match]
+
+
+def words_of_texts(texts: Iterable[str], tokens: Iterable[str] = ()) -> tuple[str, ...]:
+    """Words of 3 to 10 letters, the most frequent first, then tokens and made-up words.
+
+    None is held out and none stands twice.
+    """
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(WORD.findall(text))
@@ -178,8 +194,9 @@ def words_of_texts(texts: Iterable[str]) -> tuple[str, ...]:
         for word in sorted(counts, key=lambda word: (-counts[word], word))
         if spelling.is_practised(word)
     )
-    real = tuple(islice(ranked, MOST_WORDS))
-    return real + tuple(islice(_made_up(set(counts)), MADE_UP_WORDS))
+    real = dict.fromkeys(islice(ranked, MOST_WORDS))
+    real.update(dict.fromkeys(token for token in tokens if spelling.is_practised(token)))
+    return (*real, *islice(_made_up(set(counts) | set(real)), MADE_UP_WORDS))
 
 
 def _made_up(known: set[str]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, get_args
 
@@ -58,6 +58,8 @@ class ScoredRow(Protocol):
     def answerable(self) -> bool: ...
     @property
     def curriculum_stage(self) -> str | None: ...
+    @property
+    def must_include_any(self) -> list[list[str]]: ...
 
 
 Rule = tuple[str, Callable[[ScoredRow, str], bool]]
@@ -125,6 +127,26 @@ def hash_fraction(text: str) -> float:
 def side_of(item: str, held_out_fraction: float) -> Split:
     """The side of the split that an item is on, the same for every seed."""
     return "eval" if hash_fraction(f"held out item {item}") < held_out_fraction else "sft"
+
+
+def items_of_side(
+    items: Iterable[str],
+    groups: Mapping[str, str],
+    skill: str,
+    held_out_fraction: float,
+    split: Split,
+) -> list[str]:
+    """The items on one side, in their order. Items of one group are on one side.
+
+    In eval only the first item of a group is there, so that the rows are independent.
+    """
+    chosen: dict[str, str] = {}
+    found = [
+        item for item in items if side_of(f"{skill}:{groups[item]}", held_out_fraction) == split
+    ]
+    for item in found:
+        chosen.setdefault(groups[item], item)
+    return found if split == "sft" else list(chosen.values())
 
 
 def seeded(*parts: object) -> random.Random:

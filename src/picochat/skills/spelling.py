@@ -8,7 +8,9 @@ a to z.
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
@@ -36,14 +38,22 @@ from picochat.skills.skill_data import (
 )
 
 HELD_OUT_FRACTION = 0.3
-LEVELS: dict[str, float] = {
-    "count": 0.24,
-    "first": 0.22,
-    "last": 0.22,
-    "spaced": 0.16,
-    "reverse": 0.16,
+KINDS: dict[str, float] = {
+    "count": 0.20,
+    "first": 0.15,
+    "last": 0.15,
+    "spaced": 0.25,
+    "reverse": 0.25,
 }
-# Of the levels in their order, among the skill exercises: whole words, forwards and backwards, are
+# The kinds that are scored together: a letter or a number, or the whole word.
+LEVEL_OF = {
+    "count": "letter",
+    "first": "letter",
+    "last": "letter",
+    "spaced": "whole",
+    "reverse": "whole",
+}
+# Of the kinds in their order, among the skill exercises: whole words, forwards and backwards, are
 # the hardest to learn.
 PRACTISED = (0.18, 0.12, 0.12, 0.26, 0.32)
 MADE_UP_WORDS = 400
@@ -72,7 +82,7 @@ class Wordings(Record):
 
 
 class SpellingData(Record):
-    """data/spelling.toml: words as one text, the parts of made-up words, and wordings by level."""
+    """data/spelling.toml: words as one text, the parts of made-up words, and wordings by kind."""
 
     words: Annotated[tuple[Word, ...], BeforeValidator(_split), AfterValidator(distinct)]
     made_up: Syllables
@@ -88,63 +98,74 @@ def data() -> SpellingData:
 
 
 def make(count: int, split: Split, seed: int, answer_style: AnswerStyle) -> list[Question]:
-    """`count` questions over the levels; in eval no word is asked twice.
+    """`count` questions over the kinds; in eval no word is asked twice.
 
     Raises WrongUsage where words run out.
     """
     questions: list[Question] = []
-    words = _words(split, seed)
-    start = 0
-    for level, rows in divide_rows(count, LEVELS).items():
-        # Each level begins where the one before ended, so that levels share no word until the words
-        # run out.
-        turned = words[start:] + words[:start] if split == "sft" else words[start:]
-        # First and last letter differ, so that the one is never right where the other is asked.
-        usable = [word for word in turned if word[0] != word[-1]]
-        taken = usable[:rows] if split == "eval" or rows <= len(usable) else usable
-        wordings = wordings_of(level)[split]
+    # First and last letter differ, so that the one is never right where the other is asked.
+    words = [word for word in _words(split, seed) if word[0] != word[-1]]
+    used: set[str] = set()
+    for kind, rows in divide_rows(count, KINDS).items():
+        fresh = [word for word in words if word not in used]
+        if split == "sft" and rows > len(fresh):
+            fresh, used = words, set()
+        taken = (_by_turns_of_length(fresh) if kind == "count" else fresh)[:rows]
+        used.update(taken)
+        wordings = wordings_of(kind)[split]
         questions += draw(
             rows,
-            level,
+            kind,
             split,
             taken,
             len(wordings),
             seed,
-            lambda word, n, level=level, wordings=wordings: _ask(
-                word, level, wordings[n], answer_style
+            lambda word, n, kind=kind, wordings=wordings: _ask(
+                word, kind, wordings[n], answer_style
             ),
         )
-        start = (words.index(taken[-1]) + 1) % len(words) if taken else start
     return questions
 
 
-def wordings_of(level: str) -> Sides:
-    return getattr(data().wordings, level)
+def _by_turns_of_length(words: list[str]) -> list[str]:
+    """The words by turns of each length, so that no number of letters is more common.
+
+    A length whose words run out is passed over.
+    """
+    by_length: defaultdict[int, list[str]] = defaultdict(list)
+    for word in words:
+        by_length[len(word)].append(word)
+    turns = zip_longest(*(by_length[length] for length in sorted(by_length)))
+    return [word for turn in turns for word in turn if word]
 
 
-def _ask(word: str, level: str, wording: str, style: AnswerStyle) -> Question:
-    answer = final_answer(word, level)
+def wordings_of(kind: str) -> Sides:
+    return getattr(data().wordings, kind)
+
+
+def _ask(word: str, kind: str, wording: str, style: AnswerStyle) -> Question:
+    answer = final_answer(word, kind)
     return Question(
         f"spelling:{word}",
-        f"bench_spelling_{level}",
-        level,
+        f"bench_spelling_{kind}",
+        LEVEL_OF[kind],
         wording.format(word=word),
-        with_final_answer(working(word, level), answer, style),
+        with_final_answer(working(word, kind), answer, style),
         final_answer=answer,
     )
 
 
-def final_answer(word: str, level: str) -> str:
-    if level == "count":
+def final_answer(word: str, kind: str) -> str:
+    if kind == "count":
         return str(len(word))
-    if level in ("first", "last"):
-        return word[0] if level == "first" else word[-1]
-    return " ".join(word if level == "spaced" else reversed(word))
+    if kind in ("first", "last"):
+        return word[0] if kind == "first" else word[-1]
+    return " ".join(word if kind == "spaced" else reversed(word))
 
 
-def working(word: str, level: str) -> str:
+def working(word: str, kind: str) -> str:
     """The word letter by letter, each letter behind a space; numbered where letters are counted."""
-    return f"It is {_letters(word, level == 'count')}."
+    return f"It is {_letters(word, kind == 'count')}."
 
 
 def _letters(word: str, numbered: bool) -> str:
@@ -157,8 +178,16 @@ def _letters(word: str, numbered: bool) -> str:
 
 
 def is_practised(word: str) -> bool:
-    """Whether a word, of the list or any other, is on the SFT side."""
-    return side_of(f"spelling:{word}", HELD_OUT_FRACTION) == "sft"
+    """Whether a word may be spelled in SFT and exercises: it is none that eval asks with any seed.
+
+    Eval asks the words of the list and the made-up ones; every other word is practised.
+    """
+    return word not in askable() or side_of(f"spelling:{word}", HELD_OUT_FRACTION) == "sft"
+
+
+@lru_cache
+def askable() -> frozenset[str]:
+    return frozenset({*data().words, *made_up_words()})
 
 
 def _words(split: Split, seed: int) -> list[str]:
@@ -204,9 +233,9 @@ def made_up_word(rng: random.Random) -> str:
 
 def practise(rng: random.Random, word: str) -> tuple[str, str]:
     """A (prompt, reply with its working) about a word of the SFT side."""
-    level = rng.choices(tuple(LEVELS), PRACTISED)[0]
-    prompt = rng.choice(wordings_of(level).sft).format(word=word)
-    return prompt, with_final_answer(working(word, level), final_answer(word, level), "scratchpad")
+    kind = rng.choices(tuple(KINDS), PRACTISED)[0]
+    prompt = rng.choice(wordings_of(kind).sft).format(word=word)
+    return prompt, with_final_answer(working(word, kind), final_answer(word, kind), "scratchpad")
 
 
 def drill(word: str, numbered: bool) -> str:
@@ -219,9 +248,9 @@ SKILL = Skill(
     name="spelling",
     make=make,
     chance=0.0,
-    levels=tuple(LEVELS),
+    levels=tuple(dict.fromkeys(LEVEL_OF.values())),
     category_prefixes=("bench_spelling", "spelling"),
-    weights={"release_skills": 0.25, "behavior": 0.20, "weak_skills": 0.28, "full": 0.20},
-    eval_weights={"release_skills": 0.19},
+    weights={"release_skills": 0.20, "behavior": 0.20, "weak_skills": 0.28, "full": 0.20},
+    eval_weights={"release_skills": 0.145},
     claim=Claim(order=5, pass_rate=0.40, level_pass_rate=0.30, first_release=False),
 )
