@@ -9,6 +9,7 @@ from __future__ import annotations
 from picochat.facts import RunFacts
 from picochat.gate import measures
 from picochat.gate.plan import baseline_tokens, needed_baseline_bytes, plan
+from picochat.gate.row_bounds import LEAST_LEVEL_ROWS
 from picochat.present.values import (
     byte_quantity,
     count,
@@ -65,6 +66,33 @@ def eval_items_by_skill(run: RunFacts) -> str:
     skills = measures.tested_skills(run) or (OTHER,)
     counts = ", ".join(f"{skill} {items.get(skill, 0)}" for skill in skills)
     return f"independent items: {counts}"
+
+
+def trivial_answers(run: RunFacts) -> str:
+    """The best trivial answerer of each skill."""
+    return "; ".join(
+        f"{skill}: {best_trivial(run, skill)}" for skill in measures.tested_skills(run)
+    )
+
+
+def best_trivial(run: RunFacts, skill: str) -> str:
+    best = measures.best_trivial(run, skill)
+    return f"best trivial answer {trivial_text(best)}" if best else "no trivial answers"
+
+
+def trivial_text(score: TrivialScore) -> str:
+    """The rate of a trivial answerer and what it does: `0.41 (29 of 70) by a constant line`."""
+    line = f" {excerpt(score.line, SHOWN_LINE)!r}" if score.line else ""
+    return f"{rate_counts(score.all)} by {score.answerer}{line}"
+
+
+def gate_power(run: RunFacts) -> str:
+    """The probability for each margin, and the skill in which a false pass is likeliest."""
+    found = measures.power_of(run)
+    if not found:
+        return ""
+    passing = ", ".join(f"+{margin:.2f} {fraction(p)}" for margin, p in found.passing.items())
+    return f"passes at {passing}; falsely {fraction(found.false_pass)} by {found.weakest}"
 
 
 def eval_over_context(run: RunFacts) -> str:
@@ -160,7 +188,7 @@ def weakest_level(run: RunFacts, skill: str) -> str:
     """The name and rate of the level with the lowest pass rate."""
     levels = measures.counted_levels(run, skill)
     if not levels:
-        return f"no {skill} level has {measures.LEAST_LEVEL_ROWS} rows"
+        return f"the levels of {skill} have fewer than {LEAST_LEVEL_ROWS} rows together"
     name, lowest = min(levels.items(), key=lambda item: (item[1].fraction or 0.0, item[0]))
     return f"{name}: {rate(lowest)}"
 

@@ -1,0 +1,167 @@
+"""The probability that a model of given true rates passes the rules that are judged on eval rows.
+
+Exact, without simulation: rows of different items pass independently of each other, rows of one
+item pass or fail together, and the rules of one skill share its rows. Skills share no rows, so
+their probabilities multiply. Rules of other kinds are left out, such as benchmarks and the 5-gram
+baseline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from picochat.evals.intervals import wilson_interval
+from picochat.facts import EvalCell
+from picochat.gate.row_bounds import RowBound, level_groups
+
+Counts = npt.NDArray[np.float64]
+"""Probability of each number of passed rows, from none to all."""
+DIGITS = 6  # of a probability: machines round further digits differently
+MARGINS = (0.05, 0.10, 0.15)
+BELOW = 0.05
+
+
+@dataclass(frozen=True)
+class SkillRows:
+    """The eval rows of one skill, the bounds on them, and the rate of its best trivial answerer."""
+
+    cells: tuple[EvalCell, ...]
+    bounds: tuple[RowBound, ...]
+    trivial: float | None = None
+
+
+@dataclass(frozen=True)
+class Power:
+    """Probabilities of passing every rule on rows.
+
+    passing: margin above every bound -> probability, for a model of just these true rates.
+    false_pass: the largest probability of a model that is BELOW its bounds in one skill, and
+    MARGINS[1] above them in all others. weakest: that skill.
+    """
+
+    passing: Mapping[float, float]
+    false_pass: float
+    weakest: str
+
+
+def power(skills: Mapping[str, SkillRows]) -> Power:
+    """The probabilities for the rows of these skills, of which there is at least one."""
+    above = {
+        margin: {name: passing_probability(rows, margin) for name, rows in skills.items()}
+        for margin in MARGINS
+    }
+    others = above[MARGINS[1]]
+    falsely = {
+        name: passing_probability(rows, -BELOW)
+        * math.prod(value for other, value in others.items() if other != name)
+        for name, rows in skills.items()
+    }
+    weakest = max(falsely, key=lambda name: (falsely[name], name))
+    return Power(
+        passing={
+            margin: round(math.prod(found.values()), DIGITS) for margin, found in above.items()
+        },
+        false_pass=round(falsely[weakest], DIGITS),
+        weakest=weakest,
+    )
+
+
+def passing_probability(rows: SkillRows, margin: float) -> float:
+    """The probability that a model passes every bound on the rows of one skill.
+
+    margin: how far its true rate on each row lies above the highest bound that counts the row.
+    """
+    halves = {bound.part for bound in rows.bounds} & {"answerable", "unanswerable"}
+    parts = [[c for c in rows.cells if c.answerable == side] for side in (False, True)]
+    total = np.ones(1)
+    for part in parts if halves else [list(rows.cells)]:
+        if part:
+            counts = _by_level(rows, part, margin)
+            side = "answerable" if part[0].answerable else "unanswerable"
+            low = max((b.low for b in rows.bounds if b.part == side), default=0.0)
+            total = np.convolve(total, _at_least(counts, low) if halves else counts)
+    low = max((bound.low for bound in rows.bounds if bound.part == "all"), default=0.0)
+    least = max(_fewest(len(total) - 1, low), _fewest_above(len(total) - 1, rows.trivial))
+    return min(1.0, float(total[least:].sum()))
+
+
+def _by_level(rows: SkillRows, cells: Sequence[EvalCell], margin: float) -> Counts:
+    """The passed rows of these cells, without the outcomes in which a level fails its bound."""
+    low = max((bound.low for bound in rows.bounds if bound.part == "levels"), default=0.0)
+    sizes: dict[str, int] = {}
+    for cell in cells:
+        sizes[cell.level or ""] = sizes.get(cell.level or "", 0) + cell.rows
+    judged = level_groups(sizes)
+    free = [(name,) for name in sizes if not any(name in group for group in judged)]
+    total = np.ones(1)
+    for group in (*judged, *free):
+        counts = np.ones(1)
+        for cell in cells:
+            if (cell.level or "") in group:
+                counts = np.convolve(counts, _cell(cell, _true_rate(rows, cell, margin)))
+        total = np.convolve(total, _at_least(counts, low) if group in judged else counts)
+    return total
+
+
+def _true_rate(rows: SkillRows, cell: EvalCell, margin: float) -> float:
+    side = "answerable" if cell.answerable else "unanswerable"
+    lows = [bound.low for bound in rows.bounds if bound.part in ("all", "levels", side)]
+    return min(1.0, max(0.0, max([*lows, rows.trivial or 0.0]) + margin))
+
+
+def _cell(cell: EvalCell, rate: float) -> Counts:
+    counts = np.ones(1)
+    for size, items in sorted(cell.items.items()):
+        passed = np.zeros(int(size) * items + 1)
+        passed[:: int(size)] = binomial(items, rate)
+        counts = np.convolve(counts, passed)
+    return counts
+
+
+@lru_cache(maxsize=4096)
+def _binomial(count: int, rate: float) -> tuple[float, ...]:
+    if rate in (0.0, 1.0):
+        return tuple(float(passed == rate * count) for passed in range(count + 1))
+    whole = math.lgamma(count + 1)
+    return tuple(
+        math.exp(
+            whole
+            - math.lgamma(passed + 1)
+            - math.lgamma(count - passed + 1)
+            + passed * math.log(rate)
+            + (count - passed) * math.log1p(-rate)
+        )
+        for passed in range(count + 1)
+    )
+
+
+def binomial(count: int, rate: float) -> Counts:
+    """The probability of each number of passes among `count` independent rows."""
+    return np.array(_binomial(count, rate))
+
+
+def _at_least(counts: Counts, low: float) -> Counts:
+    """The counts without the outcomes below the fraction `low`."""
+    kept = counts.copy()
+    kept[: _fewest(len(counts) - 1, low)] = 0.0
+    return kept
+
+
+def _fewest(rows: int, low: float) -> int:
+    """The fewest passes among `rows` whose fraction is `low` or more, as the gate compares them."""
+    return next((passed for passed in range(rows + 1) if passed >= low * rows - 1e-9), rows + 1)
+
+
+def _fewest_above(rows: int, trivial: float | None) -> int:
+    """The fewest passes whose 95% lower end is above the rate of the best trivial answerer."""
+    if trivial is None or not rows:
+        return 0
+    return next(
+        (n for n in range(rows + 1) if wilson_interval(n / rows, rows)[0] > trivial), rows + 1
+    )
