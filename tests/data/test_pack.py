@@ -161,7 +161,7 @@ def test_promotion_changes_the_rows_alone(tmp_path: Path) -> None:
     (pack.parent / "new").mkdir()
     for name in ("sft.jsonl", "eval.jsonl"):
         (pack.parent / "new" / name).touch()
-    promote(pack, pack.parent / "new" / "sft.jsonl", pack.parent / "new" / "eval.jsonl")
+    promote(pack, pack.parent / "new" / "sft.jsonl", pack.parent / "new" / "eval.jsonl", {})
     after = json.loads(pack.read_text())
     assert after == {
         **before,
@@ -215,7 +215,9 @@ def test_a_wrong_pack_names_the_keys_there_are(tmp_path: Path) -> None:
     assert str(tmp_path / "dataset_pack.json") in found
     assert "chat: input should be a valid string, found 5" in found
     assert "corpora: unknown key, did you mean corpus?" in found
-    assert "fix: keys of a pack: name, description, corpus, chat, eval, rows_from; of its" in found
+    assert (
+        "fix: keys of a pack: name, description, corpus, chat, eval, rows_from, own_chat," in found
+    )
 
 
 def test_a_source_that_cannot_be_read_has_a_remedy(tmp_path: Path) -> None:
@@ -224,7 +226,7 @@ def test_a_source_that_cannot_be_read_has_a_remedy(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for file in files:
             (tmp_path / name / file).write_text("x")
-    sources = ("pipe", "pages", "tables", "empty", "paegs")
+    sources = ("pipe", "pages", "tables", "empty", "paegs", "away")
     recipe = {"sources": [{"path": name} for name in sources]}
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     pack = tmp_path / "dataset_pack.json"
@@ -241,8 +243,8 @@ def test_a_source_that_cannot_be_read_has_a_remedy(tmp_path: Path) -> None:
         == fixes["empty"]
         == ("add files to it, or change include and exclude in the recipe")
     )
-    assert "did you mean pages?" in str(fixes["paegs"])
-    assert "picochat data hf-import --dataset OWNER/NAME --out" in str(fixes["paegs"])
+    assert fixes["paegs"] == "correct the path, did you mean pages?"
+    assert "picochat data hf-import --dataset OWNER/NAME --out" in str(fixes["away"])
     pages = {"path": "pages", "include": ["**/*.html"]}
     (tmp_path / "recipe.json").write_text(json.dumps({"sources": [pages]}))
     assert [file.name for file in load_pack(pack).sources[0].files] == ["a.html", "b.html"]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,14 @@ from picochat.skills.mixture import make_rows, weights_of
 from picochat.skills.row_files import read_eval_rows, read_sft_rows
 from picochat.skills.skill import divide_rows
 from picochat.skills.skill_table import SKILLS
-from picochat.skills.task_pack import TaskPackReport, TaskPackRequest, count_skills, make_task_pack
+from picochat.skills.task_pack import (
+    SkillCount,
+    TaskPackReport,
+    TaskPackRequest,
+    count_skills,
+    make_task_pack,
+)
+from picochat.skills.task_rows import scored_by
 from tests.skills.rows_builder import release_rows
 
 
@@ -293,3 +301,37 @@ def test_with_force_the_report_names_what_the_pack_no_longer_names(tmp_path: Pat
     assert json.loads(pack.read_text())["rows_from"] == "task-pack"
     again = make(tmp_path, promote=True)
     assert not again.replaced
+
+
+def test_own_rows_are_kept_among_the_new_ones_and_stay_the_packs_own(tmp_path: Path) -> None:
+    pack = own_pack(tmp_path)
+    (tmp_path / "chat.jsonl").write_text(
+        '{"messages": [{"role": "user", "content": "Which way is the sea?"},'
+        ' {"role": "assistant", "content": "Down the hill."}]}\n'
+    )
+    (tmp_path / "asked.jsonl").write_text(
+        '{"prompt": "Who has the key?", "reference_answer": "Maud"}\n'
+    )
+    value = {"corpus": "corpus.txt", "chat": "chat.jsonl", "eval": "asked.jsonl"}
+    pack.write_text(json.dumps(value))
+    report = make(tmp_path, promote=True, add=True)
+    assert [path.name for path in report.kept] == ["chat.jsonl", "asked.jsonl"]
+    sft, evals = read_sft_rows(report.chat).rows, read_eval_rows(report.eval).rows
+    assert [row.assistant for row in sft if row.user == "Which way is the sea?"] == [
+        "Down the hill."
+    ]
+    assert [scored_by(row) for row in evals if row.user == "Who has the key?"] == ["exact answer"]
+    assert len(sft) == report_rows(report.counts) + 1
+
+    named = json.loads(pack.read_text())
+    assert (named["own_chat"], named["own_eval"]) == ("chat.jsonl", "asked.jsonl")
+    first = report.chat.read_bytes()
+    assert make(tmp_path, promote=True, add=True).chat.read_bytes() == first
+    with pytest.raises(WrongUsage, match="would be replaced"):
+        make(tmp_path, promote=True)
+    make(tmp_path, promote=True, force=True)
+    assert json.loads(pack.read_text()).keys() == {"corpus", "chat", "eval", "rows_from"}
+
+
+def report_rows(counts: Sequence[SkillCount]) -> int:
+    return sum(count.sft_rows for count in counts)

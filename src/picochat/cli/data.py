@@ -213,6 +213,9 @@ def task_pack(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the rows.")] = 42,
     force: Annotated[bool, typer.Option("--force", help="Replace rows that stand there.")] = False,
+    add: Annotated[
+        bool, typer.Option("--add", help="Keep the pack's own rows, and add these to them.")
+    ] = False,
     promote: Annotated[
         bool, typer.Option("--promote/--no-promote", help="Write the rows' names into the pack.")
     ] = True,
@@ -240,6 +243,7 @@ def task_pack(
             public_rows=public_rows,
             skill_weights=skill_weights,
             force=force,
+            add=add,
             promote=promote,
         )
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -30,6 +31,7 @@ from picochat.data.documents import SourceFile, file_path, list_source_files
 from picochat.data.left_out import counted, ignored_files, pattern_of_text
 
 ALIASES = ("chat_input", "eval_input")
+ROW_KEYS = ("chat", "eval")
 TASK_PACK = "picochat data task-pack --dataset-pack {pack}"
 
 
@@ -83,6 +85,13 @@ class DatasetPack(Record):
             "`task-pack` if `picochat data task-pack` made the rows; only then are skill exercises"
             " trained on unasked"
         ),
+    )
+
+    own_chat: str | None = Field(
+        default=None, description="own rows that `picochat data task-pack --add` put into `chat`"
+    )
+    own_eval: str | None = Field(
+        default=None, description="own rows that `picochat data task-pack --add` put into `eval`"
     )
 
     @field_validator("corpus", mode="before")
@@ -291,20 +300,26 @@ def pack_file(path: Path) -> Path:
     return path / "dataset_pack.json" if (path / "dataset_pack.json").is_file() else path
 
 
-def rows_of_pack(pack_path: Path) -> list[Path]:
-    """The files of a pack's own SFT and eval rows; none if `picochat data task-pack` made them."""
+def own_rows_of_pack(pack_path: Path) -> dict[str, Path]:
+    """The files of rows, by `chat` and `eval`, that `picochat data task-pack` did not make."""
     pack = read_record(DatasetPack, pack_path, "pack")
-    names = () if pack.rows_from else (pack.chat, pack.eval)
-    return [pack_path.parent / Path(name).expanduser() for name in names if name]
+    own = (pack.own_chat, pack.own_eval) if pack.rows_from else (pack.chat, pack.eval)
+    named = zip(ROW_KEYS, own, strict=True)
+    return {key: pack_path.parent / Path(name).expanduser() for key, name in named if name}
 
 
-def promote(pack_path: Path, chat: Path, eval: Path) -> None:
-    """Name these SFT and eval rows in the pack file; its other keys do not change."""
+def promote(pack_path: Path, chat: Path, eval: Path, own: Mapping[str, Path]) -> None:
+    """Name these SFT and eval rows in the pack file, and the pack's own that are among them.
+
+    own: by `chat` and `eval`. The other keys of the pack do not change.
+    """
     # The record only checks the file. Writing it would add the defaults of keys that are absent.
     read_record(DatasetPack, pack_path, "pack")
     value = cast("dict[str, Any]", read_json(pack_path, "pack"))
-    promoted = {key: item for key, item in value.items() if key not in ALIASES}
-    for key, rows in (("chat", chat), ("eval", eval)):
+    replaced = (*ALIASES, *(f"own_{key}" for key in ROW_KEYS))
+    promoted = {key: item for key, item in value.items() if key not in replaced}
+    named = {"chat": chat, "eval": eval, **{f"own_{key}": path for key, path in own.items()}}
+    for key, rows in named.items():
         promoted[key] = Path(os.path.relpath(rows, pack_path.parent)).as_posix()
     promoted["rows_from"] = "task-pack"
     write_json(pack_path, promoted)

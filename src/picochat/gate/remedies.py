@@ -31,10 +31,11 @@ LARGEST_HELD_OUT_FRACTION = 0.2
 LARGEST_VOCABULARY = 65_536
 ENOUGH_BENCHMARK_ROWS = 500
 
-TASK_PACK = TASK_PACK_COMMAND.format(pack=PACK) + " --sft-rows 2800 --eval-rows 700 --force"
+MAKE_ROWS = TASK_PACK_COMMAND.format(pack=PACK) + " --sft-rows 2800 --eval-rows 700"
+TASK_PACK = f"{MAKE_ROWS} --force"
 EVERY_SKILL = (
-    "--long-run-gate-profile research needs no skills; rows of every skill, in place of the pack's"
-    f" own: {TASK_PACK}"
+    "--long-run-gate-profile research needs no skills; rows of every skill beside the pack's own:"
+    f" {MAKE_ROWS} --add"
 )
 LICENCE = (
     'name the licence of the text: "licence" of the source in the pack\'s recipe, or --license NAME'

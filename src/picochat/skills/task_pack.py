@@ -18,6 +18,7 @@ from picochat.core.records import canonical_json, digest_bytes, write_atomic
 from picochat.honesty.normalize import normalized_text
 from picochat.skills.mixture import make_rows, weights_of, weights_text
 from picochat.skills.prepare import count_shared_items
+from picochat.skills.row_files import read_eval_rows, read_sft_rows
 from picochat.skills.skill import PROFILES, AnswerStyle, Profile, seeded
 from picochat.skills.skill_table import SKILLS
 from picochat.skills.task_rows import EvalRow, SftRow, row_json
@@ -38,8 +39,8 @@ class TaskPackRequest:
     Names are checked by `make_task_pack`, all of them at once. chat_out, eval_out: the files of the
     rows; None: files named for the profile in `out_dir`. public_rows: rows of `source="hf"`, on top
     of `sft_rows`; None: a quarter of `sft_rows`. skill_weights: `math=.3,spelling=.2`, in place of
-    the profile's. force: replace other rows that stand there. promote: name the rows in the dataset
-    pack.
+    the profile's. force: replace other rows that stand there. add: put the pack's own rows into the
+    same files. promote: name the rows in the dataset pack.
     """
 
     pack_path: Path
@@ -55,6 +56,7 @@ class TaskPackRequest:
     public_rows: int | None = None
     skill_weights: str | None = None
     force: bool = False
+    add: bool = False
     promote: bool = True
 
 
@@ -82,6 +84,7 @@ class TaskPackReport:
     eval: Path
     page: Path
     promoted: bool
+    kept: tuple[Path, ...]
     replaced: tuple[Path, ...]
 
     def lines(self) -> list[str]:
@@ -105,6 +108,7 @@ class TaskPackReport:
                 if self.promoted
                 else "the pack was left as it is (--no-promote)"
             ),
+            *(f"with the pack's own rows of {path}" for path in self.kept),
             *(f"the pack no longer names {path}; the file stays" for path in self.replaced),
         ]
 
@@ -134,18 +138,23 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
     chat = request.chat_out or folder / f"chat_task_mixture_{profile}.jsonl"
     eval_path = request.eval_out or folder / f"eval_task_mixture_{profile}.jsonl"
     page = folder / f"task_mixture_{profile}.md"
+    own = _own_rows(request, (chat, eval_path))
+    kept, replaced = (own, {}) if request.add else ({}, own)
+    if "chat" in kept:
+        sft = [*read_sft_rows(kept["chat"]).rows, *sft]
+    if "eval" in kept:
+        evals = [*read_eval_rows(kept["eval"]).rows, *evals]
     files = {chat: _jsonl(sft), eval_path: _jsonl(evals)}
     digests = [digest_bytes(data) for data in files.values()]
     counts = count_skills(sft, evals)
     files[page] = page_text(request, weights, counts, public, sft, evals, digests).encode()
-    replaced = _own_rows(request, (chat, eval_path))
-    _refuse_overwriting(files, replaced, request.force)
+    _refuse_overwriting(files, tuple(replaced.values()), request.force)
     for path, data in files.items():
         write_atomic(path, data)
     if request.promote:
         from picochat.data.pack import promote as promote_rows
 
-        promote_rows(request.pack_path, chat, eval_path)
+        promote_rows(request.pack_path, chat, eval_path, kept)
     repeated = len(sft) - len({normalized_text(row.user) for row in sft})
     shared = count_shared_items(sft, evals)
     return TaskPackReport(
@@ -159,7 +168,8 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
         eval_path,
         page,
         request.promote,
-        replaced,
+        tuple(kept.values()),
+        tuple(replaced.values()),
     )
 
 
@@ -203,19 +213,22 @@ def _jsonl(rows: Sequence[SftRow] | Sequence[EvalRow]) -> bytes:
     return b"".join(canonical_json(row_json(row)) + b"\n" for row in rows)
 
 
-def _own_rows(request: TaskPackRequest, new: Sequence[Path]) -> tuple[Path, ...]:
-    """Files of rows that the pack names, that this command did not make and that hold something."""
-    if not request.promote:
-        return ()
-    from picochat.data.pack import rows_of_pack
+def _own_rows(request: TaskPackRequest, new: Sequence[Path]) -> dict[str, Path]:
+    """Files of rows that the pack names, that this command did not make and that hold something.
 
-    return tuple(
-        path
-        for path in rows_of_pack(request.pack_path)
+    By `chat` and `eval`; none where the pack is left as it is and they are not wanted.
+    """
+    if not request.promote and not request.add:
+        return {}
+    from picochat.data.pack import own_rows_of_pack
+
+    return {
+        key: path
+        for key, path in own_rows_of_pack(request.pack_path).items()
         if path.is_file()
         and path.stat().st_size
         and path.resolve() not in [each.resolve() for each in new]
-    )
+    }
 
 
 def _refuse_overwriting(files: dict[Path, bytes], replaced: Sequence[Path], force: bool) -> None:
@@ -234,7 +247,7 @@ def _refuse_overwriting(files: dict[Path, bytes], replaced: Sequence[Path], forc
         fix = (
             "--force replaces these files; --out-dir names another folder"
             if differing
-            else "--force names the new rows in their place; --no-promote leaves the pack as it is"
+            else "--add keeps them among the new rows, --force names the new rows in their place"
         )
         raise WrongUsage("rows that are there would be replaced", problems=problems, fix=fix)
 
