@@ -125,7 +125,8 @@ class RowsFacts(Record):
     eval_rows_without_rule: int = Field(description="eval rows that no reply could fail")
     shared_items: int = Field(description="eval items that the SFT rows contain")
     eval_cells: list[EvalCell] = Field(
-        default=[], description="the eval rows of the skills by what the gate's rules count together"
+        default=[],
+        description="the eval rows of the skills by what the gate's rules count together",
     )
 
 

@@ -33,7 +33,9 @@ def test_every_measure_is_used_by_a_row() -> None:
         "ratio",
         "provenance_gaps",
         "counted_levels",
+        "power_of",
         "tested_skills",
+        "trivial_reach",
     }
     assert public - used - used_elsewhere == set()
 

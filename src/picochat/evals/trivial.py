@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from picochat.config import RunConfig
+from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import Record, read_record, to_jsonable, write_json
 from picochat.data.corpus.reader import sample_train
@@ -56,10 +57,19 @@ def measure_trivial(corpus: Artifact, rows: Artifact, seed: int, staging: Stagin
 
 
 def facts_from(files: Path, inputs: Mapping[str, Artifact], config: RunConfig) -> TrivialFacts:
-    """The facts of the artifact from its files and the rows. The settings are not used."""
+    """The facts of the artifact from its files and the rows. The settings are not used.
+
+    Raises BadInput if other options were counted than the rows have.
+    """
     del config
     measured = read_record(TrivialMeasured, files / MEASURED, "counts of the options")
-    return trivial_facts(*_read_rows(inputs["rows"]), measured)
+    sft, evals = _read_rows(inputs["rows"])
+    asked = {row.id: len(row.choice_options) for row in evals if has_options(row)}
+    for counts in ("alone", "near"):
+        counted = {id: len(getattr(found, counts)) for id, found in measured.options.items()}
+        if counted != asked:
+            raise BadInput(f"{MEASURED}: counts other options than the eval rows have")
+    return trivial_facts(sft, evals, measured)
 
 
 def _read_rows(rows: Artifact) -> tuple[list[SftRow], list[EvalRow]]:
@@ -102,11 +112,31 @@ def trivial_facts(
         mine = [row for row in evals if row.skill == skill.name]
         known = [row for row in sft if row.skill == skill.name]
         if mine:
-            scores = _scores(known, mine, measured.options)
-            skills[skill.name] = sorted(scores, key=lambda score: -(score.all.fraction or 0.0))
-    return TrivialFacts(
-        skills=skills, text_bytes=measured.text_bytes, documents=measured.documents
-    )
+            scores = _undominated(_scores(known, mine, measured.options))
+            skills[skill.name] = sorted(scores, key=lambda score: -score.all.passed)
+    return TrivialFacts(skills=skills, text_bytes=measured.text_bytes, documents=measured.documents)
+
+
+def _undominated(scores: Sequence[TrivialScore]) -> list[TrivialScore]:
+    """The scores without constant lines that another one equals or beats on every part."""
+    kept: dict[tuple[int, ...] | str, TrivialScore] = {}
+    for score in scores:
+        parts = (score.all, score.unanswerable, score.answerable, *score.levels.values())
+        passed = tuple(part.passed for part in parts)
+        if score.line is None:
+            kept[score.answerer] = score
+        elif not any(isinstance(key, tuple) and _reaches(key, passed) for key in kept):
+            kept = {
+                key: each
+                for key, each in kept.items()
+                if isinstance(key, str) or not _reaches(passed, key)
+            }
+            kept[passed] = score
+    return list(kept.values())
+
+
+def _reaches(passed: Sequence[int], other: Sequence[int]) -> bool:
+    return all(mine >= theirs for mine, theirs in zip(passed, other, strict=True))
 
 
 def _scores(
@@ -129,10 +159,7 @@ def _scores(
         name = found.answerer if not best else f"{found.answerer}, options by {best}"
         scores.append(
             _score(
-                name,
-                found.line,
-                [*texts, *with_options],
-                passed + (choices[best] if best else []),
+                name, found.line, [*texts, *with_options], passed + (choices[best] if best else [])
             )
         )
     return scores

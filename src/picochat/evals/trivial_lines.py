@@ -88,7 +88,9 @@ def candidate_lines(sft: Sequence[SftRow], evals: Sequence[EvalRow]) -> list[str
     lines = [*FIXED_LINES, *_frequent(replies, MOST_REPLIES)]
     lines += _frequent(last_lines, MOST_LAST_LINES)
     tried = spread(evals, TRIED_ROWS)
-    built = [build_line(start, tried) for start in ("", *_ranked(lines, tried)[:2])]
+    # A reply that alone passes nothing can say what every row wants, such as the name.
+    starts = ["", _ranked(lines, tried)[0], *_frequent(replies, 1), *sorted(replies, key=len)[:1]]
+    built = [build_line(start, tried) for start in dict.fromkeys(starts)]
     return list(dict.fromkeys([*lines, *(line for line in built if line)]))
 
 

@@ -6,10 +6,11 @@ empty string if it has nothing to add.
 
 from __future__ import annotations
 
-from picochat.facts import RunFacts
+from picochat.facts import RunFacts, TrivialScore
 from picochat.gate import measures
 from picochat.gate.plan import baseline_tokens, needed_baseline_bytes, plan
 from picochat.gate.row_bounds import LEAST_LEVEL_ROWS
+from picochat.present.printable import one_line
 from picochat.present.values import (
     byte_quantity,
     count,
@@ -21,6 +22,8 @@ from picochat.present.values import (
     rate,
 )
 from picochat.skills.skill_table import OTHER
+
+SHOWN_LINE = 120  # characters of a trivial answer
 
 
 def unproven_sources(run: RunFacts) -> str:
@@ -81,9 +84,9 @@ def best_trivial(run: RunFacts, skill: str) -> str:
 
 
 def trivial_text(score: TrivialScore) -> str:
-    """The rate of a trivial answerer and what it does: `0.41 (29 of 70) by a constant line`."""
-    line = f" {excerpt(score.line, SHOWN_LINE)!r}" if score.line else ""
-    return f"{rate_counts(score.all)} by {score.answerer}{line}"
+    """The rate of a trivial answerer and how it answers: `0.41 (29 of 70; ...) by place 2`."""
+    line = f": {one_line(score.line, SHOWN_LINE)!r}" if score.line else ""
+    return f"{rate(score.all)} by {score.answerer}{line}"
 
 
 def gate_power(run: RunFacts) -> str:

@@ -261,7 +261,7 @@ def trivial_reach(run: RunFacts, skill: str, end: str) -> float | None:
         _smallest(
             getattr(found, end) - bound.low
             for bound in bounds
-            for found in part_rates(score, bound.part)
+            for found in _part_rates(score, bound.part)
             if found.count
         )
         for score in scores
@@ -269,10 +269,10 @@ def trivial_reach(run: RunFacts, skill: str, end: str) -> float | None:
     return _largest(reached)
 
 
-def part_rates(score: TrivialScore, part: Part) -> list[Rate]:
+def _part_rates(score: TrivialScore, part: Part) -> list[Rate]:
     """The rates that a rule on this part of the rows compares with its bound."""
     if part == "levels":
-        return list(judged_levels(score.levels).values())
+        return list(_judged_levels(score.levels).values())
     return [getattr(score, part)]
 
 
@@ -504,10 +504,10 @@ def fraction_over_trivial_lower_95(run: RunFacts, skill: str) -> float | None:
 def counted_levels(run: RunFacts, skill: str) -> dict[str, Rate]:
     """The levels of a skill that are judged: those with enough rows, and the pool of the others."""
     score = skill_score(run, skill)
-    return judged_levels(score.levels if score else {})
+    return _judged_levels(score.levels if score else {})
 
 
-def judged_levels(levels: Mapping[str, Rate]) -> dict[str, Rate]:
+def _judged_levels(levels: Mapping[str, Rate]) -> dict[str, Rate]:
     """The rate of each group of levels that are judged together, by their names."""
     groups = level_groups({name: found.count for name, found in levels.items()})
     return {

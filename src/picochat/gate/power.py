@@ -42,12 +42,14 @@ class Power:
 
     passing: margin above every bound -> probability, for a model of just these true rates.
     false_pass: the largest probability of a model that is BELOW its bounds in one skill, and
-    MARGINS[1] above them in all others. weakest: that skill.
+    MARGINS[1] above them in all others. weakest: that skill. hardest: the skill that a model
+    MARGINS[1] above its bounds passes least often.
     """
 
     passing: Mapping[float, float]
     false_pass: float
     weakest: str
+    hardest: str
 
 
 def power(skills: Mapping[str, SkillRows]) -> Power:
@@ -69,6 +71,7 @@ def power(skills: Mapping[str, SkillRows]) -> Power:
         },
         false_pass=round(falsely[weakest], DIGITS),
         weakest=weakest,
+        hardest=min(others, key=lambda name: (others[name], name)),
     )
 
 
