@@ -1,4 +1,4 @@
-"""Trivial answerers of rows with options: each chooses an option without understanding the question.
+"""Trivial answerers of rows with options: each chooses one without understanding the question.
 
 By place, length, letters that question and option share, how often SFT rows have the option as
 their answer, and how often a sample of the corpus has its words, alone or near those of the
@@ -132,7 +132,7 @@ def count_options(
 def _count(
     asked: Mapping[Phrase, set[str]], texts: Iterable[str]
 ) -> tuple[Counter[Phrase], Counter[tuple[Phrase, str]]]:
-    """(occurrences of each phrase; pairs of a phrase and one of its words at most NEAR_WORDS apart)."""
+    """(occurrences of each phrase; pairs of it and one of its words, NEAR_WORDS apart or less)."""
     by_last: dict[str, list[Phrase]] = {}
     for phrase in asked:
         by_last.setdefault(phrase[-1], []).append(phrase)

@@ -72,21 +72,27 @@ def eval_items_by_skill(run: RunFacts) -> str:
 
 
 def trivial_answers(run: RunFacts) -> str:
-    """The best trivial answerer of each skill."""
-    return "; ".join(
-        f"{skill}: {best_trivial(run, skill)}" for skill in measures.tested_skills(run)
+    """The best trivial answer of the worst skill in full, and the rates of the others."""
+    worst = measures.most_trivial_skill(run)
+    best = {skill: measures.best_trivial(run, skill) for skill in measures.tested_skills(run)}
+    others = ", ".join(
+        f"{skill} {fraction(score.all.fraction)}"
+        for skill, score in best.items()
+        if score and skill != worst
     )
+    shown = best.get(worst) if worst else None
+    return f"{worst}: {trivial_text(shown)}; {others}" if shown else ""
 
 
 def best_trivial(run: RunFacts, skill: str) -> str:
     best = measures.best_trivial(run, skill)
-    return f"best trivial answer {trivial_text(best)}" if best else "no trivial answers"
+    return trivial_text(best) if best else "no trivial answers"
 
 
 def trivial_text(score: TrivialScore) -> str:
     """The rate of a trivial answerer and how it answers: `0.41 (29 of 70; ...) by place 2`."""
-    line = f": {one_line(score.line, SHOWN_LINE)!r}" if score.line else ""
-    return f"{rate(score.all)} by {score.answerer}{line}"
+    line = f" {one_line(score.line, SHOWN_LINE)!r}" if score.line else ""
+    return f"best trivial answer {rate(score.all)} by {score.answerer}{line}"
 
 
 def gate_power(run: RunFacts) -> str:

@@ -250,6 +250,13 @@ def trivial_over_bound_upper_95(run: RunFacts) -> float | None:
     return _largest(trivial_reach(run, skill, "high") for skill in tested_skills(run))
 
 
+def most_trivial_skill(run: RunFacts) -> str | None:
+    """The skill whose rules a trivial answerer passes, or comes closest to passing."""
+    reach = {skill: trivial_reach(run, skill, "fraction") for skill in tested_skills(run)}
+    known = {skill: found for skill, found in reach.items() if found is not None}
+    return max(known, key=lambda skill: known[skill], default=None)
+
+
 def trivial_reach(run: RunFacts, skill: str, end: str) -> float | None:
     """Largest over the answerers of the smallest difference of a rate and its bound.
 

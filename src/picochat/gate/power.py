@@ -151,7 +151,7 @@ def binomial(count: int, rate: float) -> Counts:
 
 def _at_least(counts: Counts, low: float) -> Counts:
     """The counts without the outcomes below the fraction `low`."""
-    kept = counts.copy()
+    kept: Counts = np.array(counts)
     kept[: _fewest(len(counts) - 1, low)] = 0.0
     return kept
 

@@ -378,7 +378,6 @@ CHECKS: tuple[Row, ...] = (
         severity=ADVICE,
         why="on other rows of this kind the trivial answerer could pass",
         fix=remedies.less_trivial_rows,
-        detail=details.trivial_answers,
         applies=applies.has_tested_skill,
     ),
     Row(
@@ -403,7 +402,6 @@ CHECKS: tuple[Row, ...] = (
         severity=ADVICE,
         why="an approval that luck can give is worth less",
         fix=remedies.more_rows_to_fail,
-        detail=details.gate_power,
         applies=applies.has_tested_skill,
     ),
     Row(

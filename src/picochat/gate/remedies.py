@@ -232,13 +232,7 @@ def clean_benchmark(run: RunFacts) -> str:
 
 
 def less_trivial_rows(run: RunFacts) -> str:
-    """Name the skill that a trivial answerer passes, or comes closest to passing."""
-    reach = {
-        skill: measures.trivial_reach(run, skill, "fraction")
-        for skill in measures.tested_skills(run)
-    }
-    known = {skill: found for skill, found in reach.items() if found is not None}
-    worst = max(known, key=lambda skill: known[skill], default="a skill")
+    worst = measures.most_trivial_skill(run) or "the judged skills"
     return f"add rows of {worst} that the best trivial answer fails to the pack's eval file"
 
 

@@ -1,4 +1,4 @@
-"""What the release gate demands of eval rows, as data: the rules that are judged on rows of a skill.
+"""What the release gate demands of the eval rows of a skill, as data.
 
 `release.py` makes its rows of the same claims and bounds. The preflight reads these records to say,
 before anything is trained, what passes them: a trivial answerer (`measures.py`), or a model of a
