@@ -22,7 +22,14 @@ from picochat.facts import GateReport, PreflightReport
 from picochat.gate.render import gate_lines, preflight_lines
 from picochat.honesty.contamination_page import BLIND_SPOTS
 from picochat.present.printable import EXCERPT_CHARACTERS
-from picochat.report.sections import SECTIONS, TEMPLATES, html_page, markdown_page, worst_order
+from picochat.report.sections import (
+    SECTIONS,
+    TEMPLATES,
+    html_page,
+    markdown_page,
+    with_flags,
+    worst_order,
+)
 from picochat.report.summary import SAMPLED_REPLIES
 from picochat.run.folder import RunDir
 from tests.builders import (
@@ -586,3 +593,11 @@ def browsed_title(page: Path, folder: Path) -> str:
         check=True,
     )
     return re.findall("<title>([^<]*)</title>", done.stdout)[0]
+
+
+def test_only_whole_words_of_a_remedy_are_set_as_options() -> None:
+    marked = str(with_flags("--base-steps N; --external-eval NAME=PATH & more"))
+    assert marked == (
+        '<code class="flag">--base-steps N</code>; <code class="flag">--external-eval</code>'
+        " NAME=PATH &amp; more"
+    )

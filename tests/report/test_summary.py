@@ -48,7 +48,7 @@ def test_a_blocked_run_says_so_first_and_names_rule_value_bound_and_remedy(tmp_p
     pages = rendered_of(blocked)
     text = pages["summary.md"].decode()
     assert text.startswith(f"# {TITLE}: blocked\n\nThe release gate blocked this model")
-    assert "\n1. fix what preflight.md names" in text
+    assert "\n1. do what preflight.md says of these checks" in text
     assert (
         "**preflight** (block): checks of this run's preflight that block: 1 checks, must be = 0"
         " (eval_independence)" in text

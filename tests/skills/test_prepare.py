@@ -152,3 +152,23 @@ def test_rows_of_one_item_stay_on_one_side_and_without_items_prompts_decide() ->
     assert {row.user for row in train}.isdisjoint(row.user for row in held_out)
     grouped = [row.model_copy(update={"group": "all of them"}) for row in rows]
     assert [] in split_sft_rows(grouped, 5)
+
+
+def test_chats_that_end_in_the_same_question_are_different_prompts(tmp_path: Path) -> None:
+    chats = [
+        sft_row(
+            id=str(n),
+            user="Thanks, and how far?",
+            history=[
+                {"role": "user", "content": f"Where is house {n}?"},
+                {"role": "assistant", "content": "Near the sea."},
+            ],
+        )
+        for n in range(900)
+    ]
+    train, held_out = split_sft_rows(chats, 5)
+    assert 50 < len(held_out) < 150 and train
+    pack = pack_of(tmp_path, [*chats, chats[0].model_copy(update={"id": "again"})], [eval_row()])
+    with publish(tmp_path / "rows", "rows", "key", {}) as staging:
+        prepare_rows(pack, 5, staging)
+    assert facts_of(open_artifact(tmp_path / "rows", "rows"), RowsFacts).repeated_sft_prompts == 1

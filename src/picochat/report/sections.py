@@ -32,7 +32,7 @@ from picochat.report.curves import Rows, page_charts
 
 TEMPLATES = Path(__file__).parent / "pages"
 SHOWN_SOURCES = 3  # in the title
-FLAG = re.compile(r"(--[a-z][a-z-]*(?: N)?)")
+FLAG = re.compile(r"(--[a-z][a-z-]*(?: N\b)?)")
 Tree = dict[str, Any]
 
 
@@ -179,7 +179,7 @@ class Facts:
             )
         text = excerpt(value) if form == "text" else printable("" if value is None else str(value))
         if form == "fix":
-            text = _with_flags(text)
+            text = with_flags(text)
         return Markup('<span data-fact="{}">{}</span>').format(path, text)
 
     def rate(self, path: str) -> Markup:
@@ -213,7 +213,7 @@ def place(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def _with_flags(text: str) -> Markup:
+def with_flags(text: str) -> Markup:
     """Flags of a command as code, so that a line is not broken at their hyphens."""
     flag = Markup('<code class="flag">{}</code>')
     return Markup("").join(

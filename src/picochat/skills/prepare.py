@@ -84,7 +84,7 @@ def _count(files: Path) -> RowsFacts:
         eval_items_by_skill=_by_skill(
             skill for skill, _ in {(row.skill, _item_of(row)) for row in evals}
         ),
-        repeated_sft_prompts=len(sft) - len({normalized_text(row.user) for row in sft}),
+        repeated_sft_prompts=len(sft) - len({normalized_prompt(row) for row in sft}),
         eval_rows_without_rule=sum(not can_fail(row) for row in evals),
         shared_items=count_shared_items(sft, evals),
         eval_cells=eval_cells(evals),
@@ -166,18 +166,20 @@ def count_shared_items(sft: Iterable[SftRow], evals: Iterable[EvalRow]) -> int:
     items: set[str] = set()
     prompts: set[str] = set()
     for row in sft:
-        prompts.add(normalized_text(row.user))
+        prompts.add(normalized_prompt(row))
         if row.item:
             items.add(row.item)
     return len(
-        {
-            _item_of(row)
-            for row in evals
-            if row.item in items or normalized_text(row.user) in prompts
-        }
+        {_item_of(row) for row in evals if row.item in items or normalized_prompt(row) in prompts}
     )
 
 
 def _item_of(row: SftRow | EvalRow) -> str:
     """The row's item, or its group if it has no item, or else its prompt."""
-    return row.item or row.group or normalized_text(row.user)
+    return row.item or row.group or normalized_prompt(row)
+
+
+def normalized_prompt(row: SftRow | EvalRow) -> str:
+    """All that stands before the last reply, normalized: many chats end in the same question."""
+    turns = [message.content for message in row.history]
+    return normalized_text("\n".join([*turns, row.user]))

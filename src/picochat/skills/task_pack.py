@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from picochat.core.errors import BadInput, Problem, WrongUsage, did_you_mean
 from picochat.core.records import canonical_json, digest_bytes, write_atomic
-from picochat.honesty.normalize import normalized_text
 from picochat.skills.mixture import make_rows, weights_of, weights_text
-from picochat.skills.prepare import count_shared_items
+from picochat.skills.prepare import count_shared_items, normalized_prompt
 from picochat.skills.row_files import read_eval_rows, read_sft_rows
 from picochat.skills.skill import PROFILES, AnswerStyle, Profile, seeded
 from picochat.skills.skill_table import SKILLS
@@ -155,7 +154,7 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
         from picochat.data.pack import promote as promote_rows
 
         promote_rows(request.pack_path, chat, eval_path, kept)
-    repeated = len(sft) - len({normalized_text(row.user) for row in sft})
+    repeated = len(sft) - len({normalized_prompt(row) for row in sft})
     shared = count_shared_items(sft, evals)
     return TaskPackReport(
         profile,
