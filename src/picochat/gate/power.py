@@ -80,36 +80,78 @@ def passing_probability(rows: SkillRows, margin: float) -> float:
 
     margin: how far its true rate on each row lies above the highest bound that counts the row.
     """
-    halves = {bound.part for bound in rows.bounds} & {"answerable", "unanswerable"}
-    parts = [[c for c in rows.cells if c.answerable == side] for side in (False, True)]
-    total = np.ones(1)
-    for part in parts if halves else [list(rows.cells)]:
-        if part:
-            counts = _by_level(rows, part, margin)
-            side = "answerable" if part[0].answerable else "unanswerable"
-            low = max((b.low for b in rows.bounds if b.part == side), default=0.0)
-            total = np.convolve(total, _at_least(counts, low) if halves else counts)
-    low = max((bound.low for bound in rows.bounds if bound.part == "all"), default=0.0)
-    least = max(_fewest(len(total) - 1, low), _fewest_above(len(total) - 1, rows.trivial))
-    return min(1.0, float(total[least:].sum()))
+    lows = {part: _bound(rows, part) for part in ("unanswerable", "answerable")}
+    refused, answered, both = _by_side(rows, margin)
+    if both is None:
+        passed = np.convolve(
+            _at_least(refused, lows["unanswerable"]), _at_least(answered, lows["answerable"])
+        )
+    else:
+        table = _convolved(_convolved(both, refused).T, answered).T
+        table[: _fewest(table.shape[0] - 1, lows["unanswerable"])] = 0.0
+        table[:, : _fewest(table.shape[1] - 1, lows["answerable"])] = 0.0
+        passed = _sums(table)
+    count = len(passed) - 1
+    least = max(_fewest(count, _bound(rows, "all")), _fewest_above(count, rows.trivial))
+    return min(1.0, float(passed[least:].sum()))
 
 
-def _by_level(rows: SkillRows, cells: Sequence[EvalCell], margin: float) -> Counts:
-    """The passed rows of these cells, without the outcomes in which a level fails its bound."""
-    low = max((bound.low for bound in rows.bounds if bound.part == "levels"), default=0.0)
+def _by_side(rows: SkillRows, margin: float) -> tuple[Counts, Counts, Counts | None]:
+    """(rows to refuse, rows to answer, the joint counts of levels that have both).
+
+    Without the outcomes in which a level, or the pool of small levels, fails its bound. The joint
+    counts are a table (refused, answered); None where no group of levels has rows of both kinds.
+    """
     sizes: dict[str, int] = {}
-    for cell in cells:
+    for cell in rows.cells:
         sizes[cell.level or ""] = sizes.get(cell.level or "", 0) + cell.rows
     judged = level_groups(sizes)
-    free = [(name,) for name in sizes if not any(name in group for group in judged)]
-    total = np.ones(1)
-    for group in (*judged, *free):
-        counts = np.ones(1)
-        for cell in cells:
-            if (cell.level or "") in group:
-                counts = np.convolve(counts, _cell(cell, _true_rate(rows, cell, margin)))
-        total = np.convolve(total, _at_least(counts, low) if group in judged else counts)
-    return total
+    alone = [(name,) for name in sizes if not any(name in group for group in judged)]
+    sides, both = (np.ones(1), np.ones(1)), None
+    for group in (*judged, *alone):
+        low = _bound(rows, "levels") if group in judged else 0.0
+        refused, answered = (_counts(rows, group, side, margin) for side in (False, True))
+        if len(answered) == 1:
+            sides = (np.convolve(sides[0], _at_least(refused, low)), sides[1])
+        elif len(refused) == 1:
+            sides = (sides[0], np.convolve(sides[1], _at_least(answered, low)))
+        else:
+            table = np.outer(refused, answered)
+            fewest = _fewest(len(refused) + len(answered) - 2, low)
+            table[np.add.outer(range(len(refused)), range(len(answered))) < fewest] = 0.0
+            both = table if both is None else _convolved_tables(both, table)
+    return *sides, both
+
+
+def _counts(rows: SkillRows, group: Sequence[str], answerable: bool, margin: float) -> Counts:
+    counts: Counts = np.ones(1)
+    for cell in rows.cells:
+        if (cell.level or "") in group and cell.answerable == answerable:
+            counts = np.convolve(counts, _cell(cell, _true_rate(rows, cell, margin)))
+    return counts
+
+
+def _convolved(table: Counts, counts: Counts) -> Counts:
+    """The table with more rows of the first kind."""
+    return np.stack([np.convolve(column, counts) for column in table.T]).T
+
+
+def _convolved_tables(one: Counts, other: Counts) -> Counts:
+    shape = (one.shape[0] + other.shape[0] - 1, one.shape[1] + other.shape[1] - 1)
+    found = np.zeros(shape)
+    for row, column in np.argwhere(other > 0).tolist():
+        found[row : row + one.shape[0], column : column + one.shape[1]] += other[row, column] * one
+    return found
+
+
+def _sums(table: Counts) -> Counts:
+    """The probability of each sum of row and column."""
+    places = np.add.outer(range(table.shape[0]), range(table.shape[1]))
+    return np.bincount(places.ravel(), weights=table.ravel())
+
+
+def _bound(rows: SkillRows, part: str) -> float:
+    return max((bound.low for bound in rows.bounds if bound.part == part), default=0.0)
 
 
 def _true_rate(rows: SkillRows, cell: EvalCell, margin: float) -> float:
