@@ -192,7 +192,7 @@ def test_options_are_chosen_by_place_length_letters_and_counts() -> None:
     assert chosen["shortest option"] == [0]
     assert chosen["frequent SFT answer"] == [3]
     assert chosen["shared letters"] == [2]
-    assert "near in the corpus" not in chosen
+    assert "nearness in the corpus" not in chosen
 
 
 CAPITALS = {"Egypt": "Cairo", "Peru": "Lima", "Norway": "Oslo"}
@@ -214,7 +214,7 @@ def test_words_near_each_other_in_the_corpus_choose_the_option() -> None:
     assert measured.options["eval-0"].near == [1, 0, 0]
     assert measured.options["eval-0"].alone == [1, 1, 1]
     scores = trivial_facts([], rows, measured).skills["choice"]
-    assert best(scores, "near in the corpus").all.passed == 3
+    assert best(scores, "nearness in the corpus").all.passed == 3
     assert scores[0].all.passed == 3
 
 
@@ -246,7 +246,7 @@ def test_rows_of_both_kinds_are_answered_together() -> None:
     measured = count_in(TEXTS, [], rows)
     scores = trivial_facts([], rows, measured).skills["choice"]
     assert scores[0].all.passed == 4
-    assert scores[0].answerer.startswith("constant line, options by near")
+    assert scores[0].answerer.startswith("constant line, options by nearness")
 
 
 # ---- the stage's facts ---------------------------------------------------------------------------

@@ -178,7 +178,7 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         "block",
         {"trivial": make_trivial_facts(identity=[make_trivial_score("identity", 105)])},
     ),
-    ("gate_power", "warn", {"rows": make_rows_facts(eval_cells=with_choice_rows(40))}),
+    ("gate_power", "warn", {"rows": make_rows_facts(eval_cells=with_choice_rows(25))}),
     ("gate_power", "block", {"rows": make_rows_facts(eval_cells=with_choice_rows(5))}),
     (
         "external_benchmarks",

@@ -64,8 +64,8 @@ def trivial_choices(
         choose |= {
             "frequent in the corpus": lambda row: counts[row.id].alone,
             "rare in the corpus": lambda row: [-count for count in counts[row.id].alone],
-            "near in the corpus": lambda row: counts[row.id].near,
-            "near for its frequency": lambda row: [
+            "nearness in the corpus": lambda row: counts[row.id].near,
+            "nearness over frequency in the corpus": lambda row: [
                 near / (alone + RARE_OPTION)
                 for near, alone in zip(counts[row.id].near, counts[row.id].alone, strict=True)
             ],
