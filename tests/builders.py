@@ -21,6 +21,7 @@ from picochat.facts import (
     BenchmarksFacts,
     ConversationsFacts,
     CorpusFacts,
+    EvalCell,
     ExercisesFacts,
     ExternalScore,
     HonestyFacts,
@@ -36,6 +37,8 @@ from picochat.facts import (
     SourceFacts,
     TokenizerFacts,
     TrainFacts,
+    TrivialFacts,
+    TrivialScore,
 )
 from picochat.gate.preflight import decide_preflight
 from picochat.scales import find_scale
@@ -141,8 +144,54 @@ def make_rows_facts(**changes: Any) -> RowsFacts:
         repeated_sft_prompts=0,
         eval_rows_without_rule=0,
         shared_items=0,
+        eval_cells=make_eval_cells(),
     )
     return change(facts, **changes)
+
+
+def make_eval_cells(rows: dict[str, dict[str, int]] | None = None) -> list[EvalCell]:
+    """Eval rows of different items by skill and level; `un...` levels are those to refuse.
+
+    Without `rows`, ten times the healthy ones: enough that luck decides no rule.
+    """
+    counts = rows or {
+        skill: {level: 10 * count for level, count in levels.items()}
+        for skill, levels in STAGES.items()
+    }
+    return [
+        EvalCell(
+            skill=skill,
+            level=level,
+            answerable=not level.startswith("un"),
+            rows=count,
+            items={"1": count},
+        )
+        for skill, levels in counts.items()
+        for level, count in levels.items()
+    ]
+
+
+def make_trivial_score(skill: str, passed: int, **changes: Any) -> TrivialScore:
+    """A trivial answerer that passes so many of a skill's rows, spread evenly over their parts."""
+    rows = EVAL_ROWS[skill]
+    levels = {
+        level: make_rate(passed * count // rows, count) for level, count in STAGES[skill].items()
+    }
+    score = TrivialScore(
+        answerer="constant line",
+        line="I am Picochat.",
+        all=make_rate(passed, rows),
+        levels=levels,
+        unanswerable=make_rate(0, 0),
+        answerable=make_rate(passed, rows),
+    )
+    return change(score, **changes)
+
+
+def make_trivial_facts(**scores: list[TrivialScore]) -> TrivialFacts:
+    """Trivial answerers that pass a tenth of the rows; `scores` replaces those of a skill."""
+    healthy = {skill: [make_trivial_score(skill, rows // 10)] for skill, rows in EVAL_ROWS.items()}
+    return TrivialFacts(skills={**healthy, **scores}, text_bytes=8_000_000, documents=1_860)
 
 
 def make_benchmark_facts(**changes: Any) -> BenchmarkFacts:
@@ -351,6 +400,7 @@ def make_evidence(**changes: Any) -> RunFacts:
         shards=make_shards_facts(),
         conversations=make_conversations_facts(),
         honesty=make_honesty_facts(),
+        trivial=make_trivial_facts(),
         host=make_host_facts(),
         base=make_train_facts("base"),
         sft=make_train_facts("sft"),

@@ -33,6 +33,8 @@ from picochat.facts import (
     SourceFacts,
     TokenizerFacts,
     TrainFacts,
+    TrivialFacts,
+    TrivialScore,
 )
 from picochat.model.centred import centre_
 from picochat.model.gpt import GPT, initialise
@@ -41,7 +43,7 @@ from picochat.release.hf import ExportRequest
 from picochat.run.folder import RunDir
 from picochat.scales import find_scale
 from picochat.tokens import tokenizer as tokens
-from tests.builders import own_rows
+from tests.builders import make_rate, own_rows
 
 VOCAB_SIZE = 400
 MODEL = ModelConfig(
@@ -167,6 +169,7 @@ def make_run(root: Path, facts: RunParts | None = None) -> RunDir:
         "exercises": (facts.exercises, {"sample.txt": b""}),
         "rows": (rows_facts(), {"eval.jsonl": b"{}\n"}),
         "honesty": (honesty_facts(), {"report.md": b"# honesty\n"}),
+        "trivial": (trivial_facts(), {"measured.json": b"{}"}),
         "preflight": (preflight_facts(), {"preflight.md": b"# preflight\n"}),
         "base": (train_facts("base"), {"curve.jsonl": b"{}\n"}),
         "scores": (
@@ -304,6 +307,18 @@ def honesty_facts() -> HonestyFacts:
         external_contaminated={},
         contaminated_eval_rows=["math-007"],
     )
+
+
+def trivial_facts() -> TrivialFacts:
+    score = TrivialScore(
+        answerer="constant line",
+        line="Final answer: 42",
+        all=make_rate(3, 70),
+        levels={"add_carry": make_rate(2, 40)},
+        unanswerable=make_rate(1, 9),
+        answerable=make_rate(2, 61),
+    )
+    return TrivialFacts(skills={"math": [score]}, text_bytes=120_000, documents=1_000)
 
 
 def finding(name: str, status: str, measured: float | None, bound: str) -> FindingRecord:

@@ -53,6 +53,7 @@ from tests.builders import (
     make_scores_facts,
     make_shards_facts,
     make_train_facts,
+    make_trivial_facts,
     own_rows,
 )
 
@@ -341,6 +342,7 @@ HEALTHY: dict[str, Callable[[], Record]] = {
     "shards": make_shards_facts,
     "conversations": make_conversations_facts,
     "honesty": make_honesty_facts,
+    "trivial": make_trivial_facts,
     "host": make_host_facts,
     "base": lambda: make_train_facts("base"),
     "sft": lambda: make_train_facts("sft"),

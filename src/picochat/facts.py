@@ -95,6 +95,16 @@ class RowsRead(Record):
     dropped_keys: dict[str, int] = Field(description="key that is not read -> rows that have it")
 
 
+class EvalCell(Record):
+    """Eval rows of one skill and level, all to be answered or all to be refused."""
+
+    skill: str
+    level: str | None
+    answerable: bool
+    rows: int
+    items: dict[str, int] = Field(description="rows of an item -> items with so many")
+
+
 class RowsFacts(Record):
     """The SFT and eval rows, by skill (identity, refusal, choice, math, spelling, other)."""
 
@@ -114,6 +124,10 @@ class RowsFacts(Record):
     repeated_sft_prompts: int = Field(description="SFT rows with the prompt of an earlier row")
     eval_rows_without_rule: int = Field(description="eval rows that no reply could fail")
     shared_items: int = Field(description="eval items that the SFT rows contain")
+    eval_cells: list[EvalCell] = Field(
+        default=[],
+        description="the eval rows of the skills by what the gate's rules count together",
+    )
 
 
 class BenchmarkFacts(Record):
@@ -200,6 +214,35 @@ class HonestyFacts(Record):
         default={}, description="row ids found in the corpus or in the SFT rows, by benchmark"
     )
     contaminated_eval_rows: list[str]
+
+
+class Rate(Record):
+    """`passed` of `count`, with the 95% Wilson interval; the fractions are None if count is 0."""
+
+    passed: int
+    count: int
+    fraction: float | None
+    low: float | None
+    high: float | None
+
+
+class TrivialScore(Record):
+    """What one trivial answerer, which understands nothing, gets right of a skill's eval rows."""
+
+    answerer: str
+    line: str | None = Field(description="the reply, if it is the same to every row")
+    all: Rate
+    levels: dict[str, Rate]
+    unanswerable: Rate = Field(description="of the rows that must be refused")
+    answerable: Rate
+
+
+class TrivialFacts(Record):
+    """The scores of trivial answerers, by skill, best first; a skill without eval rows has none."""
+
+    skills: dict[str, list[TrivialScore]]
+    text_bytes: int = Field(description="of the corpus, in which options were counted")
+    documents: int
 
 
 class HostFacts(Record):
@@ -384,16 +427,6 @@ class MetricsRow(Record):
     from_step: int | None = Field(default=None, description="rollback: the step of the spike")
 
 
-class Rate(Record):
-    """`passed` of `count`, with the 95% Wilson interval; the fractions are None if count is 0."""
-
-    passed: int
-    count: int
-    fraction: float | None
-    low: float | None
-    high: float | None
-
-
 class SkillScore(Record):
     """One skill on the eval rows. `clean` leaves out rows that the contamination scan found."""
 
@@ -547,6 +580,7 @@ class RunFacts:
     shards: ShardsFacts | None = None
     conversations: ConversationsFacts | None = None
     honesty: HonestyFacts | None = None
+    trivial: TrivialFacts | None = None
     host: HostFacts | None = None
     preflight: PreflightFacts | None = None
     preflight_report: PreflightReport | None = None

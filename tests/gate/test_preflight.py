@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from picochat.config import RunConfig
-from picochat.facts import FindingRecord, RunFacts, TokenizerFacts
+from picochat.facts import EvalCell, FindingRecord, RunFacts, TokenizerFacts
 from picochat.gate.preflight import CHECKS, decide_preflight, preflight_facts
 from tests.builders import (
     EVAL_ROWS,
@@ -17,11 +17,14 @@ from tests.builders import (
     make_config,
     make_conversations_facts,
     make_corpus_facts,
+    make_eval_cells,
     make_evidence,
     make_honesty_facts,
     make_host_facts,
     make_rows_facts,
     make_shards_facts,
+    make_trivial_facts,
+    make_trivial_score,
 )
 
 UNPINNED = [change(source, pinned=False) for source in make_corpus_facts().sources]
@@ -35,6 +38,12 @@ SHORT_CORPUS = make_shards_facts(train_tokens=120_000_000)
 def first_release(**base: Any) -> RunConfig:
     """A profile that does not judge the token budget, so that other plan checks can block alone."""
     return make_config(gate={"profile": "first_release"}, base=base)
+
+
+def with_choice_rows(count: int) -> list[EvalCell]:
+    """The healthy cells with so many rows of choice."""
+    few = make_eval_cells({"choice": {"science": count}})
+    return [*(cell for cell in make_eval_cells() if cell.skill != "choice"), *few]
 
 
 # name, status that it must cause, what alone differs from a healthy run
@@ -159,6 +168,18 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ),
     ("eval_rules", "block", {"rows": make_rows_facts(eval_rows_without_rule=1)}),
     ("eval_independence", "block", {"rows": make_rows_facts(shared_items=1)}),
+    (
+        "eval_trivial_answers",
+        "warn",
+        {"trivial": make_trivial_facts(identity=[make_trivial_score("identity", 100)])},
+    ),
+    (
+        "eval_trivial_answers",
+        "block",
+        {"trivial": make_trivial_facts(identity=[make_trivial_score("identity", 105)])},
+    ),
+    ("gate_power", "warn", {"rows": make_rows_facts(eval_cells=with_choice_rows(25))}),
+    ("gate_power", "block", {"rows": make_rows_facts(eval_cells=with_choice_rows(5))}),
     (
         "external_benchmarks",
         "warn",
@@ -294,7 +315,17 @@ def test_each_check_has_a_refusal_for_each_of_its_bounds() -> None:
     assert wanted <= {(name, status) for name, status, _ in REFUSALS}
 
 
-FACTS = ("corpus", "exercises", "rows", "tokenizer", "shards", "conversations", "honesty", "host")
+FACTS = (
+    "corpus",
+    "exercises",
+    "rows",
+    "tokenizer",
+    "shards",
+    "conversations",
+    "honesty",
+    "trivial",
+    "host",
+)
 
 
 def test_no_evidence_at_all_passes_nothing() -> None:
@@ -346,6 +377,9 @@ EMPTY = (
     ("eval_skill_release_coverage", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
     ("eval_power", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
     ("eval_independence", {"rows": make_rows_facts(eval_rows=0, eval_by_skill={})}),
+    ("eval_trivial_answers", {"trivial": make_trivial_facts(math=[])}),
+    ("gate_power", {"rows": make_rows_facts(eval_cells=[])}),
+    ("gate_power", {"rows": make_rows_facts(eval_cells=with_choice_rows(0)[:-1])}),
     ("external_benchmarks", {"benchmarks": NO_BENCHMARKS}),
     ("contamination_external", {"benchmarks": NO_BENCHMARKS}),
     (

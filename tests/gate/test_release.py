@@ -7,7 +7,15 @@ import pytest
 
 from picochat.core.publish import Artifact, publish
 from picochat.core.records import Record, read_json, write_json
-from picochat.facts import ExternalScore, FindingRecord, GateReport, RunFacts, ScoresFacts
+from picochat.facts import (
+    ExternalScore,
+    FindingRecord,
+    GateReport,
+    Rate,
+    RunFacts,
+    ScoresFacts,
+    TrivialFacts,
+)
 from picochat.gate import measures
 from picochat.gate.preflight import decide_preflight, preflight_facts
 from picochat.gate.release import RULES, decide_release, run_gate, weakest_skill
@@ -26,6 +34,8 @@ from tests.builders import (
     make_rows_facts,
     make_scores_facts,
     make_train_facts,
+    make_trivial_facts,
+    make_trivial_score,
 )
 
 NO_RATE = make_rate(0, 0)
@@ -55,6 +65,14 @@ UNSCANNED = change(
 )
 UNMEASURED = ExternalScore(all=make_rate(0, 0), clean=make_rate(0, 0), chance=0.25)
 AT_CHANCE = ExternalScore(all=make_rate(255, 1_000), clean=make_rate(255, 1_000), chance=0.25)
+
+
+def as_good_as(skill: str) -> TrivialFacts:
+    """A trivial answerer at the 95% lower end of the healthy pass rate of a skill."""
+    low = make_scores_facts().skills[skill].clean.low or 0.0
+    rate = Rate(passed=1, count=1, fraction=low, low=low, high=low)
+    return make_trivial_facts(**{skill: [make_trivial_score(skill, 1, all=rate)]})
+
 
 # name, status that it must cause, what alone differs from a healthy run
 REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -89,6 +107,10 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("skill_release_eval_choice", "block", {"scores": with_clean("choice", 64, 100)}),
     ("skill_release_eval_math", "block", {"scores": with_clean("math", 29, 100)}),
     ("skill_release_eval_spelling", "block", {"scores": with_clean("spelling", 39, 100)}),
+    *(
+        (f"skill_release_eval_{skill}", "block", {"trivial": as_good_as(skill)})
+        for skill in EVAL_ROWS
+    ),
     (
         "skill_release_stage_identity",
         "block",
@@ -274,6 +296,7 @@ def test_a_skill_without_clean_rows_blocks_its_release(skill: str) -> None:
     [
         "preflight_report",
         "honesty",
+        "trivial",
         "base",
         "sft",
         "scores",
@@ -302,8 +325,9 @@ EMPTY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("base_beats_baseline", {"scores": make_scores_facts(base_bits_per_byte=float("nan"))}),
     ("base_beats_baseline", {"config": make_config(evals={"ngram_train_tokens": 10})}),
     ("skill_release_stage_math", {"scores": with_skill("math", levels={})}),
-    ("skill_release_stage_math", {"scores": with_skill("math", levels={"few": make_rate(19, 19)})}),
+    ("skill_release_stage_math", {"scores": with_skill("math", levels={"few": make_rate(39, 39)})}),
     ("skill_release_eval_math", {"scores": make_scores_facts(skills={})}),
+    ("skill_release_eval_math", {"trivial": make_trivial_facts(math=[])}),
     ("choice_adjusted_accuracy", {"scores": make_scores_facts(skills={})}),
     ("preflight", {"preflight_report": change(BLOCKED_PREFLIGHT, findings=[], status="ready")}),
     ("run_completed", {"base": make_train_facts("base", final_loss=float("inf"))}),
@@ -390,6 +414,7 @@ def gate_inputs(root: Path) -> dict[str, Artifact]:
     evidence = make_evidence()
     assert evidence.preflight_report
     assert evidence.honesty
+    assert evidence.trivial
     assert evidence.rows
     assert evidence.benchmarks
     assert evidence.parity
@@ -405,6 +430,7 @@ def gate_inputs(root: Path) -> dict[str, Artifact]:
             {"preflight.json": evidence.preflight_report},
         ),
         "honesty": published(root, "honesty", evidence.honesty),
+        "trivial": published(root, "trivial", evidence.trivial),
         "base": published(root, "base", evidence.base),
         "sft": sft,
         "scores": published(root, "scores", make_scores_facts(scored_checkpoint=sft.digest)),
@@ -431,7 +457,7 @@ def test_the_stage_approves_untouched_evidence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["preflight", "honesty", "base", "sft", "scores", "parity", "rows"]
+    "kind", ["preflight", "honesty", "trivial", "base", "sft", "scores", "parity", "rows"]
 )
 def test_the_stage_blocks_where_one_file_was_changed(tmp_path: Path, kind: str) -> None:
     inputs = gate_inputs(tmp_path)

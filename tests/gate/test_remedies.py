@@ -29,13 +29,17 @@ from tests.builders import (
     make_config,
     make_conversations_facts,
     make_corpus_facts,
+    make_eval_cells,
     make_evidence,
     make_honesty_facts,
     make_host_facts,
+    make_rate,
     make_rows_facts,
     make_scores_facts,
     make_shards_facts,
     make_train_facts,
+    make_trivial_facts,
+    make_trivial_score,
 )
 
 Follow = Callable[[str, RunConfig], RunConfig]
@@ -285,3 +289,28 @@ def test_a_context_of_the_remedy_holds_the_longest_row(follow: Follow) -> None:
     fix = finding(evidence, "sft_fits_context").fix
     assert fix
     assert follow(fix.split("context: ")[1], evidence.config).model.context == 2_048
+
+
+def test_rows_that_the_trivial_answer_fails_mend_its_check() -> None:
+    """A hundred rows more of the skill that the remedy names, none of which the answer passes."""
+    passed = make_trivial_facts(identity=[make_trivial_score("identity", 105)])
+    before = finding(make_evidence(trivial=passed), "eval_trivial_answers")
+    assert before.status == "block" and before.fix
+    assert before.fix.startswith("add rows of identity that the best trivial answer fails")
+    more = make_trivial_score("identity", 105, all=make_rate(105, 275))
+    mended = make_evidence(trivial=make_trivial_facts(identity=[more]))
+    assert finding(mended, "eval_trivial_answers").status == "pass"
+
+
+@pytest.mark.parametrize(("few", "status"), [(25, "warn"), (5, "block")])
+def test_more_rows_of_the_named_skill_mend_the_power_of_the_gate(few: int, status: str) -> None:
+    others = [cell for cell in make_eval_cells() if cell.skill != "choice"]
+
+    def with_choice(rows: int) -> RunFacts:
+        cells = [*others, *make_eval_cells({"choice": {"science": rows}})]
+        return make_evidence(rows=make_rows_facts(eval_cells=cells))
+
+    before = finding(with_choice(few), "gate_power")
+    assert before.status == status and before.fix
+    assert before.fix == "add rows of choice to the pack's eval file, of every level"
+    assert finding(with_choice(400), "gate_power").status == "pass"

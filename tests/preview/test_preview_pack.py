@@ -10,6 +10,7 @@ from picochat.preview.preview_screen import render_preview
 from picochat.scales import find_scale
 from picochat.skills.prepare import split_sft_rows
 from picochat.skills.row_files import read_sft_rows
+from picochat.skills.skill_table import SKILLS
 from tests.data.builders import make_pack, parquet_bytes, prose, write
 from tests.small_pack import make_pack as make_small_pack
 
@@ -207,7 +208,15 @@ def test_the_packs_rows_are_judged_as_the_preflight_judges_them(tmp_path: Path) 
     assert found["sft_rows"].measured.value == len(train) < 60
     assert found["sft_rows"].status == "block"  # 60 rows are fewer than 300
     assert found["eval_independence"].status == "pass"
+    assert found["eval_trivial_answers"].measured.value > 0  # a line passes all 10 of identity
+    assert found["gate_power"].status == "block"
     (tmp_path / "pack/eval.jsonl").write_text("\n")
     broken = {each.check for each in _preview(pack, "h100-100m").fit.forecasts}
     assert "documents" in broken
-    assert not broken & {"sft_rows", "eval_independence"}
+    assert not broken & {"sft_rows", "eval_independence", "eval_trivial_answers", "gate_power"}
+
+
+def test_the_best_trivial_answer_of_each_skill_stands_beside_the_eval_rows(tmp_path: Path) -> None:
+    details = _preview(make_small_pack(tmp_path / "pack"), "tiny").eval.details
+    found = [line for line in details if "best trivial answer" in line]
+    assert [line.split(":")[0] for line in found] == list(dict.fromkeys(s.name for s in SKILLS))

@@ -13,6 +13,7 @@ import pytest
 from picochat.core.records import Record, parse_record
 from picochat.export.export_record import ParityReport
 from picochat.facts import ExercisesFacts, Rate, RunFacts
+from picochat.present import values
 from picochat.release.card import Subject, render_card
 from picochat.report.summary import Provenance, provenance_of
 from tests.export_builders import RunParts, corpus_facts, gate_facts, make_run, shards_facts
@@ -58,6 +59,16 @@ NOT_SHOWN = {
         "sft_largest_coverage",
         "eval_by_skill.math",
         "contaminated_eval_rows.*",
+    },
+    "trivial": {
+        "documents",
+        "text_bytes",
+        "skills.math.*.line",
+        *(
+            f"skills.math.*.{part}.{name}"
+            for part in ("answerable", "unanswerable", "levels.add_carry")
+            for name in ("passed", "count", "fraction", "low", "high")
+        ),
     },
     "preflight": {"findings.*.message", "findings.*.on_host"},
     "gate": {"findings.*.on_host"},
@@ -229,6 +240,15 @@ def test_each_rate_stands_with_its_count_and_interval(evidence: RunFacts) -> Non
                 f"{rate.fraction:.3f} ({rate.passed} of {rate.count}; 95% {rate.low:.3f} to"
                 f" {rate.high:.3f})" in card
             )
+
+
+def test_the_best_trivial_answer_stands_below_its_skill(evidence: RunFacts) -> None:
+    lines = render_card(subject(), evidence).splitlines()
+    assert evidence.trivial is not None
+    for skill, scores in evidence.trivial.skills.items():
+        place = next(n for n, line in enumerate(lines) if line.startswith(f"| {skill} |"))
+        name = f"{skill}: best trivial answer, {scores[0].answerer}"
+        assert lines[place + 1].startswith(f"| {name} | {values.rate(scores[0].all)} |")
 
 
 def test_results_for_the_hub_equal_the_scores(evidence: RunFacts) -> None:

@@ -227,6 +227,19 @@ def rows_made_easy(run: RunDir) -> None:
     )
 
 
+def harder_to_guess(run: RunDir) -> None:
+    """The best trivial answerer of a skill, a constant line, is not spoken of."""
+    change_facts(
+        run, "trivial", lambda facts: facts["skills"].update(identity=facts["skills"]["math"])
+    )
+
+
+def options_not_counted(run: RunDir) -> None:
+    change_json(
+        run.place("trivial") / "measured.json", lambda measured: measured["options"].clear()
+    )
+
+
 def hidden_hit(run: RunDir) -> None:
     """The scan's report names a contaminated row, its facts do not."""
     first = first_eval_row(run)
@@ -511,6 +524,24 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
         "a hit of another shape, to be shown in the summary",
         strange_hit,
         "hits.jsonl, line 1",
+    ),
+    (
+        "trivial",
+        "a trivial answerer that does well is left out",
+        harder_to_guess,
+        "trivial.skills.identity",
+    ),
+    (
+        "trivial",
+        "the corpus was not searched for the options",
+        options_not_counted,
+        "counts other options than the eval rows have",
+    ),
+    (
+        "trivial",
+        "options were counted in more text than the corpus has",
+        fact("trivial", text_bytes=10**12),
+        "trivial.text_bytes: states 1,000,000,000,000",
     ),
     (
         "benchmarks",

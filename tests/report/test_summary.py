@@ -9,12 +9,19 @@ from xml.etree import ElementTree
 import pytest
 
 from picochat.core.journal import read_journal
-from picochat.core.records import read_json, write_json
+from picochat.core.records import read_json, to_jsonable, write_json
+from picochat.present.values import rate
 from picochat.report.sections import html_page, markdown_page
 from picochat.report.summary import SAMPLED_REPLIES, stage_speed
 from picochat.run.folder import RunDir
 from picochat.skills.skill_table import SKILLS
-from tests.builders import make_config, make_rows_facts, make_scores_facts
+from tests.builders import (
+    make_config,
+    make_rows_facts,
+    make_scores_facts,
+    make_trivial_facts,
+    make_trivial_score,
+)
 from tests.run_builder import claims_of, make_run, observed_of, rendered_of
 
 NOTHING: dict[str, list[dict[str, Any]]] = {"base": [], "sft": []}
@@ -91,6 +98,20 @@ def test_each_score_of_the_page_is_the_facts_score(run: RunDir) -> None:
         )
         assert expected in page
     assert f"5-gram model of 50M tokens {scores['ngram_bits_per_byte']:.4f}" in page
+
+
+def test_the_best_trivial_answer_stands_beside_each_skill(run: RunDir) -> None:
+    pages = rendered_of(run)
+    trivial = make_trivial_facts(identity=[make_trivial_score("identity", 40)])
+    for facts in (make_trivial_facts(), trivial):
+        claimed = {
+            **claims_of(run),
+            "trivial": {k: to_jsonable(v[0]) for k, v in facts.skills.items()},
+        }
+        page = markdown_page(claimed, observed_of(run))
+        for scores in facts.skills.values():
+            assert f"| {rate(scores[0].all)} by constant line |" in page
+    assert b'data-fact="claims/trivial/identity/all/fraction"' in pages["report.html"]
 
 
 def test_a_changed_fact_changes_every_page(tmp_path: Path, run: RunDir) -> None:

@@ -10,7 +10,7 @@ from picochat.core.publish import open_artifact, publish
 from picochat.core.records import write_jsonl
 from picochat.facts import RowsFacts, facts_of
 from picochat.skills.mixture import rows_by_skill
-from picochat.skills.prepare import facts_from, prepare_rows, split_sft_rows
+from picochat.skills.prepare import eval_cells, facts_from, prepare_rows, split_sft_rows
 from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows, row_json
 from tests.builders import make_config
 from tests.skills.rows_builder import eval_row, release_rows, sft_row
@@ -50,6 +50,25 @@ def test_the_stage_splits_by_item_and_states_what_it_measured(tmp_path: Path) ->
         0,
         0,
     )
+
+
+def test_eval_rows_are_counted_by_skill_level_side_and_rows_of_an_item() -> None:
+    rows = [
+        eval_row(category="refusal", curriculum_stage="unsafe", answerable=False, item=item)
+        for item in ("a", "a", "a", "b", "c")
+    ]
+    rows += [eval_row(category="math", item="1 + 1"), eval_row(category="math", user="2 + 2?")]
+    rows.append(eval_row(category="own"))
+    assert [cell.model_dump() for cell in eval_cells(rows)] == [
+        {"skill": "math", "level": None, "answerable": True, "rows": 2, "items": {"1": 2}},
+        {
+            "skill": "refusal",
+            "level": "unsafe",
+            "answerable": False,
+            "rows": 5,
+            "items": {"1": 2, "3": 1},
+        },
+    ]
 
 
 def test_the_stage_counts_what_is_wrong_with_the_rows(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ empty string if it has nothing to add.
 
 from __future__ import annotations
 
-from picochat.facts import RunFacts
+from picochat.facts import RunFacts, TrivialScore
 from picochat.gate import measures
 from picochat.gate.plan import baseline_tokens, needed_baseline_bytes, plan
+from picochat.gate.row_bounds import LEAST_LEVEL_ROWS
+from picochat.present.printable import one_line
 from picochat.present.values import (
     byte_quantity,
     count,
@@ -20,6 +22,8 @@ from picochat.present.values import (
     rate,
 )
 from picochat.skills.skill_table import OTHER
+
+SHOWN_LINE = 120  # characters of a trivial answer
 
 
 def unproven_sources(run: RunFacts) -> str:
@@ -65,6 +69,39 @@ def eval_items_by_skill(run: RunFacts) -> str:
     skills = measures.tested_skills(run) or (OTHER,)
     counts = ", ".join(f"{skill} {items.get(skill, 0)}" for skill in skills)
     return f"independent items: {counts}"
+
+
+def trivial_answers(run: RunFacts) -> str:
+    """The best trivial answer of the worst skill in full, and the rates of the others."""
+    worst = measures.most_trivial_skill(run)
+    best = {skill: measures.best_trivial(run, skill) for skill in measures.tested_skills(run)}
+    others = ", ".join(
+        f"{skill} {fraction(score.all.fraction)}"
+        for skill, score in best.items()
+        if score and skill != worst
+    )
+    shown = best.get(worst) if worst else None
+    return f"{worst}: {trivial_text(shown)}; {others}" if shown else ""
+
+
+def best_trivial(run: RunFacts, skill: str) -> str:
+    best = measures.best_trivial(run, skill)
+    return trivial_text(best) if best else "no trivial answers"
+
+
+def trivial_text(score: TrivialScore) -> str:
+    """The rate of a trivial answerer and how it answers: `0.41 (29 of 70; ...) by place 2`."""
+    line = f" {one_line(score.line, SHOWN_LINE)!r}" if score.line else ""
+    return f"best trivial answer {rate(score.all)} by {score.answerer}{line}"
+
+
+def gate_power(run: RunFacts) -> str:
+    """The probability for each margin, and the skill in which a false pass is likeliest."""
+    found = measures.power_of(run)
+    if not found:
+        return ""
+    passing = ", ".join(f"+{margin:.2f} {fraction(p)}" for margin, p in found.passing.items())
+    return f"passes at {passing}; falsely {fraction(found.false_pass)} by {found.weakest}"
 
 
 def eval_over_context(run: RunFacts) -> str:
@@ -160,7 +197,7 @@ def weakest_level(run: RunFacts, skill: str) -> str:
     """The name and rate of the level with the lowest pass rate."""
     levels = measures.counted_levels(run, skill)
     if not levels:
-        return f"no {skill} level has {measures.LEAST_LEVEL_ROWS} rows"
+        return f"the levels of {skill} have fewer than {LEAST_LEVEL_ROWS} rows together"
     name, lowest = min(levels.items(), key=lambda item: (item[1].fraction or 0.0, item[0]))
     return f"{name}: {rate(lowest)}"
 

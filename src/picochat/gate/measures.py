@@ -8,11 +8,11 @@ planned work.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from picochat.config import EvalConfig
-from picochat.evals.intervals import half_width
-from picochat.facts import Rate, RunFacts, SkillScore, SourceFacts, TrainFacts
+from picochat.evals.intervals import half_width, rate
+from picochat.facts import Rate, RunFacts, SkillScore, SourceFacts, TrainFacts, TrivialScore
 from picochat.gate.plan import (
     needed_baseline_bytes,
     needed_disk_bytes,
@@ -21,11 +21,12 @@ from picochat.gate.plan import (
     planned_tokens,
     target_tokens,
 )
+from picochat.gate.power import MARGINS, Power, SkillRows, power
+from picochat.gate.row_bounds import Part, level_groups, row_bounds
 from picochat.skills.skill_table import OTHER, judged
 
 JUDGED_SKILLS = tuple(skill.name for skill, _ in judged())
 FIRST_RELEASE_SKILLS = tuple(skill.name for skill, claim in judged() if claim.first_release)
-LEAST_LEVEL_ROWS = 20
 BASELINE_TOKENS = EvalConfig().ngram_train_tokens  # enough for a baseline, whatever a run sets
 
 
@@ -230,6 +231,84 @@ def shared_items(run: RunFacts) -> float | None:
     return rows.shared_items if rows and rows.eval_rows else None
 
 
+def best_trivial(run: RunFacts, skill: str) -> TrivialScore | None:
+    """The trivial answerer that passes the most eval rows of a skill."""
+    scores = run.trivial.skills.get(skill, []) if run.trivial else []
+    return max(scores, key=lambda score: score.all.fraction or 0.0, default=None)
+
+
+def trivial_over_bound(run: RunFacts) -> float | None:
+    """How far the best trivial answerer of a skill reaches over the rules on its rows, worst skill.
+
+    An answerer passes a skill only if it passes every rule on its rows, so the rule that it misses
+    by the most counts: one that refuses everything passes `refusal` alone.
+    """
+    return _largest(trivial_reach(run, skill, "fraction") for skill in tested_skills(run))
+
+
+def trivial_over_bound_upper_95(run: RunFacts) -> float | None:
+    return _largest(trivial_reach(run, skill, "high") for skill in tested_skills(run))
+
+
+def most_trivial_skill(run: RunFacts) -> str | None:
+    """The skill whose rules a trivial answerer passes, or comes closest to passing."""
+    reach = {skill: trivial_reach(run, skill, "fraction") for skill in tested_skills(run)}
+    known = {skill: found for skill, found in reach.items() if found is not None}
+    return max(known, key=lambda skill: known[skill], default=None)
+
+
+def trivial_reach(run: RunFacts, skill: str, end: str) -> float | None:
+    """Largest over the answerers of the smallest difference of a rate and its bound.
+
+    end: `fraction`, or `high` for the upper end of the rates.
+    """
+    bounds = row_bounds([skill])
+    scores = run.trivial.skills.get(skill, []) if run.trivial else []
+    reached = [
+        _smallest(
+            getattr(found, end) - bound.low
+            for bound in bounds
+            for found in _part_rates(score, bound.part)
+            if found.count
+        )
+        for score in scores
+    ]
+    return _largest(reached)
+
+
+def _part_rates(score: TrivialScore, part: Part) -> list[Rate]:
+    """The rates that a rule on this part of the rows compares with its bound."""
+    if part == "levels":
+        return list(_judged_levels(score.levels).values())
+    return [getattr(score, part)]
+
+
+def power_of(run: RunFacts) -> Power | None:
+    """The probabilities of passing the rules on rows; None without rows of a judged skill."""
+    rows = run.rows
+    cells = rows.eval_cells if rows else []
+    skills = {
+        skill: SkillRows(
+            cells=tuple(cell for cell in cells if cell.skill == skill),
+            bounds=row_bounds([skill]),
+            trivial=trivial.all.fraction if (trivial := best_trivial(run, skill)) else None,
+        )
+        for skill in tested_skills(run)
+    }
+    return power(skills) if skills and all(each.cells for each in skills.values()) else None
+
+
+def passing_power(run: RunFacts) -> float | None:
+    """Probability that a model MARGINS[1] above every bound passes all rules on rows."""
+    found = power_of(run)
+    return found.passing[MARGINS[1]] if found else None
+
+
+def false_pass(run: RunFacts) -> float | None:
+    found = power_of(run)
+    return found.false_pass if found else None
+
+
 # ---- preflight: contamination --------------------------------------------------------------------
 
 
@@ -421,11 +500,29 @@ def clean_fraction(run: RunFacts, skill: str) -> float | None:
     return fraction(score.clean) if score else None
 
 
+def fraction_over_trivial_lower_95(run: RunFacts, skill: str) -> float | None:
+    """The 95% lower end of the clean pass rate minus the rate of the best trivial answerer."""
+    score, trivial = skill_score(run, skill), best_trivial(run, skill)
+    if not score or not trivial or score.clean.low is None or trivial.all.fraction is None:
+        return None
+    return score.clean.low - trivial.all.fraction
+
+
 def counted_levels(run: RunFacts, skill: str) -> dict[str, Rate]:
-    """The levels of a skill with enough rows to be judged."""
+    """The levels of a skill that are judged: those with enough rows, and the pool of the others."""
     score = skill_score(run, skill)
-    levels = score.levels if score else {}
-    return {name: rate for name, rate in levels.items() if rate.count >= LEAST_LEVEL_ROWS}
+    return _judged_levels(score.levels if score else {})
+
+
+def _judged_levels(levels: Mapping[str, Rate]) -> dict[str, Rate]:
+    """The rate of each group of levels that are judged together, by their names."""
+    groups = level_groups({name: found.count for name, found in levels.items()})
+    return {
+        " + ".join(group): rate(
+            sum(levels[name].passed for name in group), sum(levels[name].count for name in group)
+        )
+        for group in groups
+    }
 
 
 def weakest_level_fraction(run: RunFacts, skill: str) -> float | None:

@@ -231,6 +231,25 @@ def clean_benchmark(run: RunFacts) -> str:
     return LEAVE_OUT + "; or name another benchmark: --external-eval NAME=PATH"
 
 
+def less_trivial_rows(run: RunFacts) -> str:
+    worst = measures.most_trivial_skill(run) or "the judged skills"
+    return f"add rows of {worst} that the best trivial answer fails to the pack's eval file"
+
+
+def more_rows_to_pass(run: RunFacts) -> str:
+    found = measures.power_of(run)
+    return _more_rows(found.hardest if found else None)
+
+
+def more_rows_to_fail(run: RunFacts) -> str:
+    found = measures.power_of(run)
+    return _more_rows(found.weakest if found else None)
+
+
+def _more_rows(skill: str | None) -> str:
+    return f"add rows of {skill or 'the judged skills'} to the pack's eval file, of every level"
+
+
 # ---- this host -----------------------------------------------------------------------------------
 
 

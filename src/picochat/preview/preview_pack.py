@@ -41,7 +41,7 @@ from picochat.preview.shown_duplicates import (
     sampled_duplicates,
     wanted_ids,
 )
-from picochat.preview.shown_rows import has_rows, preview_rows
+from picochat.preview.shown_rows import has_rows, preview_rows, preview_trivial, trivial_lines
 from picochat.preview.text_counts import (
     SourceTally,
     character_mix,
@@ -84,6 +84,11 @@ def preview_pack(
     # First, because it takes no time: rows that a run would refuse are refused here.
     sft_rows, eval_rows, rows_facts = preview_rows(pack, config.seed)
     samples = read_sample(pack.sources, config.data, sample_bytes, whole_bytes)
+    trivial = preview_trivial(pack, samples) if rows_facts else None
+    if trivial:
+        eval_rows = eval_rows.model_copy(
+            update={"details": [*eval_rows.details, *trivial_lines(trivial)]}
+        )
     read_whole = all(sample.complete for sample in samples)
     reads_all = full and not read_whole
     if reads_all:
@@ -129,7 +134,7 @@ def preview_pack(
         sft=sft_rows,
         eval=eval_rows,
         sources=sources,
-        fit=fit_scale(sources, pack.sources, duplicates, scale, rows_facts),
+        fit=fit_scale(sources, pack.sources, duplicates, scale, rows_facts, trivial),
     )
 
 

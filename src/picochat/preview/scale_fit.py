@@ -12,6 +12,7 @@ import math
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from picochat.config import RunConfig
@@ -27,6 +28,7 @@ from picochat.facts import (
     ShardsFacts,
     SourceFacts,
     TokenizerFacts,
+    TrivialFacts,
 )
 from picochat.gate.bounds import Bound
 from picochat.gate.decide import BADNESS
@@ -53,14 +55,21 @@ def fit_scale(
     duplicates: Duplicates,
     scale: Scale,
     rows: RowsFacts | None = None,
+    trivial: TrivialFacts | None = None,
 ) -> ScaleFit:
     """Compare the planned tokens with the training tokens, forecast the preflight, give advice.
 
-    rows: facts of the pack's SFT and eval rows; None if they were not read.
+    rows: facts of the pack's SFT and eval rows; None if they were not read. trivial: what trivial
+    answerers get right of them.
     """
     tokens = _pack_tokens(sources)
     ends = (tokens.value, tokens.low, tokens.high) if tokens else (None, None, None)
-    facts = [estimated_facts(sources, loaded, duplicates, rows, scale.config, end) for end in ends]
+    facts = [
+        replace(
+            estimated_facts(sources, loaded, duplicates, rows, scale.config, end), trivial=trivial
+        )
+        for end in ends
+    ]
     value, low, high = (decide_preflight(each) for each in facts)
     forecasts = _forecasts(value, low, high, sampled=not duplicates.complete)
     judged: list[Status] = [each.status for each in forecasts if each.check in TOKEN_CHECKS]

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import cast
 
+from picochat.core.progress import say
 from picochat.core.publish import Artifact, publish
 from picochat.data.pack import TASK_PACK, LoadedPack
-from picochat.facts import RowsFacts, RowsRead, facts_of
+from picochat.evals.trivial import count_in, trivial_facts
+from picochat.facts import RowsFacts, RowsRead, TrivialFacts, facts_of
+from picochat.gate.details import trivial_text
 from picochat.present.printable import printable
 from picochat.preview.preview_record import ConversationPart, RowsPreview
+from picochat.preview.text_sample import SourceSample
 from picochat.skills.prepare import assistant_turns, prepare_rows
 from picochat.skills.row_files import RowFile, read_eval_rows, read_sft_rows
 from picochat.skills.task_rows import EvalRow, SftRow, scored_by
@@ -39,6 +44,22 @@ def preview_rows(pack: LoadedPack, seed: int) -> tuple[RowsPreview, RowsPreview,
         _evals(pack, evals) if evals else _none(pack),
         _facts(pack, seed) if sft and evals else None,
     )
+
+
+def preview_trivial(pack: LoadedPack, samples: Sequence[SourceSample]) -> TrivialFacts:
+    """What trivial answerers get right of the pack's eval rows; the text sample is their corpus."""
+    assert pack.chat_path and pack.eval_path, "a pack with both files"
+    say("answering the eval rows without understanding them")
+    sft, evals = read_sft_rows(pack.chat_path).rows, read_eval_rows(pack.eval_path).rows
+    texts = (text for sample in samples for text in sample.texts)
+    return trivial_facts(sft, evals, count_in(texts, sft, evals))
+
+
+def trivial_lines(trivial: TrivialFacts) -> list[str]:
+    """The best trivial answer of each skill."""
+    return [
+        f"{skill}: {trivial_text(scores[0])}" for skill, scores in trivial.skills.items() if scores
+    ]
 
 
 def has_rows(path: Path) -> bool:

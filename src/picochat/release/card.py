@@ -17,6 +17,7 @@ from typing import Any
 
 from picochat.export.export_record import ParityReport
 from picochat.facts import Rate, RunFacts, ScoresFacts, SourceFacts
+from picochat.gate.measures import best_trivial
 from picochat.gate.render import measured_text
 from picochat.present.labels import OTHER_RATES, STAGES
 from picochat.present.printable import cell, printable_line
@@ -86,7 +87,7 @@ def render_card(subject: Subject, facts: RunFacts | None) -> str:
         notices=list(notices(subject, facts)),
         measured=measured_text,
         stages=STAGES,
-        rates=list(score_rows(scores)) if scores else [],
+        rates=list(score_rows(scores, facts)) if scores and facts else [],
         sources=facts.corpus.sources if facts and facts.corpus else [],
         provenance={item.label: item for item in subject.provenance},
         attributions=list(attributions(subject, facts)),
@@ -135,10 +136,15 @@ def _names(facts: RunFacts, *statuses: str) -> str:
     )
 
 
-def score_rows(scores: ScoresFacts) -> Iterator[Score]:
-    """Every rate of the scores: each skill, its levels, own rows, benchmarks, behaviour."""
+def score_rows(scores: ScoresFacts, facts: RunFacts) -> Iterator[Score]:
+    """Every rate of the scores: each skill, its levels, own rows, benchmarks, behaviour.
+
+    Below each skill stands what an answerer that understands nothing reaches.
+    """
     for skill, score in scores.skills.items():
         yield Score(skill, score.all, score.clean, score.base, score.chance)
+        if trivial := best_trivial(facts, skill):
+            yield Score(f"{skill}: best trivial answer, {trivial.answerer}", trivial.all)
         for level, rate in score.levels.items():
             yield Score(f"{skill}: {level}", rate)
     for category, own in scores.own.items():

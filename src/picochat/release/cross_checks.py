@@ -26,6 +26,7 @@ from picochat.release.data_checks import (
     check_rows,
     check_shards,
     check_tokenizer,
+    check_trivial,
 )
 from picochat.release.training_checks import check_base, check_scores, check_sft, check_summary
 from picochat.run.graph import ARTIFACTS, ArtifactSpec, read_facts
@@ -42,6 +43,7 @@ CROSS_CHECKS: Mapping[str, CrossCheck] = MappingProxyType(
         "shards": check_shards,
         "conversations": check_conversations,
         "honesty": check_honesty,
+        "trivial": check_trivial,
         "base": check_base,
         "sft": check_sft,
         "scores": check_scores,

@@ -306,3 +306,20 @@ def _unlisted_hits(honesty: Artifact, report: Mapping[str, Any]) -> list[Problem
         if wrong
         else []
     )
+
+
+# ---- trivial answers -----------------------------------------------------------------------------
+
+
+def check_trivial(run: RunFacts) -> list[Problem]:
+    """Options were counted in text that the corpus can have.
+
+    The counts themselves need the corpus, which is not here to be read.
+    """
+    trivial, corpus = known(run.trivial), known(run.corpus)
+    most = {"documents": corpus.train_documents, "text_bytes": corpus.train_text_bytes}
+    return [
+        Problem(f"trivial.{name}: states {getattr(trivial, name):,}, the corpus has {limit:,}")
+        for name, limit in most.items()
+        if getattr(trivial, name) > limit
+    ]

@@ -38,7 +38,7 @@ from picochat.facts import (
     ScoresFacts,
 )
 from picochat.gate.conclusion import conclusion
-from picochat.gate.measures import JUDGED_SKILLS
+from picochat.gate.measures import JUDGED_SKILLS, best_trivial
 from picochat.present.charts import thin
 from picochat.present.labels import WORST_FIRST
 from picochat.report.curves import gate_chart, loss_chart
@@ -123,6 +123,10 @@ def claims(facts: RunFacts) -> dict[str, Any]:
         "training": {"base": facts.base, "sft": facts.sft},
         "held_out_curve": _held_out_curve(facts),
         "scores": facts.scores,
+        "trivial": {
+            skill: best_trivial(facts, skill)
+            for skill in (facts.trivial.skills if facts.trivial else ())
+        },
         "skills": list(_skills_in_order(facts.scores)),
         "contamination": _contamination(facts),
         "export": facts.parity,

@@ -20,6 +20,8 @@ from picochat.data.corpus.build import build_corpus
 from picochat.data.corpus.build import facts_from as corpus_facts
 from picochat.evals.evaluate import evaluate
 from picochat.evals.evaluate import facts_from as scores_facts
+from picochat.evals.trivial import facts_from as trivial_facts
+from picochat.evals.trivial import measure_trivial
 from picochat.export.export_record import facts_from as parity_facts
 from picochat.facts import (
     BenchmarksFacts,
@@ -38,6 +40,7 @@ from picochat.facts import (
     ShardsFacts,
     TokenizerFacts,
     TrainFacts,
+    TrivialFacts,
     facts_of,
 )
 from picochat.gate.preflight import run_preflight
@@ -122,6 +125,7 @@ KNOWN_BEFORE_TRAINING = (
     "shards",
     "conversations",
     "honesty",
+    "trivial",
     "host",
 )
 TRAINING_SETTINGS = ("runtime", "host", "seed", "gpu_hour_usd", "track")
@@ -227,6 +231,18 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         shared=True,
     ),
     ArtifactSpec(
+        kind="trivial",
+        folder="trivial",
+        files="measured.json",
+        facts=TrivialFacts,
+        make=measure_trivial,
+        facts_from=trivial_facts,
+        inputs=("corpus", "rows"),
+        settings=("seed",),
+        version=1,
+        shared=True,
+    ),
+    ArtifactSpec(
         kind="host",
         folder="host",
         files="host.json",
@@ -303,9 +319,19 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         files="gate.json gate.md",
         facts=GateFacts,
         make=run_gate,
-        inputs=("preflight", "honesty", "base", "sft", "scores", "parity", "rows", "benchmarks"),
+        inputs=(
+            "preflight",
+            "honesty",
+            "trivial",
+            "base",
+            "sft",
+            "scores",
+            "parity",
+            "rows",
+            "benchmarks",
+        ),
         settings=("facts",),
-        version=14,
+        version=15,
     ),
     ArtifactSpec(
         kind="summary",

@@ -15,11 +15,12 @@ from picochat.config import RunConfig
 from picochat.core.errors import BadInput, Problem
 from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import Record, read_record, write_json, write_jsonl
-from picochat.facts import RowsFacts, RowsRead
+from picochat.facts import EvalCell, RowsFacts, RowsRead
 from picochat.skills.row_files import RowFile, read_eval_rows, read_sft_rows
 from picochat.skills.scoring import can_fail
 from picochat.skills.shared_items import EvalItems, item_of, normalized_prompt
 from picochat.skills.skill import hash_fraction
+from picochat.skills.skill_table import OTHER
 from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows, row_json, scored_by
 
 HELD_OUT_SFT_FRACTION = 0.1
@@ -86,7 +87,27 @@ def _count(files: Path) -> RowsFacts:
         repeated_sft_prompts=len(sft) - len({normalized_prompt(row) for row in sft}),
         eval_rows_without_rule=sum(not can_fail(row) for row in evals),
         shared_items=len(EvalItems(evals).in_rows(sft)),
+        eval_cells=eval_cells(evals),
     )
+
+
+def eval_cells(rows: Iterable[EvalRow]) -> list[EvalCell]:
+    """The rows of the skills by skill, level and whether they are to be answered, sorted."""
+    cells: dict[tuple[str, str, bool], Counter[str]] = {}
+    for row in rows:
+        if row.skill != OTHER:
+            key = (row.skill, row.curriculum_stage or "", row.answerable)
+            cells.setdefault(key, Counter())[item_of(row)] += 1
+    return [
+        EvalCell(
+            skill=skill,
+            level=level or None,
+            answerable=answerable,
+            rows=items.total(),
+            items={str(size): n for size, n in sorted(Counter(items.values()).items())},
+        )
+        for (skill, level, answerable), items in sorted(cells.items())
+    ]
 
 
 def assistant_turns(row: SftRow) -> int:
