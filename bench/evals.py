@@ -39,7 +39,7 @@ from picochat.scales import find_scale
 from picochat.skills.mixture import make_rows
 from picochat.skills.scoring import choice_candidates
 from picochat.skills.task_rows import EvalRow, read_published_rows
-from picochat.tokens.chat_format import row_prompt
+from picochat.tokens.chat_format import neutral_prompt, row_prompt
 from picochat.tokens.tokenizer import Tokenizer, train
 
 BOUND = 20.0
@@ -217,14 +217,12 @@ def one_at_a_time_without_cache(task: Task, rows: Sequence[EvalRow]) -> Replies:
 
 def one_choice(task: Task, row: EvalRow) -> list[float]:
     prompt = row_prompt(task.tokenizer, row)
-    continuations = [
-        [*task.tokenizer.encode(candidate), task.tokenizer.end]
-        for candidate in choice_candidates(row)
-    ]
-    return [
-        continuation_log_likelihoods(task.model, [(prompt, ids)])[0] / len(ids)
-        for ids in continuations
-    ]
+    options = [task.tokenizer.encode(candidate) for candidate in choice_candidates(row)]
+    asked, alone = (
+        [continuation_log_likelihoods(task.model, [(before, ids)])[0] for ids in options]
+        for before in (prompt, neutral_prompt(task.tokenizer))
+    )
+    return [a - b for a, b in zip(asked, alone, strict=True)]
 
 
 def peak_rss_mb() -> float:

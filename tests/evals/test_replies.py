@@ -15,8 +15,14 @@ from picochat.model.sampling import (
 )
 from picochat.skills.mixture import make_rows
 from picochat.skills.scoring import choice_candidates, score_reply
-from picochat.skills.task_rows import EvalRow
-from picochat.tokens.chat_format import is_askable, reply_room, row_prompt
+from picochat.skills.task_rows import EvalRow, Message
+from picochat.tokens.chat_format import (
+    is_askable,
+    neutral_prompt,
+    render_prompt,
+    reply_room,
+    row_prompt,
+)
 from picochat.tokens.tokenizer import Tokenizer, train
 
 CONFIG = ModelConfig(
@@ -71,7 +77,41 @@ def test_replies_in_batches_equal_those_of_one_row_at_a_time(
     )  # the model does say different things
     for row, said in watched.items():
         if said.log_likelihoods is not None:
-            assert said.log_likelihoods == pytest.approx(alone[row].log_likelihoods, abs=2e-6)
+            assert said.log_likelihoods == pytest.approx(alone[row].log_likelihoods, abs=1e-5)
+
+
+def test_a_choice_is_scored_by_what_the_question_adds_to_its_likelihood(
+    model: GPT, tokenizer: Tokenizer
+) -> None:
+    row = words_row(
+        3, choice_labels=["A", "B"], choice_options=["seven horses", "no"], correct_choice="A"
+    )
+    nothing = [Message(role="user", content="What is the answer?")]
+    asked, alone = (
+        [
+            continuation_log_likelihoods(model, [(prompt, tokenizer.encode(option))])[0]
+            for option in row.choice_options
+        ]
+        for prompt in (row_prompt(tokenizer, row), render_prompt(tokenizer, nothing))
+    )
+    said = ask_all(model, [row], tokenizer, SETTINGS, torch.float32, "rows")[row.id]
+    wanted = [a - b for a, b in zip(asked, alone, strict=True)]
+    assert said.log_likelihoods == pytest.approx(wanted, abs=1e-4)
+    assert said.text == row.choice_options[wanted.index(max(wanted))]
+
+
+def test_an_option_that_fits_behind_its_own_short_prompt_alone_is_no_error(
+    model: GPT, tokenizer: Tokenizer
+) -> None:
+    """It is read after the question that asks nothing as well, whose prompt is longer."""
+    row = EvalRow.model_validate({"id": "s", "user": "?", "choice_labels": ["A", "B"]})
+    room = CONFIG.context - len(row_prompt(tokenizer, row)) - 1
+    texts = ("x " * count for count in range(room, 0, -1))
+    longest = next(text for text in texts if len(tokenizer.encode(text)) <= room)
+    assert len(neutral_prompt(tokenizer)) + len(tokenizer.encode(longest)) > CONFIG.context
+    options = row.model_copy(update={"choice_options": ["no", longest]})
+    said = ask_all(model, [options], tokenizer, SETTINGS, torch.float32, "rows")["s"]
+    assert said.log_likelihoods is None
 
 
 def test_order_of_rows_changes_no_reply(

@@ -86,7 +86,7 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ),
     ("skill_release_eval_identity", "block", {"scores": with_clean("identity", 69, 100)}),
     ("skill_release_eval_refusal", "block", {"scores": with_clean("refusal", 74, 100)}),
-    ("skill_release_eval_choice", "block", {"scores": with_clean("choice", 49, 100)}),
+    ("skill_release_eval_choice", "block", {"scores": with_clean("choice", 64, 100)}),
     ("skill_release_eval_math", "block", {"scores": with_clean("math", 29, 100)}),
     ("skill_release_eval_spelling", "block", {"scores": with_clean("spelling", 39, 100)}),
     (
@@ -112,12 +112,12 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "choice_adjusted_accuracy",
         "block",
-        {"scores": with_skill("choice", chance=0.5, clean=make_rate(57, 100))},
+        {"scores": with_skill("choice", chance=0.5, clean=make_rate(74, 100))},
     ),
     (
         "choice_adjusted_accuracy",
         "block",
-        {"scores": with_skill("choice", chance=0.5, clean=make_rate(12, 20))},
+        {"scores": with_skill("choice", chance=0.5, clean=make_rate(6, 8))},
     ),
     ("refusal", "block", {"scores": make_scores_facts(refusal=make_rate(74, 100))}),
     ("over_refusal", "block", {"scores": make_scores_facts(over_refusal=make_rate(79, 100))}),

@@ -172,6 +172,11 @@ def test_a_skill_that_is_given_outweighs_the_category(tmp_path: Path) -> None:
     ("row", "said"),
     [
         ({"user": "q", "choice_labels": ["A", "B"], "choice_options": ["x"]}, "1 choice_options"),
+        ({"user": "q", "choice_labels": ["A", " "]}, "a label or an option is empty"),
+        (
+            {"user": "q", "choice_labels": ["A", "B"], "choice_options": ["x", ""]},
+            "a label or an option is empty",
+        ),
         ({"user": "q", "require_corpus_support": True}, "require_corpus_support"),
         ({"user": "q", "max_words": "ten"}, "max_words"),
         ({"user": "q", "must_include_any": ["a"]}, "must_include_any"),

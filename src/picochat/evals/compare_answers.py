@@ -22,6 +22,7 @@ from picochat.evals.eval_records import EvaluatedItem, EvaluatedRow
 from picochat.evals.external import Rule, is_usable
 from picochat.evals.scores import judge
 from picochat.model.gpt import GPT
+from picochat.skills.scoring import choice_candidates
 from picochat.skills.task_rows import EvalRow
 from picochat.tokens.chat_format import row_prompt
 from picochat.tokens.tokenizer import Tokenizer
@@ -161,7 +162,8 @@ def _compare_texts(
 ) -> tuple[bool, str]:
     """(whether it is a mismatch, what differs) of one model's reply to a row."""
     if stated[1] is not None or now[1] is not None:
-        limits = [runner.limit_nats] * len(now[1] or ())
+        tokens = [len(runner.tokenizer.encode(text)) for text in choice_candidates(row)]
+        limits = [runner.limit_nats * max(1, count) for count in tokens]
         if not _within(stated[1], now[1], limits):
             return True, _likelihoods_note(who, stated[1], now[1])
         if stated[0] == now[0]:

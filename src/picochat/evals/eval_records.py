@@ -26,7 +26,8 @@ class EvaluatedRow(Record):
 
     set: `eval` for eval rows; `eval_listed` for those of a choice with the options in the prompt;
     the name of the SFT side for SFT rows asked their own question.
-    log_likelihoods: mean nats per token of each candidate; None where text was generated.
+    log_likelihoods: of each candidate, nats above those after a question that asks nothing; None
+    where text was generated.
     """
 
     id: str

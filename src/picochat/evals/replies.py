@@ -1,8 +1,9 @@
 """Replies of a model to rows: greedy text in batches, and for choices the likeliest option.
 
 Scores nothing (evals/scores.py does). Rows of similar length are asked together, and a batch gives
-the replies of one row at a time. A choice is the candidate reply with the largest mean
-log-probability per token, end of turn included: with sums a longer option would lose by its length.
+the replies of one row at a time. A choice is the candidate reply whose log-probability the question
+raises most over that after a question that asks nothing (docs/decisions/0031): a plain sum prefers
+what is likely anywhere, and a mean per token or byte prefers long options.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from picochat.model.gpt import GPT
 from picochat.model.sampling import greedy_replies, option_log_likelihoods
 from picochat.skills.scoring import choice_candidates
 from picochat.skills.task_rows import EvalRow
-from picochat.tokens.chat_format import is_askable, row_prompt
+from picochat.tokens.chat_format import is_askable, neutral_prompt, row_prompt
 from picochat.tokens.tokenizer import Tokenizer
 
 
 class Generation(Record):
     """The reply of a model to one row.
 
-    log_likelihoods: mean nats per token of each candidate; None where text was generated.
+    log_likelihoods: of each candidate, nats above those after `neutral_prompt`; None where text was
+    generated.
     """
 
     text: str
@@ -56,9 +58,10 @@ def ask_all(
                 {row: Generation(text=tokenizer.decode(ids)) for row, ids in batch.items()}
             )
             progress.advance(len(batch))
+        alone = _alone(model, chosen, tokenizer, config, dtype)
         for start in range(0, len(chosen), max(1, config.batch_rows // 4)):
             batch = chosen[start : start + max(1, config.batch_rows // 4)]
-            replies.update(_choose(model, batch, prompts, tokenizer, dtype))
+            replies.update(_choose(model, batch, prompts, alone, tokenizer, dtype))
             progress.advance(len(batch))
     return replies
 
@@ -84,23 +87,44 @@ def _choose(
     model: GPT,
     rows: Sequence[EvalRow],
     prompts: dict[str, list[int]],
+    alone: Mapping[str, float],
     tokenizer: Tokenizer,
     dtype: torch.dtype,
 ) -> dict[str, Generation]:
-    questions: list[tuple[list[int], list[list[int]]]] = []
-    for row in rows:
-        options = [
-            [*tokenizer.encode(candidate), tokenizer.end] for candidate in choice_candidates(row)
-        ]
-        questions.append((prompts[row.id], options))
+    questions = [
+        (prompts[row.id], [tokenizer.encode(candidate) for candidate in choice_candidates(row)])
+        for row in rows
+    ]
     found = option_log_likelihoods(model, questions, pad=tokenizer.pad, dtype=dtype)
     replies: dict[str, Generation] = {}
-    for row, (_, options), sums in zip(rows, questions, found, strict=True):
-        means = [
-            round(nats / len(option), LIKELIHOOD_DIGITS)
-            for nats, option in zip(sums, options, strict=True)
+    for row, sums in zip(rows, found, strict=True):
+        candidates = choice_candidates(row)
+        raised = [
+            round(nats - alone[candidate], LIKELIHOOD_DIGITS)
+            for nats, candidate in zip(sums, candidates, strict=True)
         ]
         replies[row.id] = Generation(
-            text=choice_candidates(row)[means.index(max(means))], log_likelihoods=means
+            text=candidates[raised.index(max(raised))], log_likelihoods=raised
         )
     return replies
+
+
+def _alone(
+    model: GPT,
+    rows: Sequence[EvalRow],
+    tokenizer: Tokenizer,
+    config: EvalConfig,
+    dtype: torch.dtype,
+) -> dict[str, float]:
+    """The summed nats of every candidate after a question that asks nothing."""
+    prompt = neutral_prompt(tokenizer)
+    candidates = sorted(
+        {candidate for row in rows for candidate in choice_candidates(row)}, key=len
+    )
+    found: dict[str, float] = {}
+    for start in range(0, len(candidates), config.batch_rows):
+        some = candidates[start : start + config.batch_rows]
+        options = [tokenizer.encode(candidate) for candidate in some]
+        sums = option_log_likelihoods(model, [(prompt, options)], pad=tokenizer.pad, dtype=dtype)
+        found |= zip(some, sums[0], strict=True)
+    return found

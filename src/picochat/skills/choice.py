@@ -185,5 +185,6 @@ SKILL = Skill(
     eval_weights={"release_skills": 0.25},
     eval_items=_held_out_facts,
     exercise_questions=800,
-    claim=Claim(order=3, pass_rate=0.50, above_chance=0.15, first_release=True),
+    # Counts of words in the demo's 5 MB choose 0.55 rightly (docs/decisions/0031).
+    claim=Claim(order=3, pass_rate=0.65, above_chance=0.50, first_release=True),
 )

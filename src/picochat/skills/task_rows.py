@@ -69,6 +69,20 @@ class Message(Record):
     content: str
 
 
+ChoiceRow = TypeVar("ChoiceRow", "SftRow", "EvalRow")
+
+
+def _choice_is_whole(row: ChoiceRow) -> ChoiceRow:
+    labels, options = row.choice_labels, row.choice_options
+    if row.correct_choice is not None and row.correct_choice not in labels:
+        raise ValueError(f"correct_choice {row.correct_choice!r} is none of choice_labels {labels}")
+    if options and len(options) != len(labels):
+        raise ValueError(f"{len(options)} choice_options for {len(labels)} choice_labels")
+    if not all(text.strip() for text in (*labels, *options)):
+        raise ValueError("a label or an option is empty")
+    return row
+
+
 class SftRow(Record):
     """One conversation: what was said before, what the user says, what the model shall answer.
 
@@ -110,6 +124,7 @@ class SftRow(Record):
     tags: dict[str, Tag] = Field(default={})
 
     _completed = model_validator(mode="before")(_complete)
+    _whole = model_validator(mode="after")(_choice_is_whole)
 
 
 class EvalRow(Record):
@@ -178,19 +193,7 @@ class EvalRow(Record):
 
     _completed = model_validator(mode="before")(_complete)
 
-    @model_validator(mode="after")
-    def _choice_is_whole(self) -> EvalRow:
-        if self.correct_choice is not None and self.correct_choice not in self.choice_labels:
-            raise ValueError(
-                f"correct_choice {self.correct_choice!r} is none of choice_labels"
-                f" {self.choice_labels}"
-            )
-        if self.choice_options and len(self.choice_options) != len(self.choice_labels):
-            raise ValueError(
-                f"{len(self.choice_options)} choice_options for {len(self.choice_labels)}"
-                " choice_labels"
-            )
-        return self
+    _whole = model_validator(mode="after")(_choice_is_whole)
 
 
 Row = TypeVar("Row", SftRow, EvalRow)

@@ -74,6 +74,11 @@ def row_prompt(tokenizer: Tokenizer, row: EvalRow) -> list[int]:
     return render_prompt(tokenizer, row_messages(row.model_dump(include=PROMPT_FIELDS)))
 
 
+def neutral_prompt(tokenizer: Tokenizer) -> list[int]:
+    """The ids of a question that makes no answer likelier than another."""
+    return render_prompt(tokenizer, [Message(role="user", content="What is the answer?")])
+
+
 def reply_room(context: int) -> int:
     """Tokens of the context that a prompt must leave for the reply: an eighth of it."""
     return max(1, context // 8)
@@ -88,8 +93,9 @@ def is_askable(tokenizer: Tokenizer, row: EvalRow, context: int) -> bool:
     prompt = len(row_prompt(tokenizer, row))
     if not row.choice_labels:
         return prompt + reply_room(context) <= context
+    # Options are also read after the neutral question, which may be longer than the row's.
     longest = max(len(tokenizer.encode(option)) for option in choice_candidates(row))
-    return prompt + longest + 1 <= context
+    return max(prompt, len(neutral_prompt(tokenizer))) + longest <= context
 
 
 # ---- the rows of a run, encoded once -------------------------------------------------------------
