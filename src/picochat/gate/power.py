@@ -87,7 +87,8 @@ def passing_probability(rows: SkillRows, margin: float) -> float:
             _at_least(refused, lows["unanswerable"]), _at_least(answered, lows["answerable"])
         )
     else:
-        table = _convolved(_convolved(both, refused).T, answered).T
+        more_refused = _convolved(both, refused)
+        table = np.transpose(_convolved(np.transpose(more_refused), answered))
         table[: _fewest(table.shape[0] - 1, lows["unanswerable"])] = 0.0
         table[:, : _fewest(table.shape[1] - 1, lows["answerable"])] = 0.0
         passed = _sums(table)
@@ -118,7 +119,7 @@ def _by_side(rows: SkillRows, margin: float) -> tuple[Counts, Counts, Counts | N
         else:
             table = np.outer(refused, answered)
             fewest = _fewest(len(refused) + len(answered) - 2, low)
-            table[np.add.outer(range(len(refused)), range(len(answered))) < fewest] = 0.0
+            table[_places(len(refused), len(answered)) < fewest] = 0.0
             both = table if both is None else _convolved_tables(both, table)
     return *sides, both
 
@@ -133,7 +134,8 @@ def _counts(rows: SkillRows, group: Sequence[str], answerable: bool, margin: flo
 
 def _convolved(table: Counts, counts: Counts) -> Counts:
     """The table with more rows of the first kind."""
-    return np.stack([np.convolve(column, counts) for column in table.T]).T
+    columns = [np.convolve(table[:, number], counts) for number in range(table.shape[1])]
+    return np.stack(columns, axis=1)
 
 
 def _convolved_tables(one: Counts, other: Counts) -> Counts:
@@ -146,8 +148,13 @@ def _convolved_tables(one: Counts, other: Counts) -> Counts:
 
 def _sums(table: Counts) -> Counts:
     """The probability of each sum of row and column."""
-    places = np.add.outer(range(table.shape[0]), range(table.shape[1]))
-    return np.bincount(places.ravel(), weights=table.ravel())
+    places = _places(table.shape[0], table.shape[1])
+    return np.bincount(places.ravel(), weights=table.ravel()).astype(np.float64)
+
+
+def _places(rows: int, columns: int) -> npt.NDArray[np.int64]:
+    """At each place of a table the sum of its row and column."""
+    return np.arange(rows, dtype=np.int64)[:, None] + np.arange(columns, dtype=np.int64)
 
 
 def _bound(rows: SkillRows, part: str) -> float:
