@@ -26,7 +26,7 @@ from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.publish import exclusive
 from picochat.core.records import digest_bytes
 from picochat.data.corpus.build import facts_from
-from picochat.evals.evaluate import facts_from
+from picochat.evals import evaluate
 from picochat.release.bundle import make_bundle
 from picochat.release.cross_checks import CROSS_CHECKS
 from picochat.release.verify import inspect_bundle
@@ -671,7 +671,7 @@ def test_replies_to_no_question_are_one_message(honest: Path, tmp_path: Path) ->
     replies(forged, lambda rows: [*rows, {**rows[0], "id": "none"}])
     inputs = {kind: forged.artifact(kind) for kind in ("sft", "rows", "benchmarks", "honesty")}
     with pytest.raises(BadInput, match="has 1 replies to no question of its rows, the first: 'no"):
-        facts_from(forged.place("scores"), inputs)
+        evaluate.facts_from(forged.place("scores"), inputs)
 
 
 @pytest.fixture(scope="module")
