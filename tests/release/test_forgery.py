@@ -26,6 +26,7 @@ from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.publish import exclusive
 from picochat.core.records import digest_bytes
 from picochat.data.corpus.build import facts_from
+from picochat.evals import evaluate
 from picochat.release.bundle import make_bundle
 from picochat.release.cross_checks import CROSS_CHECKS
 from picochat.release.verify import inspect_bundle
@@ -225,6 +226,7 @@ def rows_made_easy(run: RunDir) -> None:
             for row in rows
         ],
     )
+    replies(run, lambda rows: [row for row in rows if row["set"] != "eval_listed"])
 
 
 def harder_to_guess(run: RunDir) -> None:
@@ -693,6 +695,14 @@ PAGES: tuple[tuple[str, Forgery, str], ...] = (
     ("the page of scores was edited", a_page_of_scores, "eval/report.md: differs"),
     ("report.json of the scores was edited", scores_json, "eval/report.json: differs"),
 )
+
+
+def test_replies_to_no_question_are_one_message(honest: Path, tmp_path: Path) -> None:
+    forged = copied(honest, tmp_path)
+    replies(forged, lambda rows: [*rows, {**rows[0], "id": "none"}])
+    inputs = {kind: forged.artifact(kind) for kind in ("sft", "rows", "benchmarks", "honesty")}
+    with pytest.raises(BadInput, match="has 1 replies to no question of its rows, the first: 'no"):
+        evaluate.facts_from(forged.place("scores"), inputs)
 
 
 @pytest.fixture(scope="module")

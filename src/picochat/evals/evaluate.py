@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from picochat.config import EvalConfig, RunConfig, RuntimeConfig
+from picochat.core.errors import BadInput
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import to_jsonable, write_atomic, write_json, write_jsonl
@@ -107,12 +108,20 @@ def facts_from(
 ) -> ScoresFacts:
     """The scores that follow from the kept replies, whatever report and manifest state.
 
-    inputs: sft, rows, benchmarks, honesty. config: not needed.
+    inputs: sft, rows, benchmarks, honesty. config: not needed. Raises BadInput if a reply is to
+    none of the rows.
     """
     contamination = facts_of(inputs["honesty"], HonestyFacts)
+    rows = {row.id: row for _, row in questions(inputs["rows"], None)}
+    asked = read_replies(files)
+    if foreign := [item.id for item in asked if item.id not in rows]:
+        raise BadInput(
+            f"{REPLIES} has {len(foreign)} replies to no question of its rows, the first:"
+            f" {foreign[0]!r}"
+        )
     return scores_of(
-        {row.id: row for _, row in questions(inputs["rows"], None)},
-        read_replies(files),
+        rows,
+        asked,
         read_continuations(files),
         read_measured(files),
         set(contamination.contaminated_eval_rows),
