@@ -155,7 +155,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=rows_facts,
         inputs=(),
         settings=("pack", "seed"),
-        version=4,
+        version=5,
     ),
     ArtifactSpec(
         kind="benchmarks",
@@ -260,7 +260,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_preflight,
         inputs=KNOWN_BEFORE_TRAINING,
         settings=("facts",),
-        version=9,
+        version=10,
     ),
     ArtifactSpec(
         kind="base",
@@ -331,7 +331,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
             "benchmarks",
         ),
         settings=("facts",),
-        version=15,
+        version=16,
     ),
     ArtifactSpec(
         kind="summary",
@@ -341,7 +341,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=write_summary,
         inputs=(*KNOWN_BEFORE_TRAINING, "preflight", "base", "sft", "scores", "parity", "gate"),
         settings=("facts", "timings", "machine"),
-        version=11,
+        version=12,
     ),
 )
 
