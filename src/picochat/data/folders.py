@@ -128,16 +128,15 @@ def _fits(path: str, parts: Sequence[tuple[str, str]]) -> bool:
     for kind, text in parts:
         if not ends:
             return False
-        first = min(ends)
         if kind == PLAIN:
             ends = {end + len(text) for end in ends if path.startswith(text, end)}
         elif kind == ONE:
             one = _character(text)
             ends = {end + 1 for end in ends if one.match(path[end : end + 1])}
         elif kind == ANYTHING:
-            ends = set(range(first, len(path) + 1))
+            ends = set(range(min(ends), len(path) + 1))
         elif kind == FOLDERS:
-            ends |= {end + 1 for end in range(first, len(path)) if path[end] == "/"}
+            ends |= {end + 1 for end in range(min(ends), len(path)) if path[end] == "/"}
         else:
             ends = _within_folder(path, ends)
     return len(path) in ends

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from picochat.facts import RunFacts, TrivialScore
 from picochat.gate import measures
-from picochat.gate.plan import baseline_tokens, needed_baseline_bytes, plan
+from picochat.gate.plan import baseline_bytes, baseline_tokens, plan
 from picochat.gate.row_bounds import LEAST_LEVEL_ROWS
 from picochat.present.printable import one_line
 from picochat.present.values import (
@@ -153,11 +153,11 @@ def disk(run: RunFacts) -> str:
 
 def baseline_memory(run: RunFacts) -> str:
     """The tokens that the 5-gram baseline counts, its memory and the host's."""
-    tokens, needed = baseline_tokens(run), needed_baseline_bytes(run)
-    if tokens is None or needed is None or not run.host or not run.host.memory_bytes:
+    tokens = baseline_tokens(run)
+    if tokens is None or not run.host or not run.host.memory_bytes:
         return ""
     return (
-        f"{quantity(tokens)} training tokens, {byte_quantity(needed)} of"
+        f"{quantity(tokens)} training tokens, {byte_quantity(baseline_bytes(tokens))} of"
         f" {byte_quantity(run.host.memory_bytes)}"
     )
 

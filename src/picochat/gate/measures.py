@@ -14,7 +14,8 @@ from picochat.config import EvalConfig
 from picochat.evals.intervals import half_width, rate
 from picochat.facts import Rate, RunFacts, SkillScore, SourceFacts, TrainFacts, TrivialScore
 from picochat.gate.plan import (
-    needed_baseline_bytes,
+    baseline_bytes,
+    baseline_tokens,
     needed_disk_bytes,
     parameters,
     plan,
@@ -403,7 +404,9 @@ def needed_over_free_disk(run: RunFacts) -> float | None:
 
 def baseline_over_memory(run: RunFacts) -> float | None:
     """Memory of the 5-gram baseline over the host's."""
-    return ratio(needed_baseline_bytes(run), run.host.memory_bytes if run.host else None)
+    tokens = baseline_tokens(run)
+    needed = None if tokens is None else baseline_bytes(tokens)
+    return ratio(needed, run.host.memory_bytes if run.host else None)
 
 
 def memory_is_known(run: RunFacts) -> bool:

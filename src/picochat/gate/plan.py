@@ -63,10 +63,9 @@ def baseline_tokens(run: RunFacts) -> int | None:
     return min(run.shards.train_tokens, run.config.evals.ngram_train_tokens)
 
 
-def needed_baseline_bytes(run: RunFacts) -> float | None:
-    """Main memory that the 5-gram baseline needs at most."""
-    tokens = baseline_tokens(run)
-    return None if tokens is None else BYTES_PER_TOKEN * tokens
+def baseline_bytes(tokens: int) -> int:
+    """Main memory that a 5-gram baseline of so many tokens needs at most."""
+    return BYTES_PER_TOKEN * tokens
 
 
 def plan(run: RunFacts) -> PlanRecord:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from picochat.evals.ngram import BYTES_PER_TOKEN
 from picochat.facts import FindingRecord, GateReport, PlanRecord, PreflightReport
 from picochat.gate.conclusion import conclusion
+from picochat.gate.plan import baseline_bytes
 from picochat.present.labels import COUNTED, STATUSES, WORST_FIRST
 from picochat.present.printable import cell
 from picochat.present.terminal import columns
@@ -80,7 +80,7 @@ def plan_lines(plan: PlanRecord) -> list[str]:
         lines.append(
             f"5-gram baseline: counts {quantity(plan.baseline_tokens)} of"
             f" {quantity(plan.train_tokens)} training tokens, in"
-            f" {byte_quantity(BYTES_PER_TOKEN * plan.baseline_tokens)} of memory at most"
+            f" {byte_quantity(baseline_bytes(plan.baseline_tokens))} of memory at most"
         )
     if plan.hours is not None:
         price = f", {dollars(plan.usd)}" if plan.usd is not None else ""
