@@ -118,8 +118,11 @@ def _alone(
 ) -> dict[str, float]:
     """The summed nats of every candidate after a question that asks nothing."""
     prompt = neutral_prompt(tokenizer)
+    # In one order for all processes: which candidates share a batch changes how sums are rounded,
+    # and the order of a set changes with each start of Python.
     candidates = sorted(
-        {candidate for row in rows for candidate in choice_candidates(row)}, key=len
+        {candidate for row in rows for candidate in choice_candidates(row)},
+        key=lambda candidate: (len(candidate), candidate),
     )
     found: dict[str, float] = {}
     for start in range(0, len(candidates), config.batch_rows):

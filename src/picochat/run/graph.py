@@ -300,7 +300,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=scores_facts,
         inputs=("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
         settings=("evals", "runtime", "seed"),
-        version=10,
+        version=11,
     ),
     ArtifactSpec(
         kind="parity",
