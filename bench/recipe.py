@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     flags = parser.parse_args()
     given = {
-        "seed": flags.seed,
+        "training_seed": flags.seed,
         "runtime.device": flags.device,
         "runtime.precision": flags.precision,
     }
@@ -80,14 +80,16 @@ def main() -> None:
         tokens, held_tokens = stream(trained, tokenizer), stream(held, tokenizer)
         compute = open_runtime(config.runtime, config.model)
         model = GPT(config.model, tokenizer.vocab_size)
-        initialise(model, config.seed)
+        initialise(model, config.training_seed)
         if config.model.centred:
             centre_(model)
         context, row_count = config.model.context, (len(tokens) - 1) // config.model.context
 
         def batch_of(step: int) -> Batch:
             starts = (
-                rows_of_step(step, base.sequences_per_step, row_count, config.seed)[:, None]
+                rows_of_step(step, base.sequences_per_step, row_count, config.training_seed)[
+                    :, None
+                ]
                 * context
             )
             return batch_at(tokens, starts, context)

@@ -287,7 +287,15 @@ class HostConfig(Record):
 
 class RunConfig(Record):
     scale: str
-    seed: int = Field(default=42, ge=0, lt=1 << 63)
+    seed: int = Field(
+        default=42, ge=0, lt=1 << 63, description="of splits, samples, skill rows and exercises"
+    )
+    training_seed: int = Field(
+        default=42,
+        ge=0,
+        lt=1 << 63,
+        description="of the first weights and the order of training rows; --seed sets both seeds",
+    )
     data: DataConfig = DataConfig()
     exercises: ExercisesConfig = ExercisesConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()

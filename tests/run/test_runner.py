@@ -173,11 +173,7 @@ def test_killed_run_ends_with_the_same_evidence(finished: Path, tmp_path: Path) 
         "picochat.cli.main",
         *command(tmp_path / "run", pack, *RELEASE, *make_quiz(pack)),
     ]
-    environment = {
-        **os.environ,
-        "PICOCHAT_HOME": str(tmp_path / "cache"),
-        "PYTHONHASHSEED": "7",
-    }
+    environment = {**os.environ, "PICOCHAT_HOME": str(tmp_path / "cache"), "PYTHONHASHSEED": "7"}
     chance = random.Random(7)
     for _ in range(6):
         child = subprocess.Popen(

@@ -105,7 +105,7 @@ def train_base(
             config.base,
             config.runtime,
             host or HostConfig(),
-            config.seed,
+            config.training_seed,
             None,
             run.track,
             staging,

@@ -7,7 +7,7 @@ python -m picochat.cli.pages --check docs     exit 1, naming each page that diff
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -52,29 +52,35 @@ there as `volatile_files`: they are hashed, but stay out of the artifact's diges
 
 def config_page() -> str:
     """Every setting with its type, default and meaning, then the settings of each scale."""
-    parts = [CONFIG_HEAD]
-    for name, section in _sections():
+    sections = dict(_sections())
+    alone = {name: field for name, field in RunConfig.model_fields.items() if name not in sections}
+    del alone["scale"]  # names a whole column of settings: see _scales_part
+    parts = [CONFIG_HEAD, "## seeds\n\n" + _settings_table(alone)]
+    for name, section in sections.items():
         about = _description(section)
         parts.append(
-            f"## {name}\n\n" + (f"{about}\n\n" if about else "") + _settings_table(section, name)
+            f"## {name}\n\n"
+            + (f"{about}\n\n" if about else "")
+            + _settings_table(
+                {f"{name}.{key}": field for key, field in section.model_fields.items()}
+            )
         )
     return "\n".join(parts) + "\n" + _scales_part()
 
 
 def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
-    """Name and record of each section of the configuration; `seed` and `scale` are in none."""
+    """Name and record of each section of the configuration; seeds and `scale` are in none."""
     for name, field in RunConfig.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield name, field.annotation
 
 
-def _settings_table(section: type[BaseModel], prefix: str) -> str:
+def _settings_table(settings: Mapping[str, FieldInfo]) -> str:
     lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
-    for name, field in section.model_fields.items():
+    for name, field in settings.items():
         kind = cell(_type_text(field.annotation) + _limits_text(field))
         lines.append(
-            f"| `{prefix}.{name}` | {kind} | {_default_text(field)} |"
-            f" {cell(field.description or '')} |"
+            f"| `{name}` | {kind} | {_default_text(field)} | {cell(field.description or '')} |"
         )
     return "\n".join(lines) + "\n"
 

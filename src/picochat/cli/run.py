@@ -69,6 +69,12 @@ def tiny(
     base_steps: Annotated[int | None, typer.Option(help="steps of the base stage")] = None,
     sft_steps: Annotated[int | None, typer.Option(help="steps of the SFT stage")] = None,
     seed: Annotated[int | None, typer.Option(help="of weights, data order and splits")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="train so many times, with other weights and order; report mean and spread"
+        ),
+    ] = None,
     drop_near_duplicates: Annotated[
         bool | None,
         typer.Option(
@@ -123,6 +129,7 @@ def tiny(
     from picochat.data.init_pack import pack_inputs
     from picochat.run.request import RunRequest
     from picochat.run.runner import run_pack
+    from picochat.run.seeds import run_seeds
 
     flags: dict[str, object] = {
         "runtime.device": device,
@@ -138,22 +145,22 @@ def tiny(
         "base.steps": base_steps,
         "sft.steps": sft_steps,
         "seed": seed,
+        "training_seed": seed,
         "data.drop_near_duplicates": drop_near_duplicates,
         "host.checkpoint_minutes": checkpoint_minutes,
         "host.track": track or None,
     }
-    verdict = run_pack(
-        RunRequest(
-            out_dir=out_dir,
-            dataset_pack=dataset_pack,
-            inputs=pack_inputs(input_, chat, eval_, include, licence),
-            scale=scale,
-            flags=flags,
-            settings=set_ or [],
-            preflight_only=preflight_only,
-            train_anyway=train_anyway,
-        )
+    request = RunRequest(
+        out_dir=out_dir,
+        dataset_pack=dataset_pack,
+        inputs=pack_inputs(input_, chat, eval_, include, licence),
+        scale=scale,
+        flags=flags,
+        settings=set_ or [],
+        preflight_only=preflight_only,
+        train_anyway=train_anyway,
     )
+    verdict = run_pack(request) if seeds is None else run_seeds(request, seeds)
     for line in verdict.lines:
         typer.echo(line)
     raise typer.Exit(verdict.exit_code)
@@ -268,25 +275,31 @@ def verify(
 
 @app.command("status")
 def status(run: RunArgument = None, run_dir: RunOption = None) -> None:
-    """What a run has made, what it is doing, and what is missing.
+    """What a run, or the run of each of several seeds, has made and is doing, and what is missing.
 
     Example: picochat run status runs/mine
     """
-    from picochat.run.folder import require_run
+    from picochat.run.folder import holds_seeds, require_run
+    from picochat.run.seeds import seeds_status_lines
     from picochat.run.status import status_lines
 
-    for line in status_lines(require_run(_one_run(run, run_dir))):
+    folder = _one_run(run, run_dir)
+    several = holds_seeds(folder)
+    for line in seeds_status_lines(folder) if several else status_lines(require_run(folder)):
         typer.echo(line)
 
 
 @app.command("show")
 def show(run: RunArgument = None, run_dir: RunOption = None) -> None:
-    """A finished run on one screen: verdict, curve, skills, replies.
+    """A finished run on one screen: verdict, curve, skills, replies; of several seeds the spread.
 
     Example: picochat run show runs/mine
     """
     from picochat.present.terminal import print_verdict
     from picochat.release.show import show_lines
-    from picochat.run.folder import require_run
+    from picochat.run.folder import holds_seeds, require_run
+    from picochat.run.seeds import seeds_show_lines
 
-    print_verdict(show_lines(require_run(_one_run(run, run_dir))))
+    folder = _one_run(run, run_dir)
+    several = holds_seeds(folder)
+    print_verdict(seeds_show_lines(folder) if several else show_lines(require_run(folder)))

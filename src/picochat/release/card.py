@@ -192,7 +192,11 @@ def _licence(source: SourceFacts) -> str:
 def recipe(facts: RunFacts) -> list[tuple[str, str]]:
     """(setting, value) of the sections that decide what the weights become."""
     config = facts.config
-    rows = [("scale", config.scale), ("seed", str(config.seed))]
+    rows = [
+        ("scale", config.scale),
+        ("seed", str(config.seed)),
+        ("training_seed", str(config.training_seed)),
+    ]
     for section in ("data", "exercises", "tokenizer", "model", "base", "sft", "runtime"):
         values: dict[str, Any] = getattr(config, section).model_dump(mode="json")
         rows += [

@@ -214,7 +214,7 @@ def trained_again(parts: Parts, compute: Runtime) -> Iterator[tuple[int, float, 
         stream,
         parts.info.model.context,
         config.sequences_per_step,
-        parts.config.seed,
+        parts.config.training_seed,
         compute.device,
     )
     engine = Engine(

@@ -106,6 +106,7 @@ def claims(facts: RunFacts) -> dict[str, Any]:
         "schema_version": SUMMARY_SCHEMA_VERSION,
         "scale": config.scale,
         "seed": config.seed,
+        "training_seed": config.training_seed,
         "profile": config.gate.profile,
         "verdict": _verdict(facts.gate),
         "conclusion": conclusion(facts.gate.findings) if facts.gate else None,

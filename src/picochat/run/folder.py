@@ -11,8 +11,10 @@ from typing import Literal
 
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.publish import MANIFEST, Artifact, open_artifact
-from picochat.core.records import write_atomic
+from picochat.core.records import read_json, write_atomic
 from picochat.run.graph import ARTIFACTS, FRONT_PAGES, spec_of
+
+SEEDS = "seeds.json"  # marks a folder that holds a run for each of several seeds
 
 
 class RunDir:
@@ -39,10 +41,15 @@ class RunDir:
     @property
     def again(self) -> str:
         """The remedy for an artifact that is missing."""
-        return (
-            "repeat the command of the run, which makes what is missing: picochat run tiny"
-            f" --out-dir {quote(str(self.root))} ..."
-        )
+        return f"repeat the command of the run, which makes what is missing: {self.command}"
+
+    @property
+    def command(self) -> str:
+        """The command of the run, without what only its user knows."""
+        parent = self.root.parent
+        if holds_seeds(parent):
+            return f"picochat run tiny --seeds N --out-dir {quote(str(parent))} ..."
+        return f"picochat run tiny --out-dir {quote(str(self.root))} ..."
 
     def artifacts(self) -> dict[str, Artifact]:
         """All published artifacts by kind. Raises BadInput if a manifest cannot be read."""
@@ -57,6 +64,11 @@ class RunDir:
         """Raise WrongUsage if a run would replace files that no run has written."""
         if self.config.exists():
             return
+        if holds_seeds(self.root):
+            raise WrongUsage(
+                f"{self.root} holds the runs of several seeds",
+                fix="choose another --out-dir; or go on with these runs: --seeds N",
+            )
         folders = (spec.folder.split("/")[0] for spec in ARTIFACTS)
         ours = dict.fromkeys(
             (*folders, *(page.name for page in FRONT_PAGES), self.machine.name, self.timings.name)
@@ -101,6 +113,29 @@ def require_run(root: Path) -> RunDir:
         raise BadInput(f"{root} is a file, not a run folder", fix=fix)
     if not root.is_dir():
         raise BadInput(f"run folder {root} does not exist", fix=fix)
+    if holds_seeds(root):
+        first = quote(str(seed_runs(root)[0].root))
+        raise BadInput(f"{root} holds the runs of several seeds", fix=f"name one: {first}")
     if not (root / "run.json").exists():
         raise BadInput(f"{root} is not a run folder: it has no run.json", fix=fix)
     return RunDir(root)
+
+
+def holds_seeds(root: Path) -> bool:
+    return (root / SEEDS).is_file()
+
+
+def seed_runs(root: Path) -> list[RunDir]:
+    """The runs of a folder of several seeds. Raises BadInput if its seeds.json names none."""
+    found = read_json(root / SEEDS, "list of runs")
+    names = found.get("runs") if isinstance(found, dict) else None
+    if not isinstance(names, list) or not names or not all(map(_is_name, names)):
+        raise BadInput(
+            f"{root / SEEDS} names no runs",
+            fix="repeat the command with --seeds, which writes it again",
+        )
+    return [RunDir(root / name) for name in names]
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and Path(name).name == name

@@ -91,9 +91,9 @@ class ArtifactSpec:
     make: the function that makes it. It gets keyword arguments: `staging`, an Artifact for each
     kind in `inputs`, and each name in `settings`. A stage with `facts` in its settings gets its
     inputs as one RunFacts instead.
-    settings: names of config sections, or `seed`, `pack`, `facts`, `benchmark_files` (the files
-    that the benchmarks resolve to), `gpu_hour_usd`, `track` (the folder of trackers), `timings` and
-    `machine` (paths in the run folder).
+    settings: names of config sections, or `seed`, `training_seed`, `pack`, `facts`,
+    `benchmark_files` (the files that the benchmarks resolve to), `gpu_hour_usd`, `track` (the
+    folder of trackers), `timings` and `machine` (paths in the run folder).
     version: raise it when the function makes something else from the same input; finished run
     folders then build the artifact again.
     facts_from: computes the facts from the artifact's folder, its inputs and the configuration. The
@@ -128,7 +128,7 @@ KNOWN_BEFORE_TRAINING = (
     "trivial",
     "host",
 )
-TRAINING_SETTINGS = ("runtime", "host", "seed", "gpu_hour_usd", "track")
+TRAINING_SETTINGS = ("runtime", "host", "training_seed", "gpu_hour_usd", "track")
 
 ARTIFACTS: tuple[ArtifactSpec, ...] = (
     ArtifactSpec(
@@ -341,7 +341,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=write_summary,
         inputs=(*KNOWN_BEFORE_TRAINING, "preflight", "base", "sft", "scores", "parity", "gate"),
         settings=("facts", "timings", "machine"),
-        version=12,
+        version=13,
     ),
 )
 

@@ -9,7 +9,7 @@ full run of one pack tokenize once.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -73,27 +73,33 @@ class RunVerdict:
 
 
 def run_pack(request: RunRequest) -> RunVerdict:
-    """Run a pack at a scale: the preflight, and all later stages unless it blocks.
+    """Run a pack at a scale: the preflight, and all later stages unless it blocks."""
+    return by_main_process(lambda: run_one(request))
 
-    Under torchrun the first process does this. The others only take part in the stages that all
-    processes compute together (`run/workers.py`); they return no lines.
+
+def by_main_process(work: Callable[[], RunVerdict]) -> RunVerdict:
+    """What `work` returns. Under torchrun only the first process does it.
+
+    The others take part in the stages that all processes compute together (`run/workers.py`); they
+    return no lines.
     """
     if process_count() == 1:
-        return _run_pack(request)
+        return work()
     from picochat.train.distributed import join_group
 
     with join_group() as group:
-        return _run_pack(request) if group.is_main else RunVerdict([], run_worker(group))
+        return work() if group.is_main else RunVerdict([], run_worker(group))
 
 
-def _run_pack(request: RunRequest) -> RunVerdict:
+def run_one(request: RunRequest, like: RunDir | None = None) -> RunVerdict:
+    """As `run_pack`, of the main process. like: see `run_stages`."""
     run, resolved, pack = open_request(request)
     check_request(request.scale, resolved.config)
     # Must come before `run_stages`, which overwrites run.json with the new settings.
     if resolved.origins["exercises.fraction"] == "pack":
         say(NO_EXERCISES)
     changes = changed_settings(run, resolved.config)
-    built = run_stages(run, resolved, pack, last="preflight", changes=changes)
+    built = run_stages(run, resolved, pack, last="preflight", changes=changes, like=like)
     preflight = read_record(PreflightReport, run.place("preflight") / "preflight.json")
     blocked, page = preflight.status == "blocked", run.root / "preflight.md"
     judged = with_pack(preflight_lines(preflight), pack.path)
@@ -103,7 +109,9 @@ def _run_pack(request: RunRequest) -> RunVerdict:
     if blocked and not request.train_anyway:
         return RunVerdict([*judged, f"preflight blocked: {NOTHING_TRAINED}"], 3)
     say(f"preflight {preflight.status}: {page}")
-    run_stages(run, resolved, pack, last=ARTIFACTS[-1].kind, changes=changes, mentioned=built)
+    run_stages(
+        run, resolved, pack, last=ARTIFACTS[-1].kind, changes=changes, mentioned=built, like=like
+    )
     gate = read_record(GateReport, run.place("gate") / "gate.json")
     where = [f"{name}: {run.root / file}" for name, file in SHOWN_PAGES]
     return RunVerdict(
@@ -120,11 +128,13 @@ def run_stages(
     last: str,
     changes: Mapping[str, str] | None = None,
     mentioned: Collection[str] = (),
+    like: RunDir | None = None,
 ) -> dict[str, Artifact]:
     """Build or reuse every artifact up to the kind `last`; returns them by kind.
 
     Holds the lock of the run folder. changes: of `changed_settings`, to say why an artifact is
     built again. mentioned: kinds that were printed already; their reuse is not printed.
+    like: another run, whose artifacts are taken over where they are the wanted ones.
     """
     run.require_own()
     run.root.mkdir(parents=True, exist_ok=True)
@@ -135,7 +145,7 @@ def run_stages(
         timings = Journal(run.timings)
         for spec in ARTIFACTS:
             started = time.monotonic()
-            artifact, reused = _build(spec, run, resolved.config, pack, built, changes or {})
+            artifact, reused = _build(spec, run, resolved.config, pack, built, changes or {}, like)
             built[spec.kind] = artifact
             seconds = time.monotonic() - started
             if not reused:
@@ -157,6 +167,7 @@ def _build(
     pack: LoadedPack,
     built: Mapping[str, Artifact],
     changes: Mapping[str, str],
+    like: RunDir | None,
 ) -> tuple[Artifact, bool]:
     """(artifact, whether it was reused). An older artifact with another key is set aside."""
     made_from = {kind: built[kind] for kind in spec.inputs}
@@ -180,11 +191,21 @@ def _build(
     if (former := take_back(place, spec.kind, key)) is not None:
         say(f"taking back the {spec.kind} of before, which was set aside")
         return former, True
+    if like is not None and (same := _finished_in(like, spec, key)) is not None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return adopt(same, place), True
     if not spec.shared:
         return _publish(spec, place, key, inputs, arguments), False
     artifact, reused = _build_shared(spec, key, inputs, arguments)
     place.parent.mkdir(parents=True, exist_ok=True)
     return adopt(artifact, place), reused
+
+
+def _finished_in(run: RunDir, spec: ArtifactSpec, key: str) -> Artifact | None:
+    """The artifact of another run, if it has this key and every byte is as its manifest states."""
+    artifact = find_artifact(run.place(spec.kind), spec.kind, key)
+    whole = artifact is not None and not changed_files(artifact.place, artifact.manifest)
+    return artifact if whole else None
 
 
 def _is_damaged(spec: ArtifactSpec, artifact: Artifact) -> bool:

@@ -35,7 +35,6 @@ def status_lines(run: RunDir) -> list[str]:
             lines.append(f"{kind:14} begun    {standing_words(rows, time.time())}".rstrip())
         else:
             lines.append(f"{kind:14} missing")
-    folder = quote(str(run.root))
     if all(standing.get(spec.kind) for spec in ARTIFACTS):
-        return [*lines, f"next: picochat run show {folder}"]
-    return [*lines, f"next: the same `picochat run tiny --out-dir {folder} ...` goes on"]
+        return [*lines, f"next: picochat run show {quote(str(run.root))}"]
+    return [*lines, f"next: the same `{run.command}` goes on"]

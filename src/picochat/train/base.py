@@ -35,7 +35,7 @@ def pretrain(
     base: TrainConfig,
     runtime: RuntimeConfig,
     host: HostConfig,
-    seed: int,
+    training_seed: int,
     gpu_hour_usd: float | None,
     track: Path,
     staging: StagingFolder,
@@ -66,14 +66,14 @@ def pretrain(
     group = current_group(runtime)
     opened = open_group_runtime(runtime, model, group, staging.workspace)
     gpt = GPT(model, vocabulary.vocab_size)
-    initialise(gpt, seed)
+    initialise(gpt, training_seed)
     if model.centred:
         centre_(gpt)
     gpt.recompute_blocks(runtime.activation_checkpointing)
     gpt.to(opened.device)
     timer.mark("model")
     loader = stream_loader(
-        tokens.train, model.context, base.sequences_per_step, seed, opened.device, group
+        tokens.train, model.context, base.sequences_per_step, training_seed, opened.device, group
     )
     timer.mark("feed")
     text_bytes = facts_of(shards, ShardsFacts).held_out_text_bytes

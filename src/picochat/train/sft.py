@@ -37,7 +37,7 @@ def finetune(
     sft: TrainConfig,
     runtime: RuntimeConfig,
     host: HostConfig,
-    seed: int,
+    training_seed: int,
     gpu_hour_usd: float | None,
     track: Path,
     staging: StagingFolder,
@@ -82,7 +82,7 @@ def finetune(
     loader = HostLoader(
         lambda step: padded_batch(
             train,
-            rows_of_step(step, sft.sequences_per_step, len(train), seed),
+            rows_of_step(step, sft.sequences_per_step, len(train), training_seed),
             vocabulary.pad,
             context,
         ),
