@@ -22,7 +22,9 @@ from picochat.evals.student_t import quantile_975, two_sided_p
 
 LEVEL = 0.05
 RESAMPLES = 10_000
+LEAST_UNITS = 10  # for a bootstrap: of fewer it is much too narrow
 EXACT_UNITS = 13  # so many have fewer than RESAMPLES ways to swap, and all of them are tried
+MOST_DEGREES = 2
 BLOCK_NUMBERS = 1 << 22  # drawn at once: 32 MB
 
 Floats = npt.NDArray[np.float64]
@@ -30,11 +32,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A difference B - A with its 95% interval, and the p value of no difference."""
+    """A difference B - A with its 95% interval, and the p value of no difference.
+
+    low, high: None where units are too few for an interval.
+    """
 
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
 
 
@@ -86,9 +91,11 @@ def sums_test(difference: Floats, sizes: Floats, seed: int = 0) -> Estimate:
     """The difference of two ratios of sums, such as nats over bytes, on the same units.
 
     difference: B - A of each unit (units,). sizes: what the sums are divided by (units,), the same
-    for both. The p is that of swapped signs, the interval that of the bootstrap over units.
+    for both. The p is that of swapped signs, the interval that of the bootstrap over units, which
+    needs LEAST_UNITS of them.
     """
-    low, high = bootstrap_interval(difference, sizes, seed)
+    enough = len(difference) >= LEAST_UNITS
+    low, high = bootstrap_interval(difference, sizes, seed) if enough else (None, None)
     estimate = float(difference.sum() / sizes.sum())
     return Estimate(estimate, low, high, sign_flip_p(difference, seed))
 
@@ -116,7 +123,7 @@ def sign_flip_p(difference: Floats, seed: int = 0) -> float:
 
 def bootstrap_interval(difference: Floats, sizes: Floats, seed: int = 0) -> tuple[float, float]:
     """The 95% percentile interval of sum(difference) / sum(sizes) over RESAMPLES resamples of the
-    units (Efron 1979). Too narrow for few units; a single one gives no width.
+    units (Efron 1979). Too narrow for few units.
     """
     random = np.random.default_rng([seed, 2])
     units, found = len(difference), list[Floats]()
@@ -142,21 +149,27 @@ def seeds_test(values_a: Floats, values_b: Floats, sizes: Floats) -> Estimate:
     values_a, values_b: (runs, units), three runs or more together. sizes: (units,), as in
     `sums_test`. The squared standard error is that of the seed, pooled over both sides, plus that
     of the units: sd^2 (1/nA + 1/nB) + sum(d^2) / sum(sizes)^2, where d is the difference of the
-    means of a unit. Student's t has nA + nB - 2 degrees of freedom. What a seed does to single
-    units is in both parts, so the test errs towards no difference (docs/decisions/0032).
+    means of a unit. What a seed does to single units is in both parts, so the test errs towards no
+    difference (docs/decisions/0032).
+
+    Degrees of freedom: those of Satterthwaite (1946), because the part of the units rests on many
+    units, but at most MOST_DEGREES times nA + nB - 2, because the part of the seed rests on few
+    runs and comes out too small by chance.
     """
-    count_a, count_b = len(values_a), len(values_b)
-    degrees = count_a + count_b - 2
+    count_a, count_b, units = len(values_a), len(values_b), len(sizes)
+    of_runs = count_a + count_b - 2
     means_a, means_b = (values.sum(axis=1) / sizes.sum() for values in (values_a, values_b))
     squares = sum(float(((means - means.mean()) ** 2).sum()) for means in (means_a, means_b))
-    of_units = values_b.mean(axis=0) - values_a.mean(axis=0)
-    error = math.sqrt(
-        squares / degrees * (1 / count_a + 1 / count_b)
-        + float((of_units**2).sum()) / float(sizes.sum()) ** 2
-    )
-    difference = float(of_units.sum() / sizes.sum())
-    if error == 0.0:  # then every unit is equal
+    differences = values_b.mean(axis=0) - values_a.mean(axis=0)
+    by_seed = squares / of_runs * (1 / count_a + 1 / count_b)
+    by_units = float((differences**2).sum()) / float(sizes.sum()) ** 2
+    difference = float(differences.sum() / sizes.sum())
+    variance = by_seed + by_units
+    if variance == 0.0:  # then every unit is equal
         return Estimate(0.0, 0.0, 0.0, 1.0)
+    satterthwaite = variance**2 / (by_seed**2 / of_runs + by_units**2 / max(1, units - 1))
+    degrees = max(1, int(min(satterthwaite, MOST_DEGREES * of_runs)))
+    error = math.sqrt(variance)
     reach = quantile_975(degrees) * error
     p = two_sided_p(difference / error, degrees)
     return Estimate(difference, difference - reach, difference + reach, p)

@@ -1,0 +1,137 @@
+"""What differs between the recipes of two sides: settings, data, seed, software.
+
+A difference in the seeds alone is none of the recipe: it is what chance is. Settings that change no
+model and no reply (HOST_OR_JUDGING) are left out. Says nothing about results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from picochat.core.records import Record
+from picochat.evals.compared import ComparedModel, Recipe, Side
+
+SEEDS = ("seed", "training_seed")
+HOST_OR_JUDGING = ("host.", "gate.")
+BY_DIGEST = ("external.benchmarks",)  # may be a path; the digest of the artifact says what was read
+
+
+class Difference(Record):
+    """One thing that differs, with both values as text; None where a side has no such setting."""
+
+    name: str
+    a: str | None
+    b: str | None
+
+
+class RecipeDifferences(Record):
+    """What differs between two sides.
+
+    known: whether both sides state how they were made; without it the lists say nothing.
+    made: kinds of artifacts made before training that differ, whatever the cause.
+    machine: devices and libraries, which change how numbers are rounded, as a seed does.
+    """
+
+    known: bool
+    settings: list[Difference]
+    data: list[Difference]
+    made: list[str]
+    picochat: list[Difference]
+    machine: list[Difference]
+    seeds_a: list[str]
+    seeds_b: list[str]
+
+    @property
+    def same_recipe(self) -> bool:
+        """Whether nothing differs but seeds and machines, so that all that is seen is chance."""
+        return self.known and not (self.settings or self.data or self.picochat)
+
+
+def recipe_differences(a: Side, b: Side) -> RecipeDifferences:
+    """What differs between the recipes. The runs of a side are taken as equal but for the seed."""
+    one, other = a.models[0].recipe, b.models[0].recipe
+    seeds_a, seeds_b = ([seed_of(model) for model in side.models] for side in (a, b))
+    if one is None or other is None:
+        return RecipeDifferences(
+            known=False,
+            settings=[],
+            data=[],
+            made=[],
+            picochat=[],
+            machine=[],
+            seeds_a=seeds_a,
+            seeds_b=seeds_b,
+        )
+    return RecipeDifferences(
+        known=True,
+        settings=setting_differences(one, other),
+        data=_data(one, other),
+        made=_made(a.models, b.models),
+        picochat=_texts("picochat", one.picochat, other.picochat),
+        machine=_texts("machine", one.machine, other.machine),
+        seeds_a=seeds_a,
+        seeds_b=seeds_b,
+    )
+
+
+def is_same_recipe(one: Recipe, other: Recipe) -> bool:
+    """Whether two runs differ in the seed at most, so that they may stand on one side."""
+    return not (setting_differences(one, other) or _data(one, other)) and (
+        one.picochat == other.picochat
+    )
+
+
+def seed_of(model: ComparedModel) -> str:
+    """The seed of training; with that of the data where it is another one."""
+    if model.recipe is None:
+        return "unknown"
+    data = model.recipe.settings.get("seed")
+    training = model.recipe.settings.get("training_seed")
+    return f"{data}" if training in (None, data) else f"{training} (data {data})"
+
+
+def setting_differences(one: Recipe, other: Recipe) -> list[Difference]:
+    """The settings that differ, without seeds and without what changes no result."""
+    return [
+        Difference(name=key, a=_text(one.settings, key), b=_text(other.settings, key))
+        for key in dict.fromkeys((*one.settings, *other.settings))
+        if one.settings.get(key) != other.settings.get(key)
+        and key not in (*SEEDS, *BY_DIGEST)
+        and not key.startswith(HOST_OR_JUDGING)
+    ]
+
+
+def _text(settings: Mapping[str, object], key: str) -> str | None:
+    return str(settings[key]) if key in settings else None
+
+
+def _data(one: Recipe, other: Recipe) -> list[Difference]:
+    differing = [
+        name
+        for name in dict.fromkeys((*one.data, *other.data))
+        if one.data.get(name) != other.data.get(name)
+    ]
+    texts = {
+        name: (recipe.data.get(name, "none")[:12] for recipe in (one, other)) for name in differing
+    }
+    found = [Difference(name=name, a=next(pair), b=next(pair)) for name, pair in texts.items()]
+    return [
+        Difference(name=each.name, a=f"{each.a}, {one.text}", b=f"{each.b}, {other.text}")
+        if each.name == "text"
+        else each
+        for each in found
+    ]
+
+
+def _made(a: Sequence[ComparedModel], b: Sequence[ComparedModel]) -> list[str]:
+    """Kinds of artifacts of which the runs of both sides have not the same ones."""
+
+    def digests(models: Sequence[ComparedModel], kind: str) -> set[str | None]:
+        return {model.recipe.made.get(kind) for model in models if model.recipe}
+
+    kinds = dict.fromkeys(kind for model in (*a, *b) if model.recipe for kind in model.recipe.made)
+    return [kind for kind in kinds if digests(a, kind) != digests(b, kind)]
+
+
+def _texts(name: str, one: str, other: str) -> list[Difference]:
+    return [] if one == other else [Difference(name=name, a=one, b=other)]
