@@ -40,7 +40,7 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
-def make_real_run(root: Path, seed: int = 42) -> RunDir:
+def make_real_run(root: Path, training_seed: int = 42) -> RunDir:
     """A run of four steps by the stages themselves, with a benchmark; only what the host can do is
     not measured but stated.
     """
@@ -50,7 +50,8 @@ def make_real_run(root: Path, seed: int = 42) -> RunDir:
         shape.setdefault(section, {})[name] = value
     quiz = write_lines(root / "quiz.jsonl", arc_rows(60))
     config = change(
-        make_config("tiny", **shape, **TINY, external={"benchmarks": (f"quiz={quiz}",)}), seed=seed
+        make_config("tiny", **shape, **TINY, external={"benchmarks": (f"quiz={quiz}",)}),
+        training_seed=training_seed,
     )
     run, pack = RunDir(root / "run"), load_pack(make_pack(root / "pack"))
     write_json(

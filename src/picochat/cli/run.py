@@ -321,13 +321,14 @@ def compare(
 
     Example: picochat run compare runs/before runs/after
     """
+    from picochat.core.records import require_writable, write_atomic
     from picochat.release.compared_input import compare_paths
     from picochat.report.comparison_page import comparison_lines, comparison_picture
 
+    if out is not None:
+        require_writable(out)
     found = compare_paths(a, b)
     if out is not None:
-        from picochat.core.records import write_atomic
-
         write_atomic(out, comparison_picture(found).encode())
     if as_json:
         typer.echo(json.dumps(found.to_json(), sort_keys=True))

@@ -30,6 +30,7 @@ class RecipeDifferences(Record):
     known: whether both sides state how they were made; without it the lists say nothing.
     made: kinds of artifacts made before training that differ, whatever the cause.
     machine: devices and libraries, which change how numbers are rounded, as a seed does.
+    data_seed: of splits, samples and exercises. seeds_a, seeds_b: of training, of each run.
     """
 
     known: bool
@@ -38,6 +39,7 @@ class RecipeDifferences(Record):
     made: list[str]
     picochat: list[Difference]
     machine: list[Difference]
+    data_seed: list[Difference]
     seeds_a: list[str]
     seeds_b: list[str]
 
@@ -59,6 +61,7 @@ def recipe_differences(a: Side, b: Side) -> RecipeDifferences:
             made=[],
             picochat=[],
             machine=[],
+            data_seed=[],
             seeds_a=seeds_a,
             seeds_b=seeds_b,
         )
@@ -69,6 +72,7 @@ def recipe_differences(a: Side, b: Side) -> RecipeDifferences:
         made=_made(a.models, b.models),
         picochat=_texts("picochat", one.picochat, other.picochat),
         machine=_texts("machine", one.machine, other.machine),
+        data_seed=_texts("seed", str(one.settings["seed"]), str(other.settings["seed"])),
         seeds_a=seeds_a,
         seeds_b=seeds_b,
     )
@@ -82,12 +86,10 @@ def is_same_recipe(one: Recipe, other: Recipe) -> bool:
 
 
 def seed_of(model: ComparedModel) -> str:
-    """The seed of training; with that of the data where it is another one."""
+    """The training seed, or `unknown` for a model that no run made."""
     if model.recipe is None:
         return "unknown"
-    data = model.recipe.settings.get("seed")
-    training = model.recipe.settings.get("training_seed")
-    return f"{data}" if training in (None, data) else f"{training} (data {data})"
+    return str(model.recipe.settings["training_seed"])
 
 
 def setting_differences(one: Recipe, other: Recipe) -> list[Difference]:

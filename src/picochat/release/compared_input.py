@@ -16,7 +16,7 @@ from picochat.config import ResolvedConfig, flatten
 from picochat.core.errors import BadInput, Problem, WrongUsage
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import MANIFEST, Artifact, touched_files
-from picochat.core.records import Record, parse_record, read_json, read_record
+from picochat.core.records import read_record
 from picochat.data.benchmarks.stage import read_items
 from picochat.evals.compared import EVAL, ComparedModel, Recipe, Side, scored_items, scored_rows
 from picochat.evals.comparison import Comparison, compare
@@ -25,23 +25,15 @@ from picochat.evals.evaluate import facts_from, questions
 from picochat.evals.recipes import is_same_recipe
 from picochat.facts import CorpusFacts, HonestyFacts, facts_of
 from picochat.present.values import byte_quantity, count
-from picochat.release.archive import is_plain_name
 from picochat.release.integrity import artifacts_of, chain_problems
 from picochat.release.stated_files import opened_run, unpacked_bundle
 from picochat.release.verify import verify_bundle
-from picochat.run.folder import RunDir
+from picochat.run.folder import RunDir, holds_seeds, seed_runs
 
-SEEDS_FILE = "seeds.json"
 DATA_ARTIFACTS = ("corpus", "tokenizer", "exercises", "shards", "rows", "conversations")
 READ = ("scores", "rows", "benchmarks", "honesty", "corpus")
 """The artifacts whose files a comparison reads."""
-WHAT_IT_TAKES = "name a run folder, a bundle (.tgz), or a folder with a seeds.json"
-
-
-class SeedRuns(Record):
-    """The field of seeds.json that a comparison reads: names of run folders beside it."""
-
-    runs: list[str]
+WHAT_IT_TAKES = "name a run folder, a bundle (.tgz), or the --out-dir of `run tiny --seeds N`"
 
 
 def compare_paths(a: Path, b: Path) -> Comparison:
@@ -60,7 +52,7 @@ def compare_paths(a: Path, b: Path) -> Comparison:
 
 def read_side(path: Path) -> Side:
     """The runs at one path, as one side of a comparison."""
-    if (path / SEEDS_FILE).is_file():
+    if holds_seeds(path):
         return _read_seeds(path)
     if path.is_dir() and unpacked_bundle(path) is None:
         return Side(str(path), (read_run(RunDir(path), path),))
@@ -70,25 +62,12 @@ def read_side(path: Path) -> Side:
 
 
 def _runs_at(path: Path) -> list[Path]:
-    return [path / name for name in _seed_runs(path)] if (path / SEEDS_FILE).is_file() else [path]
-
-
-def _seed_runs(folder: Path) -> list[str]:
-    value = read_json(folder / SEEDS_FILE, "list of runs")
-    runs = {"runs": value.get("runs")} if isinstance(value, dict) else value
-    where = f"list of runs {folder / SEEDS_FILE}"
-    names = parse_record(SeedRuns, runs, where).runs
-    fix = 'write {"runs": ["seed-42", "seed-43"]}, the names of run folders beside it'
-    if bad := [name for name in names if "/" in name or name == ".." or not is_plain_name(name)]:
-        raise BadInput(f"{where}: {bad[0]!r} is no name of a folder beside it", fix=fix)
-    if not names or len(set(names)) < len(names):
-        raise BadInput(f"{where} names no run, or one twice", fix=fix)
-    return names
+    return [run.root for run in seed_runs(path)] if holds_seeds(path) else [path]
 
 
 def _read_seeds(folder: Path) -> Side:
     """The runs of a seeds folder. Raises BadInput where they differ in more than the seed."""
-    models = [read_run(RunDir(folder / name), folder / name) for name in _seed_runs(folder)]
+    models = [read_run(RunDir(root), root) for root in dict.fromkeys(_runs_at(folder))]
     first = models[0].recipe
     others = [
         model.name
@@ -111,8 +90,6 @@ def read_run(run: RunDir, path: Path) -> ComparedModel:
 
     Raises BadInput that names what is missing, or was changed since it was made.
     """
-    if not path.exists():
-        raise BadInput(f"{path} does not exist", fix=WHAT_IT_TAKES)
     if not run.config.exists():
         raise BadInput(f"{path} is no run: it has no run.json", fix=WHAT_IT_TAKES)
     run.artifact("scores")  # its absence has a remedy of its own

@@ -76,7 +76,7 @@ def _same_recipe(found: Comparison) -> list[str]:
 
 
 def _names(names: Sequence[str]) -> str:
-    return ", ".join(one_line(name, ONE_LINE) for name in names)
+    return "; ".join(one_line(name, ONE_LINE) for name in names)
 
 
 # ---- sides and recipes ---------------------------------------------------------------------------
@@ -112,6 +112,8 @@ def _recipes(found: RecipeDifferences) -> list[str]:
         lines += _table("data", found.data) or ["    data: the same"]
         lines += [f"    {_seed_words(found)}"]
         lines += _versions((*found.picochat, *found.machine))
+    for each in found.data_seed:
+        lines.append(f"    the seed of splits, samples and exercises: {each.a} and {each.b}")
     if found.made:
         lines.append(f"    made before training, and different: {', '.join(found.made)}")
     return lines
@@ -192,7 +194,7 @@ def _levels(found: Comparison) -> list[str]:
         f"{one_line(each.name, ONE_LINE)} ({fraction(each.mean_a)} and {fraction(each.mean_b)})"
         for each in shown
     ]
-    return [f"{over}, different (Holm's correction over them): {', '.join(names)}"]
+    return [f"{over}, different (Holm's correction over them): {'; '.join(names)}"]
 
 
 def _notes(found: Comparison) -> list[str]:
