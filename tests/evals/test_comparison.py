@@ -309,6 +309,20 @@ def test_what_a_side_lacks_is_said() -> None:
     assert not found.differences.known and [each.name for each in found.measures] == ["math"]
 
 
+def test_a_run_of_several_that_lacks_something_is_named() -> None:
+    rows = make_rows({"math": half()})
+    a = [make_model(f"seed-{n}", rows=rows, documents=make_documents(1.0)) for n in (1, 2)]
+    b = [
+        make_model("seed-1", rows=rows, documents=make_documents(1.0)),
+        make_model("s2", rows=rows),
+    ]
+    found = compare(side(*a), side(*b))
+    assert found.not_compared == [
+        "external benchmarks: A and B have none",
+        "held-out documents: B (s2) has none",
+    ]
+
+
 def test_a_loss_that_is_not_finite_is_not_compared() -> None:
     lost = [each.model_copy(update={"chat_nats": None}) for each in make_documents(1.0)]
     found = compare(

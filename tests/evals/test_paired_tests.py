@@ -141,7 +141,8 @@ def test_a_difference_of_seeds_is_the_formula_by_hand() -> None:
 
 def test_equal_runs_of_several_seeds_do_not_differ() -> None:
     same = np.ones((3, 5))
-    assert seeds_test(same, same, np.ones(5)).p == 1.0
+    found = seeds_test(same, same, np.ones(5))
+    assert (found.difference, found.low, found.high, found.p) == (0.0, None, None, 1.0)
 
 
 def test_the_spread_of_one_run_is_not_known() -> None:

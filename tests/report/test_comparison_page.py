@@ -1,4 +1,4 @@
-"""The page of a comparison: the answer first, what it rests on, and nothing that steers a terminal."""
+"""The page of a comparison: the answer first, what it rests on, nothing that steers a terminal."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ class MeasureResult(Record):
 
     a, b: of each run, in the order of the side's runs. sd_a, sd_b: over runs; None of a single one.
     only_a, only_b: units that passed on one side alone; None where runs are several, or units do
-    not pass or fail. difference, low, high: B - A with its 95% interval, None where units are too
-    few for one. p_holm: after Holm's correction over the family.
+    not pass or fail. difference, low, high: B - A with its 95% interval, None where it is not known
+    (paired_tests.Estimate). p_holm: after Holm's correction over the family.
     """
 
     name: str
@@ -222,12 +222,12 @@ def _parts(
     a: Side, b: Side, part: Callable[[ComparedModel], T | None], what: str, missing: list[str]
 ) -> tuple[list[T], list[T]] | None:
     """This part of every model of A and of B; None, with the reason, where one lacks it."""
-    lacking = [
-        f"{letter} ({model.name})" if len(side.models) > 1 else letter
-        for letter, side in (("A", a), ("B", b))
-        for model in side.models
-        if part(model) is None
-    ]
+    lacking: list[str] = []
+    for letter, side in (("A", a), ("B", b)):
+        without = [model.name for model in side.models if part(model) is None]
+        if without:
+            some = f" ({', '.join(without)})" if len(without) < len(side.models) else ""
+            lacking.append(f"{letter}{some}")
     if lacking:
         missing.append(f"{what}: {' and '.join(lacking)} {NONE_OF[len(lacking) > 1]}")
         return None

@@ -34,7 +34,7 @@ Floats = npt.NDArray[np.float64]
 class Estimate:
     """A difference B - A with its 95% interval, and the p value of no difference.
 
-    low, high: None where units are too few for an interval.
+    low, high: None where they are not known: units are too few, or equal in every run.
     """
 
     difference: float
@@ -166,7 +166,7 @@ def seeds_test(values_a: Floats, values_b: Floats, sizes: Floats) -> Estimate:
     difference = float(differences.sum() / sizes.sum())
     variance = by_seed + by_units
     if variance == 0.0:  # then every unit is equal
-        return Estimate(0.0, 0.0, 0.0, 1.0)
+        return Estimate(0.0, None, None, 1.0)
     satterthwaite = variance**2 / (by_seed**2 / of_runs + by_units**2 / max(1, units - 1))
     degrees = max(1, int(min(satterthwaite, MOST_DEGREES * of_runs)))
     error = math.sqrt(variance)

@@ -6,7 +6,7 @@ model and no reply (HOST_OR_JUDGING) are left out. Says nothing about results.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from picochat.core.records import Record
 from picochat.evals.compared import ComparedModel, Recipe, Side
@@ -50,7 +50,7 @@ class RecipeDifferences(Record):
 
 
 def recipe_differences(a: Side, b: Side) -> RecipeDifferences:
-    """What differs between the recipes. The runs of a side are taken as equal but for the seed."""
+    """What differs between the recipes. Settings and data of a side are those of its first run."""
     one, other = a.models[0].recipe, b.models[0].recipe
     seeds_a, seeds_b = ([seed_of(model) for model in side.models] for side in (a, b))
     if one is None or other is None:
@@ -70,19 +70,17 @@ def recipe_differences(a: Side, b: Side) -> RecipeDifferences:
         settings=setting_differences(one, other),
         data=_data(one, other),
         made=_made(a.models, b.models),
-        picochat=_texts("picochat", one.picochat, other.picochat),
-        machine=_texts("machine", one.machine, other.machine),
-        data_seed=_texts("seed", str(one.settings["seed"]), str(other.settings["seed"])),
+        picochat=_texts("picochat", a, b, lambda recipe: recipe.picochat),
+        machine=_texts("machine", a, b, lambda recipe: recipe.machine),
+        data_seed=_texts("seed", a, b, lambda recipe: str(recipe.settings["seed"])),
         seeds_a=seeds_a,
         seeds_b=seeds_b,
     )
 
 
 def is_same_recipe(one: Recipe, other: Recipe) -> bool:
-    """Whether two runs differ in the seed at most, so that they may stand on one side."""
-    return not (setting_differences(one, other) or _data(one, other)) and (
-        one.picochat == other.picochat
-    )
+    """Whether two runs have the same settings and data, so that they may stand on one side."""
+    return not (setting_differences(one, other) or _data(one, other))
 
 
 def seed_of(model: ComparedModel) -> str:
@@ -135,5 +133,10 @@ def _made(a: Sequence[ComparedModel], b: Sequence[ComparedModel]) -> list[str]:
     return [kind for kind in kinds if digests(a, kind) != digests(b, kind)]
 
 
-def _texts(name: str, one: str, other: str) -> list[Difference]:
+def _texts(name: str, a: Side, b: Side, text: Callable[[Recipe], str]) -> list[Difference]:
+    """The texts of all runs of each side, where they are not the same on both."""
+    one, other = (
+        "; ".join(sorted({text(model.recipe) for model in side.models if model.recipe}))
+        for side in (a, b)
+    )
     return [] if one == other else [Difference(name=name, a=one, b=other)]

@@ -121,7 +121,8 @@ def _recipes(found: RecipeDifferences) -> list[str]:
 
 def _seed_words(found: RecipeDifferences) -> str:
     if found.seeds_a == found.seeds_b:
-        return f"the same training seed ({', '.join(found.seeds_a)})"
+        plural = "s" if len(found.seeds_a) > 1 else ""
+        return f"the same training seed{plural} ({', '.join(found.seeds_a)})"
     return f"the training seed ({', '.join(found.seeds_a)} and {', '.join(found.seeds_b)})"
 
 
@@ -231,7 +232,7 @@ def signed(kind: str, value: float) -> str:
 
 def _interval(each: MeasureResult) -> str:
     if each.low is None or each.high is None:
-        return "too few for one"
+        return "not known"
     return f"{signed(each.kind, each.low)} to {signed(each.kind, each.high)}"
 
 
