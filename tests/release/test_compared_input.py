@@ -17,7 +17,7 @@ from picochat.cli.main import run_command
 from picochat.core.errors import BadInput, CheckFailed, WrongUsage
 from picochat.core.records import write_json
 from picochat.release.bundle import make_bundle
-from picochat.release.compared_input import compare_paths, read_side
+from picochat.release.compared_input import compare_paths, read_run, read_side
 from picochat.report.comparison_page import comparison_lines
 from picochat.run.folder import RunDir
 from tests.forger import change_config, change_json, change_rows, make_real_run, settle
@@ -183,9 +183,12 @@ def test_what_is_no_run_is_one_message(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_names_the_command_that_finishes_it(tmp_path: Path) -> None:
     make_run(tmp_path / "half", until="sft")
-    with pytest.raises(BadInput, match=r"scores .* is missing or incomplete") as caught:
+    with pytest.raises(BadInput, match="half is not finished: it has no scores") as caught:
         read_side(tmp_path / "half")
     assert f"picochat run tiny --out-dir {tmp_path / 'half'} ..." in str(caught.value.fix)
+    with pytest.raises(BadInput, match="not finished") as caught:
+        read_run(RunDir(tmp_path / "half"), tmp_path / "half.tgz")
+    assert caught.value.fix == "name the bundle of a run that ended with a verdict"
 
 
 def better_replies(run: RunDir) -> None:
@@ -228,7 +231,7 @@ def test_a_seed_that_is_not_finished_names_the_command_with_seeds(tmp_path: Path
     folder = make_seeds(tmp_path / "a", stated(tmp_path / "run"), (42,))
     make_run(folder / "seed-43", until="sft")
     write_json(folder / "seeds.json", {"runs": ["seed-42", "seed-43"]})
-    with pytest.raises(BadInput, match=r"scores .* is missing or incomplete") as caught:
+    with pytest.raises(BadInput, match="seed-43 is not finished: it has no scores") as caught:
         read_side(folder)
     assert f"picochat run tiny --seeds N --out-dir {folder} ..." in str(caught.value.fix)
 

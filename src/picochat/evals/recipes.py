@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from pydantic import Field
+
 from picochat.core.records import Record
 from picochat.evals.compared import ComparedModel, Recipe, Side
+from picochat.present.values import short_digest
 
 SEEDS = ("seed", "training_seed")
 HOST_OR_JUDGING = ("host.", "gate.")
@@ -17,7 +20,7 @@ BY_DIGEST = ("external.benchmarks",)  # may be a path; the digest of the artifac
 
 
 class Difference(Record):
-    """One thing that differs, with both values as text; None where a side has no such setting."""
+    """One thing that differs, with both values as text; None where a side has no such thing."""
 
     name: str
     a: str | None
@@ -34,12 +37,12 @@ class RecipeDifferences(Record):
     """
 
     known: bool
-    settings: list[Difference]
-    data: list[Difference]
-    made: list[str]
-    picochat: list[Difference]
-    machine: list[Difference]
-    data_seed: list[Difference]
+    settings: list[Difference] = Field(default=[])
+    data: list[Difference] = Field(default=[])
+    made: list[str] = Field(default=[])
+    picochat: list[Difference] = Field(default=[])
+    machine: list[Difference] = Field(default=[])
+    data_seed: list[Difference] = Field(default=[])
     seeds_a: list[str]
     seeds_b: list[str]
 
@@ -54,17 +57,7 @@ def recipe_differences(a: Side, b: Side) -> RecipeDifferences:
     one, other = a.models[0].recipe, b.models[0].recipe
     seeds_a, seeds_b = ([seed_of(model) for model in side.models] for side in (a, b))
     if one is None or other is None:
-        return RecipeDifferences(
-            known=False,
-            settings=[],
-            data=[],
-            made=[],
-            picochat=[],
-            machine=[],
-            data_seed=[],
-            seeds_a=seeds_a,
-            seeds_b=seeds_b,
-        )
+        return RecipeDifferences(known=False, seeds_a=seeds_a, seeds_b=seeds_b)
     return RecipeDifferences(
         known=True,
         settings=setting_differences(one, other),
@@ -106,21 +99,18 @@ def _text(settings: Mapping[str, object], key: str) -> str | None:
 
 
 def _data(one: Recipe, other: Recipe) -> list[Difference]:
-    differing = [
-        name
+    return [
+        Difference(name=name, a=_data_text(one, name), b=_data_text(other, name))
         for name in dict.fromkeys((*one.data, *other.data))
         if one.data.get(name) != other.data.get(name)
     ]
-    texts = {
-        name: (recipe.data.get(name, "none")[:12] for recipe in (one, other)) for name in differing
-    }
-    found = [Difference(name=name, a=next(pair), b=next(pair)) for name, pair in texts.items()]
-    return [
-        Difference(name=each.name, a=f"{each.a}, {one.text}", b=f"{each.b}, {other.text}")
-        if each.name == "text"
-        else each
-        for each in found
-    ]
+
+
+def _data_text(recipe: Recipe, name: str) -> str | None:
+    digest = recipe.data.get(name)
+    if not digest:
+        return None
+    return f"{short_digest(digest)}, {recipe.text}" if name == "text" else short_digest(digest)
 
 
 def _made(a: Sequence[ComparedModel], b: Sequence[ComparedModel]) -> list[str]:

@@ -33,6 +33,7 @@ from picochat.run.folder import RunDir, holds_seeds, seed_runs
 DATA_ARTIFACTS = ("corpus", "tokenizer", "exercises", "shards", "rows", "conversations")
 READ = ("scores", "rows", "benchmarks", "honesty", "corpus")
 """The artifacts whose files a comparison reads."""
+FINISH_FIRST = "name the bundle of a run that ended with a verdict"
 WHAT_IT_TAKES = "name a run folder, a bundle (.tgz), or the --out-dir of `run tiny --seeds N`"
 
 
@@ -92,7 +93,11 @@ def read_run(run: RunDir, path: Path) -> ComparedModel:
     """
     if not run.config.exists():
         raise BadInput(f"{path} is no run: it has no run.json", fix=WHAT_IT_TAKES)
-    run.artifact("scores")  # its absence has a remedy of its own
+    if not run.has("scores"):
+        raise BadInput(
+            f"{path} is not finished: it has no scores",
+            fix=run.again if path.resolve() == run.root.resolve() else FINISH_FIRST,
+        )
     artifacts, problems = artifacts_of(run)
     _require_whole(run, artifacts, [*problems, *chain_problems(artifacts)])
     scores = artifacts["scores"]

@@ -149,7 +149,7 @@ def _versions(differing: Sequence[Difference]) -> list[str]:
 
 
 def _value(text: str | None) -> str:
-    return "has no such setting" if text is None else one_line(text, ONE_LINE)
+    return "none" if text is None else one_line(text, ONE_LINE)
 
 
 # ---- measures ------------------------------------------------------------------------------------
