@@ -40,7 +40,7 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
-def make_real_run(root: Path) -> RunDir:
+def make_real_run(root: Path, training_seed: int = 42) -> RunDir:
     """A run of four steps by the stages themselves, with a benchmark; only what the host can do is
     not measured but stated.
     """
@@ -49,7 +49,10 @@ def make_real_run(root: Path) -> RunDir:
         section, _, name = key.partition(".")
         shape.setdefault(section, {})[name] = value
     quiz = write_lines(root / "quiz.jsonl", arc_rows(60))
-    config = make_config("tiny", **shape, **TINY, external={"benchmarks": (f"quiz={quiz}",)})
+    config = change(
+        make_config("tiny", **shape, **TINY, external={"benchmarks": (f"quiz={quiz}",)}),
+        training_seed=training_seed,
+    )
     run, pack = RunDir(root / "run"), load_pack(make_pack(root / "pack"))
     write_json(
         run.config, ResolvedConfig(config=config, origins=dict.fromkeys(flatten(config), "scale"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -21,9 +22,16 @@ from picochat.config import ResolvedConfig, RunConfig, flatten
 from picochat.core.journal import Journal
 from picochat.core.machine import MachineRecord
 from picochat.core.publish import Artifact, StagingFolder, publish
-from picochat.core.records import Record, canonical_json, read_record, write_json, write_jsonl
+from picochat.core.records import (
+    Record,
+    canonical_json,
+    digest_bytes,
+    read_record,
+    write_json,
+    write_jsonl,
+)
 from picochat.data.benchmarks.stage import BenchmarkSource
-from picochat.evals.eval_records import EvaluatedRow, Memorization, ScoresMeasured
+from picochat.evals.eval_records import EvaluatedRow, HeldOutDocument, Memorization, ScoresMeasured
 from picochat.evals.evaluate import questions
 from picochat.evals.external import external_scores_of
 from picochat.evals.scores import scores_of
@@ -232,17 +240,36 @@ def _fill_scores(
     write_jsonl(staging.path("replies.jsonl"), make_replies())
     write_jsonl(staging.path("memorization.jsonl"), memorized)
     write_json(staging.path("measured.json"), measured)
+    held_out = make_held_out(stated.base_bits_per_byte, stated.sft_bits_per_byte)
+    write_jsonl(staging.path("held_out.jsonl"), held_out)
     rows = {row.id: row for _, row in questions(artifacts["rows"], None)}
     items = make_benchmark_items()
     answers = make_external_answers(items, 330)
     write_jsonl(staging.path("external.jsonl"), answers)
     external = external_scores_of(make_benchmarks_facts().benchmarks, items, answers, {})
     scores = scores_of(
-        rows, make_replies(), memorized, measured, (), artifacts["sft"].digest, external
+        rows, make_replies(), memorized, measured, held_out, (), artifacts["sft"].digest, external
     )
     write_json(staging.path("report.json"), scores)
     staging.path("report.md").write_text("# Scores\n")
     staging.facts = scores.model_dump(mode="json")
+
+
+def make_held_out(base_bits: float | None, chat_bits: float | None) -> list[HeldOutDocument]:
+    """Forty documents with the bytes of the healthy shards, all with these bits per byte.
+
+    Fewer than the shards state, so that a comparison of such runs is quick.
+    """
+    size = make_shards_facts().held_out_text_bytes // 40
+    return [
+        HeldOutDocument(
+            sha256=digest_bytes(str(number).encode()),
+            text_bytes=size,
+            base_nats=None if base_bits is None else base_bits * size * math.log(2),
+            chat_nats=None if chat_bits is None else chat_bits * size * math.log(2),
+        )
+        for number in range(40)
+    ]
 
 
 def _fill_rows(kind: str, staging: StagingFolder) -> None:

@@ -1,21 +1,20 @@
 """Scores follow from replies alone, and say what they count."""
 
+import math
 import random
 from pathlib import Path
 
 import pytest
 
 from picochat.core.records import parse_record, read_jsonl, write_jsonl
-from picochat.evals.eval_records import EvaluatedRow, Memorization, ScoresMeasured
+from picochat.evals.eval_records import EvaluatedRow, HeldOutDocument, Memorization, ScoresMeasured
 from picochat.evals.scores import judge, scores_of
 from picochat.skills.mixture import make_rows
 from picochat.skills.task_rows import EvalRow, as_eval_row
 
 SFT, EVALS = make_rows("release_skills", 200, 120, "scratchpad", 1)
 ROWS = {row.id: row for row in EVALS}
-MEASURED = ScoresMeasured(
-    base_bits_per_byte=1.0, sft_bits_per_byte=1.1, ngram_bits_per_byte=2.0, ngram_train_tokens=5
-)
+MEASURED = ScoresMeasured(ngram_bits_per_byte=2.0, ngram_train_tokens=5)
 
 
 def make_asked(row: EvalRow, reply: str | None = None, **changes: object) -> EvaluatedRow:
@@ -39,7 +38,7 @@ def make_asked(row: EvalRow, reply: str | None = None, **changes: object) -> Eva
 
 
 def scored(asked: list[EvaluatedRow], contaminated: set[str] | None = None):
-    return scores_of(ROWS, asked, [], MEASURED, contaminated or set(), "digest")
+    return scores_of(ROWS, asked, [], MEASURED, [], contaminated or set(), "digest")
 
 
 def test_right_replies_score_full_and_empty_ones_nothing() -> None:
@@ -107,8 +106,19 @@ def test_memorization_wants_every_token() -> None:
         Memorization(position=0, expected=[1, 2, 3], continued=[1, 2, 3]),
         Memorization(position=9, expected=[1, 2, 3], continued=[1, 2]),
     ]
-    facts = scores_of(ROWS, [], recalled, MEASURED, set(), "d")
+    facts = scores_of(ROWS, [], recalled, MEASURED, [], set(), "d")
     assert facts.memorized.fraction == pytest.approx(0.5)
+
+
+def test_bits_per_byte_are_of_all_documents_together() -> None:
+    documents = [
+        HeldOutDocument(sha256="a", text_bytes=10, base_nats=7.0, chat_nats=1.0),
+        HeldOutDocument(sha256="b", text_bytes=90, base_nats=63.0, chat_nats=None),
+    ]
+    facts = scores_of(ROWS, [], [], MEASURED, documents, set(), "d")
+    assert facts.base_bits_per_byte == pytest.approx(0.7 / math.log(2))
+    assert facts.sft_bits_per_byte is None  # one loss was not finite
+    assert scores_of(ROWS, [], [], MEASURED, [], set(), "d").base_bits_per_byte is None
 
 
 # ---- a pure function -----------------------------------------------------------------------------
@@ -141,8 +151,8 @@ def test_the_order_of_replies_changes_no_score() -> None:
     recalled = [Memorization(position=n, expected=[n, 2], continued=[n, n]) for n in range(5)]
     for seed in range(3):
         shuffled = random.Random(seed).sample(asked, len(asked))
-        first = scores_of(ROWS, asked, recalled, MEASURED, {EVALS[0].id}, "d")
-        assert scores_of(ROWS, shuffled, recalled[::-1], MEASURED, {EVALS[0].id}, "d") == first
+        first = scores_of(ROWS, asked, recalled, MEASURED, [], {EVALS[0].id}, "d")
+        assert scores_of(ROWS, shuffled, recalled[::-1], MEASURED, [], {EVALS[0].id}, "d") == first
 
 
 def test_writing_and_reading_replies_twice_changes_no_score(tmp_path: Path) -> None:

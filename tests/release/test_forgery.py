@@ -161,10 +161,17 @@ def weak_baseline(run: RunDir) -> None:
     )
 
 
-def better_measured(run: RunDir) -> None:
-    change_json(
-        run.place("scores") / "measured.json",
-        lambda measured: measured.update(base_bits_per_byte=0.5),
+def better_documents(run: RunDir) -> None:
+    change_rows(
+        run.place("scores") / "held_out.jsonl",
+        lambda rows: [{**row, "base_nats": row["base_nats"] / 2} for row in rows],
+    )
+
+
+def hard_documents_left_out(run: RunDir) -> None:
+    change_rows(
+        run.place("scores") / "held_out.jsonl",
+        lambda rows: sorted(rows, key=lambda row: row["chat_nats"] / row["text_bytes"])[:-1],
     )
 
 
@@ -456,8 +463,14 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
     (
         "scores",
         "the base model is better than training measured",
-        better_measured,
-        "eval/measured.json: base_bits_per_byte is 0.5",
+        better_documents,
+        "eval/held_out.jsonl: its documents give",
+    ),
+    (
+        "scores",
+        "a hard held-out document is not among the losses",
+        hard_documents_left_out,
+        "eval/held_out.jsonl.documents: states",
     ),
     ("scores", "a benchmark item was answered twice", external_twice, "eval/external.jsonl"),
     (
@@ -816,7 +829,8 @@ NO_NUMBERS = (
 )
 FIELDS = {
     "base/checkpoint/manifest.json": b'"final_loss": ',
-    "eval/measured.json": b'"base_bits_per_byte": ',
+    "eval/measured.json": b'"ngram_bits_per_byte": ',
+    "eval/held_out.jsonl": b'"base_nats":',
     "eval/replies.jsonl": b'"base_reply":',
     "sft/checkpoint/curve.jsonl": b'"loss":',
     "preflight/preflight.json": b'"planned_tokens": ',

@@ -20,6 +20,7 @@ from picochat.train.held_out import (
     rows_per_forward,
     stream_batches,
     summed_loss,
+    token_nats,
 )
 
 CONFIG = ModelConfig(
@@ -73,6 +74,26 @@ def test_bits_per_byte_are_of_the_raw_text() -> None:
     )
     assert found.bits_per_byte == pytest.approx(nats / math.log(2) / 900, rel=1e-6)
     assert found.loss == pytest.approx(nats / targets, rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 16 * 9 + 1, 16 * 9 + 6, 10_000])
+def test_losses_of_tokens_are_those_of_the_whole_stream(count: int) -> None:
+    """One for each token, 0 where it is no target, and equal however many threads compute them."""
+    model, stream = make_model(), stream_of(count)
+    compute = open_runtime(RuntimeConfig(threads=2), CONFIG)
+    nats = token_nats(model, stream, BOS, compute)
+    tokens = stream.slice(0, count)
+    assert nats.shape == (count,)
+    assert not nats[tokens == BOS].any() and not nats[:1].any()
+    want, _ = plain_nats(model, tokens)
+    assert math.fsum(nats) == pytest.approx(want, rel=1e-6)
+    again = token_nats(model, stream, BOS, open_runtime(RuntimeConfig(threads=2), CONFIG))
+    assert again.tobytes() == nats.tobytes()
+    if count == 16 * 9 + 6:
+        part = tokens[32 : 32 + 17]  # one row
+        alone = TokenStream((part,), (0, 17), text_bytes=0)
+        row = token_nats(model, alone, BOS, compute)
+        assert row[1:] == pytest.approx(nats[33:49], rel=1e-5)
 
 
 def test_batch_of_a_processor_is_small() -> None:

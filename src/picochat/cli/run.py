@@ -303,3 +303,35 @@ def show(run: RunArgument = None, run_dir: RunOption = None) -> None:
     folder = _one_run(run, run_dir)
     several = holds_seeds(folder)
     print_verdict(seeds_show_lines(folder) if several else show_lines(require_run(folder)))
+
+
+@app.command("compare")
+def compare(
+    a: Annotated[
+        Path, typer.Argument(metavar="A", help="a run folder, a bundle, or runs with several seeds")
+    ],
+    b: Annotated[Path, typer.Argument(metavar="B", help="the same of the other side")],
+    as_json: Annotated[bool, typer.Option("--json", help="one object instead of lines")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="also draw the differences with their intervals: an .svg")
+    ] = None,
+) -> None:
+    """Which differences between two runs are larger than chance, and what differs in settings and
+    data. A folder with a seeds.json holds runs of one recipe with several seeds.
+
+    Example: picochat run compare runs/before runs/after
+    """
+    from picochat.core.records import require_writable, write_atomic
+    from picochat.release.compared_input import compare_paths
+    from picochat.report.comparison_page import comparison_lines, comparison_picture
+
+    if out is not None:
+        require_writable(out)
+    found = compare_paths(a, b)
+    if out is not None:
+        write_atomic(out, comparison_picture(found).encode())
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), sort_keys=True))
+        return
+    for line in comparison_lines(found):
+        typer.echo(line)

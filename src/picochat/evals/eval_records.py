@@ -9,12 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from picochat.core.records import Record, parse_record, read_jsonl, read_record
 
 REPLIES = "replies.jsonl"
 EXTERNAL = "external.jsonl"
 CONTINUATIONS = "memorization.jsonl"
 MEASURED = "measured.json"
+HELD_OUT = "held_out.jsonl"
 
 # The scores are computed from what was written, so the digits must be cut before writing: a reader
 # that rounded later would choose another option of two that are nearly equal.
@@ -66,11 +69,22 @@ class Memorization(Record):
     continued: list[int]
 
 
-class ScoresMeasured(Record):
-    """Held-out bits per byte of base, chat model and 5-gram model, which need the models."""
+class HeldOutDocument(Record):
+    """One held-out document with the loss of both models, summed over its tokens, in nats.
 
-    base_bits_per_byte: float | None
-    sft_bits_per_byte: float | None
+    sha256: of its UTF-8 text, so that runs with other tokenizers find the same document.
+    base_nats, chat_nats: None where a loss is not finite.
+    """
+
+    sha256: str
+    text_bytes: int = Field(ge=0)
+    base_nats: float | None = Field(ge=0)
+    chat_nats: float | None = Field(ge=0)
+
+
+class ScoresMeasured(Record):
+    """Held-out bits per byte of the 5-gram model, which needs the token shards."""
+
     ngram_bits_per_byte: float | None
     ngram_train_tokens: int
 
@@ -96,6 +110,14 @@ def read_continuations(scores: Path) -> list[Memorization]:
     return [
         parse_record(Memorization, value, f"{CONTINUATIONS}, line {line}")
         for line, value in read_jsonl(scores / CONTINUATIONS, "prefixes")
+    ]
+
+
+def read_held_out(scores: Path) -> list[HeldOutDocument]:
+    """The documents of held_out.jsonl in the folder of a scores artifact."""
+    return [
+        parse_record(HeldOutDocument, value, f"{HELD_OUT}, line {line}")
+        for line, value in read_jsonl(scores / HELD_OUT, "held-out documents")
     ]
 
 

@@ -1,7 +1,8 @@
 """The scores stage: ask both models every question, keep all replies, and state the scores.
 
 The eval rows go to both models, a part of the SFT rows and the external benchmarks too; prefixes of
-the training text are continued, and held-out bits per byte are measured beside a 5-gram baseline.
+the training text are continued, and the loss of each held-out document is measured, beside the bits
+per byte of a 5-gram baseline.
 What was answered is kept in the files of evals/eval_records.py, and `facts_from` computes the
 scores from these files alone. Importing this module needs no torch, so that `run verify` does not.
 """
@@ -9,6 +10,7 @@ scores from these files alone. Importing this module needs no torch, so that `ru
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,18 +21,28 @@ from picochat.config import EvalConfig, RunConfig, RuntimeConfig
 from picochat.core.errors import BadInput
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, StagingFolder
-from picochat.core.records import to_jsonable, write_atomic, write_json, write_jsonl
+from picochat.core.records import (
+    digest_bytes,
+    finite_or_none,
+    to_jsonable,
+    write_atomic,
+    write_json,
+    write_jsonl,
+)
 from picochat.data.benchmarks.stage import read_items, read_texts
 from picochat.evals.eval_records import (
     CONTINUATIONS,
     EXTERNAL,
+    HELD_OUT,
     MEASURED,
     REPLIES,
     EvaluatedRow,
+    HeldOutDocument,
     Memorization,
     ScoresMeasured,
     read_continuations,
     read_external,
+    read_held_out,
     read_measured,
     read_replies,
 )
@@ -40,7 +52,7 @@ from picochat.evals.scores import scores_of, scores_page
 from picochat.facts import BenchmarksFacts, HonestyFacts, ScoresFacts, ShardsFacts, facts_of
 from picochat.skills.scoring import can_fail, with_options_listed
 from picochat.skills.task_rows import EvalRow, SftRow, as_eval_row, read_published_rows
-from picochat.tokens.shards import TokenShards, open_shards
+from picochat.tokens.shards import TokenShards, TokenStream, open_shards
 from picochat.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -93,8 +105,10 @@ def evaluate(
     write_jsonl(staging.path(EXTERNAL), external)
     recalled = _continue_prefixes(chat_model, tokens, evals.memorization_samples, seed, compute)
     write_jsonl(staging.path(CONTINUATIONS), recalled)
-    measured = _measure(base_model, chat_model, tokens, shards, vocabulary, evals, compute)
+    measured = _measure_baseline(tokens, shards, vocabulary, evals)
     write_json(staging.path(MEASURED), measured)
+    held_out = held_out_documents(base_model, chat_model, tokens.held_out, vocabulary, compute)
+    write_jsonl(staging.path(HELD_OUT), held_out)
     inputs = {"sft": sft, "rows": rows, "benchmarks": benchmarks, "honesty": honesty}
     facts = facts_from(staging.folder, inputs)
     write_json(staging.path("report.json"), facts)
@@ -124,6 +138,7 @@ def facts_from(
         asked,
         read_continuations(files),
         read_measured(files),
+        read_held_out(files),
         set(contamination.contaminated_eval_rows),
         inputs["sft"].digest,
         external_scores_of(
@@ -236,37 +251,45 @@ def _continue_prefixes(
     ]
 
 
-def _measure(
-    base: GPT,
-    chat: GPT,
-    tokens: TokenShards,
-    shards: Artifact,
-    vocabulary: Tokenizer,
-    evals: EvalConfig,
-    compute: Runtime,
+def _measure_baseline(
+    tokens: TokenShards, shards: Artifact, vocabulary: Tokenizer, evals: EvalConfig
 ) -> ScoresMeasured:
-    """Held-out bits per byte of both models and of the 5-gram baseline, on the same text."""
-    from picochat.train.held_out import held_out_of_stream
-
-    text_bytes = facts_of(shards, ShardsFacts).held_out_text_bytes
+    """Held-out bits per byte of the 5-gram baseline."""
     seen = spread_sample(tokens.train, evals.ngram_train_tokens, vocabulary.bos)
     say(f"5-gram baseline on {len(seen):,} of {len(tokens.train):,} training tokens")
-    ngram = ngram_bits_per_byte(
-        seen,
-        tokens.held_out.slice(0, len(tokens.held_out)),
-        vocab_size=vocabulary.vocab_size,
-        held_out_text_bytes=text_bytes,
-        bos_id=vocabulary.bos,
-    )
-    base_bits, chat_bits = (
-        held_out_of_stream(
-            model, tokens.held_out, text_bytes, vocabulary.bos, compute
-        ).bits_per_byte
-        for model in (base, chat)
-    )
     return ScoresMeasured(
-        base_bits_per_byte=base_bits,
-        sft_bits_per_byte=chat_bits,
-        ngram_bits_per_byte=ngram,
+        ngram_bits_per_byte=ngram_bits_per_byte(
+            seen,
+            tokens.held_out.slice(0, len(tokens.held_out)),
+            vocab_size=vocabulary.vocab_size,
+            held_out_text_bytes=facts_of(shards, ShardsFacts).held_out_text_bytes,
+            bos_id=vocabulary.bos,
+        ),
         ngram_train_tokens=len(seen),
     )
+
+
+def held_out_documents(
+    base: GPT, chat: GPT, held_out: TokenStream, vocabulary: Tokenizer, compute: Runtime
+) -> list[HeldOutDocument]:
+    """Each document of the stream with the loss of both models, in order."""
+    from picochat.train.held_out import token_nats
+
+    tokens = held_out.slice(0, len(held_out))
+    starts = np.flatnonzero(tokens == vocabulary.bos)
+    of_base, of_chat = (
+        token_nats(model, held_out, vocabulary.bos, compute) for model in (base, chat)
+    )
+    documents: list[HeldOutDocument] = []
+    for start, end in zip(starts, [*starts[1:], len(tokens)], strict=True):
+        text = vocabulary.decode_bytes(tokens[start:end].tolist())
+        documents.append(
+            HeldOutDocument(
+                sha256=digest_bytes(text),
+                text_bytes=len(text),
+                # fsum is exact, so a document has the same sum whatever batches its tokens were in.
+                base_nats=finite_or_none(math.fsum(of_base[start:end].tolist())),
+                chat_nats=finite_or_none(math.fsum(of_chat[start:end].tolist())),
+            )
+        )
+    return documents

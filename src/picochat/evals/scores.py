@@ -8,10 +8,11 @@ contaminated rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from picochat.core.records import Record
-from picochat.evals.eval_records import EvaluatedRow, Memorization, ScoresMeasured
+from picochat.evals.eval_records import EvaluatedRow, HeldOutDocument, Memorization, ScoresMeasured
 from picochat.evals.intervals import rate
 from picochat.facts import ExternalScore, OwnScore, Rate, ScoresFacts, SkillScore
 from picochat.present import values
@@ -64,6 +65,7 @@ def scores_of(
     asked: Iterable[EvaluatedRow],
     memorization: Iterable[Memorization],
     measured: ScoresMeasured,
+    held_out: Sequence[HeldOutDocument],
     contaminated: Collection[str],
     scored_checkpoint: str,
     external: Mapping[str, ExternalScore] | None = None,
@@ -79,8 +81,8 @@ def scores_of(
     claims = [claim for claim in unsupported if claim is not None]
     recalled = [item.continued == item.expected for item in memorization]
     return ScoresFacts(
-        base_bits_per_byte=measured.base_bits_per_byte,
-        sft_bits_per_byte=measured.sft_bits_per_byte,
+        base_bits_per_byte=bits_per_byte(held_out, [each.base_nats for each in held_out]),
+        sft_bits_per_byte=bits_per_byte(held_out, [each.chat_nats for each in held_out]),
         ngram_bits_per_byte=measured.ngram_bits_per_byte,
         ngram_train_tokens=measured.ngram_train_tokens,
         skills={
@@ -100,6 +102,17 @@ def scores_of(
         scored_checkpoint=scored_checkpoint,
         external=dict(external or {}),
     )
+
+
+def bits_per_byte(
+    documents: Sequence[HeldOutDocument], nats: Sequence[float | None]
+) -> float | None:
+    """Bits per byte of all documents, whose losses are `nats`; None where one is missing."""
+    text_bytes = sum(document.text_bytes for document in documents)
+    known = [each for each in nats if each is not None]
+    if not text_bytes or len(known) < len(documents):
+        return None
+    return math.fsum(known) / math.log(2) / text_bytes
 
 
 def _lists_options(item: Judged, rows: Mapping[str, EvalRow]) -> bool:

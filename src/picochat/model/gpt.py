@@ -288,6 +288,18 @@ class GPT(nn.Module):
             reduction="sum",
         )
 
+    def token_losses(
+        self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Cross-entropy (B, T) in nats of each target; 0 where it is IGNORED_TARGET."""
+        logits = self(ids_BT, dtype)
+        return F.cross_entropy(
+            logits.float().flatten(0, 1),
+            targets_BT.flatten(),
+            ignore_index=IGNORED_TARGET,
+            reduction="none",
+        ).view_as(targets_BT)
+
     def each_block(self) -> Iterator[Block]:
         for block in self.blocks:
             assert isinstance(block, Block)

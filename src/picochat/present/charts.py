@@ -1,4 +1,4 @@
-"""Small charts as SVG text: lines, bars with intervals, estimates, histograms, a verdict table.
+"""Small charts as SVG text: lines, bars and differences with intervals, histograms, verdicts.
 
 The same values give the same bytes: coordinates are rounded to a tenth of a pixel. A chart has its
 own background and follows the reader's light or dark setting, so it works in a README, in the HTML
@@ -90,6 +90,26 @@ class VerdictRow:
     bound: str
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A difference with its interval. stands_out: drawn filled, and open otherwise."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    text: str
+    stands_out: bool
+
+
+@dataclass(frozen=True)
+class IntervalGroup:
+    """Intervals of one unit, which share an axis."""
+
+    title: str
+    intervals: Sequence[Interval]
+
+
 def thin(points: Sequence[Point], limit: int = 300) -> list[Point]:
     """At most `limit` points: means of equal runs of neighbours, and the last point unchanged.
 
@@ -173,6 +193,39 @@ def bar_chart(
     for number, bar in enumerate(bars):
         body += _bar(bar, TOP + BAR_HEIGHT * number, at)
     return _document(title, bottom + 32, [*body, *_mark_legend(marks)], width)
+
+
+def interval_chart(title: str, groups: Sequence[IntervalGroup], note: str = "") -> str:
+    """Differences with their intervals around 0, one in a row: a forest plot.
+
+    Each group has an axis of its own. note: a line under the title.
+    """
+    labels = [each.label for group in groups for each in group.intervals]
+    start = 32 + CHARACTER * max(map(len, labels), default=0)
+    end = max(WIDE.width, round(start) + 360) - 84
+    body = [_text(16, 48, note, "pc-mute")] if note else []
+    y = 80.0
+    for group in groups:
+        body.append(_text(16, y, group.title, "pc-ink"))
+        ends = [x for each in group.intervals for x in (each.low, each.high)]
+        ticks = nice_ticks(min(0.0, *ends), max(0.0, *ends), about=5)
+        at = _scale(ticks, start, end)
+        bottom = y + 12 + ROW_HEIGHT * len(group.intervals)
+        for tick in ticks:
+            style = "pc-axis" if tick == 0 else "pc-grid"
+            body.append(_rule(at(tick), y + 10, at(tick), bottom, style))
+            body.append(_text(at(tick), bottom + 16, f"{tick:g}", "pc-mute", "middle"))
+        for number, each in enumerate(group.intervals):
+            middle = y + 24 + ROW_HEIGHT * number
+            fill = "pc-bar" if each.stands_out else "pc-bg"
+            body.append(_text(16, middle + 4, each.label, "pc-ink"))
+            body.append(_rule(at(each.low), middle, at(each.high), middle, "pc-s0", 2))
+            body.append(
+                f'<circle class="{fill} pc-s0" cx="{_n(at(each.value))}" cy="{_n(middle)}" r="5"/>'
+            )
+            body.append(_text(end + 68, middle + 4, each.text, "pc-mute", "end"))
+        y = bottom + 52
+    return _document(title, y - 24, body, end + 84)
 
 
 def verdict_table(title: str, rows: Sequence[VerdictRow], summary: str = "") -> str:

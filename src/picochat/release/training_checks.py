@@ -20,11 +20,12 @@ from picochat.evals.eval_records import (
     EvaluatedRow,
     read_continuations,
     read_external,
+    read_held_out,
     read_measured,
     read_replies,
 )
 from picochat.evals.evaluate import MEMORIZED_TOKENS, facts_from, prefix_positions, questions
-from picochat.evals.scores import scores_page
+from picochat.evals.scores import bits_per_byte, scores_page
 from picochat.facts import RunFacts
 from picochat.release.compare import differences, known, names_shown, stated_of
 from picochat.report.summary import observed, stage_speed
@@ -107,7 +108,11 @@ def check_scores(run: RunFacts) -> list[Problem]:
     wanted = questions(run.artifacts["rows"], run.config.evals.fit_rows)
     asked = read_replies(scores.place)
     problems = (
-        _asked_otherwise(wanted, asked) + _external(run) + _memorization(run) + _measured(run)
+        _asked_otherwise(wanted, asked)
+        + _external(run)
+        + _memorization(run)
+        + _measured(run)
+        + _held_out(run)
     )
     if problems:
         return problems  # scores of other questions say nothing more
@@ -211,23 +216,36 @@ def _memorization(run: RunFacts) -> list[Problem]:
 
 
 def _measured(run: RunFacts) -> list[Problem]:
-    """Problems of measured.json against what training measured of the same weights.
-
-    The baseline must also have seen as many tokens as the settings say.
-    """
+    """Problems of measured.json: the baseline must have seen as many tokens as the settings say."""
     measured = read_measured(run.artifacts["scores"].place)
     seen = min(known(run.shards).train_tokens, run.config.evals.ngram_train_tokens)
-    problems = stated_of(
+    return stated_of(
         "eval/measured.json", measured, {"ngram_train_tokens": seen}, "shards and settings give"
     )
-    trained, scored = (known(run.base).held_out_bits_per_byte, measured.base_bits_per_byte)
+
+
+def _held_out(run: RunFacts) -> list[Problem]:
+    """Problems of the losses of held-out documents.
+
+    All documents of the shards must be there, and their sum must be near to what training measured
+    of the same weights.
+    """
+    documents, shards = read_held_out(run.artifacts["scores"].place), known(run.shards)
+    counts = {
+        "documents": len(documents),
+        "text_bytes": sum(document.text_bytes for document in documents),
+    }
+    held_out = {"documents": shards.held_out_documents, "text_bytes": shards.held_out_text_bytes}
+    problems = differences("eval/held_out.jsonl", counts, held_out, "the shards have")
+    trained = known(run.base).held_out_bits_per_byte
+    scored = bits_per_byte(documents, [document.base_nats for document in documents])
     if trained is not None and (
         scored is None or not abs(scored - trained) <= LARGEST_BITS_APART * trained
     ):
         problems.append(
             Problem(
-                f"eval/measured.json: base_bits_per_byte is {scored}, training measured {trained}"
-                " on the same text"
+                f"eval/held_out.jsonl: its documents give {scored} bits per byte of the base model,"
+                f" training measured {trained} on the same text"
             )
         )
     return problems

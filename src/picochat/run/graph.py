@@ -293,14 +293,15 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         kind="scores",
         folder="eval",
         files=(
-            "replies.jsonl external.jsonl memorization.jsonl measured.json report.json report.md"
+            "replies.jsonl external.jsonl memorization.jsonl measured.json held_out.jsonl"
+            " report.json report.md"
         ),
         facts=ScoresFacts,
         make=evaluate,
         facts_from=scores_facts,
         inputs=("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
         settings=("evals", "runtime", "seed"),
-        version=11,
+        version=12,
     ),
     ArtifactSpec(
         kind="parity",

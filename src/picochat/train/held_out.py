@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from picochat.model.gpt import GPT, IGNORED_TARGET
@@ -116,6 +117,29 @@ def held_out_of_stream(
         loss=nats / targets if targets else None,
         bits_per_byte=nats / math.log(2) / text_bytes if text_bytes and targets else None,
     )
+
+
+def token_nats(
+    model: GPT, stream: TokenStream, bos: int, runtime: Runtime
+) -> npt.NDArray[np.float64]:
+    """The loss of each token of the stream in nats, (tokens,); 0 for BOS and the first token.
+
+    In batches of the same rows as `held_out_of_stream`, so the sum agrees with its loss up to how
+    float32 rounds. For one process.
+    """
+
+    def nats_of(batch: Batch) -> npt.NDArray[np.float64]:
+        ids_BT = batch.ids_BT.to(runtime.device)
+        targets_BT = batch.targets_BT.to(runtime.device)
+        with torch.no_grad():
+            found_BT = model.token_losses(ids_BT, targets_BT, runtime.dtype)
+        return found_BT.flatten().cpu().numpy().astype(np.float64)
+
+    context = model.config.context
+    rows = rows_per_forward(runtime.device, context)
+    found = runtime.pool.map(nats_of, list(stream_batches(stream, context, bos, rows)))
+    # Rows follow each other in the stream, so their targets are the tokens from the second one on.
+    return np.concatenate([np.zeros(min(1, len(stream))), *found])
 
 
 def held_out_of_conversations(
