@@ -24,11 +24,12 @@ class Generation(Record):
     """The reply of a model to one row.
 
     log_likelihoods: of each candidate, nats above those after `neutral_prompt`; None where text was
-    generated.
+    generated. cut: the text reached the limit of new tokens, and so may lack its end.
     """
 
     text: str
     log_likelihoods: list[float] | None = None
+    cut: bool = False
 
 
 def ask_all(
@@ -54,7 +55,10 @@ def ask_in_batches(
     )
     generated = {row.id: prompts[row.id] for row in rows if not row.choice_labels}
     for batch in generate_ids(answerer, generated, config):
-        yield {row: Generation(text=answerer.decode(ids)) for row, ids in batch.items()}
+        yield {
+            row: Generation(text=answerer.decode(ids), cut=len(ids) >= config.max_new_tokens)
+            for row, ids in batch.items()
+        }
     alone = _alone(answerer, chosen, config)
     for start in range(0, len(chosen), max(1, config.batch_rows // 4)):
         some = chosen[start : start + max(1, config.batch_rows // 4)]

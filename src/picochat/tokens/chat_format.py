@@ -71,12 +71,22 @@ def row_messages(row: Mapping[str, Any]) -> list[Message]:
 
 def row_prompt(tokenizer: Tokenizer, row: EvalRow) -> list[int]:
     """The ids of an eval row as a conversation, up to where the assistant's reply begins."""
-    return render_prompt(tokenizer, row_messages(row.model_dump(include=PROMPT_FIELDS)))
+    return render_prompt(tokenizer, prompt_messages(row))
+
+
+def prompt_messages(row: EvalRow) -> list[Message]:
+    """The turns of an eval row, of which the last is the user's."""
+    return row_messages(row.model_dump(include=PROMPT_FIELDS))
 
 
 def neutral_prompt(tokenizer: Tokenizer) -> list[int]:
     """The ids of a question that makes no answer likelier than another."""
-    return render_prompt(tokenizer, [Message(role="user", content="What is the answer?")])
+    return render_prompt(tokenizer, neutral_messages())
+
+
+def neutral_messages() -> list[Message]:
+    """The turn of that question."""
+    return [Message(role="user", content="What is the answer?")]
 
 
 def reply_room(context: int) -> int:
