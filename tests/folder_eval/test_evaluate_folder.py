@@ -113,8 +113,11 @@ def test_the_same_command_reuses_and_another_setting_sets_aside(
     assert "reused" in second.err and "asking" not in second.err
     assert second.out == first.out
     assert evaluate(llama, pack, out, "--max-rows", "6") == 0
-    assert "out.superseded-1" in capsys.readouterr().err
+    assert "they are set aside" in capsys.readouterr().err
     assert sum(skill.passed.count for skill in scores_in(out).skills.values()) == 6
+    assert evaluate(llama, pack, out, "--max-rows", "5") == 0
+    assert "reused" in capsys.readouterr().err
+    assert sum(skill.passed.count for skill in scores_in(out).skills.values()) == 5
 
 
 class Killed(BaseException):

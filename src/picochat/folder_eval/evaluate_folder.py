@@ -2,9 +2,9 @@
 
 The result is a folder that appears at once, when all is answered: replies, the rows that were
 asked, scores, their page, and what identifies the model. Replies are journaled batch by batch, so
-a kill loses one batch. The same command again uses finished replies; replies of another model, of
-other rows or other settings are set aside. Likelihoods can differ in the last digits after a
-resume, because other rows share a batch.
+a kill loses one batch. The same command again uses finished replies. Replies of another model, of
+other rows or other settings are set aside, and taken back for the command that made them.
+Likelihoods can differ in the last digits after a resume, because other rows share a batch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from picochat.core.publish import (
     file_names,
     find_whole_artifact,
     publish,
-    set_aside,
+    take_back,
 )
 from picochat.core.records import (
     digest_json,
@@ -122,7 +122,9 @@ def evaluate_folder(request: FolderEvalRequest) -> list[str]:
     )
     lock = request.out_dir.with_name(f".{request.out_dir.name}.lock")
     with exclusive(lock, f"the results {request.out_dir}"):
-        standing = find_whole_artifact(request.out_dir, KIND, key)
+        standing = find_whole_artifact(request.out_dir, KIND, key) or take_back(
+            request.out_dir, KIND, key
+        )
         if standing is not None:
             say(f"reused: {request.out_dir} has the replies of this model to these rows")
         else:
@@ -189,9 +191,8 @@ def _evaluate(
     apply_settings(request.runtime)
     say(f"loading {request.model}")
     answerer = open_folder(request.model, device, DTYPES[request.runtime.precision])
-    if request.out_dir.exists() and file_names(request.out_dir):
-        older = set_aside(request.out_dir)
-        say(f"{request.out_dir} has other replies, of another model, pack or setting: now {older}")
+    if (request.out_dir / MANIFEST).exists():
+        say(f"{request.out_dir} has replies of another model, pack or setting; they are set aside")
     with publish(request.out_dir, KIND, key, {"rows": rows_digest(rows)}) as staging:
         asked = ask(answerer, rows, request.evals, staging.workspace)
         external = _ask_benchmarks(answerer, request, benchmarks, staging)
