@@ -164,14 +164,7 @@ def drift(
         max_new_tokens=runner.max_new_tokens, batch_rows=min(BATCH_ROWS, batch_rows)
     )
     started = time.monotonic()
-    said = ask_all(
-        runner.model,
-        [rows[item.id] for item in sample],
-        runner.tokenizer,
-        config,
-        runner.dtype,
-        "asking",
-    )
+    said = ask_all(runner.answerer, [rows[item.id] for item in sample], config, "asking")
     seconds = time.monotonic() - started
     generated = [
         item for item in sample if item.log_likelihoods is None and said[item.id].text != item.reply

@@ -30,6 +30,7 @@ import torch
 from harness.figures import figure, say, table
 
 from picochat.config import EvalConfig
+from picochat.evals.gpt_answerer import GptAnswerer
 from picochat.evals.replies import ask_all, generate_ids
 from picochat.model.gpt import GPT, initialise
 from picochat.model.sampling import continuation_log_likelihoods, greedy_replies
@@ -158,7 +159,7 @@ def compare_choice(task: Task, sample: int, turns: int, source: str, threads: in
     fast = slow = 0.0
     for _ in range(turns):
         started = time.perf_counter()
-        said = ask_all(task.model, asked, task.tokenizer, EvalConfig(), torch.float32, "choices")
+        said = ask_all(GptAnswerer(task.model, task.tokenizer), asked, EvalConfig(), "choices")
         fast = max(fast, len(asked) / (time.perf_counter() - started))
         started = time.perf_counter()
         alone = {row.id: one_choice(task, row) for row in some}
@@ -187,7 +188,8 @@ def batched(task: Task, rows: Sequence[EvalRow]) -> Replies:
     prompts = {row.id: row_prompt(task.tokenizer, row) for row in rows}
     config = EvalConfig(max_new_tokens=task.limit)
     found: dict[str, list[int]] = {}
-    for batch in generate_ids(task.model, prompts, task.tokenizer.end, config, torch.float32):
+    answerer = GptAnswerer(task.model, task.tokenizer)
+    for batch in generate_ids(answerer, prompts, config):
         found.update(batch)
     return [found[row.id] for row in rows]
 

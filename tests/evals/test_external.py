@@ -28,6 +28,7 @@ from picochat.evals.external import (
     is_right_norm,
     pairs_of,
 )
+from picochat.evals.gpt_answerer import GptAnswerer
 from picochat.facts import ExternalScore
 from picochat.model.gpt import GPT
 from picochat.model.sampling import continuation_log_likelihoods
@@ -62,9 +63,8 @@ def row(context: str, *options: str, number: int = 0) -> BenchmarkRow:
 def ask(
     rows: list[BenchmarkRow], words: Tokenizer, evals: EvalConfig = EVALS
 ) -> list[EvaluatedItem]:
-    return ask_benchmark(
-        "q", rows, make_model(seed=1), make_model(seed=2), words, evals, torch.float32
-    )
+    chat, base = (GptAnswerer(make_model(seed=seed), words) for seed in (1, 2))
+    return ask_benchmark("q", rows, chat, base, evals)
 
 
 def test_batches_give_what_one_option_at_a_time_gives(words: Tokenizer) -> None:
@@ -78,7 +78,7 @@ def test_batches_give_what_one_option_at_a_time_gives(words: Tokenizer) -> None:
         (make_model(seed=2), "base_log_likelihoods"),
     ):
         for number, found in enumerate(asked):
-            pairs = list(pairs_of(number, rows[number], words, model.config.context))
+            pairs = list(pairs_of(number, rows[number], GptAnswerer(model, words)))
             alone = [
                 continuation_log_likelihoods(model, [(pair.context, pair.continuation)])[0]
                 for pair in pairs
@@ -87,10 +87,11 @@ def test_batches_give_what_one_option_at_a_time_gives(words: Tokenizer) -> None:
 
 
 def test_every_option_is_in_one_batch_and_no_batch_is_too_large(words: Tokenizer) -> None:
+    answerer = GptAnswerer(make_model(), words)
     pairs = [
         pair
         for n in range(9)
-        for pair in pairs_of(n, row("bat " * n, "dat", "ten " * n + "ging"), words, 64)
+        for pair in pairs_of(n, row("bat " * n, "dat", "ten " * n + "ging"), answerer)
     ]
     made = list(batches(pairs, 60))
     assert sorted((pair.row, pair.option) for batch in made for pair in batch) == [
@@ -104,20 +105,22 @@ def test_every_option_is_in_one_batch_and_no_batch_is_too_large(words: Tokenizer
 
 
 def test_context_and_option_are_one_text_behind_bos(words: Tokenizer) -> None:
-    pair = next(pairs_of(0, row("Question: bat?\nAnswer:", "ten ging"), words, 64))
+    pair = next(
+        pairs_of(0, row("Question: bat?\nAnswer:", "ten ging"), GptAnswerer(make_model(), words))
+    )
     assert pair.context[0] == words.bos
     assert words.decode(pair.context) == "Question: bat?\nAnswer:"
     assert words.decode(pair.continuation) == " ten ging"
 
 
 def test_blanks_at_the_end_of_a_context_belong_to_the_option(words: Tokenizer) -> None:
-    pair = next(pairs_of(0, row("bat ben  ", "ten"), words, 64))
+    pair = next(pairs_of(0, row("bat ben  ", "ten"), GptAnswerer(make_model(), words)))
     assert (words.decode(pair.context), words.decode(pair.continuation)) == ("bat ben", "   ten")
 
 
 def test_what_is_too_long_loses_its_beginning_and_is_counted(words: Tokenizer) -> None:
     long = row("bat ben " * 60, "ten ging")
-    pair = next(pairs_of(0, long, words, 64))
+    pair = next(pairs_of(0, long, GptAnswerer(make_model(), words)))
     assert pair.cut and len(pair.context) + len(pair.continuation) == 65
     assert (
         words.decode(pair.context)
@@ -144,9 +147,8 @@ def test_weights_that_give_no_number_give_no_score(words: Tokenizer) -> None:
     broken = make_model(seed=1)
     with torch.no_grad():
         broken.embedding.weight.fill_(float("nan"))
-    found = ask_benchmark(
-        "q", [row("bat", "ten", "dat")], broken, make_model(seed=2), words, EVALS, torch.float32
-    )
+    chat, base = (GptAnswerer(model, words) for model in (broken, make_model(seed=2)))
+    found = ask_benchmark("q", [row("bat", "ten", "dat")], chat, base, EVALS)
     assert found[0].log_likelihoods is None and found[0].base_log_likelihoods is not None
 
 
@@ -322,7 +324,7 @@ def test_both_accuracies_equal_those_of_lm_eval_row_by_row(
     theirs = harness(folder, tasks, tmp_path)
     for name in layouts:
         items = read_benchmark(name, local_benchmark(name, tmp_path / f"{name}.jsonl").files).items
-        asked = ask_benchmark(name, items, model, model, words, EVALS, torch.float32)
+        asked = ask_benchmark(name, items, GptAnswerer(model, words), None, EVALS)
         assert len(items) == len(theirs[name])
         for row, answer, other in zip(
             items, asked, sorted(theirs[name], key=lambda found: found["doc"]), strict=True

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from picochat.config import EvalConfig, ModelConfig
+from picochat.evals.gpt_answerer import GptAnswerer
 from picochat.evals.replies import ask_all
 from picochat.model.gpt import GPT, initialise
 from picochat.model.sampling import (
@@ -60,15 +61,9 @@ def rows() -> list[EvalRow]:
 def test_replies_in_batches_equal_those_of_one_row_at_a_time(
     model: GPT, tokenizer: Tokenizer, rows: list[EvalRow]
 ) -> None:
-    watched = ask_all(model, rows, tokenizer, SETTINGS, torch.float32, "together")
-    alone = ask_all(
-        model,
-        rows,
-        tokenizer,
-        SETTINGS.model_copy(update={"batch_rows": 1}),
-        torch.float32,
-        "alone",
-    )
+    answerer = GptAnswerer(model, tokenizer)
+    watched = ask_all(answerer, rows, SETTINGS, "together")
+    alone = ask_all(answerer, rows, SETTINGS.model_copy(update={"batch_rows": 1}), "alone")
     assert {row: said.text for row, said in watched.items()} == {
         row: said.text for row, said in alone.items()
     }
@@ -94,7 +89,7 @@ def test_a_choice_is_scored_by_what_the_question_adds_to_its_likelihood(
         ]
         for prompt in (row_prompt(tokenizer, row), render_prompt(tokenizer, nothing))
     )
-    said = ask_all(model, [row], tokenizer, SETTINGS, torch.float32, "rows")[row.id]
+    said = ask_all(GptAnswerer(model, tokenizer), [row], SETTINGS, "rows")[row.id]
     wanted = [a - b for a, b in zip(asked, alone, strict=True)]
     assert said.log_likelihoods == pytest.approx(wanted, abs=1e-4)
     assert said.text == row.choice_options[wanted.index(max(wanted))]
@@ -110,7 +105,7 @@ def test_an_option_that_fits_behind_its_own_short_prompt_alone_is_no_error(
     longest = next(text for text in texts if len(tokenizer.encode(text)) <= room)
     assert len(neutral_prompt(tokenizer)) + len(tokenizer.encode(longest)) > CONFIG.context
     options = row.model_copy(update={"choice_options": ["no", longest]})
-    said = ask_all(model, [options], tokenizer, SETTINGS, torch.float32, "rows")["s"]
+    said = ask_all(GptAnswerer(model, tokenizer), [options], SETTINGS, "rows")["s"]
     assert said.log_likelihoods is None
 
 
@@ -120,7 +115,7 @@ def test_order_of_rows_changes_no_reply(
     shuffled = random.Random(5).sample(rows, len(rows))
     config = SETTINGS.model_copy(update={"batch_rows": 7})
     first, second = (
-        ask_all(model, some, tokenizer, config, torch.float32, "rows") for some in (rows, shuffled)
+        ask_all(GptAnswerer(model, tokenizer), some, config, "rows") for some in (rows, shuffled)
     )
     assert first == second
 
@@ -128,7 +123,7 @@ def test_order_of_rows_changes_no_reply(
 def test_every_row_is_answered_within_the_limit(
     model: GPT, tokenizer: Tokenizer, rows: list[EvalRow]
 ) -> None:
-    said = ask_all(model, rows, tokenizer, SETTINGS, torch.float32, "rows")
+    said = ask_all(GptAnswerer(model, tokenizer), rows, SETTINGS, "rows")
     assert set(said) == {row.id for row in rows}
     for row in rows:
         assert (said[row.id].log_likelihoods is not None) == bool(row.choice_labels)
@@ -185,7 +180,7 @@ def test_a_row_that_leaves_no_room_for_a_reply_is_not_asked(
     room = reply_room(CONFIG.context)
     rows = [words_row(n) for n in range(1, 200)]
     lengths = {row.id: len(row_prompt(tokenizer, row)) for row in rows}
-    said = ask_all(model, rows, tokenizer, SETTINGS, torch.float32, "rows")
+    said = ask_all(GptAnswerer(model, tokenizer), rows, SETTINGS, "rows")
     assert set(said) == {row.id for row in rows}
     for row in rows:
         fits = lengths[row.id] + room <= CONFIG.context
@@ -201,7 +196,7 @@ def test_an_option_longer_than_the_context_is_no_error(model: GPT, tokenizer: To
         3, choice_labels=["A", "B"], choice_options=["yes", "word " * 300], correct_choice="A"
     )
     assert not is_askable(tokenizer, row, CONFIG.context)
-    said = ask_all(model, [row], tokenizer, SETTINGS, torch.float32, "rows")[row.id]
+    said = ask_all(GptAnswerer(model, tokenizer), [row], SETTINGS, "rows")[row.id]
     assert (said.text, said.log_likelihoods) == ("", None)
     assert not score_reply(row, said.text).passed
 

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from picochat.cli import data, export, run, sanity, scales
+from picochat.cli.eval import eval_folder
 from picochat.cli.streams import outlast_readers
 from picochat.core.errors import BadInput, HostProblem, Interrupted, PicochatError, WrongUsage
 from picochat.core.progress import say_in_handler
@@ -50,6 +51,7 @@ app.add_typer(run.app, name="run", help="preflight, train, bundle, verify")
 app.add_typer(export.app, name="export", help="a folder that any tool loads")
 app.add_typer(sanity.app, name="sanity", help="does this host train right, and how fast")
 app.command("scales")(scales.scales)
+app.command("eval")(eval_folder)
 
 
 def _show_version(wanted: bool) -> None:

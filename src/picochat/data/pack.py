@@ -275,14 +275,7 @@ class LoadedPack:
 
 def load_pack(path: Path) -> LoadedPack:
     """The pack at `path`, a file or its folder. Raises BadInput that lists every problem."""
-    path = pack_file(path)
-    if not path.is_file():
-        state = "is a folder without a dataset_pack.json" if path.is_dir() else "does not exist"
-        raise BadInput(
-            f"pack {path} {state}",
-            fix="name the dataset_pack.json with --dataset-pack; docs/examples shows some",
-        )
-    pack = read_record(DatasetPack, path, "pack", fix=PACK_KEYS)
+    path, pack = _read_pack(path)
     problems: list[Problem] = []
     recipe, folder = _load_recipe(path, pack)
     sources = _load_sources(recipe, folder, problems)
@@ -293,6 +286,43 @@ def load_pack(path: Path) -> LoadedPack:
     return LoadedPack(
         path, pack.name or path.stem, pack, recipe, tuple(sources), chat_path, eval_path
     )
+
+
+@dataclass(frozen=True)
+class PackRows:
+    """A pack without its documents. The paths are None where it names no such rows."""
+
+    path: Path
+    chat_path: Path | None
+    eval_path: Path | None
+
+
+def load_pack_rows(path: Path) -> PackRows:
+    """The files of rows that a pack names; its documents need not be on this machine.
+
+    Raises BadInput as `load_pack` does.
+    """
+    path, pack = _read_pack(path)
+    problems: list[Problem] = []
+    found = PackRows(
+        path,
+        _rows_path(path, "chat", pack.chat, problems),
+        _rows_path(path, "eval", pack.eval, problems),
+    )
+    if problems:
+        raise BadInput(f"pack {path} is not usable", problems=problems)
+    return found
+
+
+def _read_pack(path: Path) -> tuple[Path, DatasetPack]:
+    path = pack_file(path)
+    if not path.is_file():
+        state = "is a folder without a dataset_pack.json" if path.is_dir() else "does not exist"
+        raise BadInput(
+            f"pack {path} {state}",
+            fix="name the dataset_pack.json with --dataset-pack; docs/examples shows some",
+        )
+    return path, read_record(DatasetPack, path, "pack", fix=PACK_KEYS)
 
 
 def pack_file(path: Path) -> Path:

@@ -20,6 +20,7 @@ import torch
 from picochat.data.benchmarks.stage import BenchmarkItem
 from picochat.evals.eval_records import EvaluatedItem, EvaluatedRow
 from picochat.evals.external import Rule, is_usable
+from picochat.evals.gpt_answerer import GptAnswerer
 from picochat.evals.scores import judge
 from picochat.model.gpt import GPT
 from picochat.skills.scoring import choice_candidates
@@ -48,6 +49,10 @@ class ModelRunner:
     max_new_tokens: int
     limit_nats: float
     dtype: torch.dtype
+
+    @property
+    def answerer(self) -> GptAnswerer:
+        return GptAnswerer(self.model, self.tokenizer, self.dtype)
 
     def is_full(self, prompt: Sequence[int], reply: Sequence[int]) -> bool:
         """Whether the reply ends here for lack of room, without an end of turn."""

@@ -30,6 +30,7 @@ from picochat.core.records import (
     write_jsonl,
 )
 from picochat.data.benchmarks.stage import read_items, read_texts
+from picochat.evals.answerer import Answerer
 from picochat.evals.eval_records import (
     CONTINUATIONS,
     EXTERNAL,
@@ -48,6 +49,7 @@ from picochat.evals.eval_records import (
 )
 from picochat.evals.external import ask_benchmark, external_scores_of
 from picochat.evals.ngram import ngram_bits_per_byte, spread_sample
+from picochat.evals.replies import ask_all, evaluated_row
 from picochat.evals.scores import scores_of, scores_page
 from picochat.facts import BenchmarksFacts, HonestyFacts, ScoresFacts, ShardsFacts, facts_of
 from picochat.skills.scoring import can_fail, with_options_listed
@@ -77,6 +79,7 @@ def evaluate(
     staging: StagingFolder,
 ) -> None:
     """Write all replies and measurements, and the ScoresFacts that follow from them."""
+    from picochat.evals.gpt_answerer import GptAnswerer
     from picochat.model.runtime import open_runtime
     from picochat.model.weights import check_tokenizer, load_model, read_info
 
@@ -86,21 +89,16 @@ def evaluate(
     chat_model, info = load_model(sft.place, compute.device)
     check_tokenizer(info, vocabulary.digest, sft.place)
     tokens = open_shards(shards)
+    chat, base_answerer = (
+        GptAnswerer(model, vocabulary, compute.dtype) for model in (chat_model, base_model)
+    )
     given = questions(rows, evals.fit_rows)
-    asked = ask_questions(base_model, chat_model, given, vocabulary, evals, compute)
+    asked = ask_questions(base_answerer, chat, given, evals)
     write_jsonl(staging.path(REPLIES), asked)
     external = [
         item
         for name in sorted(facts_of(benchmarks, BenchmarksFacts).benchmarks)
-        for item in ask_benchmark(
-            name,
-            read_texts(benchmarks, name),
-            chat_model,
-            base_model,
-            vocabulary,
-            evals,
-            compute.dtype,
-        )
+        for item in ask_benchmark(name, read_texts(benchmarks, name), chat, base_answerer, evals)
     ]
     write_jsonl(staging.path(EXTERNAL), external)
     recalled = _continue_prefixes(chat_model, tokens, evals.memorization_samples, seed, compute)
@@ -157,9 +155,7 @@ def questions(rows: Artifact, fit_rows: int | None) -> list[tuple[str, EvalRow]]
     the set `eval_listed`. fit_rows: None takes all. SFT rows without a rule that a reply could fail
     are left out, because they would always pass.
     """
-    evals = list(read_published_rows(rows.path("eval.jsonl"), EvalRow))
-    found: list[tuple[str, EvalRow]] = [("eval", row) for row in evals]
-    found += [("eval_listed", row) for row in filter(None, map(with_options_listed, evals))]
+    found = eval_questions(list(read_published_rows(rows.path("eval.jsonl"), EvalRow)))
     for name in ("sft_train", "sft_held_out"):
         sft = [as_eval_row(row) for row in read_published_rows(rows.path(f"{name}.jsonl"), SftRow)]
         sft = [row for row in sft if can_fail(row)]
@@ -169,51 +165,29 @@ def questions(rows: Artifact, fit_rows: int | None) -> list[tuple[str, EvalRow]]
     return found
 
 
+def eval_questions(rows: Sequence[EvalRow]) -> list[tuple[str, EvalRow]]:
+    """(set, row) of the questions that eval rows ask: all of them, then choices listed."""
+    listed = filter(None, map(with_options_listed, rows))
+    return [*(("eval", row) for row in rows), *(("eval_listed", row) for row in listed)]
+
+
 def ask_questions(
-    base: GPT,
-    chat: GPT,
-    questions: Sequence[tuple[str, EvalRow]],
-    vocabulary: Tokenizer,
-    evals: EvalConfig,
-    compute: Runtime,
+    base: Answerer, chat: Answerer, questions: Sequence[tuple[str, EvalRow]], evals: EvalConfig
 ) -> list[EvaluatedRow]:
     """The replies to every (set, row), in the order given.
 
     The chat model is asked all of them, the base model those of the set `eval`.
     """
-    from picochat.evals.replies import ask_all
-
-    of_chat = ask_all(
-        chat, [row for _, row in questions], vocabulary, evals, compute.dtype, "chat model"
-    )
+    of_chat = ask_all(chat, [row for _, row in questions], evals, "chat model")
     of_base = ask_all(
         base,
         [row for name, row in questions if name == "eval"],
-        vocabulary,
         evals,
-        compute.dtype,
         "base model, the same questions",
     )
-    asked: list[EvaluatedRow] = []
-    for name, row in questions:
-        reply, base_reply = of_chat[row.id], of_base.get(row.id)
-        asked.append(
-            EvaluatedRow.model_validate(
-                {
-                    "id": row.id,
-                    "set": name,
-                    "skill": row.skill,
-                    "stage": row.curriculum_stage,
-                    "prompt": row.user,
-                    "expected": row.reference_answer,
-                    "reply": reply.text,
-                    "log_likelihoods": reply.log_likelihoods,
-                    "base_reply": base_reply.text if base_reply else None,
-                    "base_log_likelihoods": base_reply.log_likelihoods if base_reply else None,
-                }
-            )
-        )
-    return asked
+    return [
+        evaluated_row(name, row, of_chat[row.id], of_base.get(row.id)) for name, row in questions
+    ]
 
 
 def prefix_positions(train_tokens: int, samples: int, seed: int, context: int) -> list[int]:

@@ -16,21 +16,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from picochat.config import EvalConfig
 from picochat.core.progress import Progress
 from picochat.data.benchmarks.layouts import BenchmarkRow
 from picochat.data.benchmarks.stage import BenchmarkItem
+from picochat.evals.answerer import Answerer
 from picochat.evals.eval_records import LIKELIHOOD_DIGITS, EvaluatedItem
 from picochat.evals.intervals import rate
 from picochat.facts import BenchmarkFacts, ExternalScore, Rate
-from picochat.tokens.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    import torch
-
-    from picochat.model.gpt import GPT
 
 MOST_LOGITS = 1 << 28
 """Numbers in the logits of one batch: a gigabyte in float32."""
@@ -63,29 +57,26 @@ class Pair:
 def ask_benchmark(
     name: str,
     rows: Sequence[BenchmarkRow],
-    chat: GPT,
-    base: GPT,
-    tokenizer: Tokenizer,
+    chat: Answerer,
+    base: Answerer | None,
     evals: EvalConfig,
-    dtype: torch.dtype,
 ) -> list[EvaluatedItem]:
-    """Both models' log-likelihoods of every option of every row, in the order of the rows."""
-    pairs = [
-        pair
-        for number, row in enumerate(rows)
-        for pair in pairs_of(number, row, tokenizer, chat.config.context)
-    ]
+    """Both models' log-likelihoods of every option of every row, in the order of the rows.
+
+    base: a model with the tokenizer and the context of `chat`; None: there is none to ask.
+    """
+    pairs = [pair for number, row in enumerate(rows) for pair in pairs_of(number, row, chat)]
     too_long = {pair.row for pair in pairs if pair.too_long}
     possible = [pair for pair in pairs if pair.row not in too_long]
     cut = {pair.row for pair in pairs if pair.cut}
-    of_chat = _likelihoods(chat, possible, rows, evals, dtype, f"{name}, chat model")
-    of_base = _likelihoods(base, possible, rows, evals, dtype, f"{name}, base model")
+    of_chat = _likelihoods(chat, possible, rows, evals, f"{name}, chat model")
+    of_base = _likelihoods(base, possible, rows, evals, f"{name}, base model") if base else None
     return [
         EvaluatedItem(
             id=row.id,
             benchmark=name,
             log_likelihoods=of_chat[number],
-            base_log_likelihoods=of_base[number],
+            base_log_likelihoods=of_base[number] if of_base else None,
             cut=number in cut,
             too_long=number in too_long,
         )
@@ -93,20 +84,19 @@ def ask_benchmark(
     ]
 
 
-def pairs_of(
-    number: int, row: BenchmarkRow, tokenizer: Tokenizer, context_tokens: int
-) -> Iterator[Pair]:
+def pairs_of(number: int, row: BenchmarkRow, answerer: Answerer) -> Iterator[Pair]:
     """One pair for each option of the row."""
     context = row.context.rstrip()
     blanks = row.context[len(context) :]
-    read = tokenizer.encode(context)
+    read = answerer.encode(context)
+    start = [] if answerer.bos is None else [answerer.bos]
     for option, text in enumerate(row.options):
         # Encoded as one text, as the harness does: merges across the boundary are kept, so the
         # option is not spelled as it would be alone.
-        whole = tokenizer.encode(f"{context}{blanks} {text}")
+        whole = answerer.encode(f"{context}{blanks} {text}")
         continuation = whole[len(read) :]
-        before = [tokenizer.bos, *whole[: len(read)]]
-        room = context_tokens + 1 - len(continuation)  # the last token is only ever a target
+        before = [*start, *whole[: len(read)]]
+        room = answerer.context + 1 - len(continuation)  # the last token is only ever a target
         yield Pair(
             number,
             option,
@@ -118,25 +108,21 @@ def pairs_of(
 
 
 def _likelihoods(
-    model: GPT,
+    answerer: Answerer,
     pairs: Sequence[Pair],
     rows: Sequence[BenchmarkRow],
     evals: EvalConfig,
-    dtype: torch.dtype,
     label: str,
 ) -> list[list[float] | None]:
     """For each row the sum of each option; None where one of them is missing or not finite."""
-    from picochat.model.sampling import continuation_log_likelihoods
-
     found = [[math.nan] * len(row.options) for row in rows]
     most_tokens = min(
-        max(1, evals.batch_rows // 4) * model.config.context,
-        MOST_LOGITS // model.embedding.weight.shape[0],
+        max(1, evals.batch_rows // 4) * answerer.context, MOST_LOGITS // answerer.vocab_size
     )
     with Progress(label, len(pairs), "options") as progress:
         for batch in batches(pairs, most_tokens):
-            sums = continuation_log_likelihoods(
-                model, [(pair.context, pair.continuation) for pair in batch], dtype=dtype
+            sums = answerer.continuation_log_likelihoods(
+                [(pair.context, pair.continuation) for pair in batch]
             )
             for pair, total in zip(batch, sums, strict=True):
                 if math.isfinite(total):

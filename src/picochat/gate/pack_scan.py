@@ -14,11 +14,11 @@ from shlex import quote
 from typing import Any
 
 from picochat.config import ExternalConfig, GateConfig, RunConfig
-from picochat.core.errors import BadInput, HubProblem, Problem
+from picochat.core.errors import BadInput
 from picochat.core.machine import usable_cores
 from picochat.core.records import to_jsonable, write_atomic, write_json, write_jsonl
 from picochat.data.benchmarks.layouts import read_benchmark
-from picochat.data.benchmarks.resolve import resolve_benchmarks
+from picochat.data.benchmarks.resolve import require_benchmarks
 from picochat.data.pack import TASK_PACK, LoadedPack
 from picochat.data.pack_documents import expected_bytes, read_pack
 from picochat.facts import FindingRecord, HonestyFacts, RunFacts
@@ -145,22 +145,12 @@ def benchmark_items(external: ExternalConfig) -> dict[str, list[ScanItem]]:
 
     Raises HubProblem with the name of each benchmark that cannot be resolved.
     """
-    resolution = resolve_benchmarks(external)
-    if resolution.missing:
-        problems = [
-            Problem(f"{name}: {reason}") for name, reason in sorted(resolution.missing.items())
-        ]
-        raise HubProblem(
-            "external benchmarks could not be had",
-            problems=problems,
-            fix="the same command with a network, or --external-eval NAME=PATH of a file",
-        )
     return {
         found.name: [
             item_of_benchmark(found.name, row)
             for row in read_benchmark(found.name, found.files).items
         ]
-        for found in resolution.found
+        for found in require_benchmarks(external).found
     }
 
 

@@ -35,7 +35,6 @@ from picochat.evals.eval_records import EvaluatedItem, EvaluatedRow, read_extern
 from picochat.evals.evaluate import ask_questions, questions
 from picochat.evals.external import ask_benchmark, is_right, is_right_norm, pairs_of
 from picochat.facts import BenchmarksFacts, facts_of
-from picochat.model.gpt import GPT
 from picochat.model.runtime import Runtime, open_runtime
 from picochat.model.weights import INFO, WEIGHTS, check_tokenizer, load_model, read_info
 from picochat.present.printable import printable_line
@@ -321,8 +320,8 @@ def ask_again(recorded: Recorded, count: int, seed: int, command: str) -> Outcom
         for model in (chat, base)
     ]
     evals = evals.model_copy(update={"batch_rows": min(BATCH_ROWS, evals.batch_rows)})
-    answers = _ask_rows(recorded, drawn, runners, evals, compute)
-    answers += _ask_items(recorded, drawn, (chat, base), evals, compute, limit)
+    answers = _ask_rows(recorded, drawn, runners, evals)
+    answers += _ask_items(recorded, drawn, runners, evals)
     return Outcome(
         answers=tuple(answers),
         seed=seed,
@@ -341,14 +340,13 @@ def _ask_rows(
     drawn: Sequence[tuple[str, str]],
     runners: Sequence[ModelRunner],
     evals: EvalConfig,
-    compute: Runtime,
 ) -> list[Comparison]:
     chat, base = runners
     stated = [recorded.asked[key] for group, key in drawn if not group.startswith("benchmark ")]
     if not stated:
         return []
     given = [(item.set, recorded.rows[item.id]) for item in stated]
-    again = ask_questions(base.model, chat.model, given, recorded.tokenizer, evals, compute)
+    again = ask_questions(base.answerer, chat.answerer, given, evals)
     return [
         compare_reply(f"{item.set} row {item.id}", recorded.rows[item.id], item, said, chat, base)
         for item, said in zip(stated, again, strict=True)
@@ -358,33 +356,30 @@ def _ask_rows(
 def _ask_items(
     recorded: Recorded,
     drawn: Sequence[tuple[str, str]],
-    models: tuple[GPT, GPT],
+    runners: Sequence[ModelRunner],
     evals: EvalConfig,
-    compute: Runtime,
-    limit_nats: float,
 ) -> list[Comparison]:
     """What both models make of the drawn benchmark items."""
     facts = facts_of(recorded.benchmarks, BenchmarksFacts).benchmarks
     items = {item.id: item for item in read_items(recorded.benchmarks)}
-    chat, base = models
+    chat, base = runners
     answers: list[Comparison] = []
     for name, texts in recorded.texts.items():
         rows = [texts[key] for group, key in drawn if group == f"benchmark {name}"]
         right = is_right_norm if facts[name].read_by == "acc_norm" else is_right
-        again = (
-            ask_benchmark(name, rows, chat, base, recorded.tokenizer, evals, compute.dtype)
-            if rows
-            else []
-        )
+        again = ask_benchmark(name, rows, chat.answerer, base.answerer, evals) if rows else []
         for number, (row, said) in enumerate(zip(rows, again, strict=True)):
-            tokens = [
-                len(pair.continuation)
-                for pair in pairs_of(number, row, recorded.tokenizer, chat.config.context)
-            ]
+            tokens = [len(pair.continuation) for pair in pairs_of(number, row, chat.answerer)]
             stated = recorded.external[row.id]
             answers.append(
                 compare_item(
-                    f"{name} item {row.id}", items[row.id], right, tokens, stated, said, limit_nats
+                    f"{name} item {row.id}",
+                    items[row.id],
+                    right,
+                    tokens,
+                    stated,
+                    said,
+                    chat.limit_nats,
                 )
             )
     return answers

@@ -71,12 +71,22 @@ def row_messages(row: Mapping[str, Any]) -> list[Message]:
 
 def row_prompt(tokenizer: Tokenizer, row: EvalRow) -> list[int]:
     """The ids of an eval row as a conversation, up to where the assistant's reply begins."""
-    return render_prompt(tokenizer, row_messages(row.model_dump(include=PROMPT_FIELDS)))
+    return render_prompt(tokenizer, prompt_messages(row))
+
+
+def prompt_messages(row: EvalRow) -> list[Message]:
+    """The turns of an eval row, of which the last is the user's."""
+    return row_messages(row.model_dump(include=PROMPT_FIELDS))
 
 
 def neutral_prompt(tokenizer: Tokenizer) -> list[int]:
     """The ids of a question that makes no answer likelier than another."""
-    return render_prompt(tokenizer, [Message(role="user", content="What is the answer?")])
+    return render_prompt(tokenizer, neutral_messages())
+
+
+def neutral_messages() -> list[Message]:
+    """The turn of that question."""
+    return [Message(role="user", content="What is the answer?")]
 
 
 def reply_room(context: int) -> int:
@@ -84,18 +94,26 @@ def reply_room(context: int) -> int:
     return max(1, context // 8)
 
 
-def is_askable(tokenizer: Tokenizer, row: EvalRow, context: int) -> bool:
+def fits_context(
+    context: int, prompt: Sequence[int], neutral: Sequence[int], options: Sequence[Sequence[int]]
+) -> bool:
     """Whether an eval row fits the context: prompt and reply, or prompt and longest option.
 
     A row that does not fit is not asked and counts as failed. It is never cut: a question without
-    its beginning is another question.
+    its beginning is another question. neutral: the neutral question. options: as ids; empty where
+    text is generated.
     """
-    prompt = len(row_prompt(tokenizer, row))
-    if not row.choice_labels:
-        return prompt + reply_room(context) <= context
+    if not options:
+        return len(prompt) + reply_room(context) <= context
     # Options are also read after the neutral question, which may be longer than the row's.
-    longest = max(len(tokenizer.encode(option)) for option in choice_candidates(row))
-    return max(prompt, len(neutral_prompt(tokenizer))) + longest <= context
+    return max(len(prompt), len(neutral)) + max(map(len, options)) <= context
+
+
+def is_askable(tokenizer: Tokenizer, row: EvalRow, context: int) -> bool:
+    """Whether an eval row fits the context, by the rule of `fits_context`."""
+    options = choice_candidates(row) if row.choice_labels else []
+    encoded = [tokenizer.encode(option) for option in options]
+    return fits_context(context, row_prompt(tokenizer, row), neutral_prompt(tokenizer), encoded)
 
 
 # ---- the rows of a run, encoded once -------------------------------------------------------------

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picochat.config import ExternalConfig
-from picochat.core.errors import BadInput, HubProblem, WrongUsage
+from picochat.core.errors import BadInput, HubProblem, Problem, WrongUsage
 from picochat.core.machine import cache_folder
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, artifact_key, exclusive, find_whole_artifact, publish
@@ -97,6 +97,21 @@ def resolve_benchmarks(external: ExternalConfig) -> Resolution:
             missing[name] = error.in_one_line()
             say(f"external benchmark {name} is not here: {missing[name]}")
     return Resolution(tuple(found), missing)
+
+
+def require_benchmarks(external: ExternalConfig) -> Resolution:
+    """As `resolve_benchmarks`; raises HubProblem with each benchmark that cannot be fetched."""
+    resolution = resolve_benchmarks(external)
+    if resolution.missing:
+        problems = [
+            Problem(f"{name}: {reason}") for name, reason in sorted(resolution.missing.items())
+        ]
+        raise HubProblem(
+            "external benchmarks could not be had",
+            problems=problems,
+            fix="the same command with a network, or --external-eval NAME=PATH of a file",
+        )
+    return resolution
 
 
 def wanted_benchmarks(external: ExternalConfig) -> dict[str, Path | None]:
