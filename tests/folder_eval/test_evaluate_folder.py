@@ -202,8 +202,11 @@ def test_what_is_no_model_folder_is_refused_and_a_good_one_taken(
     assert evaluate(pack.parent, pack, out) == 4
     refused(capsys, 4, "has no config.json", name)
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    assert evaluate(tmp_path / "m.gguf", pack, out) == 4
-    refused(capsys, 4, "is a GGUF file", "python bench/gguf_folder.py", "OUT makes a folder of it")
+    for given in (tmp_path / "m.gguf", tmp_path):
+        assert evaluate(given, pack, out) == 4
+        refused(
+            capsys, 4, "is a GGUF file", "python bench/gguf_folder.py", "OUT makes a folder of it"
+        )
     assert not out.exists()
     assert evaluate(llama, pack, out, "--max-rows", "1") == 0
 

@@ -186,10 +186,12 @@ def _up_to(reply: Sequence[int], ends: Sequence[int]) -> list[int]:
 
 def require_model_folder(folder: Path) -> None:
     """Raise BadInput where it is no folder that transformers can load; reads no weights."""
-    if folder.suffix == ".gguf":
+    has_config = (folder / "config.json").is_file()
+    gguf = folder if folder.suffix == ".gguf" else next(folder.glob("*.gguf"), None)
+    if gguf is not None and not has_config:
         raise BadInput(
-            f"{folder} is a GGUF file, and a transformers folder is asked",
-            fix=f"python bench/gguf_folder.py {quote(str(folder))} OUT makes a folder of it",
+            f"{gguf} is a GGUF file, and a transformers folder is asked",
+            fix=f"python bench/gguf_folder.py {quote(str(gguf))} OUT makes a folder of it",
         )
     if not folder.is_dir():
         state = "is a file" if folder.exists() else "does not exist"
@@ -197,7 +199,7 @@ def require_model_folder(folder: Path) -> None:
             f"model folder {folder} {state}",
             fix="name a folder with config.json, weights and tokenizer; nothing is downloaded",
         )
-    if (folder / "config.json").is_file():
+    if has_config:
         return
     if any((folder / name).is_file() for name in RUN_FILES):
         raise BadInput(
