@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,6 +119,23 @@ def test_the_same_command_reuses_and_another_setting_sets_aside(
     assert evaluate(llama, pack, out, "--max-rows", "5") == 0
     assert "reused" in capsys.readouterr().err
     assert sum(skill.passed.count for skill in scores_in(out).skills.values()) == 5
+
+
+def test_kept_replies_are_judged_by_the_rules_of_now(
+    llama: Path, pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    out = tmp_path / "out"
+    assert evaluate(llama, pack, out, "--max-rows", "5") == 0
+    replies = (out / "replies.jsonl").read_bytes()
+    named = {result.rule for result in scores_in(out).rules}
+    assert "prompt_echo" in named
+    monkeypatch.setattr("picochat.folder_eval.folder_scores.OTHER_RULES", ("choice_listed",))
+    capsys.readouterr()
+    assert evaluate(llama, pack, out, "--max-rows", "5") == 0
+    said = capsys.readouterr().err
+    assert "judged again" in said and "asking" not in said
+    assert "prompt_echo" not in {result.rule for result in scores_in(out).rules}
+    assert (out / "replies.jsonl").read_bytes() == replies
 
 
 class Killed(BaseException):

@@ -20,6 +20,7 @@ from picochat.release.bundle import make_bundle
 from picochat.release.compared_input import compare_paths, read_run, read_side
 from picochat.report.comparison_page import comparison_lines
 from picochat.run.folder import RunDir
+from tests.folder_builders import make_llama
 from tests.forger import change_config, change_json, change_rows, make_real_run, settle
 from tests.run_builder import HOSTILE, make_run
 
@@ -75,6 +76,28 @@ def test_a_bundle_is_compared_as_its_run_is_if_it_holds(real: Path, tmp_path: Pa
     page.write_bytes(page.read_bytes().replace(b'"reply":"', b'"reply":"x', 1))
     with pytest.raises(CheckFailed, match="does not hold what it claims"):
         compare_paths(real / "seed-42", tmp_path / "seed-43")
+
+
+def test_a_public_model_is_compared_on_the_rows_that_both_were_asked(
+    real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a result whose reply was changed is refused; the remedy is followed."""
+    pack, model = real / "made-42" / "pack" / "pack.json", make_llama(tmp_path / "llama")
+    asked = ["--device", "cpu", "--max-new-tokens", "4", "--max-rows", "20"]
+    command = ["eval", str(model), "--dataset-pack", str(pack), *asked]
+    assert run_command([*command, "--out-dir", str(tmp_path / "first")]) == 0
+    found = compare_paths(real / "seed-42", tmp_path / "first")
+    assert [each.shared + each.contaminated for each in found.shared] == [20]
+    assert not found.differences.known
+    replies = tmp_path / "first" / "replies.jsonl"
+    replies.write_bytes(replies.read_bytes().replace(b'"reply":"', b'"reply":"x', 1))
+    capsys.readouterr()
+    assert run_command(["run", "compare", str(real / "seed-42"), str(tmp_path / "first")]) == 4
+    assert "ask the model again, with another --out-dir" in capsys.readouterr().err
+    assert run_command([*command, "--out-dir", str(tmp_path / "second")]) == 0
+    assert run_command(["run", "compare", str(real / "seed-42"), str(tmp_path / "second")]) == 0
+    shown = capsys.readouterr().out
+    assert "How one side was made is not known" in shown and "several seeds" not in shown
 
 
 # ---- runs of stated replies ----------------------------------------------------------------------

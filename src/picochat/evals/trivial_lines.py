@@ -1,9 +1,9 @@
 """Trivial answerers of rows that want a text: one line for all, or a line by the prompt's words.
 
-They know the SFT rows and the rules, and understand nothing: the best constant line, naive Bayes
-that sorts prompts over a few such lines by their words and pairs of words, and the reply to the SFT
-prompt with the most similar words. Choices depend on sums of whole numbers, which are the same on
-every machine.
+They know the SFT rows and the rules, and understand nothing: the best constant line, the question
+said back, naive Bayes that sorts prompts over a few such lines by their words and pairs of words,
+and the reply to the SFT prompt with the most similar words. Choices depend on sums of whole
+numbers, which are the same on every machine.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ TRIED_ROWS = 60  # rows on which constant lines are compared first
 MOST_PHRASES = 24
 MOST_ADDED = 6  # phrases of one line
 CANNED_LINES = 8
+SAID_BACK = "the question said back"  # in place of a line
 MOST_LABELLED = 600  # SFT rows that the classifier learns from
 MOST_NEIGHBOURS = 2_000  # SFT rows whose replies can be copied
 MOST_FEATURES = 8_000
@@ -60,9 +61,12 @@ def trivial_replies(sft: Sequence[SftRow], evals: Sequence[EvalRow]) -> list[Tri
     lines = best_lines(candidate_lines(sft, evals), evals)
     found = [TrivialReplies("constant line", (line,) * len(evals), line) for line in lines]
     canned = canned_lines(candidate_lines(sft, ()), sft)
+    found.append(TrivialReplies(SAID_BACK, tuple(said_back(row.user) for row in evals)))
     if len(canned) > 1:
         sorted_lines = sort_over_lines(canned, sft, evals)
         found.append(TrivialReplies("bag of words over canned lines", sorted_lines))
+        said = sort_over_lines([SAID_BACK, *canned], sft, evals)
+        found.append(TrivialReplies(f"bag of words over canned lines and {SAID_BACK}", said))
     if sft:
         found.append(TrivialReplies("reply to the nearest SFT prompt", nearest_replies(sft, evals)))
     return found
@@ -146,14 +150,16 @@ def canned_lines(lines: Sequence[str], sft: Sequence[SftRow]) -> list[str]:
 def sort_over_lines(
     lines: Sequence[str], sft: Sequence[SftRow], evals: Sequence[EvalRow]
 ) -> tuple[str, ...]:
-    """The line that the words of each eval prompt stand for.
+    """The line that the words of each eval prompt stand for; SAID_BACK may be one of them.
 
     An SFT row teaches the first line that passes its own rule; rows that none passes teach nothing.
     """
     taught: list[tuple[SftRow, int]] = []
     for row in spread(sft, MOST_LABELLED):
         asked = as_eval_row(row)
-        label = next((n for n, line in enumerate(lines) if _passes(asked, line)), None)
+        label = next(
+            (n for n, line in enumerate(lines) if _passes(asked, _said(line, row.user))), None
+        )
         if label is not None:
             taught.append((row, label))
     features = Features([row.user for row, _ in taught])
@@ -161,7 +167,16 @@ def sort_over_lines(
     rows = [features.of(row.user) for row, _ in taught]
     weights = naive_bayes(rows, labels, (len(lines), len(features)))
     chosen = (int(np.argmax(weights[:, features.of(row.user)].sum(axis=1))) for row in evals)
-    return tuple(lines[number] for number in chosen)
+    return tuple(_said(lines[number], row.user) for number, row in zip(chosen, evals, strict=True))
+
+
+def said_back(prompt: str) -> str:
+    """The words of the prompt in reverse order, which no rule on echoes finds."""
+    return " ".join(reversed(prompt.split()))
+
+
+def _said(line: str, prompt: str) -> str:
+    return said_back(prompt) if line == SAID_BACK else line
 
 
 class Features:

@@ -10,6 +10,7 @@ Likelihoods can differ in the last digits after a resume, because other rows sha
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,9 @@ from picochat.core.publish import (
     exclusive,
     file_names,
     find_whole_artifact,
+    open_artifact,
     publish,
+    set_aside,
     take_back,
 )
 from picochat.core.records import (
@@ -43,10 +46,17 @@ from picochat.core.records import (
     write_jsonl,
 )
 from picochat.data.benchmarks.resolve import Resolution, require_benchmarks
-from picochat.data.benchmarks.stage import publish_benchmarks, read_items, read_texts
+from picochat.data.benchmarks.stage import BenchmarkItem, publish_benchmarks, read_items, read_texts
 from picochat.data.pack import TASK_PACK, PackRows
 from picochat.evals.answerer import Answerer, fits
-from picochat.evals.eval_records import EXTERNAL, REPLIES, EvaluatedItem, EvaluatedRow
+from picochat.evals.eval_records import (
+    EXTERNAL,
+    REPLIES,
+    EvaluatedItem,
+    EvaluatedRow,
+    read_external,
+    read_replies,
+)
 from picochat.evals.evaluate import eval_questions
 from picochat.evals.external import ask_benchmark
 from picochat.evals.replies import Generation, ask_in_batches, evaluated_row
@@ -61,6 +71,7 @@ from picochat.skills.task_rows import EvalRow, SftRow, row_json
 KIND = "folder_eval"
 VERSION = 1
 JOURNAL = "replies.jsonl"
+BENCHMARKS = "benchmarks"  # the folder of their artifact in the results
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,7 @@ def evaluate_folder(request: FolderEvalRequest) -> list[str]:
         )
         if standing is not None:
             say(f"reused: {request.out_dir} has the replies of this model to these rows")
+            standing = _judged_by_now(standing, rows, sft)
         else:
             standing = _evaluate(request, rows, sft, benchmarks, files, key)
     return [
@@ -143,12 +155,17 @@ def require_free(place: Path) -> None:
     require_writable(place / MANIFEST)
     if not place.exists() or not file_names(place):
         return
-    manifest = place / MANIFEST
-    if not manifest.is_file() or read_json(manifest).get("kind") != KIND:
+    if not holds_results(place):
         raise WrongUsage(
             f"{place} exists and holds something else than results of `picochat eval`",
             fix="choose another --out-dir",
         )
+
+
+def holds_results(place: Path) -> bool:
+    """Whether `place` is a folder that `evaluate_folder` left."""
+    manifest = place / MANIFEST
+    return manifest.is_file() and read_json(manifest).get("kind") == KIND
 
 
 def read_rows(request: FolderEvalRequest) -> tuple[list[EvalRow], list[SftRow]]:
@@ -214,6 +231,34 @@ def _evaluate(
     return staging.artifact
 
 
+def _judged_by_now(standing: Artifact, rows: Sequence[EvalRow], sft: Sequence[SftRow]) -> Artifact:
+    """The results, judged again if the rules have changed since; nothing is asked again."""
+    model = read_record(ModelRecord, standing.path("model.json"))
+    before = read_record(FolderScores, standing.path("scores.json"))
+    kept = _kept(standing, before)
+    if _scores(model, rows, sft, *kept) == before:
+        return standing
+    say("the rules have changed since: the same replies are judged again")
+    manifest, older = standing.manifest, set_aside(standing.place)
+    with publish(standing.place, KIND, manifest.key, manifest.inputs) as staging:
+        if kept[1] is not None:
+            shutil.copytree(older / BENCHMARKS, staging.folder / BENCHMARKS)
+        _write(staging, model, rows, sft, *kept)
+    assert staging.artifact is not None
+    return staging.artifact
+
+
+def _kept(standing: Artifact, scores: FolderScores) -> tuple[Asked, External | None]:
+    """What the files of finished results hold, read into memory."""
+    asked = Asked(read_replies(standing.place), scores.replies_cut, scores.not_asked)
+    if not (standing.place / EXTERNAL).exists():
+        return asked, None
+    benchmarks = open_artifact(standing.place / BENCHMARKS, "benchmarks")
+    return asked, External(
+        facts_of(benchmarks, BenchmarksFacts), read_items(benchmarks), read_external(standing.place)
+    )
+
+
 def ask(answerer: Answerer, rows: Sequence[EvalRow], evals: EvalConfig, workspace: Path) -> Asked:
     """The replies to every question of the rows; those in the workspace's journal are not asked.
 
@@ -245,9 +290,10 @@ def ask(answerer: Answerer, rows: Sequence[EvalRow], evals: EvalConfig, workspac
 
 @dataclass(frozen=True)
 class External:
-    """The benchmarks that were asked, as an artifact, and the answers."""
+    """The benchmarks that were asked, their items, and the answers."""
 
-    benchmarks: Artifact
+    benchmarks: BenchmarksFacts
+    items: list[BenchmarkItem]
     answers: list[EvaluatedItem]
 
 
@@ -256,7 +302,7 @@ def _ask_benchmarks(
 ) -> External | None:
     if not resolution.found:
         return None
-    with publish(staging.path("benchmarks"), "benchmarks", resolution.digest(), {}) as inner:
+    with publish(staging.path(BENCHMARKS), "benchmarks", resolution.digest(), {}) as inner:
         publish_benchmarks(request.external, resolution, inner)
     assert inner.artifact is not None
     answers: list[EvaluatedItem] = []
@@ -269,7 +315,7 @@ def _ask_benchmarks(
             parse_record(EvaluatedItem, value, f"{kept}, line {line}")
             for line, value in read_jsonl(kept)
         ]
-    return External(inner.artifact, answers)
+    return External(facts_of(inner.artifact, BenchmarksFacts), read_items(inner.artifact), answers)
 
 
 def _write(
@@ -282,17 +328,7 @@ def _write(
 ) -> None:
     """Write the files of the results; the scores follow from what is written."""
     say("judging the replies, and trivial answers to the same rows")
-    scores = folder_scores(
-        rows,
-        sft,
-        asked.replies,
-        model_digest=digest_json(model.files),
-        replies_cut=asked.replies_cut,
-        not_asked=asked.not_asked,
-        benchmarks=facts_of(external.benchmarks, BenchmarksFacts) if external else None,
-        items=read_items(external.benchmarks) if external else (),
-        external=external.answers if external else (),
-    )
+    scores = _scores(model, rows, sft, asked, external)
     write_jsonl(staging.path(REPLIES), asked.replies)
     write_jsonl(staging.path("eval.jsonl"), map(row_json, rows))
     if external:
@@ -301,3 +337,23 @@ def _write(
     write_json(staging.path("scores.json"), scores)
     page = scores_page(model, scores, {row.id: row for row in rows}, asked.replies)
     write_atomic(staging.path("scores.md"), page.encode())
+
+
+def _scores(
+    model: ModelRecord,
+    rows: Sequence[EvalRow],
+    sft: Sequence[SftRow],
+    asked: Asked,
+    external: External | None,
+) -> FolderScores:
+    return folder_scores(
+        rows,
+        sft,
+        asked.replies,
+        model_digest=digest_json(model.files),
+        replies_cut=asked.replies_cut,
+        not_asked=asked.not_asked,
+        benchmarks=external.benchmarks if external else None,
+        items=external.items if external else (),
+        external=external.answers if external else (),
+    )

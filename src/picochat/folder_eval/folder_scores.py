@@ -122,13 +122,8 @@ def folder_scores(
     by_id = {row.id: row for row in rows}
     by_id |= {row.id: row for row in filter(None, map(with_options_listed, rows))}
     found = external_scores_of(benchmarks.benchmarks if benchmarks else {}, items, external, {})
-    none_measured = ScoresMeasured(
-        base_bits_per_byte=None,
-        sft_bits_per_byte=None,
-        ngram_bits_per_byte=None,
-        ngram_train_tokens=0,
-    )
-    scores = scores_of(by_id, asked, [], none_measured, (), model_digest, found)
+    none_measured = ScoresMeasured(ngram_bits_per_byte=None, ngram_train_tokens=0)
+    scores = scores_of(by_id, asked, [], none_measured, [], (), model_digest, found)
     trivial = trivial_facts(sft, rows, TrivialMeasured(documents=0, text_bytes=0, options={}))
     run = RunFacts(
         config=find_scale("tiny").config.model_copy(

@@ -1,4 +1,5 @@
-"""Reads what `run compare` is given: a run folder, a bundle, or a folder of runs with other seeds.
+"""Reads what `run compare` is given: a run folder, a bundle, a folder of runs with other seeds, or
+the results of `picochat eval`.
 
 One reader for each kind makes the record that evals/comparison.py compares. A bundle comes from
 somebody else, so it is verified first and refused where it does not hold. Of a run folder the
@@ -15,26 +16,40 @@ from shlex import quote
 from picochat.config import ResolvedConfig, flatten
 from picochat.core.errors import BadInput, Problem, WrongUsage
 from picochat.core.machine import MachineRecord
-from picochat.core.publish import MANIFEST, Artifact, touched_files
+from picochat.core.publish import MANIFEST, Artifact, changed_files, open_artifact, touched_files
 from picochat.core.records import read_record
 from picochat.data.benchmarks.stage import read_items
-from picochat.evals.compared import EVAL, ComparedModel, Recipe, Side, scored_items, scored_rows
+from picochat.evals.compared import (
+    EVAL,
+    ComparedModel,
+    Recipe,
+    ScoredItem,
+    Side,
+    scored_items,
+    scored_rows,
+)
 from picochat.evals.comparison import Comparison, compare
-from picochat.evals.eval_records import read_external, read_held_out, read_replies
+from picochat.evals.eval_records import EXTERNAL, read_external, read_held_out, read_replies
 from picochat.evals.evaluate import facts_from, questions
 from picochat.evals.recipes import is_same_recipe
 from picochat.facts import CorpusFacts, HonestyFacts, facts_of
+from picochat.folder_eval.evaluate_folder import BENCHMARKS, KIND, holds_results
+from picochat.folder_eval.model_record import ModelRecord
 from picochat.present.values import byte_quantity, count
 from picochat.release.integrity import artifacts_of, chain_problems
 from picochat.release.stated_files import opened_run, unpacked_bundle
 from picochat.release.verify import verify_bundle
 from picochat.run.folder import RunDir, holds_seeds, seed_runs
+from picochat.skills.row_files import read_eval_rows
 
 DATA_ARTIFACTS = ("corpus", "tokenizer", "exercises", "shards", "rows", "conversations")
 READ = ("scores", "rows", "benchmarks", "honesty", "corpus")
 """The artifacts whose files a comparison reads."""
 FINISH_FIRST = "name the bundle of a run that ended with a verdict"
-WHAT_IT_TAKES = "name a run folder, a bundle (.tgz), or the --out-dir of `run tiny --seeds N`"
+WHAT_IT_TAKES = (
+    "name a run folder, a bundle (.tgz), the --out-dir of `run tiny --seeds N`, or the results of"
+    " `picochat eval`"
+)
 
 
 def compare_paths(a: Path, b: Path) -> Comparison:
@@ -55,6 +70,8 @@ def read_side(path: Path) -> Side:
     """The runs at one path, as one side of a comparison."""
     if holds_seeds(path):
         return _read_seeds(path)
+    if holds_results(path):
+        return Side(str(path), (_read_folder_eval(path),))
     if path.is_dir() and unpacked_bundle(path) is None:
         return Side(str(path), (read_run(RunDir(path), path),))
     verify_bundle(path)
@@ -84,6 +101,26 @@ def _read_seeds(folder: Path) -> Side:
             ),
         )
     return Side(str(folder), tuple(models))
+
+
+def _read_folder_eval(folder: Path) -> ComparedModel:
+    """A public model, from what `picochat eval` left. Its recipe and its text are not known."""
+    artifact = open_artifact(folder, KIND)
+    if changed := changed_files(folder, artifact.manifest):
+        raise BadInput(
+            f"{folder} was changed since it was made: {', '.join(changed[:3])}",
+            fix="ask the model again, with another --out-dir",
+        )
+    rows = {row.id: row for row in read_eval_rows(artifact.path("eval.jsonl")).rows}
+    items: dict[str, dict[str, ScoredItem]] = {}
+    if (folder / EXTERNAL).exists():
+        benchmarks = open_artifact(folder / BENCHMARKS, "benchmarks")
+        items = scored_items(read_items(benchmarks), read_external(folder))
+    return ComparedModel(
+        name=read_record(ModelRecord, artifact.path("model.json")).name,
+        rows=scored_rows(rows, read_replies(folder)) or None,
+        items=items or None,
+    )
 
 
 def read_run(run: RunDir, path: Path) -> ComparedModel:

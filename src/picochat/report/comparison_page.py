@@ -54,6 +54,8 @@ def conclusion(found: Comparison) -> list[str]:
             lines.append(f"    {side} is better: {_names(names)}")
     if found.seeds_are_chance:
         return [*lines, "The seed counts as chance, beside the rows and documents."]
+    if not found.differences.known:
+        return [*lines, "How one side was made is not known: this tells these two models apart."]
     return [
         *lines,
         "One run on each side: this tells these two models apart, not their settings, because"

@@ -239,7 +239,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=trivial_facts,
         inputs=("corpus", "rows"),
         settings=("seed",),
-        version=1,
+        version=2,
         shared=True,
     ),
     ArtifactSpec(
@@ -332,7 +332,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
             "benchmarks",
         ),
         settings=("facts",),
-        version=16,
+        version=17,
     ),
     ArtifactSpec(
         kind="summary",
