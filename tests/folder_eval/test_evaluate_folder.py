@@ -168,8 +168,8 @@ def counting(tmp_path: Path, calls: int) -> Counting:
 
 
 def test_a_kill_loses_one_batch_and_nothing_else(tmp_path: Path) -> None:
-    rows = make_rows("release_skills", 50, 40, "scratchpad", 1)[1]
-    evals = EvalConfig(max_new_tokens=8, batch_rows=4)
+    rows = make_rows("release_skills", 50, 24, "scratchpad", 1)[1]
+    evals = EvalConfig(max_new_tokens=4, batch_rows=4)
     whole = ask(counting(tmp_path, 99), rows, evals, tmp_path / "whole")
     killed, going_on = counting(tmp_path, 3), counting(tmp_path, 99)
     with pytest.raises(Killed):

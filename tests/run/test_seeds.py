@@ -122,9 +122,6 @@ def test_the_first_training_seed_is_the_one_that_was_asked_for(tmp_path: Path) -
     run_command(command(tmp_path / "runs", pack, *seeds, "--set", "training_seed=7"))
     config = read_json(tmp_path / "runs" / "seed-7" / "run.json", "run")["config"]
     assert (config["seed"], config["training_seed"]) == (42, 7)
-    run_command(command(tmp_path / "more", pack, *seeds, "--seed", "9"))
-    config = read_json(tmp_path / "more" / "seed-9" / "run.json", "run")["config"]
-    assert (config["seed"], config["training_seed"]) == (9, 9)
 
 
 def test_a_run_that_stopped_names_the_command_with_seeds(
