@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from picochat.cli.main import run_command
-from picochat.core.errors import BadInput, CheckFailed, WrongUsage
+from picochat.core.errors import BadInput, CheckFailed, Problem, WrongUsage
 from picochat.core.records import write_json
 from picochat.release.bundle import make_bundle
 from picochat.release.compared_input import compare_paths, read_run, read_side
@@ -122,6 +122,20 @@ def stated(root: Path, failing: int = 0, **settings: Any) -> Path:
         change_rows(run.place("scores") / "replies.jsonl", fail)
         settle(run)
     return root
+
+
+def test_scores_of_another_version_are_named_with_what_makes_them_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = stated(tmp_path / "old")
+
+    def unreadable(*_: object) -> None:
+        raise BadInput("measured.json is not usable", problems=[Problem("old_bits: unknown key")])
+
+    monkeypatch.setattr("picochat.release.compared_input.facts_from", unreadable)
+    assert run_command(["run", "compare", str(old), str(stated(tmp_path / "b"))]) == 4
+    shown = capsys.readouterr().err
+    assert "old_bits: unknown key" in shown and "picochat run tiny --out-dir" in shown
 
 
 def _change(config: dict[str, Any], settings: dict[str, Any], seed: int) -> None:

@@ -167,11 +167,19 @@ def _require_whole(run: RunDir, artifacts: Mapping[str, Artifact], problems: lis
             or (name in artifacts[kind].manifest.files and artifacts[kind].path(name).exists())
         ]
     if not problems:
-        again = facts_from(artifacts["scores"].place, artifacts).model_dump(mode="json")
-        if again != artifacts["scores"].facts:
-            problems.append(Problem("scores: differ from what the replies give"))
+        problems += _scores_problems(artifacts)
     if problems:
         raise BadInput(f"{run.root} is not one finished run", problems=problems, fix=run.again)
+
+
+def _scores_problems(artifacts: Mapping[str, Artifact]) -> list[Problem]:
+    """Whether the scores follow from the files, which another version may have written."""
+    scores = artifacts["scores"]
+    try:
+        again = facts_from(scores.place, artifacts).model_dump(mode="json")
+    except BadInput as error:
+        return [Problem(error.what), *error.problems]
+    return [] if again == scores.facts else [Problem("scores: differ from what the replies give")]
 
 
 def _recipe(run: RunDir, artifacts: Mapping[str, Artifact]) -> Recipe:
