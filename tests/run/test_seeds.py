@@ -82,6 +82,7 @@ def test_the_same_command_again_trains_nothing_and_a_third_seed_goes_on(
     assert run_command(command(trained / "runs", pack, "--seeds", "3", "--preflight-only")) == 0
     assert "3 seeds train 3 times as long" in capsys.readouterr().out
     assert not (trained / "runs" / "seed-44").exists()
+    assert run_command(["run", "show", str(trained / "runs")]) == 0  # of the two that are finished
 
 
 def test_screens_of_several_seeds_and_of_one_of_them(

@@ -279,26 +279,26 @@ class GPT(nn.Module):
     ) -> Tensor:
         """Summed cross-entropy in nats over the targets that are not IGNORED_TARGET."""
         # A sum, because the mean is over all targets of a step, which micro-batches and processes
-        # share. In float32, because bfloat16 has too few bits to add up many terms.
-        logits = self(ids_BT, dtype)
-        return F.cross_entropy(
-            logits.float().flatten(0, 1),
-            targets_BT.flatten(),
-            ignore_index=IGNORED_TARGET,
-            reduction="sum",
-        )
+        # share.
+        return self._cross_entropy(ids_BT, targets_BT, dtype, "sum")
 
     def token_losses(
         self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """Cross-entropy (B, T) in nats of each target; 0 where it is IGNORED_TARGET."""
+        return self._cross_entropy(ids_BT, targets_BT, dtype, "none").view_as(targets_BT)
+
+    def _cross_entropy(
+        self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype, reduction: str
+    ) -> Tensor:
+        # In float32, because bfloat16 has too few bits to add up many terms.
         logits = self(ids_BT, dtype)
         return F.cross_entropy(
             logits.float().flatten(0, 1),
             targets_BT.flatten(),
             ignore_index=IGNORED_TARGET,
-            reduction="none",
-        ).view_as(targets_BT)
+            reduction=reduction,
+        )
 
     def each_block(self) -> Iterator[Block]:
         for block in self.blocks:

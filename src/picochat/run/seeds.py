@@ -14,7 +14,7 @@ from shlex import quote
 
 from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.progress import say
-from picochat.core.publish import exclusive
+from picochat.core.publish import Artifact, exclusive
 from picochat.core.records import read_record, write_atomic, write_json
 from picochat.present.terminal import columns
 from picochat.report.spread import Spread, curves_chart, markdown_page, spread_of, table
@@ -39,7 +39,7 @@ def run_seeds(request: RunRequest, seeds: int) -> RunVerdict:
 
 def _run_seeds(request: RunRequest, seeds: int) -> RunVerdict:
     root = request.out_dir
-    if (root / RunDir(root).config.name).exists():
+    if RunDir(root).config.exists():
         raise WrongUsage(
             f"{root} is the run of one seed", fix="choose another --out-dir for several seeds"
         )
@@ -48,10 +48,10 @@ def _run_seeds(request: RunRequest, seeds: int) -> RunVerdict:
     members = {f"seed-{seed}": seed for seed in range(first, first + seeds)}
     root.mkdir(parents=True, exist_ok=True)
     with exclusive(root / ".lock", f"folder {root}"):
-        write_json(root / SEEDS, Spread(runs=list(members)))
+        write_json(root / SEEDS, spread_of(list(members), _finished(root, list(members))))
         like: RunDir | None = None
-        for name, seed in members.items():
-            say(f"{name}: training seed {seed}, {list(members).index(name) + 1} of {seeds}")
+        for number, (name, seed) in enumerate(members.items(), 1):
+            say(f"{name}: training seed {seed}, {number} of {seeds}")
             run = RunDir(root / name)
             verdict = run_one(_with_seed(request, run.root, seed), like=like)
             if request.preflight_only:
@@ -75,16 +75,18 @@ def _with_seed(request: RunRequest, place: Path, seed: int) -> RunRequest:
 
 def write_spread(root: Path, names: list[str]) -> Spread:
     """Write seeds.json and its pages from the runs that have a verdict now."""
-    finished = {
-        name: RunDir(root / name).artifacts()
-        for name in names
-        if RunDir(root / name).has("summary")
-    }
+    finished = _finished(root, names)
     spread = spread_of(names, finished)
     write_json(root / SEEDS, spread)
     write_atomic(root / CHART, curves_chart(finished).encode())
     write_atomic(root / PAGE, markdown_page(spread, CHART).encode())
     return spread
+
+
+def _finished(root: Path, names: list[str]) -> dict[str, dict[str, Artifact]]:
+    """The artifacts of each run that has a verdict now."""
+    runs = {name: RunDir(root / name) for name in names}
+    return {name: run.artifacts() for name, run in runs.items() if run.has("summary")}
 
 
 def spread_lines(spread: Spread) -> list[str]:

@@ -304,7 +304,7 @@ SKILL = Skill(
     exercise_questions=1_000,
     claim=Claim(
         order=2,
-        # A bag of words that refuses or says the question back reaches 0.69 (docs/decisions/0030).
+        # A bag of words that refuses or says the question back reaches 0.71 (docs/decisions/0030).
         pass_rate=0.80,
         level_pass_rate=0.60,
         first_release=True,
