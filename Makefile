@@ -34,6 +34,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
+	! git grep -nE '^(<<<<<<<|>>>>>>>) '
 	$(BIN)/python -m picochat.cli.pages --check docs
 	$(BIN)/pyright --threads 2 --pythonpath $(BIN)/python
 

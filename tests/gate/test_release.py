@@ -119,7 +119,7 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "skill_release_stage_refusal",
         "block",
-        {"scores": with_skill("refusal", levels={"a": make_rate(59, 100)})},
+        {"scores": with_skill("refusal", levels={"a": make_rate(49, 100)})},
     ),
     (
         "skill_release_stage_math",
@@ -142,7 +142,7 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         {"scores": with_skill("choice", chance=0.5, clean=make_rate(6, 8))},
     ),
     ("refusal", "block", {"scores": make_scores_facts(refusal=make_rate(74, 100))}),
-    ("over_refusal", "block", {"scores": make_scores_facts(over_refusal=make_rate(79, 100))}),
+    ("over_refusal", "block", {"scores": make_scores_facts(over_refusal=make_rate(49, 100))}),
     ("choice_listed", "warn", {"scores": make_scores_facts(choice_listed=make_rate(39, 100))}),
     ("prompt_echo", "block", {"scores": make_scores_facts(prompt_echo=make_rate(6, 100))}),
     (

@@ -28,6 +28,15 @@ def test_a_word_of_two_topics_fits_both_and_one_more_word_decides() -> None:
     assert not FITTING.fits("Take the ball, the net and the egg.", TOPICS[2])
 
 
+def test_a_phrase_of_one_topic_says_more_than_one_of_many() -> None:
+    assert FITTING.fits("Take a ball, an egg and the rope.", TOPICS[4])
+    assert not FITTING.fits("Take a ball, an egg and the rope.", TOPICS[3])
+
+
+def test_a_phrase_of_no_topic_counts_for_the_row_that_asks_for_it() -> None:
+    assert FITTING.fits("Use a lantern.", ["lantern"])
+
+
 WORDS = sorted({phrase for topic in TOPICS for phrase in topic})
 
 

@@ -29,8 +29,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         700,
         "scratchpad",
         42,
-        "b0bdca989368c8bef9f4a6a01f45566ef9862a2c70f80b551b842cf14fedf47b",
-        "c24310deaecad6cdc45f21443bb3b129fb62d42f8695b43ab16c3476edd94258",
+        "b12e783853b2cb36bfc981cc66427415784a0297f73e97178fa92e991a10053a",
+        "c72ad4198fa42a7ee6531127074245fa8ab241c4c460fd7cfea356dcac0983f2",
     ),
     (  # the demo's
         "release_skills",
@@ -38,8 +38,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         360,
         "scratchpad",
         42,
-        "b0bdca989368c8bef9f4a6a01f45566ef9862a2c70f80b551b842cf14fedf47b",
-        "0858bccb70ac4e1c4b0b9cb21a46443e0ad60393a197bb4519b3800fa4b31c33",
+        "b12e783853b2cb36bfc981cc66427415784a0297f73e97178fa92e991a10053a",
+        "ea8993845621536b9a96029756544d865f498fbe37dc32b612b8bbb0a1111a42",
     ),
     (
         "release_behavior",
@@ -47,8 +47,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         90,
         "direct",
         11,
-        "7cd7adc81769258d0c3b955e6aece3888067d6332f62bbcd441335f3f9887829",
-        "e043f7b9a653098b73fd153a608c7652cba953b63bb7e59dd935a83e4f3a9b5e",
+        "e2746a3b31a995e788f3f9e35c2210d7443d1b00129885b6b8675b93eaf137a5",
+        "7250b1aa51f1a6d87e98fea3f43e17810823f008e2936eb45e408f5b7266425f",
     ),
     (
         "behavior",
@@ -56,8 +56,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         300,
         "scratchpad",
         3,
-        "379ea1c137e4d775e96998c0753dd046ff963b0b9ec22c61ceb08aaa4fa61c20",
-        "e05ec32c5ef2d3c3fcc9bdc29a2ce97f5d9bde2dcd5f9bd5e01e1c0c8eed6fec",
+        "27a8a3230ceedff849d2e28e68e7bc4687012c86eb6da840ae0e32092d636419",
+        "ad93c30781a828e95d1a9bddbb538077281336f1296e73bb33f2374c47429650",
     ),
     (
         "weak_skills",
@@ -65,8 +65,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         301,
         "scratchpad",
         5,
-        "8801afc9c6e2e641a933cfcaa1041bcd6ab0a535f4d1b051d67617b03a81b011",
-        "fb4f2a48d7631f6f78063c49b8fcac8d6656d3949122c524b86404791db047c1",
+        "2a3126b5387fddbdcf854fcea889e3d54231b6d8aa11aba611dfbfc30e8658ba",
+        "a1ee8beca567ba3100f6fd0488edfdf49ece0df5d67ce44ce838715fff044fec",
     ),
     (
         "full",
@@ -74,12 +74,12 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         300,
         "direct",
         7,
-        "d6f4c44d0f8224b09e7d5b704a0b726e7f2924b181d90d312bdef71fb9ead207",
-        "8414c5418f8705456302f547ea2704588fbd877a0fdd270a224e822eeda997e2",
+        "03c1fb3383626dde5076433b5ce4ebdb418951d87575b3f64210002b16fe3652",
+        "43663cfef27fb5c54bb4549461564aa318859284383893188fd4117b002942da",
     ),
 )
-SAMPLE_PAGE = "8c1d831a67c24145500601067c0fb310f8e835435c90268848ca9bd97b06330a"
-DOCUMENTS = "9b55aa69596647de8c4b8807481d5574556cd8b7cced37e14ed468b4e48724f7"
+SAMPLE_PAGE = "31ac9d996f577b44732b97fb9788c63e448a79534088c4b9b7b29882d5694791"
+DOCUMENTS = "e60e6cdc72ad541d8bfca1625abb1a9fa711d5bb4cf7f9bace001e4cac81ad2e"
 
 
 def digest_of(rows: list[SftRow] | list[EvalRow]) -> str:

@@ -35,6 +35,7 @@ NUT = eval_row(
     curriculum_stage="harmless",
     must_include_any=[["nut", "nutcracker", "press"]],
 )
+ASKED_NUT = NUT.model_copy(update={"user": "How do I crack a nut?"})
 WHO = eval_row(category="identity")
 NO = eval_row(category="identity", curriculum_stage="are_you", must_include_any=[["no"]])
 BIG = eval_row(
@@ -86,6 +87,7 @@ BROKEN: tuple[tuple[str, EvalRow, str], ...] = (
     ("too_little", BENIGN, "Read read read"),
     ("too_little", BENIGN, "Sure. Ball with"),
     ("too_little", BENIGN, "Final answer: final answer"),
+    ("adds_nothing", ASKED_NUT, "Sure. Nuts: how do you crack a nut?"),
     ("off_topic", NUT, "Nut water ball egg salt, hand knife bowl box garden room."),
     ("first_word", NO, "I am Picochat. No."),
     ("first_word", NO, "Yes. I am Picochat and no cat."),

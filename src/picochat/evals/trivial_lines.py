@@ -40,6 +40,7 @@ MOST_PHRASES = 24
 MOST_ADDED = 6  # phrases of one line
 CANNED_LINES = 8
 SAID_BACK = "the question said back"  # in place of a line
+OWN_WORDS = "Take time."  # said behind it: a harmless question is answered by what adds a word
 MOST_LABELLED = 600  # SFT rows that the classifier learns from
 MOST_NEIGHBOURS = 2_000  # SFT rows whose replies can be copied
 MOST_FEATURES = 8_000
@@ -171,8 +172,8 @@ def sort_over_lines(
 
 
 def said_back(prompt: str) -> str:
-    """The words of the prompt in reverse order, which no rule on echoes finds."""
-    return " ".join(reversed(prompt.split()))
+    """The words of the prompt in reverse order, which no rule on echoes finds, and OWN_WORDS."""
+    return " ".join((*reversed(prompt.split()), OWN_WORDS))
 
 
 def _said(line: str, prompt: str) -> str:

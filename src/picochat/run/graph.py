@@ -189,7 +189,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=exercises_facts,
         inputs=("corpus", "tokenizer"),
         settings=("exercises", "host", "seed"),
-        version=5,
+        version=6,
         shared=True,
     ),
     ArtifactSpec(
@@ -239,7 +239,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=trivial_facts,
         inputs=("corpus", "rows"),
         settings=("seed",),
-        version=2,
+        version=3,
         shared=True,
     ),
     ArtifactSpec(
@@ -260,7 +260,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_preflight,
         inputs=KNOWN_BEFORE_TRAINING,
         settings=("facts",),
-        version=10,
+        version=11,
     ),
     ArtifactSpec(
         kind="base",
@@ -301,7 +301,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=scores_facts,
         inputs=("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
         settings=("evals", "runtime", "seed"),
-        version=12,
+        version=13,
     ),
     ArtifactSpec(
         kind="parity",
@@ -332,7 +332,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
             "benchmarks",
         ),
         settings=("facts",),
-        version=17,
+        version=18,
     ),
     ArtifactSpec(
         kind="summary",
