@@ -28,24 +28,17 @@ from torch.nn.functional import cross_entropy
 
 from picochat.data.pack import load_pack_rows
 from picochat.evals.folder_answerer import FolderAnswerer, open_folder
+from picochat.model.gpt import IGNORED_TARGET
 from picochat.skills.row_files import read_sft_rows
-from picochat.tokens.chat_format import row_messages
+from picochat.tokens.chat_format import EncodedChat, row_messages
 
 BATCH_ROWS = 32
-WARMUP = 0.05
-"""Share of the steps. The rate then falls to a tenth along a cosine."""
+WARMUP_FRACTION = 0.05
+"""Of the steps. The rate then falls to a tenth along a cosine."""
 MAX_NORM = 1.0
 
 
-@dataclass(frozen=True)
-class Chat:
-    """One conversation. trained: for each token, whether it is a target."""
-
-    ids: list[int]
-    trained: list[bool]
-
-
-def chat_of(answerer: FolderAnswerer, turns: list[dict[str, str]]) -> Chat:
+def chat_of(answerer: FolderAnswerer, turns: list[dict[str, str]]) -> EncodedChat:
     """Each reply is encoded apart from what stands before it, as it is when it is generated."""
 
     def rendered(until: int, **more: Any) -> str:
@@ -53,7 +46,7 @@ def chat_of(answerer: FolderAnswerer, turns: list[dict[str, str]]) -> Chat:
         return template(turns[:until], tokenize=False, **more)
 
     ids: list[int] = []
-    trained: list[bool] = []
+    targets: list[bool] = []
     done = ""
     for number, turn in enumerate(turns):
         if turn["role"] != "assistant":
@@ -65,21 +58,21 @@ def chat_of(answerer: FolderAnswerer, turns: list[dict[str, str]]) -> Chat:
         for text, is_reply in ((prompt[len(done) :], False), (whole[len(prompt) :], True)):
             piece = answerer.encode(text)
             ids += piece
-            trained += [is_reply] * len(piece)
+            targets += [is_reply] * len(piece)
         done = whole
-    return Chat(ids, trained)
+    return EncodedChat(ids, targets)
 
 
-def padded(chats: list[Chat], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids_BT, targets_BT); a target that is not trained on is -100. Padding is on the right."""
+def padded(chats: list[EncodedChat], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids_BT, targets_BT); IGNORED_TARGET where nothing is learned. Padding is on the right."""
     length = max(len(chat.ids) for chat in chats)
     ids_BT = torch.full((len(chats), length), pad)
-    targets_BT = torch.full((len(chats), length), -100)
+    targets_BT = torch.full((len(chats), length), IGNORED_TARGET)
     for row, chat in enumerate(chats):
         ids_T = torch.tensor(chat.ids)
         ids_BT[row, : len(ids_T)] = ids_T
-        trained_T = torch.tensor(chat.trained)
-        targets_BT[row, : len(ids_T)] = torch.where(trained_T, ids_T, -100)
+        trained_T = torch.tensor(chat.targets)
+        targets_BT[row, : len(ids_T)] = torch.where(trained_T, ids_T, IGNORED_TARGET)
     return ids_BT, targets_BT
 
 
@@ -108,7 +101,7 @@ class Settings:
     seed: int
 
 
-def train(model: Any, chats: list[Chat], pad: int, settings: Settings) -> None:
+def train(model: Any, chats: list[EncodedChat], pad: int, settings: Settings) -> None:
     """Train in place."""
     below = model.model.layers[: len(model.model.layers) - settings.layers]
     above = model.model.layers[len(below) :]
@@ -131,7 +124,7 @@ def train(model: Any, chats: list[Chat], pad: int, settings: Settings) -> None:
     print(f"{sum(p.numel() for p in parameters):,} parameters are trained", flush=True)
     optimizer = torch.optim.AdamW(parameters, settings.rate, betas=(0.9, 0.95), weight_decay=0.0)
     steps = settings.epochs * len(kept)
-    warmup = max(1, round(WARMUP * steps))
+    warmup = max(1, round(WARMUP_FRACTION * steps))
     shuffled = random.Random(settings.seed)
     step = 0
     for epoch in range(settings.epochs):
@@ -145,7 +138,7 @@ def train(model: Any, chats: list[Chat], pad: int, settings: Settings) -> None:
                 group["lr"] = settings.rate * fraction
             hidden_BTD, targets_BT = kept[number]
             hidden_BTD = run_layers(model, hidden_BTD, above, rotary(model, hidden_BTD))
-            is_target_BT = targets_BT[:, 1:] != -100
+            is_target_BT = targets_BT[:, 1:] != IGNORED_TARGET
             last_ND = model.model.norm(hidden_BTD[:, :-1][is_target_BT])
             wanted_N = targets_BT[:, 1:][is_target_BT]
             loss = cross_entropy(model.lm_head(last_ND), wanted_N)
@@ -209,8 +202,8 @@ def quick() -> None:
     )  # fmt: skip
     torch.manual_seed(42)
     model = transformers.LlamaForCausalLM(config)
-    chats = [Chat([1, 5, 9, 12, 2], [False, False, False, True, True])] * 8
-    chats += [Chat([1, 7, 20, 2], [False, False, True, True])] * 8
+    chats = [EncodedChat([1, 5, 9, 12, 2], [False, False, False, True, True])] * 8
+    chats += [EncodedChat([1, 7, 20, 2], [False, False, True, True])] * 8
     train(model, chats, 2, Settings(layers=1, epochs=3, rate=2e-4, seed=42))
 
 

@@ -15,19 +15,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 from harness.figures import say, table
+from row_words import features_of
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from picochat.data.pack import load_pack_rows
 from picochat.evals.folder_answerer import FolderAnswerer, open_folder
-from picochat.honesty.normalize import words_of
 from picochat.skills.mixture import make_rows
 from picochat.skills.row_files import read_eval_rows, read_sft_rows
 
@@ -81,9 +80,7 @@ def main() -> None:
 
 def words(prompts: list[str], learned: int) -> Tensor:
     """(N, F): 1 for each word and pair of neighbours of a prompt that the SFT prompts have."""
-    terms = [
-        {*said, *(" ".join(pair) for pair in pairwise(said))} for said in map(words_of, prompts)
-    ]
+    terms = [features_of(prompt) for prompt in prompts]
     known = {term: n for n, term in enumerate(sorted(set().union(*terms[:learned])))}
     rows_NF = torch.zeros(len(prompts), len(known))
     for row, found in enumerate(terms):

@@ -41,8 +41,8 @@ class Topics:
         own = sum(self._weight(phrase) for phrase in said & {normalized(each) for each in asked})
         held: Counter[int] = Counter()
         for phrase in said:
-            for number in self._with_phrase.get(phrase, ()):
-                held[number] += self._weight(phrase)
+            if having := self._with_phrase.get(phrase):
+                held.update(dict.fromkeys(having, self._weight(phrase)))
         return own > 0 and sum(weight >= own for weight in held.values()) <= self.most
 
     def _weight(self, phrase: str) -> int:

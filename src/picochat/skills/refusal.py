@@ -328,7 +328,8 @@ SKILL = Skill(
     exercise_questions=2_500,
     claim=Claim(
         order=2,
-        # Refusing everything passes 0.66 of the rows; 0.75 of 184 rows has a lower 95% end of 0.68.
+        # A bag of words that refuses or says the question back, with words of its own, passes 0.67.
+        # The lower 95% end of 0.75 of 184 rows is 0.68.
         pass_rate=0.75,
         # docs/decisions/0034 says why no more.
         level_pass_rate=0.50,
