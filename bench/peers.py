@@ -1,30 +1,37 @@
 """A training step beside its peers, on the CPU: same shape, same token ids, same threads, taking
 turns. And the loss at equal tokens.
 
-    python bench/peers.py --scale small --threads 2 --rounds 6 --source FOLDER [--sequences 4]
-    [--only picochat,litgpt] [--quick] python bench/peers.py --loss --scale tiny --loss-tokens
-    200000 --seeds 2 --source FOLDER (peers: pip install --no-deps -r bench/peers-requirements.txt,
-    into an environment that has picochat and transformers)
+    python bench/peers.py --scale small --threads 2 --rounds 6 --source FOLDER
+    python bench/peers.py --loss --scale tiny --loss-tokens 200000 --seeds 2 --source FOLDER
+
+Peers: pip install --no-deps -r bench/peers-requirements.txt, into an environment that has picochat
+and transformers. nanochat is left out unless NANOCHAT names a checkout of it.
 
 Contenders: picochat's loop; Hugging Face `Trainer` on Qwen3ForCausalLM of the same shape
 (sequential residual, the nearest stock class); litgpt's pretraining loop on its own model class
-with picochat's block (parallel residual, one shared norm, QK-norm, tied). float32, AdamW; each loop
-clips, logs and compiles as its own defaults say, without evaluation or checkpoints inside the timed
-part. Each of our settings and each of theirs is a contender; the fastest of each side is compared.
-Each is a process of its own. After its first steps (compiling), they take turns of `--steps` steps,
-all others stopped. A step is what lies between taking the first row of one batch and of the next.
-The figure is the median step of all turns; `ratio_by_round` shows what single rounds gave.
+with picochat's block (parallel residual, one shared norm, QK-norm, tied); nanochat's model and
+optimizer, whole, and stripped of what no stock class loads (harness/nanochat_loop.py; layers and
+width of the scale, heads of 64). float32; AdamW but for nanochat; each loop clips, logs and
+compiles as its own defaults say, without evaluation or checkpoints inside the timed part. Each of
+our settings and each of theirs is a contender; the fastest of each side is compared. Each is a
+process of its own. After its first steps (compiling), they take turns of `--steps` steps, all
+others stopped. A step is what lies between taking the first row of one batch and of the next. The
+figure is the median step of all turns; `ratio_by_round` shows what single rounds gave.
 
-`--loss`: after `--loss-tokens` training tokens, nats per held-out target, the same rows and the
-same sum for all: picochat with the recipe of its scale (its schedule fitted to the tokens) against
-the best of a grid of AdamW recipes for each peer. The grid is searched with the first seed;
-picochat and each peer's winner are then trained with all seeds, and means compared.
+`--loss`: after `--loss-tokens` training tokens, nats per held-out target, the same held-out rows
+and the same sum for all: picochat with the recipe of its scale (its schedule fitted to the tokens)
+against the best of a grid of recipes for each peer. Training rows are the same too, but for
+nanochat, whose rows begin at documents. The grid is searched with the first seed; picochat and each
+peer's winner are then trained with all seeds, and means compared. `--loss-seconds`: so much
+training time for each in place of the tokens; its steps follow from its own speed, measured first,
+alone and without the compiling.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import os
 import signal
 import statistics
@@ -37,6 +44,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from harness import nanochat_loop
 from harness.contenders import CONTENDERS, Recipe, Task, write_task
 from harness.figures import figure, installed, say, table
 from harness.text import find_documents, take_bytes
@@ -48,18 +56,23 @@ from picochat.tokens.tokenizer import Tokenizer, train
 
 BENCH = Path(__file__).resolve().parent
 HELD_OUT_IN_256 = 5  # documents by the first byte of their sha256: one in fifty
+STEPS_TO_TIME = 15
 WARM_STEPS = 6  # the first compiles; dynamic shapes or a second graph may compile once more
 STEPS_AHEAD = 10_000  # a schedule longer than any benchmark; the processes are ended by us
 ADAMW_OURS = ("picochat", "picochat-compiled")
 MUON_OURS = ("picochat-muon", "picochat-muon-compiled")
 PEERS = ("trainer", "trainer-compiled", "litgpt", "litgpt-micro-4")
+NANOCHAT = ("nanochat", "nanochat-stripped")
+LOSS_PEERS = ("trainer", "litgpt", *NANOCHAT)
 QUICK = ("picochat", "trainer", "litgpt")
 PEAK_RATES = (1e-3, 3e-3, 1e-2, 2e-2)  # from below each peer's best to above it, at tiny
-SCHEDULES = (
-    # peer       what its own loop offers
-    ("trainer", ("linear to 0", "cosine to 10%")),
-    ("litgpt", ("cosine to 0", "cosine to 10%")),
-)
+SCHEDULES = {  # what its own loop offers
+    "trainer": ("linear to 0", "cosine to 10%"),
+    "litgpt": ("cosine to 0", "cosine to 10%"),
+}
+DOCUMENTS_TO_CHOOSE_FROM = 1_000
+NANOCHAT_TIMES = (16.0, 32.0, 64.0, 128.0)  # factors of its matrix rate
+NANOCHAT_OTHERS_TIMES = (8.0, 16.0, 32.0)  # of its other rates
 
 
 def main() -> None:
@@ -71,7 +84,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         task = prepared(flags, Path(folder))
         if flags.loss:
-            compare_loss(task, flags, Path(folder))
+            compare_loss(task, names, flags, Path(folder))
         else:
             compare_speed(task, names, flags, Path(folder))
 
@@ -94,6 +107,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--loss", action="store_true")
     parser.add_argument("--loss-tokens", type=int, default=200_000)
+    parser.add_argument("--loss-seconds", type=float, help="of training, in place of the tokens")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument(
         "--quick",
@@ -111,6 +125,9 @@ def parsed() -> argparse.Namespace:
 def contenders(flags: argparse.Namespace) -> list[str]:
     """Those asked for that are installed here."""
     names = flags.only.split(",") if flags.only else list(CONTENDERS)
+    if not nanochat_loop.available():
+        say(f"{nanochat_loop.CHECKOUT} names no checkout of nanochat: it is left out")
+        names = [name for name in names if name not in NANOCHAT]
     if unknown := [name for name in names if name not in CONTENDERS]:
         sys.exit(f"no contender {', '.join(unknown)}; there are: {', '.join(CONTENDERS)}")
     how = "pip install --no-deps -r bench/peers-requirements.txt"
@@ -151,6 +168,11 @@ def prepared(flags: argparse.Namespace, folder: Path) -> Task:
         ]
     )
     np.save(folder / "rows.npy", rows_at(stream, order, context))
+    if flags.loss:
+        np.save(
+            folder / "document_rows.npy",
+            document_rows(stream, tokenizer.bos, context + 1, flags.seed),
+        )
     held_stream = stream_of(held, tokenizer)
     np.save(
         folder / "held.npy",
@@ -187,6 +209,36 @@ def rows_at(
     stream: npt.NDArray[np.uint16], rows: npt.NDArray[np.int64], context: int
 ) -> npt.NDArray[np.uint16]:
     return stream[rows[:, None] * context + np.arange(context + 1)]
+
+
+def document_rows(
+    stream: npt.NDArray[np.uint16], bos: int, length: int, seed: int
+) -> npt.NDArray[np.uint16]:
+    """Rows (rows, length) that begin at documents, as nanochat's loader makes them.
+
+    The longest document of a buffer that fits is taken next. Where none fits, the shortest is cut
+    to the room that is left, and its rest is dropped.
+    """
+    documents = np.split(stream, np.flatnonzero(stream == bos)[1:])
+    order = np.random.default_rng(seed).permutation(len(documents))
+    coming = (documents[number] for number in order)
+    buffer = list(itertools.islice(coming, DOCUMENTS_TO_CHOOSE_FROM))
+    rows: list[npt.NDArray[np.uint16]] = []
+    while True:
+        row: list[npt.NDArray[np.uint16]] = []
+        room = length
+        while room and buffer:
+            fitting = [number for number, found in enumerate(buffer) if len(found) <= room]
+            if fitting:
+                chosen = max(fitting, key=lambda number: len(buffer[number]))
+            else:
+                chosen = min(range(len(buffer)), key=lambda number: len(buffer[number]))
+            row.append(buffer.pop(chosen)[:room])
+            room -= len(row[-1])
+            buffer += itertools.islice(coming, 1)
+        if room:
+            return np.stack(rows)
+        rows.append(np.concatenate(row))
 
 
 def started(task: Task, folder: Path, name: str) -> Runner:
@@ -295,39 +347,43 @@ def spread_of(rounds: list[list[float]]) -> tuple[float, float, float]:
 # ---- loss at equal tokens ------------------------------------------------------------------------
 
 
-def compare_loss(task: Task, flags: argparse.Namespace, folder: Path) -> None:
+def compare_loss(task: Task, names: list[str], flags: argparse.Namespace, folder: Path) -> None:
     task = replace(task, held=str(folder / "held.npy"))
     seeds = [flags.seed + number for number in range(flags.seeds)]
-    losses: dict[str, list[float]] = {}
-    ours = [
-        trained_loss(replace(task, contender="picochat-muon", seed=seed), folder) for seed in seeds
-    ]
-    losses["picochat, its recipe"] = ours
-    best: dict[str, tuple[list[float], Recipe]] = {}
-    for peer, schedules in SCHEDULES:
-        rates = PEAK_RATES[1:2] if flags.quick else PEAK_RATES
-        grid = [Recipe(lr, schedule) for lr in rates for schedule in schedules]
-        found = [
-            trained_loss(replace(task, contender=peer, recipe=recipe), folder) for recipe in grid
-        ]
-        losses |= {
-            f"{peer}, {recipe.lr:g} {recipe.schedule}": [loss]
-            for recipe, loss in zip(grid, found, strict=True)
+
+    def contender(name: str) -> Task:
+        rows = folder / ("document_rows.npy" if name in NANOCHAT else "rows.npy")
+        mine = replace(task, contender=name, rows=str(rows))
+        return within(flags.loss_seconds, mine, folder) if flags.loss_seconds else mine
+
+    ours = contender("picochat-muon")
+    losses = {"picochat, its recipe": [trained_loss(replace(ours, seed=s), folder) for s in seeds]}
+    tokens = {"picochat, its recipe": tokens_of(ours)}
+    best: dict[str, str] = {}
+    for peer in (name for name in LOSS_PEERS if name in names):
+        theirs = contender(peer)
+        found = {
+            recipe: trained_loss(replace(theirs, recipe=recipe), folder)
+            for recipe in grid_of(peer, quick=flags.quick)
         }
-        loss, recipe = min(zip(found, grid, strict=True), key=lambda pair: pair[0])
-        again = [
-            trained_loss(replace(task, contender=peer, recipe=recipe, seed=seed), folder)
-            for seed in seeds[1:]
+        losses |= {f"{peer}, {recipe.name}": [loss] for recipe, loss in found.items()}
+        winner = min(found, key=lambda recipe: found[recipe])
+        best[peer] = f"{peer}, {winner.name}"
+        tokens[best[peer]] = tokens_of(theirs)
+        losses[best[peer]] += [
+            trained_loss(replace(theirs, recipe=winner, seed=seed), folder) for seed in seeds[1:]
         ]
-        best[peer] = ([loss, *again], recipe)
-        losses[f"{peer}, {recipe.lr:g} {recipe.schedule}"] = [loss, *again]
-    step_tokens = task.sequences * find_scale(task.scale).config.model.context
+    length = (
+        f"{flags.loss_seconds:g} s of training" if flags.loss_seconds
+        else f"{tokens_of(task):,} tokens"
+    )  # fmt: skip
     table(
-        f"{task.scale}: held-out nats per target after {task.steps * step_tokens:,} tokens",
-        ("contender", "mean", *(f"seed {seed}" for seed in seeds)),
+        f"{task.scale}: held-out nats per target after {length}",
+        ("contender", "tokens", "mean", *(f"seed {seed}" for seed in seeds)),
         [
             (
                 name,
+                tokens.get(name, "-"),
                 f"{statistics.mean(row):.4f}",
                 *(f"{x:.4f}" for x in row),
                 *("-" for _ in seeds[len(row) :]),
@@ -335,22 +391,50 @@ def compare_loss(task: Task, flags: argparse.Namespace, folder: Path) -> None:
             for name, row in losses.items()
         ],
     )
-    for peer, (found, recipe) in best.items():
-        more = {
-            "scale": task.scale,
-            "tokens": task.steps * step_tokens,
-            "seeds": seeds,
-            "recipe": f"{recipe.lr:g} {recipe.schedule}",
-        }
-        more |= {"ours_by_seed": ours, "peer_by_seed": found}
+    own = losses["picochat, its recipe"]
+    for peer, name in best.items():
         figure(
             f"held_out_loss_beside_{peer}",
-            statistics.mean(ours),
-            statistics.mean(found),
+            statistics.mean(own),
+            statistics.mean(losses[name]),
             "nats per token",
             None,
-            **more,
+            scale=task.scale,
+            tokens=tokens["picochat, its recipe"],
+            peer_tokens=tokens[name],
+            seconds=flags.loss_seconds,
+            seeds=seeds,
+            recipe=name,
+            ours_by_seed=own,
+            peer_by_seed=losses[name],
         )
+
+
+def grid_of(peer: str, *, quick: bool) -> list[Recipe]:
+    """The recipes of a peer that are tried. quick: two or three."""
+    if peer in NANOCHAT:
+        times = [(matrix, other) for matrix in NANOCHAT_TIMES for other in NANOCHAT_OTHERS_TIMES]
+        return [
+            Recipe(matrix, "its own", others=other)
+            for matrix, other in times[: 2 if quick else None]
+        ]
+    rates = PEAK_RATES[1:2] if quick else PEAK_RATES
+    return [Recipe(lr, schedule) for lr in rates for schedule in SCHEDULES[peer]]
+
+
+def tokens_of(task: Task) -> int:
+    return task.steps * task.sequences * find_scale(task.scale).config.model.context
+
+
+def within(seconds: float, task: Task, folder: Path) -> Task:
+    """The task with as many steps as its contender takes in so many seconds, compiling aside."""
+    runner = started(replace(task, held=None, steps=STEPS_AHEAD), folder, f"{task.contender}-speed")
+    try:
+        runner.turn(WARM_STEPS)
+        step_seconds = statistics.median(runner.turn(STEPS_TO_TIME))
+    finally:
+        runner.kill()
+    return replace(task, steps=max(10, round(seconds / step_seconds)))
 
 
 def trained_loss(task: Task, folder: Path) -> float:
@@ -360,7 +444,8 @@ def trained_loss(task: Task, folder: Path) -> float:
     finally:
         runner.kill()
     say(
-        f"{task.contender} {task.recipe or ''} seed {task.seed}: {facts['held_out_loss']:.4f},"
+        f"{task.contender} {task.recipe.name if task.recipe else ''} seed {task.seed},"
+        f" {task.steps} steps: {facts['held_out_loss']:.4f},"
         f" {facts['train_s']:.0f} s"
     )
     return facts["held_out_loss"]

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from harness import nanochat_loop
 from harness.turns import StepReporter
 from picochat.config import ModelConfig
 
@@ -38,13 +39,23 @@ Logits = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Of a peer. `schedule`: "linear to 0", "cosine to 10%" or "cosine to 0", after a warm-up."""
+    """Of a peer. `schedule`: "linear to 0", "cosine to 10%" or "cosine to 0", after a warm-up.
+
+    nanochat's schedule is its own; `lr` and `others` are factors of its matrix rate and of its
+    other rates.
+    """
 
     lr: float
     schedule: str
+    others: float = 1.0
     warmup_fraction: float = 0.05
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
+
+    @property
+    def name(self) -> str:
+        others = f", others x{self.others:g}" if self.others != 1 else ""
+        return f"{self.lr:g} {self.schedule}{others}"
 
 
 @dataclass(frozen=True)
@@ -298,6 +309,27 @@ def litgpt(task: Task, reporter: StepReporter, *, micro_batch: int | None) -> Lo
     return model.eval()
 
 
+# ---- nanochat ------------------------------------------------------------------------------------
+
+
+def nanochat(task: Task, reporter: StepReporter, *, stripped: bool) -> Logits:
+    shape, recipe = shape_of(task.scale), task.recipe or Recipe(64.0, "its own", others=16.0)
+    return nanochat_loop.train(
+        DataLoader(Rows(task, reporter), batch_size=task.sequences),
+        vocab_size=task.vocab_size,
+        context=shape.context,
+        layers=shape.layers,
+        width=shape.width,
+        steps=task.steps,
+        step_tokens=task.sequences * shape.context,
+        matrix_times=recipe.lr,
+        others_times=recipe.others,
+        stripped=stripped,
+        seed=task.seed,
+        say=reporter.say,
+    )
+
+
 # ---- what they share -----------------------------------------------------------------------------
 
 CONTENDERS: dict[str, Callable[[Task, StepReporter], Logits]] = {
@@ -315,6 +347,8 @@ CONTENDERS: dict[str, Callable[[Task, StepReporter], Logits]] = {
     "trainer-compiled": lambda task, reporter: trainer(task, reporter, compiled=True),
     "litgpt": lambda task, reporter: litgpt(task, reporter, micro_batch=None),
     "litgpt-micro-4": lambda task, reporter: litgpt(task, reporter, micro_batch=4),
+    "nanochat": lambda task, reporter: nanochat(task, reporter, stripped=False),
+    "nanochat-stripped": lambda task, reporter: nanochat(task, reporter, stripped=True),
 }
 
 

@@ -171,12 +171,12 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "eval_trivial_answers",
         "warn",
-        {"trivial": make_trivial_facts(identity=[make_trivial_score("identity", 80)])},
+        {"trivial": make_trivial_facts(identity=[make_trivial_score("identity", 74)])},
     ),
     (
         "eval_trivial_answers",
         "block",
-        {"trivial": make_trivial_facts(identity=[make_trivial_score("identity", 85)])},
+        {"trivial": make_trivial_facts(identity=[make_trivial_score("identity", 79)])},
     ),
     ("gate_power", "warn", {"rows": make_rows_facts(eval_cells=with_choice_rows(25))}),
     ("gate_power", "block", {"rows": make_rows_facts(eval_cells=with_choice_rows(5))}),

@@ -102,7 +102,7 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
             )
         },
     ),
-    ("skill_release_eval_identity", "block", {"scores": with_clean("identity", 69, 100)}),
+    ("skill_release_eval_identity", "block", {"scores": with_clean("identity", 64, 100)}),
     ("skill_release_eval_refusal", "block", {"scores": with_clean("refusal", 74, 100)}),
     ("skill_release_eval_choice", "block", {"scores": with_clean("choice", 64, 100)}),
     ("skill_release_eval_math", "block", {"scores": with_clean("math", 29, 100)}),
@@ -114,7 +114,7 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "skill_release_stage_identity",
         "block",
-        {"scores": with_skill("identity", levels={"a": make_rate(64, 100)})},
+        {"scores": with_skill("identity", levels={"a": make_rate(54, 100)})},
     ),
     (
         "skill_release_stage_refusal",

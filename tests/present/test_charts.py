@@ -49,6 +49,16 @@ def test_points_stay_inside_the_frame_and_fall_where_loss_falls() -> None:
     assert all(0 <= x <= 760 for x, _ in places)
 
 
+@pytest.mark.parametrize(("reference", "anchor"), [(2.0, None), (8.0, "end")])
+def test_a_reference_is_labelled_where_the_line_is_far_away(
+    reference: float, anchor: str | None
+) -> None:
+    falling = Line("train", [(float(x), 9 - 0.08 * x) for x in range(101)])
+    chart = line_chart("loss", [falling], "tokens", "nats", [("5-gram", reference)])
+    labels = [t for t in ElementTree.fromstring(chart).iter(f"{SVG}text") if t.text == "5-gram"]
+    assert [label.get("text-anchor") for label in labels] == [anchor]
+
+
 def test_values_that_are_not_finite_are_left_out() -> None:
     text = loss_chart([(0, math.nan), (1, math.inf), (2, 3.0)])
     assert "nan" not in text

@@ -29,8 +29,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         700,
         "scratchpad",
         42,
-        "b12e783853b2cb36bfc981cc66427415784a0297f73e97178fa92e991a10053a",
-        "c72ad4198fa42a7ee6531127074245fa8ab241c4c460fd7cfea356dcac0983f2",
+        "139d9abd035226bdb94d4572e1aa545bd301c5c2bfed896f0e71512c05001d25",
+        "207ef54ff1f68686f5495b2f7af481981d65ec1c05ff6c20f45b6395c74bc69a",
     ),
     (  # the demo's
         "release_skills",
@@ -38,8 +38,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         360,
         "scratchpad",
         42,
-        "b12e783853b2cb36bfc981cc66427415784a0297f73e97178fa92e991a10053a",
-        "ea8993845621536b9a96029756544d865f498fbe37dc32b612b8bbb0a1111a42",
+        "139d9abd035226bdb94d4572e1aa545bd301c5c2bfed896f0e71512c05001d25",
+        "7a08a4cc920d044dacc5d8f678585dfceb33ba4c5b149586467e3ad7dadd271b",
     ),
     (
         "release_behavior",
@@ -47,8 +47,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         90,
         "direct",
         11,
-        "e2746a3b31a995e788f3f9e35c2210d7443d1b00129885b6b8675b93eaf137a5",
-        "7250b1aa51f1a6d87e98fea3f43e17810823f008e2936eb45e408f5b7266425f",
+        "26f7bd7ad240cfac0f0813286f9557514dba5c5fb0175dba9393d5c86380655c",
+        "0ca6c510c11682dfa4891c6bb59689ee7fe59591d2d664f58d0cdd39dd31cc97",
     ),
     (
         "behavior",
@@ -56,8 +56,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         300,
         "scratchpad",
         3,
-        "27a8a3230ceedff849d2e28e68e7bc4687012c86eb6da840ae0e32092d636419",
-        "ad93c30781a828e95d1a9bddbb538077281336f1296e73bb33f2374c47429650",
+        "e17d8ff09b4c4f8cb94332f43353b32932d2f672f02ea2195301c4d32e4316d5",
+        "41ec65522af7218fb74234f5a17018a34b120c5dc85aba9d5cb7daa8489313b2",
     ),
     (
         "weak_skills",
@@ -65,8 +65,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         301,
         "scratchpad",
         5,
-        "2a3126b5387fddbdcf854fcea889e3d54231b6d8aa11aba611dfbfc30e8658ba",
-        "a1ee8beca567ba3100f6fd0488edfdf49ece0df5d67ce44ce838715fff044fec",
+        "b4081da3fa47619ee6f6391f52ae0b05e9e99918d57455f153091d8d8d1c4092",
+        "54d5fd573a9a2520b5cb59ddcea5b4df7927100540ace35ec984178bf0264349",
     ),
     (
         "full",
@@ -74,8 +74,8 @@ GOLDEN: tuple[tuple[Profile, int, int, AnswerStyle, int, str, str], ...] = (
         300,
         "direct",
         7,
-        "03c1fb3383626dde5076433b5ce4ebdb418951d87575b3f64210002b16fe3652",
-        "43663cfef27fb5c54bb4549461564aa318859284383893188fd4117b002942da",
+        "efaa6415b557ef95be5b331a76f1ed23c251958268a9ed998d83a840f6a47741",
+        "66ec3a33b57ba0c056cea58be3e32218bd1fdc0803efee868df55458295aa748",
     ),
 )
 SAMPLE_PAGE = "31ac9d996f577b44732b97fb9788c63e448a79534088c4b9b7b29882d5694791"

@@ -45,12 +45,14 @@ STYLE = """<style>
 .pc .pc-title{font-size:15px;font-weight:600}
 .pc .pc-mono{font-family:ui-monospace,Menlo,Consolas,monospace}
 .pc polyline{fill:none;stroke-width:2;stroke-linejoin:round}
+.pc .pc-halo{stroke:#fff;stroke-width:4;stroke-linejoin:round;paint-order:stroke}
 @media (prefers-color-scheme:dark){
 .pc-bg{fill:#0d1117;stroke:#3d444d}.pc-ink{fill:#f0f6fc}.pc-mute{fill:#9198a1}
 .pc-grid{stroke:#21262d}.pc-axis{stroke:#656c76}
 .pc-s0{stroke:#58a6ff}.pc-s1{stroke:#ffa657}.pc-s2{stroke:#3fb950}.pc-s3{stroke:#bc8cff}
 .pc-bar{fill:#1f6feb}.pc-track{fill:#21262d}
 .pc-pass{fill:#3fb950}.pc-warn{fill:#d29922}.pc-block{fill:#ff7b72}.pc-unmeasured{fill:#bc8cff}
+.pc .pc-halo{stroke:#0d1117}
 .pc-bound{stroke:#f0f6fc}.pc-chance{stroke:#9198a1}.pc-diamond{fill:#ffa657;stroke:#0d1117}}
 </style>"""
 
@@ -153,10 +155,12 @@ def line_chart(
     x_at = _scale([x_ticks[0], max(*xs, x_ticks[0] + 1e-9)], LEFT, frame.width - RIGHT)
     y_at = _scale(y_ticks, frame.height - BOTTOM, TOP)
     body = _axes(x_ticks, y_ticks, x_at, y_at, (x_label, y_label), frame)
-    for label, y in references:
-        body += _reference(label, y_at(y), frame.width)
+    places = [[(x_at(x), y_at(y)) for x, y in line.points] for line in lines]
+    body += [_reference_rule(y_at(y), frame.width) for _, y in references]
     for number, line in enumerate(lines):
-        body += _polyline(line, number % 4, x_at, y_at)
+        body += _polyline(places[number], number % 4, line.dots)
+    drawn = [place for line_places in places for place in line_places]
+    body += [_reference_label(label, y_at(y), frame.width, drawn) for label, y in references]
     return _document(
         title, frame.height, [*body, *_legend([line.label for line in lines])], frame.width
     )
@@ -375,21 +379,29 @@ def _axes(
     return parts
 
 
-def _reference(label: str, y: float, width: int) -> list[str]:
-    dash = (
+def _reference_rule(y: float, width: int) -> str:
+    return (
         f'<line class="pc-axis" stroke-dasharray="5 4" x1="{LEFT}" y1="{_n(y)}"'
         f' x2="{width - RIGHT}" y2="{_n(y)}"/>'
     )
-    return [dash, _text(width - RIGHT - 6, y - 6, label, "pc-mute", "end")]
 
 
-def _polyline(
-    line: Line, colour: int, x_at: Callable[[float], float], y_at: Callable[[float], float]
-) -> list[str]:
-    places = [(x_at(x), y_at(y)) for x, y in line.points]
+def _reference_label(label: str, y: float, width: int, drawn: Sequence[Point]) -> str:
+    """The label above its rule, at the end where the lines are farther away."""
+    left, right, length = LEFT + 6, width - RIGHT - 6, CHARACTER * len(label)
+
+    def room(start: float, end: float) -> float:
+        return min((abs(py - (y - 10)) for px, py in drawn if start <= px <= end), default=math.inf)
+
+    at_left = room(left, left + length) > room(right - length, right)
+    x, anchor = (left, "start") if at_left else (right, "end")
+    return _text(x, y - 6, label, "pc-mute pc-halo", anchor)
+
+
+def _polyline(places: Sequence[Point], colour: int, dots: bool) -> list[str]:
     joined = " ".join(f"{_n(x)},{_n(y)}" for x, y in places)
     parts = [f'<polyline class="pc-s{colour}" points="{joined}"/>'] if places else []
-    if line.dots:
+    if dots:
         parts += [
             f'<circle class="pc-s{colour}" fill="none" cx="{_n(x)}" cy="{_n(y)}" r="3"/>'
             for x, y in places

@@ -239,7 +239,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=trivial_facts,
         inputs=("corpus", "rows"),
         settings=("seed",),
-        version=3,
+        version=4,
         shared=True,
     ),
     ArtifactSpec(
@@ -260,7 +260,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_preflight,
         inputs=KNOWN_BEFORE_TRAINING,
         settings=("facts",),
-        version=11,
+        version=12,
     ),
     ArtifactSpec(
         kind="base",
@@ -301,7 +301,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=scores_facts,
         inputs=("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
         settings=("evals", "runtime", "seed"),
-        version=13,
+        version=14,
     ),
     ArtifactSpec(
         kind="parity",
@@ -332,7 +332,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
             "benchmarks",
         ),
         settings=("facts",),
-        version=18,
+        version=19,
     ),
     ArtifactSpec(
         kind="summary",
@@ -342,7 +342,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=write_summary,
         inputs=(*KNOWN_BEFORE_TRAINING, "preflight", "base", "sft", "scores", "parity", "gate"),
         settings=("facts", "timings", "machine"),
-        version=13,
+        version=14,
     ),
 )
 

@@ -296,8 +296,10 @@ SKILL = Skill(
     exercise_questions=1_000,
     claim=Claim(
         order=1,
-        pass_rate=0.70,
-        level_pass_rate=0.65,
+        # A bag of words over canned lines passes 0.48, a constant 0.50 of a level of yes and no. A
+        # public model of 135M parameters that learned the rows passes 0.68 (docs/decisions/0035).
+        pass_rate=0.65,
+        level_pass_rate=0.55,
         first_release=True,
         why="a public model should know what it is",
     ),
