@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import itertools
 import os
 import signal
 import statistics
@@ -46,6 +45,7 @@ import numpy as np
 import numpy.typing as npt
 from harness import nanochat_loop
 from harness.contenders import CONTENDERS, Recipe, Task, write_task
+from harness.document_rows import document_rows
 from harness.figures import figure, installed, say, table
 from harness.text import find_documents, take_bytes
 from harness.turns import Runner
@@ -70,7 +70,6 @@ SCHEDULES = {  # what its own loop offers
     "trainer": ("linear to 0", "cosine to 10%"),
     "litgpt": ("cosine to 0", "cosine to 10%"),
 }
-DOCUMENTS_TO_CHOOSE_FROM = 1_000
 NANOCHAT_TIMES = (16.0, 32.0, 64.0, 128.0)  # factors of its matrix rate
 NANOCHAT_OTHERS_TIMES = (8.0, 16.0, 32.0)  # of its other rates
 
@@ -209,36 +208,6 @@ def rows_at(
     stream: npt.NDArray[np.uint16], rows: npt.NDArray[np.int64], context: int
 ) -> npt.NDArray[np.uint16]:
     return stream[rows[:, None] * context + np.arange(context + 1)]
-
-
-def document_rows(
-    stream: npt.NDArray[np.uint16], bos: int, length: int, seed: int
-) -> npt.NDArray[np.uint16]:
-    """Rows (rows, length) that begin at documents, as nanochat's loader makes them.
-
-    The longest document of a buffer that fits is taken next. Where none fits, the shortest is cut
-    to the room that is left, and its rest is dropped.
-    """
-    documents = np.split(stream, np.flatnonzero(stream == bos)[1:])
-    order = np.random.default_rng(seed).permutation(len(documents))
-    coming = (documents[number] for number in order)
-    buffer = list(itertools.islice(coming, DOCUMENTS_TO_CHOOSE_FROM))
-    rows: list[npt.NDArray[np.uint16]] = []
-    while True:
-        row: list[npt.NDArray[np.uint16]] = []
-        room = length
-        while room and buffer:
-            fitting = [number for number, found in enumerate(buffer) if len(found) <= room]
-            if fitting:
-                chosen = max(fitting, key=lambda number: len(buffer[number]))
-            else:
-                chosen = min(range(len(buffer)), key=lambda number: len(buffer[number]))
-            row.append(buffer.pop(chosen)[:room])
-            room -= len(row[-1])
-            buffer += itertools.islice(coming, 1)
-        if room:
-            return np.stack(rows)
-        rows.append(np.concatenate(row))
 
 
 def started(task: Task, folder: Path, name: str) -> Runner:

@@ -1,0 +1,293 @@
+"""A decoder with a switch for each difference between picochat's block and nanochat's, and starts
+of its weights that are computed from counts of the text.
+
+With the defaults it is picochat's block: parallel residual, SwiGLU, tied embedding, QK norm with
+gains, mean-centred. It is written for readability at small shapes and not for speed.
+bench/ablations.py trains it.
+
+Shape suffixes: B rows, T positions, C width, H heads, D head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from picochat.config import ModelConfig
+from picochat.model.gpt import rope_tables
+
+NORM_EPS = 1e-5
+GATE_CHANNELS = 12  # of nanochat's value embeddings
+SMEAR_CHANNELS = 24  # of its smear
+PREVIOUS_PAIRS = 4  # the fastest pairs of RoPE, which a head for the previous token looks at
+
+
+@dataclass(frozen=True)
+class Block:
+    """The switches of the model. What only nanochat has is off."""
+
+    layers: int = 4
+    width: int = 192
+    heads: int = 3
+    kv_heads: int = 3
+    head_width: int = 64
+    mlp_width: int = 512
+    context: int = 256
+    rope_theta: float = 10_000.0
+    parallel: bool = True
+    swiglu: bool = True  # else ReLU squared, without a gate
+    tied: bool = True
+    centred: bool = True
+    gains: bool = True  # of all norms
+    qk_scale: float = 1.0  # the start of the gains of queries and keys, or a constant without gains
+    embedding_norm: bool = False
+    soft_cap: float = 0.0
+    # What no stock class of other libraries loads:
+    smear: bool = False
+    value_embeddings: bool = False
+    residual_scalars: bool = False
+    backout: bool = False
+    # How weights start:
+    init_std: float = 0.02
+    embedding_std: float = 0.02
+    zero_outputs: bool = False
+    bigrams: float = (
+        0.0  # how much of the embedding comes from counts of neighbours; the rest random
+    )
+    constant: float = 0.0  # length of a direction that all tokens share, of that of the rest
+    previous_heads: int = 0  # key heads of the first layer that start on the previous token
+
+
+def rms_norm(x: Tensor, gain: Tensor | None = None) -> Tensor:
+    return F.rms_norm(x, (x.shape[-1],), gain, NORM_EPS)
+
+
+def rotated(x_BHTD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
+    first, second = x_BHTD.chunk(2, dim=-1)
+    return torch.cat((first * cos_TD - second * sin_TD, second * cos_TD + first * sin_TD), dim=-1)
+
+
+class Layer(nn.Module):
+    def __init__(self, block: Block, number: int, vocab_size: int) -> None:
+        super().__init__()
+        self.block = block
+
+        def linear(inputs: int, outputs: int) -> nn.Linear:
+            return nn.Linear(inputs, outputs, bias=False)
+
+        def gain(width: int, start: float = 1.0) -> nn.Parameter | None:
+            return nn.Parameter(torch.full((width,), start)) if block.gains else None
+
+        kv_width = block.kv_heads * block.head_width
+        self.query = linear(block.width, block.heads * block.head_width)
+        self.key, self.value = linear(block.width, kv_width), linear(block.width, kv_width)
+        self.out = linear(block.heads * block.head_width, block.width)
+        self.gate = linear(block.width, block.mlp_width) if block.swiglu else None
+        self.up, self.down = (
+            linear(block.width, block.mlp_width),
+            linear(block.mlp_width, block.width),
+        )
+        self.norm = gain(block.width)
+        self.mlp_norm = None if block.parallel else gain(block.width)
+        self.query_norm = gain(block.head_width, block.qk_scale)
+        self.key_norm = gain(block.head_width, block.qk_scale)
+        # nanochat has value embeddings in every second layer, the last one included.
+        has_values = block.value_embeddings and number % 2 == (block.layers - 1) % 2
+        self.value_embedding = nn.Embedding(vocab_size, kv_width) if has_values else None
+        self.value_gate = (
+            nn.Parameter(torch.zeros(block.kv_heads, GATE_CHANNELS)) if has_values else None
+        )
+
+    def forward(self, x_BTC: Tensor, ids_BT: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        n_BTC = rms_norm(x_BTC, self.norm)
+        if self.block.parallel:
+            return x_BTC + self.attended(n_BTC, ids_BT, tables) + self.mlp(n_BTC)
+        x_BTC = x_BTC + self.attended(n_BTC, ids_BT, tables)
+        return x_BTC + self.mlp(rms_norm(x_BTC, self.mlp_norm))
+
+    def attended(self, n_BTC: Tensor, ids_BT: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        block = self.block
+
+        def heads(x: Tensor) -> Tensor:
+            return x.unflatten(-1, (-1, block.head_width))
+
+        query, key, value = (
+            heads(self.query(n_BTC)),
+            heads(self.key(n_BTC)),
+            heads(self.value(n_BTC)),
+        )
+        if self.value_embedding is not None and self.value_gate is not None:
+            gate = 3 * torch.sigmoid(n_BTC[..., :GATE_CHANNELS] @ self.value_gate.T)
+            value = value + gate[..., None] * heads(self.value_embedding(ids_BT))
+        query, key = rms_norm(query, self.query_norm), rms_norm(key, self.key_norm)
+        if not block.gains:
+            query, key = query * block.qk_scale, key * block.qk_scale
+        y_BHTD = F.scaled_dot_product_attention(
+            rotated(query.transpose(1, 2), *tables),
+            rotated(key.transpose(1, 2), *tables),
+            value.transpose(1, 2),
+            is_causal=True,
+            enable_gqa=block.heads != block.kv_heads,
+        )
+        return self.out(y_BHTD.transpose(1, 2).flatten(2))
+
+    def mlp(self, n_BTC: Tensor) -> Tensor:
+        up = self.up(n_BTC)
+        return self.down(F.silu(self.gate(n_BTC)) * up if self.gate else F.relu(up).square())
+
+
+class Decoder(nn.Module):
+    """`model(ids_BT)` gives logits (B, T, V)."""
+
+    def __init__(self, block: Block, vocab_size: int) -> None:
+        super().__init__()
+        self.block = block
+        count = block.layers
+        self.embedding = nn.Embedding(vocab_size, block.width)
+        self.layers = nn.ModuleList(Layer(block, n, vocab_size) for n in range(count))
+        self.norm = nn.Parameter(torch.ones(block.width)) if block.gains else None
+        self.head = None if block.tied else nn.Linear(block.width, vocab_size, bias=False)
+        # Starts as in nanochat: more of the stream and of the embedding in the first layers.
+        steps = torch.arange(count) / max(count - 1, 1)
+        self.stream_scale = nn.Parameter(1.15 - 0.10 * steps) if block.residual_scalars else None
+        self.embedding_scale = nn.Parameter(0.20 - 0.15 * steps) if block.residual_scalars else None
+        self.backout = nn.Parameter(torch.full((1,), 0.2)) if block.backout else None
+        self.smear_gate = nn.Parameter(0.02 * torch.rand(SMEAR_CHANNELS)) if block.smear else None
+        self.smear_scale = nn.Parameter(torch.zeros(1)) if block.smear else None
+        shape = ModelConfig(
+            context=block.context, head_width=block.head_width, rope_theta=block.rope_theta
+        )
+        self.tables = rope_tables(shape)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        x_BTC = self.embedding(ids_BT)
+        if self.block.embedding_norm:
+            x_BTC = rms_norm(x_BTC)
+        if self.smear_gate is not None and self.smear_scale is not None:
+            opened = torch.sigmoid(x_BTC[:, 1:, :SMEAR_CHANNELS] @ self.smear_gate)[..., None]
+            x_BTC = torch.cat(
+                (x_BTC[:, :1], x_BTC[:, 1:] + self.smear_scale * opened * x_BTC[:, :-1]), dim=1
+            )
+        embedded_BTC, middle_BTC = x_BTC, x_BTC
+        tables = tuple(table[: ids_BT.shape[1]] for table in self.tables)
+        for number, layer in enumerate(self.layers):
+            if self.stream_scale is not None and self.embedding_scale is not None:
+                x_BTC = self.stream_scale[number] * x_BTC
+                x_BTC = x_BTC + self.embedding_scale[number] * embedded_BTC
+            x_BTC = layer(x_BTC, ids_BT, tables)
+            if number == self.block.layers // 2:
+                middle_BTC = x_BTC
+        if self.backout is not None:
+            x_BTC = x_BTC - self.backout * middle_BTC
+        matrix = self.embedding.weight if self.head is None else self.head.weight
+        logits = F.linear(rms_norm(x_BTC, self.norm), matrix)
+        cap = self.block.soft_cap
+        return cap * torch.tanh(logits / cap) if cap else logits
+
+    def each_layer(self) -> Iterator[Layer]:
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            yield layer
+
+
+# ---- how weights start ---------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def start(model: Decoder, stream: np.ndarray, seed: int) -> None:
+    """Fill the weights. `stream`: token ids of the training text, for the counts."""
+    block = model.block
+    torch.manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() < 2 or name.endswith("value_gate"):
+            continue
+        std = block.init_std
+        if name == "embedding.weight":
+            std = block.embedding_std
+        elif name == "head.weight":
+            std = 0.001
+        elif name.endswith(("out.weight", "down.weight")):
+            std = 0.0 if block.zero_outputs else block.init_std / math.sqrt(2 * block.layers)
+        parameter.normal_(0.0, std)
+    embedding = model.embedding.weight
+    if block.bigrams:
+        counted = bigram_embedding(stream, *embedding.shape) * block.embedding_std
+        # Independent parts, so that the sum has the length that either part would have.
+        embedding.mul_(math.sqrt(1 - block.bigrams**2)).add_(counted, alpha=block.bigrams)
+    if block.constant:
+        direction = torch.randn(block.width)
+        direction = direction - direction.mean()
+        direction = direction / direction.norm()
+        length = block.constant * block.embedding_std * math.sqrt(block.width)
+        embedding.add_(length * direction)
+        look_at_previous(model, direction)
+    centre(model)
+
+
+def bigram_embedding(stream: np.ndarray, vocab_size: int, width: int) -> Tensor:
+    """(V, C) with mean 0 and standard deviation 1: what follows a token, and what it follows.
+
+    The singular vectors of positive pointwise mutual information between neighbours, as in Levy and
+    Goldberg 2014: half of the width from the left, half from the right, each times the root of the
+    singular value. The counts of the right-hand token are to the power 0.75, as there.
+    """
+    counts = np.zeros((vocab_size, vocab_size))
+    np.add.at(counts, (stream[:-1], stream[1:]), 1)
+    left, right = counts.sum(1, keepdims=True) + 1, (counts.sum(0, keepdims=True) + 1) ** 0.75
+    expected = left * right / right.sum()
+    information = np.maximum(0.0, np.log((counts + 1e-9) / expected))
+    u, s, vt = np.linalg.svd(information)
+    half = width // 2
+    root = s[:half] ** 0.5
+    both = np.concatenate([u[:, :half] * root, vt[:half].T * root], axis=1)
+    both = both - both.mean(1, keepdims=True)
+    return torch.from_numpy(both / both.std()).float()
+
+
+def look_at_previous(model: Decoder, direction: Tensor) -> None:
+    """Make the first key heads of the first layer look at the previous token.
+
+    Their queries and keys read only the direction that all tokens share, so they do not depend on
+    the token. Both point the same way in the fastest pairs of RoPE once the query is turned back by
+    one position. All their query heads do the same and read different values.
+    """
+    block = model.block
+    half = block.head_width // 2
+    speeds = block.rope_theta ** -(torch.arange(PREVIOUS_PAIRS) / half)
+    # Signs in turn give a mean of 0, which the centring asks for, and do not change the product.
+    signs = torch.tensor([1.0, -1.0] * (PREVIOUS_PAIRS // 2))
+    key, query = torch.zeros(block.head_width), torch.zeros(block.head_width)
+    key[:PREVIOUS_PAIRS] = signs
+    query[:PREVIOUS_PAIRS] = speeds.cos() * signs
+    query[half : half + PREVIOUS_PAIRS] = -speeds.sin() * signs
+    layer = next(model.each_layer())
+    group = block.heads // block.kv_heads
+    # Large beside the random part, which is made small.
+    scale = 3.0 * math.sqrt(block.head_width / PREVIOUS_PAIRS / block.width)
+    for matrix, pattern, heads in (
+        (layer.key.weight, key, block.previous_heads),
+        (layer.query.weight, query, block.previous_heads * group),
+    ):
+        rows = matrix[: heads * block.head_width]
+        reading = torch.outer(pattern - pattern.mean(), direction) * scale
+        rows.mul_(0.1).add_(reading.repeat(heads, 1))
+
+
+@torch.no_grad()
+def centre(model: Decoder) -> None:
+    """As picochat/model/centred.py does it, after every step."""
+    if not model.block.centred:
+        return
+    model.embedding.weight.sub_(model.embedding.weight.mean(1, keepdim=True))
+    for layer in model.each_layer():
+        for matrix in (layer.out.weight, layer.down.weight):
+            matrix.sub_(matrix.mean(0, keepdim=True))
+        for matrix in (layer.query.weight, layer.key.weight):
+            heads = matrix.unflatten(0, (-1, model.block.head_width))
+            heads.sub_(heads.mean(1, keepdim=True))
