@@ -20,26 +20,33 @@ import json
 import math
 import random
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
-from harness.ablation_model import Block, Decoder, centre, start
-from harness.document_rows import document_rows
+from harness.ablation_model import Block, Decoder, centre, pair_counts, start
+from harness.token_rows import (
+    all_rows,
+    document_rows,
+    documents_of,
+    rows_at,
+    stream_of,
+    summed_nats,
+    tokenizer_of,
+)
 from torch import Tensor, nn
 
+from picochat.config import TrainConfig
+from picochat.model.optim import stacks_of
 from picochat.model.orthogonalize import orthogonalize
-from picochat.tokens.tokenizer import Tokenizer, train
+from picochat.train.schedule import lr_fraction
 
 HELD_OUT_DOCUMENTS = 500
 VOCAB_SIZE = 2048
-IGNORED = -100
 POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
     (4.042929935166739, -2.808917465908714, 0.5000178451051316),
@@ -195,27 +202,15 @@ class Text:
 
     @staticmethod
     def read(source: Path) -> Text:
-        documents = [
-            text
-            for file in sorted(source.rglob("*.parquet"))
-            for text in pq.read_table(file)["text"].to_pylist()
-        ]
+        documents = documents_of(source)
         if len(documents) <= HELD_OUT_DOCUMENTS:
             sys.exit(f"too little text below {source}: python demo/fetch_corpus.py {source}")
         random.Random(1).shuffle(documents)
         held_out, trained = documents[:HELD_OUT_DOCUMENTS], documents[HELD_OUT_DOCUMENTS:]
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "tokenizer.json"
-            path.write_bytes(train(trained, VOCAB_SIZE))
-            tokenizer = Tokenizer.load(path)
-
-        def stream(texts: list[str]) -> np.ndarray:
-            ids = tokenizer.encode_many(texts)
-            return np.concatenate([np.array([tokenizer.bos, *each], np.int32) for each in ids])
-
+        tokenizer = tokenizer_of(trained, VOCAB_SIZE)
         return Text(
-            stream(trained),
-            stream(held_out),
+            stream_of(trained, tokenizer),
+            stream_of(held_out, tokenizer),
             sum(len(text.encode()) for text in held_out),
             tokenizer.vocab_size,
             tokenizer.bos,
@@ -225,29 +220,16 @@ class Text:
         """(rows, context + 1) in the order of training."""
         if kind == "documents":
             return document_rows(self.trained, self.bos, context + 1, seed)
-        count = (len(self.trained) - 1) // context
-        order = np.random.default_rng(seed).permutation(count)
-        return self.trained[order[:, None] * context + np.arange(context + 1)]
+        order = np.random.default_rng(seed).permutation((len(self.trained) - 1) // context)
+        return rows_at(self.trained, order, context)
 
 
-@torch.no_grad()
 def bits_per_byte(model: Decoder, text: Text) -> float:
     context = model.block.context
-    count = (len(text.held_out) - 1) // context
-    rows = text.held_out[np.arange(count)[:, None] * context + np.arange(context + 1)]
-    nats = 0.0
-    for part in np.array_split(rows, math.ceil(count / 16)):
-        ids_BT, targets_BT = split(part)
-        targets_BT[targets_BT == text.bos] = IGNORED
-        logits = model(ids_BT).flatten(0, 1)
-        nats += float(F.cross_entropy(logits, targets_BT.flatten(), reduction="sum"))
-    seen_bytes = text.held_out_bytes * count * context / len(text.held_out)
+    rows = all_rows(text.held_out, context)
+    nats, _ = summed_nats(model, torch.from_numpy(rows), text.bos)
+    seen_bytes = text.held_out_bytes * len(rows) * context / len(text.held_out)
     return nats / math.log(2) / seen_bytes
-
-
-def split(rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    block = torch.from_numpy(rows.astype(np.int64))
-    return block[:, :-1].contiguous(), block[:, 1:].contiguous()
 
 
 # ---- counts as a teacher -------------------------------------------------------------------------
@@ -263,13 +245,11 @@ class Teacher:
     def __init__(self, stream: np.ndarray, vocab_size: int) -> None:
         self.vocab_size = vocab_size
         alone = np.bincount(stream, minlength=vocab_size) + 0.5
-        pairs = np.zeros((vocab_size, vocab_size), np.float32)
-        np.add.at(pairs, (stream[:-1], stream[1:]), 1)
-        self.pairs = torch.from_numpy(pairs)
+        self.pairs = torch.from_numpy(pair_counts(stream, vocab_size)).float()
         self.alone = torch.from_numpy((alone / alone.sum()).astype(np.float32))
-        contexts = stream[:-2].astype(np.int64) * vocab_size + stream[1:-1]
+        contexts = stream[:-2] * vocab_size + stream[1:-1]
         order = np.argsort(contexts, kind="stable")
-        self.contexts, self.following = contexts[order], stream[2:][order].astype(np.int64)
+        self.contexts, self.following = contexts[order], stream[2:][order]
 
     def __call__(self, ids_BT: Tensor) -> Tensor:
         """(B * T, V)."""
@@ -301,21 +281,17 @@ def interpolated(counts: Tensor, lower: Tensor, discount: float = 0.75) -> Tenso
 class Muon:
     def __init__(self, matrices: list[nn.Parameter], recipe: Recipe) -> None:
         self.recipe = recipe
-        shapes: dict[torch.Size, list[nn.Parameter]] = {}
-        for matrix in matrices:
-            shapes.setdefault(matrix.shape, []).append(matrix)
-        self.stacks = list(shapes.values())
-        self.momenta = [torch.zeros(len(stack), *stack[0].shape) for stack in self.stacks]
+        self.stacks = stacks_of(matrices)
         self.squares: list[Tensor | None] = [None] * len(self.stacks)
         self.steps = 0
 
     @torch.no_grad()
     def step(self, lr: float, momentum: float, weight_decay: float) -> None:
         self.steps += 1
-        for number, (stack, buffer) in enumerate(zip(self.stacks, self.momenta, strict=True)):
-            grad = torch.stack([matrix.grad for matrix in stack if matrix.grad is not None])
-            buffer.lerp_(grad, 1 - momentum)
-            update = torch.lerp(grad, buffer, momentum)
+        for number, stack in enumerate(self.stacks):
+            grad = torch.stack([one.grad for one in stack.parameters if one.grad is not None])
+            stack.momentum_NOI.lerp_(grad, 1 - momentum)
+            update = torch.lerp(grad, stack.momentum_NOI, momentum)
             if self.recipe.even_rows:
                 mean = update.norm(dim=(-2, -1), keepdim=True) / math.sqrt(update.shape[-2])
                 update = update * (mean / update.norm(dim=-1, keepdim=True).clamp_min(1e-9))
@@ -325,7 +301,7 @@ class Muon:
                 update = self._evened(update, number)
             rows, columns = update.shape[-2:]
             changes = update * (lr * max(1.0, rows / columns) ** 0.5)
-            for matrix, change in zip(stack, changes, strict=True):
+            for matrix, change in zip(stack.parameters, changes, strict=True):
                 if weight_decay:
                     matrix.sub_(lr * weight_decay * matrix * (change * matrix >= 0))
                 matrix.sub_(change)
@@ -381,10 +357,17 @@ def train_model(model: Decoder, recipe: Recipe, text: Text, steps: int, seed: in
     adamw, matrices = adamw_of(model, recipe)
     muon = Muon(matrices, recipe)
     teacher = Teacher(text.trained, text.vocab_size) if recipe.teacher else None
-    warmup_steps = max(1, round(recipe.warmup * steps))
+    schedule = TrainConfig(
+        steps=steps,
+        sequences_per_step=recipe.sequences,
+        warmup_steps=max(1, round(recipe.warmup * steps)),
+        decay_fraction=recipe.decay,
+        final_lr_fraction=recipe.final,
+    )
     for step in range(steps):
         taken = np.arange(step * recipe.sequences, (step + 1) * recipe.sequences) % len(rows)
-        ids_BT, targets_BT = split(rows[taken])
+        block = torch.from_numpy(rows[taken])
+        ids_BT, targets_BT = block[:, :-1].contiguous(), block[:, 1:].contiguous()
         logits = model(ids_BT).flatten(0, 1)
         loss = F.cross_entropy(logits, targets_BT.flatten())
         weight = recipe.teacher * max(0.0, 1 - step / (recipe.teacher_until * steps))
@@ -394,9 +377,7 @@ def train_model(model: Decoder, recipe: Recipe, text: Text, steps: int, seed: in
         loss.backward()
         if recipe.clip:
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        left = min(1.0, (steps - step) / (recipe.decay * steps))
-        fraction = min(1.0, (step + 1) / warmup_steps)
-        fraction *= recipe.final + (1 - recipe.final) * left
+        fraction = lr_fraction(step, schedule)
         for group in adamw.param_groups:
             group["lr"] = group["peak"] * fraction
         adamw.step()

@@ -42,17 +42,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from harness import nanochat_loop
 from harness.contenders import CONTENDERS, Recipe, Task, write_task
-from harness.document_rows import document_rows
 from harness.figures import figure, installed, say, table
 from harness.text import find_documents, take_bytes
+from harness.token_rows import all_rows, document_rows, rows_at, stream_of, tokenizer_of
 from harness.turns import Runner
 
 from picochat.scales import find_scale
 from picochat.tokens.row_order import rows_of_step
-from picochat.tokens.tokenizer import Tokenizer, train
 
 BENCH = Path(__file__).resolve().parent
 HELD_OUT_IN_256 = 5  # documents by the first byte of their sha256: one in fifty
@@ -153,8 +151,7 @@ def prepared(flags: argparse.Namespace, folder: Path) -> Task:
     trained = [
         text for text in texts if hashlib.sha256(text.encode()).digest()[0] >= HELD_OUT_IN_256
     ]
-    (folder / "tokenizer.json").write_bytes(train(trained, config.tokenizer.vocab_size))
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    tokenizer = tokenizer_of(trained, config.tokenizer.vocab_size)
     context = config.model.context
     sequences = flags.sequences or config.base.sequences_per_step
     steps = max(10, flags.loss_tokens // (sequences * context)) if flags.loss else STEPS_AHEAD
@@ -173,10 +170,7 @@ def prepared(flags: argparse.Namespace, folder: Path) -> Task:
             document_rows(stream, tokenizer.bos, context + 1, flags.seed),
         )
     held_stream = stream_of(held, tokenizer)
-    np.save(
-        folder / "held.npy",
-        rows_at(held_stream, np.arange((len(held_stream) - 1) // context), context),
-    )
+    np.save(folder / "held.npy", all_rows(held_stream, context))
     say(
         f"{source}: {len(trained):,} documents, {len(stream):,} tokens to train on,"
         f" {len(held_stream):,} held out"
@@ -196,18 +190,6 @@ def prepared(flags: argparse.Namespace, folder: Path) -> Task:
         recipe=None,
         seed=flags.seed,
     )
-
-
-def stream_of(texts: Sequence[str], tokenizer: Tokenizer) -> npt.NDArray[np.uint16]:
-    return np.concatenate(
-        [np.array([tokenizer.bos, *ids], dtype=np.uint16) for ids in tokenizer.encode_many(texts)]
-    )
-
-
-def rows_at(
-    stream: npt.NDArray[np.uint16], rows: npt.NDArray[np.int64], context: int
-) -> npt.NDArray[np.uint16]:
-    return stream[rows[:, None] * context + np.arange(context + 1)]
 
 
 def started(task: Task, folder: Path, name: str) -> Runner:

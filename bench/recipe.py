@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
+from harness.token_rows import documents_of, stream_of, tokenizer_of
 
 from picochat.config import HostConfig, resolve
 from picochat.model.centred import centre_
@@ -31,7 +31,6 @@ from picochat.model.runtime import open_runtime
 from picochat.run.request import parse_settings
 from picochat.scales import find_scale
 from picochat.tokens.row_order import rows_of_step
-from picochat.tokens.tokenizer import Tokenizer, train
 from picochat.train.held_out import HeldOut, summed_loss
 from picochat.train.loader import Batch, HostLoader, host_batch
 from picochat.train.loop import Job, Trainer
@@ -63,21 +62,12 @@ def main() -> None:
     base = config.base.model_copy(
         update={"steps": steps, "warmup_steps": warmup_steps, "eval_every": None}
     )
-    documents = [
-        text
-        for file in sorted(flags.source.rglob("*.parquet"))
-        for text in pq.read_table(file)["text"].to_pylist()
-    ]
+    documents = documents_of(flags.source)
     held = [text for text in documents if hashlib.sha256(text.encode()).digest()[0] < 5]
     trained = [text for text in documents if hashlib.sha256(text.encode()).digest()[0] >= 5]
-    if not trained:
-        sys.exit(
-            f"no parquet files below {flags.source}: python demo/fetch_corpus.py {flags.source}"
-        )
+    tokenizer = tokenizer_of(trained, config.tokenizer.vocab_size)
+    tokens, held_tokens = stream_of(trained, tokenizer), stream_of(held, tokenizer)
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "tokenizer.json").write_bytes(train(trained, config.tokenizer.vocab_size))
-        tokenizer = Tokenizer.load(Path(folder) / "tokenizer.json")
-        tokens, held_tokens = stream(trained, tokenizer), stream(held, tokenizer)
         compute = open_runtime(config.runtime, config.model)
         model = GPT(config.model, tokenizer.vocab_size)
         initialise(model, config.training_seed)
@@ -126,12 +116,6 @@ def main() -> None:
         "seconds": round(seconds, 1),
     }
     print(json.dumps({**row, "command": " ".join(["python", *sys.argv])}))
-
-
-def stream(texts: list[str], tokenizer: Tokenizer) -> np.ndarray:
-    return np.concatenate(
-        [np.array([tokenizer.bos, *ids], dtype=np.int64) for ids in tokenizer.encode_many(texts)]
-    )
 
 
 def batch_at(

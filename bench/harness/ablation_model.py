@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from picochat.config import ModelConfig
-from picochat.model.gpt import rope_tables
+from picochat.model.centred import Projected, project_
+from picochat.model.gpt import Positions, attend, rope_tables, rotate
 
 NORM_EPS = 1e-5
 GATE_CHANNELS = 12  # of nanochat's value embeddings
@@ -68,11 +69,6 @@ def rms_norm(x: Tensor, gain: Tensor | None = None) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],), gain, NORM_EPS)
 
 
-def rotated(x_BHTD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
-    first, second = x_BHTD.chunk(2, dim=-1)
-    return torch.cat((first * cos_TD - second * sin_TD, second * cos_TD + first * sin_TD), dim=-1)
-
-
 class Layer(nn.Module):
     def __init__(self, block: Block, number: int, vocab_size: int) -> None:
         super().__init__()
@@ -104,14 +100,14 @@ class Layer(nn.Module):
             nn.Parameter(torch.zeros(block.kv_heads, GATE_CHANNELS)) if has_values else None
         )
 
-    def forward(self, x_BTC: Tensor, ids_BT: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x_BTC: Tensor, ids_BT: Tensor, at: Positions) -> Tensor:
         n_BTC = rms_norm(x_BTC, self.norm)
         if self.block.parallel:
-            return x_BTC + self.attended(n_BTC, ids_BT, tables) + self.mlp(n_BTC)
-        x_BTC = x_BTC + self.attended(n_BTC, ids_BT, tables)
+            return x_BTC + self.attended(n_BTC, ids_BT, at) + self.mlp(n_BTC)
+        x_BTC = x_BTC + self.attended(n_BTC, ids_BT, at)
         return x_BTC + self.mlp(rms_norm(x_BTC, self.mlp_norm))
 
-    def attended(self, n_BTC: Tensor, ids_BT: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    def attended(self, n_BTC: Tensor, ids_BT: Tensor, at: Positions) -> Tensor:
         block = self.block
 
         def heads(x: Tensor) -> Tensor:
@@ -128,12 +124,12 @@ class Layer(nn.Module):
         query, key = rms_norm(query, self.query_norm), rms_norm(key, self.key_norm)
         if not block.gains:
             query, key = query * block.qk_scale, key * block.qk_scale
-        y_BHTD = F.scaled_dot_product_attention(
-            rotated(query.transpose(1, 2), *tables),
-            rotated(key.transpose(1, 2), *tables),
+        y_BHTD = attend(
+            rotate(query.transpose(1, 2), at),
+            rotate(key.transpose(1, 2), at),
             value.transpose(1, 2),
-            is_causal=True,
-            enable_gqa=block.heads != block.kv_heads,
+            None,
+            repeat_heads=False,
         )
         return self.out(y_BHTD.transpose(1, 2).flatten(2))
 
@@ -175,12 +171,13 @@ class Decoder(nn.Module):
                 (x_BTC[:, :1], x_BTC[:, 1:] + self.smear_scale * opened * x_BTC[:, :-1]), dim=1
             )
         embedded_BTC, middle_BTC = x_BTC, x_BTC
-        tables = tuple(table[: ids_BT.shape[1]] for table in self.tables)
+        cos, sin = (table[: ids_BT.shape[1]] for table in self.tables)
+        at = Positions(cos, sin, None, None, repeat_heads=False)
         for number, layer in enumerate(self.layers):
             if self.stream_scale is not None and self.embedding_scale is not None:
                 x_BTC = self.stream_scale[number] * x_BTC
                 x_BTC = x_BTC + self.embedding_scale[number] * embedded_BTC
-            x_BTC = layer(x_BTC, ids_BT, tables)
+            x_BTC = layer(x_BTC, ids_BT, at)
             if number == self.block.layers // 2:
                 middle_BTC = x_BTC
         if self.backout is not None:
@@ -230,6 +227,13 @@ def start(model: Decoder, stream: np.ndarray, seed: int) -> None:
     centre(model)
 
 
+def pair_counts(stream: np.ndarray, vocab_size: int) -> np.ndarray:
+    """(V, V): how often the second token follows the first."""
+    counts = np.zeros((vocab_size, vocab_size))
+    np.add.at(counts, (stream[:-1], stream[1:]), 1)
+    return counts
+
+
 def bigram_embedding(stream: np.ndarray, vocab_size: int, width: int) -> Tensor:
     """(V, C) with mean 0 and standard deviation 1: what follows a token, and what it follows.
 
@@ -237,8 +241,7 @@ def bigram_embedding(stream: np.ndarray, vocab_size: int, width: int) -> Tensor:
     Goldberg 2014: half of the width from the left, half from the right, each times the root of the
     singular value. The counts of the right-hand token are to the power 0.75, as there.
     """
-    counts = np.zeros((vocab_size, vocab_size))
-    np.add.at(counts, (stream[:-1], stream[1:]), 1)
+    counts = pair_counts(stream, vocab_size)
     left, right = counts.sum(1, keepdims=True) + 1, (counts.sum(0, keepdims=True) + 1) ** 0.75
     expected = left * right / right.sum()
     information = np.maximum(0.0, np.log((counts + 1e-9) / expected))
@@ -279,15 +282,14 @@ def look_at_previous(model: Decoder, direction: Tensor) -> None:
         rows.mul_(0.1).add_(reading.repeat(heads, 1))
 
 
-@torch.no_grad()
 def centre(model: Decoder) -> None:
-    """As picochat/model/centred.py does it, after every step."""
+    """Project the weights that picochat/model/centred.py projects, after every step."""
     if not model.block.centred:
         return
-    model.embedding.weight.sub_(model.embedding.weight.mean(1, keepdim=True))
+    found = [Projected("embedding", model.embedding.weight, None, 1)]
     for layer in model.each_layer():
-        for matrix in (layer.out.weight, layer.down.weight):
-            matrix.sub_(matrix.mean(0, keepdim=True))
-        for matrix in (layer.query.weight, layer.key.weight):
-            heads = matrix.unflatten(0, (-1, model.block.head_width))
-            heads.sub_(heads.mean(1, keepdim=True))
+        for matrix in (layer.out, layer.down):
+            found.append(Projected("write", matrix.weight, None, 0))
+        for matrix in (layer.query, layer.key):
+            found.append(Projected("read", matrix.weight, model.block.head_width, 1))
+    project_(found)

@@ -24,16 +24,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from harness import nanochat_loop
+from harness.token_rows import summed_nats
 from harness.turns import StepReporter
 from picochat.config import ModelConfig
 
-IGNORED = -100
-HELD_OUT_ROWS_AT_ONCE = 16
 Logits = Callable[[Tensor], Tensor]
 
 
@@ -363,24 +361,11 @@ def parameters_of(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@torch.no_grad()
 def held_out_loss(logits_of: Logits, task: Task) -> float:
-    """Nats per target over the held-out rows, summed in float64.
-
-    A document's first token is no target, as in picochat.
-    """
+    """Nats per target over the held-out rows. A document's first token is no target."""
     assert task.held is not None, "a loss needs held-out rows"
-    rows = torch.from_numpy(np.load(task.held).astype(np.int64))
-    nats, targets = 0.0, 0
-    for block in rows.split(HELD_OUT_ROWS_AT_ONCE):
-        target = torch.where(block[:, 1:] == task.bos, IGNORED, block[:, 1:])
-        logits = logits_of(block[:, :-1].contiguous()).float()
-        nats += float(
-            F.cross_entropy(
-                logits.flatten(0, 1), target.flatten(), ignore_index=IGNORED, reduction="sum"
-            )
-        )
-        targets += int((target != IGNORED).sum())
+    rows = torch.from_numpy(np.load(task.held))
+    nats, targets = summed_nats(logits_of, rows, task.bos)
     return nats / targets
 
 

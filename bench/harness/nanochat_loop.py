@@ -84,7 +84,7 @@ def train(
     model.init_weights()
     if stripped:
         strip_(model)
-    say(parameters=sum(p.numel() for p in model.parameters() if p.requires_grad))
+    say(parameters=sum(p.numel() for p in model.parameters()))
     scale = math.sqrt(step_tokens / REFERENCE_TOKENS)
     horizon = scaling_parameters(model) / scaling_parameters(reference)
     weight_decay = WEIGHT_DECAY * scale / horizon
