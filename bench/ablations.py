@@ -27,8 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from harness.ablation_model import Block, Decoder, centre, pair_counts, start
+from harness.ablation_model import Block, Decoder, centre, start
 from harness.token_rows import (
     all_rows,
     document_rows,
@@ -40,9 +39,12 @@ from harness.token_rows import (
 )
 from torch import Tensor, nn
 
-from picochat.config import TrainConfig
+from picochat.config import CountsConfig, TrainConfig
+from picochat.model.gpt import cross_entropy_sum
 from picochat.model.optim import stacks_of
 from picochat.model.orthogonalize import orthogonalize
+from picochat.train.count_teacher import teaching
+from picochat.train.loader import host_batch
 from picochat.train.schedule import lr_fraction
 
 HELD_OUT_DOCUMENTS = 500
@@ -80,7 +82,7 @@ class Recipe:
     polar_express: bool = False
     even_rows: bool = False  # rows of the momentum brought to one length before the iterations
     even_neurons: bool = False  # NorMuon, Li et al. 2025 (arXiv 2510.05491)
-    teacher: float = 0.0  # weight of trigram counts as targets, falling to 0
+    teacher: float = 0.0  # part of the targets that counts are, falling to 0
     teacher_until: float = 0.7  # of the steps
 
 
@@ -232,49 +234,6 @@ def bits_per_byte(model: Decoder, text: Text) -> float:
     return nats / math.log(2) / seen_bytes
 
 
-# ---- counts as a teacher -------------------------------------------------------------------------
-
-
-class Teacher:
-    """Probabilities of the next token from counts of three tokens in all training text.
-
-    Absolute discounting, interpolated with two and with one token; not Kneser-Ney, because counts
-    of continuations are not needed for the common contexts that teach most.
-    """
-
-    def __init__(self, stream: np.ndarray, vocab_size: int) -> None:
-        self.vocab_size = vocab_size
-        alone = np.bincount(stream, minlength=vocab_size) + 0.5
-        self.pairs = torch.from_numpy(pair_counts(stream, vocab_size)).float()
-        self.alone = torch.from_numpy((alone / alone.sum()).astype(np.float32))
-        contexts = stream[:-2] * vocab_size + stream[1:-1]
-        order = np.argsort(contexts, kind="stable")
-        self.contexts, self.following = contexts[order], stream[2:][order]
-
-    def __call__(self, ids_BT: Tensor) -> Tensor:
-        """(B * T, V)."""
-        newest = ids_BT.flatten()
-        pairs = interpolated(self.pairs[newest], self.alone)
-        before = F.pad(ids_BT, (1, 0), value=-1)[:, :-1].flatten()
-        contexts = (before * self.vocab_size + newest).numpy()
-        first = np.searchsorted(self.contexts, contexts, "left")
-        seen = np.searchsorted(self.contexts, contexts, "right") - first
-        # Places in `following`, those of one context side by side.
-        offsets = np.arange(seen.sum()) - np.repeat(np.cumsum(seen) - seen, seen)
-        next_ids = torch.from_numpy(self.following[np.repeat(first, seen) + offsets])
-        counts = torch.zeros_like(pairs)
-        rows = torch.from_numpy(np.repeat(np.arange(len(seen)), seen))
-        counts.index_put_((rows, next_ids), torch.ones(len(rows)), accumulate=True)
-        return interpolated(counts, pairs)
-
-
-def interpolated(counts: Tensor, lower: Tensor, discount: float = 0.75) -> Tensor:
-    total = counts.sum(-1, keepdim=True).clamp_min(1)
-    kinds = (counts > 0).sum(-1, keepdim=True)
-    left = torch.where(kinds > 0, discount * kinds / total, 1.0)
-    return (counts - discount).clamp_min(0) / total + left * lower
-
-
 # ---- training ------------------------------------------------------------------------------------
 
 
@@ -356,7 +315,8 @@ def train_model(model: Decoder, recipe: Recipe, text: Text, steps: int, seed: in
     rows = text.rows(recipe.rows, model.block.context, seed)
     adamw, matrices = adamw_of(model, recipe)
     muon = Muon(matrices, recipe)
-    teacher = Teacher(text.trained, text.vocab_size) if recipe.teacher else None
+    counts = CountsConfig(teacher=recipe.teacher, teacher_until=recipe.teacher_until)
+    teach = teaching(lambda: text.trained.astype(np.uint16), text.vocab_size, steps, counts)
     schedule = TrainConfig(
         steps=steps,
         sequences_per_step=recipe.sequences,
@@ -366,14 +326,11 @@ def train_model(model: Decoder, recipe: Recipe, text: Text, steps: int, seed: in
     )
     for step in range(steps):
         taken = np.arange(step * recipe.sequences, (step + 1) * recipe.sequences) % len(rows)
-        block = torch.from_numpy(rows[taken])
-        ids_BT, targets_BT = block[:, :-1].contiguous(), block[:, 1:].contiguous()
-        logits = model(ids_BT).flatten(0, 1)
-        loss = F.cross_entropy(logits, targets_BT.flatten())
-        weight = recipe.teacher * max(0.0, 1 - step / (recipe.teacher_until * steps))
-        if teacher is not None and weight:
-            taught = -(teacher(ids_BT) * logits.log_softmax(-1)).sum(-1).mean()
-            loss = (1 - weight) * loss + weight * taught
+        block = rows[taken]
+        batch = host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
+        batch = teach(step, batch) if teach else batch
+        logits = model(batch.ids_BT)
+        loss = cross_entropy_sum(logits, batch.targets_BT, batch.shares) / batch.target_count
         loss.backward()
         if recipe.clip:
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)

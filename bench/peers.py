@@ -21,10 +21,11 @@ figure is the median step of all turns; `ratio_by_round` shows what single round
 `--loss`: after `--loss-tokens` training tokens, nats per held-out target, the same held-out rows
 and the same sum for all: picochat with the recipe of its scale (its schedule fitted to the tokens)
 against the best of a grid of recipes for each peer. Training rows are the same too, but for
-nanochat, whose rows begin at documents. The grid is searched with the first seed; picochat and each
-peer's winner are then trained with all seeds, and means compared. `--loss-seconds`: so much
-training time for each in place of the tokens; its steps follow from its own speed, measured first,
-alone and without the compiling.
+nanochat, whose rows begin at documents. picochat also counts the text, of which all have the same.
+The grid is searched with the first seed; picochat and each peer's winner are then trained with all
+seeds, and means compared. `--loss-seconds`: so much training time for each in place of the tokens,
+counting included; its steps follow from its own speed, measured first, alone and without the
+compiling.
 """
 
 from __future__ import annotations
@@ -163,6 +164,7 @@ def prepared(flags: argparse.Namespace, folder: Path) -> Task:
             for step in range(min(steps, -(-count // sequences)))
         ]
     )
+    np.save(folder / "stream.npy", stream.astype(np.uint16))
     np.save(folder / "rows.npy", rows_at(stream, order, context))
     if flags.loss:
         np.save(
@@ -186,6 +188,7 @@ def prepared(flags: argparse.Namespace, folder: Path) -> Task:
         vocab_size=tokenizer.vocab_size,
         bos=tokenizer.bos,
         rows=str(folder / "rows.npy"),
+        stream=str(folder / "stream.npy"),
         held=None,
         recipe=None,
         seed=flags.seed,
@@ -378,14 +381,18 @@ def tokens_of(task: Task) -> int:
 
 
 def within(seconds: float, task: Task, folder: Path) -> Task:
-    """The task with as many steps as its contender takes in so many seconds, compiling aside."""
+    """The task with as many steps as its contender takes in so many seconds.
+
+    Compiling is left out, and what picochat takes to count the text is not.
+    """
     runner = started(replace(task, held=None, steps=STEPS_AHEAD), folder, f"{task.contender}-speed")
     try:
         runner.turn(WARM_STEPS)
         step_seconds = statistics.median(runner.turn(STEPS_TO_TIME))
+        left = seconds - float(runner.facts.get("counting_s", 0))
     finally:
         runner.kill()
-    return replace(task, steps=max(10, round(seconds / step_seconds)))
+    return replace(task, steps=max(10, round(left / step_seconds)))
 
 
 def trained_loss(task: Task, folder: Path) -> float:

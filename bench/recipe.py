@@ -25,12 +25,13 @@ import numpy as np
 from harness.token_rows import documents_of, stream_of, tokenizer_of
 
 from picochat.config import HostConfig, resolve
-from picochat.model.centred import centre_
-from picochat.model.gpt import GPT, IGNORED_TARGET, initialise
+from picochat.model.counted_start import new_model
+from picochat.model.gpt import GPT, IGNORED_TARGET
 from picochat.model.runtime import open_runtime
 from picochat.run.request import parse_settings
 from picochat.scales import find_scale
 from picochat.tokens.row_order import rows_of_step
+from picochat.train.count_teacher import teaching
 from picochat.train.held_out import HeldOut, summed_loss
 from picochat.train.loader import Batch, HostLoader, host_batch
 from picochat.train.loop import Job, Trainer
@@ -69,10 +70,14 @@ def main() -> None:
     tokens, held_tokens = stream_of(trained, tokenizer), stream_of(held, tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         compute = open_runtime(config.runtime, config.model)
-        model = GPT(config.model, tokenizer.vocab_size)
-        initialise(model, config.training_seed)
-        if config.model.centred:
-            centre_(model)
+        counted = tokens.astype(np.uint16)
+        model = new_model(
+            config.model,
+            tokenizer.vocab_size,
+            config.training_seed,
+            (lambda: counted) if config.counts.start else None,
+        )
+        teach = teaching(lambda: counted, tokenizer.vocab_size, steps, config.counts)
         context, row_count = config.model.context, (len(tokens) - 1) // config.model.context
 
         def batch_of(step: int) -> Batch:
@@ -82,7 +87,8 @@ def main() -> None:
                 ]
                 * context
             )
-            return batch_at(tokens, starts, context)
+            batch = batch_at(tokens, starts, context)
+            return teach(step, batch) if teach else batch
 
         def evaluate(gpt: GPT) -> HeldOut:
             starts = np.arange((len(held_tokens) - 1) // context)[:, None] * context

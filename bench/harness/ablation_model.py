@@ -1,5 +1,5 @@
-"""A decoder with a switch for each difference between picochat's block and nanochat's, and starts
-of its weights that are computed from counts of the text.
+"""A decoder with a switch for each difference between picochat's block and nanochat's, and for each
+part of picochat's start from counts of the text.
 
 With the defaults it is picochat's block: parallel residual, SwiGLU, tied embedding, QK norm with
 gains, mean-centred. It is written for readability at small shapes and not for speed.
@@ -21,12 +21,18 @@ from torch import Tensor, nn
 
 from picochat.config import ModelConfig
 from picochat.model.centred import Projected, project_
+from picochat.model.counted_start import (
+    embedding_of,
+    look_at_previous_,
+    look_for_repeats_,
+    share_direction_,
+)
 from picochat.model.gpt import Positions, attend, rope_tables, rotate
+from picochat.tokens.token_counts import pair_counts
 
 NORM_EPS = 1e-5
 GATE_CHANNELS = 12  # of nanochat's value embeddings
 SMEAR_CHANNELS = 24  # of its smear
-PREVIOUS_PAIRS = 4  # the fastest pairs of RoPE, which a head for the previous token looks at
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,11 @@ class Block:
     init_std: float = 0.02
     embedding_std: float = 0.02
     zero_outputs: bool = False
-    bigrams: float = (
-        0.0  # how much of the embedding comes from counts of neighbours; the rest random
-    )
-    constant: float = 0.0  # length of a direction that all tokens share, of that of the rest
-    previous_heads: int = 0  # key heads of the first layer that start on the previous token
+    # From counts of the text, as in picochat/model/counted_start.py:
+    counted: bool = False  # the embedding, from neighbours
+    shared: bool = False  # a direction that all tokens share
+    previous: bool = False  # heads of the first layer; needs `shared`
+    repeats: bool = False  # a key head of the second layer; needs `previous`
 
 
 def rms_norm(x: Tensor, gain: Tensor | None = None) -> Tensor:
@@ -213,73 +219,19 @@ def start(model: Decoder, stream: np.ndarray, seed: int) -> None:
             std = 0.0 if block.zero_outputs else block.init_std / math.sqrt(2 * block.layers)
         parameter.normal_(0.0, std)
     embedding = model.embedding.weight
-    if block.bigrams:
-        counted = bigram_embedding(stream, *embedding.shape) * block.embedding_std
-        # Independent parts, so that the sum has the length that either part would have.
-        embedding.mul_(math.sqrt(1 - block.bigrams**2)).add_(counted, alpha=block.bigrams)
-    if block.constant:
-        direction = torch.randn(block.width)
-        direction = direction - direction.mean()
-        direction = direction / direction.norm()
-        length = block.constant * block.embedding_std * math.sqrt(block.width)
-        embedding.add_(length * direction)
-        look_at_previous(model, direction)
+    generator = torch.Generator().manual_seed(seed + 1)
+    if block.counted:
+        pairs = pair_counts(stream.astype(np.uint16), len(embedding))
+        embedding.copy_(embedding_of(pairs, block.width, generator) * block.embedding_std)
+    if block.shared:
+        shared = share_direction_(embedding, block.embedding_std, generator)
+        first, second = list(model.each_layer())[:2]
+        if block.previous:
+            look_at_previous_(first, block, shared)
+        if block.repeats:
+            length = float(embedding.norm(dim=1).median())
+            look_for_repeats_(first, second, block, shared, length, generator)
     centre(model)
-
-
-def pair_counts(stream: np.ndarray, vocab_size: int) -> np.ndarray:
-    """(V, V): how often the second token follows the first."""
-    counts = np.zeros((vocab_size, vocab_size))
-    np.add.at(counts, (stream[:-1], stream[1:]), 1)
-    return counts
-
-
-def bigram_embedding(stream: np.ndarray, vocab_size: int, width: int) -> Tensor:
-    """(V, C) with mean 0 and standard deviation 1: what follows a token, and what it follows.
-
-    The singular vectors of positive pointwise mutual information between neighbours, as in Levy and
-    Goldberg 2014: half of the width from the left, half from the right, each times the root of the
-    singular value. The counts of the right-hand token are to the power 0.75, as there.
-    """
-    counts = pair_counts(stream, vocab_size)
-    left, right = counts.sum(1, keepdims=True) + 1, (counts.sum(0, keepdims=True) + 1) ** 0.75
-    expected = left * right / right.sum()
-    information = np.maximum(0.0, np.log((counts + 1e-9) / expected))
-    u, s, vt = np.linalg.svd(information)
-    half = width // 2
-    root = s[:half] ** 0.5
-    both = np.concatenate([u[:, :half] * root, vt[:half].T * root], axis=1)
-    both = both - both.mean(1, keepdims=True)
-    return torch.from_numpy(both / both.std()).float()
-
-
-def look_at_previous(model: Decoder, direction: Tensor) -> None:
-    """Make the first key heads of the first layer look at the previous token.
-
-    Their queries and keys read only the direction that all tokens share, so they do not depend on
-    the token. Both point the same way in the fastest pairs of RoPE once the query is turned back by
-    one position. All their query heads do the same and read different values.
-    """
-    block = model.block
-    half = block.head_width // 2
-    speeds = block.rope_theta ** -(torch.arange(PREVIOUS_PAIRS) / half)
-    # Signs in turn give a mean of 0, which the centring asks for, and do not change the product.
-    signs = torch.tensor([1.0, -1.0] * (PREVIOUS_PAIRS // 2))
-    key, query = torch.zeros(block.head_width), torch.zeros(block.head_width)
-    key[:PREVIOUS_PAIRS] = signs
-    query[:PREVIOUS_PAIRS] = speeds.cos() * signs
-    query[half : half + PREVIOUS_PAIRS] = -speeds.sin() * signs
-    layer = next(model.each_layer())
-    group = block.heads // block.kv_heads
-    # Large beside the random part, which is made small.
-    scale = 3.0 * math.sqrt(block.head_width / PREVIOUS_PAIRS / block.width)
-    for matrix, pattern, heads in (
-        (layer.key.weight, key, block.previous_heads),
-        (layer.query.weight, query, block.previous_heads * group),
-    ):
-        rows = matrix[: heads * block.head_width]
-        reading = torch.outer(pattern - pattern.mean(), direction) * scale
-        rows.mul_(0.1).add_(reading.repeat(heads, 1))
 
 
 def centre(model: Decoder) -> None:

@@ -60,7 +60,8 @@ class Recipe:
 class Task:
     """`rows`: a .npy file (steps * sequences, context + 1), read in order.
 
-    `held`: the same for the held-out loss; None: no held-out loss.
+    `stream`: a .npy file of all training tokens, in the order of the documents. `held`: as `rows`,
+    for the held-out loss; None: no held-out loss.
     """
 
     contender: str
@@ -71,6 +72,7 @@ class Task:
     vocab_size: int
     bos: int
     rows: str
+    stream: str
     held: str | None
     recipe: Recipe | None
     seed: int
@@ -97,10 +99,10 @@ class Rows(Dataset[Tensor]):
 def picochat(task: Task, reporter: StepReporter, *, optimizer: str, compiled: bool) -> Logits:
     """The public loop of picochat.train. All that touches it is here."""
     from picochat.config import HostConfig
-    from picochat.model.centred import centre_
-    from picochat.model.gpt import GPT, initialise
+    from picochat.model.counted_start import new_model
     from picochat.model.runtime import open_runtime
     from picochat.scales import find_scale
+    from picochat.train.count_teacher import teaching
     from picochat.train.held_out import HeldOut
     from picochat.train.loader import Batch, HostLoader, host_batch
     from picochat.train.loop import Job, Trainer
@@ -119,17 +121,22 @@ def picochat(task: Task, reporter: StepReporter, *, optimizer: str, compiled: bo
         "matrix_optimizer": optimizer,
     }
     changes |= {"warmup_steps": max(5, task.steps // 20), "eval_every": None, "micro_batch": None}
-    model = GPT(config.model, task.vocab_size)
-    initialise(model, task.seed)
-    centre_(model)
-    reporter.say(parameters=parameters_of(model))
+    stream, began = np.load(task.stream), time.monotonic()
+    model = new_model(
+        config.model, task.vocab_size, task.seed, (lambda: stream) if config.counts.start else None
+    )
+    teach = teaching(lambda: stream, task.vocab_size, task.steps, config.counts)
+    if teach:
+        teach.count()
+    reporter.say(parameters=parameters_of(model), counting_s=time.monotonic() - began)
     rows = Rows(task, reporter)
 
     def batch_of(step: int) -> Batch:
         block = np.stack(
             [rows[step * task.sequences + row].numpy() for row in range(task.sequences)]
         )
-        return host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
+        batch = host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
+        return teach(step, batch) if teach else batch
 
     # The next rows are made while a step trains: what lies between two batches is still one step.
     loader = HostLoader(batch_of, compute.device, fixed_shape=True)

@@ -108,6 +108,36 @@ class ModelConfig(Record):
         return self
 
 
+class CountsConfig(Record):
+    """What the base stage takes from counts of its training text.
+
+    model/counted_start.py and train/count_teacher.py say what they are.
+    """
+
+    start: bool = Field(
+        default=True,
+        description="weights start from counts of neighbouring tokens, not all from random numbers",
+    )
+    teacher: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description=(
+            "how much of the targets of the first step is what usually follows the last two tokens;"
+            " falls linearly"
+        ),
+    )
+    teacher_until: float = Field(
+        default=0.7, gt=0, le=1, description="fraction of the steps at whose end it has fallen to 0"
+    )
+    tokens: int = Field(
+        default=50_000_000,
+        ge=1_000,
+        lt=2**31,
+        description="training tokens that are counted, spread over all shards",
+    )
+
+
 class TrainConfig(Record):
     """One stage of training. Base and SFT use the same loop with different settings."""
 
@@ -301,6 +331,7 @@ class RunConfig(Record):
     tokenizer: TokenizerConfig = TokenizerConfig()
     shards: ShardsConfig = ShardsConfig()
     model: ModelConfig = ModelConfig()
+    counts: CountsConfig = CountsConfig()
     base: TrainConfig
     sft: TrainConfig
     evals: EvalConfig = EvalConfig()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from picochat.config import (
+    CountsConfig,
     EvalConfig,
     ExercisesConfig,
     ExternalConfig,
@@ -56,6 +57,7 @@ SCALES: tuple[Scale, ...] = (
             exercises=ExercisesConfig(fraction=0.3),
             tokenizer=TokenizerConfig(vocab_size=2048),
             model=ModelConfig(context=256, layers=2, width=256, heads=4, kv_heads=2, mlp_width=768),
+            counts=CountsConfig(teacher=1.0),
             base=TrainConfig(
                 steps=400,
                 sequences_per_step=8,
@@ -81,6 +83,7 @@ SCALES: tuple[Scale, ...] = (
             exercises=ExercisesConfig(fraction=0.4),
             tokenizer=TokenizerConfig(vocab_size=2048),
             model=ModelConfig(context=256, layers=4, width=256, heads=4, kv_heads=2, mlp_width=640),
+            counts=CountsConfig(teacher=1.0),
             base=TrainConfig(
                 steps=1_800,
                 sequences_per_step=8,

@@ -9,14 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from picochat.core.errors import BadInput
-from picochat.evals.ngram import (
-    PLAIN_DISCOUNTS,
-    STRETCH_TOKENS,
-    discounts_of,
-    ngram_bits_per_byte,
-    ngram_nats,
-    spread_sample,
-)
+from picochat.evals.ngram import PLAIN_DISCOUNTS, discounts_of, ngram_bits_per_byte, ngram_nats
 
 BOS = 0
 
@@ -177,30 +170,3 @@ def test_nothing_to_count_or_to_score_is_bad_input() -> None:
         ngram_bits_per_byte(text, empty, 5, 10, BOS)
     with pytest.raises(BadInput, match="held-out text"):
         ngram_bits_per_byte(text, text, 5, 0, BOS)
-
-
-class Sources:
-    """A stream whose tokens say in which of 1,000 equal parts they lie."""
-
-    def __init__(self, tokens: int) -> None:
-        self.tokens = tokens
-
-    def __len__(self) -> int:
-        return self.tokens
-
-    def slice(self, start: int, stop: int) -> np.ndarray:
-        assert 0 <= start <= stop <= self.tokens
-        return (np.arange(start, stop) * 1_000 // self.tokens + 1).astype(np.uint16)
-
-
-def test_a_sample_is_spread_evenly_over_a_stream_of_more_tokens_than_32_bits_count() -> None:
-    sample = spread_sample(Sources(3_000_000_000), 2_000_001, BOS)
-    starts = np.flatnonzero(sample == BOS)
-    assert len(sample) == 2_000_001 and len(starts) == 31
-    assert np.diff(starts, append=len(sample)).max() <= STRETCH_TOKENS
-    assert sample[starts + 1].tolist() == [1_000 * n // 31 + 1 for n in range(31)]
-
-
-def test_a_stream_that_is_no_longer_than_the_sample_is_taken_whole() -> None:
-    stream = Sources(1_000)
-    assert spread_sample(stream, 1_000, BOS).tolist() == stream.slice(0, 1_000).tolist()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from picochat.config import ModelConfig, RuntimeConfig, TrainConfig
 from picochat.model.centred import centre_, largest_centre_error
-from picochat.model.gpt import GPT, Block, initialise
+from picochat.model.gpt import GPT, Block, Shares, initialise
 from picochat.model.optim import Optimizer
 from picochat.model.runtime import open_runtime
 from picochat.sanity.syncs import host_syncs
@@ -125,6 +125,17 @@ def test_compiled_optimizer_equals_eager(name: str, light_compiler: None) -> Non
     )
     assert float((eager - compiled).abs().max()) < 1e-6
     assert largest_centre_error(models[1]) < 1e-7
+
+
+def test_shared_targets_are_one_graph_and_equal_eager(light_compiler: None) -> None:
+    ids, targets = rows()
+    shares = Shares(targets[..., None].repeat(1, 1, 3) // 2, torch.full((*targets.shape, 3), 0.2))
+    models = [make_model(), make_model()]
+    compiled_loss = torch.compile(models[1].loss_sum, dynamic=False, fullgraph=True)
+    for loss_sum in (models[0].loss_sum, compiled_loss):
+        loss_sum(ids, targets, torch.float32, shares).backward()
+    eager, compiled = (flat_gradients(model) for model in models)
+    assert float((eager - compiled).abs().max()) < 1e-5 * float(eager.abs().max())
 
 
 def test_nothing_is_compiled_again_between_base_and_sft(light_compiler: None) -> None:

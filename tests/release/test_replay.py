@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from picochat.cli.main import run_command
-from picochat.config import RunConfig
+from picochat.config import CountsConfig, RunConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import Manifest
 from picochat.core.records import digest_bytes, pretty_json, read_json, write_json
@@ -279,6 +279,14 @@ def test_rows_that_were_passed_over_after_a_spike_are_passed_over_again(tmp_path
     state = read_json(run.place("base") / "replay" / "state.json")["state"]
     assert facts["skipped_steps"] > state["skipped"]
     check = replay(run.root, 100, None)
+    assert not check.problems and "published weights equal bit for bit" in (check.note or "")
+
+
+def test_a_teacher_that_stays_to_the_end_is_asked_again(tmp_path: Path) -> None:
+    config = small_config().model_copy(
+        update={"counts": CountsConfig(teacher=1.0, teacher_until=1.0)}
+    )
+    check = replay(make_run(tmp_path / "run", config).root, 4, None)
     assert not check.problems and "published weights equal bit for bit" in (check.note or "")
 
 

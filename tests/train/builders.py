@@ -102,6 +102,7 @@ def train_base(
             shards,
             tokenizer,
             config.model,
+            config.counts,
             config.base,
             config.runtime,
             host or HostConfig(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from picochat.config import ModelConfig, RuntimeConfig, TrainConfig
 from picochat.core.errors import HostProblem
 from picochat.model.centred import centre_
-from picochat.model.gpt import GPT, IGNORED_TARGET, initialise
+from picochat.model.gpt import GPT, IGNORED_TARGET, Shares, initialise
 from picochat.model.runtime import open_runtime
 from picochat.train.loader import Batch
 from picochat.train.step import Engine
@@ -40,6 +41,17 @@ def uneven_rows() -> Batch:
     for row in range(8):
         targets[row, 2 * row + 1 :] = IGNORED_TARGET
     return Batch(block[:, :-1].contiguous(), targets, int((targets != IGNORED_TARGET).sum()))
+
+
+def with_shares(batch: Batch) -> Batch:
+    """A quarter of each target belongs to each of two other tokens."""
+    generator = torch.Generator().manual_seed(2)
+    shape = (*batch.targets_BT.shape, 2)
+    counts = (batch.targets_BT != IGNORED_TARGET)[..., None]
+    shares = Shares(
+        torch.randint(0, VOCAB, shape, generator=generator), 0.25 * counts.expand(shape)
+    )
+    return replace(batch, shares=shares)
 
 
 def exact_gradients(model: GPT, batch: Batch) -> dict[str, Tensor]:
@@ -82,6 +94,22 @@ def test_thread_pool_takes_the_step_of_one_thread_and_the_same_each_time(optimiz
     assert 0 < worst < 2e-4, "other sums, the same step"
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("rows", [None, 3])
+def test_targets_that_are_shared_are_the_same_however_the_rows_are_cut(
+    rows: int | None, threads: int
+) -> None:
+    batch = with_shares(uneven_rows())
+    whole, cut = make_engine(), make_engine(rows, threads=threads)
+    losses = [engine.gradients(batch) for engine in (whole, cut)]
+    assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-5)
+    plain = make_engine().gradients(uneven_rows())
+    assert float(losses[0]) == pytest.approx(float(plain), rel=1e-5)
+    for one, other in zip(whole.model.parameters(), cut.model.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert float((one.grad - other.grad).norm() / one.grad.norm()) < 1e-5
+
+
 def limited(engine: Engine, most_rows: int) -> Callable[..., Tensor]:
     """A forward pass with memory for `most_rows` sequences.
 
@@ -89,11 +117,11 @@ def limited(engine: Engine, most_rows: int) -> Callable[..., Tensor]:
     """
     real = engine.strategy.loss_sum
 
-    def loss_sum(ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype) -> Tensor:
+    def loss_sum(ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype, shares: None) -> Tensor:
         if len(ids_BT) > most_rows:
-            real(ids_BT[:1], targets_BT[:1], dtype).backward()
+            real(ids_BT[:1], targets_BT[:1], dtype, shares).backward()
             raise torch.OutOfMemoryError("no memory left on the device")
-        return real(ids_BT, targets_BT, dtype)
+        return real(ids_BT, targets_BT, dtype, shares)
 
     return loss_sum
 

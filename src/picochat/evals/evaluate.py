@@ -48,13 +48,14 @@ from picochat.evals.eval_records import (
     read_replies,
 )
 from picochat.evals.external import ask_benchmark, external_scores_of
-from picochat.evals.ngram import ngram_bits_per_byte, spread_sample
+from picochat.evals.ngram import ngram_bits_per_byte
 from picochat.evals.replies import ask_all, evaluated_row
 from picochat.evals.scores import scores_of, scores_page
 from picochat.facts import BenchmarksFacts, HonestyFacts, ScoresFacts, ShardsFacts, facts_of
 from picochat.skills.scoring import can_fail, with_options_listed
 from picochat.skills.task_rows import EvalRow, SftRow, as_eval_row, read_published_rows
 from picochat.tokens.shards import TokenShards, TokenStream, open_shards
+from picochat.tokens.token_counts import spread_sample
 from picochat.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -8,14 +8,13 @@ since nothing stands before them (as in Heafield et al. 2013).
 
 Everything is arrays over positions: an n-gram's number is found from the number of its prefix and
 its last token, order by order, so one sort for each order is the whole cost. It counts in memory,
-so of a large corpus it is given `spread_sample`. A baseline to beat, not a language model to use.
+so of a large corpus it is given a sample. A baseline to beat, not a language model to use.
 """
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,36 +28,10 @@ POSITION = np.int32
 # Peak memory for each training token. Measured: 70 for tokens as frequent as words, 92 to 102 for
 # tokens drawn evenly, which have the most n-grams.
 BYTES_PER_TOKEN = 100
-STRETCH_TOKENS = 1 << 16  # of a sample: long enough for whole documents, short enough for many
 
 ABSENT = -1
 # Used where an order has too few n-grams of small counts to estimate its discounts.
 PLAIN_DISCOUNTS = (0.5, 1.0, 1.5)
-
-
-class Stream(Protocol):
-    """Tokens on disk, such as `tokens.shards.TokenStream`."""
-
-    def __len__(self) -> int: ...
-    def slice(self, start: int, stop: int) -> npt.NDArray[np.uint16]: ...
-
-
-def spread_sample(stream: Stream, most_tokens: int, bos_id: int) -> npt.NDArray[np.uint16]:
-    """The whole stream, or `most_tokens` of it in stretches that are spread evenly.
-
-    Shards follow the order of the sources, so the first tokens would all be of the first source.
-    bos replaces the first token of each stretch, so that no context reaches into the one before.
-    """
-    if len(stream) <= most_tokens:
-        return stream.slice(0, len(stream))
-    stretches = -(-most_tokens // STRETCH_TOKENS)
-    ends = [most_tokens * n // stretches for n in range(stretches + 1)]
-    sample = np.empty(most_tokens, dtype=np.uint16)
-    for n, (start, end) in enumerate(pairwise(ends)):
-        place = len(stream) * n // stretches
-        sample[start:end] = stream.slice(place, place + end - start)
-        sample[start] = bos_id
-    return sample
 
 
 def ngram_bits_per_byte(

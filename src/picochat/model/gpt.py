@@ -110,6 +110,18 @@ class Cache:
 
 
 @dataclass(frozen=True)
+class Shares:
+    """Parts of the targets that belong to other tokens than the one that follows.
+
+    ids_BTK: K tokens for each position. share_BTK: the part of each; a position's parts add up to 1
+    at most, and are 0 where nothing is learned. What is left belongs to the token that follows.
+    """
+
+    ids_BTK: Tensor
+    share_BTK: Tensor
+
+
+@dataclass(frozen=True)
 class Positions:
     """What attention needs besides its inputs: rotation tables, mask and cache.
 
@@ -275,30 +287,27 @@ class GPT(nn.Module):
         return F.linear(self.norm(x_BTC), self.embedding.weight.to(dtype))
 
     def loss_sum(
-        self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32
+        self,
+        ids_BT: Tensor,
+        targets_BT: Tensor,
+        dtype: torch.dtype = torch.float32,
+        shares: Shares | None = None,
     ) -> Tensor:
-        """Summed cross-entropy in nats over the targets that are not IGNORED_TARGET."""
+        """Summed cross-entropy in nats over the targets that are not IGNORED_TARGET.
+
+        With `shares` the value is the same, and its gradient is that of targets of which each part
+        belongs to other tokens.
+        """
         # A sum, because the mean is over all targets of a step, which micro-batches and processes
         # share.
-        return self._cross_entropy(ids_BT, targets_BT, dtype, "sum")
+        return cross_entropy_sum(self(ids_BT, dtype), targets_BT, shares)
 
     def token_losses(
         self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """Cross-entropy (B, T) in nats of each target; 0 where it is IGNORED_TARGET."""
-        return self._cross_entropy(ids_BT, targets_BT, dtype, "none").view_as(targets_BT)
-
-    def _cross_entropy(
-        self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype, reduction: str
-    ) -> Tensor:
-        # In float32, because bfloat16 has too few bits to add up many terms.
         logits = self(ids_BT, dtype)
-        return F.cross_entropy(
-            logits.float().flatten(0, 1),
-            targets_BT.flatten(),
-            ignore_index=IGNORED_TARGET,
-            reduction=reduction,
-        )
+        return _cross_entropy(logits, targets_BT, "none").view_as(targets_BT)
 
     def each_block(self) -> Iterator[Block]:
         for block in self.blocks:
@@ -328,6 +337,28 @@ class GPT(nn.Module):
         mask_BTS = (causal_TS[None] & cache.valid_BS[:, None, :]) | itself_TS[None]
         cos, sin = self.cos_TD[position_BT][:, None], self.sin_TD[position_BT][:, None]
         return Positions(cos, sin, mask_BTS[:, None], cache, self.repeat_heads)
+
+
+def cross_entropy_sum(logits_BTV: Tensor, targets_BT: Tensor, shares: Shares | None) -> Tensor:
+    """`GPT.loss_sum` of logits."""
+    if shares is None:
+        return _cross_entropy(logits_BTV, targets_BT, "sum")
+    log_p = logits_BTV.float().flatten(0, 1).log_softmax(-1)
+    losses = F.nll_loss(log_p, targets_BT.flatten(), ignore_index=IGNORED_TARGET, reduction="none")
+    of_others = -log_p.gather(-1, shares.ids_BTK.flatten(0, 1))
+    taught = (shares.share_BTK.flatten(0, 1) * (of_others - losses[:, None])).sum()
+    # The curve then shows the loss that later steps and evaluations have too.
+    return losses.sum() + taught - taught.detach()
+
+
+def _cross_entropy(logits_BTV: Tensor, targets_BT: Tensor, reduction: str) -> Tensor:
+    # In float32, because bfloat16 has too few bits to add up many terms.
+    return F.cross_entropy(
+        logits_BTV.float().flatten(0, 1),
+        targets_BT.flatten(),
+        ignore_index=IGNORED_TARGET,
+        reduction=reduction,
+    )
 
 
 def rope_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:

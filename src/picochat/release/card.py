@@ -197,7 +197,7 @@ def recipe(facts: RunFacts) -> list[tuple[str, str]]:
         ("seed", str(config.seed)),
         ("training_seed", str(config.training_seed)),
     ]
-    for section in ("data", "exercises", "tokenizer", "model", "base", "sft", "runtime"):
+    for section in ("data", "exercises", "tokenizer", "model", "counts", "base", "sft", "runtime"):
         values: dict[str, Any] = getattr(config, section).model_dump(mode="json")
         rows += [
             (f"{section}.{key}", "off" if value is None else json.dumps(value))

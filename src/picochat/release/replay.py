@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,7 +35,10 @@ from picochat.release.stated_files import opened_run, place_with, run_in
 from picochat.release.verify import VerifyCheck, VerifyReport, inspect_bundle
 from picochat.run.folder import RunDir
 from picochat.tokens.shards import open_shards
+from picochat.tokens.token_counts import spread_sample
+from picochat.tokens.tokenizer import Tokenizer
 from picochat.train.checkpoint import STATE_FILES, SavedState, load_state
+from picochat.train.count_teacher import teaching
 from picochat.train.loader import stream_loader
 from picochat.train.schedule import lr_fraction
 from picochat.train.step import Engine
@@ -204,7 +208,7 @@ def trained_again(parts: Parts, compute: Runtime) -> Iterator[tuple[int, float, 
     Rows that the run skipped after a loss spike are skipped here too. Every rollback after this
     state led back to this state, so the number of rows to skip is the run's total.
     """
-    config, state = parts.config.base, parts.saved.state
+    config, counts, state = parts.config.base, parts.config.counts, parts.saved.state
     model = GPT(parts.info.model, parts.info.vocab_size)
     model.load_state_dict(parts.saved.weights)
     model.recompute_blocks(parts.config.runtime.activation_checkpointing)
@@ -216,6 +220,12 @@ def trained_again(parts: Parts, compute: Runtime) -> Iterator[tuple[int, float, 
         config.sequences_per_step,
         parts.config.training_seed,
         compute.device,
+        teach=teaching(
+            partial(spread_sample, stream, counts.tokens, Tokenizer.bos),
+            parts.info.vocab_size,
+            config.steps,
+            counts,
+        ),
     )
     engine = Engine(
         model, config, compute, fixed_shape=loader.fixed_shape, micro_batch=state.micro_batch

@@ -273,8 +273,8 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=pretrain,
         facts_from=base_facts,
         inputs=("shards", "tokenizer"),
-        settings=("model", "base", *TRAINING_SETTINGS),
-        version=6,
+        settings=("model", "counts", "base", *TRAINING_SETTINGS),
+        version=7,
         by_all=True,
     ),
     ArtifactSpec(

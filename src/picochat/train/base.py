@@ -8,13 +8,22 @@ loads no torch; the stage itself does.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from picochat.config import HostConfig, ModelConfig, RunConfig, RuntimeConfig, TrainConfig
+from picochat.config import (
+    CountsConfig,
+    HostConfig,
+    ModelConfig,
+    RunConfig,
+    RuntimeConfig,
+    TrainConfig,
+)
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, StagingFolder
 from picochat.facts import ShardsFacts, TrainFacts, facts_of
 from picochat.tokens.shards import open_shards
+from picochat.tokens.token_counts import spread_sample
 from picochat.tokens.tokenizer import Tokenizer
 from picochat.train.artifact import train_and_publish, train_facts
 from picochat.train.metrics import StartupTimer
@@ -32,6 +41,7 @@ def pretrain(
     shards: Artifact,
     tokenizer: Artifact,
     model: ModelConfig,
+    counts: CountsConfig,
     base: TrainConfig,
     runtime: RuntimeConfig,
     host: HostConfig,
@@ -45,8 +55,8 @@ def pretrain(
     Of several processes all call this, and the main one publishes. Raises BadInput where the shards
     hold no whole row.
     """
-    from picochat.model.centred import centre_
-    from picochat.model.gpt import GPT, initialise
+    from picochat.model.counted_start import new_model
+    from picochat.train.count_teacher import teaching
     from picochat.train.distributed import current_group, open_group_runtime
     from picochat.train.held_out import held_out_of_stream
     from picochat.train.loader import stream_loader
@@ -65,15 +75,19 @@ def pretrain(
     timer.mark("open_data")
     group = current_group(runtime)
     opened = open_group_runtime(runtime, model, group, staging.workspace)
-    gpt = GPT(model, vocabulary.vocab_size)
-    initialise(gpt, training_seed)
-    if model.centred:
-        centre_(gpt)
+    sample = partial(spread_sample, tokens.train, counts.tokens, vocabulary.bos)
+    gpt = new_model(model, vocabulary.vocab_size, training_seed, sample if counts.start else None)
     gpt.recompute_blocks(runtime.activation_checkpointing)
     gpt.to(opened.device)
     timer.mark("model")
     loader = stream_loader(
-        tokens.train, model.context, base.sequences_per_step, training_seed, opened.device, group
+        tokens.train,
+        model.context,
+        base.sequences_per_step,
+        training_seed,
+        opened.device,
+        group,
+        teach=teaching(sample, vocabulary.vocab_size, base.steps, counts),
     )
     timer.mark("feed")
     text_bytes = facts_of(shards, ShardsFacts).held_out_text_bytes

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from picochat.model.gpt import IGNORED_TARGET
+from picochat.model.gpt import IGNORED_TARGET, Shares
 from picochat.tokens.chat_format import Conversations
 from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.shards import TOKEN_BYTES, TokenStream
@@ -36,16 +36,28 @@ class Batch:
     """Rows of one step: ids (B, T), and targets (B, T) with IGNORED_TARGET where none is learned.
 
     `target_count`: targets of the whole step that are learned, the divisor of its mean loss. The
-    rows may be a part of the step, of one process or one micro-batch.
+    rows may be a part of the step, of one process or one micro-batch. `shares`: None where targets
+    belong to the tokens that follow alone.
     """
 
     ids_BT: Tensor
     targets_BT: Tensor
     target_count: int
+    shares: Shares | None = None
 
     def rows(self, part: slice) -> Batch:
         """Some of the rows, with the target count of the whole step."""
-        return Batch(self.ids_BT[part], self.targets_BT[part], self.target_count)
+        return self.changed(lambda tensor: tensor[part])
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same step with another form of each tensor."""
+        shares = self.shares
+        return Batch(
+            change(self.ids_BT),
+            change(self.targets_BT),
+            self.target_count,
+            shares and Shares(change(shares.ids_BTK), change(shares.share_BTK)),
+        )
 
 
 def host_batch(ids_BT: np.ndarray, targets_BT: np.ndarray) -> Batch:
@@ -96,11 +108,7 @@ class HostLoader:
         if self.device.type == "cpu":
             return batch
         # From pinned memory the copy does not wait for the steps that the device still works on.
-        ids, targets = (
-            tensor.pin_memory().to(self.device, non_blocking=True)
-            for tensor in (batch.ids_BT, batch.targets_BT)
-        )
-        return Batch(ids, targets, batch.target_count)
+        return batch.changed(lambda tensor: tensor.pin_memory().to(self.device, non_blocking=True))
 
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
@@ -152,22 +160,24 @@ def stream_loader(
     seed: int,
     device: torch.device,
     group: ProcessGroup = ONE_PROCESS,
+    teach: Callable[[int, Batch], Batch] | None = None,
 ) -> Loader:
-    """Next-token rows of a stream, cut on a GPU with room for all tokens, else made on the host."""
+    """Next-token rows of a stream, cut on a GPU with room for all tokens, else made on the host.
+
+    teach: gives the rows of a step their shares, on the host.
+    """
     # On a CPU a copy of the tokens would gain nothing: the host's are as near.
-    if device.type == "cuda":
+    if device.type == "cuda" and teach is None:
         free_bytes, _ = torch.cuda.mem_get_info(device)
         if TOKEN_BYTES * len(stream) <= LARGEST_DEVICE_FRACTION * free_bytes:
             return DeviceLoader(stream, context, rows_per_step, seed, device, group)
     rows = stream.row_count(context)
-    return HostLoader(
-        lambda step: next_token_batch(
-            stream, rows_of_step(step, rows_per_step, rows, seed), context
-        ),
-        device,
-        fixed_shape=True,
-        group=group,
-    )
+
+    def batch_of(step: int) -> Batch:
+        batch = next_token_batch(stream, rows_of_step(step, rows_per_step, rows, seed), context)
+        return teach(step, batch) if teach else batch
+
+    return HostLoader(batch_of, device, fixed_shape=True, group=group)
 
 
 def next_token_batch(stream: TokenStream, rows: np.ndarray, context: int) -> Batch:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from picochat.model.gpt import GPT
+from picochat.model.gpt import GPT, Shares
 from picochat.train.distributed import ProcessGroup
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ class ParallelStrategy(Protocol):
     @property
     def sharding(self) -> Sharding | None: ...
 
-    def loss_sum(self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype) -> Tensor: ...
+    def loss_sum(
+        self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype, shares: Shares | None
+    ) -> Tensor: ...
 
     def micro_batch(self, *, last: bool) -> AbstractContextManager[None]:
         """Enter it around forward and backward of a micro-batch; the last one sums gradients."""
@@ -88,8 +90,10 @@ class Replicated:
                 gradient_as_bucket_view=True,  # gradients are exchanged without a copy of them
             )
 
-    def loss_sum(self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype) -> Tensor:
-        return self._ddp(ids_BT, targets_BT, dtype)
+    def loss_sum(
+        self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype, shares: Shares | None
+    ) -> Tensor:
+        return self._ddp(ids_BT, targets_BT, dtype, shares)
 
     def micro_batch(self, *, last: bool) -> AbstractContextManager[None]:
         return nullcontext() if last else self._ddp.no_sync()
@@ -105,8 +109,10 @@ class _LossModule(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.model.loss_sum(ids_BT, targets_BT, dtype)
+    def forward(
+        self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype, shares: Shares | None
+    ) -> Tensor:
+        return self.model.loss_sum(ids_BT, targets_BT, dtype, shares)
 
 
 class Sharded:
@@ -123,8 +129,10 @@ class Sharded:
         self.model, self.loss_scale = model, float(group.size)
         self.sharding = Sharding(model, devices, device, compiled=compiled)
 
-    def loss_sum(self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.model.loss_sum(ids_BT, targets_BT, dtype)
+    def loss_sum(
+        self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype, shares: Shares | None
+    ) -> Tensor:
+        return self.model.loss_sum(ids_BT, targets_BT, dtype, shares)
 
     def micro_batch(self, *, last: bool) -> AbstractContextManager[None]:
         self.sharding.exchange_gradients(last)

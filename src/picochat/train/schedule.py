@@ -1,4 +1,4 @@
-"""What follows from settings, steps and losses alone: learning rate, evaluations, loss spikes.
+"""What follows from settings, steps and losses alone: rate, teacher, evaluations, loss spikes.
 
 Imports no torch, so that verification computes the same again from a curve and the settings.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from picochat.config import TrainConfig
+from picochat.config import CountsConfig, TrainConfig
 
 # ---- the learning rate ---------------------------------------------------------------------------
 
@@ -26,6 +26,11 @@ def lr_fraction(step: int, config: TrainConfig) -> float:
         return warm
     left = min(1.0, (config.steps - step) / decay_steps)
     return warm * (config.final_lr_fraction + (1 - config.final_lr_fraction) * left)
+
+
+def teacher_share(step: int, steps: int, counts: CountsConfig) -> float:
+    """How much of the targets of step `step` (from 0) of `steps` the counts are."""
+    return counts.teacher * max(0.0, 1 - step / (counts.teacher_until * steps))
 
 
 def half_the_rates(stage: str, config: TrainConfig) -> str:

@@ -99,7 +99,9 @@ class Engine:
             last = start + rows >= total
             # The backward pass is inside as well: recomputed blocks must use the same kernel.
             with self.runtime.attention(), self.strategy.micro_batch(last=last):
-                loss = self.strategy.loss_sum(part.ids_BT, part.targets_BT, self.runtime.dtype)
+                loss = self.strategy.loss_sum(
+                    part.ids_BT, part.targets_BT, self.runtime.dtype, part.shares
+                )
                 loss = loss / count
                 (loss * scale if scale != 1 else loss).backward()
             losses.append(loss.detach())
@@ -131,7 +133,9 @@ class Engine:
         summed: list[Tensor] = []
         for start in range(0, len(batch.ids_BT), rows):
             part = batch.rows(slice(start, start + rows))
-            loss = self.strategy.loss_sum(part.ids_BT, part.targets_BT, self.runtime.dtype)
+            loss = self.strategy.loss_sum(
+                part.ids_BT, part.targets_BT, self.runtime.dtype, part.shares
+            )
             loss = loss / max(1, batch.target_count)
             # Not `backward`: it would add to the model's own gradients from all threads at once.
             gradients = torch.autograd.grad(loss, parameters)
