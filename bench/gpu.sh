@@ -12,7 +12,7 @@
 #   pilot    the same as `speed` for the pilot scale
 #   start    process start to first step, with an empty cache and a warm one
 #   graph    the kernels that the compiler makes of the step
-#   recipe   candidates for the rates of the pilot scale at equal tokens (RECIPE_TOKENS)
+#   recipe   the pilot scale without its start from counts, with a teacher, and other rates, at equal tokens (RECIPE_TOKENS)
 #   path     the whole path at the pilot scale (bench/path.sh), to a verdict, a verified bundle and an export; ROWS and PATH_FLAGS
 #            (such as --base-steps 2000) fit it to the time. Not among the steps that run unasked on a CPU's dry run.
 #
@@ -56,7 +56,7 @@ wants pilot && bench pilot train.py --scale "$pilot" --steps "$timed" $compile -
 wants start && bench start start.py --scale "$scale" --sequences 2 $([ "$device" = cpu ] && echo --quick)
 wants graph && bench graph graph.py --scale "$scale" --layers 2 $([ "$device" = cpu ] && echo --quick)
 if wants recipe; then
-  for setting in "" "base.muon_lr=0.01" "base.muon_lr=0.03" "base.adamw_lr=0.008" "base.muon_momentum=0.9"; do
+  for setting in "" counts.start=false counts.teacher=1 base.muon_momentum=0.9 base.muon_lr=0.01 base.muon_lr=0.03 base.adamw_lr=0.008; do
     run recipe "$python" bench/recipe.py --scale "$pilot" --tokens "$recipe_tokens" --source "$source" --device "$device" \
       --precision "$precision" ${setting:+--set "$setting"}
   done

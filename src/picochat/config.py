@@ -128,7 +128,7 @@ class CountsConfig(Record):
         ),
     )
     teacher_until: float = Field(
-        default=0.7, gt=0, le=1, description="fraction of the steps at whose end it has fallen to 0"
+        default=1.0, gt=0, le=1, description="fraction of the steps at whose end it has fallen to 0"
     )
     tokens: int = Field(
         default=50_000_000,

@@ -62,10 +62,8 @@ SCALES: tuple[Scale, ...] = (
                 steps=400,
                 sequences_per_step=8,
                 warmup_steps=20,
-                muon_lr=0.03,
                 # With so few steps a shorter average has the lower loss: 1.858 against 1.918.
                 muon_momentum=0.8,
-                adamw_lr=0.015,
                 decay_fraction=0.8,
                 eval_every=50,
             ),
@@ -84,14 +82,7 @@ SCALES: tuple[Scale, ...] = (
             tokenizer=TokenizerConfig(vocab_size=2048),
             model=ModelConfig(context=256, layers=4, width=256, heads=4, kv_heads=2, mlp_width=640),
             counts=CountsConfig(teacher=1.0),
-            base=TrainConfig(
-                steps=1_800,
-                sequences_per_step=8,
-                warmup_steps=20,
-                muon_lr=0.03,
-                adamw_lr=0.01,
-                eval_every=300,
-            ),
+            base=TrainConfig(steps=1_800, sequences_per_step=8, warmup_steps=20, eval_every=300),
             sft=TrainConfig(
                 steps=700, sequences_per_step=16, warmup_steps=10, adamw_lr=0.005, eval_every=100
             ),

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from picochat.config import ModelConfig
 from picochat.model.centred import CENTRE_TOLERANCE, largest_centre_error
-from picochat.model.counted_start import embedding_of, new_model, singular_vectors
+from picochat.model.counted_start import (
+    EMBEDDING_LENGTH,
+    SHARED_LENGTH,
+    embedding_of,
+    new_model,
+    singular_vectors,
+)
 from picochat.model.gpt import GPT, rotate
 from picochat.tokens.token_counts import pair_counts
 
@@ -84,14 +90,17 @@ def attention_of_first_block(model: GPT, ids_BT: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_heads_of_the_first_block_look_at_the_previous_token_wherever_it_is(counted: GPT) -> None:
+def test_each_key_head_of_the_first_block_looks_one_token_further_back(counted: GPT) -> None:
     ids_BT = torch.from_numpy(sample(1)[: 4 * 128].astype(np.int64)).view(4, 128)
     weights = attention_of_first_block(counted, ids_BT)
-    previous = weights.diagonal(offset=-1, dim1=-2, dim2=-1)[..., 2:]
-    assert previous.mean() > 0.5, "a head of random weights gives each position about the same"
-    assert (weights[..., 3:, :].argmax(-1) == torch.arange(2, 127)).float().mean() > 0.95
     random = attention_of_first_block(new_model(CONFIG, VOCAB, 1, None), ids_BT)
-    assert random.diagonal(offset=-1, dim1=-2, dim2=-1)[..., 2:].mean() < 0.1
+    group = CONFIG.heads // CONFIG.kv_heads
+    for head in range(CONFIG.heads):
+        back = head // group + 1
+        found = weights[:, head]
+        assert found.diagonal(offset=-back, dim1=-2, dim2=-1)[..., 3:].mean() > 0.4
+        assert (found[:, 4:].argmax(-1) == torch.arange(4 - back, 128 - back)).float().mean() > 0.9
+        assert random[:, head].diagonal(offset=-back, dim1=-2, dim2=-1)[..., 3:].mean() < 0.1
 
 
 @torch.no_grad()
@@ -112,10 +121,10 @@ def test_a_text_that_repeats_itself_is_predicted_better_the_second_time(counted:
 def test_unseen_tokens_keep_their_random_numbers_but_for_what_all_share(counted: GPT) -> None:
     random = new_model(CONFIG, VOCAB, 1, None).embedding.weight
     moved = counted.embedding.weight - random
-    shared = moved[UNSEEN] / moved[UNSEEN].norm()
-    assert float(moved[UNSEEN].norm() / random[UNSEEN].norm()) == pytest.approx(0.5, abs=0.1)
+    length = float(moved[UNSEEN].norm())
+    assert length == pytest.approx(SHARED_LENGTH * EMBEDDING_LENGTH, rel=1e-3)
     # The rest of it is counted: its part along the shared direction is the same for all tokens.
-    along = counted.embedding.weight @ shared
+    along = counted.embedding.weight @ (moved[UNSEEN] / length)
     assert along.std() < 0.3 * along.mean()
     assert not torch.allclose(counted.embedding.weight[5], random[5], atol=1e-3)
 
@@ -145,4 +154,4 @@ def test_every_shape_gets_weights_that_are_finite(changes: dict[str, int]) -> No
     model = new_model(CONFIG.model_copy(update=changes), VOCAB, 1, sample)
     assert all(weight.isfinite().all() for weight in model.parameters())
     ids = torch.arange(8)[None]
-    assert 4 < float(model.loss_sum(ids[:, :-1], ids[:, 1:])) / 7 < 8, "near ln 400"
+    assert float(model.loss_sum(ids[:, :-1], ids[:, 1:])) / 7 < 20, "ln 400 is 6"

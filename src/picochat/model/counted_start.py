@@ -4,8 +4,8 @@
   pointwise mutual information of neighbours (Levy and Goldberg 2014), half of the width each.
 - All tokens share one more direction of the embedding. The head adds the same number to every logit
   for it, so it costs nothing, and a query or key that reads it alone does not depend on the token.
-- The heads of the first block start on the previous token: they read that direction, and their
-  queries are turned back by one position of RoPE.
+- The heads of the first block start on the tokens before, each key head one further back: they read
+  that direction, and their queries are turned back by so many positions of RoPE.
 - A key head of the second block starts on the token that followed the newest one before. Such
   induction heads otherwise appear late in training (Olsson et al. 2022, arXiv 2209.11895).
 
@@ -35,6 +35,12 @@ SMOOTHING = 0.75
 ITERATIONS = 4
 OVERSAMPLED = 16
 """Iterations and further vectors of the search for singular vectors (Halko et al. 2011)."""
+EMBEDDING_LENGTH = 0.55
+"""Of a counted embedding, at every width, so that its values are smaller at a larger one.
+
+Small values are soon written over, and large ones start with too sure a prediction: the logit of
+the present token is this length times the root of the width. docs/experiments.md compares.
+"""
 SHARED_LENGTH = 0.5
 """Length of the shared direction, of that of the rest of an embedding."""
 PREVIOUS_PAIRS = 4
@@ -46,7 +52,7 @@ MATCH_SCALE = 0.3
 """Size of what an induction head compares, beside which the random part is small."""
 LARGEST_TURN = 0.6
 """Of a pair of RoPE over half of the context, in radians, for tokens to match at any distance."""
-COPIED = 0.5
+COPIED = 1.5
 """Length of what an induction head writes, of that of an embedding."""
 
 
@@ -102,10 +108,11 @@ def start_from_counts_(model: GPT, pairs: FollowerCounts, seed: int) -> None:
     config, embedding_VC = model.config, model.embedding.weight
     # Other numbers than the random weights have.
     generator = torch.Generator().manual_seed(seed + 1)
-    counted_VC = embedding_of(pairs, config.width, generator) * config.init_std
+    std = EMBEDDING_LENGTH / math.sqrt(config.width)
+    counted_VC = embedding_of(pairs, config.width, generator) * std
     seen = torch.from_numpy(np.union1d(pairs.contexts, pairs.following))
     embedding_VC[seen] = counted_VC[seen]
-    shared_C = share_direction_(embedding_VC, config.init_std, generator)
+    shared_C = share_direction_(embedding_VC, std, generator)
     first, *others = (block.attention for block in model.each_block())
     look_at_previous_(first, config, shared_C)
     if others:
@@ -174,10 +181,10 @@ def share_direction_(embedding_VC: Tensor, std: float, generator: torch.Generato
 
 
 def look_at_previous_(attention: Matrices, shape: Shape, shared_C: Tensor) -> None:
-    """Make all heads of the first block look at the previous token.
+    """Make each key head of the first block look at a token before: the first 1 back, the next 2.
 
     Keys and queries are constants there, which RoPE turns by their positions: both point the same
-    way in its fastest pairs once the query is turned back by one position.
+    way in its fastest pairs once the query is turned back by so many positions.
     """
     half = shape.head_width // 2
     count = min(PREVIOUS_PAIRS, half // 2 * 2)
@@ -186,17 +193,19 @@ def look_at_previous_(attention: Matrices, shape: Shape, shared_C: Tensor) -> No
     speeds = shape.rope_theta ** -(torch.arange(count) / half)
     # Signs in turn give a mean of 0, as centring asks for, and do not change the product.
     signs = torch.tensor([1.0, -1.0] * (count // 2))
-    key_D, query_D = torch.zeros(shape.head_width), torch.zeros(shape.head_width)
-    key_D[:count] = signs
-    query_D[:count] = speeds.cos() * signs
-    query_D[half : half + count] = -speeds.sin() * signs
     scale = PREVIOUS_SCALE * math.sqrt(shape.head_width / count / shape.width)
-    for matrix, pattern_D, heads in (
-        (attention.key.weight, key_D, shape.kv_heads),
-        (attention.query.weight, query_D, shape.heads),
-    ):
-        reading = torch.outer(pattern_D - pattern_D.mean(), shared_C) * scale
-        matrix.mul_(RANDOM_PART).add_(reading.repeat(heads, 1))
+    readings: list[Tensor] = []
+    for back in range(shape.kv_heads + 1):
+        # 0 back: the key
+        pattern_D = torch.zeros(shape.head_width)
+        pattern_D[:count] = (back * speeds).cos() * signs
+        pattern_D[half : half + count] = -(back * speeds).sin() * signs
+        readings.append(torch.outer(pattern_D - pattern_D.mean(), shared_C) * scale)
+    key, *queries = readings
+    group = shape.heads // shape.kv_heads
+    attention.key.weight.mul_(RANDOM_PART).add_(key.repeat(shape.kv_heads, 1))
+    by_head = torch.cat([query for query in queries for _ in range(group)])
+    attention.query.weight.mul_(RANDOM_PART).add_(by_head)
 
 
 def look_for_repeats_(
@@ -209,7 +218,7 @@ def look_for_repeats_(
 ) -> None:
     """Make the first key head of the second block find the token after an earlier copy of this one.
 
-    The first head of the first block, which looks at the previous token, carries some directions of
+    The first head of the first block, which looks one back, carries some directions of
     that token over into others. The second block's head looks for positions where these equal the
     same directions of the present token, and copies what stands there.
 
