@@ -65,10 +65,10 @@ class Recipe:
 
     sequences: int = 8
     rows: str = "stream"  # or "documents": each row begins at one, cut ends are dropped
-    matrix_lr: float = 0.03
-    embedding_lr: float = 0.015
-    head_lr: float = 0.015
-    gain_lr: float = 0.015
+    matrix_lr: float = 0.02
+    embedding_lr: float = 0.004
+    head_lr: float = 0.004
+    gain_lr: float = 0.004
     beta1: float = 0.9
     beta2: float = 0.95
     momentum_start: float = 0.8
@@ -83,7 +83,7 @@ class Recipe:
     even_rows: bool = False  # rows of the momentum brought to one length before the iterations
     even_neurons: bool = False  # NorMuon, Li et al. 2025 (arXiv 2510.05491)
     teacher: float = 0.0  # part of the targets that counts are, falling to 0
-    teacher_until: float = 0.7  # of the steps
+    teacher_until: float = 1.0  # of the steps
 
 
 NANOCHAT_BLOCK = Block(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from picochat.config import ModelConfig
 from picochat.model.centred import Projected, project_
 from picochat.model.counted_start import (
+    EMBEDDING_LENGTH,
     embedding_of,
     look_at_previous_,
     look_for_repeats_,
@@ -222,9 +223,10 @@ def start(model: Decoder, stream: np.ndarray, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed + 1)
     if block.counted:
         pairs = pair_counts(stream.astype(np.uint16), len(embedding))
-        embedding.copy_(embedding_of(pairs, block.width, generator) * block.embedding_std)
+        std = EMBEDDING_LENGTH / math.sqrt(block.width)
+        embedding.copy_(embedding_of(pairs, block.width, generator) * std)
     if block.shared:
-        shared = share_direction_(embedding, block.embedding_std, generator)
+        shared = share_direction_(embedding, float(embedding.std()), generator)
         first, second = list(model.each_layer())[:2]
         if block.previous:
             look_at_previous_(first, block, shared)
