@@ -68,6 +68,12 @@ def test_tokens_with_the_same_neighbours_start_alike() -> None:
     assert embedding.mean(dim=1).abs().max() < 1e-5
 
 
+def test_pairs_that_say_nothing_give_an_embedding_of_zeros() -> None:
+    every_pair_once = np.array([0, 0, 1, 1, 0], dtype=np.uint16)
+    embedding = embedding_of(pair_counts(every_pair_once, 2), 4, torch.Generator().manual_seed(0))
+    assert embedding.shape == (2, 4) and not embedding.any()
+
+
 def attention_of_first_block(model: GPT, ids_BT: Tensor) -> Tensor:
     """(B, H, T, T) of every query head."""
     attention, length = next(model.each_block()).attention, ids_BT.shape[1]

@@ -137,7 +137,8 @@ def embedding_of(pairs: FollowerCounts, width: int, generator: torch.Generator) 
     both_VC[:, : len(s_K)] = u_VK * root_K
     both_VC[:, half : half + len(s_K)] = v_VK * root_K
     both_VC -= both_VC.mean(dim=1, keepdim=True)
-    return both_VC / both_VC.std()
+    # All zeros where no pair is more frequent than chance.
+    return both_VC / both_VC.std().clamp_min(1e-9)
 
 
 def positive_information(pairs: FollowerCounts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
