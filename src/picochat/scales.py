@@ -59,7 +59,7 @@ SCALES: tuple[Scale, ...] = (
             model=ModelConfig(context=256, layers=2, width=256, heads=4, kv_heads=2, mlp_width=768),
             counts=CountsConfig(teacher=1.0),
             base=TrainConfig(
-                # So many that the base model predicts text better than a count of 5-grams does.
+                # So many that the base model predicts text as well as a count of 5-grams does.
                 steps=520,
                 sequences_per_step=8,
                 warmup_steps=20,
