@@ -59,6 +59,15 @@ def test_a_reference_is_labelled_where_the_line_is_far_away(
     assert [label.get("text-anchor") for label in labels] == [anchor]
 
 
+def test_a_reference_that_a_noisy_line_lies_on_is_labelled_below_it() -> None:
+    noisy = Line("train", [(float(x), 1.9 + 3 / (1 + x) + 0.2 * (x % 2)) for x in range(101)])
+    chart = line_chart("loss", [noisy], "tokens", "nats", [("5-gram", 2.0)])
+    root = ElementTree.fromstring(chart)
+    (label,) = (t for t in root.iter(f"{SVG}text") if t.text == "5-gram")
+    (rule,) = (line for line in root.iter(f"{SVG}line") if line.get("stroke-dasharray"))
+    assert float(label.get("y") or 0) > float(rule.get("y1") or 0)
+
+
 def test_values_that_are_not_finite_are_left_out() -> None:
     text = loss_chart([(0, math.nan), (1, math.inf), (2, 3.0)])
     assert "nan" not in text

@@ -160,7 +160,7 @@ def line_chart(
     for number, line in enumerate(lines):
         body += _polyline(places[number], number % 4, line.dots)
     drawn = [place for line_places in places for place in line_places]
-    body += [_reference_label(label, y_at(y), frame.width, drawn) for label, y in references]
+    body += [_reference_label(label, y_at(y), frame, drawn) for label, y in references]
     return _document(
         title, frame.height, [*body, *_legend([line.label for line in lines])], frame.width
     )
@@ -386,16 +386,25 @@ def _reference_rule(y: float, width: int) -> str:
     )
 
 
-def _reference_label(label: str, y: float, width: int, drawn: Sequence[Point]) -> str:
-    """The label above its rule, at the end where the lines are farther away."""
-    left, right, length = LEFT + 6, width - RIGHT - 6, CHARACTER * len(label)
+def _reference_label(label: str, y: float, frame: Frame, drawn: Sequence[Point]) -> str:
+    """The label beside its rule: above or below it, at the end where the lines are farthest."""
+    left, right, length = LEFT + 6, frame.width - RIGHT - 6, CHARACTER * len(label)
 
-    def room(start: float, end: float) -> float:
-        return min((abs(py - (y - 10)) for px, py in drawn if start <= px <= end), default=math.inf)
+    def room(start: float, middle: float) -> float:
+        near = (abs(py - middle) for px, py in drawn if start <= px <= start + length)
+        return min(near, default=math.inf)
 
-    at_left = room(left, left + length) > room(right - length, right)
-    x, anchor = (left, "start") if at_left else (right, "end")
-    return _text(x, y - 6, label, "pc-mute pc-halo", anchor)
+    # The middle of the letters, and where they stand.
+    heights = [(y - 10, y - 6)]
+    if y + 18 < frame.height - BOTTOM:
+        heights.append((y + 12, y + 16))
+    places = [
+        (room(start, middle), baseline, x, anchor)
+        for middle, baseline in heights
+        for start, x, anchor in ((right - length, right, "end"), (left, left, "start"))
+    ]
+    _, baseline, x, anchor = max(places, key=lambda place: place[0])
+    return _text(x, baseline, label, "pc-mute pc-halo", anchor)
 
 
 def _polyline(places: Sequence[Point], colour: int, dots: bool) -> list[str]:
