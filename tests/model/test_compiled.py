@@ -62,10 +62,14 @@ def test_float32_step_is_one_graph_of_separate_products() -> None:
 def test_a_step_that_reads_a_value_is_found() -> None:
     class Reading(GPT):
         def loss_sum(
-            self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32
+            self,
+            ids_BT: Tensor,
+            targets_BT: Tensor,
+            dtype: torch.dtype = torch.float32,
+            shares: Shares | None = None,
         ) -> Tensor:
             assert ids_BT.max().item() < VOCAB
-            return super().loss_sum(ids_BT, targets_BT, dtype)
+            return super().loss_sum(ids_BT, targets_BT, dtype, shares)
 
     ids, targets = rows()
     found = inspect(Reading(CONFIG, VOCAB), ids, targets, torch.float32)

@@ -217,14 +217,18 @@ def test_one_seed_draws_the_same_questions_and_another_seed_others() -> None:
 
 
 def test_where_a_side_rounds_to_bf16_near_ties_are_told_and_do_not_count(run: RunDir) -> None:
-    """The run states bf16: the same weights are asked in bf16, near ties included."""
+    """The run states bf16: the same weights are asked in bf16, near ties included.
+
+    A model of a few steps likes all options of a choice about as much, so all questions are asked:
+    a sample could hold more near ties than the twentieth that may be judged otherwise.
+    """
     change_config(run, lambda config: config["runtime"].update(precision="bf16"))
     settle(run)
     recorded = find_recorded(run, run.root, [run])
     assert recorded.config.runtime.precision == "bf16"
-    check = with_questions(inspect_bundle(run.root), 60, 1, None).checks[-1]
+    check = with_questions(inspect_bundle(run.root), 120, 1, None).checks[-1]
     found = figures(check)
-    assert found["limit_nats"] == 0.25 and found["mismatches_or_judged_otherwise_at_most"] == 3
+    assert found["limit_nats"] == 0.25 and found["mismatches_or_judged_otherwise_at_most"] == 6
     assert found["mismatches"] == 0 and not check.problems
     assert len(check.notes) == found["asked"] - found["equal"]
 

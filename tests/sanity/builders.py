@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from picochat.config import RuntimeConfig
-from picochat.model.gpt import GPT, Cache, initialise
+from picochat.model.gpt import GPT, Cache, Shares, initialise
 from picochat.model.runtime import open_runtime
 from picochat.sanity.context import SMALL, VOCAB, Context, Parts, SanityResult, small_model
 from picochat.sanity.suite import SANITY, run_sanity
@@ -71,9 +71,13 @@ class Wrong(GPT):
         return logits
 
     def loss_sum(
-        self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32
+        self,
+        ids_BT: Tensor,
+        targets_BT: Tensor,
+        dtype: torch.dtype = torch.float32,
+        shares: Shares | None = None,
     ) -> Tensor:
-        loss = super().loss_sum(ids_BT, targets_BT, dtype)
+        loss = super().loss_sum(ids_BT, targets_BT, dtype, shares)
         self.calls += 1
         if self.fault == "no number":
             return loss * torch.nan

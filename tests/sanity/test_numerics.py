@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from picochat.model.gpt import GPT, Cache
+from picochat.model.gpt import GPT, Cache, Shares
 from picochat.model.optim import Optimizer
 from picochat.model.runtime import Runtime
 from picochat.sanity import numerics
@@ -109,9 +109,13 @@ def test_compiled_steps_are_compared_with_eager_ones(light_compiler: None) -> No
 
 class OtherWhenCompiled(GPT):
     def loss_sum(
-        self, ids_BT: Tensor, targets_BT: Tensor, dtype: torch.dtype = torch.float32
+        self,
+        ids_BT: Tensor,
+        targets_BT: Tensor,
+        dtype: torch.dtype = torch.float32,
+        shares: Shares | None = None,
     ) -> Tensor:
-        loss = super().loss_sum(ids_BT, targets_BT, dtype)
+        loss = super().loss_sum(ids_BT, targets_BT, dtype, shares)
         return loss * 1.01 if torch.compiler.is_compiling() else loss
 
 
