@@ -77,6 +77,31 @@ class FollowerCounts:
         """(C,) how often each context was followed by anything."""
         return np.add.reduceat(self.counts, self.starts[:-1])
 
+    def only(self, kept: npt.NDArray[np.bool_]) -> FollowerCounts:
+        """The contexts that are marked in `kept` (C,), with their followers."""
+        entries = np.repeat(kept, np.diff(self.starts))
+        starts = np.concatenate([[0], np.cumsum(np.diff(self.starts)[kept])])
+        return FollowerCounts(
+            self.contexts[kept],
+            starts,
+            self.following[entries],
+            self.counts[entries],
+            self.vocab_size,
+        )
+
+    def part(self, contexts: slice) -> FollowerCounts:
+        """Some contexts, by their numbers, with their followers."""
+        known = self.contexts[contexts]
+        starts = self.starts[contexts.start : contexts.start + len(known) + 1]
+        entries = slice(starts[0], starts[-1])
+        return FollowerCounts(
+            known,
+            starts - starts[0],
+            self.following[entries],
+            self.counts[entries],
+            self.vocab_size,
+        )
+
     def entry_of(self, contexts: Integers, following: Integers) -> Integers:
         """Where `following[i]` after `contexts[i]` stands in `self.following`; -1: nowhere."""
         keys = self.contexts[self.row_of_entry] * self.vocab_size + self.following

@@ -34,7 +34,7 @@ KEPT = 16
 DISCOUNT = 0.75
 LEAST_COUNT = 2
 """Of two tokens that are a context of their own. What followed them once is the target there."""
-CONTEXTS_AT_ONCE = 1 << 19  # while rows are made: about 1 GB
+CONTEXTS_AT_ONCE = 1 << 16  # while rows are made, to need little memory
 
 
 @dataclass(frozen=True)
@@ -85,39 +85,36 @@ class CountTeacher:
         self, triples: FollowerCounts, pairs: FollowerCounts, after_one: Floats
     ) -> tuple[Integers, Likeliest]:
         """(contexts (C,), rows) of the pairs of tokens that occur LEAST_COUNT times or more."""
-        common = triples.totals() >= LEAST_COUNT
-        made: list[Likeliest] = []
-        rows_of_common = np.flatnonzero(common)
-        freed = _freed(triples)
-        discounted = _discounted(triples)
-        of_entry = triples.row_of_entry
-        lower = after_one[
-            pairs.entry_of(triples.contexts[of_entry] % self.vocab_size, triples.following)
-        ]
-        probabilities = discounted + freed[of_entry] * lower
-        for start in range(0, len(rows_of_common), CONTEXTS_AT_ONCE):
-            rows = rows_of_common[start : start + CONTEXTS_AT_ONCE]
-            own = np.isin(of_entry, rows)
-            # What is likely after the second token alone, but for what has counts of its own.
-            second = triples.contexts[rows] % self.vocab_size
-            others = self._after_one.ids[second].astype(np.int64)
-            numbers = np.repeat(np.arange(len(rows)), KEPT)
-            theirs = freed[rows][:, None] * self._after_one.probabilities[second]
-            contexts = np.repeat(triples.contexts[rows], KEPT)
-            new = triples.entry_of(contexts, others.ravel()) == -1
-            made.append(
-                likeliest(
-                    np.concatenate([np.searchsorted(rows, of_entry[own]), numbers[new]]),
-                    np.concatenate([triples.following[own], others.ravel()[new]]),
-                    np.concatenate([probabilities[own], theirs.ravel()[new]]),
-                    len(rows),
-                )
-            )
-        if not made:
-            return triples.contexts[:0], self._after_one
-        return triples.contexts[common], Likeliest(
+        common = triples.only(triples.totals() >= LEAST_COUNT)
+        made = [Likeliest(self._after_one.ids[:0], self._after_one.probabilities[:0])]
+        for start in range(0, len(common.contexts), CONTEXTS_AT_ONCE):
+            in_part = slice(start, start + CONTEXTS_AT_ONCE)
+            made.append(self._rows_of(common.part(in_part), pairs, after_one))
+        return common.contexts, Likeliest(
             np.concatenate([rows.ids for rows in made]),
             np.concatenate([rows.probabilities for rows in made]),
+        )
+
+    def _rows_of(
+        self, triples: FollowerCounts, pairs: FollowerCounts, after_one: Floats
+    ) -> Likeliest:
+        row, second, freed = (
+            triples.row_of_entry,
+            triples.contexts % self.vocab_size,
+            _freed(triples),
+        )
+        lower = after_one[pairs.entry_of(second[row], triples.following)]
+        own = _discounted(triples) + freed[row] * lower
+        # What is likely after the second token alone, but for what has counts of its own.
+        others = self._after_one.ids[second].astype(np.int64).ravel()
+        of_others = np.repeat(np.arange(len(second)), KEPT)
+        theirs = (freed[:, None] * self._after_one.probabilities[second]).ravel()
+        new = triples.entry_of(np.repeat(triples.contexts, KEPT), others) == -1
+        return likeliest(
+            np.concatenate([row, of_others[new]]),
+            np.concatenate([triples.following, others[new]]),
+            np.concatenate([own, theirs[new]]),
+            len(second),
         )
 
 
