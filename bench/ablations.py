@@ -44,7 +44,7 @@ from picochat.model.gpt import cross_entropy_sum
 from picochat.model.optim import stacks_of
 from picochat.model.orthogonalize import orthogonalize
 from picochat.train.count_teacher import teaching
-from picochat.train.loader import host_batch
+from picochat.train.loader import shifted_batch
 from picochat.train.schedule import lr_fraction
 
 HELD_OUT_DOCUMENTS = 500
@@ -326,8 +326,7 @@ def train_model(model: Decoder, recipe: Recipe, text: Text, steps: int, seed: in
     )
     for step in range(steps):
         taken = np.arange(step * recipe.sequences, (step + 1) * recipe.sequences) % len(rows)
-        block = rows[taken]
-        batch = host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
+        batch = shifted_batch(rows[taken])
         batch = teach(step, batch) if teach else batch
         logits = model(batch.ids_BT)
         loss = cross_entropy_sum(logits, batch.targets_BT, batch.shares) / batch.target_count

@@ -104,7 +104,7 @@ def picochat(task: Task, reporter: StepReporter, *, optimizer: str, compiled: bo
     from picochat.scales import find_scale
     from picochat.train.count_teacher import teaching
     from picochat.train.held_out import HeldOut
-    from picochat.train.loader import Batch, HostLoader, host_batch
+    from picochat.train.loader import Batch, HostLoader, shifted_batch
     from picochat.train.loop import Job, Trainer
 
     config = find_scale(task.scale).config
@@ -135,7 +135,7 @@ def picochat(task: Task, reporter: StepReporter, *, optimizer: str, compiled: bo
         block = np.stack(
             [rows[step * task.sequences + row].numpy() for row in range(task.sequences)]
         )
-        batch = host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
+        batch = shifted_batch(block)
         return teach(step, batch) if teach else batch
 
     # The next rows are made while a step trains: what lies between two batches is still one step.

@@ -22,7 +22,7 @@ from picochat.model.centred import centre_
 from picochat.model.gpt import GPT, IGNORED_TARGET, initialise
 from picochat.train.distributed import current_group, join_group, open_group_runtime
 from picochat.train.held_out import HeldOut, summed_loss
-from picochat.train.loader import Batch, HostLoader, host_batch
+from picochat.train.loader import Batch, HostLoader, host_batch, shifted_batch
 from picochat.train.loop import Job, Trainer
 from picochat.train.parallel import gather_model
 
@@ -88,7 +88,7 @@ def batch_of(step: int) -> Batch:
 def spiky_batch_of(step: int) -> Batch:
     """Eight rows to learn by heart, but at one step others."""
     block = ROWS[8:16] if step == POISONED_AT else ROWS[:8]
-    return host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
+    return shifted_batch(block)
 
 
 def run(folder: Path, job: Small) -> None:

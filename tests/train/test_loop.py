@@ -16,7 +16,7 @@ from picochat.model.gpt import GPT, initialise
 from picochat.model.runtime import Runtime, open_runtime
 from picochat.train.checkpoint import saved_steps
 from picochat.train.held_out import HeldOut
-from picochat.train.loader import Batch, HostLoader, host_batch
+from picochat.train.loader import Batch, HostLoader, shifted_batch
 from picochat.train.loop import Job, Outcome, Trainer
 
 CONFIG = ModelConfig(
@@ -34,7 +34,7 @@ def make_model() -> GPT:
 
 def batch_of(step: int) -> Batch:
     block = ROWS[(np.arange(8) + 8 * step) % 64]
-    return host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
+    return shifted_batch(block)
 
 
 def evaluate(model: GPT) -> HeldOut:

@@ -33,7 +33,7 @@ from picochat.sanity.syncs import host_syncs
 from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.shards import TokenStream
 from picochat.train.held_out import HeldOut
-from picochat.train.loader import Batch, HostLoader, Loader, host_batch, next_token_batch
+from picochat.train.loader import Batch, HostLoader, Loader, next_token_batch, shifted_batch
 from picochat.train.loop import Job, Trainer
 from picochat.train.step import Engine
 
@@ -88,7 +88,7 @@ def _job(rows: np.ndarray, steps: int, device: torch.device) -> Job:
 
     def batch_of(step: int) -> Batch:
         block = rows[rows_of_step(step, ROWS, len(rows), seed=6)]
-        return host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
+        return shifted_batch(block)
 
     loader = HostLoader(batch_of, device, fixed_shape=True)
     return Job("base", config, loader, lambda model: HeldOut(loss=0.0, bits_per_byte=None))

@@ -7,6 +7,7 @@ Weights start from these counts (model/counted_start.py), and a teacher is made 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
 
@@ -68,10 +69,15 @@ class FollowerCounts:
             known, np.append(starts, len(keys)), keys % vocab_size, counts, vocab_size
         )
 
-    @property
+    @cached_property
     def row_of_entry(self) -> Integers:
         """(N,) the number of the context, from 0 to C - 1, of each follower."""
         return np.repeat(np.arange(len(self.contexts)), np.diff(self.starts))
+
+    @cached_property
+    def keys(self) -> Integers:
+        """(N,) context x vocabulary + follower, ascending."""
+        return np.repeat(self.contexts, np.diff(self.starts)) * self.vocab_size + self.following
 
     def totals(self) -> Integers:
         """(C,) how often each context was followed by anything."""
@@ -104,10 +110,9 @@ class FollowerCounts:
 
     def entry_of(self, contexts: Integers, following: Integers) -> Integers:
         """Where `following[i]` after `contexts[i]` stands in `self.following`; -1: nowhere."""
-        keys = self.contexts[self.row_of_entry] * self.vocab_size + self.following
         wanted = contexts * self.vocab_size + following
-        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return np.where(keys[at] == wanted, at, -1)
+        at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.where(self.keys[at] == wanted, at, -1)
 
 
 def pair_counts(tokens: Ids, vocab_size: int) -> FollowerCounts:

@@ -182,7 +182,11 @@ def stream_loader(
 
 def next_token_batch(stream: TokenStream, rows: np.ndarray, context: int) -> Batch:
     """For each row `context` inputs and the tokens that follow them, BOS targets included."""
-    block = stream.rows(rows, context)
+    return shifted_batch(stream.rows(rows, context))
+
+
+def shifted_batch(block: np.ndarray) -> Batch:
+    """Rows of T + 1 ids as T inputs and the T ids that follow them."""
     return host_batch(np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:]))
 
 
