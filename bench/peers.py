@@ -20,12 +20,12 @@ figure is the median step of all turns; `ratio_by_round` shows what single round
 
 `--loss`: after `--loss-tokens` training tokens, nats per held-out target, the same held-out rows
 and the same sum for all: picochat with the recipe of its scale (its schedule fitted to the tokens)
-against the best of a grid of recipes for each peer. Training rows are the same too, but for
-nanochat, whose rows begin at documents. picochat also counts the text, of which all have the same.
-The grid is searched with the first seed; picochat and each peer's winner are then trained with all
-seeds, and means compared. `--loss-seconds`: so much training time for each in place of the tokens,
-counting included; its steps follow from its own speed, measured first, alone and without the
-compiling.
+against the best of a grid of recipes for each peer (`--peak-rates`, `--nanochat-times`). Training
+rows are the same too, but for nanochat, whose rows begin at documents. picochat also counts the
+text, of which all have the same. The grid is searched with the first seed; picochat and each peer's
+winner are then trained with all seeds, and means compared. `--loss-seconds`: so much training time
+for each in place of the tokens, counting included; its steps follow from its own speed, measured
+first, alone and without the compiling.
 """
 
 from __future__ import annotations
@@ -64,13 +64,12 @@ PEERS = ("trainer", "trainer-compiled", "litgpt", "litgpt-micro-4")
 NANOCHAT = ("nanochat", "nanochat-stripped")
 LOSS_PEERS = ("trainer", "litgpt", *NANOCHAT)
 QUICK = ("picochat", "trainer", "litgpt")
-PEAK_RATES = (1e-3, 3e-3, 1e-2, 2e-2)  # from below each peer's best to above it, at tiny
+PEAK_RATES = "0.001,0.003,0.01,0.02"  # from below each peer's best to above it, at tiny
 SCHEDULES = {  # what its own loop offers
     "trainer": ("linear to 0", "cosine to 10%"),
     "litgpt": ("cosine to 0", "cosine to 10%"),
 }
-NANOCHAT_TIMES = (16.0, 32.0, 64.0, 128.0)  # factors of its matrix rate
-NANOCHAT_OTHERS_TIMES = (8.0, 16.0, 32.0)  # of its other rates
+NANOCHAT_TIMES = "16x8,16x16,16x32,32x8,32x16,32x32,64x8,64x16,64x32,128x8,128x16,128x32"
 
 
 def main() -> None:
@@ -107,6 +106,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--loss-tokens", type=int, default=200_000)
     parser.add_argument("--loss-seconds", type=float, help="of training, in place of the tokens")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument(
+        "--peak-rates", default=PEAK_RATES, help="of litgpt and Trainer; each with its schedules"
+    )
+    parser.add_argument(
+        "--nanochat-times",
+        default=NANOCHAT_TIMES,
+        help="factors of nanochat's matrix rate and of its other rates, such as 64x8,32x8",
+    )
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -318,7 +325,7 @@ def compare_loss(task: Task, names: list[str], flags: argparse.Namespace, folder
         theirs = contender(peer)
         found = {
             recipe: trained_loss(replace(theirs, recipe=recipe), folder)
-            for recipe in grid_of(peer, quick=flags.quick)
+            for recipe in grid_of(peer, flags)
         }
         losses |= {f"{peer}, {recipe.name}": [loss] for recipe, loss in found.items()}
         winner = min(found, key=lambda recipe: found[recipe])
@@ -364,16 +371,15 @@ def compare_loss(task: Task, names: list[str], flags: argparse.Namespace, folder
         )
 
 
-def grid_of(peer: str, *, quick: bool) -> list[Recipe]:
-    """The recipes of a peer that are tried. quick: two or three."""
+def grid_of(peer: str, flags: argparse.Namespace) -> list[Recipe]:
+    """The recipes of a peer that are tried. flags.quick: two."""
     if peer in NANOCHAT:
-        times = [(matrix, other) for matrix in NANOCHAT_TIMES for other in NANOCHAT_OTHERS_TIMES]
-        return [
-            Recipe(matrix, "its own", others=other)
-            for matrix, other in times[: 2 if quick else None]
-        ]
-    rates = PEAK_RATES[1:2] if quick else PEAK_RATES
-    return [Recipe(lr, schedule) for lr in rates for schedule in SCHEDULES[peer]]
+        pairs = [map(float, pair.split("x")) for pair in flags.nanochat_times.split(",")]
+        grid = [Recipe(matrix, "its own", others=others) for matrix, others in pairs]
+    else:
+        rates = [float(rate) for rate in flags.peak_rates.split(",")]
+        grid = [Recipe(rate, schedule) for rate in rates for schedule in SCHEDULES[peer]]
+    return grid[:2] if flags.quick else grid
 
 
 def tokens_of(task: Task) -> int:
