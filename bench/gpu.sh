@@ -13,6 +13,8 @@
 #   start    process start to first step, with an empty cache and a warm one
 #   graph    the kernels that the compiler makes of the step
 #   recipe   the pilot scale without its start from counts, with a teacher, and other rates, at equal tokens (RECIPE_TOKENS)
+#   nanochat the loss of the pilot scale at equal time (NANOCHAT_SECONDS) beside nanochat, whole and stripped, on the same text.
+#            Only where NANOCHAT names a checkout of it, with what it imports installed
 #   path     the whole path at the pilot scale (bench/path.sh), to a verdict, a verified bundle and an export; ROWS and PATH_FLAGS
 #            (such as --base-steps 2000) fit it to the time. Not among the steps that run unasked on a CPU's dry run.
 #
@@ -26,7 +28,7 @@ out="${1:-${OUT:-bench/out}}"
 device="${DEVICE:-cuda}" scale="${SCALE:-h100-100m}" source="${SOURCE:-demo/out/source}" timed="${TIMED_STEPS:-200}"
 if [ "$device" = cuda ]; then precision="${PRECISION:-bf16}" pilot="${PILOT:-h100-pilot}" compile="--compile"
 else precision="${PRECISION:-float32}" pilot="${PILOT:-tiny}" compile="--no-compile"; fi
-steps="${STEPS:-correct sanity speed levers pilot start graph recipe$([ "$device" = cuda ] && echo " path")}"
+steps="${STEPS:-correct sanity speed levers pilot start graph recipe${NANOCHAT:+ nanochat}$([ "$device" = cuda ] && echo " path")}"
 python="${PYTHON:-python3}" limit="${LIMIT_S:-570}" recipe_tokens="${RECIPE_TOKENS:-$([ "$device" = cuda ] && echo 60000000 || echo 20000)}"
 mkdir -p "$out"
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 PICOCHAT_HOME="$out/cache"
@@ -61,6 +63,9 @@ if wants recipe; then
       --precision "$precision" ${setting:+--set "$setting"}
   done
 fi
+wants nanochat && run nanochat "$python" bench/peers.py --loss --loss-seconds "${NANOCHAT_SECONDS:-60}" --device "$device" \
+  --scale "$pilot" --megabytes "${MEGABYTES:-60}" --seeds 1 --only nanochat-stripped,nanochat --source "$source" \
+  --nanochat-times "$([ "$device" = cuda ] && echo 1x1,2x1 || echo 64x8)"
 # shellcheck disable=SC2086
 wants path && DEVICE="$device" PRECISION="$precision" SCALE="$pilot" SOURCE="$source" PYTHON="$python" run path bash bench/path.sh "$out/path" ${PATH_FLAGS:-}
 echo "== figures in $out/gpu.jsonl${failed:+; failed:$failed}"

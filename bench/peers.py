@@ -1,5 +1,5 @@
 """A training step beside its peers, on the CPU: same shape, same token ids, same threads, taking
-turns. And the loss at equal tokens.
+turns. And the loss at equal tokens or equal time, beside nanochat on a GPU too.
 
     python bench/peers.py --scale small --threads 2 --rounds 6 --source FOLDER
     python bench/peers.py --loss --scale tiny --loss-tokens 200000 --seeds 2 --source FOLDER
@@ -55,7 +55,7 @@ from picochat.tokens.row_order import rows_of_step
 
 BENCH = Path(__file__).resolve().parent
 HELD_OUT_IN_256 = 5  # documents by the first byte of their sha256: one in fifty
-STEPS_TO_TIME = 15
+STEPS_TO_TIME = {"cpu": 15, "cuda": 100}  # a GPU's host runs some steps ahead
 WARM_STEPS = 6  # the first compiles; dynamic shapes or a second graph may compile once more
 STEPS_AHEAD = 10_000  # a schedule longer than any benchmark; the processes are ended by us
 ADAMW_OURS = ("picochat", "picochat-compiled")
@@ -96,6 +96,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--megabytes", type=float, default=20, help="of text, for tokenizer and rows"
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--sequences", type=int, help="of one step; default: the scale's")
     parser.add_argument("--steps", type=int, default=5, help="of one turn")
@@ -130,6 +131,11 @@ def parsed() -> argparse.Namespace:
 def contenders(flags: argparse.Namespace) -> list[str]:
     """Those asked for that are installed here."""
     names = flags.only.split(",") if flags.only else list(CONTENDERS)
+    if flags.device == "cuda":
+        if not flags.loss:
+            sys.exit("--device cuda compares losses: add --loss; bench/train.py times a GPU's step")
+        say("on a GPU nanochat alone is compared")
+        names = [name for name in names if name in NANOCHAT]
     if not nanochat_loop.available():
         say(f"{nanochat_loop.CHECKOUT} names no checkout of nanochat: it is left out")
         names = [name for name in names if name not in NANOCHAT]
@@ -162,7 +168,8 @@ def prepared(flags: argparse.Namespace, folder: Path) -> Task:
     tokenizer = tokenizer_of(trained, config.tokenizer.vocab_size)
     context = config.model.context
     sequences = flags.sequences or config.base.sequences_per_step
-    steps = max(10, flags.loss_tokens // (sequences * context)) if flags.loss else STEPS_AHEAD
+    by_tokens = flags.loss and flags.loss_seconds is None
+    steps = max(10, flags.loss_tokens // (sequences * context)) if by_tokens else STEPS_AHEAD
     stream = stream_of(trained, tokenizer)
     count = (len(stream) - 1) // context
     order = np.concatenate(
@@ -184,8 +191,6 @@ def prepared(flags: argparse.Namespace, folder: Path) -> Task:
         f"{source}: {len(trained):,} documents, {len(stream):,} tokens to train on,"
         f" {len(held_stream):,} held out"
     )
-    if flags.loss and steps * sequences > count:
-        say(f"the text is seen {steps * sequences / count:.1f} times: --megabytes gives more")
     return Task(
         contender="",
         scale=flags.scale,
@@ -199,6 +204,7 @@ def prepared(flags: argparse.Namespace, folder: Path) -> Task:
         held=None,
         recipe=None,
         seed=flags.seed,
+        device=flags.device,
     )
 
 
@@ -315,9 +321,12 @@ def compare_loss(task: Task, names: list[str], flags: argparse.Namespace, folder
     def contender(name: str) -> Task:
         rows = folder / ("document_rows.npy" if name in NANOCHAT else "rows.npy")
         mine = replace(task, contender=name, rows=str(rows))
-        return within(flags.loss_seconds, mine, folder) if flags.loss_seconds else mine
+        found = within(flags.loss_seconds, mine, folder) if flags.loss_seconds else mine
+        epochs = found.steps * found.sequences / len(np.load(rows, mmap_mode="r"))
+        say(f"{name}: {found.steps} steps, {epochs:.2f} epochs of its rows")
+        return found
 
-    ours = contender("picochat-muon")
+    ours = contender("picochat-muon" if flags.device == "cpu" else "picochat-muon-compiled")
     losses = {"picochat, its recipe": [trained_loss(replace(ours, seed=s), folder) for s in seeds]}
     tokens = {"picochat, its recipe": tokens_of(ours)}
     best: dict[str, str] = {}
@@ -394,7 +403,9 @@ def within(seconds: float, task: Task, folder: Path) -> Task:
     runner = started(replace(task, held=None, steps=STEPS_AHEAD), folder, f"{task.contender}-speed")
     try:
         runner.turn(WARM_STEPS)
-        step_seconds = statistics.median(runner.turn(STEPS_TO_TIME))
+        seconds_of_steps = runner.turn(STEPS_TO_TIME[task.device])
+        middle = statistics.median if task.device == "cpu" else statistics.mean
+        step_seconds = middle(seconds_of_steps)
         left = seconds - float(runner.facts.get("counting_s", 0))
     finally:
         runner.kill()

@@ -61,7 +61,8 @@ class Task:
     """`rows`: a .npy file (steps * sequences, context + 1), read in order.
 
     `stream`: a .npy file of all training tokens, in the order of the documents. `held`: as `rows`,
-    for the held-out loss; None: no held-out loss.
+    for the held-out loss; None: no held-out loss. `device`: "cpu", or "cuda" for picochat and
+    nanochat, which then compute in bf16 and compile.
     """
 
     contender: str
@@ -76,6 +77,7 @@ class Task:
     held: str | None
     recipe: Recipe | None
     seed: int
+    device: str
 
 
 class Rows(Dataset[Tensor]):
@@ -109,8 +111,8 @@ def picochat(task: Task, reporter: StepReporter, *, optimizer: str, compiled: bo
 
     config = find_scale(task.scale).config
     settings = {
-        "device": "cpu",
-        "precision": "float32",
+        "device": task.device,
+        "precision": "float32" if task.device == "cpu" else "bf16",
         "threads": task.threads,
         "compile": compiled,
     }
@@ -125,6 +127,7 @@ def picochat(task: Task, reporter: StepReporter, *, optimizer: str, compiled: bo
     model = new_model(
         config.model, task.vocab_size, task.seed, (lambda: stream) if config.counts.start else None
     )
+    model.to(compute.device)
     teach = teaching(lambda: stream, task.vocab_size, task.steps, config.counts)
     if teach:
         teach.count()
@@ -331,6 +334,7 @@ def nanochat(task: Task, reporter: StepReporter, *, stripped: bool) -> Logits:
         others_times=recipe.others,
         stripped=stripped,
         seed=task.seed,
+        device=task.device,
         say=reporter.say,
     )
 
@@ -372,7 +376,9 @@ def held_out_loss(logits_of: Logits, task: Task) -> float:
     """Nats per target over the held-out rows. A document's first token is no target."""
     assert task.held is not None, "a loss needs held-out rows"
     rows = torch.from_numpy(np.load(task.held))
-    nats, targets = summed_nats(logits_of, rows, task.bos)
+    nats, targets = summed_nats(
+        lambda ids_BT: logits_of(ids_BT.to(task.device)).cpu(), rows, task.bos
+    )
     return nats / targets
 
 

@@ -56,6 +56,7 @@ def train(
     others_times: float,
     stripped: bool,
     seed: int,
+    device: str,
     say: Callable[..., None],
 ) -> Callable[[Tensor], Tensor]:
     """Logits of the trained model. matrix_times, others_times: factors of its own rates.
@@ -79,7 +80,7 @@ def train(
             return gpt.GPT(shape)
 
     model, reference = built(layers), built(REFERENCE_DEPTH)
-    model.to_empty(device="cpu")
+    model.to_empty(device=device)
     torch.manual_seed(seed)
     model.init_weights()
     if stripped:
@@ -100,6 +101,7 @@ def train(
         group["initial_lr"] = 0.0 if keeps else group["lr"]
     compiled = torch.compile(model, dynamic=False)
     for step, block in zip(range(steps), rows, strict=False):
+        block = block.to(device)
         loss = compiled(block[:, :-1].contiguous(), block[:, 1:].contiguous())
         loss.backward()
         for group in optimizer.param_groups:

@@ -131,7 +131,7 @@ class CountsConfig(Record):
         default=1.0, gt=0, le=1, description="fraction of the steps at whose end it has fallen to 0"
     )
     tokens: int = Field(
-        default=50_000_000,
+        default=10_000_000,
         ge=1_000,
         lt=2**31,
         description="training tokens that are counted, spread over all shards",
@@ -192,6 +192,31 @@ class TrainConfig(Record):
         default="last",
         description="publish the weights of the last step, or of the best held-out evaluation",
     )
+
+
+class SftConfig(TrainConfig):
+    """The SFT stage: as `base`, with text of the base stage beside the conversations on request."""
+
+    text_sequences: int = Field(
+        default=0,
+        ge=0,
+        description=(
+            "of the sequences of a step, those that are text of the base stage and no conversation"
+        ),
+    )
+
+    @property
+    def conversations_per_step(self) -> int:
+        return self.sequences_per_step - self.text_sequences
+
+    @model_validator(mode="after")
+    def _has_conversations(self) -> SftConfig:
+        if self.conversations_per_step < 1:
+            raise ValueError(
+                f"text_sequences ({self.text_sequences}) must be smaller than sequences_per_step"
+                f" ({self.sequences_per_step})"
+            )
+        return self
 
 
 class EvalConfig(Record):
@@ -333,7 +358,7 @@ class RunConfig(Record):
     model: ModelConfig = ModelConfig()
     counts: CountsConfig = CountsConfig()
     base: TrainConfig
-    sft: TrainConfig
+    sft: SftConfig
     evals: EvalConfig = EvalConfig()
     external: ExternalConfig = ExternalConfig()
     honesty: HonestyConfig = HonestyConfig()
@@ -434,7 +459,7 @@ def resolve(
     except ValidationError as error:
         raise WrongUsage(failed, problems=[_problem(item) for item in error.errors()]) from None
     defaults = flatten(
-        RunConfig(scale=scale.scale, base=TrainConfig(steps=1), sft=TrainConfig(steps=1))
+        RunConfig(scale=scale.scale, base=TrainConfig(steps=1), sft=SftConfig(steps=1))
     )
     origins = {key: "default" if known[key] == defaults[key] else "scale" for key in known}
     origins.update(dict.fromkeys(of_pack, "pack"))

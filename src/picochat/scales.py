@@ -17,6 +17,7 @@ from picochat.config import (
     ModelConfig,
     RunConfig,
     RuntimeConfig,
+    SftConfig,
     TokenizerConfig,
     TrainConfig,
     flatten,
@@ -40,7 +41,7 @@ class Scale:
 
 
 GPU = RuntimeConfig(device="cuda", precision="bf16", compile=True)
-GPU_SFT = TrainConfig(
+GPU_SFT = SftConfig(
     steps=400, sequences_per_step=32, warmup_steps=20, muon_lr=0.005, adamw_lr=0.001, eval_every=50
 )
 
@@ -68,7 +69,7 @@ SCALES: tuple[Scale, ...] = (
                 decay_fraction=0.8,
                 eval_every=65,
             ),
-            sft=TrainConfig(
+            sft=SftConfig(
                 steps=130, sequences_per_step=24, warmup_steps=5, adamw_lr=0.005, eval_every=26
             ),
         ),
@@ -84,7 +85,7 @@ SCALES: tuple[Scale, ...] = (
             model=ModelConfig(context=256, layers=4, width=256, heads=4, kv_heads=2, mlp_width=640),
             counts=CountsConfig(teacher=1.0),
             base=TrainConfig(steps=1_800, sequences_per_step=8, warmup_steps=20, eval_every=300),
-            sft=TrainConfig(
+            sft=SftConfig(
                 steps=700, sequences_per_step=16, warmup_steps=10, adamw_lr=0.005, eval_every=100
             ),
         ),

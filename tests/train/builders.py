@@ -14,6 +14,7 @@ from picochat.config import (
     ResolvedConfig,
     RunConfig,
     RuntimeConfig,
+    SftConfig,
     TokenizerConfig,
     TrainConfig,
     flatten,
@@ -53,7 +54,7 @@ def small_config(**base: object) -> RunConfig:
         tokenizer=TokenizerConfig(vocab_size=512),
         model=SMALL_MODEL,
         base=TrainConfig.model_validate(values),
-        sft=TrainConfig(steps=1),
+        sft=SftConfig(steps=1),
         runtime=RuntimeConfig(threads=1),
     )
 

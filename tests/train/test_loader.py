@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from picochat.config import SftConfig
+from picochat.model.gpt import IGNORED_TARGET
+from picochat.tokens.chat_format import Conversations
 from picochat.tokens.row_order import rows_of_step
 from picochat.tokens.shards import TokenStream
-from picochat.train.loader import DeviceLoader, HostLoader, Loader, next_token_batch, stream_loader
+from picochat.train.loader import (
+    DeviceLoader,
+    HostLoader,
+    Loader,
+    next_token_batch,
+    sft_batch,
+    stream_loader,
+)
 
 CONTEXT = 16
 CPU = torch.device("cpu")
@@ -93,3 +103,32 @@ def test_trouble_in_the_thread_that_makes_rows_is_raised_where_they_are_asked_fo
     with pytest.raises(OSError, match="the disk is gone"):
         loader.batch(0)
     loader.close()
+
+
+def test_an_sft_step_has_conversations_and_then_text_of_their_length() -> None:
+    """Six conversations of 40 tokens, whose last ten are targets, beside a stream of positions."""
+    chats = Conversations(
+        tokens=np.arange(240, dtype=np.uint16),
+        targets=np.tile(np.arange(40) >= 30, 6),
+        offsets=np.arange(7) * 40,
+    )
+    text = stream_of(np.arange(1_000, 3_000), shards=3)
+    alone = SftConfig(steps=9, sequences_per_step=3)
+    mixed = SftConfig(steps=9, sequences_per_step=5, text_sequences=2)
+    seen: set[int] = set()
+    for step in range(9):
+        chat, both = (sft_batch(step, chats, text, sft, 0, 64, 3) for sft in (alone, mixed))
+        assert torch.equal(both.ids_BT[:3], chat.ids_BT)
+        assert torch.equal(both.targets_BT[:3], chat.targets_BT)
+        shown = both.ids_BT[3:]
+        assert shown.shape == (2, 64) and int(shown.min()) >= 1_000
+        assert torch.equal(both.targets_BT[3:], shown + 1), "every token of text is a target"
+        assert both.target_count == chat.target_count + 128
+        assert both.target_count == int((both.targets_BT != IGNORED_TARGET).sum())
+        seen |= set(shown[:, 0].tolist())
+    assert len(seen) == 18, "each step has other text"
+
+
+def test_an_sft_step_of_text_alone_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be smaller than sequences_per_step"):
+        SftConfig(steps=1, sequences_per_step=4, text_sequences=4)

@@ -42,7 +42,7 @@ def sft_epochs(run: RunFacts) -> float | None:
     if not rows or not conversations:
         return None
     fitting = rows.sft_train_rows - conversations.rows_over_context
-    return sft.steps * sft.sequences_per_step / fitting if fitting > 0 else None
+    return sft.steps * sft.conversations_per_step / fitting if fitting > 0 else None
 
 
 def needed_disk_bytes(run: RunFacts) -> float | None:

@@ -200,7 +200,7 @@ def task_rows(own: str) -> Callable[[RunFacts], str]:
 def fewer_sft_steps(run: RunFacts) -> str:
     rows, conversations, sft = run.rows, run.conversations, run.config.sft
     fitting = rows.sft_train_rows - conversations.rows_over_context if rows and conversations else 0
-    steps = max(1, int(MOST_SFT_EPOCHS * fitting / sft.sequences_per_step))
+    steps = max(1, int(MOST_SFT_EPOCHS * fitting / sft.conversations_per_step))
     return f"fewer steps: --sft-steps {steps}; or more rows in the pack's chat file"
 
 

@@ -284,9 +284,9 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts=TrainFacts,
         make=finetune,
         facts_from=sft_facts,
-        inputs=("base", "conversations", "tokenizer"),
+        inputs=("base", "conversations", "tokenizer", "shards"),
         settings=("sft", *TRAINING_SETTINGS),
-        version=6,
+        version=7,
         by_all=True,
     ),
     ArtifactSpec(

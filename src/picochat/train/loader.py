@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from picochat.config import SftConfig
 from picochat.model.gpt import IGNORED_TARGET, Shares
 from picochat.tokens.chat_format import Conversations
 from picochat.tokens.row_order import rows_of_step
@@ -206,6 +207,30 @@ def padded_batch(
         ids_BT[row, : len(ids) - 1] = ids[:-1]
         targets_BT[row, : len(ids) - 1] = np.where(mask[1:], ids[1:], IGNORED_TARGET)
     return host_batch(ids_BT, targets_BT)
+
+
+def sft_batch(
+    step: int,
+    conversations: Conversations,
+    text: TokenStream,
+    sft: SftConfig,
+    pad: int,
+    context: int,
+    seed: int,
+) -> Batch:
+    """The rows of an SFT step: conversations, then rows of text of the same length."""
+    chosen = rows_of_step(step, sft.conversations_per_step, len(conversations), seed)
+    batch = padded_batch(conversations, chosen, pad, context)
+    if not sft.text_sequences:
+        return batch
+    length = batch.ids_BT.shape[1]
+    chosen = rows_of_step(step, sft.text_sequences, text.row_count(length), seed)
+    shown = next_token_batch(text, chosen, length)
+    return Batch(
+        torch.cat((batch.ids_BT, shown.ids_BT)),
+        torch.cat((batch.targets_BT, shown.targets_BT)),
+        batch.target_count + shown.target_count,
+    )
 
 
 def _uploaded(stream: TokenStream, device: torch.device) -> Tensor:

@@ -1,9 +1,10 @@
 """The SFT stage: the base model learns to answer, with loss on the assistant's tokens only.
 
 One conversation is one row, padded on the right: causal attention and ignored targets keep padding
-out, and none are packed together, so that no conversation sees another. Rows of a step follow from
-seed and step, every conversation once per epoch. Importing this module loads no torch; the stage
-itself does.
+out, and none are packed together, so that no conversation sees another. Some rows of a step can be
+text of the base stage, so that the model forgets less of it (docs/decisions/0037). Rows of a step
+follow from seed and step, every conversation once per epoch. Importing this module loads no torch;
+the stage itself does.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from picochat.config import HostConfig, RunConfig, RuntimeConfig, TrainConfig
+from picochat.config import HostConfig, RunConfig, RuntimeConfig, SftConfig
 from picochat.core.errors import BadInput
 from picochat.core.publish import Artifact, StagingFolder
 from picochat.facts import ConversationsFacts, TrainFacts, facts_of
 from picochat.tokens.chat_format import open_conversations
-from picochat.tokens.row_order import rows_of_step
+from picochat.tokens.shards import open_shards
 from picochat.tokens.tokenizer import Tokenizer
 from picochat.train.artifact import publish_untrained, train_and_publish, train_facts
 from picochat.train.metrics import StartupTimer
@@ -34,7 +35,8 @@ def finetune(
     base: Artifact,
     conversations: Artifact,
     tokenizer: Artifact,
-    sft: TrainConfig,
+    shards: Artifact,
+    sft: SftConfig,
     runtime: RuntimeConfig,
     host: HostConfig,
     training_seed: int,
@@ -50,7 +52,7 @@ def finetune(
     from picochat.model.weights import check_tokenizer, load_model, read_info
     from picochat.train.distributed import current_group, open_group_runtime
     from picochat.train.held_out import held_out_of_conversations
-    from picochat.train.loader import HostLoader, padded_batch
+    from picochat.train.loader import HostLoader, sft_batch
     from picochat.train.loop import Job, Trainer
 
     timer = StartupTimer()
@@ -79,13 +81,9 @@ def finetune(
     check_tokenizer(info, vocabulary.digest, base.place)
     gpt.recompute_blocks(runtime.activation_checkpointing)
     timer.mark("model")
+    text = open_shards(shards).train
     loader = HostLoader(
-        lambda step: padded_batch(
-            train,
-            rows_of_step(step, sft.sequences_per_step, len(train), training_seed),
-            vocabulary.pad,
-            context,
-        ),
+        lambda step: sft_batch(step, train, text, sft, vocabulary.pad, context, training_seed),
         opened.device,
         fixed_shape=False,
         group=group,
