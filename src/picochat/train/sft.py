@@ -2,7 +2,7 @@
 
 One conversation is one row, padded on the right: causal attention and ignored targets keep padding
 out, and none are packed together, so that no conversation sees another. Some rows of a step can be
-text of the base stage, so that the model forgets less of it (docs/decisions/0037). Rows of a step
+text of the base stage, so that the model forgets less of it (docs/experiments.md). Rows of a step
 follow from seed and step, every conversation once per epoch. Importing this module loads no torch;
 the stage itself does.
 """
