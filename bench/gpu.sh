@@ -64,7 +64,7 @@ if wants recipe; then
   done
 fi
 wants nanochat && run nanochat "$python" bench/peers.py --loss --loss-seconds "${NANOCHAT_SECONDS:-60}" --device "$device" \
-  --scale "$pilot" --megabytes "${MEGABYTES:-60}" --seeds 1 --only nanochat-stripped,nanochat --source "$source" \
+  --scale "$pilot" --megabytes "${MEGABYTES:-$([ "$device" = cuda ] && echo 60 || echo 2)}" --seeds 1 --only nanochat-stripped,nanochat --source "$source" \
   --nanochat-times "$([ "$device" = cuda ] && echo 1x1,2x1 || echo 64x8)"
 # shellcheck disable=SC2086
 wants path && DEVICE="$device" PRECISION="$precision" SCALE="$pilot" SOURCE="$source" PYTHON="$python" run path bash bench/path.sh "$out/path" ${PATH_FLAGS:-}

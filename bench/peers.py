@@ -21,11 +21,13 @@ figure is the median step of all turns; `ratio_by_round` shows what single round
 `--loss`: after `--loss-tokens` training tokens, nats per held-out target, the same held-out rows
 and the same sum for all: picochat with the recipe of its scale (its schedule fitted to the tokens)
 against the best of a grid of recipes for each peer (`--peak-rates`, `--nanochat-times`). Training
-rows are the same too, but for nanochat, whose rows begin at documents. picochat also counts the
-text, of which all have the same. The grid is searched with the first seed; picochat and each peer's
-winner are then trained with all seeds, and means compared. `--loss-seconds`: so much training time
-for each in place of the tokens, counting included; its steps follow from its own speed, measured
-first, alone and without the compiling.
+rows are the same too, but for nanochat, whose loader begins rows at documents and drops what does
+not fit: where documents are longer than the context it sees their beginnings alone, and
+`--nanochat-rows stream` gives it the rows of the others. picochat also counts the text, of which
+all have the same. The grid is searched with the first seed; picochat and each peer's winner are
+then trained with all seeds, and means compared. `--loss-seconds`: so much training time for each in
+place of the tokens, counting included; its steps follow from its own speed, measured first, alone
+and without the compiling.
 """
 
 from __future__ import annotations
@@ -114,6 +116,12 @@ def parsed() -> argparse.Namespace:
         "--nanochat-times",
         default=NANOCHAT_TIMES,
         help="factors of nanochat's matrix rate and of its other rates, such as 64x8,32x8",
+    )
+    parser.add_argument(
+        "--nanochat-rows",
+        choices=("documents", "stream"),
+        default="documents",
+        help="rows that begin at documents, as its loader makes them, or those of all others",
     )
     parser.add_argument(
         "--quick",
@@ -319,7 +327,8 @@ def compare_loss(task: Task, names: list[str], flags: argparse.Namespace, folder
     seeds = [flags.seed + number for number in range(flags.seeds)]
 
     def contender(name: str) -> Task:
-        rows = folder / ("document_rows.npy" if name in NANOCHAT else "rows.npy")
+        own_rows = name in NANOCHAT and flags.nanochat_rows == "documents"
+        rows = folder / ("document_rows.npy" if own_rows else "rows.npy")
         mine = replace(task, contender=name, rows=str(rows))
         found = within(flags.loss_seconds, mine, folder) if flags.loss_seconds else mine
         epochs = found.steps * found.sequences / len(np.load(rows, mmap_mode="r"))
