@@ -133,6 +133,7 @@ def parsed() -> argparse.Namespace:
         flags.scale, flags.megabytes, flags.rounds, flags.steps = "tiny", 2.0, 2, 5
         flags.loss_tokens, flags.seeds, flags.only = 20_000, 1, flags.only or ",".join(QUICK)
         flags.sequences = flags.sequences or 4
+        flags.peak_rates, flags.nanochat_times = "0.003", "16x8,16x16"
     return flags
 
 
@@ -390,14 +391,12 @@ def compare_loss(task: Task, names: list[str], flags: argparse.Namespace, folder
 
 
 def grid_of(peer: str, flags: argparse.Namespace) -> list[Recipe]:
-    """The recipes of a peer that are tried. flags.quick: two."""
+    """The recipes of a peer that are tried."""
     if peer in NANOCHAT:
         pairs = [map(float, pair.split("x")) for pair in flags.nanochat_times.split(",")]
-        grid = [Recipe(matrix, "its own", others=others) for matrix, others in pairs]
-    else:
-        rates = [float(rate) for rate in flags.peak_rates.split(",")]
-        grid = [Recipe(rate, schedule) for rate in rates for schedule in SCHEDULES[peer]]
-    return grid[:2] if flags.quick else grid
+        return [Recipe(matrix, "its own", others=others) for matrix, others in pairs]
+    rates = map(float, flags.peak_rates.split(","))
+    return [Recipe(rate, schedule) for rate in rates for schedule in SCHEDULES[peer]]
 
 
 def tokens_of(task: Task) -> int:
@@ -412,9 +411,8 @@ def within(seconds: float, task: Task, folder: Path) -> Task:
     runner = started(replace(task, held=None, steps=STEPS_AHEAD), folder, f"{task.contender}-speed")
     try:
         runner.turn(WARM_STEPS)
-        seconds_of_steps = runner.turn(STEPS_TO_TIME[task.device])
-        middle = statistics.median if task.device == "cpu" else statistics.mean
-        step_seconds = middle(seconds_of_steps)
+        timed = runner.turn(STEPS_TO_TIME[task.device])
+        step_seconds = statistics.median(timed) if task.device == "cpu" else statistics.mean(timed)
         left = seconds - float(runner.facts.get("counting_s", 0))
     finally:
         runner.kill()

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -58,6 +57,12 @@ def verify(bundle: Path, source: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def bytes_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(member)
+    assert stream is not None
+    return stream.read()
+
+
 def test_the_bundle_verifies_and_has_the_digest_that_the_page_states(source: Path) -> None:
     found = verify(BUNDLE, source)
     assert found.returncode == VERIFIED, found.stdout + found.stderr
@@ -70,7 +75,7 @@ def test_a_changed_reply_is_found(source: Path, tmp_path: Path) -> None:
     forged = tmp_path / "forged.tgz"
     with tarfile.open(BUNDLE) as kept, tarfile.open(forged, "w:gz") as tar:
         for member in kept:
-            data = _bytes_of(kept, member)
+            data = bytes_of(kept, member)
             if member.name.endswith("eval/replies.jsonl"):
                 first, rest = data.split(b"\n", 1)
                 row = json.loads(first)
@@ -84,7 +89,9 @@ def test_a_changed_reply_is_found(source: Path, tmp_path: Path) -> None:
 
 
 def test_the_page_states_the_figures_of_the_bundle() -> None:
-    summary = _summary()
+    with tarfile.open(BUNDLE) as kept:
+        named = next(one for one in kept if one.name.endswith("/summary/summary.json"))
+        summary = json.loads(bytes_of(kept, named))
     scores = summary["scores"]
     for skill, score in scores["skills"].items():
         clean = score["clean"]
@@ -92,14 +99,3 @@ def test_the_page_states_the_figures_of_the_bundle() -> None:
     for name in ("base_bits_per_byte", "sft_bits_per_byte", "ngram_bits_per_byte"):
         assert f"{scores[name]:.3f}" in page()
     assert f"**{summary['verdict']['status']}**" in page()
-
-
-def _summary() -> Any:
-    with tarfile.open(BUNDLE) as tar:
-        member = next(one for one in tar if one.name.endswith("/summary/summary.json"))
-        return json.loads(_bytes_of(tar, member))
-
-
-def _bytes_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    return file.read() if file else b""

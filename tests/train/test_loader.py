@@ -117,7 +117,8 @@ def test_an_sft_step_has_conversations_and_then_text_of_their_length() -> None:
     mixed = SftConfig(steps=9, sequences_per_step=5, text_sequences=2)
     seen: set[int] = set()
     for step in range(9):
-        chat, both = (sft_batch(step, chats, text, sft, 0, 64, 3) for sft in (alone, mixed))
+        chat = sft_batch(step, chats, None, alone, 0, 64, 3)
+        both = sft_batch(step, chats, text, mixed, 0, 64, 3)
         assert torch.equal(both.ids_BT[:3], chat.ids_BT)
         assert torch.equal(both.targets_BT[:3], chat.targets_BT)
         shown = both.ids_BT[3:]

@@ -212,16 +212,19 @@ def padded_batch(
 def sft_batch(
     step: int,
     conversations: Conversations,
-    text: TokenStream,
+    text: TokenStream | None,
     sft: SftConfig,
     pad: int,
     context: int,
     seed: int,
 ) -> Batch:
-    """The rows of an SFT step: conversations, then rows of text of the same length."""
+    """The rows of an SFT step: conversations, then rows of text of the same length.
+
+    text: None where the steps have no text.
+    """
     chosen = rows_of_step(step, sft.conversations_per_step, len(conversations), seed)
     batch = padded_batch(conversations, chosen, pad, context)
-    if not sft.text_sequences:
+    if text is None:
         return batch
     length = batch.ids_BT.shape[1]
     chosen = rows_of_step(step, sft.text_sequences, text.row_count(length), seed)

@@ -81,7 +81,7 @@ def finetune(
     check_tokenizer(info, vocabulary.digest, base.place)
     gpt.recompute_blocks(runtime.activation_checkpointing)
     timer.mark("model")
-    text = open_shards(shards).train
+    text = open_shards(shards, check_digests=True).train if sft.text_sequences else None
     loader = HostLoader(
         lambda step: sft_batch(step, train, text, sft, vocabulary.pad, context, training_seed),
         opened.device,
