@@ -20,14 +20,14 @@ figure is the median step of all turns; `ratio_by_round` shows what single round
 
 `--loss`: after `--loss-tokens` training tokens, nats per held-out target, the same held-out rows
 and the same sum for all: picochat with the recipe of its scale (its schedule fitted to the tokens)
-against the best of a grid of recipes for each peer (`--peak-rates`, `--nanochat-times`). Training
-rows are the same too, but for nanochat, whose loader begins rows at documents and drops what does
-not fit: where documents are longer than the context it sees their beginnings alone, and
-`--nanochat-rows stream` gives it the rows of the others. picochat also counts the text, of which
-all have the same. The grid is searched with the first seed; picochat and each peer's winner are
-then trained with all seeds, and means compared. `--loss-seconds`: so much training time for each in
-place of the tokens, counting included; its steps follow from its own speed, measured first, alone
-and without the compiling.
+against the best of a grid of recipes for each peer (`--peak-rates`, `--schedules`,
+`--nanochat-times`). Training rows are the same too, but for nanochat, whose loader begins rows at
+documents and drops what does not fit: where documents are longer than the context it sees their
+beginnings alone, and `--nanochat-rows stream` gives it the rows of the others. picochat also counts
+the text, of which all have the same. The grid is searched with the first seed; picochat and each
+peer's winner are then trained with all seeds, and means compared. `--loss-seconds`: so much
+training time for each in place of the tokens, counting included; its steps follow from its own
+speed, measured first, alone and without the compiling.
 """
 
 from __future__ import annotations
@@ -113,6 +113,10 @@ def parsed() -> argparse.Namespace:
         "--peak-rates", default=PEAK_RATES, help="of litgpt and Trainer; each with its schedules"
     )
     parser.add_argument(
+        "--schedules",
+        help="of litgpt and Trainer, with commas between; all of a peer that has none of these",
+    )
+    parser.add_argument(
         "--nanochat-times",
         default=NANOCHAT_TIMES,
         help="factors of nanochat's matrix rate and of its other rates, such as 64x8,32x8",
@@ -129,6 +133,9 @@ def parsed() -> argparse.Namespace:
         help="tiny, few steps, one setting of each; with --loss one rate",
     )
     flags = parser.parse_args()
+    offered = {one for of_peer in SCHEDULES.values() for one in of_peer}
+    if unknown := set((flags.schedules or "").split(",")) - offered - {""}:
+        parser.error(f"no schedule {', '.join(unknown)}; there are: {', '.join(sorted(offered))}")
     if flags.quick:
         flags.scale, flags.megabytes, flags.rounds, flags.steps = "tiny", 2.0, 2, 5
         flags.loss_tokens, flags.seeds, flags.only = 20_000, 1, flags.only or ",".join(QUICK)
@@ -396,7 +403,9 @@ def grid_of(peer: str, flags: argparse.Namespace) -> list[Recipe]:
         pairs = [map(float, pair.split("x")) for pair in flags.nanochat_times.split(",")]
         return [Recipe(matrix, "its own", others=others) for matrix, others in pairs]
     rates = map(float, flags.peak_rates.split(","))
-    return [Recipe(rate, schedule) for rate in rates for schedule in SCHEDULES[peer]]
+    asked = (flags.schedules or "").split(",")
+    schedules = [one for one in SCHEDULES[peer] if one in asked] or SCHEDULES[peer]
+    return [Recipe(rate, schedule) for rate in rates for schedule in schedules]
 
 
 def tokens_of(task: Task) -> int:
