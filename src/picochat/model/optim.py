@@ -31,13 +31,15 @@ class Stack:
     """All matrices (O, I) of one shape, and their momenta (N, O, I) in one buffer.
 
     A few batched products update a stack, instead of hundreds of small ones. sharding: set where
-    each process holds some columns of each matrix and of its momentum.
+    each process holds some columns of each matrix and of its momentum. products: the dtype of the
+    products that orthogonalize.
     """
 
     name: str
     parameters: list[nn.Parameter]
     momentum_NOI: Tensor
     sharding: Sharding | None = None
+    products: torch.dtype = torch.float32
 
     def part(self, part: slice) -> Stack:
         """Some of the matrices, with a view of their momenta."""
@@ -56,11 +58,8 @@ class Stack:
         # Nesterov momentum, as in the Muon reference.
         self.momentum_NOI.lerp_(grad, 1 - config.muon_momentum)
         nesterov = torch.lerp(grad, self.momentum_NOI, config.muon_momentum)
-        # In float32 on a CPU: most CPUs only emulate bfloat16 products, and a step took eight times
-        # as long.
-        dtype = torch.bfloat16 if grad.is_cuda else torch.float32
         made_by = self.sharding.orthogonalized if self.sharding else orthogonalize
-        update = made_by(nesterov, dtype)
+        update = made_by(nesterov, self.products)
         # Tall matrices get larger updates, by sqrt(rows / columns), as in the reference.
         rows, columns = self.parameters[0].shape
         changes = (update * (lr * max(1.0, rows / columns) ** 0.5)).unbind()
@@ -79,7 +78,11 @@ def local_part(tensor: Tensor, sharding: Sharding | None) -> Tensor:
     return sharding.local(tensor) if sharding else tensor
 
 
-def stacks_of(parameters: list[nn.Parameter], sharding: Sharding | None = None) -> list[Stack]:
+def stacks_of(
+    parameters: list[nn.Parameter],
+    sharding: Sharding | None = None,
+    products: torch.dtype = torch.float32,
+) -> list[Stack]:
     """The matrices grouped by shape, in order of first appearance, with momenta at zero."""
     groups: dict[str, list[nn.Parameter]] = {}
     for parameter in parameters:
@@ -90,6 +93,7 @@ def stacks_of(parameters: list[nn.Parameter], sharding: Sharding | None = None) 
             group,
             torch.stack([torch.zeros_like(local_part(p.detach(), sharding)) for p in group]),
             sharding,
+            products,
         )
         for shape, group in groups.items()
     ]
@@ -100,7 +104,8 @@ class Optimizer:
 
     compiled: compile Muon and the centring into one graph. pool: updates stacks in parallel on a
     CPU. sharding: set where each process holds a part of every weight. The state then consists of
-    DTensors with the names and whole shapes of one process.
+    DTensors with the names and whole shapes of one process. products: the dtype of Muon's products,
+    that of the model's own. Most CPUs only emulate bfloat16, and a step took eight times as long.
     """
 
     def __init__(
@@ -111,6 +116,7 @@ class Optimizer:
         compiled: bool = False,
         pool: ThreadPool = ONE_THREAD,
         sharding: Sharding | None = None,
+        products: torch.dtype = torch.float32,
     ) -> None:
         self.model, self.config, self.pool, self.sharding = model, config, pool, sharding
         matrices: list[nn.Parameter] = []
@@ -118,7 +124,8 @@ class Optimizer:
         for name, parameter in model.named_parameters():
             is_matrix = parameter.dim() == 2 and name.startswith("blocks.")
             (matrices if is_matrix else rest).append(parameter)
-        self.stacks = stacks_of(matrices, sharding) if config.matrix_optimizer == "muon" else []
+        is_muon = config.matrix_optimizer == "muon"
+        self.stacks = stacks_of(matrices, sharding, products) if is_muon else []
         # Made once here, because a compiled graph cannot create a Stack.
         self._stack_parts = [
             stack.part(part) for stack in self.stacks for part in pool.slices(len(stack.parameters))

@@ -25,7 +25,7 @@ def orthogonalize(update_NOI: Tensor, dtype: torch.dtype) -> Tensor:
     # The Frobenius norm bounds the largest singular value, so all of them start in [0, 1], the
     # range of the coefficients. The constant avoids 0/0 for a matrix of zeros.
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+    for _ in range(NEWTON_SCHULZ_STEPS):  # x <- a x + (b G + c G G) x, where G is x x^T
+        gram = torch.bmm(x, x.mT)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).float()

@@ -67,6 +67,7 @@ class Engine:
             compiled=runtime.compiled,
             pool=self._pool,
             sharding=self.strategy.sharding,
+            products=runtime.dtype,
         )
 
     def step(self, batch: Batch, lr_fraction: float) -> tuple[Tensor, Tensor]:
