@@ -67,6 +67,7 @@ class Recipe:
     rows: str = "stream"  # or "documents": each row begins at one, cut ends are dropped
     matrix_lr: float = 0.02
     embedding_lr: float = 0.004
+    value_embedding_lr: float = 0.002
     head_lr: float = 0.004
     gain_lr: float = 0.004
     beta1: float = 0.9
@@ -109,6 +110,7 @@ NANOCHAT_RECIPE = Recipe(
     rows="documents",
     matrix_lr=0.08,
     embedding_lr=0.6,
+    value_embedding_lr=0.3,
     head_lr=0.016,
     gain_lr=0.2,
     beta1=0.8,
@@ -298,7 +300,7 @@ def adamw_of(model: Decoder, recipe: Recipe) -> tuple[torch.optim.AdamW, list[nn
         if name == "embedding.weight":
             lr = recipe.embedding_lr
         elif name.endswith("value_embedding.weight"):
-            lr = recipe.embedding_lr / 2
+            lr = recipe.value_embedding_lr
         elif name == "head.weight":
             lr = recipe.head_lr
         elif parameter.dim() == 2 and not name.endswith("value_gate"):
