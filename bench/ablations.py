@@ -83,6 +83,7 @@ class Recipe:
     polar_express: bool = False
     even_rows: bool = False  # rows of the momentum brought to one length before the iterations
     even_neurons: bool = False  # NorMuon, Li et al. 2025 (arXiv 2510.05491)
+    tail: float = 0.0  # last part of the steps, whose weights are averaged at the end
     teacher: float = 0.0  # part of the targets that counts are, falling to 0
     teacher_until: float = 1.0  # of the steps
 
@@ -326,6 +327,8 @@ def train_model(model: Decoder, recipe: Recipe, text: Text, steps: int, seed: in
         decay_fraction=recipe.decay,
         final_lr_fraction=recipe.final,
     )
+    averaged_steps = max(1, round(recipe.tail * steps))
+    sums = [torch.zeros_like(one) for one in model.parameters()] if recipe.tail else []
     for step in range(steps):
         taken = np.arange(step * recipe.sequences, (step + 1) * recipe.sequences) % len(rows)
         batch = shifted_batch(rows[taken])
@@ -345,6 +348,10 @@ def train_model(model: Decoder, recipe: Recipe, text: Text, steps: int, seed: in
         muon.step(recipe.matrix_lr * fraction, momentum, recipe.weight_decay * cosine)
         centre(model)
         model.zero_grad(set_to_none=True)
+        if sums and step >= steps - averaged_steps:
+            torch._foreach_add_(sums, [one.detach() for one in model.parameters()])
+    for parameter, total in zip(model.parameters(), sums, strict=False):
+        parameter.data.copy_(total / averaged_steps)
 
 
 if __name__ == "__main__":
