@@ -3,6 +3,7 @@ only stated weights are asked.
 """
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -17,13 +18,17 @@ from safetensors.torch import load_file, save_file
 
 from picochat.cli.main import run_command
 from picochat.core.errors import BadInput
-from picochat.release.ask import draw, find_recorded, with_questions
+from picochat.evals.evaluate import ask_questions
+from picochat.evals.external import ask_benchmark
+from picochat.evals.gpt_answerer import GptAnswerer
+from picochat.model.weights import load_model
+from picochat.release.ask import draw, find_recorded, pool_of, with_questions
 from picochat.release.bundle import make_bundle
 from picochat.release.verify import VerifyCheck, inspect_bundle
 from picochat.run.folder import RunDir
 from tests.forger import Rows, change_config, change_rows, make_real_run, rows_of, settle
 
-ALL = 10_000
+ALL = None
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +45,7 @@ def run(finished: RunDir, tmp_path: Path) -> RunDir:
 
 
 def asked(
-    path: Path, count: int = ALL, seed: int | None = 7, run_dir: Path | None = None
+    path: Path, count: int | None = ALL, seed: int | None = 7, run_dir: Path | None = None
 ) -> VerifyCheck:
     """The check of a bundle or run in which nothing differs before anything is asked."""
     report = inspect_bundle(path)
@@ -216,21 +221,67 @@ def test_one_seed_draws_the_same_questions_and_another_seed_others() -> None:
     assert len(draw(pool, ALL, 5)) == 942
 
 
-def test_where_a_side_rounds_to_bf16_near_ties_are_told_and_do_not_count(run: RunDir) -> None:
-    """The run states bf16: the same weights are asked in bf16, near ties included.
+def record_in_bf16(run: RunDir) -> None:
+    """The replies as the same weights give them in bf16, in a run that says so."""
+    change_config(run, lambda config: config["runtime"].update(precision="bf16"))
+    recorded = find_recorded(run, run.root, [run])
+    base, chat = (
+        GptAnswerer(load_model(place, torch.device("cpu"))[0], recorded.tokenizer, torch.bfloat16)
+        for place in (recorded.base, recorded.chat)
+    )
+    given = [(item.set, recorded.rows[item.id]) for item in recorded.asked.values()]
+    evals = recorded.config.evals
+    items = ask_benchmark("quiz", list(recorded.texts["quiz"].values()), chat, base, evals)
+    for name, answers in (
+        ("replies.jsonl", ask_questions(base, chat, given, evals)),
+        ("external.jsonl", items),
+    ):
+        now = {item.id: item.model_dump(mode="json") for item in answers}
+        edit_replies(run, lambda rows, now=now: [{**row, **now[row["id"]]} for row in rows], name)
 
-    A model of a few steps likes all options of a choice about as much, so all questions are asked:
-    a sample could hold more near ties than the twentieth that may be judged otherwise.
+
+def test_where_a_run_rounds_to_bf16_near_ties_are_told_and_do_not_count(run: RunDir) -> None:
+    """A model of a few steps likes all options of a choice about as much, so all questions are
+    asked: a sample could hold more near ties than the twentieth that may be judged otherwise.
+    """
+    record_in_bf16(run)
+    check = with_questions(inspect_bundle(run.root), None, 1, None).checks[-1]
+    found = figures(check)
+    assert found["median_likelihood_gap_nats"] > 1e-4
+    assert found["limit_nats"] == 0.25
+    assert found["mismatches_or_judged_otherwise_at_most"] == math.ceil(found["asked"] / 20)
+    assert found["mismatches"] == 0 and not check.problems
+    assert found["equal"] < found["asked"]
+    assert len(check.notes) == found["asked"] - found["equal"]
+
+
+def test_a_run_that_says_bf16_and_did_not_round_is_held_to_float32(run: RunDir) -> None:
+    """The publisher states bf16, so that a twentieth of the replies may be invented, and invents
+    one.
     """
     change_config(run, lambda config: config["runtime"].update(precision="bf16"))
-    settle(run)
-    recorded = find_recorded(run, run.root, [run])
-    assert recorded.config.runtime.precision == "bf16"
-    check = with_questions(inspect_bundle(run.root), 120, 1, None).checks[-1]
+    first = iter([True])
+    invent(
+        run,
+        lambda row: right_answer(row) if row["skill"] == "spelling" and next(first, False) else row,
+    )
+    check = with_questions(inspect_bundle(run.root), None, 1, None).checks[-1]
     found = figures(check)
-    assert found["limit_nats"] == 0.25 and found["mismatches_or_judged_otherwise_at_most"] == 6
-    assert found["mismatches"] == 0 and not check.problems
-    assert len(check.notes) == found["asked"] - found["equal"]
+    assert found["recorded_in"] == "bf16 on cpu" and found["limit_nats"] == 0.001
+    assert found["median_likelihood_gap_nats"] < 1e-5
+    assert len(check.problems) == 1 and "however it is rounded" in check.problems[0].what
+
+
+def test_the_chance_of_finding_one_invented_reply_is_said(finished: RunDir) -> None:
+    some, all_of_them = asked(finished.root, 24), asked(finished.root, None)
+    pool = pool_of(find_recorded(finished, finished.root, [finished]))
+    drawn = [group for group, _ in draw(pool, 24, 7)]
+    least = min(drawn.count(group) / len(ids) for group, ids in pool.items())
+    assert 0 < least < 0.1
+    assert figures(some)["chance_to_ask_one_question_at_least"] == round(least, 4)
+    assert "the chance of finding one invented reply is 0." in (some.note or "")
+    assert figures(all_of_them)["chance_to_ask_one_question_at_least"] == 1
+    assert "all that was recorded and can be asked" in (all_of_them.note or "")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU checks a run of one")
@@ -245,13 +296,13 @@ def test_replies_of_a_gpu_are_asked_on_the_cpu_in_float32_where_there_is_none(
     )
     settle(run)
     check = with_questions(inspect_bundle(run.root), 12, 1, None).checks[-1]
-    assert "asking on the CPU, in float32" in capsys.readouterr().err
+    assert "there is none here: asking on the CPU" in capsys.readouterr().err
     assert "recorded in bf16 on cuda, asked in float32 on cpu" in (check.note or "")
-    assert figures(check)["equal"] == 12 and figures(check)["limit_nats"] == 0.25
+    assert figures(check)["equal"] == 12
 
 
 def test_a_share_of_invented_replies_is_found_in_bf16_too(run: RunDir) -> None:
-    change_config(run, lambda config: config["runtime"].update(precision="bf16"))
+    record_in_bf16(run)
     invent(run, lambda row: right_answer(row) if row["skill"] == "spelling" else row)
     report = with_questions(inspect_bundle(run.root), 60, 1, None)
     assert report.exit_code == 3 and len(report.problems) > 3
@@ -274,6 +325,12 @@ def test_command_line_of_asking(
     assert found["command"].endswith(again) and found["equal"] == 6 and found["seconds"] > 0
     assert run_command(["run", "verify", str(finished.root), "--ask-seed", "3"]) == 2
     assert "--ask-seed needs --ask" in capsys.readouterr().err
+    for wrong in ("0", "-3", "some", "9" * 5000):
+        assert run_command(["run", "verify", str(finished.root), "--ask", wrong]) == 2
+        assert "--ask 50, or --ask all" in capsys.readouterr().err
+    assert run_command(["run", "verify", str(finished.root), "--ask", "all"]) == 0
+    shown = capsys.readouterr()
+    assert "--ask all --ask-seed " in shown.err and "all that was recorded" in shown.out
     invent(run, right_answer)
     assert run_command(["run", "verify", str(run.root), "--ask", "20", "--ask-seed", "3"]) == 3
     said = capsys.readouterr().err

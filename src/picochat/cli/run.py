@@ -6,6 +6,7 @@ There is no logic here: each command calls functions and prints what they return
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -216,11 +217,12 @@ def verify(
         ),
     ] = None,
     ask: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=1,
+            metavar="N|all",
             help=(
-                "ask the shipped weights so many recorded questions again, and compare the replies"
+                "ask the shipped weights N recorded questions again, or all of them, and compare"
+                " the replies"
             ),
         ),
     ] = None,
@@ -243,17 +245,19 @@ def verify(
     """Check a bundle without network or GPU: digests, the chain between artifacts, the claims
     computed again. Exit 3: it differs.
 
-    Example: picochat run verify mine.tgz --ask 50
+    Example: picochat run verify mine.tgz --ask all
     """
     from picochat.release.verify import holding, inspect_bundle
 
     if run_dir is not None and replay is None and ask is None:
         raise WrongUsage(
             "--run-dir needs --replay or --ask",
-            fix="add --ask 50, which asks 50 recorded questions again",
+            fix="add --ask all, which asks all recorded questions again",
         )
     if ask_seed is not None and ask is None:
         raise WrongUsage("--ask-seed needs --ask", fix=f"--ask 50 --ask-seed {ask_seed}")
+    if ask is not None and ask != "all" and not re.fullmatch("[1-9][0-9]{0,8}", ask):
+        raise WrongUsage(f"--ask {ask!r} is no number of questions", fix="--ask 50, or --ask all")
     if replay is None:
         report = inspect_bundle(path)
     else:
@@ -263,7 +267,7 @@ def verify(
     if ask is not None:
         from picochat.release.ask import with_questions
 
-        report = with_questions(report, ask, ask_seed, run_dir)
+        report = with_questions(report, None if ask == "all" else int(ask), ask_seed, run_dir)
     if as_json:
         # json.dumps writes ASCII: names in a bundle come from strangers and could hold control or
         # invisible characters.

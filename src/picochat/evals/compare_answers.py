@@ -158,6 +158,22 @@ def compare_item(
     )
 
 
+def likelihood_gaps(stated: Likelihoods, now: Likelihoods, tokens: Sequence[int]) -> list[float]:
+    """Nats a token between the recorded likelihood of each option and that of now.
+
+    tokens: of each option. Empty where either side has none; NaN counts as infinity.
+    """
+    if stated is None or now is None:
+        return []
+    gaps = [abs(a - b) / max(1, count) for a, b, count in zip(stated, now, tokens, strict=False)]
+    return [math.inf if math.isnan(gap) else gap for gap in gaps]
+
+
+def option_tokens(row: EvalRow, tokenizer: Tokenizer) -> list[int]:
+    """The number of tokens of each option of a choice."""
+    return [len(tokenizer.encode(text)) for text in choice_candidates(row)]
+
+
 def _compare_texts(
     who: str,
     row: EvalRow,
@@ -167,7 +183,7 @@ def _compare_texts(
 ) -> tuple[bool, str]:
     """(whether it is a mismatch, what differs) of one model's reply to a row."""
     if stated[1] is not None or now[1] is not None:
-        tokens = [len(runner.tokenizer.encode(text)) for text in choice_candidates(row)]
+        tokens = option_tokens(row, runner.tokenizer)
         limits = [runner.limit_nats * max(1, count) for count in tokens]
         if not _within(stated[1], now[1], limits):
             return True, _likelihoods_note(who, stated[1], now[1])

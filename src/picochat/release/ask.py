@@ -2,8 +2,9 @@
 
 Weights and texts are used only where every byte is the one that the manifests state. Which
 questions are asked follows from a seed that the verifier gives, so that nobody can know them when
-the bundle is made. They are asked by the code of the scores stage. In float32 on both sides every
-reply must be the recorded one. Where either side rounds to bf16 or TF32, the bounds below apply.
+the bundle is made. They are asked by the code of the scores stage, in float32. Every reply must be
+the recorded one, unless the run says that it rounded to bf16 or TF32 and its recorded likelihoods
+show that it did. The wider bounds below apply then.
 
 Does not see what the weights were trained on, nor bits per byte, nor recalled prefixes, whose texts
 are in no bundle.
@@ -15,6 +16,7 @@ import hashlib
 import math
 import secrets
 import shlex
+import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,11 +31,19 @@ from picochat.core.progress import say
 from picochat.core.publish import Artifact
 from picochat.core.records import read_record
 from picochat.data.benchmarks.layouts import BenchmarkRow
-from picochat.data.benchmarks.stage import read_items, read_texts
-from picochat.evals.compare_answers import Comparison, ModelRunner, compare_item, compare_reply
+from picochat.data.benchmarks.stage import BenchmarkItem, read_items, read_texts
+from picochat.evals.compare_answers import (
+    Comparison,
+    ModelRunner,
+    compare_item,
+    compare_reply,
+    likelihood_gaps,
+    option_tokens,
+)
 from picochat.evals.eval_records import EvaluatedItem, EvaluatedRow, read_external, read_replies
 from picochat.evals.evaluate import ask_questions, questions
-from picochat.evals.external import ask_benchmark, is_right, is_right_norm, pairs_of
+from picochat.evals.external import Rule, ask_benchmark, is_right, is_right_norm, pairs_of
+from picochat.evals.gpt_answerer import GptAnswerer
 from picochat.facts import BenchmarksFacts, facts_of
 from picochat.model.runtime import Runtime, open_runtime
 from picochat.model.weights import INFO, WEIGHTS, check_tokenizer, load_model, read_info
@@ -55,6 +65,13 @@ LARGEST_FRACTION = {"fine": 0.0, "coarse": 0.05}
 
 The number of questions is rounded up.
 """
+ROUNDED_NATS = 1e-4
+"""A run that rounded to bf16 or TF32 has at least this median difference of a likelihood per token.
+
+float32 gives 5e-6 at most, bf16 a thousand times as much (docs/decisions/0027).
+"""
+FEWEST_LIKELIHOODS = 8
+"""Likelihoods from which a run's rounding is told. With fewer its own word is taken."""
 BATCH_ROWS = 16
 """Rows asked together: fewer than in a run, for a laptop's memory and so that progress is seen.
 
@@ -86,13 +103,16 @@ class Recorded:
 class Outcome:
     """The answers and how they were had.
 
-    `stated`, `here`: precision and device of the run, and of this machine.
+    `sizes`: of each group of questions, how many were asked and how many there are. `stated`,
+    `here`: precision and device of the run, and of this machine. `median_gap_nats`: of likelihoods
+    per token, between record and now; None: too few were asked.
     """
 
     answers: tuple[Comparison, ...]
     seed: int
-    pool: int
+    sizes: Mapping[str, tuple[int, int]]
     rounding: str
+    median_gap_nats: float | None
     stated: str
     here: str
     seconds: float
@@ -108,17 +128,28 @@ class Outcome:
     def allowed(self) -> int:
         return math.ceil(LARGEST_FRACTION[self.rounding] * len(self.answers))
 
+    @property
+    def pool(self) -> int:
+        return sum(size for _, size in self.sizes.values())
+
+    @property
+    def chance(self) -> float:
+        """Of asking one given question, in the group where it is smallest."""
+        return min((asked / size for asked, size in self.sizes.values() if size), default=1.0)
+
     def figures(self) -> dict[str, object]:
         """For `--json`: counts, the rule, the seed, the time."""
         return {
             "asked": len(self.answers),
             "recorded": self.pool,
+            "chance_to_ask_one_question_at_least": round(self.chance, 4),
             "equal": sum(answer.equal for answer in self.answers),
             "mismatches": sum(answer.mismatch for answer in self.answers),
             "judged_alike": sum(answer.judged_alike for answer in self.answers),
             "mismatches_or_judged_otherwise": len(self.unlike),
             "mismatches_or_judged_otherwise_at_most": self.allowed,
             "limit_nats": LIMIT_NATS[self.rounding],
+            "median_likelihood_gap_nats": self.median_gap_nats,
             "recorded_in": self.stated,
             "asked_in": self.here,
             "seed": self.seed,
@@ -139,7 +170,12 @@ class Outcome:
             ),
             f"recorded in {self.stated}, asked in {self.here}",
             f"seed {self.seed}, took {duration(self.seconds)}",
-            *(["all that was recorded and can be asked"] if count == self.pool else []),
+            (
+                "all that was recorded and can be asked"
+                if count == self.pool
+                else f"the chance of finding one invented reply is {self.chance:.2g} or more;"
+                " --ask all asks every question"
+            ),
             *self.lacking,
         ]
         return "; ".join(said)
@@ -158,9 +194,9 @@ class Outcome:
 
 
 def with_questions(
-    report: VerifyReport, count: int, seed: int | None, run_dir: Path | None
+    report: VerifyReport, count: int | None, seed: int | None, run_dir: Path | None
 ) -> VerifyReport:
-    """The report with up to `count` recorded questions asked again.
+    """The report with up to `count` recorded questions asked again; None: all of them.
 
     Where something differs already, nothing is asked.
 
@@ -188,7 +224,7 @@ def with_questions(
     return replace(report, checks=(*report.checks, outcome.check()))
 
 
-def _command(path: Path, count: int, seed: int, run_dir: Path | None) -> str:
+def _command(path: Path, count: int | None, seed: int, run_dir: Path | None) -> str:
     """What asks the same questions again."""
     more = ["--run-dir", str(run_dir)] if run_dir else []
     return shlex.join(
@@ -198,7 +234,7 @@ def _command(path: Path, count: int, seed: int, run_dir: Path | None) -> str:
             "verify",
             str(path),
             "--ask",
-            str(count),
+            "all" if count is None else str(count),
             "--ask-seed",
             str(seed),
             *more,
@@ -268,10 +304,11 @@ def _texts(
 # ---- asking again --------------------------------------------------------------------------------
 
 
-def draw(pool: Mapping[str, Iterable[str]], count: int, seed: int) -> list[tuple[str, str]]:
+def draw(pool: Mapping[str, Iterable[str]], count: int | None, seed: int) -> list[tuple[str, str]]:
     """(group, id) of `count` questions, spread evenly over the groups.
 
-    Each group gives as many as every other while it has any. All are drawn where `count` is larger.
+    Each group gives as many as every other while it has any. All are drawn where `count` is larger
+    or None.
 
     The order is by hashes of seed and id: the same in every version of Python, and another with
     every seed.
@@ -300,33 +337,49 @@ def pool_of(recorded: Recorded) -> dict[str, list[str]]:
     return pool
 
 
-def ask_again(recorded: Recorded, count: int, seed: int, command: str) -> Outcome:
+def ask_again(recorded: Recorded, count: int | None, seed: int, command: str) -> Outcome:
     """Load the weights, ask the questions that the seed draws, and compare the replies."""
     pool = pool_of(recorded)
     drawn = draw(pool, count, seed)
     say(f"asking {len(drawn)} recorded questions again, seed {seed}: {command}")
     started = time.monotonic()
     runtime, compute = _compute_here(recorded)
-    # Whether the machines are alike does not count: in bf16 a reply depends on the rows beside it
-    # even on one machine (docs/decisions/0027).
-    rounding = "coarse" if _is_coarse(recorded.config.runtime) or _is_coarse(runtime) else "fine"
     (base, _), (chat, _) = (
         load_model(place, compute.device) for place in (recorded.base, recorded.chat)
     )
-    evals = recorded.config.evals
-    limit = LIMIT_NATS[rounding]
+    models = Models(
+        GptAnswerer(base, recorded.tokenizer, compute.dtype),
+        GptAnswerer(chat, recorded.tokenizer, compute.dtype),
+        recorded.config.evals.model_copy(
+            update={"batch_rows": min(BATCH_ROWS, recorded.config.evals.batch_rows)}
+        ),
+    )
+    rows, items = _ask_rows(recorded, drawn, models), _ask_items(recorded, drawn, models)
+    gaps = [gap for answer in (*rows, *items) for gap in answer.gaps()]
+    median_gap = statistics.median(gaps) if len(gaps) >= FEWEST_LIKELIHOODS else None
+    # Whether the machines are alike does not count: in bf16 a reply depends on the rows beside it
+    # even on one machine (docs/decisions/0027).
+    rounded = median_gap is None or median_gap > ROUNDED_NATS
+    rounding = "coarse" if _is_coarse(recorded.config.runtime) and rounded else "fine"
     runners = [
-        ModelRunner(model, recorded.tokenizer, evals.max_new_tokens, limit, compute.dtype)
+        ModelRunner(
+            model,
+            recorded.tokenizer,
+            recorded.config.evals.max_new_tokens,
+            LIMIT_NATS[rounding],
+            compute.dtype,
+        )
         for model in (chat, base)
     ]
-    evals = evals.model_copy(update={"batch_rows": min(BATCH_ROWS, evals.batch_rows)})
-    answers = _ask_rows(recorded, drawn, runners, evals)
-    answers += _ask_items(recorded, drawn, runners, evals)
     return Outcome(
-        answers=tuple(answers),
+        answers=tuple(answer.compared(*runners) for answer in (*rows, *items)),
         seed=seed,
-        pool=sum(map(len, pool.values())),
+        sizes={
+            group: (sum(name == group for name, _ in drawn), len(ids))
+            for group, ids in pool.items()
+        },
         rounding=rounding,
+        median_gap_nats=median_gap,
         stated=_name(recorded.config.runtime),
         here=_name(runtime),
         seconds=time.monotonic() - started,
@@ -335,82 +388,124 @@ def ask_again(recorded: Recorded, count: int, seed: int, command: str) -> Outcom
     )
 
 
+@dataclass(frozen=True)
+class Models:
+    base: GptAnswerer
+    chat: GptAnswerer
+    evals: EvalConfig
+
+
+@dataclass(frozen=True)
+class RowAgain:
+    """A row of the tasks, with the recorded replies and those of now."""
+
+    row: EvalRow
+    stated: EvaluatedRow
+    now: EvaluatedRow
+    tokenizer: Tokenizer
+
+    def gaps(self) -> list[float]:
+        """Of the likelihoods of its options, nats a token; empty where it has none."""
+        if self.stated.log_likelihoods is None:
+            return []
+        tokens = option_tokens(self.row, self.tokenizer)
+        return [
+            *likelihood_gaps(self.stated.log_likelihoods, self.now.log_likelihoods, tokens),
+            *likelihood_gaps(
+                self.stated.base_log_likelihoods, self.now.base_log_likelihoods, tokens
+            ),
+        ]
+
+    def compared(self, chat: ModelRunner, base: ModelRunner) -> Comparison:
+        name = f"{self.stated.set} row {self.stated.id}"
+        return compare_reply(name, self.row, self.stated, self.now, chat, base)
+
+
+@dataclass(frozen=True)
+class ItemAgain:
+    """An item of a benchmark, with the recorded likelihoods and those of now.
+
+    tokens: of each option.
+    """
+
+    item: BenchmarkItem
+    rule: Rule
+    tokens: Sequence[int]
+    stated: EvaluatedItem
+    now: EvaluatedItem
+
+    def gaps(self) -> list[float]:
+        stated, now = self.stated, self.now
+        return [
+            *likelihood_gaps(stated.log_likelihoods, now.log_likelihoods, self.tokens),
+            *likelihood_gaps(stated.base_log_likelihoods, now.base_log_likelihoods, self.tokens),
+        ]
+
+    def compared(self, chat: ModelRunner, base: ModelRunner) -> Comparison:
+        name = f"{self.stated.benchmark} item {self.stated.id}"
+        return compare_item(
+            name, self.item, self.rule, self.tokens, self.stated, self.now, chat.limit_nats
+        )
+
+
 def _ask_rows(
-    recorded: Recorded,
-    drawn: Sequence[tuple[str, str]],
-    runners: Sequence[ModelRunner],
-    evals: EvalConfig,
-) -> list[Comparison]:
-    chat, base = runners
+    recorded: Recorded, drawn: Sequence[tuple[str, str]], models: Models
+) -> list[RowAgain]:
     stated = [recorded.asked[key] for group, key in drawn if not group.startswith("benchmark ")]
     if not stated:
         return []
     given = [(item.set, recorded.rows[item.id]) for item in stated]
-    again = ask_questions(base.answerer, chat.answerer, given, evals)
+    again = ask_questions(models.base, models.chat, given, models.evals)
     return [
-        compare_reply(f"{item.set} row {item.id}", recorded.rows[item.id], item, said, chat, base)
+        RowAgain(recorded.rows[item.id], item, said, recorded.tokenizer)
         for item, said in zip(stated, again, strict=True)
     ]
 
 
 def _ask_items(
-    recorded: Recorded,
-    drawn: Sequence[tuple[str, str]],
-    runners: Sequence[ModelRunner],
-    evals: EvalConfig,
-) -> list[Comparison]:
+    recorded: Recorded, drawn: Sequence[tuple[str, str]], models: Models
+) -> list[ItemAgain]:
     """What both models make of the drawn benchmark items."""
     facts = facts_of(recorded.benchmarks, BenchmarksFacts).benchmarks
     items = {item.id: item for item in read_items(recorded.benchmarks)}
-    chat, base = runners
-    answers: list[Comparison] = []
+    answers: list[ItemAgain] = []
     for name, texts in recorded.texts.items():
         rows = [texts[key] for group, key in drawn if group == f"benchmark {name}"]
-        right = is_right_norm if facts[name].read_by == "acc_norm" else is_right
-        again = ask_benchmark(name, rows, chat.answerer, base.answerer, evals) if rows else []
+        rule = is_right_norm if facts[name].read_by == "acc_norm" else is_right
+        again = ask_benchmark(name, rows, models.chat, models.base, models.evals) if rows else []
         for number, (row, said) in enumerate(zip(rows, again, strict=True)):
-            tokens = [len(pair.continuation) for pair in pairs_of(number, row, chat.answerer)]
-            stated = recorded.external[row.id]
-            answers.append(
-                compare_item(
-                    f"{name} item {row.id}",
-                    items[row.id],
-                    right,
-                    tokens,
-                    stated,
-                    said,
-                    chat.limit_nats,
-                )
-            )
+            tokens = [len(pair.continuation) for pair in pairs_of(number, row, models.chat)]
+            answers.append(ItemAgain(items[row.id], rule, tokens, recorded.external[row.id], said))
     return answers
 
 
 def _compute_here(recorded: Recorded) -> tuple[RuntimeConfig, Runtime]:
-    """The run's own runtime, or float32 on the CPU where this machine lacks the run's GPU.
+    """The run's own device, or the CPU where this machine lacks the run's GPU; in float32.
 
-    The change is printed.
+    The change of device is printed. In float32 a reply does not depend on the rows beside it, and
+    what differs from the record is the run's own rounding.
     """
     stated = recorded.config.runtime
     # Any attention kernel that is right here will do: a reply depends on it by rounding alone.
     # Nothing is compiled for so few rows.
     threads = min(stated.threads, usable_cores()) if stated.threads else None
     runtime = stated.model_copy(
-        update={"compile": False, "threads": threads, "attention_backend": "auto"}
+        update={
+            "compile": False,
+            "threads": threads,
+            "attention_backend": "auto",
+            "precision": "float32",
+            "matmul_precision": "highest",
+        }
     )
     if runtime.device == "cuda" and not torch.cuda.is_available():
-        say(
-            "the replies were recorded on a CUDA device and there is none here: asking on the CPU,"
-            " in float32"
-        )
-        runtime = runtime.model_copy(update={"device": "cpu", "precision": "float32"})
+        say("the replies were recorded on a CUDA device and there is none here: asking on the CPU")
+        runtime = runtime.model_copy(update={"device": "cpu"})
     return runtime, open_runtime(runtime, read_info(recorded.chat).model)
 
 
 def _is_coarse(runtime: RuntimeConfig) -> bool:
-    """Whether products are rounded to bf16 or TF32.
-
-    A near tie may then fall the other way with the rows that are asked beside it.
-    """
+    """Whether the settings round products to bf16 or TF32."""
     reduced = runtime.matmul_precision == "medium" or (
         runtime.device == "cuda" and runtime.matmul_precision != "highest"
     )
