@@ -418,7 +418,7 @@ def test_a_bundle_is_written_and_verified_where_the_remedies_say(
     assert run_command([*command, "--out", "c.tgz"]) == 0
 
 
-def test_a_strict_bundle_has_the_logs_that_it_asks_for_and_no_token(
+def test_a_strict_bundle_has_the_logs_that_it_asks_for_and_no_secret(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path / "run").root
@@ -430,7 +430,13 @@ def test_a_strict_bundle_has_the_logs_that_it_asks_for_and_no_token(
     log.write_text("hf_" + 34 * "a")
     command += ["--out", str(tmp_path / "b.tgz"), "--logs-dir", str(log.parent)]
     assert fix_of(refused(command, capsys)).startswith(f"remove it from {log}")
+    log.write_bytes(gzip.compress(b"reused corpus"))
+    assert fix_of(refused(command, capsys)).startswith(f"unpack {log}")
     log.write_text("reused corpus")
+    link = log.with_name("newest.log")
+    link.symlink_to(log)
+    assert fix_of(refused(command, capsys)).startswith("put the file in its place")
+    link.unlink()
     wrong = log.with_name("a\\b")
     wrong.write_text("x")
     assert fix_of(refused(command, capsys)) == "rename these files"

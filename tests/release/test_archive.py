@@ -3,6 +3,7 @@ import io
 import os
 import subprocess
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,12 @@ def archive_of(path: Path, *infos: tuple[tarfile.TarInfo, bytes]) -> Path:
 
 def plain_file(name: str, data: bytes = b"x") -> tuple[tarfile.TarInfo, bytes]:
     return tarfile.TarInfo(name), data
+
+
+def folder(name: str) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.DIRTYPE
+    return info, b""
 
 
 def test_what_is_written_is_read_back_with_its_digests(tmp_path: Path) -> None:
@@ -107,6 +114,9 @@ DEVICE.type = tarfile.CHRTYPE
         [plain_file("run/two\nlines")],
         [plain_file("run/\x1b[2Jcleared")],
         [plain_file("run/\u202egpj.exe")],
+        [plain_file("run/a"), folder("../outside")],
+        [plain_file("run/a"), folder("/outside")],
+        [plain_file("run/a"), folder("run/two\nlines")],
         [(LINK, b"")],
         [(HARD, b"")],
         [(DEVICE, b"")],
@@ -190,9 +200,69 @@ def test_an_archive_of_a_few_bytes_cannot_fill_the_disk(tmp_path: Path) -> None:
     assert not list((tmp_path / "into").rglob("zeros"))
 
 
-def test_a_header_that_states_gigabytes_is_not_read_into_memory(tmp_path: Path) -> None:
-    header = tarfile.TarInfo("././@LongLink")
-    header.type = tarfile.GNUTYPE_LONGNAME
-    path = archive_of(tmp_path / "long.tgz", (header, bytes(20_000_000)), plain_file("run/a"))
-    with pytest.raises(BadInput):
-        read_archive(path, tmp_path / "into", always_bytes=1_000_000)
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_long_header_is_refused_before_it_is_read(tmp_path: Path, kind: bytes) -> None:
+    """A few megabytes of zeros in an archive of four kilobytes; tarfile keeps what it reads."""
+    header = tarfile.TarInfo("header")
+    header.type = kind
+    path = archive_of(tmp_path / "long.tgz", (header, bytes(4_000_000)), plain_file("run/a"))
+    tracemalloc.start()
+    with pytest.raises(BadInput, match="a header of the archive has 4"):
+        read_archive(path, tmp_path / "into")
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 2_000_000
+
+
+def test_headers_without_a_file_are_refused(tmp_path: Path) -> None:
+    """tarfile calls itself for each of them."""
+    header = tarfile.TarInfo("header")
+    header.type = tarfile.XHDTYPE
+    path = archive_of(tmp_path / "many.tgz", *[(header, b"9 a=b\n\0\0")] * 3_000)
+    with pytest.raises(BadInput, match="not a whole"):
+        read_archive(path, tmp_path / "into")
+
+
+def test_the_map_of_a_sparse_file_is_not_read(tmp_path: Path) -> None:
+    sparse = tarfile.TarInfo("run/sparse")
+    sparse.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "run/sparse",
+        "GNU.sparse.realsize": "9",
+    }
+    numbers = b"400000\n" + b"1\n" * 800_000
+    with pytest.raises(BadInput, match="sparse"):
+        read_archive(archive_of(tmp_path / "x.tgz", (sparse, numbers)), tmp_path / "into")
+    old = tarfile.TarInfo("run/sparse")
+    old.type = tarfile.GNUTYPE_SPARSE
+    with pytest.raises(BadInput, match="sparse"):
+        read_archive(archive_of(tmp_path / "old.tgz", (old, b"x")), tmp_path / "into")
+
+
+@pytest.mark.parametrize("gap", [0, 1_000, 20_000])
+def test_what_stands_behind_the_end_is_refused(tmp_path: Path, gap: int) -> None:
+    """A second archive behind the end, within the last record, at its end, or later."""
+    whole = tmp_path / "x.tar"
+    with tarfile.open(whole, "w") as archive:
+        for info, data in [plain_file("run/a")]:
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        end = archive.offset
+    hidden = whole.read_bytes()[:1024]
+    whole.write_bytes(whole.read_bytes()[: end + 1024] + bytes(gap) + hidden)
+    with pytest.raises(BadInput, match="goes on after its last file"):
+        read_archive(whole, tmp_path / "into")
+
+
+def test_a_header_that_is_none_does_not_end_the_archive_silently(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as archive:
+        for info, data in [plain_file("run/a"), plain_file("run/b")]:
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    data = bytearray(path.read_bytes())
+    data[1024:1034] = b"no header!"
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match="goes on after its last file"):
+        read_archive(path, tmp_path / "into")

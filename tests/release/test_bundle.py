@@ -1,3 +1,4 @@
+import gzip
 import os
 import shutil
 import subprocess
@@ -229,23 +230,49 @@ def test_a_blocked_verdict_is_bundled_like_any_other(tmp_path: Path, logs: Path)
     assert strict(run, logs).contents.verdict == "blocked"
 
 
-@pytest.mark.parametrize("where", ["environment", "pattern"])
-def test_a_token_is_never_in_a_bundle(
-    tmp_path: Path, logs: Path, where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    secret = "a-secret-of-this-environment" if where == "environment" else "hf_" + "A1b2" * 9
-    if where == "environment":
-        monkeypatch.setenv("HF_TOKEN", secret)
-    (logs / "push.log").write_text(
-        "x" * ((1 << 20) - 10) + f"token {secret}\n"
-    )  # across two blocks
+def refused(tmp_path: Path, logs: Path) -> list[str]:
+    """What a bundle with these logs is refused for."""
+    run = (
+        make_run(tmp_path / "run") if not (tmp_path / "run").exists() else RunDir(tmp_path / "run")
+    )
     with pytest.raises(BadInput) as refusal:
-        make_bundle(make_run(tmp_path / "run"), tmp_path / "out.tgz", logs, strict=False)
-    assert [problem.what for problem in refusal.value.problems] == [
-        "logs/push.log: holds a Hub token"
-    ]
-    assert secret not in "\n".join(refusal.value.lines())
+        make_bundle(run, tmp_path / "out.tgz", logs, strict=False)
     assert not (tmp_path / "out.tgz").exists()
+    return [problem.what for problem in refusal.value.problems]
+
+
+def test_a_secret_of_the_environment_is_never_in_a_bundle(
+    tmp_path: Path, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TRACKER_API_KEY", "a-secret-of-this-environment")
+    monkeypatch.setenv("SHORT_TOKEN", "train")
+    text = "x" * ((1 << 20) - 10) + "key a-secret-of-this-environment\n"  # across two blocks
+    (logs / "push.log").write_text(text)
+    (logs / "of a-secret-of-this-environment.log").write_text("")
+    assert refused(tmp_path, logs) == [
+        "logs/of a-secret-of-this-environment.log: holds the value of MY_TRACKER_API_KEY",
+        "logs/push.log: holds the value of MY_TRACKER_API_KEY",
+    ]
+
+
+def test_a_log_that_is_compressed_or_a_link_is_refused(tmp_path: Path, logs: Path) -> None:
+    (logs / "train.log.gz").write_bytes(gzip.compress(b"hf_" + b"A1b2" * 9))
+    assert refused(tmp_path, logs) == [
+        "logs/train.log.gz: is compressed, so that nobody sees what it holds"
+    ]
+    (logs / "train.log.gz").unlink()
+    (logs / "home").symlink_to(Path.home())
+    assert refused(tmp_path, logs) == [f"{logs / 'home'} is a link"]
+
+
+def test_a_file_of_the_run_that_is_a_link_is_refused(tmp_path: Path, logs: Path) -> None:
+    run = make_run(tmp_path / "run")
+    page = run.place("gate") / "gate.json"
+    page.rename(tmp_path / "elsewhere.json")
+    page.symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(BadInput) as refusal:
+        make_bundle(run, tmp_path / "out.tgz", logs, strict=False)
+    assert [problem.what for problem in refusal.value.problems] == [f"{page} is a link"]
 
 
 def test_wrong_places_are_refused_with_the_remedy(tmp_path: Path, logs: Path) -> None:

@@ -8,7 +8,7 @@ half a minute and saves 7%.
 
 Reading: a stream, one pass, every member hashed. Nothing is written outside the folder, and nothing
 that is not needed. Links, devices, absolute paths, `..`, doubled names (in any case of letters),
-control characters and sizes beyond the limits are refused.
+control characters, sizes beyond the limits, and anything behind the end are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from picochat.core.errors import BadInput, HostProblem
 from picochat.core.machine import environment_count
@@ -35,7 +35,8 @@ from picochat.present.values import byte_quantity
 
 PACKED_LEVEL, STORED_LEVEL = 6, 0
 STORED_SUFFIXES = (".safetensors", ".bin")
-LARGEST_FILES = 100_000
+LARGEST_FILES = 10_000  # folders that an archive lists included; a run of 107M parameters has 200
+LARGEST_HEADER_BYTES = 1 << 20
 LARGEST_BYTES = 64 << 30  # a 1B model's bundle is 10 GB
 LARGEST_RATIO, ALWAYS_BYTES = 100, 1 << 30
 """What a bundle may unpack to: so many times its own size, or a gigabyte.
@@ -44,7 +45,15 @@ Evidence packs about 10 to 1, a bomb 1000 to 1.
 """
 
 LONGEST_TAIL_BYTES = 1 << 20
+"""Of zeros, with which tar ends an archive: two blocks, filled up to a record of 10 KB or more."""
 GZIP_MAGIC = b"\x1f\x8b"
+HEADER_TYPES = (  # what stands before the header of a file and says more of it
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 
 
 @dataclass(frozen=True)
@@ -206,16 +215,27 @@ def read_archive(
         limit_bytes = min(limit_bytes, max(always_bytes, LARGEST_RATIO * path.stat().st_size))
         with _opened(path) as unpacked:
             stream = _LimitedReader(cast("IO[bytes]", unpacked), limit_bytes, path)
-            opened = _read_stream(path, stream, into, skip, limit_bytes)
+            digests, end = _read_stream(path, stream, into, skip, limit_bytes)
             # Read to the end, because only there gzip compares its checksum.
-            if len(stream.read(LONGEST_TAIL_BYTES)) == LONGEST_TAIL_BYTES:
-                raise BadInput(f"{path} goes on after its last file")
-            return opened
+            tail = stream.since(end) + stream.read(LONGEST_TAIL_BYTES)
+            if len(tail) >= LONGEST_TAIL_BYTES or any(tail):
+                raise BadInput(
+                    f"{path} goes on after its last file", fix="fetch or make the bundle again"
+                )
+            return Opened(into, digests)
     except FileNotFoundError:
         raise BadInput(f"bundle {path} does not exist") from None
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+    # RecursionError: tarfile calls itself for each header that stands before a file.
+    except (
+        tarfile.TarError,
+        EOFError,
+        RecursionError,
+        zlib.error,
+        gzip.BadGzipFile,
+        ValueError,
+    ) as error:
         raise BadInput(
-            f"{path} is not a whole .tgz or .tar archive ({error})",
+            f"{path} is not a whole .tgz or .tar archive ({printable_line(str(error))})",
             fix="fetch or make the bundle again",
         ) from None
 
@@ -242,37 +262,67 @@ class _LimitedReader:
             path,
             limit_bytes,
         )
+        self._position, self._newest = 0, (b"", b"")
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(min(size, self._left + 1) if size >= 0 else self._left + 1)
         self._left -= len(data)
         if self._left < 0:
             raise BadInput(f"{self._path} unpacks to more than {byte_quantity(self._limit)}")
+        self._position, self._newest = self._position + len(data), (self._newest[1], data)
         return data
+
+    def since(self, position: int) -> bytes:
+        """What was read from `position` on, which lies within the last two reads."""
+        newest = b"".join(self._newest)
+        count = self._position - position
+        return newest[len(newest) - count :] if count > 0 else b""
+
+
+class _Header(tarfile.TarInfo):
+    """A header as tarfile reads it, if it is short and of a file that is stored whole.
+
+    tarfile reads long names, extended headers and maps of sparse files into memory, however long
+    they say that they are. It has no limit for them, so this overrides where it reads them.
+    """
+
+    def _proc_member(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in HEADER_TYPES and self.size > LARGEST_HEADER_BYTES:
+            raise BadInput(f"a header of the archive has {byte_quantity(self.size)}")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise BadInput("the archive holds a sparse file")
+        return super()._proc_member(tarfile_)  # type: ignore[misc]
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        raise BadInput("the archive holds a sparse file")
 
 
 def _read_stream(
     path: Path, stream: _LimitedReader, into: Path, skip: tuple[str, ...], limit_bytes: int
-) -> Opened:
+) -> tuple[dict[str, FileDigest], int]:
+    """(digest of each file, where the tar stream ends)."""
     # "r|" never seeks: every byte passes the limit once, and hashing needs no second pass.
-    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as archive:
-        return _read_members(path, archive, into, skip, limit_bytes)
+    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", tarinfo=_Header) as archive:
+        digests = _read_members(path, archive, into, skip, limit_bytes)
+        return digests, archive.offset
 
 
 def _read_members(
     path: Path, archive: tarfile.TarFile, into: Path, skip: tuple[str, ...], limit_bytes: int
-) -> Opened:
+) -> dict[str, FileDigest]:
     digests: dict[str, FileDigest] = {}
     # Names in one case: on a disk that ignores case, `A` and `a` are the same file.
     files, folders = set[str](), set[str]()
     folder: str | None = None
     left = limit_bytes
     with Progress("reading the bundle", None, "B") as progress:
-        for number, info in enumerate(archive):
+        for number, info in enumerate(iter(archive.next, None)):
+            cast("Any", archive).members.clear()  # else tarfile keeps every header
             if number >= LARGEST_FILES:
                 raise BadInput(f"{path} holds more than {LARGEST_FILES:,} files")
             if info.isdir():
                 # Archives packed by hand list folders; here a folder is made for the files in it.
+                _check_folder_name(path, info)
                 continue
             if info.isreg() and is_junk(PurePosixPath(info.name)):
                 continue
@@ -295,7 +345,13 @@ def _read_members(
             progress.advance(info.size)
     if folder is None:
         raise BadInput(f"{path} is an empty archive", fix="fetch or make the bundle again")
-    return Opened(into, digests)
+    return digests
+
+
+def _check_folder_name(path: Path, info: tarfile.TarInfo) -> None:
+    parts = PurePosixPath(info.name).parts
+    if not is_plain_name(info.name) or not parts or {"/", ".."} & set(parts):
+        raise BadInput(f"{path}: {info.name!r} is not a safe path inside one folder")
 
 
 def _safe_name(path: Path, info: tarfile.TarInfo) -> tuple[str, str]:

@@ -10,7 +10,6 @@ is bundled like any other. Does not sign, and does not upload.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,8 +20,9 @@ from picochat.core.errors import BadInput, HostProblem, Problem, WrongUsage
 from picochat.core.machine import MachineRecord
 from picochat.core.progress import Progress
 from picochat.core.publish import MANIFEST, Artifact, FileDigest, is_junk
-from picochat.core.records import READ_BLOCK_BYTES, Record, pretty_json, read_record
+from picochat.core.records import Record, pretty_json, read_record
 from picochat.facts import REPLAY_FOLDER, CorpusFacts, GateFacts, PreflightFacts, facts_of
+from picochat.present.printable import printable_line
 from picochat.present.values import byte_quantity
 from picochat.release.archive import Member, is_plain_name, write_archive
 from picochat.release.integrity import (
@@ -34,14 +34,12 @@ from picochat.release.integrity import (
     front_page_problems,
     manifest_problems,
 )
+from picochat.release.leaks import is_packed, leaks_in_file
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS, ArtifactSpec
 
 BUNDLE_SCHEMA_VERSION = 1
 SUMS, CONTENTS, LOGS = "SHA256SUMS", "bundle.json", "logs/"
-TOKEN_PATTERN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
-TOKEN_OVERLAP = 256  # longer than any token, so that none hides between two blocks
-RAW_SUFFIXES = (".safetensors", ".bin", ".npz")
 PLACEHOLDER = re.compile(f"NNNNN|LABEL|^{REPLAY_FOLDER}/")
 """A placeholder in the list of files of an artifact's spec.
 
@@ -119,7 +117,7 @@ def make_bundle(
 
     strict: refuse a run that lacks something or whose files changed, naming every such thing
     (BadInput). Without it the bundle holds what is there and states what is missing. Raises
-    BadInput for a Hub token in any file, always.
+    BadInput for a link, and for a token, key or password in any file, always.
     """
     _check_places(run, out, logs_dir)
     artifacts, problems = artifacts_of(run)
@@ -142,7 +140,8 @@ def make_bundle(
     contents = _contents(run, artifacts, left_out, strict, problems)
     members = _members(run, found, artifacts, left_out, logs_dir, out)
     _refuse_names(members)
-    _refuse_tokens(members)
+    _refuse_links(run, members, logs_dir)
+    _refuse_secrets(members)
     members = _with_contents(members, contents)
     try:
         sha256 = write_archive(out, run.root.resolve().name, members)
@@ -383,14 +382,13 @@ def _listed(artifact: Artifact) -> list[str]:
 def _log_files(logs_dir: Path, out: Path) -> Iterator[tuple[str, Path]]:
     """(name, path) of each log, sorted.
 
-    Logs are plain files that are not hidden, not links and not archives.
+    Logs are plain files that are not hidden and not bundles.
     """
     for path in sorted(logs_dir.rglob("*")):
         name = path.relative_to(logs_dir).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
         if (
             path.is_file()
-            and not path.is_symlink()
             and not hidden
             and not is_junk(path.relative_to(logs_dir))
             and path.suffix != ".tgz"
@@ -419,38 +417,50 @@ def _refuse_names(members: list[Member]) -> None:
         raise BadInput("a bundle holds plain names alone", problems=wrong, fix="rename these files")
 
 
-def _refuse_tokens(members: list[Member]) -> None:
-    """Raises BadInput where a file holds a Hub token.
+def _refuse_links(run: RunDir, members: list[Member], logs_dir: Path | None) -> None:
+    """Raise BadInput for a link: it could name any file of this machine."""
+    linked = [
+        path
+        for member in members
+        if isinstance(member.source, Path)
+        for path in (member.source, *member.source.parents)
+        if path.is_symlink() and path.is_relative_to(run.root) and path != run.root
+    ]
+    if logs_dir is not None:
+        linked += [path for path in logs_dir.rglob("*") if path.is_symlink()]
+    if linked:
+        raise BadInput(
+            "a bundle holds no links",
+            problems=[
+                Problem(f"{path} is a link", fix="put the file in its place, or remove the link")
+                for path in sorted(set(linked))
+            ],
+        )
 
-    That is the token of this environment, or text that looks like one.
-    """
-    secret = os.environ.get("HF_TOKEN", "").strip().encode()
+
+def _refuse_secrets(members: list[Member]) -> None:
+    """Raise BadInput where a file or its name holds a token, key or password (leaks.py)."""
     leaks: list[Problem] = []
     with Progress(
-        "looking for tokens", sum(member.digest.bytes for member in members), "B"
+        "looking for secrets", sum(member.digest.bytes for member in members), "B"
     ) as progress:
         for member in members:
-            if isinstance(member.source, Path) and _holds_token(member.source, secret):
-                leaks.append(
+            if isinstance(member.source, Path):
+                is_log = member.name.startswith(LOGS)
+                leaks += [
                     Problem(
-                        f"{member.name}: holds a Hub token",
-                        fix=f"remove it from {member.source}, and revoke the token",
+                        f"{printable_line(member.name)}: holds {what}",
+                        fix=f"remove it from {member.source}, and revoke it",
                     )
-                )
+                    for what in leaks_in_file(member.source, member.name, is_log=is_log)
+                ]
+                if is_log and is_packed(member.source):
+                    leaks.append(
+                        Problem(
+                            f"{member.name}: is compressed, so that nobody sees what it holds",
+                            fix=f"unpack {member.source}, or take it out of the folder of logs",
+                        )
+                    )
             progress.advance(member.digest.bytes)
     if leaks:
-        raise BadInput("a bundle never holds a token", problems=leaks)
-
-
-def _holds_token(path: Path, secret: bytes) -> bool:
-    tail = b""
-    patterns = path.suffix not in RAW_SUFFIXES
-    with path.open("rb") as stream:
-        while block := stream.read(READ_BLOCK_BYTES):
-            window = tail + block
-            if (len(secret) >= 8 and secret in window) or (
-                patterns and TOKEN_PATTERN.search(window)
-            ):
-                return True
-            tail = window[-TOKEN_OVERLAP:]
-    return False
+        raise BadInput("a bundle never holds a secret", problems=leaks)
