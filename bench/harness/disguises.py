@@ -1,4 +1,4 @@
-"""Ten ways in which a row may stand in a text otherwise than it was written.
+"""Twelve ways in which a row may stand in a text otherwise than it was written.
 
 The same seed gives the same text. A disguise returns None where it would change nothing: such a row
 would only show that an exact copy is found. promised: the scan says that it finds all of these; of
@@ -21,6 +21,11 @@ PARAGRAPH = (
 APART_WORDS = 30  # each half is then longer than a run that is a hit
 QUOTES = str.maketrans({"'": "\u2019", '"': "\u201d", "-": "\u2013"})
 SPACES = (" ", "  ", "\t", " \t ", "\u00a0", "\u2009", "\u3000")
+SHAPELESS = ("\u00ad", "\u200b", "\u200d", "\u2060", "\ufeff", "&shy;", "&#8203;")
+LOOK_ALIKE = str.maketrans(
+    "aceopxyABCEHIKMOPTX",
+    "\u0430\u0441\u0435\u043e\u0440\u0445\u0443\u0391\u0392\u0421\u0415\u041d\u0406\u039a\u041c\u039f\u0420\u0422\u03a7",
+)
 ENTITIES = {
     "&": ("&amp;", "&#38;"),
     "'": ("&#39;", "&apos;", "&#x27;"),
@@ -118,6 +123,24 @@ def html_entities(text: str, draw: random.Random) -> str | None:
     return _if_other(changed, text)
 
 
+def shapeless(text: str, draw: random.Random) -> str | None:
+    """Characters that nobody sees, inside of words."""
+    return _if_other(
+        re.sub(
+            r"(?<=\w)(?=\w)", lambda _: draw.choice(SHAPELESS) if draw.random() < 0.2 else "", text
+        ),
+        text,
+    )
+
+
+def look_alikes(text: str, draw: random.Random) -> str | None:
+    """Half of the letters that Cyrillic or Greek has too."""
+    return _if_other(
+        "".join(letter.translate(LOOK_ALIKE) if draw.random() < 0.5 else letter for letter in text),
+        text,
+    )
+
+
 def part(text: str, draw: random.Random) -> str | None:
     """The middle half of the row; only letters and digits make a word."""
     places = [(found.start(), found.end()) for found in re.finditer(r"[^\W_]+", text)]
@@ -153,6 +176,8 @@ DISGUISES: tuple[Disguise, ...] = (
     Disguise("line breaks", line_breaks, True),
     Disguise("split over paragraphs", paragraphs, True),
     Disguise("HTML entities", html_entities, True),
+    Disguise("characters without a shape", shapeless, True),
+    Disguise("look-alike letters", look_alikes, True),
     Disguise("part of the row", part, True),
     Disguise("numbers as words", numbers_as_words, False),
     Disguise("synonyms", synonyms, False),

@@ -23,7 +23,24 @@ def test_an_entity_that_does_not_exist_stays_text() -> None:
 
 def test_each_character_of_a_script_without_spaces_is_a_word() -> None:
     assert words_of("GPT会写中文。") == ["gpt", "会", "写", "中", "文"]
-    assert words_of("не так") == ["не", "так"]
+    assert words_of("ещё жди") == ["eщё", "жди"]
+
+
+def test_letters_are_read_by_what_they_look_like_and_shapeless_characters_not_at_all() -> None:
+    plain = "What is the capital of Peru?"
+    cyrillic = plain.translate(str.maketrans("aceopP", "\u0430\u0441\u0435\u043e\u0440\u0420"))
+    greek = plain.translate(str.maketrans("aoPi", "\u03b1\u03bf\u03a1\u03b9"))
+    hidden = "Wh\u00adat is\u200b the cap\ufeffital o\u2060f &shy;Pe&#8203;ru?"
+    small = "\u1d21\u029c\u1d00\u1d1b is the capital of Peru?"
+    for text in (cyrillic, greek, hidden, small):
+        assert text != plain and words_of(text) == words_of(plain)
+    # A text in such an alphabet is still the same as its copy in other case, and as no other one.
+    assert words_of("\u041d\u0415 \u0422\u0410\u041a") == words_of(
+        "\u043d\u0435 \u0442\u0430\u043a"
+    )
+    assert words_of("\u043d\u0435 \u0442\u0430\u043a") != words_of(
+        "\u043d\u043e \u0442\u0430\u043a"
+    )
 
 
 def test_spellings_are_what_stripping_marks_may_leave() -> None:

@@ -21,7 +21,7 @@ BLIND_SPOTS = (
         "a row in parts that are all shorter than 13 words, with other text between them, unless"
         " most of its 8-word runs are left"
     ),
-    "words broken by a hyphen at the end of a line, or by characters without width",
+    "words broken by a hyphen at the end of a line, and letters with accents for those without",
     "a translation into another language",
     (
         "text in pictures, tables that were flattened in another order, text that the corpus does"
@@ -81,8 +81,9 @@ def contamination_page(facts: HonestyFacts, report: Mapping[str, Any]) -> str:
         ),
         "",
         (
-            "Words are compared without case, punctuation, line breaks and HTML entities, whether"
-            f" marks inside words were kept, dropped or made spaces. {report['template_runs']} runs"
+            "Words are compared without case, punctuation, line breaks, HTML entities and"
+            " characters without a shape, letters by what they look like, whether marks inside"
+            f" words were kept, dropped or made spaces. {report['template_runs']} runs"
             " that stand in more than three prompts of one skill or one benchmark are template and"
             " belong to no row."
         ),

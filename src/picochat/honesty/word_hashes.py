@@ -8,8 +8,8 @@ Normalizing takes most of the time of a scan. There are four ways, the fastest f
 
 - ASCII text: `bytes.translate`.
 - Other text whose characters all keep their number of UTF-8 bytes: replaced in these bytes.
-- Text with a character that changes its number of bytes (full width, sharp s) or that is a word
-  of its own (Han): a table of code points.
+- Text with a character that changes its number of bytes (full width, sharp s, a Greek letter that
+  looks like a Latin one) or that is a word of its own (Han): a table of code points.
 - Text with characters that combine with their neighbours (separate accents, jamo): `words_of`.
 
 Tests compare each way with `words_of`.
@@ -25,7 +25,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from picochat.honesty.normalize import SPACELESS_CHARACTER, read_entities, words_of
+from picochat.honesty.normalize import (
+    SPACELESS_CHARACTER,
+    normal_characters,
+    read_entities,
+    without_shapeless,
+    words_of,
+)
 
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
@@ -90,7 +96,8 @@ def hash_texts(texts: Sequence[str]) -> HashedWords:
     no_places = np.empty(0, dtype=np.int64)
     parts = [HashedWords(np.empty(0, dtype=np.uint64), no_places, no_places)]
     words = 0
-    for numbers, form in _forms(dict(enumerate(map(read_entities, texts)))):
+    read = [without_shapeless(read_entities(text)) for text in texts]
+    for numbers, form in _forms(dict(enumerate(read))):
         hashes, ends = _hash_form(form)
         parts.append(HashedWords(hashes, np.array(numbers, dtype=np.int64), ends + words))
         words += len(hashes)
@@ -211,7 +218,7 @@ def _mapped(texts: Mapping[int, str]) -> tuple[dict[int, Codes], dict[int, set[s
 def _expanded(text: str, characters: Iterable[str]) -> str:
     """The text with each of these characters replaced by its normal form."""
     for character in characters:
-        text = text.replace(character, unicodedata.normalize("NFKC", character).casefold())
+        text = text.replace(character, normal_characters(character))
     return text
 
 
@@ -236,7 +243,7 @@ def _table() -> Codes:
     # One call normalizes all characters. Each has its own line, because nothing combines across the
     # end of a line.
     characters = [chr(code) for code in range(128, CODES)]
-    normal = unicodedata.normalize("NFKC", "\n".join(characters)).casefold().split("\n")
+    normal = normal_characters("\n".join(characters)).split("\n")
     codes = [_code(*pair) for pair in zip(characters, normal, strict=True)]
     return np.array([*FORM[:128], *codes, COMBINES], dtype="<u4")
 

@@ -155,7 +155,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=rows_facts,
         inputs=(),
         settings=("pack", "seed"),
-        version=5,
+        version=6,
     ),
     ArtifactSpec(
         kind="benchmarks",
@@ -227,7 +227,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=honesty_facts,
         inputs=("corpus", "exercises", "rows", "benchmarks"),
         settings=("honesty", "host"),
-        version=8,
+        version=9,
         shared=True,
     ),
     ArtifactSpec(
@@ -274,7 +274,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=base_facts,
         inputs=("shards", "tokenizer"),
         settings=("model", "counts", "base", *TRAINING_SETTINGS),
-        version=7,
+        version=8,
         by_all=True,
     ),
     ArtifactSpec(
@@ -286,7 +286,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=sft_facts,
         inputs=("base", "conversations", "tokenizer", "shards"),
         settings=("sft", *TRAINING_SETTINGS),
-        version=7,
+        version=8,
         by_all=True,
     ),
     ArtifactSpec(
@@ -301,7 +301,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=scores_facts,
         inputs=("base", "sft", "rows", "benchmarks", "shards", "tokenizer", "honesty"),
         settings=("evals", "runtime", "seed"),
-        version=14,
+        version=15,
     ),
     ArtifactSpec(
         kind="parity",
