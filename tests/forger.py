@@ -40,12 +40,14 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
-def make_real_run(root: Path, training_seed: int = 42) -> RunDir:
+def make_real_run(
+    root: Path, training_seed: int = 42, more: dict[str, Any] | None = None
+) -> RunDir:
     """A run of four steps by the stages themselves, with a benchmark; only what the host can do is
-    not measured but stated.
+    not measured but stated. more: `section.key` -> value, beside those of SHAPE.
     """
     shape: dict[str, dict[str, Any]] = {}
-    for key, value in SHAPE.items():
+    for key, value in {**SHAPE, **(more or {})}.items():
         section, _, name = key.partition(".")
         shape.setdefault(section, {})[name] = value
     quiz = write_lines(root / "quiz.jsonl", arc_rows(60))

@@ -21,7 +21,6 @@ from picochat.core.errors import BadInput, CheckFailed, PicochatError, WrongUsag
 from picochat.core.publish import changed_files, open_artifact
 from picochat.export.export_record import EXPORT_RECORD, changed_since_export, read_export_record
 from picochat.export.stock_classes import (
-    Flavor,
     find_flavor,
     interleave,
     stablelm_settings,
@@ -278,7 +277,7 @@ def test_an_export_that_computes_something_else_leaves_no_folder(
     """
     pytest.importorskip("transformers")
     request = request_of(run, tmp_path / "model")
-    wrong = Flavor("stablelm", "StableLmForCausalLM", stablelm_tensors, other_eps)
+    wrong = replace(find_flavor("stablelm"), settings=other_eps)
     source = open_source(request)
     with torch.no_grad():  # small vectors, so that eps weighs as much as it does at the real width
         source.model.embedding.weight.mul_(0.05)

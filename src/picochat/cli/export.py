@@ -1,7 +1,9 @@
-"""`picochat export`: writes a model folder that other tools load. There is no logic here."""
+"""`picochat export`: writes a model folder that other tools load, and checks one. There is no logic
+here."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -79,4 +81,29 @@ def hf(
         )
     )
     for line in report.lines():
+        typer.echo(line)
+
+
+@app.command("verify")
+def verify(
+    model: Annotated[str, typer.Argument(help="an exported folder, or OWNER/NAME on the Hub")],
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="the run's evidence bundle, which is verified too and compared"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one object instead of lines")] = False,
+) -> None:
+    """Check an exported folder: its weights are those that were scored, and card, tokenizer and
+    verdicts follow from the evidence in it. Exit 3: it differs.
+
+    Example: picochat export verify model --bundle mine.tgz
+    """
+    from picochat.release.export_check import inspect_model
+    from picochat.release.verify import holding
+
+    report = inspect_model(model, bundle)
+    if as_json:
+        typer.echo(json.dumps(report.to_json(), sort_keys=True))
+        raise typer.Exit(report.exit_code)
+    for line in holding(report).lines():
         typer.echo(line)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -258,6 +259,12 @@ def verify(
         raise WrongUsage("--ask-seed needs --ask", fix=f"--ask 50 --ask-seed {ask_seed}")
     if ask is not None and ask != "all" and not re.fullmatch("[1-9][0-9]{0,8}", ask):
         raise WrongUsage(f"--ask {ask!r} is no number of questions", fix="--ask 50, or --ask all")
+    for folder in (path, path.parent):
+        if (folder / "export_report.json").is_file():
+            raise WrongUsage(
+                f"{path} is of an exported model, which holds a part of the run's evidence",
+                fix=f"picochat export verify {quote(str(folder))}",
+            )
     if replay is None:
         report = inspect_bundle(path)
     else:

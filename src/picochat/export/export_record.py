@@ -17,7 +17,7 @@ from picochat.core.records import Record, digest_file, parse_record, read_json, 
 from picochat.facts import ParityFacts
 
 EXPORT_RECORD = "export_report.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class ParityReport(Record):
@@ -63,6 +63,8 @@ class ExportRecord(Record):
     """An exported folder.
 
     commit: of the code that trained the weights.
+    repo_id: where the folder was to be pushed; None if nowhere.
+    dataset_summary, eval_summary: the publisher's own words on the card.
     scored: whether these weights gave the run's scores.
     verdict: of the release gate; None if there is none.
     """
@@ -71,7 +73,10 @@ class ExportRecord(Record):
     kind: Literal["export hf"]
     commit: str | None
     model_name: str
+    repo_id: str | None
     licence: str
+    dataset_summary: str
+    eval_summary: str
     flavor: str
     dtype: str
     checkpoint_digest: str

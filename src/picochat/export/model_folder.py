@@ -92,20 +92,7 @@ def write_model_folder(
     dtype: a key of DTYPES.
     notes: metadata of the weights file; their names get the prefix `picochat.`.
     """
-    ids = end_of(info, tokenizer.ids)
-    config = stock_config(
-        flavor,
-        info.model,
-        info.vocab_size,
-        ids,
-        dtype=str(DTYPES[dtype]).removeprefix("torch."),
-        version=metadata.version("transformers"),
-    )
-    (folder / "config.json").write_bytes(pretty_json(config))
-    (folder / "generation_config.json").write_bytes(
-        pretty_json(generation_config(ids, info.model.context))
-    )
-    _write_tokenizer(folder, tokenizer, ids, info.model.context)
+    write_settings(folder, info, tokenizer, flavor, dtype, metadata.version("transformers"))
     tensors = flavor.tensors(model.state_dict(), info.model)
     weights = {name: tensor.to(DTYPES[dtype]).contiguous() for name, tensor in tensors.items()}
     path = folder / "model.safetensors"
@@ -117,6 +104,31 @@ def write_model_folder(
     sort_header(path)
     path.chmod(0o644)  # safetensors makes a file that only its owner can read
     return sum(tensor.numel() for tensor in weights.values())
+
+
+def write_settings(
+    folder: Path,
+    info: CheckpointInfo,
+    tokenizer: TokenizerFiles,
+    flavor: Flavor,
+    dtype: str,
+    version: str,
+) -> None:
+    """Write every file but the weights. version: of transformers, as config.json states it."""
+    ids = end_of(info, tokenizer.ids)
+    config = stock_config(
+        flavor,
+        info.model,
+        info.vocab_size,
+        ids,
+        dtype=str(DTYPES[dtype]).removeprefix("torch."),
+        version=version,
+    )
+    (folder / "config.json").write_bytes(pretty_json(config))
+    (folder / "generation_config.json").write_bytes(
+        pretty_json(generation_config(ids, info.model.context))
+    )
+    _write_tokenizer(folder, tokenizer, ids, info.model.context)
 
 
 def end_of(info: CheckpointInfo, ids: TokenIds) -> TokenIds:

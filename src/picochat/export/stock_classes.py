@@ -31,11 +31,15 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class Flavor:
-    """A stock class that can hold the block; `settings`: its own keys of config.json."""
+    """A stock class that can hold the block.
+
+    `tensors`: ours to theirs. `originals`: theirs to ours. `settings`: its own keys of config.json.
+    """
 
     name: str
     architecture: str
     tensors: Callable[[Tensors, ModelConfig], dict[str, Tensor]]
+    originals: Callable[[Tensors, ModelConfig], dict[str, Tensor]]
     settings: Callable[[ModelConfig], dict[str, object]]
 
 
@@ -80,6 +84,45 @@ def cohere_tensors(ours: Tensors, model: ModelConfig) -> dict[str, Tensor]:
     return theirs
 
 
+def stablelm_originals(theirs: Tensors, model: ModelConfig) -> dict[str, Tensor]:
+    """Our tensors, from those of `stablelm_tensors`. Raises KeyError where one is missing."""
+    ours = _matrices(theirs, model)
+    for layer in range(model.layers):
+        old, new = f"blocks.{layer}", f"model.layers.{layer}"
+        for side in ("query", "key"):
+            gain_D = theirs[f"{new}.self_attn.{side[0]}_layernorm.norms.0.weight"]
+            ours[f"{old}.attention.{side}_norm.weight"] = gain_D
+    return ours
+
+
+def cohere_originals(theirs: Tensors, model: ModelConfig) -> dict[str, Tensor]:
+    """Our tensors, from those of `cohere_tensors`. Raises KeyError where one is missing."""
+    ours = _matrices(theirs, model)
+    for layer in range(model.layers):
+        old, new = f"blocks.{layer}.attention", f"model.layers.{layer}.self_attn"
+        for side in ("query", "key"):
+            ours[f"{old}.{side}.weight"] = uninterleave(
+                theirs[f"{new}.{side[0]}_proj.weight"], model.head_width
+            )
+            ours[f"{old}.{side}_norm.weight"] = uninterleave(
+                theirs[f"{new}.{side[0]}_norm.weight"][0], model.head_width
+            )
+    return ours
+
+
+def _matrices(theirs: Tensors, model: ModelConfig) -> dict[str, Tensor]:
+    """Our tensors that both flavors only rename."""
+    ours = {
+        "embedding.weight": theirs["model.embed_tokens.weight"],
+        "norm.weight": theirs["model.norm.weight"],
+    }
+    for layer in range(model.layers):
+        old, new = f"blocks.{layer}", f"model.layers.{layer}"
+        ours[f"{old}.norm.weight"] = theirs[f"{new}.input_layernorm.weight"]
+        ours.update({f"{old}.{key}": theirs[f"{new}.{name}"] for key, name in MATRICES})
+    return ours
+
+
 MATRICES: tuple[tuple[str, str], ...] = (
     # Ours in blocks.L, theirs in model.layers.L.
     ("attention.query.weight", "self_attn.q_proj.weight"),
@@ -95,6 +138,12 @@ MATRICES: tuple[tuple[str, str], ...] = (
 def interleave(rows: Tensor, head_width: int) -> Tensor:
     """The rows of each head in the order 0, D/2, 1, D/2+1, ...: RoPE pairs become neighbours."""
     order_D = torch.arange(head_width).view(2, head_width // 2).T.reshape(-1)
+    return rows.unflatten(0, (-1, head_width))[:, order_D].flatten(0, 1).contiguous()
+
+
+def uninterleave(rows: Tensor, head_width: int) -> Tensor:
+    """Undoes `interleave`."""
+    order_D = torch.arange(head_width).view(head_width // 2, 2).T.reshape(-1)
     return rows.unflatten(0, (-1, head_width))[:, order_D].flatten(0, 1).contiguous()
 
 
@@ -133,8 +182,10 @@ def cohere_settings(model: ModelConfig) -> dict[str, object]:
 
 
 FLAVORS: tuple[Flavor, ...] = (
-    Flavor("stablelm", "StableLmForCausalLM", stablelm_tensors, stablelm_settings),
-    Flavor("cohere", "CohereForCausalLM", cohere_tensors, cohere_settings),
+    Flavor(
+        "stablelm", "StableLmForCausalLM", stablelm_tensors, stablelm_originals, stablelm_settings
+    ),
+    Flavor("cohere", "CohereForCausalLM", cohere_tensors, cohere_originals, cohere_settings),
 )
 
 

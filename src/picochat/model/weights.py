@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from picochat.config import ModelConfig
 from picochat.core.errors import BadInput
@@ -37,12 +39,14 @@ class CheckpointInfo(Record):
 
 def save_model(model: GPT, info: CheckpointInfo, folder: Path) -> None:
     """Write the weights in float32, and the record beside them."""
-    tensors = {
-        name: tensor.detach().float().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
-    }
-    write_atomic(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    write_atomic(folder / WEIGHTS, weights_bytes(model.state_dict()))
     write_json(folder / INFO, info)
+
+
+def weights_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """The weights file of these tensors: equal tensors give equal bytes."""
+    ours = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(ours, metadata={"format": "pt"})
 
 
 RESTORE = "restore the file, or move the checkpoint away and train it again"

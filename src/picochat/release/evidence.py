@@ -2,7 +2,8 @@
 
 `attach_evidence` copies the reports as whole artifact folders, so that each can be checked against
 the manifest inside it, and the bare manifests of everything else, so that the chain of digests from
-the weights to the source rows is complete. Decides nothing.
+the weights to the source rows is complete. With a few small files of these (SMALL_FILES) both
+verdicts can be decided and the card rendered again from the copy. Decides nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ REPORTS = ("honesty", "preflight", "scores", "parity", "gate", "summary")
 """Artifacts that are copied whole: what a reader of the card will want to open."""
 OF_THE_SCORED = ("scores", "parity", "gate", "summary")
 """Artifacts that speak of the scored checkpoint alone: beside other weights they would mislead."""
+SMALL_FILES = {
+    "corpus": "import_reports/*.json",
+    "host": "host.json",
+    "base": "model.json",
+    "sft": "model.json",
+}
 FOLDER = "evidence"
 
 
@@ -52,7 +59,12 @@ def attach_evidence(run: RunDir, folder: Path, scored: bool) -> None:
         if spec.kind in REPORTS:
             shutil.copytree(run.place(spec.kind), target / spec.folder)
         else:
-            _copy(run.place(spec.kind) / MANIFEST, target / spec.folder / MANIFEST)
+            names = [MANIFEST]
+            if spec.kind in SMALL_FILES:
+                found = run.place(spec.kind).glob(SMALL_FILES[spec.kind])
+                names += [path.relative_to(run.place(spec.kind)).as_posix() for path in found]
+            for name in names:
+                _copy(run.place(spec.kind) / name, target / spec.folder / name)
     for path in (run.config, run.machine):
         if path.exists():
             _copy(path, target / path.name)

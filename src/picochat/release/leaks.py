@@ -76,9 +76,15 @@ def values_of(environment: Mapping[str, str]) -> dict[str, bytes]:
     }
 
 
-def leaks_in_file(path: Path, name: str, *, is_log: bool) -> list[str]:
-    """What the file or its name in the bundle holds, such as "a Hub token"; empty if nothing."""
+def leaks_in_file(
+    path: Path, name: str, *, is_log: bool, known: Mapping[str, str] | None = None
+) -> list[str]:
+    """What the file or its published name holds, such as "a Hub token"; empty if nothing.
+
+    known: secrets beside those of the environment, by a name for them.
+    """
     values = values_of(os.environ)
+    values |= {label: secret.encode() for label, secret in (known or {}).items()}
     by_form = path.suffix not in NUMERIC_SUFFIXES
     found = _found_in([name.encode("utf-8", "surrogateescape")], values, by_form=True, is_log=True)
     return found or _found_in(_windows(path), values, by_form=by_form, is_log=is_log)

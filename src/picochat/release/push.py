@@ -3,7 +3,7 @@
 The commit is on top of the state that was looked at, and deletes the files that the folder lacks.
 What the Hub then holds is compared with the folder, digest by digest. Refuses before the first
 request: without the run's evidence, a folder that changed since it was exported, a malformed name,
-a missing token, a token inside a file. The token is handed to the client and never printed. A
+a missing token, a secret inside a file. The token is handed to the client and never printed. A
 blocked verdict may be published: the card says so (docs/decisions/0012). Does not sign anything,
 and does not touch other branches.
 """
@@ -26,14 +26,13 @@ from picochat.core.publish import file_names
 from picochat.core.records import READ_BLOCK_BYTES, digest_file
 from picochat.export.export_record import changed_since_export, read_export_record
 from picochat.release.evidence import REPORTS, attached
+from picochat.release.leaks import leaks_in_file
 from picochat.run.graph import spec_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-ANY_TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
-LONGEST_TOKEN_BYTES = 256
 KEPT_ON_HUB = (".gitattributes",)
 
 
@@ -137,9 +136,9 @@ def require_publishable(folder: Path, token: str) -> None:
         for name in changed_since_export(folder, record)
     ]
     problems += [
-        Problem(f"{name} holds an access token", "take it out of the run, and export again")
+        Problem(f"{name} holds {what}", "take it out of the run, and export again")
         for name in names
-        if holds_token(folder / name, token)
+        for what in leaks_in_file(folder / name, name, is_log=False, known={"the token": token})
     ]
     if not record.scored:
         problems.append(
@@ -158,21 +157,6 @@ def require_publishable(folder: Path, token: str) -> None:
             )
     if problems:
         raise BadInput(f"{folder} may not be published", problems=problems)
-
-
-def holds_token(path: Path, token: str) -> bool:
-    """Whether the file holds this token, or anything shaped like one of the Hub's.
-
-    Reads in blocks that overlap.
-    """
-    needle, tail = token.encode(), b""
-    with path.open("rb") as stream:
-        while block := stream.read(READ_BLOCK_BYTES):
-            window = tail + block
-            if needle in window or ANY_TOKEN.search(window):
-                return True
-            tail = window[-LONGEST_TOKEN_BYTES:]
-    return False
 
 
 def _push(api: HfApi, folder: Path, repo_id: str, private: bool, message: str) -> PushReport:

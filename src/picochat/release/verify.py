@@ -493,6 +493,17 @@ def _check_claims(run: RunDir, artifacts: dict[str, Artifact]) -> list[VerifyChe
     return checks
 
 
+def verdict_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
+    """Differences between both verdicts and those that follow from the stated facts."""
+    steps = (("preflight", _preflight_problems), ("gate", _gate_problems))
+    return [
+        problem
+        for kind, compare in steps
+        if kind in artifacts
+        for problem in compared(f"{kind} verdict", lambda compare=compare: compare(run, artifacts))
+    ]
+
+
 def _preflight_problems(run: RunDir, artifacts: Mapping[str, Artifact]) -> list[Problem]:
     report = decide_preflight(facts_given_to(_config(run), artifacts, spec_of("preflight")))
     stated = to_jsonable(facts_of(artifacts["preflight"], PreflightFacts))
