@@ -105,7 +105,7 @@ def make_checkpoint(
 
 
 def make_tokenizer(place: Path) -> Artifact:
-    facts = TokenizerFacts(vocab_size=VOCAB_SIZE, merges=VOCAB_SIZE - 264, trained_on_bytes=1_700)
+    facts = TokenizerFacts(vocab_size=VOCAB_SIZE, merges=VOCAB_SIZE - 264)
     return make_artifact(
         place,
         "tokenizer",
@@ -248,7 +248,6 @@ def corpus_facts(licence: str | None = "odc-by") -> CorpusFacts:
         documents=1_003,
         train_documents=993,
         held_out_documents=10,
-        characters=119_000,
         text_bytes=120_004,
         train_text_bytes=118_000,
         held_out_text_bytes=2_004,

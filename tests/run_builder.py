@@ -320,7 +320,6 @@ def _fill_shards(kind: str, staging: StagingFolder) -> None:
         staging.path(f"{split}-00000.bin").write_bytes(bytes(64))
         staging.path(f"{split}-00000.starts").write_bytes(bytes(8))
         write_json(staging.path(f"{split}-00000.json"), {"tokens": 32})
-    write_json(staging.path("measured.json"), {"exercise_documents": 0, "exercise_tokens": 0})
     write_json(staging.path("encoding.json"), {"documents": 2})
 
 
@@ -363,9 +362,7 @@ HEALTHY: dict[str, Callable[[], Record]] = {
     "exercises": make_exercises_facts,
     "rows": make_rows_facts,
     "benchmarks": make_benchmarks_facts,
-    "tokenizer": lambda: TokenizerFacts(
-        vocab_size=8192, merges=7_920, trained_on_bytes=200_000_000
-    ),
+    "tokenizer": lambda: TokenizerFacts(vocab_size=8192, merges=7_920),
     "shards": make_shards_facts,
     "conversations": make_conversations_facts,
     "honesty": make_honesty_facts,

@@ -50,7 +50,6 @@ class CorpusFacts(Record):
     documents: int
     train_documents: int
     held_out_documents: int
-    characters: int
     text_bytes: int
     train_text_bytes: int
     held_out_text_bytes: int
@@ -161,7 +160,6 @@ class BenchmarksFacts(Record):
 class TokenizerFacts(Record):
     vocab_size: int
     merges: int
-    trained_on_bytes: int
 
 
 class ShardsFacts(Record):

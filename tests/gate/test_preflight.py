@@ -489,7 +489,7 @@ def test_dropping_near_duplicates_mends_their_check() -> None:
 
 def test_a_small_vocabulary_is_not_held_to_the_fit_of_large_ones() -> None:
     poor_fit = make_shards_facts(held_out_text_bytes=5_000_000)
-    small = TokenizerFacts(vocab_size=2048, merges=1_780, trained_on_bytes=200_000_000)
+    small = TokenizerFacts(vocab_size=2048, merges=1_780)
     assert (
         finding_of(make_evidence(tokenizer=small, shards=poor_fit), "tokenizer_fit").status
         == "pass"

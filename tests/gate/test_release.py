@@ -197,6 +197,16 @@ OWN_ROWS: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("raised", [{"spike_factor": 50.0}, {"spike_nats": 9.0}])
+@pytest.mark.parametrize("stage", ["base", "sft"])
+def test_spikes_that_a_setting_hides_are_not_measured(stage: str, raised: dict[str, float]) -> None:
+    run = make_evidence(config=make_config("h100-100m", **{stage: raised}))
+    finding = finding_of(run, "loss_spikes")
+    assert (finding.status, finding.measured) == ("unmeasured", None)
+    lowered = make_evidence(config=make_config("h100-100m", **{stage: {"spike_factor": 1.5}}))
+    assert finding_of(lowered, "loss_spikes").status == "pass"
+
+
 def test_research_on_own_rows_is_judged_without_the_skills() -> None:
     run = make_evidence(**OWN_ROWS, config=make_config(gate={"profile": "research"}))
     report = decide_release(run)

@@ -363,6 +363,48 @@ def a_spike(run: RunDir) -> None:
     change_rows(run.place("base") / "curve.jsonl", change)
 
 
+def fewer_evaluations(run: RunDir) -> None:
+    """The evaluation that another one looks better beside is gone."""
+    change_rows(
+        run.place("base") / "curve.jsonl",
+        lambda rows: [row for row in rows if row["loss"] is not None or row["step"] != 2],
+    )
+
+
+def more_tokens_a_step(run: RunDir) -> None:
+    change_rows(
+        run.place("base") / "curve.jsonl",
+        lambda rows: [{**row, "tokens": 10 * row["tokens"]} for row in rows],
+    )
+    change_facts(run, "base", lambda facts: facts.update(tokens=10 * facts["tokens"]))
+
+
+def skipped_steps(run: RunDir) -> None:
+    """Steps that went badly were never there."""
+    change_json(
+        run.place("sft") / "measured.json",
+        lambda measured: measured.update(skipped_steps=3, spikes=0),
+    )
+    change_facts(run, "sft", lambda facts: facts.update(skipped_steps=3))
+
+
+def a_document_without_text(run: RunDir) -> None:
+    path = run.place("shards") / "train-00000.starts"
+    starts = np.fromfile(path, dtype="<i8")
+    starts[2] = starts[1] + 1
+    starts.tofile(path)
+
+
+def more_tokens_than_bytes(run: RunDir) -> None:
+    """Sidecars and facts agree on tokens that the text cannot have."""
+
+    def fewer(stated: dict[str, Any]) -> None:
+        stated["text_bytes"] = 10
+
+    change_json(run.place("shards") / "held_out-00000.json", fewer)
+    change_facts(run, "shards", lambda facts: facts.update(held_out_text_bytes=10))
+
+
 def shorter_sidecar(run: RunDir) -> None:
     change_json(
         run.place("shards") / "train-00000.json", lambda sidecar: sidecar.update(tokens=10**9)
@@ -631,6 +673,24 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
         "base/token_shards/train-00000.json.tokens",
     ),
     (
+        "shards",
+        "more exercises among the tokens than the last documents have",
+        fact("shards", exercise_tokens=10**6),
+        "shards.exercise_tokens: states 1000000",
+    ),
+    (
+        "shards",
+        "a document that has no text",
+        a_document_without_text,
+        "train-00000.starts: has a document without text",
+    ),
+    (
+        "shards",
+        "more tokens than the text has bytes",
+        more_tokens_than_bytes,
+        "more than its text has bytes",
+    ),
+    (
         "tokenizer",
         "a larger vocabulary",
         fact("tokenizer", vocab_size=8192),
@@ -664,6 +724,24 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
         "another step or learning rate",
     ),
     ("base", "a spike that is not spoken of", a_spike, "base.spikes: states 0"),
+    (
+        "base",
+        "an evaluation that the curve lacks",
+        fewer_evaluations,
+        "evaluation at step 2: missing",
+    ),
+    (
+        "base",
+        "more tokens in a step than the settings give",
+        more_tokens_a_step,
+        "other tokens than the settings give",
+    ),
+    (
+        "sft",
+        "steps that were skipped where none may be",
+        skipped_steps,
+        "sft.skipped_steps: states 3",
+    ),
     (
         "sft",
         "a checkpoint of another tokenizer",

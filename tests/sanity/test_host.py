@@ -197,7 +197,7 @@ def stage(
     written = short_documents(documents)
     shards = publish_shards(folder / "shards", make_job(tokenizer_file, written))
     with publish(folder / "tokenizer", "tokenizer", "key", {}) as staging:
-        facts = TokenizerFacts(vocab_size=VOCAB_SIZE, merges=1, trained_on_bytes=1)
+        facts = TokenizerFacts(vocab_size=VOCAB_SIZE, merges=1)
         staging.facts = to_jsonable(facts)
     tokenizer = published(staging)
     model = ModelConfig.model_validate({**to_jsonable(SHORT), "context": 32})

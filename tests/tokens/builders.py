@@ -66,7 +66,6 @@ def make_counts(train_documents: Sequence[Written], held_out: Sequence[Written])
         documents=len(train_documents) + len(held_out),
         train_documents=len(train_documents),
         held_out_documents=len(held_out),
-        characters=sum(len(document.text) for document in [*train_documents, *held_out]),
         text_bytes=size(train_documents) + size(held_out),
         train_text_bytes=size(train_documents),
         held_out_text_bytes=size(held_out),

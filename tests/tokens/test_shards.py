@@ -18,6 +18,7 @@ from picochat.data.documents import Document
 from picochat.facts import ShardsFacts, facts_of
 from picochat.tokens.encode import CorpusParts, EncodersDisagree, batches_of, encode_batch, row_runs
 from picochat.tokens.shards import (
+    NO_EXERCISES,
     ShardSidecar,
     ShardsJob,
     TokenShards,
@@ -130,7 +131,9 @@ def test_facts_count_what_is_there(
     facts = facts_of(artifact, ShardsFacts)
     for path in artifact.place.glob("*.bin"):
         path.unlink()  # a bundle may leave them out
-    assert facts_from(artifact.place, {}) == facts
+    with publish(tmp_path / "exercises", "exercises", "key", {}) as none:
+        none.facts = NO_EXERCISES.model_dump(mode="json")
+    assert facts_from(artifact.place, {"exercises": published(none)}) == facts
     assert facts.train_tokens == len(stream_of(tokenizer, TRAIN))
     assert facts.held_out_tokens == len(stream_of(tokenizer, HELD_OUT))
     assert (facts.train_documents, facts.held_out_documents) == (1_400, 100)
@@ -359,7 +362,7 @@ def test_exercises_come_after_the_corpus_and_leave_its_tokens_as_they_were(
     (without, with_exercises), (plain, practised) = opened, facts
     assert (plain.exercise_documents, plain.exercise_tokens) == (0, 0)
     assert practised.exercise_tokens == practised.train_tokens - plain.train_tokens > 0
-    assert facts_from(published(made).place, {}) == practised
+    assert facts_from(published(made).place, {"exercises": exercises}) == practised
     assert practised.exercise_documents == practised.train_documents - plain.train_documents > 0
     corpus_tokens = without.train.slice(0, len(without.train))
     assert (with_exercises.train.slice(0, len(without.train)) == corpus_tokens).all()

@@ -79,8 +79,7 @@ def _shards_of_the_manual() -> Path:
     with publish(run.place("tokenizer"), "tokenizer", "key", {}) as staging:
         write_tokenizer_file(staging.folder)
         staging.path("chat_template.jinja").write_text("")
-        staging.path("measured.json").write_text('{"trained_on_bytes": 1}')
-        staging.facts = {"vocab_size": 512, "merges": 248, "trained_on_bytes": 1}
+        staging.facts = {"vocab_size": 512, "merges": 248}
     run.write_front_pages()
     (folder / "base").mkdir()
     documents = short_documents(300)

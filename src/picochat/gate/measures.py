@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from picochat.config import EvalConfig
+from picochat.config import EvalConfig, TrainConfig
 from picochat.evals.intervals import half_width, rate
 from picochat.facts import Rate, RunFacts, SkillScore, SourceFacts, TrainFacts, TrivialScore
 from picochat.gate.plan import (
@@ -28,6 +28,7 @@ from picochat.skills.skill_table import OTHER, judged
 
 JUDGED_SKILLS = tuple(skill.name for skill, _ in judged())
 FIRST_RELEASE_SKILLS = tuple(skill.name for skill, claim in judged() if claim.first_release)
+USUAL = TrainConfig(steps=1)
 BASELINE_TOKENS = EvalConfig().ngram_train_tokens  # enough for a baseline, whatever a run sets
 
 
@@ -469,7 +470,14 @@ def changed_files(run: RunFacts) -> float | None:
 
 
 def loss_spikes(run: RunFacts) -> float | None:
-    return run.base.spikes + run.sft.spikes if run.base and run.sft else None
+    """None if the settings call fewer losses a spike than their defaults do."""
+    raised = any(
+        stage.spike_factor > USUAL.spike_factor or stage.spike_nats > USUAL.spike_nats
+        for stage in (run.config.base, run.config.sft)
+    )
+    if raised or not run.base or not run.sft:
+        return None
+    return run.base.spikes + run.sft.spikes
 
 
 def bits_over_baseline(run: RunFacts) -> float | None:

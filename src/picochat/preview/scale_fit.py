@@ -131,7 +131,6 @@ def estimated_facts(
         documents=round(documents),
         train_documents=round(documents * (1 - held_out)),
         held_out_documents=round(documents * held_out),
-        characters=round(sum(source.documents * source.mean_characters for source in sources)),
         text_bytes=round(text_bytes),
         train_text_bytes=train_bytes,
         held_out_text_bytes=round(text_bytes * held_out),
@@ -159,7 +158,7 @@ def estimated_facts(
             exercise_tokens=exercises,
         )
     size = config.tokenizer.vocab_size
-    tokenizer = TokenizerFacts(vocab_size=size, merges=0, trained_on_bytes=0)
+    tokenizer = TokenizerFacts(vocab_size=size, merges=0)
     return RunFacts(config, corpus=corpus, rows=rows, tokenizer=tokenizer, shards=shards)
 
 

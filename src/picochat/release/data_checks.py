@@ -21,7 +21,7 @@ from picochat.data.benchmarks.resolve import wanted_benchmarks
 from picochat.data.benchmarks.stage import ITEMS, BenchmarkItem, item_of, read_items, read_texts
 from picochat.data.corpus.reader import CorpusSource, CorpusSources, Split
 from picochat.data.document_shards import DocumentsManifest
-from picochat.facts import HonestyFacts, RunFacts
+from picochat.facts import HonestyFacts, RunFacts, ShardsFacts
 from picochat.honesty.contamination_page import contamination_page
 from picochat.honesty.contamination_scan import contaminated_rows, scan_sft_rows
 from picochat.honesty.index import build_index
@@ -36,6 +36,7 @@ from picochat.tokens.tokenizer import Tokenizer
 
 START_BYTES = 8  # of a document's offset in a .starts file
 TOKEN_BYTES = 2
+FEWEST_TOKENS = 2  # of a document: bos, and one of text
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 
 # ---- data ----------------------------------------------------------------------------------------
@@ -189,6 +190,7 @@ def check_shards(run: RunFacts) -> list[Problem]:
         "exercise_documents": practised.documents,
     }
     problems = stated_of("shards", run.shards, counted, "corpus and exercises give")
+    problems += _text_of_tokens(known(run.shards))
     tokenizer_digest = run.artifacts["tokenizer"].manifest.files["tokenizer.json"].sha256
     for name, side in sidecars.items():
         files = shards.manifest.files
@@ -201,7 +203,30 @@ def check_shards(run: RunFacts) -> list[Problem]:
         problems += stated_of(
             f"base/token_shards/{name.replace('.bin', '.json')}", side, held, "the manifests give"
         )
+        problems += _starts(shards, name.replace(".bin", ".starts"), side.tokens)
     return problems
+
+
+def _starts(shards: Artifact, name: str, tokens: int) -> list[Problem]:
+    """Documents stand one behind the other, each with its bos and a token of text at least."""
+    starts = np.fromfile(shards.path(name), dtype="<i8")
+    gaps = np.diff(np.append(starts, tokens))
+    if len(starts) and (starts[0] != 0 or gaps.min() < FEWEST_TOKENS):
+        return [Problem(f"base/token_shards/{name}: has a document without text, or out of order")]
+    return []
+
+
+def _text_of_tokens(shards: ShardsFacts) -> list[Problem]:
+    """A token of text stands for a byte at least, and the bos of a document for none."""
+    parts = (
+        ("train", shards.train_tokens, shards.train_documents, shards.train_text_bytes),
+        ("held_out", shards.held_out_tokens, shards.held_out_documents, shards.held_out_text_bytes),
+    )
+    return [
+        Problem(f"shards.{split}_tokens: states {tokens:,}, more than its text has bytes")
+        for split, tokens, documents, text_bytes in parts
+        if tokens - documents > text_bytes
+    ]
 
 
 def check_conversations(run: RunFacts) -> list[Problem]:

@@ -40,6 +40,8 @@ from picochat.export.export_record import (
 from picochat.export.model_folder import DTYPES, TEMPLATE, read_tokenizer, write_settings
 from picochat.export.stock_classes import find_flavor
 from picochat.facts import GateFacts, RunFacts, ScoresFacts, facts_of
+from picochat.model.centred import CENTRE_TOLERANCE, largest_centre_error
+from picochat.model.gpt import GPT
 from picochat.model.weights import WEIGHTS, CheckpointInfo, read_info, weights_bytes
 from picochat.present.printable import printable_line
 from picochat.release.card import Subject, render_card
@@ -426,7 +428,13 @@ def _weights_problems(export: Export, bundle: Path | None) -> list[Problem]:
     stated = checkpoint.manifest.files[WEIGHTS].sha256
     if record.dtype == "float32":
         if hashlib.sha256(weights_bytes(ours)).hexdigest() != stated:
-            problems.append(Problem(f"{WEIGHTS}: is not the checkpoint that the evidence states"))
+            what = f"{WEIGHTS}: is not the checkpoint that the evidence states"
+            return [*problems, Problem(what)]
+        model = GPT(info.model, info.vocab_size)
+        model.load_state_dict(ours)
+        if info.model.centred and not largest_centre_error(model) <= CENTRE_TOLERANCE:
+            what = f"{WEIGHTS}: is not mean-centred, as {flavor.architecture} needs"
+            problems.append(Problem(what))
     elif bundle is not None:
         problems += _rounded_problems(bundle, checkpoint.kind, stated, ours, record.dtype)
     return problems

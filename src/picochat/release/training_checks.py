@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from picochat.config import step_tokens
 from picochat.core.errors import Problem
 from picochat.core.journal import read_journal
 from picochat.core.records import pretty_json, read_json, to_jsonable
@@ -32,7 +33,7 @@ from picochat.report.summary import observed, stage_speed
 from picochat.run.folder import RunDir
 from picochat.skills.scoring import choice_candidates
 from picochat.skills.task_rows import EvalRow
-from picochat.train.schedule import lr_fraction
+from picochat.train.schedule import evaluates_after, lr_fraction
 
 LARGEST_BITS_APART = 0.01
 """The fraction by which the held-out bits per byte of training and of scoring may differ.
@@ -61,25 +62,42 @@ def check_sft(run: RunFacts) -> list[Problem]:
 
 
 def _training(run: RunFacts, stage: Literal["base", "sft"]) -> list[Problem]:
-    """The learning rate of each step, and the record beside the weights."""
+    """What the settings say of each step and evaluation, and the record beside the weights."""
     config = run.config.base if stage == "base" else run.config.sft
     facts, problems = known(run.base if stage == "base" else run.sft), list[Problem]()
-    steps = [
-        row
-        for row in read_journal(run.artifacts[stage].path("curve.jsonl"))
-        if row["loss"] is not None
-    ]
+    curve = f"{stage}/checkpoint/curve.jsonl"
+    rows = read_journal(run.artifacts[stage].path("curve.jsonl"))
+    steps = [row for row in rows if row["loss"] is not None]
     wrong = [
         row["step"]
         for number, row in enumerate(steps)
         if (row["step"], row["lr_fraction"]) != (number + 1, lr_fraction(number, config))
     ]
     if wrong:
-        shown = names_shown([str(step) for step in wrong])
         problems.append(
             Problem(
-                f"{stage}/checkpoint/curve.jsonl: step {shown}: another step or learning rate than"
-                " the settings give"
+                f"{curve}: step {_shown(wrong)}: another step or learning rate than the settings"
+                " give"
+            )
+        )
+    due = [number for number in range(1, len(steps) + 1) if evaluates_after(number, config)]
+    evaluated = [row["step"] for row in rows if row["loss"] is None]
+    if evaluated != due:
+        odd = sorted(set(evaluated) ^ set(due)) or evaluated
+        problems.append(
+            Problem(f"{curve}: evaluation at step {_shown(odd)}: missing, repeated, or not due")
+        )
+    per_step = step_tokens(run.config.base, run.config.model)
+    counted = [row["step"] for row in rows if row["tokens"] != per_step * row["step"]]
+    if stage == "base" and counted:
+        problems.append(
+            Problem(f"{curve}: step {_shown(counted)}: other tokens than the settings give")
+        )
+    if facts.skipped_steps and not config.spike_rollbacks:
+        problems.append(
+            Problem(
+                f"{stage}.skipped_steps: states {facts.skipped_steps}, and the settings allow no"
+                " rollback"
             )
         )
     info = {
@@ -93,6 +111,10 @@ def _training(run: RunFacts, stage: Literal["base", "sft"]) -> list[Problem]:
     return problems + differences(
         f"{stage}/checkpoint/model.json", stated, info, "settings, tokenizer and facts give"
     )
+
+
+def _shown(steps: Sequence[int]) -> str:
+    return names_shown([str(step) for step in steps])
 
 
 # ---- scores --------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=corpus_facts,
         inputs=(),
         settings=("pack", "data", "host"),
-        version=6,
+        version=7,
         shared=True,
     ),
     ArtifactSpec(
@@ -171,13 +171,13 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
     ArtifactSpec(
         kind="tokenizer",
         folder="tokenizer",
-        files="tokenizer.json chat_template.jinja measured.json",
+        files="tokenizer.json chat_template.jinja",
         facts=TokenizerFacts,
         make=train_tokenizer,
         facts_from=tokenizer_facts,
         inputs=("corpus",),
         settings=("tokenizer", "seed"),
-        version=3,
+        version=4,
         shared=True,
     ),
     ArtifactSpec(
@@ -196,15 +196,14 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         kind="shards",
         folder="base/token_shards",
         files=(
-            "train-NNNNN.bin held_out-NNNNN.bin, a .starts and a .json beside each; measured.json"
-            " encoding.json"
+            "train-NNNNN.bin held_out-NNNNN.bin, a .starts and a .json beside each encoding.json"
         ),
         facts=ShardsFacts,
         make=write_shards,
         facts_from=shards_facts,
         inputs=("corpus", "exercises", "tokenizer"),
         settings=("shards", "host", "seed"),
-        version=3,
+        version=4,
         shared=True,
     ),
     ArtifactSpec(

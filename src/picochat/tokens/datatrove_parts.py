@@ -42,7 +42,7 @@ def encode_corpus_parts(
 ) -> int:
     """`encode_parts` over published artifacts. Raises BadInput where one of them is missing."""
     load = partial(Tokenizer.load, open_artifact(tokenizer, "tokenizer").path("tokenizer.json"))
-    job, _ = training_job(
+    job = training_job(
         open_artifact(corpus, "corpus"), open_artifact(exercises, "exercises"), load, seed
     )
     return encode_parts(job, folder, rank, ranks)

@@ -257,13 +257,13 @@ class TrainingParts:
 
 def training_job(
     corpus: Artifact, exercises: Artifact, load: Callable[[str | None], Tokenizer], seed: int
-) -> tuple[EncodeJob, range]:
-    """The job that encodes corpus and exercises, and the range of its parts that are exercises."""
+) -> EncodeJob:
+    """The job that encodes the corpus and then the exercises."""
     source = TrainingParts(CorpusParts(corpus), ExerciseParts(exercises))
     documents = (
         facts_of(corpus, CorpusFacts).documents + facts_of(exercises, ExercisesFacts).documents
     )
-    return EncodeJob(source, load, documents, seed), range(source.corpus.parts, source.parts)
+    return EncodeJob(source, load, documents, seed)
 
 
 def row_runs(files: Sequence[tuple[int, int]], run_bytes: int) -> list[list[tuple[int, int, int]]]:

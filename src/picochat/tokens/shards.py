@@ -70,13 +70,6 @@ class ShardSidecar(Record):
     roundtrip_failures: int
 
 
-class ShardsMeasured(Record):
-    """measured.json: the exercises among the training tokens, which no sidecar counts."""
-
-    exercise_documents: int
-    exercise_tokens: int
-
-
 # ---- writing -------------------------------------------------------------------------------------
 
 
@@ -154,7 +147,6 @@ class ShardsJob:
     """What is encoded, and how it becomes shards.
 
     counts, exercises: the facts of corpus and exercises, with which the shards must agree.
-    exercise_parts: the parts that are exercises.
     """
 
     encode: EncodeJob
@@ -162,7 +154,6 @@ class ShardsJob:
     shard_tokens: int
     workers: int
     exercises: ExercisesFacts = NO_EXERCISES
-    exercise_parts: range = range(0)
 
 
 def encode_all(job: ShardsJob, folder: Path) -> str | None:
@@ -197,12 +188,16 @@ def encode_all(job: ShardsJob, folder: Path) -> str | None:
 def facts_from(
     files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
 ) -> ShardsFacts:
-    """Sums over the sidecars, and the counts of measured.json. inputs and config are not used."""
+    """Sums over the sidecars; the tokens of the exercises, which are the last documents."""
+    exercises = facts_of(inputs["exercises"], ExercisesFacts)
+    return _counted(files, exercises.documents)
+
+
+def _counted(files: Path, exercise_documents: int) -> ShardsFacts:
     train, held_out = (
         [read_record(ShardSidecar, path, "shard") for path in sorted(files.glob(f"{split}-*.json"))]
         for split in SPLITS
     )
-    measured = read_record(ShardsMeasured, files / "measured.json", "measurements")
     return ShardsFacts(
         train_tokens=sum(shard.tokens for shard in train),
         held_out_tokens=sum(shard.tokens for shard in held_out),
@@ -212,9 +207,23 @@ def facts_from(
         held_out_text_bytes=sum(shard.text_bytes for shard in held_out),
         roundtrip_documents=sum(shard.roundtrip_documents for shard in (*train, *held_out)),
         roundtrip_failures=sum(shard.roundtrip_failures for shard in (*train, *held_out)),
-        exercise_documents=measured.exercise_documents,
-        exercise_tokens=measured.exercise_tokens,
+        exercise_documents=exercise_documents,
+        exercise_tokens=_tokens_of_last(files, exercise_documents),
     )
+
+
+def _tokens_of_last(files: Path, documents: int) -> int:
+    """Tokens of the last so many training documents, from the starts of all of them."""
+    tokens = 0
+    for path in sorted(files.glob("train-*.starts"), reverse=True):
+        if not documents:
+            break
+        starts = np.fromfile(path, dtype="<i8")
+        shard = read_record(ShardSidecar, path.with_suffix(".json"), "shard")
+        taken = min(documents, len(starts))
+        tokens += shard.tokens - int(starts[-taken]) if taken else 0
+        documents -= taken
+    return tokens
 
 
 def require_whole(facts: ShardsFacts, counts: CorpusFacts, exercises: ExercisesFacts) -> None:
@@ -246,13 +255,7 @@ def write_all(job: ShardsJob, staging: StagingFolder) -> None:
     for split in SPLITS:
         batches = (read_part(staging.workspace, part, split) for part in parts)
         write_split(staging.folder, split, batches, tokenizer, job.shard_tokens)
-    exercises = [read_part(staging.workspace, part, "train") for part in job.exercise_parts]
-    measured = ShardsMeasured(
-        exercise_documents=sum(len(batch.ends) for batch in exercises),
-        exercise_tokens=sum(len(batch.tokens) for batch in exercises),
-    )
-    write_json(staging.path("measured.json"), measured)
-    facts = facts_from(staging.folder, {})
+    facts = _counted(staging.folder, job.exercises.documents)
     require_whole(facts, job.counts, job.exercises)
     encoding = {
         "encoder": tokenizer.encoder,
@@ -278,14 +281,12 @@ def write_shards(
     encoding.json says which encoder was used and how long it took. It is a volatile file.
     """
     load = partial(Tokenizer.load, tokenizer.path("tokenizer.json"))
-    encode, exercise_parts = training_job(corpus, exercises, load, seed)
     job = ShardsJob(
-        encode=encode,
+        encode=training_job(corpus, exercises, load, seed),
         counts=facts_of(corpus, CorpusFacts),
         shard_tokens=shards.shard_tokens,
         workers=host.workers or usable_cores(),
         exercises=facts_of(exercises, ExercisesFacts),
-        exercise_parts=exercise_parts,
     )
     write_all(job, staging)
 

@@ -30,14 +30,7 @@ from picochat.config import RunConfig, TokenizerConfig
 from picochat.core.errors import BadInput, Problem
 from picochat.core.progress import Progress
 from picochat.core.publish import Artifact, StagingFolder
-from picochat.core.records import (
-    Record,
-    digest_bytes,
-    read_json,
-    read_record,
-    to_jsonable,
-    write_json,
-)
+from picochat.core.records import digest_bytes, read_json, to_jsonable
 from picochat.facts import CorpusFacts, TokenizerFacts, facts_of
 from picochat.tokens.bpe_trainer import SPECIALS, SPLIT_PATTERN, untrained
 from picochat.tokens.train_process import train_in_a_process
@@ -382,12 +375,6 @@ def chat_template() -> str:
 # ---- the stage -----------------------------------------------------------------------------------
 
 
-class TokenizerMeasured(Record):
-    """measured.json: what only the training of the tokenizer can count."""
-
-    trained_on_bytes: int
-
-
 def train_tokenizer(
     corpus: Artifact, tokenizer: TokenizerConfig, seed: int, staging: StagingFolder
 ) -> None:
@@ -405,19 +392,12 @@ def train_tokenizer(
         data = train(_counted(texts, progress), tokenizer.vocab_size)
     staging.path("tokenizer.json").write_bytes(data)
     staging.path("chat_template.jinja").write_text(chat_template(), encoding="utf-8")
-    measured = TokenizerMeasured(trained_on_bytes=round(progress.done))
-    write_json(staging.path("measured.json"), measured)
     staging.facts = to_jsonable(facts_from(staging.folder, {"corpus": corpus}))
 
 
 def facts_from(
     files: Path, inputs: Mapping[str, Artifact], config: RunConfig | None = None
 ) -> TokenizerFacts:
-    """Sizes from tokenizer.json, bytes from measured.json. inputs and config are not used."""
+    """Sizes from tokenizer.json. inputs and config are not used."""
     size = Tokenizer.load(files / "tokenizer.json").vocab_size
-    measured = read_record(TokenizerMeasured, files / "measured.json", "measurements")
-    return TokenizerFacts(
-        vocab_size=size,
-        merges=size - len(SPECIALS) - BYTES,
-        trained_on_bytes=measured.trained_on_bytes,
-    )
+    return TokenizerFacts(vocab_size=size, merges=size - len(SPECIALS) - BYTES)

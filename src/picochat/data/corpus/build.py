@@ -55,7 +55,6 @@ class MeasuredText(Record):
     text_bytes: label of the source -> bytes.
     """
 
-    characters: int
     held_out_text_bytes: int
     text_bytes: dict[str, int]
 
@@ -355,7 +354,7 @@ def _cluster_rows(table: RowTable, near: Repeats) -> Iterator[dict[str, list[str
 
 
 def _measure(sources: list[CorpusSource], outcome: Outcome) -> MeasuredText:
-    characters = held_out_text_bytes = 0
+    held_out_text_bytes = 0
     text_bytes = {source.label: 0 for source in sources}
     for placed in outcome.table.chunks:
         held_out = placed.of(outcome.decisions) == HELD_OUT
@@ -363,10 +362,7 @@ def _measure(sources: list[CorpusSource], outcome: Outcome) -> MeasuredText:
         sizes = placed.chunk.column("text_bytes")
         text_bytes[sources[placed.owner].label] += int(sizes @ copies)
         held_out_text_bytes += int(sizes @ held_out.astype(np.int64))
-        characters += int(placed.chunk.column("characters") @ copies)
-    return MeasuredText(
-        characters=characters, held_out_text_bytes=held_out_text_bytes, text_bytes=text_bytes
-    )
+    return MeasuredText(held_out_text_bytes=held_out_text_bytes, text_bytes=text_bytes)
 
 
 # ---- facts ---------------------------------------------------------------------------------------
@@ -408,7 +404,6 @@ def facts_from(
         documents=sum(documents),
         train_documents=sum(documents) - sum(held_out),
         held_out_documents=sum(held_out),
-        characters=measured.characters,
         text_bytes=text_bytes,
         train_text_bytes=text_bytes - measured.held_out_text_bytes,
         held_out_text_bytes=measured.held_out_text_bytes,
