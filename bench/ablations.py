@@ -332,7 +332,7 @@ def train_model(model: Decoder, recipe: Recipe, text: Text, steps: int, seed: in
     for step in range(steps):
         taken = np.arange(step * recipe.sequences, (step + 1) * recipe.sequences) % len(rows)
         batch = shifted_batch(rows[taken])
-        batch = teach(step, batch) if teach else batch
+        batch = teach(step, taken, batch) if teach else batch
         logits = model(batch.ids_BT)
         loss = cross_entropy_sum(logits, batch.targets_BT, batch.shares) / batch.target_count
         loss.backward()

@@ -81,14 +81,9 @@ def main() -> None:
         context, row_count = config.model.context, (len(tokens) - 1) // config.model.context
 
         def batch_of(step: int) -> Batch:
-            starts = (
-                rows_of_step(step, base.sequences_per_step, row_count, config.training_seed)[
-                    :, None
-                ]
-                * context
-            )
-            batch = batch_at(tokens, starts, context)
-            return teach(step, batch) if teach else batch
+            rows = rows_of_step(step, base.sequences_per_step, row_count, config.training_seed)
+            batch = batch_at(tokens, rows[:, None] * context, context)
+            return teach(step, rows, batch) if teach else batch
 
         def evaluate(gpt: GPT) -> HeldOut:
             starts = np.arange((len(held_tokens) - 1) // context)[:, None] * context

@@ -135,11 +135,9 @@ def picochat(task: Task, reporter: StepReporter, *, optimizer: str, compiled: bo
     rows = Rows(task, reporter)
 
     def batch_of(step: int) -> Batch:
-        block = np.stack(
-            [rows[step * task.sequences + row].numpy() for row in range(task.sequences)]
-        )
-        batch = shifted_batch(block)
-        return teach(step, batch) if teach else batch
+        numbers = np.arange(step * task.sequences, (step + 1) * task.sequences)
+        batch = shifted_batch(np.stack([rows[number].numpy() for number in numbers]))
+        return teach(step, numbers, batch) if teach else batch
 
     # The next rows are made while a step trains: what lies between two batches is still one step.
     loader = HostLoader(batch_of, compute.device, fixed_shape=True)

@@ -13,9 +13,17 @@ from torch import Tensor
 
 from picochat.config import CountsConfig, ModelConfig
 from picochat.model.gpt import GPT, IGNORED_TARGET, Shares, initialise
-from picochat.train.count_teacher import DISCOUNT, KEPT, LEAST_COUNT, CountTeacher, teaching
+from picochat.train.count_teacher import (
+    DISCOUNT,
+    KEPT,
+    LEAST_COUNT,
+    CountTeacher,
+    teaching,
+    text_rows_of,
+)
 from picochat.train.loader import host_batch
 from picochat.train.schedule import teacher_share
+from tests.builders import make_shards_facts
 
 VOCAB = 40
 CONFIG = ModelConfig(
@@ -137,14 +145,31 @@ def test_rows_get_their_share_by_the_number_of_the_step() -> None:
     assert teach is not None
     block = stream[:34].astype(np.int64).reshape(2, 17)
     batch = host_batch(block[:, :-1].copy(), block[:, 1:].copy())
-    assert teach(5, batch).shares is None and not counted, "a resumed run may need no counts"
-    first, third = teach(0, batch), teach(2, batch)
+    rows = np.array([7, 3])
+    assert teach(5, rows, batch).shares is None and not counted, "a resumed run needs no counts"
+    first, third = teach(0, rows, batch), teach(2, rows, batch)
     assert first.shares is not None and third.shares is not None and len(counted) == 1
     assert torch.allclose(first.shares.share_BTK * 0.6, third.shares.share_BTK)
     assert first.shares.share_BTK.sum(-1).max() <= 1.001
     part = first.rows(slice(1, 2))
     assert part.shares is not None and part.target_count == first.target_count
     assert torch.equal(part.shares.ids_BTK, first.shares.ids_BTK[1:2])
+
+
+def test_rows_of_exercises_are_not_taught() -> None:
+    stream = tokens()
+    block = stream[:51].astype(np.int64).reshape(3, 17)
+    batch = host_batch(block[:, :-1].copy(), block[:, 1:].copy())
+    facts = make_shards_facts(train_tokens=1_000, exercise_tokens=330)
+    assert text_rows_of(facts, 16) == 41  # of the row after it the last tokens are exercises
+    some = teaching(lambda: stream, VOCAB, 10, CountsConfig(teacher=1.0), text_rows_of(facts, 16))
+    every = teaching(lambda: stream, VOCAB, 10, CountsConfig(teacher=1.0))
+    assert some and every
+    rows = np.array([40, 41, 3])
+    taught, whole = some(0, rows, batch).shares, every(0, rows, batch).shares
+    assert taught and whole and whole.share_BTK.sum((1, 2)).min() > 0
+    assert torch.equal(taught.share_BTK[[0, 2]], whole.share_BTK[[0, 2]])
+    assert taught.share_BTK[1].sum() == 0
 
 
 def test_no_teacher_where_none_is_asked_for() -> None:

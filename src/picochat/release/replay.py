@@ -27,7 +27,7 @@ from picochat.core.machine import MachineRecord, machine_record
 from picochat.core.progress import Progress, say
 from picochat.core.publish import Artifact
 from picochat.core.records import read_record
-from picochat.facts import REPLAY_FOLDER, HostFacts, TrainFacts, facts_of
+from picochat.facts import REPLAY_FOLDER, HostFacts, ShardsFacts, TrainFacts, facts_of
 from picochat.model import weights
 from picochat.model.gpt import GPT
 from picochat.model.runtime import Runtime, open_runtime
@@ -38,7 +38,7 @@ from picochat.tokens.shards import open_shards
 from picochat.tokens.token_counts import spread_sample
 from picochat.tokens.tokenizer import Tokenizer
 from picochat.train.checkpoint import STATE_FILES, SavedState, load_state
-from picochat.train.count_teacher import teaching
+from picochat.train.count_teacher import teaching, text_rows_of
 from picochat.train.loader import stream_loader
 from picochat.train.schedule import lr_fraction
 from picochat.train.step import Engine
@@ -225,6 +225,7 @@ def trained_again(parts: Parts, compute: Runtime) -> Iterator[tuple[int, float, 
             parts.info.vocab_size,
             config.steps,
             counts,
+            text_rows_of(facts_of(parts.shards, ShardsFacts), parts.info.model.context),
         ),
     )
     engine = Engine(

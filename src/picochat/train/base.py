@@ -56,7 +56,7 @@ def pretrain(
     hold no whole row.
     """
     from picochat.model.counted_start import new_model
-    from picochat.train.count_teacher import teaching
+    from picochat.train.count_teacher import teaching, text_rows_of
     from picochat.train.distributed import current_group, open_group_runtime
     from picochat.train.held_out import held_out_of_stream
     from picochat.train.loader import stream_loader
@@ -80,6 +80,8 @@ def pretrain(
     gpt.recompute_blocks(runtime.activation_checkpointing)
     gpt.to(opened.device)
     timer.mark("model")
+    facts = facts_of(shards, ShardsFacts)
+    text_rows = text_rows_of(facts, model.context)
     loader = stream_loader(
         tokens.train,
         model.context,
@@ -87,16 +89,15 @@ def pretrain(
         training_seed,
         opened.device,
         group,
-        teach=teaching(sample, vocabulary.vocab_size, base.steps, counts),
+        teach=teaching(sample, vocabulary.vocab_size, base.steps, counts, text_rows),
     )
     timer.mark("feed")
-    text_bytes = facts_of(shards, ShardsFacts).held_out_text_bytes
     job = Job(
         stage="base",
         config=base,
         loader=loader,
         evaluate=lambda trained: held_out_of_stream(
-            trained, tokens.held_out, text_bytes, vocabulary.bos, opened, group
+            trained, tokens.held_out, facts.held_out_text_bytes, vocabulary.bos, opened, group
         ),
         gpu_hour_usd=gpu_hour_usd,
         track=track,

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 
 from picochat.config import CountsConfig
+from picochat.facts import ShardsFacts
 from picochat.model.gpt import Shares
 from picochat.tokens.token_counts import FollowerCounts, Ids, Integers, pair_counts, triple_counts
 from picochat.train.loader import Batch
@@ -141,33 +142,55 @@ def likeliest(row: Integers, following: Integers, probability: Floats, rows: int
     return found
 
 
+def text_rows_of(shards: ShardsFacts, context: int) -> int:
+    """How many rows of the training stream are text alone: exercises are its last documents."""
+    return (shards.train_tokens - shards.exercise_tokens) // context
+
+
 def teaching(
-    sample: Callable[[], Ids], vocab_size: int, steps: int, counts: CountsConfig
+    sample: Callable[[], Ids],
+    vocab_size: int,
+    steps: int,
+    counts: CountsConfig,
+    text_rows: int | None = None,
 ) -> Teaching | None:
-    """What gives the rows of `steps` steps their shares; None where the settings ask for none."""
-    return Teaching(sample, vocab_size, steps, counts) if counts.teacher else None
+    """What gives the rows of `steps` steps their shares; None where the settings ask for none.
+
+    text_rows: so many first rows are text, and the others are not taught; None: all are.
+    """
+    return Teaching(sample, vocab_size, steps, counts, text_rows) if counts.teacher else None
 
 
 class Teaching:
     """Gives the rows of a step the shares that its number asks for (`stream_loader`'s `teach`).
 
     Tokens are counted at the first step that needs them, so a resumed run that is past them counts
-    nothing.
+    nothing. Skill exercises are not taught: what two digits before usually had behind them says
+    nothing about a sum, and such targets keep a model from learning it.
     """
 
     def __init__(
-        self, sample: Callable[[], Ids], vocab_size: int, steps: int, counts: CountsConfig
+        self,
+        sample: Callable[[], Ids],
+        vocab_size: int,
+        steps: int,
+        counts: CountsConfig,
+        text_rows: int | None = None,
     ) -> None:
         self.sample, self.vocab_size, self.steps, self.counts = sample, vocab_size, steps, counts
+        self.text_rows = text_rows
         self._teacher: CountTeacher | None = None
 
-    def __call__(self, step: int, batch: Batch) -> Batch:
+    def __call__(self, step: int, rows_B: Integers, batch: Batch) -> Batch:
         share = teacher_share(step, self.steps, self.counts)
         if not share:
             self._teacher = None  # its memory is not needed any more
             return batch
         ids_BTK, probabilities_BTK = self.count().targets(batch.ids_BT.numpy())
-        shares = Shares(torch.from_numpy(ids_BTK), torch.from_numpy(probabilities_BTK * share))
+        probabilities_BTK *= share
+        if self.text_rows is not None:
+            probabilities_BTK[rows_B >= self.text_rows] = 0
+        shares = Shares(torch.from_numpy(ids_BTK), torch.from_numpy(probabilities_BTK))
         return replace(batch, shares=shares)
 
     def count(self) -> CountTeacher:

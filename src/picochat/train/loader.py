@@ -161,11 +161,11 @@ def stream_loader(
     seed: int,
     device: torch.device,
     group: ProcessGroup = ONE_PROCESS,
-    teach: Callable[[int, Batch], Batch] | None = None,
+    teach: Callable[[int, np.ndarray, Batch], Batch] | None = None,
 ) -> Loader:
     """Next-token rows of a stream, cut on a GPU with room for all tokens, else made on the host.
 
-    teach: gives the rows of a step their shares, on the host.
+    teach: gives the rows of a step, by its number and theirs, their shares, on the host.
     """
     # On a CPU a copy of the tokens would gain nothing: the host's are as near.
     if device.type == "cuda" and teach is None:
@@ -175,8 +175,9 @@ def stream_loader(
     rows = stream.row_count(context)
 
     def batch_of(step: int) -> Batch:
-        batch = next_token_batch(stream, rows_of_step(step, rows_per_step, rows, seed), context)
-        return teach(step, batch) if teach else batch
+        chosen = rows_of_step(step, rows_per_step, rows, seed)
+        batch = next_token_batch(stream, chosen, context)
+        return teach(step, chosen, batch) if teach else batch
 
     return HostLoader(batch_of, device, fixed_shape=True, group=group)
 
