@@ -95,6 +95,22 @@ def test_what_changed_after_the_export_is_found(folder: Path) -> None:
     } <= set(found(folder))
 
 
+def test_a_clone_and_the_cache_of_the_hub_hold_too(folder: Path, tmp_path: Path) -> None:
+    """Files of git beside the model, and a link in the place of each file."""
+    (folder / ".gitattributes").write_text("*.safetensors filter=lfs")
+    for name in (".git/HEAD", ".cache/huggingface/download/x.lock"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("x")
+    assert found(folder) == []
+    cache = tmp_path / "snapshot"
+    for path in sorted(folder.rglob("*")):
+        target = cache / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            target.symlink_to(path)
+    assert found(cache) == []
+
+
 def test_a_card_edited_by_hand_is_found(folder: Path) -> None:
     card = (folder / "README.md").read_text()
     (folder / "README.md").write_text(card.replace("**warn**", "**approved**"))

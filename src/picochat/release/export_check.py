@@ -13,7 +13,6 @@ does not see.
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,13 +27,12 @@ from picochat.config import ResolvedConfig, parameter_count
 from picochat.core.errors import BadInput, PicochatError, Problem
 from picochat.core.machine import MachineRecord
 from picochat.core.network import hub_endpoint, open_client
-from picochat.core.publish import Artifact
+from picochat.core.publish import Artifact, FileDigest, file_names
 from picochat.core.records import read_json, read_record
 from picochat.export.export_record import (
     EXPORT_RECORD,
     SCHEMA_VERSION,
     ExportRecord,
-    changed_since_export,
     read_export_record,
 )
 from picochat.export.model_folder import DTYPES, TEMPLATE, read_tokenizer, write_settings
@@ -50,18 +48,19 @@ from picochat.release.evidence import FOLDER, OF_THE_SCORED, REPORTS
 from picochat.release.integrity import (
     artifacts_of,
     chain_problems,
-    digest_folder,
+    digest_of,
     evidence_digest,
     manifest_problems,
 )
 from picochat.release.licence_text import licence_text
-from picochat.release.push import KEPT_ON_HUB, REPO_ID, hub_errors
+from picochat.release.push import REPO_ID, hub_errors
 from picochat.release.stated_files import opened_run
 from picochat.release.verify import VerifyCheck, VerifyReport, inspect_bundle, verdict_problems
 from picochat.report.summary import provenance_of
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS, read_facts
 
+LEFT_BY_GIT_AND_HUB = (".git/", ".gitattributes", ".cache/")
 SETTINGS_FILES = (
     "config.json",
     "generation_config.json",
@@ -101,9 +100,6 @@ def inspect_model(name: str, bundle: Path | None = None) -> VerifyReport:
     with tempfile.TemporaryDirectory(prefix="picochat-export-") as folder:
         with hub_errors(name, client):
             client.library.snapshot_download(name, local_dir=folder, endpoint=hub_endpoint())
-        shutil.rmtree(Path(folder) / ".cache", ignore_errors=True)
-        for left in KEPT_ON_HUB:
-            (Path(folder) / left).unlink(missing_ok=True)
         return replace(inspect_export(Path(folder), bundle), path=Path(name))
 
 
@@ -114,20 +110,26 @@ def inspect_export(folder: Path, bundle: Path | None = None) -> VerifyReport:
     Raises BadInput for what is no export, or one of another version.
     """
     record = _known_record(folder)
-    digests = digest_folder(folder)  # refuses links
+    # Links are followed: the Hub's cache has one for each file, and only contents are compared.
+    digests = {
+        name: digest_of(folder / name)
+        for name in sorted(file_names(folder) - {EXPORT_RECORD})
+        if not name.startswith(LEFT_BY_GIT_AND_HUB)
+    }
     checks = [
         VerifyCheck(
             "files",
             len(digests),
             tuple(
                 Problem(f"{name}: differs from {EXPORT_RECORD}, is missing, or was added")
-                for name in changed_since_export(folder, record)
+                for name in sorted(digests.keys() | record.files.keys())
+                if digests.get(name) != record.files.get(name)
             ),
         )
     ]
     run = RunDir(folder / FOLDER)
     artifacts, unreadable = artifacts_of(run)
-    checks.append(_check_evidence(folder, record, artifacts, unreadable))
+    checks.append(_check_evidence(record, artifacts, unreadable, digests))
     export, lacking = _with_evidence(folder, record, run, artifacts)
     stated = ("none", None, None)
     if export.facts is None:
@@ -168,11 +170,18 @@ def _known_record(folder: Path) -> ExportRecord:
 
 
 def _check_evidence(
-    folder: Path, record: ExportRecord, artifacts: Mapping[str, Artifact], unreadable: list[Problem]
+    record: ExportRecord,
+    artifacts: Mapping[str, Artifact],
+    unreadable: list[Problem],
+    digests: Mapping[str, FileDigest],
 ) -> VerifyCheck:
     """Manifests against the files that are here, and the chain between them."""
-    root = folder / FOLDER
-    found = digest_folder(root) if root.is_dir() else {}
+    below = f"{FOLDER}/"
+    found = {
+        name.removeprefix(below): digest
+        for name, digest in digests.items()
+        if name.startswith(below)
+    }
     problems = [*unreadable, *chain_problems(artifacts)]
     for spec in ARTIFACTS:
         if spec.kind not in artifacts:
