@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from picochat.core.errors import Problem
 from picochat.core.publish import Artifact
-from picochat.core.records import parse_record, read_json, read_jsonl, read_record
+from picochat.core.records import parse_record, read_json, read_jsonl, read_record, to_jsonable
 from picochat.data.benchmarks.resolve import wanted_benchmarks
 from picochat.data.benchmarks.stage import ITEMS, BenchmarkItem, item_of, read_items, read_texts
 from picochat.data.corpus.reader import CorpusSource, CorpusSources, Split
 from picochat.data.document_shards import DocumentsManifest
+from picochat.data.importing.import_report import ImportReport
+from picochat.data.pack import CorpusRecipe
 from picochat.facts import HonestyFacts, RunFacts, ShardsFacts
 from picochat.honesty.contamination_page import contamination_page
 from picochat.honesty.contamination_scan import contaminated_rows, scan_sft_rows
@@ -43,39 +46,91 @@ SPLITS: tuple[Split, ...] = ("train", "held_out")
 
 
 def check_corpus(run: RunFacts) -> list[Problem]:
-    """What files and import reports say of each source."""
+    """What files, recipe and import reports say of each source."""
     corpus, problems = run.artifacts["corpus"], list[Problem]()
     listing = read_record(CorpusSources, corpus.path("sources.json"), "corpus sources")
+    recipe = read_record(CorpusRecipe, corpus.path("recipe.json"), "corpus recipe")
     for source, stated in zip(listing.sources, known(run.corpus).sources, strict=True):
-        problems += _source(corpus, source, stated.text_bytes)
+        problems += _source(source, stated.text_bytes)
+        if source.import_report:
+            path = corpus.path(source.import_report)
+            report = read_record(ImportReport, path, "import report")
+            problems += import_problems(source, report)
+    for source, item in zip(listing.sources, recipe.sources, strict=False):
+        asked = {"weight": item.weight, "text_column": item.text_column}
+        asked |= {"label": item.label} if item.label else {}
+        asked |= {"licence": item.licence} if item.licence and not source.provenance else {}
+        problems += differences(
+            f"corpus/sources.json {source.label}",
+            {name: getattr(source, name) for name in asked},
+            asked,
+            "recipe.json asks for",
+        )
+    if recipe.sources and len(recipe.sources) != len(listing.sources):
+        problems.append(Problem("corpus/sources.json: lists other sources than recipe.json"))
     return problems
 
 
-def _source(corpus: Artifact, source: CorpusSource, text_bytes: int) -> list[Problem]:
-    """Problems of one source of the corpus: its amount of text and its origin.
+def _source(source: CorpusSource, text_bytes: int) -> list[Problem]:
+    """A source cannot give more text than its files have."""
+    if text_bytes <= sum(file.text_bytes for file in source.files) * max(1, -(-source.weight // 1)):
+        return []
+    return [
+        Problem(
+            f"corpus.sources: {source.label} states {text_bytes:,} bytes of text, its files have"
+            " fewer"
+        )
+    ]
 
-    A source cannot give more text than its files have, and its import report must state the same
-    origin.
-    """
+
+def import_problems(source: CorpusSource, report: ImportReport) -> list[Problem]:
+    """The import report must state the origin and the files of the source, and add up."""
     problems: list[Problem] = []
-    if text_bytes > sum(file.text_bytes for file in source.files) * max(1, -(-source.weight // 1)):
+    where, says = f"corpus/sources.json {source.label}", f"{source.import_report} says"
+    if source.provenance is None:
+        problems.append(Problem(f"{where}: has an import report and no origin"))
+    else:
+        origin = {
+            "kind": report.kind,
+            "dataset": report.dataset,
+            "config": report.config_name,
+            "split": report.split,
+            "revision": report.revision,
+            "licence": report.licence,
+            "request": report.request,
+        }
+        stated = to_jsonable(source.provenance)
+        problems += differences(where, {name: stated[name] for name in origin}, origin, says)
+        if report.licence:
+            licence = {"licence": report.licence}
+            problems += differences(where, {"licence": source.licence}, licence, says)
+    written = {
+        Path(file.path).name: (file.num_documents, file.text_bytes, file.sha256)
+        for file in report.document_files
+    }
+    wrong = [
+        file.name
+        for file in source.files
+        if written.get(file.name) != (file.rows, file.text_bytes, file.sha256)
+    ]
+    if wrong:
         problems.append(
             Problem(
-                f"corpus.sources: {source.label} states {text_bytes:,} bytes of text, its files"
-                " have fewer"
+                f"{where}: {names_shown(wrong)} is not a file that {source.import_report} lists"
             )
         )
-    origin = source.provenance
-    if origin and source.import_report and origin.kind == "hub":
-        report = read_json(corpus.path(source.import_report), "import report")
-        stated = {"dataset": origin.dataset, "config": origin.config, "revision": origin.revision}
-        said = {
-            "dataset": report.get("dataset"),
-            "config": report.get("config_name"),
-            "revision": report.get("revision"),
-        }
-        problems += differences(
-            f"corpus/sources.json {source.label}", stated, said, f"{source.import_report} says"
+    sums = {
+        "rows_seen": sum(file.rows_inspected for file in report.data_files),
+        "rows_written": sum(file.num_documents for file in report.document_files),
+        "rows_skipped": sum(report.skip_reasons.values()),
+        "text_bytes_written": sum(file.text_bytes for file in report.document_files),
+        "characters_written": sum(file.num_characters for file in report.document_files),
+        "document_files_written": len(report.document_files),
+    }
+    problems += stated_of(f"corpus/{source.import_report}", report, sums, "its parts give")
+    if report.rows_seen != report.rows_written + report.rows_skipped:
+        problems.append(
+            Problem(f"corpus/{source.import_report}: rows seen are not those written and skipped")
         )
     return problems
 
