@@ -61,13 +61,13 @@ SCALES: tuple[Scale, ...] = (
             counts=CountsConfig(teacher=1.0),
             base=TrainConfig(
                 # So many that the base model predicts text better than a count of 5-grams does.
-                steps=576,
+                steps=640,
                 sequences_per_step=8,
                 warmup_steps=20,
                 # With so few steps a shorter average has the lower loss (docs/experiments.md).
                 muon_momentum=0.8,
                 decay_fraction=0.8,
-                eval_every=72,
+                eval_every=80,
             ),
             sft=SftConfig(
                 steps=130, sequences_per_step=24, warmup_steps=5, adamw_lr=0.005, eval_every=26
