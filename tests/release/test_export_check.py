@@ -218,7 +218,11 @@ def test_evidence_that_is_left_out_is_found(folder: Path) -> None:
     assert "evidence/eval: is missing" in found(folder)
     shutil.rmtree(folder / "evidence")
     reseal(folder)
-    assert found(folder) == ["evidence/run.json: is missing, so that nothing vouches for the card"]
+    missing = ["evidence/run.json: is missing, so that nothing vouches for weights and card"]
+    assert found(folder) == missing
+    (folder / "README.md").write_text("# Approved\n")
+    reseal(folder, scored=False, verdict=None)
+    assert found(folder) == missing
 
 
 def test_a_changed_report_and_a_file_that_nothing_vouches_for_are_found(folder: Path) -> None:

@@ -222,9 +222,8 @@ def _with_evidence(
     """The export, and why nothing can be computed again from its evidence."""
     bare = Export(folder, record, run, artifacts, None, None, None)
     if not run.config.is_file():
-        claims = record.scored or record.verdict is not None or bool(artifacts)
-        what = f"{FOLDER}/run.json: is missing, so that nothing vouches for the card"
-        return bare, [Problem(what)] if claims else []
+        what = f"{FOLDER}/run.json: is missing, so that nothing vouches for weights and card"
+        return bare, [Problem(what)]
     try:
         config = read_record(ResolvedConfig, run.config, "configuration").config
         facts = read_facts(config, artifacts)
