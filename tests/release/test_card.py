@@ -22,7 +22,6 @@ from tests.run_builder import facts_of_run
 NOT_SHOWN = {
     "corpus": {
         "train_documents",
-        "characters",
         "text_bytes",
         "train_text_bytes",
         "held_out_text_bytes",
