@@ -248,6 +248,7 @@ def verify(
 
     Example: picochat run verify mine.tgz --ask all
     """
+    from picochat.export.export_record import EXPORT_RECORD
     from picochat.release.verify import holding, inspect_bundle
 
     if run_dir is not None and replay is None and ask is None:
@@ -260,7 +261,7 @@ def verify(
     if ask is not None and ask != "all" and not re.fullmatch("[1-9][0-9]{0,8}", ask):
         raise WrongUsage(f"--ask {ask!r} is no number of questions", fix="--ask 50, or --ask all")
     for folder in (path, path.parent):
-        if (folder / "export_report.json").is_file():
+        if (folder / EXPORT_RECORD).is_file():
             raise WrongUsage(
                 f"{path} is of an exported model, which holds a part of the run's evidence",
                 fix=f"picochat export verify {quote(str(folder))}",

@@ -28,7 +28,7 @@ from picochat.core.errors import BadInput, PicochatError, Problem
 from picochat.core.machine import MachineRecord
 from picochat.core.network import hub_endpoint, open_client
 from picochat.core.publish import Artifact, FileDigest, file_names
-from picochat.core.records import read_json, read_record
+from picochat.core.records import digest_file, read_json, read_record
 from picochat.export.export_record import (
     EXPORT_RECORD,
     SCHEMA_VERSION,
@@ -314,7 +314,7 @@ def _settings_problems(export: Export) -> list[Problem]:
         Problem(f"{name}: is not the file that the manifest of the tokenizer states")
         for name in ("tokenizer.json", TEMPLATE)
         if not (folder / name).is_file()
-        or _digest_of(folder / name) != tokenizer.manifest.files[name].sha256
+        or digest_file(folder / name) != tokenizer.manifest.files[name].sha256
     ]
     config: Any = read_json(folder / "config.json", "config.json")
     with tempfile.TemporaryDirectory() as again:
@@ -456,7 +456,7 @@ def _rounded_problems(
         path = run.place(kind) / WEIGHTS
         if not path.is_file():
             return [Problem(f"{WEIGHTS}: cannot be compared, since {bundle} holds no weights")]
-        if _digest_of(path) != stated:
+        if digest_file(path) != stated:
             return [Problem(f"{WEIGHTS}: {bundle} holds another checkpoint")]
         exact = load_file(path)
     rounded = {name: tensor.to(DTYPES[dtype]) for name, tensor in exact.items()}
@@ -464,7 +464,3 @@ def _rounded_problems(
         torch.equal(tensor, ours[name]) for name, tensor in rounded.items()
     )
     return [] if same else [Problem(f"{WEIGHTS}: is not the checkpoint of {bundle}, rounded")]
-
-
-def _digest_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
