@@ -101,7 +101,7 @@ class Chunk:
     def column(self, name: str) -> npt.NDArray[Any]:
         """Read a column from disk.
 
-        One of: problem, copies (uint8), characters, text_bytes (uint32), digest (rows, 2) and
+        One of: problem, copies (uint8), text_bytes (uint32), digest (rows, 2) and
         id_hash (uint64), fraction (float64), id_ends (int64), ids (the joined UTF-8 of all ids).
         """
         with np.load(self.path.with_suffix(".npz")) as stored:
@@ -185,7 +185,6 @@ class _Row(NamedTuple):
     problem: int
     copies: int
     fraction: float
-    characters: int
     text_bytes: int
     digest: bytes
     text: str
@@ -231,7 +230,6 @@ class _ChunkWriter:
             problem=self.reasons.setdefault(problem, len(self.reasons) + 1) if problem else 0,
             copies=weight_copies(id, self._task.weight),
             fraction=id_fraction(id),
-            characters=len(text),
             text_bytes=len(data),
             digest=xxhash.xxh3_128_digest(data),
             text=text,
@@ -255,7 +253,6 @@ class _ChunkWriter:
             path.with_suffix(".npz"),
             problem=np.array([row.problem for row in rows], dtype=np.uint8),
             copies=np.array([row.copies for row in rows], dtype=np.uint8),
-            characters=np.array([row.characters for row in rows], dtype=np.uint32),
             text_bytes=np.array([row.text_bytes for row in rows], dtype=np.uint32),
             digest=np.frombuffer(b"".join(row.digest for row in rows), "<u8").reshape(-1, 2),
             fraction=np.array([row.fraction for row in rows], dtype=np.float64),
