@@ -148,3 +148,4 @@ picochat export hf \
   --license mit \
   --dataset-summary "Bounded HuggingFaceTB/smollm-corpus fineweb-edu-dedup + cosmopedia-v2 pack." \
   --eval-summary "See attached release evidence."
+picochat export verify "exports/picochat-$scale-smollm-public-v1"

@@ -65,6 +65,7 @@ def test_the_runbook_has_every_command_of_the_path() -> None:
         ("run", "bundle"),
         ("run", "verify"),
         ("export", "hf"),
+        ("export", "verify"),
     }
     assert sum(words[:2] == ["run", "tiny"] for words in runbook) == 3
     assert any("--push-to-hub" in words for words in runbook)
