@@ -379,7 +379,10 @@ def make_scores_facts(**changes: Any) -> ScoresFacts:
 def make_parity_facts(**changes: Any) -> ParityFacts:
     return change(
         ParityFacts(
-            reader="transformers 5.20.2", largest_relative_difference=3e-6, greedy_tokens_equal=True
+            reader="transformers 5.20.2",
+            largest_relative_difference=3e-6,
+            greedy_tokens_equal=True,
+            other_differences=0,
         ),
         **changes,
     )

@@ -506,6 +506,9 @@ class ParityFacts(Record):
     )
     largest_relative_difference: float | None
     greedy_tokens_equal: bool | None
+    other_differences: int | None = Field(
+        description="of weights' names, token ids, greedy tokens and the end of a reply"
+    )
 
 
 class GateFacts(Record):

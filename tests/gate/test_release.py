@@ -169,6 +169,7 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ),
     ("external_eval", "block", {"benchmarks": make_benchmarks_facts(unresolved=["other"])}),
     ("export_parity", "block", {"parity": make_parity_facts(largest_relative_difference=2e-4)}),
+    ("export_reading", "block", {"parity": make_parity_facts(other_differences=1)}),
 )
 IDS = [f"{name}-{status}" for name, status, _ in REFUSALS]
 
@@ -330,6 +331,7 @@ EMPTY: tuple[tuple[str, dict[str, Any]], ...] = (
     ("external_eval", {"benchmarks": NO_BENCHMARKS}),
     ("external_eval", {"scores": make_scores_facts(external={"science_questions": UNMEASURED})}),
     ("export_parity", {"parity": make_parity_facts(reader=None)}),
+    ("export_reading", {"parity": make_parity_facts(other_differences=None)}),
     ("export_parity", {"parity": make_parity_facts(largest_relative_difference=float("nan"))}),
     ("base_beats_baseline", {"scores": make_scores_facts(ngram_bits_per_byte=None)}),
     ("base_beats_baseline", {"scores": make_scores_facts(base_bits_per_byte=float("nan"))}),

@@ -12,12 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from picochat.cli.main import run_command
+from picochat.config import ResolvedConfig
 from picochat.core.errors import BadInput
+from picochat.core.records import digest_file, read_record
 from picochat.evals.evaluate import ask_questions
 from picochat.evals.external import ask_benchmark
 from picochat.evals.gpt_answerer import GptAnswerer
@@ -26,7 +29,17 @@ from picochat.release.ask import draw, find_recorded, pool_of, with_questions
 from picochat.release.bundle import make_bundle
 from picochat.release.verify import VerifyCheck, inspect_bundle
 from picochat.run.folder import RunDir
-from tests.forger import Rows, change_config, change_rows, make_real_run, rows_of, settle
+from picochat.tokens.chat_format import fitting, join_conversations, read_chats, write_conversations
+from picochat.tokens.tokenizer import Tokenizer
+from tests.forger import (
+    Rows,
+    change_config,
+    change_json,
+    change_rows,
+    make_real_run,
+    rows_of,
+    settle,
+)
 
 ALL = None
 
@@ -151,6 +164,47 @@ def test_other_weights_than_those_that_replied_are_found(run: RunDir) -> None:
     settle(run)
     check = asked(run.root, 30)
     assert len(check.problems) > 5
+
+
+def exchange_ids(run: RunDir, first: str, second: str) -> None:
+    """Exchange the ids of two one-byte tokens, and encode the text and the SFT rows anew."""
+    tokenizer = run.place("tokenizer") / "tokenizer.json"
+    pair: list[int] = []
+
+    def exchange(value: dict[str, Any]) -> None:
+        ids = value["model"]["vocab"]
+        ids[first], ids[second] = ids[second], ids[first]
+        pair.extend((ids[first], ids[second]))
+
+    change_json(tokenizer, exchange)
+    digest = digest_file(tokenizer)
+    exchanged = np.arange(2**16, dtype="<u2")
+    exchanged[pair] = pair[::-1]
+    for shard in run.place("shards").glob("*.bin"):
+        exchanged[np.fromfile(shard, dtype="<u2")].tofile(shard)
+        new = {"sha256": digest_file(shard), "tokenizer": digest}
+        change_json(shard.with_suffix(".json"), lambda side, new=new: side.update(new))
+    words = Tokenizer.load(tokenizer)
+    context = read_record(ResolvedConfig, run.config).config.model.context
+    for split in ("train", "held_out"):
+        chats = read_chats(run.place("rows") / f"sft_{split}.jsonl", words)
+        write_conversations(
+            run.place("conversations") / f"{split}.npz", join_conversations(fitting(chats, context))
+        )
+    for stage in ("base", "sft"):
+        change_json(
+            run.place(stage) / "model.json", lambda info: info.update(tokenizer_digest=digest)
+        )
+    settle(run)
+
+
+def test_another_tokenizer_with_everything_encoded_anew_is_found_by_asking_alone(
+    run: RunDir,
+) -> None:
+    """The files agree with each other; only the weights know which ids they were trained with."""
+    exchange_ids(run, "e", "a")
+    assert inspect_bundle(run.root).problems == []
+    assert with_questions(inspect_bundle(run.root), ALL, 7, None).exit_code == 3
 
 
 def test_weights_that_are_not_the_stated_ones_are_never_asked(

@@ -79,6 +79,21 @@ def test_weights_can_be_left_out_and_that_is_stated(tmp_path: Path, logs: Path) 
     assert "sft/checkpoint/model.safetensors" in report.contents.left_out
 
 
+def test_logs_of_another_run_are_refused_and_told(tmp_path: Path, logs: Path) -> None:
+    """A log that names none of this run's artifacts of a kind tells of another run."""
+    run = make_run(tmp_path / "run")
+    digest = run.artifact("gate").digest
+    log = logs / "train.log"
+    log.write_text(f"built gate {'0' * 12} in 3s\nbuilt gate {digest[:12]} in 3s\n")
+    strict(run, logs)
+    log.write_text(f"built gate {'0' * 12} in 3s\n")
+    with pytest.raises(BadInput) as error:
+        strict(run, logs)
+    assert f"they name gate {'0' * 12} and not {digest[:12]}" in error.value.problems[0].what
+    loose = make_bundle(run, tmp_path / "loose.tgz", logs, strict=False)
+    assert any("are of another run" in what for what in loose.contents.missing)
+
+
 def test_no_folder_of_the_makers_machine_is_in_the_bundle(tmp_path: Path, logs: Path) -> None:
     report = strict(make_run(tmp_path / "run"), logs)
     with tarfile.open(report.path) as archive:

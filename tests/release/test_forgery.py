@@ -27,6 +27,10 @@ from picochat.core.publish import exclusive
 from picochat.core.records import digest_bytes
 from picochat.data.corpus.build import facts_from
 from picochat.evals import evaluate
+from picochat.export.export_record import facts_from as parity_facts
+from picochat.facts import HonestyFacts
+from picochat.honesty.contamination_page import contamination_page
+from picochat.honesty.contamination_scan import contaminated_rows
 from picochat.release.bundle import make_bundle
 from picochat.release.cross_checks import CROSS_CHECKS
 from picochat.release.verify import inspect_bundle
@@ -275,6 +279,101 @@ def shorter_runs(run: RunDir) -> None:
 
 def strange_hit(run: RunDir) -> None:
     (run.place("honesty") / "hits.jsonl").write_text('{"<img src=x>": 1}\n')
+
+
+def without_its_places(run: RunDir) -> None:
+    """A failing row declared contaminated in report, facts and page, with no place to look up."""
+    first = first_eval_row(run)
+    report = run.place("honesty") / "report.json"
+    change_json(report, lambda value: value["corpus_documents_holding"].update({first["id"]: 1}))
+    stated = json.loads(report.read_text("utf-8"))
+    change_facts(
+        run,
+        "honesty",
+        lambda facts: facts.update(
+            contaminated_eval_rows=contaminated_rows(stated),
+            corpus_contaminated_by_skill={
+                **facts["corpus_contaminated_by_skill"],
+                first["skill"]: facts["corpus_contaminated_by_skill"][first["skill"]] + 1,
+            },
+        ),
+    )
+    facts = HonestyFacts.model_validate(
+        json.loads((run.place("honesty") / "manifest.json").read_text("utf-8"))["facts"]
+    )
+    page = contamination_page(facts, stated)
+    (run.place("honesty") / "report.md").write_text(page, "utf-8")
+
+
+def an_invented_place(run: RunDir) -> None:
+    """The same, with a place in a document that need not be left out."""
+    without_its_places(run)
+    first = first_eval_row(run)
+    hit = {
+        "row": first["id"],
+        "skill": first["skill"],
+        "benchmark": None,
+        "where": "corpus",
+        "document": "a document of nowhere",
+        "offset": 0,
+        "rule": "run of 13 words",
+        "words": "words of nowhere",
+    }
+    change_rows(run.place("honesty") / "hits.jsonl", lambda rows: [*rows, hit])
+
+
+def a_place_in_an_sft_row(run: RunDir) -> None:
+    hit = {
+        "row": first_eval_row(run)["id"],
+        "skill": first_eval_row(run)["skill"],
+        "benchmark": None,
+        "where": "sft",
+        "document": "1",
+        "offset": 0,
+        "rule": "run of 13 words",
+        "words": "words of nowhere",
+    }
+    change_rows(run.place("honesty") / "hits.jsonl", lambda rows: [*rows, hit])
+
+
+def parity(**values: Any) -> Forgery:
+    """A comparison that was made, with these values in its report and the facts that follow."""
+    report = {
+        "reader": "a reader",
+        "model_class": "StableLmForCausalLM",
+        "dtype": "float32",
+        "token_source": "held-out text",
+        "tokens_compared": 128,
+        "best_token_differs": 0,
+        "largest_logit": 2.0,
+        "largest_difference": 2e-6,
+        "largest_relative_difference": 1e-6,
+        "bound": 1e-4,
+        "greedy_tokens": 32,
+        "greedy_tokens_equal": True,
+        "greedy_largest_shortfall": 0.0,
+        "missing_keys": [],
+        "unexpected_keys": [],
+        "texts_compared": 5,
+        "texts_equal": True,
+        "chat_equal": True,
+        "end_id": 4,
+        **values,
+    }
+
+    def forge(run: RunDir) -> None:
+        place = run.place("parity")
+        change_json(place / "export_report.json", lambda value: value.update(parity=report))
+        again = parity_facts(place, {"tokenizer": run.artifact("tokenizer")})
+        change_facts(run, "parity", lambda facts: facts.update(again.model_dump(mode="json")))
+
+    return forge
+
+
+def blind_to_the_tokenizer(run: RunDir) -> None:
+    """The report says that ids differ; the facts, of which the verdict is made, do not."""
+    parity(texts_equal=False)(run)
+    change_facts(run, "parity", lambda facts: facts.update(other_differences=0))
 
 
 def small_chance(run: RunDir) -> None:
@@ -583,6 +682,24 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
         "hits.jsonl, line 1",
     ),
     (
+        "honesty",
+        "a failing row is declared contaminated everywhere, with no place to look up",
+        without_its_places,
+        "honesty/hits.jsonl: lists other places of",
+    ),
+    (
+        "honesty",
+        "the place at which a failing row is said to stand is in no document to leave out",
+        an_invented_place,
+        "documents_to_leave_out lacks a document of nowhere",
+    ),
+    (
+        "honesty",
+        "a place in the SFT rows that they do not have",
+        a_place_in_an_sft_row,
+        "lists other places in SFT rows",
+    ),
+    (
         "trivial",
         "a trivial answerer that does well is left out",
         harder_to_guess,
@@ -754,6 +871,30 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
         "an export that was not compared is stated as equal",
         fact("parity", reader="a reader", largest_relative_difference=0.0),
         "parity.reader",
+    ),
+    (
+        "parity",
+        "an export with another tokenizer is stated as equal",
+        blind_to_the_tokenizer,
+        "parity.other_differences: states 0, its files give 1",
+    ),
+    (
+        "parity",
+        "fewer tokens were compared than the stage compares",
+        parity(tokens_compared=2),
+        "parity.tokens_compared: states 2",
+    ),
+    (
+        "parity",
+        "a wider bound than the stage has",
+        parity(bound=0.1, largest_relative_difference=0.05, largest_difference=0.1),
+        "parity.bound: states 0.1",
+    ),
+    (
+        "parity",
+        "a smaller difference than its parts give",
+        parity(largest_difference=0.1),
+        "parity.largest_relative_difference: states 1e-06",
     ),
     (
         "gate",

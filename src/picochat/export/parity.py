@@ -29,37 +29,28 @@ from picochat.core.errors import BadInput, CheckFailed, HostProblem, PicochatErr
 from picochat.core.progress import say
 from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import write_json
-from picochat.export.export_record import EXPORT_RECORD, ParityReport, facts_from
+from picochat.export.export_record import (
+    BOUNDS,
+    EXPORT_RECORD,
+    ROWS,
+    TEXTS,
+    ParityReport,
+    facts_from,
+    greedy_tokens,
+    prompt_tokens,
+    row_tokens,
+)
 from picochat.export.model_folder import TokenizerFiles, end_of, read_tokenizer, write_model_folder
 from picochat.export.stock_classes import find_flavor, require_stock_shape
-from picochat.gate.bounds import EXPORT_DIFFERENCE
 from picochat.model.gpt import GPT
 from picochat.model.weights import CheckpointInfo, load_model, read_info
 from picochat.skills.task_rows import Message
 from picochat.tokens.chat_format import render_prompt
 from picochat.tokens.shards import TokenStream, open_shards
 
-ROWS = 2
-LONGEST_ROW_TOKENS = 256
-GREEDY_TOKENS = 32
-LONGEST_PROMPT_TOKENS = 32
 READER_TIMEOUT_S = 1800
 READER_FIX = "pip install 'picochat[hf]'"
 
-BOUNDS: dict[str, float] = {"float32": EXPORT_DIFFERENCE, "bf16": 2e-3}
-"""Largest allowed difference of logits over the largest logit, for each dtype of the file.
-
-Right exports measure 2e-6 and 6e-4. The smallest known mistake, another eps, measures 1e-2
-(docs/decisions/0011).
-"""
-
-TEXTS = (
-    "The year 1905 had 365 days; 12 x 12 = 144.",
-    "Two  spaces,\ta tab,\n\n  an indented line\r\nand a trailing space ",
-    "naïve café — “quoted” — 東京 — Привет — 🙂👩‍🚀",
-    "don't they'll I'VE snake_case camelCase <div class='x'>&amp;</div>",
-    "",
-)
 MESSAGES = (
     Message(role="user", content="What is 17 + 25?"),
     Message(role="assistant", content="17 + 25 = 42\nFinal answer: 42"),
@@ -112,7 +103,8 @@ def measure_parity(
         problem = " ".join((error.what, *(item.what for item in error.problems)))
         say(f"export parity is not measured: {problem}")
     write_json(staging.path(EXPORT_RECORD), {"problem": problem, "parity": report})
-    staging.facts = facts_from(staging.folder, {}).model_dump(mode="json")
+    facts = facts_from(staging.folder, {"tokenizer": tokenizer})
+    staging.facts = facts.model_dump(mode="json")
 
 
 def _measure(sft: Artifact, tokenizer: TokenizerFiles, shards: Artifact) -> ParityReport:
@@ -150,13 +142,13 @@ def require_reader() -> None:
 
 def random_tokens(vocab_size: int, context: int) -> np.ndarray:
     """Seeded random ids (B, T)."""
-    shape = (ROWS, min(context, LONGEST_ROW_TOKENS))
+    shape = (ROWS, row_tokens(context))
     return np.random.default_rng(0).integers(0, vocab_size, size=shape, dtype=np.int64)
 
 
 def rows_of(stream: TokenStream, context: int) -> np.ndarray | None:
     """The first tokens of the stream as (B, T); None if there are too few."""
-    length = min(context, LONGEST_ROW_TOKENS)
+    length = row_tokens(context)
     if len(stream) < ROWS * length:
         return None
     return stream.slice(0, ROWS * length).astype(np.int64).reshape(ROWS, length)
@@ -169,13 +161,11 @@ def compare(model: GPT, folder: Path, dtype: str, expected: Expected) -> ParityR
 
     Raises CheckFailed if transformers cannot read the folder. `misses` judges the report.
     """
-    # At most half of the context, so that greedy tokens fit after it.
-    prompt = expected.ids_BT[0, : min(LONGEST_PROMPT_TOKENS, model.config.context // 2)].tolist()
-    greedy_tokens = min(GREEDY_TOKENS, model.config.context - len(prompt))
+    prompt = expected.ids_BT[0, : prompt_tokens(model.config.context)].tolist()
     questions = {
         "ids": expected.ids_BT.tolist(),
         "prompt": prompt,
-        "greedy_tokens": greedy_tokens,
+        "greedy_tokens": greedy_tokens(model.config.context),
         "texts": TEXTS,
         "messages": MESSAGES,
         "threads": torch.get_num_threads(),
@@ -206,35 +196,6 @@ def compare(model: GPT, folder: Path, dtype: str, expected: Expected) -> ParityR
         chat_equal=answers["chat_ids"] == expected.chat_ids,
         end_id=answers["end_id"],
     )
-
-
-def misses(report: ParityReport, expected: Expected) -> list[Problem]:
-    """Every difference that forbids publishing the folder."""
-    found: list[str] = []
-    # Not `>`: a number that is NaN must count as a miss.
-    if not report.largest_relative_difference <= report.bound:
-        found.append(
-            f"logits differ by {report.largest_relative_difference:.2g} of the largest, at most"
-            f" {report.bound:g} is allowed"
-        )
-    if not report.greedy_largest_shortfall <= report.bound:
-        found.append(
-            f"a greedy token lies {report.greedy_largest_shortfall:.2g} of the largest logit below"
-            " our best"
-        )
-    for label, keys in (("lacks", report.missing_keys), ("has too many", report.unexpected_keys)):
-        if keys:
-            found.append(
-                f"the file {label} weights: {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}"
-                f" ({len(keys)})"
-            )
-    if not report.texts_equal:
-        found.append("the tokenizer gives other ids for the same texts")
-    if not report.chat_equal:
-        found.append("the chat template gives other ids for the same messages")
-    if report.end_id != expected.end_id:
-        found.append(f"generation ends at token {report.end_id}, ours at {expected.end_id}")
-    return [Problem(what) for what in found]
 
 
 @torch.no_grad()

@@ -587,3 +587,8 @@ def external_unmeasured(run: RunFacts) -> float | None:
 def export_difference(run: RunFacts) -> float | None:
     parity = run.parity
     return parity.largest_relative_difference if parity and parity.reader else None
+
+
+def other_export_differences(run: RunFacts) -> int | None:
+    parity = run.parity
+    return parity.other_differences if parity and parity.reader else None

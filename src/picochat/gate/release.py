@@ -414,6 +414,17 @@ RULES: tuple[Row, ...] = (
         fix=remedies.EXPORT,
         detail=details.export_reader,
     ),
+    Row(
+        name="export_reading",
+        reading="differences of the export beside its logits: weights, token ids, end of a reply",
+        unit="differences",
+        measure=measures.other_export_differences,
+        block=exactly(0),
+        severity=RELEASE,
+        why="equal logits say nothing of a tokenizer or template that differs",
+        fix=remedies.EXPORT,
+        detail=details.export_reader,
+    ),
 )
 
 

@@ -11,6 +11,7 @@ is bundled like any other. Does not sign, and does not upload.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from picochat.core.publish import MANIFEST, Artifact, FileDigest, is_junk
 from picochat.core.records import Record, pretty_json, read_record
 from picochat.facts import REPLAY_FOLDER, CorpusFacts, GateFacts, PreflightFacts, facts_of
 from picochat.present.printable import printable_line
-from picochat.present.values import byte_quantity
+from picochat.present.values import byte_quantity, short_digest
 from picochat.release.archive import Member, is_plain_name, write_archive
 from picochat.release.integrity import (
     artifacts_of,
@@ -45,6 +46,8 @@ PLACEHOLDER = re.compile(f"NNNNN|LABEL|^{REPLAY_FOLDER}/")
 
 It stands for as many files as there are shards, sources or states to replay from, which may be 0.
 """
+NAMED_IN_A_LOG = re.compile(rb"\b(?:built|reused) (\w+) ([0-9a-f]{12})\b")
+"""What a run prints of each artifact (run/runner.py)."""
 
 
 class ArtifactEntry(Record):
@@ -179,7 +182,9 @@ def missing_evidence(
             ]
     problems += _missing_import_reports(artifacts.get("corpus"))
     problems += _machine_gaps(run)
-    if logs_dir is None or not list(_log_files(logs_dir, out)):
+    logs = [] if logs_dir is None else [path for _, path in _log_files(logs_dir, out)]
+    problems += _logs_of_another_run(logs, artifacts)
+    if not logs:
         problems.append(
             Problem(
                 "logs/: no log was given",
@@ -220,6 +225,32 @@ def _missing_import_reports(corpus: Artifact | None) -> list[Problem]:
         )
         for label in lacking
     ]
+
+
+def _logs_of_another_run(logs: list[Path], artifacts: dict[str, Artifact]) -> list[Problem]:
+    """Kinds of artifacts that the logs name and of which none that they name is this run's.
+
+    The logs of one run can name several of a kind: a dry run's, or those of earlier settings.
+    """
+    named: dict[str, set[str]] = defaultdict(set)
+    for path in logs:
+        for kind, digest in NAMED_IN_A_LOG.findall(path.read_bytes()):
+            named[kind.decode()].add(digest.decode())
+    others = [
+        f"{kind} {', '.join(sorted(digests)[:3])} and not {short_digest(artifacts[kind].digest)}"
+        for kind, digests in named.items()
+        if kind in artifacts and short_digest(artifacts[kind].digest) not in digests
+    ]
+    return (
+        [
+            Problem(
+                f"logs/: are of another run: they name {'; '.join(others[:3])}",
+                fix="give a folder that has the logs of this run; its command says again what it did",
+            )
+        ]
+        if others
+        else []
+    )
 
 
 def _machine_gaps(run: RunDir) -> list[Problem]:

@@ -28,7 +28,13 @@ from picochat.release.data_checks import (
     check_tokenizer,
     check_trivial,
 )
-from picochat.release.training_checks import check_base, check_scores, check_sft, check_summary
+from picochat.release.training_checks import (
+    check_base,
+    check_parity,
+    check_scores,
+    check_sft,
+    check_summary,
+)
 from picochat.run.graph import ARTIFACTS, ArtifactSpec, read_facts
 
 CrossCheck = Callable[[RunFacts], list[Problem]]
@@ -47,6 +53,7 @@ CROSS_CHECKS: Mapping[str, CrossCheck] = MappingProxyType(
         "base": check_base,
         "sft": check_sft,
         "scores": check_scores,
+        "parity": check_parity,
         "summary": check_summary,
     }
 )

@@ -8,7 +8,7 @@ docs/verification.md says what follows from that.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,15 @@ from picochat.data.importing.import_report import ImportReport
 from picochat.data.pack import CorpusRecipe
 from picochat.facts import HonestyFacts, RunFacts, ShardsFacts
 from picochat.honesty.contamination_page import contamination_page
-from picochat.honesty.contamination_scan import contaminated_rows, scan_sft_rows
+from picochat.honesty.contamination_scan import COPY, scan_sft_rows
 from picochat.honesty.index import build_index
 from picochat.honesty.items import item_of_row
-from picochat.honesty.scan_texts import Hit
+from picochat.honesty.scan_texts import (
+    HITS_KEPT_PER_BENCHMARK_ROW,
+    HITS_KEPT_PER_ROW,
+    MOST_IDS_KEPT,
+    Hit,
+)
 from picochat.release.compare import differences, known, names_shown, stated_of
 from picochat.skills.exercises import sample_page
 from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows
@@ -319,7 +324,11 @@ def check_honesty(run: RunFacts) -> list[Problem]:
     honesty, facts = run.artifacts["honesty"], known(run.honesty)
     report = read_json(honesty.path("report.json"), "honesty report")
     corpus, practised = known(run.corpus), known(run.exercises)
-    problems = _sft_again(run, report, facts)
+    hits = [
+        parse_record(Hit, value, f"hits.jsonl, line {line}")
+        for line, value in read_jsonl(honesty.path("hits.jsonl"), "hits")
+    ]
+    problems = _sft_again(run, report, facts, hits)
     scanned = {"scanned_documents": corpus.documents + practised.documents}
     problems += stated_of("honesty", facts, scanned, "corpus and exercises have")
     sizes = {
@@ -332,14 +341,16 @@ def check_honesty(run: RunFacts) -> list[Problem]:
         dict(sizes),
         "the settings say",
     )
-    problems += _unlisted_hits(honesty, report)
+    problems += _hits_otherwise(hits, report)
     if honesty.path("report.md").read_text("utf-8") != contamination_page(facts, report):
         problems.append(Problem("honesty/report.md: differs from what facts and report give"))
     return problems
 
 
-def _sft_again(run: RunFacts, report: Mapping[str, Any], facts: HonestyFacts) -> list[Problem]:
-    """What report and facts state otherwise than a scan of the SFT rows for our own eval rows.
+def _sft_again(
+    run: RunFacts, report: Mapping[str, Any], facts: HonestyFacts, hits: Sequence[Hit]
+) -> list[Problem]:
+    """What report, facts and hits state otherwise than a scan of the SFT rows for our eval rows.
 
     What the scan says of benchmarks needs their texts.
     """
@@ -362,30 +373,53 @@ def _sft_again(run: RunFacts, report: Mapping[str, Any], facts: HonestyFacts) ->
         "honesty/report.json", {name: report[name] for name in again}, again, "the rows give"
     )
     coverage = {"sft_largest_coverage": round(tally.largest_coverage, 4)}
-    return problems + stated_of("honesty", facts, coverage, "the rows give")
+    problems += stated_of("honesty", facts, coverage, "the rows give")
+    listed = Counter(hit for hit in hits if hit.where == "sft" and hit.benchmark is None)
+    if listed != Counter(tally.hits):
+        what = "honesty/hits.jsonl: lists other places in SFT rows than a scan of them gives"
+        problems.append(Problem(what))
+    return problems
 
 
-def _unlisted_hits(honesty: Artifact, report: Mapping[str, Any]) -> list[Problem]:
-    """Hits of rows that the report does not call contaminated."""
-    contaminated = {
-        None: set(contaminated_rows(report)),
-        **{name: set(contaminated_rows(found)) for name, found in report["benchmarks"].items()},
+def _hits_otherwise(hits: Sequence[Hit], report: Mapping[str, Any]) -> list[Problem]:
+    """Rows whose listed places are not as many as the report's counts ask for.
+
+    Each text that holds a row has at least one line, until enough are kept. So a row that is called
+    contaminated has a place that can be looked up, and one that is called clean has none.
+    """
+    parts = {None: report, **report["benchmarks"]}
+    counts = {
+        (name, where, row): int(texts)
+        for name, part in parts.items()
+        for where, key in (("sft", "sft_rows_holding"), ("corpus", "corpus_documents_holding"))
+        for row, texts in part[key].items()
     }
-    hits = [
-        parse_record(Hit, value, f"hits.jsonl, line {line}")
-        for line, value in read_jsonl(honesty.path("hits.jsonl"), "hits")
+    listed: dict[tuple[str | None, str, str], list[str]] = defaultdict(list)
+    for hit in hits:
+        listed[hit.benchmark, hit.where, hit.row].append(hit.document)
+    wrong: dict[str, None] = {}
+    for key in {**counts, **listed}:
+        most = HITS_KEPT_PER_ROW if key[0] is None else HITS_KEPT_PER_BENCHMARK_ROW
+        texts, documents = counts.get(key, 0), listed.get(key, [])
+        enough = min(texts, most) <= len(documents) <= most
+        if not enough or len(set(documents)) > texts:
+            wrong[key[2]] = None
+    left_out = set(report["documents_to_leave_out"])
+    unnamed = [
+        hit.document
+        for hit in hits
+        if hit.where == "corpus"
+        and len(left_out) < MOST_IDS_KEPT
+        and not {hit.document, COPY.sub("", hit.document)} & left_out
     ]
-    wrong = {hit.row for hit in hits if hit.row not in contaminated.get(hit.benchmark, set())}
-    return (
-        [
-            Problem(
-                f"honesty/hits.jsonl: holds hits of {names_shown(sorted(wrong))}, which the report"
-                " calls clean"
-            )
-        ]
-        if wrong
-        else []
-    )
+    problems: list[Problem] = []
+    if wrong:
+        what = f"lists other places of {names_shown(list(wrong))} than the report counts"
+        problems.append(Problem(f"honesty/hits.jsonl: {what}"))
+    if unnamed:
+        what = f"documents_to_leave_out lacks {names_shown(unnamed)}, where a row was found"
+        problems.append(Problem(f"honesty/report.json: {what}"))
+    return problems
 
 
 # ---- trivial answers -----------------------------------------------------------------------------

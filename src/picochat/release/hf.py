@@ -36,6 +36,7 @@ from picochat.export.export_record import (
     ParityReport,
     changed_since_export,
     digest_files,
+    misses,
     read_export_record,
 )
 from picochat.export.model_folder import (
@@ -45,7 +46,7 @@ from picochat.export.model_folder import (
     round_weights_,
     write_model_folder,
 )
-from picochat.export.parity import compare, expected_of, misses, require_reader
+from picochat.export.parity import compare, expected_of, require_reader
 from picochat.export.stock_classes import Flavor, find_flavor, require_stock_shape
 from picochat.facts import RunFacts
 from picochat.model.centred import CENTRE_TOLERANCE, largest_centre_error
@@ -281,7 +282,7 @@ def write_export(
     say("reading it back with transformers ...")
     expected = expected_of(source.info, source.tokenizer, held_out_shards(source.run))
     parity = compare(source.model, folder, request.dtype, expected)
-    if problems := misses(parity, expected):
+    if problems := misses(parity, expected.end_id):
         raise CheckFailed(
             "the export does not compute what the model computes, so nothing was published",
             problems=problems,

@@ -27,6 +27,15 @@ from picochat.evals.eval_records import (
 )
 from picochat.evals.evaluate import MEMORIZED_TOKENS, facts_from, prefix_positions, questions
 from picochat.evals.scores import bits_per_byte, scores_page
+from picochat.export.export_record import (
+    BOUNDS,
+    EXPORT_RECORD,
+    ROWS,
+    TEXTS,
+    greedy_tokens,
+    parity_of,
+    row_tokens,
+)
 from picochat.facts import RunFacts
 from picochat.release.compare import differences, known, names_shown, stated_of
 from picochat.report.summary import observed, stage_speed
@@ -118,6 +127,40 @@ def _shown(steps: Sequence[int]) -> str:
 
 
 # ---- scores --------------------------------------------------------------------------------------
+
+
+def check_parity(run: RunFacts) -> list[Problem]:
+    """The comparison has the stage's sizes and bound, and its difference is what its parts give.
+
+    The numbers themselves come from the weights: `picochat export verify` reads those.
+    """
+    found = parity_of(run.artifacts["parity"].place)
+    if found is None:
+        return []
+    context = run.config.model.context
+    compared_tokens = ROWS * row_tokens(context)
+    enough = known(run.shards).held_out_tokens >= compared_tokens
+    follows = {
+        "dtype": "float32",
+        "bound": BOUNDS["float32"],
+        "token_source": "held-out text" if enough else "seeded random ids",
+        "tokens_compared": compared_tokens,
+        "greedy_tokens": greedy_tokens(context),
+        "greedy_tokens_equal": found.greedy_largest_shortfall == 0.0,
+        "texts_compared": len(TEXTS),
+    }
+    where = f"parity/{EXPORT_RECORD}.parity"
+    problems = stated_of(where, found, follows, "the stage compares")
+    # Each of the three is rounded up to two digits, so by a tenth at most.
+    ratio = found.largest_difference / found.largest_logit
+    if not ratio / 1.11 <= found.largest_relative_difference <= ratio * 1.22:
+        problems.append(
+            Problem(
+                f"{where}.largest_relative_difference: states {found.largest_relative_difference},"
+                f" the difference over the largest logit is {ratio:.2g}"
+            )
+        )
+    return problems
 
 
 def check_scores(run: RunFacts) -> list[Problem]:

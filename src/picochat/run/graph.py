@@ -311,7 +311,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=parity_facts,
         inputs=("sft", "tokenizer", "shards"),
         settings=(),
-        version=1,
+        version=2,
     ),
     ArtifactSpec(
         kind="gate",
@@ -331,7 +331,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
             "benchmarks",
         ),
         settings=("facts",),
-        version=19,
+        version=20,
     ),
     ArtifactSpec(
         kind="summary",
