@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROOF = ROOT / "docs" / "proof" / "cpu"
-BUNDLE = PROOF / "small-wiki-v2.tgz"
+BUNDLE = PROOF / "small-wiki-v3.tgz"
 VERIFIED, FAILED = 0, 3
 
 

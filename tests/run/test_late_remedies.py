@@ -102,7 +102,7 @@ def test_evidence_that_a_bundle_misses_is_made_by_the_command_of_the_run(
     run = RunDir(finished / "run")
     logs = tmp_path / "logs"
     logs.mkdir()
-    (logs / "run.log").write_text("said")
+    (logs / "run.log").write_text(f"built gate {'0' * 12} in 3s")
     bundle = ["run", "bundle", str(run.root), "--strict", "--out", str(tmp_path / "b.tgz")]
     bundle += ["--logs-dir", str(logs)]
     shutil.move(run.place("summary"), tmp_path / "summary")
@@ -112,7 +112,9 @@ def test_evidence_that_a_bundle_misses_is_made_by_the_command_of_the_run(
     assert said.count("repeat the command of the run, which makes what is missing") == 2
     named = f"picochat run tiny --out-dir {shlex.quote(str(run.root))} ..."
     assert named in said
+    assert "the logs of this run; its command says again what it did: picochat run tiny" in said
     assert run_command(command(finished)) == 0
+    (logs / "run.log").write_text(capsys.readouterr().err)
     assert run_command(bundle) == 0
     assert run_command(["run", "verify", str(tmp_path / "b.tgz")]) == 0
 

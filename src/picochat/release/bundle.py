@@ -183,7 +183,7 @@ def missing_evidence(
     problems += _missing_import_reports(artifacts.get("corpus"))
     problems += _machine_gaps(run)
     logs = [] if logs_dir is None else [path for _, path in _log_files(logs_dir, out)]
-    problems += _logs_of_another_run(logs, artifacts)
+    problems += _logs_of_another_run(run, logs, artifacts)
     if not logs:
         problems.append(
             Problem(
@@ -227,7 +227,9 @@ def _missing_import_reports(corpus: Artifact | None) -> list[Problem]:
     ]
 
 
-def _logs_of_another_run(logs: list[Path], artifacts: dict[str, Artifact]) -> list[Problem]:
+def _logs_of_another_run(
+    run: RunDir, logs: list[Path], artifacts: dict[str, Artifact]
+) -> list[Problem]:
     """Kinds of artifacts that the logs name and of which none that they name is this run's.
 
     The logs of one run can name several of a kind: a dry run's, or those of earlier settings.
@@ -245,7 +247,10 @@ def _logs_of_another_run(logs: list[Path], artifacts: dict[str, Artifact]) -> li
         [
             Problem(
                 f"logs/: are of another run: they name {'; '.join(others[:3])}",
-                fix="give a folder that has the logs of this run; its command says again what it did",
+                fix=(
+                    "give a folder with the logs of this run; its command says again what it did:"
+                    f" {run.command}"
+                ),
             )
         ]
         if others
