@@ -59,12 +59,12 @@ picochat data task-pack --dataset-pack runs/tiny-pack-v1/dataset_pack.json --pro
 
 step "5 of 9  preflight: is it worth training on this"
 or_check_failed picochat run tiny --out-dir "$run" --dataset-pack runs/tiny-pack-v1/dataset_pack.json --scale tiny \
-  --long-run-gate-profile skill_release --preflight-only \
+  --long-run-gate-profile skill_release --set gate.license=cc-by-sa-4.0 --preflight-only \
   2>&1 | tee logs/preflight.log
 
 step "6 of 9  the run: tokenizer, base model, chat model, scores, verdict"
 or_check_failed picochat run tiny --out-dir "$run" --dataset-pack runs/tiny-pack-v1/dataset_pack.json --scale tiny \
-  --long-run-gate-profile skill_release \
+  --long-run-gate-profile skill_release --set gate.license=cc-by-sa-4.0 \
   2>&1 | tee logs/train.log
 
 step "7 of 9  bundle: the evidence, complete or refused"

@@ -27,6 +27,7 @@ from picochat.facts import (
     PreflightFacts,
     Rate,
     RowsFacts,
+    RowSource,
     ScoresFacts,
     ShardsFacts,
     SkillScore,
@@ -276,6 +277,15 @@ def rows_facts() -> RowsFacts:
         repeated_sft_prompts=0,
         eval_rows_without_rule=0,
         shared_items=0,
+        sources=[
+            RowSource(
+                label="chats",
+                dataset="someone/some-chats",
+                config="all",
+                revision="4567cdef" * 5,
+                licence="apache-2.0",
+            )
+        ],
     )
 
 

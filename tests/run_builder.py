@@ -276,7 +276,7 @@ def _fill_rows(kind: str, staging: StagingFolder) -> None:
     sft, evals = make_row_files()
     for name, rows in (("sft_train", sft[:-40]), ("sft_held_out", sft[-40:]), ("eval", evals)):
         write_jsonl(staging.path(f"{name}.jsonl"), (row_json(row) for row in rows))
-    measured = RowsMeasured(chat=own_rows(len(sft)), evals=own_rows(len(evals)))
+    measured = RowsMeasured(chat=own_rows(len(sft)), evals=own_rows(len(evals)), sources=[])
     write_json(staging.path("measured.json"), measured)
 
 

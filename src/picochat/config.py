@@ -281,6 +281,11 @@ class HonestyConfig(Record):
 
 class GateConfig(Record):
     profile: Literal["research", "first_release", "skill_release"] = "research"
+    license: str | None = Field(
+        default=None,
+        description="what the model shall be published under, such as mit; the preflight compares"
+        " the licences of the sources with it",
+    )
     target_tokens_per_parameter: float = Field(default=20.0, gt=0)
     gpu_hour_usd: float | None = Field(
         default=None, gt=0, description="price of one GPU for an hour"

@@ -104,6 +104,18 @@ class EvalCell(Record):
     items: dict[str, int] = Field(description="rows of an item -> items with so many")
 
 
+class RowSource(Record):
+    """Where SFT rows that picochat did not make come from. None: not on record."""
+
+    label: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="its name, unique in the pack"
+    )
+    dataset: str | None = Field(default=None, description="of the Hub: OWNER/NAME")
+    config: str | None = Field(default=None, description="of the dataset")
+    revision: str | None = Field(default=None, description="the commit that was read")
+    licence: str | None = Field(default=None, description="licence of the rows, such as CC-BY-4.0")
+
+
 class RowsFacts(Record):
     """The SFT and eval rows, by skill (identity, refusal, choice, math, spelling, other)."""
 
@@ -126,6 +138,9 @@ class RowsFacts(Record):
     eval_cells: list[EvalCell] = Field(
         default=[],
         description="the eval rows of the skills by what the gate's rules count together",
+    )
+    sources: list[RowSource] = Field(
+        default=[], description="of the SFT rows, as the pack states them"
     )
 
 
@@ -592,6 +607,14 @@ class RunFacts:
     gate: GateFacts | None = None
     shipped_checkpoint: str | None = None
     changed_files: int | None = None
+
+    def licences(self) -> dict[str, str | None]:
+        """name -> licence of each source of text and of SFT rows; empty without sources of text."""
+        if not self.corpus or not self.corpus.sources:
+            return {}
+        found = {source.label: source.licence for source in self.corpus.sources}
+        rows = self.rows.sources if self.rows else []
+        return found | {f"rows of {source.label}": source.licence for source in rows}
 
 
 REPLAY_FOLDER = "replay"

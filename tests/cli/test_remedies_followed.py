@@ -215,6 +215,34 @@ def name_the_licence(folder: Folder, fix: str) -> list[str]:
     return []
 
 
+def no_commercial_use(folder: Folder) -> list[str]:
+    folder.write(folder.recipe, {"sources": [{"path": "text", "licence": "CC-BY-NC-4.0"}]})
+    return ["--set", "gate.license=mit"]
+
+
+def share_alike(folder: Folder) -> list[str]:
+    folder.write(folder.recipe, {"sources": [{"path": "text", "licence": "CC BY-SA 4.0"}]})
+    return []
+
+
+def beside(licence: str) -> Callable[[Folder], list[str]]:
+    """Another source, of this licence."""
+
+    def situation(folder: Folder) -> list[str]:
+        folder.text("more/1.txt", "Other text, of which there is little.")
+        other = {"path": "more", "licence": licence}
+        folder.write(folder.recipe, {"sources": [{"path": "text", "licence": "PSF-2.0"}, other]})
+        return []
+
+    return situation
+
+
+def leave_the_source_out(folder: Folder, fix: str) -> list[str]:
+    assert "leave more out of the pack" in fix
+    folder.write(folder.recipe, {"sources": [{"path": "text", "licence": "PSF-2.0"}]})
+    return []
+
+
 def a_question_in_the_text(folder: Folder) -> list[str]:
     question = " ".join(TEXTS[2].split()[:20])
     folder.rows("eval", [{"user": question, "reference_answer": "Yes."}])
@@ -264,6 +292,11 @@ CASES: tuple[tuple[str, Callable[[Folder], list[str]], Callable[[Folder, str], l
     ("duplicate_documents", overlapping, drop_the_source_that_preview_names),
     ("near_duplicate_documents", nearly_equal, as_options),
     ("source_provenance", no_licence, name_the_licence),
+    ("licence_fit", no_licence, name_the_licence),
+    ("licence_fit", no_commercial_use, as_options),
+    ("licence_fit", share_alike, as_options),
+    ("licence_fit", beside("other"), leave_the_source_out),
+    ("licence_fit", beside("cc-by-nd-4.0"), leave_the_source_out),
     ("contamination_corpus_eval", a_question_in_the_text, leave_it_out),
     ("training_rows", little_text, as_options),
     ("export_shape", no_stock_shape, stock_shape),

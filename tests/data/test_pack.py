@@ -7,6 +7,7 @@ import pytest
 
 from picochat.core.errors import BadInput
 from picochat.data.pack import load_pack, promote
+from picochat.facts import RowSource
 from tests.data.builders import make_pack, prose, write
 
 
@@ -170,6 +171,22 @@ def test_promotion_changes_the_rows_alone(tmp_path: Path) -> None:
         "rows_from": "task-pack",
     }
     assert load_pack(pack).eval_path == pack.parent / "new" / "eval.jsonl"
+
+
+def test_promotion_states_the_sources_of_the_new_rows_and_of_kept_ones(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path, {"web": _documents()})
+    chats = {"label": "chats", "licence": "cc-by-4.0"}
+    write(pack, {**json.loads(pack.read_text()), "row_sources": [chats]})
+    rows, arc = pack.parent / "rows.jsonl", RowSource(label="arc", licence="cc-by-sa-4.0")
+    rows.touch()
+    digest = load_pack(pack).rows_digest()
+    promote(pack, rows, rows, {"chat": rows}, [arc])
+    assert [each.label for each in load_pack(pack).row_sources] == ["chats", "arc"]
+    assert load_pack(pack).rows_digest() != digest
+    promote(pack, rows, rows, {})
+    assert load_pack(pack).row_sources == []
+    write(pack, {**json.loads(pack.read_text()), "row_sources": [chats, chats]})
+    assert "two of them have one label" in _problems(pack)
 
 
 def test_everything_wrong_with_a_recipe_is_named_with_file_field_value_and_remedy(

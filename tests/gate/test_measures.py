@@ -32,6 +32,7 @@ def test_every_measure_is_used_by_a_row() -> None:
         "judged_skills",
         "ratio",
         "provenance_gaps",
+        "compared_licences",
         "counted_levels",
         "power_of",
         "tested_skills",

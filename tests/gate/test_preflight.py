@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from picochat.config import RunConfig
-from picochat.facts import EvalCell, FindingRecord, RunFacts, TokenizerFacts
+from picochat.facts import EvalCell, FindingRecord, RowSource, RunFacts, TokenizerFacts
 from picochat.gate.preflight import CHECKS, decide_preflight, preflight_facts
 from tests.builders import (
     EVAL_ROWS,
@@ -40,6 +40,13 @@ def first_release(**base: Any) -> RunConfig:
     return make_config(gate={"profile": "first_release"}, base=base)
 
 
+def under(licence: str, **gate: Any) -> dict[str, Any]:
+    """A corpus whose first source has another licence, and the licence of the model."""
+    first, *others = make_corpus_facts().sources
+    sources = [change(first, licence=licence), *others]
+    return {"corpus": make_corpus_facts(sources=sources), "config": make_config(gate=gate)}
+
+
 def with_choice_rows(count: int) -> list[EvalCell]:
     """The healthy cells with so many rows of choice."""
     few = make_eval_cells({"choice": {"science": count}})
@@ -52,6 +59,18 @@ REFUSALS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("documents", "block", {"corpus": make_corpus_facts(documents=0, near_duplicates=0)}),
     ("source_provenance", "warn", {"corpus": make_corpus_facts(sources=UNLICENSED)}),
     ("source_provenance", "block", {"corpus": make_corpus_facts(sources=UNPINNED)}),
+    ("licence_fit", "warn", under("cc-by-nc-4.0")),
+    ("licence_fit", "warn", under("other", license="mit")),
+    ("licence_fit", "block", under("cc-by-nc-4.0", license="mit")),
+    ("licence_fit", "block", under("cc-by-nd-4.0")),
+    (
+        "licence_fit",
+        "block",
+        {
+            "rows": make_rows_facts(sources=[RowSource(label="arc", licence="cc-by-sa-4.0")]),
+            "config": make_config(gate={"license": "mit"}),
+        },
+    ),
     ("duplicate_documents", "warn", {"corpus": make_corpus_facts(exact_duplicates=31_000)}),
     ("duplicate_documents", "block", {"corpus": make_corpus_facts(exact_duplicates=101_000)}),
     ("near_duplicate_documents", "warn", {"corpus": make_corpus_facts(near_duplicates=50_000)}),
@@ -356,6 +375,7 @@ EMPTY = (
         {"corpus": make_corpus_facts(sources=[], documents_read=0, documents=0, text_bytes=0)},
     ),
     ("source_provenance", {"corpus": make_corpus_facts(sources=[])}),
+    ("licence_fit", {"corpus": make_corpus_facts(sources=[])}),
     ("duplicate_documents", {"corpus": make_corpus_facts(documents_read=0)}),
     ("near_duplicate_documents", {"corpus": make_corpus_facts(documents=0)}),
     ("held_out_tokens", {"shards": make_shards_facts(held_out_tokens=0)}),

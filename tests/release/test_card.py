@@ -32,6 +32,7 @@ NOT_SHOWN = {
         "sources.*.import_report",
     },
     "rows": {
+        "sources.*.label",
         "sft_by_skill.math",
         "eval_by_skill.math",
         "eval_items_by_skill.math",
@@ -312,13 +313,46 @@ def test_weights_that_were_not_scored_show_no_score_and_no_verdict(evidence: Run
 def test_every_source_is_attributed_with_its_licence(evidence: RunFacts) -> None:
     card = render_card(subject(licence="mit", provenance=provenance_of(evidence)), evidence)
     assert (
-        "[someone/some-corpus](/datasets/someone/some-corpus) (plain), made available under the"
-        " licence odc-by." in card
+        "[someone/some-corpus](/datasets/someone/some-corpus) (plain) at revision"
+        f" {'0123abcd' * 5}, made available under the licence odc-by, which asks for attribution."
+        in card
     )
-    assert "wiki, made available under the licence cc-by-sa-4.0." in card
-    assert "0123abcd" * 5 in card
+    assert (
+        "Fine-tuned on rows from [someone/some-chats](/datasets/someone/some-chats) (all) at"
+        f" revision {'4567cdef' * 5}, made available under the licence apache-2.0, which asks"
+        in card
+    )
+    assert (
+        "wiki, made available under the licence cc-by-sa-4.0, which asks for attribution, share"
+        " alike." in card
+    )
     unknown = render_card(subject(), replace(evidence, corpus=corpus_facts(licence=None)))
     assert "made available under a licence that is not on record." in unknown
+
+
+def notices_of(card: str) -> list[str]:
+    return [line[2:] for line in card.splitlines() if line.startswith("> ")]
+
+
+def test_a_licence_that_a_source_contradicts_is_said_at_the_top(evidence: RunFacts) -> None:
+    assert notices_of(render_card(subject(licence="mit"), evidence))[1:] == [
+        "The licence of this model is mit, which **contradicts** those of its training data: wiki"
+        " (cc-by-sa-4.0) asks for attribution, share alike; licences that contradict none of them:"
+        " cc-by-sa-4.0."
+    ]
+    assert notices_of(render_card(subject(licence="cc-by-sa-4.0"), evidence))[1:] == []
+
+
+def test_what_nobody_can_tell_of_a_licence_is_said_at_the_top(evidence: RunFacts) -> None:
+    unstated = replace(evidence, corpus=corpus_facts(licence=None))
+    assert notices_of(render_card(subject(licence="cc-by-sa-4.0"), unstated))[1:] == [
+        "The licence of this model is cc-by-sa-4.0. Whether that fits its training data is not"
+        " known: web states no licence."
+    ]
+    assert notices_of(render_card(subject(licence="unknown"), evidence))[1:] == [
+        "The licence of this model is unknown. Whether that fits its training data is not known:"
+        " wiki (cc-by-sa-4.0) asks for attribution, share alike."
+    ]
 
 
 def test_the_card_gives_both_parameter_counts(evidence: RunFacts) -> None:
@@ -333,7 +367,7 @@ def test_the_hub_reads_the_front_matter_and_the_results(evidence: RunFacts) -> N
         render_card(subject(licence="apache-2.0", provenance=provenance_of(evidence)), evidence)
     )
     assert fields["license"] == "apache-2.0"
-    assert fields["datasets"] == ["someone/some-corpus"]
+    assert fields["datasets"] == ["someone/some-chats", "someone/some-corpus"]
     name, results = repocard.model_index_to_eval_results(fields["model-index"])
     assert name == "pico-test"
     assert {result.dataset_name for result in results} == {"picochat-skills"}

@@ -20,6 +20,7 @@ from picochat.cli.main import run_command
 from picochat.core.errors import BadInput
 from picochat.core.records import write_json
 from picochat.export.export_record import EXPORT_RECORD, digest_files, read_export_record
+from picochat.release import hf
 from picochat.release.bundle import make_bundle
 from picochat.release.export_check import inspect_export
 from picochat.release.hf import ExportRequest, export_hf
@@ -242,6 +243,24 @@ def test_other_settings_of_the_run_are_found_with_the_bundle(run: RunDir, tmp_pa
     folder = export(forged, tmp_path / "model")
     assert found(folder) == []
     assert found(folder, run.root) == [f"run.json: states other settings than in {run.root}"]
+
+
+def test_a_licence_that_the_export_would_have_refused_is_found(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The publisher's own exporter asks nobody, and the record and the card agree with it."""
+    released = RunDir(Path(shutil.copytree(run.root, tmp_path / "released")))
+    change_config(released, lambda config: config["gate"].update(profile="first_release"))
+    change_facts(
+        released, "corpus", lambda facts: facts["sources"][0].update(licence="cc-by-nc-4.0")
+    )
+    settle(released)
+    assert found(export(released, tmp_path / "honest", licence="cc-by-nc-4.0")) == []
+    monkeypatch.setattr(hf, "require_licence", lambda licence, facts: None)
+    told = found(export(released, tmp_path / "model", licence="mit"))
+    assert len(told) == 1
+    assert told[0].startswith("export_report.json: the licence mit contradicts a source: ")
+    assert told[0].endswith("(cc-by-nc-4.0) asks for attribution, non-commercial use")
 
 
 def test_a_bundle_of_another_run_is_found(run: RunDir, folder: Path, tmp_path: Path) -> None:

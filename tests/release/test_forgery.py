@@ -628,6 +628,12 @@ FORGERIES: tuple[tuple[str, str, Forgery, str], ...] = (
     ),
     (
         "rows",
+        "a source of the rows is not spoken of",
+        fact("rows", sources=[{"label": "arc", "licence": "mit"}]),
+        "rows.sources: states",
+    ),
+    (
+        "rows",
         "eval rows that no reply could fail",
         rows_made_easy,
         "rows.eval_rows_without_rule: states 0",

@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from picochat.cli.main import run_command
 from picochat.config import parameter_count
 from picochat.core.errors import BadInput, CheckFailed, PicochatError, WrongUsage
 from picochat.core.publish import changed_files, open_artifact
@@ -26,6 +27,7 @@ from picochat.export.stock_classes import (
     stablelm_settings,
     stablelm_tensors,
 )
+from picochat.facts import CorpusFacts
 from picochat.model.weights import load_model
 from picochat.release import hf
 from picochat.release.hf import (
@@ -44,6 +46,7 @@ from tests.export_builders import (
     TOKEN,
     VOCAB_SIZE,
     RunParts,
+    corpus_facts,
     make_checkpoint,
     make_model,
     make_run,
@@ -51,6 +54,7 @@ from tests.export_builders import (
     request_of,
     tokenizer_bytes,
 )
+from tests.forger import change_config
 
 FILES = {
     "config.json",
@@ -313,6 +317,61 @@ def test_a_checkpoint_that_was_not_scored_is_refused(tmp_path: Path) -> None:
     problem = refusal(request_of(run, tmp_path / "model"), CheckFailed)
     assert "e" * 12 in problem.what
     assert "--allow-unscored" in (problem.fix or "")
+
+
+def make_release(root: Path, corpus: CorpusFacts) -> RunDir:
+    """A run of a release profile. The source `wiki` of its corpus is under CC BY-SA 4.0."""
+    run = make_run(root, RunParts(corpus=corpus))
+    change_config(run, lambda config: config["gate"].update(profile="first_release"))
+    return run
+
+
+def test_a_release_under_a_licence_that_a_source_contradicts_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers")
+    request = request_of(make_release(tmp_path / "run", corpus_facts("odc-by")), tmp_path / "model")
+    options = {
+        "--checkpoint": request.checkpoint,
+        "--tokenizer": request.tokenizer,
+        "--out-dir": request.out_dir,
+    }
+    command = ["export", "hf", *(str(word) for pair in options.items() for word in pair)]
+    assert run_command([*command, "--license", "mit"]) == 3
+    assert nothing_stands(request)
+    told = capsys.readouterr().err
+    assert "the licence mit contradicts those of what the model was trained on" in told
+    assert "    wiki (cc-by-sa-4.0) asks for attribution, share alike\n" in told
+    assert "web (odc-by)" not in told
+    fix = next(line for line in told.splitlines() if line.startswith("fix: ")).split()
+    assert run_command([*command, *(word.strip(";") for word in fix[1:3])]) == 0
+    card = (request.out_dir / "README.md").read_text()
+    assert 'license: "cc-by-sa-4.0"' in card and "contradicts" not in card
+
+
+def test_a_release_that_no_licence_fits_is_refused_until_the_sources_are_left_out(
+    tmp_path: Path,
+) -> None:
+    run = make_release(tmp_path / "run", corpus_facts("cc-by-nc-4.0"))
+    for licence in ("mit", "cc-by-nc-4.0", "cc-by-sa-4.0", "unknown"):
+        problem = refusal(request_of(run, tmp_path / "model", licence=licence), CheckFailed)
+        assert "asks for attribution" in problem.problems[0].what
+        assert problem.fix and problem.fix.startswith("leave these sources out")
+    rest = [source for source in corpus_facts().sources if source.label != "web"]
+    without = corpus_facts().model_copy(update={"sources": rest})
+    facts = open_source(
+        request_of(make_release(tmp_path / "other", without), tmp_path / "model")
+    ).facts
+    hf.require_licence("cc-by-sa-4.0", facts)
+    with pytest.raises(CheckFailed):
+        hf.require_licence("mit", facts)
+
+
+def test_a_research_run_is_exported_and_its_card_says_that_the_licence_contradicts(
+    report: ExportReport,
+) -> None:
+    card = (report.place / "README.md").read_text()
+    assert "> The licence of this model is mit, which **contradicts** those of its" in card
 
 
 def test_heads_that_do_not_fill_the_width_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from picochat.core.errors import BadInput
 from picochat.core.publish import open_artifact, publish
 from picochat.core.records import write_jsonl
-from picochat.facts import RowsFacts, facts_of
+from picochat.facts import RowsFacts, RowSource, facts_of
 from picochat.skills.mixture import rows_by_skill
 from picochat.skills.prepare import eval_cells, facts_from, prepare_rows, split_sft_rows
 from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows, row_json
@@ -21,6 +21,7 @@ class PackWithRows:
     path: Path
     chat_path: Path | None
     eval_path: Path | None
+    row_sources: list[RowSource] = field(default_factory=list)
 
 
 def pack_of(folder: Path, sft: list[SftRow], evals: list[EvalRow]) -> PackWithRows:
@@ -50,6 +51,14 @@ def test_the_stage_splits_by_item_and_states_what_it_measured(tmp_path: Path) ->
         0,
         0,
     )
+
+
+def test_the_sources_that_the_pack_states_of_its_rows_are_facts(tmp_path: Path) -> None:
+    sources = [RowSource(label="arc", dataset="a/b", revision="c", licence="cc-by-sa-4.0")]
+    pack = replace(pack_of(tmp_path, *release_rows(64, 32)), row_sources=sources)
+    with publish(tmp_path / "rows", "rows", "key", {}) as staging:
+        prepare_rows(pack, 42, staging)
+    assert facts_of(open_artifact(tmp_path / "rows", "rows"), RowsFacts).sources == sources
 
 
 def test_eval_rows_are_counted_by_skill_level_side_and_rows_of_an_item() -> None:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from picochat.core.errors import BadInput
+from picochat.data.pack import load_pack
 from picochat.skills.public import PUBLIC_SETS, read_public_rows
 from picochat.skills.row_files import read_sft_rows
 from picochat.skills.scoring import score_reply
@@ -146,7 +147,7 @@ def test_a_set_of_another_layout_is_refused_with_what_was_found(hub: FakeHub) ->
 def test_the_task_pack_adds_them_and_says_where_they_come_from(
     hub: FakeHub, tmp_path: Path
 ) -> None:
-    report = make(tmp_path, source="hf", public_rows=20)
+    report = make(tmp_path, source="hf", public_rows=20, promote=True)
     rows = read_sft_rows(report.chat).rows
     assert len(rows) == 120
     assert sum(row.id.startswith(("sft-smoltalk", "sft-gsm8k", "sft-arc")) for row in rows) == 20
@@ -154,6 +155,10 @@ def test_the_task_pack_adds_them_and_says_where_they_come_from(
     assert "source hf" in page
     assert all(f"| {each.dataset} ({each.config}) | " in page for each in PUBLIC_SETS)
     assert all(count.revision in page for count in report.public)
+    stated = load_pack(tmp_path / "dataset_pack.json").row_sources
+    assert {source.licence for source in stated} == {"mit"}
+    assert [(s.label, s.revision) for s in stated] == [(c.name, c.revision) for c in report.public]
     with_default = make(tmp_path, source="hf", force=True)
     assert len(read_sft_rows(with_default.chat).rows) == 125
-    assert make(tmp_path, force=True).public == ()
+    assert make(tmp_path, force=True, promote=True).public == ()
+    assert load_pack(tmp_path / "dataset_pack.json").row_sources == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -24,11 +24,13 @@ from picochat.core.records import (
     digest_json,
     read_json,
     read_record,
+    to_jsonable,
     write_json,
 )
 from picochat.data.document_shards import DocumentsManifest, read_manifest
 from picochat.data.documents import SourceFile, file_path, list_source_files
 from picochat.data.left_out import counted, ignored_files, pattern_of_text
+from picochat.facts import RowSource
 
 ALIASES = ("chat_input", "eval_input")
 ROW_KEYS = ("chat", "eval")
@@ -93,6 +95,21 @@ class DatasetPack(Record):
     own_eval: str | None = Field(
         default=None, description="own rows that `picochat data task-pack --add` put into `eval`"
     )
+
+    row_sources: list[RowSource] = Field(
+        default_factory=list,
+        description=(
+            "where SFT rows that picochat did not make come from, with their licences;"
+            " `picochat data task-pack --source hf` writes its public sets here"
+        ),
+    )
+
+    @field_validator("row_sources")
+    @classmethod
+    def _labels_differ(cls, sources: list[RowSource]) -> list[RowSource]:
+        if len({source.label for source in sources}) < len(sources):
+            raise ValueError("two of them have one label")
+        return sources
 
     @field_validator("corpus", mode="before")
     @classmethod
@@ -250,13 +267,17 @@ class LoadedPack:
             {"pack": self.portable_pack(), "recipe": self.portable_recipe(), "sources": sources}
         )
 
+    @property
+    def row_sources(self) -> list[RowSource]:
+        return self.pack.row_sources
+
     def rows_digest(self) -> str:
-        """Equal for equal SFT and eval rows; an absent file counts as None."""
-        digests = {
+        """Equal for equal SFT and eval rows of equal sources; an absent file counts as None."""
+        digests: dict[str, object] = {
             key: digest_file(path) if path and path.is_file() else None
             for key, path in (("chat", self.chat_path), ("eval", self.eval_path))
         }
-        return digest_json(digests)
+        return digest_json({**digests, "sources": to_jsonable(self.row_sources)})
 
     def portable_pack(self) -> dict[str, object]:
         """The pack without rows, and without the folders of absolute paths."""
@@ -338,20 +359,31 @@ def own_rows_of_pack(pack_path: Path) -> dict[str, Path]:
     return {key: pack_path.parent / Path(name).expanduser() for key, name in named if name}
 
 
-def promote(pack_path: Path, chat: Path, eval: Path, own: Mapping[str, Path]) -> None:
+def promote(
+    pack_path: Path,
+    chat: Path,
+    eval: Path,
+    own: Mapping[str, Path],
+    public: Sequence[RowSource] = (),
+) -> None:
     """Name these SFT and eval rows in the pack file, and the pack's own that are among them.
 
-    own: by `chat` and `eval`. The other keys of the pack do not change.
+    own: by `chat` and `eval`; the sources of the pack's rows stay beside them. public: sources of
+    the new SFT rows. The other keys of the pack do not change.
     """
     # The record only checks the file. Writing it would add the defaults of keys that are absent.
-    read_record(DatasetPack, pack_path, "pack")
+    before = read_record(DatasetPack, pack_path, "pack")
     value = cast("dict[str, Any]", read_json(pack_path, "pack"))
-    replaced = (*ALIASES, *(f"own_{key}" for key in ROW_KEYS))
+    replaced = (*ALIASES, *(f"own_{key}" for key in ROW_KEYS), "row_sources")
     promoted = {key: item for key, item in value.items() if key not in replaced}
     named = {"chat": chat, "eval": eval, **{f"own_{key}": path for key, path in own.items()}}
     for key, rows in named.items():
         promoted[key] = Path(os.path.relpath(rows, pack_path.parent)).as_posix()
     promoted["rows_from"] = "task-pack"
+    new = {source.label for source in public}
+    old = [s for s in before.row_sources if s.label not in new] if "chat" in own else []
+    if old or public:
+        promoted["row_sources"] = to_jsonable([*old, *public])
     write_json(pack_path, promoted)
 
 

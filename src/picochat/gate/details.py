@@ -6,6 +6,7 @@ empty string if it has nothing to add.
 
 from __future__ import annotations
 
+from picochat.data.licences import demands
 from picochat.facts import RunFacts, TrivialScore
 from picochat.gate import measures
 from picochat.gate.plan import baseline_bytes, baseline_tokens, plan
@@ -32,6 +33,16 @@ def unproven_sources(run: RunFacts) -> str:
     return "; ".join(
         f"{label} lacks {', '.join(missing)}" for label, missing in gaps.items() if missing
     )
+
+
+def licences(run: RunFacts) -> str:
+    """What each source asks, and which licences of a model contradict none of them."""
+    found = measures.compared_licences(run)
+    if not found:
+        return ""
+    sources, chosen = run.licences(), run.config.gate.license
+    model = f"model: {one_line(chosen, SHOWN_LINE)}" if chosen else "model: no licence named"
+    return f"{model}; {demands(sources, sources)}; {found.choice}"
 
 
 def token_plan(run: RunFacts) -> str:

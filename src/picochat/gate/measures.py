@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from picochat.config import EvalConfig, TrainConfig
+from picochat.data.licences import Comparison, compare_licences
 from picochat.evals.intervals import half_width, rate
 from picochat.facts import Rate, RunFacts, SkillScore, SourceFacts, TrainFacts, TrivialScore
 from picochat.gate.plan import (
@@ -90,6 +91,23 @@ def provenance_gaps(source: SourceFacts) -> list[str]:
     gaps = [] if source.pinned else ["revision or digests"]
     gaps += [] if source.licence else ["licence"]
     return gaps + (["import report"] if source.kind == "hub" and not source.import_report else [])
+
+
+def sources_against_licence(run: RunFacts) -> float | None:
+    """Sources whose licence the model's contradicts; without one, those that the best one does."""
+    found = compared_licences(run)
+    return len(found.contradicted) if found else None
+
+
+def sources_of_unclear_licence(run: RunFacts) -> float | None:
+    found = compared_licences(run)
+    return len(found.unknown) if found else None
+
+
+def compared_licences(run: RunFacts) -> Comparison | None:
+    """The licences of the sources beside that of the model; None without sources."""
+    sources = run.licences()
+    return compare_licences(sources, run.config.gate.license) if sources else None
 
 
 def duplicate_fraction(run: RunFacts) -> float | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from shlex import quote
 
 from picochat.config import TrainConfig, step_tokens
+from picochat.data.licences import compare_licences
 from picochat.data.pack import TASK_PACK as TASK_PACK_COMMAND
 from picochat.facts import RunFacts
 from picochat.gate import measures
@@ -117,6 +118,27 @@ def provenance(run: RunFacts) -> str:
     if gaps == {"licence"}:
         return LICENCE
     return LICENCE + "; " + IMPORT_AGAIN if "licence" in gaps else IMPORT_AGAIN
+
+
+def licence_fit(run: RunFacts) -> str:
+    """Another licence of the model where one fits, else the sources to look at."""
+    found = measures.compared_licences(run)
+    if not found or not run.corpus:
+        return LICENCE
+    if found.contradicted:
+        leave_out = _left_out(found.contradicted)
+        if not found.fitting:
+            return leave_out
+        return f"--set gate.license={found.fitting[0]}; or {leave_out}"
+    if not all(source.licence for source in run.corpus.sources):
+        return LICENCE
+    if unclear := compare_licences(run.licences(), found.fitting[0]).unknown:
+        return f"read what the licence of {', '.join(unclear)} asks, or {_left_out(unclear)}"
+    return f"name the licence of the model: --set gate.license={found.fitting[0]}"
+
+
+def _left_out(labels: Iterable[str]) -> str:
+    return f"leave {', '.join(labels)} out of the pack"
 
 
 def hold_out_more(run: RunFacts) -> str:

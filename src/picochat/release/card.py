@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from picochat.data.licences import compare_licences, demand, demands
 from picochat.export.export_record import ParityReport
-from picochat.facts import Rate, RunFacts, ScoresFacts, SourceFacts
+from picochat.facts import Rate, RowSource, RunFacts, ScoresFacts
 from picochat.gate.measures import best_trivial
 from picochat.gate.render import measured_text
 from picochat.present.labels import OTHER_RATES, STAGES
@@ -94,38 +95,49 @@ def render_card(subject: Subject, facts: RunFacts | None) -> str:
         settings=recipe(facts) if facts else [],
         attached=attached_places(facts.artifacts, subject.scored) if facts else [],
     )
-    return f"---\n{front_matter(subject, scores)}---\n{page}"
+    return f"---\n{front_matter(subject, facts)}---\n{page}"
 
 
 def notices(subject: Subject, facts: RunFacts | None) -> Iterator[str]:
-    """What a reader must know first, one plain sentence each.
-
-    Nothing but the verdict where the gate approved.
-    """
+    """What a reader must know first: the verdict, then what the licences of the sources object."""
+    yield _verdict(subject, facts)
     if facts is None:
-        yield (
+        return
+    sources = facts.licences()
+    found = compare_licences(sources, subject.licence)
+    ours = f"The licence of this model is {cell(subject.licence)}"
+    if found.contradicted:
+        objections = cell(f"{demands(sources, found.contradicted)}; {found.choice}")
+        yield f"{ours}, which **contradicts** those of its training data: {objections}."
+    if found.unknown:
+        unclear = cell(demands(sources, found.unknown))
+        yield f"{ours}. Whether that fits its training data is not known: {unclear}."
+
+
+def _verdict(subject: Subject, facts: RunFacts | None) -> str:
+    if facts is None:
+        return (
             "No evidence is attached: this checkpoint lies in no run folder, so nothing here was"
             " measured by its release gate."
         )
-    elif not subject.scored:
-        yield (
+    if not subject.scored:
+        return (
             "These weights are not the ones that were scored: no score and no verdict of the run"
             " applies to them."
         )
-    elif facts.gate is None:
-        yield (
+    if facts.gate is None:
+        return (
             "The release gate has not judged this model: take nothing here for a claim about its"
             " quality."
         )
-    elif facts.gate.status == "blocked":
-        yield f"The release gate **blocked** this model: {_names(facts, 'block', 'unmeasured')}."
-    elif facts.gate.status == "warn":
-        yield (
+    if facts.gate.status == "blocked":
+        return f"The release gate **blocked** this model: {_names(facts, 'block', 'unmeasured')}."
+    if facts.gate.status == "warn":
+        return (
             "The release gate did not fully approve this model: it warns of"
             f" {_names(facts, 'warn')}."
         )
-    else:
-        yield f"The release gate approved this model under the profile `{facts.gate.profile}`."
+    return f"The release gate approved this model under the profile `{facts.gate.profile}`."
 
 
 def _names(facts: RunFacts, *statuses: str) -> str:
@@ -165,28 +177,30 @@ def score_rows(scores: ScoresFacts, facts: RunFacts) -> Iterator[Score]:
 
 
 def attributions(subject: Subject, facts: RunFacts | None) -> Iterator[str]:
-    """One sentence a source: what the licences of the data ask for."""
+    """One sentence a source: its name and origin, its licence, and what that asks."""
     if facts is None or facts.corpus is None:
         return
-    provenance = {item.label: item for item in subject.provenance}
+    origins = {item.label: item for item in subject.provenance}
     for source in facts.corpus.sources:
-        origin = provenance.get(source.label)
-        name = cell(source.label)
-        if origin and origin.dataset:
-            known = HUB_NAME.fullmatch(origin.dataset)
-            name = (
-                f"[{origin.dataset}](/datasets/{origin.dataset})" if known else cell(origin.dataset)
-            )
-        part = f" ({cell(origin.config)})" if origin and origin.config else ""
-        yield f"Trained on text from {name}{part}, made available under {_licence(source)}."
+        origin = origins.get(source.label) or Provenance(source.label, None, None, None)
+        yield f"Trained on text from {_origin(origin)}, {_licence(source.licence)}."
+    for rows in facts.rows.sources if facts.rows and subject.stage == "sft" else []:
+        yield f"Fine-tuned on rows from {_origin(rows)}, {_licence(rows.licence)}."
 
 
-def _licence(source: SourceFacts) -> str:
-    return (
-        f"the licence {cell(source.licence)}"
-        if source.licence
-        else "a licence that is not on record"
-    )
+def _origin(source: Provenance | RowSource) -> str:
+    """Dataset, config and revision; the label where no dataset is on record."""
+    name = cell(source.dataset or source.label)
+    if source.dataset and HUB_NAME.fullmatch(source.dataset):
+        name = f"[{source.dataset}](/datasets/{source.dataset})"
+    part = f" ({cell(source.config)})" if source.config else ""
+    return name + part + (f" at revision {cell(source.revision)}" if source.revision else "")
+
+
+def _licence(licence: str | None) -> str:
+    if not licence:
+        return "made available under a licence that is not on record"
+    return f"made available under the licence {cell(licence)}, which {demand(licence)}"
 
 
 def recipe(facts: RunFacts) -> list[tuple[str, str]]:
@@ -206,7 +220,7 @@ def recipe(facts: RunFacts) -> list[tuple[str, str]]:
     return rows
 
 
-def front_matter(subject: Subject, scores: ScoresFacts | None) -> str:
+def front_matter(subject: Subject, facts: RunFacts | None) -> str:
     """The YAML that the Hub reads. Values are written as JSON, which every YAML reader takes."""
     fields: dict[str, object] = {
         "license": subject.licence,
@@ -214,16 +228,18 @@ def front_matter(subject: Subject, scores: ScoresFacts | None) -> str:
         "pipeline_tag": "text-generation",
         "tags": list(TAGS),
     }
+    rows = facts.rows.sources if facts and facts.rows else []
     datasets = sorted(
         {
             item.dataset
-            for item in subject.provenance
+            for item in (*subject.provenance, *rows)
             if item.dataset and HUB_NAME.fullmatch(item.dataset)
         }
     )
     if datasets:
         fields["datasets"] = datasets
-    if scores:
+    if facts and facts.scores and subject.scored:
+        scores = facts.scores
         fields["model-index"] = [{"name": subject.model_name, "results": [_results(scores)]}]
     # YAML takes JSON, but no control characters beyond those that JSON escapes.
     return "".join(

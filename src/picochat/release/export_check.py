@@ -52,7 +52,7 @@ from picochat.release.integrity import (
     evidence_digest,
     manifest_problems,
 )
-from picochat.release.licence_text import licence_text
+from picochat.release.licence import licence_objections, licence_text
 from picochat.release.push import REPO_ID, hub_errors
 from picochat.release.stated_files import opened_run
 from picochat.release.verify import VerifyCheck, VerifyReport, inspect_bundle, verdict_problems
@@ -336,7 +336,10 @@ def _settings_problems(export: Export) -> list[Problem]:
 
 
 def _check_card(export: Export) -> VerifyCheck:
-    """Card and licence, rendered again from the evidence and the publisher's own words."""
+    """Card and licence, rendered again from the evidence and the publisher's own words.
+
+    The licence must be one that the export would have taken.
+    """
     return VerifyCheck(
         "card and licence", 2, tuple(compared("card", lambda: _card_problems(export)))
     )
@@ -372,7 +375,11 @@ def _card_problems(export: Export) -> list[Problem]:
         "README.md": render_card(subject, facts),
         "LICENSE": licence_text(record.licence, record.model_name),
     }
-    return [
+    problems = [
+        Problem(f"{EXPORT_RECORD}: the licence {record.licence} contradicts a source: {found.what}")
+        for found in licence_objections(record.licence, facts)
+    ]
+    return problems + [
         Problem(f"{name}: differs from what the evidence gives")
         for name, text in expected.items()
         if not (export.folder / name).is_file()

@@ -29,6 +29,7 @@ from picochat.core.publish import (
     set_aside,
 )
 from picochat.core.records import read_record, write_json
+from picochat.data.licences import compare_licences
 from picochat.export.export_record import (
     EXPORT_RECORD,
     SCHEMA_VERSION,
@@ -55,7 +56,7 @@ from picochat.model.weights import CheckpointInfo, load_model, read_info
 from picochat.present.values import short_digest
 from picochat.release.card import Subject, render_card
 from picochat.release.evidence import attach_evidence, missing_evidence
-from picochat.release.licence_text import licence_text
+from picochat.release.licence import licence_objections, licence_text
 from picochat.release.push import PushReport, PushTarget, push_folder, require_target
 from picochat.report.summary import provenance_of
 from picochat.run.folder import RunDir, run_of
@@ -137,8 +138,8 @@ def export_hf(request: ExportRequest) -> ExportReport:
     """The exported folder at `request.out_dir`, pushed where asked.
 
     Raises WrongUsage (flags, folder in use), BadInput (a checkpoint or tokenizer that cannot be
-    used), CheckFailed (not the scored checkpoint, or the folder computes something else),
-    HubProblem (push). On any of them no new folder appears.
+    used), CheckFailed (not the scored checkpoint, a licence that a source's contradicts, or the
+    folder computes something else), HubProblem (push). On any of them no new folder appears.
     """
     flavor = find_flavor(request.flavor)
     require_dtype(request.dtype)
@@ -147,6 +148,7 @@ def export_hf(request: ExportRequest) -> ExportReport:
     require_free(request.out_dir)
     require_outside(request.out_dir, run_of(request.checkpoint))
     source = open_source(request)
+    require_licence(request.licence, source.facts)
     if request.push:
         require_evidence(source)
     lock = request.out_dir.with_name(f".{request.out_dir.name}.lock")
@@ -240,6 +242,21 @@ def not_scored(checkpoint: Path, artifact: Artifact, facts: RunFacts) -> CheckFa
             " shows no score"
         ),
     )
+
+
+def require_licence(licence: str, facts: RunFacts | None) -> None:
+    """Raises CheckFailed where a release would have a licence that those of its text contradict."""
+    if facts and (problems := licence_objections(licence, facts)):
+        found = compare_licences(facts.licences(), licence)
+        raise CheckFailed(
+            f"the licence {licence} contradicts those of what the model was trained on",
+            problems=problems,
+            fix=(
+                f"--license {found.fitting[0]}; {found.choice}"
+                if found.fitting
+                else "leave these sources out of the pack and train again: no licence fits"
+            ),
+        )
 
 
 def require_evidence(source: Source) -> None:

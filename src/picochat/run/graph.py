@@ -155,7 +155,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=rows_facts,
         inputs=(),
         settings=("pack", "seed"),
-        version=6,
+        version=7,
     ),
     ArtifactSpec(
         kind="benchmarks",
@@ -259,7 +259,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         make=run_preflight,
         inputs=KNOWN_BEFORE_TRAINING,
         settings=("facts",),
-        version=12,
+        version=13,
     ),
     ArtifactSpec(
         kind="base",

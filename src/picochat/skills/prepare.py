@@ -15,7 +15,7 @@ from picochat.config import RunConfig
 from picochat.core.errors import BadInput, Problem
 from picochat.core.publish import Artifact, StagingFolder
 from picochat.core.records import Record, read_record, write_json, write_jsonl
-from picochat.facts import EvalCell, RowsFacts, RowsRead
+from picochat.facts import EvalCell, RowsFacts, RowSource, RowsRead
 from picochat.skills.row_files import RowFile, read_eval_rows, read_sft_rows
 from picochat.skills.scoring import can_fail
 from picochat.skills.shared_items import EvalItems, item_of, normalized_prompt
@@ -29,10 +29,14 @@ NO_ROWS: RowFile[Any] = RowFile([], RowsRead(forms={}, left_out={}, dropped_keys
 
 
 class RowsMeasured(Record):
-    """measured.json: what became of the rows of the pack's files, which are not published."""
+    """measured.json: what became of the rows of the pack's files, which are not published.
+
+    sources: of the SFT rows, as the pack states them.
+    """
 
     chat: RowsRead
     evals: RowsRead
+    sources: list[RowSource]
 
 
 class HasRows(Protocol):
@@ -44,6 +48,8 @@ class HasRows(Protocol):
     def chat_path(self) -> Path | None: ...
     @property
     def eval_path(self) -> Path | None: ...
+    @property
+    def row_sources(self) -> list[RowSource]: ...
 
 
 def prepare_rows(pack: HasRows, seed: int, staging: StagingFolder) -> None:
@@ -56,7 +62,8 @@ def prepare_rows(pack: HasRows, seed: int, staging: StagingFolder) -> None:
     train, held_out = split_sft_rows(chat.rows, seed)
     for name, rows in (("sft_train", train), ("sft_held_out", held_out), ("eval", evals.rows)):
         write_jsonl(staging.path(f"{name}.jsonl"), (row_json(row) for row in rows))
-    write_json(staging.path(MEASURED), RowsMeasured(chat=chat.read, evals=evals.read))
+    measured = RowsMeasured(chat=chat.read, evals=evals.read, sources=pack.row_sources)
+    write_json(staging.path(MEASURED), measured)
     staging.facts = _count(staging.folder).model_dump(mode="json")
 
 
@@ -88,6 +95,7 @@ def _count(files: Path) -> RowsFacts:
         eval_rows_without_rule=sum(not can_fail(row) for row in evals),
         shared_items=len(EvalItems(evals).in_rows(sft)),
         eval_cells=eval_cells(evals),
+        sources=measured.sources,
     )
 
 

@@ -21,6 +21,7 @@ from picochat.core.errors import BadInput
 from picochat.data.benchmarks.layouts import find_layout, read_item
 from picochat.data.importing.dataset_source import DatasetSource, open_source
 from picochat.data.importing.hub import RetryPolicy
+from picochat.facts import RowSource
 from picochat.skills.choice import listing
 from picochat.skills.shared_items import EvalItems
 from picochat.skills.skill import FINAL_ANSWER, LONGEST_REPLY_WORDS, divide_rows, seeded
@@ -59,6 +60,16 @@ class PublicCount:
     licence: str | None
     rows: int
     passed_over: dict[str, int]
+
+    def source(self) -> RowSource:
+        """What a pack states of the set."""
+        return RowSource(
+            label=self.name,
+            dataset=self.dataset,
+            config=self.config,
+            revision=self.revision,
+            licence=self.licence,
+        )
 
     def line(self) -> str:
         """One row of the table on the page about the rows."""

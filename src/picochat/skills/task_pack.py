@@ -162,7 +162,7 @@ def make_task_pack(request: TaskPackRequest) -> TaskPackReport:
     if request.promote:
         from picochat.data.pack import promote as promote_rows
 
-        promote_rows(request.pack_path, chat, eval_path, kept)
+        promote_rows(request.pack_path, chat, eval_path, kept, [each.source() for each in public])
     repeated = len(sft) - len({normalized_prompt(row) for row in sft})
     shared = len(EvalItems(evals).in_rows(sft))
     return TaskPackReport(

@@ -1,10 +1,14 @@
-"""Gives the text of the LICENSE file of an export.
+"""The licence of an export: the text of its LICENSE file, and what the sources' licences object.
 
-For MIT it is the whole text; for every other licence, its name and where its text stands. Gives no
-legal advice, and says nothing about the training data: the card does.
+For MIT the file is the whole text; for every other licence, its name and where its text stands.
+Gives no legal advice: data/licences.py says what is compared, and how carefully.
 """
 
 from __future__ import annotations
+
+from picochat.core.errors import Problem
+from picochat.data.licences import compare_licences, demands
+from picochat.facts import RunFacts
 
 MIT = """MIT License
 
@@ -46,3 +50,17 @@ def licence_text(licence: str, model_name: str) -> str:
         f"{model_name} is published under the licence {licence}. Its text:"
         " https://spdx.org/licenses/ under that identifier.\n"
     )
+
+
+def licence_objections(licence: str, facts: RunFacts | None) -> list[Problem]:
+    """Why a model of a release profile may not have this licence: one problem for each source.
+
+    None for the profile `research`, whose card says it instead.
+    """
+    if not facts or facts.config.gate.profile == "research":
+        return []
+    sources = facts.licences()
+    return [
+        Problem(demands(sources, [name]))
+        for name in compare_licences(sources, licence).contradicted
+    ]
