@@ -345,6 +345,7 @@ def _fill_checkpoint(kind: str, staging: StagingFolder) -> None:
         for row in curve
     ]
     write_jsonl(staging.volatile("metrics.jsonl"), speeds)
+    write_jsonl(staging.volatile("states.jsonl"), [])
 
 
 WRITERS: dict[str, Callable[[str, StagingFolder], None]] = {

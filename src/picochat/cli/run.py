@@ -313,6 +313,16 @@ def verify(
             )
         ),
     ] = None,
+    from_step: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help=(
+                "with --replay: begin at this saved state, 0 for the first weights; `run challenge`"
+                " draws one. Default: the published state"
+            ),
+        ),
+    ] = None,
     preregistration: Annotated[
         str | None,
         typer.Option(
@@ -334,6 +344,8 @@ def verify(
             "--run-dir needs --replay or --ask",
             fix="add --ask all, which asks all recorded questions again",
         )
+    if from_step is not None and replay is None:
+        raise WrongUsage("--from-step needs --replay", fix=f"--replay 100 --from-step {from_step}")
     if ask_seed is not None and ask is None:
         raise WrongUsage("--ask-seed needs --ask", fix=f"--ask 50 --ask-seed {ask_seed}")
     if ask is not None and ask != "all" and not re.fullmatch("[1-9][0-9]{0,8}", ask):
@@ -354,7 +366,7 @@ def verify(
     else:
         from picochat.release.replay import inspect_with_replay
 
-        report = inspect_with_replay(path, replay, run_dir)
+        report = inspect_with_replay(path, replay, run_dir, from_step)
     if ask is not None:
         from picochat.release.ask import with_questions
 
@@ -369,6 +381,24 @@ def verify(
         typer.echo(json.dumps(report.to_json(), sort_keys=True))
         raise typer.Exit(report.exit_code)
     for line in holding(report).lines():
+        typer.echo(line)
+
+
+@app.command("challenge")
+def challenge(
+    path: Annotated[Path, typer.Argument(help="a bundle, or a run folder")],
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="which stretch; default: drawn by chance, and printed")
+    ] = None,
+) -> None:
+    """Draw a stretch of base training to ask the publisher for; `run verify --replay` trains it
+    again.
+
+    Example: picochat run challenge mine.tgz
+    """
+    from picochat.release.challenge import challenge
+
+    for line in challenge(path, seed):
         typer.echo(line)
 
 

@@ -210,9 +210,10 @@ def announcement_page(
 
 PAGE_TEXT = """# A run, announced before it is trained
 
-`{json}` beside this page (sha256 `{digest}`) states every setting,
-every digest of what is made before training, and every bound. Whoever has the bundle of the run compares them:
-`picochat run verify BUNDLE --preregistration {json}`, or with the name of this repository on the Hub.
+`{json}` beside this page (sha256 `{digest}`)
+states every setting, every digest of what is made before training, and every bound. Who has the
+bundle of the run compares them: `picochat run verify BUNDLE --preregistration {json}`, or
+with the name of this repository on the Hub.
 
 | what | announced |
 |---|---|

@@ -66,7 +66,9 @@ def with_preregistration(report: VerifyReport, found: Sequence[Published]) -> Ve
     Of several announcements it is the one that differs least, the first of these.
     """
     with opened_run(report.path, skip=(*STORED_SUFFIXES, ".bin", ".npz")) as run:
-        judged = [(one, compared("preregistration", lambda: _problems(run, one))) for one in found]
+        judged = [
+            (one, compared("preregistration", lambda one=one: _problems(run, one))) for one in found
+        ]
         published, problems = min(judged, key=lambda each: len(each[1]))
         note = _note(run, published, found)
     announced = published.announced
