@@ -150,6 +150,10 @@ def other_code(value: dict[str, Any]) -> None:
     value["picochat"] = "9.9.9"
 
 
+def rows_left_open(value: dict[str, Any]) -> None:
+    del value["artifacts"]["rows"]
+
+
 def one_more_artifact(value: dict[str, Any]) -> None:
     value["artifacts"]["second_corpus"] = value["artifacts"]["corpus"]
 
@@ -165,6 +169,7 @@ def one_more_artifact(value: dict[str, Any]) -> None:
         (other_benchmark, "announced benchmarks.files.items.jsonl.sha256: states"),
         (other_text, "announced corpus.inputs.pack: states"),
         (other_code, 'announced picochat: states "9.9.9", the run has'),
+        (rows_left_open, "announced rows: states null, the run has"),
         (one_more_artifact, "announced second_corpus: the run has no such artifact"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",

@@ -47,7 +47,9 @@ def stretch_from(states: Sequence[StateRow], step: int) -> Stretch:
     for stretch in stretches(states):
         if stretch.first == step:
             return stretch
-    raise BadInput(f"no stretch begins at step {step}", fix="take one that `picochat run challenge` names")
+    raise BadInput(
+        f"no stretch begins at step {step}", fix="take one that `picochat run challenge` names"
+    )
 
 
 def state_name(row: StateRow) -> str:
@@ -59,23 +61,17 @@ def kept_state(row: StateRow, roots: Sequence[RunDir], problems: list[Problem]) 
 
     None where no run does; the reason is added to `problems`.
     """
-    for root in roots:
-        base = root.place("base")
-        for place in (
-            base.with_name(STATES_FOLDER) / Path(state_name(row)).name,
-            base / REPLAY_FOLDER,
-        ):
-            if all((place / name).is_file() for name in row.files):
-                wrong = [
-                    name
-                    for name, stated in row.files.items()
-                    if digest_file(place / name) != stated.sha256
-                ]
-                if not wrong:
-                    return place
-                if place.name != REPLAY_FOLDER:  # which is of one step, and that may be another
-                    what = f"{place / wrong[0]} is not the file that {STATES} states"
-                    problems.append(Problem(what, fix=ANOTHER_STATE_FIX))
+    names = (state_name(row), f"checkpoint/{REPLAY_FOLDER}")
+    for place in (root.place("base").parent / name for root in roots for name in names):
+        if not all((place / name).is_file() for name in row.files):
+            continue
+        digests = {name: digest_file(place / name) for name in row.files}
+        wrong = [name for name, stated in row.files.items() if stated.sha256 != digests[name]]
+        if not wrong:
+            return place
+        if place.name != REPLAY_FOLDER:  # the published state is of one step, perhaps another one
+            what = f"{place / wrong[0]} is not the file that {STATES} states"
+            problems.append(Problem(what, fix=ANOTHER_STATE_FIX))
     if not problems:
         what = f"the state of step {row.step} is not here: base/{state_name(row)}"
         problems.append(Problem(what, fix=ASK_FIX))

@@ -134,22 +134,15 @@ def find_parts(
     config = read_record(ResolvedConfig, stated.config, "configuration").config
     info, states = weights.read_info(base.place), read_states(base.place)
     problems: list[Problem] = []
+    stretch, state = None, None
     if from_step is None:
-        if f"{REPLAY_FOLDER}/{STATE_FILES[0]}" not in base.manifest.files:
-            raise BadInput(
-                f"the run of {path} kept no state to replay from",
-                fix="train with a base.eval_every that is smaller than base.steps, which keeps one",
-            )
-        names = [f"{REPLAY_FOLDER}/{name}" for name in STATE_FILES]
-        holder = place_with(base, names, roots, problems, MISSING_FIX)
-        state, end, end_place = holder / REPLAY_FOLDER if holder else None, None, None
+        state = _published_state(base, path, roots, problems)
     else:
         stretch = stretch_from(states, from_step)
-        if stretch.start is None and config.counts.start and not _is_like_here(stated):
+        if stretch.start is not None:
+            state = kept_state(stretch.start, roots, problems)
+        elif config.counts.start and not _is_like_here(stated):
             raise BadInput(FIRST_WEIGHTS_DIFFER, fix=DRAW_AGAIN)
-        state = kept_state(stretch.start, roots, problems) if stretch.start else FIRST_WEIGHTS
-        end = stretch.end
-        end_place = kept_state(end, roots, [])
     tokens = place_with(
         shards,
         [name for name in shards.manifest.files if not name.endswith(".starts")],
@@ -159,7 +152,7 @@ def find_parts(
     )
     # Its problems are dropped: without the final weights the losses can still be compared.
     published = place_with(base, [weights.WEIGHTS], roots, [], MISSING_FIX)
-    if state is None or tokens is None:
+    if tokens is None or (state is None and from_step != 0):
         raise BadInput(f"{path} cannot be replayed with what is here", problems=problems)
     shards = replace(shards, place=tokens)
     return Parts(
@@ -172,9 +165,9 @@ def find_parts(
             if row["loss"] is not None
         },
         states=states,
-        saved=_first_state(config, info, shards) if state == FIRST_WEIGHTS else load_state(state),
-        end=end,
-        end_place=end_place,
+        saved=load_state(state) if state else _first_state(config, info, shards),
+        end=stretch.end if stretch else None,
+        end_place=kept_state(stretch.end, roots, []) if stretch else None,
         shards=shards,
         published=published / weights.WEIGHTS if published else None,
         must_be_equal=_is_like_here(stated),
@@ -192,8 +185,22 @@ FIRST_WEIGHTS_DIFFER = (
     " processor, cores and torch of the run computes alike"
 )
 DRAW_AGAIN = "begin at a saved state; `picochat run challenge` draws another stretch"
-FIRST_WEIGHTS = Path()
-"""In place of a state's folder: the weights before the first step follow from seed and shards."""
+
+
+def _published_state(
+    base: Artifact, path: Path, roots: Sequence[RunDir], problems: list[Problem]
+) -> Path | None:
+    """The folder of the state that the run published; None, with the reason added, if it is not
+    here. Raises BadInput where the run published none.
+    """
+    if f"{REPLAY_FOLDER}/{STATE_FILES[0]}" not in base.manifest.files:
+        raise BadInput(
+            f"the run of {path} kept no state to replay from",
+            fix="train with a base.eval_every that is smaller than base.steps, which keeps one",
+        )
+    names = [f"{REPLAY_FOLDER}/{name}" for name in STATE_FILES]
+    place = place_with(base, names, roots, problems, MISSING_FIX)
+    return place / REPLAY_FOLDER if place else None
 
 
 def _first_state(config: RunConfig, info: weights.CheckpointInfo, shards: Artifact) -> SavedState:
