@@ -88,9 +88,9 @@ def drift(parts: Parts, changes: dict[str, object]) -> tuple[float, float, float
     runtime = parts.config.runtime.model_copy(update=changes)
     there = replace(parts, config=parts.config.model_copy(update={"runtime": runtime}))
     differences, weights = list[float](), dict[str, torch.Tensor]()
-    for step, loss, model in trained_again(there, open_runtime(runtime, MODEL)):
+    for step, loss, engine in trained_again(there, open_runtime(runtime, MODEL)):
         differences.append(abs(loss - parts.losses[step]))
-        weights = model.state_dict()
+        weights = engine.model.state_dict()
     assert parts.published is not None, "the run folder has its weights"
     distance = relative_distance(
         {name: tensor.cpu() for name, tensor in weights.items()},

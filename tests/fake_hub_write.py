@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -25,9 +26,13 @@ FIRST_COMMIT = "0" * 40
 
 @dataclass
 class Repo:
-    """`commits`: the files as of each commit, in order; the last is the head."""
+    """`commits`: the files as of each commit, in order; the last is the head. `dates`: of commits
+    that a test dates; the others are of now.
+    """
 
     private: bool
+    made: str = field(default_factory=lambda: now())
+    dates: dict[str, str] = field(default_factory=dict[str, str])
     commits: dict[str, dict[str, bytes]] = field(
         default_factory=lambda: {FIRST_COMMIT: {".gitattributes": b"* text\n"}}
     )
@@ -57,6 +62,10 @@ class FakeHub:
 
     def count(self, fragment: str) -> int:
         return sum(fragment in line for line in self.requests)
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 @contextmanager
@@ -185,6 +194,7 @@ class HubHandler(BaseHTTPRequestHandler):
             files.pop(path, None)
         commit = hashlib.sha1(body).hexdigest()
         repo.commits[commit] = files
+        repo.dates[commit] = now()
         return self._json(
             {"commitOid": commit, "commitUrl": f"{self.hub.endpoint}/{name}/commit/{commit}"}
         )
@@ -196,6 +206,14 @@ class HubHandler(BaseHTTPRequestHandler):
         repo = self.hub.repos.get(name)
         if repo is None:
             return self._json({"error": "no such repository"}, 404, "RepoNotFound")
+        if rest[:1] == ["commits"]:
+            return self._json(
+                [
+                    {"id": id, "title": "", "message": "", "authors": [], "date": date}
+                    for id in reversed(repo.commits)
+                    for date in [repo.dates.get(id, repo.made)]
+                ]
+            )
         revision = rest[1] if len(rest) > 1 else "main"
         files = repo.files(revision)
         if rest[:1] == ["tree"]:
@@ -218,6 +236,7 @@ class HubHandler(BaseHTTPRequestHandler):
                 "private": repo.private,
                 "siblings": siblings,
                 "tags": [],
+                "createdAt": repo.made,
             }
         )
 

@@ -35,7 +35,7 @@ from picochat.evals.eval_records import EvaluatedRow, HeldOutDocument, Memorizat
 from picochat.evals.evaluate import questions
 from picochat.evals.external import external_scores_of
 from picochat.evals.scores import scores_of
-from picochat.facts import RunFacts, ScoresFacts, TokenizerFacts
+from picochat.facts import RunFacts, ScoresFacts, StateRow, TokenizerFacts
 from picochat.gate.preflight import run_preflight
 from picochat.gate.release import run_gate
 from picochat.release.bundle import PLACEHOLDER
@@ -345,6 +345,8 @@ def _fill_checkpoint(kind: str, staging: StagingFolder) -> None:
         for row in curve
     ]
     write_jsonl(staging.volatile("metrics.jsonl"), speeds)
+    states = [StateRow(step=400, skipped=0, files={})]
+    write_jsonl(staging.volatile("states.jsonl"), states)
 
 
 WRITERS: dict[str, Callable[[str, StagingFolder], None]] = {

@@ -337,6 +337,13 @@ class HostConfig(Record):
     """Settings that change no result."""
 
     checkpoint_minutes: float = Field(default=5.0, gt=0)
+    keep_states: bool = Field(
+        default=False,
+        description=(
+            "keep every saved state of the base stage in base/states, for `run challenge`; one is"
+            " two to three times as large as the weights"
+        ),
+    )
     workers: PositiveInt | None = Field(
         default=None, description="processes for data work; None: one for each usable core"
     )

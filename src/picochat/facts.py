@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
 from picochat.config import RunConfig
-from picochat.core.publish import Artifact
+from picochat.core.publish import Artifact, FileDigest
 from picochat.core.records import Record, parse_record
+
+StateName = Annotated[str, Field(pattern=r"^(parts/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
 
 # ---- facts, in the order of the stages -----------------------------------------------------------
 
@@ -354,6 +356,26 @@ class TrainFacts(Record):
     largest_centre_error: float | None = Field(
         description="largest |mean| over all projected groups"
     )
+    states: str | None = Field(
+        default=None,
+        description="sha256 of the rows of states.jsonl of evaluations, as canonical JSON",
+    )
+
+
+class StateRow(Record):
+    """One line of `states.jsonl`: a train state as it was saved, also one that is deleted since.
+
+    Rows stand in the order of their steps. What a rollback trained again has only its later row.
+    """
+
+    step: int
+    skipped: int = Field(description="steps whose rows were skipped up to here")
+    files: dict[StateName, FileDigest] = Field(description="the files of its folder")
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether several processes wrote it, each a part: the published one is then whole."""
+        return any(name.startswith("parts/") for name in self.files)
 
 
 MetricsEvent = Literal["started", "report", "evaluation", "spike", "rollback", "saved", "resumed"]
@@ -618,6 +640,7 @@ class RunFacts:
 
 
 REPLAY_FOLDER = "replay"
+STATES = "states.jsonl"
 """Folder in a base checkpoint with the training state at the evaluation before the last.
 
 A run that was evaluated only at its end has none.

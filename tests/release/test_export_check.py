@@ -97,8 +97,9 @@ def test_what_changed_after_the_export_is_found(folder: Path) -> None:
 
 
 def test_a_clone_and_the_cache_of_the_hub_hold_too(folder: Path, tmp_path: Path) -> None:
-    """Files of git beside the model, and a link in the place of each file."""
+    """Files of git and the announcement beside the model, and a link in the place of each file."""
     (folder / ".gitattributes").write_text("*.safetensors filter=lfs")
+    (folder / "preregistration.json").write_text("{}")
     for name in (".git/HEAD", ".cache/huggingface/download/x.lock"):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text("x")

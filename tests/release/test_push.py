@@ -33,7 +33,7 @@ from tests.export_builders import (
     make_run,
     request_of,
 )
-from tests.fake_hub_write import FakeHub, fake_hub
+from tests.fake_hub_write import FakeHub, Repo, fake_hub
 
 pytest.importorskip("transformers")
 REPO = "someone/pico-test"
@@ -196,6 +196,16 @@ def test_a_second_push_deletes_what_the_folder_lacks(
     held = hub.repos[REPO].files()
     assert {name for name in held if name != ".gitattributes"} == set(contents(folder))
     assert ".gitattributes" in held
+
+
+def test_a_push_leaves_the_announcement_of_the_run_where_it_is(
+    hub: FakeHub, folder: Path, tmp_path: Path
+) -> None:
+    hub.repos[REPO] = Repo(private=False)
+    hub.repos[REPO].files()["preregistration.json"] = b"{}"
+    done = push(hub, folder, tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    assert hub.repos[REPO].files()["preregistration.json"] == b"{}"
 
 
 @pytest.mark.parametrize(

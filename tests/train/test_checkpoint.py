@@ -19,6 +19,7 @@ from picochat.core.errors import BadInput, HostProblem, Interrupted
 from picochat.core.journal import read_journal
 from picochat.core.publish import open_artifact
 from picochat.core.records import read_json, write_json
+from picochat.facts import STATES
 from picochat.model.gpt import GPT
 from picochat.model.runtime import open_runtime
 from picochat.train.checkpoint import (
@@ -26,6 +27,7 @@ from picochat.train.checkpoint import (
     SavedState,
     StateWriter,
     TrainState,
+    drop_states_after,
     load_state,
     newest_state,
     saved_steps,
@@ -138,6 +140,26 @@ def test_training_ends_the_same_after_its_newest_states_were_damaged(
     resumed, again = train(tmp_path / "b")
     assert same(straight, resumed) and outcome.curve.read_bytes() == again.curve.read_bytes()
     assert "no saved training state is whole" in capsys.readouterr().err
+
+
+def test_digests_of_states_are_the_same_after_kills_and_damage(tmp_path: Path) -> None:
+    """Of each step there is one row, of the state that training went on from."""
+    _, outcome = train(tmp_path / "a", every_step=True)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "b", stopping(9), every_step=True)
+    halve(saved_steps(tmp_path / "b")[-1] / "optimizer.safetensors")
+    _, again = train(tmp_path / "b", every_step=True)
+    rows = read_journal(outcome.states)
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert read_journal(again.states) == rows
+
+
+def test_rows_of_states_that_a_rollback_trains_again_are_dropped(tmp_path: Path) -> None:
+    write_state(tmp_path, make_state(4))
+    write_state(tmp_path, make_state(6))
+    drop_states_after(tmp_path, 4)
+    write_state(tmp_path, make_state(8))
+    assert [row["step"] for row in read_journal(tmp_path / STATES)] == names(tmp_path) == [4, 8]
 
 
 def test_state_of_another_version_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -5,15 +5,22 @@ There is no logic here: each command calls functions and prints what they return
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from picochat.core.errors import WrongUsage
+
+if TYPE_CHECKING:
+    from picochat.run.request import RunRequest
 
 RunArgument = Annotated[Path | None, typer.Argument(metavar="RUN", help="the run folder")]
 RunOption = Annotated[Path | None, typer.Option(help="the same, as an option")]
@@ -29,8 +36,14 @@ def _one_run(run: Path | None, run_dir: Path | None) -> Path:
     return given[0]
 
 
-@app.command("tiny")
-def tiny(
+class Asked(NamedTuple):
+    """The run that the options name, and how many training seeds; None: one."""
+
+    request: RunRequest
+    seeds: int | None
+
+
+def asked_run(
     out_dir: Annotated[
         Path, typer.Option(help="the run folder; the same command goes on where it stopped")
     ],
@@ -111,27 +124,14 @@ def tiny(
             help="also send the figures of training to tensorboard, trackio or wandb; may repeat"
         ),
     ] = None,
-    preflight_only: Annotated[
-        bool, typer.Option(help="stop after the preflight; exit 3 where it blocks")
-    ] = False,
-    train_anyway: Annotated[
-        bool, typer.Option(help="train although the preflight blocks; the gate will not approve")
-    ] = False,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="any other setting"),
     ] = None,
-) -> None:
-    """Turn a pack, or a folder of text, into a chat model with a verdict.
-
-    `tiny` is only the name: --scale decides the size.
-
-    Example: picochat run tiny --input notes --chat chats.jsonl --eval questions.jsonl --out-dir run
-    """
+) -> Asked:
+    """The options of `run tiny`, which `run preregister` takes too."""
     from picochat.data.init_pack import pack_inputs
     from picochat.run.request import RunRequest
-    from picochat.run.runner import run_pack
-    from picochat.run.seeds import run_seeds
 
     flags: dict[str, object] = {
         "runtime.device": device,
@@ -159,13 +159,84 @@ def tiny(
         scale=scale,
         flags=flags,
         settings=set_ or [],
-        preflight_only=preflight_only,
-        train_anyway=train_anyway,
     )
-    verdict = run_pack(request) if seeds is None else run_seeds(request, seeds)
+    return Asked(request, seeds)
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of `asked_run` before its own; it is given what they name."""
+    shared = inspect.signature(asked_run, eval_str=True).parameters
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        asked = asked_run(**{name: given.pop(name) for name in shared})
+        command(asked, **given)
+
+    # typer reads options from signature and annotations.
+    parameters = [*shared.values(), *own]
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {each.name: each.annotation for each in parameters}
+    return with_options
+
+
+@app.command("tiny")
+@with_run_options
+def tiny(
+    asked: Asked,
+    preflight_only: Annotated[
+        bool, typer.Option(help="stop after the preflight; exit 3 where it blocks")
+    ] = False,
+    train_anyway: Annotated[
+        bool, typer.Option(help="train although the preflight blocks; the gate will not approve")
+    ] = False,
+) -> None:
+    """Turn a pack, or a folder of text, into a chat model with a verdict.
+
+    `tiny` is only the name: --scale decides the size.
+
+    Example: picochat run tiny --input notes --chat chats.jsonl --eval questions.jsonl --out-dir run
+    """
+    from picochat.run.runner import run_pack
+    from picochat.run.seeds import run_seeds
+
+    request = replace(asked.request, preflight_only=preflight_only, train_anyway=train_anyway)
+    verdict = run_pack(request) if asked.seeds is None else run_seeds(request, asked.seeds)
     for line in verdict.lines:
         typer.echo(line)
     raise typer.Exit(verdict.exit_code)
+
+
+@app.command("preregister")
+@with_run_options
+def preregister(
+    asked: Asked,
+    eval_texts: Annotated[
+        bool, typer.Option(help="announce the texts of the eval rows too, not only their digests")
+    ] = False,
+    push_to_hub: Annotated[
+        bool, typer.Option("--push-to-hub", help="publish the announcement as one commit")
+    ] = False,
+    repo_id: Annotated[
+        str | None, typer.Option(help="OWNER/NAME of the model on the Hub, made if it is not there")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="make the repository private")] = False,
+    token_env: Annotated[
+        str, typer.Option(help="environment variable that holds the Hub's token")
+    ] = "HF_TOKEN",
+    commit_message: Annotated[str | None, typer.Option(help="of the one commit")] = None,
+) -> None:
+    """Announce a run before it is trained: what will be trained and judged, for `run verify
+    --preregistration`. Takes the options of the run.
+
+    Example: picochat run preregister --dataset-pack pack.json --out-dir runs/mine
+    """
+    from picochat.release.preregistration import preregister_run
+    from picochat.release.push import push_target
+
+    push = push_target(push_to_hub, repo_id, private, token_env, commit_message)
+    for line in preregister_run(asked.request, asked.seeds, eval_texts, push):
+        typer.echo(line)
 
 
 @app.command("bundle")
@@ -242,6 +313,23 @@ def verify(
             )
         ),
     ] = None,
+    from_step: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help=(
+                "with --replay: begin at this saved state, 0 for the first weights; `run challenge`"
+                " draws one. Default: the published state"
+            ),
+        ),
+    ] = None,
+    preregistration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|OWNER/NAME",
+            help="also compare the run with its announcement: a file, or a repository on the Hub",
+        ),
+    ] = None,
 ) -> None:
     """Check a bundle without network or GPU: digests, the chain between artifacts, the claims
     computed again. Exit 3: it differs.
@@ -256,6 +344,8 @@ def verify(
             "--run-dir needs --replay or --ask",
             fix="add --ask all, which asks all recorded questions again",
         )
+    if from_step is not None and replay is None:
+        raise WrongUsage("--from-step needs --replay", fix=f"--replay 100 --from-step {from_step}")
     if ask_seed is not None and ask is None:
         raise WrongUsage("--ask-seed needs --ask", fix=f"--ask 50 --ask-seed {ask_seed}")
     if ask is not None and ask != "all" and not re.fullmatch("[1-9][0-9]{0,8}", ask):
@@ -266,22 +356,49 @@ def verify(
                 f"{path} is of an exported model, which holds a part of the run's evidence",
                 fix=f"picochat export verify {quote(str(folder))}",
             )
+    announcements = None
+    if preregistration is not None:  # before long work: a wrong name is said at once
+        from picochat.release.preregistration_check import find_announcements
+
+        announcements = find_announcements(preregistration)
     if replay is None:
         report = inspect_bundle(path)
     else:
         from picochat.release.replay import inspect_with_replay
 
-        report = inspect_with_replay(path, replay, run_dir)
+        report = inspect_with_replay(path, replay, run_dir, from_step)
     if ask is not None:
         from picochat.release.ask import with_questions
 
         report = with_questions(report, None if ask == "all" else int(ask), ask_seed, run_dir)
+    if announcements is not None:
+        from picochat.release.preregistration_check import with_preregistration
+
+        report = with_preregistration(report, announcements)
     if as_json:
         # json.dumps writes ASCII: names in a bundle come from strangers and could hold control or
         # invisible characters.
         typer.echo(json.dumps(report.to_json(), sort_keys=True))
         raise typer.Exit(report.exit_code)
     for line in holding(report).lines():
+        typer.echo(line)
+
+
+@app.command("challenge")
+def challenge(
+    path: Annotated[Path, typer.Argument(help="a bundle, or a run folder")],
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="which stretch; default: drawn by chance, and printed")
+    ] = None,
+) -> None:
+    """Draw a stretch of base training to ask the publisher for; `run verify --replay` trains it
+    again.
+
+    Example: picochat run challenge mine.tgz
+    """
+    from picochat.release.challenge import challenge
+
+    for line in challenge(path, seed):
         typer.echo(line)
 
 

@@ -45,10 +45,11 @@ COLUMNS = (
 
 
 def checks_page() -> str:
-    return HEAD + PREFLIGHT + "\n" + _table(CHECKS) + RELEASE + "\n" + _table(RULES)
+    return HEAD + PREFLIGHT + "\n" + table_text(CHECKS) + RELEASE + "\n" + table_text(RULES)
 
 
-def _table(rows: Iterable[Row]) -> str:
+def table_text(rows: Iterable[Row]) -> str:
+    """A table of rows in Markdown, with the bounds as they are enforced."""
     lines = [COLUMNS, "|---" * 9 + "|", *(_line(row) for row in rows)]
     return "\n".join(lines) + "\n"
 

@@ -53,14 +53,14 @@ from picochat.release.integrity import (
     manifest_problems,
 )
 from picochat.release.licence import licence_objections, licence_text
-from picochat.release.push import REPO_ID, hub_errors
+from picochat.release.push import KEPT_ON_HUB, REPO_ID, hub_errors
 from picochat.release.stated_files import opened_run
 from picochat.release.verify import VerifyCheck, VerifyReport, inspect_bundle, verdict_problems
 from picochat.report.summary import provenance_of
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS, read_facts
 
-LEFT_BY_GIT_AND_HUB = (".git/", ".gitattributes", ".cache/")
+LEFT_BY_GIT_AND_HUB = (".git/", ".cache/", *KEPT_ON_HUB)
 SETTINGS_FILES = (
     "config.json",
     "generation_config.json",

@@ -1,11 +1,12 @@
-"""Pushes an exported folder to the Hub as one commit, or not at all.
+"""Pushes an exported folder, or an announcement, to the Hub as one commit, or not at all.
 
 The commit is on top of the state that was looked at, and deletes the files that the folder lacks.
 What the Hub then holds is compared with the folder, digest by digest. Refuses before the first
 request: without the run's evidence, a folder that changed since it was exported, a malformed name,
 a missing token, a secret inside a file. The token is handed to the client and never printed. A
-blocked verdict may be published: the card says so (docs/decisions/0012). Does not sign anything,
-and does not touch other branches.
+blocked verdict may be published: the card says so (docs/decisions/0012). The files of an
+announcement are added to what the repository has, and no later push deletes them. Does not sign
+anything, and does not touch other branches.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-KEPT_ON_HUB = (".gitattributes",)
+ANNOUNCED = ("preregistration.json", "preregistration.md")
+"""The files of an announcement (release/preregistration.py), which the model joins later."""
+KEPT_ON_HUB = (".gitattributes", *ANNOUNCED)
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,36 @@ def push_folder(folder: Path, target: PushTarget, token: str, message: str) -> P
     Hub answers.
     """
     require_publishable(folder, token)
+    return _pushed(folder, sorted(file_names(folder)), target, token, message, whole=True)
+
+
+def push_files(
+    folder: Path, names: Sequence[str], target: PushTarget, token: str, message: str
+) -> PushReport:
+    """Add these files of a folder to the repository in one commit; its other files stay.
+
+    Raises BadInput for a secret in them, HubProblem for what the network or the Hub answers.
+    """
+    if problems := _leaks(folder, names, token, "take it out of pack and settings"):
+        raise BadInput(f"{folder} may not be published", problems=problems)
+    return _pushed(folder, names, target, token, message, whole=False)
+
+
+def _pushed(
+    folder: Path, names: Sequence[str], target: PushTarget, token: str, message: str, *, whole: bool
+) -> PushReport:
     client = open_client(target.token_variable)
     with hub_errors(target.repo_id, client):
         api = client.library.HfApi(endpoint=hub_endpoint(), token=token)
-        return _push(api, folder, target.repo_id, target.private, message)
+        return _push(api, folder, names, target, message, whole)
+
+
+def _leaks(folder: Path, names: Sequence[str], token: str, remedy: str) -> list[Problem]:
+    return [
+        Problem(f"{name} holds {what}", remedy)
+        for name in names
+        for what in leaks_in_file(folder / name, name, is_log=False, known={"the token": token})
+    ]
 
 
 def require_publishable(folder: Path, token: str) -> None:
@@ -135,11 +164,7 @@ def require_publishable(folder: Path, token: str) -> None:
         Problem(f"{name} changed since the export", "export again")
         for name in changed_since_export(folder, record)
     ]
-    problems += [
-        Problem(f"{name} holds {what}", "take it out of the run, and export again")
-        for name in names
-        for what in leaks_in_file(folder / name, name, is_log=False, known={"the token": token})
-    ]
+    problems += _leaks(folder, names, token, "take it out of the run, and export again")
     if not record.scored:
         problems.append(
             Problem(
@@ -159,10 +184,13 @@ def require_publishable(folder: Path, token: str) -> None:
         raise BadInput(f"{folder} may not be published", problems=problems)
 
 
-def _push(api: HfApi, folder: Path, repo_id: str, private: bool, message: str) -> PushReport:
+def _push(
+    api: HfApi, folder: Path, names: Sequence[str], target: PushTarget, message: str, whole: bool
+) -> PushReport:
+    """One commit with these files. whole: it deletes the files that only the Hub has."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    names = sorted(file_names(folder))
+    repo_id, private = target.repo_id, target.private
     api.create_repo(repo_id, private=private or None, exist_ok=True)
     head = api.model_info(repo_id)
     if private and not head.private:
@@ -170,18 +198,23 @@ def _push(api: HfApi, folder: Path, repo_id: str, private: bool, message: str) -
             f"{repo_id} is public, and --private was asked for",
             fix="make it private on the Hub, or leave --private out",
         )
-    remote = _remote_files(api, repo_id, head.sha)
-    stale = sorted(set(remote) - set(names) - set(KEPT_ON_HUB))
+    remote = remote_files(api, repo_id, head.sha)
+    stale = _only_remote(remote, names) if whole else []
     say(f"pushing {len(names)} files to {repo_id} ...")
     operations: list[Any] = [CommitOperationAdd(name, str(folder / name)) for name in names]
     operations += [CommitOperationDelete(name) for name in stale]
     # parent_commit: where somebody else commits in between, the Hub refuses rather than mixes
     commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head.sha)
-    _compare(folder, names, _remote_files(api, repo_id, commit.oid), repo_id)
+    pushed = remote_files(api, repo_id, commit.oid)
+    _compare(folder, names, pushed, _only_remote(pushed, names) if whole else [], repo_id)
     return PushReport(repo_id, commit.oid, len(names), tuple(stale))
 
 
-def _remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, str]:
+def _only_remote(remote: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    return sorted(set(remote) - set(names) - set(KEPT_ON_HUB))
+
+
+def remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, str]:
     """Name -> digest of each file, as the Hub states it.
 
     It is sha256 for large files, and git's blob digest for the others.
@@ -196,13 +229,15 @@ def _remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, s
     }
 
 
-def _compare(folder: Path, names: list[str], remote: dict[str, str], repo_id: str) -> None:
+def _compare(
+    folder: Path, names: Sequence[str], remote: Mapping[str, str], stale: list[str], repo_id: str
+) -> None:
     wrong = [
         name
         for name in names
         if remote.get(name) not in (digest_file(folder / name), git_blob_digest(folder / name))
     ]
-    wrong += sorted(set(remote) - set(names) - set(KEPT_ON_HUB))
+    wrong += stale
     if wrong:
         raise HubProblem(
             f"{repo_id} does not hold what was pushed",

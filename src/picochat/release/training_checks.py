@@ -36,13 +36,14 @@ from picochat.export.export_record import (
     parity_of,
     row_tokens,
 )
-from picochat.facts import RunFacts
+from picochat.facts import REPLAY_FOLDER, STATES, RunFacts, TrainFacts
 from picochat.release.compare import differences, known, names_shown, stated_of
 from picochat.report.summary import observed, stage_speed
 from picochat.run.folder import RunDir
 from picochat.skills.scoring import choice_candidates
 from picochat.skills.task_rows import EvalRow
-from picochat.train.schedule import evaluates_after, lr_fraction
+from picochat.train.artifact import read_states
+from picochat.train.schedule import evaluates_after, lr_fraction, replay_step
 
 LARGEST_BITS_APART = 0.01
 """The fraction by which the held-out bits per byte of training and of scoring may differ.
@@ -73,7 +74,8 @@ def check_sft(run: RunFacts) -> list[Problem]:
 def _training(run: RunFacts, stage: Literal["base", "sft"]) -> list[Problem]:
     """What the settings say of each step and evaluation, and the record beside the weights."""
     config = run.config.base if stage == "base" else run.config.sft
-    facts, problems = known(run.base if stage == "base" else run.sft), list[Problem]()
+    facts = known(run.base if stage == "base" else run.sft)
+    problems = _state_problems(run, stage, facts)
     curve = f"{stage}/checkpoint/curve.jsonl"
     rows = read_journal(run.artifacts[stage].path("curve.jsonl"))
     steps = [row for row in rows if row["loss"] is not None]
@@ -120,6 +122,32 @@ def _training(run: RunFacts, stage: Literal["base", "sft"]) -> list[Problem]:
     return problems + differences(
         f"{stage}/checkpoint/model.json", stated, info, "settings, tokenizer and facts give"
     )
+
+
+def _state_problems(
+    run: RunFacts, stage: Literal["base", "sft"], facts: TrainFacts
+) -> list[Problem]:
+    """Problems of the saved states: one of each evaluation, and the one to replay from is its."""
+    artifact, config = run.artifacts[stage], run.config.base if stage == "base" else run.config.sft
+    where, states = f"{stage}/checkpoint/{STATES}", read_states(artifact.place)
+    steps = [row.step for row in states]
+    due = {number for number in range(1, facts.steps + 1) if evaluates_after(number, config)}
+    odd = sorted(due - set(steps)) + [step for step in steps if not 0 < step <= facts.steps]
+    problems = (
+        [Problem(f"{where}: state of step {_shown(odd)}: missing, or no step")] if odd else []
+    )
+    if steps != sorted(set(steps)):
+        problems.append(Problem(f"{where}: a step stands there twice, or out of order"))
+    skipped = [row.skipped for row in states]
+    if skipped != sorted(skipped) or (states and skipped[-1] != facts.skipped_steps):
+        problems.append(Problem(f"{where}: other skipped steps than {facts.skipped_steps}"))
+    at, listed = replay_step(config), artifact.manifest.files
+    for row in states:
+        for name, file in row.files.items():
+            replayed = listed.get(f"{REPLAY_FOLDER}/{name}")
+            if row.step == at and replayed not in (None, file) and not row.in_parts:
+                problems.append(Problem(f"{where}: step {at}: {REPLAY_FOLDER}/{name} is another"))
+    return problems
 
 
 def _shown(steps: Sequence[int]) -> str:

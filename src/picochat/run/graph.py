@@ -265,7 +265,7 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         kind="base",
         folder="base/checkpoint",
         files=(
-            "model.safetensors model.json curve.jsonl metrics.jsonl measured.json"
+            "model.safetensors model.json curve.jsonl metrics.jsonl states.jsonl measured.json"
             " replay/weights.safetensors replay/optimizer.safetensors replay/state.json"
         ),
         facts=TrainFacts,
@@ -273,19 +273,19 @@ ARTIFACTS: tuple[ArtifactSpec, ...] = (
         facts_from=base_facts,
         inputs=("shards", "tokenizer"),
         settings=("model", "counts", "base", *TRAINING_SETTINGS),
-        version=8,
+        version=9,
         by_all=True,
     ),
     ArtifactSpec(
         kind="sft",
         folder="sft/checkpoint",
-        files="model.safetensors model.json curve.jsonl metrics.jsonl measured.json",
+        files=("model.safetensors model.json curve.jsonl metrics.jsonl states.jsonl measured.json"),
         facts=TrainFacts,
         make=finetune,
         facts_from=sft_facts,
         inputs=("base", "conversations", "tokenizer", "shards"),
         settings=("sft", *TRAINING_SETTINGS),
-        version=8,
+        version=9,
         by_all=True,
     ),
     ArtifactSpec(

@@ -2,8 +2,10 @@
 
 A checkpoint folder holds the weights, their record, the curve, measured.json and, of the base
 stage, the state to replay from. The curve holds what follows from seed and data. metrics.jsonl
-holds what clock and host decide, so it is hashed but not part of the artifact's digest. Importing
-this module loads no torch, so that verification computes the facts again without it.
+holds what clock and host decide, and so does states.jsonl: the clock decides which states are
+saved beside those of evaluations. Both are hashed but not part of the artifact's digest; a fact
+binds the rows of evaluations. Importing this module loads no torch, so that verification computes
+the facts again without it.
 """
 
 from __future__ import annotations
@@ -17,14 +19,22 @@ from picochat.config import ModelConfig, TrainConfig, parameter_count
 from picochat.core.errors import BadInput
 from picochat.core.journal import read_journal
 from picochat.core.progress import say
-from picochat.core.publish import Artifact, StagingFolder, link_or_copy
-from picochat.core.records import Record, read_record, to_jsonable, write_json
-from picochat.facts import REPLAY_FOLDER, TokenizerFacts, TrainFacts, facts_of
-from picochat.train.schedule import spike_steps
+from picochat.core.publish import Artifact, StagingFolder, link_or_copy, set_aside
+from picochat.core.records import (
+    Record,
+    digest_json,
+    parse_record,
+    read_record,
+    to_jsonable,
+    write_json,
+)
+from picochat.facts import REPLAY_FOLDER, STATES, StateRow, TokenizerFacts, TrainFacts, facts_of
+from picochat.train.schedule import evaluates_after, spike_steps
 
 if TYPE_CHECKING:
     from picochat.train.loop import Trainer
 
+STATES_FOLDER = "states"
 CURVE, METRICS, MEASURED = "curve.jsonl", "metrics.jsonl", "measured.json"
 
 
@@ -66,6 +76,7 @@ def train_facts(
         scored = evaluations[-1]
     else:  # the first of the best, as the loop takes it
         scored = min(evaluations, key=lambda row: row["held_out_loss"])
+    states = [row for row in read_states(files) if evaluates_after(row.step, config)]
     spikes = measured.spikes if measured.skipped_steps else len(spike_steps(losses, config))
     if spikes is None:
         raise BadInput(f"{files / MEASURED} counts no spikes, although steps were skipped")
@@ -84,7 +95,16 @@ def train_facts(
         held_out_loss=scored["held_out_loss"],
         held_out_bits_per_byte=scored["held_out_bits_per_byte"],
         largest_centre_error=measured.largest_centre_error,
+        states=digest_json(states),
     )
+
+
+def read_states(files: Path) -> list[StateRow]:
+    """The rows of states.jsonl in a checkpoint's folder. Raises BadInput for what is no row."""
+    return [
+        parse_record(StateRow, row, f"{files / STATES}, row {number}")
+        for number, row in enumerate(read_journal(files / STATES), 1)
+    ]
 
 
 def _untrained(
@@ -114,7 +134,7 @@ def publish_untrained(base: Artifact, tokenizer: Artifact, staging: StagingFolde
 
     model, info = load_model(base.place)
     save_model(model, info.model_copy(update={"stage": "sft", "step": 0}), staging.folder)
-    for path in (staging.path(CURVE), staging.volatile(METRICS)):
+    for path in (staging.path(CURVE), staging.volatile(METRICS), staging.volatile(STATES)):
         path.touch()
     of_base = read_record(MeasuredTraining, base.path(MEASURED), "measurements of training")
     error = of_base.largest_centre_error
@@ -151,6 +171,7 @@ def train_and_publish(
     save_model(model, info, staging.folder)
     shutil.copyfile(outcome.curve, staging.path(CURVE))
     shutil.copyfile(outcome.metrics, staging.volatile(METRICS))
+    shutil.copyfile(outcome.states, staging.volatile(STATES))
     measured = MeasuredTraining(
         skipped_steps=state.skipped,
         spikes=len(state.spike_steps) if state.skipped else None,
@@ -159,9 +180,25 @@ def train_and_publish(
     write_json(staging.path(MEASURED), measured)
     if outcome.replay is not None:
         publish_replay(outcome.replay, staging)
+    if trainer.keeps_states:
+        keep_states(trainer.workspace)
     facts = train_facts(stage, staging.folder, tokenizer, model.config, trainer.config)
     # Stated from the files just written, by the function with which verification computes them.
     staging.facts = facts.model_dump(mode="json")
+
+
+def keep_states(workspace: Path) -> None:
+    """Link every state of the workspace into the folder `states` beside it, which stays.
+
+    Linked and not moved: after a kill the workspace is still whole, and training goes on from it.
+    """
+    from picochat.train.checkpoint import saved_steps
+
+    place = workspace.with_name(STATES_FOLDER)
+    if place.exists():
+        set_aside(place)
+    for folder in saved_steps(workspace):
+        shutil.copytree(folder, place / folder.name, copy_function=link_or_copy)
 
 
 def publish_replay(folder: Path, staging: StagingFolder) -> None:

@@ -1,17 +1,20 @@
 """Train state on disk: all that a resumed run needs to go on bit for bit.
 
 Safetensors and JSON. A state is a folder `step-NNNNNNN` in the stage's workspace: weights,
-optimizer, and `state.json` with the counters of the loop and the files' digests. The order of data
-needs no state: it follows from seed and step. A thread writes states from copies, so that training
-goes on meanwhile; a rename publishes them. A state that was damaged on disk is set aside, and the
-one before it serves. docs/decisions/0020 has the reasons. Does not decide when a state is saved
-(train/loop.py), and does not write the parts of several processes (train/sharded_checkpoint.py).
+optimizer, and `state.json` with the counters of the loop and the files' digests. `states.jsonl`
+beside it has the digests of every state that was saved, whether it is kept or not. The order of
+data needs no state: it follows from seed and step. A thread writes states from copies, so that
+training goes on meanwhile; a rename publishes them. A state that was damaged on disk is set aside,
+and the one before it serves. docs/decisions/0020 has the reasons. Does not decide when a state is
+saved (train/loop.py), and does not write the parts of several processes
+(train/sharded_checkpoint.py).
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,16 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from picochat.config import TrainConfig
 from picochat.core.errors import BadInput, HostProblem
+from picochat.core.journal import Journal
 from picochat.core.progress import say
-from picochat.core.publish import remake, sync_folder
-from picochat.core.records import READ_BLOCK_BYTES, Record, parse_record, read_json, write_json
+from picochat.core.publish import FileDigest, remake, sync_folder
+from picochat.core.records import Record, digest_file, parse_record, read_json, write_json
+from picochat.facts import STATES, StateRow
 from picochat.train.schedule import evaluation_before, replay_step
 
 KEPT_STATES = 2
@@ -70,11 +74,18 @@ class TrainState(Record, frozen=False):
     best: BestSoFar | None = None
 
 
+def blank_state() -> TrainState:
+    """The counters before the first step."""
+    return TrainState(
+        step=0, spike_mean=None, spike_seen=0, spike_steps=[], first_loss=None, last_loss=None
+    )
+
+
 class StateFile(Record):
-    """state.json. `xxh3_128`: digests of the tensor files, against damage, not against forgery."""
+    """state.json. `sha256`: digests of the tensor files."""
 
     state: TrainState
-    xxh3_128: dict[str, str]
+    sha256: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -161,10 +172,10 @@ def damage_of(folder: Path) -> str | None:
         return error.what
     if not isinstance(value, dict):
         return f"{RECORD} holds no record"
-    for name, digest in _state_file(folder).xxh3_128.items():
+    for name, digest in _state_file(folder).sha256.items():
         if not (folder / name).is_file():
             return f"{name} is missing"
-        if _digest(folder / name) != digest:
+        if digest_file(folder / name) != digest:
             return f"{name} is not as it was written"
     return None
 
@@ -179,14 +190,6 @@ def _state_file(folder: Path) -> StateFile:
     return parse_record(
         StateFile, value, f"training state {folder}, of another version of picochat,", fix=fix
     )
-
-
-def _digest(path: Path) -> str:
-    hasher = xxhash.xxh3_128()
-    with path.open("rb") as stream:
-        while block := stream.read(READ_BLOCK_BYTES):
-            hasher.update(block)
-    return hasher.hexdigest()
 
 
 def _whole_tensors(parts: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -268,19 +271,45 @@ def write_record(folder: Path, state: TrainState) -> None:
     for path in files:
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
-        digests[str(path.relative_to(folder))] = _digest(path)
-    write_json(folder / RECORD, StateFile(state=state, xxh3_128=digests))
+        digests[str(path.relative_to(folder))] = digest_file(path)
+    write_json(folder / RECORD, StateFile(state=state, sha256=digests))
     for inner in {path.parent for path in files} | {folder}:
         sync_folder(inner)
 
 
 def publish_state(folder: Path, state: TrainState) -> None:
-    """Make the state in a hidden folder appear under its name: state.json last, then a rename."""
+    """Make the state in a hidden folder appear under its name: state.json last, then a rename.
+
+    Its digests go into the journal of states before that, so that no state lacks its row; a row
+    whose state a kill kept from appearing is dropped by `drop_states_after`.
+    """
     write_record(folder, state)
+    row = StateRow(step=state.step, skipped=state.skipped, files=file_digests(folder))
+    Journal(folder.parent / STATES).append(row.model_dump(mode="json"))
     final = state_folder(folder.parent, state.step)
     shutil.rmtree(final, ignore_errors=True)
     os.rename(folder, final)
     sync_folder(folder.parent)
+
+
+def file_digests(folder: Path) -> dict[str, FileDigest]:
+    """Digest and size of each file of a state. Of tensor files the digests are those it states."""
+    stated = _state_file(folder).sha256 | {RECORD: digest_file(folder / RECORD)}
+    return {
+        name: FileDigest(sha256=digest, bytes=(folder / name).stat().st_size)
+        for name, digest in stated.items()
+    }
+
+
+def differing_files(saved: SavedState, row: StateRow) -> list[str]:
+    """The tensor files that have another digest in `row` than these tensors give when written."""
+    with tempfile.TemporaryDirectory(prefix="picochat-state-") as folder:
+        write_tensors(Path(folder), saved)
+        return [
+            name
+            for name in (WEIGHTS, OPTIMIZER)
+            if name not in row.files or row.files[name].sha256 != digest_file(Path(folder, name))
+        ]
 
 
 def sweep_half_written(workspace: Path) -> None:
@@ -290,7 +319,8 @@ def sweep_half_written(workspace: Path) -> None:
 
 
 def drop_states_after(workspace: Path, step: int) -> None:
-    """Delete the states of steps beyond `step`, which a rollback trains again."""
+    """Delete the states of steps beyond `step`, and their rows: they are trained again."""
+    Journal(workspace / STATES).truncate_after(step)
     for folder in saved_steps(workspace):
         if folder > state_folder(workspace, step):
             shutil.rmtree(folder)
@@ -298,9 +328,8 @@ def drop_states_after(workspace: Path, step: int) -> None:
 
 def drop_old_states(workspace: Path, kept: Collection[int]) -> None:
     """Remove all states but the newest KEPT_STATES and those of the steps in `kept`."""
-    folders = {state_folder(workspace, step) for step in kept}
     for old in saved_steps(workspace)[:-KEPT_STATES]:
-        if old not in folders:
+        if int(old.name.removeprefix("step-")) not in kept:
             shutil.rmtree(old)
 
 

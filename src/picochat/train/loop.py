@@ -14,7 +14,7 @@ import gc
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -25,6 +25,7 @@ from torch import Tensor
 from picochat.config import HostConfig, TrainConfig, flops_per_token
 from picochat.core.errors import CheckFailed, Interrupted
 from picochat.core.progress import Progress, say, say_in_handler
+from picochat.facts import STATES
 from picochat.model.gpt import GPT
 from picochat.model.runtime import Runtime, peak_flops, peak_memory_bytes
 from picochat.train.checkpoint import (
@@ -32,6 +33,7 @@ from picochat.train.checkpoint import (
     SavedState,
     StateWriter,
     TrainState,
+    blank_state,
     drop_states_after,
     kept_steps,
     load_state,
@@ -85,6 +87,7 @@ class Outcome:
     """A finished stage: its counters, its journals, and the state to replay from.
 
     `scored_step`: whose weights the model holds, the last or the best; `held_out`: their loss.
+    `states`: the journal of saved states.
     """
 
     state: TrainState
@@ -92,6 +95,7 @@ class Outcome:
     held_out: HeldOut
     curve: Path
     metrics: Path
+    states: Path
     replay: Path | None
 
 
@@ -149,11 +153,14 @@ class Trainer:
         )
         self.writer = self._open_writer()
         self.losses = LossQueue(group)
-        self.state = TrainState(
-            step=0, spike_mean=None, spike_seen=0, spike_steps=[], first_loss=None, last_loss=None
-        )
+        self.state = blank_state()
         self.signals = DeferredSignals(self._say_that_it_stops)
         self._last_saved = time.monotonic()
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether every state is kept; SFT is not replayed, so nobody needs its states."""
+        return self.host.keep_states and self.job.stage == "base"
 
     def train(self) -> Outcome:
         """Resume where the workspace stands, train to the last step, and evaluate.
@@ -205,6 +212,7 @@ class Trainer:
             held_out=held_out,
             curve=self.metrics.curve.path,
             metrics=self.metrics.metrics.path,
+            states=self.workspace / STATES,
             replay=state_folder(self.workspace, at) if at is not None else None,
         )
 
@@ -360,7 +368,9 @@ class Trainer:
         if self.group.is_main:
             sweep_half_written(self.workspace)
 
-        def kept(state: TrainState) -> set[int]:
+        def kept(state: TrainState) -> Collection[int]:
+            if self.keeps_states:
+                return range(state.step + 1)
             return kept_steps(state, self.job.stage, self.config)
 
         if not self.group.sharded:
@@ -410,6 +420,8 @@ class Trainer:
         if name is not None:
             self._restore(self._load(self.workspace / name))
         state = self.state
+        if self.group.is_main:
+            drop_states_after(self.workspace, state.step)
         self.metrics.resume(state.step, state.tokens, len(state.spike_steps), state.rollbacks)
         if name is None:
             return None
