@@ -178,7 +178,12 @@ def make_run(root: Path, facts: RunParts | None = None) -> RunDir:
             {"report.md": b"# scores\n", **facts.extra},
         ),
         "parity": (
-            ParityFacts(reader="x", largest_relative_difference=1e-6, greedy_tokens_equal=True),
+            ParityFacts(
+                reader="x",
+                largest_relative_difference=1e-6,
+                greedy_tokens_equal=True,
+                other_differences=0,
+            ),
             {"export_report.json": b"{}"},
         ),
         "gate": (facts.gate, {"gate.md": b"# gate\n"}),
