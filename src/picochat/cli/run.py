@@ -29,6 +29,13 @@ def _one_run(run: Path | None, run_dir: Path | None) -> Path:
     return given[0]
 
 
+def questions_to_ask(ask: str) -> int | None:
+    """The number that --ask gives; None for all."""
+    if ask != "all" and not re.fullmatch("[1-9][0-9]{0,8}", ask):
+        raise WrongUsage(f"--ask {ask!r} is no number of questions", fix="--ask 50, or --ask all")
+    return None if ask == "all" else int(ask)
+
+
 @app.command("tiny")
 def tiny(
     out_dir: Annotated[
@@ -258,8 +265,7 @@ def verify(
         )
     if ask_seed is not None and ask is None:
         raise WrongUsage("--ask-seed needs --ask", fix=f"--ask 50 --ask-seed {ask_seed}")
-    if ask is not None and ask != "all" and not re.fullmatch("[1-9][0-9]{0,8}", ask):
-        raise WrongUsage(f"--ask {ask!r} is no number of questions", fix="--ask 50, or --ask all")
+    count = None if ask is None else questions_to_ask(ask)
     for folder in (path, path.parent):
         if (folder / EXPORT_RECORD).is_file():
             raise WrongUsage(
@@ -275,7 +281,7 @@ def verify(
     if ask is not None:
         from picochat.release.ask import with_questions
 
-        report = with_questions(report, None if ask == "all" else int(ask), ask_seed, run_dir)
+        report = with_questions(report, count, ask_seed, run_dir)
     if as_json:
         # json.dumps writes ASCII: names in a bundle come from strangers and could hold control or
         # invisible characters.

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -47,6 +48,11 @@ class MachineRecord(Record):
     gpus: list[str]
     versions: dict[str, str]
     commit: str | None
+
+    @property
+    def picochat(self) -> str:
+        """The code of the run, in the form of `picochat_version`."""
+        return _version_text(self.versions, self.commit)
 
 
 def machine_record() -> MachineRecord:
@@ -135,8 +141,11 @@ def _versions() -> dict[str, str]:
 
 def picochat_version() -> str:
     """The installed version, and the commit if this is a checkout: `0.1.0 at 3f2a...`."""
-    commit = _commit()
-    return _versions().get("picochat", "not installed") + (f" at {commit}" if commit else "")
+    return _version_text(_versions(), _commit())
+
+
+def _version_text(versions: Mapping[str, str], commit: str | None) -> str:
+    return versions.get("picochat", "not installed") + (f" at {commit}" if commit else "")
 
 
 def _commit() -> str | None:

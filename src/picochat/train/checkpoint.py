@@ -28,7 +28,7 @@ from torch import Tensor
 from picochat.config import TrainConfig
 from picochat.core.errors import BadInput, HostProblem
 from picochat.core.progress import say
-from picochat.core.publish import remake, sync_folder
+from picochat.core.publish import remake, sync
 from picochat.core.records import READ_BLOCK_BYTES, Record, parse_record, read_json, write_json
 from picochat.train.schedule import evaluation_before, replay_step
 
@@ -271,7 +271,7 @@ def write_record(folder: Path, state: TrainState) -> None:
         digests[str(path.relative_to(folder))] = _digest(path)
     write_json(folder / RECORD, StateFile(state=state, xxh3_128=digests))
     for inner in {path.parent for path in files} | {folder}:
-        sync_folder(inner)
+        sync(inner)
 
 
 def publish_state(folder: Path, state: TrainState) -> None:
@@ -280,7 +280,7 @@ def publish_state(folder: Path, state: TrainState) -> None:
     final = state_folder(folder.parent, state.step)
     shutil.rmtree(final, ignore_errors=True)
     os.rename(folder, final)
-    sync_folder(folder.parent)
+    sync(folder.parent)
 
 
 def sweep_half_written(workspace: Path) -> None:
