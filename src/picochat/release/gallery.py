@@ -85,7 +85,8 @@ class GalleryReport:
             if row.first_differences:
                 lines.append(f"    lists them: picochat run verify {quote(str(path))}")
         good = sum(row.model is not None for row in self.gallery.rows)
-        return [*lines, f"gallery {self.page}: {len(self.paths)} bundles, {good} verify"]
+        lines.append(f"gallery {self.page}: {len(self.paths)} bundles, {good} verify")
+        return [printable_line(line) for line in lines]
 
 
 @dataclass(frozen=True)
