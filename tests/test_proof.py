@@ -88,6 +88,32 @@ def test_a_changed_reply_is_found(source: Path, tmp_path: Path) -> None:
     assert "eval/replies.jsonl" in found.stdout + found.stderr
 
 
+def test_verified_with_another_version_it_names_the_command_that_verifies_it(
+    source: Path, tmp_path: Path
+) -> None:
+    """The command is run as it is printed, in a clone, by the shell."""
+    found = verify(BUNDLE, ROOT / "src")
+    assert found.returncode == FAILED
+    assert f"picochat 0.1.0 at {commit()} made it" in found.stderr
+    fix = re.search(r"fix: verify it with that version, in a clone of picochat: (.*)", found.stderr)
+    assert fix
+    clone = tmp_path / "clone"
+    subprocess.run(
+        ["git", "clone", "--quiet", "--shared", "--no-checkout", ROOT, clone], check=True
+    )
+    (tmp_path / "picochat").write_text(f'exec {sys.executable} -m picochat.cli.main "$@"\n')
+    (tmp_path / "picochat").chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", fix[1]],
+        cwd=clone,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == VERIFIED, done.stdout + done.stderr
+
+
 def test_the_page_states_the_figures_of_the_bundle() -> None:
     with tarfile.open(BUNDLE) as kept:
         named = next(one for one in kept if one.name.endswith("/summary/summary.json"))

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from picochat.cli.main import run_command
 from picochat.config import parameter_count
 from picochat.core.errors import BadInput, CheckFailed, PicochatError, WrongUsage
-from picochat.core.publish import changed_files, open_artifact
+from picochat.core.publish import changed_files, hidden_folder, open_artifact, publish_folder
 from picochat.export.export_record import EXPORT_RECORD, changed_since_export, read_export_record
 from picochat.export.stock_classes import (
     find_flavor,
@@ -30,15 +30,7 @@ from picochat.export.stock_classes import (
 from picochat.facts import CorpusFacts
 from picochat.model.weights import load_model
 from picochat.release import hf
-from picochat.release.hf import (
-    ExportReport,
-    ExportRequest,
-    export_hf,
-    hidden_folder,
-    open_source,
-    publish_folder,
-    same_export,
-)
+from picochat.release.hf import ExportReport, ExportRequest, export_hf, open_source, same_export
 from picochat.release.push import PushTarget
 from picochat.run.folder import RunDir
 from tests.export_builders import (

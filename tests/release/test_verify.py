@@ -17,6 +17,7 @@ import pytest
 
 from picochat.cli.main import run_command
 from picochat.core.errors import BadInput, CheckFailed
+from picochat.core.machine import picochat_version
 from picochat.core.publish import Manifest
 from picochat.core.records import digest_bytes, pretty_json, write_json
 from picochat.release.bundle import make_bundle
@@ -426,6 +427,41 @@ def test_bundles_without_weights_verify_and_say_so(tmp_path: Path) -> None:
         make_run(tmp_path / "run"), tmp_path / "b.tgz", None, strict=False, include_weights=False
     ).path
     assert "sft/checkpoint/model.safetensors" in verified(path).left_out
+
+
+OTHER = "0.1.0 at 0123456789abcdef0123456789abcdef01234567"
+
+
+def test_differences_of_another_version_are_called_so_and_stay_differences(
+    bundle: Path, tmp_path: Path
+) -> None:
+    flip(unpacked(bundle, tmp_path) / "eval" / "report.md")
+    changed = packed(tmp_path / "run")
+    report = inspect_bundle(changed, **STATED)
+    with pytest.raises(CheckFailed) as caught:
+        verify_bundle(changed, **STATED)
+    said = caught.value.lines()
+    assert f"picochat {OTHER} made it, and this is {picochat_version()}" in said[1]
+    assert f"&& PYTHONPATH=../picochat-0123456789ab/src picochat run verify {changed}" in said[2]
+    assert f"{len(report.problems)} differences" in said[0] and report.exit_code == 3
+    assert [report.lines()[1].strip(), report.lines()[2].strip()] == [
+        each.strip() for each in said[1:3]
+    ]
+    assert report.to_json()["made_by"] == OTHER
+    same = replace(report, made_by=picochat_version())
+    assert same.exit_code == 3 and same.other_version() is None
+    assert not any("made it" in line for line in same.lines())
+    assert verified(bundle).made_by == OTHER and verified(bundle).other_version() is None
+
+
+@pytest.mark.parametrize("commit", ["$(touch x)", "--force", "0" * 40 + "; touch x", "main", None])
+def test_only_a_plain_commit_gets_into_a_command(commit: str | None, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    machine = json.loads(run.machine.read_text())
+    write_json(run.machine, {**machine, "commit": commit})
+    (run.root / "gate.md").write_text("approved")
+    other = inspect_bundle(run.root, **STATED).other_version()
+    assert other is not None and other.fix == "verify it with that version of picochat"
 
 
 def test_scores_that_cannot_be_computed_again_are_a_difference(bundle: Path) -> None:

@@ -17,6 +17,7 @@ import typer
 
 from picochat.cli import data, export, run, sanity, scales
 from picochat.cli.eval import eval_folder
+from picochat.cli.gallery import gallery
 from picochat.cli.streams import outlast_readers
 from picochat.core.errors import BadInput, HostProblem, Interrupted, PicochatError, WrongUsage
 from picochat.core.progress import say_in_handler
@@ -52,6 +53,7 @@ app.add_typer(export.app, name="export", help="a folder that any tool loads")
 app.add_typer(sanity.app, name="sanity", help="does this host train right, and how fast")
 app.command("scales")(scales.scales)
 app.command("eval")(eval_folder)
+app.command("gallery")(gallery)
 
 
 def _show_version(wanted: bool) -> None:

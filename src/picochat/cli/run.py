@@ -43,6 +43,13 @@ class Asked(NamedTuple):
     seeds: int | None
 
 
+def questions_to_ask(ask: str) -> int | None:
+    """The number that --ask gives; None for all."""
+    if ask != "all" and not re.fullmatch("[1-9][0-9]{0,8}", ask):
+        raise WrongUsage(f"--ask {ask!r} is no number of questions", fix="--ask 50, or --ask all")
+    return None if ask == "all" else int(ask)
+
+
 def asked_run(
     out_dir: Annotated[
         Path, typer.Option(help="the run folder; the same command goes on where it stopped")
@@ -348,8 +355,7 @@ def verify(
         raise WrongUsage("--from-step needs --replay", fix=f"--replay 100 --from-step {from_step}")
     if ask_seed is not None and ask is None:
         raise WrongUsage("--ask-seed needs --ask", fix=f"--ask 50 --ask-seed {ask_seed}")
-    if ask is not None and ask != "all" and not re.fullmatch("[1-9][0-9]{0,8}", ask):
-        raise WrongUsage(f"--ask {ask!r} is no number of questions", fix="--ask 50, or --ask all")
+    count = None if ask is None else questions_to_ask(ask)
     for folder in (path, path.parent):
         if (folder / EXPORT_RECORD).is_file():
             raise WrongUsage(
@@ -370,7 +376,7 @@ def verify(
     if ask is not None:
         from picochat.release.ask import with_questions
 
-        report = with_questions(report, None if ask == "all" else int(ask), ask_seed, run_dir)
+        report = with_questions(report, count, ask_seed, run_dir)
     if announcements is not None:
         from picochat.release.preregistration_check import with_preregistration
 

@@ -50,6 +50,10 @@ class PicochatError(Exception):
                 lines.append(f"        fix: {problem.fix}")
         return [*lines, *([f"fix: {self.fix}"] if self.fix else [])]
 
+    def without_fix(self) -> str:
+        """What is wrong, with every problem, in one line."""
+        return "; ".join([self.what, *(problem.what for problem in self.problems)])
+
     def in_one_line(self) -> str:
         """The message without its exit code, for a place that has one line for it."""
         parts = [self.what]

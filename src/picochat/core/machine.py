@@ -49,6 +49,11 @@ class MachineRecord(Record):
     versions: dict[str, str]
     commit: str | None
 
+    @property
+    def picochat(self) -> str:
+        """The code of the run, in the form of `picochat_version`."""
+        return _version_text(self.versions, self.commit)
+
 
 def machine_record() -> MachineRecord:
     return MachineRecord(
@@ -137,11 +142,6 @@ def _versions() -> dict[str, str]:
 def picochat_version() -> str:
     """The installed version, and the commit if this is a checkout: `0.1.0 at 3f2a...`."""
     return _version_text(_versions(), _commit())
-
-
-def version_text(machine: MachineRecord) -> str:
-    """As `picochat_version`, of the code that a machine record states."""
-    return _version_text(machine.versions, machine.commit)
 
 
 def _version_text(versions: Mapping[str, str], commit: str | None) -> str:

@@ -224,7 +224,7 @@ def _move_to(place: Path, folder: Path, kind: str) -> Artifact:
     # A kill before this line leaves nothing at `place`. The older artifact is then still whole
     # under its new name.
     os.rename(folder, place)
-    sync_folder(place.parent)
+    sync(place.parent)
     return open_artifact(place, kind)
 
 
@@ -252,13 +252,43 @@ def _sync_and_digest(path: Path) -> FileDigest:
     return FileDigest(sha256=digest_file(path), bytes=path.stat().st_size)
 
 
-def sync_folder(folder: Path) -> None:
-    """Write the names in a folder to disk, so that a rename survives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Write a file, or the names in a folder, to disk, so that a rename survives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def hidden_folder(place: Path) -> Generator[Path, None, None]:
+    """A hidden folder on the same disk as `place`, for a folder without a manifest.
+
+    Whatever is not renamed away is gone afterwards.
+    """
+    folder = place.with_name(f".{place.name}.draft")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish_folder(folder: Path, place: Path) -> Path | None:
+    """Make `folder` appear as `place` by one rename. Returns where an earlier one went."""
+    for path in folder.rglob("*"):
+        sync(path)
+    older = None
+    if place.exists():
+        if any(place.iterdir()):
+            older = set_aside(place)
+        else:
+            place.rmdir()
+    os.rename(folder, place)
+    sync(place.parent)
+    return older
 
 
 def set_aside(place: Path) -> Path:

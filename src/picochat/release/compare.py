@@ -93,7 +93,6 @@ def compared(name: str, compare: Callable[[], list[Problem]]) -> list[Problem]:
     try:
         return compare()
     except PicochatError as error:
-        details = "; ".join([error.what, *(problem.what for problem in error.problems)])
-        return [Problem(f"{name}: cannot be computed again: {details}")]
+        return [Problem(f"{name}: cannot be computed again: {error.without_fix()}")]
     except UNUSABLE as error:
         return [Problem(f"{name}: cannot be computed again: {type(error).__name__} {error}")]

@@ -189,8 +189,7 @@ def _recipe(run: RunDir, artifacts: Mapping[str, Artifact]) -> Recipe:
         read_record(MachineRecord, run.machine, "machine record") if run.machine.exists() else None
     )
     versions = dict(machine.versions) if machine else {}
-    version = versions.pop("picochat", "unknown")
-    commit = f" at {machine.commit}" if machine and machine.commit else ""
+    versions.pop("picochat", None)
     devices = (machine.gpus or [machine.cpu]) if machine else ["unknown"]
     return Recipe(
         settings=flatten(read_record(ResolvedConfig, run.config, "configuration").config),
@@ -201,6 +200,6 @@ def _recipe(run: RunDir, artifacts: Mapping[str, Artifact]) -> Recipe:
         },
         made={kind: artifacts[kind].digest for kind in DATA_ARTIFACTS if kind in artifacts},
         text=f"{count(corpus.documents)} documents, {byte_quantity(corpus.text_bytes)}",
-        picochat=f"{version}{commit}",
+        picochat=machine.picochat if machine else "unknown",
         machine=", ".join([*devices, *(f"{name} {each}" for name, each in versions.items())]),
     )

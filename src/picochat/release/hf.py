@@ -9,10 +9,6 @@ flags and versions give the same bytes. Needs no network; pushing is release/pus
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +21,9 @@ from picochat.core.publish import (
     changed_files,
     exclusive,
     file_names,
+    hidden_folder,
     open_artifact,
-    set_aside,
+    publish_folder,
 )
 from picochat.core.records import read_record, write_json
 from picochat.data.licences import compare_licences
@@ -418,21 +415,6 @@ def require_outside(place: Path, run: RunDir | None) -> None:
         )
 
 
-@contextmanager
-def hidden_folder(place: Path) -> Iterator[Path]:
-    """A hidden folder on the same disk as `place`.
-
-    Whatever is not renamed away is gone afterwards.
-    """
-    folder = place.with_name(f".{place.name}.draft")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def same_export(place: Path, record: ExportRecord) -> bool:
     """Whether an intact export with just this content stands at `place`."""
     if not (place / EXPORT_RECORD).exists():
@@ -441,26 +423,3 @@ def same_export(place: Path, record: ExportRecord) -> bool:
         return read_export_record(place) == record and not changed_since_export(place, record)
     except BadInput:  # an export of another version: to be set aside, not to be understood
         return False
-
-
-def publish_folder(folder: Path, place: Path) -> Path | None:
-    """Make `folder` appear as `place` by one rename. Returns where an earlier export went."""
-    for path in folder.rglob("*"):
-        _sync(path)
-    older = None
-    if place.exists():
-        if any(place.iterdir()):
-            older = set_aside(place)
-        else:
-            place.rmdir()
-    os.rename(folder, place)
-    _sync(place.parent)
-    return older
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -66,9 +66,7 @@ def artifacts_of(run: RunDir) -> tuple[dict[str, Artifact], list[Problem]]:
             try:
                 found[spec.kind] = run.artifact(spec.kind)
             except PicochatError as error:
-                problems.append(
-                    Problem("; ".join([error.what, *(problem.what for problem in error.problems)]))
-                )
+                problems.append(Problem(error.without_fix()))
     return found, problems
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from picochat.config import ResolvedConfig
 from picochat.core.errors import BadInput, Problem
 from picochat.core.journal import read_journal
-from picochat.core.machine import MachineRecord, version_text
+from picochat.core.machine import MachineRecord
 from picochat.core.network import hub_endpoint, open_client
 from picochat.core.publish import Artifact
 from picochat.core.records import (
@@ -192,7 +192,7 @@ def _code(run: RunDir) -> str:
     """The version and commit that the run states."""
     if not run.machine.exists():
         return "not stated"
-    return version_text(read_record(MachineRecord, run.machine, "machine record"))
+    return read_record(MachineRecord, run.machine, "machine record").picochat
 
 
 # ---- dates ---------------------------------------------------------------------------------------

@@ -10,14 +10,16 @@ published elsewhere.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import cast
 
 from picochat.config import ResolvedConfig, RunConfig
 from picochat.core.errors import BadInput, CheckFailed, PicochatError, Problem, WrongUsage
-from picochat.core.machine import MachineRecord
+from picochat.core.machine import MachineRecord, picochat_version
 from picochat.core.publish import Artifact, FileDigest, is_held
 from picochat.core.records import pretty_json, read_json, read_record, to_jsonable
 from picochat.facts import GateFacts, PreflightFacts, facts_of
@@ -25,6 +27,7 @@ from picochat.gate.preflight import decide_preflight, preflight_facts
 from picochat.gate.release import decide_release, gate_facts
 from picochat.gate.render import gate_page, preflight_page
 from picochat.present.printable import printable_line
+from picochat.release.archive import Opened
 from picochat.release.bundle import (
     BUNDLE_SCHEMA_VERSION,
     CONTENTS,
@@ -74,7 +77,8 @@ class VerifyCheck:
 class VerifyReport:
     """What was compared and what differs.
 
-    `missing`: evidence that the run lacked; `left_out`: files the bundle does not hold.
+    `missing`: evidence that the run lacked; `left_out`: files the bundle does not hold. `made_by`:
+    the version of picochat that made the run, by its own word.
     """
 
     path: Path
@@ -84,6 +88,7 @@ class VerifyReport:
     missing: tuple[str, ...]
     left_out: tuple[str, ...]
     checks: tuple[VerifyCheck, ...]
+    made_by: str | None = None
 
     @property
     def problems(self) -> list[Problem]:
@@ -94,6 +99,20 @@ class VerifyReport:
         """0 where nothing differs, else that of CheckFailed."""
         return CheckFailed.exit_code if self.problems else 0
 
+    def other_version(self) -> Problem | None:
+        """That another version made what differs here, and how to verify it with that version.
+
+        It explains differences and takes none of them back: a forger can name any version.
+        """
+        here = picochat_version()
+        if not self.problems or self.made_by is None or self.made_by == here:
+            return None
+        return Problem(
+            f"it states that picochat {self.made_by} made it, and this is {here}: what differs can"
+            " be the version's or forged",
+            fix=_verify_with(self.made_by, self.path),
+        )
+
     def lines(self) -> list[str]:
         """What was compared, every difference, and what the bundle claims, for the terminal."""
         count = len(self.problems)
@@ -101,9 +120,11 @@ class VerifyReport:
             f"{count} differences: it does not hold what it claims" if count else "nothing differs"
         )
         profile = f" (profile {self.profile})" if self.profile else ""
+        other = self.other_version()
         lines = [
             f"{self.path}: {answer};"
-            f" the verdict it states is {printable_line(self.verdict)}{profile}"
+            f" the verdict it states is {printable_line(self.verdict)}{profile}",
+            *([f"    {printable_line(other.what)}", f"    fix: {other.fix}"] if other else []),
         ]
         for check in self.checks:
             lines.append(
@@ -129,6 +150,8 @@ class VerifyReport:
             "verdict": self.verdict,
             "profile": self.profile,
             "evidence_digest": self.evidence_digest,
+            "made_by": self.made_by,
+            "verified_by": picochat_version(),
             "missing": list(self.missing),
             "left_out": list(self.left_out),
             "checks": [
@@ -163,6 +186,7 @@ def verify_bundle(
     return holding(inspect_bundle(path, specs=specs, cross_checks=cross_checks))
 
 
+COMMIT = re.compile(r"\S+ at ([0-9a-f]{40}|v\d[\w.-]*?)(?:-dirty)?", re.ASCII)
 MAKE_ONE = "name a bundle, or make one: picochat run bundle --run-dir RUN --out RUN.tgz"
 
 
@@ -173,7 +197,11 @@ def holding(report: VerifyReport) -> VerifyReport:
     """
     if report.problems:
         count = len(report.problems)
-        problems = [Problem(printable_line(problem.what)) for problem in report.problems]
+        other = report.other_version()
+        problems = [
+            *([Problem(printable_line(other.what), other.fix)] if other else []),
+            *(Problem(printable_line(problem.what)) for problem in report.problems),
+        ]
         raise CheckFailed(
             f"{report.path} does not hold what it claims: {count} differences",
             problems=problems,
@@ -190,14 +218,25 @@ def inspect_bundle(
     specs, cross_checks: what is computed again and compared; see cross_checks.facts_problems.
     """
     with opened_bundle(path) as bundle:
-        if bundle is None:
-            return _inspect_folder(path, specs, cross_checks)
-        if CONTENTS not in bundle.digests:
-            raise BadInput(f"{path} is no evidence bundle: it has no {CONTENTS}", fix=MAKE_ONE)
-        # Asked first: a bundle of another layout would otherwise be reported as damaged.
-        _require_known_version(path, bundle.root / CONTENTS)
-        contents = read_record(BundleContents, bundle.root / CONTENTS, "bundle contents")
-        return _verify(path, RunDir(bundle.root), bundle.digests, contents, specs, cross_checks)
+        return inspect_opened(path, bundle, specs=specs, cross_checks=cross_checks)
+
+
+def inspect_opened(
+    path: Path,
+    bundle: Opened | None,
+    *,
+    specs: Specs = ARTIFACTS,
+    cross_checks: CrossChecks = CROSS_CHECKS,
+) -> VerifyReport:
+    """As `inspect_bundle`, of what `opened_bundle(path)` gave, for callers that read on in it."""
+    if bundle is None:
+        return _inspect_folder(path, specs, cross_checks)
+    if CONTENTS not in bundle.digests:
+        raise BadInput(f"{path} is no evidence bundle: it has no {CONTENTS}", fix=MAKE_ONE)
+    # Asked first: a bundle of another layout would otherwise be reported as damaged.
+    _require_known_version(path, bundle.root / CONTENTS)
+    contents = read_record(BundleContents, bundle.root / CONTENTS, "bundle contents")
+    return _verify(path, RunDir(bundle.root), bundle.digests, contents, specs, cross_checks)
 
 
 def _inspect_folder(path: Path, specs: Specs, cross_checks: CrossChecks) -> VerifyReport:
@@ -256,7 +295,44 @@ def _verify(
         (tuple(contents.missing), tuple(contents.left_out)) if contents else ((), ())
     )
     verdict, digest = _stated(run, artifacts)
-    return VerifyReport(path, verdict, _profile(run), digest, missing, left_out, tuple(checks))
+    checks = [_without_folder(check, run) for check in checks]
+    return VerifyReport(
+        path, verdict, _profile(run), digest, missing, left_out, tuple(checks), _made_by(run)
+    )
+
+
+def _without_folder(check: VerifyCheck, run: RunDir) -> VerifyCheck:
+    """The check with files named from the run's folder: that of an archive is a temporary one."""
+    problems = [Problem(without_folder(each.what, run.root), each.fix) for each in check.problems]
+    return replace(check, problems=tuple(problems))
+
+
+def without_folder(text: str, folder: Path) -> str:
+    """The text with the paths below `folder` named from there."""
+    return re.sub(rf"(?<![\w./-]){re.escape(str(folder))}/", "", text)
+
+
+def _made_by(run: RunDir) -> str | None:
+    """The version that machine.json names; None where it cannot be read."""
+    try:
+        return read_record(MachineRecord, run.machine, "machine record").picochat
+    except PicochatError:
+        return None
+
+
+def _verify_with(made_by: str, path: Path) -> str:
+    """How to verify a bundle with the version that it names.
+
+    Only a plain name of a commit gets into a command: the maker of the bundle wrote it.
+    """
+    commit = COMMIT.fullmatch(made_by)
+    if commit is None:
+        return "verify it with that version of picochat"
+    folder = f"../picochat-{commit[1][:12]}"
+    return (
+        f"verify it with that version, in a clone of picochat: git worktree add {folder}"
+        f" {commit[1]} && PYTHONPATH={folder}/src picochat run verify {quote(str(path.resolve()))}"
+    )
 
 
 def _profile(run: RunDir) -> str | None:
@@ -559,5 +635,5 @@ def _problems_of(action: Callable[[], object]) -> list[Problem]:
     try:
         action()
     except PicochatError as error:
-        return [Problem("; ".join([error.what, *(problem.what for problem in error.problems)]))]
+        return [Problem(error.without_fix())]
     return []

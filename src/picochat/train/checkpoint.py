@@ -31,7 +31,7 @@ from picochat.config import TrainConfig
 from picochat.core.errors import BadInput, HostProblem
 from picochat.core.journal import Journal
 from picochat.core.progress import say
-from picochat.core.publish import FileDigest, remake, sync_folder
+from picochat.core.publish import FileDigest, remake, sync
 from picochat.core.records import Record, digest_file, parse_record, read_json, write_json
 from picochat.facts import STATES, StateRow
 from picochat.train.schedule import evaluation_before, replay_step
@@ -274,7 +274,7 @@ def write_record(folder: Path, state: TrainState) -> None:
         digests[str(path.relative_to(folder))] = digest_file(path)
     write_json(folder / RECORD, StateFile(state=state, sha256=digests))
     for inner in {path.parent for path in files} | {folder}:
-        sync_folder(inner)
+        sync(inner)
 
 
 def publish_state(folder: Path, state: TrainState) -> None:
@@ -289,7 +289,7 @@ def publish_state(folder: Path, state: TrainState) -> None:
     final = state_folder(folder.parent, state.step)
     shutil.rmtree(final, ignore_errors=True)
     os.rename(folder, final)
-    sync_folder(folder.parent)
+    sync(folder.parent)
 
 
 def file_digests(folder: Path) -> dict[str, FileDigest]:
