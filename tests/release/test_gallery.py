@@ -22,7 +22,7 @@ from picochat.core.records import digest_file
 from picochat.release.bundle import make_bundle
 from picochat.release.verify import verify_bundle
 from picochat.run.folder import RunDir
-from tests.forger import make_real_run
+from tests.forger import change_json, make_real_run, settle
 from tests.test_proof import BUNDLE as EARLIER
 
 GOOD, DIFFERS, BAD_INPUT, WRONG_USAGE = 0, 3, 4, 2
@@ -146,6 +146,19 @@ def test_where_no_bundle_can_be_read_the_earlier_gallery_stays(
     assert gallery(made, out=site) == GOOD
 
 
+def test_a_value_of_a_wrong_kind_that_a_page_can_show_is_a_row_and_no_fault(
+    run: RunDir, bundle: Path, tmp_path: Path
+) -> None:
+    odd = RunDir(Path(shutil.copytree(run.root, tmp_path / "odd")))
+    observed = odd.place("summary") / "observed.json"
+    change_json(observed, lambda seen: seen["machine"].update(cpu=["a", "b"], gpus=[1]))
+    settle(odd)
+    assert gallery(odd.root, bundle, out=tmp_path / "site") == DIFFERS
+    good, bad = rows_of(tmp_path / "site")
+    assert good["model"] and bad["model"] is None
+    assert "the machine in observed.json is not usable" in bad["error"]
+
+
 def test_a_name_cannot_write_to_page_or_terminal(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,6 +240,9 @@ def test_a_bundle_for_download_is_the_one_that_was_verified(bundle: Path, tmp_pa
     assert digest_file(site / good["bundle"]) == good["sha256"] == digest_file(bundle)
     assert earlier["bundle"] is None
     assert f'href="{good["bundle"]}"' in (site / "index.html").read_text()
+    (tmp_path / "link.tgz").symlink_to(bundle)
+    assert gallery(tmp_path / "link.tgz", out=site, more=("--with-bundles",)) == GOOD
+    assert not any(path.is_symlink() for path in site.rglob("*"))
 
 
 def test_a_bundle_of_an_earlier_version_is_told_from_a_forged_one_and_does_not_verify(

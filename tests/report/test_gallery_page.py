@@ -131,10 +131,17 @@ def test_rows_are_ordered_by_verdict_profile_and_rate_and_what_fails_stands_last
         make_row("unfinished", verdict="unfinished", eval_rows=None, all_rows=None, rates={}),
         make_row("research", verdict="approved", profile="research", passed=50),
         make_row("strict", verdict="approved", passed=40),
+        make_row("base", verdict="warn", eval_rows=None, all_rows=None, rates={}),
     ]
-    ordered = ["strict", "research", "high", "low", "unfinished", "forged"]
+    ordered = ["strict", "research", "high", "low", "base", "unfinished", "forged"]
     assert [row.name for row in make_gallery(*rows).rows] == ordered
     assert [row.name for row in make_gallery(*reversed(rows)).rows] == ordered
+    base = make_row("base", verdict="approved", eval_rows=None, all_rows=None, rates={})
+    assert [row.name for row in make_gallery(make_failed(), make_row(), base).rows] == [
+        "base",
+        "mine",
+        "forged",
+    ]
 
 
 def test_what_does_not_verify_shows_no_figure_but_its_differences() -> None:

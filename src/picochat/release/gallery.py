@@ -22,10 +22,17 @@ from typing import Any
 
 from picochat.config import ResolvedConfig
 from picochat.core.errors import BadInput, CheckFailed, Problem, WrongUsage
-from picochat.core.machine import environment_count, picochat_version
+from picochat.core.machine import MachineRecord, environment_count, picochat_version
 from picochat.core.progress import say
 from picochat.core.publish import exclusive, file_names, hidden_folder, link_or_copy, publish_folder
-from picochat.core.records import digest_file, parse_record, read_json, read_record, write_json
+from picochat.core.records import (
+    digest_file,
+    parse_record,
+    read_json,
+    read_record,
+    require_writable,
+    write_json,
+)
 from picochat.evals.intervals import rate
 from picochat.facts import Rate, RunFacts, ScoresFacts
 from picochat.gate.measures import JUDGED_SKILLS
@@ -104,17 +111,16 @@ def make_gallery(request: GalleryRequest) -> GalleryReport:
     Raises WrongUsage where something else is there, and BadInput where no bundle can be read.
     """
     place = request.out.resolve()
+    lock = place.with_name(f".{place.name}.lock")
     _require_own(place)
+    require_writable(lock)
     found = [_verified(path, request.ask) for path in dict.fromkeys(request.bundles)]
     if all(each.row.error is not None for each in found):
         problems = [Problem(f"{each.path}: {each.row.error}") for each in found]
         raise BadInput(
             "none of these is a bundle that can be read", problems=problems, fix=MAKE_ONE
         )
-    with (
-        exclusive(place.with_name(f".{place.name}.lock"), f"gallery {request.out}"),
-        hidden_folder(place) as folder,
-    ):
+    with exclusive(lock, f"gallery {request.out}"), hidden_folder(place) as folder:
         gallery, paths = _fill(folder, request, found)
         older = publish_folder(folder, place)
     if older is not None and not _others(older):
@@ -162,7 +168,8 @@ def _with_files(folder: Path, name: str, verified: Verified, with_bundle: bool) 
     if with_bundle and verified.row.sha256 is not None:
         ending = next((end for end in PACKED if verified.path.name.endswith(end)), PACKED[0])
         files["bundle"] = f"{name}/{name}{ending}"
-        link_or_copy(verified.path, folder / files["bundle"])
+        # Resolved, because a link to a link would lead out of the folder.
+        link_or_copy(verified.path.resolve(), folder / files["bundle"])
     return verified.row.model_copy(update=files)
 
 
@@ -287,7 +294,7 @@ def _model(facts: RunFacts, seen: Mapping[str, Any]) -> GalleryModel:
         "verdict": facts.gate.status if facts.gate else "unfinished",
         "profile": facts.config.gate.profile,
         "eval_rows": (
-            facts.artifacts["rows"].manifest.files["eval.jsonl"].sha256 if sum(counts) else None
+            digest_file(facts.artifacts["rows"].path("eval.jsonl")) if sum(counts) else None
         ),
         "rates": {_shown(name): found.model_dump() for name, found in rates.items()},
         "all_rows": rate(sum(passed), sum(counts)).model_dump() if sum(counts) else None,
@@ -314,14 +321,15 @@ def _rates(scores: ScoresFacts) -> dict[str, Rate]:
     return rates
 
 
-def _machine(facts: RunFacts, machine: Mapping[str, Any] | None) -> str | None:
+def _machine(facts: RunFacts, observed: object) -> str | None:
     """The GPUs of a run on them, else the processor."""
-    if machine is None:
+    if observed is None:
         return None
-    if facts.config.runtime.device == "cuda" and machine["gpus"]:
-        gpus = Counter(line.split(",")[0] for line in machine["gpus"])
+    machine = parse_record(MachineRecord, observed, "the machine in observed.json")
+    if facts.config.runtime.device == "cuda" and machine.gpus:
+        gpus = Counter(line.split(",")[0] for line in machine.gpus)
         return _shown(", ".join(f"{number} x {name}" for name, number in gpus.items()))
-    return _shown(f"{machine['cpu']}, {machine['cores']} cores")
+    return _shown(f"{machine.cpu}, {machine.cores} cores")
 
 
 def _shown(text: str, folders: tuple[Path, ...] = ()) -> str:

@@ -117,15 +117,12 @@ def page_order(rows: Sequence[GalleryRow]) -> list[int]:
     Models that were asked the same rows stand together, the best group first: by verdict, by
     profile, by the rate of all rows. What does not verify stands last.
     """
-    best: dict[str, tuple[int, int, float, str, str]] = {}
-    for row in rows:
-        best[_asked(row)] = min(best.get(_asked(row), _rank(row)), _rank(row))
-    keys = [(best[_asked(row)], _asked(row), _rank(row)) for row in rows]
-    return sorted(range(len(rows)), key=keys.__getitem__)
-
-
-def _asked(row: GalleryRow) -> str:
-    return (row.model.eval_rows if row.model else None) or ""
+    groups = [(row.model is None, (row.model and row.model.eval_rows) or "") for row in rows]
+    ranks = [_rank(row) for row in rows]
+    best = {
+        group: min(r for g, r in zip(groups, ranks, strict=True) if g == group) for group in groups
+    }
+    return sorted(range(len(rows)), key=lambda at: (best[groups[at]], groups[at], ranks[at]))
 
 
 def _rank(row: GalleryRow) -> tuple[int, int, float, str, str]:
@@ -134,7 +131,7 @@ def _rank(row: GalleryRow) -> tuple[int, int, float, str, str]:
         return (len(VERDICT_ORDER), 0, 0.0, row.name, row.sha256 or "")
     rate = (model.all_rows.fraction if model.all_rows else None) or 0.0
     verdict, profile = VERDICT_ORDER.index(model.verdict), PROFILES.index(model.profile)
-    return (verdict, profile, -rate, row.name, row.evidence_digest or "")
+    return (verdict, profile, -rate, row.name, row.sha256 or row.evidence_digest or "")
 
 
 def gallery_page(gallery: Gallery) -> str:
