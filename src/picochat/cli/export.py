@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from picochat.cli.run import IdentityOption, ProviderOption, PublicKeyOption, SignatureOption
+
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -92,16 +94,23 @@ def verify(
         typer.Option(help="the run's evidence bundle, which is verified too and compared"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one object instead of lines")] = False,
+    signature: SignatureOption = None,
+    public_key: PublicKeyOption = None,
+    identity: IdentityOption = None,
+    identity_provider: ProviderOption = None,
 ) -> None:
     """Check an exported folder: its weights are those that were scored, and card, tokenizer and
     verdicts follow from the evidence in it. Exit 3: it differs.
 
     Example: picochat export verify model --bundle mine.tgz
     """
+    from picochat.release.signature import stated_signature, with_signature
+
+    stated = stated_signature(signature, public_key, identity, identity_provider)
     from picochat.release.export_check import inspect_model
     from picochat.release.verify import holding
 
-    report = inspect_model(model, bundle)
+    report = with_signature(inspect_model(model, bundle), stated)
     if as_json:
         typer.echo(json.dumps(report.to_json(), sort_keys=True))
         raise typer.Exit(report.exit_code)

@@ -1,7 +1,8 @@
 """`export_report.json`: what an exported folder is, and how it compares with the model.
 
 It has the digest of every other file in the folder, so that a later export recognises an earlier
-one and a push sees changed files. Does not import torch.
+one and a push sees changed files. A signature of the folder, which is made afterwards, is left out.
+Does not import torch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from picochat.core.records import Record, digest_file, parse_record, read_json, 
 from picochat.facts import ParityFacts
 
 EXPORT_RECORD = "export_report.json"
-SCHEMA_VERSION = 2
+FOLDER_SIGNATURE = "model.sig"
+"""Where model-signing's own command writes the signature of a model folder."""
+SCHEMA_VERSION = 3
 
 
 class ParityReport(Record):
@@ -90,10 +93,10 @@ class ExportRecord(Record):
 
 
 def digest_files(folder: Path) -> dict[str, FileDigest]:
-    """Name -> digest of every file in the folder except the record, sorted."""
+    """Name -> digest of every file in the folder except the record and a signature, sorted."""
     return {
         name: FileDigest(sha256=digest_file(folder / name), bytes=(folder / name).stat().st_size)
-        for name in sorted(file_names(folder) - {EXPORT_RECORD})
+        for name in sorted(file_names(folder) - {EXPORT_RECORD, FOLDER_SIGNATURE})
     }
 
 
