@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from picochat.cli.main import run_command
 from picochat.core.errors import BadInput
-from picochat.core.records import write_json
+from picochat.core.records import digest_file, write_json
 from picochat.export.export_record import EXPORT_RECORD, digest_files, read_export_record
+from picochat.release.bom import BOM
 from picochat.release.bundle import make_bundle
 from picochat.release.export_check import inspect_export
 from picochat.release.hf import ExportRequest, export_hf
@@ -86,6 +87,20 @@ def test_an_honest_export_holds_alone_and_beside_its_bundle(
     assert min(count for name, count in compared.items() if name != "weights") > 1
 
 
+def test_a_bom_with_another_licence_revision_or_score_is_found(folder: Path) -> None:
+    bom = folder / BOM
+    honest = bom.read_text()
+    assert found(folder) == []
+    for stated in ('"name": "mit"', '"lowerBound": "0', '"SHA-256"'):
+        assert stated in honest, stated
+        bom.write_text(honest.replace(stated, stated.replace('"', '" ', 1)))
+        reseal(folder)
+        assert found(folder) == [f"{BOM}: differs from what the evidence gives"]
+    bom.unlink()
+    reseal(folder)
+    assert found(folder) == [f"{BOM}: differs from what the evidence gives"]
+
+
 def test_what_changed_after_the_export_is_found(folder: Path) -> None:
     (folder / "extra.txt").write_text("x")
     (folder / "config.json").unlink()
@@ -124,7 +139,10 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Non
         notes = opened.metadata()
     tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     change(tensors)
+    before = digest_file(path)
     save_file(tensors, path, metadata=notes)
+    bom = folder / BOM
+    bom.write_text(bom.read_text().replace(before, digest_file(path)))
     reseal(folder)
 
 

@@ -28,6 +28,7 @@ from picochat.export.stock_classes import (
 )
 from picochat.model.weights import load_model
 from picochat.release import hf
+from picochat.release.bom import BOM
 from picochat.release.hf import (
     ExportReport,
     ExportRequest,
@@ -62,6 +63,7 @@ FILES = {
     "special_tokens_map.json",
     "README.md",
     "LICENSE",
+    BOM,
     EXPORT_RECORD,
 }
 

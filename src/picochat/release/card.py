@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ class Subject:
     """What is exported, apart from the run's facts.
 
     `scored`: these very weights gave the run's scores. `commit`: of the code that trained them.
-    `provenance`: where each imported source of the corpus came from.
+    `versions`: of that code and its libraries. `provenance`: where each imported source of the
+    corpus came from.
     """
 
     model_name: str
@@ -57,6 +58,7 @@ class Subject:
     scored: bool
     parity: ParityReport
     commit: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
     provenance: tuple[Provenance, ...] = ()
 
 
@@ -94,7 +96,7 @@ def render_card(subject: Subject, facts: RunFacts | None) -> str:
         settings=recipe(facts) if facts else [],
         attached=attached_places(facts.artifacts, subject.scored) if facts else [],
     )
-    return f"---\n{front_matter(subject, scores)}---\n{page}"
+    return f"---\n{front_matter(subject, facts)}---\n{page}"
 
 
 def notices(subject: Subject, facts: RunFacts | None) -> Iterator[str]:
@@ -173,12 +175,16 @@ def attributions(subject: Subject, facts: RunFacts | None) -> Iterator[str]:
         origin = provenance.get(source.label)
         name = cell(source.label)
         if origin and origin.dataset:
-            known = HUB_NAME.fullmatch(origin.dataset)
-            name = (
-                f"[{origin.dataset}](/datasets/{origin.dataset})" if known else cell(origin.dataset)
-            )
+            link = f"[{origin.dataset}](/datasets/{origin.dataset})"
+            name = link if is_on_hub(source, origin) else cell(origin.dataset)
         part = f" ({cell(origin.config)})" if origin and origin.config else ""
         yield f"Trained on text from {name}{part}, made available under {_licence(source)}."
+
+
+def is_on_hub(source: SourceFacts, origin: Provenance | None) -> bool:
+    """Whether the source was imported from a dataset of the Hub, and not from a folder."""
+    name = origin.dataset if origin else None
+    return source.kind == "hub" and name is not None and HUB_NAME.fullmatch(name) is not None
 
 
 def _licence(source: SourceFacts) -> str:
@@ -206,7 +212,7 @@ def recipe(facts: RunFacts) -> list[tuple[str, str]]:
     return rows
 
 
-def front_matter(subject: Subject, scores: ScoresFacts | None) -> str:
+def front_matter(subject: Subject, facts: RunFacts | None) -> str:
     """The YAML that the Hub reads. Values are written as JSON, which every YAML reader takes."""
     fields: dict[str, object] = {
         "license": subject.licence,
@@ -214,17 +220,18 @@ def front_matter(subject: Subject, scores: ScoresFacts | None) -> str:
         "pipeline_tag": "text-generation",
         "tags": list(TAGS),
     }
-    datasets = sorted(
-        {
-            item.dataset
-            for item in subject.provenance
-            if item.dataset and HUB_NAME.fullmatch(item.dataset)
-        }
-    )
+    provenance = {item.label: item for item in subject.provenance}
+    sources = facts.corpus.sources if facts and facts.corpus else []
+    datasets = {
+        provenance[source.label].dataset
+        for source in sources
+        if is_on_hub(source, provenance.get(source.label))
+    }
     if datasets:
-        fields["datasets"] = datasets
-    if scores:
-        fields["model-index"] = [{"name": subject.model_name, "results": [_results(scores)]}]
+        fields["datasets"] = sorted(datasets, key=str)
+    results = list(index_results(facts)) if facts and subject.scored else []
+    if results:
+        fields["model-index"] = [{"name": subject.model_name, "results": results}]
     # YAML takes JSON, but no control characters beyond those that JSON escapes.
     return "".join(
         f"{key}: {printable_line(json.dumps(value, ensure_ascii=False))}\n"
@@ -232,19 +239,48 @@ def front_matter(subject: Subject, scores: ScoresFacts | None) -> str:
     )
 
 
-def _results(scores: ScoresFacts) -> dict[str, object]:
-    """The skills as one result set. The name is our own: these are no leaderboard's tasks."""
-    metrics = [
-        {
-            "type": "pass_rate",
-            "name": f"{skill} ({score.all.passed} of {score.all.count})",
-            "value": score.all.fraction,
-        }
+def index_results(facts: RunFacts) -> Iterator[dict[str, object]]:
+    """The results of the card's `model-index`: the skills, and each benchmark of the Hub.
+
+    The skills have a name of our own, since they are no leaderboard's task. A benchmark from a
+    local file has no dataset that the form could name; the table on the card shows it.
+    """
+    scores = facts.scores
+    if scores is None:
+        return
+    skills = [
+        metric
         for skill, score in scores.skills.items()
-        if score.all.fraction is not None
+        for metric in _metric("accuracy", skill, score.all)
     ]
-    return {
-        "task": {"type": "text-generation"},
-        "dataset": {"type": "picochat-skills", "name": "picochat-skills"},
-        "metrics": metrics,
-    }
+    yield from _result({"type": "picochat-skills", "name": "picochat-skills"}, skills)
+    benchmarks = facts.benchmarks.benchmarks if facts.benchmarks else {}
+    for name, score in scores.external.items():
+        found = benchmarks.get(name)
+        if found is None or found.dataset is None:
+            continue
+        dataset = {
+            "type": found.dataset,
+            "name": name,
+            "config": found.config,
+            "split": found.split,
+            "revision": found.revision,
+        }
+        metrics = [
+            *_metric("accuracy", "acc, zero-shot", score.acc),
+            *_metric("acc_norm", "acc_norm, zero-shot", score.acc_norm),
+        ]
+        yield from _result({key: value for key, value in dataset.items() if value}, metrics)
+
+
+def _result(
+    dataset: dict[str, str], metrics: list[dict[str, object]]
+) -> Iterator[dict[str, object]]:
+    if metrics:
+        yield {"task": {"type": "text-generation"}, "dataset": dataset, "metrics": metrics}
+
+
+def _metric(type: str, name: str, rate: Rate | None) -> Iterator[dict[str, object]]:
+    if rate is not None and rate.fraction is not None:
+        name = f"{name} ({rate.passed} of {rate.count})"
+        yield {"type": type, "name": name, "value": rate.fraction}

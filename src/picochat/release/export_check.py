@@ -31,6 +31,7 @@ from picochat.core.publish import Artifact, FileDigest, file_names
 from picochat.core.records import digest_file, read_json, read_record
 from picochat.export.export_record import (
     EXPORT_RECORD,
+    FOLDER_SIGNATURE,
     SCHEMA_VERSION,
     ExportRecord,
     read_export_record,
@@ -42,9 +43,10 @@ from picochat.model.centred import CENTRE_TOLERANCE, largest_centre_error
 from picochat.model.gpt import GPT
 from picochat.model.weights import WEIGHTS, CheckpointInfo, read_info, weights_bytes
 from picochat.present.printable import printable_line
-from picochat.release.card import Subject, render_card
+from picochat.release.card import Subject
 from picochat.release.compare import compared
 from picochat.release.evidence import FOLDER, OF_THE_SCORED, REPORTS
+from picochat.release.hf import statements
 from picochat.release.integrity import (
     artifacts_of,
     chain_problems,
@@ -52,7 +54,6 @@ from picochat.release.integrity import (
     evidence_digest,
     manifest_problems,
 )
-from picochat.release.licence_text import licence_text
 from picochat.release.push import REPO_ID, hub_errors
 from picochat.release.stated_files import opened_run
 from picochat.release.verify import VerifyCheck, VerifyReport, inspect_bundle, verdict_problems
@@ -113,7 +114,7 @@ def inspect_export(folder: Path, bundle: Path | None = None) -> VerifyReport:
     # Links are followed: the Hub's cache has one for each file, and only contents are compared.
     digests = {
         name: digest_of(folder / name)
-        for name in sorted(file_names(folder) - {EXPORT_RECORD})
+        for name in sorted(file_names(folder) - {EXPORT_RECORD, FOLDER_SIGNATURE})
         if not name.startswith(LEFT_BY_GIT_AND_HUB)
     }
     checks = [
@@ -269,13 +270,9 @@ def _check_record(export: Export) -> VerifyCheck:
     assert facts is not None and info is not None
     scores = _facts_of(export, "scores", ScoresFacts)
     gate = _facts_of(export, "gate", GateFacts)
-    commit = (
-        read_record(MachineRecord, export.run.machine, "machine record").commit
-        if export.run.machine.is_file()
-        else None
-    )
+    machine = _machine(export)
     expected: dict[str, object] = {
-        "commit": commit,
+        "commit": machine.commit if machine else None,
         "tokenizer_digest": info.tokenizer_digest,
         "parameters": parameter_count(info.model, info.vocab_size),
         "scored": scores is not None and scores.scored_checkpoint == record.checkpoint_digest,
@@ -290,6 +287,11 @@ def _check_record(export: Export) -> VerifyCheck:
         if getattr(record, name) != value
     ]
     return VerifyCheck("record", len(expected), tuple(problems))
+
+
+def _machine(export: Export) -> MachineRecord | None:
+    path = export.run.machine
+    return read_record(MachineRecord, path, "machine record") if path.is_file() else None
 
 
 def _facts_of(export: Export, kind: str, facts: type[Any]) -> Any:
@@ -336,16 +338,16 @@ def _settings_problems(export: Export) -> list[Problem]:
 
 
 def _check_card(export: Export) -> VerifyCheck:
-    """Card and licence, rendered again from the evidence and the publisher's own words."""
+    """Card, licence and BOM, rendered again from the evidence and the publisher's own words."""
     return VerifyCheck(
-        "card and licence", 2, tuple(compared("card", lambda: _card_problems(export)))
+        "card, licence and BOM", 3, tuple(compared("card", lambda: _card_problems(export)))
     )
 
 
 def _card_problems(export: Export) -> list[Problem]:
     record, facts, info = export.record, export.facts, export.info
     assert facts is not None and info is not None
-    tokenizer = read_tokenizer(export.folder / "tokenizer.json")
+    tokenizer, machine = read_tokenizer(export.folder / "tokenizer.json"), _machine(export)
     subject = Subject(
         model_name=record.model_name,
         repo_id=record.repo_id,
@@ -366,15 +368,12 @@ def _card_problems(export: Export) -> list[Problem]:
         scored=record.scored,
         parity=record.parity,
         commit=record.commit,
+        versions=machine.versions if machine else {},
         provenance=provenance_of(facts),
     )
-    expected = {
-        "README.md": render_card(subject, facts),
-        "LICENSE": licence_text(record.licence, record.model_name),
-    }
     return [
         Problem(f"{name}: differs from what the evidence gives")
-        for name, text in expected.items()
+        for name, text in statements(export.folder, subject, facts).items()
         if not (export.folder / name).is_file()
         or (export.folder / name).read_text("utf-8", "replace") != text
     ]

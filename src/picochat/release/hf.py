@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from picochat.core.publish import (
     open_artifact,
     set_aside,
 )
-from picochat.core.records import read_record, write_json
+from picochat.core.records import digest_file, read_record, write_json
 from picochat.export.export_record import (
     EXPORT_RECORD,
     SCHEMA_VERSION,
@@ -50,8 +50,9 @@ from picochat.export.stock_classes import Flavor, find_flavor, require_stock_sha
 from picochat.facts import RunFacts
 from picochat.model.centred import CENTRE_TOLERANCE, largest_centre_error
 from picochat.model.gpt import GPT
-from picochat.model.weights import CheckpointInfo, load_model, read_info
+from picochat.model.weights import WEIGHTS, CheckpointInfo, load_model, read_info
 from picochat.present.values import short_digest
+from picochat.release.bom import BOM, render_bom
 from picochat.release.card import Subject, render_card
 from picochat.release.evidence import attach_evidence, missing_evidence
 from picochat.release.licence_text import licence_text
@@ -119,7 +120,7 @@ class ExportReport:
 class Source:
     """A checkpoint that may be exported, with what belongs to it.
 
-    `run`: the run folder that it lies in, if any; `facts` and `commit` are of that run.
+    `run`: the run folder that it lies in, if any; `facts`, `commit` and `versions` are of that run.
     """
 
     artifact: Artifact
@@ -129,6 +130,7 @@ class Source:
     run: RunDir | None
     facts: RunFacts | None
     commit: str | None
+    versions: Mapping[str, str]
     scored: bool
 
 
@@ -204,15 +206,17 @@ def open_source(request: ExportRequest) -> Source:
     require_centred(model, request.checkpoint)
     run = run_of(request.checkpoint)
     facts = commit = None
+    versions: Mapping[str, str] = {}
     if run is not None:
         config = read_record(ResolvedConfig, run.config, "resolved configuration").config
         facts = read_facts(config, run.artifacts())
         if run.machine.exists():
-            commit = read_record(MachineRecord, run.machine, "machine record").commit
+            machine = read_record(MachineRecord, run.machine, "machine record")
+            commit, versions = machine.commit, machine.versions
     scored = bool(facts and facts.scores and facts.scores.scored_checkpoint == artifact.digest)
     if facts is not None and not scored and not request.allow_unscored:
         raise not_scored(request.checkpoint, artifact, facts)
-    return Source(artifact, model.eval(), info, tokenizer, run, facts, commit, scored)
+    return Source(artifact, model.eval(), info, tokenizer, run, facts, commit, versions, scored)
 
 
 def require_centred(model: GPT, checkpoint: Path) -> None:
@@ -288,14 +292,21 @@ def write_export(
         )
     if source.run:
         attach_evidence(source.run, folder, source.scored)
-    card = render_card(card_subject(request, source, flavor, stored_numbers, parity), source.facts)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    (folder / "LICENSE").write_text(
-        licence_text(request.licence, request.model_name), encoding="utf-8"
-    )
+    subject = card_subject(request, source, flavor, stored_numbers, parity)
+    for name, text in statements(folder, subject, source.facts).items():
+        (folder / name).write_text(text, encoding="utf-8")
     record = export_record(folder, request, source, stored_numbers, parity)
     write_json(folder / EXPORT_RECORD, record)
     return record
+
+
+def statements(folder: Path, subject: Subject, facts: RunFacts | None) -> dict[str, str]:
+    """Name -> text of what the folder says of its weights: card, licence and bill of materials."""
+    return {
+        "README.md": render_card(subject, facts),
+        "LICENSE": licence_text(subject.licence, subject.model_name),
+        BOM: render_bom(subject, facts, digest_file(folder / WEIGHTS)),
+    }
 
 
 def weight_notes(source: Source) -> dict[str, str]:
@@ -345,6 +356,7 @@ def card_subject(
         scored=source.scored,
         parity=parity,
         commit=source.commit,
+        versions=source.versions,
         provenance=provenance_of(source.facts) if source.facts else (),
     )
 
