@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from picochat.cli.main import run_command
-from picochat.core.errors import BadInput
+from picochat.core.errors import BadInput, WrongUsage
 from picochat.core.records import digest_file, write_json
 from picochat.export.export_record import EXPORT_RECORD, digest_files, read_export_record
 from picochat.release.bom import BOM
@@ -99,6 +99,34 @@ def test_a_bom_with_another_licence_revision_or_score_is_found(folder: Path) -> 
     bom.unlink()
     reseal(folder)
     assert found(folder) == [f"{BOM}: differs from what the evidence gives"]
+
+
+def test_a_score_for_a_leaderboard_that_the_evidence_does_not_give_is_found(
+    run: RunDir, tmp_path: Path
+) -> None:
+    """The benchmark of the run is stated as one of the Hub; of a local file no score may go out."""
+    with pytest.raises(WrongUsage, match="whole scores on datasets of the Hub"):
+        export(run, tmp_path / "model", eval_tasks={"quiz": "easy"})
+    hub = RunDir(Path(shutil.copytree(run.root, tmp_path / "hub")))
+    place = {"dataset": "someone/quiz", "split": "test", "revision": "0" * 40}
+
+    def state(value: dict[str, Any]) -> None:
+        value["benchmarks"]["quiz"].update(place)
+
+    change_json(hub.place("benchmarks") / "sources.json", state)
+    change_facts(hub, "benchmarks", state)
+    settle(hub)
+    folder = export(hub, tmp_path / "model", eval_tasks={"quiz": "easy"})
+    assert found(folder) == []
+    result = folder / ".eval_results" / "quiz.yaml"
+    honest = result.read_text()
+    result.write_text(honest.replace('"value": ', '"value": 1'))
+    (result.parent / "hle.yaml").write_text(honest)
+    reseal(folder)
+    assert found(folder) == [
+        f".eval_results/{name}.yaml: differs from what the evidence gives"
+        for name in ("hle", "quiz")
+    ]
 
 
 def test_what_changed_after_the_export_is_found(folder: Path) -> None:

@@ -38,6 +38,16 @@ def hf(
     eval_summary: Annotated[
         str, typer.Option(help="the publisher's words about the scores, for the card")
     ] = "",
+    eval_task: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TASK",
+            help=(
+                "enter the score on this benchmark on the Hub's leaderboard, as this task of the"
+                " dataset's eval.yaml; may repeat"
+            ),
+        ),
+    ] = None,
     dtype: Annotated[
         str, typer.Option(help="of the stored weights: float32 (as scored) or bf16 (half the size)")
     ] = "float32",
@@ -61,9 +71,11 @@ def hf(
     Example: picochat export hf --checkpoint runs/mine/sft/checkpoint
     --tokenizer runs/mine/tokenizer/tokenizer.json --out-dir model
     """
+    from picochat.release.hub_results import named_tasks
     from picochat.release.push import push_target
 
     # Before torch is imported, so that wrong flags are reported at once.
+    tasks = named_tasks(eval_task or [])
     push = push_target(push_to_hub, repo_id, private, token_env, commit_message)
     from picochat.release.hf import ExportRequest, export_hf
 
@@ -76,6 +88,7 @@ def hf(
             licence=license_,
             dataset_summary=dataset_summary,
             eval_summary=eval_summary,
+            eval_tasks=tasks,
             dtype=dtype,
             flavor=flavor,
             allow_unscored=allow_unscored,

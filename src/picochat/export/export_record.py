@@ -68,6 +68,7 @@ class ExportRecord(Record):
     commit: of the code that trained the weights.
     repo_id: where the folder was to be pushed; None if nowhere.
     dataset_summary, eval_summary: the publisher's own words on the card.
+    eval_tasks: benchmark -> task of its dataset, as the publisher named it.
     scored: whether these weights gave the run's scores.
     verdict: of the release gate; None if there is none.
     """
@@ -80,6 +81,7 @@ class ExportRecord(Record):
     licence: str
     dataset_summary: str
     eval_summary: str
+    eval_tasks: dict[str, str]
     flavor: str
     dtype: str
     checkpoint_digest: str

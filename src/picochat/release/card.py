@@ -36,7 +36,7 @@ class Subject:
 
     `scored`: these very weights gave the run's scores. `commit`: of the code that trained them.
     `versions`: of that code and its libraries. `provenance`: where each imported source of the
-    corpus came from.
+    corpus came from. `eval_tasks`: benchmark -> task of its dataset, for the Hub's leaderboards.
     """
 
     model_name: str
@@ -60,6 +60,7 @@ class Subject:
     commit: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     provenance: tuple[Provenance, ...] = ()
+    eval_tasks: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ from picochat.release.card import Subject
 from picochat.release.compare import compared
 from picochat.release.evidence import FOLDER, OF_THE_SCORED, REPORTS
 from picochat.release.hf import statements
+from picochat.release.hub_results import EVAL_RESULTS
 from picochat.release.integrity import (
     artifacts_of,
     chain_problems,
@@ -370,12 +371,16 @@ def _card_problems(export: Export) -> list[Problem]:
         commit=record.commit,
         versions=machine.versions if machine else {},
         provenance=provenance_of(facts),
+        eval_tasks=record.eval_tasks,
     )
+    expected = statements(export.folder, subject, facts)
+    # The Hub shows every file there as a score of the model.
+    names = {name for name in record.files if name.startswith(EVAL_RESULTS)} | expected.keys()
     return [
         Problem(f"{name}: differs from what the evidence gives")
-        for name, text in statements(export.folder, subject, facts).items()
+        for name in sorted(names)
         if not (export.folder / name).is_file()
-        or (export.folder / name).read_text("utf-8", "replace") != text
+        or (export.folder / name).read_text("utf-8", "replace") != expected.get(name)
     ]
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from picochat.config import ResolvedConfig, parameter_count
@@ -28,7 +28,7 @@ from picochat.core.publish import (
     open_artifact,
     set_aside,
 )
-from picochat.core.records import digest_file, read_record, write_json
+from picochat.core.records import digest_file, read_record, write_atomic, write_json
 from picochat.export.export_record import (
     EXPORT_RECORD,
     SCHEMA_VERSION,
@@ -55,6 +55,7 @@ from picochat.present.values import short_digest
 from picochat.release.bom import BOM, render_bom
 from picochat.release.card import Subject, render_card
 from picochat.release.evidence import attach_evidence, missing_evidence
+from picochat.release.hub_results import eval_results
 from picochat.release.licence_text import licence_text
 from picochat.release.push import PushReport, PushTarget, push_folder, require_target
 from picochat.report.summary import provenance_of
@@ -66,7 +67,8 @@ from picochat.run.graph import read_facts
 class ExportRequest:
     """What the user asked for.
 
-    `dtype`: of the stored weights. `push`: where to publish the folder, None to keep it here.
+    `eval_tasks`: see hub_results.py. `dtype`: of the stored weights. `push`: where to publish the
+    folder, None to keep it here.
     """
 
     checkpoint: Path
@@ -76,6 +78,7 @@ class ExportRequest:
     licence: str = "unknown"
     dataset_summary: str = ""
     eval_summary: str = ""
+    eval_tasks: Mapping[str, str] = field(default_factory=dict[str, str])
     dtype: str = "float32"
     flavor: str = "stablelm"
     allow_unscored: bool = False
@@ -148,6 +151,7 @@ def export_hf(request: ExportRequest) -> ExportReport:
     require_free(request.out_dir)
     require_outside(request.out_dir, run_of(request.checkpoint))
     source = open_source(request)
+    eval_results(request.eval_tasks, None, source.facts, source.scored)
     if request.push:
         require_evidence(source)
     lock = request.out_dir.with_name(f".{request.out_dir.name}.lock")
@@ -294,18 +298,21 @@ def write_export(
         attach_evidence(source.run, folder, source.scored)
     subject = card_subject(request, source, flavor, stored_numbers, parity)
     for name, text in statements(folder, subject, source.facts).items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_atomic(folder / name, text.encode())
     record = export_record(folder, request, source, stored_numbers, parity)
     write_json(folder / EXPORT_RECORD, record)
     return record
 
 
 def statements(folder: Path, subject: Subject, facts: RunFacts | None) -> dict[str, str]:
-    """Name -> text of what the folder says of its weights: card, licence and bill of materials."""
+    """Name -> text of what the folder says of its weights: card, licence, BOM, and scores for the
+    Hub where they were asked for.
+    """
     return {
         "README.md": render_card(subject, facts),
         "LICENSE": licence_text(subject.licence, subject.model_name),
         BOM: render_bom(subject, facts, digest_file(folder / WEIGHTS)),
+        **eval_results(subject.eval_tasks, subject.repo_id, facts, subject.scored),
     }
 
 
@@ -342,6 +349,7 @@ def card_subject(
         licence=request.licence,
         dataset_summary=request.dataset_summary,
         eval_summary=request.eval_summary,
+        eval_tasks=request.eval_tasks,
         stage=info.stage,
         step=info.step,
         context=info.model.context,
@@ -374,6 +382,7 @@ def export_record(
         licence=request.licence,
         dataset_summary=request.dataset_summary,
         eval_summary=request.eval_summary,
+        eval_tasks=dict(request.eval_tasks),
         flavor=request.flavor,
         dtype=request.dtype,
         checkpoint_digest=source.artifact.digest,
