@@ -164,6 +164,10 @@ def make_run(root: Path, facts: RunParts | None = None) -> RunDir:
         "config_name": "plain",
         "revision": "0123abcd" * 5,
         "licence": "odc-by",
+        "data_files": [
+            {"name": "web.parquet", "digest": f"sha256:{'7' * 64}"},
+            {"name": "small.jsonl", "digest": f"git:{'8' * 40}"},
+        ],
     }
     parts: dict[str, tuple[Record | None, dict[str, bytes]]] = {
         "corpus": (facts.corpus, {"import_reports/web.json": json.dumps(import_report).encode()}),

@@ -12,10 +12,11 @@ import pytest
 
 from picochat.core.records import Record, parse_record
 from picochat.export.export_record import ParityReport
-from picochat.facts import ExercisesFacts, Rate, RunFacts
+from picochat.facts import BenchmarksFacts, ExercisesFacts, Rate, RunFacts, ScoresFacts
 from picochat.present import values
 from picochat.release.card import Subject, render_card
 from picochat.report.summary import Provenance, provenance_of
+from tests.builders import make_benchmark_facts, make_rate
 from tests.export_builders import RunParts, corpus_facts, gate_facts, make_run, shards_facts
 from tests.run_builder import facts_of_run
 
@@ -361,16 +362,64 @@ def test_the_card_gives_both_parameter_counts(evidence: RunFacts) -> None:
     assert "106,997,248 numbers in float32, 27,392 more" in card
 
 
+def hub_card(card: str) -> Any:
+    """The metadata as the Hub's client reads it, which raises for a form that it does not take."""
+    repocard = pytest.importorskip("huggingface_hub.repocard", reason="no huggingface_hub")
+    return repocard.ModelCard(card).data
+
+
 def test_the_hub_reads_the_front_matter_and_the_results(evidence: RunFacts) -> None:
-    repocard = pytest.importorskip("huggingface_hub.repocard_data")
-    fields = front_matter(
-        render_card(subject(licence="apache-2.0", provenance=provenance_of(evidence)), evidence)
+    found = make_benchmark_facts(dataset="someone/riddles", config="hard", split="validation")
+    card = render_card(
+        subject(licence="apache-2.0", provenance=provenance_of(evidence)),
+        replace(
+            evidence,
+            benchmarks=BenchmarksFacts(benchmarks={"riddles": found}, unresolved=[]),
+            scores=with_riddles(evidence, acc=make_rate(250, 501), acc_norm=make_rate(300, 501)),
+        ),
     )
-    assert fields["license"] == "apache-2.0"
-    assert fields["datasets"] == ["someone/some-chats", "someone/some-corpus"]
-    name, results = repocard.model_index_to_eval_results(fields["model-index"])
-    assert name == "pico-test"
-    assert {result.dataset_name for result in results} == {"picochat-skills"}
+    data = hub_card(card)
+    assert (data.license, data.model_name) == ("apache-2.0", "pico-test")
+    assert data.datasets == ["someone/some-chats", "someone/some-corpus"]
+    *skills, acc, acc_norm = data.eval_results
+    assert {(one.dataset_type, one.metric_type) for one in skills} == {
+        ("picochat-skills", "accuracy")
+    }
+    assert {one.metric_name: one.metric_value for one in skills}["math (43 of 70)"] == 43 / 70
+    for result, metric, passed in ((acc, "accuracy", 250), (acc_norm, "acc_norm", 300)):
+        assert (result.dataset_type, result.dataset_config) == ("someone/riddles", "hard")
+        assert (result.dataset_split, result.dataset_revision) == ("validation", found.revision)
+        assert (result.metric_type, result.metric_value) == (metric, passed / 501)
+
+
+def test_what_is_no_dataset_of_the_hub_is_not_named_as_one(evidence: RunFacts) -> None:
+    """A folder that was imported, and a benchmark that was read from a file."""
+    assert evidence.corpus
+    local = [source.model_copy(update={"kind": "files"}) for source in evidence.corpus.sources]
+    found = make_benchmark_facts(dataset=None, revision=None)
+    facts = replace(
+        evidence,
+        corpus=evidence.corpus.model_copy(update={"sources": local}),
+        benchmarks=BenchmarksFacts(benchmarks={"riddles": found}, unresolved=[]),
+        scores=with_riddles(evidence, acc=make_rate(250, 501)),
+    )
+    card = render_card(subject(provenance=provenance_of(evidence)), facts)
+    assert "datasets" not in front_matter(card)
+    assert "/datasets/" not in card
+    assert {one.dataset_type for one in hub_card(card).eval_results} == {"picochat-skills"}
+
+
+def test_a_run_without_a_result_has_no_model_index(evidence: RunFacts) -> None:
+    assert evidence.scores
+    scores = evidence.scores.model_copy(update={"skills": {}})
+    card = render_card(subject(), replace(evidence, scores=scores))
+    assert "model-index" not in front_matter(card)
+
+
+def with_riddles(facts: RunFacts, **rates: Rate) -> ScoresFacts:
+    assert facts.scores
+    score = facts.scores.external["riddles"].model_copy(update=rates)
+    return facts.scores.model_copy(update={"external": {"riddles": score}})
 
 
 def test_text_from_the_facts_cannot_break_a_table(evidence: RunFacts) -> None:

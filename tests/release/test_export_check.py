@@ -17,10 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from picochat.cli.main import run_command
-from picochat.core.errors import BadInput
-from picochat.core.records import write_json
+from picochat.core.errors import BadInput, WrongUsage
+from picochat.core.records import digest_file, write_json
 from picochat.export.export_record import EXPORT_RECORD, digest_files, read_export_record
 from picochat.release import hf
+from picochat.release.bom import BOM
 from picochat.release.bundle import make_bundle
 from picochat.release.export_check import inspect_export
 from picochat.release.hf import ExportRequest, export_hf
@@ -87,6 +88,48 @@ def test_an_honest_export_holds_alone_and_beside_its_bundle(
     assert min(count for name, count in compared.items() if name != "weights") > 1
 
 
+def test_a_bom_with_another_licence_revision_or_score_is_found(folder: Path) -> None:
+    bom = folder / BOM
+    honest = bom.read_text()
+    assert found(folder) == []
+    for stated in ('"name": "mit"', '"lowerBound": "0', '"SHA-256"'):
+        assert stated in honest, stated
+        bom.write_text(honest.replace(stated, stated.replace('"', '" ', 1)))
+        reseal(folder)
+        assert found(folder) == [f"{BOM}: differs from what the evidence gives"]
+    bom.unlink()
+    reseal(folder)
+    assert found(folder) == [f"{BOM}: differs from what the evidence gives"]
+
+
+def test_a_score_for_a_leaderboard_that_the_evidence_does_not_give_is_found(
+    run: RunDir, tmp_path: Path
+) -> None:
+    """The benchmark of the run is stated as one of the Hub; of a local file no score may go out."""
+    with pytest.raises(WrongUsage, match="whole scores on datasets of the Hub"):
+        export(run, tmp_path / "model", eval_tasks={"quiz": "easy"})
+    hub = RunDir(Path(shutil.copytree(run.root, tmp_path / "hub")))
+    place = {"dataset": "someone/quiz", "split": "test", "revision": "0" * 40}
+
+    def state(value: dict[str, Any]) -> None:
+        value["benchmarks"]["quiz"].update(place)
+
+    change_json(hub.place("benchmarks") / "sources.json", state)
+    change_facts(hub, "benchmarks", state)
+    settle(hub)
+    folder = export(hub, tmp_path / "model", eval_tasks={"quiz": "easy"})
+    assert found(folder) == []
+    result = folder / ".eval_results" / "quiz.yaml"
+    honest = result.read_text()
+    result.write_text(honest.replace('"value": ', '"value": 1'))
+    (result.parent / "hle.yaml").write_text(honest)
+    reseal(folder)
+    assert found(folder) == [
+        f".eval_results/{name}.yaml: differs from what the evidence gives"
+        for name in ("hle", "quiz")
+    ]
+
+
 def test_what_changed_after_the_export_is_found(folder: Path) -> None:
     (folder / "extra.txt").write_text("x")
     (folder / "config.json").unlink()
@@ -126,7 +169,10 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Non
         notes = opened.metadata()
     tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     change(tensors)
+    before = digest_file(path)
     save_file(tensors, path, metadata=notes)
+    bom = folder / BOM
+    bom.write_text(bom.read_text().replace(before, digest_file(path)))
     reseal(folder)
 
 

@@ -30,6 +30,7 @@ from picochat.export.stock_classes import (
 from picochat.facts import CorpusFacts
 from picochat.model.weights import load_model
 from picochat.release import hf
+from picochat.release.bom import BOM
 from picochat.release.hf import ExportReport, ExportRequest, export_hf, open_source, same_export
 from picochat.release.push import PushTarget
 from picochat.run.folder import RunDir
@@ -58,6 +59,7 @@ FILES = {
     "special_tokens_map.json",
     "README.md",
     "LICENSE",
+    BOM,
     EXPORT_RECORD,
 }
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from picochat.cli.run import IdentityOption, ProviderOption, PublicKeyOption, SignatureOption
+
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -36,6 +38,16 @@ def hf(
     eval_summary: Annotated[
         str, typer.Option(help="the publisher's words about the scores, for the card")
     ] = "",
+    eval_task: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TASK",
+            help=(
+                "enter the score on this benchmark on the Hub's leaderboard, as this task of the"
+                " dataset's eval.yaml; may repeat"
+            ),
+        ),
+    ] = None,
     dtype: Annotated[
         str, typer.Option(help="of the stored weights: float32 (as scored) or bf16 (half the size)")
     ] = "float32",
@@ -59,9 +71,11 @@ def hf(
     Example: picochat export hf --checkpoint runs/mine/sft/checkpoint
     --tokenizer runs/mine/tokenizer/tokenizer.json --out-dir model
     """
+    from picochat.release.hub_results import named_tasks
     from picochat.release.push import push_target
 
     # Before torch is imported, so that wrong flags are reported at once.
+    tasks = named_tasks(eval_task or [])
     push = push_target(push_to_hub, repo_id, private, token_env, commit_message)
     from picochat.release.hf import ExportRequest, export_hf
 
@@ -74,6 +88,7 @@ def hf(
             licence=license_,
             dataset_summary=dataset_summary,
             eval_summary=eval_summary,
+            eval_tasks=tasks,
             dtype=dtype,
             flavor=flavor,
             allow_unscored=allow_unscored,
@@ -92,16 +107,23 @@ def verify(
         typer.Option(help="the run's evidence bundle, which is verified too and compared"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one object instead of lines")] = False,
+    signature: SignatureOption = None,
+    public_key: PublicKeyOption = None,
+    identity: IdentityOption = None,
+    identity_provider: ProviderOption = None,
 ) -> None:
     """Check an exported folder: its weights are those that were scored, and card, tokenizer and
     verdicts follow from the evidence in it. Exit 3: it differs.
 
     Example: picochat export verify model --bundle mine.tgz
     """
+    from picochat.release.signature import stated_signature, with_signature
+
+    stated = stated_signature(signature, public_key, identity, identity_provider)
     from picochat.release.export_check import inspect_model
     from picochat.release.verify import holding
 
-    report = inspect_model(model, bundle)
+    report = with_signature(inspect_model(model, bundle), stated)
     if as_json:
         typer.echo(json.dumps(report.to_json(), sort_keys=True))
         raise typer.Exit(report.exit_code)

@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 
 RunArgument = Annotated[Path | None, typer.Argument(metavar="RUN", help="the run folder")]
 RunOption = Annotated[Path | None, typer.Option(help="the same, as an option")]
+SignatureOption = Annotated[
+    Path | None, typer.Option(help="a signature of the evidence, made by `run sign`, to check")
+]
+PublicKeyOption = Annotated[
+    Path | None, typer.Option(help="with --signature: the publisher's public key, a .pem")
+]
+IdentityOption = Annotated[
+    str | None, typer.Option(help="with --signature, of one without a key: who signed it")
+]
+ProviderOption = Annotated[
+    str | None, typer.Option(help="with --identity: address of the service that confirmed it")
+]
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -337,6 +349,10 @@ def verify(
             help="also compare the run with its announcement: a file, or a repository on the Hub",
         ),
     ] = None,
+    signature: SignatureOption = None,
+    public_key: PublicKeyOption = None,
+    identity: IdentityOption = None,
+    identity_provider: ProviderOption = None,
 ) -> None:
     """Check a bundle without network or GPU: digests, the chain between artifacts, the claims
     computed again. Exit 3: it differs.
@@ -344,6 +360,7 @@ def verify(
     Example: picochat run verify mine.tgz --ask all
     """
     from picochat.export.export_record import EXPORT_RECORD
+    from picochat.release.signature import stated_signature, with_signature
     from picochat.release.verify import holding, inspect_bundle
 
     if run_dir is not None and replay is None and ask is None:
@@ -367,6 +384,7 @@ def verify(
         from picochat.release.preregistration_check import find_announcements
 
         announcements = find_announcements(preregistration)
+    stated = stated_signature(signature, public_key, identity, identity_provider)
     if replay is None:
         report = inspect_bundle(path)
     else:
@@ -381,6 +399,7 @@ def verify(
         from picochat.release.preregistration_check import with_preregistration
 
         report = with_preregistration(report, announcements)
+    report = with_signature(report, stated)
     if as_json:
         # json.dumps writes ASCII: names in a bundle come from strangers and could hold control or
         # invisible characters.
@@ -406,6 +425,32 @@ def challenge(
 
     for line in challenge(path, seed):
         typer.echo(line)
+
+
+@app.command("sign")
+def sign(
+    path: Annotated[Path, typer.Argument(help="a bundle, or a run folder")],
+    key: Annotated[
+        Path | None, typer.Option(help="a private key: .pem, elliptic curve, without password")
+    ] = None,
+    keyless: Annotated[
+        bool, typer.Option("--keyless", help="sigstore confirms who you are; needs a network")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="the signature; default: PATH.sig")] = None,
+) -> None:
+    """Sign the evidence of a run once it verifies: one signature for all its bundles and its
+    exported model.
+
+    Example: picochat run sign mine.tgz --key key.pem
+    """
+    from picochat.release.signature import sign_evidence
+
+    if (key is not None) == keyless:
+        raise WrongUsage("a signature is by one key, or keyless", fix="--key KEY.pem, or --keyless")
+    out = out or Path(f"{path}.sig")
+    line = sign_evidence(path, key, out)
+    typer.echo(f"signature {out}")
+    typer.echo(line)
 
 
 @app.command("status")

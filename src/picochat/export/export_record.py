@@ -2,7 +2,8 @@
 
 It has the digest of every other file in the folder, so that a later export recognises an earlier
 one and a push sees changed files. What was compared and how it is judged stand here too, since
-verification judges the report again. Does not import torch.
+verification judges the report again. A signature of the folder, which is made afterwards, is left
+out. Does not import torch.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from picochat.gate.bounds import EXPORT_DIFFERENCE
 from picochat.tokens.tokenizer import Tokenizer
 
 EXPORT_RECORD = "export_report.json"
-SCHEMA_VERSION = 2
+FOLDER_SIGNATURE = "model.sig"
+"""Where model-signing's own command writes the signature of a model folder."""
+SCHEMA_VERSION = 3
 
 BOUNDS: dict[str, float] = {"float32": EXPORT_DIFFERENCE, "bf16": 2e-3}
 """Largest allowed difference of logits over the largest logit, for each dtype of the file.
@@ -153,6 +156,7 @@ class ExportRecord(Record):
     commit: of the code that trained the weights.
     repo_id: where the folder was to be pushed; None if nowhere.
     dataset_summary, eval_summary: the publisher's own words on the card.
+    eval_tasks: benchmark -> task of its dataset, as the publisher named it.
     scored: whether these weights gave the run's scores.
     verdict: of the release gate; None if there is none.
     """
@@ -165,6 +169,7 @@ class ExportRecord(Record):
     licence: str
     dataset_summary: str
     eval_summary: str
+    eval_tasks: dict[str, str]
     flavor: str
     dtype: str
     checkpoint_digest: str
@@ -178,10 +183,10 @@ class ExportRecord(Record):
 
 
 def digest_files(folder: Path) -> dict[str, FileDigest]:
-    """Name -> digest of every file in the folder except the record, sorted."""
+    """Name -> digest of every file in the folder except the record and a signature, sorted."""
     return {
         name: FileDigest(sha256=digest_file(folder / name), bytes=(folder / name).stat().st_size)
-        for name in sorted(file_names(folder) - {EXPORT_RECORD})
+        for name in sorted(file_names(folder) - {EXPORT_RECORD, FOLDER_SIGNATURE})
     }
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from picochat.data.licences import compare_licences, demand, demands
 from picochat.export.export_record import ParityReport
-from picochat.facts import Rate, RowSource, RunFacts, ScoresFacts
+from picochat.facts import Rate, RowSource, RunFacts, ScoresFacts, SourceFacts
 from picochat.gate.measures import best_trivial
 from picochat.gate.render import measured_text
 from picochat.present.labels import OTHER_RATES, STAGES
@@ -36,7 +36,8 @@ class Subject:
     """What is exported, apart from the run's facts.
 
     `scored`: these very weights gave the run's scores. `commit`: of the code that trained them.
-    `provenance`: where each imported source of the corpus came from.
+    `versions`: of that code and its libraries. `provenance`: where each imported source of the
+    corpus came from. `eval_tasks`: benchmark -> task of its dataset, for the Hub's leaderboards.
     """
 
     model_name: str
@@ -58,7 +59,9 @@ class Subject:
     scored: bool
     parity: ParityReport
     commit: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
     provenance: tuple[Provenance, ...] = ()
+    eval_tasks: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -183,15 +186,26 @@ def attributions(subject: Subject, facts: RunFacts | None) -> Iterator[str]:
     origins = {item.label: item for item in subject.provenance}
     for source in facts.corpus.sources:
         origin = origins.get(source.label) or Provenance(source.label, None, None, None)
-        yield f"Trained on text from {_origin(origin)}, {_licence(source.licence)}."
+        name = _origin(origin, is_on_hub(source, origin))
+        yield f"Trained on text from {name}, {_licence(source.licence)}."
     for rows in facts.rows.sources if facts.rows and subject.stage == "sft" else []:
-        yield f"Fine-tuned on rows from {_origin(rows)}, {_licence(rows.licence)}."
+        name = _origin(rows, _has_hub_name(rows.dataset))
+        yield f"Fine-tuned on rows from {name}, {_licence(rows.licence)}."
 
 
-def _origin(source: Provenance | RowSource) -> str:
+def is_on_hub(source: SourceFacts, origin: Provenance | None) -> bool:
+    """Whether the source was imported from a dataset of the Hub, and not from a folder."""
+    return source.kind == "hub" and origin is not None and _has_hub_name(origin.dataset)
+
+
+def _has_hub_name(dataset: str | None) -> bool:
+    return dataset is not None and HUB_NAME.fullmatch(dataset) is not None
+
+
+def _origin(source: Provenance | RowSource, on_hub: bool) -> str:
     """Dataset, config and revision; the label where no dataset is on record."""
     name = cell(source.dataset or source.label)
-    if source.dataset and HUB_NAME.fullmatch(source.dataset):
+    if on_hub:
         name = f"[{source.dataset}](/datasets/{source.dataset})"
     part = f" ({cell(source.config)})" if source.config else ""
     return name + part + (f" at revision {cell(source.revision)}" if source.revision else "")
@@ -228,19 +242,20 @@ def front_matter(subject: Subject, facts: RunFacts | None) -> str:
         "pipeline_tag": "text-generation",
         "tags": list(TAGS),
     }
+    provenance = {item.label: item for item in subject.provenance}
+    sources = facts.corpus.sources if facts and facts.corpus else []
+    datasets = {
+        provenance[source.label].dataset
+        for source in sources
+        if is_on_hub(source, provenance.get(source.label))
+    }
     rows = facts.rows.sources if facts and facts.rows else []
-    datasets = sorted(
-        {
-            item.dataset
-            for item in (*subject.provenance, *rows)
-            if item.dataset and HUB_NAME.fullmatch(item.dataset)
-        }
-    )
+    datasets |= {item.dataset for item in rows if _has_hub_name(item.dataset)}
     if datasets:
-        fields["datasets"] = datasets
-    if facts and facts.scores and subject.scored:
-        scores = facts.scores
-        fields["model-index"] = [{"name": subject.model_name, "results": [_results(scores)]}]
+        fields["datasets"] = sorted(datasets, key=str)
+    results = list(index_results(facts)) if facts and subject.scored else []
+    if results:
+        fields["model-index"] = [{"name": subject.model_name, "results": results}]
     # YAML takes JSON, but no control characters beyond those that JSON escapes.
     return "".join(
         f"{key}: {printable_line(json.dumps(value, ensure_ascii=False))}\n"
@@ -248,19 +263,48 @@ def front_matter(subject: Subject, facts: RunFacts | None) -> str:
     )
 
 
-def _results(scores: ScoresFacts) -> dict[str, object]:
-    """The skills as one result set. The name is our own: these are no leaderboard's tasks."""
-    metrics = [
-        {
-            "type": "pass_rate",
-            "name": f"{skill} ({score.all.passed} of {score.all.count})",
-            "value": score.all.fraction,
-        }
+def index_results(facts: RunFacts) -> Iterator[dict[str, object]]:
+    """The results of the card's `model-index`: the skills, and each benchmark of the Hub.
+
+    The skills have a name of our own, since they are no leaderboard's task. A benchmark from a
+    local file has no dataset that the form could name; the table on the card shows it.
+    """
+    scores = facts.scores
+    if scores is None:
+        return
+    skills = [
+        metric
         for skill, score in scores.skills.items()
-        if score.all.fraction is not None
+        for metric in _metric("accuracy", skill, score.all)
     ]
-    return {
-        "task": {"type": "text-generation"},
-        "dataset": {"type": "picochat-skills", "name": "picochat-skills"},
-        "metrics": metrics,
-    }
+    yield from _result({"type": "picochat-skills", "name": "picochat-skills"}, skills)
+    benchmarks = facts.benchmarks.benchmarks if facts.benchmarks else {}
+    for name, score in scores.external.items():
+        found = benchmarks.get(name)
+        if found is None or found.dataset is None:
+            continue
+        dataset = {
+            "type": found.dataset,
+            "name": name,
+            "config": found.config,
+            "split": found.split,
+            "revision": found.revision,
+        }
+        metrics = [
+            *_metric("accuracy", "acc, zero-shot", score.acc),
+            *_metric("acc_norm", "acc_norm, zero-shot", score.acc_norm),
+        ]
+        yield from _result({key: value for key, value in dataset.items() if value}, metrics)
+
+
+def _result(
+    dataset: dict[str, str], metrics: list[dict[str, object]]
+) -> Iterator[dict[str, object]]:
+    if metrics:
+        yield {"task": {"type": "text-generation"}, "dataset": dataset, "metrics": metrics}
+
+
+def _metric(type: str, name: str, rate: Rate | None) -> Iterator[dict[str, object]]:
+    if rate is not None and rate.fraction is not None:
+        name = f"{name} ({rate.passed} of {rate.count})"
+        yield {"type": type, "name": name, "value": rate.fraction}

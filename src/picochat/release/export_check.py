@@ -31,6 +31,7 @@ from picochat.core.publish import Artifact, FileDigest, file_names
 from picochat.core.records import digest_file, read_json, read_record
 from picochat.export.export_record import (
     EXPORT_RECORD,
+    FOLDER_SIGNATURE,
     SCHEMA_VERSION,
     ExportRecord,
     read_export_record,
@@ -42,9 +43,11 @@ from picochat.model.centred import CENTRE_TOLERANCE, largest_centre_error
 from picochat.model.gpt import GPT
 from picochat.model.weights import WEIGHTS, CheckpointInfo, read_info, weights_bytes
 from picochat.present.printable import printable_line
-from picochat.release.card import Subject, render_card
+from picochat.release.card import Subject
 from picochat.release.compare import compared
 from picochat.release.evidence import FOLDER, OF_THE_SCORED, REPORTS
+from picochat.release.hf import statements
+from picochat.release.hub_results import EVAL_RESULTS
 from picochat.release.integrity import (
     artifacts_of,
     chain_problems,
@@ -52,7 +55,7 @@ from picochat.release.integrity import (
     evidence_digest,
     manifest_problems,
 )
-from picochat.release.licence import licence_objections, licence_text
+from picochat.release.licence import licence_objections
 from picochat.release.push import KEPT_ON_HUB, REPO_ID, hub_errors
 from picochat.release.stated_files import opened_run
 from picochat.release.verify import VerifyCheck, VerifyReport, inspect_bundle, verdict_problems
@@ -113,7 +116,7 @@ def inspect_export(folder: Path, bundle: Path | None = None) -> VerifyReport:
     # Links are followed: the Hub's cache has one for each file, and only contents are compared.
     digests = {
         name: digest_of(folder / name)
-        for name in sorted(file_names(folder) - {EXPORT_RECORD})
+        for name in sorted(file_names(folder) - {EXPORT_RECORD, FOLDER_SIGNATURE})
         if not name.startswith(LEFT_BY_GIT_AND_HUB)
     }
     checks = [
@@ -269,13 +272,9 @@ def _check_record(export: Export) -> VerifyCheck:
     assert facts is not None and info is not None
     scores = _facts_of(export, "scores", ScoresFacts)
     gate = _facts_of(export, "gate", GateFacts)
-    commit = (
-        read_record(MachineRecord, export.run.machine, "machine record").commit
-        if export.run.machine.is_file()
-        else None
-    )
+    machine = _machine(export)
     expected: dict[str, object] = {
-        "commit": commit,
+        "commit": machine.commit if machine else None,
         "tokenizer_digest": info.tokenizer_digest,
         "parameters": parameter_count(info.model, info.vocab_size),
         "scored": scores is not None and scores.scored_checkpoint == record.checkpoint_digest,
@@ -290,6 +289,11 @@ def _check_record(export: Export) -> VerifyCheck:
         if getattr(record, name) != value
     ]
     return VerifyCheck("record", len(expected), tuple(problems))
+
+
+def _machine(export: Export) -> MachineRecord | None:
+    path = export.run.machine
+    return read_record(MachineRecord, path, "machine record") if path.is_file() else None
 
 
 def _facts_of(export: Export, kind: str, facts: type[Any]) -> Any:
@@ -336,19 +340,19 @@ def _settings_problems(export: Export) -> list[Problem]:
 
 
 def _check_card(export: Export) -> VerifyCheck:
-    """Card and licence, rendered again from the evidence and the publisher's own words.
+    """Card, licence and BOM, rendered again from the evidence and the publisher's own words.
 
     The licence must be one that the export would have taken.
     """
     return VerifyCheck(
-        "card and licence", 2, tuple(compared("card", lambda: _card_problems(export)))
+        "card, licence and BOM", 3, tuple(compared("card", lambda: _card_problems(export)))
     )
 
 
 def _card_problems(export: Export) -> list[Problem]:
     record, facts, info = export.record, export.facts, export.info
     assert facts is not None and info is not None
-    tokenizer = read_tokenizer(export.folder / "tokenizer.json")
+    tokenizer, machine = read_tokenizer(export.folder / "tokenizer.json"), _machine(export)
     subject = Subject(
         model_name=record.model_name,
         repo_id=record.repo_id,
@@ -369,21 +373,22 @@ def _card_problems(export: Export) -> list[Problem]:
         scored=record.scored,
         parity=record.parity,
         commit=record.commit,
+        versions=machine.versions if machine else {},
         provenance=provenance_of(facts),
+        eval_tasks=record.eval_tasks,
     )
-    expected = {
-        "README.md": render_card(subject, facts),
-        "LICENSE": licence_text(record.licence, record.model_name),
-    }
+    expected = statements(export.folder, subject, facts)
+    # The Hub shows every file there as a score of the model.
+    names = {name for name in record.files if name.startswith(EVAL_RESULTS)} | expected.keys()
     problems = [
         Problem(f"{EXPORT_RECORD}: the licence {record.licence} contradicts a source: {found.what}")
         for found in licence_objections(record.licence, facts)
     ]
     return problems + [
         Problem(f"{name}: differs from what the evidence gives")
-        for name, text in expected.items()
+        for name in sorted(names)
         if not (export.folder / name).is_file()
-        or (export.folder / name).read_text("utf-8", "replace") != text
+        or (export.folder / name).read_text("utf-8", "replace") != expected.get(name)
     ]
 
 

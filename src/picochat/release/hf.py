@@ -9,7 +9,8 @@ flags and versions give the same bytes. Needs no network; pushing is release/pus
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from picochat.config import ResolvedConfig, parameter_count
@@ -25,7 +26,7 @@ from picochat.core.publish import (
     open_artifact,
     publish_folder,
 )
-from picochat.core.records import read_record, write_json
+from picochat.core.records import digest_file, read_record, write_atomic, write_json
 from picochat.data.licences import compare_licences
 from picochat.export.export_record import (
     EXPORT_RECORD,
@@ -49,10 +50,12 @@ from picochat.export.stock_classes import Flavor, find_flavor, require_stock_sha
 from picochat.facts import RunFacts
 from picochat.model.centred import CENTRE_TOLERANCE, largest_centre_error
 from picochat.model.gpt import GPT
-from picochat.model.weights import CheckpointInfo, load_model, read_info
+from picochat.model.weights import WEIGHTS, CheckpointInfo, load_model, read_info
 from picochat.present.values import short_digest
+from picochat.release.bom import BOM, render_bom
 from picochat.release.card import Subject, render_card
 from picochat.release.evidence import attach_evidence, missing_evidence
+from picochat.release.hub_results import eval_results
 from picochat.release.licence import licence_objections, licence_text
 from picochat.release.push import PushReport, PushTarget, push_folder, require_target
 from picochat.report.summary import provenance_of
@@ -64,7 +67,8 @@ from picochat.run.graph import read_facts
 class ExportRequest:
     """What the user asked for.
 
-    `dtype`: of the stored weights. `push`: where to publish the folder, None to keep it here.
+    `eval_tasks`: see hub_results.py. `dtype`: of the stored weights. `push`: where to publish the
+    folder, None to keep it here.
     """
 
     checkpoint: Path
@@ -74,6 +78,7 @@ class ExportRequest:
     licence: str = "unknown"
     dataset_summary: str = ""
     eval_summary: str = ""
+    eval_tasks: Mapping[str, str] = field(default_factory=dict[str, str])
     dtype: str = "float32"
     flavor: str = "stablelm"
     allow_unscored: bool = False
@@ -118,7 +123,7 @@ class ExportReport:
 class Source:
     """A checkpoint that may be exported, with what belongs to it.
 
-    `run`: the run folder that it lies in, if any; `facts` and `commit` are of that run.
+    `run`: the run folder that it lies in, if any; `facts`, `commit` and `versions` are of that run.
     """
 
     artifact: Artifact
@@ -128,6 +133,7 @@ class Source:
     run: RunDir | None
     facts: RunFacts | None
     commit: str | None
+    versions: Mapping[str, str]
     scored: bool
 
 
@@ -146,6 +152,7 @@ def export_hf(request: ExportRequest) -> ExportReport:
     require_outside(request.out_dir, run_of(request.checkpoint))
     source = open_source(request)
     require_licence(request.licence, source.facts)
+    eval_results(request.eval_tasks, None, source.facts, source.scored)
     if request.push:
         require_evidence(source)
     lock = request.out_dir.with_name(f".{request.out_dir.name}.lock")
@@ -204,15 +211,17 @@ def open_source(request: ExportRequest) -> Source:
     require_centred(model, request.checkpoint)
     run = run_of(request.checkpoint)
     facts = commit = None
+    versions: Mapping[str, str] = {}
     if run is not None:
         config = read_record(ResolvedConfig, run.config, "resolved configuration").config
         facts = read_facts(config, run.artifacts())
         if run.machine.exists():
-            commit = read_record(MachineRecord, run.machine, "machine record").commit
+            machine = read_record(MachineRecord, run.machine, "machine record")
+            commit, versions = machine.commit, machine.versions
     scored = bool(facts and facts.scores and facts.scores.scored_checkpoint == artifact.digest)
     if facts is not None and not scored and not request.allow_unscored:
         raise not_scored(request.checkpoint, artifact, facts)
-    return Source(artifact, model.eval(), info, tokenizer, run, facts, commit, scored)
+    return Source(artifact, model.eval(), info, tokenizer, run, facts, commit, versions, scored)
 
 
 def require_centred(model: GPT, checkpoint: Path) -> None:
@@ -303,14 +312,24 @@ def write_export(
         )
     if source.run:
         attach_evidence(source.run, folder, source.scored)
-    card = render_card(card_subject(request, source, flavor, stored_numbers, parity), source.facts)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    (folder / "LICENSE").write_text(
-        licence_text(request.licence, request.model_name), encoding="utf-8"
-    )
+    subject = card_subject(request, source, flavor, stored_numbers, parity)
+    for name, text in statements(folder, subject, source.facts).items():
+        write_atomic(folder / name, text.encode())
     record = export_record(folder, request, source, stored_numbers, parity)
     write_json(folder / EXPORT_RECORD, record)
     return record
+
+
+def statements(folder: Path, subject: Subject, facts: RunFacts | None) -> dict[str, str]:
+    """Name -> text of what the folder says of its weights: card, licence, BOM, and scores for the
+    Hub where they were asked for.
+    """
+    return {
+        "README.md": render_card(subject, facts),
+        "LICENSE": licence_text(subject.licence, subject.model_name),
+        BOM: render_bom(subject, facts, digest_file(folder / WEIGHTS)),
+        **eval_results(subject.eval_tasks, subject.repo_id, facts, subject.scored),
+    }
 
 
 def weight_notes(source: Source) -> dict[str, str]:
@@ -346,6 +365,7 @@ def card_subject(
         licence=request.licence,
         dataset_summary=request.dataset_summary,
         eval_summary=request.eval_summary,
+        eval_tasks=request.eval_tasks,
         stage=info.stage,
         step=info.step,
         context=info.model.context,
@@ -360,6 +380,7 @@ def card_subject(
         scored=source.scored,
         parity=parity,
         commit=source.commit,
+        versions=source.versions,
         provenance=provenance_of(source.facts) if source.facts else (),
     )
 
@@ -377,6 +398,7 @@ def export_record(
         licence=request.licence,
         dataset_summary=request.dataset_summary,
         eval_summary=request.eval_summary,
+        eval_tasks=dict(request.eval_tasks),
         flavor=request.flavor,
         dtype=request.dtype,
         checkpoint_digest=source.artifact.digest,

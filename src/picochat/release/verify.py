@@ -136,10 +136,7 @@ class VerifyReport:
             lines += [f"        within the bound: {printable_line(what)}" for what in check.notes]
         lines += [f"    the run itself lacked: {printable_line(what)}" for what in self.missing]
         lines += [f"    left out of the bundle: {printable_line(name)}" for name in self.left_out]
-        return [
-            *lines,
-            f"fix: {DIFFERS_FIX}" if count else f"evidence digest {self.evidence_digest}",
-        ]
+        return [*lines, f"fix: {DIFFERS_FIX}" if count else evidence_line(self.evidence_digest)]
 
     def to_json(self) -> dict[str, object]:
         """The report as one JSON object."""
@@ -169,6 +166,11 @@ class VerifyReport:
                 for check in self.checks
             ],
         }
+
+
+def evidence_line(digest: str | None) -> str:
+    """The line that states an evidence digest. A signature is of this line (signature.py)."""
+    return f"evidence digest {digest}"
 
 
 Specs = tuple[ArtifactSpec, ...]
