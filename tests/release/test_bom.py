@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from picochat.facts import BenchmarksFacts, RunFacts
+from picochat.facts import BenchmarksFacts, ExercisesFacts, RunFacts
 from picochat.release.bom import render_bom
 from picochat.release.card import notices
 from picochat.report.summary import Provenance, provenance_of
@@ -19,11 +19,15 @@ from tests.release.test_card import subject
 from tests.run_builder import facts_of_run
 
 WEIGHTS = "9" * 64
+PARTS = RunParts(
+    gate=gate_facts("blocked"),
+    exercises=ExercisesFacts(fraction_asked=0.1, documents=90, text_bytes=108_000, words=500),
+)
 
 
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory: pytest.TempPathFactory) -> RunFacts:
-    run = make_run(tmp_path_factory.mktemp("bom") / "run", RunParts(gate=gate_facts("blocked")))
+    run = make_run(tmp_path_factory.mktemp("bom") / "run", PARTS)
     benchmarks = BenchmarksFacts(benchmarks={"riddles": make_benchmark_facts()}, unresolved=[])
     return replace(facts_of_run(run), benchmarks=benchmarks)
 
@@ -86,9 +90,9 @@ def test_every_source_and_benchmark_stands_with_revision_licence_and_digests(
     facts: RunFacts,
 ) -> None:
     bom = bom_of(facts)
-    web, wiki, riddles = (
-        parts(bom)[name] for name in ("source:web", "source:wiki", "benchmark:riddles")
-    )
+    data = {name: part for name, part in parts(bom).items() if part["type"] == "data"}
+    assert list(data) == ["source:web", "source:wiki", "exercises", "rows", "benchmark:riddles"]
+    web, wiki, exercises, rows, riddles = data.values()
     assert (web["name"], web["version"]) == ("someone/some-corpus", "0123abcd" * 5)
     assert web["licenses"] == [{"license": {"name": "odc-by"}}]
     # git's digest of a small file is of more than its bytes
@@ -104,8 +108,15 @@ def test_every_source_and_benchmark_stands_with_revision_licence_and_digests(
     assert wiki["name"] == "wiki" and "version" not in wiki and "externalReferences" not in wiki
     assert riddles["name"] == "someone/questions" and properties(riddles)["use"] == "evaluation"
     assert riddles["components"][0]["hashes"][0]["content"] == "6" * 64
+    for part, kind in ((exercises, "exercises"), (rows, "rows")):
+        artifact = facts.artifacts[kind]
+        assert part["version"] == artifact.digest
+        assert {file["name"]: file["hashes"][0]["content"] for file in part["components"]} == {
+            name: file.sha256 for name, file in artifact.manifest.files.items()
+        }
+    assert properties(rows)["sft_train_rows"] == "251"
     named = bom["metadata"]["component"]["modelCard"]["modelParameters"]["datasets"]
-    assert named == [{"ref": part["bom-ref"]} for part in (web, wiki, riddles)]
+    assert named == [{"ref": name} for name in data]
     assert bom["dependencies"][0]["dependsOn"] == list(parts(bom))
 
 
@@ -149,7 +160,7 @@ def test_names_of_other_people_stay_names(facts: RunFacts) -> None:
 def test_equal_exports_give_equal_bytes_whenever_they_are_made(
     facts: RunFacts, tmp_path: Path
 ) -> None:
-    run = make_run(tmp_path / "again", RunParts(gate=gate_facts("blocked")))
+    run = make_run(tmp_path / "again", PARTS)
     again = replace(facts_of_run(run), benchmarks=facts.benchmarks)
     first, second = (
         render_bom(subject(provenance=provenance_of(each)), each, WEIGHTS)

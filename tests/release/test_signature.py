@@ -203,6 +203,15 @@ def test_what_does_not_hold_is_not_signed(
     assert not Path(f"{broken.root}.sig").exists()
 
 
+def test_a_signature_overwrites_nothing(bundle: Path, keys: Path, tmp_path: Path) -> None:
+    key, before = keys / "mine.pem", bundle.read_bytes()
+    for taken in (bundle, key, tmp_path):
+        with pytest.raises(WrongUsage, match="exists, and nothing is overwritten"):
+            sign_evidence(bundle, key, taken)
+    assert bundle.read_bytes() == before
+    sign_evidence(bundle, key, tmp_path / "another.sig")
+
+
 def test_a_key_that_cannot_sign_is_one_message(bundle: Path, keys: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.pem"
     words = ["openssl", "ec", "-in", str(keys / "mine.pem"), "-aes128", "-passout", "pass:x"]

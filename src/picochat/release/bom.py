@@ -41,10 +41,7 @@ def render_bom(subject: Subject, facts: RunFacts | None, weights_sha256: str) ->
         ],
         "modelCard": _model_card(subject, facts, data),
         "properties": _properties(
-            checkpoint=subject.checkpoint_digest,
-            tokenizer=subject.tokenizer_digest,
-            parameters=subject.parameters,
-            dtype=subject.dtype,
+            tokenizer=subject.tokenizer_digest, parameters=subject.parameters, dtype=subject.dtype
         ),
     }
     bom = {
@@ -108,6 +105,7 @@ def _data(subject: Subject, facts: RunFacts | None) -> list[Json]:
     provenance = {item.label: item for item in subject.provenance}
     return [
         *(_source(source, provenance.get(source.label), facts) for source in sources),
+        *_made_rows(facts),
         *(_benchmark(name, found) for name, found in benchmarks.items()),
     ]
 
@@ -133,6 +131,27 @@ def _source(source: SourceFacts, origin: Provenance | None, facts: RunFacts) -> 
             text_bytes=source.text_bytes,
         ),
     )
+
+
+def _made_rows(facts: RunFacts) -> Iterator[Json]:
+    """What the run made of the pack and by rule: exercises, and the rows of SFT and eval."""
+    if facts.exercises and facts.exercises.documents:
+        counts = _properties(use="training", documents=facts.exercises.documents)
+        yield _artifact_data("exercises", "skill exercises", facts, counts)
+    if facts.rows:
+        counts = _properties(
+            use="training and evaluation",
+            sft_train_rows=facts.rows.sft_train_rows,
+            sft_held_out_rows=facts.rows.sft_held_out_rows,
+            eval_rows=facts.rows.eval_rows,
+        )
+        yield _artifact_data("rows", "SFT and eval rows", facts, counts)
+
+
+def _artifact_data(kind: str, name: str, facts: RunFacts, properties: list[Json]) -> Json:
+    artifact = facts.artifacts[kind]
+    files = {name: file.sha256 for name, file in artifact.manifest.files.items()}
+    return _dataset(kind, name, artifact.digest, None, files, False, properties)
 
 
 def _benchmark(name: str, found: BenchmarkFacts) -> Json:

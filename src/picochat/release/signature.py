@@ -92,12 +92,14 @@ def sign_evidence(path: Path, key: Path | None, out: Path) -> str:
 
     Returns the line that was signed. Without a key, sigstore confirms who signs, in a browser or by
     the identity of a CI job; that needs a network. Raises CheckFailed where something differs, as
-    nobody should sign what does not hold. BadInput for what is no bundle, or a key that cannot
-    sign, HubProblem where sigstore gave no signature.
+    nobody should sign what does not hold. WrongUsage where `out` exists, BadInput for what is no
+    bundle, or a key that cannot sign, HubProblem where sigstore gave no signature.
     """
     require_library()
     from model_signing import signing
 
+    if out.exists():
+        raise WrongUsage(f"{out} exists, and nothing is overwritten", fix="--out ANOTHER.sig")
     require_writable(out)
     config = signing.Config()
     if key is not None:
