@@ -394,12 +394,13 @@ def test_the_hub_reads_the_front_matter_and_the_results(evidence: RunFacts) -> N
 
 def test_what_is_no_dataset_of_the_hub_is_not_named_as_one(evidence: RunFacts) -> None:
     """A folder that was imported, and a benchmark that was read from a file."""
-    assert evidence.corpus
+    assert evidence.corpus and evidence.rows
     local = [source.model_copy(update={"kind": "files"}) for source in evidence.corpus.sources]
     found = make_benchmark_facts(dataset=None, revision=None)
     facts = replace(
         evidence,
         corpus=evidence.corpus.model_copy(update={"sources": local}),
+        rows=evidence.rows.model_copy(update={"sources": []}),
         benchmarks=BenchmarksFacts(benchmarks={"riddles": found}, unresolved=[]),
         scores=with_riddles(evidence, acc=make_rate(250, 501)),
     )
