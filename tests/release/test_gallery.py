@@ -252,9 +252,9 @@ def test_a_bundle_of_an_earlier_version_is_told_from_a_forged_one_and_does_not_v
     assert gallery(EARLIER, forgery, bundle, out=tmp_path / "site") == DIFFERS
     good, *bad = rows_of(tmp_path / "site")
     assert good["other_version"] is None
-    earlier = next(row for row in bad if row["name"] == "small-wiki-v2")
+    earlier = next(row for row in bad if row["name"] == "small-wiki-v3")
     assert earlier["model"] is None and earlier["differences"] > 1
-    assert "d3c33edd5c9f6be34c7b2af5837b76ec28d96528 made it" in earlier["other_version"]
+    assert "cf3bc9773bc5265ea32d2125b839b3711967ddb3 made it" in earlier["other_version"]
     assert earlier["other_version"] in (tmp_path / "site" / "index.html").read_text().replace(
         "&#39;", "'"
     )
