@@ -16,6 +16,7 @@ from picochat.core.records import Record
 from picochat.data.benchmarks.stage import BenchmarkItem
 from picochat.evals.eval_records import EvaluatedItem
 from picochat.evals.intervals import rate
+from picochat.export.export_record import ParityReport
 from picochat.facts import (
     BenchmarkFacts,
     BenchmarksFacts,
@@ -386,6 +387,32 @@ def make_parity_facts(**changes: Any) -> ParityFacts:
         ),
         **changes,
     )
+
+
+def make_parity_report(**changes: Any) -> ParityReport:
+    """A comparison in which nothing is wrong."""
+    values: dict[str, Any] = {
+        "reader": "transformers",
+        "model_class": "X",
+        "dtype": "float32",
+        "token_source": "held-out text",
+        "tokens_compared": 512,
+        "best_token_differs": 0,
+        "largest_logit": 6.0,
+        "largest_difference": 6e-4,
+        "largest_relative_difference": 1e-4,
+        "bound": 1e-4,
+        "greedy_tokens": 32,
+        "greedy_tokens_equal": True,
+        "greedy_largest_shortfall": 0.0,
+        "missing_keys": [],
+        "unexpected_keys": [],
+        "texts_compared": 5,
+        "texts_equal": True,
+        "chat_equal": True,
+        "end_id": 4,
+    }
+    return ParityReport(**{**values, **changes})
 
 
 def make_evidence(**changes: Any) -> RunFacts:

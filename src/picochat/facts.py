@@ -362,6 +362,11 @@ class TrainFacts(Record):
     )
 
 
+def state_name(step: int) -> str:
+    """The folder of the state that was saved after this step."""
+    return f"step-{step:07d}"
+
+
 class StateRow(Record):
     """One line of `states.jsonl`: a train state as it was saved, also one that is deleted since.
 
@@ -640,11 +645,12 @@ class RunFacts:
 
 
 REPLAY_FOLDER = "replay"
-STATES = "states.jsonl"
 """Folder in a base checkpoint with the training state at the evaluation before the last.
 
 A run that was evaluated only at its end has none.
 """
+STATES = "states.jsonl"
+"""Journal in a checkpoint with the digests of every state that was saved."""
 
 F = TypeVar("F", bound=Record)
 

@@ -2,7 +2,15 @@
 
 import pytest
 
-from picochat.data.licences import TERMS, USUAL, asked, compare_licences, demands, fit, read_licence
+from picochat.data.licences import (
+    TERMS,
+    USUAL,
+    compare_licences,
+    demands,
+    fit,
+    read_licence,
+    terms_of,
+)
 
 
 @pytest.mark.parametrize("family", TERMS)
@@ -10,7 +18,7 @@ def test_each_licence_is_read_with_and_without_a_version(family: str) -> None:
     for text in (family, f"{family}-4.0", family.upper().replace("-", " ")):
         found = read_licence(text)
         assert found and found.family == family
-        assert asked(text) is not None and set(asked(text) or ()) == set(TERMS[family])
+        assert terms_of(text) is not None and set(terms_of(text) or ()) == set(TERMS[family])
 
 
 @pytest.mark.parametrize(
@@ -38,7 +46,7 @@ def test_identifiers_of_spdx_and_of_the_hub_are_read(
     "text", [None, "", "other", "cc", "llama3.1", "cc-by-4.0-nc", "my cc-by", "apache license 2.0"]
 )
 def test_an_unknown_licence_never_fits_and_never_contradicts(text: str | None) -> None:
-    assert asked(text) is None
+    assert terms_of(text) is None
     assert {fit(text, model) for model in (None, "mit", "cc-by-nc-4.0")} == {"unknown"}
 
 

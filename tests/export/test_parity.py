@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from picochat.core.publish import Artifact, open_artifact, publish
 from picochat.core.records import digest_bytes, read_json, write_json
 from picochat.export import parity
-from picochat.export.export_record import ParityReport, misses
+from picochat.export.export_record import misses
 from picochat.export.parity import (
     Expected,
     greedy_shortfall,
@@ -29,6 +29,7 @@ from picochat.export.parity import (
 from picochat.facts import ParityFacts, facts_of
 from picochat.model.weights import CheckpointInfo
 from picochat.tokens.shards import ShardSidecar
+from tests.builders import make_parity_report
 from tests.export_builders import (
     MODEL,
     VOCAB_SIZE,
@@ -38,31 +39,6 @@ from tests.export_builders import (
     shards_facts,
     tokenizer_bytes,
 )
-
-
-def good_report(**changes: Any) -> ParityReport:
-    values: dict[str, Any] = {
-        "reader": "transformers",
-        "model_class": "X",
-        "dtype": "float32",
-        "token_source": "held-out text",
-        "tokens_compared": 512,
-        "best_token_differs": 0,
-        "largest_logit": 6.0,
-        "largest_difference": 6e-4,
-        "largest_relative_difference": 1e-4,
-        "bound": 1e-4,
-        "greedy_tokens": 32,
-        "greedy_tokens_equal": True,
-        "greedy_largest_shortfall": 0.0,
-        "missing_keys": [],
-        "unexpected_keys": [],
-        "texts_compared": 5,
-        "texts_equal": True,
-        "chat_equal": True,
-        "end_id": 4,
-    }
-    return ParityReport(**{**values, **changes})
 
 
 def expected() -> Expected:
@@ -135,7 +111,7 @@ def test_weights_that_no_stock_class_holds_are_unmeasured_with_the_reason(tmp_pa
 
 
 def test_a_report_within_its_bounds_has_no_miss() -> None:
-    assert misses(good_report(), expected().end_id) == []
+    assert misses(make_parity_report(), expected().end_id) == []
 
 
 @pytest.mark.parametrize(
@@ -153,7 +129,7 @@ def test_a_report_within_its_bounds_has_no_miss() -> None:
     ],
 )
 def test_each_difference_alone_is_a_miss(change: dict[str, Any], words: str) -> None:
-    found = misses(good_report(**change), expected().end_id)
+    found = misses(make_parity_report(**change), expected().end_id)
     assert len(found) == 1
     assert words in found[0].what
 

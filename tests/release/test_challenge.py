@@ -28,7 +28,7 @@ from picochat.run.folder import RunDir
 from picochat.train.artifact import read_states
 from tests.forger import change_json, change_rows
 from tests.release.test_replay import change_loss, copied, elsewhere, rewrite_manifest
-from tests.train.builders import EVERY_STEP, begin_run, small_config, train_base
+from tests.train.builders import EVERY_STEP, SPIKING, begin_run, small_config, train_base
 
 
 def make_run(root: Path, config: RunConfig, **host: Any) -> RunDir:
@@ -140,15 +140,7 @@ def test_the_published_state_serves_for_its_step(finished: RunDir, tmp_path: Pat
 
 def test_a_stretch_after_loss_spikes_reads_the_rows_that_the_run_read(tmp_path: Path) -> None:
     """Training goes back again and again, so each stretch skipped another number of rows."""
-    config = small_config(
-        steps=32,
-        eval_every=8,
-        spike_factor=1.003,
-        spike_nats=0.0,
-        spike_rollbacks=9,
-        muon_lr=1e-6,
-        adamw_lr=1e-6,
-    )
+    config = small_config(**SPIKING)
     run = make_run(tmp_path / "run", config, keep_states=True)
     assert len({row.skipped for row in rows_of(run)}) > 1
     for stretch in stretches(rows_of(run)):

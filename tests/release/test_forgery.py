@@ -36,6 +36,7 @@ from picochat.release.cross_checks import CROSS_CHECKS
 from picochat.release.verify import inspect_bundle
 from picochat.run.folder import RunDir
 from picochat.run.graph import ARTIFACTS
+from tests.builders import make_parity_report
 from tests.forger import (
     Rows,
     change_config,
@@ -305,61 +306,42 @@ def without_its_places(run: RunDir) -> None:
     (run.place("honesty") / "report.md").write_text(page, "utf-8")
 
 
+def add_place(run: RunDir, where: str, document: str) -> None:
+    """A place at which the first eval row is said to stand."""
+    row = first_eval_row(run)
+    hit = {
+        "row": row["id"],
+        "skill": row["skill"],
+        "benchmark": None,
+        "where": where,
+        "document": document,
+        "offset": 0,
+        "rule": "run of 13 words",
+        "words": "words of nowhere",
+    }
+    change_rows(run.place("honesty") / "hits.jsonl", lambda rows: [*rows, hit])
+
+
 def an_invented_place(run: RunDir) -> None:
     """The same, with a place in a document that need not be left out."""
     without_its_places(run)
-    first = first_eval_row(run)
-    hit = {
-        "row": first["id"],
-        "skill": first["skill"],
-        "benchmark": None,
-        "where": "corpus",
-        "document": "a document of nowhere",
-        "offset": 0,
-        "rule": "run of 13 words",
-        "words": "words of nowhere",
-    }
-    change_rows(run.place("honesty") / "hits.jsonl", lambda rows: [*rows, hit])
+    add_place(run, "corpus", "a document of nowhere")
 
 
 def a_place_in_an_sft_row(run: RunDir) -> None:
-    hit = {
-        "row": first_eval_row(run)["id"],
-        "skill": first_eval_row(run)["skill"],
-        "benchmark": None,
-        "where": "sft",
-        "document": "1",
-        "offset": 0,
-        "rule": "run of 13 words",
-        "words": "words of nowhere",
-    }
-    change_rows(run.place("honesty") / "hits.jsonl", lambda rows: [*rows, hit])
+    add_place(run, "sft", "1")
 
 
 def parity(**values: Any) -> Forgery:
     """A comparison that was made, with these values in its report and the facts that follow."""
-    report = {
-        "reader": "a reader",
-        "model_class": "StableLmForCausalLM",
-        "dtype": "float32",
-        "token_source": "held-out text",
+    stated = {
         "tokens_compared": 128,
-        "best_token_differs": 0,
         "largest_logit": 2.0,
         "largest_difference": 2e-6,
         "largest_relative_difference": 1e-6,
-        "bound": 1e-4,
-        "greedy_tokens": 32,
-        "greedy_tokens_equal": True,
-        "greedy_largest_shortfall": 0.0,
-        "missing_keys": [],
-        "unexpected_keys": [],
-        "texts_compared": 5,
-        "texts_equal": True,
-        "chat_equal": True,
-        "end_id": 4,
         **values,
     }
+    report = make_parity_report(**stated).model_dump(mode="json")
 
     def forge(run: RunDir) -> None:
         place = run.place("parity")

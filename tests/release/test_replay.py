@@ -22,7 +22,7 @@ from picochat.core.records import digest_bytes, pretty_json, read_json, write_js
 from picochat.release.bundle import make_bundle
 from picochat.release.replay import inspect_with_replay, relative_distance, replay
 from picochat.run.folder import RunDir
-from tests.train.builders import begin_run, small_config, train_base
+from tests.train.builders import SPIKING, begin_run, small_config, train_base
 
 
 @pytest.fixture(scope="module")
@@ -265,15 +265,7 @@ def test_rows_that_were_passed_over_after_a_spike_are_passed_over_again(tmp_path
     """Nothing is learned, and any loss a little over its mean counts as a spike: training goes back
     in its last stretch too.
     """
-    config = small_config(
-        steps=32,
-        eval_every=8,
-        spike_factor=1.003,
-        spike_nats=0.0,
-        spike_rollbacks=9,
-        muon_lr=1e-6,
-        adamw_lr=1e-6,
-    )
+    config = small_config(**SPIKING)
     run = make_run(tmp_path / "run", config)
     facts = run.artifact("base").facts
     state = read_json(run.place("base") / "replay" / "state.json")["state"]

@@ -21,7 +21,7 @@ from picochat.release.hf import ExportRequest, export_hf
 from picochat.release.push import require_publishable
 from picochat.release.signature import (
     KEY_FIX,
-    Stated,
+    GivenSignature,
     require_library,
     sign_evidence,
     stated_signature,
@@ -85,7 +85,7 @@ def exported(run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def checked(path: Path, signature: Path, key: Path) -> list[str]:
-    report = with_signature(inspect_bundle(path), Stated(signature, key))
+    report = with_signature(inspect_bundle(path), GivenSignature(signature, key))
     assert report.checks[-1].name == "signature"
     return [problem.what for problem in report.problems]
 
@@ -247,9 +247,9 @@ def test_flags_that_do_not_say_whose_signature_it_is_are_wrong_usage(
             stated_signature(*flags)
     with pytest.raises(BadInput, match="there is no signature"):
         stated_signature(keys / "nothing.sig", key, None, None)
-    assert stated_signature(signature, key, None, None) == Stated(signature, key)
+    assert stated_signature(signature, key, None, None) == GivenSignature(signature, key)
     identity = ("me", "https://accounts.example")
-    assert stated_signature(signature, None, *identity) == Stated(signature, identity)
+    assert stated_signature(signature, None, *identity) == GivenSignature(signature, identity)
     sign, mine = ["run", "sign", str(bundle), "--out", str(tmp_path / "x.sig")], keys / "mine.pem"
     assert run_command(sign) == run_command([*sign, "--keyless", "--key", str(mine)]) == 2
     assert run_command([*sign, "--key", str(mine)]) == 0
@@ -267,7 +267,7 @@ def test_sigstore_that_cannot_be_reached_is_one_message(
     assert not (tmp_path / "x.sig").exists()
     with pytest.raises(HubProblem, match="did not answer"):
         identity = ("me@example.org", "https://accounts.example")
-        with_signature(inspect_bundle(bundle), Stated(signature, identity))
+        with_signature(inspect_bundle(bundle), GivenSignature(signature, identity))
     sign_evidence(bundle, keys / "mine.pem", tmp_path / "x.sig")
     assert checked(bundle, tmp_path / "x.sig", keys / "mine.pub") == []
 

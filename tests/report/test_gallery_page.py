@@ -27,8 +27,8 @@ from tests.report.test_sections import (
     MEASURE,
     Page,
     browsed_title,
+    check_numbers,
     fact_at,
-    read_number,
 )
 
 ROWS, OTHER_ROWS = digest_bytes(b"rows"), digest_bytes(b"other rows")
@@ -92,16 +92,7 @@ def make_gallery(*rows: GalleryRow, title: str = "Models") -> Gallery:
 def test_every_figure_is_the_fact_that_it_names() -> None:
     gallery = make_gallery(make_row(), make_row("bare", hours=None, usd=None), make_failed())
     page, documents = Page(gallery_page(gallery)), {"gallery": to_jsonable(gallery)}
-    numbers = [figure for figure in page.figures if figure.value is not None]
-    assert len(numbers) > 40
-    for figure in numbers:
-        fact = fact_at(figure.path, documents)
-        if fact is None:
-            assert (figure.value, figure.text) == ("", "not measured"), figure
-            continue
-        assert figure.value == repr(fact), figure
-        number, half_unit = read_number(figure.text)
-        assert abs(number - fact) <= half_unit + 1e-12, figure
+    check_numbers(page, documents, more_than=40)
     for figure in page.figures:
         if figure.value is None:
             assert figure.text == str(fact_at(figure.path, documents)), figure

@@ -39,6 +39,18 @@ EVERY_STEP = 1e-6
 """`checkpoint_minutes` after which every step is saved."""
 
 
+SPIKING: dict[str, object] = {
+    "steps": 32,
+    "eval_every": 8,
+    "spike_factor": 1.003,
+    "spike_nats": 0.0,
+    "spike_rollbacks": 9,
+    "muon_lr": 1e-6,
+    "adamw_lr": 1e-6,
+}
+"""A base stage that learns nothing and takes any loss a little over its mean for a spike."""
+
+
 def small_config(**base: object) -> RunConfig:
     """Twelve steps with an evaluation after each fourth, unless `base` says otherwise."""
     values = {

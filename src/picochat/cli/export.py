@@ -9,7 +9,17 @@ from typing import Annotated
 
 import typer
 
-from picochat.cli.run import IdentityOption, ProviderOption, PublicKeyOption, SignatureOption
+from picochat.cli.options import (
+    IdentityOption,
+    MessageOption,
+    PrivateOption,
+    ProviderOption,
+    PublicKeyOption,
+    PushOption,
+    RepositoryOption,
+    SignatureOption,
+    TokenOption,
+)
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -55,15 +65,11 @@ def hf(
     allow_unscored: Annotated[
         bool, typer.Option(help="export weights that the run did not score; the card says so")
     ] = False,
-    push_to_hub: Annotated[
-        bool, typer.Option("--push-to-hub", help="publish the folder as one commit")
-    ] = False,
-    repo_id: Annotated[str | None, typer.Option(help="OWNER/NAME on the Hub")] = None,
-    private: Annotated[bool, typer.Option("--private", help="make the repository private")] = False,
-    token_env: Annotated[
-        str, typer.Option(help="environment variable that holds the Hub's token")
-    ] = "HF_TOKEN",
-    commit_message: Annotated[str | None, typer.Option(help="of the one commit")] = None,
+    push_to_hub: PushOption = False,
+    repo_id: RepositoryOption = None,
+    private: PrivateOption = False,
+    token_env: TokenOption = "HF_TOKEN",
+    commit_message: MessageOption = None,
 ) -> None:
     """Write a checkpoint as a Hugging Face folder, read it back, compare the logits, and publish it
     if asked.

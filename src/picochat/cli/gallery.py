@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from picochat.cli.run import questions_to_ask
+from picochat.cli.options import questions_to_ask
 
 
 def gallery(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -17,6 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from picochat.cli.options import (
+    IdentityOption,
+    MessageOption,
+    PrivateOption,
+    ProviderOption,
+    PublicKeyOption,
+    PushOption,
+    RepositoryOption,
+    SignatureOption,
+    TokenOption,
+    questions_to_ask,
+)
 from picochat.core.errors import WrongUsage
 
 if TYPE_CHECKING:
@@ -24,18 +35,6 @@ if TYPE_CHECKING:
 
 RunArgument = Annotated[Path | None, typer.Argument(metavar="RUN", help="the run folder")]
 RunOption = Annotated[Path | None, typer.Option(help="the same, as an option")]
-SignatureOption = Annotated[
-    Path | None, typer.Option(help="a signature of the evidence, made by `run sign`, to check")
-]
-PublicKeyOption = Annotated[
-    Path | None, typer.Option(help="with --signature: the publisher's public key, a .pem")
-]
-IdentityOption = Annotated[
-    str | None, typer.Option(help="with --signature, of one without a key: who signed it")
-]
-ProviderOption = Annotated[
-    str | None, typer.Option(help="with --identity: address of the service that confirmed it")
-]
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -48,18 +47,11 @@ def _one_run(run: Path | None, run_dir: Path | None) -> Path:
     return given[0]
 
 
-class Asked(NamedTuple):
+class RequestedRun(NamedTuple):
     """The run that the options name, and how many training seeds; None: one."""
 
     request: RunRequest
     seeds: int | None
-
-
-def questions_to_ask(ask: str) -> int | None:
-    """The number that --ask gives; None for all."""
-    if ask != "all" and not re.fullmatch("[1-9][0-9]{0,8}", ask):
-        raise WrongUsage(f"--ask {ask!r} is no number of questions", fix="--ask 50, or --ask all")
-    return None if ask == "all" else int(ask)
 
 
 def asked_run(
@@ -147,7 +139,7 @@ def asked_run(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="any other setting"),
     ] = None,
-) -> Asked:
+) -> RequestedRun:
     """The options of `run tiny`, which `run preregister` takes too."""
     from picochat.data.init_pack import pack_inputs
     from picochat.run.request import RunRequest
@@ -179,7 +171,7 @@ def asked_run(
         flags=flags,
         settings=set_ or [],
     )
-    return Asked(request, seeds)
+    return RequestedRun(request, seeds)
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -202,7 +194,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
 @app.command("tiny")
 @with_run_options
 def tiny(
-    asked: Asked,
+    asked: RequestedRun,
     preflight_only: Annotated[
         bool, typer.Option(help="stop after the preflight; exit 3 where it blocks")
     ] = False,
@@ -229,21 +221,15 @@ def tiny(
 @app.command("preregister")
 @with_run_options
 def preregister(
-    asked: Asked,
+    asked: RequestedRun,
     eval_texts: Annotated[
         bool, typer.Option(help="announce the texts of the eval rows too, not only their digests")
     ] = False,
-    push_to_hub: Annotated[
-        bool, typer.Option("--push-to-hub", help="publish the announcement as one commit")
-    ] = False,
-    repo_id: Annotated[
-        str | None, typer.Option(help="OWNER/NAME of the model on the Hub, made if it is not there")
-    ] = None,
-    private: Annotated[bool, typer.Option("--private", help="make the repository private")] = False,
-    token_env: Annotated[
-        str, typer.Option(help="environment variable that holds the Hub's token")
-    ] = "HF_TOKEN",
-    commit_message: Annotated[str | None, typer.Option(help="of the one commit")] = None,
+    push_to_hub: PushOption = False,
+    repo_id: RepositoryOption = None,
+    private: PrivateOption = False,
+    token_env: TokenOption = "HF_TOKEN",
+    commit_message: MessageOption = None,
 ) -> None:
     """Announce a run before it is trained: what will be trained and judged, for `run verify
     --preregistration`. Takes the options of the run.

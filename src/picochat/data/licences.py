@@ -95,7 +95,7 @@ def read_licence(text: str | None) -> Licence | None:
     return Licence(found["family"], version, later or bool(found["later"]))
 
 
-def asked(text: str | None) -> tuple[str, ...] | None:
+def terms_of(text: str | None) -> tuple[str, ...] | None:
     """What the licences of a source ask, all of them together; None if one is unknown."""
     found = [read_licence(part) for part in _parts(text)]
     if None in found:
@@ -198,7 +198,7 @@ def demands(sources: Mapping[str, str | None], names: Iterable[str]) -> str:
 
 def demand(licence: str) -> str:
     """What a licence asks, as the end of a sentence: `asks for attribution`."""
-    terms = asked(licence)
+    terms = terms_of(licence)
     if terms is None:
         return "asks what is not known here"
     return f"asks for {', '.join(terms) or 'nothing'}"

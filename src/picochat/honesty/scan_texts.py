@@ -67,6 +67,11 @@ class Hit(Record):
     words: str
 
 
+def most_hits(benchmark: str | None) -> int:
+    """How many hits of a row are kept. benchmark: None for our own eval rows."""
+    return HITS_KEPT_PER_ROW if benchmark is None else HITS_KEPT_PER_BENCHMARK_ROW
+
+
 @dataclass
 class Tally:
     """What a scan of some texts found.
@@ -97,8 +102,7 @@ class Tally:
 
     def keep(self, item: int, hit: Hit) -> None:
         """Keep a hit of this item, unless enough of them are kept."""
-        most = HITS_KEPT_PER_ROW if hit.benchmark is None else HITS_KEPT_PER_BENCHMARK_ROW
-        if self.kept[item] < most:
+        if self.kept[item] < most_hits(hit.benchmark):
             self.kept[item] += 1
             self.kept_as.append(item)
             self.hits.append(hit)

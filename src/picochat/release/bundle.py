@@ -18,10 +18,9 @@ from pathlib import Path
 from shlex import quote
 
 from picochat.core.errors import BadInput, HostProblem, Problem, WrongUsage
-from picochat.core.machine import MachineRecord
 from picochat.core.progress import Progress
 from picochat.core.publish import MANIFEST, Artifact, FileDigest, is_junk
-from picochat.core.records import Record, pretty_json, read_record
+from picochat.core.records import Record, pretty_json
 from picochat.facts import REPLAY_FOLDER, CorpusFacts, GateFacts, PreflightFacts, facts_of
 from picochat.present.printable import printable_line
 from picochat.present.values import byte_quantity, short_digest
@@ -259,9 +258,9 @@ def _logs_of_another_run(
 
 
 def _machine_gaps(run: RunDir) -> list[Problem]:
-    if not run.machine.exists():
+    machine = run.machine_record()
+    if machine is None:
         return [Problem("machine.json: is missing", fix=run.again)]
-    machine = read_record(MachineRecord, run.machine, "machine record")
     if not machine.commit and not machine.versions.get("picochat"):
         return [
             Problem(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from picochat.core.errors import BadInput, Problem
 from picochat.core.records import digest_bytes, digest_file
-from picochat.facts import REPLAY_FOLDER, STATES, StateRow
+from picochat.facts import REPLAY_FOLDER, STATES, StateRow, state_name
 from picochat.present.values import byte_quantity
 from picochat.release.archive import STORED_SUFFIXES
 from picochat.release.stated_files import opened_run
@@ -52,8 +52,9 @@ def stretch_from(states: Sequence[StateRow], step: int) -> Stretch:
     )
 
 
-def state_name(row: StateRow) -> str:
-    return f"{STATES_FOLDER}/step-{row.step:07d}"
+def place_of(row: StateRow) -> str:
+    """Where a kept state lies, from the folder of the base stage."""
+    return f"{STATES_FOLDER}/{state_name(row.step)}"
 
 
 def kept_state(row: StateRow, roots: Sequence[RunDir], problems: list[Problem]) -> Path | None:
@@ -61,7 +62,7 @@ def kept_state(row: StateRow, roots: Sequence[RunDir], problems: list[Problem]) 
 
     None where no run does; the reason is added to `problems`.
     """
-    names = (state_name(row), f"checkpoint/{REPLAY_FOLDER}")
+    names = (place_of(row), f"checkpoint/{REPLAY_FOLDER}")
     for place in (root.place("base").parent / name for root in roots for name in names):
         if not all((place / name).is_file() for name in row.files):
             continue
@@ -73,7 +74,7 @@ def kept_state(row: StateRow, roots: Sequence[RunDir], problems: list[Problem]) 
             what = f"{place / wrong[0]} is not the file that {STATES} states"
             problems.append(Problem(what, fix=ANOTHER_STATE_FIX))
     if not problems:
-        what = f"the state of step {row.step} is not here: base/{state_name(row)}"
+        what = f"the state of step {row.step} is not here: base/{place_of(row)}"
         problems.append(Problem(what, fix=ASK_FIX))
     return None
 
@@ -127,7 +128,7 @@ def challenge(path: Path, seed: int | None) -> list[str]:
 def _state_lines(row: StateRow) -> list[str]:
     size = sum(file.bytes for file in row.files.values())
     return [
-        f"    {state_name(row)} ({byte_quantity(size)})",
+        f"    {place_of(row)} ({byte_quantity(size)})",
         *(
             f"        {name}: {file.bytes} bytes, sha256 {file.sha256}"
             for name, file in sorted(row.files.items())

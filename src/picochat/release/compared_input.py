@@ -15,7 +15,6 @@ from shlex import quote
 
 from picochat.config import ResolvedConfig, flatten
 from picochat.core.errors import BadInput, Problem, WrongUsage
-from picochat.core.machine import MachineRecord
 from picochat.core.publish import MANIFEST, Artifact, changed_files, open_artifact, touched_files
 from picochat.core.records import read_record
 from picochat.data.benchmarks.stage import read_items
@@ -185,9 +184,7 @@ def _scores_problems(artifacts: Mapping[str, Artifact]) -> list[Problem]:
 def _recipe(run: RunDir, artifacts: Mapping[str, Artifact]) -> Recipe:
     """Settings, data and software of a run."""
     corpus = facts_of(artifacts["corpus"], CorpusFacts)
-    machine = (
-        read_record(MachineRecord, run.machine, "machine record") if run.machine.exists() else None
-    )
+    machine = run.machine_record()
     versions = dict(machine.versions) if machine else {}
     versions.pop("picochat", None)
     devices = (machine.gpus or [machine.cpu]) if machine else ["unknown"]

@@ -29,12 +29,7 @@ from picochat.honesty.contamination_page import contamination_page
 from picochat.honesty.contamination_scan import COPY, scan_sft_rows
 from picochat.honesty.index import build_index
 from picochat.honesty.items import item_of_row
-from picochat.honesty.scan_texts import (
-    HITS_KEPT_PER_BENCHMARK_ROW,
-    HITS_KEPT_PER_ROW,
-    MOST_IDS_KEPT,
-    Hit,
-)
+from picochat.honesty.scan_texts import MOST_IDS_KEPT, Hit, most_hits
 from picochat.release.compare import differences, known, names_shown, stated_of
 from picochat.skills.exercises import sample_page
 from picochat.skills.task_rows import EvalRow, SftRow, read_published_rows
@@ -399,7 +394,7 @@ def _hits_otherwise(hits: Sequence[Hit], report: Mapping[str, Any]) -> list[Prob
         listed[hit.benchmark, hit.where, hit.row].append(hit.document)
     wrong: dict[str, None] = {}
     for key in {**counts, **listed}:
-        most = HITS_KEPT_PER_ROW if key[0] is None else HITS_KEPT_PER_BENCHMARK_ROW
+        most = most_hits(key[0])
         texts, documents = counts.get(key, 0), listed.get(key, [])
         enough = min(texts, most) <= len(documents) <= most
         if not enough or len(set(documents)) > texts:

@@ -25,7 +25,6 @@ from safetensors.torch import load_file
 
 from picochat.config import ResolvedConfig, parameter_count
 from picochat.core.errors import BadInput, PicochatError, Problem
-from picochat.core.machine import MachineRecord
 from picochat.core.network import hub_endpoint, open_client
 from picochat.core.publish import Artifact, FileDigest, file_names
 from picochat.core.records import digest_file, read_json, read_record
@@ -272,7 +271,7 @@ def _check_record(export: Export) -> VerifyCheck:
     assert facts is not None and info is not None
     scores = _facts_of(export, "scores", ScoresFacts)
     gate = _facts_of(export, "gate", GateFacts)
-    machine = _machine(export)
+    machine = export.run.machine_record()
     expected: dict[str, object] = {
         "commit": machine.commit if machine else None,
         "tokenizer_digest": info.tokenizer_digest,
@@ -289,11 +288,6 @@ def _check_record(export: Export) -> VerifyCheck:
         if getattr(record, name) != value
     ]
     return VerifyCheck("record", len(expected), tuple(problems))
-
-
-def _machine(export: Export) -> MachineRecord | None:
-    path = export.run.machine
-    return read_record(MachineRecord, path, "machine record") if path.is_file() else None
 
 
 def _facts_of(export: Export, kind: str, facts: type[Any]) -> Any:
@@ -352,7 +346,8 @@ def _check_card(export: Export) -> VerifyCheck:
 def _card_problems(export: Export) -> list[Problem]:
     record, facts, info = export.record, export.facts, export.info
     assert facts is not None and info is not None
-    tokenizer, machine = read_tokenizer(export.folder / "tokenizer.json"), _machine(export)
+    tokenizer = read_tokenizer(export.folder / "tokenizer.json")
+    machine = export.run.machine_record()
     subject = Subject(
         model_name=record.model_name,
         repo_id=record.repo_id,

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from picochat.config import ResolvedConfig, parameter_count
 from picochat.core.errors import BadInput, CheckFailed, Problem, WrongUsage, did_you_mean
-from picochat.core.machine import MachineRecord
 from picochat.core.progress import say
 from picochat.core.publish import (
     Artifact,
@@ -215,8 +214,7 @@ def open_source(request: ExportRequest) -> Source:
     if run is not None:
         config = read_record(ResolvedConfig, run.config, "resolved configuration").config
         facts = read_facts(config, run.artifacts())
-        if run.machine.exists():
-            machine = read_record(MachineRecord, run.machine, "machine record")
+        if (machine := run.machine_record()) is not None:
             commit, versions = machine.commit, machine.versions
     scored = bool(facts and facts.scores and facts.scores.scored_checkpoint == artifact.digest)
     if facts is not None and not scored and not request.allow_unscored:

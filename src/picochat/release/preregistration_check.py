@@ -19,7 +19,6 @@ from typing import Any
 from picochat.config import ResolvedConfig
 from picochat.core.errors import BadInput, Problem
 from picochat.core.journal import read_journal
-from picochat.core.machine import MachineRecord
 from picochat.core.network import hub_endpoint, open_client
 from picochat.core.publish import Artifact
 from picochat.core.records import (
@@ -190,9 +189,8 @@ def _artifact_problems(
 
 def _code(run: RunDir) -> str:
     """The version and commit that the run states."""
-    if not run.machine.exists():
-        return "not stated"
-    return read_record(MachineRecord, run.machine, "machine record").picochat
+    machine = run.machine_record()
+    return machine.picochat if machine else "not stated"
 
 
 # ---- dates ---------------------------------------------------------------------------------------

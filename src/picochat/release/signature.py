@@ -36,7 +36,7 @@ KEY_FIX = (
 
 
 @dataclass(frozen=True)
-class Stated:
+class GivenSignature:
     """A signature, and who is said to have made it.
 
     by: the file of a public key, or an identity (such as an e-mail address) and the address of the
@@ -49,7 +49,7 @@ class Stated:
 
 def stated_signature(
     signature: Path | None, public_key: Path | None, identity: str | None, provider: str | None
-) -> Stated | None:
+) -> GivenSignature | None:
     """The signature that the flags name, or None where no flag is given.
 
     Raises WrongUsage where they do not say what to check and who should have signed it, or where
@@ -74,7 +74,7 @@ def stated_signature(
         )
     found = by or public_key
     assert found is not None
-    return Stated(signature, found)
+    return GivenSignature(signature, found)
 
 
 def require_library() -> None:
@@ -117,7 +117,7 @@ def sign_evidence(path: Path, key: Path | None, out: Path) -> str:
     return evidence_line(report.evidence_digest)
 
 
-def with_signature(report: VerifyReport, stated: Stated | None) -> VerifyReport:
+def with_signature(report: VerifyReport, stated: GivenSignature | None) -> VerifyReport:
     """The report with one more check: the signature is of its evidence digest, by that key or
     identity. Without a signature to check, the report as it is.
 

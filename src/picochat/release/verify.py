@@ -317,9 +317,10 @@ def without_folder(text: str, folder: Path) -> str:
 def _made_by(run: RunDir) -> str | None:
     """The version that machine.json names; None where it cannot be read."""
     try:
-        return read_record(MachineRecord, run.machine, "machine record").picochat
+        machine = run.machine_record()
     except PicochatError:
         return None
+    return machine.picochat if machine else None
 
 
 def _verify_with(made_by: str, path: Path) -> str:

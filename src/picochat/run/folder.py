@@ -10,8 +10,9 @@ from shlex import quote
 from typing import Literal
 
 from picochat.core.errors import BadInput, WrongUsage
+from picochat.core.machine import MachineRecord
 from picochat.core.publish import MANIFEST, Artifact, open_artifact
-from picochat.core.records import read_json, write_atomic
+from picochat.core.records import read_json, read_record, write_atomic
 from picochat.run.graph import ARTIFACTS, FRONT_PAGES, spec_of
 
 SEEDS = "seeds.json"  # marks a folder that holds a run for each of several seeds
@@ -37,6 +38,12 @@ class RunDir:
     def artifact(self, kind: str) -> Artifact:
         """The published artifact. Raises BadInput that names the command that makes it."""
         return open_artifact(self.place(kind), kind, made_by=self.again)
+
+    def machine_record(self) -> MachineRecord | None:
+        """The record of the machine; None where there is none. Raises BadInput for what is none."""
+        if not self.machine.exists():
+            return None
+        return read_record(MachineRecord, self.machine, "machine record")
 
     @property
     def again(self) -> str:

@@ -33,7 +33,7 @@ from picochat.core.journal import Journal
 from picochat.core.progress import say
 from picochat.core.publish import FileDigest, remake, sync
 from picochat.core.records import Record, digest_file, parse_record, read_json, write_json
-from picochat.facts import STATES, StateRow
+from picochat.facts import STATES, StateRow, state_name
 from picochat.train.schedule import evaluation_before, replay_step
 
 KEPT_STATES = 2
@@ -99,7 +99,7 @@ class SavedState:
 
 
 def state_folder(workspace: Path, step: int) -> Path:
-    return workspace / f"step-{step:07d}"
+    return workspace / state_name(step)
 
 
 def saved_steps(workspace: Path) -> list[Path]:
